@@ -1,4 +1,4 @@
-"""Model runs on Provena: what is registered of an order or job, and thousands of runs from a file, each once."""
+"""Model runs on Provena: make the record of an order or job, and register thousands of runs from a file, each once."""
 
 from ivcap_flows.registration.model_runs import model_run_record
 

@@ -1,4 +1,4 @@
-"""One source on its way to Provena: read, checked, registered; and what came of each row."""
+"""Read, check and register one source of model runs, and report the outcome of each row."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch", "Describe"]
 
 IN_FLIGHT: Final = 4
-"""Batches on their way together."""
+"""Number of batches that are sent at the same time."""
 STALL_TIMEOUT: Final = 1800.0
-"""Seconds without any movement after which what was sent is left in doubt: workers start on demand, and each takes
-one job at a time."""
+"""Seconds without any progress after which sent rows are left in doubt. It is long because Provena starts workers on
+demand, and each worker takes one job at a time."""
 
 _ALL: Final[tuple[Standing, ...]] = get_args(Standing)
 
 Describe = Callable[[str], Awaitable[Artifact]]
-"""From an artifact's URN to what is known of it, for the dataset that is minted."""
+"""A function from an artifact's URN to its handle, from which the artifact's dataset is minted."""
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
@@ -47,9 +47,9 @@ async def _by_urn(urn: str) -> Artifact:
 
 
 class Batch:
-    """Use as a context manager: `check`, then `register`. Nothing is sent by `check`.
+    """The registration of one source. Use it as a context manager: `check`, which sends nothing, then `register`.
 
-    `datasets` is what the user states of the datasets that are minted for artifacts; `stall_timeout` is in seconds.
+    `datasets` are the user's statements for datasets that are minted for artifacts. `stall_timeout` is in seconds.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Batch:
         self._spool.__exit__(kind, error, trace)
 
     async def read(self) -> BatchReport:
-        """Read the rows once, and check each by itself. Raises InputError for a source that is none."""
+        """Read the rows and check each without asking Provena. Raises InputError if the source cannot be read."""
         await asyncio.to_thread((await self._preflight()).read, self._source)
         return self.report()
 
     async def check(self, journal: Journal | None = None) -> BatchReport:
-        """Read the rows once, and find all that is wrong with them. Raises InputError for a source that is none.
+        """Read the rows and find all faults in them. Raises InputError if the source cannot be read.
 
-        A row that calls itself registered must name a run or job that Provena has, or that the `journal` knows.
+        A row that claims to be registered must name a run or job that Provena has or the `journal` knows.
         """
         await (await self._preflight(journal)).run(self._source)
         self._spool.explain_wrong()
@@ -101,16 +101,16 @@ class Batch:
         in_flight: int = IN_FLIGHT,
         out: Path | None = None,
     ) -> BatchReport:
-        """Register the checked rows, each once: with a handle, a reason, or as doubtful.
+        """Register the checked rows, each once. Each row ends with a handle, with the reason of a failure, or in doubt.
 
-        Raises InputError while a row is wrong, unless `skip_invalid`; then nothing was sent. `out` is a CSV file that
-        holds at any time what is known so far of each row.
+        Raises InputError before anything is sent if a row is wrong, unless `skip_invalid` is set. `out` is a CSV file
+        that always shows what is known of each row.
         """
         report = self.report()
         if report.wrong and not skip_invalid:
             raise InputError(
                 f"{report.wrong} of the {report.rows} rows of {report.source} are wrong ({report.faults} faults), so "
-                "none was sent. Correct them, or leave them out.",
+                "none was sent. Correct these rows or leave them out.",
                 faults=report.faults,
             )
         platform, account = await self._client.platform(), await self._client.username()
@@ -147,24 +147,24 @@ class Batch:
         return self.report()
 
     def report(self) -> BatchReport:
-        """How the rows stand now."""
+        """Return the current counts of the rows."""
         return BatchReport.of(self._spool, self._source.name, self._source.sha256, self._source.warnings)
 
     def faults(self) -> Iterator[Fault]:
-        """All that is wrong, row by row."""
+        """Yield all faults, row by row."""
         return self._spool.faults()
 
     def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
-        """How rows stand, in their order; those of these standings or all."""
+        """Yield the outcomes of the rows with these standings, or of all rows, in their order."""
         return self._spool.outcomes(*standings)
 
     def records(self) -> Iterator[Spooled]:
-        """All rows that have a record, in their order."""
+        """Yield all rows that have a record, in their order."""
         for page in self._spool.pages(*_ALL):
             yield from page
 
     def registered(self) -> Iterator[list[Spooled]]:
-        """The rows that have a handle, page by page."""
+        """Yield the registered rows, page by page."""
         return self._spool.pages("registered")
 
     async def _preflight(self, journal: Journal | None = None) -> Preflight:

@@ -1,4 +1,4 @@
-"""Following sent rows to their end: a batch's job, its children, or the one job of a single run."""
+"""Watch sent rows until their jobs end: a batch's job, the jobs of its runs, or the single job of one run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PAGE: Final = 500
 _SHORTEST: Final = 0.25
 _LONGEST: Final = 10.0
 _SHARE: Final = 0.25
-"""The pause between two looks, as a share of what the rest will take at the speed so far."""
+"""The pause between two looks, as a share of the time that the rest will take at the speed so far."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is watched: with `parent` the job that makes a batch, else the batch, or without one the job itself."""
+    """What is watched. With `parent`: the job that makes a batch; else the `batch`; without a batch, the job itself."""
 
     job: str
     batch: str | None = None
@@ -38,9 +38,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class End:
-    """What is left when watching ends: keys whose end was not seen, and why none was.
+    """The result of watching. `left` are the keys whose end was not seen.
 
-    `parent_failed` is the reason of a batch's job that failed; what it had not dispatched by then never was.
+    `parent_failed` is the reason if the batch's job failed; runs that it had not dispatched by then never will be.
     """
 
     left: frozenset[str]
@@ -48,12 +48,14 @@ class End:
     status: str | None
     parent_failed: str | None
     jobs: Mapping[str, str]
-    """Key -> its own job, as far as it was seen."""
+    """The job of each key, as far as it was seen."""
 
 
 class Pulse:
-    """When anything of what one process has sent was last seen to move. Jobs wait in one queue for few workers, so the
-    stall time-out of each counts from what any of them did."""
+    """The last time at which any job of this process was seen to make progress.
+
+    Jobs wait in one queue for few workers. So the stall timeout of each job counts from the progress of any of them.
+    """
 
     def __init__(self) -> None:
         self.at = time.monotonic()
@@ -63,8 +65,10 @@ class Pulse:
 
 
 class Sending:
-    """Whether one process is about to send something; use as a context manager around that. Meanwhile what it has sent
-    is not looked after, since nothing waits for that and each look is a request, but not for long."""
+    """Whether this process is about to send something. Use it as a context manager around the sending.
+
+    Meanwhile sent batches are not watched, since each look is a request and nothing waits for it yet.
+    """
 
     def __init__(self) -> None:
         self._senders = 0
@@ -83,29 +87,29 @@ class Sending:
             self._over.set()
 
     async def over(self) -> None:
-        """Return when nothing is about to be sent, or that has taken long."""
+        """Return when nothing is about to be sent, or after `_LONGEST` seconds."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._over.wait(), _LONGEST)
 
 
 Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
-"""What is done with keys whose jobs have ended."""
+"""A function that is called with keys whose jobs have ended."""
 
 
 class BatchWatcher:
-    """Looks after units until their jobs have ended, or nothing has moved for `stall_timeout` seconds."""
+    """Watches units until their jobs have ended, or there was no progress for `stall_timeout` seconds."""
 
     def __init__(self, client: ProvenaClient, pulse: Pulse, sending: Sending, stall_timeout: float) -> None:
         self._client = client
         self._pulse = pulse
         self._sending = sending
-        # Provena's workers take what was sent first first. So one unit is looked at for as long as it moves, then the
-        # next: a look at a batch is a long reply, which would only delay the others and Provena's own work.
+        # Provena's workers take the oldest jobs first. So watch one unit as long as it makes progress, then the next:
+        # a look at a batch has a long reply, which would delay the others and Provena's own work.
         self._turn = asyncio.Lock()
         self._stall_timeout = stall_timeout
 
     async def follow(self, unit: Unit, keys: Iterable[str], told: Told, *, stall_timeout: float, alone: bool) -> End:
-        """Watch a unit for these keys. `alone`: only its own movements count, not those of others."""
+        """Watch a unit for these keys. `alone`: only the progress of this unit counts, not that of others."""
         left, seen = set(keys), dict[str, str]()
         count = len(left)
         jobs: dict[str, str] = {}
@@ -143,7 +147,7 @@ class BatchWatcher:
             await asyncio.sleep(pause)
 
     async def _look(self, unit: Unit, status: str | None) -> tuple[list[JobRow], Unit, str | None, str | None]:
-        """The jobs that lodge runs, what to look at from now on, how the unit's own job stands, and why that failed."""
+        """Return the jobs that lodge runs, the unit to watch from now on, its job's status, and why that job failed."""
         if unit.parent or unit.batch is None:
             row = await self._client.jobs.fetch(unit.job)
             if row is None:
@@ -161,6 +165,6 @@ class BatchWatcher:
 
 
 def _pause(elapsed: float, done: int, left: int) -> float:
-    """Seconds to the next look, when so many are done after so many seconds, and so many left."""
+    """Return the seconds until the next look: `done` jobs ended in `elapsed` seconds, and `left` have not ended."""
     rest = elapsed * left / done if done else elapsed
     return min(_LONGEST, max(_SHORTEST, _SHARE * min(rest, 2 * elapsed)))

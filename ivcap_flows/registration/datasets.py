@@ -1,4 +1,4 @@
-"""The file in which a user states what datasets are minted with: DatasetDefaults as YAML or TOML."""
+"""Read the user's DatasetDefaults, with which datasets are minted, from a YAML or TOML file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ __all__ = ["read_defaults"]
 
 
 def read_defaults(path: Path) -> DatasetDefaults:
-    """The statements in a file, by its ending TOML or else YAML. InputError names every fault; data: `faults`."""
+    """Read DatasetDefaults from a file: TOML if it ends in .toml, else YAML.
+
+    Raises InputError, which names every fault (data: `faults`).
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The statements of datasets {path} cannot be read: {error}.") from error
+        raise InputError(f"The DatasetDefaults in {path} cannot be read: {error}.") from error
     value = _toml(path, text) if path.suffix.lower() == ".toml" else _yaml(path, text)
     try:
         return DatasetDefaults.model_validate(value)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
             for fault in error.errors(include_url=False, include_input=False)
         ]
-        raise InputError(f"The statements of datasets {path} are wrong. {'; '.join(faults)}.", faults=faults) from None
+        raise InputError(f"The DatasetDefaults in {path} are wrong. {'; '.join(faults)}.", faults=faults) from None
 
 
 def _yaml(path: Path, text: str) -> Any:
@@ -37,15 +40,15 @@ def _yaml(path: Path, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"The statements of datasets {path} are no YAML: {error}") from error
+        raise InputError(f"The DatasetDefaults in {path} are not valid YAML: {error}") from error
 
 
 def _toml(path: Path, text: str) -> Any:
     try:
         tomllib: Any = import_module("tomllib")
     except ImportError as error:
-        raise InputError(f"TOML needs Python 3.11; write the statements of datasets {path} as YAML.") from error
+        raise InputError(f"TOML needs Python 3.11: write the DatasetDefaults in {path} as YAML instead.") from error
     try:
         return tomllib.loads(text)
     except ValueError as error:
-        raise InputError(f"The statements of datasets {path} are no TOML: {error}") from error
+        raise InputError(f"The DatasetDefaults in {path} are not valid TOML: {error}") from error

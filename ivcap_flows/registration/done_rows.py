@@ -1,4 +1,4 @@
-"""Rows that their source calls registered: what they name must exist, or a run would be left out in silence."""
+"""Check rows that claim to be registered: the run or job that they name must exist, or a run would be missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ANEW: Final = "Empty the column to register the row"
 
 
 class DoneRows:
-    """The rows of a spool that stand as `done`, checked against Provena and the journal, where there is one."""
+    """Checks the rows of a spool with the standing `done` against Provena, and the journal if there is one."""
 
     def __init__(self, client: ProvenaClient, spool: Spool, journal: Journal | None, stall_timeout: float) -> None:
         self._client = client
@@ -37,7 +37,7 @@ class DoneRows:
         self._stall_timeout = stall_timeout
 
     async def check(self) -> None:
-        """Add a fault to each row whose model run, or else whose job, neither Provena nor the journal knows."""
+        """Add a fault to each row whose run (or job, if it names no run) neither Provena nor the journal knows."""
         rows = self._spool.outcomes("done")
         while page := list(islice(rows, _PAGE)):
             found = await all_of(self._fault, page)
@@ -60,10 +60,10 @@ class DoneRows:
         except NotAuthorizedError as error:
             if error.about != "item":
                 raise
-            # Somebody else's: it exists.
+            # The caller may not read it, so it exists.
             return None
         if item.item_subtype != ModelRun.subtype:
-            return "wrong type", f"{handle} is a {item.item_subtype}, and the row needs a {ModelRun.subtype}. {_ANEW}"
+            return "wrong type", f"{handle} is a {item.item_subtype}, but the row needs a {ModelRun.subtype}. {_ANEW}"
         return None
 
     async def _of_job(self, job: str) -> tuple[FaultKind, str] | None:
@@ -76,7 +76,7 @@ class DoneRows:
                 return None
             return "unknown id", f"Provena has no job {job}. {_ANEW}"
         if row.job_sub_type != LODGE:
-            return "wrong type", f"The job {job} is a {row.job_sub_type}, which registers no model run. {_ANEW}"
+            return "wrong type", f"The job {job} is a {row.job_sub_type}, which does not register a run. {_ANEW}"
         if row.status == "FAILED":
             return "failed job", f"The job {job} failed ({(row.info or '').strip() or 'no reason given'}). {_ANEW}"
         return None
@@ -89,7 +89,7 @@ class DoneRows:
 
     @cached_property
     def _jobs(self) -> frozenset[str]:
-        """The jobs of all model runs in the journal."""
+        """The job ids of all model runs in the journal."""
         rows = [] if self._journal is None else self._journal.intents.where(noun=NOUN, limit=None)
         told = [part for row in rows for part in (row.progress, row.outcome) if isinstance(part, dict)]
         return frozenset(job for part in told if isinstance(job := part.get("session_id"), str))

@@ -1,7 +1,7 @@
-"""What exists twice in Provena though it was to be made once: by two journals, or by one that was deleted or damaged.
+"""Find effects that exist twice in Provena, made by two journals or after a journal was deleted or damaged.
 
-Items of the registry bear their key in their user metadata, model runs in their annotations. Of an artifact there
-should be one dataset, whoever minted it.
+Items of the registry have their key in their user metadata, model runs in their annotations. An artifact should have
+one dataset, whoever minted it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["duplicates_in_provena"]
 
 LOOKED_AT: Final = 500
 _PAGE: Final = 100
-_NEXT: Final = "Provena deletes none: use the first, and say in the others that it stands for them."
+_NEXT: Final = "Provena cannot delete them: use the first one, and note in the others that it replaces them."
 
 
 async def duplicates_in_provena(client: ProvenaClient, journal: Journal) -> tuple[list[Duplicate], str]:
-    """Registry items, datasets and model runs that exist twice, and what was looked at to find them."""
+    """Return registry items, datasets and model runs that exist twice, and a phrase that says what was searched."""
     seen = ByKey(journal)
     minted: dict[str, list[tuple[str, str | None]]] = {}
 
     async def look(subtype: type[Info]) -> None:
         listed = client.registry.list(subtype, page_size=_PAGE, limit=LOOKED_AT)
         for item in [item async for item in listed][::-1]:
-            # A new version states what the one before it does, with its key.
+            # A new version copies the metadata of the version before it, including the key.
             if item.versioning_info is not None and item.versioning_info.previous_version is not None:
                 continue
             key = _key_of(item)
@@ -47,7 +47,7 @@ async def duplicates_in_provena(client: ProvenaClient, journal: Journal) -> tupl
     subtypes: list[type[Info]] = [*CREATABLE, DatasetInfo, ModelRunInfo]
     await asyncio.gather(*map(look, subtypes))
     for uri, datasets in minted.items():
-        # One of this package's makes those that others minted of the same a second one.
+        # If this package minted one of the artifact's datasets, those that others minted are its duplicates.
         key = next((key for _, key in datasets if key is not None), None)
         for id_, own in datasets:
             if key is not None and own is None:

@@ -1,4 +1,4 @@
-"""A flow's run as a model run: which of the artifacts on record are its inputs and outputs, and what is said of it."""
+"""Make the model run record of a flow run: its inputs and outputs among the recorded artifacts, and its metadata."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SOFTWARE: Final = f"ivcap-flows {__version__}"
 
 
 def run_inputs(run: RunRow, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
-    """The inputs, artifacts by their URNs and datasets by their handles.
+    """Return the inputs of a run: artifacts by their URNs and datasets by their handles.
 
-    Each is the dataset that the entry names, else what the flow was given by a parameter of that name, else what it
-    used of that name. What the run has not got is left out. InputError for a parameter that is a file of which no
-    artifact is on record.
+    Each input is the dataset that the entry names, else the value of the flow's parameter with that name, else an
+    artifact with that name that the run used. Inputs that the run does not have are left out. Raises InputError for a
+    parameter that is a file without a recorded artifact.
     """
     graph = known.graph
     used = {link.target for link in graph.relations.values() if link.type == "used"}
@@ -47,7 +47,7 @@ def run_inputs(run: RunRow, entry: MappingEntry, known: WorkRecord) -> list[Temp
 
 
 def run_outputs(entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
-    """The outputs, likewise: the dataset that the entry names, else the artifacts of that name that the run made."""
+    """Return the outputs of a run: the datasets that the entry names, else artifacts of that name that the run made."""
     graph = known.graph
     made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
     named = [node for node in graph.nodes.values() if node.id in made]
@@ -59,7 +59,7 @@ def run_outputs(entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset
 
 
 def artifact_on_record(urn: str, graph: Graph, platform: str | None = None) -> Artifact:
-    """An artifact as a run has recorded it; of one that it only named, the URN."""
+    """Return the handle of an artifact from a run's record. An artifact without recorded facts has only its URN."""
     record = graph.nodes.get(urn)
     facts = record.attributes if record is not None else {}
     return Artifact(
@@ -81,10 +81,11 @@ def run_record(
     inputs: Sequence[TemplatedDataset],
     outputs: Sequence[TemplatedDataset],
 ) -> ModelRunRecord:
-    """What is registered of a run that completed: from the begin of its first attempt to the end of its last.
+    """Return the record of a completed run, from the start of its first attempt to the end of its last.
 
-    Who ran it is the modeller. That software did it for them is said in the annotations, and in the name unless the
-    entry states one; so is which attempts failed before. InputError names every fault at once.
+    The modeller is the person who ran it. The annotations name the software that ran the flow and the attempts that
+    failed before. The name says both as well; a name that the entry states only gets the failed attempts. Raises
+    InputError, which names every fault at once.
     """
     leading = [attempt for attempt in attempts if attempt.leads]
     failed = [attempt.outcome for attempt in leading[:-1]]
@@ -115,14 +116,14 @@ def run_record(
 
 
 def after_failures(outcomes: Iterable[str]) -> str:
-    """What a name says of attempts that came to nothing, such as ` (after 2 failed, 1 lost)`."""
+    """Return the suffix of a name for attempts without success, such as ` (after 2 failed, 1 lost)`."""
     counts = Counter(outcomes)
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     return f" (after {said})" if said else ""
 
 
 def _given(name: str, run: RunRow, graph: Graph) -> list[str]:
-    """The artifacts and datasets that a parameter of the flow names, or the artifacts that hold the file that it is."""
+    """Return the artifacts and datasets that a parameter of the flow names, or the artifact of its file's content."""
     value = run.parameters.get(name)
     found = dict.fromkeys(artifact_urns(value))
     used = [
@@ -132,7 +133,7 @@ def _given(name: str, run: RunRow, graph: Graph) -> list[str]:
     ]
     for urn in used:
         found.update(dict.fromkeys(_as_data(name, urn, run, graph)))
-    # A text that names a file is no handle, though it may look like one.
+    # A text that names a file is not a handle, even if it looks like one.
     if found.keys() >= set(used):
         found.update(dict.fromkeys(data_urns(value)))
     return list(found)
@@ -161,9 +162,9 @@ def _as_data(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
     ]
     if not same:
         raise InputError(
-            f"The mapping says that {name} of the flow {run.flow_name} is an artifact, and the run "
-            f"{flows_urn('run', run.id)} was given a file that it did not upload. Upload it in the flow, or take it "
-            "out of the inputs.",
+            f"The mapping says that {name} of the flow {run.flow_name} is an artifact, but in the run "
+            f"{flows_urn('run', run.id)} it is a file that the run did not upload. Upload it in the flow, or remove "
+            f"{name} from the inputs of the mapping.",
             urn=flows_urn("run", run.id),
         )
     return [same[0] or ""]

@@ -1,4 +1,4 @@
-"""What a model run is known by: (Provena, user, subject, workflow template), wherever it is registered from."""
+"""The key of a model run, made of Provena, user, subject and workflow template, so that it is the same everywhere."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
 __all__ = ["NOUN", "has_own_key", "key_in", "marked", "new_intent", "run_key", "subject_of"]
 
 NOUN: Final = "model run"
-"""The noun under which registrations are in the journal."""
+"""The noun of registrations in the journal."""
 
 _RECORD: Final = "model-run-record"
 
 
 def subject_of(key: str | None, record: ModelRunRecord) -> str:
-    """What a row is the run of: the user's own key, such as an order's URN, else the record by its canonical JSON."""
+    """Return the subject of a row: the user's own key, such as an order's URN, else a digest of the record."""
     return key or flows_urn(_RECORD, "sha256:" + fingerprint(record.model_dump(mode="json", exclude_none=True)))
 
 
 def has_own_key(subject: str) -> bool:
-    """Whether the user has given the run its key, so that a row under it may say something else another time."""
+    """Return whether the user chose the key. A row with such a key may have another record the next time."""
     return not subject.startswith(flows_urn(_RECORD, ""))
 
 
 def run_key(platform: str, account: str, subject: str, workflow: str) -> str:
-    """The key that the task, the sink and a batch share."""
+    """Return the key of a run. The task, the sink and a batch use the same one."""
     return key_of(platform=platform, account=account, scope="account", noun=NOUN, request=_request(subject, workflow))
 
 
@@ -43,8 +43,10 @@ def new_intent(
     attempt: tuple[str, str, int] | None,
     platform_time: datetime | None,
 ) -> NewIntent:
-    """The intent of a run. `attempt` is the logical run, the attempt and its number, where there is one;
-    `platform_time` is Provena's own, before it was looked for there."""
+    """Return the intent of a run. `attempt` is the logical run, the attempt and its number, if there is one.
+
+    `platform_time` is Provena's time before the run was looked for there.
+    """
     run, attempt_id, number = attempt or (None, None, 0)
     return NewIntent(
         key=key,
@@ -63,7 +65,7 @@ def new_intent(
 
 
 def marked(body: dict[str, Any], key: str, subject: str) -> dict[str, Any]:
-    """A record's JSON as it is sent: with its key among the annotations, by which it is found again."""
+    """Return a record's JSON with the key among its annotations, by which the run is found again."""
     ours = {KEY_FIELD: key}
     if has_own_key(subject):
         ours[SUBJECT_FIELD] = subject
@@ -71,7 +73,7 @@ def marked(body: dict[str, Any], key: str, subject: str) -> dict[str, Any]:
 
 
 def key_in(record: Any) -> str | None:
-    """The key that a record's JSON bears."""
+    """Return the key in a record's JSON, or None."""
     annotations = record.get("annotations") if isinstance(record, dict) else None
     found = annotations.get(KEY_FIELD) if isinstance(annotations, dict) else None
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""Rows in the journal and in the spool at once: claimed, and brought to their end in both."""
+"""The ledger: claim rows and write their ends in the journal, the spool and the outcome file together."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ logger = logger_of(__name__)
 
 _NO_REASON: Final = "Provena gives no reason"
 _DIFFERS: Final = (
-    "The run was registered under this key with another record, which this row does not change; give the row another "
-    "key for a run of its own, or change the run with update_model_run"
+    "The run was registered under this key with another record, which this row does not change. For a new run, give "
+    "the row another key; to change the run, use update_model_run"
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """A row that this process holds in the journal."""
+    """A row whose intent this process has claimed in the journal."""
 
     row: Spooled
     intent: IntentRow
 
 
 class Ledger:
-    """Each change is in the journal first, then in the spool and the outcome file."""
+    """Writes each change to the journal first, then to the spool and the outcome file."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class Ledger:
         counts = spool.counts()
         self._total = sum(counts.values())
         self.ended = counts.get("wrong", 0) + counts.get("done", 0)
-        """How many rows have come to their end."""
+        """Number of rows that have ended."""
 
     async def begin(self) -> None:
-        """Note Provena's time, before the rows are looked for: what comes about later is theirs or another's."""
+        """Store Provena's time before the rows are looked for. A run of a row that is new cannot be older."""
         now = await self._clock.now()
         self._since = None if now is None else now.earliest
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
-        """The rows that this process may go on with; those that are done stand so from now on."""
+        """Claim rows, and return those that this process may work on. Rows that are already done get their outcome."""
         claims = await self._journal.claim([self._intent(row) for row in rows])
         pairs = list(zip(rows, claims, strict=True))
         works = [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
@@ -92,38 +92,38 @@ class Ledger:
         return works
 
     def release(self, works: Iterable[Work]) -> None:
-        """Give the claims up; what has come to its end is not changed by it."""
+        """Release the claims. Rows that have ended keep their outcome."""
         self._intents.release_many(work.intent for work in works)
 
     async def note(self, rows: Sequence[Spooled]) -> None:
-        """Write down rows that are going to be sent."""
+        """Write intents for rows that will be sent."""
         await self._journal.ask(self._intents.note_many, [self._intent(row) for row in rows])
 
     async def mark_sent(self, works: Sequence[Work], leaves_within: float) -> list[Work]:
-        """The works that are still this process's, about to leave within so many seconds."""
+        """Mark works as sent within `leaves_within` seconds, and return those that this process still holds."""
         time = self._clock.time
         return _now(works, await self._journal.ask(self._intents.mark_sent_many, _intents(works), leaves_within, time))
 
     async def save(self, works: Sequence[Work], progress: Any) -> list[Work]:
-        """The works, with what is needed to go on with them stored."""
+        """Store what is needed to continue the works, and return those that this process still holds."""
         return _now(works, await self._journal.ask(self._intents.progress_many, _intents(works), progress))
 
     async def in_doubt(self, works: Sequence[Work], error: str) -> list[Work]:
-        """The works as in doubt; what was so before keeps its time."""
+        """Mark works as in doubt and return them. A work that was in doubt before keeps its time."""
         fresh = [work for work in works if work.intent.state != "in_doubt"]
         doubted = self._intents.mark_in_doubt_many
         moved = _now(fresh, await self._journal.ask(doubted, _intents(fresh), error, self._clock.time))
         return [*(work for work in works if work.intent.state == "in_doubt"), *moved]
 
     async def adopt(self, lodged: Sequence[tuple[Work, Sign]], how: str = "adopted") -> None:
-        """Rows whose runs are there."""
+        """End rows whose runs Provena has, with their handles."""
         settled: list[Settled] = []
         for work, sign in lodged:
             if sign.handle is None:
                 continue
             if sign.more:
                 logger.error(
-                    "Several model runs are registered for row %d under the key %s: %s is kept, the others are %s.",
+                    "Row %d, key %s, was registered several times: %s is used; the others are %s.",
                     *(work.row.number, work.row.key, sign.handle, ", ".join(sign.more)),
                 )
             record = None if sign.record else self.record(work.row)
@@ -135,7 +135,7 @@ class Ledger:
         await self.keep([(work.row, moved[work.row.key]) for work, _ in lodged if work.row.key in moved])
 
     async def fail(self, failed: Sequence[tuple[Work, str | None, str | None]]) -> None:
-        """Rows of which surely nothing came: work, job, reason. The next start sends them again."""
+        """End rows that certainly have no run, as failed: work, job, reason. The next start sends them again."""
         if not failed:
             return
         errors = {work.intent.key: words or _NO_REASON for work, _, words in failed}
@@ -150,7 +150,7 @@ class Ledger:
         )
 
     async def leave(self, doubtful: Sequence[tuple[Work, str | None, str]], now: str) -> None:
-        """Rows of which nobody knows: work, job, words. A user decides, or a later look finds their end."""
+        """Leave rows in doubt: work, job, words. The user decides, or a later look finds their end."""
         since = {work.row.key: doubted_since(work.intent) or now for work, _, _ in doubtful}
         progress = {
             work.row.key: {**(work.intent.progress or {}), "job": job, "doubtful_since": since[work.row.key]}
@@ -168,12 +168,12 @@ class Ledger:
         )
 
     async def give_back(self, works: Sequence[Work], error: str) -> None:
-        """Rows that a refusal of all has kept from being sent."""
+        """Mark the intents of rows as abandoned that were not sent because Provena refuses all rows."""
         errors = {work.intent.key: error for work in works}
         await self._journal.ask(self._intents.abandon_many, errors, _intents(works))
 
     async def stand(self, outcomes: Sequence[Outcome]) -> None:
-        """Rows that have come to their end."""
+        """Write the outcomes of ended rows to the spool and the outcome file."""
         if not outcomes:
             return
         self._spool.stand(outcomes)
@@ -184,9 +184,9 @@ class Ledger:
         self._progress("registered", self.ended, self._total)
 
     async def keep(self, done: Sequence[tuple[Spooled, IntentRow]]) -> None:
-        """Rows whose intents are done. That a run says something else than its row is told."""
+        """End rows whose intents are done. The outcome says so if a run's record differs from its row."""
         differing = [row for row, intent in done if self._differs(row, intent)]
-        # Whoever registered the run may have minted its datasets since the row was checked.
+        # Another process that registered the run may have minted its datasets since the row was checked.
         lacking = {each for row in differing for each in artifacts_in(row.body)}
         await self._lookup.among_datasets(sorted(lacking - self._spool.datasets(list(lacking)).keys()))
         others = {row.number for row, intent in done if self._differs(row, intent)} if differing else set()
@@ -198,12 +198,12 @@ class Ledger:
         return there is not None and there != digest_of(self.record(row))
 
     def signs(self, rows: Iterable[Spooled]) -> dict[str, Sign]:
-        """What Provena has shown of rows, as far as it was looked for."""
+        """Return what Provena has shown of rows, from the looks so far."""
         seen = self._spool.seen([row.key for row in rows])
         return {key: sign for key, shown in seen.items() if (sign := read_sign(shown)) is not None}
 
     def record(self, row: Spooled) -> ModelRunRecord:
-        """The record as it is sent."""
+        """Return the record of a row as it is sent, with its key and its datasets."""
         body = marked(row.body, row.key, row.subject)
         return ModelRunRecord.model_validate(with_datasets(body, self._spool.datasets(artifacts_in(row.body))))
 
@@ -219,30 +219,30 @@ def _kept(row: Spooled, intent: IntentRow, words: str | None) -> Outcome:
 
 
 def given_up(row: Spooled) -> Outcome:
-    """How a row stands that the user has given up."""
+    """Return the outcome of a row that the user has given up."""
     return Outcome(row.number, row.called, "failed", words=GIVEN_UP)
 
 
 def job_of(intent: IntentRow) -> str | None:
-    """The job that a row was sent with, as far as the journal knows it."""
+    """Return the job with which a row was sent, or None if the journal does not know it."""
     found = intent.progress.get("session_id") if isinstance(intent.progress, dict) else None
     return found if isinstance(found, str) else None
 
 
 def doubted_since(intent: IntentRow) -> str | None:
-    """Since when a row is known as doubtful."""
+    """Return since when a row is in doubt, or None."""
     found = intent.progress.get("doubtful_since") if isinstance(intent.progress, dict) else None
     return found if isinstance(found, str) else None
 
 
 def artifacts_in(body: dict[str, Any]) -> list[str]:
-    """The artifacts that stand for datasets in a record."""
+    """Return the artifacts in a record whose datasets are meant, each once."""
     parts = (*body["inputs"], *body["outputs"])
     return list(dict.fromkeys(part["dataset_id"] for part in parts if part["dataset_id"].startswith(ARTIFACT)))
 
 
 def with_datasets(body: dict[str, Any], datasets: dict[str, str]) -> dict[str, Any]:
-    """A record with datasets in the place of artifacts."""
+    """Return a record's JSON with artifacts replaced by their datasets."""
     sides = {
         side: [{**part, "dataset_id": datasets.get(part["dataset_id"], part["dataset_id"])} for part in body[side]]
         for side in ("inputs", "outputs")
@@ -255,6 +255,6 @@ def _intents(works: Iterable[Work]) -> list[IntentRow]:
 
 
 def _now(works: Sequence[Work], rows: Iterable[IntentRow]) -> list[Work]:
-    """The works with their intents as they are now; without those that another process has taken over."""
+    """Return the works with their current intents, without those that another process has taken over."""
     now = {row.key: row for row in rows}
     return [replace(work, intent=now[work.row.key]) for work in works if work.row.key in now]

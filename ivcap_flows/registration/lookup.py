@@ -1,4 +1,4 @@
-"""What Provena knows of rows by their keys: one pass over its lists for all of them, and what follows from it."""
+"""Look for rows in Provena by their keys, in one pass over its lists for all rows, and interpret what is found."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ LODGE: Final = "MODEL_RUN_PROV_LODGE"
 BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
 
 _PAGE: Final = 1000
-"""Rows of a page that are asked for: more than fit into 1 MB, which is Provena's own limit of a page."""
+"""Rows to request per page. That is more than fit into 1 MB, Provena's own limit for a page."""
 
 _AT_ONCE: Final = 16
-"""Requests in flight together."""
+"""Maximum number of concurrent requests."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What the things seen under one key say together.
+    """The state of one key, from all jobs and runs that Provena shows under it.
 
-    `lodged`: the run is there as `handle`, by `job` where that shows, and `more` are further ones under the key;
-    `under way`: `job` (a `batch`'s child, or with `parent` the one that makes a batch) may still lodge it, as `handle`
-    where the registry has that already; `failed`: `words` says why; `half`: the registry has `handle`, and the job that
-    was to lodge it failed.
+    `lodged`: Provena has the run `handle`, lodged by `job` if that is known; `more` are further runs under the key.
+    `under way`: `job` may still lodge the run, as `handle` if the registry already has it; the job is one of a `batch`,
+    or with `parent` the one that makes a batch. `failed`: `words` says why. `half`: the registry has the run `handle`,
+    but the job that should lodge it failed.
     """
 
     kind: Literal["lodged", "under way", "failed", "half"]
@@ -49,13 +49,13 @@ class Sign:
     parent: bool = False
     words: str | None = None
     at: int | None = None
-    """Since when a job is under way, in Unix seconds."""
+    """The time when the job was created, in Unix seconds."""
     record: str | None = None
-    """The JSON of what the run that is lodged was registered with."""
+    """The JSON of the record with which the lodged run was registered."""
 
 
 def read_sign(shown: Iterable[Seen]) -> Sign | None:
-    """What is seen under a key in one word; None where it is nothing."""
+    """Summarise what Provena shows under a key; None if it shows nothing."""
     seen = sorted(shown, key=lambda each: (each.at or 0, each.job, each.handle))
     jobs = [each for each in seen if each.job and not each.parent]
     items = [each for each in seen if not each.job]
@@ -64,7 +64,7 @@ def read_sign(shown: Iterable[Seen]) -> Sign | None:
     failed = [each for each in jobs if each.status == "FAILED"]
     going = [each for each in jobs if each.status not in ("SUCCEEDED", "FAILED")]
     if not lodged and items and not going and not failed:
-        # After an update the registry does not say LODGED of a run that is.
+        # After an update, the registry does not say LODGED of a lodged run.
         lodged = [each.handle for each in items]
     if lodged:
         at = {each.handle: each.at or 0 for each in reversed(seen) if each.handle}
@@ -92,22 +92,24 @@ def read_sign(shown: Iterable[Seen]) -> Sign | None:
 
 
 def half(handle: str | None, words: str | None) -> str:
-    """How a run is told of that the registry has, and whose job failed."""
+    """Return a sentence about a run that the registry has although its job failed."""
     return (
-        f"Its job failed ({words or 'no reason given'}), and the registry has the run {handle} under its key all the "
-        "same; looked at: the job and the registry"
+        f"Its job failed ({words or 'no reason given'}), but the registry has the run {handle} under its key; looked "
+        "at: the job and the registry"
     )
 
 
 async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime | None) -> dict[str, Sign]:
-    """What Provena shows under these keys, by one pass over what is not older than `since`, by Provena's own clock.
-    None: over all."""
+    """Return what Provena shows under these keys, in one pass over everything since `since`, by Provena's clock.
+
+    If `since` is None, the pass is over everything.
+    """
     seen: dict[str, dict[str, Seen]] = {}
 
     async def note(shown: AsyncIterator[Seen]) -> None:
         async for each in shown:
             if each.key in keys:
-                # A page may show again what the page before has shown.
+                # A page may repeat items of the page before.
                 seen.setdefault(each.key, {})[each.job or each.handle] = each
 
     await note(_jobs(client, since))
@@ -118,13 +120,16 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
 
 
 def _lacks_job(seen: Collection[Seen]) -> bool:
-    """Whether what is seen is in the registry alone, and not said to be lodged. So looks a run that was updated, or one
-    whose job did not show when jobs were listed. By now it does, since a job is there before what it makes."""
+    """Return whether only the registry shows the run, and does not say that it is lodged.
+
+    Either the run was updated, or its job did not show yet when jobs were listed. If so, the job shows by now, since a
+    job exists before its run.
+    """
     return all(not each.job and each.status != "LODGED" for each in seen)
 
 
 class Lookup:
-    """Looks for the rows of a spool that have not come to their end, and notes in it what it sees."""
+    """Looks in Provena for the rows of a spool that have not ended, and stores in the spool what it finds."""
 
     def __init__(self, client: ProvenaClient, spool: Spool, stall_timeout: float) -> None:
         self._client = client
@@ -132,22 +137,22 @@ class Lookup:
         self._stall_timeout = stall_timeout
 
     async def everywhere(self, since: datetime | None) -> None:
-        """Among the caller's jobs and the registry's model runs that are not older than `since`; None: among all."""
+        """Look among the caller's jobs and the registry's model runs since `since`; None: among all."""
         await self.among_jobs(since)
         await self.among_items(since)
         if self._spool.lacks_jobs():
             await self.among_jobs(since)
 
     async def among_jobs(self, since: datetime | None) -> None:
-        """Among the caller's jobs that are not older than `since`; None: among all."""
+        """Look among the caller's jobs since `since`; None: among all."""
         await through_outages(lambda: self._pass(_jobs(self._client, since)), self._stall_timeout)
 
     async def among_items(self, since: datetime | None) -> None:
-        """Among the registry's model runs that are not older than `since`; None: among all."""
+        """Look among the registry's model runs since `since`; None: among all."""
         await through_outages(lambda: self._pass(_items(self._client, since)), self._stall_timeout)
 
     async def among_datasets(self, artifacts: Iterable[str]) -> None:
-        """For the datasets of artifacts that had none when the rows were checked."""
+        """Look for the datasets of artifacts that had none when the rows were checked."""
 
         async def look(artifact: str) -> None:
             handle = await through_outages(lambda: dataset_of(self._client, artifact), self._stall_timeout)
@@ -191,7 +196,7 @@ async def _items(client: ProvenaClient, since: datetime | None) -> AsyncIterator
 
 
 def of_job(row: JobRow) -> list[Seen]:
-    """What a job says of the runs that it lodges or has lodged by others."""
+    """Return what a job shows of the runs that it lodges, or that it has other jobs lodge."""
     records: Any = ()
     if row.job_sub_type == BATCH:
         records = row.payload.get("records")

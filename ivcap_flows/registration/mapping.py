@@ -1,7 +1,7 @@
-"""Which orders, jobs and flows are model runs on Provena, and as what: a YAML file of the user's, or the same in code.
+"""The mapping: which orders, jobs and flow runs become which model runs on Provena. A YAML file, or the same in code.
 
 - service: coastal-el-nino-index           # its name or URN
-  flow: coastal                            # optional; goes before an entry without one
+  flow: coastal                            # optional; such an entry wins over one without a flow
   workflow_template: 102.100.100/1
   inputs: {series: 102.100.100/2}          # parameter: dataset template
   outputs: {index.csv: 102.100.100/3}      # product: dataset template
@@ -13,7 +13,7 @@
 - flow: monthly-index                      # without a service: the run of the flow itself
   workflow_template: 102.100.100/5
   display_name: {parameter: title}         # taken from the work: ValueFrom
-  model_version: {annotation: version}     # what the flow has said by annotate()
+  model_version: {annotation: version}     # stated by the flow with annotate()
   annotations: {region: Tasman Sea, commit: {record: commit}, degree: {parameter: degree, of: fit}}
   inputs: {series: 102.100.100/2}          # parameter of the flow, or name of an artifact that it used
   outputs:
@@ -50,10 +50,10 @@ _IN_CODE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class DataUse(BaseModel):
-    """The data for one dataset template: what has the name under which this stands, or a registered `dataset`.
+    """The data for one dataset template: the data with this entry's name, or a registered `dataset`.
 
-    `dataset` is a handle, or where one comes from. `resources` gives the deferred resources of the template, key to
-    relative path.
+    `dataset` is a handle, or a `ValueFrom` that gives one. `resources` maps the template's deferred resources, by key,
+    to relative paths.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,12 +64,11 @@ class DataUse(BaseModel):
 
 
 class MappingEntry(BaseModel):
-    """The orders and jobs of one service, in one flow or in any, or without a service the runs of a flow, as runs of
-    one workflow template.
+    """Maps work to runs of one workflow template: a service's orders and jobs, in one flow or all, or a flow's runs.
 
-    Everything but the service and the flow is named by its handle on Provena. `inputs` and `outputs` go from a name to
-    a dataset template, or to a `DataUse`. What differs from run to run is taken from the work by a `ValueFrom`. Without
-    `modeller` it is the person that the user is linked to.
+    An entry without a service is for the runs of the flow itself. Everything except the service and the flow is named
+    by its handle on Provena. `inputs` and `outputs` map a name to a dataset template or a `DataUse`. A `ValueFrom`
+    takes a value that differs from run to run from the work. The default `modeller` is the person linked to the user.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,32 +93,34 @@ class MappingEntry(BaseModel):
         return self
 
     def uses(self, side: Literal["inputs", "outputs"]) -> dict[str, DataUse]:
-        """The data of one side by name."""
+        """Return the data of one side by name."""
         given: dict[str, str | DataUse] = getattr(self, side)
         return {name: DataUse(template=use) if isinstance(use, str) else use for name, use in given.items()}
 
 
 @dataclass(frozen=True)
 class ModelRunMapping:
-    """The entries of a mapping."""
+    """A mapping: its entries, and which entry applies to which work."""
 
     entries: tuple[MappingEntry, ...]
 
     @staticmethod
     def is_in_code(place: str) -> bool:
-        """Whether a place names a mapping in code, as `module:name`, rather than a file."""
+        """Return whether a place names a mapping in code, as `module:name`, and not a file."""
         return _IN_CODE.fullmatch(place) is not None and not os.path.exists(place)
 
     @classmethod
     def named(cls, place: str) -> ModelRunMapping:
-        """The mapping in the YAML file of this path, or the object in code that `module:name` names: a mapping, or the
-        entries of one. InputError for what is none."""
+        """Return the mapping in a YAML file, or the object `module:name`: a ModelRunMapping or a list of its entries.
+
+        Raises InputError if it is neither, cannot be read, or has clashes.
+        """
         if not cls.is_in_code(place):
             return cls.read(Path(place))
         module, _, name = place.partition(":")
         here = os.getcwd()
         try:
-            # As `python -m` has it: a module of the user's lies in the working directory.
+            # As with `python -m`, the user's modules are in the working directory.
             sys.path.insert(0, here)
             value = getattr(importlib.import_module(module), name)
         except Exception as error:  # the module is the user's, and may fail in any way
@@ -130,15 +131,17 @@ class ModelRunMapping:
         if isinstance(value, list | tuple) and all(isinstance(each, MappingEntry) for each in value):
             made = cls(tuple(value))
         if made is None:
-            raise InputError(f"{place} is no mapping. Make it a ModelRunMapping or a list of MappingEntry.", path=place)
+            raise InputError(f"{place} must be a ModelRunMapping or a list of MappingEntry.", path=place)
         if faults := made.clashes():
             raise InputError(f"The mapping {place} is wrong. {'; '.join(faults)}.", path=place, faults=faults)
         return made
 
     @classmethod
     def read(cls, path: Path) -> ModelRunMapping:
-        """The mapping in a YAML file. InputError names the file and every fault in it with its place; data: `path`,
-        `faults`."""
+        """Read a mapping from a YAML file.
+
+        Raises InputError, which names the file and every fault with its place (data: `path`, `faults`).
+        """
         import yaml
 
         try:
@@ -146,9 +149,9 @@ class ModelRunMapping:
         except OSError as error:
             raise InputError(f"The mapping {path} cannot be read ({error.strerror}).", path=str(path)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"The mapping {path} is no YAML: {error}", path=str(path)) from error
+            raise InputError(f"The mapping {path} is not valid YAML: {error}", path=str(path)) from error
         if not isinstance(value, list):
-            raise InputError(f"The mapping {path} must be a list with one entry for each service.", path=str(path))
+            raise InputError(f"The mapping {path} must be a list with an entry per service or flow.", path=str(path))
         entries: list[MappingEntry] = []
         faults: list[str] = []
         for number, given in enumerate(value, 1):
@@ -163,7 +166,7 @@ class ModelRunMapping:
         return made
 
     def clashes(self) -> list[str]:
-        """What more than one entry is for."""
+        """Return a text for each service or flow that has more than one entry."""
         pairs = Counter((entry.service, entry.flow) for entry in self.entries)
         return [
             f"{count} entries are for the {_work(service, flow)}"
@@ -172,7 +175,7 @@ class ModelRunMapping:
         ]
 
     def entry_for(self, work: Order | Job, flow: str) -> MappingEntry | None:
-        """The entry that makes work of this flow a model run, or None."""
+        """Return the entry for an order or job of this flow, or None. An entry that names the flow wins."""
         fitting = [
             entry
             for entry in self.entries
@@ -183,7 +186,7 @@ class ModelRunMapping:
         return max(fitting, key=lambda entry: entry.flow is not None, default=None)
 
     def entry_for_run(self, flow: str) -> MappingEntry | None:
-        """The entry that makes the runs of this flow model runs, or None."""
+        """Return the entry for the runs of this flow, or None."""
         return next((each for each in self.entries if each.service is None and each.flow == flow), None)
 
 

@@ -1,4 +1,4 @@
-"""Datasets for the artifacts in the rows of a spool, beside the rows' own registration."""
+"""Find or mint datasets for the artifacts in the rows of a spool, while rows are being registered."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from ivcap_flows.registration.spool import Spool
 __all__ = ["Mint", "Minting"]
 
 Mint = Callable[[str], Awaitable[str]]
-"""From an artifact's URN to the handle of its dataset, which is found or minted once."""
+"""A function from an artifact's URN to the handle of its dataset, which is found or minted once."""
 
 _AT_ONCE: Final = MOST
-"""Artifacts that are looked for together; fewer of them are minted for (`http/concurrency_limit.py`)."""
+"""Maximum number of artifacts looked for at once. Fewer are minted at once (`http/concurrency_limit.py`)."""
 _QUIET: Final = 1.0
 _LONGEST: Final = 5.0
-"""Rows wait for each other until no dataset has come for a second, and for five at most: each batch is a job more."""
+"""Seconds that ready rows wait for others: until no dataset has come for `_QUIET`, at most `_LONGEST`. Fewer, larger
+batches mean fewer jobs."""
 
 
 class Minting:
-    """Finds or mints what rows lack, in the rows' order, so that each can be sent as soon as its own datasets exist.
+    """Finds or mints the missing datasets in the order of the rows. So each row can be sent when its datasets exist.
 
-    `troubles` says of artifacts why they have no dataset.
+    `troubles` maps artifacts to the reason why they have no dataset.
     """
 
     def __init__(self, spool: Spool, mint: Mint, stall_timeout: float) -> None:
@@ -44,7 +45,7 @@ class Minting:
         self.troubles: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Raises the error of a refusal that concerns all artifacts, such as of the token."""
+        """Find or mint all missing datasets. Raises the error of a refusal of all artifacts, such as of the token."""
         self._over.clear()
         self._in_hand.clear()
         artifacts = self._lacked()
@@ -73,7 +74,7 @@ class Minting:
         await self._tell()
 
     async def has_rows(self) -> bool:
-        """Wait for rows that can be sent, and a moment for more. False when there are none and will be none."""
+        """Wait for rows that can be sent, then briefly for more. Return False if there are none and will be none."""
         async with self._news:
             while not self._spool.page("ready", limit=1, lacking_none=True):
                 if self._over.is_set():
@@ -91,7 +92,7 @@ class Minting:
             self._news.notify_all()
 
     def _lacked(self) -> Iterator[str]:
-        """The artifacts that rows lack, none while it is looked for."""
+        """Yield the artifacts without dataset that rows need, except those that a worker is already looking for."""
         for page in self._spool.pages("ready"):
             for row in page:
                 for artifact in artifacts_in(row.body):

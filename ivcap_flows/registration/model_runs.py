@@ -1,4 +1,4 @@
-"""An order or job as a Provena model run: its record, and the effect that registers it once, whoever asks."""
+"""Make the model run record of an order or job, and the effect that registers it once."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ __all__ = [
 ]
 
 _STALL_TIMEOUT: Final = 1800.0
-"""Seconds that a registration's job may take: workers are started on demand, and each takes one job at a time."""
+"""Seconds that a registration's job may take. It is long because Provena starts workers on demand, and each worker
+takes one job at a time."""
 
 
 def check_ended(subject: Order | Job) -> datetime:
-    """When the work ended. InputError for work that has not succeeded: Provena knows no other outcome."""
+    """Return when the work ended. Raises InputError if it has not succeeded: Provena has no other outcome."""
     if not subject.succeeded or subject.finished_at is None:
         raise InputError(
-            f"{subject.urn} is {subject.status} and cannot be registered as a model run; wait for it with "
-            f"wait_for_{subject.kind}s, and register what succeeded.",
+            f"{subject.urn} is {subject.status}, and only work that succeeded can be registered as a model run. Wait "
+            f"for it with wait_for_{subject.kind}s first.",
             urn=subject.urn,
         )
     return subject.finished_at
@@ -62,7 +63,7 @@ def model_run_record(
     study: str | None = None,
     model_version: str | None = None,
 ) -> ModelRunRecord:
-    """What is registered of ended work; the times are the platform's own. InputError names every fault at once."""
+    """Return the record of ended work, with the platform's times. Raises InputError that names every fault at once."""
     ended = check_ended(subject)
     title = display_name or subject.name or f"{subject.service_name or subject.service} {subject.urn}"
     record = ModelRunRecord(
@@ -84,10 +85,10 @@ def model_run_record(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRunEffect(Effect[ModelRun]):
-    """The registration of a record, one for the URN of its subject and the workflow template.
+    """Registering a record, once per URN of its subject and workflow template.
 
-    Sending waits until the run is lodged, and goes on with a job that was dispatched before. Raises
-    RegistrationFailedError with Provena's reason, WaitTimeoutError.
+    `send` waits until the run is lodged, and continues with a job that was dispatched before. Raises
+    RegistrationFailedError with Provena's reason, and WaitTimeoutError.
     """
 
     noun: str = NOUN
@@ -119,17 +120,17 @@ class ModelRunEffect(Effect[ModelRun]):
                 stored = {"session_id": await self.client.prov.register(marked)}
                 await progress.save(stored)
             row = await _ended(self.client, stored["session_id"], intent.key, _STALL_TIMEOUT)
-            # A job that fails may have made its run in the registry before.
+            # A job that failed may have made its run in the registry first.
             there = [] if row.succeeded else await self.find(intent)
         except NotFoundError as error:
-            # Provena says otherwise that it has no such job: what is not there is an API of it, and the run may be.
+            # Provena reports an unknown job in another way. So an API of Provena is missing; the run may exist.
             raise ProtocolError(f"{error.message} Check the URLs of Provena's APIs.", **error.data) from error
         if there:
             return there[0].value
         run = row.checked().lodged
         if run is None:
             raise ProtocolError(
-                f"The Provena job {row.session_id} succeeded without naming its model run.",
+                f"The Provena job {row.session_id} succeeded but does not name its model run.",
                 platform=self.platform,
                 status=200,
                 sent=True,
@@ -145,7 +146,7 @@ class ModelRunEffect(Effect[ModelRun]):
             return []
         about = f"The run of {self.request['subject']}"
         if sign.kind == "under way":
-            raise WaitTimeoutError(f"{about} is on its way to Provena. Wait again.", pending=[sign.job])
+            raise WaitTimeoutError(f"{about} is not lodged with Provena yet. Wait again.", pending=[sign.job])
         if sign.kind == "half":
             raise InDoubtError(
                 f"{about} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders adopt "
@@ -164,12 +165,12 @@ class ModelRunEffect(Effect[ModelRun]):
         return self._handle(f"urn:ivcap-flows:planned:{key}", self.record, key, session_id=None)
 
     async def _left(self, intent: IntentRow, since: str) -> ModelRun:
-        """What a batch has left in doubt, if it has become a run by now."""
+        """Return the run that a batch left in doubt if Provena has it now; else raise InDoubtError."""
         if there := await self.find(intent):
             return there[0].value
         raise InDoubtError(
-            f"A batch has left the run of {self.request['subject']} in doubt since {since}. Decide with `ivcap-flows "
-            "models resolve`.",
+            f"The run of {self.request['subject']} is in doubt since {since}, when a batch left it. Decide it with "
+            "`ivcap-flows models resolve`.",
             key=intent.key,
             candidates=[],
         )
@@ -191,7 +192,7 @@ def model_run_handle(
     platform: str,
     key: str,
 ) -> ModelRun:
-    """The handle of a lodged run, by its record and the request of its intent."""
+    """Return the handle of a lodged run, made from its record and the request of its intent."""
     said: dict[str, Any] = {"workflow_template": request["workflow-template"]}
     if record is not None:
         said = {**record.of_handle(), **said, "record_sha256": digest_of(record)}
@@ -201,13 +202,13 @@ def model_run_handle(
 def run_of_sign(
     sign: Sign, request: Mapping[str, str], *, platform: str, key: str, record: ModelRunRecord | None = None
 ) -> ModelRun:
-    """The handle of a run that Provena shows as lodged; `record` is what was sent, where Provena does not tell."""
+    """Return the handle of a run that Provena shows as lodged. `record` is used if Provena does not show the record."""
     there = ModelRunRecord.model_validate_json(sign.record) if sign.record else record
     return model_run_handle(sign.handle or "", there, request, session_id=sign.job, platform=platform, key=key)
 
 
 def digest_of(record: ModelRunRecord) -> str:
-    """SHA-256 of what a record says: without the annotations and fields that this package or a server adds to it."""
+    """Return the SHA-256 of a record without the annotations and fields that this package or a server adds."""
     said = _said(record)
     annotations = said.pop("annotations", {})
     own = {name: text for name, text in annotations.items() if name not in PACKAGE_FIELDS}
@@ -221,13 +222,13 @@ def _said(part: Any) -> Any:
 
 
 async def _ended(client: ProvenaClient, job: str, key: str, stall_timeout: float) -> JobRow:
-    """The ended job of the run with this key: this one, or where this one made a batch, its child."""
+    """Wait for the job of the run with this key, and return it: `job` itself, or its child if `job` made a batch."""
     row = await client.jobs.wait(job, stall_timeout)
     return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, stall_timeout)
 
 
 async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = _STALL_TIMEOUT) -> JobRow:
-    """The ended job of the run with this key in a batch. WaitTimeoutError for one that does not end, or show."""
+    """Wait for the job of the run with this key in a batch. Raises WaitTimeoutError if it does not show or end."""
     deadline = time.monotonic() + stall_timeout
     pauses = Pauses(0.25, 10.0)
     while True:
@@ -237,7 +238,7 @@ async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: 
                 return row
         if time.monotonic() > deadline:
             raise WaitTimeoutError(
-                f"The batch {batch_id} has not lodged its run with the key {key} in {stall_timeout:g} s. Wait again.",
+                f"The batch {batch_id} has not lodged the run with the key {key} in {stall_timeout:g} s. Wait again.",
                 pending=[batch_id],
                 status=None,
             )

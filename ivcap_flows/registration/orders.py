@@ -1,4 +1,4 @@
-"""The successful orders of a service as rows: what a mapping's entry makes of each."""
+"""A source of rows from the successful orders of a service, converted by a mapping's entry."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SUCCEEDED = "succeeded"
 
 
 class OrderSource:
-    """A source of rows, to be made on the loop of the client and read in a thread: one row an order, newest first.
+    """A source with one row for each order, newest first. Create it on the client's loop and read it in a thread.
 
-    The key of a row is its order's URN, so that the batch, the task and the sink know the run as one. `platform` is
-    that of IVCAP, `modeller` who ran the orders unless the entry says it.
+    The key of a row is its order's URN, so that the batch, the task and the sink recognise the same run. `platform` is
+    IVCAP's URL. `modeller` is the person who ran the orders if the entry does not name one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class OrderSource:
 
     @property
     def sha256(self) -> str:
-        """Of the records' canonical JSON, one after the other."""
+        """The sha256 of the records' canonical JSON, one after the other."""
         return self._digest.hexdigest()
 
     def rows(self) -> Iterator[Row]:
@@ -75,7 +75,7 @@ class OrderSource:
 
     def _row(self, number: int, order: Order) -> Row:
         entry = self._entry
-        # Orders of all flows have no more on record than what the platform tells.
+        # The orders may be of any flow, so use only what the platform says of each.
         known = WorkRecord.of_work(order, Graph(describe(order)))
         try:
             record = model_run_record(

@@ -1,4 +1,4 @@
-"""A platform that is away for a while is waited for."""
+"""Repeat requests while Provena cannot answer."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _LONGEST: Final = 10.0
 
 
 async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
-    """What `ask` gives, called again for `stall_timeout` seconds while Provena cannot answer.
+    """Return the result of `ask`, repeating the call for up to `stall_timeout` seconds while Provena cannot answer.
 
-    It only reads, or has its effect once however often it is called.
+    `ask` must be safe to repeat: it only reads, or has its effect once however often it is called.
     """
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
     async def once() -> T:
-        # Tenacity awaits what is declared with `async def`, and no other call that gives something to await.
+        # Tenacity only awaits functions declared with `async def`, not other callables that return an awaitable.
         return await ask()
 
     def say(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            logger.warning("Provena cannot answer and is waited for: %s", state.outcome.exception())
+            logger.warning("Provena cannot answer; trying again: %s", state.outcome.exception())
 
     again = AsyncRetrying(
         retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),

@@ -1,4 +1,4 @@
-"""What came of each row: counted, and in a CSV file that at any time holds what is known so far."""
+"""The outcome of rows: counts, and a CSV file that always shows what is known so far."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HEADER: Final = ("row", "key", "outcome", "model_run", "job_id", "since", "reaso
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What came of a source: `sha256` of its bytes, how many rows, and how many stand how.
+    """The outcome of a source: the `sha256` of its content, the number of rows, and how many have which standing.
 
-    `faults` counts what is wrong with rows; `done` are rows that were registered before by the source's own word, and
-    `differing` those of the registered whose run says something else than the row.
+    `faults` counts the faults in rows. `done` counts rows that were registered before according to the source.
+    `differing` counts registered rows whose run has another record than the row.
     """
 
     source: str
@@ -40,7 +40,7 @@ class BatchReport:
 
     @classmethod
     def of(cls, spool: Spool, source: str, sha256: str, warnings: Iterable[str]) -> BatchReport:
-        """As the spool has it now."""
+        """Return a report of the spool's current content."""
         counts = spool.counts()
         unsent = counts.get("ready", 0) + counts.get("waiting", 0)
         named = {name: counts.get(name, 0) for name in ("wrong", "done", "registered", "failed", "doubtful")}
@@ -57,7 +57,7 @@ class BatchReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every row is a model run."""
+        """Whether every row is registered as a model run."""
         return self.rows == self.done + self.registered
 
     def __str__(self) -> str:
@@ -71,8 +71,11 @@ class BatchReport:
 
 
 class OutcomeFile:
-    """The file. It is replaced, whole, when rows begin to be sent and when all have come to their end; between, rows
-    are added as they come to it, so that one who kills the process finds all that was known."""
+    """The CSV file with the outcomes.
+
+    It is replaced atomically when sending begins and when all rows have ended. In between, each ended row is appended,
+    so that the file is complete even if the process is killed.
+    """
 
     def __init__(self, path: Path, spool: Spool) -> None:
         self._path = path
@@ -80,12 +83,12 @@ class OutcomeFile:
         self._file: int | None = None
 
     def begin(self) -> None:
-        """Write what is known now. Raises OSError for a place that cannot be written."""
+        """Write the outcomes that are known now. Raises OSError if the file cannot be written."""
         self._write(known_only=True)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Rows that have come to their end; in one write, so that no line is cut."""
+        """Append ended rows in one write, so that no line is cut."""
         if self._file is not None:
             os.write(self._file, _lines(outcomes))
 
@@ -97,7 +100,7 @@ class OutcomeFile:
         self._write(known_only=False)
 
     def close(self) -> None:
-        """Leave the file as it stands."""
+        """Close the file and leave its content as it is."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

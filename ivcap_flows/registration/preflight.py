@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong with rows before one of them is sent, each id asked for once."""
+"""Check all rows before the first one is sent. Each id is looked up once."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 __all__ = ["Preflight", "encoded"]
 
 _AT_ONCE: Final = 16
-"""Requests in flight together."""
+"""Maximum number of concurrent requests."""
 _BATCH: Final = 500
 _SIDES: Final = ("inputs", "outputs")
 _SIDE: Final = re.compile(r"^(inputs|outputs)\[(\d+)\]")
 
 Progress = Callable[[str, int, int | None], None]
-"""What is being done, how much of it is done, and of how much."""
+"""A function that is called with what is being done, how much is done, and the total (None if unknown)."""
 
 
 def encoded(body: dict[str, Any]) -> int:
-    """Bytes of a record's JSON, at most, in a batch."""
+    """Return the maximum number of bytes that a record's JSON takes in a batch."""
     return len(json.dumps(body).encode())
 
 
 class Preflight:
-    """Reads a source into a spool and checks it. `run` once; then the spool holds every fault."""
+    """Reads a source into a spool and checks it. Call `run` once; then the spool contains every fault."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Preflight:
         progress: Progress,
         journal: Journal | None = None,
     ) -> None:
-        """`journal` may know runs that Provena's jobs no longer tell of."""
+        """`journal` may know runs that Provena's jobs no longer show."""
         self._client = client
         self._spool = spool
         self._journal = journal
@@ -74,7 +74,10 @@ class Preflight:
         self._names: Mapping[str, str] = {}
 
     async def run(self, source: Source) -> None:
-        """Raises InputError for a source that cannot be read at all, and for defaults that nothing can be minted by."""
+        """Read and check all rows.
+
+        Raises InputError if the source cannot be read at all, and for defaults with which no dataset can be minted.
+        """
         await asyncio.to_thread(self.read, source)
         self._names = source.names
         await DoneRows(self._client, self._spool, self._journal, self._stall_timeout).check()
@@ -83,7 +86,7 @@ class Preflight:
         await asyncio.to_thread(self._check)
 
     def read(self, source: Source) -> None:
-        """Read the rows, and check each by itself; to be called in a thread."""
+        """Read the rows and check each without asking Provena. Call it in a thread."""
         rows = source.rows()
         number = 0
         while batch := list(itertools.islice(rows, _BATCH)):
@@ -159,7 +162,7 @@ class Preflight:
             await self._check_defaults(self._defaults)
 
     async def _check_defaults(self, defaults: DatasetDefaults) -> None:
-        """Minting is the first effect, so all that would be refused of it is found before."""
+        """Check the items that the defaults name, since minting is the first effect and must not be refused later."""
         await person_of(self._client, self._account)
         wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
         for name, subtype in wanted.items():
@@ -168,7 +171,7 @@ class Preflight:
             found, _, words, _ = await self._ask(id_)
             if found != subtype or words is not None:
                 raise InputError(
-                    f"No dataset can be minted: {name} of the DatasetDefaults must be the handle of a complete "
+                    f"No dataset can be minted: {name} in the DatasetDefaults must be the handle of a complete "
                     f"{subtype}. {words or f'{id_} is a {found}'}."
                 )
 
@@ -194,10 +197,10 @@ class Preflight:
         repeated = []
         for number, first, own_key in self._spool.repeated():
             if own_key is None:
-                words = f"The row says the same as row {first}; give each a `key` if two runs are meant"
+                words = f"The row is equal to row {first}; remove it, or give each a `key` if they are two runs"
                 repeated.append(Fault(number, "the row", "identical rows", words))
             else:
-                repeated.append(Fault(number, "key", "repeated key", f"Row {first} has the key {own_key!r} as well"))
+                repeated.append(Fault(number, "key", "repeated key", f"Row {first} also has the key {own_key!r}"))
         self._spool.add_faults(repeated)
 
     def _faults(
@@ -216,7 +219,7 @@ class Preflight:
                 kind: FaultKind = "no access" if trouble == "no access" else "unknown id"
                 yield fault(place, kind, words or id)
             elif found != subtype:
-                yield fault(place, "wrong type", f"{id} is a {found}, and a {subtype} is needed")
+                yield fault(place, "wrong type", f"{id} is a {found}, but a {subtype} is needed")
 
         yield from item("workflow_template_id", row.workflow, WorkflowTemplate.subtype)
         yield from item("study_id", body.get("study_id"), "STUDY")
@@ -231,20 +234,20 @@ class Preflight:
                 if not id_.startswith(ARTIFACT):
                     yield from item(place, id_, "DATASET")
                 elif id_ not in datasets and (missing := missing_defaults(self._defaults)):
-                    words = f"{id_} has no dataset, and to mint one nobody has stated {', '.join(missing)}"
-                    yield fault(place, "no dataset", f"{words}. Give them in DatasetDefaults")
+                    words = f"{id_} has no dataset, and to mint one these are missing: {', '.join(missing)}"
+                    yield fault(place, "no dataset", f"{words}. State them in DatasetDefaults")
         workflow = self._workflows.get(row.workflow)
         if workflow is not None:
             for place, kind, words in unmet(workflow, self._templates, body):
                 yield fault(place, kind, words)
         if (size := encoded(marked(body, row.key, row.subject))) > MAX_BATCH_BYTES:
-            yield fault("the row", "too long", f"The record has {size:,} bytes, and Provena takes {MAX_BATCH_BYTES:,}")
+            yield fault("the row", "too long", f"The record has {size:,} bytes; Provena's limit is {MAX_BATCH_BYTES:,}")
 
     def _unusable(self, workflow: WorkflowTemplate) -> Iterator[tuple[str, FaultKind, str]]:
-        """Why no run of a workflow template can be registered."""
+        """Yield the reasons why no run of a workflow template can be registered."""
         for template in uses_of(workflow):
             if template.template_id not in self._templates:
-                words = f"Its dataset template {template.template_id} is no complete DATASET_TEMPLATE that you may read"
+                words = f"You cannot read its dataset template {template.template_id} as a complete DATASET_TEMPLATE"
                 yield "workflow_template_id", "unknown id", words
         found, _, words_of_model = self._spool.ids([workflow.software_id])[workflow.software_id]
         if found != "MODEL" or words_of_model is not None:
@@ -255,7 +258,7 @@ class Preflight:
         return Fault(row.number, self._column(place, row.body), kind, words)
 
     def _column(self, place: str, body: Mapping[str, Any] | None) -> str:
-        """What the source calls a field of a record."""
+        """Return the source's name for a field of a record."""
         named = place
         if (found := _SIDE.match(place)) and body is not None:
             parts = body.get(found[1])

@@ -1,4 +1,4 @@
-"""Provena's registry as registrations need it: the key in what was made, an artifact's dataset, the caller's person."""
+"""What registrations need of Provena's registry: fields with the key, an artifact's dataset, the caller's person."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ __all__ = [
 ]
 
 KEY_FIELD: Final = "ivcap-flows-key"
-"""The user metadata and annotation that bears the key, by which an item or a run is found again."""
+"""The name of the user metadata or annotation that contains the key, by which an item or run is found again."""
 
 SUBJECT_FIELD: Final = "ivcap-subject"
-"""The annotation that bears what a run was registered of, where that is more than its own record."""
+"""The annotation with the subject of a run, such as an order's URN, if the subject is not only its record."""
 
 ATTEMPTS_FIELD: Final = "ivcap-flows-attempts"
-"""The annotation that tells of the attempts before the one that succeeded."""
+"""The annotation that lists the attempts of a run if some failed before the one that succeeded."""
 
 SOFTWARE_FIELD: Final = "ivcap-flows-software"
 """The annotation that names the software that ran the work and registered it: Provena's modeller is a person."""
 
 PACKAGE_FIELDS: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
-"""All that this package itself writes into the annotations and user metadata of what it registers."""
+"""All fields that this package itself writes into annotations and user metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetEffect(Effect[Dataset]):
-    """An artifact's external dataset: one that the caller can read is found, whoever minted it, before one is minted.
+    """Minting an artifact's external dataset, unless the caller can read one already, whoever minted it.
 
-    Minting raises InputError naming what `defaults` does not state, and for a caller without a linked person.
+    Minting raises InputError, which names the values missing in `defaults`, and if no person is linked to the caller.
     """
 
     noun: str = "dataset"
@@ -80,7 +80,7 @@ class DatasetEffect(Effect[Dataset]):
         )
 
     async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
-        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
         await person_of(self.client, self.account)
         statement = collection_format(self.artifact, self.defaults, user_metadata={KEY_FIELD: intent.key})
         minted = await self.client.datastore.mint(statement)
@@ -103,14 +103,14 @@ class DatasetEffect(Effect[Dataset]):
 
 
 async def dataset_of(client: ProvenaClient, artifact: str) -> str | None:
-    """The handle of an artifact's external dataset, the first by its URI; None where the caller can read none."""
+    """Return the handle of an artifact's first external dataset, or None if the caller can read none."""
     async for item in _datasets_of(client, artifact):
         return item.id
     return None
 
 
 async def _datasets_of(client: ProvenaClient, artifact: str) -> AsyncIterator[Item[DatasetInfo]]:
-    """The external datasets whose access URI is the artifact's URN."""
+    """Yield the external datasets whose access URI is the artifact's URN."""
     listed = client.registry.list(DatasetInfo, sort="ACCESS_INFO_URI_BEGINS_WITH", begins_with=artifact, ascending=True)
     async for item in listed:
         if item.info.access_info_uri == artifact:
@@ -118,7 +118,7 @@ async def _datasets_of(client: ProvenaClient, artifact: str) -> AsyncIterator[It
 
 
 async def person_of(client: ProvenaClient, account: str) -> str:
-    """The id of the Person that the caller is linked to. InputError, with the next step, without one."""
+    """Return the id of the Person that is linked to the caller. Raises InputError, with the next step, if none is."""
     person = await client.auth_api.linked_person()
     if person is None:
         raise InputError(
@@ -130,7 +130,7 @@ async def person_of(client: ProvenaClient, account: str) -> str:
 
 
 async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime | None) -> AsyncIterator[Item[Any]]:
-    """Registry items that are not older than `since`, by Provena's own clock, newest first; None: all."""
+    """Yield registry items that are not older than `since`, by Provena's clock, newest first; None: all."""
     async for item in client.registry.list(subtype, sort="CREATED_TIME"):
         made = moment(item.created_timestamp)
         if since is not None and made is not None and made < since:
@@ -139,5 +139,5 @@ async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime
 
 
 def moment(seconds: int | None) -> datetime | None:
-    """Provena's time, in Unix seconds, as a time."""
+    """Convert Provena's Unix seconds to a time in UTC; None for None or 0."""
     return datetime.fromtimestamp(seconds, timezone.utc) if seconds else None

@@ -1,4 +1,4 @@
-"""What a workflow template demands of its model runs, compared with what is going to be sent."""
+"""Compare records with the requirements of their workflow templates before they are sent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["ARTIFACT", "LookedUp", "Requirements", "look_up", "unmet", "uses_of"
 
 _SIDES: Final = ("inputs", "outputs")
 ARTIFACT: Final = "urn:ivcap:artifact:"
-"""How a dataset's id begins that is not a handle but an artifact, whose external dataset is meant."""
+"""The prefix of a dataset id that is an artifact's URN; it means the artifact's external dataset."""
 
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What the registry says of an id: what it is (`info`, None for a seed), or why it cannot be used."""
+    """What the registry says about an id: its content (`info`, None for a seed), or why it cannot be used."""
 
     subtype: str | None = None
     info: Any = None
@@ -31,7 +31,7 @@ class LookedUp:
 
 
 async def look_up(client: ProvenaClient, id: str) -> LookedUp:  # noqa: A002 - the platform's own word
-    """An item of the registry, complete and readable; else why not."""
+    """Look up an item of the registry. The result says why it cannot be used if it is not complete and readable."""
     try:
         item = await client.registry.fetch_any(id)
     except (NotFoundError, BadRequestError):
@@ -39,22 +39,25 @@ async def look_up(client: ProvenaClient, id: str) -> LookedUp:  # noqa: A002 - t
     except NotAuthorizedError as error:
         if error.about != "item":
             raise
-        return LookedUp(trouble="no access", words=f"You may not read {id}; ask its owner")
+        return LookedUp(trouble="no access", words=f"You may not read {id}; ask its owner for access")
     if not isinstance(item, Item):
-        words = f"{id} is a seed, an id without content"
+        words = f"{id} is a seed, an id without content; complete it first"
         return LookedUp(item.item_subtype, trouble="unknown id", words=words)
     return LookedUp(item.item_subtype, item.info)
 
 
 @dataclass
 class Requirements:
-    """Checks records before their artifacts become datasets. Each id is asked for once."""
+    """Checks records before datasets replace their artifacts. Each id is looked up once."""
 
     client: ProvenaClient
     _known: dict[str, LookedUp] = field(default_factory=dict)
 
     async def check(self, record: ModelRunRecord) -> None:
-        """InputError that names all that is wrong, data: `faults`. Artifacts may still stand for their datasets."""
+        """Raise InputError if a record has faults; it names all of them (data: `faults`).
+
+        The record may still name artifacts in place of their datasets.
+        """
         faults: list[str] = []
         workflow = await self._of(record.workflow_template_id, WorkflowTemplate, faults)
         templates: dict[str, DatasetTemplate] = {}
@@ -71,7 +74,7 @@ class Requirements:
         if faults:
             raise InputError(
                 f"The mapping does not fit the workflow template {record.workflow_template_id}. {'. '.join(faults)}. "
-                "State what is missing in the mapping.",
+                "Correct the mapping.",
                 faults=faults,
             )
 
@@ -82,24 +85,24 @@ class Requirements:
         if found.words is not None:
             faults.append(found.words)
         elif not isinstance(found.info, kind):
-            faults.append(f"{id} is a {found.subtype}, and a {kind.subtype} is needed")
+            faults.append(f"{id} is a {found.subtype}, but a {kind.subtype} is needed")
         else:
             return found.info
         return None
 
 
 def uses_of(workflow: WorkflowTemplate) -> list[TemplateUse]:
-    """The dataset templates of a workflow template."""
+    """Return the dataset templates of a workflow template."""
     return [*workflow.input_templates, *workflow.output_templates]
 
 
 def unmet(
     workflow: WorkflowTemplate, templates: Mapping[str, DatasetTemplate], body: Mapping[str, Any]
 ) -> Iterator[tuple[str, FaultKind, str]]:
-    """What a record's JSON lacks, or has too much: the place in it, and why.
+    """Yield what a record's JSON lacks or must not have: the place in it, the kind of fault, and words.
 
-    `templates` are those that are known. The templates that may be named are those of inputs and outputs together, as
-    Provena has it (source: provena/provena, prov-api).
+    `templates` are the known dataset templates. Inputs and outputs may each name any template of either, as in Provena
+    (source: provena/provena, prov-api).
     """
     every = {use.template_id for use in uses_of(workflow)}
     kinds: dict[str, FaultKind] = {"inputs": "missing input", "outputs": "missing output"}

@@ -1,4 +1,4 @@
-"""What became of rows that were sent: followed to their end, or left in doubt with all that was looked at."""
+"""Find out what became of sent rows: watch them to their end, or leave them in doubt with a text that says why."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Resolver"]
 
 
 class Resolver:
-    """Brings rows that were or may have been sent to a handle, a reason or a doubt."""
+    """Finds the outcome of rows that were or may have been sent: a handle, the reason of a failure, or a doubt."""
 
     def __init__(
         self,
@@ -48,8 +48,11 @@ class Resolver:
         self._in_flight = in_flight
 
     async def take_up(self, works: Sequence[Work]) -> tuple[list[Work], list[Work]]:
-        """Go on with what was or may have been sent before. What is left was surely not sent: first what never was,
-        then what Provena has not shown within the visibility delay."""
+        """Continue with rows that were or may have been sent before. Return those that can be sent.
+
+        The first list has rows that were never sent, the second rows that Provena has not shown within the visibility
+        delay.
+        """
         silent = await self.by_signs(works, final=False)
         unsent = [work for work in silent if work.intent.state == "intent"]
         doubted = [work for work in silent if work.intent.state != "intent"]
@@ -62,9 +65,9 @@ class Resolver:
         return unsent, doubted
 
     async def by_signs(self, works: Sequence[Work], *, final: bool) -> list[Work]:
-        """Act on what Provena shows of rows, or on the job that the journal names; those of which there is nothing.
+        """Act on what Provena shows of rows, or on the job that the journal names. Return rows without any of these.
 
-        A failure counts only in the end (`final`): before, a later job of the same row may be still to show.
+        A failure counts only if `final` is set: before, a later job of the same row may not show yet.
         """
         signs = self._ledger.signs(work.row for work in works)
         units: dict[Unit, list[Work]] = {}
@@ -98,7 +101,7 @@ class Resolver:
         return silent
 
     async def follow(self, unit: Unit, works: Sequence[Work], *, stall_timeout: float, alone: bool = False) -> None:
-        """Watch what was sent until each row has its end; `alone` is as in `Follower.follow`."""
+        """Watch sent rows until each has ended. For `alone`, see `BatchWatcher.follow`."""
         by_key = {work.row.key: work for work in works}
         failed: list[tuple[Work, JobRow]] = []
 
@@ -123,7 +126,7 @@ class Resolver:
         await self._leave([(work, None, words) for work in works])
 
     async def _follow_again(self, unit: Unit, works: Sequence[Work], began: datetime | None) -> None:
-        """Watch what was sent before, and of which a job is there since `began`: as long as it is young, or moves."""
+        """Watch rows that were sent before, with a job created at `began`, while it is young or makes progress."""
         works = await self._ledger.in_doubt(works, "sent before, and found again")
         if not works:
             return
@@ -132,7 +135,7 @@ class Resolver:
         await self.follow(unit, works, stall_timeout=max(self._visibility_delay, self._stall_timeout - age), alone=True)
 
     def _age(self, works: Sequence[Work], began: datetime | None) -> float:
-        """For how many seconds what was sent has surely been under way, by Provena's own clock."""
+        """Return the seconds for which the rows have certainly been with Provena, by Provena's clock."""
         sent = [began] if began is not None else [work.intent.sent_platform_time for work in works]
         known = [moment for moment in sent if moment is not None]
         if self._client.time is None or len(known) < len(sent):
@@ -140,7 +143,7 @@ class Resolver:
         return max(0.0, (self._client.time.earliest - max(known)).total_seconds())
 
     async def _judge_failed(self, failed: Sequence[tuple[Work, JobRow]]) -> None:
-        """A job that fails may have made its run in the registry before; such a run is not made a second time."""
+        """End rows whose jobs failed. A row is left in doubt if its job made a run in the registry before it failed."""
         if not failed:
             return
         await self._lookup.among_items(look_since(self._client.time, *(work.intent for work, _ in failed)))
@@ -157,9 +160,9 @@ class Resolver:
         await self._leave(halves)
 
     async def _judge_left(self, end: End, works: Sequence[Work], stall_timeout: float) -> None:
-        """What did not end: look everywhere once, then leave it, or where its batch failed, end it."""
+        """Look everywhere once for rows that did not end. Then end them if possible, or leave them in doubt."""
         if end.parent_failed is not None:
-            # Children that it had dispatched before may still show.
+            # Jobs that the batch had dispatched before it failed may still show.
             await asyncio.sleep(self._visibility_delay)
         await self._lookup.everywhere(look_since(self._client.time, *(work.intent for work in works)))
         signs = self._ledger.signs(work.row for work in works)
@@ -194,16 +197,16 @@ class Resolver:
 
 
 def _unit(sign: Sign, job: str) -> Unit:
-    """What to watch of a job that is under way: the whole of its batch where it is in one."""
+    """Return what to watch for a job that has not ended: its whole batch if it is in one."""
     return Unit(job, None, True) if sign.parent else Unit("" if sign.batch else job, sign.batch)
 
 
 def _stuck(work: Work, end: End, own: str | None, handle: str | None, now: datetime) -> str:
     sent = (work.intent.sent_at or work.intent.created_at).isoformat(timespec="seconds")
-    standing = f" (its own job is {end.status})" if end.status else ""
+    standing = f" (the batch's own job is {end.status})" if end.status else ""
     what = f"Its job {own} has not ended" if own else f"The batch {end.job} has shown no job for it{standing}"
     what += f"; the registry has its run {handle}, which is not lodged" if handle else ""
     return (
-        f"{what}, and nothing has moved; sent by {sent}; looked, until {now.isoformat(timespec='seconds')}, at the "
+        f"{what}, and there was no progress; sent by {sent}; looked, until {now.isoformat(timespec='seconds')}, at the "
         "batch and its jobs, and at your jobs and the registry's model runs since then"
     )

@@ -1,4 +1,4 @@
-"""A row that is to become a model run, and what is wrong with one."""
+"""Rows that will become model runs, and the faults in them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FaultKind = Literal[
 ]
 
 FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
-    "unreadable": "the row is no CSV row or JSON object",
+    "unreadable": "the row is not a CSV row or JSON object",
     "missing value": "a field that every model run needs is absent or empty",
     "unknown field": "a field that a model run does not have",
     "wrong value": "a field of the wrong type, or with a value that Provena does not take",
@@ -52,18 +52,18 @@ FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
     "missing resource": "a deferred resource of the dataset template has no path",
     "unknown resource": "the dataset template has no such deferred resource",
     "missing annotation": "an annotation that the workflow template requires is absent",
-    "identical rows": "an earlier row says the same and neither has a key of its own",
+    "identical rows": "an earlier row is equal and neither has a key of its own",
     "repeated key": "an earlier row has the same key",
-    "no dataset": "an IVCAP artifact has no dataset, and nobody has stated what minting one needs",
-    "too long": "the record alone is longer than a batch may be",
+    "no dataset": "an IVCAP artifact has no dataset, and values to mint one are missing in the DatasetDefaults",
+    "too long": "the record is longer than a whole batch may be",
     "failed job": "the row names the job that registered it, and that job failed",
 }
-"""Every kind of fault, and what it says."""
+"""Every kind of fault, and what it means."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: in which row (counted from 1), in which column or field, and what, in words."""
+    """One fault: its row (counted from 1), its column or field, its kind, and a text that explains it."""
 
     row: int
     column: str
@@ -75,9 +75,9 @@ class Fault:
 class Row:
     """One row of a source.
 
-    `body` is the JSON of a ModelRunRecord, None for a row that needs no reading. `key` is the user's own name for the
-    run, such as an order's URN. `handle` and `job` are what Provena's own columns hold of a run registered before; a
-    row with either and without faults claims to be done.
+    `body` is the JSON of a ModelRunRecord; None if the row is unreadable or claims to be registered. `key` is the
+    user's own name for the run, such as an order's URN. `handle` and `job` are the values of Provena's own columns for
+    a run that was registered before; a row with either and without faults claims to be done.
     """
 
     number: int
@@ -102,7 +102,7 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "associations.modeller_id": "",
     "associations.requesting_organisation_id": None,
 }
-"""What takes the place of a value that cannot be read, so that the others are looked at."""
+"""Replacements for values that cannot be read, so that the other values can be checked."""
 
 _WRONG: Final[Mapping[str, FaultKind]] = {"missing": "missing value", "extra_forbidden": "unknown field"}
 
@@ -110,9 +110,9 @@ _WRONG: Final[Mapping[str, FaultKind]] = {"missing": "missing value", "extra_for
 def read_record(
     number: int, body: Mapping[str, Any], faulty: frozenset[str]
 ) -> tuple[ModelRunRecord | None, list[Fault]]:
-    """The record of a row, and what is wrong with it by itself. None where it has not the form of one.
+    """Read the record of a row. Return it, or None if it does not have the form of a record, and its faults.
 
-    `faulty` are fields of which a fault is known already; they are not named again.
+    `faulty` are fields with a known fault; they are not reported again.
     """
     found: list[Fault] = []
 
@@ -133,7 +133,7 @@ def read_record(
             fault(place, kind, one["msg"])
         if not places <= _STAND_INS.keys():
             return None, found
-        # The rest of the row can be looked at all the same.
+        # The rest of the row can still be checked.
         faulty |= places
         record = ModelRunRecord.model_validate(_filled(body, places))
     for place, part in _parts(record):
@@ -150,7 +150,7 @@ def read_record(
         if not 0 <= value <= LATEST_SECONDS:
             in_range = False
             looks = "looks like milliseconds" if value > 0 else "is negative"
-            fault(name, "time", f"A time is in Unix seconds, and {value} {looks}")
+            fault(name, "time", f"A time must be in Unix seconds, but {value} {looks}")
     if in_range and record.end_time < record.start_time and not {"start_time", "end_time"} & faulty:
         fault(
             "end_time", "times out of order", f"The run ends ({record.end_time}) before it starts ({record.start_time})"

@@ -1,7 +1,8 @@
-"""Provena's own sheet of model runs: which column is which field (provena/provena, prov-api `bulk/generate_template`).
+"""Provena's template sheet for model runs: which column is which field (see prov-api's `bulk/generate_template`).
 
-The header names the workflow template and, for each input and output, its dataset template; the columns of a dataset's
-resources follow its own. A `key` column is this package's addition. Columns without meaning are told of and left out.
+The header names the workflow template and, for each input and output, its dataset template. The columns of a dataset's
+resources follow the dataset's column. The `key` column is an addition of this package. Unknown columns are reported and
+ignored.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ JOB: Final = "_job_id"
 _STATUS: Final = "_job_status"
 HANDLE: Final = "_model_run_record_id"
 FILLED: Final = (JOB, _STATUS, HANDLE, "_error_info")
-"""Columns that Provena fills."""
+"""Columns that Provena fills in."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
-"""Provena's converter refuses fractions of a second and offsets such as `+1000`."""
+"""Times in the only form that Provena's converter accepts: no fractions of a second, no offsets such as `+1000`."""
 
 
 @dataclass
@@ -48,16 +49,16 @@ class Sheet:
 
     workflow: str
     names: dict[str, str] = field(default_factory=dict)
-    """Field of a record -> column, with a dataset's template in place of its number."""
+    """Column names by field of a record; a dataset's field has its template in place of its number."""
     warnings: list[str] = field(default_factory=list)
     _header: tuple[str, ...] = ()
     _ends: list[tuple[str, str, int, dict[str, int]]] = field(default_factory=list)
-    """Side, dataset template, column of the dataset's id, columns of its resources."""
+    """For each dataset: its side, its dataset template, the column of its id, and the columns of its resources."""
     _annotations: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, header: Sequence[str], what: str) -> Sheet:
-        """Raises InputError, naming `what` was read, for a header of another form."""
+        """Read a header. Raises InputError, which names `what` was read, if it is not that of Provena's template."""
         columns = tuple(name.strip() for name in header)
         workflows = [name.removeprefix(_WORKFLOW) for name in columns if name.startswith(_WORKFLOW)]
         twice = [name for name, count in Counter(columns).items() if count > 1 and name]
@@ -66,7 +67,7 @@ class Sheet:
         faults = [f"the column {name!r} is missing" for name in missing]
         faults += [f"the column {name!r} is there twice" for name in twice]
         if len(workflows) != 1:
-            faults.insert(0, f"one column must be named `{_WORKFLOW}<handle>`, and {len(workflows) or 'none'} is")
+            faults.insert(0, f"one column must be named `{_WORKFLOW}<handle>`, but {len(workflows) or 'none'} is")
         if faults:
             raise InputError(
                 f"The header of {what} is not that of Provena's template for model runs: {'; '.join(faults)}. Get the "
@@ -80,14 +81,14 @@ class Sheet:
         return sheet
 
     def row(self, number: int, cells: Sequence[str], line: int | None = None) -> Row:
-        """The row of these cells, which end on this line of the file.
+        """Make a row from its cells. `line` is the line of the file on which the row ends.
 
-        Faults name their columns as fields, like those that are found later. Nothing is read from a row with a cell too
-        many or too few: what stands in its columns belongs to others.
+        Faults name fields, not columns, like the faults that are found later. A row with a wrong number of cells is not
+        read, since its values may be in the wrong columns.
         """
         if len(cells) != len(self._header):
-            words = f"The row has {len(cells)} cells, and the header {len(self._header)}"
-            words = f"Line {line}: {words}. A comma within a cell needs quotes around the cell" if line else words
+            words = f"The row has {len(cells)} cells, but the header has {len(self._header)}"
+            words = f"Line {line}: {words}. Put quotes around a cell that contains a comma" if line else words
             return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
         values = {name: cell.strip() for name, cell in zip(self._header, cells, strict=True)}
         key = values.get("key") or None
@@ -102,7 +103,7 @@ class Sheet:
                 seconds = _seconds(text)
                 body[name] = 0 if seconds is None else seconds
                 if seconds is None:
-                    words = f"{text!r} is no time of the form YYYY-MM-DD HH:MM:SS+HH:MM, with its offset from UTC"
+                    words = f"{text!r} must have the form YYYY-MM-DD HH:MM:SS+HH:MM, with the offset from UTC"
                     faults.append(Fault(number, name, "time", words))
         for side, template, place, resources in self._ends:
             dataset = cells[place].strip()
@@ -134,26 +135,26 @@ class Sheet:
         elif name == _AGENT:
             self.names["associations.modeller_id"] = name
         elif name and not name.startswith(_WORKFLOW) and name not in (*FILLED, "key"):
-            self.warnings.append(f"The column {name!r} has no meaning and is left out.")
+            self.warnings.append(f"The column {name!r} is unknown and is ignored.")
 
 
 def filled_in(number: int, values: Mapping[str, Any]) -> tuple[str | None, str | None, list[Fault]]:
-    """Handle and job of a row by the columns that Provena fills, and what is wrong with them.
+    """Return the handle and the job of a row, from the columns that Provena fills in, and the faults in them.
 
-    The row claims to be registered before where it has one; a job that failed is none.
+    A row with either claims that it was registered before. A failed job does not count.
     """
     job, status, handle = (str(values[name]) if values.get(name) else None for name in (JOB, _STATUS, HANDLE))
     if status == "FAILED" and handle is None:
         return None, None, []
     faults = []
     if job is not None and not _UUID.fullmatch(job):
-        words = f"{job!r} is no UUID, so it names no job. Correct the column, or empty it to register the row"
+        words = f"{job!r} is not a UUID, so it names no job. Correct the column, or empty it to register the row"
         faults.append(Fault(number, JOB, "wrong value", words))
     return handle, job, faults
 
 
 def _seconds(text: str) -> int | None:
-    """Unix seconds of a time in the form that Provena converts; None for another text."""
+    """Return the Unix seconds of a time in the form that Provena accepts; None for any other text."""
     if not _TIME.fullmatch(text):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Where rows come from: a CSV sheet, JSON Lines, Parquet, or records that a flow has. All are read once, row by row."""
+"""Sources of rows: a CSV sheet, JSON Lines, Parquet, or records of a flow. All are read once, row by row."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["RecordSource", "Source", "open_source"]
 
 _BLOCK: Final = 1 << 20
 _ROWS: Final = 1024
-"""Rows of a Parquet file in memory at a time."""
+"""Number of rows of a Parquet file that are in memory at a time."""
 _LONGEST: Final = 10_000_000
-"""Characters of a CSV cell; the longest record that can be sent is far shorter."""
+"""Maximum number of characters in a CSV cell. The longest record that can be sent is much shorter."""
 
 
 class Source(Protocol):
-    """Rows to be read once. `sha256`, `names` and `warnings` are whole when all have been read."""
+    """Rows that can be read once. `sha256`, `names` and `warnings` are complete after all rows have been read."""
 
     @property
     def name(self) -> str: ...
@@ -38,7 +38,7 @@ class Source(Protocol):
 
     @property
     def names(self) -> Mapping[str, str]:
-        """Field of a record -> what the source calls it, where that is something else."""
+        """The source's names for fields of a record, if they are different."""
 
     @property
     def warnings(self) -> list[str]: ...
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 
 def open_source(path: Path) -> Source:
-    """The rows in a file, by its ending: .csv, .jsonl or .ndjson, .parquet. InputError for another."""
+    """Open a file of rows by its ending: .csv, .jsonl or .ndjson, .parquet. Raises InputError for any other."""
     kinds: dict[str, Callable[[Path], Source]] = {
         ".csv": _Csv,
         ".jsonl": _Lines,
@@ -56,7 +56,7 @@ def open_source(path: Path) -> Source:
     }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise InputError(f"{path} is no file of model runs by its name: it must end in {', '.join(kinds)}.")
+        raise InputError(f"The name of a file of model runs must end in {', '.join(kinds)}; {path} does not.")
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     return kind(path)
@@ -100,14 +100,14 @@ class _Text(_File, ABC):
         with io.BufferedReader(hashing, _BLOCK) as blocks, io.TextIOWrapper(blocks, "utf-8", newline="") as text:
             if blocks.peek(3).startswith(codecs.BOM_UTF8):
                 raise InputError(
-                    f"{self.path} begins with a byte-order mark, which Provena refuses. Save it as UTF-8 without one."
+                    f"{self.path} begins with a byte-order mark, which Provena refuses. Save it as UTF-8 without BOM."
                 )
             try:
                 yield from self._read(text)
             except UnicodeDecodeError as error:
-                raise InputError(f"{self.path} is no text in UTF-8: {error}.") from error
+                raise InputError(f"{self.path} is not a text in UTF-8: {error}.") from error
             except csv.Error as error:
-                raise InputError(f"{self.path} is no CSV file: {error}.") from error
+                raise InputError(f"{self.path} is not a valid CSV file: {error}.") from error
         self.sha256 = hashing.digest.hexdigest()
 
     @abstractmethod
@@ -136,13 +136,13 @@ class _Lines(_Text):
             try:
                 value = json.loads(line, parse_constant=_refuse)
             except (ValueError, RecursionError) as error:
-                yield Row(number, None, faults=(Fault(number, "the row", "unreadable", f"No JSON: {error}"),))
+                yield Row(number, None, faults=(Fault(number, "the row", "unreadable", f"Not valid JSON: {error}"),))
                 continue
             yield _from_object(number, value)
 
 
 class _Parquet(_File):
-    """Columns as a ModelRunRecord has them, nested, or flat as in Provena's sheet."""
+    """A Parquet file. Its columns are those of a ModelRunRecord, nested, or those of Provena's sheet, flat."""
 
     def rows(self) -> Iterator[Row]:
         try:
@@ -152,7 +152,7 @@ class _Parquet(_File):
             raise ConfigurationError(
                 "Parquet files need an extra. Install it with `pip install 'ivcap-flows[parquet]'`."
             ) from error
-        # A Parquet file begins at its end, so its bytes are hashed before; what is read then must be the same file.
+        # Parquet is not read from start to end, so hash the file first and check later that it did not change.
         before = self.path.stat()
         with self.path.open("rb") as file:
             digest = hashlib.sha256()
@@ -162,7 +162,7 @@ class _Parquet(_File):
             with ParquetFile(self.path) as parquet:
                 yield from self._table(parquet)
         except ArrowException as error:
-            raise InputError(f"{self.path} is no Parquet file that can be read: {error}") from error
+            raise InputError(f"{self.path} cannot be read as a Parquet file: {error}") from error
         after = self.path.stat()
         if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
             raise SourceChangedError(f"{self.path} changed while it was read.", path=str(self.path))
@@ -185,7 +185,7 @@ class _Parquet(_File):
 
 
 class RecordSource:
-    """Records that a flow has made; one with a key is a pair `(key, record)`."""
+    """Records from a flow. A record with a key is a pair `(key, record)`."""
 
     def __init__(self, records: Iterable[ModelRunRecord | tuple[str, ModelRunRecord]], name: str = "records") -> None:
         self._records = records
@@ -196,14 +196,14 @@ class RecordSource:
 
     @property
     def sha256(self) -> str:
-        """Of the records' canonical JSON, one after the other."""
+        """The sha256 of the records' canonical JSON, one after the other."""
         return self._digest.hexdigest()
 
     def rows(self) -> Iterator[Row]:
         for number, given in enumerate(self._records, 1):
             key, record = given if isinstance(given, tuple) else (None, given)
             if not isinstance(record, ModelRunRecord):
-                raise InputError(f"Row {number} is a {type(record).__name__}, and a ModelRunRecord is needed.")
+                raise InputError(f"Row {number} must be a ModelRunRecord, not a {type(record).__name__}.")
             body = record.model_dump(mode="json", exclude_none=True)
             self._digest.update(canonical([key, body]))
             yield Row(number, body, key)
@@ -211,19 +211,19 @@ class RecordSource:
 
 def _from_object(number: int, value: Any) -> Row:
     if not isinstance(value, dict):
-        words = f"A row is a JSON object, not a {type(value).__name__}"
+        words = f"A row must be a JSON object, not a {type(value).__name__}"
         return Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
     body = {name: part for name, part in value.items() if name not in ("key", *FILLED)}
     handle, job, faults = filled_in(number, value)
     key = value.get("key")
     if key is not None and not (isinstance(key, str) and key.strip()):
         key = None
-        faults.append(Fault(number, "key", "wrong value", "A key is a text that is not empty"))
+        faults.append(Fault(number, "key", "wrong value", "A key must be a text that is not empty"))
     return Row(number, None if job or handle else body, key, handle, job, tuple(faults))
 
 
 def _plain(value: Any) -> Any:
-    """A Parquet value as JSON has it: maps as objects, nothing where the file has no value."""
+    """Convert a Parquet value to JSON: maps become objects, and members without a value are left out."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items() if part is not None}
     if isinstance(value, list):
@@ -236,4 +236,4 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

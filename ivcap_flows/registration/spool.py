@@ -1,6 +1,6 @@
-"""The rows of one source on local disk while they are checked and registered, so that memory does not grow with them.
+"""The spool: the rows of one source on local disk, so that memory does not grow with their number.
 
-A spool lives as long as its process: what must outlive it is in the journal, with Provena, and in the outcome file.
+A spool exists as long as its process. What must survive is in the journal, with Provena, and in the outcome file.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ivcap_flows.registration.rows import Fault, FaultKind
 __all__ = ["Outcome", "Seen", "Spool", "Spooled", "Standing"]
 
 Standing = Literal["wrong", "ready", "waiting", "done", "registered", "failed", "doubtful"]
-"""`wrong`: a fault keeps it from being sent; `ready`: to be sent; `waiting`: it is not known yet what came of it;
-`done`: registered before, by the source's own word; `registered`: has a handle; `failed`: has a reason; `doubtful`:
-nobody knows, and it is not sent again by itself."""
+"""`wrong`: the row has a fault and is not sent. `ready`: it can be sent. `waiting`: it may have been sent, and its
+outcome is not known yet. `done`: the source says that it was registered before. `registered`: it has a handle.
+`failed`: it has no run, and a reason. `doubtful`: its outcome is unknown, and it is not sent again automatically."""
 
 _PAGE: Final = 500
 _SCHEMA: Final = """
@@ -48,7 +48,7 @@ CREATE TABLE lacking (artifact TEXT, row INTEGER, PRIMARY KEY (artifact, row)) W
 
 @dataclass(frozen=True)
 class Spooled:
-    """A row as it is registered. `body` is the record's JSON without the key."""
+    """A row to register. `body` is the record's JSON without the key."""
 
     number: int
     key: str
@@ -57,17 +57,19 @@ class Spooled:
     name: str
     body: dict[str, Any]
     looked_at: int | None
-    """The fencing number of the claim on which it was looked for, after the visibility delay, since it may have been
-    sent.
-    The look is worth nothing once another claim has come after that one."""
+    """The fencing token of the claim under which Provena was searched for the row, after the visibility delay, since it
+    may have been sent. The search no longer counts if another process has claimed the row after it."""
     called: str
-    """The user's own key, else the key."""
+    """The user's own key; if there is none, the idempotency key."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a row stands. `key` is the user's own, else the row's. `words` is the reason, or what a doubt is about, or
-    what has to be said of a run; `since` when a doubt began."""
+    """The outcome of a row. `key` is the user's own key; if there is none, the idempotency key.
+
+    `words` is the reason of a failure, an explanation of a doubt, or a remark about a run. `since` is when a doubt
+    began.
+    """
 
     number: int
     key: str | None
@@ -80,10 +82,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seen:
-    """What Provena shows under a key: a job that is to lodge the run, or (without a job) the run in the registry.
+    """What Provena shows under a key: a job that should lodge the run, or (without a job) the run in the registry.
 
-    `batch` is the batch that the job is part of, or with `parent` the one that it has made; `at` is in Unix seconds;
-    `record` is the JSON of what one run was registered with.
+    `batch` is the batch to which the job belongs, or with `parent` the batch that it made. `at` is in Unix seconds.
+    `record` is the JSON of the record with which the run was registered.
     """
 
     key: str
@@ -98,7 +100,7 @@ class Seen:
 
 
 class Spool:
-    """Use as a context manager; the file goes with it. Safe in threads."""
+    """The rows of one source in a temporary SQLite file, which is deleted at the end of the context. Thread-safe."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ivcap-flows-rows-")
@@ -113,13 +115,13 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A batch that is cancelled leaves a thread in the middle of a query, and SQLite does not survive that.
+        # A thread of a cancelled batch may be in the middle of a query; closing SQLite then would crash.
         with self._lock:
             self._database.close()
         self._folder.cleanup()
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Rows as `(number, key, own_key, subject, workflow, name, body, standing, handle, job)`, body as JSON text."""
+        """Add rows: `(number, key, own_key, subject, workflow, name, body, standing, handle, job)`, body as JSON."""
         self._many(
             "INSERT INTO rows (number, key, own_key, subject, workflow, name, body, standing, handle, job)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -127,13 +129,13 @@ class Spool:
         )
 
     def add_faults(self, faults: Iterable[Fault]) -> None:
-        """Note faults; their rows are wrong from now on."""
+        """Add faults and mark their rows as wrong."""
         found = [(fault.row, fault.column, fault.kind, fault.words) for fault in faults]
         self._many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
         self._many("UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}])
 
     def faults(self) -> Iterator[Fault]:
-        """All faults, row by row, in each row in the order of the record's fields."""
+        """Yield all faults, row by row, and within a row in the order in which they were added."""
         last = (0, 0)
         query = (
             "SELECT row, rowid, place, kind, words FROM faults WHERE (row, rowid) > (?, ?) ORDER BY row, rowid LIMIT ?"
@@ -145,7 +147,7 @@ class Spool:
             last = (page[-1][0], page[-1][1])
 
     def explain_wrong(self) -> None:
-        """Let the reason of wrong rows be their faults."""
+        """Set the words of wrong rows to their faults."""
         with self._lock:
             self._database.execute(
                 "UPDATE rows SET words = (SELECT group_concat(place || ': ' || words, '; ') FROM faults"
@@ -156,11 +158,11 @@ class Spool:
         return int(self._all("SELECT count(*) FROM faults")[0][0])
 
     def count_differing(self) -> int:
-        """How many rows have a run of which something has to be said."""
+        """Return the number of registered rows with a remark about their run."""
         return int(self._all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0])
 
     def repeated(self) -> list[tuple[int, int, str | None]]:
-        """Rows with the key of an earlier one: their number, that of the first, and the user's own key if any."""
+        """Return rows with the key of an earlier row: their number, that of the first row, and the user's own key."""
         return self._all(
             "SELECT r.number, f.first, r.own_key FROM rows r JOIN (SELECT key, min(number) AS first FROM rows"
             " WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1) f ON f.key = r.key AND r.number > f.first"
@@ -168,7 +170,7 @@ class Spool:
         )
 
     def want_ids(self, ids: Iterable[str]) -> None:
-        """Note ids of the registry that have to be asked for; each is kept once."""
+        """Add ids to look up in the registry; each is stored once."""
         self._many("INSERT OR IGNORE INTO ids (id) VALUES (?)", [(each,) for each in ids])
 
     def unasked_ids(self) -> list[str]:
@@ -177,16 +179,16 @@ class Spool:
         ]
 
     def told_of_ids(self, told: Sequence[tuple[str | None, str | None, str | None, str]]) -> None:
-        """What the registry says, as `(subtype, trouble, words, id)`."""
+        """Store what the registry says about ids, as `(subtype, trouble, words, id)`."""
         self._many("UPDATE ids SET subtype = ?, trouble = ?, words = ? WHERE id = ?", told)
 
     def ids(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
-        """What is known of each: subtype, trouble, words."""
+        """Return what is known about each id: subtype, trouble, words."""
         found = self._among("SELECT id, subtype, trouble, words FROM ids WHERE id IN", ids)
         return {row[0]: (row[1], row[2], row[3]) for row in found}
 
     def want_datasets(self, artifacts: Mapping[int, Collection[str]]) -> None:
-        """Note the artifacts that stand for datasets in rows, by the rows' numbers; each of a row once."""
+        """Add the artifacts that rows name in place of datasets, by the rows' numbers; each artifact of a row once."""
         pairs = [(artifact, row) for row, some in artifacts.items() for artifact in some]
         self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(artifact,) for artifact, _ in pairs])
         self._many("INSERT INTO lacking (artifact, row) VALUES (?, ?)", pairs)
@@ -194,35 +196,38 @@ class Spool:
         self._many("UPDATE rows SET lacks = ? WHERE number = ?", counts)
 
     def artifacts(self, after: str = "") -> list[str]:
-        """The next artifacts behind `after`."""
+        """Return the next page of artifacts after `after`."""
         query = "SELECT artifact FROM datasets WHERE artifact > ? ORDER BY artifact LIMIT ?"
         return [row[0] for row in self._all(query, after, _PAGE)]
 
     def told_of_datasets(self, handles: Sequence[tuple[str, str]]) -> None:
-        """The dataset's handle and its artifact."""
+        """Store datasets, as pairs of the dataset's handle and its artifact."""
         self._many("UPDATE datasets SET handle = ? WHERE artifact = ?", handles)
         self.lack_no_more([artifact for _, artifact in handles])
 
     def lack_no_more(self, artifacts: Iterable[str]) -> None:
-        """Rows need not wait for the datasets of these: they are there, or will not be."""
+        """Let rows no longer wait for the datasets of these artifacts, which exist or cannot be minted."""
         some = [(each,) for each in artifacts]
         rows = "SELECT row FROM lacking WHERE artifact = ?"
         self._many(f"UPDATE rows SET lacks = lacks - 1 WHERE number IN ({rows})", some)  # noqa: S608 - our own text
         self._many("DELETE FROM lacking WHERE artifact = ?", some)
 
     def is_lacked(self, artifact: str) -> bool:
-        """Whether rows wait for the dataset of an artifact."""
+        """Return whether rows wait for the dataset of an artifact."""
         return bool(self._all("SELECT 1 FROM lacking WHERE artifact = ? LIMIT 1", artifact))
 
     def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
-        """The datasets of artifacts that have one."""
+        """Return the known datasets by their artifacts."""
         found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
         return {str(artifact): str(handle) for artifact, handle in found}
 
     def page(
         self, *standings: Standing, after: int = 0, limit: int = _PAGE, lacking_none: bool = False
     ) -> list[Spooled]:
-        """The next rows behind `after` that stand so and have a record; `lacking_none`: and wait for no dataset."""
+        """Return the next page of rows after `after` with these standings and a record.
+
+        With `lacking_none`, rows that wait for a dataset are left out.
+        """
         marks = ",".join("?" * len(standings))
         whole = " AND lacks = 0" if lacking_none else ""
         found = self._all(
@@ -237,36 +242,38 @@ class Spool:
         ]
 
     def pages(self, *standings: Standing) -> Iterator[list[Spooled]]:
-        """All rows that stand so, page by page; those of a page may be changed meanwhile."""
+        """Yield all rows with these standings, page by page. The caller may change the rows of a page meanwhile."""
         last = 0
         while page := self.page(*standings, after=last):
             yield page
             last = page[-1].number
 
     def wanted(self, keys: Sequence[str]) -> set[str]:
-        """Which of these keys are of rows that have not come to their end."""
+        """Return those of these keys whose rows have not ended."""
         return {
             str(row[0])
             for row in self._among("SELECT key FROM rows WHERE standing IN ('ready', 'waiting') AND key IN", keys)
         }
 
     def stand(self, outcomes: Iterable[Outcome]) -> None:
-        """How rows stand from now on."""
+        """Store the outcomes of rows."""
         self._many(
             "UPDATE rows SET standing = ?, handle = ?, job = ?, since = ?, words = ? WHERE number = ?",
             [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
         )
 
     def look_again(self, looked: Iterable[tuple[int, int]]) -> None:
-        """Let rows be sent that may have been sent before, since they were looked for and did not show: the number of
-        each, and the fencing number of the claim on which it was looked for."""
+        """Mark rows as ready that may have been sent before, but that a search of Provena did not show.
+
+        `looked` has the number of each row and the fencing token of the claim under which it was searched.
+        """
         self._many(
             "UPDATE rows SET standing = 'ready', looked_at = ? WHERE number = ?",
             [(fence, number) for number, fence in looked],
         )
 
     def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
-        """How all rows stand, or those that stand so, in their order."""
+        """Yield the outcomes of all rows, or of those with these standings, in their order."""
         last = 0
         where = f" AND {_column(standings)} IN ({','.join('?' * len(standings))})" if standings else ""
         query = (
@@ -279,18 +286,18 @@ class Spool:
             last = page[-1][0]
 
     def counts(self) -> dict[str, int]:
-        """How many rows stand how."""
+        """Return the number of rows by standing."""
         return dict(self._all("SELECT standing, count(*) FROM rows GROUP BY standing"))
 
     def see(self, seen: Sequence[Seen]) -> None:
-        """Note what Provena shows; the same job or run seen again replaces what was seen of it."""
+        """Store what Provena shows. A job or run that was seen before is replaced."""
         self._many(
             "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(*astuple(each), each.job or each.handle) for each in seen],
         )
 
     def seen(self, keys: Sequence[str]) -> dict[str, list[Seen]]:
-        """What Provena has shown under each key."""
+        """Return what Provena has shown under each key."""
         found: dict[str, list[Seen]] = {}
         for row in self._among("SELECT * FROM seen WHERE key IN", keys):
             key, handle, job, batch, status, info, at, parent, record, _ = row
@@ -298,7 +305,7 @@ class Spool:
         return found
 
     def lacks_jobs(self) -> bool:
-        """Whether of a row that has not come to its end a run is seen that is not said to be lodged, and no job."""
+        """Return whether a row that has not ended has a run that is not marked as lodged, and no job."""
         return bool(
             self._all(
                 "SELECT 1 FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting')"
@@ -307,7 +314,7 @@ class Spool:
         )
 
     def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
-        """The rows of a query that ends in `IN`, however many values there are."""
+        """Run a query that ends in `IN` for any number of values."""
         for start in range(0, len(values), _PAGE):
             part = values[start : start + _PAGE]
             yield from self._all(f"{query} ({','.join('?' * len(part))})", *part)
@@ -324,5 +331,5 @@ class Spool:
 
 
 def _column(standings: Sequence[Standing]) -> str:
-    """The column to compare: rows of several standings are read in their order, which an index of standings has not."""
+    """Return the column to compare. For several standings, `+` avoids an index that is not in the rows' order."""
     return "standing" if len(standings) == 1 else "+standing"

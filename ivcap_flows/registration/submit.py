@@ -1,4 +1,4 @@
-"""Rows become model runs: each is in the journal before it is sent, and looked for before it is sent again."""
+"""Send rows as model runs. Each row is in the journal before it is sent, and looked for before it is sent again."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ logger = logger_of(__name__)
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
 _WAITED_FOR: Final = 4
-"""So many batches are waited for, for each that is on its way: what is accepted keeps no other from being sent."""
+"""Number of batches waited for, per batch being sent. An accepted batch does not keep others from being sent."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LOOKS: Final = 8
-"""Into so many parts the visibility delay is cut for the first look after a lost reply; the pauses double."""
+"""After a lost reply, the first pause between two looks is the visibility delay divided by this; the pauses double."""
 
 
 class Submission:
-    """Sends the rows of a spool that are ready; `run` once. Each ends with a handle, a reason, or as doubtful.
+    """Sends the ready rows of a spool. Call `run` once. Each row ends with a handle, as failed, or as doubtful.
 
-    `in_flight` batches are on their way together, and some times as many are waited for. `stall_timeout` is, in
-    seconds, how long nothing may move before what was sent is left in doubt, and how long Provena may be away.
+    `in_flight` batches are sent at the same time, and `_WAITED_FOR` times as many are waited for. `stall_timeout` is
+    the number of seconds without progress after which sent rows are left in doubt, and for which Provena may be
+    unreachable.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Submission:
         self._under_way = asyncio.Event()
 
     async def run(self) -> None:
-        """Raises the error of a refusal that concerns all rows, such as of the token. What was sent by then is found by
-        the next start."""
+        """Send all rows. Raises the error of a refusal of all rows, such as of the token.
+
+        The next start finds what was sent until then.
+        """
         start_heartbeat(self._journal)
         try:
             await through_outages(self._ledger.begin, self._stall_timeout)
@@ -117,7 +120,7 @@ class Submission:
                 await self._send_all()
                 if not self._spool.page("waiting", "ready", limit=1):
                     return
-                # Another process is at the rest.
+                # Another process is working on the rest.
                 if self._ledger.ended > before:
                     pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
                 await pauses.sleep()
@@ -125,7 +128,7 @@ class Submission:
             stop_heartbeat(self._journal)
 
     async def _recall(self) -> None:
-        """Ask the journal, and then Provena, for what there is of the rows."""
+        """Look for the rows in the journal and then in Provena."""
         oldest: IntentRow | None = None
         unknown = False
         for page in self._spool.pages("ready"):
@@ -142,7 +145,7 @@ class Submission:
             self._wait_for([row for row, intent in found if intent.state in ("sent", "in_doubt")])
         if not self._spool.page("ready", "waiting", limit=1):
             return
-        # When a journal first knew a row, it had looked for all that there was of it.
+        # When the journal first stored a row, Provena was searched for it. So search only what is newer.
         await self._lookup.everywhere(None if unknown or oldest is None else look_since(self._client.time, oldest))
         for page in self._spool.pages("ready"):
             signs = self._ledger.signs(row for row in page if row.looked_at is None)
@@ -152,7 +155,7 @@ class Submission:
         self._spool.stand(Outcome(row.number, row.called, "waiting") for row in rows)
 
     async def _resume(self) -> None:
-        """Take up what was or may have been sent before, by whomever, unless a live process is at it."""
+        """Continue with rows that any process sent, or may have sent, unless a live process is working on them."""
         for page in self._spool.pages("waiting"):
             works = await self._ledger.claim(page)
             try:
@@ -189,14 +192,16 @@ class Submission:
             await asyncio.gather(*workers, return_exceptions=True)
 
     async def _note(self) -> None:
-        """Write down the rest of what is going to be sent, so that the next start knows since when to look for it. What
-        Provena can already work on goes before."""
+        """Write intents for the other rows that will be sent, so that the next start knows since when to look for them.
+
+        This waits until the first batch was sent, so that Provena can start its work.
+        """
         await self._under_way.wait()
         for page in self._spool.pages("ready"):
             await self._ledger.note(page)
 
     async def _next_chunk(self) -> list[Work] | None:
-        """Rows for one batch, held in the journal; None while there are none."""
+        """Return rows for one batch, claimed in the journal; None if no row is ready now."""
         async with self._turn:
             rows = await asyncio.to_thread(self._next_rows)
             if not rows:
@@ -223,7 +228,7 @@ class Submission:
         return rows
 
     async def _send(self, works: Sequence[Work]) -> tuple[str, list[Work]] | None:
-        """The session id of the batch and what is in it, or None where nothing is left to be waited for."""
+        """Send a batch. Return its session id and its works, or None if nothing is left to wait for."""
         works = await self._without_troubles(works)
         deadline = time.monotonic() + self._stall_timeout
         pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -232,7 +237,7 @@ class Submission:
             nonlocal works
             wanted, works = works, await self._ledger.mark_sent(works, leaves_within)
             if len(works) < len(wanted):
-                raise FencedError(f"Another process has taken over {len(wanted) - len(works)} rows of a batch.")
+                raise FencedError(f"Another process has claimed {len(wanted) - len(works)} rows of a batch.")
 
         while works:
             try:
@@ -244,7 +249,7 @@ class Submission:
                             [self._ledger.record(work.row) for work in works]
                         )
             except FencedError:
-                # Nothing has left, and the rest goes without them.
+                # Nothing was sent. Try again without the rows that another process has claimed.
                 continue
             except InputError as error:
                 await self._ledger.fail([(work, None, str(error)) for work in works])
@@ -257,7 +262,7 @@ class Submission:
                     await self._refused(works, error)
                     return None
                 if works and late:
-                    words = f"Provena has answered to none of its batches, the last time by: {error}"
+                    words = f"Provena accepted no batch with this row; the last error: {error}"
                     await self._ledger.fail([(work, None, words) for work in works])
                     return None
                 await pauses.sleep()
@@ -266,8 +271,8 @@ class Submission:
         return None
 
     async def _lost_reply(self, works: Sequence[Work], error: PlatformError) -> list[Work]:
-        """Look for a batch until it must show, and go on with what shows; what is left may be sent again."""
-        logger.warning("The reply to a batch of %d model runs was lost, so it is looked for: %s", len(works), error)
+        """Look for a batch for the visibility delay and continue with rows that show. Return the rows to send again."""
+        logger.warning("The reply to a batch of %d model runs was lost; looking for the batch: %s", len(works), error)
         works = await self._ledger.in_doubt(works, f"{type(error).__name__}: {error}")
         end = time.monotonic() + self._client.visibility_delay
         pauses = Pauses(self._client.visibility_delay / _LOOKS, self._client.visibility_delay)
@@ -277,7 +282,7 @@ class Submission:
                 since = look_since(self._client.time, *(work.intent for work in works))
                 await self._lookup.among_jobs(since)
             except PlatformError as failure:
-                words = f"The reply to its batch was lost ({error}), and it could not be looked for: {failure}"
+                words = f"The reply to its batch was lost ({error}), and the look for the batch failed: {failure}"
                 await self._resolver.leave(works, words)
                 return []
             signs = self._ledger.signs(work.row for work in works)
@@ -291,7 +296,7 @@ class Submission:
         return list(works)
 
     async def _refused(self, works: Sequence[Work], error: PlatformError) -> None:
-        """A batch that Provena refuses for its records ends them; any other refusal ends the whole."""
+        """End the rows of a batch that Provena refuses because of its records. Any other refusal is raised."""
         if isinstance(error, BadRequestError | InvalidParameterError):
             await self._ledger.fail([(work, None, str(error)) for work in works])
             return
@@ -299,7 +304,7 @@ class Submission:
         raise error
 
     async def _without_troubles(self, works: Sequence[Work]) -> list[Work]:
-        """The works whose artifacts all have datasets; the others have failed."""
+        """Return the works whose artifacts all have datasets, and end the others as failed."""
         troubles = self._minting.troubles
         broken = [
             (work, [troubles[each] for each in artifacts_in(work.row.body) if each in troubles]) for work in works
@@ -309,13 +314,16 @@ class Submission:
 
 
 def _began(intent: IntentRow) -> datetime:
-    """Since when, by Provena's clock, there may be something of a row; one of which that is not known comes first."""
+    """Return since when, by Provena's clock, a row may have a run; the earliest possible time if it is unknown."""
     return intent.platform_time or _LONG_AGO
 
 
 def _may_be_sent(work: Work) -> bool:
-    """Whether a row was surely not sent, or was looked for and nobody has claimed it since: the look is of the claim
-    before this one."""
+    """Return whether a row may be sent.
+
+    It was certainly never sent, or it was looked for under the claim directly before this one, so that no other process
+    has claimed it in between.
+    """
     return work.intent.state == "intent" or work.row.looked_at == work.intent.fence - 1
 
 

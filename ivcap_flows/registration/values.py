@@ -1,4 +1,4 @@
-"""Values that a mapping takes from the work itself: what it was given, what is said of it, what is on record."""
+"""Values that a mapping takes from the work: its parameters, its annotations, and recorded facts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Stated", "Text", "ValueFrom", "WorkRecord"]
 Text = Annotated[str, Field(min_length=1)]
 _KINDS: Final = ("parameter", "annotation", "record")
 _PARTS: Final = frozenset({"attempt", "task-run", "call"})
-"""What `of` may name: a flow or subflow, a task, a recorded function."""
+"""Types that `of` may name: a flow or subflow, a task, a recorded function."""
 
 
 class ValueFrom(BaseModel):
     """Where a value comes from: a `parameter`, an `annotation` that `annotate()` made, or a fact of the `record`.
 
-    `of` names the flow, subflow, task or recorded function of the run that has it. Without it that is the order, the
-    job or the flow that is registered.
+    `of` names the flow, subflow, task or recorded function of the run that has the value. Without `of`, the value is
+    that of the registered order, job or flow.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,15 +57,15 @@ class ValueFrom(BaseModel):
 
 
 Stated = Text | ValueFrom
-"""A text as it stands, or where it comes from."""
+"""A text, or where it comes from."""
 
 
 @dataclass(frozen=True)
 class WorkRecord:
-    """What is on record of an order, a job or a flow's run.
+    """The recorded facts about an order, a job or a flow run.
 
-    `own` are its records, those that count first, and then what it followed: its code or its service. `graph` is that
-    of the whole run.
+    `own` has its own records in order of precedence, then those of its plan: its code or its service. `graph` is the
+    graph of the whole run.
     """
 
     title: str
@@ -86,41 +86,44 @@ class WorkRecord:
         return cls(f"the run {urn} of the flow {run.flow_name}", urn, _with_plans(ids, graph), graph)
 
     def values(self, source: ValueFrom) -> list[Any]:
-        """The values on record, each once, in the order in which they were stated. InputError where there is none."""
+        """Return the recorded values, each once, in recorded order. Raises InputError if there is none."""
         values = list(_once(self._found(source)))
         if not values:
             of = f" of {source.of!r}" if source.of else ""
             names = sorted({name for place in self._places(source) for name in place})
             known = f" It has {', '.join(names)}." if names else ""
             raise InputError(
-                f"The mapping takes the {source.kind} {source.name!r}{of} from {self.title}, which has none on "
-                f"record.{known} Put the mapping right, or let the flow say it.",
+                f"The mapping takes the {source.kind} {source.name!r}{of} from {self.title}, whose record has no such "
+                f"{source.kind}.{known} Correct the mapping, or state the value in the flow.",
                 urn=self.urn,
             )
         if any(HIDDEN in json.dumps(value, default=str) for value in values):
             raise InputError(
                 f"The mapping takes the {source.kind} {source.name!r} from {self.title}, which is hidden as a secret. "
-                "Take it out of the mapping.",
+                "Remove it from the mapping.",
                 urn=self.urn,
             )
         return values
 
     def text(self, stated: str | ValueFrom) -> str:
-        """A text as it stands, or the one value on record; what is no text as JSON. InputError for none or several."""
+        """Return the given text, or the one recorded value, as JSON unless it is a text.
+
+        Raises InputError if there is no value or several different ones.
+        """
         if isinstance(stated, str):
             return stated
         values = self.values(stated)
         if len(values) > 1:
             raise InputError(
                 f"The mapping takes the {stated.kind} {stated.name!r} of {stated.of!r} from {self.title}, which has "
-                f"{len(values)} different ones on record ({_shown(values)}), and one is needed. Name another place "
-                "that has one, or let the flow say it by annotate().",
+                f"{len(values)} different ones on record ({_shown(values)}), but one is needed. Take the value from "
+                "another place, or state it in the flow with annotate().",
                 urn=self.urn,
             )
         return _shown(values)
 
     def text_if(self, stated: str | ValueFrom | None) -> str | None:
-        """As `text`; None for None."""
+        """Like `text`, but returns None for None."""
         return None if stated is None else self.text(stated)
 
     def _found(self, source: ValueFrom) -> Iterator[Any]:
@@ -131,7 +134,7 @@ class WorkRecord:
                     return
 
     def _places(self, source: ValueFrom) -> list[Mapping[str, Any]]:
-        """The names and values among which one is looked up."""
+        """Return the mappings of names to values in which a value is looked up."""
         records = self.own if source.of is None else self._parts(source.of)
         if source.kind == "parameter":
             return [_parameters(record, self.graph) for record in records]
@@ -145,8 +148,8 @@ class WorkRecord:
         ]
         if not parts:
             raise InputError(
-                f"The mapping names {name!r}, and no flow, task or recorded function of that name is on record with "
-                f"{self.title}. Put the mapping right.",
+                f"The mapping names {name!r}, but no flow, task or recorded function of that name is on record with "
+                f"{self.title}. Correct the mapping.",
                 urn=self.urn,
             )
         return parts
@@ -162,7 +165,7 @@ def _links(graph: Graph, type_: str, source: str) -> Iterator[Record]:
 
 
 def _parameters(record: Record, graph: Graph) -> Mapping[str, Any]:
-    """Of an order, a job, a task, a function or a subflow its own; of a flow the entity that it used."""
+    """Return a record's parameters. Those of a flow are in an entity that it used; others have their own."""
     if record.type == "attempt" and not record.attributes.get("subflow"):
         used = (graph.nodes.get(link.target or "") for link in _links(graph, "used", record.id))
         given: Any = next((node.attributes.get("values") for node in used if node and node.type == "parameters"), None)

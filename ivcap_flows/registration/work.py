@@ -1,4 +1,4 @@
-"""What a mapping's entry says of the data of an order or job: artifacts and datasets under dataset templates."""
+"""Find the data of an order or job by a mapping's entry: artifacts and datasets, each with its dataset template."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from ivcap_flows.registration.values import WorkRecord
 __all__ = ["annotations_of", "data_urns", "inputs_of", "outputs_of", "registered", "templated"]
 
 _HANDLE: Final = re.compile(r"\d+(?:\.\d+)+/[0-9A-Za-z._-]+")
-"""A handle such as `102.100.100/1`. A prefix without a dot may as well be the folder of a relative path."""
+"""A handle such as `102.100.100/1`. The prefix must have a dot, since `1/1` could also be a relative path."""
 
 
 def inputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
-    """The inputs: artifacts by their URNs, datasets by their handles. A parameter that the work was not given is left
-    out. InputError for one that is neither."""
+    """Return the inputs: artifacts by their URNs, datasets by their handles.
+
+    Parameters that the work does not have are left out. Raises InputError for a parameter that is neither an artifact
+    nor a dataset.
+    """
     given: Any = work.parameters if isinstance(work, Order) else work.request
     values = given if isinstance(given, dict) else {}
     uses = entry.uses("inputs")
@@ -33,7 +36,7 @@ def inputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list
     if wrong:
         raise InputError(
             f"The mapping says that {', '.join(wrong)} of {work.service_name or work.service} are artifacts or "
-            f"datasets, and {work.urn} was given something else. Take them out of its inputs.",
+            f"datasets, but {work.urn} was given something else. Remove them from the inputs of the mapping.",
             urn=work.urn,
         )
     return [
@@ -44,7 +47,10 @@ def inputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list
 
 
 def outputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
-    """The outputs, likewise. What the work has not made is left out; Provena knows whether it must be there."""
+    """Return the outputs: the datasets that the entry names, else the products with the entry's names.
+
+    Products that the work did not make are left out; Provena checks whether they are required.
+    """
     return [
         part
         for name, use in entry.uses("outputs").items()
@@ -55,7 +61,7 @@ def outputs_of(work: Order | Job, entry: MappingEntry, known: WorkRecord) -> lis
 
 
 def registered(name: str, use: DataUse, known: WorkRecord) -> list[str]:
-    """The datasets that an entry names for its data, none where it names none. InputError for what is no text."""
+    """Return the datasets that an entry names for its data, if any. Raises InputError for one that is not a text."""
     if use.dataset is None:
         return []
     if isinstance(use.dataset, str):
@@ -64,15 +70,15 @@ def registered(name: str, use: DataUse, known: WorkRecord) -> list[str]:
     wrong = [value for value in values if not (isinstance(value, str) and value)]
     if wrong:
         raise InputError(
-            f"The mapping says that {name} of {known.title} is a dataset, and {wrong[0]!r} is no handle such as "
-            "102.100.100/1. Put the mapping right.",
+            f"The mapping says that {name} of {known.title} is a dataset, but {wrong[0]!r} is not a handle such as "
+            "102.100.100/1. Correct the mapping.",
             urn=known.urn,
         )
     return list(dict.fromkeys(values))
 
 
 def templated(use: DataUse, known: WorkRecord, data: Iterable[str]) -> list[TemplatedDataset]:
-    """Each of the data under its dataset template, with the resources that the entry states."""
+    """Return each datum with its dataset template and the resources that the entry states."""
     found = list(data)
     resources = {key: known.text(path) for key, path in use.resources.items()} if found else {}
     return [
@@ -82,12 +88,12 @@ def templated(use: DataUse, known: WorkRecord, data: Iterable[str]) -> list[Temp
 
 
 def annotations_of(entry: MappingEntry, known: WorkRecord) -> dict[str, str]:
-    """The annotations that an entry states."""
+    """Return the annotations that an entry states."""
     return {name: known.text(stated) for name, stated in entry.annotations.items()}
 
 
 def data_urns(value: Any) -> list[str]:
-    """The artifacts and the dataset handles in a JSON value, each once."""
+    """Return the artifacts and the dataset handles in a JSON value, each once."""
     return list(dict.fromkeys([*artifact_urns(value), *_handles(value)]))
 
 

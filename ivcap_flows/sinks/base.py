@@ -69,7 +69,10 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """The name under which deliveries are kept. Two targets of one kind have two names."""
+        """The name under which deliveries are kept: the kind, a colon, and the target.
+
+        Two targets of one kind have two names. `sink_registry.delivered_as` finds the deliveries by it.
+        """
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Update the outside system to what is known of a run now."""

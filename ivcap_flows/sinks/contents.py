@@ -85,7 +85,7 @@ def files(graph: Graph) -> dict[str, Path]:
 
 def _tells_no_secret(content: bytes, name: str) -> bool:
     if holds_secret(content.decode(errors="replace")):
-        log.warning("%s holds a token or another secret, so its content is left out of what is handed on.", name)
+        log.warning("%s contains a token or another secret, so its content is not exported.", name)
         return False
     return True
 

@@ -41,7 +41,7 @@ _SHA256: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _JOURNAL: Final = {
     "type": "string",
     "minLength": 1,
-    "description": "The id of the journal that states this; readers keep the newest of each run and journal.",
+    "description": "The id of the journal that wrote this; readers keep the newest of each run and journal.",
 }
 SCHEMAS: Final[Mapping[str, Any]] = {
     RUN_SCHEMA: {
@@ -52,32 +52,32 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "required": ["$schema", "run", "journal", "flow", "outcome", "missing-facts", "prov", "sha256"],
         "properties": {
             "$schema": {"const": RUN_SCHEMA},
-            "run": {**_URN, "description": "The run; what its journals know of it together is known of it."},
+            "run": {**_URN, "description": "The URN of the run; the records of all its journals together describe it."},
             "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
             "outcome": {
                 "enum": ["completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"],
-                "description": "How the run stands, as far as the journal knows; one that is parked goes on.",
+                "description": "The outcome of the run, as far as the journal knows; a parked run continues later.",
             },
             "missing-facts": {
                 "type": "integer",
                 "minimum": 0,
-                "description": "How many facts could not be recorded; with any, the record is incomplete.",
+                "description": "Number of facts that could not be recorded; if not 0, the record is incomplete.",
             },
-            "prov": {"type": "object", "description": "All that the journal knows of the run, as PROV-JSON."},
-            "sha256": {**_SHA256, "description": "Of the canonical JSON (RFC 8785) of all other fields."},
+            "prov": {"type": "object", "description": "Everything that the journal has about the run, as PROV-JSON."},
+            "sha256": {**_SHA256, "description": "The sha256 of the canonical JSON (RFC 8785) of all other fields."},
         },
         "additionalProperties": False,
     },
     LINK_SCHEMA: {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": LINK_SCHEMA,
-        "title": "That a run used or made an artifact, an aspect of the artifact",
+        "title": "A link to a run that used or made an artifact, an aspect of the artifact",
         "type": "object",
         "required": ["$schema", "run", "journal", "flow", "roles"],
         "properties": {
             "$schema": {"const": LINK_SCHEMA},
-            "run": {**_URN, "description": "The run, whose record is an aspect of this URN."},
+            "run": {**_URN, "description": "The URN of the run; the run's record is an aspect of this URN."},
             "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
             "roles": {
@@ -121,7 +121,7 @@ class IvcapSink:
         """Read what is there first. Leave an equal record; retract an older one once the new one is in place."""
         platform = await self._client.platform()
         if await is_trial(graph, self._client.platform):
-            return Delivery("delivered", "nothing was sent: the run was made on another, embedded platform")
+            return Delivery("delivered", "nothing was sent: the run used another platform, an embedded one")
         wanted = [_Stated(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
         wanted += [_Stated(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
         await self._read(run, wanted)
@@ -136,7 +136,8 @@ class IvcapSink:
                 # passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
                     told = (
-                        f"What was sent at {sent.sent_at:%H:%M:%S} UTC may still show on IVCAP; it is looked for then."
+                        f"Records sent at {sent.sent_at:%H:%M:%S} UTC may still appear on IVCAP; the next try looks "
+                        "for them."
                     )
                     return Delivery("pending", told, next_try=now + timedelta(seconds=rest))
                 await asyncio.sleep(rest)
@@ -169,7 +170,7 @@ class IvcapSink:
                 except ForbiddenError as error:
                     if one.schema == RUN_SCHEMA:
                         raise
-                    refused.append(f"{one.entity} may not be linked: {error.message}")
+                    refused.append(f"{one.entity} could not be linked to the run: {error.message}")
                     return
             for record in one.superseded:
                 await aspects.retract(record.urn)

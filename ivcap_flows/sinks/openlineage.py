@@ -85,8 +85,8 @@ def _client() -> OpenLineageClient:
         raise ConfigurationError("OpenLineage is switched off. Unset OPENLINEAGE_DISABLED, or leave out its sink.")
     if client.transport.kind == "console" and configured.get("type") != "console":
         raise ConfigurationError(
-            "OpenLineage has no transport. Set OPENLINEAGE_URL, or name a transport in a file and the file in "
-            "OPENLINEAGE_CONFIG."
+            "OpenLineage has no transport. Set OPENLINEAGE_URL, or set OPENLINEAGE_CONFIG to a file that names a "
+            "transport."
         )
     _check(client.transport)
     return client
@@ -98,10 +98,10 @@ def _check(transport: Transport) -> None:
     config = getattr(transport, "config", None)
     if transport.kind == "async_http":
         transport.close(0)
-        raise ConfigurationError("OpenLineage's transport async_http does not tell what it could not send. Use http.")
+        raise ConfigurationError("OpenLineage's transport async_http does not report failed events. Use http.")
     if getattr(config, "continue_on_failure", False) and getattr(config, "continue_on_success", False):
         raise ConfigurationError(
-            "OpenLineage's transport composite does not tell what one of its transports could not send. Set its "
+            "OpenLineage's transport composite does not report the failed events of its transports. Set its "
             "continue_on_failure to false."
         )
     for each in inner:

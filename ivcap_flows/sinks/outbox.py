@@ -233,7 +233,7 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
     except (IvcapFlowsError, OSError) as error:
         return Delivery("pending", _words(error)), not _is_away(error)
     except Exception as error:
-        log.warning("The sink %s failed on run %s.", sink.name, run.id, exc_info=True)
+        log.warning("The sink %s failed on run %s. It is tried again later.", sink.name, run.id, exc_info=True)
         return Delivery("pending", _words(error)), True
 
 

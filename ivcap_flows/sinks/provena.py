@@ -72,7 +72,7 @@ class ProvenaSink:
         refused += [words for key, words in failed.items() if not any(key in said for said in refused)]
         reason = _few(refused, " ")
         if waiting:
-            told = f"Not seen on Provena yet: {_few(waiting, ', ')}. Run the flow again to register."
+            told = f"Not visible on Provena yet: {_few(waiting, ', ')}. Run the flow again to register them."
             return Delivery("pending", f"{reason} {told}".strip(), facts)
         return Delivery("dead", reason, facts) if refused else Delivery("delivered", facts=facts)
 
@@ -189,7 +189,7 @@ async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str |
         await asyncio.wait_for(registration, _PATIENCE)
     except asyncio.TimeoutError as error:
         raise WaitTimeoutError(
-            f"The registration of {urn} has not ended within {_PATIENCE:g} s; the next sync goes on.", pending=[urn]
+            f"The registration of {urn} has not ended within {_PATIENCE:g} s. The next sync continues.", pending=[urn]
         ) from error
     except (*REFUSALS, InDoubtError) as error:
         return f"{urn} is not registered. {error}"

@@ -46,7 +46,7 @@ def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | Non
         raise ConfigurationError("RO-Crates need an extra. Install it with `pip install 'ivcap-flows[rocrate]'`.")
     zipped = target.suffix == ".zip"
     if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already. Name a new file or folder, or an empty folder.")
+        raise InputError(f"{target} exists already. Name a new file or folder, or an empty folder.")
     _write(run, graph, target, zipped, terms or CrateTerms())
 
 

@@ -33,6 +33,9 @@ class Clients:
 class Kind:
     """One kind of sink. A name is the kind alone (`bare`), or the kind, a colon and a place, which `place` describes.
 
+    A place is a path; `_settled` makes it absolute. `make` gets the place and returns a sink whose `name` begins with
+    the kind and a colon, and contains the absolute place.
+
     `states` says that what the sink makes of a run becomes part of the run's record. Such sinks go first, so that the
     others get those facts in the same pass.
     """
@@ -100,7 +103,7 @@ def check_sinks(names: Sequence[str]) -> None:
         known = KINDS.get(kind)
         if known is None or not ((known.bare and not colon) or (known.place and place)):
             raise ConfigurationError(
-                f"There is no sink {name!r}. IVCAP_FLOWS_SINKS takes {', '.join(FORMS)}, comma separated."
+                f"There is no sink {name!r}. IVCAP_FLOWS_SINKS accepts {', '.join(FORMS)}, separated by commas."
             )
 
 

@@ -1,6 +1,6 @@
-"""The Prefect tasks. Each verb is there twice: `place_order` for synchronous flows, `aplace_order` for asynchronous.
+"""The Prefect tasks. Each exists twice: `place_order` for synchronous flows, `aplace_order` for asynchronous ones.
 
-The stub beside this file lists them. Each is imported when it is first used, with what it needs.
+The stub file `__init__.pyi` lists them. A task's module is imported when the task is first used.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Tasks for IVCAP agents: services that say what a request to them looks like."""
+"""Tasks for IVCAP agents: services that publish the schema of their requests."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ async def _exec_agent(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
-    """Run an agent on a request, at most once within `scope`, and wait for the job, which has the result.
+    """Run an agent on a request, at most once within `scope`, and wait for its job, which contains the result.
 
-    `agent` is the handle, name or URN of a service that is one, or the agent's own name as a tool. The other arguments,
-    and what may be raised, are as of `request_job` and `wait_for_jobs`; a run that is started again after a time-out or
-    a crash waits for the same job.
+    `agent` is the handle, name or URN of the agent's service, or the agent's name as a tool. For the other arguments
+    and the errors, see `request_job` and `wait_for_jobs`. A run that is restarted after a time-out or a crash waits for
+    the same job.
     """
     call = await IvcapCall.of(credentials)
     call.check(agent)

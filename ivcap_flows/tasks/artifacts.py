@@ -1,4 +1,4 @@
-"""Tasks for IVCAP artifacts: upload once, download verified, attach by URN."""
+"""Tasks for IVCAP artifacts: upload once, download and verify, list, attach by URN."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ async def _upload_artifact(
 ) -> Artifact:
     """Upload a file, bytes or a binary stream as an artifact, once per content.
 
-    Content of the same sha256, size, media type, policy and collection that this account has uploaded before is not
-    sent again: its artifact is the result, under the name that it was given first. An upload that was cut off goes on
-    where the platform stands, in this process or another. Memory use does not grow with the content: a stream, or an
-    iterator over blocks of bytes, is first written to a temporary file (in `TMPDIR`), whether its size is known or not.
+    If this account has already uploaded content with the same sha256, size, media type, policy and collection, nothing
+    is sent: the result is that artifact, with its first name. An interrupted upload continues from the bytes that the
+    platform has, in this process or another. Memory use does not grow with the content: a stream, or an iterator over
+    blocks of bytes, is first written to a temporary file (in `TMPDIR`).
 
-    `name` defaults to the file's name and `media_type` to what the name tells; `policy` and `collection` are URNs, and
-    without a policy the platform's own default holds. `side_car` leaves a note beside the file by which the official
-    clients know the artifact again. Raises InputError for what cannot be read, and SourceChangedError when a file
-    changes while it is sent.
+    `name` defaults to the file's name, and `media_type` to the type that the name implies. `policy` and `collection`
+    are URNs; without a policy, the platform's default applies. With `side_car`, the task writes a small file beside the
+    source, by which the official clients recognise the artifact. Raises InputError if the source cannot be read, and
+    SourceChangedError if a file changes while it is sent.
     """
     call = await IvcapCall.of(credentials)
     call.check(collection)
     named = name or name_of(source)
     if side_car and not isinstance(source, str | os.PathLike):
-        raise InputError("A side-car lies beside a file: it needs a path, not bytes or a stream.")
+        raise InputError("side_car=True writes a file beside the source: pass a path, not bytes or a stream.")
     async with opened(source, call.journal.files) as content:
         done = await upload(
             call,
@@ -87,7 +87,7 @@ async def _upload_artifact(
             and done.how != "planned"
             and not await call.client.artifacts.write_side_car(content.path, done.value.urn, state=content.state)
         ):
-            logger.warning("No side-car could be written beside %s.", content.path)
+            logger.warning("Could not write a side-car file beside %s: is its folder writable?", content.path)
     return done.value
 
 
@@ -97,11 +97,12 @@ async def _download_artifact(
     *,
     credentials: IvcapCredentialsLike = None,
 ) -> LocalFile:
-    """Download an artifact into a file, which appears only when its bytes are right.
+    """Download an artifact into a file. The file appears only after its content is verified.
 
-    The size is always checked; the sha256 where the handle knows it or an aspect on the artifact states it, which is
-    so for every artifact that this package uploaded. A file that has that content already is not fetched again. A
-    download that breaks off goes on. Raises IntegrityError, and InputError for a path that cannot be written.
+    The size is always checked. The sha256 is checked if the handle has it or an aspect on the artifact states it, as
+    for every artifact that this package uploaded. If the file already has that content, nothing is downloaded. An
+    interrupted download continues. Raises IntegrityError for wrong content, and InputError for a path that cannot be
+    written.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)
@@ -115,14 +116,14 @@ async def _download_artifact(
 
 
 def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
-    """The file, if it has that content already."""
+    """Return the file if it already has that content, else None."""
     if not path.is_file() or sha256_of(path, journal.files) != sha256:
         return None
     return LocalFile(path=str(path.absolute()), sha256=sha256, size=path.stat().st_size)
 
 
 async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
-    """The handle of an artifact that exists, by its URN. Raises NotFoundError for one that the account cannot see."""
+    """Return the handle of an existing artifact. Raises NotFoundError if the account cannot see it."""
     call = await IvcapCall.of(credentials)
     record = await call.client.artifacts.read(urn_of(urn))
     found(record.urn)
@@ -137,29 +138,32 @@ async def _upload_directory(
     policy: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Collection | Artifact:
-    """Upload a folder, once per content: as a collection of its files, or as one tar.
+    """Upload a folder, once per content: as a collection of its files, or as one tar archive.
 
-    "collection": each file becomes an artifact, named by its path within the folder, and a member of a collection that
-    is `name` (default: the folder's name). An equal folder is the same collection; after a failure the next call goes
-    on with the files that are missing. Folders without files are not kept. "tar": one artifact `name` (default: the
-    folder's name and `.tar`) without times and owners, so that an equal folder has equal bytes; it is spooled to a
-    temporary file first. Raises InputError for links out of the folder, and for what a collection, or an
-    archive, cannot hold.
+    `pack="collection"`: each file becomes an artifact, named by its path within the folder, in a collection called
+    `name` (default: the folder's name). An equal folder gives the same collection; after a failure, the next call
+    uploads the missing files. Empty folders are left out.
+
+    `pack="tar"`: one artifact called `name` (default: the folder's name and `.tar`), first written to a temporary file.
+    It contains no times and owners, so equal folders have equal bytes.
+
+    Raises InputError for links that lead out of the folder, and for anything that a collection or an archive cannot
+    contain.
     """
     call = await IvcapCall.of(credentials)
     if pack == "tar":
         return await upload_as_tar(call, Path(path), name=name, policy=policy)
     if pack != "collection":
-        raise InputError(f'A folder is packed as "collection" or "tar", not {pack!r}.')
+        raise InputError(f'The argument pack must be "collection" or "tar", not {pack!r}.')
     return await upload_as_collection(call, Path(path), name=name, policy=policy)
 
 
 async def _read_artifact(
     artifact: Artifact | str, *, limit: int = 64 * 1024 * 1024, credentials: IvcapCredentialsLike = None
 ) -> bytes:
-    """The content of an artifact, verified as by `download_artifact`.
+    """Return the content of an artifact, verified as in `download_artifact`.
 
-    Raises InputError when it has more than `limit` bytes, and IntegrityError when it is not what it should be.
+    Raises InputError if it has more than `limit` bytes, and IntegrityError if it is not the expected content.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)
@@ -167,7 +171,7 @@ async def _read_artifact(
     content = await call.client.artifacts.read_bytes(urn_of(artifact), limit=limit)
     if sha256 not in (None, digest(content)):
         raise IntegrityError(
-            f"The content of {urn_of(artifact)} has the sha256 {digest(content)}, not {sha256}.",
+            f"The content of {urn_of(artifact)} has the sha256 {digest(content)}, but {sha256} is expected.",
             urn=urn_of(artifact),
             expected=sha256,
             found=digest(content),
@@ -178,10 +182,10 @@ async def _read_artifact(
 async def _untar_artifact(
     artifact: Artifact | str, folder: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> Path:
-    """Unpack an artifact that is a tar archive, also a compressed one, into a folder that is new or empty; its path.
+    """Unpack an artifact that is a tar archive, plain or compressed, into a new or empty folder. Return its path.
 
-    The folder appears when everything is in it and verified as by `download_artifact`. Raises InputError for an archive
-    with a member that would lie outside, and for one that unpacks to more than 16 GiB or 100,000 members.
+    The folder appears when it is complete and the archive is verified as in `download_artifact`. Raises InputError for
+    an archive with a member outside the folder, and for one that unpacks to more than 16 GiB or 100,000 members.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)
@@ -199,9 +203,9 @@ async def _list_artifacts(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Artifact]:
-    """All artifacts that the account sees, or those of just this name, newest first; at most `limit` of them.
+    """List the artifacts that the account can see, or those with exactly this name, newest first; at most `limit`.
 
-    `filter` is the platform's own grammar, such as `mime-type ~= 'text/%'`; `order_by` a column of it.
+    `filter` is an expression in the platform's grammar, such as `mime-type ~= 'text/%'`. `order_by` is a column.
     """
     call = await IvcapCall.of(credentials)
     records = call.client.artifacts.list(
@@ -216,10 +220,10 @@ async def _list_artifacts(
 async def _artifact_for_file(
     path: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> Artifact | None:
-    """The artifact that holds a file's content already, if one is known and ready; None otherwise. Nothing is sent.
+    """Return the artifact that already has a file's content, or None if none is known and ready. Uploads nothing.
 
-    Known are those that this account uploaded, by the journal or by the idempotency record on the platform, and one
-    that an official client uploaded, by the side-car beside the file.
+    It looks in the journal and in the idempotency record on the platform for uploads of this account, and in the
+    side-car file beside the file for an upload by an official client.
     """
     call = await IvcapCall.of(credentials)
     async with opened(path, call.journal.files) as source:
@@ -238,7 +242,7 @@ def _known(call: IvcapCall, record: ArtifactRecord, source: Source) -> Artifact:
 
 
 async def _digest(call: IvcapCall, artifact: Artifact | str) -> str | None:
-    """The sha256 that an artifact must have, if that is known."""
+    """Return the sha256 that the artifact's content must have, or None if it is unknown."""
     known = artifact.sha256 if isinstance(artifact, Artifact) else None
     return known or await content_of(call, urn_of(artifact))
 

@@ -18,14 +18,15 @@ async def _search(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Any]:
-    """All that a Mangle program (a Datalog) derives for its predicate `query`, at most `limit` items.
+    """Run a Mangle program (a Datalog dialect) and return what it derives for its predicate `query`.
 
-    The program names the aspects that it is about, as they were at `at_time`:
+    Returns at most `limit` items. The program names the aspects that it reads; they are read as they were at `at_time`:
 
         :load_aspect(/reading, "urn:example:schema:reading.1", ["entity", ".station"]).
         query(Artifact) :- reading(Artifact, "Callao").
 
-    The items are as the platform gives them. Raises BadRequestError or InvalidParameterError for a faulty program.
+    The items are returned as the platform sends them. Raises BadRequestError or InvalidParameterError if the program
+    has an error.
     """
     call = await IvcapCall.of(credentials)
     return [item async for item in call.client.search(query, at_time=at_time, limit=limit)]

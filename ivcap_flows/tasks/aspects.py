@@ -1,4 +1,4 @@
-"""Tasks for IVCAP aspects: add once, replace what was read, list, attach by URN, retract."""
+"""Tasks for IVCAP aspects: add once, update without overwriting changes of others, list, attach by URN, retract."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ async def _add_aspect(
     discriminator: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Aspect:
-    """Add an aspect to an entity, beside those it has, at most once within `scope`.
+    """Add an aspect to an entity, at most once within `scope`. The entity's other aspects stay.
 
-    `content` is a mapping or a pydantic model (by alias), in which handles stand for their URNs; `schema` is needed
-    where neither the content has `$schema` nor the model declares it. `policy` is a URN; without one the platform's own
-    default holds. Raises InputError without a schema, where the two differ, and for what no JSON value stands for.
+    `content` is a mapping or a pydantic model (by alias); handles in it become their URNs. `schema` is required if the
+    content has no `$schema` and the model does not declare one. `policy` is a URN; without it, the platform's default
+    applies. Raises InputError if the schema is missing, if the content's `$schema` and `schema` differ, and for a value
+    that has no JSON form.
     """
     call = await IvcapCall.of(credentials)
     call.check(entity)
@@ -67,7 +68,7 @@ async def _add_aspect(
             discriminator=discriminator,
         )
     )
-    # What the journal keeps of it is without secrets.
+    # A handle from the journal has its secrets redacted, so return the content as given.
     return done.value.model_copy(update={"content": document})
 
 
@@ -79,24 +80,25 @@ async def _update_aspect(
     policy: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Aspect:
-    """Put an aspect in the place of the entity's active one of the same schema, or add it where there is none.
+    """Replace the entity's active aspect of the same schema, or add one if there is none.
 
-    Idempotent: an equal active aspect is the result, and nothing is sent. What this call replaces is what it read
-    first; SupersededError if another has replaced it meanwhile. NotUniqueError where several are active.
+    Idempotent: if an equal aspect is active, it is the result and nothing is sent. The call replaces only the aspect
+    that it read first. Raises SupersededError if someone else changed that aspect in the meantime, and NotUniqueError
+    if several aspects of the schema are active.
     """
     call = await IvcapCall.of(credentials)
     call.check(entity)
     about, (schema_urn, document) = urn_of(entity), _content(content, schema)
     pair = {"entity": about, "schema": schema_urn, "content": document, "policy": policy}
     for row in await _unsettled(call, pair):
-        # An earlier attempt asked for the same and did not hear the answer. It is settled by what it read then.
+        # An earlier attempt sent the same update and its reply was lost. Complete it with the URNs that it read then.
         earlier = _replacing(call, pair, row.request["replaces"], row.discriminator, look_first=True)
         try:
             settled = await call.perform(earlier)
         except SupersededError:
             if row.state != "intent":
                 raise
-            continue  # It was never sent, so nothing of ours was superseded.
+            continue  # It was never sent, so the change superseded nothing of ours.
         if settled.how != "kept":
             return settled.value
 
@@ -108,13 +110,13 @@ async def _update_aspect(
     replaces = [record.urn for record in before]
     done = await call.perform(_replacing(call, pair, replaces, None))
     while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
-        # This run wrote the same once, and it was retracted or replaced since: that was another update than this one.
+        # The journal's outcome is an equal update of this run whose aspect was retracted or replaced since: send anew.
         done = await call.perform(_replacing(call, pair, replaces, done.value.urn))
     return done.value.model_copy(update={"content": document})
 
 
 async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
-    """Equal updates of this run of which it is not known whether they took effect."""
+    """Return the intents for equal updates of this run of which it is unknown whether they took effect."""
     if call.attempt is None:
         return []
     run_id = call.attempt.run.id
@@ -132,7 +134,10 @@ async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:
 def _replacing(
     call: IvcapCall, pair: dict[str, Any], replaces: list[str], after: str | None, *, look_first: bool = False
 ) -> Effect[Aspect]:
-    """The update of what was read as `replaces`; `after` tells it from an equal one that this run made before."""
+    """Return the effect that replaces the aspects `replaces`.
+
+    `after` is the URN that an equal, earlier update of this run made; it gives this update a different key.
+    """
     return UpdateEffect(
         call=call,
         request={**pair, "replaces": replaces},
@@ -144,7 +149,7 @@ def _replacing(
 
 @dataclass(frozen=True, kw_only=True)
 class AspectEffect(Effect[Aspect]):
-    """An aspect beside those that its entity has. It bears no key: it is found again by its content."""
+    """Adding an aspect to an entity. An aspect has no key, so it is found again by its content."""
 
     noun: str = "aspect"
     call: IvcapCall
@@ -154,7 +159,7 @@ class AspectEffect(Effect[Aspect]):
         return self._handle(urn)
 
     async def find(self, intent: IntentRow) -> list[Found[Aspect]]:
-        # An equal statement from before is not ours. Where it is not known since when one could be, the user decides.
+        # An equal aspect that is older than the intent is not ours. If the time limit is unknown, the user decides.
         since = look_since(self.call.client.time, intent)
         matched_by: MatchedBy = "guess" if since is None else "content"
         return [
@@ -182,7 +187,7 @@ class AspectEffect(Effect[Aspect]):
         return self.request["content"]
 
     async def _equal(self) -> list[AspectRecord]:
-        """The entity's active aspects of this schema and content."""
+        """Return the entity's active aspects with this schema and content."""
         wanted = fingerprint(self._content)
         active = await _active(self.call, self._about, self._schema)
         return [record for record in active if fingerprint(record.content) == wanted]
@@ -193,7 +198,7 @@ class AspectEffect(Effect[Aspect]):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateEffect(AspectEffect):
-    """An aspect in the place of those that were read as `replaces`."""
+    """Replacing the aspects that were read before, the request's `replaces`."""
 
     noun: str = _UPDATE
 
@@ -201,8 +206,8 @@ class UpdateEffect(AspectEffect):
         now = await _active(self.call, self._about, self._schema)
         if [record.urn for record in now] != self.request["replaces"]:
             raise SupersededError(
-                f"The aspect {self._schema} of {self._about} was changed by another since it was read. Read it again, "
-                "and decide which holds.",
+                f"Someone else changed the aspect {self._schema} of {self._about} after it was read. Read it again and "
+                "decide which content to keep.",
                 ours=self._content,
                 theirs=[record.content for record in now],
             )
@@ -218,9 +223,9 @@ class UpdateEffect(AspectEffect):
 
 
 async def _attach_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> Aspect:
-    """The handle of an aspect that exists, by its URN, with its content; a retracted one stays readable.
+    """Return the handle of an existing aspect with its content. A retracted aspect can still be read.
 
-    Raises NotFoundError for one that the account cannot see.
+    Raises NotFoundError if the account cannot see it.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.aspects.read(urn_of(urn))
@@ -241,12 +246,13 @@ async def _list_aspects(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Aspect]:
-    """All aspects that are active now, or were at `at_time`, newest first; at most `limit` of them.
+    """List the aspects that are active now, or were active at `at_time`, newest first; at most `limit`.
 
-    `schema` is a URN, in which `%` stands for anything, or a model that declares one. `content_path` is a PostgreSQL
-    JSONPath that must give something from the content, such as `$.size ? (@ > 10)`; `filter` is the platform's own
-    grammar. `order_by` is a column or several (`entity`, `schema`, `policy`, `account`, `valid_from`, ...) and
-    `order_direction` "ASC" or "DESC", once for all or once for each. Without `include_content` the content is None.
+    `schema` is a URN, in which `%` matches any text, or a model that declares one. `content_path` is a PostgreSQL
+    JSONPath that must match something in the content, such as `$.size ? (@ > 10)`. `filter` is an expression in the
+    platform's grammar. `order_by` is one column or several (`entity`, `schema`, `policy`, `account`, `valid_from`, ...)
+    and `order_direction` is "ASC" or "DESC", one for all columns or one for each. Without `include_content`, the
+    content is None.
     """
     call = await IvcapCall.of(credentials)
     call.check(entity)
@@ -268,10 +274,10 @@ async def _list_aspects(
 
 
 async def _retract_aspect(aspect: Aspect | str, *, credentials: IvcapCredentialsLike = None) -> None:
-    """Retract an aspect: it is no longer active, and stays readable by its URN.
+    """Retract an aspect: it is no longer active but can still be read by its URN.
 
-    Idempotent: one that was retracted or replaced before is left as it is. Raises NotFoundError for one that the
-    account cannot see.
+    Idempotent: an aspect that was already retracted or replaced stays as it is. Raises NotFoundError if the account
+    cannot see it.
     """
     call = await IvcapCall.of(credentials)
     call.check(aspect)
@@ -283,12 +289,12 @@ async def _retract_aspect(aspect: Aspect | str, *, credentials: IvcapCredentials
 def _content(content: BaseModel | Mapping[str, Any], schema: str | None) -> tuple[str, dict[str, Any]]:
     document = canonical_form(content, "content")
     if not isinstance(document, dict):
-        raise InputError(f"An aspect's content is a mapping or a pydantic model, not {type(content).__name__}.")
+        raise InputError(f"An aspect's content must be a mapping or a pydantic model, not {type(content).__name__}.")
     declared = document.get("$schema")
     if schema is None:
         schema = schema_of(content)
     elif declared is not None and declared != schema:
-        raise InputError(f"The content's $schema is {declared!r} and schema={schema!r} was passed. Leave one of them.")
+        raise InputError(f"The content's $schema is {declared!r}, but schema={schema!r} was passed. Pass only one.")
     return schema, {"$schema": schema, **document} if declared is None else document
 
 

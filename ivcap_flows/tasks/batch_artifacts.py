@@ -1,4 +1,4 @@
-"""How a batch of registrations shows in Prefect: a progress artifact while it runs, tables of what came of it."""
+"""Show a batch of registrations in Prefect: a progress artifact while it runs, and tables of faults and outcomes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ logger = logger_of("ivcap_flows.tasks")
 _EVERY: Final = 2.0
 """Seconds between two updates."""
 _ROWS: Final = 1000
-"""Rows of a table; a file has all."""
+"""Maximum number of rows in a table. The outcome file (`out`) has all rows."""
 
 
 class Shown:
-    """The progress artifact of the running task; nothing outside of one. Use as an asynchronous context manager."""
+    """The progress artifact of the running task. Outside a task it shows nothing.
+
+    Use it as an asynchronous context manager.
+    """
 
     def __init__(self) -> None:
         self._done = 0
@@ -39,7 +42,7 @@ class Shown:
         self._said = -1.0
 
     def tell(self, what: str, done: int, total: int | None) -> None:
-        """How far it is; shown within seconds. May be called in any thread."""
+        """Set how many of the rows are done; Prefect shows it within seconds. May be called from any thread."""
         if total is not None:
             self._done, self._total = done, total
 
@@ -67,12 +70,12 @@ class Shown:
         if percent == self._said:
             return
         self._said = percent
-        words = f"{self._done} of {self._total} rows have come to their end"
+        words = f"{self._done} of {self._total} rows have ended"
         self._id = await _shown("progress", percent, words, self._id)
 
 
 async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
-    """A table of what is wrong with rows."""
+    """Show a table of the faults in the rows."""
     some = [
         {"row": each.row, "column": each.column, "kind": each.kind, "what": each.words}
         for each in islice(faults, _ROWS)
@@ -81,7 +84,7 @@ async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
 
 
 async def tell_outcomes(outcomes: Iterator[Outcome], report: BatchReport) -> None:
-    """A table of what came of rows."""
+    """Show a table of the rows' outcomes."""
     some = [
         {
             "row": each.number,
@@ -106,9 +109,9 @@ async def _table(rows: Sequence[dict[str, Any]], count: int, title: str) -> None
 async def _shown(
     kind: Literal["table", "progress"], content: Any, words: str, known: UUID | None = None
 ) -> UUID | None:
-    """The artifact's id. What cannot be shown does not keep anything from being done."""
+    """Show an artifact and return its id. A failure is logged and not raised: the registration must continue."""
     try:
         return await ashow(PrefectArtifact(kind, content, words, *runs_here()), known)
     except Exception as error:  # noqa: BLE001 - Prefect's API may be away; the outcome is in the journal and the file
-        logger.warning("Prefect could not be shown how a batch of model runs is: %s", error)
+        logger.warning("Could not show the batch of model runs in Prefect; the registration continues: %s", error)
         return known

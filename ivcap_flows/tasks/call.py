@@ -1,4 +1,4 @@
-"""What the body of a task works with: the client that its credentials mean, the attempt it is part of, the journal."""
+"""The context of a task's body: the client for its credentials, the attempt that it is part of, and the journal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 IvcapCredentialsLike: TypeAlias = IvcapCredentials | str | None
-"""A block, a block's name, or None for what the environment means."""
+"""A credentials block, a block's name, or None to use the environment."""
 ProvenaCredentialsLike: TypeAlias = ProvenaCredentials | str | None
 
 T = TypeVar("T")
@@ -45,15 +45,15 @@ T = TypeVar("T")
 class _Call:
     journal: Journal
     attempt: OpenedAttempt | None
-    """None while planning: what is only planned is no attempt."""
+    """None while a plan is made, since a plan is not an attempt."""
     platform: str
     account: str
     settings: Settings
-    """As they were when the task began."""
+    """The settings at the time when the task began."""
     client: IvcapClient | ProvenaClient
 
     def reuses(self, asked: bool) -> bool:
-        """Whether an earlier one of an equal request is used: as the environment says, else as the task was `asked`."""
+        """Return whether to reuse an earlier effect: the setting `IVCAP_FLOWS_REUSE`, else the task's argument."""
         return asked if self.settings.reuse is None else self.settings.reuse
 
     async def perform(
@@ -85,12 +85,12 @@ class _Call:
         return done
 
     def check(self, *values: Any) -> None:
-        """Raise ForeignHandleError for a handle, anywhere in the values, that another platform gave."""
+        """Raise ForeignHandleError if a handle anywhere in the values belongs to another platform."""
         for value in values:
             if isinstance(value, Handle) and value.platform != self.platform:
                 raise ForeignHandleError(
-                    f"{value.urn} belongs to {value.platform}, and these credentials are for {self.platform}. "
-                    "Pass the credentials of its platform.",
+                    f"{value.urn} belongs to {value.platform}, but these credentials are for {self.platform}. "
+                    "Pass credentials for the platform of the handle.",
                     urn=value.urn,
                     handle_platform=value.platform,
                     platform=self.platform,
@@ -105,7 +105,7 @@ class _Call:
 
 @dataclass(frozen=True)
 class IvcapCall(_Call):
-    """A task's work with IVCAP."""
+    """The context of a task that uses IVCAP."""
 
     client: IvcapClient
 
@@ -124,9 +124,10 @@ class IvcapCall(_Call):
         return IdempotencyRecords(self.client.aspects)
 
     async def since(self, intent: IntentRow) -> datetime | None:
-        """The platform's time before which no effect of the intent can have come about; None where that is not known.
+        """Return the platform's time before which the intent can have had no effect; None if it is unknown.
 
-        Its idempotency record tells it by the clock of the records themselves, until one with the outcome replaces it.
+        While the intent has no outcome, this is the time of its idempotency record, which comes from the same clock as
+        the times of the platform's other records.
         """
         asserted = await self.keys.asserted_at(intent.key) if intent.urn is None else None
         if asserted is not None and not is_ahead(asserted, self.client.time):
@@ -136,7 +137,7 @@ class IvcapCall(_Call):
 
 @dataclass(frozen=True)
 class ProvenaCall(_Call):
-    """A task's work with Provena; `account` is the user's name."""
+    """The context of a task that uses Provena. `account` is the user name."""
 
     client: ProvenaClient
 
@@ -158,9 +159,9 @@ async def _attempt() -> OpenedAttempt | None:
 
 
 def urn_of(value: Handle | str) -> str:
-    """The URN of a handle, or the URN itself. InputError for another text."""
+    """Return the URN of a handle, or the given URN. Raises InputError for a text that cannot be a URN."""
     if isinstance(value, Handle):
         return value.urn
     if not isinstance(value, str) or not value or any(c.isspace() for c in value):
-        raise InputError(f"A handle or a URN is needed, not {value!r}.")
+        raise InputError(f"Pass a handle or a URN, not {value!r}.")
     return value

@@ -1,4 +1,4 @@
-"""Collections that the package defines, once each, and what it states of those that hold something."""
+"""Define a collection once, and record which items a collection contains."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _OURS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:ivcap-flows:collection")
 
 
 def collection_urn(call: IvcapCall, *of: object) -> str:
-    """The URN that follows from account and what a collection is of, so that it is the same whoever makes it again."""
+    """Return a URN computed from the account and the values `of`, so that defining it again gives the same URN."""
     return f"urn:ivcap:collection:{uuid.uuid5(_OURS, digest(canonical([call.account, *of])))}"
 
 
 async def defined(
     call: IvcapCall, urn: str, name: str, description: str | None = None, policy: str | None = None
 ) -> Collection:
-    """The collection under this URN, defined so now if it was not before."""
+    """Return the collection with this URN. Define or redefine it first unless its name and description are these."""
     before = await _definition(call, urn)
     if before is not None and (before.name, before.description) == (name, description):
         found(urn)
@@ -35,7 +35,7 @@ async def defined(
     try:
         made = await call.client.collections.create(name, urn=urn, description=description, policy=policy)
     except (UnreachableError, UnavailableError):
-        # The reply may have been lost alone.
+        # Perhaps only the reply was lost and the collection is defined.
         after = await _definition(call, urn)
         if after is None or (after.name, after.description) != (name, description):
             raise
@@ -53,7 +53,7 @@ async def _definition(call: IvcapCall, urn: str) -> Collection | None:
 
 
 def holding(collection: Handle, items: Iterable[Handle]) -> None:
-    """State that the collection holds the items."""
+    """Record that the collection contains the items."""
     if planning() is not None:
         return
     records: list[Record] = describe(collection)

@@ -1,4 +1,4 @@
-"""Tasks for IVCAP collections: every write reads first, so that doing it again changes nothing."""
+"""Tasks for IVCAP collections. Every write reads first, so repeating it changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Items = Sequence[Handle | str] | Handle | str
-"""What a collection holds: artifacts, or whatever has a URN; one or several."""
+"""Items of a collection: one or several artifacts, or other things with a URN."""
 
 
 async def _create_collection(
@@ -42,10 +42,10 @@ async def _create_collection(
     policy: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Collection:
-    """The collection of this name, defined where it is not; another description replaces the one that it had.
+    """Return the collection of this name; define it if it does not exist. A different description replaces the old one.
 
-    Idempotent: without a `urn` of yours its URN follows from the account and the name. `policy` is a URN and of use to
-    a new definition only. Raises NotUniqueError where others have defined it several times.
+    Idempotent: unless you pass `urn`, the URN is computed from the account and the name. `policy` is a URN and is used
+    only for a new definition. Raises NotUniqueError if other clients have defined the collection several times.
     """
     call = await IvcapCall.of(credentials)
     named = urn_of(urn or collection_urn(call, "name", name))
@@ -55,9 +55,9 @@ async def _create_collection(
 
 
 async def _attach_collection(urn: str, *, credentials: IvcapCredentialsLike = None) -> Collection:
-    """The handle of a collection that exists, by its URN: of this package, ivcap-client, ivcap-cli or of uploads.
+    """Return the handle of an existing collection, made by this package, ivcap-client, ivcap-cli or an upload.
 
-    Raises NotFoundError when nothing defines it and nothing is in it.
+    Raises NotFoundError if it has neither a definition nor items.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.collections.read(urn_of(urn))
@@ -68,7 +68,7 @@ async def _attach_collection(urn: str, *, credentials: IvcapCredentialsLike = No
 async def _list_collections(
     name: str | None = None, *, limit: int | None = None, credentials: IvcapCredentialsLike = None
 ) -> list[Collection]:
-    """All collections that have a definition, or those of just this name, newest first; at most `limit` of them."""
+    """List the collections that have a definition, or those with exactly this name, newest first; at most `limit`."""
     call = await IvcapCall.of(credentials)
     records = call.client.collections.list(name=name, limit=limit)
     collections = [record.handle(call.platform) async for record in records]
@@ -80,10 +80,10 @@ async def _list_collections(
 async def _collection_items(
     collection: Collection | str, *, credentials: IvcapCredentialsLike = None
 ) -> list[Artifact | Handle]:
-    """All that a collection holds, each once, in the order of their adding.
+    """Return the items of a collection, each once, in the order in which they were added.
 
-    An artifact's handle knows its URN alone; `attach_artifact` reads the rest. Members by ivcap-cli and by uploads that
-    name the collection are among them. A collection that is not there holds nothing.
+    The handle of an artifact has only its URN; `attach_artifact` reads the rest. Items that ivcap-cli added, or uploads
+    that name the collection, are included. A collection that does not exist has no items.
     """
     call = await IvcapCall.of(credentials)
     call.check(collection)
@@ -102,10 +102,10 @@ async def _add_to_collection(
     policy: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Collection:
-    """Add what is no member yet to a collection, in the order given, and give the collection back.
+    """Add the items that a collection does not contain yet, in the given order. Return the collection.
 
-    Idempotent: members are asked for first, and a lost reply is answered by asking again. Two who add one thing at the
-    same moment may both say so; it counts once, and a warning tells. Raises NotFoundError for an unknown collection.
+    Idempotent: the items are read first, and again after a lost reply. If two clients add the same item at the same
+    moment, both may write it; it counts once, and a warning is logged. Raises NotFoundError for an unknown collection.
     """
     call, handle, urns = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
@@ -117,10 +117,10 @@ async def _add_to_collection(
 async def _remove_from_collection(
     collection: Collection | str, items: Items, *, credentials: IvcapCredentialsLike = None
 ) -> Collection:
-    """Remove things from a collection, whether they are in it or not, and give the collection back.
+    """Remove the items that are in a collection. Return the collection.
 
-    Idempotent. What ivcap-cli or an upload put there stays: it is theirs. Raises NotFoundError for an unknown
-    collection.
+    Idempotent. Items that ivcap-cli or an upload added stay, since this package does not retract what other tools
+    wrote. Raises NotFoundError for an unknown collection.
     """
     call, handle, urns = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
@@ -129,9 +129,9 @@ async def _remove_from_collection(
 
 
 async def _retract_collection(collection: Collection | str, *, credentials: IvcapCredentialsLike = None) -> None:
-    """Retract a collection: what says that things are in it, then its definition. The things themselves stay.
+    """Retract a collection: first the aspects that list its items, then its definition. The items themselves stay.
 
-    Idempotent: one that is not there is left so.
+    Idempotent: if the collection does not exist, nothing happens.
     """
     call = await IvcapCall.of(credentials)
     call.check(collection)
@@ -158,7 +158,7 @@ async def _asked(
 
 
 def _given(call: IvcapCall, items: Items) -> list[Handle]:
-    """The items as handles, those that were given as they are."""
+    """Return the items as handles; given handles are returned unchanged."""
     several = [items] if isinstance(items, Handle | str) else items
     return [item if isinstance(item, Handle) else _handle(call, item) for item in several]
 

@@ -1,4 +1,4 @@
-"""Tasks for the files of Provena datasets: upload what is missing, list, download verified."""
+"""Tasks for the files of Provena datasets: upload what is missing, list, download and verify."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ async def _upload_dataset_files(
     to: str = "",
     credentials: ProvenaCredentialsLike = None,
 ) -> list[DatasetFile]:
-    """Upload a file, or all files of a folder under their relative paths, into a dataset; `to` is a folder there.
+    """Upload a file, or all files of a folder with their relative paths, into a dataset; `to` is a folder there.
 
-    Idempotent by reading: what is there with equal content is not sent again, and of a large file that was cut off only
-    the missing parts; another content under the same path is replaced. S3 checks each part by its sha256, and each
-    object bears that of its content. Needs the extra `s3`. Raises InputError, before anything is sent, for names that
-    could not be downloaded everywhere, for links out of the folder, and for a dataset whose files lie elsewhere;
-    SourceChangedError for a file that changes meanwhile; ForbiddenError for a dataset that is released or waits for it,
+    Idempotent: the dataset's files are read first. A file with equal content is not sent again; of a large file whose
+    upload was interrupted, only the missing parts are sent; different content at the same path is replaced. S3 checks
+    each part by its sha256, and each object stores the sha256 of its content. Requires the extra `s3`.
+
+    Raises InputError before anything is sent, for names that cannot be downloaded on every operating system, for links
+    that lead out of the folder, and for a dataset whose files are stored elsewhere. Raises SourceChangedError if a file
+    changes while it is sent, ForbiddenError for a dataset that is released or waits for its release, and
     NotAuthorizedError (about "item") for a locked one.
     """
     call = await ProvenaCall.of(credentials)
@@ -77,13 +79,15 @@ async def _download_dataset_files(
     paths: str | Sequence[str | DatasetFile] = (),
     credentials: ProvenaCredentialsLike = None,
 ) -> list[LocalFile]:
-    """Download all files of a dataset, or those that `paths` name as files or folders, into a folder.
+    """Download all files of a dataset, or the files and folders in `paths`, into a folder.
 
-    Each keeps its path within the dataset, and appears only when its size and its sha256 are right (its MD5, where
-    another client uploaded it in one piece). A file that is there with equal content is not fetched again; others are
-    replaced. A download that breaks off goes on. Needs the extra `s3`. Raises InputError, before anything is fetched,
-    for names that would leave the folder or that are one name on some machine; NotFoundError for a path that is neither
-    file nor folder; IntegrityError for wrong bytes, of which nothing is left.
+    Each file keeps its path within the dataset. It appears only after its size and sha256 are verified (its MD5 if
+    another client uploaded it in one piece). A local file with equal content is not downloaded again; other files are
+    replaced. An interrupted download continues. Requires the extra `s3`.
+
+    Raises InputError before anything is downloaded, for names that would lie outside the folder and for different names
+    that are the same on some operating system. Raises NotFoundError for a path that is neither a file nor a folder, and
+    IntegrityError for wrong content, which is deleted.
     """
     call = await ProvenaCall.of(credentials)
     call.check(dataset)
@@ -102,9 +106,10 @@ async def _list_dataset_files(
     paths: str | Sequence[str | DatasetFile] = (),
     credentials: ProvenaCredentialsLike = None,
 ) -> list[DatasetFile]:
-    """All files of a dataset, or those that `paths` name as files or folders, by path; with Provena's `metadata.json`.
+    """List all files of a dataset, or the files and folders in `paths`, by path, including Provena's `metadata.json`.
 
-    Needs the extra `s3`. Raises NotFoundError for an unknown dataset, and for a path that is neither file nor folder.
+    Requires the extra `s3`. Raises NotFoundError for an unknown dataset, and for a path that is neither a file nor a
+    folder.
     """
     call = await ProvenaCall.of(credentials)
     call.check(dataset)
@@ -130,7 +135,7 @@ async def _list_dataset_files(
 
 
 def _contents(call: ProvenaCall, source: Path, below: str) -> Mapping[str, LocalFile]:
-    """The files by their paths in the dataset."""
+    """Return the local files by their paths in the dataset."""
     if source.is_dir():
         root = source.resolve()
         named: Iterable[tuple[str, Path]] = files_in(root, root)
@@ -141,7 +146,7 @@ def _contents(call: ProvenaCall, source: Path, below: str) -> Mapping[str, Local
         sha256 = sha256_of(path, call.journal.files)
         files[below + name] = LocalFile(path=str(path.absolute()), sha256=sha256, size=path.stat().st_size)
     if not files:
-        raise InputError(f"{source} is a folder without files.", path=str(source))
+        raise InputError(f"{source} is a folder without files: there is nothing to upload.", path=str(source))
     return files
 
 
@@ -157,7 +162,7 @@ def _handle(call: ProvenaCall, dataset: str, path: str, uri: str, content: Local
 
 
 def _state(call: ProvenaCall, there: DatasetFiles, taken: Iterable[DatasetFile]) -> None:
-    """State that the running call worked with the dataset, by whatever name it was given, and took these files."""
+    """Record that the running task used the dataset, by its handle whatever id was given, and these files."""
     if planning() is not None:
         return
     item, here = there.item, current_activity()

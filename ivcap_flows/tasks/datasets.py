@@ -1,4 +1,4 @@
-"""Tasks for Provena datasets: register one by its metadata, change the metadata."""
+"""Tasks for Provena datasets: register a dataset by its metadata, update the metadata."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["aregister_dataset", "aupdate_dataset", "register_dataset", "update_d
 
 
 async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaCredentialsLike = None) -> Dataset:
-    """Mint a dataset of this metadata, once: the same metadata give the same dataset in all flows of this user.
+    """Register a dataset with this metadata, once: the same metadata give the same dataset in all flows of this user.
 
-    Its files lie in the data store (`access_info.reposited`) or elsewhere; an artifact's dataset is minted by
-    `mint_dataset`. Raises InputError before sending, also for a caller without a linked person, and BadRequestError for
-    what Provena refuses.
+    Its files are in Provena's data store (`access_info.reposited`) or elsewhere. For an artifact's dataset, use
+    `mint_dataset`. Raises InputError before anything is sent, also if no person is linked to the caller, and
+    BadRequestError if Provena refuses the metadata.
     """
     call = await ProvenaCall.of(credentials)
     done = await call.perform(
@@ -47,11 +47,11 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
 async def _update_dataset(
     dataset: Dataset | str, metadata: CollectionFormat, *, reason: str, credentials: ProvenaCredentialsLike = None
 ) -> Dataset:
-    """Replace the metadata of a dataset; `reason` goes into its history.
+    """Replace the metadata of a dataset; `reason` is stored in its history.
 
-    Idempotent: the metadata are read first, and again where a reply is lost; equal ones are not sent. The key that this
-    package put into their user metadata stays there. Raises InputError before sending, NotFoundError for an unknown
-    dataset, BadRequestError for what Provena refuses, NotAuthorizedError (about "item") for a locked one.
+    Idempotent: the metadata are read first, and again after a lost reply; equal metadata are not sent. The idempotency
+    key in the user metadata stays. Raises InputError before anything is sent, NotFoundError for an unknown dataset,
+    BadRequestError if Provena refuses the metadata, and NotAuthorizedError (about "item") for a locked dataset.
     """
     call = await ProvenaCall.of(credentials)
     call.check(dataset)
@@ -61,7 +61,7 @@ async def _update_dataset(
     before = await call.client.datastore.fetch_dataset(urn)
     wanted = _keyed(metadata, _metadata(before))
     if strange := sorted(_unknown(wanted) - _unknown(before.info.collection_format)):
-        raise InputError(f"Provena does not know the fields {', '.join(strange)} of a dataset.", faults=strange)
+        raise InputError(f"Provena has no such fields in a dataset: {', '.join(strange)}. Remove them.", faults=strange)
 
     async def holds() -> bool:
         return (await call.client.datastore.fetch_dataset(urn)).info.collection_format.plain() == wanted.plain()
@@ -74,7 +74,7 @@ async def _update_dataset(
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetMint(Effect[Dataset]):
-    """A dataset of these metadata, whose user metadata bear the key."""
+    """Minting a dataset with these metadata. Its user metadata contain the idempotency key."""
 
     noun: str = "dataset"
     scope: Scope = "account"
@@ -82,7 +82,7 @@ class DatasetMint(Effect[Dataset]):
     metadata: CollectionFormat
 
     async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
-        # Without a linked person Provena answers a mint with 500, which would look like a lost reply.
+        # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
         await person_of(self.call.client, self.call.account)
         minted = await self.call.client.datastore.mint(_keyed(self.metadata, {KEY_FIELD: intent.key}))
         return _handle(self.call, minted.handle, self.metadata)
@@ -118,7 +118,7 @@ def _keyed(metadata: CollectionFormat, known: dict[str, str]) -> CollectionForma
 
 
 def _unknown(metadata: Any, place: str = "") -> set[str]:
-    """The fields of a newer server anywhere in the metadata, by their paths."""
+    """Return the paths of all fields in the metadata that this version of the package does not know."""
     names = {f"{place}{name}" for name in metadata.model_extra or ()}
     for name in type(metadata).model_fields:
         inner = getattr(metadata, name)

@@ -22,21 +22,22 @@ logger = logger_of("ivcap_flows.sinks")
 
 KEY: Final = "ivcap-flows-deliveries"
 _SAID: Final = (
-    "What sinks have not got of the record of runs. What is pending is tried again by itself; what is dead waits for "
-    "its reason to be put right, and then for `ivcap-flows sync --again`."
+    "Records of runs that sinks have not received yet. Pending ones are tried again automatically. For dead ones, "
+    "remove the reason first, then run `ivcap-flows sync --again`."
 )
 _CLIENTS: Final = Clients(partial(ivcap_client, None, deployed=True), partial(provena_client, None, deployed=True))
 
 
 @flow(name="deliver-records")
 def deliver_records(again: bool = False) -> int:
-    """Deliver the record of the runs in this worker's journal to the sinks of IVCAP_FLOWS_SINKS; how many are left.
+    """Deliver the records in this worker's journal to the sinks in IVCAP_FLOWS_SINKS. Return how many are left.
 
-    What is left is in the table artifact `ivcap-flows-deliveries`. `again` tries what waits and what was refused, too.
+    The table artifact `ivcap-flows-deliveries` lists what is left. With `again`, deliveries that wait for their next
+    try and deliveries that were refused are tried as well.
     """
     names = Settings.current().sinks
     if not names:
-        logger.warning("No sink is switched on; name them in IVCAP_FLOWS_SINKS on the worker.")
+        logger.warning("No sink is enabled: name the sinks in IVCAP_FLOWS_SINKS on the worker.")
     done = synchronise(journal(), names, _CLIENTS, again=again)
     rows = [
         {"sink": row.sink, "run": row.run_id or "", "state": row.state, "tries": row.tries, "reason": row.reason or ""}
@@ -48,5 +49,5 @@ def deliver_records(again: bool = False) -> int:
     ]
     show(PrefectArtifact("table", rows or [{"sink": "nothing is left"}], _SAID, flow_run_id(), key=KEY))
     for row in rows:
-        logger.warning("%s has not got run %s (%s): %s", row["sink"], row["run"], row["state"], row["reason"])
+        logger.warning("Sink %s has not received run %s (%s): %s", row["sink"], row["run"], row["state"], row["reason"])
     return len(rows)

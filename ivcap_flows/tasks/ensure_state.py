@@ -1,4 +1,4 @@
-"""Writes that set a state: where a reply is lost, the state tells what became of it."""
+"""Send writes that set a state. After a lost reply, reading the state shows whether the write took effect."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ivcap_flows.errors import BadRequestError, PlatformError
 __all__ = ["ensure_state"]
 
 _PAUSES: Final = (1.0, 5.0)
-"""Seconds before the second sending and before the third, in which a request that is late may still take effect."""
+"""Seconds to wait before the second and the third try, during which a late request may still take effect."""
 
 
 async def ensure_state(send: Callable[[], Awaitable[object]], holds: Callable[[], Awaitable[bool]]) -> None:
-    """Send until the state is as wanted: at once where the reply comes, else after looking, three times at most.
+    """Send a write until it succeeds or `holds` says that the state is as wanted; at most three times.
 
-    A refusal is none where the state holds: an earlier sending may have brought it about. Raises what the last sending
-    raised.
+    A refusal counts as success if the state holds, since an earlier try may have set it. Raises the error of the last
+    try.
     """
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 

@@ -1,9 +1,8 @@
-"""A deployed flow run seen from inside and outside: may it leave its process, and how it leaves and is woken.
+"""Park and wake deployed flow runs through Prefect: check whether a run may leave its process, leave, wake it.
 
-It leaves in one step, from Running to Scheduled at its wake time, so that at no moment a run is parked and nothing
-wakes it. What Prefect does with such a state was seen with Prefect 3.8.8: the process ends by itself, a slot of the
-deployment's limit is given back, and a worker starts the run again when the time has come, in a new process and from
-the flow's first line.
+A run parks in one step, from Running to Scheduled at its wake time, so a parked run always has a time at which it
+wakes. Prefect (observed with 3.8.8) then ends the process, frees the slot of the deployment's concurrency limit, and at
+the wake time a worker starts the run again, in a new process and from the flow's first line.
 """
 
 from __future__ import annotations
@@ -39,22 +38,22 @@ REPLAY_SAFE: Final = "replay-safe"
 
 _PAGE: Final = 200
 _NAMED: Final = 3
-"""Tasks that an obstacle names at most."""
+"""Maximum number of tasks that an obstacle names."""
 _OUT_OF_REACH: Final = 1.0
-"""Seconds between two tries to learn whether a run is parked."""
+"""Seconds between two tries to read a run's state while Prefect's API does not answer."""
 _LAG: Final = 30.0
 """Seconds that Prefect's API may take to show a task run."""
 _LOOK: Final = 0.1
 _SAME_CLOCK: Final = 3.0
-"""Two clocks that differ by fewer seconds count as the same."""
+"""Clocks that differ by fewer seconds than this count as equal."""
 _SURELY_ITSELF: Final = 20.0
-"""A run that wakes so soon (seconds) is left to itself: a worker fetches it up to ten seconds early, and a run that is
-scheduled again after it was fetched would be started twice."""
+"""A run whose wake time is less than this many seconds away is not woken: a worker may fetch it up to ten seconds
+early, and rescheduling a run that was already fetched would start it twice."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a run stays in its process, and what the user may change. `passing`: it may be gone the next time."""
+    """A reason why a run cannot park, and what the user can change. `passing`: it may be gone at the next try."""
 
     reason: str
     passing: bool = False
@@ -62,7 +61,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class OwnRun:
-    """The flow run that the calling code is the body of."""
+    """The flow run whose body the calling code runs in."""
 
     flow: Any
     id: UUID
@@ -71,45 +70,46 @@ class OwnRun:
 
     @classmethod
     def here(cls) -> OwnRun | Obstacle:
-        """The run of the flow whose body calls this, or what hinders it from ever being parked."""
+        """Return the flow run whose body calls this, or the obstacle because of which it can never park."""
         context = FlowRunContext.get()
         if context is None or context.flow_run is None or context.flow is None:
-            return Obstacle("it was called outside of a flow, and only a flow's run parks")
+            return Obstacle("it was called outside a flow, and only a flow run can park")
         if TaskRunContext.get() is not None:
             return Obstacle("it was called in a task; call it in the flow's body")
         flow_run = context.flow_run
         if flow_run.deployment_id is None and flow_run.parent_task_run_id is not None:
             return Obstacle("it was called in a subflow; call it in the body of the deployed flow")
         if flow_run.deployment_id is None:
-            return Obstacle("the flow was not started from a deployment, so no worker could go on with it")
+            return Obstacle("the flow was not started from a deployment, so no worker can start it again")
         if flow_run.parent_task_run_id is not None:
-            return Obstacle("another flow waits for the run; start it by run_deployment(..., as_subflow=False)")
+            return Obstacle("another flow waits for the run; start it with run_deployment(..., as_subflow=False)")
         if os.environ.get("PREFECT__FLOW_RUN_ID") != str(flow_run.id):
             return Obstacle("the run has no process of its own; let a worker start it")
         if not _is_in_body_of(context.flow.fn):
-            return Obstacle(
-                "it was called beside the flow's body, in a thread or another asyncio task; call it in the body itself"
-            )
+            return Obstacle("it was called in a thread or another asyncio task; call it directly in the flow's body")
         if context.flow.retries:
             return Obstacle(
-                "the flow has retries=, and a run that parks uses them up; leave them out, since the package retries "
-                "by itself what is safe to retry"
+                "the flow has retries=, and each time a run parks it uses one of them; remove retries=, since the "
+                "package itself retries what is safe to retry"
             )
         return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
 
     def obstacle(self) -> Obstacle | None:
-        """What hinders the run from leaving its process now. Asks Prefect's API; blocks. Needs the flow's context."""
+        """Return the obstacle because of which the run cannot park now, or None.
+
+        Asks Prefect's API and blocks. Must be called in the flow's context.
+        """
         try:
             with get_client(sync_client=True) as client:
                 run = client.read_flow_run(self.id)
                 found = self._deployment(client) or self._tasks(client, run)
-                # What the API shows of tasks lags behind; a look that finds something needs no second one.
+                # The API shows task runs late. If the first look finds nothing, wait for the API and look again.
                 return found or self._lag(client) or self._tasks(client, run)
-        except Exception as error:  # noqa: BLE001 - whatever the API is short of, the wait goes on in the process
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the API, the wait continues in the process
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
     def now(self) -> datetime | Obstacle:
-        """The time by Prefect's clock, by which it starts runs. Asks Prefect's API; blocks."""
+        """Return the time of Prefect's clock, by which Prefect starts runs. Asks Prefect's API and blocks."""
         try:
             with get_client(sync_client=True) as client:
                 return _now(client, self.id)
@@ -117,23 +117,26 @@ class OwnRun:
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
     def leave(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
-        """Set the run to be started again at a time; the state to leave with. Blocks until it is known."""
+        """Schedule the run to start again at `wake_at`. Blocks.
+
+        Returns the state to leave the process with, or the obstacle because of which the run must stay.
+        """
         state: State[Any] = Scheduled(scheduled_time=wake_at, name=PARKED, message=message)
         try:
             with get_client(sync_client=True) as client:
                 now = client.read_flow_run(self.id).state
                 if now is None or not now.is_running():
                     return Obstacle(f"the run is {now.name if now else 'without a state'}", passing=True)
-                # A parked run has no process that a cancellation would have to end; Prefect must not look for one.
+                # A parked run has no process. Without this, a cancellation in Prefect would look for one.
                 client.request(
                     "PATCH", "/flow_runs/{id}", path_params={"id": self.id}, json={"infrastructure_pid": None}
                 )
                 client.set_flow_run_state(self.id, state)
-        except Exception as error:  # noqa: BLE001 - the request may have been obeyed all the same
+        except Exception as error:  # noqa: BLE001 - Prefect may still have carried out the request
             failed = f"{type(error).__name__}: {error}"
         else:
             failed = ""
-        # Going on while a worker starts the run again would make two of it.
+        # If the run continued here while a worker starts it again, there would be two of it. So ask the server.
         found = self._as_the_server_has_it()
         if found is not None and found.name == PARKED:
             return found
@@ -146,24 +149,24 @@ class OwnRun:
                     return client.read_flow_run(self.id).state
             except ObjectNotFound:
                 return None
-            except Exception:  # noqa: BLE001 - nobody can start the run while its server is away
+            except Exception:  # noqa: BLE001 - no worker can start the run while the server does not answer
                 time.sleep(_OUT_OF_REACH)
 
     def _deployment(self, client: SyncPrefectClient) -> Obstacle | None:
         try:
             deployment = client.read_deployment(self.deployment_id)
         except ObjectNotFound:
-            return Obstacle("its deployment was deleted, so no worker could go on with it")
+            return Obstacle("its deployment was deleted, so no worker can start it again")
         options = deployment.concurrency_options
         if options is not None and options.collision_strategy == ConcurrencyLimitStrategy.CANCEL_NEW:
             return Obstacle(
                 f"the deployment {deployment.name!r} has the collision strategy CANCEL_NEW, which would cancel the run "
-                "when it wakes while another is at work; use ENQUEUE"
+                "if it wakes while another one is running; use ENQUEUE"
             )
         return None
 
     def _lag(self, client: SyncPrefectClient) -> Obstacle | None:
-        """Wait until the API shows a task run that begins and ends now, and with it all that began before."""
+        """Run a task and wait until the API shows that it ended; then it also shows all task runs that began before."""
         mark, end = _before_parking(), time.monotonic() + _LAG
         while time.monotonic() < end:
             try:
@@ -173,17 +176,17 @@ class OwnRun:
             if state is not None and state.is_final():
                 return None
             time.sleep(_LOOK)
-        return Obstacle("Prefect's API does not show yet what the run's tasks did", passing=True)
+        return Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
 
     def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | None:
-        """What the run's own tasks and subflows are against: some run, or some would be run again."""
+        """Return an obstacle if a task or subflow of the run is still running, or would run again after waking."""
         since = run.state.timestamp if run.state is not None else datetime.now(timezone.utc)
         running: list[str] = []
         again: list[str] = []
         never_cached = {near.task_key for near in _tasks_near(self.flow.fn) if near.cache_policy == NO_CACHE}
         for flow_run, count in ((run, self.run_count), *_subflows(client, run, since)):
             for task_run in _task_runs(client, flow_run.id):
-                # Those of earlier attempts are done with; one whose process was killed is shown as running for ever.
+                # Ignore task runs of earlier attempts: Prefect shows one whose process was killed as running for ever.
                 if task_run.state is None or task_run.state.state_details.child_flow_run_id is not None:
                     continue
                 if count is not None and task_run.flow_run_run_count != count:
@@ -199,11 +202,11 @@ class OwnRun:
                     running.append(flow_run.name)
         if again:
             return Obstacle(
-                f"waking starts the flow from its first line, and {_some(again)} would run again; give such a task "
-                f"persist_result=True, or the tag {REPLAY_SAFE!r} if running it again does no harm"
+                f"a run that wakes starts at the flow's first line, and {_some(again)} would run again; set "
+                f"persist_result=True for such a task, or the tag {REPLAY_SAFE!r} if running it again does no harm"
             )
         if running:
-            return Obstacle(f"{_some(running)} still at work; the run parks when that has ended", passing=True)
+            return Obstacle(f"still running: {_some(running)}; the run parks when that has ended", passing=True)
         return None
 
 
@@ -215,7 +218,7 @@ def _before_parking() -> UUID:
 
 
 def standing(ids: list[str]) -> dict[str, State[Any] | None]:
-    """The states of these flow runs; one that is missing was deleted. Asks Prefect's API; blocks."""
+    """Return the states of these flow runs; a deleted run is missing. Asks Prefect's API and blocks."""
     found: dict[str, State[Any] | None] = {}
     with get_client(sync_client=True) as client:
         for first in range(0, len(ids), _PAGE):
@@ -225,7 +228,10 @@ def standing(ids: list[str]) -> dict[str, State[Any] | None]:
 
 
 def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
-    """Have a parked run started at once. "itself": it wakes in a moment anyhow; "gone": it is not parked. Blocks."""
+    """Have a parked run started now. Blocks.
+
+    Returns "woken"; "itself" if it wakes within seconds anyway; "gone" if it is not parked.
+    """
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(flow_run_id)).state
@@ -236,28 +242,28 @@ def wake(flow_run_id: str) -> Literal["woken", "itself", "gone"]:
         due, now = state.state_details.scheduled_time, _now(client, UUID(flow_run_id))
         if due is not None and due.timestamp() - now.timestamp() < _SURELY_ITSELF:
             return "itself"
-        # The name that Prefect itself gives to a run on its way back.
+        # Prefect itself gives this name to a run that is resumed.
         client.set_flow_run_state(UUID(flow_run_id), Scheduled(scheduled_time=now, name="Resuming"))
         return "woken"
 
 
 def _now(client: SyncPrefectClient, flow_run_id: UUID) -> datetime:
-    """The time by Prefect's clock. Where this machine's is wrong, a run would sleep for the difference."""
+    """Return the time of Prefect's clock. A wake time by a wrong local clock would be wrong by the difference."""
     said = client.request("GET", "/flow_runs/{id}", path_params={"id": flow_run_id}).headers.get("date")
     own = datetime.now(timezone.utc)
     prefects = parsedate_to_datetime(said) if said else own
-    # It is told in whole seconds, so this machine's is better where both are right.
+    # Prefect's time has whole seconds, so the local clock is more exact if the two agree.
     return own if abs((own - prefects).total_seconds()) < _SAME_CLOCK else prefects
 
 
 def end_cancelling(flow_run_id: str) -> None:
-    """End the cancellation of a run that has no process any more. Blocks."""
+    """Complete the cancellation of a run that no longer has a process. Blocks."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run_id), Cancelled(message="Cancelled while it was parked."), force=True)
 
 
 def _is_in_body_of(function: Callable[..., Any]) -> bool:
-    """Whether the calling code runs within the function, in its thread and its asyncio task."""
+    """Return whether the calling code runs within the function, in its thread and its asyncio task."""
     bodies: set[CodeType | None] = set()
     inner: Any = function
     while inner is not None:
@@ -272,7 +278,7 @@ def _is_in_body_of(function: Callable[..., Any]) -> bool:
 
 
 def _tasks_near(function: Callable[..., Any]) -> Iterator[Task[..., Any]]:
-    """The tasks that a flow's module names. The API does not tell a task's cache policy."""
+    """Yield the tasks among the globals of a flow's module. Prefect's API does not give a task's cache policy."""
     inner = inspect.unwrap(function)
     for value in list(getattr(inner, "__globals__", {}).values()):
         if isinstance(value, Task):
@@ -280,7 +286,7 @@ def _tasks_near(function: Callable[..., Any]) -> Iterator[Task[..., Any]]:
 
 
 def _is_replay_safe(task_run: TaskRun, never_cached: set[str]) -> bool:
-    # What the package's own tasks did is in the journal; only what took a message off a queue would take another.
+    # The journal has the results of the package's own tasks. Only `dequeue` would take another message.
     ours = (task_run.task_version or "").startswith("ivcap-flows ") and "dequeue" not in task_run.task_key
     if ours or REPLAY_SAFE in task_run.tags:
         return True
@@ -298,7 +304,7 @@ def _task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> Iterator[TaskRun
 
 
 def _subflows(client: SyncPrefectClient, run: FlowRun, since: datetime) -> Iterator[tuple[FlowRun, int | None]]:
-    """The subflows of this attempt, and theirs, that would be run again or still run."""
+    """Yield the subflows of this attempt, and their subflows, that are still running or would run again."""
     parents = [run.id]
     while parents:
         chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=parents))

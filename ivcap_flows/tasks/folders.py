@@ -1,4 +1,4 @@
-"""Folders as artifacts: each file one, kept together by a collection, or all in one tar."""
+"""Upload a folder: each file as an artifact in a collection, or everything as one tar archive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
 
 
 async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Artifact:
-    """All of a folder as one archive, the same bytes for the same content."""
+    """Upload a folder as one tar archive. The same content gives the same bytes."""
     named = name or f"{_checked(folder).name}.tar"
     async with spooled(archive.pack(folder)) as content:
         done = await upload(call, content, name=named, media_type="application/x-tar", policy=policy)
@@ -34,10 +34,10 @@ async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, poli
 
 
 async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Collection:
-    """Each file of a folder as an artifact under its relative path, all in one collection.
+    """Upload each file of a folder as an artifact, named by its relative path, all in one collection.
 
-    The collection's URN follows from the files and their names, so that an equal folder is the same collection, and
-    what an earlier try did is kept.
+    The collection's URN is computed from the files and their names. So an equal folder gives the same collection, and a
+    second try keeps what the first one uploaded.
     """
     named = name or _checked(folder).name
 
@@ -46,7 +46,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
             return source
 
     async def sent(member: str) -> Performed[Artifact]:
-        # The name is part of what is kept: two equal files of a folder are two.
+        # The name is part of the key, so two equal files of a folder are two artifacts.
         return await upload(
             call, sources[member], name=member, media_type=media_type_of(member), policy=policy, discriminator=member
         )
@@ -65,7 +65,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
 
 
 def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:
-    """State that the running call made the members, or found them, and that the collection holds them."""
+    """Record which members the running task made and which it found, and that the collection contains them."""
     here = current_activity()
     if here is not None and planning() is None:
         for one in done:
@@ -76,15 +76,15 @@ def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:
 
 def _checked(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder.", path=str(folder))
+        raise InputError(f"{folder} is not a folder.", path=str(folder))
     return folder.resolve()
 
 
 def files_in(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a folder by its relative path, sorted.
+    """Yield every file below a folder with its path relative to `root`, sorted.
 
-    A link to a file stands for the file. Raises InputError for one that leads out of the folder, as packing it would,
-    and for what is neither file nor folder.
+    A link to a file counts as the file. Raises InputError for a link that leads out of the folder, as for a tar
+    archive, and for anything that is neither a file nor a folder.
     """
     try:
         with os.scandir(folder) as found:

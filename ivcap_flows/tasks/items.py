@@ -1,4 +1,4 @@
-"""Tasks for items of Provena's registry that exist: read, list, search, change, lock, make a new version."""
+"""Tasks for existing items of Provena's registry: read, list, search, update, lock, make a new version."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ H = TypeVar("H", RegistryItem, ModelRun, RegistryItem | ModelRun)
 
 
 async def _fetch_item(item: RegistryItem | ModelRun | str, *, credentials: ProvenaCredentialsLike = None) -> Item[Any]:
-    """What an item of Provena's registry states now, whatever its subtype: the envelope, and in `info` its statements.
+    """Read an item of Provena's registry, whatever its subtype. Its content is in `info`.
 
-    Raises NotFoundError for an unknown id, InputError for a seed, which states nothing yet.
+    Raises NotFoundError for an unknown id, and InputError for a seed, which has no content yet.
     """
     call = await ProvenaCall.of(credentials)
     call.check(item)
@@ -62,10 +62,10 @@ async def _list_items(
     limit: int | None = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> list[RegistryItem | ModelRun]:
-    """The handles of all complete items of a subtype that the caller may read, newest first; at most `limit` of them.
+    """List the handles of all complete items of a subtype that the caller may read, newest first; at most `limit`.
 
-    `subtype` is a class such as `Model` or Provena's name such as `"MODEL"`. `begins_with` needs the sort
-    ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by their URI.
+    `subtype` is a class such as `Model` or Provena's name such as `"MODEL"`. `begins_with` requires the sort
+    ACCESS_INFO_URI_BEGINS_WITH and finds external datasets by the beginning of their URI.
     """
     call = await ProvenaCall.of(credentials)
     listed = call.client.registry.list(
@@ -81,9 +81,9 @@ async def _search_registry(
     limit: int = 10,
     credentials: ProvenaCredentialsLike = None,
 ) -> list[RegistryItem | ModelRun]:
-    """The handles of the items whose texts fit the query, the best first, at most `limit` (1 to 50).
+    """Search Provena's registry by text and return handles, the best match first, at most `limit` (1 to 50).
 
-    What the search finds and the caller may not read is left out.
+    Items that the caller may not read are left out.
     """
     call = await ProvenaCall.of(credentials)
     hits = await call.client.search.registry(query, subtype=subtype, limit=limit)
@@ -94,12 +94,12 @@ async def _search_registry(
 async def _update_item(
     item: RegistryItem | str, info: Info, *, reason: str, credentials: ProvenaCredentialsLike = None
 ) -> RegistryItem:
-    """Replace all that an item of the registry states; `reason` goes into its history.
+    """Replace the content of a registry item; `reason` is stored in its history.
 
-    Idempotent: what the item states is read first, and again where a reply is lost; equal statements are not sent. The
-    key that this package put into its user metadata stays there. Datasets are changed by `update_dataset`. Raises
-    InputError for fields that neither this version nor the platform knows, NotFoundError for an item of another
-    subtype, NotAuthorizedError (about "item") for a locked one.
+    Idempotent: the item is read first, and again after a lost reply; equal content is not sent. The idempotency key in
+    the user metadata stays. For datasets, use `update_dataset`. Raises InputError for fields that neither this version
+    of the package nor the platform knows, NotFoundError for an item of another subtype, and NotAuthorizedError (about
+    "item") for a locked item.
     """
     call = await ProvenaCall.of(credentials)
     call.check(item)
@@ -109,7 +109,7 @@ async def _update_item(
     registry = call.client.registry
     before = await registry.fetch(kind, urn)
     if strange := sorted((info.model_extra or {}).keys() - (before.info.model_extra or {}).keys()):
-        raise InputError(f"Provena does not know the fields {', '.join(strange)} of a {info.subtype}.", faults=strange)
+        raise InputError(f"A {info.subtype} has no such fields: {', '.join(strange)}. Remove them.", faults=strange)
     wanted = info.model_copy(
         update={"user_metadata": with_package_fields(info.user_metadata, before.info.user_metadata)}
     )
@@ -126,10 +126,10 @@ async def _update_item(
 async def _lock_item(
     item: RegistryItem | ModelRun | str, *, reason: str, credentials: ProvenaCredentialsLike = None
 ) -> RegistryItem | ModelRun:
-    """Lock an item, so that nobody can change it; `reason` goes into the history of its locks.
+    """Lock an item, so that nobody can change it; `reason` is stored in the history of its locks.
 
-    Idempotent: whether it is locked is read first, and again where a reply is lost. Takes an admin of the item
-    (NotAuthorizedError).
+    Idempotent: the lock is read first, and again after a lost reply. Raises NotAuthorizedError unless the caller is an
+    admin of the item.
     """
     return await _locked(item, True, reason, credentials)
 
@@ -137,7 +137,7 @@ async def _lock_item(
 async def _unlock_item(
     item: RegistryItem | ModelRun | str, *, reason: str, credentials: ProvenaCredentialsLike = None
 ) -> RegistryItem | ModelRun:
-    """Unlock an item; `reason` goes into the history of its locks. As `lock_item`."""
+    """Unlock an item; `reason` is stored in the history of its locks. Otherwise like `lock_item`."""
     return await _locked(item, False, reason, credentials)
 
 
@@ -166,10 +166,10 @@ async def _locked(
 async def _version_item(
     item: RegistryItem | str, *, reason: str, credentials: ProvenaCredentialsLike = None
 ) -> RegistryItem:
-    """Make a new version of a model, a template or a dataset, once: asked again, the same version is the result.
+    """Make a new version of a model, a template or a dataset, once: a second call returns the same version.
 
-    It states what the item does; the new version of a dataset has no files yet. Raises BadRequestError, naming it,
-    where somebody else made the next version, and InputError for subtypes that have none.
+    The version has the content of the item; the new version of a dataset has no files yet. Raises BadRequestError,
+    which names the next version, if somebody else made it, and InputError for subtypes without versions.
     """
     call = await ProvenaCall.of(credentials)
     call.check(item)
@@ -184,7 +184,7 @@ async def _version_item(
 
 @dataclass(frozen=True, kw_only=True)
 class VersionEffect(Effect[RegistryItem]):
-    """The next version of an item, which has but one."""
+    """Making the next version of an item. An item has at most one next version."""
 
     noun: str = "item version"
     scope: Scope = "account"
@@ -224,37 +224,37 @@ class VersionEffect(Effect[RegistryItem]):
 
 
 async def stated(call: ProvenaCall, urn: str) -> Item[Any]:
-    """The complete item of an id. Raises NotFoundError for an unknown one, InputError for a seed."""
+    """Read the complete item with an id. Raises NotFoundError if it is unknown, and InputError for a seed."""
     item = await call.client.registry.fetch_any(urn)
     if not isinstance(item, Item):
-        raise InputError(f"{urn} is a seed of a {item.item_subtype}: it states nothing yet. Give it its content first.")
+        raise InputError(f"{urn} is a seed of a {item.item_subtype}: it has no content yet. Add its content first.")
     return item
 
 
 def with_package_fields(given: dict[str, str] | None, known: dict[str, str] | None) -> dict[str, str] | None:
-    """User metadata or annotations that replace others, with what this package wrote there.
+    """Return the given user metadata or annotations with the fields that this package wrote into the `known` ones.
 
-    What is given goes before, except for the key: by it the item is found again.
+    Given fields win, except the idempotency key, by which the item is found again.
     """
     kept = {name: text for name, text in (known or {}).items() if name in PACKAGE_FIELDS}
     return {**kept, **(given or {}), **_only(kept, KEY_FIELD)} if kept else given
 
 
 async def check_unlocked(call: ProvenaCall, kind: type[Info], urn: str) -> None:
-    """Raise NotAuthorizedError, with who locked the item, when and why, where it is locked."""
+    """Raise NotAuthorizedError if the item is locked; it says who locked it, when and why."""
     locks = call.client.registry.locks
     if not await locks.locked(kind, urn):
         return
     events = [event for event in await locks.history(kind, urn) if event.action_type == "LOCK"]
-    # Oldest first: of several in one second the last one holds.
+    # The history is oldest first, so the last event is the lock that holds.
     last = events[-1] if events else None
     since = moment(last.timestamp) if last else None
     held = f" by {last.username or 'somebody'}" if last else ""
     held += f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
     held += f' for the reason "{last.reason}"' if last and last.reason else ""
     raise NotAuthorizedError(
-        f"The item {urn} is locked{held}. Nothing was sent. Unlock it with `unlock_item`, which takes an admin of the "
-        "item, or ask one to.",
+        f"The item {urn} is locked{held}. Nothing was sent. Unlock it with `unlock_item` if you are an admin of the "
+        "item; otherwise ask an admin.",
         platform="Provena",
         method=None,
         path=None,
@@ -288,13 +288,13 @@ def _found(call: ProvenaCall, item: Item[Any] | Seed) -> RegistryItem | ModelRun
 
 
 def _as_handle(call: ProvenaCall, item: H | str) -> H | RegistryItem:
-    """The handle as it was given; of an id what that alone tells."""
+    """Return the given handle; for an id, a handle with nothing but the id."""
     return RegistryItem(urn=urn_of(item), platform=call.platform, subtype="") if isinstance(item, str) else item
 
 
 def _in_registry(handle: RegistryItem | ModelRun) -> RegistryItem:
     if not isinstance(handle, RegistryItem):
-        raise InputError(f"{handle.urn} is a model run, and these have no versions.")
+        raise InputError(f"{handle.urn} is a model run, and model runs have no versions.")
     return handle
 
 

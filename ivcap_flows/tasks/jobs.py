@@ -1,4 +1,4 @@
-"""Tasks for IVCAP jobs and agents: request once, wait together, attach by URN, list, read results of any type."""
+"""Tasks for IVCAP jobs: request once, wait for several, attach by URN, list, read results of any type."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ async def _request_job(
 ) -> Job:
     """Request a job of a service, at most once within `scope`, and return without waiting for it.
 
-    `service` is a handle, name or URN. `request` is the service's document: a mapping or a pydantic model (by alias).
-    Handles in it stand for their URNs, and its sets are sent in one order. Or `request_aspect` names the aspect whose
-    content it is. It is checked against the service's request model, all faults at once, before anything is sent;
-    InputError names by its path what no JSON value stands for. The other arguments, and what may be raised, are as of
-    `place_order`.
+    `service` is a handle, name or URN. `request` is the document for the service: a mapping or a pydantic model (by
+    alias). Handles in it become their URNs, and sets are sent in a fixed order. Instead of `request`, `request_aspect`
+    may name an aspect whose content is the request. Before anything is sent, the request is checked against the
+    service's request schema, and all faults are reported at once. Raises InputError for a value without a JSON form and
+    names its path. For the other arguments and errors, see `place_order`.
     """
     call = await IvcapCall.of(credentials)
     call.check(service, request, request_aspect)
@@ -99,15 +99,15 @@ async def _request_job(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
-    # What the journal and others keep of it is without secrets.
+    # A handle from the journal has its secrets redacted, so return the request as given.
     return done.value.model_copy(update={"request": asked.document})
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobEffect(Effect[Job]):
-    """A job of a service. It bears no key: it is found again by its request, and by nobody else having claimed it.
+    """Requesting a job of a service. A job has no key: it is found again by an equal request that no other key claims.
 
-    `document` is the request itself, where what is sent names the aspect that holds it.
+    `document` is the request itself; what is sent may only name the aspect that contains it.
     """
 
     noun: str = "job"
@@ -124,8 +124,7 @@ class JobEffect(Effect[Job]):
         return self._handle(sent, intent.key)
 
     async def find(self, intent: IntentRow) -> list[Found[Job]]:
-        # Without a time from which on it could be ours, an equal one of any age might be: that is for the user to
-        # decide.
+        # If it is unknown since when our job can exist, an equal job of any age could be it: the user must decide.
         since = await self.call.since(intent)
         matched_by: MatchedBy = "guess" if since is None else "content"
         wanted = {fingerprint(each) for each in self._alike}
@@ -157,7 +156,7 @@ class JobEffect(Effect[Job]):
 
     @property
     def _alike(self) -> list[dict[str, Any]]:
-        """The request as the platform may show it."""
+        """The forms in which the platform may show the request."""
         return [self.request["request"], self.document]
 
     def _handle(self, job: JobRecord, key: str) -> Job:
@@ -168,7 +167,7 @@ class JobEffect(Effect[Job]):
 
 @dataclass(frozen=True)
 class _Asked:
-    """`sent` is what goes out: the document itself, or what names the aspect that holds it."""
+    """A request. `sent` goes to the platform: the document itself, or a reference to the aspect that contains it."""
 
     sent: dict[str, Any]
     document: dict[str, Any]
@@ -181,39 +180,39 @@ async def _asked(
     aspect: Aspect | str | None,
 ) -> _Asked:
     if (request is None) == (aspect is None):
-        raise InputError("A job has either a request or a request_aspect.")
+        raise InputError("A job needs either a request or a request_aspect: pass exactly one of them.")
     if aspect is None:
         document = request_of(request)
         return _Asked(document, document)
     urn = urn_of(aspect)
     content = (await call.client.aspects.read(urn)).content
     if not isinstance(content, Mapping):
-        raise InputError(f"The content of {urn} is no request: it is {type(content).__name__}, not an object.")
+        raise InputError(f"The content of {urn} cannot be a request: it is {type(content).__name__}, not an object.")
     return _Asked(indirect(service.urn, urn), dict(content))
 
 
 def request_of(request: Mapping[str, Any] | BaseModel | None) -> dict[str, Any]:
-    """The document of a request, in its canonical form. Raises InputError for what has none, or is no object."""
+    """Return a request's document in canonical form. Raises InputError if it has none or is not an object."""
     document = canonical_form(request, "request")
     if not isinstance(document, dict):
-        raise InputError(f"A job's request is a mapping or a pydantic model, not {type(request).__name__}.")
+        raise InputError(f"A job's request must be a mapping or a pydantic model, not {type(request).__name__}.")
     return document
 
 
 async def _validate(call: IvcapCall, service: ServiceRecord, document: dict[str, Any]) -> dict[str, Any] | None:
-    """Check a request against the service's model, which is returned."""
+    """Check a request against the service's request schema. Return the schema, or None if none is published."""
     try:
         schema = await call.client.services.request_schema(service.urn)
     except NotFoundError:
-        return None  # a service without a published model says itself what it does not take
+        return None  # a service without a published schema checks the request itself
     validate_request(schema, document, service=service.name or service.urn)
     return schema
 
 
 async def _since(call: IvcapCall, service: str, since: datetime | None) -> AsyncIterator[JobRecord]:
-    """The service's jobs requested since then, by the platform's own clock, whole: listings do not tell the time.
+    """Yield the service's complete jobs requested at or after `since`, by the platform's clock.
 
-    All are read, however many: one that is passed over would be requested twice.
+    Each is read, because listings have no times. There is no limit: a job that is missed would be requested twice.
     """
     async for item in call.client.jobs.list(service):
         job = await call.client.jobs.read(service, item.urn, with_request=True, with_result=False)
@@ -229,11 +228,11 @@ async def _wait_for_jobs(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]:
-    """Wait until all jobs have ended, and return them, with results, products and events, in the order given.
+    """Wait until all jobs have ended. Return them in the given order, with results, products and events.
 
-    `timeout` (seconds) and `raise_on_failure` are as of `wait_for_orders`; JobFailedError carries each job's own
-    error message and the tail of the log of its order. Events are the service's own, the last hundred of each job,
-    where the platform keeps them.
+    For `timeout` (seconds) and `raise_on_failure`, see `wait_for_orders`. JobFailedError contains each job's error
+    message and the end of its order's log. Events are those that the service sent: the last hundred of each job, if the
+    platform stores them.
     """
     call = await IvcapCall.of(credentials)
     call.check(list(jobs))
@@ -267,7 +266,7 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
 
 
 async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str) -> Job:
-    """The handle of an ended job with its events; the journal learns how it ended."""
+    """Return the handle of an ended job with its products and events, and write its end to the journal."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -288,9 +287,9 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
 
 
 async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:
-    """The handle of a job that exists, by its URN alone, whoever requested it; wait for it as for one of your own.
+    """Return the handle of an existing job, whoever requested it. You can wait for it as for your own jobs.
 
-    Raises NotFoundError for one that the account cannot see.
+    Raises NotFoundError if the account cannot see it.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.jobs.find(urn_of(urn))
@@ -304,11 +303,10 @@ async def _list_jobs(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]:
-    """The jobs of a service, or of all services, newest first: all of them, or the first `limit`. Nothing is cut
-    silently.
+    """List the jobs of a service, or of all services, newest first: all jobs, or the first `limit`.
 
-    `service` is a handle, name or URN; `status` leaves out all others. A listing has neither requests nor results:
-    `attach_job` reads a job whole.
+    `service` is a handle, name or URN. `status` selects the jobs with that status. The handles have neither requests
+    nor results; `attach_job` reads a job completely.
     """
     call = await IvcapCall.of(credentials)
     call.check(service)
@@ -325,10 +323,10 @@ async def _list_jobs(
 
 
 async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = None) -> Any:
-    """The result of a job that succeeded, of whatever type: a JSON value, a text for `text/…`, bytes for all others.
+    """Return the result of a job that succeeded: a JSON value, a text for `text/…`, bytes for any other type.
 
-    A JSON result is in the handle that `wait_for_jobs` returns, too. Raises InputError for a job that has not ended or
-    has no result, and JobFailedError for one that did not succeed.
+    The handle that `wait_for_jobs` returns also contains a JSON result. Raises InputError for a job that has not ended
+    or has no result, and JobFailedError for one that did not succeed.
     """
     call = await IvcapCall.of(credentials)
     call.check(job)
@@ -337,7 +335,7 @@ async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = Non
     service = await _service_of(call, job)
     record = await call.client.jobs.read(service, urn)
     if not record.done:
-        raise InputError(f"{urn} has no result yet: it is {record.status}. Wait for it by wait_for_jobs.")
+        raise InputError(f"{urn} has no result yet: it is {record.status}. Wait for it with wait_for_jobs.")
     if record.status != "succeeded":
         handle = record.handle(call.platform)
         why = record.error_message or "the platform gives no reason"

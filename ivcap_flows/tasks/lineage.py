@@ -1,4 +1,4 @@
-"""Tasks for the lineage that Provena knows: follow it, have a report written about it."""
+"""Tasks for the lineage in Provena: follow it, and request a report about it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ async def _explore_lineage(
     depth: int | None = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> Lineage:
-    """What an item came of (`upstream`) or what came of it (`downstream`), as Provena's graph has it.
+    """Return what an item was made from (`upstream`) or what was made from it (`downstream`), from Provena's graph.
 
-    `ends` keeps the ways that end at datasets, or at persons and organisations. `depth` is the number of links that are
-    followed, 1 to 10; by default 2, or 4 where `ends` is given. Raises NotFoundError for an id that is not known.
+    `ends` keeps only the paths that end at datasets (`"datasets"`), or at persons and organisations (`"agents"`).
+    `depth` is the number of links to follow, 1 to 10; the default is 2, or 4 if `ends` is given. Raises NotFoundError
+    for an unknown id.
     """
     call = await ProvenaCall.of(credentials)
     call.check(start)
@@ -44,7 +45,7 @@ async def _explore_lineage(
         return await (ask(urn, depth=depth) if ask else prov.explore(urn, direction, depth=depth))
     except UnavailableError as error:
         if error.status == 500:
-            # So the prov API answers to an id that it does not know; the registry knows better.
+            # The prov API answers 500 for an unknown id. The registry raises NotFoundError for it.
             await call.client.registry.fetch_any(urn)
         raise
 
@@ -57,9 +58,9 @@ async def _lineage_report(
     timeout: float = 600.0,
     credentials: ProvenaCredentialsLike = None,
 ) -> LocalFile:
-    """Have Provena write a document (.docx) about a model run or a study, and save it in the file `path`.
+    """Request a report (.docx) about a model run or a study from Provena and save it in the file `path`.
 
-    It goes 1 to 3 links deep (`depth`). Waits for at most `timeout` seconds (WaitTimeoutError). Raises
+    The report follows `depth` links, 1 to 3. Raises WaitTimeoutError after `timeout` seconds, and
     RegistrationFailedError for items of other subtypes.
     """
     call = await ProvenaCall.of(credentials)
@@ -72,7 +73,7 @@ async def _lineage_report(
     session = await call.client.prov.report(urn, subtype, depth=depth)
     row = (await call.client.jobs.wait(session, timeout)).checked()
     if row.report_url is None:
-        raise ProtocolError(f"Provena's report about {urn} has ended well (job {session}) without a URL.")
+        raise ProtocolError(f"Provena finished the report about {urn} (job {session}) but gave no URL to download it.")
     return await call.client.documents.save(row.report_url, path, what=f"the report about {urn}")
 
 

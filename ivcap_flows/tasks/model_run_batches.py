@@ -1,4 +1,4 @@
-"""Task for many Provena model runs, from a file or a flow: each is registered once."""
+"""Task that registers many Provena model runs, from a file or from records of a flow, each once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ivcap_flows.tasks.planned import only_planned
 __all__ = ["aregister_model_runs", "register_model_runs"]
 
 _NAMED: Final = 20
-"""Rows that an error names."""
+"""Maximum number of rows that an error names."""
 
 
 async def _register_model_runs(
@@ -41,24 +41,25 @@ async def _register_model_runs(
     raise_on_failure: bool = True,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRuns:
-    """Register many model runs, each once: the rows of a file, or records, checked all before one is sent.
+    """Register many model runs, each once, from the rows of a file or from records. All are checked before one is sent.
 
-    A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord each, optionally with `key`), or Parquet.
-    Records of a flow may be pairs `(key, record)`; a key is the user's own name for a run, such as an order's URN, by
-    which `register_model_run` knows it too. Without a key a run is known by its record. Where the URN of an IVCAP
-    artifact stands for a dataset, one is found or minted from `datasets`.
+    A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord per line, optionally with `key`), or
+    Parquet. Records of a flow may be pairs `(key, record)`. A key is your own name for a run, such as an order's URN;
+    `register_model_run` recognises the run by it too. A run without a key is identified by its record. If a row names
+    an IVCAP artifact's URN in place of a dataset, the artifact's dataset is found, or minted from `datasets`.
 
-    Raises InputError, with `faults`, while a row is wrong; `skip_invalid` leaves such rows out. `out` is a CSV file
-    that tells at any time what has come of each row. `in_flight` batches are on their way together; `stall_timeout` is,
-    in seconds, how long nothing may move before a row is left in doubt, and how long Provena may be away.
+    Raises InputError, with `faults`, if a row is wrong; with `skip_invalid`, wrong rows are left out instead. `out` is
+    a CSV file that always shows what is known of each row. `in_flight` is the number of batches that are sent at the
+    same time. `stall_timeout` is the number of seconds without progress after which a row is left in doubt, and for
+    which Provena may be unreachable.
 
-    A run that is killed, or a flow that runs again, goes on where it was, and sends only what failed. With
-    `raise_on_failure` RegistrationFailedError names what failed or is in doubt, once all rows have ended; what is in
-    doubt is never sent again by itself (`ivcap-flows models resolve`).
+    After a crash, or when the flow runs again, the task continues where it was and sends only failed rows again. With
+    `raise_on_failure`, RegistrationFailedError names the rows that failed or are in doubt, after all rows have ended.
+    Rows in doubt are never sent again automatically: decide them with `ivcap-flows models resolve`.
     """
     call = await ProvenaCall.of(credentials)
     if in_flight < 1:
-        raise InputError(f"At least one batch has to be on its way; in_flight cannot be {in_flight}.")
+        raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
     progress = Shown()
     with Batch(
@@ -95,7 +96,7 @@ async def _register_model_runs(
 
 
 def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
-    """The runs that are registered, in the order of their rows."""
+    """Return the registered runs in the order of their rows."""
     return tuple(
         ModelRun.model_validate(intents[row.key].outcome)
         for page in batch.registered()
@@ -109,7 +110,7 @@ def _wrong(report: BatchReport, faults: Iterator[Fault]) -> InputError:
     more = f" and {report.faults - len(first)} more" if report.faults > len(first) else ""
     return InputError(
         f"{report.wrong} of the {report.rows} rows of {report.source} are wrong, so none was sent. "
-        f"{'; '.join(first)}{more}. `ivcap-flows models validate` lists all.",
+        f"{'; '.join(first)}{more}. `ivcap-flows models validate` lists all faults.",
         faults=first,
     )
 
@@ -117,15 +118,15 @@ def _wrong(report: BatchReport, faults: Iterator[Fault]) -> InputError:
 def _failure(report: BatchReport, troubles: Sequence[Outcome]) -> RegistrationFailedError:
     first = [f"row {each.number} {each.standing}: {each.words}" for each in troubles]
     return RegistrationFailedError(
-        f"{report.source}: {report}. {'; '.join(first)}. What failed is sent again by the next run; decide what is "
-        "in doubt with `ivcap-flows models resolve`.",
+        f"{report.source}: {report}. {'; '.join(first)}. The next run sends failed rows again; decide rows in doubt "
+        "with `ivcap-flows models resolve`.",
         session_id=None,
         detail=first,
     )
 
 
 async def _described(urn: str) -> Artifact:
-    """The artifact as IVCAP knows it; where there is no IVCAP to ask, its URN."""
+    """Return the artifact's handle from IVCAP; if IVCAP is off or does not know it, a handle with only its URN."""
     try:
         call = await IvcapCall.of(None)
         return (await call.client.artifacts.read(urn)).handle(call.platform)

@@ -1,4 +1,4 @@
-"""Tasks that change model runs which are registered: the study they belong to, their record."""
+"""Tasks that change registered model runs: link a run to a study, replace its record."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ivcap_flows.tasks.planned import only_planned
 __all__ = ["alink_model_run_to_study", "aupdate_model_run", "link_model_run_to_study", "update_model_run"]
 
 _RECENT: Final = 100
-"""Jobs of the caller among which one that nobody heard of is looked for."""
+"""Number of the caller's newest jobs that are searched for an update whose reply was lost."""
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 10.0
-"""Seconds between two looks."""
+"""Seconds between two looks: the first pause and the longest one."""
 
 
 async def _link_model_run_to_study(
@@ -34,10 +34,10 @@ async def _link_model_run_to_study(
     timeout: float = 600.0,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRun:
-    """Add a model run to a study, in the registry and then in the graph, and wait for that at most `timeout` seconds.
+    """Add a model run to a study, in the registry and then in the graph. Waits at most `timeout` seconds for it.
 
-    Idempotent: the run's study is read first, and again where a reply is lost. Raises InputError for a run of another
-    study, which cannot be changed so, BadRequestError for an unknown study, WaitTimeoutError.
+    Idempotent: the run's study is read first, and again after a lost reply. Raises InputError if the run belongs to
+    another study (change that with `update_model_run`), BadRequestError for an unknown study, and WaitTimeoutError.
     """
     call = await ProvenaCall.of(credentials)
     call.check(model_run, study)
@@ -47,7 +47,7 @@ async def _link_model_run_to_study(
     before = await _read(call, run)
     if before.record.study_id not in (None, wanted):
         raise InputError(
-            f"The model run {run} belongs to the study {before.record.study_id}; update its record to change that.",
+            f"The model run {run} belongs to the study {before.record.study_id}. Use update_model_run to change that.",
             study=before.record.study_id,
         )
     session: str | None = None
@@ -74,12 +74,13 @@ async def _update_model_run(
     timeout: float = 600.0,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRun:
-    """Replace the record of a model run, in the registry and in the graph; `reason` goes into its history.
+    """Replace the record of a model run, in the registry and in the graph; `reason` is stored in its history.
 
-    Idempotent: the record is read first, and equal ones are not sent; where a reply is lost, the job is looked for.
-    Annotations that this package wrote stay unless `record` sets them; the key always stays. Waits for at most
-    `timeout` seconds. Raises InputError before sending, NotAuthorizedError (about "item") that names who locked a
-    locked run, BadRequestError for what Provena refuses, RegistrationFailedError with its reason, WaitTimeoutError.
+    Idempotent: the record is read first, and an equal record is not sent; after a lost reply, the task looks for the
+    update's job. Annotations that this package wrote stay unless `record` sets them; the idempotency key always stays.
+    Waits at most `timeout` seconds. Raises InputError before anything is sent, NotAuthorizedError (about "item") for a
+    locked run, which says who locked it, BadRequestError if Provena refuses the record, RegistrationFailedError with
+    Provena's reason, and WaitTimeoutError.
     """
     call = await ProvenaCall.of(credentials)
     call.check(model_run)
@@ -89,7 +90,7 @@ async def _update_model_run(
     before = (await _read(call, run)).record
     wanted = record.model_copy(update={"annotations": with_package_fields(record.annotations, before.annotations)})
     if before.plain() != wanted.plain():
-        # The job of a locked run fails some time later, and does not say why.
+        # Provena accepts an update of a locked run, and its job fails later without a reason. So check the lock first.
         await check_unlocked(call, models.ModelRun, run)
         known = {row.session_id for row in await _updates(call, run, wanted)}
         try:
@@ -106,7 +107,7 @@ async def _update_model_run(
 
 
 async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: set[str], timeout: float) -> str | None:
-    """The session of an update whose reply was lost; None where none has shown in the time that the platform takes."""
+    """Return the session of an update whose reply was lost; None if none shows within the visibility delay."""
     deadline = time.monotonic() + min(timeout, call.client.visibility_delay)
     pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
@@ -120,7 +121,7 @@ async def _unheard(call: ProvenaCall, run: str, record: ModelRunRecord, known: s
 
 
 async def _updates(call: ProvenaCall, run: str, record: ModelRunRecord) -> list[JobRow]:
-    """The caller's recent jobs that give the run this record."""
+    """Return the caller's recent jobs that set this record for the run."""
     rows = [row async for row in call.client.jobs.list(page_size=_RECENT, limit=_RECENT)]
     return [
         row
@@ -137,7 +138,7 @@ async def _read(call: ProvenaCall, run: str) -> models.ModelRun:
 
 
 async def _changed(call: ProvenaCall, model_run: ModelRun | str) -> ModelRun:
-    """The handle of the run as it is now, with what only the given one knows."""
+    """Return the run's current handle, with the fields that only the given handle has."""
     item = await call.client.registry.fetch(models.ModelRun, urn_of(model_run))
     found(item.id)
     now = item.handle(call.platform)

@@ -1,4 +1,4 @@
-"""Task for Provena model runs: register an order or job once, whoever asks."""
+"""Task that registers an order or job as a Provena model run, once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ivcap_flows.tasks.registry import alinked_person, amint_dataset
 __all__ = ["Data", "aregister_model_run", "register_model_run"]
 
 Data = Artifact | Dataset | str
-"""An artifact, for which a dataset is found or minted; or a dataset, or its handle."""
+"""An artifact, whose dataset is found or minted; or a dataset or its handle."""
 
 
 async def _register_model_run(
@@ -36,16 +36,16 @@ async def _register_model_run(
     datasets: DatasetDefaults | None = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRun:
-    """Register an ended order or job with Provena as a model run, once for its URN and the workflow template.
+    """Register an ended order or job with Provena as a model run, once per URN and workflow template.
 
-    `inputs` and `outputs` map dataset templates to their data: artifacts, for each of which an external dataset is
-    found or minted from `datasets`, or dataset handles. `resources` gives the deferred resources of a template, key to
-    relative path. The modeller is the caller's linked person unless given. The times are the platform's own.
+    `inputs` and `outputs` map dataset templates to their data: dataset handles, or artifacts, whose external datasets
+    are found or minted from `datasets`. `resources` maps the deferred resources of a template, by key, to relative
+    paths. The modeller is the person linked to the caller unless you pass one. Times are those of the platform.
 
-    Waits until the run is lodged. Raises InputError for work that has not ended and for what nobody has stated,
-    RegistrationFailedError with Provena's reason, WaitTimeoutError where a registration may still happen, and
-    InDoubtError where the registry has a run whose job failed, or a batch has left it in doubt: that is not sent again
-    by itself.
+    The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
+    values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
+    still succeed. Raises InDoubtError if the registry has a run whose job failed, or if a batch left the run in doubt;
+    such a run is not sent again automatically.
     """
     call = await ProvenaCall.of(credentials)
     call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)
@@ -87,7 +87,7 @@ async def _datasets(
 
 
 def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tuple[str, Data]]:
-    """Dataset template and datum, one row for each datum."""
+    """Return pairs of dataset template and datum, one for each datum."""
     return [
         (urn_of(template), each)
         for template, data in side.items()

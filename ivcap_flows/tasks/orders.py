@@ -1,4 +1,4 @@
-"""Tasks for IVCAP orders: place once, wait together, attach by URN, list, read the log."""
+"""Tasks for IVCAP orders: place once, wait for several, attach by URN, list, read the log."""
 
 from __future__ import annotations
 
@@ -67,21 +67,23 @@ async def _place_order(
 ) -> Order:
     """Place an order for a service, at most once within `scope`, and return without waiting for it.
 
-    `service` is a handle, name or URN. `parameters` are Python values and handles; all faults are named at once,
-    before anything is sent. `wait_for_orders` puts the products into the `collection`, since the platform takes none
-    with an order. The same request asked for again in the scope, by a retry, a restart or a second call, is the
-    same order; `discriminator` tells two apart that are meant. An order that ended badly stays the answer, unless
-    `on_failure="resubmit"` places it anew, up to `max_resubmits` times. `on_divergence` says what happens when a
-    replayed flow asks for something else than it did before.
+    `service` is a handle, name or URN. `parameters` are Python values and handles. They are checked before anything is
+    sent, and all faults are reported at once. `wait_for_orders` adds the products to the `collection`, since the
+    platform does not accept one with an order.
 
-    With `reuse`, an earlier order of the account that succeeded, of any run and machine, is used instead of paying
-    again: of the same definition of the service, with equal parameters and policy, whose products can still be read.
+    An equal request within the scope, from a retry, a restart or a second call, returns the same order. If you want two
+    orders with equal requests, give them different `discriminator`s. An order that failed remains the result, unless
+    `on_failure="resubmit"` places it again, up to `max_resubmits` times. `on_divergence` says what happens if a
+    replayed flow makes a request that it did not make before.
+
+    With `reuse`, an earlier order is used instead of paying again, from any run or machine of the account, if it
+    succeeded with the same service definition, equal parameters and policy, and its products can still be read.
 
     Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError,
     DivergenceError and SpendLimitError.
     """
     if not isinstance(parameters, Mapping):
-        raise InputError(f"An order's parameters are a mapping of names to values, not {type(parameters).__name__}.")
+        raise InputError(f"Parameters must be a mapping of names to values, not {type(parameters).__name__}.")
     call = await IvcapCall.of(credentials)
     call.check(service, parameters, collection)
     PlannedError.refuse([service])
@@ -108,13 +110,13 @@ async def _place_order(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
-    # What the journal and others keep of it is without secrets.
+    # A handle from the journal has its secrets redacted, so return the parameters as given.
     return done.value.model_copy(update={"collection": into, "parameters": encoded})
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderEffect(Effect[Order]):
-    """An order of a service: its name and a tag bear the key, by which it is found again."""
+    """Placing an order for a service. Its name and a tag contain the key, by which it is found again."""
 
     noun: str = "order"
     spends: bool = True
@@ -164,7 +166,7 @@ class OrderEffect(Effect[Order]):
 
     def _handle(self, placed: OrderRecord, key: str) -> Order:
         handle = placed.handle(self.call.platform, service_name=self.service.name, key=key)
-        # The platform adds parameters of its own and may answer without any; what was asked for is what lineage reads.
+        # The platform adds parameters, or its reply has none. Lineage reads the requested ones.
         return handle.model_copy(
             update={
                 "service": handle.service or self.service.urn,
@@ -175,7 +177,7 @@ class OrderEffect(Effect[Order]):
 
 
 async def _since(call: IvcapCall, intent: IntentRow) -> AsyncIterator[OrderRecord]:
-    """The account's orders that are not older than the intent, by the platform's own clock, newest first."""
+    """Yield the account's orders that are not older than the intent, by the platform's clock, newest first."""
     since = await call.since(intent)
     async for placed in call.client.orders.list(order_by="ordered-at", order_desc=True):
         if since is not None and placed.ordered_at is not None and placed.ordered_at < since:
@@ -190,13 +192,15 @@ async def _wait_for_orders(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]:
-    """Wait until all orders have ended, and return them, with their products, in the order given.
+    """Wait until all orders have ended. Return them in the given order, with their products.
 
-    All waits of a process share one poller, which reads lists instead of single orders and asks more rarely the
-    longer the work takes. A platform that cannot be reached is waited out; how far the orders are is logged once a
-    minute. `timeout` (seconds) raises WaitTimeoutError; the orders go on. With `raise_on_failure`, OrderFailedError
-    names all that ended badly, with the tail of each log, once every order has ended. The products of orders that were
-    placed with a `collection`, and succeeded, are then in it.
+    All waits of a process share one poller, which reads lists instead of single orders, and asks less often the longer
+    the work takes. If the platform cannot be reached, the wait continues until it can. The progress is logged once a
+    minute. After `timeout` seconds, WaitTimeoutError is raised, and the orders continue on the platform.
+
+    If `raise_on_failure` is set and an order did not succeed, OrderFailedError is raised after all orders have ended;
+    it names each failed order with the end of its log. The products of a successful order that was placed with a
+    `collection` are added to it.
     """
     call = await IvcapCall.of(credentials)
     call.check(list(orders))
@@ -215,10 +219,10 @@ async def _wait_for_orders(
 
 
 async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> Order:
-    """The handle of an ended order with all its products; the journal learns how it ended."""
+    """Return the handle of an ended order with all its products, and write its end to the journal."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):
-        # What was asked for is what lineage reads; a handle from a listing does not know it.
+        # Lineage reads the requested parameters, so keep those of the given handle if it has them.
         kept = {name: getattr(before, name) for name in ("service_name", "key", "parameters", "collection")}
         handle = handle.model_copy(update={name: value for name, value in kept.items() if value})
     handle = await service_named(call, handle)
@@ -242,9 +246,9 @@ async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFai
 
 
 async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:
-    """The handle of an order that exists, by its URN, whoever placed it; wait for it as for one of your own.
+    """Return the handle of an existing order, whoever placed it. You can wait for it as for your own orders.
 
-    Raises NotFoundError for one that the account cannot see.
+    Raises NotFoundError if the account cannot see it.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.orders.read(urn_of(urn))
@@ -258,10 +262,10 @@ async def _list_orders(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]:
-    """The orders that the account sees, newest first: all of them, or the first `limit`. Nothing is cut silently.
+    """List the orders that the account can see, newest first: all orders, or the first `limit`.
 
-    `status` leaves out all others; `filter` is the platform's own grammar, such as `name ~= 'survey%'`. A listing has
-    neither parameters nor products: `attach_order` reads one whole.
+    `status` selects the orders with that status. `filter` is an expression in the platform's grammar, such as
+    `name ~= 'survey%'`. The handles have neither parameters nor products; `attach_order` reads an order completely.
     """
     call = await IvcapCall.of(credentials)
     records = call.client.orders.list(
@@ -271,15 +275,15 @@ async def _list_orders(
 
 
 async def _order_log(order: Order | str, *, lines: int | None = None, credentials: IvcapCredentialsLike = None) -> str:
-    """The log of an order, or its last `lines`.
+    """Return the log of an order, or its last `lines` lines.
 
-    Of a line longer than 4096 bytes only the beginning. Raises InputError for a log of more than 100,000 lines where
-    `lines` is not given, and NotFoundError for an order that the account cannot see.
+    Lines longer than 4096 bytes are cut. Raises InputError if the log has more than 100,000 lines and `lines` is not
+    given, and NotFoundError if the account cannot see the order.
     """
     call = await IvcapCall.of(credentials)
     call.check(order)
     if lines is not None and lines < 1:
-        raise InputError(f"The lines of a log are counted from 1, not {lines}.")
+        raise InputError(f"The argument lines must be at least 1, not {lines}.")
     urn = urn_of(order)
     if lines is not None:
         return await call.client.orders.log_tail(urn, lines)
@@ -287,7 +291,7 @@ async def _order_log(order: Order | str, *, lines: int | None = None, credential
     async for line in call.client.orders.logs(urn):
         whole.append(line)
         if len(whole) > _LONGEST_LOG:
-            raise InputError(f"The log of {urn} has more than {_LONGEST_LOG} lines; say by `lines` how many to read.")
+            raise InputError(f"The log of {urn} has more than {_LONGEST_LOG} lines: pass `lines` to read its end.")
     return "\n".join(whole)
 
 

@@ -1,4 +1,4 @@
-"""The orphans as a table in Prefect, from a deployment that runs now and then."""
+"""A flow that shows the orphans as a table in Prefect, for a deployment that runs on a schedule."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ logger = logger_of("ivcap_flows.orphans")
 
 KEY: Final = "ivcap-flows-orphans"
 _SAID: Final = (
-    "Orders and jobs that no live run of this journal waits for. IVCAP has no call to cancel one: each runs to its end "
-    "and is paid for."
+    "Orders and jobs that no live run of this journal waits for. IVCAP cannot cancel them: each runs to its end and is "
+    "paid for. The column `next` says what to do."
 )
 
 
 @flow(name="report-orphans")
 def report_orphans() -> int:
-    """Write the table artifact `ivcap-flows-orphans`: what cancelled, killed and failed runs have left; their number.
+    """Write the table artifact `ivcap-flows-orphans` and return the number of orphans that this journal knows.
 
-    It needs the journal of the flows and the credentials of the environment.
+    It lists the orders and jobs that cancelled, killed and failed runs left. It needs the journal of the flows and the
+    credentials in the environment.
     """
     known = journal()
     reconcile(known)
@@ -39,7 +40,7 @@ def report_orphans() -> int:
     rows = loop.run(_rows(here))
     show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
     if here:
-        logger.warning("%d orders and jobs have no live owner; the artifact %s names them.", len(here), KEY)
+        logger.warning("No live run waits for %d orders and jobs; the table artifact %s lists them.", len(here), KEY)
     return len(here)
 
 

@@ -1,7 +1,7 @@
-"""Two Prefect tasks from one asynchronous body: `verb` for synchronous flows, `averb` for asynchronous ones.
+"""Make two Prefect tasks from one asynchronous body: `verb` for synchronous flows, `averb` for asynchronous ones.
 
-Both run the body on the package's loop, so that neither holds the caller's. They are two real tasks, since Prefect's
-own dispatching decorator costs `.submit`, `.map` and `.with_options`.
+Both run the body on the package's loop, so neither blocks the caller's. They are two separate tasks, because with
+Prefect's own dispatching decorator `.submit`, `.map` and `.with_options` do not work.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ def task_pair(
     writes: tuple[str, ...] = (),
     persist: bool | None = None,
 ) -> tuple[Task[P, R], Task[P, Coroutine[Any, Any, R]]]:
-    """The tasks (verb, averb) of a body `_verb`; both have its signature and docstring.
+    """Return the tasks (verb, averb) of a body `_verb`. Both have its signature and docstring.
 
-    `name` is the task's name in Prefect, `run_name` a template over the arguments, or what makes the name from them;
-    `writes` are the parameters that name what the task only writes, or no file of this machine; `persist` says whether
-    Prefect stores results, None leaves it to its settings. The tasks neither retry nor cache: what is safe to repeat is
-    repeated inside, and a cached task would record nothing.
+    `name` is the task's name in Prefect. `run_name` is a template over the arguments, or a function that makes the name
+    from them. `writes` lists the parameters whose paths are not inputs: the task only writes them, or they are not
+    files of this machine. `persist` says whether Prefect stores results; None leaves it to Prefect's settings. The
+    tasks neither retry nor cache: requests that are safe to repeat are repeated inside the task, and a cached task
+    would record nothing.
     """
 
     @functools.wraps(body)
@@ -61,7 +62,7 @@ def task_pair(
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {
         "name": name,
-        # By this its runs are told from those of a user's task of the same name.
+        # The version distinguishes its runs from those of a user's task with the same name.
         "version": f"ivcap-flows {__version__}",
         "task_run_name": _naming(run_name),
         "retries": 0,
@@ -73,16 +74,17 @@ def task_pair(
 
 
 def _short(error: IvcapFlowsError) -> IvcapFlowsError:
-    """The error without the way to it, a hundred lines that Prefect would show twice. The log has it at DEBUG.
+    """Return the error without its traceback and without secrets. The traceback is logged at DEBUG.
 
-    Its message names the thing and the next step; what is raised beside these errors is a fault, and shown whole.
+    Prefect would show a hundred lines of traceback twice, and the message already names the thing and the next step.
+    Other exceptions are bugs and keep their traceback.
     """
-    logger.debug("%s was raised on this way.", type(error).__name__, exc_info=error)
+    logger.debug("The traceback of %s:", type(error).__name__, exc_info=error)
     return _without_secrets(error).with_traceback(None)
 
 
 def _without_secrets(error: IvcapFlowsError) -> IvcapFlowsError:
-    """The error, whose words and data a user may print, log and store, without what it says of secrets."""
+    """Remove secrets from the error's message and data, which a user may print, log and store."""
     error.message = scrub_text(error.message)
     error.args = (error.message,)
     error.data = {name: scrub(value) for name, value in error.data.items()}
@@ -90,7 +92,7 @@ def _without_secrets(error: IvcapFlowsError) -> IvcapFlowsError:
 
 
 def _naming(run_name: str | Callable[[dict[str, Any]], str]) -> Callable[..., str]:
-    def name(parameters: dict[str, Any]) -> str:  # Prefect passes it by this name
+    def name(parameters: dict[str, Any]) -> str:  # Prefect passes the argument by this name
         return scrub_text(run_name.format(**parameters) if isinstance(run_name, str) else run_name(parameters))
 
     return name

@@ -1,7 +1,7 @@
-"""The watcher: wakes parked runs as soon as all that they wait for has ended.
+"""The watcher: wakes parked runs as soon as all orders and jobs that they wait for have ended.
 
-It is an improvement and no condition: a parked run wakes by itself, later. One process watches for all that share a
-journal; others stand by.
+It is optional: without it, a parked run wakes at its wake time, which is later. Of the processes that share a journal,
+one watches and the others stand by.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = ["Watcher", "watch_parked_runs"]
 logger = logger_of("ivcap_flows.waiting")
 
 EVERY: Final = 2.0
-"""Seconds between two looks at which runs are parked, and at how Prefect has them."""
+"""Seconds between two reads of the parked runs and of their states in Prefect."""
 _AFTER_TROUBLE: Final = 60.0
-"""Seconds for which a run is left alone whose orders cannot be asked after."""
+"""Seconds until the next try after the work of a run could not be polled."""
 _ONCE: Final = 20.0
-"""Seconds that one look at the platforms may take, and as many until the processes that the runs left are gone."""
+"""Seconds that `once` waits for the platforms, and again for the processes that the runs leave to end."""
 _LEAVING: Final = 0.2
-"""Seconds between two looks at these processes."""
+"""Seconds between two checks whether these processes have ended."""
 
 
 class Watcher:
-    """Watches the parked runs of one journal."""
+    """Watches the parked runs of one journal. `tell` gets a sentence about each change."""
 
     def __init__(self, journal: Journal, *, deployed: bool = False, tell: Callable[[str], None] = logger.info) -> None:
         if not get_current_settings().api.url:
-            raise ConfigurationError("Only runs of a Prefect server park. Name its API in PREFECT_API_URL.")
+            raise ConfigurationError("Only runs on a Prefect server can park. Set PREFECT_API_URL to its API.")
         self._journal = journal
         self._deployed = deployed
         self._tell = tell
@@ -57,7 +57,7 @@ class Watcher:
         self._troubled: set[str] = set()
 
     async def watch(self, *, seconds: float | None = None) -> None:
-        """Watch, or stand by while another process does, for so long; None: for ever."""
+        """Watch, or stand by while another process watches, for `seconds`; None means for ever."""
         end = None if seconds is None else time.monotonic() + seconds
         stands_by = False
         start_heartbeat(self._journal)
@@ -68,7 +68,7 @@ class Watcher:
                         self._tell("Watching the parked runs.")
                         await self._lead(end)
                     elif mine is False and not stands_by:
-                        self._tell("Another process watches; standing by.")
+                        self._tell("Another process watches the parked runs; standing by.")
                 if mine is not None:
                     stands_by = not mine
                 await asyncio.sleep(EVERY)
@@ -77,22 +77,22 @@ class Watcher:
 
     @contextmanager
     def _lease(self) -> Iterator[bool | None]:
-        """Whether this process watches now; None where the journal cannot say."""
+        """Try to hold the watcher's lease. Yields whether this process has it; None if the journal fails."""
         held, mine = ExitStack(), None
         try:
             mine = held.enter_context(self._journal.leases.hold(WATCHER))
             self._troubled.discard("lease")
         except JournalError as error:
-            self._trouble("lease", f"Which process watches cannot be known now, and is asked again: {error}")
+            self._trouble("lease", f"The journal cannot say which process watches; trying again: {error}")
         try:
             yield mine
         finally:
-            # A lease that cannot be given back is free when this process takes it again, and when it ends.
+            # A lease that cannot be given back does no harm: this process can take it again, and it ends with it.
             with suppress(JournalError):
                 held.close()
 
     async def once(self) -> int:
-        """Wake what can be woken now; how many runs were."""
+        """Wake the runs whose work has ended and return how many were woken."""
         parks = await self._parked()
         looks = {asyncio.ensure_future(self._has_ended(park)): park for park in parks}
         if not looks:
@@ -116,11 +116,11 @@ class Watcher:
                     parks = await self._parked()
                     self._begin(parks)
                     ended = [park for park in parks if self._tending[_key(park)].done()]
-                    # Only when its process is gone, so that there are never two on one run.
+                    # Wake a run only when its process is gone, so that two processes never work on one run.
                     await self._wake(await self._journal.ask(self._journal.parks.left, ended))
                     self._troubled.discard("parked")
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
-                    self._trouble("parked", f"The parked runs cannot be looked at: {type(error).__name__}: {error}")
+                    self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
                 await self._pause()
         finally:
             for task in self._tending.values():
@@ -129,7 +129,7 @@ class Watcher:
             self._tending.clear()
 
     async def _pause(self) -> None:
-        """Until the next look, or until a further run can be woken."""
+        """Sleep until the next look, or until the work of another run has ended."""
         waiting = [task for task in self._tending.values() if not task.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +137,7 @@ class Watcher:
             await asyncio.sleep(EVERY)
 
     def _begin(self, parks: list[ParkRow]) -> None:
-        """Tend what is newly parked, and no longer what is not."""
+        """Start to tend newly parked runs, and stop for those that are no longer parked."""
         now = {_key(park): park for park in parks}
         for key in self._tending.keys() - now.keys():
             self._tending.pop(key).cancel()
@@ -145,14 +145,14 @@ class Watcher:
             self._tending[key] = asyncio.ensure_future(self._tend(now[key]))
 
     async def _parked(self) -> list[ParkRow]:
-        """What is parked, once those that Prefect knows not to come back are noted as over."""
+        """Return the parked runs. Runs that Prefect says will not continue are marked as over first."""
         parks = await self._journal.ask(self._journal.parks.open)
         if not parks:
             return []
         return await asyncio.to_thread(self._still_parked, parks)
 
     def _still_parked(self, parks: list[ParkRow]) -> list[ParkRow]:
-        # First, so that of a process that has left the state is its last word.
+        # Read the journal first: after a process has left, Prefect's state of its run is final.
         left = {_key(park) for park in self._journal.parks.left(parks)}
         states = standing([park.flow_run_id for park in parks])
         return [park for park in parks if self._is_parked(park, states.get(park.flow_run_id), left=_key(park) in left)]
@@ -161,7 +161,7 @@ class Watcher:
         if state is not None and state.name == PARKED:
             return True
         if not left:
-            # It is about to leave, or it stays and says so itself.
+            # The process is about to leave, or it stays and ends the park itself.
             return False
         if state is None:
             self._journal.parks.end(park, "over", "the flow run was deleted")
@@ -176,28 +176,31 @@ class Watcher:
         return False
 
     async def _tend(self, park: ParkRow) -> None:
-        """Return once all that a run waits for has ended. It takes no thread, however many runs are parked."""
+        """Return when all work that a run waits for has ended. Uses no thread, however many runs are parked."""
         while True:
             if await self._has_ended(park):
                 return
             await asyncio.sleep(_AFTER_TROUBLE)
 
     async def _has_ended(self, park: ParkRow) -> bool:
-        """Wait until all that a run waits for has ended; False where that cannot be asked."""
+        """Wait until all work of a run has ended. Return False if its platform cannot be asked."""
         try:
             call = await self._call(park)
             if call is None:
                 return False
             await pending_of(call, park.waits, timeout=None)
-        except Exception as error:  # noqa: BLE001 - one run that cannot be asked after must not keep the others asleep
-            # Woken, a run that these credentials cannot help would park again, and be woken again.
-            self._trouble(park.run_id, f"Run {park.run_id[:8]} is left to wake by itself: {error}")
+        except Exception as error:  # noqa: BLE001 - trouble with one run must not keep the others asleep
+            # Do not wake the run: it would park again, and the watcher would wake it again.
+            self._trouble(
+                park.run_id,
+                f"The watcher cannot poll the work of run {park.run_id[:8]}, which wakes at its wake time: {error}",
+            )
             return False
         self._troubled.discard(park.run_id)
         return True
 
     async def _wake(self, parks: list[ParkRow]) -> int:
-        """Wake these runs; how many were."""
+        """Wake these runs and return how many were woken."""
         return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, park) for park in parks)))
 
     def _wake_one(self, park: ParkRow) -> bool:
@@ -205,22 +208,22 @@ class Watcher:
         try:
             if wake(park.flow_run_id) != "woken" or not self._journal.parks.end(park, "woken", "by the watcher"):
                 return False
-        except Exception as error:  # noqa: BLE001 - the next look tries again; the others are woken all the same
-            self._trouble(about, f"Run {park.run_id[:8]} could not be woken yet: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - the next look tries again, and the other runs are woken anyway
+            self._trouble(about, f"Cannot wake run {park.run_id[:8]}; trying again: {type(error).__name__}: {error}")
             return False
         self._troubled.discard(about)
         self._tell(f"Woke run {park.run_id[:8]} (flow run {park.flow_run_id}).")
         return True
 
     async def _call(self, park: ParkRow) -> IvcapCall | None:
-        """How this process asks the run's platform; None where its credentials are for another."""
+        """Return the context for asking the run's platform; None if the credentials are for another platform."""
         client = await ivcap_client(park.credentials, deployed=self._deployed)
         platform, account = await client.platform(), await client.account()
         if platform != park.platform:
             self._trouble(
                 park.platform,
-                f"Run {park.run_id[:8]} is left to wake by itself: it waits on {park.platform}, and the watcher's "
-                f"credentials are for {platform}.",
+                f"The watcher cannot wake run {park.run_id[:8]}, which wakes at its wake time: its work is on "
+                f"{park.platform}, but the watcher's credentials are for {platform}.",
             )
             return None
         return IvcapCall(self._journal, None, platform, account, Settings.current(), client)
@@ -237,6 +240,6 @@ def _key(park: ParkRow) -> tuple[str, int]:
 
 @flow(name="watch-parked-runs")
 def watch_parked_runs(minutes: float = 15.0) -> None:
-    """Watch the parked runs of this worker's journal for so many minutes; its schedule starts it anew."""
+    """Watch the parked runs of this worker's journal for `minutes`. The deployment's schedule starts it again."""
     watcher = Watcher(own_journal(), deployed=True)
     loop.run(watcher.watch(seconds=60 * minutes))

@@ -1,7 +1,7 @@
-"""`wait_or_park`: a wait that leaves its process where it may. A plain function, called in a flow's body.
+"""`wait_or_park`: wait for orders and jobs, and leave the process if possible. A plain function for a flow's body.
 
-A run that parks is over for its process and goes on in another one, from the flow's first line. Whether a wait is over
-is always asked of the orders and jobs themselves, so a run may wake for whatever reason, at any time.
+A run that parks leaves its process and continues in another one, from the flow's first line. Each time, the orders and
+jobs themselves say whether the wait is over, so a run may wake at any time and for any reason.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ logger = logger_of("ivcap_flows.waiting")
 W = TypeVar("W", bound=Order | Job)
 
 LEAST: Final = 2.0
-"""Seconds in the process before parking: so long it may take until Prefect's API shows a task that has just begun."""
+"""Minimum number of seconds in the process before parking. Prefect's API may take so long to show a new task run."""
 WOKEN: Final = 5.0
-"""Seconds that a run which woke waits in its process before it parks again for the same."""
+"""Seconds that a woken run waits in its process before it parks again for the same work."""
 AGAIN: Final = 10.0
-"""Seconds until what hindered is looked at again."""
+"""Seconds until the next try to park after a passing obstacle."""
 _FLUSH: Final = 60.0
-"""Seconds that a run takes to write its facts before it leaves."""
+"""Maximum number of seconds to write a run's facts before it leaves."""
 
 _told_once: set[tuple[str, bool]] = set()
-"""The attempts that were told why they do not park, for now or at all."""
+"""Attempts whose obstacle was already logged, with whether it was a passing one."""
 
 
 def wait_or_park(
@@ -62,15 +62,16 @@ def wait_or_park(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
-    """Wait for orders, jobs or both as `wait_for_orders` and `wait_for_jobs` do, and free the worker where possible.
+    """Wait for orders, jobs or both, like `wait_for_orders` and `wait_for_jobs`, and free the worker if possible.
 
-    Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (60). Then a deployed run
-    *parks*: the process ends, its slot is free, and a worker starts the run again when the work should have ended, or
-    as soon as it has where `ivcap-flows watch` runs. The flow then goes through its body from the first line: this
-    package's tasks give what they gave, and so do the user's own with a persisted result. Where one of these would do
-    something again, or anything else forbids it, the wait goes on in the process, and a warning says why, once.
+    Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (default 60). Then a deployed
+    run *parks*: its process ends and its slot is free. A worker starts the run again when the work should have ended,
+    or, if `ivcap-flows watch` runs, as soon as it has ended. The flow then runs its body again from the first line.
+    This package's tasks return the same results as before, and so do your own tasks with persisted results. If a task
+    would run again, or the run cannot park for another reason, the wait continues in the process and a warning says
+    why, once.
 
-    `timeout` (seconds) counts over all rounds of parking. Raises what the two tasks raise.
+    `timeout` (seconds) counts over all rounds of parking. Raises the errors of the two tasks.
     """
     reads = _reads(work, raise_on_failure)
     decided = loop.run(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
@@ -93,7 +94,7 @@ async def await_or_park(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
-    """`wait_or_park` for an asynchronous flow. Await it in the flow's body itself, not by `gather` or a task group."""
+    """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
     reads = _reads(work, raise_on_failure)
     decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):
@@ -109,13 +110,16 @@ async def await_or_park(
 
 
 def _reads(work: Sequence[Any], raises: bool) -> Generator[tuple[list[Any], bool], list[Any], list[Any]]:
-    """The lists to wait for one after the other, each with whether a failure in it raises; in the end all handles."""
+    """Yield the lists to wait for, one after the other, each with whether its failures raise. Return all handles.
+
+    The caller sends the ended handles of each list.
+    """
     jobs = [each for each in work if _is_job(each)]
     orders = [each for each in work if not _is_job(each)]
     done: dict[str, Any] = {}
     for some in (orders, jobs):
         if some:
-            # With both, all must have ended before a failure is told.
+            # If there are orders and jobs, all must have ended before a failure is raised.
             done |= {ended.urn: ended for ended in (yield some, raises and (some is jobs or not jobs))}
     failed = [done[urn_of(order)] for order in orders if not done[urn_of(order)].succeeded]
     if failed and raises and jobs:
@@ -124,16 +128,16 @@ def _reads(work: Sequence[Any], raises: bool) -> Generator[tuple[list[Any], bool
 
 
 def _is_job(each: Order | Job | str) -> bool:
-    """Whether it is a job; else it is an order. InputError for what is neither."""
+    """Return whether this is a job, not an order. Raises InputError if it is neither."""
     urn = urn_of(each)
     for kind, noun in ((Job, "job"), (Order, "order")):
         if isinstance(each, kind) or urn.startswith(f"urn:ivcap:{noun}:"):
             return noun == "job"
-    raise InputError(f"Only orders and jobs are waited for, and {urn} is neither.")
+    raise InputError(f"Pass orders and jobs to wait for: {urn} is neither.")
 
 
 async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float | None) -> set[str]:
-    """The URNs of those that have not ended after `timeout` seconds."""
+    """Wait at most `timeout` seconds, and return the URNs of the work that has not ended."""
 
     async def of(source: Any, noun: str) -> Collection[str]:
         services = {wait.urn: wait.service for wait in waits if wait.noun == noun}
@@ -156,7 +160,7 @@ def _told(waits: Collection[Wait]) -> str:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one call waits for."""
+    """The arguments of one call: what it waits for, and how long."""
 
     work: Mapping[str, Order | Job | str]
     timeout: float | None
@@ -167,7 +171,7 @@ class _Asked:
         return cls({urn_of(each): each for each in work}, timeout, credentials)
 
     async def waits(self, call: IvcapCall) -> list[Wait]:
-        """Each with its service, by which a job is read."""
+        """Return what to wait for, each with its service; a job can only be read by its service."""
         found = []
         for urn, each in self.work.items():
             service = each.service if isinstance(each, Order | Job) else ""
@@ -178,13 +182,16 @@ class _Asked:
 
     @property
     def block(self) -> str | None:
-        """The name under which the credentials are stored: all of them that a journal may hold."""
+        """The name of the credentials block. A journal may store this name, but not the credentials themselves."""
         given = self.credentials
         return given if given is None or isinstance(given, str) else given._block_document_name
 
 
 async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | None:
-    """The state to leave the process with, or how many seconds the wait may still take in it (None: any)."""
+    """Wait, and try to park after a while.
+
+    Returns the state to leave the process with, or the seconds that the wait in the process may still take (None: any).
+    """
     if planning() is not None or not asked.work:
         return asked.timeout
     call = await IvcapCall.of(asked.credentials)
@@ -205,8 +212,8 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
         stay.pending = await pending_of(call, stay.waits, timeout=min(AGAIN, stay.left))
     if stay.pending and stay.left <= 0:
         raise WaitTimeoutError(
-            f"{len(stay.pending)} of {len(stay.waits)} not finished after {asked.timeout:g} s; "
-            "they go on remotely, and waiting again continues.",
+            f"{len(stay.pending)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s. "
+            "They continue on the platform; call again to wait longer.",
             pending=[wait.urn for wait in stay.waits if wait.urn in stay.pending],
         )
     return None if asked.timeout is None else max(0.0, stay.left)
@@ -214,13 +221,13 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
 
 @dataclass
 class _Stay:
-    """One call's time in this process."""
+    """The time that one call spends in this process."""
 
     call: IvcapCall
     waits: list[Wait]
     began_at: datetime
     until: float
-    """When the caller's time is up, by this process's clock."""
+    """The end of the caller's timeout, by this process's monotonic clock."""
     park_after: float
     """Seconds to wait in the process before parking."""
     pending: set[str] = field(default_factory=set)
@@ -233,7 +240,7 @@ class _Stay:
         began_at = now = await journal.ask(journal.now)
         urns = {wait.urn for wait in waits}
         for park in await journal.ask(journal.parks.woke, run_id):
-            # Another journal, or none of these rounds in it, only means that the time counts anew.
+            # In another journal these rounds are missing; then the time only counts from now.
             if {wait.urn for wait in park.waits} <= urns:
                 began_at = min(began_at, park.began_at)
                 park_after = min(park_after, WOKEN)
@@ -242,17 +249,20 @@ class _Stay:
 
     @property
     def left(self) -> float:
-        """Seconds that the wait may still take."""
+        """Seconds until the caller's timeout."""
         return self.until - time.monotonic()
 
     async def park(self, own: OwnRun, asked: _Asked) -> State[Any] | Obstacle:
-        """Leave the process until the work should have ended, with all that it did on record."""
+        """Park the run until the work should have ended, after its facts are written.
+
+        Returns the state to leave the process with, or the obstacle because of which the run stays.
+        """
         assert self.call.attempt is not None
         opened, journal = self.call.attempt, self.call.journal
         waits = [wait for wait in self.waits if wait.urn in self.pending]
         try:
             if not await asyncio.to_thread(recorder().flush, _FLUSH):
-                return Obstacle("its facts are still being written to the journal", passing=True)
+                return Obstacle("the run's facts are still being written to the journal", passing=True)
             now = await journal.ask(journal.now)
             watched = await journal.ask(journal.leases.held, WATCHER)
             seconds = min(self.left, rest([await self._pending(wait, asked, now) for wait in waits], watched=watched))
@@ -272,20 +282,20 @@ class _Stay:
                 wake_at=wake_at,
             )
         except JournalError as error:
-            return Obstacle(f"the park cannot be noted: {error}", passing=True)
-        cause = f"Parked for {_told(waits)}; wakes by itself at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+            return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
+        cause = f"Parked: waits for {_told(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):
                 await journal.ask(journal.parks.end, park, "over", "the run stayed in its process")
             else:
-                # Where the worker was killed its console is gone, and to log exits; the run has left all the same.
+                # If the worker was killed, its console is gone and logging exits. The run has left anyway.
                 with contextlib.suppress(SystemExit):
                     logger.info(cause)
                 await asyncio.to_thread(close_attempt, opened, "parked", cause)
         except JournalError as error:
-            # The run is out of this process's hands; the next attempt notes what became of this one.
-            logger.warning("The journal does not say how this attempt ended: %s", error)
+            # This process can do nothing more for the run. The next attempt records how this one ended.
+            logger.warning("Could not record in the journal how this attempt ended; the next attempt does: %s", error)
         return left
 
     async def _pending(self, wait: Wait, asked: _Asked, now: datetime) -> Pending:
@@ -297,13 +307,13 @@ class _Stay:
         return Pending((now - since).total_seconds(), await sharing.durations(wait.service) if wait.service else ())
 
     def tell(self, obstacle: Obstacle) -> None:
-        """Say once why the run waits in its process."""
+        """Log once why the run waits in its process."""
         assert self.call.attempt is not None
         told = self.call.attempt.attempt.id, obstacle.passing
         if told not in _told_once:
             _told_once.add(told)
             logger.warning(
-                "The run does not park and waits in its process%s: %s.",
+                "The run cannot park and waits in its process%s: %s.",
                 " for now" if obstacle.passing else "",
                 obstacle.reason,
             )

@@ -1,4 +1,4 @@
-"""Writes that need no key, since doing them again changes nothing: in a plan they are noted and not sent."""
+"""Plan idempotent writes: they need no key, since repeating them changes nothing. A plan lists them unsent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["only_planned"]
 
 
 def only_planned(noun: str, subject: str) -> bool:
-    """Whether a plan is being made, which then holds this write; nothing may be sent."""
+    """If a plan is being made, add this write to it and return True; then the caller must not send anything."""
     plan = planning()
     if plan is None:
         return False

@@ -1,4 +1,4 @@
-"""Orders and jobs as the poller sees them, and the one poller of each that all waits of an account share."""
+"""Orders and jobs as sources of the poller, and the one poller for each that all waits of an account share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ R = TypeVar("R", OrderRecord, JobRecord)
 
 
 class OrderSource:
-    """The orders of an account: one list, whatever the service."""
+    """The orders of an account: one list for all services."""
 
     what = "orders"
     tells_events = False
@@ -114,13 +114,14 @@ def _took(service: str | None, begin: datetime | None, end: datetime | None) -> 
 
 
 _pollers: WeakKeyDictionary[IvcapClient, dict[tuple[str, str], Poller[Any]]] = WeakKeyDictionary()
-"""By noun and journal, while they wait. They hold the client's parts and never the client, to be gone with it."""
+"""Pollers by noun and journal, while they wait. They reference parts of the client but not the client itself, so that
+they are deleted with it."""
 _rate_limiters: WeakKeyDictionary[IvcapClient, RateLimiter] = WeakKeyDictionary()
 _not_before: dict[str, float] = {}
 
 
 def ask_later(urn: str, seconds: float | None) -> None:
-    """The platform wants to be asked after this work in so many seconds and not before, as its reply said."""
+    """Note that the platform's reply asked not to poll this work before so many seconds have passed."""
     now = time.monotonic()
     for known in [known for known, at in _not_before.items() if at <= now]:
         del _not_before[known]
@@ -136,10 +137,10 @@ async def wait_for(
     timeout: float | None,
     told: Callable[[Mapping[str, R | str]], None] | None = None,
 ) -> list[R]:
-    """The ended records of this work, by URN and service (empty where it is not known), in its order.
+    """Wait until all work has ended, and return the records in the order of `services`.
 
-    `told` hears now and then the status of each, or its record once it has ended. Raises WaitTimeoutError after
-    `timeout` seconds.
+    `services` maps URNs to services (empty if unknown). `told` is called from time to time with the status of each, or
+    its record if it has ended. Raises WaitTimeoutError after `timeout` seconds.
     """
     later = {urn: _not_before[urn] for urn in services if urn in _not_before}
     poller = _poller(call, source)
@@ -147,7 +148,7 @@ async def wait_for(
 
 
 def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
-    """The one poller of a noun that all waits with a client share."""
+    """Return the poller for a noun, which all waits with a client share."""
     pollers, key = _pollers.setdefault(call.client, {}), (source.what, call.journal.id)
     if key not in pollers:
         pollers[key] = Poller(
@@ -162,7 +163,7 @@ def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
 
 
 def _rate_limiter(client: IvcapClient) -> RateLimiter:
-    """What all waits with a client may ask in a minute."""
+    """Return the limit on requests per minute that all waits with a client share."""
     wanted = Settings.current().polls_per_minute
     if client not in _rate_limiters or _rate_limiters[client].per_minute != wanted:
         _rate_limiters[client] = RateLimiter(wanted)

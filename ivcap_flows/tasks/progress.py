@@ -1,6 +1,6 @@
-"""How far a wait is, told to Prefect: a progress artifact of each long wait, and one table of all work of a flow run.
+"""Show waits in Prefect: a progress artifact for each long wait, and one table of all work of a flow run.
 
-Prefect is told rarely, beside the wait and never instead of it: where it cannot be reached the wait goes on unseen.
+The artifacts are updated rarely and in the background. If Prefect cannot be reached, the wait continues without them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ TABLE_KEY: Final = "ivcap-work"
 """The key of the table artifact; each flow run makes one version of it."""
 
 FIRST: Final = 3.0
-"""Seconds for which a wait lasts before Prefect is told of it at all, unless it ends."""
+"""Seconds before the first update, unless the wait ends earlier."""
 EVERY: Final = 20.0
-"""Seconds between two tellings at least, but for the end."""
+"""Minimum number of seconds between two updates, except at the end."""
 _PATIENCE: Final = 10.0
-"""Seconds that one telling may take."""
+"""Maximum number of seconds for one update."""
 _AWAY: Final = 60.0
-"""Seconds for which a Prefect that did not answer is not told anything."""
+"""Seconds without updates after Prefect did not answer."""
 _ROWS: Final = 1000
 _RUNS: Final = 20
-"""Flow runs of a process whose tables are known; an older one would get a new table."""
+"""Number of flow runs of a process whose tables are remembered. An older run would get a new table."""
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -59,8 +59,10 @@ _away_until = 0.0
 async def progress_of(
     what: str, asked: Mapping[str, Order | Job | str]
 ) -> AsyncIterator[Callable[[Mapping[str, OrderRecord | JobRecord | str]], None]]:
-    """Within the block, what the value is called with is shown in the flow run that waits, if any: by URN the status of
-    what goes on, and the record of what has ended."""
+    """Show a wait in the flow run that waits, if there is one, while the block runs.
+
+    Call the yielded function with the status of each running order or job, or its record if it has ended, by URN.
+    """
     flow_run, task_run = runs_here()
     if flow_run is None or not asked:
         yield lambda seen: None
@@ -75,7 +77,7 @@ async def progress_of(
 
 
 def runs_here() -> tuple[str | None, str | None]:
-    """The flow run and the task run that the code runs in."""
+    """Return the ids of the flow run and the task run in which the code runs, or None."""
     flow, task = flow_context(), task_context()
     of_task = getattr(getattr(task, "task_run", None), "flow_run_id", None)
     of_flow = getattr(getattr(flow, "flow_run", None), "id", None)
@@ -84,7 +86,7 @@ def runs_here() -> tuple[str | None, str | None]:
 
 
 class _Shown:
-    """One wait as Prefect sees it."""
+    """One wait, as it is shown in Prefect."""
 
     def __init__(self, what: str, asked: Mapping[str, Order | Job | str], flow_run: str, task_run: str | None) -> None:
         self._what, self._flow_run, self._task_run = what, flow_run, task_run
@@ -110,7 +112,7 @@ class _Shown:
             }
 
     def hear(self, seen: Mapping[str, OrderRecord | JobRecord | str]) -> None:
-        """Note how all stand, and tell Prefect beside it when it is time. The times are the platform's."""
+        """Store the statuses, and update Prefect in the background if it is time. Times are the platform's."""
         for urn, each in seen.items():
             status, ended = (each, None) if isinstance(each, str) else (each.status, _moment(each.finished_at))
             self._statuses[urn] = status
@@ -123,7 +125,7 @@ class _Shown:
             self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
 
     async def end(self) -> None:
-        """Tell how it ended."""
+        """Show the final statuses."""
         if self._telling is not None:
             await asyncio.gather(self._telling, return_exceptions=True)
         await self._tell(bar=self._bar is not None)
@@ -135,9 +137,9 @@ class _Shown:
         self._changed = False
         try:
             await asyncio.wait_for(self._tell_prefect(bar=bar), _PATIENCE)
-        except Exception as error:  # noqa: BLE001 - whatever Prefect has, the wait goes on
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with Prefect, the wait continues
             _away_until = time.monotonic() + _AWAY
-            logger.debug("Prefect could not be told how far the wait is: %s", error)
+            logger.debug("Could not show the progress of the wait in Prefect: %s", error)
 
     async def _tell_prefect(self, *, bar: bool) -> None:
         async with self._table.turn:
@@ -158,7 +160,7 @@ class _Shown:
         return f"{ended} of {len(self._statuses)} {self._what} have ended."
 
     def _rows(self) -> list[dict[str, Any]]:
-        """The newest rows, and how many are left out."""
+        """Return the newest rows; if some are left out, the last row says how many."""
         rows = list(self._table.rows.values())
         if len(rows) <= _ROWS:
             return rows

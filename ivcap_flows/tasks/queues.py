@@ -1,4 +1,4 @@
-"""Tasks for IVCAP queues: create, list, delete, send messages at least once, take them at most once."""
+"""Tasks for IVCAP queues: create, list, delete, send messages at least once, receive them at most once."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ __all__ = [
 ]
 
 KEY_MEMBER: Final = "$ivcap-flows-key"
-"""The member of a message that holds its key. IVCAP's own documents keep names with `$` for what is not content
-(`$schema`, `$id`, `$policy`), so that a consumer which knows them reads past it."""
+"""The member of a message that contains its key. IVCAP's documents use names with `$` for members that are not content
+(`$schema`, `$id`, `$policy`), so a consumer that knows them ignores it."""
 
 _PAUSE: Final = 1.0
-"""Seconds between two sends of a message whose reply was lost; no time would make it show."""
+"""Seconds until a message whose reply was lost is sent again. A queue never shows its messages, so it need not be
+longer."""
 
 
 async def _create_queue(
@@ -47,10 +48,10 @@ async def _create_queue(
     policy: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Queue:
-    """The queue of this name, created where there is none. Idempotent: a name is one queue.
+    """Return the queue of this name; create it if it does not exist. Idempotent: a name belongs to one queue.
 
-    A name holds no white space and none of `. * > / \\`; `description` and `policy` are of use to a new queue only.
-    Raises ConflictError for a name that another account has taken.
+    A name must not contain white space or any of `. * > / \\`. `description` and `policy` are used only for a new
+    queue. Raises ConflictError if another account has taken the name.
     """
     call = await IvcapCall.of(credentials)
     known = await call.client.queues.by_name(name)
@@ -66,7 +67,7 @@ async def _made(call: IvcapCall, name: str, description: str | None, policy: str
     try:
         return await call.client.queues.create(name, description=description, policy=policy)
     except ConflictError:
-        # Another was quicker, or an earlier send of ours whose reply was lost.
+        # Another process was faster, or an earlier request of ours succeeded and its reply was lost.
         known = await call.client.queues.by_name(name)
         if known is None:
             raise
@@ -74,7 +75,7 @@ async def _made(call: IvcapCall, name: str, description: str | None, policy: str
 
 
 async def _list_queues(*, credentials: IvcapCredentialsLike = None) -> list[Queue]:
-    """All queues of the account."""
+    """List all queues of the account."""
     call = await IvcapCall.of(credentials)
     queues = [record.handle(call.platform) async for record in call.client.queues.list()]
     for queue in queues:
@@ -91,14 +92,15 @@ async def _enqueue(
     discriminator: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> QueueMessage:
-    """Send a message to a queue; equal messages within `scope` are one unless a `discriminator` tells them apart.
+    """Send a message to a queue. Equal messages within `scope` are one, unless their `discriminator`s differ.
 
-    `content` is any JSON, in which handles stand for their URNs, or a pydantic model (by alias). `schema` is by default
-    what the content has as `$schema`.
+    `content` is any JSON value or a pydantic model (by alias); handles in it become their URNs. `schema` defaults to
+    the content's `$schema`.
 
-    At least once: a queue cannot be asked what it was sent, so after a lost reply the message is sent again. A message
-    that is a JSON object carries its key as `$ivcap-flows-key`, the same in each delivery, by which a consumer tells a
-    second one; `dequeue` gives it as `key`. Other JSON goes as it is and has no key.
+    Delivery is at least once: a queue does not show which messages it received, so after a lost reply the message is
+    sent again. A message that is a JSON object contains its key as `$ivcap-flows-key`. The key is the same in each
+    delivery, so a consumer can recognise a repeated one; `dequeue` returns it as `key`. Other JSON values are sent
+    unchanged and have no key.
     """
     call = await IvcapCall.of(credentials)
     call.check(queue, content)
@@ -119,7 +121,7 @@ async def _enqueue(
 
 @dataclass(frozen=True, kw_only=True)
 class MessageEffect(Effect[QueueMessage]):
-    """A message in a queue, which cannot be asked what it was sent. A JSON object bears the key."""
+    """Sending a message to a queue, which does not show what it received. A JSON object contains the key."""
 
     noun: str = "message"
     call: IvcapCall
@@ -156,10 +158,11 @@ class MessageEffect(Effect[QueueMessage]):
 async def _dequeue(
     queue: Queue | str, *, limit: int = 1, credentials: IvcapCredentialsLike = None
 ) -> list[QueueMessage]:
-    """Take up to `limit` messages out of a queue, oldest first; an empty list where there is none.
+    """Take up to `limit` messages out of a queue, oldest first. Returns an empty list if there is none.
 
-    At most once: the platform removes what it replies, so a lost reply loses up to `limit` messages for good, and this
-    task never asks again by itself. Raises UnreachableError then. Keep `limit` small where each message counts.
+    Delivery is at most once: the platform removes the messages that it returns, so a lost reply loses up to `limit`
+    messages for ever. Then UnreachableError is raised, and the task does not ask again. Keep `limit` small if each
+    message is important.
     """
     call = await IvcapCall.of(credentials)
     call.check(queue)
@@ -176,7 +179,7 @@ async def _dequeue(
 
 
 def _opened(message: QueueMessage) -> QueueMessage:
-    """The message as it was enqueued, its key beside it."""
+    """Return the message with its content as it was enqueued, and the key as a field."""
     if not isinstance(message.content, dict) or not isinstance(message.content.get(KEY_MEMBER), str):
         return message
     content = dict(message.content)
@@ -184,7 +187,7 @@ def _opened(message: QueueMessage) -> QueueMessage:
 
 
 async def _delete_queue(queue: Queue | str, *, credentials: IvcapCredentialsLike = None) -> None:
-    """Delete a queue and the messages in it. Idempotent: one that is gone stays so."""
+    """Delete a queue and its messages. Idempotent: if the queue does not exist, nothing happens."""
     call = await IvcapCall.of(credentials)
     call.check(queue)
     if not only_planned("queue deletion", urn_of(queue)):

@@ -1,4 +1,4 @@
-"""Tasks for Provena's registry: create an item once, mint an artifact's dataset once, tell who the caller is."""
+"""Tasks for Provena's registry: create an item once, mint an artifact's dataset once, find the caller's person."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 
 async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
-    """Create an item of Provena's registry (a model, template, organisation, person or study), once per statement.
+    """Create an item of Provena's registry (a model, template, organisation, person or study), once per content.
 
-    The same statements give the same item for ever, in any flow of this user. Raises InputError before sending, and
-    BadRequestError for what Provena refuses, such as a caller that is not linked to a person.
+    The same content always gives the same item, in any flow of this user. Raises InputError before anything is sent,
+    and BadRequestError if Provena refuses the item, for example because no person is linked to the caller.
     """
     call = await ProvenaCall.of(credentials)
     done = await call.perform(
@@ -51,10 +51,10 @@ async def _mint_dataset(
     datasets: DatasetDefaults | None = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> Dataset:
-    """The external dataset of an artifact, minted once: `access_info.uri` is the artifact's URN.
+    """Return the external dataset of an artifact; mint it once if there is none. Its `access_info.uri` is the URN.
 
-    An external dataset of that URI that the caller can read is the result, whoever minted it. Without one,
-    `datasets` must state owner, publisher, licence and approvals; InputError names what nobody has stated.
+    If the caller can read an external dataset with that URI, it is the result, whoever minted it. Otherwise `datasets`
+    must state owner, publisher, licence and approvals; InputError names the missing values.
     """
     call = await ProvenaCall.of(credentials)
     done = await call.perform(
@@ -64,7 +64,7 @@ async def _mint_dataset(
 
 
 async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
-    """The Person that the caller is linked to. InputError, with the next step, for a caller without one."""
+    """Return the Person that is linked to the caller. Raises InputError, with the next step, if there is none."""
     call = await ProvenaCall.of(credentials)
     person = _item(call, await call.client.registry.fetch(Person, await person_of(call.client, call.account)))
     found(person.urn)
@@ -73,7 +73,7 @@ async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> Regis
 
 @dataclass(frozen=True, kw_only=True)
 class ItemEffect(Effect[RegistryItem]):
-    """An item of the registry, whose user metadata bear the key."""
+    """Creating an item of the registry. Its user metadata contain the key."""
 
     noun: str = "registry item"
     scope: Scope = "account"

@@ -1,4 +1,4 @@
-"""Tasks for the account's secrets. A value is in no log, record, journal or stored result."""
+"""Tasks for the account's secrets. A secret's value is never in a log, record, journal or stored result."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ async def _list_secrets(
     filter: str | None = None,  # noqa: A002 - the API's word
     credentials: IvcapCredentialsLike = None,
 ) -> dict[str, datetime | None]:
-    """The names of the account's secrets, each with when it expires, None for never; no values.
+    """Return the names of the account's secrets, each with the time when it expires (None: never). No values.
 
-    `filter` is a pattern of names in the platform's own grammar.
+    `filter` is a pattern for names in the platform's grammar.
     """
     call = await IvcapCall.of(credentials)
     return {each.secret_name: each.expires_at async for each in call.client.secrets.list(filter=filter)}
 
 
 async def _get_secret(name: str, *, credentials: IvcapCredentialsLike = None) -> SecretStr:
-    """A secret of the account; `.get_secret_value()` is its value. Prefect does not store the result.
+    """Return a secret of the account; `.get_secret_value()` gives its value. Prefect does not store the result.
 
-    Inside an IVCAP container an environment variable of that name goes before, then the secret manager there. Raises
-    NotFoundError for one that the account does not have. Do not return it from the flow where results are persisted.
+    Inside an IVCAP container, an environment variable of that name is used first, then the container's secret manager.
+    Raises NotFoundError if the account has no such secret. Do not return the secret from a flow with persisted results.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.secrets.get(name)
@@ -46,10 +46,10 @@ async def _set_secret(
     expires: datetime | timedelta | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> None:
-    """Set a secret of the account, anew or in the place of the one of that name. Idempotent.
+    """Create a secret of the account, or replace the one of that name. Idempotent.
 
-    `secret` must be a SecretStr, since a plain text would show in logs and records on its way; InputError otherwise.
-    `expires` is when or after how long it ends; None is never.
+    `secret` must be a SecretStr, since a plain text could appear in logs and records; otherwise InputError is raised.
+    `expires` is the time when it expires, or the duration until then; None means never.
     """
     if not isinstance(secret, SecretStr):
         raise InputError(

@@ -31,9 +31,9 @@ __all__ = [
 
 
 async def _find_service(name: str, *, credentials: IvcapCredentialsLike = None) -> Service:
-    """The service of exactly this name, or URN.
+    """Return the service with exactly this name or URN.
 
-    Raises InputError when no service or several have the name; it names the candidates.
+    Raises InputError, which names the candidates, if no service or several have the name.
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.services.by_name(name)
@@ -48,10 +48,10 @@ async def _list_services(
     limit: int | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Service]:
-    """The services that the account sees: all of them, or the first `limit`. Nothing is cut silently.
+    """List the services that the account can see: all of them, or the first `limit`.
 
-    `filter` is the platform's own grammar, such as `name ~= 'survey%'`; `search` asks by meaning, and raises
-    BadRequestError where the platform cannot.
+    `filter` is an expression in the platform's grammar, such as `name ~= 'survey%'`. `search` searches by meaning;
+    BadRequestError is raised if the platform cannot do that.
     """
     call = await IvcapCall.of(credentials)
     services = []
@@ -64,13 +64,14 @@ async def _list_services(
 async def _register_service(
     definition: Mapping[str, Any] | str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> Service:
-    """Make a service be what a definition says, whether it exists or not. Idempotent: one that is so already stays.
+    """Register a service, or update an existing one, according to a definition. Idempotent.
 
-    `definition` is a mapping, or the path of a YAML or JSON file that holds one: `name`, `description`,
-    `controller-schema`, `controller`, and perhaps `parameters`, `policy` (default: open to all), `tags`, `id` (default:
-    made of name and account, as the SDKs do) and `request-schema`, the JSON Schema of a job's request.
+    If the service already equals the definition, nothing is sent. `definition` is a mapping, or the path of a YAML or
+    JSON file that contains one. It has `name`, `description`, `controller-schema` and `controller`. It may also have
+    `parameters`, `policy` (default: open to all), `tags`, `id` (default: computed from name and account, as in the
+    SDKs) and `request-schema`, the JSON Schema of a job's request.
 
-    Raises InputError for a definition that lacks something or cannot be read.
+    Raises InputError for a definition that is incomplete or cannot be read.
     """
     call = await IvcapCall.of(credentials)
     if isinstance(definition, Mapping):
@@ -96,10 +97,10 @@ async def _register_service(
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceEffect(Effect[Service]):
-    """A service that is as its definition, the `request`, says. `service` is its URN."""
+    """Making a service equal its definition, the `request`. `service` is its URN."""
 
     noun: str = "service"
-    # What is so now is read each time; that it was made so once in this run says nothing.
+    # The service's state is read each time: it may have changed since this run registered it.
     scope: Scope = "call"
     look_first: bool = True
     call: IvcapCall
@@ -123,7 +124,7 @@ class ServiceEffect(Effect[Service]):
 
 
 async def _is_so(call: IvcapCall, urn: str, wanted: Mapping[str, Any]) -> bool:
-    """Whether the platform's service is what the definition says. A platform may say more of it."""
+    """Return whether the platform's service has everything in the definition. It may have more."""
     services = call.client.services
     try:
         record = await services.read(urn)

@@ -1,4 +1,4 @@
-"""What is uploaded: a file, bytes or a stream, each with its digest before the first byte is sent."""
+"""Sources of uploads: a file, bytes or a stream, each hashed before the first byte is sent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ivcap_flows.file_state import FileState
 __all__ = ["Source", "SourceLike", "name_of", "opened", "spooled"]
 
 SourceLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
-"""A path, bytes, a binary stream, or what iterates over blocks of bytes."""
+"""A path, bytes, a binary stream, or an iterable of blocks of bytes."""
 
 _BLOCK: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to be sent, as it was when it was hashed."""
+    """A file to upload, with its state at the time when it was hashed."""
 
     path: Path
     sha256: str
@@ -35,12 +35,12 @@ class Source:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self.state.size
 
 
 def name_of(source: SourceLike) -> str | None:
-    """The name that a file has by itself; None for bytes and for streams without one."""
+    """Return the name of a source's file; None for bytes and for streams without a name."""
     if isinstance(source, bytes | bytearray | memoryview):
         return None
     if isinstance(source, str | os.PathLike):
@@ -51,11 +51,11 @@ def name_of(source: SourceLike) -> str | None:
 
 @asynccontextmanager
 async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
-    """A file with the source's content and its digest, while the block runs.
+    """Yield a file with the source's content and its digest. It exists while the block runs.
 
-    A file is the one itself. All else is spooled to a temporary file, in blocks, however much it is, so that its digest
-    is known before the first byte is sent, and an upload that breaks off can go back. A stream is read to its end, and
-    one that can is put back to where it was. Raises InputError for what is none of these.
+    A path is used directly. Everything else is written to a temporary file in blocks, whatever its size, so that its
+    digest is known before the first byte is sent and an interrupted upload can go back. A stream is read to its end; a
+    seekable one is then set back to its old position. Raises InputError for any other source.
     """
     if isinstance(source, str | os.PathLike):
         file = await asyncio.to_thread(_file, Path(source), digests)
@@ -76,7 +76,7 @@ def _file(path: Path, digests: Digests) -> Source:
 
 @asynccontextmanager
 async def spooled(blocks: Iterable[bytes]) -> AsyncIterator[Source]:
-    """A temporary file with these blocks, while the block runs."""
+    """Write blocks of bytes to a temporary file that exists while the block runs."""
     with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
         yield await asyncio.to_thread(_spool, blocks, Path(folder, "spool"))
 
@@ -111,7 +111,7 @@ def _blocks(source: Any) -> Iterable[bytes]:
         return _read(source)
     if isinstance(source, Iterable):
         return source
-    raise InputError(f"A path, bytes, a binary stream or an iterator over bytes is needed, not {source!r:.200}.")
+    raise InputError(f"Pass a path, bytes, a binary stream or an iterator over blocks of bytes, not {source!r:.200}.")
 
 
 def _read(stream: BinaryIO) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""One upload: the content first hashed, then sent once per content, continued where the platform stands."""
+"""Upload content once: hash it, then send it, or continue an upload from the bytes that the platform has."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ivcap_flows.tasks.sources import Source
 __all__ = ["SMALL_AT_ONCE", "content_of", "upload", "uploaded"]
 
 _READY_WAIT: Final = 30.0
-"""Seconds within which an artifact whose bytes are all there becomes `ready`."""
+"""Seconds to wait until an artifact with all its bytes becomes `ready`."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 
 _PUBLISHED: Final = BLOCK
-"""An upload of more bytes tells other journals that it has begun, and how far it is; a smaller one is over before they
-would know, and tells them of its outcome alone."""
+"""Size in bytes above which an upload publishes to other journals that it has begun and how far it is. A smaller upload
+has ended before they could read that, so it only publishes its outcome."""
 
 AT_ONCE: Final = 12
-"""Uploads with one client at a time: more would hold as many blocks in memory."""
+"""Maximum number of large uploads at once with one client. Each holds a block in memory."""
 SMALL_AT_ONCE: Final = 32
-"""Uploads with one client at a time that are over in one small request: more would wait for connections."""
+"""Maximum number of small uploads, of one request each, at once with one client. More would wait for connections."""
 
 _turns: WeakKeyDictionary[IvcapClient, dict[int, asyncio.Semaphore]] = WeakKeyDictionary()
 
@@ -51,7 +51,10 @@ async def upload(
     collection: str | None = None,
     discriminator: str | None = None,
 ) -> Performed[Artifact]:
-    """The artifact of this content, media type, policy and collection: known, adopted, continued, or made now."""
+    """Return the artifact with this content, media type, policy and collection.
+
+    It may be known to the journal, adopted from the platform, the completion of an interrupted upload, or new.
+    """
     effect = UploadEffect(
         call=call,
         source=source,
@@ -68,7 +71,7 @@ async def upload(
 
 @dataclass(frozen=True, kw_only=True)
 class UploadEffect(Effect[Artifact]):
-    """An artifact with its content, continued where the platform stands. `subject` is its name."""
+    """Uploading an artifact, continued from the bytes that the platform has. `subject` is its name."""
 
     noun: str = "upload"
     scope: Scope = "account"
@@ -100,7 +103,7 @@ class UploadEffect(Effect[Artifact]):
                 if await content_of(call, record.urn) is None:
                     await _state_content(call, record.urn, source, intent.key)
         except IntegrityError:
-            # Nobody goes on with a record that has other bytes than those of the key.
+            # The platform's bytes are not those of the key. Forget the record, so that no process continues it.
             await progress.save(None)
             if self.publishes_intent:
                 await progress.tell()
@@ -109,7 +112,7 @@ class UploadEffect(Effect[Artifact]):
         return ready.handle(call.platform, sha256=source.sha256)
 
     async def find(self, intent: IntentRow) -> Sequence[Found[Artifact]]:
-        # A record without bytes bears no key; `doctor` names those that a lost reply left behind.
+        # A record without bytes has no key. `doctor` lists those that remained after a lost reply.
         return []
 
     async def remote_progress(self, begun: Any) -> int | None:
@@ -139,9 +142,7 @@ def _request(source: Source, media_type: str, policy: str | None, collection: st
 
 
 async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIterator[str]:
-    """The URNs under which this content is known: to the journal, newest first, then to the platform's idempotency
-    record.
-    """
+    """Yield the URNs of this content: from the journal, newest first, then from the idempotency record on IVCAP."""
     known = await call.journal.ask(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
     for row in reversed(known):
         if row.urn is not None and (row.platform, row.account) == (call.platform, call.account):
@@ -160,19 +161,19 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
 
 
 def _turn(client: IvcapClient, at_once: int) -> asyncio.Semaphore:
-    """One of the uploads that go on at once; the others wait before they ask for anything."""
+    """Return the semaphore that limits uploads at once. The others wait before they send any request."""
     return _turns.setdefault(client, {}).setdefault(at_once, asyncio.Semaphore(at_once))
 
 
 async def _all(*steps: Awaitable[object]) -> None:
-    """Do the steps at once, each to its end; raises what the first of them raised."""
+    """Run the steps concurrently, each to its end. Then raise the error of the first one in order that failed."""
     for result in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 
 
 async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> None:
-    """Send the content of a record that was created just now, and may not show yet."""
+    """Send the content of a record that was just created and that the platform may not show yet."""
     try:
         await _send_rest(call, record, source, offset=0)
     except NotFoundError:
@@ -180,13 +181,13 @@ async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> 
 
 
 async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, offset: int | None = None) -> None:
-    """Send the content from `offset` on, by default from where the platform stands."""
+    """Send the content from `offset` on; by default, from the end of what the platform has."""
     artifacts = call.client.artifacts
     await artifacts.send(record, source.path, offset=offset, state=source.state, sha256=source.sha256)
 
 
 async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
-    """The record, as soon as it shows; NotFoundError if it does not within `timeout` seconds."""
+    """Read a record, waiting until the platform shows it. Raises NotFoundError after `timeout` seconds."""
     from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
     again = AsyncRetrying(
@@ -199,7 +200,7 @@ async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
 
 
 async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:
-    """The record that an earlier try or another journal created, if the platform has it still and it can be this."""
+    """Return the record that an earlier try or another journal created; None if it is gone or cannot be continued."""
     urn = stored.get("urn") if isinstance(stored, dict) else None
     if not isinstance(urn, str):
         return None
@@ -215,13 +216,13 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
     end, pauses = loop.time() + _READY_WAIT, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         record = await _shown(call, urn, call.client.visibility_delay)
-        # A platform may leave an artifact of no bytes as pending: there is nothing to wait for.
+        # A platform may leave an artifact without bytes pending for ever, so do not wait for it.
         if record.ready or record.size == 0:
             return record
         if record.status == "error" or loop.time() > end:
             raise IntegrityError(
-                f"All bytes of {urn} were sent, and its status is {record.status!r} after {_READY_WAIT:g} s. "
-                "Run the task again: it looks where the platform stands.",
+                f"All bytes of {urn} were sent, but its status is {record.status!r} after {_READY_WAIT:g} s. "
+                "Run the task again: it continues from what the platform has.",
                 urn=urn,
                 expected="ready",
                 found=record.status,
@@ -230,9 +231,9 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
 
 
 async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) -> None:
-    """State the digest on the platform, and the key by which a second artifact of one upload is known.
+    """State the digest on the platform, and the key, by which a duplicate of the upload is recognised.
 
-    A policy that forbids it costs other machines the check, nothing else.
+    If a policy forbids this, other machines cannot verify the content; nothing else is lost.
     """
     content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "sha256": source.sha256, "size": source.size, "key": key}
     try:
@@ -242,7 +243,7 @@ async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) ->
 
 
 async def content_of(call: IvcapCall, urn: str) -> str | None:
-    """The sha256 that an aspect on the artifact states."""
+    """Return the sha256 that an aspect on the artifact states, or None."""
     try:
         async for record in call.client.aspects.list(entity=urn, schema=CONTENT_SCHEMA, order_direction="ASC", limit=1):
             said = record.content.get("sha256") if isinstance(record.content, dict) else None

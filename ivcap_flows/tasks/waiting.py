@@ -1,5 +1,4 @@
-"""What orders and jobs share: the mark by which they are found again, their lists, and how work that has ended is
-told."""
+"""Code that order and job tasks share: lists, the tag with the key, and what happens when work has ended."""
 
 from __future__ import annotations
 
@@ -37,23 +36,23 @@ _LOG_LINES: Final = 20
 
 
 class PlannedError(BaseException):
-    """Ends a flow that is only being planned, where it needs what was not sent.
+    """Ends a flow that is only planned when it needs the result of a request that was not sent.
 
-    Not an Exception: a flow that catches errors must not go on as if the work had failed.
+    It is not an Exception, so that a flow that catches errors does not continue as if the work had failed.
     """
 
     @classmethod
     def refuse(cls, work: Sequence[Handle | str]) -> None:
-        """Raise if a plan is being made and any of this would still have to be sent."""
+        """Raise PlannedError if a plan is being made and some of this work is only planned."""
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
-            raise cls(f"The plan ends here: the flow needs {len(waiting)} that are not sent.")
+            raise cls(f"The plan ends here: the flow needs the results of {len(waiting)} requests that are not sent.")
 
 
 async def first_of(
     records: AsyncIterator[S], handle: Callable[[S], W], *, status: str | None, limit: int | None
 ) -> list[W]:
-    """The handles of the records of a status, or of all: at most `limit`, and no record is read beyond the last."""
+    """Return the handles of the records with a status, or of all, at most `limit`. Reads no record after the last."""
     kept: list[W] = []
     if limit is not None and limit <= 0:
         return kept
@@ -67,24 +66,24 @@ async def first_of(
 
 
 async def service_named(call: IvcapCall, work: W) -> W:
-    """The handle with the name of its service."""
+    """Return the handle with the name of its service."""
     if work.service_name is not None or not work.service:
         return work
     return work.model_copy(update={"service_name": (await call.client.services.read(work.service)).name})
 
 
 async def note_end(journal: Journal, work: Order | Job) -> None:
-    """Tell the journal how work ended. Where it cannot be written the flow goes on; the next wait tells it again."""
+    """Write to the journal how work ended. If that fails, the flow continues, and the next wait writes it."""
     if work.key is None:
         return
     try:
         await journal.ask(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
     except JournalError as error:
-        logger.error("That %s ended as %s is not in the journal: %s", work.urn, work.status, error)
+        logger.error("Could not record that %s ended as %s; the next wait does: %s", work.urn, work.status, error)
 
 
 async def log_tail(call: IvcapCall, order: str) -> str:
-    """The last lines of an order's log, or why they cannot be told."""
+    """Return the last lines of an order's log, or the reason why it cannot be read."""
     try:
         return await call.client.orders.log_tail(order, _LOG_LINES)
     except PlatformError as error:
@@ -92,20 +91,20 @@ async def log_tail(call: IvcapCall, order: str) -> str:
 
 
 def resubmission(task: str) -> str:
-    """The next step after work that failed."""
+    """Return a sentence with the next step after work that failed."""
     return (
-        f"Asking again in this run gives the same answer; {task}(…, on_failure='resubmit') or a new run "
-        "(IVCAP_FLOWS_FRESH=1) asks for it anew."
+        f"The same call in this run returns the same result. To try again, use {task}(…, on_failure='resubmit') or a "
+        "new run (IVCAP_FLOWS_FRESH=1)."
     )
 
 
 def tag(key: str) -> str:
-    """The tag that an order placed under a key bears."""
+    """Return the tag for an order that is placed under a key."""
     return f"ivcap-flows:{short_id(key)}"
 
 
 def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
-    """The name of a run that waits for the given `orders` or `jobs`."""
+    """Return a function that names a task run after the number of `orders` or `jobs` that it waits for."""
 
     def name(given: dict[str, Any]) -> str:
         count = len(given[what])

@@ -148,10 +148,10 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path
     [fault] = check(file)[1]
     assert all(name in fault.words for name in ("organisation_id", "publisher_id", "license", "approvals"))
     [fault] = check(file, datasets=run_items.defaults.model_copy(update={"license": None}))[1]
-    assert "stated license." in fault.words
+    assert "missing: license." in fault.words
     assert check(file, datasets=run_items.defaults)[1] == []
     wrong = DatasetDefaults(**{**vars(run_items.defaults), "publisher_id": run_items.person})
-    with pytest.raises(InputError, match="publisher_id of the DatasetDefaults"):
+    with pytest.raises(InputError, match="publisher_id in the DatasetDefaults"):
         check(file, datasets=wrong)
     assert not [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
 

@@ -128,7 +128,7 @@ def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, pr
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"annotations": {}}, ["requires the annotation 'region'", "State what is missing in the mapping"]),
+        ({"annotations": {}}, ["requires the annotation 'region'", "Correct the mapping"]),
         ({"annotations": {"region": {"annotation": "area"}}}, ["the annotation 'area'", "It has region."]),
         ({"model_version": {"parameter": "model"}}, ["the parameter 'model'", "It has base, path, series."]),
         ({"workflow_template": "102.100.100/none"}, ["The registry has no item 102.100.100/none"]),
@@ -136,7 +136,7 @@ def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, pr
             {"inputs": {"series": {"template": "SOURCE", "dataset": "102.100.100/none"}}},
             ["The registry has no item 102.100.100/none"],
         ),
-        ({"inputs": {"series": {"template": "SOURCE", "dataset": "TABLE"}}}, ["a DATASET_TEMPLATE, and a DATASET is"]),
+        ({"inputs": {"series": {"template": "SOURCE", "dataset": "TABLE"}}}, ["a DATASET_TEMPLATE, but a DATASET is"]),
         ({"inputs": {"base": "SOURCE"}}, ["base of index are artifacts or datasets", "something else"]),
         ({"inputs": {}}, ["No dataset for the template", "Anything"]),
         ({"outputs": {"index.csv": "TABLE"}}, ["'A table' needs 'index'"]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,9 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
+from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox
-from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
+from ivcap_flows.sinks.sink_registry import FORMS, check_sinks, delivered_as
 
 
 def begun(journal: Journal, name: str):
@@ -193,3 +196,12 @@ def test_a_sink_is_known_in_the_journal_by_its_name(tmp_path, monkeypatch):
     assert delivered_as("ivcap") == ("ivcap:", "")
     assert delivered_as("prov-json:a") == (f"prov-json:{tmp_path}/a", "")
     assert delivered_as("provena:m.yaml") == ("provena:", f":{tmp_path}/m.yaml")
+
+
+def test_every_sink_is_named_to_users():
+    """By the description of the setting, and by a row of the page."""
+    setting = Settings.settings_names()["IVCAP_FLOWS_SINKS"]
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "deliver-the-record.md").read_text(encoding="utf-8")
+    rows = "".join(re.findall(r"^\| (`.+?) \| .+ \|$", page, re.MULTILINE))
+    assert set(re.findall(r"`([^`]+)`", setting)) - {"sync"} == set(FORMS)
+    assert set(FORMS) <= set(re.findall(r"`([^`]+)`", rows))

@@ -324,7 +324,7 @@ def test_the_documented_mapping_is_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "cannot be read"), ("a: [", "is no YAML"), ("service: index", "must be a list")],
+    [(None, "cannot be read"), ("a: [", "is not valid YAML"), ("service: index", "must be a list")],
     ids=["absent", "no YAML", "no list"],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, said):
@@ -475,7 +475,7 @@ def test_a_flow_that_did_not_complete_is_no_model_run(
     [
         ({"datasets": {"license": "https://example.org/l"}}, "urn", "stated organisation_id, publisher_id, approvals"),
         ({"datasets": None}, "urn", "nobody has stated organisation_id, publisher_id, license, approvals"),
-        ({}, "file", "series of the flow coastal is an artifact, and the run"),
+        ({}, "file", "series of the flow coastal is an artifact, but in the run"),
     ],
     ids=["some", "nothing", "no artifact"],
 )
@@ -505,7 +505,7 @@ def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
         assert entry.workflow_template == "1/1"
     for name, words in (
         ("TWICE", "2 entries are for the flow 'coastal'"),
-        ("WRONG", "is no mapping"),
+        ("WRONG", "must be a ModelRunMapping"),
         ("NOTHING", "cannot be imported"),
     ):
         with pytest.raises(InputError, match=f"my_mapping_of_tests:{name}.*{words}"):

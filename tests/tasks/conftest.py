@@ -1,4 +1,4 @@
-"""Flows in the test's own process, on the session's Prefect server and embedded platforms, and what they need there."""
+"""Flows in the test's own process, on the session's Prefect server and embedded platforms, with their fixtures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def on_prefect(_prefect: None) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_backoff() -> Iterator[None]:
-    """Clients of this module's own, with a short back-off: what a test breaks it mends within a second, or never."""
+    """Give this module its own clients with a short back-off, since a test repairs what it breaks within a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
         patch.setattr(resolve, "_clients", WeakKeyDictionary())
@@ -70,19 +70,19 @@ def run_flow(body: Callable[[], T], **options: Any) -> T:
 
 @pytest.fixture
 def in_flow(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Callable[..., Any]:
-    """`in_flow(body)` runs `body()` as a flow on the embedded platforms and gives its result."""
+    """Return `in_flow(body)`, which runs `body()` as a flow on the embedded platforms and returns its result."""
     return run_flow
 
 
 @pytest.fixture
 def run_here() -> Callable[..., Any]:
-    """As `in_flow`, with the journal that the environment names."""
+    """Return what `in_flow` returns, but with the journal that the environment names."""
     return run_flow
 
 
 @pytest.fixture
 def unique() -> str:
-    """A text that no other test has: equal content would be equal work."""
+    """A text that no other test has, since equal content would be equal work."""
     return uuid.uuid4().hex
 
 
@@ -95,35 +95,35 @@ def source(tmp_path: Path, unique: str) -> Path:
 
 
 def accepted(embedded: PlatformControl, path: str, method: str = "POST") -> int:
-    """How many requests of this method and path took effect."""
+    """Return how many requests of this method and path took effect."""
     return len([r for r in embedded.requests(method, path) if r["status"] is not None and r["status"] < 300])
 
 
 @dataclass
 class Effects:
-    """What came of a test: at the platform, by its requests, and in the journal, by its intents."""
+    """The results of a test: requests on the platform, and intents in the journal."""
 
     embedded: PlatformControl
     journal: Journal
 
     def count(self, path: str, method: str = "POST") -> int:
-        """Requests of exactly this path that took effect."""
+        """Return how many requests of exactly this path took effect."""
         return accepted(self.embedded, path, method)
 
     def intents(self, noun: str) -> list[IntentRow]:
-        """The intents of a noun, in the order of their making."""
+        """Return the intents of a noun, in the order in which they were made."""
         return self.journal.intents.where(noun=noun)
 
 
 @pytest.fixture
 def effects(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Effects:
-    """What the test's flows have brought about."""
+    """The effects of the test's flows."""
     return Effects(embedded_platform, ivcap_journal)
 
 
 @pytest.fixture
 def on_platform(embedded_platform: PlatformControl) -> Callable[..., Any]:
-    """`on_platform(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
+    """Return `on_platform(ask)`, which returns the result of the coroutine `ask(client)` with a client of its own."""
 
     def run(ask: Callable[[IvcapClient], Coroutine[Any, Any, T]]) -> T:
         async def asked() -> T:
@@ -137,7 +137,7 @@ def on_platform(embedded_platform: PlatformControl) -> Callable[..., Any]:
 
 @pytest.fixture
 def embedded_directory(_embedded: EmbeddedPlatform) -> Directory:
-    """The folder in which the embedded platforms keep what they have."""
+    """The folder in which the embedded platforms store their data."""
     return Directory(_embedded.directory)
 
 
@@ -158,7 +158,7 @@ class Registry:
 
 @pytest.fixture(scope="session")
 def registry(_embedded: EmbeddedPlatform) -> Registry:
-    """A workflow template of one input and one output, and an organisation, made once by the client alone."""
+    """A workflow template with one input and one output, and an organisation, made once by the client alone."""
 
     async def make() -> Registry:
         settings = Settings(**_embedded.environment)
@@ -191,7 +191,7 @@ def registry(_embedded: EmbeddedPlatform) -> Registry:
 
 @pytest.fixture
 def artifact(_embedded: EmbeddedPlatform, unique: str) -> Artifact:
-    """The handle of an artifact; Provena knows of it nothing but its URN."""
+    """The handle of an artifact of which Provena knows only the URN."""
     made = datetime.now(timezone.utc)
     return Artifact(
         urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=_embedded.instance, name=f"{unique}.csv", created_at=made
@@ -200,7 +200,7 @@ def artifact(_embedded: EmbeddedPlatform, unique: str) -> Artifact:
 
 @pytest.fixture
 def ended_order(_embedded: EmbeddedPlatform, unique: str) -> Order:
-    """The handle of an order that has succeeded, as `wait_for_orders` gives it."""
+    """The handle of an order that has succeeded, as `wait_for_orders` returns it."""
     end = datetime.now(timezone.utc)
     return Order(
         urn=f"urn:ivcap:order:{uuid.uuid4()}",

@@ -1,4 +1,4 @@
-"""Secrets as tasks: their values reach the flow, and nothing that is written down."""
+"""Secrets as tasks: their values reach the flow and are written nowhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from ivcap_flows.tasks import aget_secret, get_secret, list_secrets, set_secret
 
 
 def test_secrets_are_set_listed_and_read(in_flow, effects, unique):
-    """Setting again replaces; a list has names and ends, no values; an unknown one is an error."""
+    """Setting a secret again replaces it.
+
+    A list has names and expiry times but no values. An unknown secret is an error.
+    """
 
     def body():
         set_secret(unique, SecretStr("old"))
@@ -37,13 +40,13 @@ def test_secrets_are_set_listed_and_read(in_flow, effects, unique):
 
 
 def forms_of(value):
-    """The value as it is, and as it shows in base64 wherever it begins, in which Prefect keeps results."""
+    """Return the value as it is, and as base64 shows it at any offset, since Prefect stores results in base64."""
     whole = [base64.b64encode(b"." * before + value.encode()) for before in range(3)]
     return [value.encode(), *(text[4:-4] for text in whole)]
 
 
 def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, caplog, prefect_server):
-    """Not in a log, a journal, Prefect's database or its results, though these are persisted; not in an error."""
+    """The value is in no log, journal, error, Prefect database or persisted result."""
     assert get_secret.persist_result is aget_secret.persist_result is set_secret.persist_result is False
     secret, careless = f"s3cret-{unique}", f"careless-{unique}"
     errors: list[BaseException] = []
@@ -80,7 +83,7 @@ def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, cap
 
 
 def test_a_plan_sets_no_secret(in_flow, effects, unique):
-    """It names it, without the value."""
+    """A plan names the secret without its value, and sets nothing."""
     with plan() as planned:
         in_flow(lambda: set_secret(unique, SecretStr(f"s3cret-{unique}")))
     [effect] = planned.effects

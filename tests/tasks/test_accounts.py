@@ -1,4 +1,7 @@
-"""Credentials: as a block, a block's name or from the environment; two accounts in one flow; handles of elsewhere."""
+"""Credentials as a block, by a block's name or from the environment.
+
+Two accounts in one flow. Handles of other platforms.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_accou
 
 
 def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, second_account):
-    """Another account's artifact and order are refused as the platform refuses them, once and for good."""
+    """Another account's artifact and order are refused once, as the platform refuses them, without retries."""
 
     def made():
         return upload_artifact(source), place_order("echo", {"message": unique})
@@ -72,7 +75,7 @@ def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, s
 
 
 def test_a_stored_block_by_its_name(in_flow, unique, second_account):
-    """The name of a stored block is as good as the block; an unknown name says how to store one."""
+    """The name of a stored block works like the block. An unknown name is an error that says how to store one."""
     name = f"second-{unique[:8]}"
     second_account.save(name)
 
@@ -98,7 +101,7 @@ def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
             lambda: download_artifact(foreign, tmp_path / "back"),
             lambda: wait_for_orders([foreign]),
         ):
-            with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass the credent"):
+            with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass credentials"):
                 use()
 
     in_flow(body)
@@ -106,7 +109,7 @@ def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
 
 
 def test_one_platform_alone(in_flow, monkeypatch):
-    """Where the environment names IVCAP alone, Provena's tasks say that it is off and what to set."""
+    """If the environment names only IVCAP, Provena's tasks say that Provena is off and what to set."""
     for name in list(os.environ):
         if name.startswith("PROVENA"):
             monkeypatch.delenv(name)
@@ -118,7 +121,7 @@ def test_one_platform_alone(in_flow, monkeypatch):
 def test_a_deployed_run_that_lost_its_url(
     embedded_platform, ivcap_journal, embedded_directory, unique, monkeypatch, allowed
 ):
-    """A deployed run without IVCAP_URL stops instead of ordering from the embedded platform, unless that is meant."""
+    """A deployed run without IVCAP_URL stops. It uses the embedded platform only if that is allowed."""
     for name in list(os.environ):
         if name.startswith(("IVCAP_", "PROVENA_")) and not name.startswith("IVCAP_FLOWS"):
             monkeypatch.delenv(name)

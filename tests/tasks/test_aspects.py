@@ -1,4 +1,4 @@
-"""Aspects as tasks: declared schemas, lists, retraction, and updates of which the answer was not heard."""
+"""Aspects as tasks: declared schemas, lists, retraction, and updates whose reply was lost."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Beside(BaseModel):
 
 @pytest.fixture
 def entity(unique):
-    """A thing that no other test speaks of."""
+    """A thing about which no other test states anything."""
     return f"urn:example:thing:{unique}"
 
 
 @pytest.mark.parametrize("content", [Declared(n=1), Beside(n=1), {"$schema": SCHEMA, "n": 1}])
 def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, content):
-    """By a field, beside the model's JSON Schema, or in a mapping: the same aspect comes of it."""
+    """The schema may be a field, stand beside the model's JSON Schema, or be in a mapping. The aspect is the same."""
     added, updated = in_flow(lambda: (add_aspect(entity, content), update_aspect(entity, content)))
     assert added.schema_urn == SCHEMA and added.content == {"$schema": SCHEMA, "n": 1}
     assert updated.urn == added.urn
@@ -50,19 +50,19 @@ def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, conte
     [
         ({"n": 1}, {}, "declares no aspect schema.*pass schema='urn:…'"),
         ({"$schema": "note.1"}, {}, "which is no URN"),
-        (Declared(n=1), {"schema": "urn:other:1"}, "was passed. Leave one of them"),
+        (Declared(n=1), {"schema": "urn:other:1"}, "was passed. Pass only one"),
         ([1], {}, "a mapping or a pydantic model, not list"),
     ],
 )
 def test_a_schema_that_cannot_be_told_is_an_error(in_flow, effects, entity, content, options, said):
-    """Told before anything is written, with the way out."""
+    """A missing or wrong schema is an error that says what to do, before anything is written."""
     with pytest.raises(InputError, match=said):
         in_flow(lambda: add_aspect(entity, content, **options))
     assert effects.intents("aspect") == []
 
 
 def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
-    """Over pages, by schema or model, by content, by time, ordered; none of them is taken for made by the listing."""
+    """Lists span pages and can be filtered and ordered. Listing an aspect does not record it as made."""
 
     def body():
         for n in range(55):
@@ -88,7 +88,7 @@ def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
 
 
 def test_a_retraction_is_idempotent(in_flow, effects, entity):
-    """What is retracted or replaced stays as it is; what nobody can see is an error; a plan only names it."""
+    """Retracting twice changes nothing more. An unknown aspect is an error, and a plan only names the retraction."""
 
     def body():
         first = add_aspect(entity, Declared(n=1))
@@ -134,7 +134,7 @@ print(killed(sys.argv[1]))
 
 @pytest.mark.long
 def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path, prefect_server, on_platform):
-    """The aspect is there, the journal does not know it: the next attempt finds it equal, and closes what is open."""
+    """If a kill left the aspect on the platform and not in the journal, the next attempt adopts it."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     environment = {**os.environ, **prefect_server, "PYTHONPATH": os.getcwd()}
@@ -154,7 +154,7 @@ def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path
 
 
 def interrupted(monkeypatch, noun):
-    """The journal's word on the outcome of a noun is not written, and the attempt ends there; once."""
+    """Let the attempt fail, once, when the outcome of a noun should be written."""
     real = Intents.settle_outcome
     left = [1]
 
@@ -169,7 +169,10 @@ def interrupted(monkeypatch, noun):
 
 @pytest.mark.long
 def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, entity, monkeypatch, on_platform):
-    """Replaced by another before the next attempt looked: the error holds both, nothing stays open, a next one goes."""
+    """If another user replaced the update before the next attempt looked, the error holds both contents.
+
+    The intent is closed, and a new update works.
+    """
     interrupted(monkeypatch, "aspect update")
     tries = []
 
@@ -193,7 +196,10 @@ def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, e
 
 
 def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entity, monkeypatch, on_platform):
-    """Its process ended before it sent, so that a change by another is not held against it, and nothing stays open."""
+    """An update that was cut off before it was sent is made again.
+
+    A change by another user meanwhile does not matter.
+    """
 
     def cut_off(*_):
         raise RuntimeError("cut off")
@@ -218,7 +224,7 @@ def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entit
 
 
 def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeypatch, capsys):
-    """`orders adopt` makes of it the handle that the task would have got."""
+    """`orders adopt` stores the same handle that the task would have returned."""
     interrupted(monkeypatch, "aspect update")
     with pytest.raises(RuntimeError, match="cut off"):
         in_flow(lambda: update_aspect(entity, Declared(n=1)))

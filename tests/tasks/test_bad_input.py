@@ -1,4 +1,4 @@
-"""What can be wrong before and around a task: each has an error that names the thing and the next step."""
+"""What can be wrong before and around a task: each error names the thing and the next step."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def writes(effects):
 
 @pytest.mark.parametrize("task", [place_order, request_job])
 def test_an_unknown_service(in_flow, effects, task):
-    """A service that does not exist is refused with the names that are near it, before anything is written."""
+    """An unknown service is refused with similar names, before anything is written."""
     with pytest.raises(InputError, match=r"no service named 'ecko'.*Candidates: .*'echo'"):
         in_flow(lambda: task("ecko", {"message": "?"}))
     assert writes(effects) == []
 
 
 def test_all_faulty_parameters_at_once(in_flow, effects, tasks_service):
-    """Missing, mistyped and unknown parameters are named in one error with what is wanted, and nothing is sent."""
+    """One error names all missing, mistyped and unknown parameters and what is expected. Nothing is sent."""
     with pytest.raises(ParameterError) as caught:
         in_flow(lambda: place_order(tasks_service, {"base": "1981", "kind": "hot", "scael": 2.0}))
     faults = caught.value.faults
@@ -61,7 +61,7 @@ def test_all_faulty_parameters_at_once(in_flow, effects, tasks_service):
 
 
 def test_all_faults_of_a_request_at_once(in_flow, effects):
-    """A job's request is held against the service's model in the same way."""
+    """A job's request is checked against the service's model in the same way."""
     with pytest.raises(ParameterError) as caught:
         in_flow(lambda: request_job("sleep", {"secnods": 1}))
     assert "seconds" in str(caught.value) and "secnods" in str(caught.value)
@@ -81,12 +81,12 @@ def test_a_file_where_an_artifact_belongs(in_flow, effects, tasks_service, sourc
 
 NONSENSE = [
     (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "declares no aspect schema"),
-    (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "A handle or a URN is needed"),
+    (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "Pass a handle or a URN"),
     (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
     (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
     (lambda: place_order(" ", {"message": "?"}), "The name of the service is empty"),
-    (lambda: attach_order("the last one"), "A handle or a URN is needed"),
+    (lambda: attach_order("the last one"), "Pass a handle or a URN"),
     (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
 ]
 
@@ -105,12 +105,12 @@ def test_values_that_make_no_sense(in_flow, effects):
 
 
 def test_waiting_for_nothing(in_flow):
-    """No orders are waited for in no time."""
+    """Waiting for no orders returns at once."""
     assert in_flow(lambda: wait_for_orders([])) == []
 
 
 def test_no_network(in_flow, unique, monkeypatch):
-    """A platform that cannot be reached is named with its URL and what to look at, after a bounded time."""
+    """A platform that cannot be reached is an error with its URL and what to check, after a bounded time."""
     monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match=r"IVCAP at http://127\.0\.0\.1:9 .*Check the URL") as caught:
         in_flow(lambda: place_order("echo", {"message": unique}))
@@ -118,7 +118,7 @@ def test_no_network(in_flow, unique, monkeypatch):
 
 
 def test_no_network_to_provena(in_flow, monkeypatch):
-    """The same for Provena, whose login is the first thing that is asked for."""
+    """The same for Provena, whose login is requested first."""
     for name in ("PROVENA_KEYCLOAK", "PROVENA_REGISTRY_API"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:9.*Check the URL"):
@@ -139,7 +139,7 @@ def test_a_token_that_is_not_accepted(in_flow, effects, unique, monkeypatch, tok
 
 
 def test_a_token_that_expires_during_a_wait(in_flow, effects, unique):
-    """A wait whose token expires ends at once with the next step; the order goes on and is waited for again."""
+    """A wait whose token expires ends at once with the next step. The order continues and can be waited for again."""
 
     def body():
         order = place_order("echo", {"message": unique})
@@ -162,7 +162,7 @@ def test_a_provena_token_that_is_not_accepted(in_flow, monkeypatch):
 
 @pytest.mark.parametrize(("variable", "words"), [("IVCAP_JWT", "IVCAP_JWT is not"), ("IVCAP_URL", "IVCAP_URL is not")])
 def test_half_of_the_settings(in_flow, unique, monkeypatch, variable, words):
-    """A URL without a token, or a token without a URL, is no reason to use the embedded platform."""
+    """A URL without a token, or a token without a URL, does not lead to the embedded platform."""
     for name in list(os.environ):
         if name.startswith("PROVENA") or name == variable:
             monkeypatch.delenv(name)
@@ -172,7 +172,7 @@ def test_half_of_the_settings(in_flow, unique, monkeypatch, variable, words):
 
 @pytest.fixture
 def journal_at(embedded_platform, tmp_path, monkeypatch):
-    """Names a path of the test's folder as the journal."""
+    """Return a function that makes a path of the test's folder the journal."""
 
     def name(path: str) -> None:
         monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / path}")
@@ -182,7 +182,7 @@ def journal_at(embedded_platform, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("trouble", ["a folder", "below a file", "no database"])
 def test_a_journal_that_cannot_be_used(embedded_platform, journal_at, run_here, tmp_path, unique, trouble):
-    """Without its journal a task sends nothing: it names the file and the setting."""
+    """Without its journal a task sends nothing. The error names the file and the setting."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no database at all, but a text of some length " * 50)
     journal_at({"a folder": "folder", "below a file": "file/journal.sqlite", "no database": "file"}[trouble])
@@ -192,7 +192,7 @@ def test_a_journal_that_cannot_be_used(embedded_platform, journal_at, run_here, 
 
 
 def test_a_journal_of_a_newer_version(embedded_platform, journal_at, run_here, tmp_path, unique):
-    """A journal that a newer version has made is left alone, and the error says to upgrade or name another."""
+    """A journal of a newer version is not changed. The error says to upgrade or to use another journal."""
     Journal.open(f"sqlite:///{tmp_path / 'newer.sqlite'}").close()
     with closing(sqlite3.connect(tmp_path / "newer.sqlite")) as connection, connection:
         connection.execute("UPDATE ivcap_flows_version SET version_num = '9999'")
@@ -217,7 +217,7 @@ except ConfigurationError as error:
 
 @pytest.mark.long
 def test_a_full_disk(in_flow, tmp_path):
-    """A download that does not fit says so and what to do, and leaves nothing behind."""
+    """A download that does not fit is an error with the next step, and leaves no file."""
     big, folder = tmp_path / "big.bin", tmp_path / "full"
     big.write_bytes(os.urandom(3 * 1024 * 1024))
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Many model runs by one task: in lineage, in Prefect's artifacts, in a plan, and in errors that name rows."""
+"""Many model runs by one task: in lineage, in Prefect's artifacts, in a plan, and in errors with the rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def shown(kind: str) -> list[dict[str, Any]]:
 
 
 def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
-    """Records become runs once, whichever run asks; the runs are what the task generated, and Prefect shows them."""
+    """Records become model runs once, whichever run requests them. The task generated them, and Prefect shows them."""
 
     def body():
         return register_model_runs(records, out=tmp_path / "out.csv")
@@ -71,7 +71,7 @@ def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
 
 @pytest.mark.long
 def test_wrong_records_are_named(in_flow, effects, records):
-    """One wrong record keeps all from being sent; the error and a table say what is wrong with which."""
+    """One wrong record stops all from being sent. The error and a table say what is wrong in which record."""
     records[1].study_id = "102.100.100/none"
     with pytest.raises(InputError, match="row 2, study_id: unknown id") as caught:
         in_flow(lambda: register_model_runs(records))
@@ -83,7 +83,7 @@ def test_wrong_records_are_named(in_flow, effects, records):
 
 @pytest.mark.long
 def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
-    """Rows without a run are raised when all have ended, or counted."""
+    """Rows without a model run raise an error when all have ended, or are only counted."""
     effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
         in_flow(lambda: register_model_runs(records, stall_timeout=1.0))
@@ -92,7 +92,7 @@ def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
 
 
 def test_a_plan_sends_nothing(in_flow, effects, records):
-    """While planning, rows are checked and none is sent."""
+    """A plan checks the rows and sends none."""
     with plan() as made:
         assert register_model_runs.fn(records).rows == 3
     assert [each.noun for each in made.effects] == ["model runs"] and effects.count(BATCH) == 0

@@ -1,4 +1,4 @@
-"""What a task that fails shows: the message, and little of the way to it."""
+"""What a failing task shows: its message, and no long traceback."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ WAY = ("in _attach_order", "http/session.py", "loop.py", "During handling", "dir
 
 @pytest.mark.parametrize("kind", ["synchronous", "asynchronous"])
 def test_an_error_of_a_task_is_short(in_flow, caplog, kind):
-    """Neither loop, client and HTTP, nor what was raised on the way, are shown by Prefect or by Python itself."""
+    """Neither Prefect nor Python shows the frames of loop, client and HTTP, or the errors on the way."""
 
     @flow
     async def lost() -> None:
@@ -33,7 +33,7 @@ def test_an_error_of_a_task_is_short(in_flow, caplog, kind):
 
 
 def test_the_way_to_an_error_is_in_the_log_at_debug(in_flow, caplog):
-    """Who looks for it finds where it was raised."""
+    """The full traceback is in the log at level DEBUG."""
     caplog.set_level(logging.DEBUG, "ivcap_flows.tasks")
     with pytest.raises(NotFoundError):
         in_flow(lambda: attach_order(NOWHERE))

@@ -1,4 +1,4 @@
-"""A secret of each kind goes through a flow, and is in nothing that the package writes or says."""
+"""A secret of each kind passes through a flow, and is in nothing that the package writes or says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def letters(count: int) -> str:
 
 
 def canaries() -> dict[str, str]:
-    """New ones for each test; no code holds them."""
+    """New secrets for each test, which are in no code."""
     signed = base64.urlsafe_b64encode(letters(24).encode()).decode().rstrip("=")
     return {
         "type": "t y/" + letters(8),
@@ -53,7 +53,7 @@ def canaries() -> dict[str, str]:
 
 
 def carry(secret: Mapping[str, str], folder: Path) -> None:
-    """A flow that is careless with all of them, and fails."""
+    """A flow that handles all secrets carelessly, and fails."""
     hide(secret["known"])
     log = logger_of("ivcap_flows.tasks")
     block = f"-----BEGIN PRIVATE KEY-----\n{secret['private key']}\n-----END PRIVATE KEY-----"
@@ -95,7 +95,7 @@ def carry(secret: Mapping[str, str], folder: Path) -> None:
 
 
 def ways_out(folder: Path, capsys: pytest.CaptureFixture[str], on_platform) -> dict[str, str]:
-    """All that the package has written and says, by where."""
+    """Return all that the package has written and said, by place."""
     out: dict[str, str] = {}
 
     def command(*words: str) -> None:
@@ -145,7 +145,10 @@ def leaks(tmp_path, capsys, caplog, on_platform) -> set[tuple[str, str]]:
 
 @pytest.mark.mutant(None)
 def test_no_canary_leaves_by_any_way(tmp_path, capsys, caplog, on_platform, effects):
-    """Journal, commands, exports, page, artifacts, logs and books; the order itself has what the flow gave it."""
+    """Journal, commands, exports, page, artifacts, logs and the platform's records have no secret.
+
+    The order itself has the flow's values.
+    """
     assert sorted(leaks(tmp_path, capsys, caplog, on_platform)) == []
     [order] = effects.intents("order")
     assert "**********:" in order.request["parameters"]["message"]
@@ -172,6 +175,6 @@ def test_no_canary_leaves_by_any_way(tmp_path, capsys, caplog, on_platform, effe
 def test_a_build_without_a_rule_lets_its_canaries_out(
     mutant, kinds, tmp_path, capsys, caplog, on_platform, effects, monkeypatch
 ):
-    """The test above is not passed by hiding nothing that would have shown."""
+    """Without a rule its secrets show, so the test above does not pass for lack of output."""
     mutate(mutant, monkeypatch.setattr)
     assert kinds <= {kind for kind, _ in leaks(tmp_path, capsys, caplog, on_platform)}

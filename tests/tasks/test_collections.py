@@ -1,4 +1,4 @@
-"""Collections and folders: what was done once is not done again, and the record says what holds what."""
+"""Collections and folders: nothing is done twice, and the record says what contains what."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ITEM = "urn:ivcap:schema:collection-item.1"
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    """A folder of four files, two of them equal, in two levels, that no other test has."""
+    """A folder that no other test has: four files in two levels, two of them equal."""
     root = tmp_path / f"data-{unique[:8]}"
     (root / "deep" / "er").mkdir(parents=True)
     for name, text in (("a.csv", unique), ("b.txt", "b" + unique), ("deep/a.csv", unique), (f"deep/er/{unique}", "")):
@@ -56,7 +56,7 @@ def urns(things) -> list[str]:
 
 
 def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, unique):
-    """Made, filled, listed, emptied and retracted; each of it twice, and the second time changes nothing."""
+    """A collection is made, filled, listed, emptied and retracted. Doing each a second time changes nothing."""
 
     def body():
         artifact = upload_artifact(source)
@@ -85,7 +85,7 @@ def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, uniqu
 
 
 def test_another_description(in_flow, effects, unique):
-    """A collection is defined anew where it is described otherwise, and keeps what it holds."""
+    """Another description replaces the definition of the collection. Its members stay."""
 
     def body():
         add_to_collection(create_collection(unique), "urn:example:thing:1")
@@ -118,13 +118,13 @@ def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
 
 
 def test_a_collection_of_another_platform(in_flow):
-    """A collection is not mixed up with one that another platform gave."""
+    """A collection of another platform is not confused with one of this platform."""
     with pytest.raises(ForeignHandleError):
         in_flow(lambda: add_to_collection(Collection(urn="urn:c", platform="elsewhere"), "urn:example:thing:1"))
 
 
 def test_collections_in_the_record(in_flow, ivcap_journal, source, unique):
-    """What a collection holds is recorded, through which a thing's origin is found; others read it as PROV."""
+    """The members of a collection are recorded, so that lineage passes through it. PROV tools can read it."""
 
     def body():
         artifact = upload_artifact(source)
@@ -146,7 +146,7 @@ def test_collections_in_the_record(in_flow, ivcap_journal, source, unique):
 
 
 def test_a_collection_that_was_there_is_not_made(in_flow, ivcap_journal, unique):
-    """The second run finds the collection, and does not claim to have made it."""
+    """The second run finds the collection and is not recorded as its maker."""
     for _ in range(2):
         made = in_flow(lambda: create_collection(unique))
     graph = last_graph(ivcap_journal)
@@ -156,7 +156,10 @@ def test_a_collection_that_was_there_is_not_made(in_flow, ivcap_journal, unique)
 
 @pytest.mark.long
 def test_a_folder_as_a_collection(in_flow, effects, ivcap_journal, folder, tmp_path, unique):
-    """Each file is an artifact by its relative path, equal ones too; again, and from another journal, sends nothing."""
+    """Each file becomes an artifact named by its relative path, also equal files.
+
+    A repetition, also with another journal, sends nothing.
+    """
     made = in_flow(lambda: upload_directory(folder, pack="collection"))
     assert made.name == folder.name
     graph = last_graph(ivcap_journal)
@@ -181,7 +184,7 @@ def test_a_folder_as_a_collection(in_flow, effects, ivcap_journal, folder, tmp_p
 
 
 def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
-    """The artifacts of a folder's files were made by the task, held by the collection, and have the files' content."""
+    """The task made the artifacts, the collection contains them, and they have the files' contents."""
     made = in_flow(lambda: upload_directory(folder, pack="collection"))
     graph = last_graph(ivcap_journal)
     members = {member for holder, member in links(graph, "hadMember") if holder == made.urn}
@@ -202,7 +205,7 @@ def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
     ],
 )
 def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, method, path, good):
-    """A failure in the middle costs nothing of what was done: the next call goes on, and each is there once."""
+    """After a failure in the middle, the next call continues, and each artifact exists once."""
     effects.embedded.add_fault(method=method, path=path, count=good, delay=0.0)
     effects.embedded.add_fault(method=method, path=path, status=503)
     with pytest.raises(UnavailableError):
@@ -219,7 +222,7 @@ def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, meth
 
 
 def test_what_a_collection_cannot_hold(in_flow, effects, folder):
-    """A pipe in the folder is named before anything is sent; so are a missing folder and an unknown way to pack."""
+    """A pipe in the folder, a missing folder and an unknown way to pack are errors before anything is sent."""
     os.mkfifo(folder / "pipe")
     for wrong, pack in (
         (folder, "collection"),
@@ -227,14 +230,14 @@ def test_what_a_collection_cannot_hold(in_flow, effects, folder):
         (folder / "none", "tar"),
         (folder, "zip"),
     ):
-        with pytest.raises(InputError, match=r"neither a file|no folder|is packed as"):
+        with pytest.raises(InputError, match=r"neither a file|not a folder|pack must be"):
             in_flow(lambda wrong=wrong, pack=pack: upload_directory(wrong, pack=pack))
     assert effects.embedded.requests("POST") == []
 
 
 @pytest.mark.parametrize("pack", ["collection", "tar"])
 def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path, pack):
-    """What lies elsewhere, a key perhaps, is not sent with the folder, however it is packed."""
+    """A link to a file outside of the folder, which may be a key, is refused in every way of packing."""
     elsewhere = tmp_path / "secret"
     elsewhere.write_text("s3cr3t", encoding="utf-8")
     for target in (elsewhere, "../secret"):
@@ -247,14 +250,14 @@ def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path,
 
 
 def test_a_link_within_the_folder_is_its_file(in_flow, effects, folder):
-    """It is a member like the file that it leads to."""
+    """A link within the folder is a member like the file it points to."""
     (folder / "deep" / "link").symlink_to("../b.txt")
     made = in_flow(lambda: upload_directory(folder, pack="collection"))
     assert len(in_flow(lambda: collection_items(made))) == 5
 
 
 def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
-    """One artifact of the same bytes each time, which comes back as the folder that it was, on record as generated."""
+    """The archive has the same bytes each time, and is unpacked to the same folder, which is recorded as generated."""
     packed = in_flow(lambda: upload_directory(folder, pack="tar"))
     assert isinstance(packed, Artifact)
     assert (packed.name, packed.media_type) == (f"{folder.name}.tar", "application/x-tar")
@@ -273,7 +276,7 @@ def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
 
 
 def test_an_archive_that_leaves_its_folder(in_flow, tmp_path, unique):
-    """An archive with a member that lies outside is refused as a whole."""
+    """An archive with a member outside of its folder is refused as a whole."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in (unique, f"../{unique}"):

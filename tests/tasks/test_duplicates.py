@@ -1,4 +1,7 @@
-"""What two journals of one account made twice is named by `doctor`, whatever kind it is, and kept in the journal."""
+"""`doctor` names every kind of thing that was made twice, and the journal stores it.
+
+Two journals of one account may make a thing twice, or a platform may show a request only after it was sent again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.identity import short_id
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
@@ -24,10 +27,12 @@ from ivcap_flows.tasks import (
     register_model_run,
     request_job,
     retract_aspect,
+    update_aspect,
     update_item,
     upload_artifact,
     version_item,
 )
+from ivcap_flows.work import duplicates
 
 NOUNS = {
     "order": "order",
@@ -44,14 +49,14 @@ NOUNS = {
 
 @pytest.fixture
 def other(tmp_path):
-    """A journal that knows nothing of the test's own."""
+    """A journal that knows nothing of the test's own journal."""
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
         yield journal
 
 
 @pytest.fixture
 def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
-    """Makes something of a kind, the same whoever asks."""
+    """Return a function that makes a thing of some kind, equal for every journal."""
     another = artifact.model_copy(update={"urn": f"{artifact.urn}-0"})
     taken = in_flow(lambda: mint_dataset(another, datasets=registry.defaults))
     organisation = Organisation(display_name=unique, name=unique)
@@ -63,9 +68,18 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
         data = {registry.template: taken}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
+    def job_of_an_aspect():
+        asked = add_aspect(artifact.urn, {"message": unique}, schema="urn:x:schema:asked.1", scope="account")
+        return request_job("echo", request_aspect=asked, scope="account")
+
+    def update():
+        return update_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:updated.1")
+
     kinds = {
         "order": lambda: place_order("echo", {"message": unique}, scope="account"),
         "job": lambda: request_job("echo", {"message": unique}, scope="account"),
+        "job of an aspect": job_of_an_aspect,
+        "aspect update": update,
         "small upload": lambda: upload_artifact(tmp_path / "small"),
         "large upload": lambda: upload_artifact(tmp_path / "large"),
         "aspect": lambda: add_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", scope="account"),
@@ -79,8 +93,10 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
 
 @pytest.fixture
 def doctor(capsys):
-    """What `doctor` says of what was made twice and of what it has looked at, and its exit status, which is 0 where
-    only the platforms' clock, set by these tests, is wrong."""
+    """Return what `doctor` says of duplicates and of what it checked, and check its exit status.
+
+    That is 0 if only the platforms' clock, which these tests set, is wrong.
+    """
 
     def look():
         capsys.readouterr()
@@ -98,7 +114,7 @@ def naming(notes, *urns):
 
 
 def late(embedded):
-    """Let what is made from now on show in lists after a minute of the platforms' clock alone."""
+    """Show what is made from now on in lists only after a minute of the platforms' clock."""
     for method, path in (("POST", "^/1/"), ("PUT", "^/1/aspects$"), ("POST", "/(create|mint-dataset)$")):
         embedded.add_fault(method=method, path=path, late_in_lists=60)
 
@@ -107,7 +123,7 @@ def late(embedded):
     "kind", [pytest.param(kind, marks=() if kind == "order" else pytest.mark.long) for kind in NOUNS]
 )
 def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, doctor, kind):
-    """With both URNs, the key, the journals and the next step; the journal that is asked keeps the other's."""
+    """Both URNs, the key, the journals and the next step are named. The journal that asked stores the other's URN."""
     late(effects.embedded)
     with use_journal(other):
         first = in_flow(lambda: make(kind))
@@ -119,7 +135,10 @@ def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, 
     assert row.duplicates == []
     status, notes = doctor()
     [said] = naming(notes, first.urn, second.urn)
-    assert said.startswith("made twice: " if kind != "aspect" else "may be made twice: ") and short_id(row.key) in said
+    assert (
+        said.startswith("made twice: " if kind != "aspect" else "may have been made twice: ")
+        and short_id(row.key) in said
+    )
     assert said.endswith(".") and status == 0
     if kind in ("order", "job", "small upload", "large upload"):
         assert f"{first.urn} (by journal {other.id})" in said
@@ -137,7 +156,7 @@ def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, 
     ],
 )
 def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, doctor, monkeypatch, kind):
-    """Though it was deleted before it had told anybody of the outcome."""
+    """A duplicate is named even if its journal was deleted before it wrote the outcome."""
     made = []
 
     async def dies(self, value, *arguments):
@@ -155,9 +174,86 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
     assert naming(doctor()[1], made[0], second.urn, "made twice")
 
 
+LATE = {
+    "order": ("order", "^/1/orders$"),
+    "job": ("job", "/jobs$"),
+    "job of an aspect": ("job", "/jobs$"),
+    "aspect": ("aspect", "^/1/aspects$"),
+    "aspect update": ("aspect update", "^/1/aspects$"),
+    "registry item": ("registry item", "/create$"),
+    "dataset": ("dataset", "/mint-dataset$"),
+    "mint": ("dataset", "/mint-dataset$"),
+}
+"""By what is made: its noun, and the path of its request."""
+
+
+@pytest.fixture
+def make_twice(in_flow, effects):
+    """`make_twice(kind, body)` runs a flow. The reply to its first request of the kind is lost, and the platform shows
+    the request only after a minute of its own clock."""
+
+    def run(kind, body):
+        # A deployment that only adds aspects: otherwise an update takes the place of one that is not shown, too.
+        effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=403)
+        effects.embedded.add_fault(
+            method="POST", path=LATE[kind][1], count=1, drop_reply_after_effect=True, late_visibility=60
+        )
+        made = in_flow(body)
+        effects.embedded.clear_faults()
+        return made
+
+    return run
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind == "job" else pytest.mark.long) for kind in LATE])
+def test_what_shows_too_late_is_named(effects, make, make_twice, doctor, caplog, monkeypatch, kind):
+    """It was sent again, since no effect had shown within the visibility delay. The log says where to ask for the
+    first, and the journal keeps it. An aspect is found also when it is none of the newest."""
+    monkeypatch.setattr(duplicates, "ASPECTS_LOOKED_AT", 0)
+    kept = make_twice(kind, lambda: make(kind))
+    assert f"was sent again, as {kept.urn}" in caplog.text and "`ivcap-flows doctor` names it" in caplog.text
+    assert not naming(doctor()[1], kept.urn)
+    effects.embedded.advance_clock(120)
+    status, notes = doctor()
+    [row] = [row for row in effects.intents(LATE[kind][0]) if row.urn == kept.urn]
+    [first] = row.duplicates
+    [said] = naming(notes, kept.urn, first)
+    sure = LATE[kind][0] not in ("job", "aspect", "aspect update")
+    assert said.startswith("made twice: " if sure else "may have been made twice: ") and short_id(row.key) in said
+    assert f"{kept.urn} (by this journal)" in said and status == 0
+
+
+def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, make_twice, unique, other, doctor, on_platform):
+    """Of jobs of one request, those are not named that another key of this journal or of another one has made, nor one
+    from before the intent; and none as long as an equal request is in doubt, which may have made it."""
+
+    def ask(**which):
+        return request_job("echo", {"message": unique}, **which)
+
+    async def ask_by_hand(client):
+        service = await client.services.by_name("echo")
+        return (await client.jobs.request(service.urn, {"message": unique})).urn
+
+    before = on_platform(ask_by_hand)
+    effects.embedded.advance_clock(3600)
+    kept, ours = make_twice("job", lambda: (ask(), ask(discriminator="b")))
+    with use_journal(other):
+        theirs = in_flow(ask)
+    effects.embedded.advance_clock(120)
+    intents = effects.journal.intents
+    [row] = [row for row in effects.intents("job") if row.urn == kept.urn]
+    rival = NewIntent("k1:rival", "k1:rival", "job", row.platform, row.account, "account", row.request)
+    rival = intents.mark_sent(intents.claim(rival).intent)
+    assert not naming(doctor()[1], kept.urn)
+    intents.abandon(rival, "refused")
+    [said] = naming(doctor()[1], kept.urn)
+    [late] = intents.get(row.key).duplicates
+    assert late in said and not any(urn in said for urn in (before, ours.urn, theirs.urn))
+
+
 @pytest.mark.long
 def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifact, registry, doctor):
-    """It bears no key, and lies where this journal's does."""
+    """A dataset without a key is named if it has the same address as this journal's dataset."""
     ours = in_flow(lambda: make("mint"))
 
     async def mint():
@@ -171,8 +267,8 @@ def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifac
 
 @pytest.mark.long
 def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, unique, tmp_path):
-    """Equal aspects under two keys of this journal, one that was retracted, versions of an item, equal content sent as
-    two types."""
+    """Not named are equal aspects under two keys of this journal, a retracted one, versions of an item, and equal
+    content of two types."""
 
     def body():
         note = {"said": unique}
@@ -193,7 +289,7 @@ def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, un
 
 
 def test_what_was_looked_at_is_said(effects, make, doctor, monkeypatch, in_flow):
-    """By each platform, in numbers; what is older was not looked at."""
+    """`doctor` says how many things it checked on each platform. It does not check older ones."""
     _, notes = doctor()
     said = [note for note in notes if note.startswith("searched for what was made twice among")]
     assert len(said) == 2
@@ -201,7 +297,7 @@ def test_what_was_looked_at_is_said(effects, make, doctor, monkeypatch, in_flow)
 
 
 def test_rows_that_the_journal_lost_are_wrong(in_flow, effects, make, doctor, unique):
-    """Its records on the platform are newer than all that it knows; said until the user accepts the loss."""
+    """`doctor` reports a loss if records on the platform are newer than the journal, until the user accepts it."""
     order = in_flow(lambda: make("order"))
     [row] = effects.intents("order")
     assert doctor()[0] == 0

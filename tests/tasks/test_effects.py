@@ -1,4 +1,4 @@
-"""At most one effect for one request: within a run, a flow, an account, over retries, failures, limits and machines."""
+"""At most one effect for one request, over retries, failures, limits and machines. Scopes are run, flow and account."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def jobs_of(effects):
 
 
 def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
-    """Asked for twice in one run, an order is one; a warning says so and how to get two."""
+    """Two equal requests in one run place one order. A warning says so, and how to get two."""
 
     def body():
         return [place_order("echo", {"message": unique}) for _ in range(3)]
@@ -55,7 +55,7 @@ def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
 
 
 def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
-    """Submitted at once by several threads, equal requests are still one order and one job."""
+    """Equal requests from several threads at the same time place one order and one job."""
 
     def body():
         orders = [place_order.submit("echo", {"message": unique}) for _ in range(5)]
@@ -68,7 +68,7 @@ def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
 
 
 def test_a_discriminator_tells_equal_requests_apart(in_flow, effects, unique):
-    """Two orders that are meant are two by their discriminators, each of which is one."""
+    """Two discriminators place two orders. Each of them is placed once."""
 
     def body():
         return [place_order("echo", {"message": unique}, discriminator=each) for each in ("a", "b", "a")]
@@ -79,7 +79,10 @@ def test_a_discriminator_tells_equal_requests_apart(in_flow, effects, unique):
 
 
 def test_scopes(in_flow, effects, unique):
-    """Scope call never shares, run within the run, flow and account with every run of this flow or account."""
+    """Scope `call` never shares and `run` shares within the run.
+
+    `flow` and `account` share with every run of the flow or account.
+    """
 
     def body():
         return {
@@ -94,7 +97,7 @@ def test_scopes(in_flow, effects, unique):
 
 
 def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
-    """With another journal, as on another machine, the idempotency record tells that the order exists."""
+    """With another journal, as on another machine, the idempotency record shows that the order exists."""
 
     def body():
         return place_order("echo", {"message": unique}, scope="account").urn
@@ -106,7 +109,7 @@ def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path
 
 
 def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
-    """Where a policy forbids idempotency records, orders are placed all the same, and the loss is said once."""
+    """If a policy forbids idempotency records, orders are still placed, and a warning names the lost guarantee once."""
     monkeypatch.setattr(submission, "_refused_on", set())
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
@@ -120,7 +123,7 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
 
 
 def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
-    """A Prefect retry replays the body: order, job, aspect and upload are those of the first attempt."""
+    """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt."""
     seen = []
 
     def body():
@@ -141,7 +144,7 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
 
 @pytest.mark.parametrize("choice", ["raise", "new"])
 def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice, monkeypatch):
-    """A retry whose request changed stops with both side by side, or orders anew where that is allowed."""
+    """A retry whose request has changed fails with both requests in the error, or orders again if that is allowed."""
     monkeypatch.setattr(divergence, "GRACE", 0.2)
     attempts = []
 
@@ -164,7 +167,7 @@ def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice,
 
 
 def test_a_retry_may_upload_what_changed(in_flow, effects, source):
-    """A file that was corrected between two attempts is uploaded; only orders and jobs have to be asked for again."""
+    """A file that was corrected between two attempts is uploaded. Only changed orders and jobs are a divergence."""
     attempts = []
 
     def body():
@@ -178,7 +181,7 @@ def test_a_retry_may_upload_what_changed(in_flow, effects, source):
 
 
 def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
-    """IVCAP_FLOWS_MAX_ORDERS ends a run that asks for more orders and jobs than that; what is kept costs nothing."""
+    """IVCAP_FLOWS_MAX_ORDERS ends a run that requests more orders and jobs. Kept ones do not count."""
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "2")
 
     def body():
@@ -194,7 +197,7 @@ def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
 
 
 def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, unique):
-    """A failed order is kept and names its log; `on_failure="resubmit"` places the next, up to the limit."""
+    """A failed order is kept, with its log in the error. `on_failure="resubmit"` places the next, up to the limit."""
     urns = []
 
     def body():
@@ -213,7 +216,7 @@ def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, uni
 
 
 def test_failures_carry_the_log_and_the_message(in_flow, effects, unique):
-    """After all have ended one error names all that failed: orders with their log's tail, jobs with their message."""
+    """After all have ended, one error names all failures: orders with the end of their log, jobs with their message."""
 
     def body():
         orders = [place_order("fail", {"message": unique}), place_order("echo", {"message": unique})]
@@ -232,7 +235,7 @@ def test_failures_carry_the_log_and_the_message(in_flow, effects, unique):
 
 
 def test_a_deadline_leaves_the_work_alone(in_flow, effects):
-    """When the deadline of a wait passes, the error names the pending, and a later wait gets the same order's end."""
+    """After its deadline a wait raises with the pending work. A later wait gets the end of the same order."""
 
     def body():
         order = place_order("sleep", {"seconds": 0.7})
@@ -248,7 +251,7 @@ def test_a_deadline_leaves_the_work_alone(in_flow, effects):
 
 @pytest.mark.long
 def test_many_waits_share_one_poller(in_flow, effects, on_platform):
-    """More than a few orders that are waited for are looked for in lists and changes, and read once they have ended."""
+    """More than a few orders are looked up in lists and changes, and read once when they have ended."""
 
     def asked(orders):
         lists = [*effects.embedded.requests("GET", "/1/orders"), *effects.embedded.requests("GET", "/1/aspects")]
@@ -276,7 +279,7 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
 
 
 def test_products_and_attached_work(in_flow, effects, source, unique):
-    """Artifacts, orders and jobs that exist are attached by URN, and waited for as one's own."""
+    """Existing artifacts, orders and jobs are attached by URN, and waited for like the flow's own."""
 
     def body():
         series = upload_artifact(source)
@@ -293,7 +296,7 @@ def test_products_and_attached_work(in_flow, effects, source, unique):
 
 
 def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
-    """Equal statements in one run are one aspect; other content, or a discriminator, is another."""
+    """Equal aspects in one run are one. Other content or a discriminator makes another."""
     entity = f"urn:example:thing:{unique}"
 
     def body():
@@ -309,7 +312,7 @@ def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
 
 
 def test_another_aspect_without_a_canonical_form_is_no_hindrance(in_flow, effects, unique, on_platform):
-    """Others may have stated integers above 2**53, for which RFC 8785 has no form; ours replaces them all the same."""
+    """An existing aspect without a canonical form (RFC 8785) can be replaced. Integers above 2**53 have none."""
     entity, schema = f"urn:test:{unique}", "urn:test:schema:instant.1"
     on_platform(lambda client: client.aspects.add(entity, schema, {"$schema": schema, "at": 1_700_000_000_000_000_001}))
     done = in_flow(lambda: update_aspect(entity, {"$schema": schema, "at": 1}))
@@ -317,7 +320,7 @@ def test_another_aspect_without_a_canonical_form_is_no_hindrance(in_flow, effect
 
 
 def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, unique, monkeypatch, caplog):
-    """An order has ended and the journal is away: the flow gets its order, and the next wait writes the end."""
+    """The flow gets its order although the order's end cannot be written to the journal. The next wait writes it."""
 
     def away(*_):
         raise JournalError("disk full")
@@ -333,12 +336,12 @@ def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, u
 
     with caplog.at_level(logging.ERROR, "ivcap_flows.waiting"):
         done = in_flow(body)
-    assert done.succeeded and "is not in the journal: disk full" in caplog.text
+    assert done.succeeded and "the next wait does: disk full" in caplog.text
     assert effects.journal.intents.get(done.key).status == "succeeded"
 
 
 def test_update_aspect_is_idempotent(in_flow, effects, unique):
-    """What is active already is not sent; what differs replaces it; going back and forth always ends as asked."""
+    """Active content is not sent again, other content replaces it, and changes back and forth end with the last one."""
     entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
 
     def body():
@@ -352,7 +355,7 @@ def test_update_aspect_is_idempotent(in_flow, effects, unique):
 
 
 def test_an_update_that_was_retracted_since_is_made_anew(in_flow, effects, unique, on_platform):
-    """The same content after a retraction by somebody else is another update, not the one that the run remembers."""
+    """Equal content after somebody else's retraction is a new update, not the one that the run remembers."""
     entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
 
     def body():
@@ -367,7 +370,7 @@ def test_an_update_that_was_retracted_since_is_made_anew(in_flow, effects, uniqu
 
 
 def test_a_value_is_kept_for_all_attempts_of_a_run(in_flow):
-    """`once` computes in the first attempt; a second call, as a retry makes it, gets the same value."""
+    """`once` computes in the first attempt. A second call, as in a retry, gets the same value."""
     values = iter([1, 2])
 
     def body():
@@ -377,7 +380,10 @@ def test_a_value_is_kept_for_all_attempts_of_a_run(in_flow):
 
 
 def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, unique, on_platform):
-    """Changed by another between reading and writing, an aspect is left alone; the error holds both, the next goes."""
+    """An aspect that somebody changed between read and write is not replaced.
+
+    The error holds both, and the next update works.
+    """
     entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:superseded.1"
 
     async def by_another(client):
@@ -403,7 +409,7 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
 
 
 async def test_asynchronous_requests_share_as_well(embedded_platform, ivcap_journal, effects, unique):
-    """Awaited together, equal requests are one job."""
+    """Equal requests that are awaited together are one job."""
 
     @flow
     @recorded

@@ -1,4 +1,4 @@
-"""Uploads are sent once and resumed, downloads verified; nothing half there is ever taken for whole."""
+"""Uploads are sent once and resumed, downloads are verified, and nothing incomplete is taken for complete."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sent(effects) -> int:
 
 
 def test_the_same_content_is_not_sent_again(in_flow, effects, source, tmp_path):
-    """Another run, another name, even another journal: content that was uploaded before costs no byte."""
+    """Content that was uploaded before is not sent again by another run, name or journal."""
     copy = tmp_path / "copy.csv"
     copy.write_bytes(source.read_bytes())
     first = in_flow(lambda: upload_artifact(source))
@@ -91,7 +91,7 @@ def test_an_empty_file(in_flow, effects, tmp_path):
     "fault", [{"reset": True}, {"drop_reply_after_effect": True}, {"truncate": 0}, {"status": 503}]
 )
 def test_an_upload_goes_on_where_the_platform_stands(in_flow, effects, big, small_chunks, fault):
-    """A connection that breaks in the middle costs at most one chunk again, and the artifact is one."""
+    """A connection that breaks in the middle of an upload costs at most one chunk, and one artifact is made."""
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=2, delay=0.0)
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=1, **fault)
     uploaded = in_flow(lambda: upload_artifact(big))
@@ -109,7 +109,7 @@ def test_an_upload_goes_on_where_the_platform_stands(in_flow, effects, big, smal
     ],
 )
 def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks, tmp_path, fault, error):
-    """An upload that a run gave up is continued by the next run: one artifact, its first chunks not sent again."""
+    """An upload that a run gave up is continued by the next run. Its first chunks are not sent again."""
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=3, delay=0.0)
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", **fault)
     with pytest.raises(error):
@@ -128,7 +128,7 @@ def test_the_next_run_goes_on_with_an_upload(in_flow, effects, big, small_chunks
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, small_chunks, monkeypatch):
-    """A file that is written to during its upload does not become an artifact; its next state does, whole."""
+    """A file that changes during its upload does not become an artifact. Its next version does, as a whole."""
     patch = tus.patch
 
     async def meddling(*args, **options):
@@ -149,7 +149,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(in_flow, effects, big, 
 
 
 def test_a_download_is_verified(in_flow, effects, source, tmp_path, embedded_directory):
-    """Bytes that rotted on the platform's disk are refused and leave no file, with and without a known sha256."""
+    """Bytes that were damaged on the platform are refused and leave no file, with and without a known sha256."""
     series = in_flow(lambda: upload_artifact(source))
     blob = embedded_directory.blob(series.urn)
     rotten = bytearray(blob.read_bytes())
@@ -164,7 +164,7 @@ def test_a_download_is_verified(in_flow, effects, source, tmp_path, embedded_dir
 
 
 def test_a_file_that_is_overwritten_is_no_input(in_flow, ivcap_journal, source, tmp_path):
-    """What lay at the target of a download before is not recorded as used; the new content comes from the artifact."""
+    """The old file at the target of a download is not recorded as used."""
     back = tmp_path / "back.csv"
     back.write_text("of another day\n", encoding="utf-8")
     old = urn_at(back)
@@ -181,7 +181,7 @@ def test_a_file_that_is_overwritten_is_no_input(in_flow, ivcap_journal, source, 
 
 
 def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
-    """A file that has the artifact's content is left as it is; one with other content is replaced."""
+    """A file with the artifact's content is not downloaded again. One with other content is replaced."""
     back = tmp_path / "back.csv"
 
     def body():
@@ -204,7 +204,7 @@ def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
 
 @pytest.mark.parametrize("fault", [{"truncate": 2 * MIB}, {"reset": True}, {"status": 503}])
 def test_a_download_goes_on(in_flow, effects, big, tmp_path, fault):
-    """A download that breaks off goes on behind what it has, and is verified as a whole."""
+    """A download that breaks off continues after the bytes it has, and is verified as a whole."""
     series = in_flow(lambda: upload_artifact(big))
     effects.embedded.add_fault(method="GET", path="/blob$", count=1, **fault)
     file = in_flow(lambda: download_artifact(series, tmp_path / "back.bin"))
@@ -214,7 +214,7 @@ def test_a_download_goes_on(in_flow, effects, big, tmp_path, fault):
 
 
 def test_products(in_flow, effects, source, tmp_path, tasks_service):
-    """The products of an order are known by name and downloaded right; one that is not there names those that are."""
+    """The products of an order are found by name and downloaded. An unknown name is an error with the known ones."""
 
     def body():
         order = place_order(tasks_service, {"series": upload_artifact(source)})
@@ -231,7 +231,7 @@ def test_products(in_flow, effects, source, tmp_path, tasks_service):
 
 @pytest.mark.parametrize("wrong", ["missing.csv", "."])
 def test_what_is_no_readable_file(in_flow, effects, tmp_path, wrong):
-    """A missing file or a folder is named before anything is sent."""
+    """A missing file or a folder is an error before anything is sent."""
     with pytest.raises(InputError, match=r"cannot be read|no regular file"):
         in_flow(lambda: upload_artifact(tmp_path / wrong))
     assert effects.embedded.requests() == []

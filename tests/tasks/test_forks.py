@@ -1,4 +1,4 @@
-"""A forked child goes on, whatever other threads of its parent were at when it was forked."""
+"""A forked child works, whatever the parent's other threads were doing at the fork."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ print(names, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), add(3) != first
 
 @pytest.mark.long
 def test_a_child_forked_while_all_locks_are_held_runs_a_task(embedded_platform: object, sqlite_url: str) -> None:
-    """Each lock of the package is held by another thread at the time: the child has its own, and the parent goes on."""
+    """A child that is forked while other threads hold each lock of the package has locks of its own.
+
+    The parent continues.
+    """
     environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -1,4 +1,4 @@
-"""Items, datasets, runs and lineage of Provena in flows: read, changed once whatever happens, locked, followed."""
+"""Items, datasets, runs and lineage of Provena in flows. Each change is made once, whatever happens."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from ivcap_flows.tasks import (
 
 @pytest.fixture
 def provena(embedded_platform):
-    """`provena(ask)` gives what the coroutine `ask(client)` does, with a client beside those of the tasks."""
+    """Return `provena(ask)`, which returns the result of the coroutine `ask(client)` with a client of its own."""
 
     def run(ask, credentials=None):
         async def asked():
@@ -67,7 +67,7 @@ def metadata(registry, artifact):
 
 @pytest.fixture
 def lodged(ended_order, artifact, registry):
-    """Within a flow: a registered model run of an artifact's dataset."""
+    """Return a registered model run of an artifact's dataset. Call it within a flow."""
 
     def make() -> ModelRun:
         data = {registry.template: artifact}
@@ -88,13 +88,13 @@ def a_model(name: str) -> Model:
 
 
 def writes(effects, ending):
-    """The requests to a path of this ending that took effect."""
+    """Return the requests that took effect, to a path with this ending."""
     found = [r for r in effects.embedded.requests() if r["path"].endswith(ending)]
     return len([r for r in found if r["status"] is not None and r["status"] < 300])
 
 
 def test_an_item_is_read_listed_and_found(in_flow, unique):
-    """By its handle, by its id alone, in the list of its subtype and by its words."""
+    """An item is found by its handle, by its id, in the list of its subtype and by a search."""
 
     def body():
         made = register_item(an_organisation(unique))
@@ -116,7 +116,7 @@ def test_an_item_is_read_listed_and_found(in_flow, unique):
 
 
 def test_an_update_is_sent_once(in_flow, effects, unique):
-    """Equal statements are not sent again; the key by which the item is found stays in its user metadata."""
+    """An equal update is not sent again. The key that identifies the item stays in its user metadata."""
 
     def body():
         made = register_item(an_organisation(unique))
@@ -133,7 +133,7 @@ def test_an_update_is_sent_once(in_flow, effects, unique):
 
 
 def test_an_update_whose_reply_is_lost_is_read_and_not_repeated(in_flow, effects, unique):
-    """What the item states decides: one that took effect is not sent again, one that did not is."""
+    """After a lost reply, the item's content decides whether the update is sent again."""
     name = f"{unique} changed"
 
     def body():
@@ -154,7 +154,7 @@ def test_an_update_whose_reply_is_lost_is_read_and_not_repeated(in_flow, effects
 
 
 def test_fields_that_nobody_knows_are_no_update(in_flow, effects, unique):
-    """A slip of the pen is refused before anything is sent."""
+    """A misspelt field is refused before anything is sent."""
     with pytest.raises(InputError, match="naem"):
         in_flow(
             lambda: update_item(
@@ -167,7 +167,7 @@ def test_fields_that_nobody_knows_are_no_update(in_flow, effects, unique):
 
 
 def test_a_lock_is_put_on_once_and_taken_off(in_flow, effects, unique):
-    """Twice the same changes nothing; a locked item refuses an update; a lost reply is answered by looking."""
+    """Locking twice changes nothing more. A locked item refuses an update, and a lost reply is resolved by reading."""
     effects.embedded.add_fault(method="PUT", path="/locks/lock$", count=1, drop_reply_after_effect=True)
 
     def body():
@@ -188,7 +188,7 @@ def test_a_lock_is_put_on_once_and_taken_off(in_flow, effects, unique):
 
 
 def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
-    """Of an item and of a dataset: asked again, also in another flow and after a lost reply, it is the same."""
+    """A version of an item or a dataset is made once, also for another flow and after a lost reply."""
     effects.embedded.add_fault(method="POST", path="/version$", count=1, drop_reply_after_effect=True)
 
     def body():
@@ -210,7 +210,7 @@ def test_a_version_is_made_once(in_flow, effects, registry, metadata, unique):
     "in_doubt", [pytest.param(False, id="told"), pytest.param(True, id="in doubt", marks=pytest.mark.long)]
 )
 def test_somebody_elses_version_is_none_of_ours(in_flow, effects, provena, user_of, unique, in_doubt):
-    """A next version that another user made is named, not taken for what this flow made, even where a reply is lost."""
+    """A next version that another user made is named in an error, and never taken for ours, even after a lost reply."""
     made = in_flow(lambda: register_item(a_model(unique)))
 
     async def open_to_all(client):
@@ -229,7 +229,7 @@ def test_somebody_elses_version_is_none_of_ours(in_flow, effects, provena, user_
 
 
 def test_a_dataset_is_minted_once_by_its_metadata(in_flow, effects, metadata):
-    """The same metadata are the same dataset, also after a lost reply; a change is sent once and keeps its key."""
+    """Equal metadata are one dataset, also after a lost reply. A change is sent once, and the key stays."""
     effects.embedded.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
     better = metadata.model_copy(deep=True)
     better.dataset_info.purpose = "to test"
@@ -251,7 +251,7 @@ def test_a_dataset_is_minted_once_by_its_metadata(in_flow, effects, metadata):
 
 
 def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
-    """The run's own record tells that it is linked; a second study is refused with the name of the first."""
+    """The run's own record shows that it is linked. A second study is refused with the name of the first."""
     effects.embedded.add_fault(method="POST", path="/link_to_study$", count=1, drop_reply_after_effect=True)
 
     def body():
@@ -275,7 +275,7 @@ def test_a_run_joins_a_study_once(in_flow, effects, lodged, unique):
     "lost", [pytest.param(False, id="heard", marks=pytest.mark.long), pytest.param(True, id="lost reply")]
 )
 def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
-    """An equal record is not sent again, and a job whose session nobody heard is found in the list."""
+    """An equal record is not sent again. A job whose reply was lost is found in the list."""
     if lost:
         effects.embedded.add_fault(method="POST", path="/model_run/update$", count=1, drop_reply_after_effect=True)
 
@@ -295,7 +295,7 @@ def test_a_record_is_replaced_once(in_flow, effects, lodged, lost):
 
 @pytest.mark.long
 def test_a_replaced_record_keeps_what_this_package_wrote(in_flow, lodged):
-    """All but the key can be set to something else; by the key the run is found again."""
+    """A replacement may change everything but the key, by which the run is found again."""
 
     def body():
         run = lodged()
@@ -311,7 +311,10 @@ def test_a_replaced_record_keeps_what_this_package_wrote(in_flow, lodged):
 
 @pytest.mark.long
 def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
-    """Provena's job would fail without a reason, so the lock is looked at first: who holds it, why, what to do."""
+    """The lock is read first, since Provena's job would fail without a reason.
+
+    The error says who holds it, why, and what to do.
+    """
 
     def body():
         run = lodged()
@@ -335,7 +338,7 @@ def test_a_locked_run_is_not_replaced(in_flow, effects, lodged):
 
 @pytest.mark.long
 def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, artifact):
-    """From the dataset down to the run and from the run up to its agents, and a document about it."""
+    """Lineage leads from the dataset down to the run, from the run up to its agents, and into a report."""
 
     def body():
         run, dataset = lodged(), mint_dataset(artifact)
@@ -362,7 +365,7 @@ def test_lineage_is_followed_and_reported(in_flow, tmp_path, lodged, registry, a
 
 
 def test_a_plan_changes_nothing(in_flow, effects, artifact, metadata, unique):
-    """While planning, the changes are noted with what they are about, and nothing is sent but questions."""
+    """A plan notes the changes and what they are about. It sends only reads."""
     run = ModelRun(urn="102.100.100/2", platform=artifact.platform, workflow_template="w")
     record = models.ModelRunRecord(
         workflow_template_id="w",

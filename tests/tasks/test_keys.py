@@ -1,4 +1,4 @@
-"""Keys and runs are known by what is asked for, whichever process, folder and host asks."""
+"""Keys and runs depend only on the request, not on the process, folder or host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTS = [
 
 @pytest.fixture(scope="session", autouse=True)
 def keyed_service(_embedded, tmp_path_factory) -> None:
-    """The service that the flow orders from and requests jobs of."""
+    """The service for the flow's orders and jobs."""
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "setup.cfg").touch()
     (folder / "service_of_key_tests.py").write_text("def run(request, job):\n    return {}\n")
@@ -41,7 +41,7 @@ def keyed_service(_embedded, tmp_path_factory) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, unique: str) -> Callable[[str], Path]:
-    """Makes the same project in a new folder of this name; the value is the folder."""
+    """Return a function that makes the same project in a new folder of this name."""
 
     def make(name: str) -> Path:
         folder = tmp_path / name
@@ -57,7 +57,10 @@ def checkout(tmp_path: Path, unique: str) -> Callable[[str], Path]:
 
 @pytest.fixture
 def start(prefect_server, embedded_platform, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`start(checkout, scope, host)` runs the flow of a checkout in its own process, as on one of the hosts."""
+    """Return `start(checkout, scope, host)`.
+
+    It runs the flow of a checkout in its own process, as on one of the hosts.
+    """
 
     def run(folder: Path, scope: str, host: int, **more: str) -> subprocess.CompletedProcess[str]:
         table = tmp_path / f"mime-{host}.types"
@@ -74,7 +77,7 @@ def start(prefect_server, embedded_platform, tmp_path) -> Callable[..., subproce
 
 @pytest.fixture
 def books(effects, on_platform, unique) -> Callable[[], dict[str, int]]:
-    """How many effects of each kind the platform has got from the flow."""
+    """Return how many effects of each kind the platform has got from the flow."""
 
     def count() -> dict[str, int]:
         posts = [r["path"] for r in effects.embedded.requests("POST") if r["status"] is not None and r["status"] < 300]
@@ -99,7 +102,8 @@ ONE = {"artifacts": 1, "orders": 1, "jobs": 2, "aspects": 1}
 def test_a_killed_script_is_continued_from_another_place_and_host(
     checkout, start, books, ivcap_journal: Journal
 ) -> None:
-    """Another hash seed, time zone, locale, MIME table, working folder and checkout: the same run, the same effects."""
+    """Another hash seed, time zone, locale, MIME table, working folder and checkout continue the same run with the same
+    effects."""
     here = checkout("here")
     first = start(here, "run", 0, DIE="1")
     assert first.returncode == -signal.SIGKILL, first.stderr[-3000:]
@@ -118,7 +122,7 @@ def test_a_killed_script_is_continued_from_another_place_and_host(
 
 @pytest.mark.long
 def test_two_checkouts_of_a_flow_share_what_is_of_scope_flow(checkout, start, books, ivcap_journal: Journal) -> None:
-    """Each run has a folder of its own, as after `git_clone`, and the flow orders once."""
+    """Runs in different folders, as after `git_clone`, share the order of scope `flow`."""
     for host, name in enumerate(("first", "second")):
         done = start(checkout(name), "flow", host)
         assert done.returncode == 0, done.stderr[-3000:]

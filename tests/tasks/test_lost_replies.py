@@ -1,13 +1,12 @@
-"""A reply that is lost on its way back: the effect took place, is found again, and exists once."""
+"""After a lost reply the effect is found again and exists once."""
 
 from __future__ import annotations
 
 import logging
-import time
 
 import pytest
 
-from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
     add_aspect,
@@ -20,7 +19,6 @@ from ivcap_flows.tasks import (
     upload_artifact,
     wait_for_orders,
 )
-from ivcap_flows.work.duplicates import duplicates_on_ivcap
 
 NOTE = "urn:example:schema:lost.1"
 REGISTER = "/provena/prov/model_run/register"
@@ -31,14 +29,14 @@ async def listed(records):
 
 
 def posts(effects, ending):
-    """The POST requests to a path of this ending that took effect."""
+    """Return the POST requests that took effect, to a path with this ending."""
     found = [r for r in effects.embedded.requests("POST") if r["path"].endswith(ending)]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
 @pytest.mark.parametrize("late", [0.0, 1.0], ids=["visible at once", "visible late"])
 def test_order(in_flow, effects, unique, late):
-    """A lost reply to an order, also of one that the platform shows only later: one order, and it is ours."""
+    """One order exists after a lost reply, also if the platform shows it only later, and it is the one returned."""
     effects.embedded.add_fault(
         method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
@@ -52,7 +50,7 @@ def test_order(in_flow, effects, unique, late):
     "late", [pytest.param(0.0, id="visible at once"), pytest.param(1.0, id="visible late", marks=pytest.mark.long)]
 )
 def test_job(in_flow, effects, unique, late):
-    """A lost reply to a job's request: one job, known by its content."""
+    """One job exists after a lost reply, found by its content."""
     effects.embedded.add_fault(
         method="POST", path="^/1/services2/[^/]+/jobs$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
@@ -62,62 +60,8 @@ def test_job(in_flow, effects, unique, late):
     assert (intent.urn, intent.how, intent.matched_by) == (job.urn, "adopted", "content")
 
 
-def test_an_order_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
-    """A lost reply to an order that the platform hides for longer than it says: a second one is placed, which cannot be
-    helped; the first is found when it shows, said aloud, and kept beside the other where `orders` lists it."""
-    visibility_delay = on_platform(visibility_delay_of)
-    effects.embedded.add_fault(
-        method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True, late_visibility=visibility_delay + 1
-    )
-    with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
-        order = in_flow(lambda: place_order("echo", {"message": unique}))
-        end = time.monotonic() + 30
-        while not effects.intents("order")[0].duplicates and time.monotonic() < end:
-            time.sleep(0.1)
-    assert effects.count("/1/orders") == 2
-    [intent] = effects.intents("order")
-    name = f"echo [{short_id(order.key)}]"
-    made = {one.urn for one in on_platform(lambda client: listed(client.orders.list(limit=20))) if one.name == name}
-    assert (intent.urn, intent.how, len(made)) == (order.urn, "sent", 2)
-    assert {intent.urn, *intent.duplicates} == made
-    [said] = [record.getMessage() for record in caplog.records if "Two effects exist" in record.getMessage()]
-    assert all(urn in said for urn in made)
-    found, _ = on_platform(lambda client: duplicates_on_ivcap(client, effects.journal, []))
-    [twice] = [each for each in found if short_id(each.key) == short_id(order.key)]
-    assert (twice.noun, set(twice.urns), twice.urns[order.urn]) == ("order", made, "this journal")
-
-
-@pytest.mark.long
-def test_a_job_that_shows_too_late_is_reported(in_flow, effects, on_platform, unique, caplog):
-    """Known by its request, since it bears no key; a job of the same request that another key claims is none."""
-    visibility_delay = on_platform(visibility_delay_of)
-    effects.embedded.add_fault(
-        method="POST", path="/jobs$", count=1, drop_reply_after_effect=True, late_visibility=visibility_delay + 1
-    )
-
-    def both():
-        return request_job("echo", {"message": unique}), request_job("echo", {"message": unique}, discriminator="b")
-
-    with caplog.at_level(logging.ERROR, "ivcap_flows.durable"):
-        kept, other = in_flow(both)
-        end = time.monotonic() + 30
-        while not any(row.duplicates for row in effects.intents("job")) and time.monotonic() < end:
-            time.sleep(0.1)
-    assert len(posts(effects, "/jobs")) == 3
-    made = {one.urn for one in on_platform(lambda client: listed(client.jobs.list(kept.service, limit=3)))}
-    [late] = made - {kept.urn, other.urn}
-    assert {row.urn: row.duplicates for row in effects.intents("job")} == {kept.urn: [late], other.urn: []}
-    [said] = [record.getMessage() for record in caplog.records if "Two effects may exist" in record.getMessage()]
-    assert kept.urn in said and late in said and other.urn not in said
-
-
-async def visibility_delay_of(client):
-    await client.platform()
-    return client.visibility_delay
-
-
 def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
-    """A connection that broke before the platform did anything: after the visibility delay the order is sent again."""
+    """An order that never arrived is sent again after the visibility delay."""
     effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
     order = in_flow(lambda: place_order("echo", {"message": unique}))
     assert effects.count("/1/orders") == 1
@@ -126,7 +70,7 @@ def test_an_order_that_never_arrived_is_sent(in_flow, effects, unique):
 
 
 def test_upload_whose_record_is_lost(in_flow, effects, on_platform, source):
-    """A lost reply to an artifact's creation leaves at most a pending record; one artifact is ready."""
+    """After a lost reply to its creation, one artifact is ready, and at most a pending record is left."""
     effects.embedded.add_fault(method="POST", path="^/1/artifacts$", count=1, drop_reply_after_effect=True)
     uploaded = in_flow(lambda: upload_artifact(source, name=source.read_text()[-33:-1]))
     found = on_platform(lambda client: listed(client.artifacts.list(limit=20)))
@@ -136,7 +80,7 @@ def test_upload_whose_record_is_lost(in_flow, effects, on_platform, source):
 
 
 def test_upload_whose_bytes_are_lost_sight_of(in_flow, effects, source):
-    """A lost reply to the bytes: the platform is asked where it stands, and no byte is sent twice."""
+    """After a lost reply to the bytes, the platform is asked for the offset, and no byte is sent twice."""
     effects.embedded.add_fault(method="PATCH", path="/1/artifacts", count=1, drop_reply_after_effect=True)
     uploaded = in_flow(lambda: upload_artifact(source))
     assert effects.count("/1/artifacts") == 1
@@ -144,7 +88,7 @@ def test_upload_whose_bytes_are_lost_sight_of(in_flow, effects, source):
 
 
 def test_aspect(in_flow, effects, on_platform, unique):
-    """A lost reply to an added aspect: there is one, and it is the one returned."""
+    """One aspect exists after a lost reply, and it is the one returned."""
     entity = f"urn:example:thing:{unique}"
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
@@ -154,7 +98,7 @@ def test_aspect(in_flow, effects, on_platform, unique):
 
 
 def test_changed_aspect(in_flow, effects, on_platform, unique):
-    """A lost reply to a replacement: one active aspect, replaced once, and no quarrel with oneself."""
+    """One active aspect exists after a lost reply to a replacement, and the change is not taken for somebody else's."""
     entity = f"urn:example:thing:{unique}"
 
     def body():
@@ -170,9 +114,7 @@ def test_changed_aspect(in_flow, effects, on_platform, unique):
 
 @pytest.mark.parametrize("method", ["POST", "PUT"], ids=["intent", "outcome"])
 def test_key_aspect(in_flow, effects, on_platform, unique, method):
-    """A lost reply to an idempotency record, before the order or after it: one order, and one idempotency record that
-    names it.
-    """
+    """After a lost reply to an idempotency record, before or after the order, one order and one record exist."""
 
     def body():
         effects.embedded.add_fault(method=method, path="^/1/aspects$", count=1, drop_reply_after_effect=True)
@@ -186,7 +128,7 @@ def test_key_aspect(in_flow, effects, on_platform, unique, method):
 
 
 def test_mint(in_flow, effects, artifact, registry):
-    """A lost reply to a mint: one dataset, found by the artifact's URN."""
+    """One dataset exists after a lost reply, found by the artifact's URN."""
     effects.embedded.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
     dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
     assert len(posts(effects, "/register/mint-dataset")) == 1
@@ -194,7 +136,7 @@ def test_mint(in_flow, effects, artifact, registry):
 
 
 def test_registry_item(in_flow, effects, unique):
-    """A lost reply to a creation in the registry: one item, found by the key in its metadata."""
+    """One item exists after a lost reply, found by the key in its metadata."""
     effects.embedded.add_fault(method="POST", path="/organisation/create$", count=1, drop_reply_after_effect=True)
     item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
     assert len(posts(effects, "/organisation/create")) == 1
@@ -206,7 +148,7 @@ def test_registry_item(in_flow, effects, unique):
     "late", [pytest.param(0.0, id="visible at once"), pytest.param(1.0, id="visible late", marks=pytest.mark.long)]
 )
 def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
-    """A lost reply to a registration, also of one whose job shows only later: one model run, found by its key."""
+    """One model run exists after a lost reply, also if its job shows only later. It is found by its key."""
     effects.embedded.add_fault(
         method="POST", path=f"^{REGISTER}$", count=1, drop_reply_after_effect=True, late_visibility=late
     )
@@ -222,7 +164,7 @@ def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
 
 
 def test_an_order_that_shows_late_is_waited_for(in_flow, effects, unique):
-    """An order that was taken and is hidden for a second is waited for, and not taken for missing."""
+    """An order that is hidden for a second is waited for, and not reported as missing."""
     effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.0)
     [done] = in_flow(lambda: wait_for_orders([place_order("echo", {"message": unique})], timeout=60))
     assert done.succeeded
@@ -231,7 +173,7 @@ def test_an_order_that_shows_late_is_waited_for(in_flow, effects, unique):
 
 @pytest.mark.long
 def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
-    """A platform that answers nothing for a while is waited out, and it is said once."""
+    """A wait survives an outage of the platform, which is logged once."""
 
     def body():
         order = place_order("sleep", {"seconds": 0.3})

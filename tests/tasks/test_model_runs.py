@@ -1,4 +1,4 @@
-"""Registrations with Provena: once per order and template, complete or not at all, by users who may."""
+"""Registrations with Provena: once per order and template, complete or not at all, by users who may register."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def user(embedded_platform):
 
 @contextmanager
 def failing_jobs(directory: Path) -> Iterator[None]:
-    """While the block runs, the embedded Provena's jobs that lodge a model run fail as soon as they are there."""
+    """While the block runs, jobs of the embedded Provena that lodge a model run fail at once."""
     with closing(sqlite3.connect(directory / "provena.sqlite", timeout=10, isolation_level=None)) as connection:
         connection.execute(
             "CREATE TRIGGER out_of_luck AFTER INSERT ON jobs WHEN NEW.job_sub_type = 'MODEL_RUN_PROV_LODGE' BEGIN "
@@ -61,7 +61,7 @@ def minted(effects) -> int:
 
 
 def test_an_order_is_registered_once(in_flow, effects, ended_order, artifact, registry):
-    """Twice in a run and again from another run: one model run per order and workflow template, one dataset."""
+    """Repeated in a run and from another run, an order gives one model run per workflow template, and one dataset."""
 
     def body():
         data = {registry.template: artifact}
@@ -79,10 +79,10 @@ def test_an_order_is_registered_once(in_flow, effects, ended_order, artifact, re
 
 
 def test_what_has_not_succeeded_is_not_registered(in_flow, effects, ended_order, artifact, registry):
-    """A failed or unfinished order is refused before anything is sent, with the next step."""
+    """A failed or unfinished order is refused with the next step, before anything is sent."""
     for status, finished in (("failed", ended_order.finished_at), ("executing", None)):
         order = ended_order.model_copy(update={"status": status, "finished_at": finished})
-        with pytest.raises(InputError, match=f"is {status} and cannot be registered.*wait_for_orders"):
+        with pytest.raises(InputError, match=f"is {status}, and only work that succeeded.*wait_for_orders"):
             in_flow(
                 lambda order=order: register_model_run(
                     order,
@@ -101,7 +101,7 @@ def test_what_has_not_succeeded_is_not_registered(in_flow, effects, ended_order,
     ids=["nothing", "no licence"],
 )
 def test_what_nobody_has_stated_is_named(in_flow, effects, ended_order, artifact, registry, stated, missing):
-    """No licence, owner, publisher or approval is invented: those that are missing are named, and nothing is sent."""
+    """A missing licence, owner, publisher or approval is never invented. The error names it, and nothing is sent."""
     defaults = registry.defaults.model_copy(update={stated: None}) if stated else None
 
     def body():
@@ -121,7 +121,7 @@ def test_what_nobody_has_stated_is_named(in_flow, effects, ended_order, artifact
 
 
 def test_what_was_missing_can_be_stated_later(in_flow, effects, artifact, registry):
-    """A refusal leaves nothing in the way: with the licence stated, the same dataset is minted."""
+    """After a refusal, the same dataset is minted once the licence is stated."""
     with pytest.raises(InputError, match="license"):
         in_flow(lambda: mint_dataset(artifact))
     assert in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults)).access_uri == artifact.urn
@@ -129,7 +129,7 @@ def test_what_was_missing_can_be_stated_later(in_flow, effects, artifact, regist
 
 
 def test_a_user_without_a_person(in_flow, effects, ended_order, artifact, registry, user):
-    """A user who is linked to no person is told so, and what to do, before anything is minted or registered."""
+    """A user who is linked to no person gets an error with the next step, before anything is minted or registered."""
     credentials = user("UNLINKED")
 
     def register():
@@ -156,7 +156,7 @@ def test_a_user_without_a_person(in_flow, effects, ended_order, artifact, regist
 
 
 def test_a_user_who_may_only_read(in_flow, effects, artifact, registry, unique, user):
-    """A user with read roles only is refused, with a fresh token too, and nothing is tried again."""
+    """A user with read roles only is refused, also with a fresh token, and nothing is retried."""
     credentials = user("READER")
     with pytest.raises(PlatformError) as caught:
         in_flow(lambda: register_item(Organisation(display_name=unique, name=unique), credentials=credentials))
@@ -166,7 +166,7 @@ def test_a_user_who_may_only_read(in_flow, effects, artifact, registry, unique, 
 
 
 def test_a_faulty_record_is_refused_and_can_be_corrected(in_flow, effects, ended_order, artifact, registry):
-    """What Provena refuses at once leaves nothing behind: the corrected registration goes through."""
+    """A record that Provena refuses at once leaves nothing behind, so the corrected one is registered."""
 
     def body(outputs):
         data = mint_dataset(artifact, datasets=registry.defaults)
@@ -184,7 +184,7 @@ def test_a_faulty_record_is_refused_and_can_be_corrected(in_flow, effects, ended
 
 
 def test_a_failed_registration_can_be_corrected(in_flow, effects, ended_order, artifact, registry, embedded_directory):
-    """When Provena's job fails, its reason is raised, and the next run registers anew instead of failing for ever."""
+    """If Provena's job fails, its reason is raised, and the next run registers again."""
 
     def body():
         data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
@@ -205,7 +205,7 @@ def test_a_failed_registration_can_be_corrected(in_flow, effects, ended_order, a
 def test_a_registration_that_cannot_be_watched_is_not_sent_again(
     in_flow, effects, ended_order, artifact, registry, fault, error
 ):
-    """A refusal while a dispatched registration is waited for says nothing about it: the next run goes on with it."""
+    """A refusal during the wait says nothing about the registration, so the next run continues to wait for it."""
 
     def body():
         data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
@@ -220,7 +220,7 @@ def test_a_registration_that_cannot_be_watched_is_not_sent_again(
 
 
 def test_items_of_other_users_can_be_used(in_flow, effects, ended_order, artifact, registry, user):
-    """A second user mints and registers for itself; the dataset of the first is found, not minted again."""
+    """A second user mints and registers for itself. It finds the dataset of the first and does not mint it again."""
     credentials = user("2")
     first = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
     second = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults, credentials=credentials))
@@ -228,7 +228,7 @@ def test_items_of_other_users_can_be_used(in_flow, effects, ended_order, artifac
 
 
 def test_equal_statements_are_one_item(in_flow, effects, unique):
-    """The same organisation or template stated again, in another run, is the item that is there."""
+    """An equal organisation or template in another run is the existing item."""
 
     def body():
         organisation = register_item(Organisation(display_name=unique, name=unique))

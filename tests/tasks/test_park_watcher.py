@@ -1,4 +1,4 @@
-"""The watcher, whatever its journal does, and with many runs: rows of the journal alone, with Prefect's word given."""
+"""The watcher with many runs and a failing journal. Prefect's answers are given by the tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MANY = 200
 
 @pytest.fixture
 def woken(monkeypatch: pytest.MonkeyPatch, on_prefect: object) -> list[str]:
-    """The flow runs that were woken; Prefect has all others as parked."""
+    """The flow runs that were woken. All others are parked in Prefect."""
     found: list[str] = []
     parked = Scheduled(name=park_watcher.PARKED, scheduled_time=datetime.now(timezone.utc) + timedelta(hours=1))
     monkeypatch.setattr(park_watcher, "standing", lambda ids: dict.fromkeys(ids, parked))
@@ -75,7 +75,7 @@ async def watches(journal: Journal) -> Any:
 
 @pytest.mark.long
 def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, woken, monkeypatch):
-    """Nor do those whose process stays keep the others from being woken."""
+    """Parked runs take no thread each, and those whose process still lives do not keep others from being woken."""
     order = place_order("echo", {"message": "many"})
     parks = [park(ivcap_journal, order) for _ in range(MANY)]
     last = parks[-1].run_id
@@ -98,7 +98,7 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
 
 @pytest.fixture
 def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
-    """A journal that waits for others for a moment only."""
+    """A journal that waits only a moment for other writers."""
     monkeypatch.setattr(store, "_BUSY_SECONDS", 0.2)
     with Journal.open(journal_url) as journal:
         yield journal
@@ -106,7 +106,7 @@ def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @contextlib.contextmanager
 def failing(url: str) -> Iterator[None]:
-    """No journal of others can be written: SQLite is locked, the connections to PostgreSQL are cut again and again."""
+    """Let every write by others to the journal fail: SQLite is locked, PostgreSQL connections are cut repeatedly."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -135,7 +135,7 @@ def failing(url: str) -> Iterator[None]:
 def test_a_watcher_outlives_what_its_journal_does(
     embedded_platform, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
 ):
-    """One that watches goes on and wakes what has ended, and one that stands by takes its place afterwards."""
+    """A watcher survives a failing journal and wakes runs afterwards. One that stands by takes its place afterwards."""
     order = place_order("echo", {"message": "outlives"})
     monkeypatch.setattr(Parks, "left", lambda _, some: list(some))
 
@@ -151,7 +151,7 @@ def test_a_watcher_outlives_what_its_journal_does(
         await until(lambda: hasty_journal.leases.held(WATCHER))
         async with watches(hasty_journal) as said:
             await until(lambda: bool(said))
-            assert said == ["Another process watches; standing by."]
+            assert said == ["Another process watches the parked runs; standing by."]
             await asyncio.to_thread(fail, journal_url)
             parked = park(hasty_journal, order)
             await until(lambda: parked.flow_run_id in woken)
@@ -160,7 +160,7 @@ def test_a_watcher_outlives_what_its_journal_does(
             await until(lambda: said[-1] == "Watching the parked runs.")
 
     loop.run(scenario())
-    assert sum("Which process watches cannot be known" in record.message for record in caplog.records) <= 2
+    assert sum("The journal cannot say which process watches" in record.message for record in caplog.records) <= 2
 
 
 def fail(url: str) -> None:

@@ -60,7 +60,7 @@ def until(request, job):
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    """Waits of a moment, where users have minutes."""
+    """Shorten the waits from minutes to moments."""
     monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
     for name in ("LEAST", "WOKEN", "AGAIN"):
         monkeypatch.setattr(parking, name, 0.3)
@@ -68,7 +68,7 @@ def hasty(monkeypatch):
 
 
 class Deployed:
-    """A run of a deployment. `go` is what a worker's process would do."""
+    """A run of a deployment. `go` does what a worker's process would do."""
 
     def __init__(
         self, function: Any, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, **options: Any
@@ -86,7 +86,7 @@ class Deployed:
         return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
     def wake(self) -> Any:
-        """Go on as if the time had come, or somebody had run it by hand."""
+        """Continue as if the time had come, or somebody had resumed the run."""
         self.set(Scheduled())
         return self.go()
 
@@ -105,14 +105,14 @@ class Deployed:
 
 @pytest.fixture
 def deployed(monkeypatch, on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
-    """`deployed(flow)` is a new run of a new deployment of the flow."""
+    """Return `deployed(flow)`, which makes a run of a new deployment of the flow."""
     with get_client(sync_client=True) as client:
         yield lambda function, **options: Deployed(function, client, monkeypatch, **options)
 
 
 @pytest.fixture(scope="session")
 def until_service(_embedded, tmp_path_factory) -> str:
-    """The name of a service whose work ends when there is a file."""
+    """The name of a service whose work ends when a file exists."""
     folder = tmp_path_factory.mktemp("parking")
     (folder / "setup.cfg").touch()
     (folder / "services_of_parking_tests.py").write_text(SERVICE)
@@ -124,7 +124,7 @@ def until_service(_embedded, tmp_path_factory) -> str:
 
 @pytest.fixture
 def end(until_service, tmp_path, monkeypatch) -> Iterator[Path]:
-    """The file that ends the test's work; it is there once a run has said why it does not park."""
+    """The file that ends the test's work. It exists once a run has said why it does not park."""
     path = tmp_path / "end"
     tell = parking._Stay.tell
     monkeypatch.setattr(parking._Stay, "tell", lambda *given: (tell(*given), path.touch()))
@@ -147,8 +147,11 @@ def finish(run: Deployed, end: Path) -> Any:
 
 
 def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journal, effects, unique, end):
-    """One order; a task with a kept result runs once, a replay-safe one again; both attempts and the park are on
-    record, and Prefect has a time to wake the run from the moment it is parked."""
+    """A parked run leaves its process and continues with the same order.
+
+    A task with a kept result runs once, a replay-safe one again. The journal has both attempts and the park, and
+    Prefect knows when to wake the run.
+    """
     counted: list[str] = []
 
     @task(persist_result=True)
@@ -179,7 +182,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert prefect_says(str(run.id)).outcome == "parked"
     run_id = ivcap_journal.runs.recent(1)[0].id
     [attempt] = ivcap_journal.runs.attempts(run_id)
-    assert attempt.outcome == "parked" and attempt.cause.startswith("Parked for 1 order; wakes by itself at")
+    assert attempt.outcome == "parked" and attempt.cause.startswith("Parked: waits for 1 order; wakes at")
     end.touch()
     assert finish(run, end) == ["succeeded"]
     assert counted[:2] == ["kept", "harmless"] and set(counted[2:]) == {"harmless"}
@@ -192,8 +195,10 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
 
 @pytest.mark.long
 def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
-    """Resumed by hand, or retried after a failure, which forgets all that Prefect knew of earlier rounds: the orders
-    themselves say that the wait is not over, and that it is."""
+    """A run that is resumed by hand, or retried, before its orders have ended parks again.
+
+    The orders decide, not what Prefect knows of earlier rounds.
+    """
 
     @flow
     def parks() -> list[str]:
@@ -215,7 +220,7 @@ def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
 
 @pytest.mark.long
 def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, end):
-    """A run that wakes after its time is up says so instead of beginning to count anew, and wakes for that in time."""
+    """The timeout of a wait counts over all rounds, and the run wakes in time for it."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
 
     @flow
@@ -228,12 +233,12 @@ def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, end):
     due = (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
     assert due < 3
     time.sleep(max(0.0, due))
-    with pytest.raises(WaitTimeoutError, match="1 of 1 not finished after 3 s"):
+    with pytest.raises(WaitTimeoutError, match="1 of 1 orders and jobs not finished after 3 s"):
         run.wake()
 
 
 def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal, end):
-    """It wakes by itself only in case the watcher does not wake it."""
+    """While a watcher is there, the run wakes by itself only after an hour, in case the watcher does not wake it."""
 
     @flow
     def parks() -> list[str]:
@@ -247,8 +252,9 @@ def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal,
 
 
 def test_with_another_journal_a_run_that_wakes_finds_its_order(deployed, ivcap_journal, effects, tmp_path, end):
-    """The journal was moved while the run was parked: the order is found by its idempotency record, and no other is
-    placed.
+    """A run whose journal was replaced while it was parked finds its order.
+
+    The idempotency record names it, and no other is placed.
     """
 
     @flow
@@ -294,7 +300,7 @@ def with_dequeue() -> None:
 @pytest.mark.parametrize(
     ("before", "why"),
     [
-        (unkept, "'unkept-.*' would run again; give such a task persist_result=True, or the tag 'replay-safe'"),
+        (unkept, "'unkept-.*' would run again; set persist_result=True for such a task, or the tag 'replay-safe'"),
         pytest.param(lambda: fails(return_state=True), "'fails-.*' would run again", marks=pytest.mark.long),
         pytest.param(never_read_back, "'never_read_back-.*' would run again", marks=pytest.mark.long),
         pytest.param(subflow_with_unkept, "'unkept-.*' would run again", marks=pytest.mark.long),
@@ -303,7 +309,7 @@ def with_dequeue() -> None:
     ids=["not kept", "failed", "kept but never read back", "in a subflow", "off a queue"],
 )
 def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed, before, why):
-    """The obstacle names the tasks and what to change."""
+    """A run does not park if a task would run again. The obstacle names the task and what to change."""
 
     @flow
     def judged() -> Obstacle | None:
@@ -325,7 +331,7 @@ def obstacle_here(*, patient: bool = True) -> Obstacle | None:
 
 
 def test_what_is_kept_marked_or_the_packages_own_hinders_nothing(deployed):
-    """A task with a persisted result, one with the tag, a subflow with a persisted result, a library task."""
+    """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package."""
 
     @task(persist_result=True)
     def kept() -> int:
@@ -347,7 +353,7 @@ def test_what_is_kept_marked_or_the_packages_own_hinders_nothing(deployed):
 
 
 def test_a_task_at_work_is_waited_for(deployed):
-    """While it runs the run could not leave; this obstacle passes."""
+    """A task that is still running is an obstacle that passes."""
     let_go = threading.Event()
 
     @task(persist_result=True)
@@ -365,14 +371,16 @@ def test_a_task_at_work_is_waited_for(deployed):
         return during, obstacle_here()
 
     during, after = deployed(judged).go()
-    assert "still at work" in during.reason and during.passing
+    assert "still running" in during.reason and during.passing
     assert after is None
 
 
 @pytest.mark.long
 def test_where_a_call_stands_decides(deployed, monkeypatch):
-    """In a task, a subflow, a thread or another asyncio task, in a run without a deployment or without a process of
-    its own, there is nothing that could leave."""
+    """Only a call in the flow itself can park, in a deployed run with its own process.
+
+    A call in a task, a subflow, a thread or another asyncio task cannot.
+    """
     seen: dict[str, str] = {}
 
     def here(where: str) -> None:
@@ -405,7 +413,7 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
     first = dict(seen)
     assert first.pop("body") == ""
     asyncio.run(judged())
-    assert seen.pop("body") == "the flow was not started from a deployment, so no worker could go on with it"
+    assert seen.pop("body") == "the flow was not started from a deployment, so no worker can start it again"
     seen |= first
     here("outside")
     monkeypatch.setattr(Deployed, "go", lambda self: run_flow(self.flow, flow_run=self.run, parameters={}))
@@ -415,12 +423,21 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
         here("notebook")
 
     deployed(in_a_notebook).go()
-    words = {"task": "task", "subflow": "subflow", "gather": "beside", "thread": "beside", "outside": "outside"}
+    words = {
+        "task": "task",
+        "subflow": "subflow",
+        "gather": "asyncio task",
+        "thread": "in a thread",
+        "outside": "outside",
+    }
     assert all(word in seen[where] for where, word in {**words, "notebook": "process of its own"}.items()), seen
 
 
 def test_limits_and_retries_decide(deployed):
-    """CANCEL_NEW would cancel a run that wakes, ENQUEUE lets it wait; retries= of the flow are used up by rounds."""
+    """A run with CANCEL_NEW or `retries=` does not park: waking would cancel it, or parking would use up the retries.
+
+    ENQUEUE is no obstacle.
+    """
 
     @flow
     def judged() -> Obstacle | None:
@@ -440,7 +457,7 @@ def test_limits_and_retries_decide(deployed):
 
 
 def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, caplog, end):
-    """Both waits give their results; one warning."""
+    """A run that may not park waits in its process. Two such waits log one warning."""
 
     @flow
     def stays() -> list[str]:
@@ -449,13 +466,13 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
 
     with caplog.at_level(logging.WARNING, logger="ivcap_flows.waiting"):
         assert deployed(stays).go() == ["succeeded"] * 2
-    assert len([r for r in caplog.records if "does not park" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if "cannot park" in r.getMessage()]) == 1
     assert ivcap_journal.parks.open() == []
 
 
 @pytest.mark.long
 def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journal, caplog, monkeypatch, end):
-    """The API cannot be asked: the wait goes on, and a warning says so."""
+    """If Prefect's API cannot be reached, the run waits in its process and logs a warning."""
 
     @flow
     def stays() -> list[str]:
@@ -472,7 +489,10 @@ def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journa
 
 @pytest.mark.parametrize("obeyed", [True, False], ids=["obeyed", "not obeyed"])
 def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, monkeypatch, end, obeyed):
-    """A run that is parked leaves, and one that is not stays: never two processes, never none."""
+    """After a lost reply Prefect is asked whether the run is parked.
+
+    It leaves or stays accordingly, so it never has two processes or none.
+    """
     real = SyncPrefectClient.set_flow_run_state
     lost: list[str] = []
 
@@ -503,7 +523,10 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
 
 @pytest.mark.long
 def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, unique, end):
-    """Both kinds in one wait, in an asynchronous flow; both have ended before a failure is told."""
+    """One wait of an asynchronous flow returns orders and jobs in input order.
+
+    A failure is raised after all have ended.
+    """
 
     @flow
     async def parks() -> list[str]:
@@ -524,7 +547,7 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
 
 
 def test_only_orders_and_jobs_are_waited_for():
-    """Another URN is an error before anything is asked."""
+    """Another URN is an error before anything is requested."""
     with pytest.raises(InputError, match="neither"):
         wait_or_park(["urn:ivcap:artifact:1"])
 
@@ -534,7 +557,7 @@ def watched(watcher: Watcher) -> int:
 
 
 def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal, monkeypatch, end):
-    """All that it waits for has ended; yet there is never a second process beside the first."""
+    """The watcher wakes a run whose work has ended only when its process has gone, so it never has two processes."""
     looks, left = iter([False, False, True]), False
     woken_beside: list[bool] = []
 
@@ -566,8 +589,10 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     "what", ["cancelled", *(pytest.param(each, marks=pytest.mark.long) for each in ("deleted", "failed"))]
 )
 def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, end, what):
-    """The watcher notes why. A cancellation ends at once, since no process has to be ended. The order stays on record,
-    open, without a live owner."""
+    """The watcher closes the park of a run that was cancelled, deleted or failed, with the reason.
+
+    Its order stays open without a live owner.
+    """
     monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
 
     @flow
@@ -593,7 +618,7 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal
 
 
 def test_of_two_watchers_one_stands_by(ivcap_journal):
-    """The second says so, and takes over when the first ends."""
+    """The second watcher says that it stands by, and takes over when the first ends."""
     said: list[str] = []
 
     async def both() -> None:
@@ -601,7 +626,7 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
         await asyncio.sleep(0.3)
         second = asyncio.ensure_future(Watcher(ivcap_journal, tell=lambda text: said.append(f"2 {text}")).watch())
         await asyncio.sleep(0.3)
-        assert said == ["1 Watching the parked runs.", "2 Another process watches; standing by."]
+        assert said == ["1 Watching the parked runs.", "2 Another process watches the parked runs; standing by."]
         first.cancel()
         await asyncio.sleep(0.5)
         second.cancel()
@@ -614,7 +639,7 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
 
 
 def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journal, monkeypatch, caplog, end):
-    """It could not ask after the run's orders; the run wakes by itself."""
+    """A watcher with another platform does not wake the run, whose orders it cannot read. The run wakes by itself."""
     monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
 
     @flow
@@ -630,7 +655,7 @@ def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journ
 
     monkeypatch.setattr(IvcapClient, "platform", elsewhere)
     assert watched(Watcher(ivcap_journal)) == 0
-    assert run.parked and "left to wake by itself" in caplog.text
+    assert run.parked and "wakes at its wake time" in caplog.text
 
 
 def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
@@ -638,7 +663,7 @@ def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
 
 
 def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(deployed, ivcap_journal, monkeypatch, end):
-    """A run wakes by Prefect's clock: the journal's is wrong when it parks, and then the watcher's."""
+    """A run wakes by Prefect's clock, even if the clock of the journal or of the watcher is wrong."""
     monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
 
     @flow
@@ -660,5 +685,5 @@ def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(deployed, ivcap_journal
 
 
 def due(run: Deployed) -> float:
-    """Seconds until the run is started."""
+    """Return the seconds until the run is started."""
     return (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()

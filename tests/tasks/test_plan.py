@@ -1,4 +1,4 @@
-"""A plan of a flow says what it would send and what is there, and sends nothing."""
+"""A plan of a flow says what it would send and what exists, and sends nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def writes(effects):
 
 
 def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_order):
-    """Uploads, orders, jobs, aspects, datasets, items and registrations are named as new, and nothing is written."""
+    """Uploads, orders, jobs, aspects, datasets, items and registrations are listed as new. Nothing is written."""
 
     def body():
         series = upload_artifact(source)
@@ -55,7 +55,7 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
 
 
 def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
-    """What an earlier run has is named as kept, with its URN; the rest as new."""
+    """Effects of an earlier run are listed as kept, with their URNs, and the others as new."""
 
     def body():
         series = upload_artifact(source)
@@ -76,7 +76,7 @@ def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
 
 
 def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
-    """Equal requests are one in a plan as they are in earnest; what the discriminator or scope tells apart is two."""
+    """Equal requests count once in a plan, as in a run. A discriminator or scope makes two of them."""
 
     def body():
         for discriminator in ("a", "a", "b"):
@@ -91,7 +91,7 @@ def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
 
 
 def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal, effects, unique):
-    """A flow without `@recorded` is planned in the same way: what an earlier run of it has is kept."""
+    """A flow without `@recorded` can be planned as well. Effects of its earlier runs are kept."""
 
     @flow
     def plain():
@@ -104,7 +104,10 @@ def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal,
 
 
 def test_a_plan_ends_where_the_flow_would_wait(in_flow, effects, unique):
-    """A wait for what was not sent ends the flow, past its own error handling; the plan so far is there."""
+    """A wait for something that was not sent ends the flow, past its own error handling.
+
+    The plan so far is returned.
+    """
     reached = []
 
     def body():
@@ -122,7 +125,7 @@ def test_a_plan_ends_where_the_flow_would_wait(in_flow, effects, unique):
 
 
 def test_a_plan_finds_what_exists_without_this_journal(in_flow, effects, source, artifact, registry, tmp_path):
-    """An upload and a dataset that another journal's run made are not planned as new."""
+    """An upload or dataset of another journal's run is not planned as new."""
 
     def body():
         return upload_artifact(source).urn, mint_dataset(artifact, datasets=registry.defaults).urn

@@ -1,4 +1,4 @@
-"""A platform whose own clock is far from this machine's: a lost reply is found again, and each effect exists once."""
+"""With a platform's clock far from this machine's, a lost reply is found again and each effect exists once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE = "urn:example:schema:clocks.1"
 
 @pytest.fixture(scope="session")
 def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.EmbeddedPlatform]:
-    """Platforms of these tests alone, since what is made in the future stays there."""
+    """Embedded platforms for these tests only, since things that are made in the future stay there."""
     embedded = local.ensure(tmp_path_factory.mktemp("clock-embedded"))
     yield embedded
     embedded.end()
@@ -25,12 +25,12 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Embedd
 
 @pytest.fixture
 def clock(embedded_platform):
-    """`clock(minutes)` puts the platforms' clock so far ahead of this machine's, or behind it."""
+    """Return `clock(minutes)`, which sets the platforms' clock ahead of this machine's, or behind it."""
     return lambda minutes: embedded_platform.set_clock(datetime.now(timezone.utc) + timedelta(minutes=minutes))
 
 
 def posts(effects, ending):
-    """The POST requests to a path of this ending that took effect."""
+    """Return the POST requests that took effect, to a path with this ending."""
     found = [r for r in effects.embedded.requests("POST") if r["path"].endswith(ending)]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
@@ -38,7 +38,7 @@ def posts(effects, ending):
 # The services were there when the platforms began, so an order cannot be placed before that.
 @pytest.mark.parametrize("minutes", [pytest.param(10, marks=pytest.mark.long), 180])
 def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
-    """Ahead by minutes and hours: one of each."""
+    """One order and one job exist, with a clock that is ahead by minutes or hours."""
     clock(minutes)
     for path in ("^/1/orders$", "/jobs$"):
         effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
@@ -51,7 +51,7 @@ def test_orders_and_jobs(clock, in_flow, effects, unique, minutes):
 @pytest.mark.long
 @pytest.mark.parametrize("minutes", [-180, -10, 10, 180])
 def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes):
-    """Ahead and behind: one of each, once a reply has told the time."""
+    """One of each exists, with a clock that is ahead or behind, once a reply has shown the platform's time."""
     clock(minutes)
     entity = f"urn:example:thing:{unique}"
     in_flow(lambda: (list_aspects(entity), list_items("ORGANISATION")))
@@ -65,8 +65,10 @@ def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes
 
 @pytest.mark.long
 def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, unique):
-    """Forward and back, between what was told last and the request: what bears its key is found all the same, and of
-    what is known by its content alone nothing is sent a second time."""
+    """The clock is set forward or back just before the request.
+
+    An effect with a key is found, and one that only its content identifies is not sent twice.
+    """
     for minutes in (180, 10, 190, 5):
         clock(minutes)
         for path in ("^/1/orders$", "/organisation/create$"):

@@ -1,4 +1,4 @@
-"""What Prefect is told of a wait: a progress artifact of a long one, and one table of all work of a run."""
+"""What Prefect shows of a wait: a progress artifact for a long one, and one table of all work of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def shown(run):
 
 @pytest.mark.long
 def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique, monkeypatch):
-    """Two waits make one table. Prefect is told at the end, and in between no more often than is said."""
+    """Two waits write one table, at the end, and in between not more often than the interval."""
     told = []
     ashow = progress.ashow
 
@@ -63,7 +63,7 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique,
 
 
 def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, unique, monkeypatch):
-    """It is asked once, and then left alone for a while."""
+    """A Prefect server that does not answer is asked once, and then not for a while. The wait continues."""
     asked = []
 
     async def broken(self, **_):
@@ -79,7 +79,7 @@ def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, unique, monkeypat
 
 
 def test_outside_of_a_flow_nobody_is_told(embedded_platform, ivcap_journal, unique, monkeypatch):
-    """There is no run to show it in."""
+    """Outside of a flow no artifact is written, since there is no run to show it in."""
     monkeypatch.setattr(progress, "_Shown", None)
     [job] = wait_for_jobs.fn([request_job.fn("echo", {"message": unique})])
     assert job.succeeded

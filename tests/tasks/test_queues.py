@@ -1,4 +1,4 @@
-"""Queues as tasks: one queue a name, messages at least once, and taken at most once."""
+"""Queues as tasks: one queue per name, messages put at least once, and taken at most once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def name(unique):
 
 
 def sent(effects, method="POST"):
-    """The requests that put a message into a queue, or took some out of it, and took effect."""
+    """Return the requests that put or took messages and took effect."""
     found = [r for r in effects.embedded.requests(method) if r["path"].endswith("/messages")]
     return [r for r in found if r["status"] is not None and r["status"] < 300]
 
 
 def test_a_name_is_one_queue(in_flow, effects, name):
-    """Asked for again it is found; after a deletion, which may be repeated, it is made anew."""
+    """A second call finds the queue. After a deletion, which may be repeated, it is made again."""
 
     def body():
         first, again = create_queue(name, description="of a test"), create_queue(name)
@@ -47,14 +47,14 @@ def test_a_name_is_one_queue(in_flow, effects, name):
 
 
 def test_a_queue_whose_reply_was_lost_is_found(in_flow, effects, name):
-    """The name is taken, by the first send: that queue is the result."""
+    """After a lost reply the name is taken by the first request, whose queue is the result."""
     effects.embedded.add_fault(method="POST", path="^/1/queues$", count=1, drop_reply_after_effect=True)
     queue = in_flow(lambda: create_queue(name))
     assert effects.count("/1/queues") == 1 and queue.name == name
 
 
 def test_messages_go_in_and_come_out(in_flow, effects, name):
-    """Objects, models and handles, other JSON; each as it was given, the objects with the key of their sending."""
+    """Objects, models, handles and other JSON come out as they were put in. Objects also have their key."""
 
     def body():
         queue = create_queue(name)
@@ -72,7 +72,7 @@ def test_messages_go_in_and_come_out(in_flow, effects, name):
 
 
 def test_equal_messages_of_a_run_are_one(in_flow, effects, name):
-    """Unless a discriminator tells them apart; `$schema` in the content is the message's schema."""
+    """Equal messages are one unless a discriminator differs. `$schema` in the content is the message's schema."""
 
     def body():
         queue, content = create_queue(name), {"$schema": "urn:example:schema:message.1", "n": 1}
@@ -86,7 +86,7 @@ def test_equal_messages_of_a_run_are_one(in_flow, effects, name):
 
 
 def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on_platform):
-    """At least once: there are two, and their key tells that they are one."""
+    """After a lost reply the message is sent again (at least once). Both copies have the same key."""
 
     def body():
         queue = create_queue(name)
@@ -101,7 +101,7 @@ def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on
 
 
 def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeypatch):
-    """The next attempt sends it again under the same key; one that is known to be sent is not."""
+    """The next attempt sends a message in doubt again under the same key, and a sent one not."""
     real, left = Intents.settle_outcome, [1]
 
     def settle(self, intent, **outcome):
@@ -124,7 +124,7 @@ def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeyp
 
 
 def test_a_message_is_adopted_by_hand(in_flow, effects, name, monkeypatch, capsys):
-    """Who knows that it arrived says so with its id, and it is not sent again."""
+    """A user who knows that the message arrived adopts it by its id, and it is not sent again."""
 
     def cut_off(*_, **__):
         raise RuntimeError("cut off")
@@ -148,7 +148,7 @@ def test_a_message_is_adopted_by_hand(in_flow, effects, name, monkeypatch, capsy
 
 @pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"truncate": 5}, {"status": 503}])
 def test_messages_are_never_asked_for_twice(in_flow, effects, name, fault):
-    """A lost reply loses the message: the error comes at once, and nothing is asked again behind the flow's back."""
+    """A lost reply loses the taken message. The error comes at once, and nothing is requested again."""
 
     def body():
         queue = create_queue(name)
@@ -166,7 +166,7 @@ def test_messages_are_never_asked_for_twice(in_flow, effects, name, fault):
 
 
 def test_a_plan_leaves_queues_alone(in_flow, effects, name, unique):
-    """What would be made, sent and deleted is named; what would be taken ends the plan."""
+    """A plan names what would be made, sent and deleted. It ends at the first take."""
     kept = in_flow(lambda: create_queue(f"kept-{unique}"))
 
     def body():
@@ -186,7 +186,7 @@ def test_a_plan_leaves_queues_alone(in_flow, effects, name, unique):
 
 
 def test_an_unknown_queue_is_told(in_flow, effects):
-    """No message is lost on its way to nowhere."""
+    """A message to an unknown queue is an error."""
     nowhere = "urn:ivcap:queue:00000000-0000-4000-8000-000000000000"
     for ask in (lambda: enqueue(nowhere, {}), lambda: dequeue(nowhere)):
         with pytest.raises(NotFoundError):

@@ -1,4 +1,4 @@
-"""What is on the platform alone: idempotency records restored into a journal, orphans shown in Prefect."""
+"""Effects that only the platform knows: idempotency records restored into a journal, and orphans shown in Prefect."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from ivcap_flows.work.rebuild import rebuild
 
 
 def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, unique):
-    """From the idempotency records alone: an order and a job of scope account with their requests, and they are kept
-    then.
-    """
+    """An order and a job of scope account are restored from the idempotency records alone, and are kept afterwards."""
 
     def body():
         order = wait_for_orders([place_order("echo", {"message": unique}, scope="account")])[0]
@@ -44,7 +42,10 @@ def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, uniq
 
 
 def test_an_order_in_flight_is_rebuilt_as_a_doubt(in_flow, effects, on_platform, tmp_path, unique, monkeypatch):
-    """The idempotency record without an outcome is a doubt, which the next call resolves; no second order."""
+    """An idempotency record without an outcome is restored as a doubt.
+
+    The next call resolves it and places no second order.
+    """
     from ivcap_flows.durable.submission import Submission
 
     async def dies(self, *arguments):
@@ -75,7 +76,7 @@ def test_the_report_is_deployed():
 
 
 def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatch, caplog):
-    """The scheduled flow names what a failed flow has left; the flow itself has said at its end that it goes on."""
+    """The scheduled flow lists the orphans of a failed flow, whose own warning has named them at its end."""
 
     def body():
         place_order("sleep", {"seconds": 2})

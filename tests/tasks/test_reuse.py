@@ -1,4 +1,4 @@
-"""`reuse=True`: what anybody in the account has paid for already is used, if it is good for the same."""
+"""`reuse=True` uses an earlier effect that anybody in the account has paid for, if it is good for the same request."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def only(journal):
 
 
 def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, tasks_service, source, monkeypatch):
-    """By a flow of another journal, another run and another discriminator: one order on the platform, the very
-    products, and a limit of none is no hindrance; without `reuse` it is placed anew."""
+    """A run with another journal and discriminator gets the same order and products, even with a limit of none.
+
+    Without `reuse` it orders again.
+    """
 
     def body(**options):
         order = place_order(tasks_service, {"series": upload_artifact(source)}, **options)
@@ -54,7 +56,7 @@ def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, task
 
 
 def test_the_record_says_that_it_was_reused(in_flow, effects, elsewhere, unique):
-    """The task that placed it is informed by the order and did not start it."""
+    """The task was informed by the reused order and did not start it."""
     with use_journal(elsewhere):
         first = in_flow(lambda: ordered(unique))
     in_flow(lambda: ordered(unique))
@@ -65,7 +67,7 @@ def test_the_record_says_that_it_was_reused(in_flow, effects, elsewhere, unique)
 
 
 def test_a_job_is_reused_with_its_result(in_flow, effects, elsewhere, unique):
-    """By an equal request to the same definition of the service."""
+    """A job is reused for an equal request to the same definition of the service."""
 
     def body():
         return wait_for_jobs([request_job("echo", {"message": unique}, reuse=True)])[0]
@@ -80,18 +82,21 @@ def test_a_job_is_reused_with_its_result(in_flow, effects, elsewhere, unique):
 @pytest.mark.long
 @pytest.mark.parametrize("other", [{"message": "else"}, {"policy": "urn:ivcap:policy:ivcap.open.artifact"}])
 def test_what_asks_for_something_else_is_not_used(in_flow, effects, elsewhere, unique, other):
-    """Another parameter, another policy."""
+    """An order with another parameter or policy is not reused."""
     message = {"message": unique + other.pop("message", "")}
     with use_journal(elsewhere):
         first = in_flow(lambda: ordered(unique))
     second = in_flow(lambda: wait_for_orders([place_order("echo", message, reuse=True, **other)])[0])
     assert second.urn != first.urn and only(effects.journal).how == "sent"
-    assert "no equal one" in only(effects.journal).reuse
+    assert "no earlier one has an equal request" in only(effects.journal).reuse
 
 
 @pytest.mark.long
 def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, unique, caplog):
-    """The reason is on record; one that runs is named aloud, since a second is paid for while it does."""
+    """Failed and running work is not reused, and the reason is recorded.
+
+    Running work is also logged, since the second is paid for too.
+    """
 
     def failed():
         return wait_for_orders([place_order("fail", {"message": unique}, reuse=True)], raise_on_failure=False)[0]
@@ -112,7 +117,7 @@ def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, uniq
 
 @pytest.mark.long
 def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, unique):
-    """The definition that the platform shows is part of what is equal; the same again is."""
+    """Work is reused only for the same service definition, also if that is restored later."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_reuse.py").write_text("def f(request, job):\n    return 1\n")
     definition = {
@@ -139,7 +144,7 @@ def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, 
 
 @pytest.mark.long
 def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, tasks_service, source):
-    """The order is placed anew, and the journal says why."""
+    """If its products cannot be read, the order is placed again, and the journal says why."""
 
     def body(**options):
         order = place_order(tasks_service, {"series": upload_artifact(source)}, reuse=True, **options)
@@ -156,7 +161,7 @@ def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, 
 
 @pytest.mark.long
 def test_a_forged_aspect_is_not_believed(in_flow, effects, elsewhere, on_platform, unique):
-    """An aspect that gives another order's URN to a request: the order itself says what it asked for."""
+    """An aspect that assigns another order's URN to a request is ignored, since the order itself shows its request."""
     with use_journal(elsewhere):
         other, first = in_flow(lambda: (ordered(unique + "other"), ordered(unique)))
 
@@ -166,11 +171,11 @@ def test_a_forged_aspect_is_not_believed(in_flow, effects, elsewhere, on_platfor
 
     on_platform(forge)
     assert in_flow(lambda: ordered(unique)).urn not in (other.urn, first.urn)
-    assert "asks for something else" in only(effects.journal).reuse
+    assert "is not what its idempotency record says" in only(effects.journal).reuse
 
 
 def test_a_plan_says_what_would_be_reused(in_flow, effects, elsewhere, unique):
-    """With its URN, and nothing is written."""
+    """A plan names the URN that would be reused, and writes nothing."""
     with use_journal(elsewhere):
         first = in_flow(lambda: ordered(unique))
     with plan() as planned:
@@ -180,7 +185,7 @@ def test_a_plan_says_what_would_be_reused(in_flow, effects, elsewhere, unique):
 
 
 def test_a_look_costs_nothing_where_it_is_off(in_flow, effects, unique):
-    """Without `reuse` no aspect is searched by its content."""
+    """Without `reuse` no aspect is searched by content."""
     in_flow(lambda: place_order("echo", {"message": unique}))
     assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
     assert only(effects.journal).reuse is None

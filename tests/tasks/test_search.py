@@ -12,7 +12,7 @@ from ivcap_flows.tasks import add_aspect, search
 
 @pytest.mark.long
 def test_a_search_goes_over_all_pages(in_flow, effects, unique):
-    """More than a page of aspects, all found; at most as many as wanted; none of another kind."""
+    """A search finds all aspects over several pages, at most the wanted number, and no others."""
     schema = f"urn:example:schema:search-{unique}.1"
     program = f':load_aspect(/p, "{schema}", ["entity", ".k"]).\nquery(X) :- p(X, "v").'
 
@@ -29,7 +29,7 @@ def test_a_search_goes_over_all_pages(in_flow, effects, unique):
 
 
 def test_a_faulty_program_is_told(in_flow, effects):
-    """By the platform, or before where there is none."""
+    """A wrong program is an error of the platform, or raised before the request if it is empty."""
     with pytest.raises(PlatformError) as error:
         in_flow(lambda: search("query(X :- (("))
     assert 400 <= error.value.status < 500

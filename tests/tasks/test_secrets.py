@@ -53,7 +53,7 @@ def shown(secrets: dict[str, bytes], texts: dict[str, bytes]) -> list[str]:
 
 
 def everything_of(error: BaseException) -> bytes:
-    """All that anybody may print, log, pickle or store of an error."""
+    """Return everything that may be printed, logged, pickled or stored of an error."""
     parts = ["".join(traceback.format_exception(error)), repr(error), str(vars(error)), repr(error.__cause__)]
     return "\n".join(parts).encode() + pickle.dumps(error)
 
@@ -62,7 +62,7 @@ def everything_of(error: BaseException) -> bytes:
 def test_no_token_anywhere(
     in_flow, effects, source, tmp_path, registry, artifact, ended_order, second_account, unique, caplog, prefect_server
 ):
-    """Work that goes well, is refused, breaks off or is denied leaves no token anywhere."""
+    """Work that succeeds, is refused, breaks off or is denied leaves no token anywhere."""
     secrets = secrets_of_the_test()
     stranger = ProvenaCredentials.from_environment().model_copy(
         update={"offline_token": SecretStr(os.environ["PROVENA_OFFLINE_TOKEN_UNLINKED"])}

@@ -1,4 +1,4 @@
-"""What the tasks are to Prefect: real tasks with names, options and pickles, each in two forms."""
+"""The tasks as Prefect sees them: real tasks with names, options and pickles, each in two forms."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ NOTE = "$schema", "urn:example:schema:shape.1"
 
 
 def test_every_verb_is_there_twice():
-    """Beside each synchronous task there is an asynchronous one, and no other name."""
+    """Each synchronous task has an asynchronous form, and there is no other name."""
     assert set(VERBS) == set(NAMES)
     assert set(tasks.__all__) == {*VERBS, *("a" + verb for verb in VERBS)}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_pairs_share_name_docstring_and_signature(verb):
-    """Both forms are Prefect tasks of one human name, docstring and signature, and neither retries nor caches."""
+    """Both forms are Prefect tasks with one name, docstring and signature. Neither retries nor caches."""
     one, other = getattr(tasks, verb), getattr(tasks, "a" + verb)
     for each in (one, other):
         assert type(each) is Task
@@ -169,7 +169,7 @@ def test_pairs_share_name_docstring_and_signature(verb):
 
 @pytest.mark.parametrize("name", tasks.__all__)
 def test_a_task_survives_cloudpickle(name):
-    """A task travels to another process: what comes back is a task of the same name and function."""
+    """A task that is pickled to another process is a task of the same name and function."""
     there = cloudpickle.loads(cloudpickle.dumps(getattr(tasks, name)))
     assert (there.name, there.fn.__name__) == (getattr(tasks, name).name, name)
     assert there.with_options(retries=1).retries == 1
@@ -177,7 +177,7 @@ def test_a_task_survives_cloudpickle(name):
 
 @pytest.mark.parametrize("handle", HANDLES, ids=lambda handle: type(handle).__name__)
 def test_handles_survive_pickle_and_json(handle):
-    """A handle is equal after cloudpickle and after JSON, its products addressable by name."""
+    """A handle is equal after cloudpickle and after JSON. Its products are found by name."""
     for copy in (
         cloudpickle.loads(cloudpickle.dumps(handle)),
         type(handle).model_validate_json(handle.model_dump_json()),
@@ -190,7 +190,8 @@ def test_handles_survive_pickle_and_json(handle):
 
 
 def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effects, registry, unique):
-    """Upload, order, job, waits, aspects, download, dataset, registration: each gives what the next takes."""
+    """Upload, order, job, waits, aspects, download, dataset, registration: each task accepts the result of the one
+    before."""
 
     def body():
         series = upload_artifact(source)
@@ -233,7 +234,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
 async def test_the_asynchronous_tasks_do_the_whole_job(
     embedded_platform, ivcap_journal, source, tmp_path, registry, unique
 ):
-    """In an asynchronous flow the same, with the tasks awaited, several of them together."""
+    """The same in an asynchronous flow, with awaited tasks, several of them together."""
 
     @flow
     @recorded
@@ -272,7 +273,7 @@ async def test_the_asynchronous_tasks_do_the_whole_job(
 
 
 def test_runs_have_names_that_people_read(in_flow, source):
-    """In the UI a task run says what it does with what, not a function's name and a number."""
+    """A task run's name says what it does with what, instead of a function's name and a number."""
 
     def body():
         series = upload_artifact(source)
@@ -281,23 +282,18 @@ def test_runs_have_names_that_people_read(in_flow, source):
         wait_for_orders([order], timeout=60)
         return flow_run.id
 
-    id_ = in_flow(body)
+    names = ["order echo", "order north", f"upload {source.name}", "wait for 1 order"]
+    of_flow = FlowRunFilter(id=FlowRunFilterId(any_=[in_flow(body)]))
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
-        end = time.monotonic() + 10
-        while len(runs) < 4 and time.monotonic() < end:  # Prefect writes task runs in the background
+        end = time.monotonic() + 60
+        # Prefect writes task runs in the background, and their names after them.
+        while sorted(run.name for run in client.read_task_runs(flow_run_filter=of_flow)) != names:
+            assert time.monotonic() < end
             time.sleep(0.1)
-            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
-    assert sorted(run.name for run in runs) == [
-        "order echo",
-        "order north",
-        f"upload {source.name}",
-        "wait for 1 order",
-    ]
 
 
 def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
-    """`.submit` gives a future that the next task takes, `.map` one for each item, `.with_options` another name."""
+    """`.submit` returns a future that the next task accepts, `.map` one for each item, and `.with_options` renames."""
     paths = []
     for number in range(4):
         paths.append(tmp_path / f"{number}.csv")
@@ -332,7 +328,7 @@ async def test_async_tasks_submit_and_map(embedded_platform, ivcap_journal, uniq
 
 @pytest.mark.long
 async def test_two_waits_together_do_not_hold_the_loop(embedded_platform, ivcap_journal):
-    """While an asynchronous flow awaits two waits together, its own loop is never held for 100 ms, and they overlap."""
+    """Two waits that an asynchronous flow awaits together overlap, and never block its loop for 100 ms."""
     gaps = []
 
     async def tick():

@@ -1,4 +1,4 @@
-"""Uploads of whatever holds bytes, and by several machines at once."""
+"""Uploads of anything that holds bytes, and by several machines at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(upload_artifact.fn(sys.argv[1]).urn)
 
 
 def uploading(path: Path, journal: Path, barrier: Path) -> subprocess.Popen[str]:
-    """A process with a journal of its own, which waits at the barrier."""
+    """Start a process with its own journal, which waits at the barrier."""
     return subprocess.Popen(
         [sys.executable, "-c", AT_ONCE, str(path), str(journal), str(barrier)],
         env={**os.environ, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal}"},
@@ -55,7 +55,7 @@ def uploading(path: Path, journal: Path, barrier: Path) -> subprocess.Popen[str]
 
 
 def test_two_machines_at_the_same_moment(effects, source, tmp_path):
-    """Two processes with a journal each upload one file of some size at once: one artifact, which both have."""
+    """Two processes with their own journals that upload one file at the same time make one artifact, which both get."""
     source.write_bytes(os.urandom(2 * MIB))
     barrier = tmp_path / "go"
     journals = [tmp_path / "a.sqlite", tmp_path / "b.sqlite"]
@@ -73,7 +73,7 @@ def test_two_machines_at_the_same_moment(effects, source, tmp_path):
 
 
 def test_a_small_one_is_sent_without_ado(in_flow, effects, source):
-    """Six requests: a look whether it is known, the record, its bytes, its digest, whether it is ready, the outcome."""
+    """A small upload takes six requests: look-up, creation, bytes, digest, readiness and outcome."""
     in_flow(lambda: upload_artifact(b"The account and the platform are known then.", name="first"))
     effects.embedded.forget_requests()
     in_flow(lambda: upload_artifact(source))
@@ -88,7 +88,7 @@ def test_a_small_one_is_sent_without_ado(in_flow, effects, source):
 
 
 def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
-    """What was read before a long time is read again before the outcome is written, and another's is heard of."""
+    """If the first look is too old when the outcome is written, the records are read again, and another's is found."""
 
     async def outcomes(client):
         mine, theirs = IdempotencyRecords(client.aspects), IdempotencyRecords(client.aspects)
@@ -101,7 +101,7 @@ def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
 
 
 def test_a_file_is_hashed_once(in_flow, effects, source, monkeypatch):
-    """The record of the call and the upload share the digest of a file that was not touched in between."""
+    """The record of the call and the upload share the digest of an unchanged file."""
     begun = []
     counted = SimpleNamespace(sha256=lambda: begun.append(1) or hashlib.sha256())
     monkeypatch.setattr(files, "hashlib", counted)
@@ -113,7 +113,7 @@ def test_a_file_is_hashed_once(in_flow, effects, source, monkeypatch):
 
 @pytest.fixture
 def mistaken(source: Path, unique: str, request: pytest.FixtureRequest, monkeypatch) -> tuple[bytes, bytes]:
-    """The file's content, and another one that it is taken to have."""
+    """The file's content, and another content that its stored digest belongs to."""
     monkeypatch.setitem(tus.send.__kwdefaults__, "chunk", MIB)
     content, other = (os.urandom(request.param) for _ in range(2))
     source.write_bytes(content)
@@ -126,8 +126,10 @@ sizes = pytest.mark.parametrize("mistaken", [1000, 3 * MIB + 5], indirect=True, 
 
 @sizes
 def test_the_digest_is_that_of_the_bytes_that_leave(in_flow, effects, source, mistaken):
-    """A file that holds something else than its digest says is noticed before its last byte leaves; nothing is under
-    the key, and the next try knows what it holds."""
+    """If the stored digest is wrong, that is noticed before the last byte leaves.
+
+    Nothing is stored under the key, and the next try uses the right digest.
+    """
     with pytest.raises(IntegrityError, match=f"{source}.*Upload it again"):
         in_flow(lambda: upload_artifact(source))
     [intent] = effects.intents("upload")
@@ -141,7 +143,7 @@ def test_the_digest_is_that_of_the_bytes_that_leave(in_flow, effects, source, mi
 @sizes
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["this journal", "another journal"])
 def test_what_was_begun_with_other_bytes_is_not_continued(in_flow, effects, source, tmp_path, mistaken, elsewhere):
-    """The content that the digest was meant for is uploaded on its own, by whoever has it."""
+    """A later upload of the content that the digest belongs to makes its own artifact."""
     with pytest.raises(IntegrityError):
         in_flow(lambda: upload_artifact(source))
     meant = tmp_path / "meant.csv"
@@ -155,13 +157,13 @@ def test_what_was_begun_with_other_bytes_is_not_continued(in_flow, effects, sour
 
 
 def in_blocks(content: bytes) -> Iterator[bytes]:
-    """An iterator that knows neither its size nor how to go back."""
+    """An iterator that knows neither its size nor how to rewind."""
     for at in range(0, len(content), 1000):
         yield content[at : at + 1000]
 
 
 class Pipe(io.RawIOBase):
-    """A stream that can only be read on."""
+    """A stream that can only be read forwards."""
 
     def __init__(self, content: bytes) -> None:
         self._left = content
@@ -177,7 +179,10 @@ class Pipe(io.RawIOBase):
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, io.BytesIO, in_blocks, Pipe, lambda c: [c[:3], c[3:]]])
 def test_whatever_holds_bytes(in_flow, effects, source, make, tmp_path):
-    """Bytes, streams and iterators of known and unknown size are the same content as the file, and not sent again."""
+    """Bytes, streams and iterators are the same content as the file.
+
+    They are not sent again, whether or not their size is known.
+    """
     content = source.read_bytes()
     first = in_flow(lambda: upload_artifact(make(content), name="series.csv"))
     assert (first.sha256, first.size, first.media_type) == (digest(content), len(content), "text/csv")
@@ -188,7 +193,7 @@ def test_whatever_holds_bytes(in_flow, effects, source, make, tmp_path):
 
 
 def test_a_stream_that_can_is_put_back(in_flow, effects, source):
-    """A stream is read from where it stands, and stands there afterwards, so that a retry reads the same."""
+    """A stream is read from its position, which is restored afterwards, so that a retry reads the same."""
     with source.open("rb") as stream:
         stream.seek(5)
         uploaded = [in_flow(lambda: upload_artifact(stream)) for _ in range(2)]
@@ -199,14 +204,14 @@ def test_a_stream_that_can_is_put_back(in_flow, effects, source):
 
 @pytest.mark.parametrize("content", [b"", io.BytesIO(), []])
 def test_no_bytes(in_flow, effects, tmp_path, content):
-    """Bytes and streams without content become an artifact without content."""
+    """Bytes and streams without content make an artifact without content."""
     uploaded = in_flow(lambda: upload_artifact(content, name="nothing.bin"))
     assert (uploaded.size, uploaded.sha256) == (0, digest(b""))
     assert in_flow(lambda: download_artifact(uploaded, tmp_path / "back.bin")).size == 0
 
 
 def test_a_stream_is_not_held_in_memory(in_flow, effects, monkeypatch):
-    """A stream goes through a temporary file in blocks, which is gone afterwards."""
+    """A stream is copied in blocks to a temporary file, which is deleted afterwards."""
     spools = []
 
     def blocks() -> Iterator[bytes]:
@@ -223,14 +228,14 @@ def test_a_stream_is_not_held_in_memory(in_flow, effects, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [io.StringIO("text"), ["text"], 7])
 def test_what_holds_no_bytes(in_flow, effects, wrong):
-    """Text and what is no source at all are named before anything is sent."""
-    with pytest.raises(InputError, match=r"must give bytes, not str|A path, bytes, a binary stream"):
+    """Text and other objects without bytes are errors before anything is sent."""
+    with pytest.raises(InputError, match=r"must give bytes, not str|Pass a path, bytes, a binary stream"):
         in_flow(lambda: upload_artifact(wrong))
     assert effects.embedded.requests("POST") == []
 
 
 def test_a_stream_in_the_record(in_flow, ivcap_journal, source):
-    """What came from a stream is generated with its digest, and no file is named."""
+    """An artifact from a stream is recorded as generated, with its digest and without a file."""
     from ivcap_flows.sinks import run_graph
 
     uploaded = in_flow(lambda: upload_artifact(io.BytesIO(source.read_bytes())))
@@ -243,7 +248,7 @@ def test_a_stream_in_the_record(in_flow, ivcap_journal, source):
 
 
 def test_another_journal_after_a_lost_one(in_flow, effects, tmp_path, source):
-    """A journal that was deleted in the middle of nothing is no reason to send again."""
+    """After the journal was deleted, nothing is sent again."""
     first = in_flow(lambda: upload_artifact(source.read_bytes(), name=source.name))
     with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as other, use_journal(other):
         assert in_flow(lambda: upload_artifact(source)).urn == first.urn
@@ -251,7 +256,7 @@ def test_another_journal_after_a_lost_one(in_flow, effects, tmp_path, source):
 
 
 def test_an_artifact_as_bytes(in_flow, effects, source, embedded_directory):
-    """The content in memory, verified, and never more of it than the limit."""
+    """The content is read into memory and verified, up to the limit."""
     series = in_flow(lambda: upload_artifact(source))
     content = source.read_bytes()
     assert in_flow(lambda: read_artifact(series)) == in_flow(lambda: read_artifact(series.urn)) == content
@@ -265,7 +270,7 @@ def test_an_artifact_as_bytes(in_flow, effects, source, embedded_directory):
 
 
 def test_artifacts_are_listed(in_flow, effects, source, unique):
-    """All of a name, newest first, at most so many; the flow found them and did not make them."""
+    """Artifacts are listed by name, newest first, up to a limit. The flow is not recorded as their maker."""
     made = [in_flow(lambda n=n: upload_artifact(f"{n}{unique}".encode(), name=unique)) for n in range(12)]
     listed = in_flow(lambda: list_artifacts(unique))
     assert {one.urn for one in listed} == {one.urn for one in made} and len(listed) == 12
@@ -274,7 +279,7 @@ def test_artifacts_are_listed(in_flow, effects, source, unique):
 
 
 def test_the_artifact_of_a_file(in_flow, effects, source, tmp_path):
-    """Known by the journal, without it by the platform, by nobody: then there is none. Nothing is sent."""
+    """The artifact of a file is found in the journal, or else on the platform, or not at all. Nothing is sent."""
     assert in_flow(lambda: artifact_for_file(source)) is None
     series = in_flow(lambda: upload_artifact(source))
     copy = tmp_path / "copy.csv"
@@ -289,7 +294,7 @@ def test_the_artifact_of_a_file(in_flow, effects, source, tmp_path):
 
 
 def test_the_artifact_of_a_file_must_be_ready(in_flow, effects, source):
-    """What was begun and not finished is no artifact of the file yet."""
+    """An upload that was not finished is not the artifact of the file."""
     effects.embedded.add_fault(method="PATCH", status=503)
     with pytest.raises(UnavailableError):
         in_flow(lambda: upload_artifact(source))
@@ -297,7 +302,7 @@ def test_the_artifact_of_a_file_must_be_ready(in_flow, effects, source):
 
 
 def test_a_side_car(in_flow, effects, source, unique):
-    """Left beside the file on request alone; what an official client left there is read."""
+    """A side-car file is written only on request. One that an official client wrote is read."""
     marker = source.with_name(f".ivcap-{source.name}.txt")
     in_flow(lambda: upload_artifact(source))
     assert not marker.exists()
@@ -309,12 +314,12 @@ def test_a_side_car(in_flow, effects, source, unique):
     md5 = hashlib.md5(unknown.read_bytes(), usedforsecurity=False).hexdigest()
     unknown.with_name(".ivcap-unknown.csv.txt").write_text(f"{md5}|{other.urn}")
     assert in_flow(lambda: artifact_for_file(unknown)).urn == other.urn
-    with pytest.raises(InputError, match="needs a path"):
+    with pytest.raises(InputError, match="pass a path"):
         in_flow(lambda: upload_artifact(b"bytes", side_car=True))
 
 
 def test_an_artifact_that_shows_late_is_waited_for(effects, source):
-    """The record is created, and neither read nor written for a while: it is the only one, and ready in the end."""
+    """If a new artifact is hidden for a while, it is waited for, and becomes the only one."""
     effects.embedded.add_fault(method="POST", path="^/1/artifacts$", count=1, late_visibility=0.6)
     source.write_bytes(os.urandom(1000))
     artifact = upload_artifact.fn(source)

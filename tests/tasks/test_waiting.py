@@ -1,4 +1,4 @@
-"""What waiting asks of the platform, counted there."""
+"""The requests that waiting makes, counted on the platform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs
 
 
 def polls(embedded):
-    """Requests that look after jobs; a stream of events is none."""
+    """Return the requests that read jobs, without event streams."""
     return [
         each["path"]
         for each in embedded.requests("GET")
@@ -23,7 +23,7 @@ def polls(embedded):
 
 @pytest.mark.long
 def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monkeypatch):
-    """`retry-later` of a 202: until then nothing is asked, though the job is waited for."""
+    """Until the `retry-later` of a 202 has passed, nothing is requested, although the job is waited for."""
     said, early = [], []
 
     def later(urn, seconds):
@@ -49,7 +49,7 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
 
 @pytest.mark.long
 def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, monkeypatch):
-    """A quarter at once, the rest as the minute goes by; what has ended is not lost by it."""
+    """A quarter of the minute's requests is allowed at once, the rest over the minute. No end is lost."""
     monkeypatch.setenv("IVCAP_FLOWS_POLLS_PER_MINUTE", "20")
 
     def body():
@@ -72,7 +72,7 @@ def fails(request, job):
 
 @pytest.fixture
 def failing(_embedded, tmp_path, unique):
-    """The name of a service that writes something and fails."""
+    """The name of a service that writes to its log and fails."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_waiting_tests.py").write_text(SERVICE)
     definition = {"name": f"fails-{unique}", "entry": "services_of_waiting_tests:fails"}
@@ -81,7 +81,7 @@ def failing(_embedded, tmp_path, unique):
 
 
 def test_a_failed_job_tells_the_end_of_its_log(in_flow, failing, unique):
-    """As a failed order does: what the service wrote last is in the error, beside the message."""
+    """The error of a failed job has the end of its log beside the message, as that of an order."""
     with pytest.raises(JobFailedError) as failed:
         in_flow(lambda: wait_for_jobs([request_job(failing, {"message": unique})]))
     lines = str(failed.value).splitlines()

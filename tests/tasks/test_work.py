@@ -1,4 +1,4 @@
-"""Services, orders, jobs and agents as tasks: found, listed, registered, followed to their end."""
+"""Services, orders, jobs and agents as tasks: find, list, register, and follow them to their end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def told(request, job):
 
 @pytest.fixture(scope="session")
 def telling(_embedded, tmp_path_factory):
-    """The name of a service that tells what it does, makes a product, and has results of every type."""
+    """The name of a service that sends events, makes a product, and returns results of every type."""
     folder = tmp_path_factory.mktemp("telling")
     (folder / "setup.cfg").touch()
     (folder / "services_of_work_tests.py").write_text(SERVICE)
@@ -81,7 +81,7 @@ def batch(name, **more):
 
 
 def test_a_service_is_found_and_used_by_its_handle(in_flow, unique):
-    """The handle stands for the service in orders and jobs."""
+    """A service's handle can be used for orders and jobs."""
 
     def body():
         service = find_service("echo")
@@ -96,7 +96,7 @@ def test_a_service_is_found_and_used_by_its_handle(in_flow, unique):
 
 
 def test_services_are_listed_whole_or_up_to_a_limit(in_flow, ivcap_journal):
-    """All of them without a limit; the listing found them and made none."""
+    """Without a limit all services are listed. The listing is not recorded as their maker."""
     every = in_flow(list_services)
     assert {"echo", "sleep", "fail"} <= {service.name for service in every}
     assert len(in_flow(lambda: list_services(limit=2))) == 2
@@ -106,7 +106,10 @@ def test_services_are_listed_whole_or_up_to_a_limit(in_flow, ivcap_journal):
 
 
 def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_path):
-    """Registered once, sent once; a changed definition is put in its place; a file does as well as a mapping."""
+    """An unchanged registration is sent once.
+
+    A changed definition replaces the old one. A file works like a mapping.
+    """
     definition = batch(unique, parameters=[{"name": "a", "type": "int", "description": "A."}])
     path = tmp_path / "service.json"
     path.write_text(json.dumps(definition))
@@ -120,7 +123,7 @@ def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_pat
 
 
 def test_a_planned_registration_sends_nothing(in_flow, effects, unique):
-    """It is in the plan, which ends where the service would be needed."""
+    """A plan lists the registration, and ends where the service would be needed."""
     with plan() as planned, pytest.raises(waiting.PlannedError):
         in_flow(lambda: place_order(register_service(batch(unique)), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
@@ -128,7 +131,7 @@ def test_a_planned_registration_sends_nothing(in_flow, effects, unique):
 
 
 def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
-    """As does a file that is none."""
+    """A definition that is incomplete, or a file that is not one, is an error that says what is missing."""
     with pytest.raises(InputError, match="lacks description, controller-schema, controller"):
         in_flow(lambda: register_service({"name": "x"}))
     (tmp_path / "list.yaml").write_text("- a\n")
@@ -138,7 +141,7 @@ def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
 
 
 def test_orders_are_listed_and_their_logs_read(in_flow, unique):
-    """By status and name, all or some; the log whole or its end."""
+    """Orders are listed by status and name, all or some. A log is read whole or from its end."""
 
     def body():
         failing = place_order("fail", {"message": f"{unique}\nlast words"}, name=unique)
@@ -153,7 +156,10 @@ def test_orders_are_listed_and_their_logs_read(in_flow, unique):
 
 
 def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap_journal, telling, unique):
-    """Once it has succeeded, and once only, though it is waited for twice; the record has that it holds them."""
+    """Products are added to the collection once, after success, even if the order is waited for twice.
+
+    The membership is recorded.
+    """
     urn = f"urn:ivcap:collection:{unique}"
     on_platform(lambda client: client.collections.create(unique, urn=urn))
 
@@ -174,7 +180,7 @@ def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap
 
 
 def test_an_unknown_collection_is_told_before_an_order_is_sent(in_flow, effects, unique):
-    """Nothing is spent on products that have nowhere to go."""
+    """An unknown collection is an error before the order is sent, so nothing is spent."""
     before = effects.count("/1/orders")
     with pytest.raises(NotFoundError):
         in_flow(lambda: place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
@@ -182,7 +188,7 @@ def test_an_unknown_collection_is_told_before_an_order_is_sent(in_flow, effects,
 
 
 def test_a_request_may_be_an_aspect(in_flow, effects, unique):
-    """Its content is checked, is what the handle says, and makes the same job once."""
+    """The content of the aspect is checked, is the request in the handle, and makes one job."""
 
     def body():
         note = add_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "message": unique})
@@ -206,7 +212,7 @@ def test_a_request_may_be_an_aspect(in_flow, effects, unique):
 
 
 def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique):
-    """The service's own events, in order, and at most the last hundred; JSON, text and bytes."""
+    """The service's own events come in order, at most the last hundred. Results are JSON, text or bytes."""
 
     def body():
         asked = [
@@ -224,7 +230,7 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique
 
 
 def test_events_and_results_are_on_record(in_flow, telling, unique, ivcap_journal):
-    """What the service told is with the job, compactly."""
+    """The service's events are recorded with the job, in short form."""
 
     def body():
         return wait_for_jobs([request_job(telling, {"message": unique})])[0]
@@ -236,7 +242,7 @@ def test_events_and_results_are_on_record(in_flow, telling, unique, ivcap_journa
 
 
 def test_a_result_that_is_not_there_is_an_error(in_flow, unique):
-    """A job that runs has none yet; one that failed says why."""
+    """A running job has no result yet. A failed one has an error with the reason."""
 
     def body(service, request):
         job = request_job(service, request)
@@ -251,7 +257,7 @@ def test_a_result_that_is_not_there_is_an_error(in_flow, unique):
 
 
 def test_jobs_are_listed_by_service_and_across(in_flow, unique):
-    """A job of each of two services is in the one list, and each in its own."""
+    """The list of all jobs has those of both services, and each service's list only its own."""
 
     def body():
         done = wait_for_jobs([request_job("echo", {"message": unique}), request_job("sleep", {"seconds": 0.01})])
@@ -271,7 +277,7 @@ def test_jobs_are_listed_by_service_and_across(in_flow, unique):
 
 
 def test_a_job_is_attached_by_its_urn_alone(in_flow, unique):
-    """Its service is found from it."""
+    """The job's service is found from its URN."""
 
     def body():
         return attach_job(wait_for_jobs([request_job("echo", {"message": unique})])[0].urn)
@@ -281,7 +287,7 @@ def test_a_job_is_attached_by_its_urn_alone(in_flow, unique):
 
 
 def test_an_agent_runs_once_and_is_waited_for(in_flow, effects, unique):
-    """By name or URN, with a mapping or a model; the same request in a run is the same job."""
+    """An agent is named by name or URN, with a mapping or a model. An equal request in a run is the same job."""
 
     class Message(BaseModel):
         message: str
@@ -302,7 +308,7 @@ def test_an_agent_runs_once_and_is_waited_for(in_flow, effects, unique):
 
 @pytest.mark.long
 def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
-    """Not those of one alone."""
+    """A wait that times out names the pending jobs of all services."""
 
     def body():
         slow = [request_job("sleep", {"seconds": 12.0}), request_job("sleep", {"seconds": 12.1})]
@@ -323,7 +329,7 @@ def watched_now():
 
 @pytest.mark.long
 def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
-    """The others are not waited for, and nothing asks about them any more."""
+    """A job that cannot be read ends the whole wait, and its polling stops."""
     watched = []
 
     def body():
@@ -340,7 +346,7 @@ def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedd
 
 
 def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
-    """Nothing of a poller is left when nothing is waited for, and nothing of a client that was closed and forgotten."""
+    """No poller remains after its waits have ended, and none of a client that was closed."""
 
     async def wait():
         client = IvcapCredentials.from_environment().get_client()
@@ -368,7 +374,7 @@ def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
 
 @pytest.mark.long
 def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
-    """At its begin, and then once a while, with the number of jobs by status; in the run that waits, for its log."""
+    """A long wait logs the number of jobs by status, at its begin and at intervals, in the log of its run."""
     said = []
 
     class Heard(logging.Handler):
@@ -390,7 +396,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
 
 
 def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
-    """Its jobs have none. A 404 may be about one job alone, so it is asked for each: as a hint, and at the end."""
+    """A platform without event streams does not fail a wait. A 404 may be about one job, so each job is tried."""
     asked = []
     opened = job_events.event_stream
 
@@ -405,7 +411,7 @@ def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
 
 
 async def test_a_list_is_read_no_further_than_asked():
-    """The last record wanted is the last one read, also where others are left out for their status."""
+    """A list is read only up to the last record that is wanted, also with a filter by status."""
     read = []
 
     async def records():
