@@ -14,7 +14,7 @@ from ivcap_flows.local.peer import is_own
 
 __all__ = ["FOREIGN", "from_own_user", "page", "question"]
 
-FOREIGN: Final = "Logins are decided on by the user who runs the embedded platform, on its machine."
+FOREIGN: Final = "Only the user who runs the embedded platform may decide on logins, on its machine."
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body {{ font: 1rem/1.6 system-ui; margin: 4rem auto; max-width: 28rem }} code {{ font-size: 1.4em }}</style>

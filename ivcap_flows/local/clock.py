@@ -54,7 +54,7 @@ class Clock:
         Raises ValueError for a moment before 1970 or after 2099, and then changes nothing.
         """
         if not 0 <= moment < _LATEST:
-            raise ValueError("The clock takes times from 1970 to 2099.")
+            raise ValueError("The clock can be set only to times from 1970 to 2099.")
         stopped = self.frozen is not None if freeze is None else freeze
         self.offset = moment - _machine_ms()
         self.frozen = moment if stopped else None
@@ -140,6 +140,6 @@ def parse(text: str, *, end_of_second: bool = True) -> int:
         value = value.astimezone(timezone.utc)
     except OverflowError as error:
         # The first or the last day of the calendar, in another time zone.
-        raise ValueError(f"{text!r} is no time of UTC") from error
+        raise ValueError(f"{text!r} is not a time in UTC") from error
     whole = end_of_second and _WHOLE.fullmatch(text.strip())
     return int(value.timestamp() * 1000) + (999 if whole else 0)

@@ -109,9 +109,7 @@ def routes(
             return JSONResponse({"message": str(error)}, 400)
         if await decide_login(**wanted):
             return Response(status_code=204)
-        return JSONResponse(
-            {"message": "No login with this code waits for an answer, or there is no such account."}, 404
-        )
+        return JSONResponse({"message": "No pending login has this code, or there is no such account."}, 404)
 
     async def like(request: Request) -> Response:
         refused = guarded(request)
@@ -137,24 +135,24 @@ def _decision(wanted: Any) -> dict[str, Any]:
     """Check a decision on a login, and return it. Raises ValueError."""
     known = {"user_code", "account", "deny", "lifetime"}
     if not isinstance(wanted, dict) or not {"user_code", "account"} <= set(wanted) <= known:
-        raise ValueError("A login takes a JSON object with user_code, account and, if wanted, deny and lifetime.")
+        raise ValueError("The body must be a JSON object with user_code, account and optionally deny and lifetime.")
     if not isinstance(wanted["user_code"], str) or not isinstance(wanted["account"], str):
-        raise ValueError("user_code and account are texts.")
+        raise ValueError("user_code and account must be texts.")
     if not isinstance(wanted.get("deny", False), bool):
-        raise ValueError("deny is true or false.")
+        raise ValueError("deny must be true or false.")
     lifetime = wanted.get("lifetime", 1)
     if not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 1 <= lifetime <= LONGEST:
-        raise ValueError(f"lifetime is a number of seconds from 1 to {LONGEST:.0f}.")
+        raise ValueError(f"lifetime must be a number of seconds from 1 to {LONGEST:.0f}.")
     return wanted
 
 
 def _likeness(wanted: Any) -> Likeness:
     """Read a likeness. Raises ValueError."""
     if not isinstance(wanted, dict) or not {"like"} <= set(wanted) <= {"like", "speed"}:
-        raise ValueError("What to be like is a JSON object with like and, if wanted, speed.")
+        raise ValueError("The body must be a JSON object with like and optionally speed.")
     speed = wanted.get("speed", 1)
     if not isinstance(speed, int | float) or isinstance(speed, bool):
-        raise ValueError("speed is a number.")
+        raise ValueError("speed must be a number.")
     return likeness(str(wanted["like"]), speed)
 
 
@@ -165,13 +163,13 @@ def _change(wanted: Any) -> None:
         return
     known = ("now", "advance", "freeze")
     if not isinstance(wanted, dict) or not wanted or not set(wanted) <= set(known):
-        raise ValueError(f"The clock takes a JSON object with one or more of {', '.join(known)}.")
+        raise ValueError(f"The body must be a JSON object with one or more of {', '.join(known)}.")
     moment, advance, freeze = (wanted.get(name) for name in known)
     if moment is not None and not isinstance(moment, str):
-        raise ValueError("now is an RFC 3339 time.")
+        raise ValueError("now must be an RFC 3339 time.")
     if advance is not None and (not isinstance(advance, int | float) or isinstance(advance, bool) or not advance >= 0):
-        raise ValueError("advance is a number of seconds of at least 0.")
+        raise ValueError("advance must be a number of seconds of at least 0.")
     if freeze is not None and not isinstance(freeze, bool):
-        raise ValueError("freeze is true or false.")
+        raise ValueError("freeze must be true or false.")
     target = clock.now() if moment is None else clock.parse(moment, end_of_second=False)
     clock.CLOCK.set(target + round((advance or 0) * 1000), freeze=freeze)

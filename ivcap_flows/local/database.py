@@ -117,6 +117,7 @@ _MIGRATIONS: Final = (
         lifetime REAL NOT NULL, expires INTEGER NOT NULL);
     """,
 )
+"""The scripts that lead from one version of the file to the next. Never change one: append another."""
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 

@@ -131,7 +131,7 @@ _numbers = itertools.count(1)
 def parse_rule(value: Any) -> Rule:
     """Read a rule. Raises BadRuleError with the reason."""
     if not isinstance(value, dict):
-        raise BadRuleError("A rule is a JSON object.")
+        raise BadRuleError("A rule must be a JSON object.")
     unknown = set(value) - {*_MATCHED, *_EFFECTS}
     if unknown:
         raise BadRuleError(
@@ -140,13 +140,13 @@ def parse_rule(value: Any) -> Rule:
         )
     method, count, probability, seed = (value.get(name) for name in ("method", "count", "probability", "seed"))
     if count is not None and not (_is_a(int, count) and count >= 1):
-        raise BadRuleError("count is a number of at least 1.")
+        raise BadRuleError("count must be a number of at least 1.")
     if probability is not None and not (_is_a(float, probability) and probability <= 1):
-        raise BadRuleError("probability is a number from 0 to 1.")
+        raise BadRuleError("probability must be a number from 0 to 1.")
     if seed is not None and (not _is_a(int, seed) or probability is None):
-        raise BadRuleError("seed is a number of at least 0, beside a probability.")
+        raise BadRuleError("seed must be a number of at least 0, and needs a probability.")
     if method is not None and not isinstance(method, str):
-        raise BadRuleError("method is the name of an HTTP method.")
+        raise BadRuleError("method must be the name of an HTTP method.")
     return Rule(
         next(_numbers),
         method.upper() if method else None,
@@ -162,7 +162,7 @@ def _pattern(path: Any) -> re.Pattern[str]:
     try:
         return re.compile(str(path or ""))
     except re.error as error:
-        raise BadRuleError(f"path is no regular expression ({error}).") from None
+        raise BadRuleError(f"path is not a regular expression ({error}).") from None
 
 
 def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,17 +174,17 @@ def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
         if not _is_a(_EFFECTS[name], one):
             raise BadRuleError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
-        raise BadRuleError("status is an HTTP status from 200 to 599.")
+        raise BadRuleError("status must be an HTTP status from 200 to 599.")
     if effects.get("at_once", 1) < 1:
-        raise BadRuleError("at_once is a number of at least 1.")
+        raise BadRuleError("at_once must be a number of at least 1.")
     if effects.get("kill_worker", "after") not in _DEATHS:
-        raise BadRuleError(f"kill_worker is one of {', '.join(_DEATHS)}.")
+        raise BadRuleError(f"kill_worker must be one of {', '.join(_DEATHS)}.")
     if "kill_worker" in effects and (len(effects) > 1 or value.get("method") is not None):
-        raise BadRuleError("kill_worker hits jobs, so that no method and no other effect goes with it.")
+        raise BadRuleError("kill_worker applies to jobs, so the rule can have no method and no other effect.")
     for group in (_MAIN, ("late_visibility", "late_in_lists")):
         both = [name for name in group if name in effects]
         if len(both) > 1:
-            raise BadRuleError(f"{' and '.join(both)} exclude each other; give each a rule of its own.")
+            raise BadRuleError(f"{' and '.join(both)} exclude each other; write one rule for each.")
     return effects
 
 
@@ -344,7 +344,7 @@ class FaultLayer:
         elif effects.get("expire_token"):
             await reply(send, expired(entry.path))
         elif "status" in effects:
-            await reply(send, refusal(entry.path, effects["status"], "This fault was asked for."))
+            await reply(send, refusal(entry.path, effects["status"], "A rule injected this fault."))
         elif effects.get("drop_reply_after_effect") or "truncate" in effects:
             entry.dropped = True
             await self._cut(effects.get("truncate"), entry, scope, receive, send)

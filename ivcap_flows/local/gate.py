@@ -47,9 +47,9 @@ class Gate:
     def _refused(self, scope: Scope) -> tuple[int, str] | None:
         target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         if target > _MOST_TARGET:
-            return 414, f"The path and query of a request may have {_MOST_TARGET} bytes."
+            return 414, f"The path and query of a request may have at most {_MOST_TARGET} bytes."
         if target + sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
-            return 431, f"The headers of a request may have {MOST_HEAD} bytes."
+            return 431, f"The headers of a request may have at most {MOST_HEAD} bytes."
         if not self._guarded:
             return None
         named = (_headers(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
@@ -86,7 +86,7 @@ class Gate:
             if not over:
                 raise
         if over and not begun:
-            status, headers, body = refusal(scope["path"], 413, f"A body may have {most} bytes.")
+            status, headers, body = refusal(scope["path"], 413, f"A body may have at most {most} bytes.")
             await reply(send, (status, {**headers, "Connection": "close"}, body))
 
 

@@ -50,11 +50,11 @@ class RsaKey:
         try:
             found = serialization.load_pem_private_key(kept_file(path, _new_pem), password=None)
             if not isinstance(found, rsa.RSAPrivateKey):
-                raise ValueError("it is no RSA key")
+                raise ValueError("it is not an RSA key")
         except (ValueError, OSError) as error:
             raise EmbeddedPlatformError(
-                f"{path} cannot be read as the key of {role}: {error}. Delete it to have a new one made; "
-                "tokens given before are then refused.",
+                f"{path} cannot be read as the key of {role}: {error}. Delete it, and a new one is made; "
+                "earlier tokens are then refused.",
                 directory=str(path.parent),
             ) from error
         self.private = found

@@ -210,7 +210,7 @@ class Host:
                     return
         except (OSError, http.client.HTTPException) as error:
             if not seat.answered.wait(1):
-                self._land_with(seat, ended("error", f"The server of the service broke off ({error!r})."))
+                self._land_with(seat, ended("error", f"The server of the service broke the connection ({error!r})."))
             return
         if status != 204:
             seat.take(Posted(told.get("Content-Type") or "application/octet-stream", status >= 400, answer))
@@ -271,7 +271,7 @@ class Host:
 
     def _said(self) -> str:
         words = self.files.last_words()
-        return f" It said: {words}" if words else ""
+        return f" Its last output: {words}" if words else ""
 
 
 def _job_of(directory: Directory, ticket: dict[str, Any]) -> ServiceJob:

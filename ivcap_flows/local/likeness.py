@@ -26,41 +26,51 @@ class Figure:
 
 _CODE: Final = "the public source of Provena"
 _SEEN: Final = "seen on a real Provena server whose data-store API had two workers"
-_ASSUMED: Final = "assumed: nothing is published"
+_ASSUMED: Final = "assumed, since nothing is published"
 
 FIGURES: Final[Mapping[str, Figure]] = {
-    "ivcap_latency": Figure(0.1, "s", "IVCAP: each request", _ASSUMED),
+    "ivcap_latency": Figure(0.1, "s", "IVCAP: delay of each request", _ASSUMED),
     "ivcap_start": Figure(
         3.0,
         "s",
-        "IVCAP: from the request of a job, or an order, to its start",
+        "IVCAP: delay from the request of a job or an order to its start",
         "a published reply of IVCAP, of October 2025; an order of 2023 shows 278 s",
     ),
     "ivcap_retry_later": Figure(
-        10, "s", "IVCAP: what the reply to a job says of when to ask again", "a published reply of IVCAP"
+        10, "s", "IVCAP: time until the next poll, as the reply to a job says", "a published reply of IVCAP"
     ),
-    "provena_latency": Figure(0.2, "s", "Provena: each request", _ASSUMED),
+    "provena_latency": Figure(0.2, "s", "Provena: delay of each request", _ASSUMED),
     "provena_gateway": Figure(
         29.0,
         "s",
-        "Provena: a gateway gives up on a reply, and the work goes on",
+        "Provena: timeout of the gateway for a reply, while the work continues",
         "the limit of the gateway that Provena's deployment sets up",
     ),
     "provena_at_once": Figure(
-        2, "requests", "Provena: worked on at once by each API", f"{_SEEN}; assumed for the others"
+        2, "requests", "Provena: requests that each API processes at the same time", f"{_SEEN}; assumed for the others"
     ),
     "provena_mint": Figure(
-        2.0, "s", "Provena: a mint keeps its worker", f"{_SEEN}: some 30 together lost replies after 30 s"
+        2.0,
+        "s",
+        "Provena: time for which a mint occupies its worker",
+        f"{_SEEN}: about 30 mints at the same time lost replies after 30 s",
     ),
-    "provena_lists": Figure(1.0, "s", "Provena: until lists show a new item, which reads do at once", _ASSUMED),
-    "provena_row": Figure(1.0, "s", "Provena: until the row of an accepted job shows", _ASSUMED),
-    "provena_workers": Figure(3, "workers", "Provena: for each type of job, one job at a time each", _CODE),
-    "provena_poll": Figure(5.0, "s", "Provena: a worker looks for the next job", _CODE),
-    "provena_cold": Figure(30.0, "s", "Provena: until the first worker of a type has started", _ASSUMED),
-    "provena_idle": Figure(120.0, "s", "Provena: a worker without jobs ends", _CODE),
-    "provena_work": Figure(2.0, "s", "Provena: a worker is at a job", "seen on a real Provena server: some seconds"),
+    "provena_lists": Figure(
+        1.0, "s", "Provena: delay until lists show a new item; reads show it immediately", _ASSUMED
+    ),
+    "provena_row": Figure(1.0, "s", "Provena: delay until the row of an accepted job is visible", _ASSUMED),
+    "provena_workers": Figure(3, "workers", "Provena: workers for each type of job, with one job at a time", _CODE),
+    "provena_poll": Figure(5.0, "s", "Provena: interval at which a worker looks for the next job", _CODE),
+    "provena_cold": Figure(30.0, "s", "Provena: delay until the first worker of a type has started", _ASSUMED),
+    "provena_idle": Figure(120.0, "s", "Provena: time without jobs after which a worker ends", _CODE),
+    "provena_work": Figure(
+        2.0, "s", "Provena: time that a worker needs for a job", "seen on a real Provena server: a few seconds"
+    ),
     "visibility": Figure(
-        600.0, "s", "an accepted request surely shows", "what the package counts with on Provena; on IVCAP it is 120 s"
+        600.0,
+        "s",
+        "visibility delay: the longest time until an accepted request is seen",
+        "what the package assumes for Provena; for IVCAP it assumes 120 s",
     ),
 }
 """The known and assumed figures of production."""
@@ -108,9 +118,9 @@ AS_BUILT: Final = Likeness()
 def likeness(name: str, speed: float = 1.0) -> Likeness:
     """Return the behaviour of the platforms of this name, `speed` times as fast. Raises ValueError."""
     if name != "production":
-        raise ValueError(f"The embedded platforms can be like production, and not like {name}.")
+        raise ValueError(f"The embedded platforms can be like production only, not like {name}.")
     if not speed > 0:
-        raise ValueError(f"The speed is a number above 0, and not {speed:g}.")
+        raise ValueError(f"The speed must be a number above 0, not {speed:g}.")
 
     def seconds(figure: str) -> float:
         return FIGURES[figure].value / speed

@@ -31,9 +31,9 @@ def refused_page(hosts: Iterable[str], origins: Iterable[str], sites: Iterable[s
     None for any other request.
     """
     if not all(is_loopback(_name(host)) for host in hosts):
-        return 421, "This server answers to the names of this machine alone, such as 127.0.0.1."
+        return 421, "This server accepts only the names of this machine, such as 127.0.0.1."
     if "cross-site" in sites or not all(is_loopback(urlsplit(origin).hostname or "") for origin in origins):
-        return 403, "This server does not answer pages of other sites."
+        return 403, "This server refuses requests from pages of other sites."
     return None
 
 

@@ -109,8 +109,8 @@ def _start(place: Directory, idle: float) -> EmbeddedPlatform:
         said = place.server_log.read_bytes()[-600:].decode("utf-8", "replace").strip()
     raise EmbeddedPlatformError(
         f"The embedded platform of {place.root} did not start"
-        + (f"; it said: {said}" if said else ".")
-        + f" The whole of its words is in {place.server_log}.",
+        + (f"; its last output: {said}" if said else ".")
+        + f" The complete output is in {place.server_log}.",
         directory=str(place.root),
     )
 

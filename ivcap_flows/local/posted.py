@@ -32,7 +32,7 @@ def outbox_record(posted: Posted, job: ServiceJob) -> dict[str, Any]:
         try:
             value = json.loads(posted.body, parse_constant=_refuse)
         except (ValueError, RecursionError):
-            return ended("failed", "The service handed back a JSON result that is no JSON.")
+            return ended("failed", "The service returned a result of type JSON that is not valid JSON.")
         if posted.failed or _is_error(value):
             return ended("failed", _text(value))
         return {"status": "succeeded", "result": value}
@@ -51,7 +51,7 @@ def ended(status: str, message: str) -> dict[str, Any]:
 def gone(what: str, status: int) -> dict[str, Any]:
     """Return the record for a process that ended without a result; a negative status is a signal from outside."""
     if status < 0:
-        return ended("error", f"{what} was killed by signal {-status} before it handed back a result.")
+        return ended("error", f"{what} was killed by signal {-status} before it returned a result.")
     return ended("failed", f"{what} ended with exit status {status} and posted no result.")
 
 
@@ -60,7 +60,7 @@ def with_products(record: dict[str, Any], job: ServiceJob) -> dict[str, Any]:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _is_error(value: Any) -> bool:

@@ -60,7 +60,7 @@ class PlatformControl:
         Lists show the records of that time, so a clock in the past hides later ones. Tokens expire by this clock.
         """
         if now.tzinfo is None:
-            raise InputError("The time to set the clock to needs an offset to UTC.")
+            raise InputError("The new time of the clock needs an offset to UTC.")
         self._call("POST", "clock", {"now": now.isoformat()})
 
     def advance_clock(self, seconds: float) -> None:

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = "/" + self.path.lstrip("/")
         told = (self.headers.get_all(name, []) for name in ("Host", "Origin", "Sec-Fetch-Site"))
         if not self._from_own:
-            self._refuse(403, "The sidecar answers the processes of its own user alone.")
+            self._refuse(403, "The sidecar serves only processes of its own user.")
         elif (refused := refused_page(*told)) is not None:
             self._refuse(*refused)
         elif self.headers.get("Ivcap-Forward-Url"):

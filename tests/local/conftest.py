@@ -1,4 +1,4 @@
-"""A server of the embedded platforms as a process of its own, and callers of it."""
+"""A server of the embedded platforms as a process of its own, and its clients."""
 
 import json
 import os
@@ -16,7 +16,7 @@ TERMINAL = {"succeeded", "failed", "error"}
 
 
 class Home:
-    """A directory and the server on it, started and killed at will."""
+    """A directory and the server on it, which a test can start and kill."""
 
     def __init__(self, root):
         self.root, self.process, self.limit, self.callers = root, None, None, []
@@ -66,7 +66,7 @@ class Home:
         return httpx.Client(base_url=self.url + "/_embedded", headers={"X-Embedded-Control": self.known()["control"]})
 
     def runners(self, job=""):
-        """Process ids of the living runners of this directory."""
+        """Return the process ids of the living runners of this directory."""
         return [process.pid for process in psutil.process_iter() if self._runs(process, job)]
 
     def _runs(self, process, job):
@@ -157,13 +157,13 @@ def until(read, done, seconds=15):
 
 @pytest.fixture
 def eventually():
-    """Reads until a condition holds."""
+    """Read until a condition holds."""
     return until
 
 
 @pytest.fixture
 def local_home(tmp_path):
-    """A directory without a server; `start()` gives it one."""
+    """A directory without a server. `start()` starts one."""
     home = Home(tmp_path / "embedded")
     yield home
     home.close()
@@ -227,7 +227,7 @@ def tells(request, job):
 
 @pytest.fixture
 def register_service(local_platform, tmp_path):
-    """Registers a function of the module above under its own name."""
+    """Register a function of the module above under its own name."""
     from ivcap_flows.local.register import register
 
     folder = local_platform.root.parent / "project"

@@ -56,7 +56,7 @@ def as_bytes(context: Any, value: Any) -> bytes:
 
 @schemathesis.check
 def only_declared_server_errors(context: Any, response: Any, case: Any) -> None:
-    """What fails inside is told as a `fault`; any other 5xx is one that the operation declares."""
+    """Check that an internal error has the name `fault`, and that the operation declares any other 5xx."""
     declared = {str(status) for status in case.operation.responses.status_codes}
     told = response.headers.get("goa-error") or []
     assert response.status_code < 500 or (str(response.status_code) in declared and "fault" not in told)
@@ -64,7 +64,10 @@ def only_declared_server_errors(context: Any, response: Any, case: Any) -> None:
 
 @schemathesis.check
 def bad_requests_are_refused(context: Any, response: Any, case: Any) -> None:
-    """With any 4xx (TUS has 412). Beside a cursor every parameter but `limit` is ignored, so also a bad one."""
+    """Check that a bad request gets a 4xx (TUS has 412).
+
+    Beside a cursor all parameters but `limit` are ignored, also bad ones.
+    """
     if not 400 <= response.status_code < 500 and "page" not in (case.query or {}):
         for name in ("negative_data_rejection", "missing_required_header"):
             CHECKS.get_one(name)(context, response, case)
@@ -72,7 +75,7 @@ def bad_requests_are_refused(context: Any, response: Any, case: Any) -> None:
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """An embedded platform on a free port: its environment, and the file with what it wrote."""
+    """Serve an embedded platform on a free port. Give its environment and the file with its log."""
     log, env_file = folder / "log", folder / "env"
     options = ["--dir", str(folder / "embedded"), "--env-file", str(env_file)]
     with log.open("wb") as out:
@@ -92,7 +95,7 @@ def served(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
 
 
 def known_ids(embedded: httpx.Client) -> dict[str, list[str]]:
-    """Ids of things that are there, by the path that begins theirs, so that cases get beyond 404."""
+    """Return ids of existing things, by the beginning of their path, so that requests get further than 404."""
 
     def made(path: str, **more: Any) -> dict[str, Any]:
         reply = embedded.post(path, **more)
@@ -121,7 +124,7 @@ def known_ids(embedded: httpx.Client) -> dict[str, list[str]]:
 
 
 def told(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
-    """The document, with the ids among what its parameters may be."""
+    """Return the document with the ids as possible values of its parameters."""
 
     def some(urns: list[str]) -> dict[str, Any]:
         return {"anyOf": [{"enum": [*urns, *(urn.rsplit(":", 1)[-1] for urn in urns)]}, {"type": "string"}]}
@@ -140,7 +143,7 @@ def told(document: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def ivcap(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """A token, and the document with ids of what is there."""
+    """Return a token, and the document with ids of existing things."""
     token = environment["IVCAP_JWT"]
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=environment["IVCAP_URL"], headers=headers, timeout=60) as embedded:
@@ -148,7 +151,7 @@ def ivcap(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any
 
 
 def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """A token with every role, and the documents of the seven APIs in one, with ids of what is there."""
+    """Return a token with every role, and the documents of the seven APIs in one, with ids of existing things."""
     stems = ("entity-registry", "handle", "job-service", "sys-admin")
     claims = {
         "preferred_username": "embedded-user",
@@ -172,7 +175,7 @@ def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, A
 
 
 def things(embedded: httpx.Client, environment: dict[str, str]) -> dict[str, list[str]]:
-    """Ids of registry items, by the names of what they are for."""
+    """Return ids of registry items by what they are used for."""
 
     def made(path: str, **info: Any) -> str:
         url = f"{environment['PROVENA_REGISTRY_API']}/registry/{path}/create"
@@ -217,7 +220,7 @@ def things(embedded: httpx.Client, environment: dict[str, str]) -> dict[str, lis
 
 
 def some_known(schema: Any, ids: dict[str, list[str]], name: str = "") -> Any:
-    """The document, with ids among what a text with one of these names may be."""
+    """Return the document with ids as possible values of texts with one of these names."""
     if isinstance(schema, list):
         return [some_known(one, ids, name) for one in schema]
     if not isinstance(schema, dict):
@@ -234,7 +237,7 @@ PLATFORMS: Final = {"ivcap": (ivcap, LEFT_OUT), "provena": (provena, (*LEFT_OUT,
 
 
 def run(platform: str, examples: int, phases: str, *, seed: int | None = None) -> tuple[int, list[str]]:
-    """The number of cases, and what went wrong."""
+    """Return the number of cases, and the failures."""
     prepare, left_out = PLATFORMS[platform]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Two accounts on one server: what is private stays so, what a policy opens is open to read only."""
+"""Two accounts on one server: private things stay private, and an open policy allows only reading."""
 
 import pytest
 
@@ -6,7 +6,7 @@ OPEN = "urn:ivcap:policy:ivcap.open.artifact"
 
 
 def test_private_things_are_not_there_for_another_account(first, second):
-    """Artifacts, bytes, aspects, orders, jobs and logs of one account are 404 for the other, and not listed."""
+    """Artifacts, bytes, aspects, orders, jobs and logs of one account are 404 for another, and not listed."""
     artifact, aspect = first.upload(b"mine"), first.add("urn:t:private", {"n": 1})
     order = first.finished(first.order("echo", message="mine"))
     job = first.job_of(order)
@@ -28,7 +28,7 @@ def test_private_things_are_not_there_for_another_account(first, second):
 
 
 def test_an_open_policy_lets_others_read_but_not_write(first, second):
-    """Reads are 200, writes 403."""
+    """With an open policy, reads are 200 and writes 403."""
     artifact = first.create(4, **{"X-Policy": OPEN})
     first.patch(artifact, b"op", 0)
     second.patch(artifact, b"en", 2, 403)
@@ -40,7 +40,7 @@ def test_an_open_policy_lets_others_read_but_not_write(first, second):
 
 
 def test_replacing_an_aspect_concerns_the_own_account_only(first, second):
-    """PUT neither retracts nor counts another account's record."""
+    """A PUT neither retracts nor counts another account's aspects."""
     params = {"entity": "urn:t:both", "schema": "urn:t:s"}
     for caller in (first, second):
         caller.call("PUT", "/1/aspects", params=params, json={"n": 1})
@@ -50,7 +50,7 @@ def test_replacing_an_aspect_concerns_the_own_account_only(first, second):
 
 
 def test_a_service_cannot_read_what_its_order_may_not(first, second, register_service, local_platform):
-    """A job acts in the name of the account that ordered."""
+    """A job has the rights of the account that ordered it."""
     service = register_service("reads", [{"name": "a", "type": "artifact"}])
     mine = first.upload(b"secret")
     assert first.finished(first.order(service, a=mine["id"]))["status"] == "succeeded"
@@ -61,6 +61,6 @@ def test_a_service_cannot_read_what_its_order_may_not(first, second, register_se
 
 @pytest.mark.parametrize("policy", ["open", "urn:x:policy"])
 def test_a_policy_that_is_none_is_refused(first, policy):
-    """422 names the field."""
+    """A wrong policy is a 422 with the name of the field."""
     reply = first.call("POST", "/1/artifacts", 422, headers={"X-Content-Length": "1", "X-Policy": policy})
     assert reply.json()["name"] == "X-Policy"

@@ -1,4 +1,4 @@
-"""The clock that can be set and the ids that follow from a seed: told, obeyed by both platforms, and kept."""
+"""The clock that tests can set, and ids that follow from a seed. Both platforms obey them."""
 
 import itertools
 import uuid
@@ -16,7 +16,7 @@ THEN = "2001-05-06T07:08:09Z"
 
 @pytest.fixture
 def clock(local_platform):
-    """The control API's client; the machine's time is back after the test."""
+    """The control API's client. After the test the clock shows the machine's time again."""
     with local_platform.control() as control:
         yield control
         control.delete("/clock")
@@ -47,7 +47,7 @@ def template(embedded):
 
 @pytest.mark.long
 def test_the_date_of_a_reply_is_the_clocks(local_platform, clock):
-    """What a client reads as the platform's time is the time that its records have, also where a request is refused."""
+    """The header Date has the time of the clock, as the records have, also in a refusal."""
     url, provena = local_platform.url, local_platform.environment["PROVENA_REGISTRY_API"]
     said(clock.post("/clock", json={"now": THEN, "freeze": True}))
     for asked in (
@@ -60,7 +60,7 @@ def test_the_date_of_a_reply_is_the_clocks(local_platform, clock):
 
 
 def test_a_clock_that_was_stopped_stamps_both_platforms(local_platform, clock, first):
-    """Records of IVCAP, items and jobs of Provena and the ends of tokens all have the time that was set."""
+    """IVCAP's records, Provena's items and jobs, and expiry times of tokens all have the time that was set."""
     echo = first.service("echo")
     told = said(clock.post("/clock", json={"now": THEN, "freeze": True}))
     assert (told["now"], told["rate"]) == ("2001-05-06T07:08:09.000Z", 0) and told["offset"] < 0
@@ -75,7 +75,7 @@ def test_a_clock_that_was_stopped_stamps_both_platforms(local_platform, clock, f
 
 
 def test_a_clock_moves_on_as_told(clock):
-    """By so many seconds at once; it stands while it is stopped, and goes on from where it stood."""
+    """The clock can be advanced and stopped, and continues from where it stopped."""
     said(clock.post("/clock", json={"now": THEN, "freeze": True}))
     assert said(clock.post("/clock", json={"advance": 60.5}))["now"] == "2001-05-06T07:09:09.500Z"
     going = said(clock.post("/clock", json={"freeze": False}))
@@ -84,7 +84,7 @@ def test_a_clock_moves_on_as_told(clock):
 
 
 def test_a_moment_set_and_stopped_at_once_is_that_moment(monkeypatch):
-    """However much of the machine's time passes meanwhile."""
+    """A clock that is set and stopped in one request shows exactly that time."""
     machine = itertools.count(1_700_000_000_000, 7)
     monkeypatch.setattr("ivcap_flows.local.clock._machine_ms", lambda: next(machine))
     clock = Clock()
@@ -97,7 +97,7 @@ def test_a_moment_set_and_stopped_at_once_is_that_moment(monkeypatch):
 
 
 def test_what_is_no_change_is_refused(clock):
-    """400 with a sentence, and the clock is as it was."""
+    """An invalid change is a 400 with a message, and the clock is unchanged."""
     for wrong in (
         {},
         [],
@@ -117,7 +117,7 @@ def test_what_is_no_change_is_refused(clock):
 
 
 def test_tokens_end_by_this_clock(local_platform, clock, first):
-    """A year later those of both platforms are over; back again, they serve."""
+    """Tokens of both platforms expire by this clock, and are valid again when it is set back."""
     bearer = provena_token(local_platform)
     access = f"{local_platform.environment['PROVENA_REGISTRY_API']}/check-access/check-general-access"
     headers = {"Authorization": f"Bearer {bearer}"}
@@ -132,7 +132,7 @@ def test_tokens_end_by_this_clock(local_platform, clock, first):
 
 
 def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
-    """Late visibility counts by this clock, so that a test need not wait."""
+    """Late visibility ends by this clock, so a test need not wait."""
     said(clock.post("/clock", json={"now": THEN, "freeze": True}))
     said(clock.post("/faults", json={"method": "POST", "path": "/1/aspects", "late_visibility": 3600}), 201)
     try:
@@ -145,14 +145,14 @@ def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
 
 
 def test_the_clock_wants_the_control_token(local_platform, first):
-    """Neither nothing nor an account's token sets it."""
+    """The clock cannot be set without the control token, nor with an account's token."""
     for method in ("GET", "POST", "DELETE"):
         assert httpx.request(method, f"{local_platform.url}/_embedded/clock").status_code == 401
         first.call(method, "/_embedded/clock", 401)
 
 
 def test_the_control_object_sets_the_clock(local_platform):
-    """As the fixture `embedded_platform` gives it."""
+    """The control object of the fixture `embedded_platform` can set the clock."""
     from datetime import datetime, timezone
 
     known = local_platform.known()
@@ -175,7 +175,7 @@ def test_the_control_object_sets_the_clock(local_platform):
 
 
 def made(home):
-    """Ids of each kind that a server makes for the same requests."""
+    """Return ids of each kind that a server makes for the same requests."""
     caller = home.caller()
     order = caller.finished(caller.order("echo", message="seeded"))
     job = caller.job_of(order)
@@ -192,7 +192,7 @@ def made(home):
 
 @pytest.mark.long
 def test_a_seed_gives_the_same_ids_and_the_clock_stays(tmp_path, request):
-    """Two empty directories of one seed agree, through a restart too; the directories still tell themselves apart."""
+    """Two empty directories with one seed make the same ids, also over a restart, but have different instance ids."""
     home_class = request.getfixturevalue("local_home").__class__
     one, other, third = (home_class(tmp_path / name) for name in ("one", "other", "third"))
     for home in (one, other, third):

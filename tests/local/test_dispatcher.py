@@ -1,4 +1,4 @@
-"""How the embedded IVCAP looks after jobs: what that costs, and events that are just being told."""
+"""How the embedded IVCAP runs jobs: what that costs, and events that are still being written."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 
 
 async def test_the_state_thread_is_left_to_requests(tmp_path, monkeypatch):
-    """A look at jobs that takes long comes seldom: it has about a tenth of the time."""
+    """A slow round over the jobs runs rarely, and takes about a tenth of the time."""
     looks = 0
 
     def active():
@@ -35,7 +35,7 @@ async def test_the_state_thread_is_left_to_requests(tmp_path, monkeypatch):
 
 
 class Growing(io.RawIOBase):
-    """A file whose rest is written as soon as somebody has met its end."""
+    """A file whose rest is written when somebody has read to its end."""
 
     def __init__(self, whole, there):
         self._whole, self._there, self._at = whole, there, 0
@@ -62,7 +62,7 @@ class Growing(io.RawIOBase):
 
 @pytest.mark.parametrize("there", range(0, 55, 6))
 def test_an_event_that_is_just_being_told_is_taken_whole(there):
-    """Its beginning and its end are one event, though both are read within a moment."""
+    """An event that is read while it is being written becomes one event."""
     told = [{"name": name} for name in ("first", "second", "third")]
     whole = b"".join(json.dumps(one).encode() + b"\n" for one in told)
     files = iter([Growing(whole, there), Growing(whole, len(whole))])

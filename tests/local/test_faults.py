@@ -1,4 +1,4 @@
-"""Faults on demand: each kind does what it says, as often as it says, and the log counts."""
+"""Each kind of fault does what it says, as often as it says, and the log counts it."""
 
 import re
 import time
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def fault(local_platform):
-    """Adds a rule; all are gone after the test."""
+    """Return a function that adds a rule. After the test all rules are deleted."""
     with local_platform.control() as control:
         control.delete("/log")
 
@@ -29,7 +29,7 @@ def requests(fault, method, path):
 
 
 def test_a_status_is_answered_before_anything_happens(first, fault):
-    """The count is kept: the second request gets through."""
+    """A rule with a count of one acts once: the second request gets through."""
     service = first.service("echo")
     before = len(first.get("/1/orders", params={"limit": 50})["items"])
     fault(method="POST", path="^/1/orders$", status=503, count=1)
@@ -40,7 +40,7 @@ def test_a_status_is_answered_before_anything_happens(first, fault):
 
 
 def test_a_delay_comes_before_the_reply(first, fault):
-    """The request is held for that time, then answered."""
+    """The request is delayed, then answered."""
     fault(path="^/1/artifacts$", delay=0.4, count=1)
     begin = time.monotonic()
     first.get("/1/artifacts")
@@ -48,7 +48,7 @@ def test_a_delay_comes_before_the_reply(first, fault):
 
 
 def test_a_reset_has_no_effect_and_no_reply(first, fault):
-    """The connection ends and nothing was made."""
+    """The connection is closed and nothing was made."""
     fault(method="POST", path="/1/aspects", reset=True, count=1)
     with pytest.raises(httpx.TransportError):
         first.add("urn:t:reset", {})
@@ -56,7 +56,7 @@ def test_a_reset_has_no_effect_and_no_reply(first, fault):
 
 
 def test_a_dropped_reply_leaves_its_effect(first, fault):
-    """The caller gets nothing, the thing is there, and the log says what the reply would have been."""
+    """The caller gets no reply, the thing exists, and the log has the status that the reply would have had."""
     fault(method="POST", path="/1/aspects", drop_reply_after_effect=True, count=1)
     with pytest.raises(httpx.TransportError):
         first.add("urn:t:dropped", {"n": 1})
@@ -66,7 +66,7 @@ def test_a_dropped_reply_leaves_its_effect(first, fault):
 
 
 def test_a_truncated_reply_ends_after_so_many_bytes(first, fault):
-    """Head and length are right, the body is not."""
+    """Status and length are right, and the body is cut off."""
     artifact = first.upload(b"0123456789")
     fault(method="GET", path="/blob$", truncate=4, count=1)
     got = b""
@@ -79,7 +79,7 @@ def test_a_truncated_reply_ends_after_so_many_bytes(first, fault):
 
 
 def test_an_expired_token_is_401_with_a_challenge(first, fault):
-    """As a gateway says it, so that a client that can refresh does."""
+    """The reply is that of a gateway, so a client that can refresh its token does."""
     fault(path="/1/services2", expire_token=True, count=1)
     reply = first.call("GET", "/1/services2", 401)
     assert reply.headers["WWW-Authenticate"].startswith("Bearer")
@@ -88,7 +88,7 @@ def test_an_expired_token_is_401_with_a_challenge(first, fault):
 
 
 def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventually):
-    """Accepted, yet neither read nor listed until the time has passed."""
+    """A new thing is accepted, and neither read nor listed until the time has passed."""
     fault(method="POST", path="^/1/(orders|artifacts|aspects)$", late_visibility=2.0)
     order, artifact = first.order("echo", message="late"), first.create(1)
     first.add("urn:t:late", {})
@@ -103,7 +103,7 @@ def test_late_visibility_hides_what_was_made_for_a_while(first, fault, eventuall
 
 
 def test_late_visibility_may_outlast_the_settling_time(local_platform, first, fault):
-    """An order that was taken is in no list and found by no look-up when it surely should be; then it is there."""
+    """An accepted order can stay hidden for longer than the visibility delay. It appears later."""
     fault(method="POST", path="^/1/orders$", late_visibility=60, count=1)
     visibility_delay = httpx.get(f"{local_platform.url}/_embedded").json()["visibility_delay"]
     order = first.order("echo", message="later than settle")
@@ -124,7 +124,7 @@ def test_late_visibility_may_outlast_the_settling_time(local_platform, first, fa
 
 
 def test_a_list_may_lag_behind_reads(local_platform, first, fault):
-    """What was made is read by its id at once, and listed when the time has passed; so for Provena's items."""
+    """A new thing can be read by its id at once, and is listed later. The same holds for Provena's items."""
     fault(method="POST", path="^/1/(orders|aspects)$|/organisation/create$", late_in_lists=60)
     order, urn = first.order("echo", message="lagging"), first.add("urn:t:lagging", {})
     registry = Registry(local_platform)
@@ -147,7 +147,7 @@ def test_a_list_may_lag_behind_reads(local_platform, first, fault):
 
 
 class Registry:
-    """The registry of the embedded Provena, as its first user sees it."""
+    """The registry of the embedded Provena as its first user sees it."""
 
     def __init__(self, embedded):
         self.embedded, self.url = embedded, embedded.environment["PROVENA_REGISTRY_API"]
@@ -180,7 +180,7 @@ class Registry:
 
 
 def test_a_full_disk_takes_nothing_and_gives_all(local_platform, first, fault):
-    """507 for records and for bytes, of which none is kept; Provena fails as it does; reading goes on."""
+    """Records and bytes get 507 and are not stored. Provena fails in its own way, and reading works."""
     artifact, registry = first.create(10), Registry(local_platform)
     fault(path="", storage_full=True)
     for method, path, more in (
@@ -200,7 +200,7 @@ def test_a_full_disk_takes_nothing_and_gives_all(local_platform, first, fault):
 
 
 def test_so_many_are_worked_on_at_once(first, fault):
-    """The others wait for their turn, and are answered in the order in which they came."""
+    """Further requests wait, and are answered in the order in which they came."""
     fault(path="^/1/artifacts$", at_once=2, delay=0.3)
     begin = time.monotonic()
     with ThreadPoolExecutor(6) as callers:
@@ -209,7 +209,7 @@ def test_so_many_are_worked_on_at_once(first, fault):
 
 
 def test_a_reply_that_takes_too_long_is_lost(first, fault, eventually):
-    """A gateway answers in its place, and what was asked for is done all the same, also where the caller has left."""
+    """A gateway answers instead, and the request still takes effect, even if the caller has left."""
     fault(method="POST", path="/1/aspects", at_once=1, delay=0.5, lost_after=0.9)
     with ThreadPoolExecutor(2) as callers:
         done = callers.map(lambda n: first.http.post("/1/aspects", **aspect(n)).status_code, range(2))
@@ -226,7 +226,10 @@ def aspect(number):
 
 @pytest.mark.parametrize("seed", [7, 8])
 def test_a_seed_repeats_which_requests_fail(first, fault, seed):
-    """About as many as the probability says, the same ones each time; what one rule spares, the next may hit."""
+    """About as many requests fail as the probability says, the same ones each time.
+
+    A request that one rule spares may meet the next.
+    """
 
     def failing():
         fault.control.delete("/faults")
@@ -240,7 +243,7 @@ def test_a_seed_repeats_which_requests_fail(first, fault, seed):
 
 
 def test_a_probability_of_nothing_never_acts(first, fault):
-    """And a rule says what it was given."""
+    """A rule with probability 0 never acts, and shows what it was given."""
     fault(path="^/1/artifacts$", status=503, probability=0, seed=1)
     for _ in range(5):
         first.get("/1/artifacts")
@@ -267,7 +270,7 @@ def test_a_probability_of_nothing_never_acts(first, fault):
     ],
 )
 def test_a_status_is_told_in_the_words_of_ivcap(first, fault, status, error, fields):
-    """The error classes and bodies of the OpenAPI document; what only a gateway says has no class."""
+    """Errors have the classes and bodies of the OpenAPI document. An error of the gateway has no class."""
     fault(path="^/1/orders/x$", status=status)
     reply = first.call("GET", "/1/orders/x", status)
     assert reply.headers.get("goa-error") == error and set(reply.json()) == fields
@@ -275,7 +278,8 @@ def test_a_status_is_told_in_the_words_of_ivcap(first, fault, status, error, fie
 
 
 def test_a_status_is_told_in_the_words_of_provena(local_platform, fault):
-    """`detail` by the APIs, `message` by their gateway, and plain text for a crash; OAuth's fields by Keycloak."""
+    """The APIs answer with `detail`, their gateway with `message`, a crash with plain text, and Keycloak with OAuth's
+    fields."""
     registry = Registry(local_platform)
 
     def told(path=registry.url + "/", **rule):
@@ -299,7 +303,7 @@ def test_a_status_is_told_in_the_words_of_provena(local_platform, fault):
 
 
 def test_the_log_counts_the_bytes_that_came(first, fault):
-    """Bytes of bodies are counted a request."""
+    """The log has the number of body bytes of each request."""
     artifact = first.create(300)
     first.patch(artifact, b"x" * 300, 0)
     (entry,) = requests(fault, "PATCH", f"/1/artifacts/{artifact['id']}/blob")
@@ -307,7 +311,7 @@ def test_the_log_counts_the_bytes_that_came(first, fault):
 
 
 def test_faults_reach_provena_too(local_platform, fault):
-    """The layer is outside both platforms."""
+    """Faults work for both platforms."""
     registry = local_platform.environment["PROVENA_REGISTRY_API"]
     fault(path="/provena/registry", status=502, count=1)
     assert httpx.get(registry + "/").status_code == 502
@@ -342,14 +346,14 @@ def test_faults_reach_provena_too(local_platform, fault):
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(fault, rule, said):
-    """400 with a sentence that names the field, or those there are; no rule is added."""
+    """An invalid rule is a 400 that names the field, or the known ones. No rule is added."""
     reply = fault.control.post("/faults", json=rule)
     assert reply.status_code == 400 and re.search(said, reply.json()["message"])
     assert fault.control.get("/faults").json()["faults"] == []
 
 
 def test_the_control_api_needs_its_own_token(local_platform, first):
-    """Neither nothing nor a bearer token of an account opens it."""
+    """The control API refuses requests without a token and with an account's token."""
     for method, path in (("GET", "/_embedded/faults"), ("POST", "/_embedded/faults"), ("DELETE", "/_embedded/log")):
         assert httpx.request(method, local_platform.url + path).status_code == 401
         first.call(method, path, 401)

@@ -1,4 +1,4 @@
-"""A caller that goes away while it sends is no failure of the server's."""
+"""A caller that disconnects while it sends is no failure of the server."""
 
 import socket
 
@@ -11,7 +11,7 @@ PATHS = (
 
 
 def leave(home, path, token):
-    """Promise a body, send a part of it, and go."""
+    """Announce a body, send a part of it, and disconnect."""
     host, port = home.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as caller:
         control = home.known()["control"]
@@ -22,7 +22,7 @@ def leave(home, path, token):
 
 
 def test_a_caller_that_goes_away_is_told_nothing_and_no_one_else_is(local_home, eventually):
-    """Whatever it asked, nothing is written to the server's log, and no answer counts as a failure."""
+    """Whatever was requested, nothing is written to the server's log, and no answer counts as a failure."""
     home = local_home.start()
     token = home.caller().http.headers["Authorization"].removeprefix("Bearer ")
     for path in PATHS:

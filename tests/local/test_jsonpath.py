@@ -1,4 +1,4 @@
-"""The language of `content-path`: PostgreSQL's JSON paths, held against a PostgreSQL server."""
+"""The language of `content-path`: PostgreSQL's JSON paths, compared with a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def postgresql(postgresql_server):
 
 
 def by_postgresql(connection, documents, path):
-    """What PostgreSQL answers for each document; None where it refuses the path."""
+    """Return what PostgreSQL answers for each document, or None if it refuses the path."""
     question = (
         "SELECT jsonb_path_exists_tz(document::jsonb, %s::jsonpath) "
         "FROM unnest(%s::text[]) WITH ORDINALITY AS given (document, place) ORDER BY place"
@@ -72,7 +72,7 @@ DOCUMENT = (
     ],
 )
 def test_a_json_path_selects(path, found):
-    """As PostgreSQL's jsonb_path_exists does in lax mode."""
+    """A path selects what PostgreSQL's jsonb_path_exists selects in lax mode."""
     assert matches(DOCUMENT, path) is found
 
 
@@ -100,7 +100,7 @@ def test_a_json_path_selects(path, found):
     ],
 )
 def test_expressions_and_what_is_unknown(postgresql, path, found):
-    """Flags are those of SQL/JSON; what cannot be compared is neither true nor false. PostgreSQL says the same."""
+    """Flags and unknown comparisons work as in PostgreSQL: what cannot be compared is neither true nor false."""
     document = json.dumps(json.loads(DOCUMENT) | {"text": "one\ntwo"})
     answers = None if found is None else [found]
     assert by_postgresql(postgresql, [document], path) == answers
@@ -119,14 +119,14 @@ def test_expressions_and_what_is_unknown(postgresql, path, found):
     ],
 )
 def test_a_json_path_outside_the_subset_is_refused(path):
-    """400 that says what is taken instead of a wrong answer."""
+    """An unsupported path is a 400 that shows the supported form, and never a wrong answer."""
     with pytest.raises(Problem) as refused:
         matches(DOCUMENT, path)
     assert refused.value.status == 400 and "content-path" in refused.value.body["message"]
 
 
 def test_no_expression_takes_for_ever():
-    """What a backtracking engine would not answer in years."""
+    """Expressions that would take a backtracking engine years are answered at once."""
     began = time.monotonic()
     assert not matches(json.dumps("a" * 1000 + "b"), '$ ? (@ like_regex "^(a+)+$")')
     assert not matches(json.dumps("a" * 1000), '$ ? (@ like_regex "(a*)*(a|aa)*b")')
@@ -185,7 +185,7 @@ PATHS = st.builds(
 @SLOW
 @given(path=PATHS, documents=st.lists(DOCUMENTS, min_size=4, max_size=4))
 def test_paths_select_as_postgresql_does(postgresql, path, documents):
-    """Over paths and documents of all forms, in lax mode: no path of the subset is refused, none answered otherwise."""
+    """Random paths and documents give PostgreSQL's answers in lax mode. No path of the subset is refused."""
     texts = [json.dumps(document) for document in documents]
     assert by_us(texts, path) == by_postgresql(postgresql, texts, path)
 
@@ -213,7 +213,7 @@ LEFT_OUT = re.compile(r"\(\?[^:=!<]|\\[0-9cxU]|\[[.=]")
     texts=st.lists(st.text("aAbBéÉ-_0 {},]^$\n.\\", max_size=5), min_size=5, max_size=5),
 )
 def test_expressions_match_as_postgresql_has_them(postgresql, pattern, flags, texts):
-    """Over expressions of all parts, sound or not, with their flags: refused where PostgreSQL refuses them."""
+    """Random expressions with flags, valid or not, match or are refused as in PostgreSQL."""
     path = f"$ ? (@ like_regex {json.dumps(pattern, ensure_ascii=False)}"
     path += f' flag "{flags}")' if flags else ")"
     documents = [json.dumps(text) for text in texts]
@@ -222,7 +222,7 @@ def test_expressions_match_as_postgresql_has_them(postgresql, pattern, flags, te
 
 
 def test_characters_are_of_the_classes_that_postgresql_has_them_in(postgresql):
-    """ASCII, Latin and Greek letters, and some signs and spaces beyond them."""
+    """Character classes agree with PostgreSQL for ASCII, Latin and Greek letters, and some signs and spaces."""
     characters = [*string.printable, *"éÉßñµςΣ٣€—\u2003\u00a0\u0085\u001f"]
     texts = [json.dumps(char) for char in characters]
     for name in (

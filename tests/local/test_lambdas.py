@@ -1,4 +1,4 @@
-"""Long-running services behind the REST controller, and services that are registered as aspects."""
+"""Long-running services with the REST controller, and services that are registered as aspects."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def enrol(home, document, command=None, folder=None, concurrency=None, **more):
 
 @pytest.fixture
 def rest_service(tmp_path):
-    """Registers the server above with a home, under a name."""
+    """Return a function that registers the server above with a home, under a name."""
     (tmp_path / "server.py").write_text(SERVER)
 
     def make(home, name="rest", *, arguments=(), **more):
@@ -148,7 +148,10 @@ def job_of_mode(eventually):
 
 @pytest.mark.long
 def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_service, job_of_mode):
-    """In the reply, at the place that a 204 names, or posted to the sidecar; the log is the job's own."""
+    """A result may be in the reply, at the place that a 204 names, or posted to the sidecar.
+
+    The log is the job's own.
+    """
     service = rest_service(local_platform)
     now = job_of_mode(first, service)
     assert now["status"] == "succeeded" and now["result-content"]["path"] == "/tool", now
@@ -162,7 +165,7 @@ def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_serv
 
 @pytest.mark.long
 def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service, job_of_mode):
-    """A refusal fails the job with its message; a job that the service forgot, or took down with it, is an error."""
+    """A refusal fails the job with its message. A job that the service forgot, or that ended it, is an error."""
     service = rest_service(local_platform)
     refused = job_of_mode(first, service, "refused")
     assert (refused["status"], refused["error-message"]) == ("failed", "not today")
@@ -176,19 +179,22 @@ def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service,
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ([sys.executable, "-c", "raise SystemExit('no model found')"], "It said: no model found"),
+        ([sys.executable, "-c", "raise SystemExit('no model found')"], "Its last output: no model found"),
         (["/no/such/program"], "cannot be started"),
     ],
 )
 def test_a_service_that_does_not_start_says_why(first, local_platform, job_of_mode, command, said):
-    """Its jobs are errors with the last words of the process."""
+    """Jobs of a service that does not start are errors with its last output."""
     service = enrol(local_platform, description(f"broken-{said[:2]}"), command)
     job = job_of_mode(first, service)
     assert job["status"] == "error" and said in job["error-message"]
 
 
 def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_platform, job_of_mode):
-    """Images are not pulled; other controllers are refused at once."""
+    """The error of a service with an image only says how to register a command.
+
+    Other controllers are refused at once.
+    """
     service = enrol(local_platform, description("image-only"))
     job = job_of_mode(first, service)
     assert job["status"] == "error"
@@ -199,7 +205,10 @@ def test_a_service_without_a_command_here_names_the_command_to_register_one(firs
 
 
 def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service, eventually):
-    """With a limit of one they run one after the other as they came; another service's job does not wait."""
+    """With a limit of one, jobs of a service run in the order in which they came.
+
+    Another service's job does not wait.
+    """
     service = rest_service(local_platform, "narrow", concurrency=1)
     paths = [request(first, service, "now", seconds=seconds) for seconds in (2, 0, 0)]
     eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
@@ -214,7 +223,7 @@ def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, res
 
 @pytest.mark.long
 def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_service, job_of_mode, eventually):
-    """What is running ends with the old process, what comes later has a new one."""
+    """Running jobs end with the old process, and later ones get a new process."""
     service = rest_service(local_platform, "changing")
     old = job_of_mode(first, service)["result-content"]["pid"]
     running = request(first, service, "now", seconds=4)
@@ -226,7 +235,10 @@ def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_
 
 
 def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service, job_of_mode, eventually):
-    """While two jobs run, nobody could tell whose they are; calls to other hosts are not forwarded."""
+    """A call without a job id belongs to the only running job.
+
+    With two jobs it is refused. Calls to other hosts are not forwarded.
+    """
     service = rest_service(local_platform, "anonymous")
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
@@ -244,7 +256,7 @@ def hosts_of(home):
 
 
 def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_home, rest_service, job_of_mode, eventually):
-    """The job is an error, the service's process is ended, and the next job has a new one."""
+    """The job becomes an error, the service's process is ended, and the next job gets a new one."""
     caller = local_home.start().caller()
     service = rest_service(local_home)
     pid = job_of_mode(caller, service)["result-content"]["pid"]
@@ -260,7 +272,7 @@ def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_home, rest
 
 @pytest.mark.parametrize(("ending", "said"), [("kill -9 $$", "by SIGKILL, 3 times"), ("exit 0", "status 0, 3 times")])
 def test_a_host_that_never_gets_to_a_job_is_given_up(tmp_path, monkeypatch, ending, said):
-    """One that is killed while it starts, by a lack of memory for instance, is not started for ever."""
+    """A host that is killed at each start, such as by a lack of memory, is not started for ever."""
     started = []
 
     def start(self, plan):
@@ -281,7 +293,7 @@ def test_a_host_that_never_gets_to_a_job_is_given_up(tmp_path, monkeypatch, endi
 
 
 def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
-    """The look at its jobs comes back at once, since all other jobs wait for it."""
+    """Looking at a slow host returns at once, since all other jobs wait for it."""
     lingering = subprocess.Popen(["sleep", "60"])
     monkeypatch.setattr(HostFiles, "start", lambda self, plan: lingering)
     hosts, plan = Hosts(Directory(tmp_path)), HostPlan("urn:ivcap:service:s", "s", ("true",), "/", "/", None)
@@ -300,7 +312,10 @@ def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service, eventually):
-    """A job begun before a kill is collected after it; without a server and a job the service is stopped."""
+    """A job that began before a kill of the server is collected afterwards.
+
+    Without server and jobs the service is stopped.
+    """
     caller = local_home.start().caller()
     service = rest_service(local_home)
     path = request(caller, service, "now", seconds=1)
@@ -317,7 +332,7 @@ def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_ho
 
 @pytest.mark.long
 def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_service, job_of_mode, eventually):
-    """A service that is slow to start is started once, and given the job once, whichever server looks on."""
+    """A service that is slow to start is started once and gets the job once, over a restart of the server."""
     caller = local_home.start().caller()
     service = rest_service(local_home, arguments=("1.5",))
     path = request(caller, service)
@@ -331,7 +346,8 @@ def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_s
 
 
 def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform):
-    """Listed and read while it is valid, changed with it, ended with it; the account's own only."""
+    """An aspect with a description is a service while it is valid: listed, read, changed and ended with it, in its own
+    account."""
     urn = enrol(local_platform, {**description("by-aspect"), "request-schema": {"type": "object", "required": ["n"]}})
     service = first.get(f"/1/services2/{urn}")
     assert service["name"] == "by-aspect" and service["status"] == "active" and service["parameters"] == []
@@ -357,7 +373,7 @@ def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform
 
 
 def test_a_description_with_a_urn_keeps_it(first, local_platform):
-    """The SDK's Makefile sets one; it is the entity of both aspects."""
+    """The URN that the SDK's Makefile sets is kept, and is the entity of both aspects."""
     urn = "urn:ivcap:service:0a1b2c3d-0000-4000-8000-000000000000"
     tool = {"$schema": "urn:sd-core:schema.ai-tool.1", "name": "t", "service-id": "#SERVICE_ID#", "fn_schema": {}}
     assert enrol(local_platform, {**description("named"), "$id": urn}, tool=tool) == urn
@@ -367,7 +383,7 @@ def test_a_description_with_a_urn_keeps_it(first, local_platform):
 
 
 def test_options_for_a_description_are_refused_elsewhere(tmp_path):
-    """A definition says itself how it runs; a command must be one; a folder alone runs nothing."""
+    """A definition cannot be registered with options for descriptions, which need a valid command."""
     own, printed = tmp_path / "own.yaml", tmp_path / "printed.json"
     own.write_text("name: x\nentry: a:b\n")
     printed.write_text(json.dumps(description("x")))

@@ -37,7 +37,7 @@ def chosen(text):
     ],
 )
 def test_a_filter_chooses(text, sizes):
-    """Comparisons, patterns, both quotes, precedence of && over ||, negation, parentheses."""
+    """Filters have comparisons, patterns, both quotes, precedence of && over ||, negation and parentheses."""
     assert chosen(text) == sizes
 
 
@@ -56,7 +56,7 @@ def test_a_filter_chooses(text, sizes):
     ],
 )
 def test_a_filter_that_cannot_be_read_is_refused(text):
-    """400 with words, never an SQL error."""
+    """An invalid filter is a 400 with a message, and never an SQL error."""
     with pytest.raises(Problem) as refused:
         chosen(text)
     assert refused.value.status == 400 and refused.value.body["message"]

@@ -13,7 +13,7 @@ def definition(**more):
 
 
 def test_service_with_a_workflow_is_a_service_of_today(first):
-    """What is created with a basic workflow is read in both forms, with its image in the controller of today's."""
+    """A service with a basic workflow is read in both forms, with its image in the current form's controller."""
     made = first.call("POST", "/1/services", 201, json=definition(banner="https://e.example/b.png", tags=["t"])).json()
     assert {"id", "account", "parameters", "links"} <= set(made)
     assert (made["status"], made["tags"]) == ("active", ["t"])
@@ -28,7 +28,7 @@ def test_service_with_a_workflow_is_a_service_of_today(first):
 
 
 def test_services_of_today_are_listed_in_the_older_form(first):
-    """The list is that of `/1/services2`, built-in services included."""
+    """The older list has the services of `/1/services2`, including the built-in ones."""
     ids = [
         {item["id"] for item in first.get(path, params={"limit": 50})["items"]}
         for path in ("/1/services", "/1/services2")
@@ -37,7 +37,7 @@ def test_services_of_today_are_listed_in_the_older_form(first):
 
 
 def test_service_is_defined_anew_and_ended(first, second):
-    """A PUT changes a service of one's own, makes one only when forced, and DELETE ends it."""
+    """A PUT changes an own service, creates one only when forced, and DELETE ends it."""
     made = first.call("POST", "/1/services", 201, json=definition()).json()["id"]
     changed = definition(description="changed", workflow={"type": "argo", "argo": {"spec": {}}})
     assert first.call("PUT", f"/1/services/{made}", json=changed).json()["description"] == "changed"
@@ -63,7 +63,7 @@ def test_service_is_defined_anew_and_ended(first, second):
     ],
 )
 def test_bad_definition_is_refused(first, wrong):
-    """A definition needs a description, parameters and a workflow of a type that it holds."""
+    """A definition needs a description, parameters, and a workflow with the object of its type."""
     first.call("POST", "/1/services", 422, json=definition(**wrong))
 
 
@@ -77,7 +77,7 @@ def listed(caller, **params):
 
 
 def test_metadata_and_aspects_are_the_same_records(first):
-    """What is added under one name is read, listed and retracted under the other."""
+    """Records that are added under one name are read, listed and retracted under the other."""
     record = add(first, "urn:t:legacy:1", {"n": 1})
     read = first.get(f"/1/metadata/{record}")
     assert (read["entity"], read["schema"], read["aspect"]) == ("urn:t:legacy:1", SCHEMA, {"n": 1})
@@ -95,7 +95,7 @@ def test_metadata_and_aspects_are_the_same_records(first):
 
 
 def test_metadata_is_replaced_by_its_id(first, second):
-    """A PUT puts a record in the place of one, with what is not given taken from it; only its account may."""
+    """A PUT replaces a record and keeps the fields that are not given. Only the own account may do that."""
     record = add(first, "urn:t:legacy:2", {"n": 1}, **{"policy-id": "urn:ivcap:policy:ivcap.open.metadata"})
     other = add(first, "urn:t:legacy:2", {"n": 9})
     second.call("PUT", f"/1/metadata/{record}", 403, json={"n": 0})
@@ -109,7 +109,7 @@ def test_metadata_is_replaced_by_its_id(first, second):
 
 
 def test_metadata_is_listed_as_the_older_parameters_say(first):
-    """A path filters, content is left out on request, and pages follow one another in the order of addition."""
+    """A path filters, content can be left out, and pages follow the order of addition."""
     for n in range(5):
         add(first, "urn:t:legacy:4", {"n": n})
     entity = {"entity-id": "urn:t:legacy:4"}

@@ -1,4 +1,4 @@
-"""Platforms that are like production: what the server tells, and how it goes together with faults."""
+"""Embedded platforms that are like production: what the server reports, and how that works together with faults."""
 
 import time
 
@@ -17,7 +17,7 @@ def control(local_platform):
 
 
 def test_every_figure_has_a_source_and_is_used():
-    """Twice the speed halves each time, and leaves each number of things."""
+    """Twice the speed halves each time, and does not change numbers of things."""
     once, twice = likeness("production"), likeness("production", 2)
     assert all(figure.source and figure.value > 0 for figure in FIGURES.values())
     assert (once.visibility_delay, twice.visibility_delay) == (600, 300)
@@ -30,14 +30,14 @@ def test_every_figure_has_a_source_and_is_used():
 
 @pytest.mark.parametrize(("name", "speed"), [("test", 1), ("production", 0), ("production", -1), ("production", "x")])
 def test_what_it_cannot_be_like_is_refused(local_platform, control, name, speed):
-    """400 with a sentence; nothing has changed."""
+    """An unknown likeness is a 400 with a message, and changes nothing."""
     reply = control.post("/like", json={"like": name, "speed": speed})
     assert reply.status_code == 400 and reply.json()["message"]
     assert httpx.get(f"{local_platform.url}/_embedded").json()["visibility_delay"] == AS_BUILT.visibility_delay
 
 
 def test_it_is_slow_and_then_itself_again(local_platform, first, control):
-    """Each request takes its latency, and the server tells the visibility delay; faults act beside it."""
+    """Each request is delayed, and the server reports the visibility delay. Faults also act."""
     assert control.post("/like", json={"like": "production", "speed": 0.25}).json()["visibility_delay"] == 2400
     begin = time.monotonic()
     first.get("/1/artifacts")
@@ -52,7 +52,7 @@ def test_it_is_slow_and_then_itself_again(local_platform, first, control):
 
 
 def test_a_job_starts_late(first, control):
-    """It is pending until its time has come."""
+    """A job is pending until its start time has come."""
     control.post("/like", json={"like": "production", "speed": 3})
     begin = time.monotonic()
     order = first.order("echo", message="late")

@@ -1,4 +1,4 @@
-"""Lists stay quick with 10,000 artifacts, 50,000 jobs and 100,000 aspects: every page is found in an index."""
+"""Lists stay fast with 10,000 artifacts, 50,000 jobs and 100,000 aspects, since every page is found by an index."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ STEPS = 6_000
 
 
 def multiply(store, table, count, **values):
-    """Insert `count` copies of a table's last row that differ in these SQL expressions over `n`, from 1 on."""
+    """Insert `count` copies of a table's last row that differ in these SQL expressions of `n`, from 1 on."""
     columns = [row["name"] for row in store.all(f"PRAGMA table_info({table})") if row["name"] != "seq"]
     chosen = ", ".join(f"{values.get(name, 'one.' + name)}" for name in columns)
     store.execute(
@@ -33,7 +33,7 @@ def multiply(store, table, count, **values):
 
 
 class Filled:
-    """A platform in this process whose questions to the database are watched."""
+    """A platform in this process whose database queries are recorded."""
 
     def __init__(self, root):
         directory = Directory(root)
@@ -127,7 +127,7 @@ class Filled:
             connection.set_progress_handler(None, 0)
 
     def page(self, path, **params):
-        """A page, the steps that it took, and how it was found."""
+        """Return a page, the number of database steps it took, and the query plan."""
         self.steps, self.plans = 0, []
         page = self.call("GET", path, params={"limit": 50, **params})
         return page, self.steps, list(self.plans)
@@ -169,7 +169,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_each_page_of_a_common_list_is_found_in_an_index(filled, question):
-    """The first page and the thirtieth read about as many rows as they show, and nothing is sorted or read through."""
+    """The first and the thirtieth page read about as many rows as they show, without sorting or a full scan."""
     path, params = QUESTIONS[question]
     path = path.format(service=filled.service, order=filled.order)
     if params.get("at-time") == "then":
@@ -189,7 +189,7 @@ def test_each_page_of_a_common_list_is_found_in_an_index(filled, question):
 
 
 def test_a_deep_page_of_mixed_directions_is_found_by_its_first_column(filled):
-    """Where columns have directions of their own, the rows before the page are not read again."""
+    """If columns have different directions, the rows before the page are not read again."""
     params = {"order-by": "schema,entity", "order-direction": "asc,desc"}
     _, first, _ = filled.page("/1/aspects", **params)
     page = filled.page("/1/aspects", **params)[0]
@@ -199,7 +199,7 @@ def test_a_deep_page_of_mixed_directions_is_found_by_its_first_column(filled):
 
 
 def test_what_was_replaced_often_is_replaced_again_at_once(filled):
-    """PUT looks at the valid record alone, however many came before it."""
+    """A PUT reads only the valid record, however many versions came before it."""
     filled.steps = 0
     history = {"entity": "urn:t:counter", "schema": "urn:t:count"}
     newest = filled.call("PUT", "/1/aspects", params=history, json={"n": -1})["id"]
@@ -211,7 +211,7 @@ def test_what_was_replaced_often_is_replaced_again_at_once(filled):
 
 @pytest.mark.long
 def test_a_json_path_over_all_aspects_is_answered_in_bounded_time_and_memory(filled):
-    """Contents are looked at one after the other; the process does not grow with their number."""
+    """Contents are read one after the other, so memory does not grow with their number."""
     process = psutil.Process()
     before = process.memory_info().rss
     begin = time.monotonic()
@@ -223,7 +223,7 @@ def test_a_json_path_over_all_aspects_is_answered_in_bounded_time_and_memory(fil
 
 @pytest.mark.long
 def test_a_server_that_lists_all_stays_small_and_quick(filled, local_home):
-    """200 pages of artifacts over a socket, within a generous time, without growing by what it lists."""
+    """200 pages of artifacts over a socket take bounded time and memory."""
     local_home.root.mkdir(mode=0o700, parents=True)
     filled.store.execute("VACUUM INTO ?", (str(local_home.root / filled.platform.directory.database.name),))
     caller = local_home.start().caller()

@@ -37,7 +37,7 @@ def begin(provider):
 
 @pytest.fixture
 def ask(provider):
-    """A token request: status and body."""
+    """Send a token request, and return status and body."""
 
     def post(grant_type, **form):
         form = {"grant_type": grant_type, "client_id": provider["client-id"], **form}
@@ -58,7 +58,7 @@ def decide(local_platform):
 
 
 def test_login_waits_for_the_user_and_then_gives_tokens_that_work(local_platform, provider, begin, ask, decide, first):
-    """A poll is answered 403 authorization_pending, and after the approval with a token of the chosen account."""
+    """A poll gets 403 authorization_pending, and after the approval a token of the chosen account."""
     device = begin()
     assert {"device_code", "user_code", "verification_uri", "expires_in", "interval"} <= set(device)
     assert ask(GRANT, device_code=device["device_code"])[1]["error"] == "authorization_pending"
@@ -80,7 +80,7 @@ def test_login_waits_for_the_user_and_then_gives_tokens_that_work(local_platform
 
 
 def test_device_code_is_good_once(begin, ask, decide):
-    """A second use of a device code is an invalid grant."""
+    """A second use of a device code is an `invalid_grant`."""
     device = begin()
     decide(user_code=device["user_code"], account="second")
     assert ask(GRANT, device_code=device["device_code"])[0] == 200
@@ -89,7 +89,7 @@ def test_device_code_is_good_once(begin, ask, decide):
 
 
 def test_polls_that_come_too_fast_are_told_to_slow_down(begin, ask):
-    """The second of two polls within the interval is slow_down, and one after it is pending again."""
+    """A poll within the interval gets `slow_down`, and one after it is pending again."""
     device = begin()
     polls = [ask(GRANT, device_code=device["device_code"]) for _ in range(2)]
     time.sleep(device["interval"])
@@ -102,7 +102,7 @@ def test_polls_that_come_too_fast_are_told_to_slow_down(begin, ask):
 
 
 def test_refused_login_is_denied(begin, ask, decide):
-    """What the user refuses is access_denied to the device."""
+    """The device of a refused login gets `access_denied`."""
     device = begin()
     decide(user_code=device["user_code"], account="first", deny=True)
     status, refusal = ask(GRANT, device_code=device["device_code"])
@@ -110,7 +110,7 @@ def test_refused_login_is_denied(begin, ask, decide):
 
 
 def test_device_code_expires(local_platform, begin, ask, decide):
-    """After its lifetime a code is expired_token, and can no longer be approved."""
+    """After its lifetime a code is an `expired_token`, and can no longer be approved."""
     device = begin()
     with local_platform.control() as control:
         control.post("/clock", json={"advance": device["expires_in"] + 5}).raise_for_status()
@@ -124,7 +124,10 @@ def test_device_code_expires(local_platform, begin, ask, decide):
 
 
 def test_refresh_tokens_rotate(local_platform, begin, ask, decide):
-    """A refresh token gives new tokens of the same account and lifetime once, then its successor; no copy is kept."""
+    """A refresh token can be used once.
+
+    Its successor has the same account and lifetime, and no token is stored in plain text.
+    """
     device = begin()
     decide(user_code=device["user_code"], account="second", lifetime=120)
     first = ask(GRANT, device_code=device["device_code"])[1]
@@ -142,7 +145,7 @@ def test_refresh_tokens_rotate(local_platform, begin, ask, decide):
 
 
 def test_access_token_of_a_login_ends(local_platform, begin, ask, decide):
-    """An access token is refused after the lifetime that the approval gave it."""
+    """An access token expires after the lifetime that the approval gave it."""
     device = begin()
     decide(user_code=device["user_code"], account="first", lifetime=1)
     token = ask(GRANT, device_code=device["device_code"])[1]["access_token"]
@@ -160,7 +163,7 @@ def test_no_refresh_token_without_offline_access(begin, ask, decide):
 
 
 def test_user_lets_a_device_in_on_the_page(begin, ask):
-    """The page holds the code of its address, and its form sent as a browser does approves the login."""
+    """The page shows the code from its address, and its form approves the login."""
     device = begin()
     page = httpx.get(device["verification_uri_complete"])
     assert page.headers["content-type"].startswith("text/html") and device["user_code"] in page.text
@@ -172,7 +175,7 @@ def test_user_lets_a_device_in_on_the_page(begin, ask):
 
 
 def test_page_is_not_for_pages_of_other_sites(begin, ask):
-    """A page of another site, or one whose name was made to point here, approves no login."""
+    """A page of another site, or one with a rebound name, cannot approve a login."""
     device = begin()
     form = {"user_code": device["user_code"], "account": "first", "answer": "allow"}
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
@@ -191,7 +194,7 @@ print(connection.getresponse().status)
 
 @pytest.mark.skipif(os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root can be another user")
 def test_page_is_not_for_other_users_of_the_machine(begin, ask):
-    """Another user of the machine, who can reach the port and even knows the code, approves no login."""
+    """Another user of the machine cannot approve a login, even with the code."""
     device = begin()
     port = str(httpx.URL(device["verification_uri"]).port)
     command = [sys.executable, "-c", AS_NOBODY, port, f"user_code={device['user_code']}"]
@@ -202,7 +205,10 @@ def test_page_is_not_for_other_users_of_the_machine(begin, ask):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the table of connections is Linux's")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_owner_of_a_connection_is_found(host):
-    """A connection that this process holds is its user's; one that is closed, is not there or from elsewhere is not."""
+    """The owner of a connection is the user of the process that holds it.
+
+    A closed, missing or remote connection has none.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.create_server((host, 0), family=family) as server,
@@ -217,13 +223,13 @@ def test_owner_of_a_connection_is_found(host):
 
 
 def test_page_escapes_what_it_is_asked_with(local_platform):
-    """A code from the address cannot bring markup into the page."""
+    """A code in the address cannot add markup to the page."""
     page = httpx.get(f"{local_platform.url}/login", params={"user_code": '"><script>x()</script>'})
     assert "&lt;script" in page.text and "<script" not in page.text
 
 
 def test_wrong_decisions_are_refused(local_platform, begin, decide):
-    """An unknown code or account is 404, a malformed decision 400, and none is taken without the control token."""
+    """An unknown code or account is a 404 and a malformed decision a 400. Each needs the control token."""
     code = begin()["user_code"]
     decide(404, user_code="BBBB-BBBB", account="first")
     decide(404, user_code=code, account="nobody")
@@ -246,14 +252,14 @@ def test_wrong_decisions_are_refused(local_platform, begin, decide):
     ],
 )
 def test_bad_token_requests_are_refused_in_the_words_of_oauth(provider, form, status, error):
-    """Each refusal has its status and `error`."""
+    """Each refusal has its status and its OAuth `error`."""
     reply = httpx.post(provider["token-url"], data={"client_id": provider["client-id"], **form})
     assert (reply.status_code, reply.json()["error"]) == (status, error)
 
 
 @pytest.mark.long
 def test_logins_last_over_a_restart(local_home):
-    """A refresh token of before a restart is good after it, and the keys are the same."""
+    """A refresh token is valid after a restart, and the keys are the same."""
     home = local_home.start()
     client = {"client_id": "ivcap-flows"}
     device = httpx.post(f"{home.url}/login/device", data={**client, "scope": "openid offline_access"}).json()

@@ -1,4 +1,4 @@
-"""Starting on demand: one server a directory, clear errors, an end when idle."""
+"""Starting on demand: one server per directory, clear errors, and an end when idle."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ ENSURE = "import sys; from ivcap_flows.local import ensure; t = ensure(sys.argv[
 
 @pytest.fixture
 def started(tmp_path):
-    """A directory whose on-demand server is ended after the test."""
+    """A directory whose on-demand server is stopped after the test."""
     root = tmp_path / "embedded"
     yield root
     with contextlib.suppress(OSError, ValueError):
@@ -29,7 +29,7 @@ def started(tmp_path):
 
 
 def test_eight_processes_get_one_server(started):
-    """All that ask at once are given the same URL and instance, and one server process exists."""
+    """Eight processes that ask at the same time get the same URL and instance, of one server process."""
 
     def ask(_):
         done = subprocess.run([sys.executable, "-c", ENSURE, str(started)], capture_output=True, text=True, timeout=60)
@@ -51,7 +51,7 @@ def _serves(pid, root):
 
 
 def test_a_second_call_finds_the_first_ones_server(started, monkeypatch):
-    """It starts no process, and its value hides its tokens."""
+    """A second call starts no process. Its value hides its tokens."""
     one = ensure(started)
     monkeypatch.delattr(subprocess, "Popen")
     assert ensure(started) == one
@@ -61,7 +61,7 @@ def test_a_second_call_finds_the_first_ones_server(started, monkeypatch):
 
 
 def test_a_killed_server_is_replaced_under_the_same_instance(started):
-    """What a killed server left behind misleads nobody."""
+    """The files of a killed server do not mislead anybody."""
     one = ensure(started)
     os.kill(json.loads((started / "server.json").read_text())["pid"], 9)
     two = ensure(started)
@@ -71,7 +71,7 @@ def test_a_killed_server_is_replaced_under_the_same_instance(started):
 
 @pytest.mark.long
 def test_an_idle_server_ends_and_takes_its_address_away(local_home):
-    """With `--idle` a server without requests and jobs ends; a running job keeps it."""
+    """With `--idle` a server without requests and jobs stops. A running job keeps it alive."""
     a = local_home.start("--idle", "0.6").caller()
     a.order("sleep", seconds="1.5")
     a.http.close()
@@ -82,7 +82,7 @@ def test_an_idle_server_ends_and_takes_its_address_away(local_home):
 
 
 def test_a_second_server_of_a_directory_is_refused(local_home):
-    """`serve` names the process and URL that has the directory."""
+    """The error of a second `serve` names the process and URL of the first."""
     local_home.start()
     with pytest.raises(EmbeddedPlatformError, match=f"process {local_home.process.pid}") as refused:
         serve(directory=local_home.root)
@@ -91,7 +91,7 @@ def test_a_second_server_of_a_directory_is_refused(local_home):
 
 @pytest.mark.long
 def test_a_directory_of_a_newer_version_is_refused(local_home):
-    """The error says so, with both versions, whichever way the server is started, and touches nothing."""
+    """The error names both versions, however the server is started. Nothing is changed."""
     local_home.start().stop()
     database = local_home.root / "ivcap.sqlite"
     with sqlite3.connect(database) as connection:
@@ -104,7 +104,7 @@ def test_a_directory_of_a_newer_version_is_refused(local_home):
 
 @pytest.mark.parametrize("start", [ensure, lambda root: serve(directory=root)])
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, start):
-    """A path through a file is no folder: the error names it and the next step."""
+    """A path that leads through a file is an error with the path and the next step."""
     (tmp_path / "file").write_text("")
     with pytest.raises(EmbeddedPlatformError, match="IVCAP_LOCAL_DIR") as refused:
         start(tmp_path / "file" / "embedded")
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, start):
 
 
 def test_a_damaged_database_is_an_error_with_the_next_step(tmp_path):
-    """What is no SQLite file is not overwritten."""
+    """A file that is no SQLite database is not overwritten."""
     root = tmp_path / "embedded"
     root.mkdir()
     (root / "ivcap.sqlite").write_bytes(b"not a database" * 100)
@@ -122,7 +122,7 @@ def test_a_damaged_database_is_an_error_with_the_next_step(tmp_path):
 
 
 def test_importing_the_package_loads_no_server():
-    """A flow that only finds its server does not pay for Starlette and uvicorn."""
+    """A flow that finds a running server does not load Starlette and uvicorn."""
     heavy = "{'starlette', 'uvicorn', 'jwt', 'httpx', 'pydantic'}"
     code = f"import sys, ivcap_flows.local; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

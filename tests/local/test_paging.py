@@ -1,4 +1,4 @@
-"""Lists of the embedded IVCAP: pages, filters, orders and times, as the clients write them."""
+"""Lists of the embedded IVCAP: pages, filters, orders and times, as clients request them."""
 
 import itertools
 import time
@@ -13,7 +13,7 @@ COUNT = itertools.count()
 
 
 def next_of(page):
-    """The cursor as the official Python client takes it: all that follows `page=`, undecoded."""
+    """Return the cursor as the official Python client takes it: all that follows `page=`, not decoded."""
     for link in page["links"]:
         if link["rel"] == "next":
             query = urlsplit(link["href"]).query
@@ -23,7 +23,7 @@ def next_of(page):
 
 
 def all_of(caller, path, limits, between=lambda: None, **params):
-    """Ids in the order of their pages, whose sizes `limits` says in turn."""
+    """Return the ids in the order of their pages. `limits` are the page sizes in turn."""
     seen, page, sizes = [], None, itertools.cycle(limits)
     while True:
         size = next(sizes)
@@ -39,7 +39,7 @@ def all_of(caller, path, limits, between=lambda: None, **params):
 
 @pytest.fixture
 def names(first):
-    """Artifacts of one test alone: their ids by name."""
+    """Artifacts of one test alone: ids by name."""
     mark = f"m{next(COUNT)}"
     given = ["Scott's", "Scott", "scott", "Anna", "A*b", "100%", "ü"]
     made = {}
@@ -77,13 +77,13 @@ def found(first, mark, text, **params):
     ],
 )
 def test_filters_in_every_published_spelling(first, names, text, wanted):
-    """Patterns, equality, word operators, quotes of both kinds, words and URNs without quotes, parentheses."""
+    """Filters have patterns, equality, word operators, both quotes, unquoted words and URNs, and parentheses."""
     mark, _ = names
     assert found(first, mark, text) == wanted
 
 
 def test_a_urn_without_quotes_filters_services(first):
-    """As the ivcap command asks for the services of one controller."""
+    """An unquoted URN works, as the `ivcap` command uses it for services of one controller."""
     made = first.call("POST", "/1/services2", 201, json=FOREIGN).json()["id"]
     text = "controller-schema~=urn:ivcap:schema.service.nextflow.1"
     page = first.get("/1/services2", params={"filter": text, "limit": 50})
@@ -92,7 +92,7 @@ def test_a_urn_without_quotes_filters_services(first):
 
 
 def test_a_filter_of_aspects_reaches_into_their_content(first):
-    """Any other name is a key of the content; numbers are compared as numbers."""
+    """Any other name is a key of the content. Numbers are compared as numbers."""
     entity = f"urn:t:filter{next(COUNT)}"
     made = [first.add(entity, {"collection": f"urn:c:{n}", "n": n, "t": str(n)}) for n in range(12)]
     ask = lambda text: [item["id"] for item in first.aspects(entity=entity, filter=text)]  # noqa: E731
@@ -131,7 +131,7 @@ def test_a_filter_of_aspects_reaches_into_their_content(first):
     ],
 )
 def test_bad_questions_are_refused_in_the_contract_s_form(first, path, params, wanted):
-    """400 with a message, or 422 with the parameter's name; the error class stands in a header."""
+    """A bad request is a 400 with a message, or a 422 with the parameter. A header has the error class."""
     reply = first.call("GET", path, wanted, params=params)
     kind = {400: "bad-request", 422: "invalid-parameter"}[wanted]
     assert reply.headers["goa-error"] == kind
@@ -141,7 +141,7 @@ def test_bad_questions_are_refused_in_the_contract_s_form(first, path, params, w
 
 
 def test_orders_by_several_columns_in_directions_of_their_own(first):
-    """Comma lists, both spellings of names, directions in either case, and names that only the content has."""
+    """Columns may be separated by commas, in both spellings and directions, and may be keys of the content."""
     entity = f"urn:t:order{next(COUNT)}"
     made = {}
     for n, kind in itertools.product(range(3), ("a", "b")):
@@ -161,7 +161,7 @@ def test_orders_by_several_columns_in_directions_of_their_own(first):
 
 
 def test_rows_without_a_value_have_their_place_in_an_order(first):
-    """What has no name comes before the names, and is not lost between pages."""
+    """Rows without a name come first, and are not lost between pages."""
     mark = f"m{next(COUNT)}"
     made = {}
     for name in (None, "b", None, "a", None):
@@ -174,7 +174,7 @@ def test_rows_without_a_value_have_their_place_in_an_order(first):
 
 
 def test_beside_a_cursor_only_the_limit_counts(first, names):
-    """The other parameters of the first page, or others, or wrong ones, change nothing."""
+    """Beside a cursor, other parameters are ignored, even invalid ones."""
     mark, made = names
     asked = {"filter": f"policy == '{policy(mark)}'", "order-by": "name", "order-desc": "false"}
     page = first.get("/1/artifacts", params={"limit": 2, **asked})
@@ -187,7 +187,7 @@ def test_beside_a_cursor_only_the_limit_counts(first, names):
 
 
 def test_the_limit_is_capped_at_fifty(first):
-    """A larger limit counts as 50, as published."""
+    """A larger limit counts as 50, as documented."""
     entity = f"urn:t:cap{next(COUNT)}"
     for n in range(52):
         first.add(entity, {"n": n})
@@ -198,7 +198,7 @@ def test_the_limit_is_capped_at_fifty(first):
 
 
 def test_the_page_after_a_long_question_can_be_asked_for(first):
-    """A cursor holds its question in no more room than a URL has."""
+    """The cursor of a long request fits into a URL."""
     text = " || ".join(f"name == 'name {n}'" for n in range(180))
     for n in (1, 2):
         first.add("urn:t:long", {"name": f"name {n}"})
@@ -208,7 +208,7 @@ def test_the_page_after_a_long_question_can_be_asked_for(first):
 
 
 def test_a_cursor_belongs_to_its_list(first, second):
-    """It is refused for another list, and after a change; another account sees through it only its own."""
+    """A changed cursor, or one of another list, is refused. Another account sees only its own items with it."""
     entity = f"urn:t:cursor{next(COUNT)}"
     for n in range(3):
         first.add(entity, {"n": n})
@@ -220,7 +220,7 @@ def test_a_cursor_belongs_to_its_list(first, second):
 
 
 def test_every_list_takes_a_time(first, register_service):
-    """`at-time` shows what was there then; the moment of the answer is in each reply."""
+    """`at-time` shows what existed then. Each reply has its own time."""
     service = register_service("shows", [])
     first.finished(first.order(service))
     first.add("urn:t:then", {})
@@ -233,7 +233,7 @@ def test_every_list_takes_a_time(first, register_service):
 
 
 def test_history_is_seen_as_it_was(first):
-    """A page at an earlier time has the versions of that time, also on its later pages."""
+    """All pages at an earlier time have the versions of that time."""
     entity = f"urn:t:history{next(COUNT)}"
 
     def put(n):
@@ -292,7 +292,7 @@ def lists(local_platform):
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pages_have_each_earlier_item_once(lists, path, data):
-    """Whatever the limits and the order, and however many items come meanwhile."""
+    """Each item that existed before is listed once, whatever the limits, the order and the new items."""
     caller, add = lists
     order = data.draw(st.sampled_from(LISTS[path]))
     limits = data.draw(st.lists(st.integers(2, 60), min_size=1, max_size=4))

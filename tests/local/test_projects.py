@@ -21,7 +21,7 @@ def project(first):
 
 
 def test_project_is_made_read_and_changed(first, project):
-    """What is given is kept under the names of OpenAPI 0.48, a change keeps the rest, and the maker is its owner."""
+    """Fields have the names of OpenAPI 0.48, a change keeps the other fields, and the creator is the owner."""
     assert {name: project[name] for name in ("name", "status", "role", "properties")} == {
         "name": "A project",
         "status": "active",
@@ -37,7 +37,7 @@ def test_project_is_made_read_and_changed(first, project):
 
 
 def test_projects_are_listed_in_pages_with_their_cursor_in_page(second):
-    """The list names its items `projects` and its cursor `page`, which the last page does not have."""
+    """The list has the fields `projects` and `page`. The last page has no `page`."""
     urns = [make(second, f"Listed {n}")["urn"] for n in range(5)]
     asked = {"filter": "name ~= 'Listed%'", "order-by": "created-at,name", "order-desc": "false"}
     one = second.get("/1/project", params={"limit": 3, **asked})
@@ -47,7 +47,7 @@ def test_projects_are_listed_in_pages_with_their_cursor_in_page(second):
 
 
 def test_project_is_for_its_members(first, second, project):
-    """Another user sees a project once it is a member, changes it once it is an owner, and neither when removed."""
+    """Another user sees a project as a member, changes it as an owner, and can do neither after being removed."""
     path, user = f"/1/project/{project['urn']}", subject(second)
     second.call("GET", path, 404)
     second.call("PUT", path, 404, json={"name": "Mine now"})
@@ -63,7 +63,7 @@ def test_project_is_for_its_members(first, second, project):
 
 
 def test_members_are_listed(first, second, project):
-    """Each member has URN, role and e-mail; the list is paged and filtered by role."""
+    """Each member has URN, role and e-mail. The list has pages and a filter by role."""
     path = f"/1/project/{project['urn']}"
     first.call("PUT", f"{path}/memberships/{subject(second)}", 204, json={"role": "reader"})
     assert first.get(f"{path}/members", params={"role": "reader"})["members"] == [
@@ -76,7 +76,7 @@ def test_members_are_listed(first, second, project):
 
 
 def test_default_project_is_everybodys_own(second, first, project):
-    """There is none until it is set, and it is set to what the user can see, for oneself alone."""
+    """There is no default project until a user sets one that it can see, for itself only."""
     second.call("GET", "/1/project/default", 404)
     second.call("PUT", "/1/project/default", 404, json={"project_urn": project["urn"]})
     own = make(second)
@@ -87,7 +87,7 @@ def test_default_project_is_everybodys_own(second, first, project):
 
 
 def test_account_of_a_project_is_the_callers(first, second, project):
-    """A project is billed to its maker's account; only an own account can be set."""
+    """The creator's account is billed. A user can set only its own account."""
     path = f"/1/project/{project['urn']}/account"
     own = {"account_urn": project["account"]}
     assert first.get(path) == own
@@ -97,7 +97,7 @@ def test_account_of_a_project_is_the_callers(first, second, project):
 
 
 def test_deleted_project_is_in_no_list(first, project):
-    """A deleted project says so when it is read, and is in no list."""
+    """A deleted project can be read, with that status, and is in no list."""
     first.call("DELETE", f"/1/project/{project['urn']}", 204)
     assert first.get(f"/1/project/{project['urn']}")["status"] == "deleted"
     assert project["urn"] not in [item["urn"] for item in first.get("/1/project", params={"limit": 50})["projects"]]
@@ -116,12 +116,12 @@ def test_deleted_project_is_in_no_list(first, project):
     ],
 )
 def test_bad_project_is_refused(first, body, status):
-    """A name has 3 characters, URNs are of their kind, and what they name is the caller's."""
+    """A name has at least 3 characters. URNs have the right kind and belong to the caller."""
     first.call("POST", "/1/project", status, json=body)
 
 
 def test_project_urn_is_taken_once(first, project):
-    """A project may be made under a URN of the caller's choice that is free."""
+    """A project can have a URN that the caller chooses, if it is free."""
     chosen = make(first, urn="urn:ivcap:project:of-my-choice")
     assert chosen["urn"] == "urn:ivcap:project:of-my-choice"
     make(first, status=409, urn=project["urn"])
@@ -139,7 +139,7 @@ def packages(caller, **params):
 
 
 def test_packages_are_the_images_that_services_name(first, second):
-    """An account starts without packages; each image that its services name is one, with its tag, and once."""
+    """The packages of an account are the images that its services name, each once, with its tag."""
     assert packages(second) == []
     account = make(first)["account"].rsplit(":", 1)[-1]
     for image in ("adder:1", "adder:2", "adder:2", "host:5000/plain", f"{account}/own:a"):

@@ -26,7 +26,7 @@ def take(caller, queue, **params):
 
 
 def test_messages_come_out_in_the_order_in_which_they_went_in(first, queue):
-    """Any JSON goes through unchanged, one at a time unless more are asked for, with its id and schema."""
+    """Any JSON comes out unchanged, one at a time unless more are requested, with its id and schema."""
     contents = [{"n": 1}, [1, 2.5, None], "text ✓", 0, True, None, {"deep": {"er": []}}]
     ids = [send(first, queue, content, schema=SCHEMA)["id"] for content in contents]
     taken = take(first, queue) + take(first, queue, limit=2) + take(first, queue, limit=50)
@@ -37,7 +37,7 @@ def test_messages_come_out_in_the_order_in_which_they_went_in(first, queue):
 
 
 def test_each_message_is_taken_once(first, queue):
-    """Of several that take at once, no two get the same message, and none is lost."""
+    """If several callers take messages at the same time, each message goes to one of them."""
     for n in range(40):
         send(first, queue, n)
     with ThreadPoolExecutor(4) as pool:
@@ -50,7 +50,7 @@ def test_each_message_is_taken_once(first, queue):
 
 
 def test_queue_tells_what_is_in_it(first, queue):
-    """The record counts the messages that wait and their bytes; an empty queue has no first and last."""
+    """The record has the number of waiting messages and their bytes. An empty queue has no first and last time."""
     empty = first.get(f"/1/queues/{queue}")
     assert (empty["total-messages"], empty["bytes"]) == (0, 0)
     assert empty["description"] == "of a test" and "created-at" in empty and "first-time" not in empty
@@ -64,7 +64,7 @@ def test_queue_tells_what_is_in_it(first, queue):
 
 
 def test_name_is_taken_once_in_an_account(first, second):
-    """The same name again is 409 with the id of the queue there is; another account may have it, and then its own."""
+    """A name that is taken is a 409 with the id of that queue. Another account may use it."""
     made = first.call("POST", "/1/queues", 201, json={"name": "taken"}).json()
     refused = first.call("POST", "/1/queues", 409, json={"name": "taken"})
     assert refused.json()["id"] == made["id"] and refused.headers["goa-error"] == "already-created"
@@ -73,12 +73,12 @@ def test_name_is_taken_once_in_an_account(first, second):
 
 @pytest.mark.parametrize("name", ["", "a b", "a.b", "a*", "a>b", "a/b", "a\\b", "a\n", "\u200b", "n" * 256, None, 5])
 def test_bad_name_is_refused(first, name):
-    """Whitespace, . * > / \\ and what cannot be printed are in no name (IVCAP OpenAPI 0.48)."""
+    """A name has no whitespace, none of . * > / and backslash, and only printable characters (IVCAP OpenAPI 0.48)."""
     assert first.call("POST", "/1/queues", 422, json={"name": name}).json()["name"] == "name"
 
 
 def test_queue_of_another_account_is_not_there(first, second, queue):
-    """Another account neither reads, lists, fills, empties nor deletes a queue."""
+    """Another account can neither read, list, fill, empty nor delete a queue."""
     send(first, queue, 1)
     for method, path in (("GET", ""), ("GET", "/messages"), ("POST", "/messages"), ("DELETE", "")):
         second.call(method, f"/1/queues/{queue}{path}", 404, **({"json": 1} if method == "POST" else {}))
@@ -87,7 +87,7 @@ def test_queue_of_another_account_is_not_there(first, second, queue):
 
 
 def test_open_queue_is_read_by_all_and_used_by_its_account(first, second):
-    """An open policy lets others see a queue, not take from it."""
+    """With an open policy others can see a queue, and not take from it."""
     body = {"name": "open", "policy": "urn:ivcap:policy:ivcap.open.queue"}
     queue = first.call("POST", "/1/queues", 201, json=body).json()["id"]
     assert second.get(f"/1/queues/{queue}")["name"] == "open"
@@ -96,7 +96,7 @@ def test_open_queue_is_read_by_all_and_used_by_its_account(first, second):
 
 
 def test_deleting_a_queue_deletes_its_messages(first, queue):
-    """A deleted queue is gone with what was in it, and its name is free for an empty one."""
+    """A deleted queue is gone with its messages, and its name is free."""
     name = first.get(f"/1/queues/{queue}")["name"]
     send(first, queue, "old")
     first.call("DELETE", f"/1/queues/{queue}", 204)
@@ -107,7 +107,7 @@ def test_deleting_a_queue_deletes_its_messages(first, queue):
 
 
 def test_queues_are_listed(first, queue):
-    """The list has the fields that OpenAPI 0.48 requires, and takes filters."""
+    """The list has the fields that OpenAPI 0.48 requires, and accepts filters."""
     name = first.get(f"/1/queues/{queue}")["name"]
     (item,) = first.get("/1/queues", params={"filter": f"name == '{name}'"})["items"]
     assert item["id"] == queue and item["account"].startswith("urn:ivcap:account:")
@@ -116,7 +116,10 @@ def test_queues_are_listed(first, queue):
 
 @pytest.mark.long
 def test_large_messages_are_bounded(first, queue):
-    """A message over 1 MiB is refused; of many large ones an answer holds some, and the next the rest, in order."""
+    """A message over 1 MiB is refused.
+
+    A reply has as many large messages as fit, and the next reply the rest, in order.
+    """
     send(first, queue, "x" * 1_100_000, 413)
     for n in range(20):
         send(first, queue, f"{n:02}" + "x" * 1_000_000)
@@ -142,21 +145,21 @@ def test_large_messages_are_bounded(first, queue):
     ids=["nothing", "broken", "nan", "huge", "long", "half-escape", "half-bytes", "utf-16", "null", "deep"],
 )
 def test_what_is_no_json_is_refused(first, queue, body):
-    """Numbers, characters and encodings that JSON does not have are 400, and nothing goes into the queue."""
+    """Numbers, characters and encodings that are not JSON are a 400, and nothing is put into the queue."""
     first.call("POST", f"/1/queues/{queue}/messages", 400, content=body)
     assert take(first, queue) == []
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])
 def test_bad_limit_takes_nothing(first, queue, limit):
-    """A limit that is no positive number is refused, and the messages stay."""
+    """A limit that is not a positive number is refused, and the messages stay."""
     send(first, queue, 1)
     first.call("GET", f"/1/queues/{queue}/messages", 422, params={"limit": limit})
     assert len(take(first, queue)) == 1
 
 
 def test_messages_last_over_a_kill(local_home):
-    """What was put in is there for the next server, and what was taken out is not."""
+    """After a kill, messages that were put are there, and those that were taken are not."""
     caller = local_home.start().caller()
     queue = caller.call("POST", "/1/queues", 201, json={"name": "lasting"}).json()["id"]
     for n in range(3):

@@ -1,4 +1,4 @@
-"""What was acknowledged survives: a stop, a kill of the server, a kill of a runner."""
+"""Acknowledged work survives a stop, a kill of the server and a kill of a runner."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.long
 def test_a_restart_keeps_everything_and_the_instance(local_home):
-    """Artifacts (whole and partial), aspects, orders and tokens of before are there under a new port."""
+    """Artifacts (complete and partial), aspects, orders and tokens are there under a new port."""
     a = local_home.start().caller()
     instance = a.get("/_embedded")["instance"]
     whole, part = a.upload(b"whole", **{"X-Name": "name"}), a.create(10)
@@ -32,7 +32,7 @@ def test_a_restart_keeps_everything_and_the_instance(local_home):
 
 
 def test_a_job_outlives_its_killed_server(local_home):
-    """The runner goes on, and a server started later collects its result."""
+    """The runner continues, and a server that is started later collects its result."""
     a = local_home.start().caller()
     order = a.order("sleep", seconds="1")
     while a.get(f"/1/orders/{order['id']}")["status"] != "executing":
@@ -47,7 +47,7 @@ def test_a_job_outlives_its_killed_server(local_home):
 
 
 def test_an_order_acknowledged_just_before_a_kill_is_carried_out_once(local_home):
-    """An order whose runner had not begun is begun by the next server."""
+    """An order whose runner had not started is started by the next server."""
     a = local_home.start().caller()
     orders = [a.order("echo", message=str(n)) for n in range(3)]
     local_home.kill()
@@ -60,7 +60,7 @@ def test_an_order_acknowledged_just_before_a_kill_is_carried_out_once(local_home
 
 
 def test_a_killed_runner_is_an_error_that_says_so(local_home, eventually):
-    """A runner that leaves no result ends its order as `error` with an error message on the job."""
+    """If a runner leaves no result, its order ends as `error`, with a message on the job."""
     a = local_home.start().caller()
     order = a.order("sleep", seconds="60")
     eventually(lambda: a.get(f"/1/orders/{order['id']}")["status"], lambda status: status == "executing")
@@ -72,7 +72,7 @@ def test_a_killed_runner_is_an_error_that_says_so(local_home, eventually):
 
 @pytest.mark.long
 def test_bytes_acknowledged_in_a_long_upload_survive_a_kill(local_home):
-    """After a kill in the middle of a body the offset is one from which the upload continues to the same bytes."""
+    """After a kill in the middle of a body, the upload continues from the offset to the same bytes."""
     a = local_home.start().caller()
     data = os.urandom(1 << 20)
     artifact = a.create(4 << 20)

@@ -1,4 +1,4 @@
-"""Running jobs: who is left when something is killed, what is taken in, what is told meanwhile."""
+"""Running jobs: which processes remain after a kill, which results are accepted, and what is reported meanwhile."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from ivcap_flows.local.register import register
 
 @pytest.fixture
 def command_of(tmp_path):
-    """Registers a program, given as text, as a service of a home."""
+    """Register a program, given as text, as a service of a home."""
 
     def make(home, name, program):
         (tmp_path / f"{name}.py").write_text(program)
@@ -42,7 +42,7 @@ job = json.load(urllib.request.urlopen(base + "/next_job"))
         *(
             pytest.param(ending, "failed", said, marks=pytest.mark.long)
             for ending, said in (
-                ("post(b'[1, NaN]')", "no JSON"),
+                ("post(b'[1, NaN]')", "not valid JSON"),
                 ("""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"told"}')""", "told"),
                 ("""post(b'{"$schema":"s","error":"","type":"KeyError"}', failed="True")""", "KeyError"),
                 ("post(b'plain words', 'text/plain', 'True')", "plain words"),
@@ -51,7 +51,7 @@ job = json.load(urllib.request.urlopen(base + "/next_job"))
     ],
 )
 def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_of, ending, status, said):
-    """What came from outside is an error, what the service did a failure, with its own words."""
+    """An interruption from outside is an `error`, and a failure of the service is `failed` with its own message."""
     order = first.finished(first.order(command_of(local_platform, "ending", POST + ending)))
     assert order["status"] == status and said in first.job_of(order)["error-message"]
 
@@ -59,7 +59,7 @@ def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_o
 @pytest.mark.parametrize(
     ("ending", "status", "said"),
     [
-        (r"""post(b'{"$schema":"urn:x:\ud800"}')""", "error", "cannot be kept"),
+        (r"""post(b'{"$schema":"urn:x:\ud800"}')""", "error", "cannot be stored"),
         pytest.param(
             r"""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"no \udce9.txt"}')""",
             "failed",
@@ -70,13 +70,13 @@ def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_o
             """urllib.request.urlopen(base + '/events/' + job['id'], rb'{"$schema":"urn:x:\\ud800"}')
 post(b'{}')""",
             "error",
-            "cannot be kept",
+            "cannot be stored",
             marks=pytest.mark.long,
         ),
     ],
 )
 def test_half_a_character_holds_up_no_other_job(local_home, command_of, ending, status, said):
-    """JSON can escape what no text holds: the job that tells it ends, and the next one is worked on."""
+    """JSON may escape half a surrogate pair, which is no text. Such a job ends with an error, and the next one runs."""
     caller = local_home.start().caller()
     order = caller.finished(caller.order(command_of(local_home, "half", POST + ending)))
     assert order["status"] == status and said in caller.job_of(order)["error-message"]
@@ -85,7 +85,7 @@ def test_half_a_character_holds_up_no_other_job(local_home, command_of, ending, 
 
 @pytest.mark.long
 def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, eventually):
-    """The job is an error and the process of the service is ended."""
+    """The job becomes an error, and the process of the service is ended."""
     caller = local_home.start().caller()
     service = command_of(local_home, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     order = caller.order(service)
@@ -99,7 +99,7 @@ def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, ev
 
 @pytest.mark.long
 def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, eventually):
-    """Before its products are moved, between moving and recording, and between recording and cleaning up."""
+    """The server may be killed before products are moved, before they are recorded, or before the cleanup."""
     caller = local_home.start().caller()
     order = caller.order("sleep", seconds="1")
     eventually(lambda: caller.get(f"/1/orders/{order['id']}")["status"], lambda status: status == "executing")
@@ -133,7 +133,7 @@ def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, ev
 
 
 def test_many_events_at_once_all_arrive(first, local_platform, command_of):
-    """More of them than are read at a time, told right before the end."""
+    """More events than are read at a time, written right before the end, all arrive."""
     program = POST + (
         "for n in range(3):\n"
         "    body = json.dumps({'name': str(n), 'options': {'pad': 'x' * 700_000}}).encode()\n"
@@ -149,7 +149,7 @@ def test_many_events_at_once_all_arrive(first, local_platform, command_of):
 
 @pytest.mark.long
 def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, command_of):
-    """`from` and `to` are whole seconds, both included; the text is as the service wrote it."""
+    """`from` and `to` are whole seconds, both included. The text is as the service wrote it."""
     program = POST + "print(time.time(), flush=True)\ntime.sleep(3)\nprint(time.time(), flush=True)\npost(b'{}')\n"
     order = first.finished(first.order(command_of(local_platform, "writes", program)))
 
@@ -164,7 +164,7 @@ def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, c
 
 
 def test_what_a_running_job_uses_is_told_in_texts(first, eventually):
-    """One container while it runs; nothing before and after."""
+    """A running job has one container with its usage. Before and after there is none."""
     order = first.order("sleep", seconds="1.5")
     path = f"/1/orders/{order['id']}/top"
     (container,) = eventually(lambda: first.get(path), bool)

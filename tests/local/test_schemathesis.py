@@ -1,4 +1,4 @@
-"""Each embedded platform does what its OpenAPI documents say, whatever it is asked."""
+"""Each embedded platform does what its OpenAPI documents say, whatever the request."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ FUZZ = Path(__file__).parent / "fuzz.py"
     ],
 )
 def test_no_request_breaks_what_the_document_says(platform, examples, least, tmp_path):
-    """Some hundred requests, right and wrong ones, to all operations find no reply that the document lacks."""
+    """Some hundred valid and invalid requests to all operations get only replies that the document describes."""
     options = ["--platform", platform, "--examples", str(examples), "--phases", "fuzzing", "--seed", "1"]
     done = subprocess.run([sys.executable, str(FUZZ), *options], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Search: what a program means, what it may not say, and what of it goes over the wire."""
+"""Search: what a program means, what it may not contain, and its requests and replies."""
 
 import pytest
 
@@ -10,13 +10,13 @@ DATALOG = "application/datalog+mangle"
 
 
 def answer(text, **loaded):
-    """The rows of `query`, with these rows as if loaded from aspects."""
+    """Return the rows of `query`, with these rows as if loaded from aspects."""
     widths = {name: len(rows[0]) for name, rows in loaded.items()}
     return Plan(parse(text), widths).answer(loaded)
 
 
 def test_a_rule_joins_what_its_premises_share():
-    """As in the example of the OpenAPI document: the collection of an order's parameter gives the artifacts."""
+    """The example of the OpenAPI document: the collection in an order's parameter gives the artifacts."""
     parameters = [("o1", "images", "c1"), ("o1", "size", 3), ("o2", "images", "c2")]
     members = [("c1", "a1"), ("c2", "a2"), ("c1", "a3")]
     text = '# comment\nquery(A) :- # the collection\n order_parameter("o1", "images", C), collection(C, A).'
@@ -24,21 +24,21 @@ def test_a_rule_joins_what_its_premises_share():
 
 
 def test_recursion_ends_where_nothing_new_is_found():
-    """The transitive closure of a graph with a cycle."""
+    """The transitive closure of a graph with a cycle ends."""
     edges = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]
     text = 'way(X, Y) :- edge(X, Y). way(X, Z) :- way(X, Y), edge(Y, Z). query(Y) :- way("b", Y).'
     assert answer(text, edge=edges) == [("a",), ("b",), ("c",), ("d",)]
 
 
 def test_rules_that_need_each_other_are_answered_together():
-    """Even and odd distance by two predicates that each ask the other."""
+    """Two predicates that depend on each other give even and odd distances."""
     steps = [(n, n + 1) for n in range(6)]
     text = "even(0). even(Y) :- odd(X), step(X, Y). odd(Y) :- even(X), step(X, Y). query(X) :- even(X)."
     assert answer(text, step=steps) == [(0,), (2,), (4,), (6,)]
 
 
 def test_a_negated_atom_asks_what_is_complete():
-    """Not only what was found before the rule was looked at; `_` in it stands for any value."""
+    """A negated atom uses the complete result of its predicate. `_` in it stands for any value."""
     text = 'query(X) :- item(X), !bad(X, _). bad(X, "y") :- worse(X). worse(X) :- item(X), X < 3.'
     assert answer(text, item=[(1,), (2,), (3,), (4,)]) == [(3,), (4,)]
 
@@ -57,19 +57,19 @@ def test_a_negated_atom_asks_what_is_complete():
     ],
 )
 def test_comparisons_take_values_of_one_kind(test, expected):
-    """Numbers are compared with numbers, texts with texts; `=` also gives a variable its value."""
+    """Numbers are compared with numbers and texts with texts. `=` also gives a variable its value."""
     assert [row[0] for row in answer(f"query(X) :- p(X), {test}.", p=[(1,), (2,), (3,), ("a",), ("b",)])] == expected
 
 
 def test_a_variable_that_is_twice_in_an_atom_is_one_value():
-    """And `_` is another one each time."""
+    """A repeated variable has one value. Each `_` is another variable."""
     rows = [(1, 1, 2), (1, 2, 2), (3, 3, 4)]
     assert answer("query(X) :- p(X, X, _).", p=rows) == [(1,), (3,)]
     assert answer("query(X) :- p(X, _, _).", p=rows) == [(1,), (3,)]
 
 
 def test_kinds_of_constants_are_kept_apart():
-    """The text "1", the number 1 and the name /a are three values; 1 and 1.0 are one."""
+    """The text "1", the number 1 and the name /a are three values. 1 and 1.0 are one."""
     rows = [("1",), (1,), ("/a",), (Name("/a"),)]
     assert answer('query(X) :- p(X), X = "1".', p=rows) == [("1",)]
     assert answer("query(X) :- p(X), X = 1.0.", p=rows) == [(1,)]
@@ -94,7 +94,7 @@ def test_kinds_of_constants_are_kept_apart():
     ],
 )
 def test_a_column_gives_what_its_path_leads_to(column, expected):
-    """Absent members, null and elements without one of the members give no row."""
+    """Missing members, null, and elements without one of the members give no row."""
     content = {
         "a": {"b": 1},
         "l": ["x", "y"],
@@ -109,7 +109,7 @@ def test_a_column_gives_what_its_path_leads_to(column, expected):
 
 
 def test_columns_combine():
-    """A row for each combination of what the columns give, with the members of one element side by side."""
+    """There is a row for each combination of column values. Members of one element stay together."""
     rows = list(Columns(["entity", ".l[*]", ".k"]).rows("urn:e", {"l": [1, 2], "k": "z"}))
     assert rows == [("urn:e", 1, "z"), ("urn:e", 2, "z")]
 
@@ -125,7 +125,7 @@ def test_columns_combine():
         (":other(/p).", ":other"),
         ("query(X) :- p(X), :match_prefix(X, /a).", ":match_prefix"),
         ("?query(X).", "queries"),
-        ("query(X) :- q(X).", "Nothing says what q is"),
+        ("query(X) :- q(X).", "q is not defined"),
         ("query(X) :- p(X), !p(Y).", "gives Y a value"),
         ("query(X) :- p(_).", "gives X a value"),
         ("query(X) :- p(X), Y < 1.", "gives Y a value"),
@@ -144,14 +144,14 @@ def test_columns_combine():
     ],
 )
 def test_what_is_not_answered_is_named(text, said):
-    """A sentence with the construct, or with what is wrong."""
+    """The error names the unsupported construct, or what is wrong."""
     with pytest.raises(ProgramError, match=said):
         answer(text, p=[(1,)])
 
 
 @pytest.mark.long
 def test_no_program_runs_or_grows_for_ever():
-    """Steps and rows are bounded, and the sentence says which."""
+    """Steps and rows are limited, and the error says which limit was reached."""
     numbers = [(n,) for n in range(1500)]
     with pytest.raises(ProgramError, match="steps"):
         answer("query(X) :- p(X), p(Y), X < Y, Y < X.", p=numbers)
@@ -161,7 +161,7 @@ def test_no_program_runs_or_grows_for_ever():
 
 @pytest.mark.parametrize("column", ["name", "a.b", ".a[", ".a|b.c", "..a", ".", ".a[-1]", ".a b"])
 def test_a_column_that_is_no_path_is_refused(column):
-    """With the column in the sentence."""
+    """The error names the column."""
     with pytest.raises(ProgramError, match="neither"):
         Columns([column])
 
@@ -176,7 +176,7 @@ def load(schema, *columns):
 
 
 def test_all_pages_together_are_the_answer(first):
-    """Each item once, in one order, however small the pages; `next` is exactly `?page=<cursor>`."""
+    """Each item is returned once, in one order, whatever the page size. `next` is exactly `?page=<cursor>`."""
     for number in range(7):
         first.add(f"urn:t:paged:{number}", {"n": number}, schema="urn:t:paged.1")
     text = load("urn:t:paged.1", "entity", ".n") + "query(N, E) :- p(E, N)."
@@ -197,14 +197,14 @@ def test_all_pages_together_are_the_answer(first):
 
 
 def test_values_come_back_as_json(first):
-    """Truth, numbers, texts and whole objects; one term gives the value itself."""
+    """Booleans, numbers, texts and whole objects are returned as JSON. A single term returns the value itself."""
     first.add("urn:t:kinds", {"v": [True, 2, "x", {"b": [None]}]}, schema="urn:t:kinds.1")
     items = search(first, load("urn:t:kinds.1", ".v[*]") + "query(X) :- p(X).")["items"]
     assert items == [2, "x", True, {"b": [None]}]
 
 
 def test_a_search_sees_what_its_caller_may_read(first, second):
-    """Private aspects of another account are not there; opened ones are."""
+    """A search does not find private aspects of another account, and finds opened ones."""
     first.add("urn:t:mine", {"n": 1}, schema="urn:t:owned.1")
     first.add("urn:t:open", {"n": 1}, schema="urn:t:owned.1", policy="urn:ivcap:policy:ivcap.open.metadata")
     text = load("urn:t:owned.1", "entity") + "query(E) :- p(E)."
@@ -213,7 +213,7 @@ def test_a_search_sees_what_its_caller_may_read(first, second):
 
 
 def test_a_search_of_the_past_finds_what_was_valid_then(local_platform, first):
-    """With `at-time`, an aspect that was retracted since; without, it is gone."""
+    """With `at-time`, a search finds an aspect that was retracted later."""
     with local_platform.control() as control:
         urn = first.add("urn:t:past", {"n": 1}, schema="urn:t:past.1")
         then = control.get("/clock").json()["now"]
@@ -239,14 +239,14 @@ def test_a_search_of_the_past_finds_what_was_valid_then(local_platform, first):
     ],
 )
 def test_types_and_sizes_of_a_search(first, kind, body, status):
-    """The type that the official client sends, the one that the OpenAPI document declares, and no third."""
+    """The media types of the official client and of the OpenAPI document are accepted, and no others."""
     reply = first.call("POST", "/1/search", status, content=body, headers={"Content-Type": kind})
     assert status == 200 or (reply.json()["message"] and reply.headers["goa-error"])
     assert status != 415 or reply.headers["goa-error"] == "unsupported-content-type"
 
 
 def test_services_are_ranked_by_the_words_of_a_search(first):
-    """The best first on every page, each with its score; what has none of the words is not there."""
+    """The best services come first on every page, with their scores. Services without any of the words are left out."""
     for name, description in (
         ("rank-storm-surge", "Computes levels."),
         ("rank-plain", "Surge of a storm."),

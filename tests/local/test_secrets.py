@@ -1,4 +1,4 @@
-"""Secrets of the embedded IVCAP: read by their account alone, and nowhere in plain text."""
+"""Secrets of the embedded IVCAP: only their account can read them, and no file has them in plain text."""
 
 import sqlite3
 import time
@@ -22,7 +22,7 @@ def names(caller, **params):
 
 
 def keys(home):
-    """The files in the user's data directory."""
+    """Return the files in the user's data directory."""
     return [path for path in Path(home.variables["XDG_DATA_HOME"]).rglob("*") if path.is_file()]
 
 
@@ -35,7 +35,7 @@ def keeper(local_home):
 
 
 def test_secret_is_read_set_anew_and_kept_over_a_restart(keeper):
-    """A value is read as it was set last, also by the next server of the folder."""
+    """The last value is read back, also by the next server of the folder."""
     caller = keeper.caller()
     assert caller.get("/1/secrets", params=NAME) == {**NAME, "secret-value": VALUE, "expiry-time": 0}
     put(caller, value="other ✓")
@@ -45,7 +45,10 @@ def test_secret_is_read_set_anew_and_kept_over_a_restart(keeper):
 
 
 def test_no_file_of_the_folder_holds_a_value(keeper):
-    """Neither the database nor its log of changes, nor another file, has the value; its key lies outside, mode 0600."""
+    """Neither the database, its write-ahead log nor another file has the value.
+
+    The key is elsewhere, with mode 0600.
+    """
     put(keeper.caller(), name="second")
     (key,) = keys(keeper)
     assert key.stat().st_mode & 0o777 == 0o600
@@ -60,7 +63,7 @@ def test_no_file_of_the_folder_holds_a_value(keeper):
 
 @pytest.mark.long
 def test_secret_ends_with_its_key(keeper):
-    """A folder without the key that lies elsewhere gives no secret away, and takes new ones."""
+    """Without the key, which is outside of the folder, secrets cannot be read, and new ones can be set."""
     keeper.stop()
     (key,) = keys(keeper)
     key.unlink()
@@ -74,7 +77,7 @@ def test_secret_ends_with_its_key(keeper):
 @pytest.mark.long
 @pytest.mark.parametrize("place", ["a file", "the folder of the embedded platform"])
 def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, local_home):
-    """Where no key can be kept outside, secrets work until the server ends, and no file has key or value."""
+    """If no key can be stored outside, secrets work until the server ends. No file has the key or a value."""
     if place == "a file":
         Path(local_home.variables["XDG_DATA_HOME"]).write_text("in the way")
     else:
@@ -83,7 +86,7 @@ def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, l
     put(home.caller())
     assert home.caller().get("/1/secrets", params=NAME)["secret-value"] == VALUE
     home.stop()
-    assert b"are kept until it ends" in home.process.stderr.read()
+    assert b"are lost when it ends" in home.process.stderr.read()
     assert not any("embedded-keys" in str(path) for path in home.root.parent.rglob("*"))
     assert not any(VALUE.encode() in path.read_bytes() for path in home.root.rglob("*") if path.is_file())
     home.start().caller().call("GET", "/1/secrets", 404, params=NAME)
@@ -91,7 +94,7 @@ def test_without_a_place_for_the_key_secrets_last_as_long_as_the_server(place, l
 
 @pytest.mark.long
 def test_value_is_in_no_log_and_no_message(keeper):
-    """Neither refusals, nor failures on the way, nor the request log, nor the server's own words hold a value."""
+    """No refusal, error, request log or server log has a value."""
     caller, said = keeper.caller(), []
     said.append(put(caller, status=422, expiry=-1).text)
     said.append(put(caller, status=422, name=""))
@@ -117,7 +120,7 @@ def test_value_is_in_no_log_and_no_message(keeper):
 
 @pytest.mark.long
 def test_secret_expires(first):
-    """A secret is there until its expiry time, in Unix seconds, and then in no answer."""
+    """After its expiry time, in Unix seconds, a secret is in no answer."""
     end = int(time.time()) + 2
     put(first, "brief", expiry=end)
     assert first.get("/1/secrets", params={"secret-name": "brief"})["expiry-time"] == end
@@ -128,7 +131,7 @@ def test_secret_expires(first):
 
 
 def test_secrets_of_another_account_are_not_there(first, second):
-    """The same name in two accounts is two secrets; neither lists or reads the other's."""
+    """Two accounts may use one name for different secrets. Neither can list or read the other's."""
     put(first, "mine", "one")
     assert "mine" not in names(second)
     second.call("GET", "/1/secrets", 404, params={"secret-name": "mine"})
@@ -140,7 +143,7 @@ def test_secrets_of_another_account_are_not_there(first, second):
 
 
 def test_secret_is_read_by_its_type_or_none(first):
-    """A secret without a type is raw; asked for as another type it is not there."""
+    """A secret without a type is raw. A request for another type does not find it."""
     put(first, "typed", **{"secret-type": "certificate"})
     put(first, "plain")
     for name, kind, status in (
@@ -154,7 +157,7 @@ def test_secret_is_read_by_its_type_or_none(first):
 
 
 def test_names_are_listed_in_pages_and_by_pattern(second):
-    """Pages go on by `page` or by `offset`; a filter is a part of the name, a pattern with %, or an expression."""
+    """Pages continue by `page` or `offset`. A filter is a part of the name, a pattern with %, or an expression."""
     for n in range(5):
         put(second, f"page-{n}")
     page = second.get("/1/secrets/list", params={"limit": 2, "filter": "page-%"})
@@ -178,7 +181,7 @@ def test_names_are_listed_in_pages_and_by_pattern(second):
     ],
 )
 def test_malformed_secret_is_refused(first, body):
-    """What lacks a field, or has one of the wrong type or length, is 422 and names the field."""
+    """A missing field, or one of the wrong type or length, is a 422 with its name."""
     assert first.call("POST", "/1/secrets", 422, json=body).json()["name"].startswith(("secret-", "expiry-"))
 
 

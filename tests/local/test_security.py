@@ -1,4 +1,4 @@
-"""What comes from outside stays data: no way to the file system, to another account, or to a browser's page."""
+"""Input stays data: it gives no access to the file system, to another account or to a browser's page."""
 
 import base64
 import json
@@ -76,7 +76,7 @@ def b64(text):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder with services that say what they are told."""
+    """A folder with services that return what they are given."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "setup.cfg").write_text("")
     (folder / "telling_services_of_tests.py").write_text(TELLING)
@@ -94,7 +94,7 @@ def telling(local_platform, project):
 
 @pytest.fixture(autouse=True)
 def nothing_outside(local_platform):
-    """After each test the folder of the platforms has no names but its own, and its surroundings are as they were."""
+    """Check after each test that the platforms' folder has only its own names, and that nothing outside has changed."""
     around, ours = (
         local_platform.root.parent,
         (local_platform.root, local_platform.root.parent / "data" / "ivcap-flows"),
@@ -121,7 +121,7 @@ def nothing_outside(local_platform):
 
 @pytest.mark.parametrize("text", [*NASTY[:2], *(pytest.param(text, marks=pytest.mark.long) for text in NASTY[2:])])
 def test_a_name_or_urn_is_never_a_place(first, text):
-    """In every header and field that takes free text: kept as it is, or refused; its bytes lie under a UUID."""
+    """Every free text in a header or field is stored unchanged or refused. Its bytes are stored under a UUID."""
     headers = {"X-Name": b64(text), "X-Content-Type": quote(text), "X-Collection": f"urn:x:{quote(text)}"}
     headers |= {"Ivcap-Job-Id": quote(text), "Upload-Metadata": f"filename {b64(text)}", "X-Content-Length": "3"}
     artifact = first.call("POST", "/1/artifacts", 201, headers=headers).json()
@@ -148,7 +148,7 @@ def test_a_name_or_urn_is_never_a_place(first, text):
 
 
 def raw(embedded, method, path, headers=(), body=b""):
-    """The status of a request whose path is sent as it is."""
+    """Return the status of a request whose path is sent unchanged."""
     address = urlsplit(embedded.url)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {address.netloc}", "Connection: close", *headers]
     token = f"Authorization: Bearer {embedded.environment['IVCAP_JWT']}"
@@ -163,7 +163,7 @@ def raw(embedded, method, path, headers=(), body=b""):
 
 
 def routes(embedded):
-    """Method, path and whether it is public, of each route that IVCAP's part says it has."""
+    """Return method, path and whether it is public, for each route of IVCAP."""
     found = httpx.get(f"{embedded.url}/1/openapi/openapi3.json").json()
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
@@ -171,7 +171,7 @@ def routes(embedded):
 
 
 def test_no_path_leads_out(local_platform):
-    """Each id of each route, in each disguise: a client error, whatever it would have done."""
+    """Every disguised path in an id, in each route, is a client error."""
     tried = [(method, path) for method, path, _ in routes(local_platform) if "{" in path]
     assert len(tried) > 30
     for method, path in tried:
@@ -204,7 +204,8 @@ def test_no_path_leads_out(local_platform):
     ],
 )
 def test_what_a_service_says_is_never_a_place_or_a_header(first, telling, text):
-    """Names and media types of products, `$schema`, `$id` and `$policy` of a result, events and log lines."""
+    """This holds for names and media types of products, `$schema`, `$id` and `$policy` of a result, events and log
+    lines."""
     order = first.finished(first.order(telling("tells", {"name": "text", "type": "string"}), text=text))
     assert order["status"] == "succeeded", first.job_of(order)
     (product,) = first.get(f"/1/orders/{order['id']}/products")["items"]
@@ -221,7 +222,7 @@ def test_what_a_service_says_is_never_a_place_or_a_header(first, telling, text):
 
 
 def test_every_route_wants_its_token(local_platform):
-    """All that the description does not call public answer 401 without a token, and to one that is wrong or over."""
+    """All routes that are not described as public answer 401 without a token, or with a wrong or expired one."""
     wrong = ["", "Bearer", "Bearer x.y.z", f"Bearer {local_platform.environment['IVCAP_JWT_EXPIRED']}"]
     wrong += [
         "Basic eDp5",
@@ -245,7 +246,7 @@ def test_every_route_wants_its_token(local_platform):
 
 
 def test_every_route_of_provena_wants_its_token(local_platform):
-    """But for health, the description of an API, and what Provena serves to all."""
+    """The same for Provena, except health, the description of an API, and what Provena serves to all."""
     open_to_all = set()
     with httpx.Client() as nobody:
         for name, url in local_platform.environment.items():
@@ -259,7 +260,7 @@ def test_every_route_of_provena_wants_its_token(local_platform):
 
 
 def test_it_listens_on_this_machine_alone(local_platform):
-    """No socket of the server has an address that others reach."""
+    """No socket of the server has an address that other machines can reach."""
     process = psutil.Process(local_platform.known()["pid"])
     listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert listening and set(listening) == {"127.0.0.1"}
@@ -293,7 +294,7 @@ def test_it_listens_on_this_machine_alone(local_platform):
     ],
 )
 def test_a_page_of_another_site_drives_nothing(local_platform, first, header, value, status):
-    """A foreign name for this host (DNS rebinding) or a foreign origin is refused everywhere, also on public routes."""
+    """A foreign host name (DNS rebinding) or origin is refused everywhere, also on public routes."""
     paths = ["/1/artifacts", "/1/authinfo.yaml", "/_embedded", "/_embedded/faults", "/provena/registry/", "/nothing"]
     for path in paths:
         reply = first.http.get(path, headers={header: value, "X-Embedded-Control": local_platform.known()["control"]})
@@ -311,7 +312,7 @@ def test_a_page_of_another_site_drives_nothing(local_platform, first, header, va
     [("Host", "evil.example", 421), ("Origin", "http://evil.example", 403), ("Sec-Fetch-Site", "cross-site", 403)],
 )
 def test_a_page_of_another_site_gets_nothing_from_a_sidecar(tmp_path, header, value, status):
-    """It acts with the token of its job for whoever reaches it, so that a page must not."""
+    """A sidecar refuses pages of other sites, since it acts with the token of its job."""
     job, folder = f"urn:ivcap:job:{uuid.uuid4()}", Directory(tmp_path)
     ticket = {"job": job, "request": {}, "token": "secret"}
     with Sidecar(folder) as sidecar:
@@ -324,7 +325,7 @@ def test_a_page_of_another_site_gets_nothing_from_a_sidecar(tmp_path, header, va
 
 @pytest.mark.skipif(os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root can be another user")
 def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path):
-    """Who can reach the port could else act with the token of its job."""
+    """A sidecar refuses other users of the machine, since it acts with the token of its job."""
     folder, job = Directory(tmp_path), "urn:ivcap:job:j"
     ticket = {"job": job, "token": "t", "request": {}}
     ask = (
@@ -343,7 +344,7 @@ def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path):
 
 
 def test_heads_are_bounded(local_platform, first):
-    """431 for headers, 414 for a target, and an end to a head that has none."""
+    """Oversized headers get 431, an oversized target 414, and a head that never ends is cut off."""
     assert first.http.get("/1/artifacts", headers={"X-Padding": "x" * 70_000}).status_code == 431
     many = {f"X-{number}": "x" * 100 for number in range(700)}
     assert first.http.get("/1/artifacts", headers=many).status_code == 431
@@ -358,7 +359,7 @@ def test_heads_are_bounded(local_platform, first):
 
 
 def test_bodies_are_bounded(local_platform, first):
-    """413 before they are read where the length is told, and on the way where it is not."""
+    """An oversized body gets 413, before it is read if its length is known, or else while it is read."""
     control = {"X-Embedded-Control": local_platform.known()["control"]}
     assert raw_length(local_platform, "/1/aspects?entity=urn:x:y&schema=urn:x:s", 65 * 1024 * 1024) == 413
     assert raw_length(local_platform, "/provena/registry/registry/agent/person/create", 11 * 1024 * 1024) == 413
@@ -368,7 +369,7 @@ def test_bodies_are_bounded(local_platform, first):
 
 
 def raw_length(embedded, path, size):
-    """The status of a request that announces so many bytes and sends none."""
+    """Return the status of a request that announces so many bytes and sends none."""
     address = urlsplit(embedded.url)
     head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {size}\r\n"
     with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
@@ -377,7 +378,7 @@ def raw_length(embedded, path, size):
 
 
 def test_json_is_bounded_in_depth(local_platform, first, telling):
-    """What is taken in is read again by every list and filter; what is deeper is 400, of both platforms."""
+    """JSON that is nested too deeply is a 400 on both platforms, since every list and filter would read it again."""
     params = {"entity": "urn:t:deep", "schema": "urn:t:deep.1"}
     for depth in (201, 990, 100_000):
         content = b'{"a":' * depth + b"1" + b"}" * depth
@@ -396,7 +397,7 @@ def test_json_is_bounded_in_depth(local_platform, first, telling):
 
 
 def test_no_token_is_in_a_file_that_is_a_log(tmp_path, monkeypatch):
-    """Neither the log of a server started on demand, nor any file but the one for its user, holds a token."""
+    """Only the file for its user has a token, not the log of a server started on demand or any other file."""
     monkeypatch.setattr("ivcap_flows.local.ondemand.IDLE", 4.0)
     embedded = local.ensure(tmp_path / "embedded")
     tokens = {name: value for name, value in embedded.environment.items() if "JWT" in name or "TOKEN" in name}
@@ -425,7 +426,7 @@ PRIVATE = "urn:t:belongs-to-first"
 
 @pytest.fixture
 def belongings(first, local_platform):
-    """One of each noun that an account has, as the paths that read, change and end it."""
+    """Return one thing of each noun that an account has, as the paths that read, change and end it."""
     artifact = first.upload(b"mine")["id"]
     order = first.finished(first.order("echo", message="mine"))
     job = first.job_of(order)
@@ -471,7 +472,8 @@ LISTS = ["artifacts", "orders", "aspects", "services2", "services", "queues", "p
 
 
 def test_an_account_has_no_sight_of_anothers_things(first, second, belongings):
-    """Of every noun: 404 to read, to change or to end, and in no list, by no filter and no search."""
+    """For every noun, another account gets 404 for reading, changing and ending, and no list, filter or search shows
+    it."""
     for noun, (_, reads, changes) in belongings.items():
         for path in reads:
             assert second.http.get(path).status_code == 404, (noun, path)
@@ -497,7 +499,7 @@ def test_an_account_has_no_sight_of_anothers_things(first, second, belongings):
 
 
 def test_a_cursor_of_one_account_shows_another_nothing(first, second):
-    """It tells where a list goes on, not who may read it."""
+    """A cursor says where a list continues, not who may read it."""
     for number in range(3):
         first.add("urn:t:paged", {"n": number})
     page = first.get("/1/aspects", params={"entity": "urn:t:paged", "limit": 1})

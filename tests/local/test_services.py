@@ -1,4 +1,4 @@
-"""Services: parameters of orders, products, events, logs; functions and commands."""
+"""Services: parameters of orders, products, events, logs, functions and commands."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ PARAMETERS = [
 
 
 def test_a_function_sees_values_of_the_declared_types(first, register_service):
-    """Strings of an order arrive as int, float, bool; defaults are filled in; what is optional and absent is absent."""
+    """An order's strings become int, float or bool, and defaults are filled in. Optional parameters may be absent."""
     service = register_service("shows", PARAMETERS)
     order = first.finished(first.order(service, n="7", flag="true", mode="b"))
     assert order["status"] == "succeeded", first.job_of(order)
@@ -26,7 +26,7 @@ def test_a_function_sees_values_of_the_declared_types(first, register_service):
 
 
 def test_all_faults_of_an_orders_parameters_are_named(first, register_service):
-    """422 with unknown, missing and mistyped parameters in one message; no order is recorded."""
+    """One 422 names all unknown, missing and mistyped parameters. No order is recorded."""
     service = register_service("shows", PARAMETERS)
     before = first.get("/1/orders", params={"limit": 50})["items"]
     body = first.order(service, 422, ratio="much", colour="red", flag="maybe", mode="c")
@@ -42,7 +42,7 @@ def test_all_faults_of_an_orders_parameters_are_named(first, register_service):
 
 
 def test_products_come_from_the_service_with_their_bytes(first, register_service):
-    """Products are listed on order and job, readable as artifacts, and linked by aspects to their order."""
+    """Products are listed on order and job, can be read as artifacts, and aspects link them to their order."""
     service = register_service("produces", [{"name": "text", "type": "string"}])
     order = first.finished(first.order(service, text="bytes"))
     names = {product["name"]: product for product in order["products"]["items"]}
@@ -57,7 +57,7 @@ def test_products_come_from_the_service_with_their_bytes(first, register_service
 
 
 def test_many_products_are_paged_from_the_order_on(first, register_service):
-    """The record has a first page and a `next` that leads to the rest, each once."""
+    """The record has the first page, and `next` leads to the rest, each product once."""
     service = register_service("many", [{"name": "count", "type": "int"}])
     order = first.finished(first.order(service, count="23"))
     found, page = [], order["products"]
@@ -71,7 +71,7 @@ def test_many_products_are_paged_from_the_order_on(first, register_service):
 
 
 def test_a_used_artifact_knows_the_order(first, register_service):
-    """Artifacts in the parameters are linked to the order from both sides."""
+    """Artifacts in the parameters and the order are linked in both directions."""
     artifact = first.upload(b"in")
     order = first.order(register_service("shows", PARAMETERS), n="1", series=artifact["id"])
     (used,) = first.aspects(entity=artifact["id"], schema="urn:ivcap:schema:artifact-usedBy-order.1")
@@ -80,7 +80,7 @@ def test_a_used_artifact_knows_the_order(first, register_service):
 
 
 def test_a_failing_function_is_failed_with_its_reason(first, register_service):
-    """The exception is the error message, its traceback is in the log; a missing module says so too."""
+    """The exception is the error message, and its traceback is in the log. The same holds for a missing module."""
     order = first.finished(first.order(register_service("breaks", [])))
     assert order["status"] == "failed" and first.job_of(order)["error-message"] == "ValueError: it broke"
     assert b"Traceback" in first.call("GET", f"/1/orders/{order['id']}/logs").content
@@ -89,7 +89,7 @@ def test_a_failing_function_is_failed_with_its_reason(first, register_service):
 
 
 def test_results_that_are_no_json_keep_their_type(first, register_service):
-    """Text and bytes are told by URN in the record and come back raw from the output."""
+    """Text and bytes are a URN in the record, and the output returns them unchanged."""
     for name, kind, content in (("text", "text/plain", b"plain"), ("raw", "application/octet-stream", b"\x00\xff")):
         order = first.finished(first.order(register_service(name, [])))
         job = first.job_of(order)
@@ -102,7 +102,7 @@ def test_results_that_are_no_json_keep_their_type(first, register_service):
 
 
 def test_a_result_with_an_id_is_kept_on_that_entity(first, register_service):
-    """`$schema` makes a result an aspect, `$id` chooses its entity, `$policy` its policy."""
+    """`$schema` makes a result an aspect, `$id` is its entity and `$policy` its policy."""
     order = first.finished(first.order(register_service("redirects", [])))
     (kept,) = first.aspects(entity="urn:t:cache", schema="urn:t:schema:cached.1")
     assert kept["content"]["value"] == 7
@@ -111,7 +111,7 @@ def test_a_result_with_an_id_is_kept_on_that_entity(first, register_service):
 
 
 def test_events_of_a_service_reach_those_who_watch(first, register_service):
-    """Server-sent events hold status changes and the service's own, in order, and resume behind an id."""
+    """The event stream has status changes and the service's own events, in order, and can resume after an id."""
     order = first.finished(first.order(register_service("tells", [])))
     path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
     text = first.call("GET", path).text
@@ -151,7 +151,7 @@ print("left")
 
 @pytest.fixture
 def command_service(local_platform, tmp_path):
-    """A service that is a program speaking the batch protocol with nothing but the standard library."""
+    """A service that is a program and uses the batch protocol with only the standard library."""
     (tmp_path / "tool.py").write_text(COMMAND)
     definition = {
         "name": f"tool-{tmp_path.name}",
@@ -162,7 +162,7 @@ def command_service(local_platform, tmp_path):
 
 
 def test_a_command_works_through_its_sidecar(first, command_service):
-    """Input by the proxy, a product by chunked upload, an event, a result, and the end of the feed."""
+    """A command gets input through the proxy, uploads a product in chunks, and sends an event and a result."""
     artifact = first.upload(b"lower case")
     order = first.finished(first.order(command_service, series=artifact["id"], fail="false"))
     job = first.job_of(order)
@@ -181,7 +181,7 @@ def test_a_command_fails_with_what_it_posted(first, command_service):
 
 
 def test_a_command_that_leaves_without_a_result_has_failed(first, local_platform, tmp_path):
-    """The exit status is in the message."""
+    """The message has the exit status."""
     definition = {"name": "leaves", "command": [sys.executable, "-c", "raise SystemExit(3)"]}
     service = register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
     order = first.finished(first.order(service))
@@ -189,7 +189,7 @@ def test_a_command_that_leaves_without_a_result_has_failed(first, local_platform
 
 
 def test_registering_twice_is_one_service_with_one_request_model(first, register_service):
-    """The id follows from name and account; a changed definition replaces the old one."""
+    """The id follows from name and account. A changed definition replaces the old one."""
     one = register_service("shows", PARAMETERS)
     assert register_service("shows", PARAMETERS[:1]) == one
     assert [p["name"] for p in first.get(f"/1/services2/{one}")["parameters"]] == ["n"]
@@ -199,7 +199,7 @@ def test_registering_twice_is_one_service_with_one_request_model(first, register
 
 
 def test_a_service_with_several_descriptions_is_defined_anew(first, register_service):
-    """A user has added one: the newest is replaced, and nothing is refused."""
+    """If a user has added a second description, the newest is replaced."""
     service, schema = register_service("shows", PARAMETERS), "urn:sd-core:schema.ai-tool.1"
     first.add(service, {"n": 1}, schema)
     assert register_service("shows", PARAMETERS[:1]) == service
@@ -208,7 +208,7 @@ def test_a_service_with_several_descriptions_is_defined_anew(first, register_ser
 
 
 def test_another_account_cannot_change_a_service(first, second, register_service):
-    """403, and 404 without force-create for one that is not there."""
+    """Another account gets 403, and a missing service without force-create is a 404."""
     service = register_service("shows", PARAMETERS)
     record = second.get(f"/1/services2/{service}")
     second.call("PUT", f"/1/services2/{service}", 403, json=record)
@@ -226,13 +226,16 @@ def test_another_account_cannot_change_a_service(first, second, register_service
     ],
 )
 def test_a_definition_that_makes_no_sense_is_refused_before_anything_is_sent(definition, tmp_path):
-    """InputError, with no server at all."""
+    """An invalid definition is an InputError, without a server."""
     with pytest.raises(InputError):
         register("http://127.0.0.1:9", "a.b.c", definition, tmp_path / "x.yaml")
 
 
 def test_what_the_platform_refuses_names_the_field(local_platform, tmp_path):
-    """A wrong entry or type is the platform's 422 in words; a bad token and no server have errors of their own."""
+    """A wrong entry or type is the platform's 422 with a message.
+
+    A bad token and a missing server have their own errors.
+    """
     token = local_platform.environment["IVCAP_JWT"]
     good = {"name": "x", "entry": "a:b"}
     for wrong in ({"entry": "no-colon"}, {"parameters": [{"name": "p", "type": "colour"}]}):
@@ -246,7 +249,7 @@ def test_what_the_platform_refuses_names_the_field(local_platform, tmp_path):
 
 
 def test_definitions_are_read_from_yaml_and_json(tmp_path):
-    """Both forms; a missing or broken file is an InputError that names it."""
+    """Both formats are read. A missing or broken file is an InputError with its name."""
     (tmp_path / "a.yaml").write_text("name: x\nentry: a:b\n")
     (tmp_path / "a.json").write_text('{"name": "x", "entry": "a:b"}')
     assert read_definition(tmp_path / "a.yaml") == read_definition(tmp_path / "a.json")

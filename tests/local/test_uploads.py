@@ -1,4 +1,4 @@
-"""Bytes: ranges, several writers, a full disk, paths that lead outside."""
+"""Bytes: ranges, several writers, a full disk, and paths that lead outside."""
 
 import http.client
 import resource
@@ -20,14 +20,14 @@ import pytest
     ],
 )
 def test_a_range_is_the_slice_that_was_asked_for(first, wanted, status, got, told):
-    """One range of bytes is 206 with Content-Range; anything else gives the whole."""
+    """One range of bytes is a 206 with Content-Range. Anything else gets the whole."""
     artifact = first.upload(b"0123456789")
     reply = first.call("GET", f"/1/artifacts/{artifact['id']}/blob", status, headers={"Range": wanted})
     assert reply.content == got and reply.headers.get("Content-Range") == told
 
 
 def test_a_range_behind_the_end_is_416_and_if_range_guards(first):
-    """The ETag of an artifact is strong, and a range for another version gets the whole."""
+    """A range beyond the end is a 416. An If-Range for another version gets the whole, and the ETag is strong."""
     artifact = first.upload(b"0123456789")
     path = f"/1/artifacts/{artifact['id']}/blob"
     refused = first.call("GET", path, 416, headers={"Range": "bytes=10-"})
@@ -38,7 +38,7 @@ def test_a_range_behind_the_end_is_416_and_if_range_guards(first):
 
 
 def test_two_writers_at_the_same_offset_cannot_both_win(first):
-    """One chunk is taken, the other is 409, and the bytes are one writer's."""
+    """One chunk is accepted, the other is a 409, and the bytes are one writer's."""
     artifact = first.create(4 << 20)
     statuses = []
 
@@ -58,7 +58,7 @@ def test_two_writers_at_the_same_offset_cannot_both_win(first):
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_more_bytes_than_announced_are_refused(first, chunked):
-    """413, whether the length is told before or not, and the offset stays."""
+    """Too many bytes are a 413, whether or not the length was sent before. The offset stays."""
     artifact = first.create(4)
     first.patch(artifact, iter([b"12", b"345"]) if chunked else b"12345", 0, 413)
     assert first.offset(artifact) <= 4
@@ -67,7 +67,7 @@ def test_more_bytes_than_announced_are_refused(first, chunked):
 
 @pytest.mark.long
 def test_a_full_disk_is_507_and_keeps_the_bytes_before(local_home):
-    """The file system's limit on a file stands for a full disk: what fits stays, the rest is refused as JSON."""
+    """What fits is kept, and the rest is refused as JSON. A file size limit stands for the full disk."""
     limit = 3 << 20
     local_home.limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     a = local_home.start().caller()
@@ -94,7 +94,7 @@ def test_no_id_leads_out_of_the_folder(first, local_platform, bare):
 
 
 def test_a_name_is_only_a_label(first, local_platform):
-    """A name with a path in it makes no file of that name."""
+    """A name that contains a path makes no file of that name."""
     before = {path.name for path in local_platform.root.parent.rglob("*")}
     artifact = first.upload(b"x", **{"X-Name": "../../escape.txt"})
     assert first.get(f"/1/artifacts/{artifact['id']}")["name"] == "../../escape.txt"
@@ -107,7 +107,7 @@ def chunk(at, **headers):
 
 @pytest.mark.parametrize("content", [b"", b"first,second"], ids=["empty", "some"])
 def test_an_upload_of_unknown_size_is_ready_when_its_length_is_told(first, content):
-    """Without it the record stays as it is; an empty one may be told at once."""
+    """An upload of unknown size is not ready until its length is sent. An empty one may send it at once."""
     artifact = first.create(-1)
     path = f"/1/artifacts/{artifact['id']}/blob"
     told = first.call("HEAD", path).headers
@@ -125,7 +125,7 @@ def test_an_upload_of_unknown_size_is_ready_when_its_length_is_told(first, conte
 
 
 def test_the_closing_chunk_of_the_command_line_client_is_taken(first):
-    """It has no Content-Type, and a request without a Content-Length has no body either."""
+    """The closing chunk has no Content-Type. A request without a Content-Length has no body."""
     for length in ({"Content-Length": "0"}, {}):
         artifact = first.create(-1)
         path = f"/1/artifacts/{artifact['id']}/blob"
@@ -143,7 +143,7 @@ def test_the_closing_chunk_of_the_command_line_client_is_taken(first):
 
 
 def test_a_deferred_creation_names_where_the_chunks_go(first, second):
-    """Only for the owner, and only in the version of the protocol that is spoken here."""
+    """The reply names where the chunks go, only to the owner and only for the supported version of TUS."""
     artifact = first.create(-1)
     path = f"/1/artifacts/{artifact['id']}/blob"
     made = first.call("POST", path, 201, headers={"Upload-Defer-Length": "1", "Tus-Resumable": "1.0.0"})

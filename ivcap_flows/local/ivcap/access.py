@@ -21,7 +21,7 @@ POLICY: Final = {
     "service": "urn:ivcap:policy:ivcap.base.service",
     "queue": "urn:ivcap:policy:ivcap.base.queue",
 }
-"""The default policy of each noun: private to the account."""
+"""The default policy of each noun that has one: private to the account."""
 
 
 def readable(who: Principal) -> tuple[str, list[Any]]:

@@ -29,7 +29,7 @@ def _parameter(param: Param, place: str) -> dict[str, Any]:
     shape = dict(_SHAPES[param.kind])
     shape |= {"minimum": param.least} if param.least is not None else {}
     # A larger value is reduced to this one, so it is not a maximum of the schema.
-    most = [f"At most {param.most} count."] if param.most is not None else []
+    most = [f"A larger value is reduced to {param.most}."] if param.most is not None else []
     shape |= {"pattern": param.pattern} if param.pattern else {}
     # The default is the meaning of an omitted parameter; an empty text adds no information.
     shape |= {"default": param.default} if param.default not in (None, "") else {}
@@ -79,7 +79,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "security": [] if operation.public else [{"bearer": []}],
     }
     if operation.missing:
-        described["description"] = f"The embedded platform lacks: {operation.missing}"
+        described["description"] = f"Difference from the real platform: {operation.missing}"
     if operation.body or operation.takes:
         described["requestBody"] = {"required": operation.body, "content": _content(operation.takes or Body())}
     return described

@@ -179,9 +179,9 @@ class _Reader:
         if self._take(","):
             most = self._number() if self._peek() in tuple(string.digits) else None
         if not self._take("}"):
-            raise RegexError("the regular expression: braces that are not balanced")
+            raise RegexError("the regular expression: unbalanced braces")
         if max(least, most or 0) > _MOST_REPEATS or (most is not None and most < least):
-            raise RegexError("the regular expression: repetition counts that are none")
+            raise RegexError("the regular expression: invalid repetition counts")
         return least, most
 
     def _number(self) -> int:
@@ -265,19 +265,19 @@ class _Reader:
         if self._peek(2) in ("[.", "[="):
             raise RegexError("a collating element in a regular expression")
         if self._peek() == "-" and self._at > begun and self._peek(2) != "-]":
-            raise RegexError("the regular expression: a range that is none")
+            raise RegexError("the regular expression: an invalid range")
         first: str | Test = self._endpoint()
         is_range = self._peek() == "-" and self._peek(2) != "-]"
         if not isinstance(first, str):
             if is_range:
-                raise RegexError("the regular expression: a range that is none")
+                raise RegexError("the regular expression: an invalid range")
             return first
         if not is_range:
             return _one_of(first, self._ignores_case)
         self._at += 1
         last = self._endpoint()
         if not isinstance(last, str) or last < first:
-            raise RegexError("the regular expression: a range that is none")
+            raise RegexError("the regular expression: an invalid range")
         return _between(first, last, self._ignores_case)
 
     def _endpoint(self) -> str | Test:
@@ -295,7 +295,7 @@ class _Reader:
         end = self._text.find(":]", self._at)
         name = self._text[self._at : end]
         if end < 0 or name not in _CLASSES:
-            raise RegexError("the regular expression: a class of characters that is none")
+            raise RegexError("the regular expression: an invalid class of characters")
         self._at = end + 2
         return _CLASSES["alpha" if self._ignores_case and name in ("upper", "lower") else name]
 

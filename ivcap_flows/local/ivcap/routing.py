@@ -87,7 +87,7 @@ LIST: Final = (
     Param("limit", "integer", 10, least=1, most=50, description="Items in a page."),
     Param("page", description="Cursor of a `next` link; every parameter but `limit` is then ignored."),
     Param("filter", default="", description="For instance `name ~= 'x%' && status == 'ready'`."),
-    Param("order-by", description="Comma list of columns."),
+    Param("order-by", description="Columns, separated by commas."),
     Param("order-desc", "boolean", True),
     AT_TIME,
 )
@@ -183,7 +183,7 @@ def parse_json(data: bytes) -> Any:
     """Read the JSON of a request. Raises Problem 400, also for numbers and characters that JSON does not have."""
 
     def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON number")
+        raise ValueError(f"{name} is not a JSON number")
 
     try:
         # Python also accepts UTF-16, half of a surrogate pair, and numbers too large for a float.
@@ -248,7 +248,7 @@ def route(platform: Platform, operation: Operation) -> Route:
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
-            return errors.full("The disk of the embedded platform is full; nothing of this was kept.").response()
+            return errors.full("The disk of the embedded platform is full; this request stored nothing.").response()
         return response
 
     # Starlette adds HEAD to every GET; in this table each method has its own row.

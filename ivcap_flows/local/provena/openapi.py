@@ -63,7 +63,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     }
     told = [
         f"Answers 500: {operation.fails}" if operation.fails else "",
-        f"The embedded platform lacks: {operation.missing}" if operation.missing else "",
+        f"Difference from the real platform: {operation.missing}" if operation.missing else "",
     ]
     if any(told):
         described["description"] = " ".join(filter(None, told))

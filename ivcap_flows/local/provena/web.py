@@ -102,7 +102,7 @@ class Api:
     def __post_init__(self) -> None:
         self.get("/", "public", lambda call: {"message": "Health check successful."}, gives=("message",))
         self.get("/openapi.json", "public", self._document, hidden=True)
-        self.get("/admin/sentry-debug", "admin", _crash, fails="Always, which is what it is for.")
+        self.get("/admin/sentry-debug", "admin", _crash, fails="Always; this is its purpose.")
         self.get(
             "/admin/config",
             "admin",

@@ -1,4 +1,4 @@
-"""A running embedded Provena, and a user who talks to it over a socket."""
+"""A running embedded Provena, and a user who calls it over a socket."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Someone:
 
     @property
     def token(self) -> str:
-        """An access token with some time left: a session of tests outlives one."""
+        """Return an access token that is valid for some time, since a session of tests outlives one."""
         if time.monotonic() > self._until:
             self._token = self._provena.access(self._client, self._refresh)
             self._until = time.monotonic() + 120
@@ -96,7 +96,7 @@ class Someone:
         raise AssertionError(f"job {session} did not end")
 
     def world(self) -> Json:
-        """A valid ModelRunRecord and all that it names."""
+        """Return a valid ModelRunRecord and everything that it names."""
         person = self.ask("auth", "GET", "/link/user/lookup").json()["person_id"]
         organisation = self.create("agent/organisation", name="test")
         url = "https://example.org/"
@@ -163,7 +163,7 @@ def provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provena]:
 
 @pytest.fixture
 def own_provena(tmp_path: Path) -> Iterator[Provena]:
-    """A server of the test's own, to be killed and started again."""
+    """A server of the test's own, which the test may kill and start again."""
     with running(tmp_path / "embedded") as server:
         yield server
 
@@ -182,7 +182,7 @@ def record(ada: Someone) -> Json:
 
 @pytest.fixture(scope="session")
 def admin(provena: Provena) -> Someone:
-    """The account with every role, whose token comes by the device grant."""
+    """The account with every role. It gets its token by the device grant."""
     start = {"client_id": "admin-tools"}
     base = f"{provena.realm()}/protocol/openid-connect"
     code = provena.http.post(f"{base}/auth/device", data=start).json()
@@ -195,13 +195,13 @@ def admin(provena: Provena) -> Someone:
 
 @pytest.fixture(scope="session")
 def a_collection() -> Callable[[str], Json]:
-    """How to make a valid CollectionFormat of an organisation."""
+    """Return a function that makes a valid CollectionFormat of an organisation."""
     return collection
 
 
 @pytest.fixture
 def a_provena_user() -> Iterator[Callable[[Any], Someone]]:
-    """How to be the first user of an embedded platform that serves both platforms, and so has faults and options."""
+    """Return a function that gives the first user of a server of both platforms, which has faults and options."""
     http = httpx.Client(timeout=20)
 
     def user(home: Any) -> Someone:

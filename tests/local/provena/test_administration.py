@@ -26,7 +26,7 @@ def links_of(ada, path, start, **query):
 
 
 def test_a_group_opens_an_item_to_its_members(provena, ada, admin):
-    """Roles given to a group are its members', until they leave it."""
+    """Members have the roles of their group until they leave it."""
     ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
     group = {"id": "crew", "display_name": "Crew", "description": "d"}
     ok(admin.ask("auth", "POST", "/groups/admin/add_group", json=group))
@@ -53,7 +53,7 @@ def test_a_group_opens_an_item_to_its_members(provena, ada, admin):
 
 
 def test_an_administrator_links_and_unlinks_a_user(provena, ada, admin):
-    """What users cannot do themselves: relink and unlink."""
+    """An administrator can change and remove a user's link to a person, which the user cannot."""
     eve = {"username": "eve"}
     persons = [
         ada.create("agent/person", email="e@example.org", first_name="E", last_name="V", ethics_approved=True)
@@ -69,7 +69,7 @@ def test_an_administrator_links_and_unlinks_a_user(provena, ada, admin):
 
 
 def test_a_dataset_is_released_by_the_reviewer_who_was_asked(ada, admin, record):
-    """Request, listing for the reviewer, approval; then its files can no longer be written."""
+    """A request is listed for its reviewer, who approves it. The dataset's files can then not be written."""
     person = ok(ada.ask("auth", "GET", "/link/user/lookup"))["person_id"]
     dataset = record["outputs"][0]["dataset_id"]
     ok(admin.ask("data_store", "POST", "/release/sys-reviewers/add", params={"reviewer_id": person}))
@@ -91,7 +91,7 @@ def test_a_dataset_is_released_by_the_reviewer_who_was_asked(ada, admin, record)
 
 
 def test_external_datasets_are_listed_by_their_address(ada, a_collection):
-    """The sort by the beginning of the access URI gives those alone."""
+    """Sorting by the beginning of the access URI lists only matching datasets."""
     organisation = ada.create("agent/organisation", name="o")
     body = a_collection(organisation)
     body["dataset_info"]["access_info"] = {"reposited": False, "uri": "s3://far/away", "description": "d"}
@@ -105,7 +105,7 @@ def test_external_datasets_are_listed_by_their_address(ada, a_collection):
 
 
 def test_a_version_is_generated_from_the_one_before(ada):
-    """The chain of a new version ends with its four edges in the graph."""
+    """A new version ends with its four edges in the graph."""
     old = ada.create("entity/dataset_template")
     made = ok(ada.ask("registry", "POST", "/registry/entity/dataset_template/version", json={"id": old, "reason": "r"}))
     job = ada.job(made["version_job_session_id"])
@@ -121,7 +121,7 @@ def test_a_version_is_generated_from_the_one_before(ada):
 
 
 def test_effected_agents_are_those_of_everything_downstream(ada, record):
-    """From an input: the run's modeller, and the person to whom its output is attributed, with the paths to them."""
+    """From an input come the run's modeller and the person its output is attributed to, with the paths to them."""
     run, person = lodged(ada, record), record["associations"]["modeller_id"]
     taken, made = (record[end][0]["dataset_id"] for end in ("inputs", "outputs"))
     assert {
@@ -133,7 +133,7 @@ def test_effected_agents_are_those_of_everything_downstream(ada, record):
 
 
 def test_a_deleted_run_leaves_the_graph_but_not_what_others_said(ada, admin, record):
-    """The diff of a trial says what goes; nodes of other records stay."""
+    """A trial shows what would be deleted. Nodes of other records stay."""
     first, second = lodged(ada, record), lodged(ada, record)
     trial = {"record_id": first, "trial_mode": True}
     diff = ok(admin.ask("prov", "POST", "/model_run/delete", json=trial))["diff"]
@@ -146,7 +146,7 @@ def test_a_deleted_run_leaves_the_graph_but_not_what_others_said(ada, admin, rec
 
 
 def test_an_administrator_lodges_at_once_and_stores_again(admin, ada, record):
-    """register_sync answers with the run itself; store_record brings a deleted one back into the graph."""
+    """`register_sync` returns the run itself, and `store_record` restores a deleted one to the graph."""
     info = ok(admin.ask("prov", "POST", "/model_run/register_sync", json=record))["record_info"]
     ok(admin.ask("prov", "POST", "/model_run/delete", json={"record_id": info["id"]}))
     item = ok(ada.ask("registry", "GET", "/registry/activity/model_run/fetch", params={"id": info["id"]}))["item"]
@@ -155,7 +155,7 @@ def test_an_administrator_lodges_at_once_and_stores_again(admin, ada, record):
 
 
 def test_an_administrator_deletes_what_is_not_locked(ada, admin):
-    """A locked item is kept."""
+    """An administrator can delete an item unless it is locked."""
     item = ada.create("agent/organisation", name="o")
     prefix = "/registry/agent/organisation"
     ok(ada.ask("registry", "PUT", f"{prefix}/locks/lock", json={"id": item, "reason": "r"}))
@@ -166,7 +166,7 @@ def test_an_administrator_deletes_what_is_not_locked(ada, admin):
 
 
 def test_handles_keep_their_values(admin):
-    """Mint, add, change, remove; the last value stays."""
+    """Values of a handle can be added, changed and removed, except the last one."""
     value = {"value_type": "DESC", "value": "a"}
     handle = ok(admin.ask("handle", "POST", "/handle/mint", json=value))["id"]
     ok(admin.ask("handle", "POST", "/handle/add_value", json=value | {"id": handle, "value": "b"}))
@@ -197,7 +197,7 @@ def test_handles_keep_their_values(admin):
     ],
 )
 def test_a_job_is_launched_by_hand(admin, body, status):
-    """With a type, a sub type of it, and all that its payload needs."""
+    """A job needs a type, a sub type of it, and a complete payload."""
     reply = admin.ask("job", "POST", "/jobs/admin/launch", json=body)
     assert reply.status_code == status
     if status == 200:
@@ -205,7 +205,7 @@ def test_a_job_is_launched_by_hand(admin, body, status):
 
 
 def test_a_reader_reads_and_writes_nothing(provena, record):
-    """The read role alone opens fetches, not registrations."""
+    """The read role allows fetches and no registrations."""
     ron = provena.user("PROVENA_OFFLINE_TOKEN_READER")
     query = {"id": record["workflow_template_id"]}
     ok(ron.ask("registry", "GET", "/registry/entity/model_run_workflow/fetch", params=query))
@@ -214,7 +214,7 @@ def test_a_reader_reads_and_writes_nothing(provena, record):
 
 
 def test_a_job_that_cannot_be_done_does_not_hold_up_the_others(admin, ada, record):
-    """It fails; what is queued behind it is lodged."""
+    """A job that fails does not stop the jobs queued behind it."""
     payload = {"record": record | {"workflow_template_id": "gone"}, "revalidate": False, "user_info": ""}
     job = {"job_type": "PROV_LODGE", "job_sub_type": "MODEL_RUN_PROV_LODGE"}
     bad = [
@@ -226,7 +226,7 @@ def test_a_job_that_cannot_be_done_does_not_hold_up_the_others(admin, ada, recor
 
 
 def test_a_request_for_access_is_kept_noted_and_moved_on(ada, admin):
-    """Its user sees its state; one that asks for nothing new is not kept."""
+    """Its user sees the state of a request for access. A request for nothing new is not stored."""
     report = ok(ada.ask("auth", "GET", "/access-control/user/generate-access-report"))["report"]
     change = "/access-control/user/request-change"
     assert ada.ask("auth", "POST", change, json=report).json()["status"]["success"] is False
@@ -254,7 +254,7 @@ def test_a_request_for_access_is_kept_noted_and_moved_on(ada, admin):
 
 
 def test_groups_go_out_and_come_in_as_the_mode_allows(admin):
-    """A trial changes nothing, and groups are deleted only by a mode and a flag that say so."""
+    """A trial import changes nothing, and only a certain mode and flag delete groups."""
     groups = "/groups/admin"
     for name in ("one", "two"):
         ok(admin.ask("auth", "POST", f"{groups}/add_group", json={"id": name, "display_name": name, "description": ""}))
@@ -282,7 +282,7 @@ def test_groups_go_out_and_come_in_as_the_mode_allows(admin):
 
 
 def test_the_default_of_a_group_holds_for_new_datasets_of_its_members(ada, admin):
-    """Whoever is in the group may do with a member's dataset what the group says."""
+    """Members of a group get its default roles on new datasets of other members."""
     group = {"id": "lab", "display_name": "Lab", "description": "", "default_data_store_access": ["dataset-data-write"]}
     ok(admin.ask("auth", "POST", "/groups/admin/add_group", json=group))
     for username in ("embedded-user", "embedded-user-2"):

@@ -1,4 +1,4 @@
-"""Files of datasets on an S3 server: signed requests, and where credentials and URLs lead."""
+"""Files of datasets on an S3 server: signed requests, and the addresses in credentials and URLs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
 def test_a_url_is_signed_as_amazon_documents_it():
-    """The example of "Authenticating Requests: Using Query Parameters" in the reference of Amazon S3."""
+    """The signature equals the example in Amazon's S3 reference, "Authenticating Requests: Using Query Parameters"."""
     url = presigned("GET", "https://examplebucket.s3.amazonaws.com/test.txt", KEY, SECRET, 86400, 1369353600)
     expected = "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
     assert parse_qs(urlsplit(url).query)["X-Amz-Signature"] == [expected]
@@ -24,7 +24,7 @@ def test_a_url_is_signed_as_amazon_documents_it():
 
 @pytest.fixture
 def s3():
-    """A server that keeps what is put, for requests that a key of the right id signed; its URL, and the objects."""
+    """A server that stores what is put with a key of the right id. The value is its URL and the objects."""
     objects = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +58,10 @@ def s3():
 
 @pytest.mark.long
 def test_the_files_of_datasets_are_where_the_s3_server_is(s3, local_home, a_provena_user, a_collection):
-    """Metadata goes there at the mint, URLs and credentials lead there, and no secret is in the environment."""
+    """A mint stores its metadata on the S3 server, and URLs and credentials lead there.
+
+    No secret is in the environment.
+    """
     address, objects = s3
     endpoint = f"http://{address.partition('@')[2]}"
     home = local_home.start("--s3-endpoint", address)
@@ -88,7 +91,7 @@ def test_the_files_of_datasets_are_where_the_s3_server_is(s3, local_home, a_prov
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9000", "s3://bucket", "http://127.0.0.1:9"])
 def test_a_server_that_is_none_is_told_at_the_start(address):
-    """A wrong address and one where nobody answers are EmbeddedPlatformErrors, which hold no key."""
+    """A wrong address, or one where nobody answers, is an EmbeddedPlatformError without the key."""
     with pytest.raises(EmbeddedPlatformError, match="S3 server") as caught:
         Bucket(address.replace("//", "//me:hidden@"))
     assert "hidden" not in str(caught.value)

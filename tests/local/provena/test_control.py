@@ -1,4 +1,4 @@
-"""What the control routes of a served embedded platform do to Provena."""
+"""The effect of the control routes on the embedded Provena."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 @pytest.fixture
 def realm(local_platform):
-    """Asks an endpoint of the realm's login with a form."""
+    """Send a form to an endpoint of the realm's login."""
     environment = local_platform.environment
     base = f"{environment['PROVENA_KEYCLOAK']}/realms/{environment['PROVENA_REALM']}/protocol/openid-connect"
 
@@ -26,7 +26,7 @@ def realm(local_platform):
 
 @pytest.mark.long
 def test_a_device_is_let_in_by_the_control_route(local_platform, realm):
-    """By its user code, as a user of the realm, or refused; an account that there is not is 404."""
+    """The control route decides on a device by its user code and account. An unknown account is a 404."""
     let_in, refused = realm("auth/device"), realm("auth/device")
     with local_platform.control() as control:
         code = {"user_code": let_in["user_code"]}
@@ -51,7 +51,7 @@ print(connection.getresponse().status)
 
 @pytest.mark.skipif(os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root can be another user")
 def test_other_users_of_the_machine_let_no_device_in(realm):
-    """Whoever else can reach the port and knows the code decides nothing."""
+    """Another user of the machine who knows the code cannot decide on a login."""
     device = realm("auth/device")
     page = httpx.URL(device["verification_uri"])
     form = f"user_code={device['user_code']}&answer=allow"
@@ -62,7 +62,7 @@ def test_other_users_of_the_machine_let_no_device_in(realm):
 
 @pytest.fixture
 def dying(local_platform):
-    """Lets one worker of a sub type die at a time of its work."""
+    """Let one worker of a sub type die at a given time of its work."""
     with local_platform.control() as control:
 
         def add(sub_type, when):
@@ -75,7 +75,7 @@ def dying(local_platform):
 
 
 def forever_in_progress(user, session, eventually, hits):
-    """Waits until the worker is dead, and gives the job as it is some steps of its queue later."""
+    """Wait until the worker is dead, and return the job some steps of its queue later."""
     eventually(hits, lambda found: found == [1])
     time.sleep(0.4)
     return user.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session}).json()["job"]
@@ -96,7 +96,7 @@ def runs_of(user, name):
     ],
 )
 def test_a_dead_worker_leaves_its_job_in_progress(served_ada, dying, eventually, when, status):
-    """With nothing done, with a run that is not in the graph, or with all done."""
+    """The job stays in progress, whether the worker had done nothing, only a part, or all of it."""
     record = served_ada.world() | {"display_name": f"killed {when}"}
     dying("MODEL_RUN_PROV_LODGE", when)
     session = served_ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
@@ -113,7 +113,7 @@ def test_a_dead_worker_leaves_its_job_in_progress(served_ada, dying, eventually,
 
 @pytest.mark.long
 def test_a_batch_whose_worker_died_amid_is_half_lodged(served_ada, dying, eventually):
-    """Its job tells no batch, and the runs of its first half come to be."""
+    """The job shows no batch, and the runs of its first half are created."""
     record = served_ada.world() | {"display_name": "half a batch"}
     dying("MODEL_RUN_BATCH_SUBMIT", "amid")
     reply = served_ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 6})

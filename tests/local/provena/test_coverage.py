@@ -1,4 +1,4 @@
-"""What the embedded Provena has of the real one is told route by route, and each API describes itself."""
+"""The reference page says of each route of Provena whether the embedded one has it, and each API has a description."""
 
 import asyncio
 import importlib.util
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def pages():
-    """docs/generate.py as a module."""
+    """Return docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("docs_generate_provena", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,9 +35,8 @@ def routes(pages):
 
 
 def test_every_route_of_each_api_has_a_row_with_its_state(pages, apis, routes):
-    """No route of Provena is missing in docs/reference/embedded-platforms.md, and each says what it has, lacks, or why
-    it is not.
-    """
+    """Each route of Provena is in docs/reference/embedded-platforms.md, with its state, or with the reason why it is
+    missing."""
     page = (ROOT / "docs" / "reference" / "embedded-platforms.md").read_text(encoding="utf-8")
     assert set(routes) == set(apis)
     assert sum(map(len, routes.values())) == 392
@@ -51,19 +50,19 @@ def test_every_route_of_each_api_has_a_row_with_its_state(pages, apis, routes):
 
 
 def test_a_route_that_nobody_serves_needs_a_reason(pages, apis):
-    """Without one the page cannot be written."""
+    """The page cannot be written if a missing route has no reason."""
     with pytest.raises(ValueError, match="GET /search/everything"):
         pages.provena_coverage(apis["search"], {("GET", "/search/everything")})
 
 
 def test_no_route_is_served_that_provena_has_not(apis, routes):
-    """A client that works with the embedded platform does not rely on what is only here."""
+    """The embedded platform has no route that Provena lacks, so clients cannot come to depend on one."""
     for name, api in apis.items():
         assert {(operation.method, operation.path) for operation in api.operations} <= routes[name]
 
 
 def test_each_document_describes_what_is_asked_and_answered(apis):
-    """Every operation has its replies with a form, and those with a 500 say when."""
+    """Every operation describes its replies, and one that may answer 500 says when."""
     for api in apis.values():
         told = document(api.title, api.operations, "")
         assert set(told["paths"]) == {operation.path for operation in api.operations if not operation.hidden}

@@ -1,4 +1,4 @@
-"""Lists, search and lineage stay quick with 100,000 registry items, 50,000 model runs and 50,000 jobs."""
+"""Lists, search and lineage stay fast with 100,000 registry items, 50,000 model runs and 50,000 jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 12_000
 
 
 class Filled:
-    """An embedded platform in this process whose questions to the database are watched."""
+    """An embedded platform in this process whose database queries are recorded."""
 
     def __init__(self, root, collection):
         self.embedded = EmbeddedProvena(root, "http://127.0.0.1", 0.1, None)
@@ -123,7 +123,7 @@ class Filled:
             connection.set_progress_handler(None, 0)
 
     def counted(self, *question, **more):
-        """An answer, the steps that it took, and how it was found."""
+        """Return an answer, the number of database steps it took, and the query plan."""
         self.steps, self.plans = 0, []
         answer = self.ok(*question, **more)
         return answer, self.steps, list(self.plans)
@@ -165,7 +165,7 @@ LISTS = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_each_page_of_a_list_is_found_in_an_index(filled, name):
-    """The first page and the fifth read about as many rows as they show, and nothing is sorted or read through."""
+    """The first and the fifth page read about as many rows as they show, without sorting or a full scan."""
     api, path, body = LISTS[name]
     body = body | {"limit" if api == "jobs" else "page_size": 50}
     seen = []
@@ -185,7 +185,7 @@ def test_each_page_of_a_list_is_found_in_an_index(filled, name):
 
 
 def test_all_jobs_of_a_batch_are_found_page_by_page(filled):
-    """Each once, although seven of them were made in the same second."""
+    """Each job is found once, although seven of them were made in the same second."""
     seen, key = [], None
     while True:
         page = filled.ok(
@@ -199,7 +199,7 @@ def test_all_jobs_of_a_batch_are_found_page_by_page(filled):
 
 
 def test_a_page_is_bounded_whatever_is_asked_for(filled):
-    """A list cannot be made to read all into memory."""
+    """No request can make a list read everything into memory."""
     page = filled.ok("registry", "POST", REGISTRY, json={"page_size": 10**9})
     assert len(page["items"]) == 1000
     assert page["pagination_key"]
@@ -207,7 +207,7 @@ def test_a_page_is_bounded_whatever_is_asked_for(filled):
 
 
 def test_a_rare_word_is_found_in_no_time_and_a_common_one_in_little(filled):
-    """Search goes by an index of words, the best first, and 50 at most."""
+    """Search uses an index of words and returns the 50 best items at most."""
     found, steps, _ = filled.counted(
         "search", "GET", "/search/entity-registry", params={"query": "number4321", "subtype_filter": "MODEL_RUN"}
     )
@@ -220,7 +220,7 @@ def test_a_rare_word_is_found_in_no_time_and_a_common_one_in_little(filled):
 
 
 def test_what_is_upstream_is_found_past_what_all_runs_say(filled):
-    """That all runs say the same of their workflow template costs a question about one of them nothing."""
+    """A query about one run stays cheap, although all runs share a workflow template."""
     start = {"starting_id": f"102.100.100/{1000000 + 77}", "depth": 10}
     found, steps, plans = filled.counted("prov", "GET", "/explore/upstream", params=start)
     assert steps < STEPS, plans
@@ -229,7 +229,7 @@ def test_what_is_upstream_is_found_past_what_all_runs_say(filled):
 
 
 def test_what_is_downstream_of_what_all_used_is_bounded(filled):
-    """All 50,000 runs are told in seconds; what would be over the limit of the real server is its 502."""
+    """The 50,000 runs downstream are returned in seconds. More links than the real server's limit are a 502."""
     process = psutil.Process()
     before, begin = process.memory_info().rss, time.monotonic()
     start = {"starting_id": filled.dataset, "depth": 1}

@@ -1,4 +1,5 @@
-"""Answers of the real server that a client would not guess: order of checks, what counts as empty, unusual refusals."""
+"""Replies of the real server that a client would not guess: the order of checks, what counts as empty, unusual
+refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ PREFIXES = {
 
 
 def answer(reply):
-    """Status, and whether the body says that it succeeded (None where it says nothing)."""
+    """Return the status, and whether the body says that the request succeeded (None if it does not say)."""
     body = reply.json()
     said = body.get("status") if isinstance(body, dict) else None
     return reply.status_code, said["success"] if isinstance(said, dict) else None
@@ -38,14 +39,14 @@ def reviewer(ada, admin):
 
 
 def test_a_general_access_check_names_the_user(ada):
-    """As on the other APIs, not as the public check of the same API."""
+    """The general access check returns the user, unlike the public one of the same API."""
     body = ada.ask("auth", "GET", "/check-access/general").json()
     assert body.keys() == {"username", "email", "roles", "access_token"}
     assert body["username"] == "embedded-user" and "entity-registry-write" in body["roles"]
 
 
 def test_histories_of_requests_for_access_have_no_status(ada):
-    """Their only field is the list."""
+    """A history has only the list, and no status."""
     for name in ("request-history", "pending-request-history"):
         assert ada.ask("auth", "GET", f"/access-control/user/{name}").json().keys() == {"items"}
 
@@ -54,7 +55,7 @@ def test_histories_of_requests_for_access_have_no_status(ada):
 
 
 def test_who_is_no_reviewer_is_told_so_before_anything_is_looked_at(provena, ada, record, reviewer):
-    """401 whatever the dataset: waiting for nothing, or not there."""
+    """A user who is no reviewer gets 401, even for a dataset that waits for nothing or does not exist."""
     ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
     path = "/release/action-approval-request"
     for dataset in (record["inputs"][0]["dataset_id"], "no-such-dataset"):
@@ -65,7 +66,7 @@ def test_who_is_no_reviewer_is_told_so_before_anything_is_looked_at(provena, ada
 
 
 def test_a_reviewer_can_be_removed_twice(admin):
-    """The second time changes nothing."""
+    """Removing a reviewer a second time changes nothing."""
     for _ in range(2):
         reply = admin.ask("data_store", "DELETE", "/release/sys-reviewers/delete", params={"reviewer_id": "nobody"})
         assert reply.status_code == 200
@@ -89,7 +90,10 @@ def test_a_reviewer_can_be_removed_twice(admin):
     ],
 )
 def test_a_filter_goes_with_the_sorts_that_have_an_index(ada, reviewer, chosen, sort, status):
-    """The subtype goes before the reviewer; a release status is looked at in what was read."""
+    """A filter is refused with a sort that has no index for it.
+
+    The subtype decides before the reviewer, and a release status needs no index.
+    """
     wanted = {name: reviewer if value == "R" else value for name, value in chosen.items()}
     body = {"filter_by": wanted, "sort_by": {"sort_type": sort}}
     reply = ada.ask("registry", "POST", "/registry/general/list", json=body)
@@ -99,7 +103,7 @@ def test_a_filter_goes_with_the_sorts_that_have_an_index(ada, reviewer, chosen, 
 
 
 def test_a_release_status_is_a_filter_of_the_page(ada):
-    """A page may be empty and still name the next one."""
+    """The release status filters within a page, so a page may be empty and still name the next one."""
     organisation = ada.create("agent/organisation", name="o")
     ada.mint(organisation)
     ada.create("agent/organisation", name="newer than the dataset")
@@ -113,7 +117,7 @@ def test_a_release_status_is_a_filter_of_the_page(ada):
 
 @pytest.mark.parametrize("nothing", [[], ""])
 def test_an_empty_list_or_text_is_an_empty_object(ada, nothing):
-    """pydantic 1 makes a dict of whatever `dict()` takes."""
+    """An empty list or text counts as an empty object, since pydantic 1 calls `dict()` on it."""
     list_path = "/registry/general/list"
     assert ada.ask("registry", "POST", list_path, json=nothing).status_code == 200
     assert ada.ask("registry", "POST", list_path, json={"filter_by": nothing, "sort_by": nothing}).status_code == 200
@@ -126,7 +130,7 @@ def test_an_empty_list_or_text_is_an_empty_object(ada, nothing):
 
 
 def test_an_empty_key_and_an_unknown_batch_give_no_jobs(ada, record):
-    """Where there are rows to begin after, the key is malformed."""
+    """An empty key gives no jobs if there are no rows. If there are rows, it is malformed."""
     body = {"batch_id": "no-such-batch", "pagination_key": {}}
     assert ada.ask("job", "POST", "/jobs/user/list_batch", json=body).json() == {"jobs": [], "pagination_key": None}
     ada.ask("prov", "POST", "/model_run/register", json=record).raise_for_status()
@@ -148,13 +152,13 @@ def test_an_empty_key_and_an_unknown_batch_give_no_jobs(ada, record):
     ],
 )
 def test_an_empty_id_is_refused(ada, api, method, path, more):
-    """The real server crashes (500), since a key of its database may not be empty; this one says why."""
+    """The real server crashes (500) on an empty id, a key of its database. This one gives the reason."""
     reply = ada.ask(api, method, path, **more)
     assert reply.status_code == 400 and "empty" in reply.json()["detail"]
 
 
 def test_an_empty_display_name_is_refused(ada):
-    """The real server crashes (500) when it writes the item: the name is a key of an index."""
+    """The real server crashes (500) on an empty name, a key of an index. This one gives the reason."""
     study = {"display_name": "", "title": "t", "description": "d"}
     assert answer(ada.ask("registry", "POST", f"{PREFIXES['study']}/validate", json=study)) == (200, True)
     made = ada.ask("registry", "POST", f"{PREFIXES['study']}/create", json=study)
@@ -168,7 +172,7 @@ def test_an_empty_display_name_is_refused(ada):
 
 
 def test_times_in_the_wrong_order_are_told_beside_other_faults(ada, record):
-    """The rule about both times looks at what is sound, whatever else is wrong."""
+    """The rule about both times applies if these are valid, even if another field is not."""
     bad = record | {"start_time": 5, "end_time": 4, "display_name": ""}
     reply = ada.ask("prov", "POST", "/model_run/register", json=bad)
     places = [".".join(map(str, fault["loc"])) for fault in reply.json()["detail"]]
@@ -178,7 +182,7 @@ def test_times_in_the_wrong_order_are_told_beside_other_faults(ada, record):
 
 
 def test_the_address_of_an_external_dataset_is_any_text(ada, record):
-    """It is not looked at as a URL where a dataset is validated."""
+    """The address of an external dataset need not be a URL."""
     dataset = record["inputs"][0]["dataset_id"]
     item = ada.ask("registry", "GET", f"{PREFIXES['dataset']}/fetch", params={"id": dataset}).json()["item"]
     info = {name: item[name] for name in ("display_name", "collection_format", "s3", "release_status")}
@@ -190,7 +194,7 @@ def test_the_address_of_an_external_dataset_is_any_text(ada, record):
 
 
 def test_a_seed_of_another_subtype_cannot_be_reverted(ada):
-    """The subtype is looked at before the seed."""
+    """The subtype is checked before the seed."""
     seed = ada.ask("registry", "POST", f"{PREFIXES['template']}/seed").json()["seeded_item"]["id"]
     wanted = {"id": seed, "history_id": 0, "reason": "r"}
     assert answer(ada.ask("registry", "PUT", f"{PREFIXES['study']}/revert", json=wanted)) == (200, False)
@@ -198,7 +202,7 @@ def test_a_seed_of_another_subtype_cannot_be_reverted(ada):
 
 
 def test_statements_are_looked_at_before_the_item_that_they_replace(ada):
-    """An update that states what cannot be is answered so, even for an unknown id."""
+    """An invalid update is refused as such, even for an unknown id."""
     info = {"display_name": "w", "software_id": "no-such-model"}
     query = {"id": "no-such-item", "reason": "r"}
     reply = ada.ask("registry", "PUT", f"{PREFIXES['workflow']}/update", params=query, json=info)
@@ -209,7 +213,7 @@ def test_statements_are_looked_at_before_the_item_that_they_replace(ada):
 
 
 def test_only_datasets_metadata_can_be_reverted_by_the_data_store(ada):
-    """400 for a complete item of another subtype, and for its seed."""
+    """A complete item of another subtype, or its seed, gets 400."""
     study = ada.create("activity/study", title="t", description="d")
     seed = ada.ask("registry", "POST", f"{PREFIXES['study']}/seed").json()["seeded_item"]["id"]
     for item in (study, seed):
@@ -221,7 +225,7 @@ def test_only_datasets_metadata_can_be_reverted_by_the_data_store(ada):
 
 
 def test_a_report_of_what_has_none_fails_with_its_reason(ada):
-    """The job names the subtype and those that there are reports of."""
+    """The job's error names the subtype, and those that have reports."""
     item = ada.create("agent/organisation", name="o")
     wanted = {"id": item, "item_subtype": "ORGANISATION", "depth": 1}
     job = ada.job(ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"])
@@ -230,7 +234,7 @@ def test_a_report_of_what_has_none_fails_with_its_reason(ada):
 
 
 def test_an_update_of_a_locked_run_fails_without_a_reason(ada, record):
-    """It is accepted, and its job ends with hardly a word."""
+    """The update is accepted, and its job fails with almost no message."""
     run = ada.job(ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"])
     run = run["result"]["record"]["id"]
     lock = "/registry/activity/model_run/locks/lock"
@@ -244,7 +248,7 @@ def test_an_update_of_a_locked_run_fails_without_a_reason(ada, record):
 
 
 def test_keys_do_not_say_where_the_s3_server_is(ada, record):
-    """Whatever server there is behind them."""
+    """The credentials have the same fields whatever server is behind them, and no address."""
     wanted = {"dataset_id": record["inputs"][0]["dataset_id"], "console_session_required": False}
     for access in ("read", "write"):
         path = f"/registry/credentials/generate-{access}-access-credentials"
@@ -257,7 +261,7 @@ def test_keys_do_not_say_where_the_s3_server_is(ada, record):
 
 @pytest.fixture(scope="module")
 def sheet(ada, record):
-    """Converts a sheet with these changes to its one row; `raw` changes the text of the file."""
+    """Convert a sheet with these changes to its one row. `raw` changes the text of the file."""
     query = {"workflow_template_id": record["workflow_template_id"]}
     header = next(csv.reader([ada.ask("prov", "GET", "/bulk/generate_template/csv", params=query).text]))
     fields = {
@@ -290,7 +294,7 @@ def sheet(ada, record):
 
 
 def test_a_sheet_is_converted(sheet):
-    """The form of the template, and a date with slashes."""
+    """The template's form is read, also with dates that have slashes."""
     new = sheet().json()["new_records"]
     assert [(run["display_name"], run["start_time"]) for run in new] == [("run", 1704067200)]
     assert sheet(execution_start="2024/01/01 00:00:00+00:00").json()["new_records"] == new
@@ -325,19 +329,19 @@ FAULTS = {
 
 @pytest.mark.parametrize("change", FAULTS.values(), ids=FAULTS)
 def test_what_a_sheet_may_not_have(sheet, change):
-    """400, and not the records of the other rows."""
+    """A sheet with one fault gets 400, and none of its rows is converted."""
     reply = sheet(**change)
     assert reply.status_code == 400, reply.text
     assert isinstance(reply.json()["detail"], str)
 
 
 def test_a_dataset_of_a_sheet_has_to_be_one(ada, sheet, record):
-    """An item of another subtype is refused as an unknown one is."""
+    """An item of another subtype is refused like an unknown one."""
     assert sheet(Input_dataset=record["workflow_template_id"]).status_code == 400
 
 
 def test_a_row_with_a_job_is_not_looked_at(sheet):
-    """Any UUID counts as a job, in any form, and is told as it was written."""
+    """Any UUID counts as a job, in any form, and is returned as it was written."""
     job = "1B4E28BA-2FA1-11D2-883F-0016D3CCA427"
     body = sheet(job=job, Input_dataset="").json()
     assert (body["new_records"], body["existing_records"]) == ([], [job])

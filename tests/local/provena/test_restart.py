@@ -1,4 +1,4 @@
-"""What is left of acknowledged work after a kill, and what a directory of another version does."""
+"""What remains of acknowledged work after a kill, and what happens to a directory of another version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ivcap_flows.local.provena.search.state import search
 
 
 def batch_of(ada, session):
-    """The children of a batch once as many are there as were sent."""
+    """Return the jobs of a batch once all of them exist."""
     batch = ada.job(session)["result"]["batch_id"]
     found = {}
     for _ in range(200):
@@ -49,7 +49,7 @@ def test_jobs_go_on_after_a_kill_and_each_makes_one_run(own_provena):
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(own_provena):
-    """An item whose creation was answered, its lock and the offline tokens outlive the process."""
+    """An acknowledged item, its lock and the offline tokens survive a kill."""
     ada, before = own_provena.user(), own_provena.env
     study = ada.create("activity/study", title="t", description="d")
     ada.ask("registry", "PUT", "/registry/activity/study/locks/lock", json={"id": study, "reason": "r"})
@@ -64,7 +64,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(own_provena):
 
 @pytest.mark.long
 def test_the_first_user_has_one_person_after_every_start(own_provena):
-    """The seed of the first start is not repeated by the next."""
+    """A second start does not create the first user's person again."""
     person = own_provena.user().ask("auth", "GET", "/link/user/lookup").json()["person_id"]
     own_provena.kill()
     own_provena.start()
@@ -75,7 +75,7 @@ def test_the_first_user_has_one_person_after_every_start(own_provena):
 
 
 def test_a_directory_of_a_newer_version_is_refused(tmp_path):
-    """The error names the schema that was found."""
+    """The error names the schema version that was found."""
     with closing(sqlite3.connect(tmp_path / "provena.sqlite")) as db:
         db.execute("PRAGMA user_version=99")
     with pytest.raises(NewerSchemaError, match="newer version") as caught:
@@ -85,20 +85,20 @@ def test_a_directory_of_a_newer_version_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["provena.sqlite", "provena-realm.pem"])
 def test_a_damaged_file_is_named(tmp_path, name):
-    """Neither a traceback of SQLite nor of the key's reader reaches the user."""
+    """A damaged database or key is an error with the file's name, and no traceback."""
     (tmp_path / name).write_bytes(b"not what it should be" * 400)
     with pytest.raises(EmbeddedPlatformError, match=name):
         create_app(tmp_path, "http://127.0.0.1:1")
 
 
 def test_the_key_is_its_owners_alone(tmp_path):
-    """Nobody else can read what signs the tokens."""
+    """Only the owner can read the key that signs the tokens."""
     environment(tmp_path, "http://127.0.0.1:1")
     assert stat.S_IMODE((tmp_path / "provena-realm.pem").stat().st_mode) == 0o600
 
 
 def test_a_directory_of_an_earlier_version_is_taken_over(tmp_path):
-    """Its items are found by their words, and its lineage is explored."""
+    """After a migration, items are found by their words and lineage can be explored."""
     with closing(sqlite3.connect(tmp_path / "provena.sqlite")) as old:
         for number, script in enumerate(store._MIGRATIONS[:2], 1):
             old.executescript(f"{script}; PRAGMA user_version={number}")

@@ -1,4 +1,4 @@
-"""The realm: which grants give tokens, and which tokens an API takes."""
+"""The realm: which grants give tokens, and which tokens an API accepts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def signing_key(provena):
 
 
 def test_a_token_of_another_realm_key_is_refused(provena, ada):
-    """The same claims signed with another key are worth nothing."""
+    """A token with the same claims, signed by another key, is refused."""
     claims = jwt.decode(ada.token, options={"verify_signature": False})
     foreign = jwt.encode(claims, rsa.generate_private_key(public_exponent=65537, key_size=2048), "RS256")
     assert looked_up(provena, jwt.encode(claims, signing_key(provena), "RS256")).status_code == 200
@@ -42,7 +42,7 @@ def test_a_token_of_another_realm_key_is_refused(provena, ada):
 
 
 def test_an_expired_token_is_refused(provena, ada):
-    """With the words of a bad signature: a client cannot tell them apart."""
+    """An expired token gets the same message as one with a bad signature."""
     claims = jwt.decode(ada.token, options={"verify_signature": False}) | {"exp": int(time.time()) - 1}
     refused(looked_up(provena, jwt.encode(claims, signing_key(provena), "RS256")), "Could not validate credentials")
 
@@ -53,7 +53,7 @@ def test_an_offline_token_is_no_access_token(provena):
 
 
 def test_the_published_key_checks_a_token(provena, ada):
-    """The JWKS holds the key that signed it; a token lives 300 seconds."""
+    """The JWKS has the key that signed the token. A token is valid for 300 seconds."""
     keys = jwt.PyJWKClient(f"{provena.realm()}/protocol/openid-connect/certs")
     claims = jwt.decode(ada.token, keys.get_signing_key_from_jwt(ada.token).key, ["RS256"])
     assert claims["exp"] - claims["iat"] == 300
@@ -70,7 +70,10 @@ def answered(provena, code, account="embedded-user", answer="allow"):
 
 
 def test_a_device_grant_waits_until_it_is_decided_on(provena):
-    """However often it is asked for; too often is told as slow_down. Its tokens can be refreshed."""
+    """A device grant is pending until the decision, and too frequent polls get `slow_down`.
+
+    Its tokens can be refreshed.
+    """
     code = begun(provena, client_id="automated-access", scope="offline_access roles")
     poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "automated-access"}
     first = grant(provena, **poll)
@@ -89,7 +92,7 @@ def test_a_device_grant_waits_until_it_is_decided_on(provena):
 
 
 def test_to_see_the_page_approves_nothing(provena):
-    """Its form does, with the account that was chosen, and once."""
+    """Only the page's form approves a login, for the chosen account, and once."""
     code = begun(provena, client_id="client-tools")
     poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "client-tools"}
     page = provena.http.get(code["verification_uri_complete"])
@@ -103,7 +106,7 @@ def test_to_see_the_page_approves_nothing(provena):
 
 
 def test_a_refused_device_gets_nothing(provena):
-    """It is told so, and an account that there is not cannot let it in."""
+    """A refused device gets an error, and an unknown account cannot approve it."""
     code = begun(provena, client_id="client-tools")
     poll = {"grant_type": DEVICE, "device_code": code["device_code"], "client_id": "client-tools"}
     assert answered(provena, code, "nobody").status_code == 404
@@ -112,7 +115,7 @@ def test_a_refused_device_gets_nothing(provena):
 
 
 def test_a_token_without_the_roles_scope_is_refused(provena):
-    """The client automated-access gives roles only to those who asked for them."""
+    """The client automated-access gives roles only if the scope was requested."""
     start = {"client_id": "automated-access"}
     code = begun(provena, **start)
     answered(provena, code)
@@ -121,7 +124,7 @@ def test_a_token_without_the_roles_scope_is_refused(provena):
 
 
 def test_a_service_account_gets_a_token_by_its_secret(provena):
-    """Client credentials give a user of the client's own name; a wrong secret gives nothing."""
+    """Client credentials give a user with the client's own name. A wrong secret gives nothing."""
     client, secret = service_credentials(provena.directory)
     form = {"grant_type": "client_credentials", "client_id": client}
     token = grant(provena, **form, client_secret=secret).json()["access_token"]
@@ -140,7 +143,7 @@ def test_a_service_account_gets_a_token_by_its_secret(provena):
     ],
 )
 def test_a_refused_grant_says_why(provena, form, error):
-    """In the words of RFC 6749; a token of one client is no use to another."""
+    """Errors have the codes of RFC 6749. A token of one client is refused for another."""
     reply = grant(provena, **form, refresh_token=provena.env["PROVENA_OFFLINE_TOKEN"])
     assert reply.status_code in (400, 401)
     assert reply.json()["error"] == error

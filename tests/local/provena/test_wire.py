@@ -1,4 +1,4 @@
-"""What clients depend on: the manners of failing, late rows, pages, and requests that are all or nothing."""
+"""What clients depend on: forms of errors, late rows, pages, and requests that take effect as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fetched(ada, kind, item):
 
 
 def test_an_unknown_id_fails_in_two_manners(ada):
-    """A fetch says 200 without success, an update 400 with a detail."""
+    """A fetch of an unknown id is a 200 without success, an update a 400 with a detail."""
     body = fetched(ada, "activity/study", "no-such-id")
     assert (body.status_code, body.json()["status"]["success"], body.json()["item"]) == (200, False, None)
     info = {"display_name": "n", "title": "t", "description": "d"}
@@ -31,7 +31,7 @@ def test_an_unknown_id_fails_in_two_manners(ada):
 
 
 def test_every_fault_of_a_body_is_told_at_once(ada, record):
-    """Each with its place, in the form of pydantic 1."""
+    """All faults of a body are listed with their places, in the form of pydantic 1."""
     bad = record | {"start_time": "soon", "display_name": "", "inputs": [{"dataset_type": "FILE"}]}
     reply = ada.ask("prov", "POST", "/model_run/register", json=bad)
     assert reply.status_code == 422
@@ -45,7 +45,7 @@ def test_every_fault_of_a_body_is_told_at_once(ada, record):
 
 
 def test_an_item_denial_differs_from_a_token_failure(provena, ada, record):
-    """Only the latter carries WWW-Authenticate."""
+    """Only a token failure has the header WWW-Authenticate."""
     session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
     ada.job(session)
     ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
@@ -55,7 +55,7 @@ def test_an_item_denial_differs_from_a_token_failure(provena, ada, record):
 
 
 def test_the_row_of_a_job_appears_late_but_within_settle(ada, record):
-    """At first a job cannot be told from an unknown one; two seconds are promised."""
+    """At first a new job looks like an unknown one. Its row appears within two seconds."""
     seen = []
     for _ in range(5):
         session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
@@ -71,7 +71,7 @@ def test_the_row_of_a_job_appears_late_but_within_settle(ada, record):
 
 
 def test_the_rows_of_a_batch_appear_after_the_batch_succeeded(ada, record):
-    """Right after the parent's end some children are not listed yet."""
+    """When the batch's job has just succeeded, some of its jobs are not listed yet."""
     for _ in range(5):
         reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 8})
         batch = ada.job(reply.json()["session_id"])["result"]["batch_id"]
@@ -82,7 +82,7 @@ def test_the_rows_of_a_batch_appear_after_the_batch_succeeded(ada, record):
 
 
 def test_pages_give_every_item_once_and_newest_first(ada):
-    """Walking by key over pages of three meets each item once, in order."""
+    """Pages of three by key list each item once, in order."""
     made = [ada.create("agent/organisation", name=f"page {number}") for number in range(8)]
     seen, key = [], None
     while True:
@@ -97,7 +97,7 @@ def test_pages_give_every_item_once_and_newest_first(ada):
 
 
 def test_a_direction_alone_sorts_by_the_last_change(ada):
-    """`sort_by` may leave its type out, as the official client does where it counts items."""
+    """`sort_by` may lack its type, as in the official client's count of items."""
     path, wanted = "/registry/general/list", {"page_size": 50}
     pages = [
         ada.ask("registry", "POST", path, json=wanted | {"sort_by": {"ascending": True} | more})
@@ -110,7 +110,7 @@ def test_a_direction_alone_sorts_by_the_last_change(ada):
 
 
 def test_a_request_that_fails_half_way_leaves_nothing_behind(provena, ada, record):
-    """Linking a study changes the registry, then dispatches a job; where the job cannot be, the change is undone."""
+    """If the job of a study link cannot be made, the change of the registry is undone."""
     study = ada.create("activity/study", title="t", description="d")
     session = ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"]
     run = ada.job(session)["result"]["record"]["id"]
@@ -127,7 +127,7 @@ def test_a_request_that_fails_half_way_leaves_nothing_behind(provena, ada, recor
 
 
 def test_a_mint_without_a_person_is_a_500_that_tells_why(provena, ada, a_collection):
-    """The data store passes on what the registry said, and leaves no seed."""
+    """The data store returns the registry's reason, and leaves no seed."""
     una = provena.user("PROVENA_OFFLINE_TOKEN_UNLINKED")
     organisation = ada.create("agent/organisation", name="o")
     reply = una.ask("data_store", "POST", "/register/mint-dataset", json=a_collection(organisation))
@@ -138,7 +138,7 @@ def test_a_mint_without_a_person_is_a_500_that_tells_why(provena, ada, a_collect
 
 
 def test_a_run_that_changes_its_own_input_does_not_trap_the_graph(ada, record):
-    """Lineage with a circle ends, and holds both edges between the run and its dataset."""
+    """Lineage with a cycle ends, and has both edges between the run and its dataset."""
     dataset = record["inputs"][0]["dataset_id"]
     circle = record | {"outputs": [record["outputs"][0] | {"dataset_id": dataset}]}
     session = ada.ask("prov", "POST", "/model_run/register", json=circle).json()["session_id"]
@@ -151,7 +151,7 @@ def test_a_run_that_changes_its_own_input_does_not_trap_the_graph(ada, record):
 
 @pytest.mark.parametrize("body", [{"a": 1}, [], None, "text", 7])
 def test_any_json_is_answered(ada, body):
-    """A body of a wrong type is a 422, never a crash."""
+    """A body of a wrong type is a 422, and never a crash."""
     reply = ada.ask("prov", "POST", "/model_run/register", json=body)
     assert reply.status_code == 422
 
@@ -170,7 +170,7 @@ def test_the_links_that_are_given_out_work(ada, record):
 
 
 async def test_a_fault_hides_what_a_request_makes(tmp_path):
-    """Made under late visibility, an item and a job are in no read and no list until their time has come."""
+    """With late visibility, a new item and job are in no read and no list until their time has come."""
     embedded = create_app(tmp_path, "http://embedded")
     await embedded.start()
     try:

@@ -1,4 +1,4 @@
-"""Few workers, started on demand: how Provena's jobs go on where the embedded one is like production."""
+"""With the likeness of production, jobs have few workers, which are started on demand."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def statuses(jobs: Jobs) -> Counter[str]:
 
 
 def work_off(jobs: Jobs, time: Time) -> tuple[float, int]:
-    """Go on until nothing is left to be done: after how many seconds a worker took the first, and how many were at work
-    at most."""
+    """Run until no job is left.
+
+    Return after how many seconds the first was taken, and the maximum of jobs at the same time.
+    """
     begin, first, most = time.now, None, 0
     while (due := jobs.next_due()) is not None:
         time.now = max(time.now, due)
@@ -62,7 +64,7 @@ def work_off(jobs: Jobs, time: Time) -> tuple[float, int]:
 
 
 def test_three_at_once_after_a_cold_start(jobs, time):
-    """The row shows after a second, the first worker starts half a minute later, and three jobs are worked on."""
+    """The row appears after a second, the first worker starts after half a minute, and then three jobs run."""
     for _ in range(8):
         jobs.dispatch("somebody", "PROV_LODGE_WAKE_UP", {})
     begin = time.now
@@ -74,7 +76,7 @@ def test_three_at_once_after_a_cold_start(jobs, time):
 
 
 def test_workers_that_are_idle_end(jobs, time):
-    """A job within two minutes after the last is taken at once; one after that waits for a start again."""
+    """A job within two minutes after the last one starts at once. A later one waits for a worker to start."""
     jobs.dispatch("somebody", "PROV_LODGE_WAKE_UP", {})
     work_off(jobs, time)
     time.now += 60
@@ -86,7 +88,7 @@ def test_workers_that_are_idle_end(jobs, time):
 
 
 def test_types_of_jobs_have_workers_of_their_own(jobs, time):
-    """Three of each type are at work together."""
+    """Three jobs of each type run at the same time."""
     for _ in range(4):
         jobs.dispatch("somebody", "PROV_LODGE_WAKE_UP", {})
         jobs.dispatch("somebody", "REGISTRY_WAKE_UP", {})
@@ -94,7 +96,7 @@ def test_types_of_jobs_have_workers_of_their_own(jobs, time):
 
 
 def test_all_go_on_where_it_is_like_production_no_more(jobs, time):
-    """What waited for a worker is taken, all at once."""
+    """When the likeness ends, all jobs that wait for a worker run at once."""
     for _ in range(8):
         jobs.dispatch("somebody", "PROV_LODGE_WAKE_UP", {})
     time.now += 2

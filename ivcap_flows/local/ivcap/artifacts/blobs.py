@@ -135,7 +135,7 @@ async def receive(
 
 def _refusal(error: OSError) -> Exception:
     if error.errno in FULL_DISK:
-        return errors.full("The disk of the embedded platform is full. The bytes before stay; free space and resume.")
+        return errors.full("The disk of the embedded platform is full. Earlier bytes are kept; free space and resume.")
     return error
 
 
@@ -156,7 +156,7 @@ class BlobResponse(Response):
                 raise errors.Problem(
                     416,
                     "bad-request",
-                    {"message": "The range lies behind the end."},
+                    {"message": "The range begins beyond the end."},
                     {"Content-Range": f"bytes */{size}"},
                 )
             self.status_code, self._first, self._count = 206, first, last - first + 1

@@ -106,7 +106,7 @@ def _number(call: Call, name: str) -> int | None:
 
 def _check_version(call: Call) -> None:
     if call.header("Tus-Resumable") not in (None, "1.0.0"):
-        problem = errors.bad_request("Only version 1.0.0 of TUS is spoken here.")
+        problem = errors.bad_request("Only version 1.0.0 of TUS is supported.")
         raise errors.Problem(412, problem.kind, problem.body, {"Tus-Version": "1.0.0"})
 
 
@@ -227,7 +227,7 @@ async def _append(call: Call, row: sqlite3.Row, offset: int) -> sqlite3.Row:
     try:
         await receive(call.request.stream(), path, offset, row["size"], commit)
     except BodyTooLongError:
-        raise errors.too_large(f"The artifact is to have {row['size']} bytes; the body goes beyond.") from None
+        raise errors.too_large(f"The artifact was declared with {row['size']} bytes; the body exceeds them.") from None
     return await call.state(artifacts.read, call.who, urn)
 
 
@@ -246,7 +246,7 @@ async def append(call: Call) -> Response:
         problem = errors.bad_request(f"A chunk must be of type {_CHUNK_TYPE}.")
         raise errors.Problem(415, "unsupported-content-type", problem.body)
     if offset is None or offset < 0:
-        raise errors.bad_request("Upload-Offset is needed on every chunk.")
+        raise errors.bad_request("Upload-Offset is required for every chunk.")
     async with _only_writer(urn):
         row = await call.state(call.platform.artifacts.to_write, call.who, urn)
         if offset != row["received"]:
@@ -258,10 +258,10 @@ async def append(call: Call) -> Response:
         size = row["size"]
         if total is not None:
             if (size is not None and total != size) or total < row["received"] + (length or 0):
-                raise errors.bad_request(f"Upload-Length {total} contradicts what was announced or sent before.")
+                raise errors.bad_request(f"Upload-Length {total} contradicts the size or the bytes sent before.")
             size = total
         if size is not None and length is not None and offset + length > size:
-            raise errors.too_large(f"The artifact is to have {size} bytes; this chunk goes beyond.")
+            raise errors.too_large(f"The artifact was declared with {size} bytes; this chunk exceeds them.")
         if total is not None and row["size"] is None:
             row = await call.state(call.platform.artifacts.advance, call.who, urn, offset, total)
         if length != 0:
@@ -269,7 +269,7 @@ async def append(call: Call) -> Response:
     return Response(status_code=204, headers={"Upload-Offset": str(row["received"]), **_TUS})
 
 
-_PRESENT: Final = "`at-time` chooses what was there; the records show the present."
+_PRESENT: Final = "`at-time` selects the records that existed then; their content is the present one."
 _VERSION: Final = Param("Tus-Resumable", pattern=r"^1\.0\.0$")
 _CREATE: Final = (
     Param("X-Name", description="A label, as base64 of UTF-8 or plain."),
@@ -282,7 +282,7 @@ _CREATE: Final = (
 )
 _CHUNK: Final = (
     Param("Upload-Offset", required=True, pattern=r"^\d{1,18}$", description="Where the chunk begins."),
-    Param("Upload-Length", description="The size, where it was not known before."),
+    Param("Upload-Length", description="The size, if it was not known before."),
     Param("Upload-Defer-Length", description="1 while the size is not known."),
     _VERSION,
 )
@@ -315,7 +315,7 @@ OPERATIONS: Final = (
         "HEAD",
         _BLOB,
         head,
-        "Where an upload stands (TUS)",
+        "Read the offset of an upload (TUS)",
         answers=(200, 404, 412),
         headers=(_VERSION,),
         tells=("Upload-Offset",),

@@ -174,7 +174,7 @@ OPERATIONS: Final = (
         (
             Param("entity"),
             Param("schema", description="A schema, or a pattern with `%`."),
-            Param("content-path", description="A JSON path that must give something from the content."),
+            Param("content-path", description="A JSON path that must match something in the content."),
             AT_TIME,
             Param("limit", "integer", 10, least=1, most=50),
             Param("page"),
@@ -184,7 +184,7 @@ OPERATIONS: Final = (
             Param("include-content", "boolean", False),
         ),
         answers=(200, 400, 422),
-        missing="JSON paths are those of a part of PostgreSQL's language; others are refused with 400.",
+        missing="Only a part of PostgreSQL's JSON path language is supported; other paths are refused with 400.",
         gives=shapes.LIST,
     ),
     Operation("POST", "/1/aspects", add, "Add an aspect", _PAIR, body=True, answers=(200, 400, 422), gives=ID_REPLY),

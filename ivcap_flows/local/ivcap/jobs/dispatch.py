@@ -66,7 +66,7 @@ class Dispatcher:
                 pause = max(_TICK, self._took * (1 - _SHARE) / _SHARE)
             except Exception:  # noqa: BLE001 - no error may end the care of all jobs
                 # The work is still recorded, so the next round tries again.
-                _log.exception("The jobs could not be looked after.")
+                _log.exception("A round over the jobs failed; it is tried again.")
                 self.active, pause = max(self.active, 1), _PAUSE_AFTER_FAULT
             await (asyncio.sleep(pause) if self.active else self._platform.changes.anything(_REST))
 
@@ -165,8 +165,8 @@ class Dispatcher:
             over = self._look(row, folder)
         except (ValueError, RecursionError) as error:
             # For instance half of a surrogate pair, from a file name in another encoding, or too deep nesting.
-            _log.warning("What the service of %s told cannot be kept: %s", row["id"], error)
-            message = f"What the service of this job told cannot be kept ({type(error).__name__})."
+            _log.warning("The events or the result of job %s cannot be stored: %s", row["id"], error)
+            message = f"The events or the result of this job cannot be stored ({type(error).__name__})."
             self._platform.jobs.finish(row["id"], Outcome("error", error_message=message))
             (self._platform.directory.outbox / f"{folder.name}.json").unlink(missing_ok=True)
             over = True
@@ -278,4 +278,4 @@ def _last_words(folder: Path) -> str:
         text = (folder / "log").read_bytes()[-400:].decode("utf-8", "replace").strip()
     except FileNotFoundError:
         text = ""
-    return "The process of this job ended before it began." + (f" It said: {text}" if text else "")
+    return "The process of this job ended before it began." + (f" Its last output: {text}" if text else "")

@@ -63,7 +63,7 @@ class Hosts:
             if code > 0 or self._starts[service] >= _MOST_STARTS:
                 how = f"with exit status {code}" if code >= 0 else f"by {_signal(-code)}"
                 times = f", {self._starts[service]} times before a job began" if code <= 0 else ""
-                return f"The host of the service ended {how}{times}. It said: {files.last_words()}"
+                return f"The host of the service ended {how}{times}. Its last output: {files.last_words()}"
         self._children[service] = files.start(self._plans[service])
         self._starts[service] += 1
         return None

@@ -307,7 +307,7 @@ OPERATIONS: Final = (
         "List the jobs of a service",
         LIST,
         answers=(200, 400, 404, 422),
-        missing="`at-time` chooses what was there; the records show the present.",
+        missing="`at-time` selects the records that existed then; their content is the present one.",
         gives=shapes.LIST,
     ),
     Operation(
@@ -319,12 +319,12 @@ OPERATIONS: Final = (
         body=True,
         answers=(200, 202, 400, 403, 404, 422, 500),
         headers=(
-            Param("Timeout", description="Seconds that the request may be held."),
-            Param("IVCAP-Order-Id", description="An order that the job is to be a part of."),
+            Param("Timeout", description="Maximum number of seconds to wait for the job before the reply."),
+            Param("IVCAP-Order-Id", description="The order that the job belongs to."),
         ),
         gives={200: CONTENT, 202: shapes.ACCEPTED},
-        missing="Images: a service runs by the command that was registered for it. There is no proxy for its calls"
-        " to other hosts (Ivcap-Forward-Url).",
+        missing="Container images are not run: a service runs the command that was registered for it. There is no proxy"
+        " for its calls to other hosts (Ivcap-Forward-Url).",
     ),
     Operation(
         "GET",
@@ -350,7 +350,7 @@ OPERATIONS: Final = (
         "Events of a job (server-sent)",
         (Param("max-messages", "integer", None, least=1), Param("max-wait-time", "integer", 30, least=0, most=300)),
         answers=(200, 204, 400, 404, 504),
-        headers=(Param("Last-Event-Id", description="The event after which to begin."),),
+        headers=(Param("Last-Event-Id", description="Id of the event after which the stream begins."),),
         gives=shapes.STREAM,
     ),
 )

@@ -73,7 +73,7 @@ OPERATIONS: Final = (
         (
             Param("entity-id"),
             Param("schema", description="A schema, or a pattern with `%`."),
-            Param("aspect-path", description="A JSON path that must give something from the content."),
+            Param("aspect-path", description="A JSON path that must match something in the content."),
             AT_TIME,
             Param("limit", "integer", 10, least=1, most=50),
             Param("filter", default=""),
@@ -83,7 +83,7 @@ OPERATIONS: Final = (
             Param("page"),
         ),
         answers=(200, 400, 422),
-        missing="What an `aspect-path` found (`aspect-context`) is not told.",
+        missing="The values that an `aspect-path` found (`aspect-context`) are not returned.",
         gives=shapes.METADATA_LIST,
     ),
     Operation(

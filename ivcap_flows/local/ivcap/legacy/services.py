@@ -33,7 +33,7 @@ def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
     workflow = body.get("workflow")
     kind = workflow.get("type") if isinstance(workflow, dict) else None
     if not isinstance(workflow, dict) or kind not in ("basic", "argo") or not isinstance(workflow.get(kind), dict):
-        raise errors.parameter("workflow", "workflow must be of type basic or argo and hold what that type names.")
+        raise errors.parameter("workflow", "workflow must be of type basic or argo and have an object of that name.")
     inner = workflow[kind]
     command = inner.get("command")
     if kind == "basic" and not (
@@ -110,7 +110,7 @@ def withdraw(call: Call) -> Response:
     return Response(status_code=204)
 
 
-_NOT_RUN: Final = "A basic workflow runs by a command that is registered for the service; one of argo is only kept."
+_NOT_RUN: Final = "A basic workflow runs the command that is registered for the service; one of argo is only stored."
 
 OPERATIONS: Final = (
     Operation(
@@ -146,7 +146,7 @@ OPERATIONS: Final = (
         "PUT",
         "/1/services/{id}",
         define,
-        "Define a service anew (older form)",
+        "Replace the definition of a service (older form)",
         (Param("force-create", "boolean", False),),
         body=True,
         answers=(200, 400, 403, 404, 422),

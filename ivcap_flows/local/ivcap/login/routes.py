@@ -56,7 +56,7 @@ def decide(call: Call) -> Response:
     deny = form.get("answer") == "deny"
     account = form.get("account") or call.platform.logins.accounts[0]
     if not call.platform.logins.decide(form.get("user_code", ""), account, deny=deny):
-        return approval.page(_TITLE, "<p>No login with this code waits for an answer.</p>", 404)
+        return approval.page(_TITLE, "<p>No pending login has this code.</p>", 404)
     done = "refused" if deny else f"let in as the {html.escape(account)} account"
     return approval.page(_TITLE, f"<p>The program was {done}. You can close this page.</p>")
 
@@ -91,15 +91,15 @@ AUTHINFO: Final = Operation(
     "GET",
     "/1/authinfo.yaml",
     authinfo,
-    "Where to log in",
+    "Read where to log in",
     public=True,
     gives=Body(media=("application/yaml",)),
 )
 ROUTES: Final = (
     Operation(
-        "GET", "/login", show, "Page on which a login is decided", (Param("user_code", default=""),), public=True
+        "GET", "/login", show, "Page for allowing or refusing a login", (Param("user_code", default=""),), public=True
     ),
-    Operation("POST", "/login", decide, "Decide on a login", body=True, public=True),
+    Operation("POST", "/login", decide, "Allow or refuse a login", body=True, public=True),
     Operation("POST", "/login/device", device, "Begin a login", body=True, public=True),
     Operation("POST", "/login/token", token, "Get tokens", body=True, public=True),
     Operation("GET", "/login/keys", keys, "Keys of id tokens", public=True),

@@ -98,7 +98,7 @@ class Logins:
         if kind == "refresh_token":
             with self._store.transaction():
                 return self._tokens_for(self._spend(client, form.get("refresh_token", "")), client, issuer)
-        raise GrantError("unsupported_grant_type", "Only device codes and refresh tokens are taken here.")
+        raise GrantError("unsupported_grant_type", "Only device codes and refresh tokens are accepted here.")
 
     def _poll(self, client: str, code: str) -> _Granted:
         """Return the grant of a device login, once. Raises GrantError until it is decided, and if it was refused."""
@@ -120,13 +120,13 @@ class Logins:
         self._store.execute("UPDATE device_logins SET polled_at = ? WHERE code = ?", (now, row["code"]))
         if last is not None and 0 <= now - last < _INTERVAL * 900:
             return GrantError("slow_down", f"Ask every {_INTERVAL} s at most.", _REFUSED)
-        return GrantError("authorization_pending", "The login is not decided on yet.", _REFUSED)
+        return GrantError("authorization_pending", "The user has not decided on the login yet.", _REFUSED)
 
     def _spend(self, client: str, token: str) -> _Granted:
         """Return the grant of a refresh token, which can be used once. Raises GrantError."""
         row = self._store.one("SELECT * FROM refresh_tokens WHERE hash = ?", (_hash(token),))
         if row is None or row["client"] != client or row["expires"] < _now():
-            raise GrantError("invalid_grant", "The refresh token is unknown, spent or over.", _REFUSED)
+            raise GrantError("invalid_grant", "The refresh token is unknown, used or expired.", _REFUSED)
         self._store.execute("DELETE FROM refresh_tokens WHERE hash = ?", (row["hash"],))
         return _Granted(row["account"], row["scope"], row["lifetime"])
 

@@ -205,7 +205,7 @@ OPERATIONS: Final = (
         "List orders",
         LIST,
         answers=(200, 400, 422),
-        missing="`at-time` chooses what was there; the records show the present.",
+        missing="`at-time` selects the records that existed then; their content is the present one.",
         gives=shapes.LIST,
     ),
     Operation(
@@ -241,7 +241,7 @@ OPERATIONS: Final = (
         "GET",
         "/1/orders/{id}/logs",
         logs,
-        "What the service of an order wrote",
+        "Read the log of an order's service",
         (Param("from", "integer"), Param("to", "integer")),
         answers=(200, 404),
         gives=shapes.LOG,

@@ -133,7 +133,7 @@ def set_default(call: Call) -> Response:
     if project is None:
         raise errors.parameter("project_urn", "project_urn is missing.")
     if user not in (None, call.who.subject):
-        raise errors.forbidden("Everybody sets their own default project.")
+        raise errors.forbidden("You can set only your own default project.")
     call.platform.projects.set_default(call.who, project)
     return Response(status_code=204)
 
@@ -281,7 +281,7 @@ OPERATIONS: Final = (
         "Add a member or change its role",
         body=True,
         answers=(204, 400, 403, 404, 422),
-        missing="A role other than owner only allows to read the project; it opens nothing else.",
+        missing="A role other than owner gives access only to the project's record, and to nothing else.",
         takes=shapes.ROLE,
     ),
     Operation(

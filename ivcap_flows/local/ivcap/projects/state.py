@@ -75,7 +75,7 @@ class Projects:
         """Return the project, for its owners only. Raises Problem 403, 404."""
         row = self.read(who, urn)
         if row["role"].lower() != _OWNER:
-            raise errors.forbidden("Only owners change a project.")
+            raise errors.forbidden("Only owners may change a project.")
         return row
 
     def default(self, who: Principal) -> sqlite3.Row:
@@ -118,5 +118,5 @@ class Projects:
 def _billable(who: Principal, account: str) -> str:
     """Return the account. Raises Problem 403 if it is not the caller's."""
     if account != who.account:
-        raise errors.forbidden("A project is billed to the account of who sets it.")
+        raise errors.forbidden("You can set only your own account as the one to bill.")
     return account

@@ -102,12 +102,12 @@ class _Budget:
     def step(self) -> None:
         self.steps -= 1
         if self.steps < 0:
-            raise ProgramError(f"The search takes more than {MOST_STEPS} steps. Begin its rules with what is rare.")
+            raise ProgramError(f"The search needs more than {MOST_STEPS} steps. Begin its rules with rare atoms.")
 
     def row(self, count: int = 1) -> None:
         self.rows -= count
         if self.rows < 0:
-            raise ProgramError(f"The search makes more than {MOST_ROWS} rows. Ask for less at once.")
+            raise ProgramError(f"The search produces more than {MOST_ROWS} rows. Make it narrower.")
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Plan:
                     )
         unknown = sorted(widths.keys() - self.widths.keys() - self._heads())
         if unknown:
-            raise ProgramError(f"Nothing says what {unknown[0]} is: neither a :load_aspect, a fact nor a rule.")
+            raise ProgramError(f"{unknown[0]} is not defined by any :load_aspect, fact or rule.")
         if QUERY not in widths or QUERY in self.widths:
             raise ProgramError("A search needs a rule for query, such as query(X) :- collection(C, X).")
 

@@ -136,7 +136,7 @@ _UNSUPPORTED: Final = {
 def parse(text: str) -> Program:
     """Parse a program. Raises ProgramError with what is not supported, and its line."""
     if len(text) > _LONGEST:
-        raise ProgramError(f"A program may have {_LONGEST} characters.")
+        raise ProgramError(f"A program may have at most {_LONGEST} characters.")
     return _Parser(text).program()
 
 
@@ -157,7 +157,7 @@ class _Parser:
         rules: list[Rule] = []
         while self._peek()[0] != "end":
             if len(loads) + len(rules) >= _MOST_CLAUSES:
-                raise ProgramError(f"A program may have {_MOST_CLAUSES} clauses.")
+                raise ProgramError(f"A program may have at most {_MOST_CLAUSES} clauses.")
             if self._peek()[0] == "builtin":
                 loads.append(self._directive())
             else:
@@ -211,7 +211,7 @@ class _Parser:
         self._need(")")
         self._need(".")
         if len(columns) > _MOST_TERMS:
-            raise ProgramError(f"A predicate may have {_MOST_TERMS} columns.")
+            raise ProgramError(f"A predicate may have at most {_MOST_TERMS} columns.")
         return Load(name[1:], schema, tuple(columns))
 
     def _text(self, what: str) -> str:
@@ -244,7 +244,7 @@ class _Parser:
                 body.append(self._premise())
         self._need(".")
         if len(body) > _MOST_TERMS:
-            raise ProgramError(f"A rule may have {_MOST_TERMS} premises.")
+            raise ProgramError(f"A rule may have at most {_MOST_TERMS} premises.")
         return Rule(head, tuple(body))
 
     def _atom(self) -> Atom:
@@ -263,7 +263,7 @@ class _Parser:
                 terms.append(self._term())
             self._need(")")
         if len(terms) > _MOST_TERMS:
-            raise ProgramError(f"An atom may have {_MOST_TERMS} terms.")
+            raise ProgramError(f"An atom may have at most {_MOST_TERMS} terms.")
         return tuple(terms)
 
     def _premise(self) -> Premise | Comparison:
@@ -314,7 +314,7 @@ class _Parser:
 
 def _number(text: str) -> int | float:
     if len(text) > 300:
-        raise ProgramError("A number may have 300 characters.")
+        raise ProgramError("A number may have at most 300 characters.")
     if re.fullmatch(r"-?\d+", text):
         return int(text)
     value = float(text)

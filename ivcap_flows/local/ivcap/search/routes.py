@@ -66,7 +66,7 @@ def _page(call: Call, items: list[Any], question: dict[str, Any]) -> dict[str, A
     """Return the next items. Equal program, caller and time give equal items in equal order."""
     begin = question["begin"]
     if begin and (begin > len(items) or _digest(compact(items[begin - 1])) != question["last"]):
-        raise errors.bad_request("What page continues from is no longer found; search again from the start.")
+        raise errors.bad_request("The row after which page continues no longer exists; search again from the start.")
     end = begin + call.query["limit"]
     here = call.base + call.request.url.path
     links = [link("self", here + (f"?{call.request.url.query}" if call.request.url.query else ""))]
@@ -85,7 +85,7 @@ OPERATIONS: Final = (
         (AT_TIME, Param("limit", "integer", 10, least=1, most=50), Param("page")),
         body=True,
         answers=(200, 400, 413, 415, 422),
-        missing="Of Mangle: functions, transforms (|>), lists, maps, structs, declarations (422 names them).",
+        missing="Mangle's functions, transforms (|>), lists, maps, structs and declarations are refused with 422.",
         takes=Body({"type": "string"}, (_DATALOG, "application/json")),
         gives=listed({}),
     ),

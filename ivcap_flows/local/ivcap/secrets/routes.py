@@ -95,7 +95,7 @@ OPERATIONS: Final = (
             Param("page", description="Cursor of a `next` link; every parameter but `limit` is then ignored."),
         ),
         answers=(200, 400, 422),
-        missing="Filters are no regular expressions.",
+        missing="Filters cannot be regular expressions.",
         gives=shapes.LIST,
     ),
     Operation(

@@ -77,7 +77,7 @@ class SealKey:
 
     def _in_memory(self) -> Seal:
         _log.warning(
-            "Secrets of the embedded platform are kept until it ends, since no key for them can be kept in %s.",
+            "Secrets of the embedded platform are lost when it ends, since no key for them can be stored in %s.",
             self._path,
         )
         return Seal(os.urandom(_BYTES))

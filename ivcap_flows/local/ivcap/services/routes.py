@@ -133,7 +133,7 @@ OPERATIONS: Final = (
         "List services",
         (*LIST, Param("search")),
         answers=(200, 400, 422),
-        missing="`search` goes by the words of name, tags and description, not by their meaning.",
+        missing="`search` compares the words of the name, tags and description, not their meaning.",
         gives=shapes.LIST,
     ),
     Operation(
@@ -152,7 +152,7 @@ OPERATIONS: Final = (
         "PUT",
         "/1/services2/{id}",
         define,
-        "Define a service anew",
+        "Replace the definition of a service",
         (Param("force-create", "boolean", False),),
         body=True,
         answers=(200, 400, 403, 404, 422),

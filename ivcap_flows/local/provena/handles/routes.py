@@ -21,7 +21,7 @@ def api(desk: Desk) -> Api:
     site = Api(desk, "id-service-api", "handle")
     site.check_access()
     handles = Handles(desk.store)
-    handle: dict[str, Any] = {"gives": ("id", "properties"), "fails": "The handle service behind refuses."}
+    handle: dict[str, Any] = {"gives": ("id", "properties"), "fails": "The handle service itself refuses the request."}
     index = _ID | {"index": needed(WHOLE)}
 
     def doing(work: Callable[..., dict[str, Any]], *names: str) -> Callable[[Call], dict[str, Any]]:

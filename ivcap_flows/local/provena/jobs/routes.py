@@ -85,7 +85,10 @@ def api(desk: Desk, jobs: Jobs) -> Api:
         session = jobs.dispatch(username, wanted["job_sub_type"], wanted["job_payload"], batch)
         return {"session_id": session, "batch_id": batch}
 
-    job, page = ("job",), {"gives": ("jobs", "pagination_key"), "fails": "The limit is below 1, or the key malformed."}
+    job, page = (
+        ("job",),
+        {"gives": ("jobs", "pagination_key"), "fails": "The limit is below 1, or the key is malformed."},
+    )
     site.get("/jobs/user/fetch", "general", fetch, _SESSION, gives=job)
     site.post("/jobs/user/list", "general", own, Object(_PAGE), **page)
     site.post("/jobs/user/list_batch", "general", own_batch, Object(_BATCH), **page)

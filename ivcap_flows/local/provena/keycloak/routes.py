@@ -95,7 +95,7 @@ def routes(realm: Realm, store: Store) -> list[BaseRoute]:
                 return realm.decide(form.get("user_code", ""), account, deny=deny)
 
         if not await run_in_threadpool(work):
-            return approval.page(_TITLE, "<p>No login with this code waits for an answer.</p>", 404)
+            return approval.page(_TITLE, "<p>No pending login has this code.</p>", 404)
         done = "refused" if deny else f"signed in as {html.escape(account)}"
         return approval.page(_TITLE, f"<p>The program was {done}. You can close this page.</p>")
 

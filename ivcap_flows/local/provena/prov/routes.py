@@ -23,7 +23,7 @@ from ivcap_flows.local.provena.web import Api, Desk, Refusal, invalid, status
 __all__ = ["api"]
 
 _DEEPEST = 10
-_SENDING = f"The token has no email address, or the message {MESSAGE_LIMIT} bytes or more."
+_SENDING = f"The token has no email address, or the message has {MESSAGE_LIMIT} bytes or more."
 _START = Object({"starting_id": needed(ID), "depth": maybe(WHOLE)})
 _WORKFLOW = Object({"workflow_template_id": needed(ID)})
 _BATCH = Object({"batch_id": needed(ID)})
@@ -95,7 +95,7 @@ def _lodging(site: Api, runs: ModelRuns) -> None:
     change = Object({"model_run_id": needed(ID), "reason": needed(TEXT), "record": needed(RECORD)})
     removal = Object({"record_id": needed(ID), "trial_mode": given(FLAG, False)})
     both = Object({"model_run_id": needed(ID), "study_id": needed(ID)})
-    cached = "Validation looks at every item anew; nothing is cached for 60 seconds."
+    cached = "Validation reads every item again; nothing is cached for 60 seconds."
     lodges: dict[str, Any] = {"gives": ("status", "session_id"), "fails": _SENDING, "missing": cached}
     site.post("/model_run/register", "write", register, RECORD, **lodges)
     records = Object({"records": needed(Many(RECORD))})
@@ -131,7 +131,7 @@ def _exploring(site: Api, runs: ModelRuns) -> None:
 
     gives, unknown = (
         ("status", "record_count", "graph"),
-        f"The starting item is unknown. More than {lineage.MOST_LINKS} links are 502.",
+        f"The starting item is unknown. More than {lineage.MOST_LINKS} links are refused with 502.",
     )
     for path, (usual, query) in _QUERIES.items():
         site.get(f"/explore/{path}", "read", explore(query, usual), _START, gives=gives, fails=unknown)

@@ -63,7 +63,7 @@ _SORT_BY = maybe(
         rules=(_prefixed,),
     )
 )
-BAD_PAGE: Final = "The page size is below 1, or the key malformed."
+BAD_PAGE: Final = "The page size is below 1, or the key is malformed."
 PAGE = {"sort_by": _SORT_BY, "pagination_key": maybe(DICT), "page_size": given(WHOLE, 20)}
 _RECORD_TYPE = given(Choice("COMPLETE_ONLY", "SEED_ONLY", "ALL"), "COMPLETE_ONLY")
 _RELEASE_STATUS = maybe(Choice("NOT_RELEASED", "PENDING", "RELEASED"))

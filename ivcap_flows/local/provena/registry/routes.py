@@ -84,7 +84,7 @@ def _reads(site: Api, registry: Registry, kind: Kind) -> None:
         "read",
         lambda call: _DONE | {"ui_schema": {"ui:title": kind.subtype}},
         gives=("status", "ui_schema"),
-        missing="The hints are no more than a title.",
+        missing="The hints contain only a title.",
     )
     if kind.subtype == "DATASET":
         site.post(
@@ -94,7 +94,7 @@ def _reads(site: Api, registry: Registry, kind: Kind) -> None:
             listing.RELEASES,
             gives=("status", "dataset_items", "pagination_key"),
             refuses=(400, 403),
-            fails=f"There is no sort_by. {listing.BAD_PAGE}",
+            fails=f"sort_by is missing. {listing.BAD_PAGE}",
         )
 
 
