@@ -77,7 +77,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     def tell(ended: asyncio.Task[T]) -> None:
         # If the caller's loop was closed, nobody waits for the result.
         with suppress(RuntimeError):
-            here.call_soon_threadsafe(_visibility_delay, answer, ended)
+            here.call_soon_threadsafe(_hand_over, answer, ended)
 
     def cancel(given_up: asyncio.Future[T]) -> None:
         if given_up.cancelled():
@@ -88,7 +88,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
     return answer
 
 
-def _visibility_delay(answer: asyncio.Future[T], ended: asyncio.Task[T]) -> None:
+def _hand_over(answer: asyncio.Future[T], ended: asyncio.Task[T]) -> None:
     if answer.done():
         return
     if ended.cancelled():

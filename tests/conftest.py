@@ -33,7 +33,6 @@ import psycopg
 import pytest
 from botocore.session import get_session
 
-from ivcap_flows.durable import late_duplicates
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
@@ -110,14 +109,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'journal.sqlite'}")
     monkeypatch.setenv("IVCAP_LOCAL_DIR", str(tmp_path / "ivcap-artifacts"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_goes_on() -> Iterator[None]:
-    """What a process would still look for after an effect was asked for twice is looked for no more."""
-    yield
-    for task in list(late_duplicates._watching):
-        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def free_port() -> int:

@@ -60,7 +60,7 @@ def _of(thing: Any) -> tuple[_Made, int]:
         digests = recorder().journal.files
         seen = files.look(os.path.join(os.fspath(thing), ""), "", digests)
         if seen is None or seen.stamp is None:
-            raise InputError(f"There is no file or folder {os.fspath(thing)!r} that could be annotated.")
+            raise InputError(f"There is no file or folder {os.fspath(thing)!r} to annotate.")
 
         def settled() -> Iterable[Record]:
             files.settle(seen, digests)
@@ -70,4 +70,4 @@ def _of(thing: Any) -> tuple[_Made, int]:
     if data.is_data(thing):
         held = data.look("", thing)
         return lambda: [held.record()], 0
-    raise InputError(f"A {type(thing).__name__} cannot be annotated; a handle, URN, path, table or array can.")
+    raise InputError(f"A {type(thing).__name__} cannot be annotated. Give a handle, URN, path, table or array.")

@@ -28,7 +28,7 @@ __all__ = ["Call", "CallKind", "now", "records_of"]
 CallKind = Literal["attempt", "task-run", "call"]
 
 _SKEW: Final = timedelta(seconds=60)
-"""A thing that its platform made this long before the call was found, not made. Clocks differ by less than this."""
+"""If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
 _MAX_PATHS: Final = 256
 
 

@@ -100,7 +100,7 @@ def _readable(size: int, count: int) -> None:
     if size > LIMIT:
         raise UnhashedError(f"larger than {LIMIT // 2**20} MiB in memory")
     if not count:
-        raise UnhashedError("empty, so that its content tells it from no other")
+        raise UnhashedError("empty, so its content does not identify it")
 
 
 def _named(columns: Iterable[tuple[Any, Any]], count: int) -> list[dict[str, str]]:
@@ -124,9 +124,9 @@ def _update(hasher: Any, array: Any) -> None:
 
 def _update_objects(hasher: Any, array: Any) -> None:
     if array.dtype.kind != "O":
-        raise UnhashedError("it holds Python objects in a structure")
+        raise UnhashedError("it has a structured type that contains Python objects")
     if array.size > MAX_OBJECTS:
-        raise UnhashedError(f"it holds more than {MAX_OBJECTS} Python objects")
+        raise UnhashedError(f"it contains more than {MAX_OBJECTS} Python objects")
     for item in array.flat:
         text = _told(item).encode(errors="surrogatepass")
         hasher.update(b"%d:" % len(text) + text)
@@ -141,7 +141,7 @@ def _told(item: Any) -> str:
         return f"{item.isoformat()} {item.calendar}"
     if isinstance(item, sys.modules["numpy"].generic):
         return repr(item.item())
-    raise UnhashedError(f"it holds objects of the type {kind.__module__}.{kind.__qualname__}")
+    raise UnhashedError(f"it contains objects of the type {kind.__module__}.{kind.__qualname__}")
 
 
 def _numpy(value: Any) -> tuple[str, Facts, Callable[[], str]]:
@@ -161,10 +161,10 @@ def _update_column(hasher: Any, column: Any) -> None:
         _update(hasher, column.to_numpy())
         return
     if len(column) > _MAX_ROWS:
-        raise UnhashedError(f"a column of it holds more than {_MAX_ROWS} texts or objects")
+        raise UnhashedError(f"one of its columns contains more than {_MAX_ROWS} texts or objects")
     inferred = pandas.api.types.infer_dtype(column, skipna=True)
     if inferred not in _STABLE:
-        raise UnhashedError(f"a column of it holds {inferred} objects")
+        raise UnhashedError(f"one of its columns contains {inferred} objects")
     rows = pandas.util.hash_pandas_object(column, index=False)
     _update(hasher, rows.to_numpy())
 

@@ -339,7 +339,7 @@ def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
 
 def note(*records: Record) -> None:
     """Record further facts in the current run. Never raises."""
-    with unraised(lambda: miss(len(records)), "A record could not be stated."):
+    with unraised(lambda: miss(len(records)), "A fact could not be recorded."):
         opened = current_attempt()
         holds = sum(1_000 + len(str(record.attributes)) for record in records)
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records, holds=holds))
@@ -347,7 +347,7 @@ def note(*records: Record) -> None:
 
 def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002
     """Record once per attempt that it acts for an account of IVCAP, Provena or Prefect. `id` is the account's URN."""
-    with unraised(miss, "The account %s could not be stated.", id):
+    with unraised(miss, "The account %s could not be recorded.", id):
         opened = current_attempt()
         if (opened.attempt.id, id) in _accounts:
             return

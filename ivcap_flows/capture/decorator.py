@@ -78,10 +78,10 @@ def _leave(function: F) -> F:
 def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", type(function).__name__)
     if hasattr(function, "fn") or not callable(function):
-        raise InputError(f"`@recorded` has to stand below `@flow` or `@task` on {name!r}, next to the function.")
+        raise InputError(f"Put `@recorded` below `@flow` or `@task` on {name!r}, directly above the function.")
     shape = _Shape(function, says)
     if unknown := sorted((says.reads | says.writes) - shape.names):
-        raise InputError(f"{name!r} has no parameter {unknown[0]!r}, which `@recorded` says that it reads or writes.")
+        raise InputError(f"`@recorded` says that {name!r} reads or writes {unknown[0]!r}, which is not a parameter.")
     wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
         # Prefect reads the signature at every call, so compute it only once.
@@ -143,7 +143,7 @@ class _Scope:
 
     def hand_on(self, value: Any, references: int) -> Any:
         own = value
-        with self._unraised("What %s yields could not be looked at."):
+        with self._unraised("A value that %s yielded could not be recorded."):
             own = makers.hand_on(value, self.call.id, references)
             self.call.returned.at("result", own)
         return own
@@ -234,9 +234,9 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
     except JournalError as error:
         # The flow goes on. A task that needs the journal raises its own error.
         rest()
-        log.warning("Nothing is recorded for %d s: %s", SILENCE, error)
+        log.warning("Recording pauses for %d s. %s", SILENCE, error)
     except Exception:
-        log.warning("%s runs without a record.", shape.name, exc_info=True)
+        log.warning("%s runs, but its record could not be begun.", shape.name, exc_info=True)
     context.miss()
     return None
 

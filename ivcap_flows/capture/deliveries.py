@@ -85,4 +85,4 @@ def begin_sync() -> None:
             )
         )
     except OSError as error:
-        log.warning("The record is not delivered yet, since `ivcap-flows sync` could not be started: %s", error)
+        log.warning("To deliver the record, run `ivcap-flows sync`. It could not be started automatically: %s", error)

@@ -77,7 +77,7 @@ class FileEdges:
         for path in paths.keys() - set(plain):
             self._folder(self.entry.get(path), self.exit.get(path), frozenset(plain))
         if self.opened.lost:
-            self.unknown["…"] = f"{self.opened.lost} more files were opened than are looked at in one call"
+            self.unknown["…"] = f"{self.opened.lost} more files were not looked at: the call opened too many"
         return self
 
     def said(self) -> dict[str, str] | None:
@@ -139,7 +139,7 @@ class FileEdges:
         if path in self.named:
             return True
         if could_other:
-            self._say(path, "which of the calls that ran at once has written it")
+            self._say(path, "which of the concurrent calls wrote it")
         return not could_other
 
     def _make(self, before: Seen | None, after: Seen) -> None:
@@ -254,7 +254,7 @@ class FileEdges:
         if wrote_other:
             return False
         if could_other or self.apart:
-            self._say(after.path, "which of the calls that ran at once has written it")
+            self._say(after.path, "which of the concurrent calls wrote it")
             return False
         if before is not None:
             files.hash_all([after], self.digests)
@@ -307,7 +307,7 @@ class FileEdges:
     def _is_store_made(self, before: Seen | None, after: Seen, *, wrote: bool) -> bool:
         wrote_other, could_other = self.opened.elsewhere(after.path, below=True)
         if wrote and wrote_other:
-            self._say(after.path, "what each of the calls has written that wrote at once")
+            self._say(after.path, "what each of the concurrent calls wrote")
             return False
         if wrote or after.role in self.given.writes:
             return True
@@ -317,7 +317,7 @@ class FileEdges:
             return False
         if after.path in self.named or not (wrote_other or could_other or self.apart):
             return True
-        self._say(after.path, "which of the calls that ran at once has written it")
+        self._say(after.path, "which of the concurrent calls wrote it")
         return False
 
     def _is_kept(self, before: Seen, after: Seen) -> bool:

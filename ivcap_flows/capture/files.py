@@ -238,12 +238,12 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
     """
     seen = look(os.fspath(path), "", digests)
     if seen is None or seen.stamp is None or seen.folder:
-        raise InputError(f"{os.fspath(path)} is no file that can be read.", path=os.fspath(path))
+        raise InputError(f"{os.fspath(path)} is not a readable file.", path=os.fspath(path))
     if seen.sha256 is None and seen.reason is None:
         _hash(seen, digests, limit=sys.maxsize)
     if seen.sha256 is None:
         error = SourceChangedError if "changed" in (seen.reason or "") else InputError
-        raise error(f"{os.fspath(path)} has no sha256: it is {seen.reason}.", path=os.fspath(path))
+        raise error(f"{os.fspath(path)} could not be hashed: {seen.reason}.", path=os.fspath(path))
     return seen.sha256
 
 
@@ -317,7 +317,7 @@ def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
                 seen.reason = "changed while it was hashed"
                 return
     except OSError as error:
-        seen.reason = "gone before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
+        seen.reason = "removed before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
     seen.sha256 = hasher.hexdigest()
     if tells:

@@ -27,15 +27,15 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
 
         rows = live_of(journal, run_id)
     except Exception:
-        log.warning("What run %s leaves on the platform could not be told.", run_id, exc_info=True)
+        log.warning("It is not known which orders and jobs run %s leaves on the platform.", run_id, exc_info=True)
         return
     if not rows:
         return
     names = [f"{row.urn or f'{row.noun} {short_id(row.key)}, in doubt'} ({row.subject})" for row in rows[:_NAMED]]
     more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
     log.warning(
-        "Run %s %s. The platform cannot cancel what it has taken, so this goes on and is paid for: %s. The next "
-        "attempt of the run takes it up; until then `ivcap-flows orders --orphans` lists it.",
+        "Run %s %s. The platform cannot cancel its orders and jobs, so these continue and are paid for: %s. The next "
+        "attempt of the run waits for them again; until then, `ivcap-flows orders --orphans` lists them.",
         run_id,
         _ENDS[outcome],
         "; ".join([*names, *more]),

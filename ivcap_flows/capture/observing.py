@@ -69,7 +69,7 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
     if task is None or task.task.fn is not wrapper:
         return None
     call = None
-    with unraised(context.miss, "%s runs without a record.", task.task.name):
+    with unraised(context.miss, "%s runs, but its record could not be begun.", task.task.name):
         call = call_of(task, "", "", context.current_activity())
         call.attributes["files"] = NOT_LOOKED_AT
         call.informants = informants_of(task.parameters or {}, task)
@@ -85,7 +85,7 @@ class _Observed:
         self._token: Token[Any] | None = context._call.set(call)
 
     def hand_on(self, value: Any, references: int) -> Any:
-        with unraised(context.miss, "What %s gives could not be followed.", self.call.name):
+        with unraised(context.miss, "A result of %s could not be recorded.", self.call.name):
             value = makers.hand_on(value, self.call.id, references)
         return value  # noqa: RET504 - unchanged where it could not be followed
 
@@ -95,7 +95,7 @@ class _Observed:
         return result
 
     def fail(self, error: BaseException) -> None:
-        with unraised(context.miss, "What %s raised could not be followed.", self.call.name):
+        with unraised(context.miss, "The error that %s raised could not be recorded.", self.call.name):
             makers.raised(error, self.call.id)
         self._end(*outcome_of_error(error))
 

@@ -30,7 +30,7 @@ _CAUSES: Final = frozenset({"wasStartedBy", "wasGeneratedBy"})
 _ENDS_ALL: Final = frozenset({"crashed", "cancelled", "lost"})
 """Outcomes of an attempt that its unfinished tasks share."""
 _WITH_PROCESS: Final = "Its process ended before it did."
-_UNHEARD: Final = "Its process ended before Prefect had heard of its end."
+_UNHEARD: Final = "Its process ended before it reported its end to Prefect."
 _GIVEN_UP: Final = "Given up by the user."
 _LATEST: Final = 50
 _PARKED: Final = "Parked"
@@ -117,7 +117,7 @@ def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
             told = activity(urn, "flow-run", run.created_at, ended, outcome="completed")
             journal.facts.append([Fact(told, run.id)])
     except JournalError as error:
-        log.warning("It could not be checked that the records say how run %s ended: %s", run.id, error)
+        log.warning("It could not be checked whether the records say how run %s ended: %s", run.id, error)
 
 
 def _last_told(journal: Journal, urn: str) -> Any:
@@ -295,7 +295,7 @@ def _state_of(flow_run_id: str) -> Any:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
-        log.debug("Prefect's API says nothing of flow run %s: %s", flow_run_id, error)
+        log.debug("Prefect's API could not be asked for flow run %s: %s", flow_run_id, error)
         return None
 
 
@@ -323,5 +323,5 @@ def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
                 else:
                     gone |= {flow_run_id} if state is not None and state.is_final() else set()
     except Exception as error:  # noqa: BLE001 - the journal is a witness, too
-        log.debug("Prefect's API says nothing of %d flow runs: %s", len(flow_run_ids), error)
+        log.debug("Prefect's API could not be asked for %d flow runs: %s", len(flow_run_ids), error)
     return gone

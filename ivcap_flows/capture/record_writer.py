@@ -163,7 +163,7 @@ class Recorder:
             self._left = left
         self._confess()
         if left:
-            _warn("%d calls are not written to the journal yet, and missing from the record so far.", left.total())
+            _warn("%d calls are not written to the journal yet, so the record does not contain them yet.", left.total())
 
     def _marked(self, marker: _FlushMarker) -> _FlushMarker:
         self._queue.append((marker, 0))
@@ -291,7 +291,7 @@ class Recorder:
                 return
             for fact in facts:
                 self._count(fact.run_id, 1)
-            _warn("%d facts could not be written to the journal: %s", len(facts), error)
+            _warn("%d facts could not be written to the journal, so the record is incomplete: %s", len(facts), error)
 
     def _count(self, run_id: str, facts: int) -> None:
         with self._lock:

@@ -70,12 +70,12 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
         here = attempt.flow_run_id
         shown = [
             PrefectArtifact("markdown", page, "The record of this run.", here),
-            PrefectArtifact("table", rows, f"What the run took and made{_cut(count)}.", here),
-            PrefectArtifact("markdown", links, "Links to what this run made and to its code.", here),
+            PrefectArtifact("table", rows, f"The inputs and outputs of this run{_cut(count)}.", here),
+            PrefectArtifact("markdown", links, "Links to the outputs, inputs and code of this run.", here),
         ]
         show(*(each for each in shown if each.content))
     except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
-        log.debug("Prefect could not be shown the record of run %s: %s", opened.run.id, error)
+        log.debug("The record of run %s could not be shown in Prefect: %s", opened.run.id, error)
 
 
 def page_of(

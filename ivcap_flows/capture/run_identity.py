@@ -78,7 +78,7 @@ def parameters_sha256(
     except InputError as error:
         why = error.message
     except Exception as error:  # noqa: BLE001 - an error of a user's type must not stop the run
-        why = f"they cannot be compared ({type(error).__name__})."
+        why = f"its parameters cannot be compared ({type(error).__name__})."
     if of is not None:
-        log.warning("If %s does not complete, the same command begins anew instead of continuing it: %s", of, why)
+        log.warning("If %s does not complete, the same command begins a new run instead of continuing it: %s", of, why)
     return f"unlike any: {uuid.uuid4()}"

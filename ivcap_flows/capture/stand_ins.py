@@ -81,5 +81,5 @@ class StandIns:
         if isinstance(value, os.PathLike):
             return self(value.as_posix() if isinstance(value, PurePath) else os.fsdecode(value))
         if isinstance(value, Mapping) and not isinstance(value, MAPPINGS):
-            raise ValueError("which is not looked into")
+            raise ValueError("whose items are not read")
         return value

@@ -12,11 +12,11 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.journal import RunRow
 from ivcap_flows.provenance import Graph
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.sinks.folder import text_of
+from ivcap_flows.sinks.folder import Form, text_of
 
 __all__ = ["export"]
 
-Format = Literal["prov-json", "prov-n", "turtle", "ro-crate", "openlineage"]
+Format = Literal[Form, "openlineage"]
 
 
 def export(

@@ -29,9 +29,7 @@ def cycles(relations: Iterable[Record]) -> list[str]:
     for order in _ORDERS:
         caught = _caught(_arrows(link for link in links if link.type in order))
         if caught:
-            found.append(
-                f"{', '.join(sorted(caught)[:5])} would have come before themselves, by {' and '.join(order)}."
-            )
+            found.append(f"A cycle of {' and '.join(sorted(order))} leads to {', '.join(sorted(caught)[:5])}.")
     return found
 
 

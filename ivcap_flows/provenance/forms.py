@@ -40,8 +40,8 @@ _FILE: Final = ("File",)
 _CODE: Final = ("File", "SoftwareSourceCode", "ComputationalWorkflow")
 _TOOL: Final = ("SoftwareApplication",)
 _PLAN: Final = ("SoftwareApplication", "CreativeWork")
-_MAPPED: Final = "a model run, where a mapping or a task says so"
-_EXTERNAL: Final = "an external dataset, where a mapping or a task says so"
+_MAPPED: Final = "a model run, if a mapping or a task registers it"
+_EXTERNAL: Final = "an external dataset, if a mapping or a task registers it"
 
 FORMS: Final[Mapping[str, Form]] = {
     "flow-run": Form(
@@ -83,7 +83,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "queue": Form(ivcap="itself"),
     "workflow-template": Form("Plan", _PLAN, "facet", ("the name of the job",), provena="itself"),
     "entity": Form(),
-    "user": Form("Person", ("Person",), "facet", ("ownership",), ivcap="itself", provena="the modeller, where linked"),
+    "user": Form("Person", ("Person",), "facet", ("ownership",), ivcap="itself", provena="the modeller, if linked"),
     "software": Form("SoftwareAgent", _TOOL, "facet", ("processing_engine",)),
     "organisation": Form("Organization", ("Organization",), "facet", ("ownership",), provena="itself"),
 }
@@ -157,7 +157,7 @@ def things_table() -> str:
 def _lineage(form: Form) -> str:
     named = ", ".join(f"`{facet}`" if " " not in facet else facet for facet in form.facets)
     if form.lineage in ("facet", None):
-        return f"in {named}" if named else "not told"
+        return f"in {named}" if named else "not included"
     return f"{form.lineage}, with {named}" if named else str(form.lineage)
 
 

@@ -159,7 +159,7 @@ class Graph:
         starts = [id] if isinstance(id, str) else list(id)
         for start in starts:
             if start not in self.nodes:
-                raise KeyError(f"the graph knows no {start!r}")
+                raise KeyError(f"the graph has no record {start!r}")
         links = self._ends
         if direction == "up":
             starts = self._with_parts(starts, links)
@@ -326,14 +326,14 @@ class Graph:
 
     def _settle_births(self) -> None:
         """Leave one maker for what several activities of a flow returned, and one starter for what they started."""
-        self._visibility_delay(
+        self._settle_birth(
             "wasGeneratedBy", lambda link: relation("used", link.target or "", link.source or "", link.time)
         )
-        self._visibility_delay(
+        self._settle_birth(
             "wasStartedBy", lambda link: relation("wasInformedBy", link.target or "", link.source or "", link.time)
         )
 
-    def _visibility_delay(self, name: str, instead: Callable[[Record], Record]) -> None:
+    def _settle_birth(self, name: str, instead: Callable[[Record], Record]) -> None:
         claims: dict[str, list[Record]] = defaultdict(list)
         for link in self.relations.values():
             if link.type == name and link.source is not None and link.target in self.nodes:

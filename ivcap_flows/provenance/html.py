@@ -27,16 +27,16 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "used": ("Used", "Used by"),
     "wasGeneratedBy": ("Made by", "Made"),
     "wasStartedBy": ("Started by", "Started"),
-    "wasInformedBy": ("Knew of", "Known to"),
+    "wasInformedBy": ("Informed by", "Informed"),
     "wasDerivedFrom": ("Derived from", "Source of"),
     "wasInfluencedBy": ("Influenced by", "Influenced"),
     "specializationOf": ("Has the content of", "Is the content of"),
     "alternateOf": ("Also known as", "Also known as"),
-    "hadMember": ("Holds", "Held by"),
-    "hadPlan": ("Followed", "Followed by"),
-    "wasAssociatedWith": ("Answered for by", "Answers for"),
-    "wasAttributedTo": ("Belongs to", "Has"),
-    "actedOnBehalfOf": ("Acted for", "Acted through"),
+    "hadMember": ("Contains", "Contained in"),
+    "hadPlan": ("Plan", "Plan of"),
+    "wasAssociatedWith": ("Responsible", "Responsible for"),
+    "wasAttributedTo": ("Belongs to", "Owns"),
+    "actedOnBehalfOf": ("Acted for", "Represented by"),
 }
 """The words for a relation at its source and at its target."""
 
@@ -46,7 +46,8 @@ _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
 def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "") -> str:
-    """Return the page of a graph, in UTF-8. `starts` are what was traced; `told` says in a few words what is shown.
+    """Return the page of a graph, in UTF-8. `starts` are the ids that were traced; `told` is the summary under
+    the title.
 
     Equal graphs have equal pages.
     """

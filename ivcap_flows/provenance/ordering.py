@@ -35,7 +35,7 @@ def disordered(nodes: Mapping[str, Record], relations: Iterable[Record]) -> list
     events = _Events(nodes, links)
     latest = events.latest()
     return [
-        f"The {what} of {id_} at {events.times[what, id_].isoformat()} is before what it follows."
+        f"The {what} of {id_} at {events.times[what, id_].isoformat()} is earlier than an event that it must follow."
         for what, id_ in latest
         if (what, id_) in events.times and events.times[what, id_] < latest[what, id_]
     ]

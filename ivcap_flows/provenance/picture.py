@@ -19,17 +19,17 @@ from ivcap_flows.provenance.rules import RULES
 __all__ = ["AMISS", "OUTCOMES", "Item", "Link", "Picture", "as_opened", "kind_of", "outcome_of", "picture"]
 
 OUTCOMES: Final[Mapping[str, str]] = {
-    "completed": "it ended well",
+    "completed": "it succeeded",
     "failed": "it ended with an error",
-    "crashed": "its process or machine broke down",
-    "lost": "its process is gone, nobody knows how",
-    "cancelled": "somebody ended it",
-    "abandoned": "it was given up",
-    "parked": "it waits outside of any process",
+    "crashed": "its process or its machine crashed",
+    "lost": "its process is gone, and how it ended is unknown",
+    "cancelled": "someone cancelled it",
+    "abandoned": "it was given up and will not be continued",
+    "parked": "it waits without a process",
     "running": "it had not ended yet",
     "retried": "it was tried again",
-    "reused": "an earlier result was taken",
-    "unknown": "how it ended is not on record",
+    "reused": "an earlier result was used instead",
+    "unknown": "how it ended was not recorded",
 }
 """The outcomes of an activity, each with the words for it in a legend."""
 

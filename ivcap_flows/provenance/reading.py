@@ -38,7 +38,7 @@ def records_of(document: Any) -> list[Record]:
     Raises ValueError if it is not a PROV-JSON document.
     """
     if not isinstance(document, Mapping):
-        raise ValueError("A PROV-JSON document is a JSON object.")
+        raise ValueError("A PROV-JSON document must be a JSON object.")
     reader = _Reader({**NAMESPACES, **_mapping(document.get("prefix"))})
     try:
         nodes = [record for kind in _KINDS for record in reader.nodes(kind, _mapping(document.get(kind)))]

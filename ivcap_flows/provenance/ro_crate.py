@@ -148,7 +148,7 @@ class Crate(Things):
     def _told(self, activity: Record, outcome: str) -> str:
         words = {
             "running": "It had not ended when this was written.",
-            "parked": "It parked, to wait without a process.",
+            "parked": "It parked: it waits without a process.",
         }
         kind = activity.type.replace("-", " ").capitalize()
         return f"{kind} {name_of(activity)!r}: {outcome}. {words.get(outcome, '')}".strip()
@@ -352,7 +352,7 @@ class Crate(Things):
         return packages if isinstance(packages, dict) else {}
 
     def requirements(self) -> str | None:
-        """Return the packages that the run had, in the format of pip; None if they are not known."""
+        """Return the packages installed for the run, in the format of pip; None if they are not known."""
         lines = [f"{name}=={version}\n" for name, version in self._packages().items()]
         return "".join(lines) or None
 
@@ -362,12 +362,10 @@ class Crate(Things):
             file_entity(PROV, "Provenance", "application/json", "The whole record, as PROV-JSON.") | {"about": about}
         )
         self._add(
-            file_entity(README, "README", "text/markdown", "What is in the crate, for people.") | {"about": about}
+            file_entity(README, "README", "text/markdown", "A description of the crate for people.") | {"about": about}
         )
         if self.code is not None and self._packages():
-            self._add(
-                file_entity(PACKAGES, "Packages", "text/plain", "The packages that the run had, with their versions.")
-            )
+            self._add(file_entity(PACKAGES, "Packages", "text/plain", "The installed packages, with their versions."))
             self.entities[self.ref(self.code)]["softwareRequirements"] = ref_to(PACKAGES)
 
     def readme(self) -> str:
@@ -381,7 +379,13 @@ class Crate(Things):
             if entity["@id"] != "./"
         ]
         return "\n".join(
-            [*lines, f"- `{PROV}`: the whole record, as PROV-JSON", "", f"{len(actions)} actions are told.", ""]
+            [
+                *lines,
+                f"- `{PROV}`: the whole record, as PROV-JSON",
+                "",
+                f"The crate describes {len(actions)} actions.",
+                "",
+            ]
         )
 
     def _state_terms(self) -> None:
@@ -393,9 +397,9 @@ class Crate(Things):
         named = "#license" if licence is None else licence
         if licence is not None and not licence.startswith(("https://", "http://")):
             named = f"#license/{quote(licence, safe='')}"
-        words = "No licence was stated, and none is given. Ask the author before you use the contents."
+        words = "No licence was stated, so none is granted. Ask the author before you use the contents."
         if licence is not None:
-            words = "The licence that whoever wrote the crate has stated."
+            words = "The licence that was stated when the crate was written."
         self._add({"@id": named, "@type": "CreativeWork", "name": licence or NOT_STATED, "description": words})
         self.root = {"license": ref_to(named), "publisher": ref_to(place)}
 

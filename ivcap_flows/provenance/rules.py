@@ -26,28 +26,28 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "order": "an IVCAP order",
         "job": "an IVCAP job",
         "model-run": "a model run registered with Provena",
-        "study": "a Provena study, which model runs belong to",
-        "activity": "an activity that only its URN is known of",
+        "study": "a Provena study, which groups model runs",
+        "activity": "an activity of which only the URN is known",
     },
     "entity": {
         "artifact": "an IVCAP artifact",
-        "file": "a file at its path, as it was written there once",
-        "content": "what files, folders and artifacts of one sha256 hold, wherever they lie",
-        "directory": "a folder at its path, as its files were written there once",
-        "frame": "a table in memory, by the digest of its content; its columns are told",
-        "array": "an array or a data set of arrays in memory, by the digest of its content",
-        "unhashed": "a file, folder, table or array whose content was not read; the reason is told",
-        "collection": "an IVCAP collection of artifacts, or of whatever has a URN",
+        "file": "one version of the file at a path",
+        "content": "the content that files, folders and artifacts with one sha256 share",
+        "directory": "one version of the folder at a path, with its files",
+        "frame": "a table in memory, identified by the digest of its content, with its columns",
+        "array": "an array or a data set of arrays in memory, identified by the digest of its content",
+        "unhashed": "a file, folder, table or array whose content was not read, with the reason",
+        "collection": "an IVCAP collection of artifacts, or of other things with a URN",
         "dataset": "a Provena dataset",
         "dataset-file": "a file of a Provena dataset",
         "registry-item": "another item of Provena's registry",
         "aspect": "an IVCAP aspect",
-        "parameters": "the parameters of a run as they were given",
+        "parameters": "the parameters that a run was given",
         "code": "a version of a flow's code",
         "service": "an IVCAP service, the plan of orders and jobs",
         "queue": "an IVCAP queue of messages",
         "workflow-template": "a Provena workflow template, the plan of model runs",
-        "entity": "an entity that only its URN is known of",
+        "entity": "an entity of which only the URN is known",
     },
     "agent": {
         "user": "a person's account",
@@ -140,7 +140,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity", "activity"),
         ("entity", "activity", "agent"),
         ("Influence", "influencee", "influencer"),
-        "a platform says that the second had a part in the first, and not which",
+        "a platform reports that the second influenced the first, but not how",
     ),
     Rule(
         "specializationOf",
@@ -165,7 +165,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("entity",),
         ("Membership", "collection", "entity"),
-        "the folder, collection or dataset holds the thing",
+        "the folder, collection or dataset contains the thing",
         plain=True,
         source_types=GROUPS,
     ),
@@ -182,14 +182,14 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("activity",),
         ("agent",),
         ("Association", "activity", "agent"),
-        "the agent answers for the activity",
+        "the agent is responsible for the activity",
     ),
     Rule(
         "wasAttributedTo",
         ("entity",),
         ("agent",),
         ("Attribution", "entity", "agent"),
-        "the entity is the agent's, by the word of the platform that has it",
+        "the entity belongs to the agent, as its platform reports",
         target_types=PEOPLE,
     ),
     Rule(
@@ -225,14 +225,14 @@ def faults(records: Iterable[Record]) -> list[str]:
     for (name, source), count in targets.items():
         node = nodes.get(source)
         if count > 1 and node is not None and node.type in RULES[name].once:
-            found.append(f"{source} has {count} times {name!r}; a {node.type} may have it once.")
+            found.append(f"{source} has {count} relations {name!r}; a {node.type} may have only one.")
     return found + cycles(relations) + disordered(nodes, relations)
 
 
 def _link_faults(link: Record, nodes: Mapping[str, Record]) -> list[str]:
     rule = RULES.get(link.type)
     if rule is None:
-        return [f"{link.id} is of no known relation."]
+        return [f"{link.id} has the unknown relation type {link.type!r}."]
     found = []
     ends = (
         ("source", link.source, rule.source, rule.source_types),
@@ -241,11 +241,11 @@ def _link_faults(link: Record, nodes: Mapping[str, Record]) -> list[str]:
     for name, end, kinds, types in ends:
         node = nodes.get(end) if end is not None else None
         if node is None:
-            found.append(f"{link.id} names {end!r}, of which nothing is recorded.")
+            found.append(f"{link.id} refers to {end!r}, which is not recorded.")
         elif node.kind not in kinds:
-            found.append(f"{link.id} has the {node.kind} {end} as its {name}; only {' or '.join(kinds)} may be.")
+            found.append(f"{link.id} has the {node.kind} {end} as its {name}; allowed: {' or '.join(kinds)}.")
         elif types is not None and node.type not in types:
-            found.append(f"{link.id} has {end}, a {node.type}, as its {name}; only {', '.join(sorted(types))} may be.")
+            found.append(f"{link.id} has {end}, a {node.type}, as its {name}; allowed: {', '.join(sorted(types))}.")
     if link.source == link.target:
         found.append(f"{link.id} relates a thing to itself.")
     return found

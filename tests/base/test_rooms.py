@@ -31,6 +31,7 @@ ROOMS = [
 
 LEVEL = {room: depth for depth, line in enumerate(ROOMS) for room in line.split("|")}
 PURE = {"provenance", "canonical", "identity", "media_types"}
+KNOWS_NO_CLIENT = {"capture", "durable", "journal", "provenance"}
 KNOWS_PREFECT = {"cli", "testing", "tasks", "blocks", "capture"}
 
 
@@ -69,6 +70,16 @@ def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
         f"{importer} -> {imported}"
         for importer, imported in imports(graph)
         if room_of(importer) == "local" and room_of(imported) not in (None, "local", "identity", "errors")
+    ]
+    assert wrong == []
+
+
+def test_the_rooms_between_flow_and_client_know_no_client(graph):
+    """What records, submits and stores is the same for every platform and noun."""
+    wrong = [
+        f"{importer} -> {imported}"
+        for importer, imported in imports(graph)
+        if room_of(importer) in KNOWS_NO_CLIENT and room_of(imported) in {"ivcap", "provena"}
     ]
     assert wrong == []
 

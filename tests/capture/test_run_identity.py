@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_is_like_nothing(value: object, caplog: pytest.L
     caplog.set_level(logging.WARNING)
     ours = [parameters_sha256({"inner": [value]}, Project(None), of="the flow f") for _ in range(2)]
     assert ours[0] != ours[1]
-    assert "If the flow f does not complete, the same command begins anew" in caplog.text
+    assert "If the flow f does not complete, the same command begins a new run" in caplog.text
     assert "`parameters.inner[0]" in caplog.text
 
 
@@ -141,7 +141,7 @@ def test_a_value_that_breaks_when_it_is_read_ends_no_run(caplog: pytest.LogCaptu
     """It is like nothing, and a warning says why."""
     assert sha(Breaks()) != sha(Breaks())
     parameters_sha256({"value": Breaks()}, Project(None), of="the flow f")
-    assert "they cannot be compared (RuntimeError)" in caplog.text
+    assert "its parameters cannot be compared (RuntimeError)" in caplog.text
 
 
 def test_a_record_of_a_set_has_an_order() -> None:
@@ -174,7 +174,7 @@ def test_only_a_run_that_can_be_compared_is_continued(
     monkeypatch.delenv("FAIL")
     again = compared(value)
     assert (again == str(error.value)) is continues
-    assert ("begins anew instead of continuing it: `parameters.value" in caplog.text) is not continues
+    assert ("begins a new run instead of continuing it: `parameters.value" in caplog.text) is not continues
     assert len(ivcap_journal.runs.recent()) == 2 - continues
 
 

@@ -72,7 +72,7 @@ def test_a_flow_says_what_its_model_run_is(recorded_graph):
     for source, words in (
         (ValueFrom(parameter="seed", of="fit"), "2 different ones on record ("),
         (ValueFrom(parameter="season"), "It has masks, password, series, title."),
-        (ValueFrom(annotation="version", of="regional"), "has none on record. It has quality."),
+        (ValueFrom(annotation="version", of="regional"), "has no such annotation. It has quality."),
         (ValueFrom(parameter="degree", of="fitting"), "no flow, task or recorded function of that name"),
         (ValueFrom(parameter="password"), "hidden as a secret"),
     ):

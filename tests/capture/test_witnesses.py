@@ -981,7 +981,7 @@ def test_a_run_that_prefect_has_not_heard_to_end_is_continued(prefect_server, tm
         told = [
             node.attributes for node in graph_of(there) if node.type == "attempt" and node.attributes["number"] == 1
         ]
-        assert [each["cause"] for each in told] == ["Its process ended before Prefect had heard of its end."]
+        assert [each["cause"] for each in told] == ["Its process ended before it reported its end to Prefect."]
     assert run() == 0
     with copy_of(place, tmp_path / "third.sqlite") as there:
         assert len(there.runs.recent()) == 2

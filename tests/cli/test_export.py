@@ -66,4 +66,4 @@ def test_an_ro_crate_is_a_folder_or_a_zip(on_record, tmp_path, name):
     assert on_record("export", "latest", "--format", "ro-crate", "-o", target).status == 0
     made = list(zipfile.ZipFile(target).namelist()) if target.is_file() else [path.name for path in target.iterdir()]
     assert "ro-crate-metadata.json" in made
-    assert "is there already" in on_record("export", "latest", "--format", "ro-crate", "-o", target).err
+    assert "exists already" in on_record("export", "latest", "--format", "ro-crate", "-o", target).err

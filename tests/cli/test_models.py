@@ -76,7 +76,7 @@ def test_validate_a_sheet_without_faults(ivcap_flows, items, tmp_path):
     (tmp_path / "rows.csv").write_text(sheet([*header, "colour"], [row | {"colour": "red"}]), newline="")
     said = ivcap_flows("models", "validate", tmp_path / "rows.csv")
     assert said.status == 0
-    assert said.out == "The column 'colour' has no meaning and is left out.\nrows.csv: 1 rows, all of them correct.\n"
+    assert said.out == "The column 'colour' is unknown and is ignored.\nrows.csv: 1 rows, all of them correct.\n"
 
 
 def test_register_and_again(ivcap_flows, items, tmp_path, embedded_platform):

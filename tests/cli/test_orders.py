@@ -228,7 +228,7 @@ def test_resolving_shows_what_it_may_be_and_decides(on_record):
     key = short_id(in_doubt(on_record)["key"])
     said = on_record("orders", "resolve", key, "--json")
     [candidate] = said.json["candidates"]
-    assert said.status == 1 and candidate["sign"] == "its name bears the key"
+    assert said.status == 1 and candidate["sign"] == "its name contains the key"
     shown = on_record("orders", "resolve", key)
     assert shown.status == 1 and f"resolve {key} --urn {candidate['urn']}" in shown.out
     assert on_record("orders", "resolve", key, "--urn", candidate["urn"]).status == 0
@@ -250,7 +250,7 @@ def test_why_an_order_was_placed_anew(on_record, journal_file):
     said = on_record("orders", "why-not", short_id(second["key"]), "--json")
     assert said.status == 0 and "reuse is off" in said.json["answer"]
     [earlier] = [one for one in said.json["earlier"] if one["urn"] == first["urn"]]
-    assert earlier["reasons"][0] == "it asks for something else, in 1 place"
+    assert earlier["reasons"][0] == "its request differs in 1 place"
     [difference] = earlier["differences"]
     assert difference["where"] == "parameters.message" and difference["here"] == f"{difference['there']} again"
     out = on_record("orders", "why-not", short_id(second["key"])).out

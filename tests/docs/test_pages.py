@@ -110,3 +110,17 @@ def test_the_architecture_has_the_states():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:`(\w+)`|\(none\)) \| `(\w+)` \| (.+?) \|$", page, re.MULTILINE)
     assert {(before or None, after): cause for before, after, cause in rows} == ARROWS
+
+
+def test_the_walk_of_an_order_names_what_is_there():
+    """Each file of the walk is one of the package, and has the functions and classes that its row names."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| `([\w/]+\.py)` \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) > 20
+    for file, told in rows:
+        words = re.findall(r"`([^`]+)`", told)
+        files = [file, *(word for word in words if word.endswith(".py"))]
+        code = "".join((ROOT / "ivcap_flows" / each).read_text(encoding="utf-8") for each in files)
+        for word in words:
+            if re.fullmatch(r"[A-Za-z_][\w.]*", word) and not word.endswith(".py"):
+                assert re.search(rf"\b{word.split('.')[-1]}\b", code), f"{file}: {word}"

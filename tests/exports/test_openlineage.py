@@ -263,7 +263,7 @@ def test_a_transport_that_keeps_its_failures_to_itself_is_refused(tmp_path, monk
     """With it a run would count as delivered that a server never got."""
     monkeypatch.chdir(tmp_path)
     Path("openlineage.yml").write_text(json.dumps({"transport": transport}))
-    with pytest.raises(ConfigurationError, match=r"(async_http|composite) .*does not tell"):
+    with pytest.raises(ConfigurationError, match=r"(async_http|composite) .*does not report"):
         OpenLineageSink()
 
 

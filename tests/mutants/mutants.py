@@ -163,6 +163,18 @@ def local_clock(patch: SetAttribute) -> None:
             patch(module, "look_since", since)
 
 
+def sent_again_not_noted(patch: SetAttribute) -> None:
+    real = Intents._move_many
+
+    def moved(self: Intents, connection: Any, held: Any, after: Any, values: Any, **how: Any) -> list[IntentRow]:
+        for each in values.values():
+            if "sent_again" in each:
+                each["sent_again"] = False
+        return real(self, connection, held, after, values, **how)
+
+    patch(Intents, "_move_many", moved)
+
+
 def key_by_path(patch: SetAttribute) -> None:
     patch(RunRow, "flow", property(lambda self: self.entry_point))
 
@@ -231,6 +243,7 @@ MUTANTS: Final = {
     "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
+    "sent again not noted": Mutant("the journal knows of what a late first request may show", sent_again_not_noted),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
     "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),
     "no shapes of secrets": Mutant("a token is known by its shape", no_shapes_of_secrets),

@@ -21,7 +21,7 @@ NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
 @dataclass
 class Opened:
-    """A page in the browser, what it asked the network for besides itself, and what it complained of."""
+    """A page in the browser, with its network requests and its messages."""
 
     page: Page
     asked: list[str] = field(default_factory=list)
@@ -32,17 +32,20 @@ class Opened:
         return self.page.locator("#nodes > .node").count()
 
     def node(self, name: str) -> Any:
-        """The first node or group whose spoken name begins so."""
+        """Return the first node or group whose spoken name begins with this text."""
         return self.page.locator(f'[data-item][aria-label^="{name}"]').first
 
     def visibility_delay(self) -> None:
-        """Wait until what was asked for is drawn."""
+        """Wait until the requested change is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine, for one file: its driver runs an event loop, beside which no test can have one."""
+    """The Chromium of this machine, for one file.
+
+    Its driver runs an event loop, so no other test can have one meanwhile.
+    """
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed here; Debian's package is called chromium")
     with sync_playwright() as playwright:
@@ -54,8 +57,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """`opened(html)` opens a page from a file; at the end of a test, none has asked the network for anything, said a
-    word on the console, or raised.
+    """Return a function that opens a page from its HTML.
+
+    At the end, no page has used the network, written to the console or raised.
     """
     pages: list[Opened] = []
 
@@ -83,7 +87,7 @@ def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]
 
 
 def survey(orders: int) -> Graph:
-    """A run that orders so many seasons of one index, every tenth of which fails, and joins the rest into `out.csv`."""
+    """A run that orders the given number of seasons and joins them into `out.csv`. Every tenth order fails."""
     records = [
         activity("run", "flow-run", NOON, name="survey", outcome="completed"),
         activity("attempt", "attempt", NOON, NOON + timedelta(hours=1), name="survey", number=1, outcome="completed"),
@@ -136,13 +140,15 @@ def survey(orders: int) -> Graph:
 
 @pytest.fixture
 def make_survey() -> Callable[[int], Graph]:
-    """`make_survey(n)`: a run with n orders."""
+    """Return `make_survey(n)`: a run with n orders."""
     return survey
 
 
 def neighbours(others: int) -> Graph:
-    """A run that took what the first of so many others made, and shares its input, code and maker with all of them; its
-    tasks pass tables and arrays, and one was tried three times."""
+    """A run with n others that used what it made and share its input, code and user.
+
+    Its tasks pass tables and arrays, and one had three tries.
+    """
     records = [
         entity("in", "file", path="/data/stations.csv", size=5508),
         entity("code", "code", name="stations", commit="0123456789abcdef"),
@@ -209,7 +215,7 @@ def _stations(run: str, begun: datetime, name: str) -> Iterator[Record]:
 
 @pytest.fixture
 def make_neighbours() -> Callable[[int], Graph]:
-    """`make_neighbours(n)`: the run "own" beside n others."""
+    """Return `make_neighbours(n)`: the run "own" beside n others."""
     return neighbours
 
 
@@ -221,7 +227,7 @@ def _luminance(colour: str) -> float:
 
 @pytest.fixture
 def contrast() -> Callable[[str, str], float]:
-    """`contrast(one, other)`: the ratio of two colours (WCAG 2.2: relative luminance, contrast ratio)."""
+    """Return `contrast(one, other)`: the ratio of two colours by WCAG 2.2."""
 
     def ratio(one: str, other: str) -> float:
         light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)

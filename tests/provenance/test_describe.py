@@ -1,4 +1,4 @@
-"""What the handles of work state."""
+"""The records that handles of work imply."""
 
 from datetime import datetime, timezone
 
@@ -27,18 +27,18 @@ def job(*events, service=SERVICE):
     ],
 )
 def test_an_event_is_told_in_brief(data, schema, shown):
-    """Its name, its message and its time; of a long message the beginning."""
+    """An event is recorded with its name, its time and the beginning of its message."""
     stated = describe(job(JobEvent(id="1", type="ivcap.job.event", schema_urn=schema, at=AT, data=data)))[0]
     assert stated.attributes["events"] == [shown | {"at": AT.isoformat()}]
 
 
 def test_work_without_events_or_service_states_none():
-    """A listing may know neither."""
+    """Work from a listing may have neither events nor a service, and then states none."""
     [stated] = describe(job(service=""))
     assert "events" not in stated.attributes
 
 
 def test_a_service_is_an_entity_with_its_name():
-    """The plan of orders and jobs."""
+    """A service is recorded as an entity with its name, the plan of orders and jobs."""
     [stated] = describe(Service(urn=SERVICE, platform="p", name="echo"))
     assert (stated.kind, stated.type, stated.id, stated.attributes["name"]) == ("entity", "service", SERVICE, "echo")

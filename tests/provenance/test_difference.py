@@ -1,4 +1,4 @@
-"""`compare` names what changed between two runs, and only what lies on the way to a result as its cause."""
+"""`compare` names what changed between two runs, and as a cause only what leads to a result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ivcap_flows.provenance.difference import Change, Side, compare
 
 
 def side(run: str, *, parameters: dict[str, Any] | None = None, **given: Any) -> Side:
-    """A run that makes `index.csv` of `series.csv` by an order, and copies `mask.csv` beside it."""
+    """A run that makes `index.csv` from `series.csv` by an order, and copies `mask.csv` beside it."""
     facts = {"series": "1", "mask": "2", "index": "3", "copy": "4", "numpy": "1.0", "commit": "c" * 40, "base": 1981}
     facts |= given
     attempt, order = flows_urn("attempt", run), f"urn:ivcap:order:{run}"
@@ -42,14 +42,14 @@ def side(run: str, *, parameters: dict[str, Any] | None = None, **given: Any) ->
 
 
 def test_equal_runs_differ_in_nothing() -> None:
-    """Though each has URNs and paths of its own."""
+    """Equal runs have no difference, although each has its own URNs and paths."""
     found = compare(side("a"), side("b"))
     assert found.same_results
     assert not any((found.parameters, found.code, found.environment, found.packages, found.inputs, found.work))
 
 
 def test_a_changed_parameter_package_input_and_commit_are_named() -> None:
-    """Each in its place, with what it was and is."""
+    """Each change is named in its place, with the value before and after."""
     before = side("a", parameters={"base": 1981, "deep": {"x": 1}})
     after = side("b", parameters={"base": 1971, "deep": {"x": 2}}, numpy="2.0", series="5", commit="d" * 40, base=1971)
     found = compare(before, after)
@@ -62,7 +62,7 @@ def test_a_changed_parameter_package_input_and_commit_are_named() -> None:
 
 
 def test_a_result_differs_for_what_lies_on_its_way() -> None:
-    """The index for its series and its order's parameter, the copy for neither."""
+    """The index differs because of its series and its order's parameter. The copy does not."""
     found = compare(side("a"), side("b", series="5", index="6", base=1971))
     [result] = found.outputs
     assert (result.name, result.before, result.after) == ("index.csv", "3" * 64, "6" * 64)
@@ -72,7 +72,7 @@ def test_a_result_differs_for_what_lies_on_its_way() -> None:
 
 
 def test_what_is_there_once_only_is_a_difference() -> None:
-    """An output or an input that the other run has not."""
+    """An output or input that only one run has is a difference."""
     first = side("a")
     less = Side(
         "b", "failed", {}, first.graph.where(lambda r: r.id != file_urn("3" * 64) and r.id != file_urn("2" * 64))
@@ -84,7 +84,7 @@ def test_what_is_there_once_only_is_a_difference() -> None:
 
 
 def folder(run: str, made: str, *, beside: str = "") -> Side:
-    """A run whose step makes `index.csv` in a folder; or finds that there, with what lies beside it."""
+    """A run whose step makes `index.csv` in a folder, or finds it there with other files beside it."""
     attempt, step = flows_urn("attempt", run), flows_urn("task-run", run)
     index = entity(file_urn(made * 64), "file", sha256=made * 64, path="/out/index.csv")
     inner = [index] + [entity(file_urn(c * 64), "file", sha256=c * 64, path=f"/out/{c}.txt") for c in beside]
@@ -97,7 +97,10 @@ def folder(run: str, made: str, *, beside: str = "") -> Side:
 
 
 def test_a_result_that_was_there_already_is_the_same() -> None:
-    """It is an input then, and a folder is its files: what lay beside them is an input of its own."""
+    """A result that already existed counts as an input, and a folder counts as its files.
+
+    Equal content is no difference.
+    """
     found = compare(folder("a", "1"), folder("b", "1", beside="2"))
     assert found.same_results and found.inputs == (Change("2.txt", None, "2" * 64),)
     found = compare(folder("b", "1", beside="2"), folder("a", "1"))

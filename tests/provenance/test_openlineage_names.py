@@ -1,4 +1,4 @@
-"""OpenLineage's names: the same over all versions of a thing, and for one thing in all events."""
+"""Names in OpenLineage: one name for all versions of a thing, and the same in all events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IVCAP = "https://develop.ivcap.net"
 
 
 def told(*records: Record) -> list[tuple[Any, Any]]:
-    """The last event of an order that used and made these, with its datasets."""
+    """Return the last event of an order that used and made these things, with its datasets."""
     order = activity(
         "urn:ivcap:order:1", "order", NOON, NOON + timedelta(seconds=1), outcome="completed", platform=IVCAP
     )
@@ -52,7 +52,7 @@ def told(*records: Record) -> list[tuple[Any, Any]]:
     ],
 )
 def test_a_dataset_has_a_logical_name_and_its_urn_as_version(thing, name):
-    """Files by their path, things on platforms by their names there, values in memory by what made them as what."""
+    """A file is named by its path, a thing on a platform by its name there, a value in memory by its maker and role."""
     _, end = told(thing)
     [made] = end.outputs
     assert (made.namespace, made.name) == name
@@ -60,7 +60,7 @@ def test_a_dataset_has_a_logical_name_and_its_urn_as_version(thing, name):
 
 
 def test_a_job_is_its_service_and_tells_the_urn():
-    """So that all orders of a service are runs of one job."""
+    """An order's job is its service, so all orders of a service are runs of one job."""
     for event in told():
         assert (event.job.namespace, event.job.name) == ("ivcap://develop.ivcap.net", "season")
         [tag] = event.job.facets["tags"].tags
@@ -68,7 +68,7 @@ def test_a_job_is_its_service_and_tells_the_urn():
 
 
 def test_versions_of_a_dataset_share_its_name_in_all_events():
-    """What one task made and another used, and what it made of it, at one path: one name, two versions."""
+    """A file that one task made, and another used and changed, has one name and two versions."""
     first, second = (entity(f"urn:ivcap-flows:file:sha256:{n}", "file", path="/data/a.csv") for n in (1, 2))
     make, change = (
         activity(f"urn:ivcap-flows:task-run:{name}", "task-run", NOON, NOON + timedelta(seconds=1), outcome="completed")

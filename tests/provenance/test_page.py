@@ -1,4 +1,4 @@
-"""The page of a picture in a real browser. Where there is no Chromium, these tests are skipped."""
+"""The page of a picture in a real browser. Without Chromium these tests are skipped."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NASTY = [
 
 
 def place(opened):
-    """Where the drawing has been moved to: x, y and scale."""
+    """Return the position of the drawing: x, y and scale."""
     opened.visibility_delay()
     moved = opened.page.locator("#world").get_attribute("transform")
     return tuple(float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", moved))
 
 
 def test_the_page_shows_the_graph_and_tells_of_it(opened, make_survey):
-    """Title, count, shapes for each kind, the traced thing with its ring, and an arrow for each link."""
+    """The page has a title, a count, and a shape for each kind. The traced thing has a ring, and each link an arrow."""
     shown = opened(page(make_survey(3), ["out"], title="What out.csv came from"))
     assert shown.page.title() == "What out.csv came from"
     assert "22 things, 34 relations" in shown.page.locator("#summary").inner_text()
@@ -43,7 +43,10 @@ def test_the_page_shows_the_graph_and_tells_of_it(opened, make_survey):
 
 
 def test_a_click_tells_all_that_is_on_record(opened, make_survey):
-    """Outcome, cause, id and relations; a relation leads on; Escape closes, and the keys are where they were."""
+    """A click shows outcome, cause, id and relations, which lead on.
+
+    Escape closes the details and restores the focus.
+    """
     shown = opened(page(make_survey(10), ["out"]))
     details = shown.page.locator("#details")
     assert details.is_hidden()
@@ -62,7 +65,7 @@ def test_a_click_tells_all_that_is_on_record(opened, make_survey):
 
 
 def test_groups_fold_and_unfold_where_they_are(opened, make_survey):
-    """By their sign, all at once, and with the pointer still on the sign that was clicked."""
+    """Groups fold by their sign, or all at once. The sign that was clicked stays under the pointer."""
     shown = opened(page(make_survey(30), ["out"]))
     begun = shown.shown()
     group = shown.node("Place order, 30 task runs")
@@ -87,7 +90,10 @@ def test_groups_fold_and_unfold_where_they_are(opened, make_survey):
 
 
 def test_a_search_finds_what_is_folded_away(opened, make_survey):
-    """By name, id, outcome or attribute; a hit in a folded group marks the group; Enter unfolds and shows it."""
+    """The search finds names, ids, outcomes and attributes.
+
+    A hit in a folded group marks the group, and Enter shows it.
+    """
     shown = opened(page(make_survey(30), ["out"]))
     shown.page.keyboard.press("/")
     shown.page.keyboard.type("season 17")
@@ -118,7 +124,10 @@ def test_a_search_finds_what_is_folded_away(opened, make_survey):
 
 
 def test_everything_can_be_done_by_keys(opened, make_survey):
-    """Tab leads to the traced thing, arrows along the data and beside it, Space folds, Enter tells."""
+    """Tab leads to the traced thing and arrows along the data and to neighbours.
+
+    Space folds, and Enter shows the details.
+    """
     shown = opened(page(make_survey(30), ["out"]))
     press = shown.page.keyboard.press
     focused = "document.activeElement.getAttribute('aria-label')"
@@ -144,7 +153,7 @@ def test_everything_can_be_done_by_keys(opened, make_survey):
 
 
 def test_the_drawing_pans_and_zooms(opened, make_survey):
-    """By dragging, by the wheel about the pointer, and back to all of it."""
+    """Dragging moves the drawing, the wheel zooms at the pointer, and a button shows all of it again."""
     shown = opened(page(make_survey(5), ["out"]))
     shown.page.click("#fit")
     mouse, begun = shown.page.mouse, place(shown)
@@ -176,7 +185,7 @@ CLICK = """index => {
 
 
 def test_no_name_becomes_markup(opened):
-    """In drawing, tips, details, search and title: as text, and no script but the page's own runs."""
+    """Names are shown as text everywhere, and no script but the page's own runs."""
     records = []
     for number, name in enumerate(NASTY):
         records += [
@@ -198,7 +207,7 @@ def test_no_name_becomes_markup(opened):
 
 
 def test_the_pages_policy_lets_in_nothing_else(opened, make_survey):
-    """No markup and no script that is put into it later, and no request: nobody is called."""
+    """The policy blocks markup and scripts that are added later, and all requests."""
     shown = opened(page(make_survey(1), ["out"]))
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -245,8 +254,10 @@ COLOURS = """() => [...document.querySelectorAll(".node")].map(node => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_outcomes_differ_in_shape_and_can_be_read(opened, contrast, scheme):
-    """Each outcome has a sign of its own form, without regard to colour; text and signs have the contrast that WCAG
-    asks for, 4.5 and 3, in both themes; the legend has each."""
+    """Each outcome has a sign that differs without colour and is in the legend.
+
+    Text has a contrast of 4.5 and signs of 3, in both themes (WCAG).
+    """
     graph = Graph(
         [
             *(activity(f"t{n}", "task-run", name=f"step {n}", outcome=word) for n, word in enumerate(OUTCOMES)),
@@ -271,8 +282,10 @@ def test_outcomes_differ_in_shape_and_can_be_read(opened, contrast, scheme):
 
 @pytest.mark.long
 def test_two_thousand_nodes_are_read_and_unfolded(opened, make_survey):
-    """The page opens with little of them shown, unfolds to all, finds one among them, and folds again; each step
-    takes a part of the minute that a burdened machine is given."""
+    """A page of 2,000 nodes opens mostly folded, unfolds, finds one node and folds again.
+
+    Each step takes only a part of a minute.
+    """
     graph = make_survey(430)
     assert len(graph.nodes) > 2000
     shown = opened(page(graph, ["out"]))
@@ -288,7 +301,7 @@ def test_two_thousand_nodes_are_read_and_unfolded(opened, make_survey):
 
 
 def test_times_are_told_by_the_readers_clock(opened):
-    """An activity's begin, in the browser's zone and language."""
+    """Times are shown in the browser's time zone and language."""
     task = activity("t", "task-run", datetime(2026, 7, 1, 12, tzinfo=timezone.utc), name="step")
     shown = opened(page(Graph([task])), timezone_id="America/Lima", locale="en-GB")
     shown.node("step").click()

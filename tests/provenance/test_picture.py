@@ -1,4 +1,4 @@
-"""What a picture shows, where it stands, and what it is in Mermaid's and Graphviz's languages."""
+"""What a picture shows, its layout, and its text for Mermaid and Graphviz."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ NASTY = [
 
 
 def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet(make_survey):
-    """Orders in the tasks that placed them, tasks in the attempt; a product between its order's task and its reader;
-    what comes from outside, and what was traced, stand outside."""
+    """Orders are in their tasks, and tasks in their attempt.
+
+    A product is between its maker and its reader. Inputs and traced things are outside.
+    """
     items = picture(make_survey(2), ["out"]).items
     parents = {id_: items[id_].parent for id_ in ("attempt", "place:0", "order:0", "product:0", "in", "out", "me")}
     assert parents == {
@@ -54,7 +56,10 @@ def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet(make
 
 
 def test_many_alike_are_a_group(make_survey):
-    """Tasks of one name at one stage, and what they hand on; the gravest outcome in it is told."""
+    """Tasks of one name at one stage form a group, and so does what they pass on.
+
+    The group shows its gravest outcome.
+    """
     shown = picture(make_survey(60), ["out"])
     alike = [item for item in shown.items.values() if item.record is None]
     assert [(item.title, item.note, item.within) for item in alike] == [
@@ -69,7 +74,7 @@ def test_many_alike_are_a_group(make_survey):
 
 
 def test_steps_of_different_stages_are_not_alike():
-    """A task that takes what another of its name has made is not grouped with it."""
+    """A task that uses the result of another task of its name is not in its group."""
     records = [entity("e0", "file", path="0")]
     for number in range(6):
         step = activity(f"s{number}", "task-run", name="step")
@@ -79,7 +84,7 @@ def test_steps_of_different_stages_are_not_alike():
 
 
 def test_what_nesting_tells_is_not_drawn_again(make_survey):
-    """No link from starter to started, and none to a task where its order says the same."""
+    """No link is drawn from starter to started, nor to a task if its order has the same link."""
     shown = picture(make_survey(2), ["out"])
     drawn = {(link.origin, link.result, link.type) for link in shown.links}
     assert not any(name == "wasStartedBy" for *_, name in drawn)
@@ -89,13 +94,13 @@ def test_what_nesting_tells_is_not_drawn_again(make_survey):
 
 @pytest.mark.parametrize("orders", [1, 20, 400])
 def test_a_picture_begins_with_little(make_survey, orders):
-    """However large a graph is, at most 200 things are shown at first."""
+    """At most 200 things are shown at first, however large the graph is."""
     shown = as_opened(picture(make_survey(orders), ["out"]))
     assert len(shown.items) <= 200 and "out" in shown.items and shown.links
 
 
 def test_every_word_of_the_records_is_known_to_the_picture():
-    """Each relation has its words, each outcome a sign and a colour in both themes."""
+    """Each relation has its words, and each outcome a sign and a colour in both themes."""
     folder = files("ivcap_flows.provenance") / "page"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "draw.js"))
     assert set(WORDS) == set(RULES)
@@ -118,7 +123,7 @@ def overlaps(first, second):
 
 @st.composite
 def nested(draw):
-    """Nodes in groups in groups, and links between any two of them, circles included."""
+    """Nodes in nested groups, with links between any two of them, including cycles."""
     count = draw(st.integers(1, 30))
     parents = {"n0": None}
     for number in range(1, count):
@@ -131,7 +136,7 @@ def nested(draw):
 @settings(max_examples=60, deadline=None)
 @given(nested())
 def test_nothing_stands_on_anything_else(graph):
-    """Whatever is in a group lies inside of it and beside its neighbours, and twice the same is placed the same."""
+    """Members of a group are inside it and do not overlap. Equal graphs have equal layouts."""
     parents, links = graph
     placed = layout(parents, links[::2], links[1::2])
     boxes = placed.boxes
@@ -150,7 +155,7 @@ def test_nothing_stands_on_anything_else(graph):
 
 
 def test_results_stand_below_their_origins():
-    """A chain goes down; where a link skips a step, its lane passes beside the step."""
+    """A chain runs downwards. A link that skips a step passes beside it."""
     boxes, routes = (placed := layout(dict.fromkeys("abc"), [("a", "b"), ("b", "c"), ("a", "c")])).boxes, placed.routes
     assert boxes["a"].y < boxes["b"].y < boxes["c"].y
     (x, _), _ = routes["a", "c"]
@@ -159,7 +164,7 @@ def test_results_stand_below_their_origins():
 
 @pytest.mark.long
 def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
-    """Of a processor's time, with the page around them; the page is the same each time."""
+    """2,000 nodes take less than two seconds of processor time, and give the same page each time."""
     graph = make_survey(430)
     assert len(graph.nodes) > 2000
     begun = time.process_time()
@@ -169,7 +174,7 @@ def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
 
 
 def nasty() -> Graph:
-    """Each name that could mean something to a reader of text, as a thing's and as a group's."""
+    """Names with every special character, as those of things and of groups."""
     records = []
     for number, name in enumerate(NASTY):
         records += [
@@ -183,7 +188,7 @@ def nasty() -> Graph:
 
 
 def test_no_name_is_markup_in_a_page():
-    """The page has its own tags and no others; what the names say is in its data as it was."""
+    """The page has only its own tags. The names are unchanged in its data."""
     text = page(nasty(), ["e0"], title=NASTY[0])
     assert len(re.findall(r"<script", text)) == 2 == len(re.findall(r"</script", text))
     assert "<img" not in text and "<!--" not in text
@@ -194,7 +199,7 @@ def test_no_name_is_markup_in_a_page():
 
 
 def test_no_name_is_markup_in_mermaid():
-    """Outside of what the picture itself writes there are letters, digits, blanks, dashes and numbered characters."""
+    """Names contain only letters, digits, blanks, dashes and numbered characters."""
     lines = mermaid(nasty(), ["e0"]).splitlines()
     label = r'"(?:[^\W_]|[ \-·]|#\d+;|<br/>)*"'
     node = rf"n\d+(?:\[{label}\]|\(\[{label}\]\)|\{{\{{{label}\}}\}})"
@@ -214,7 +219,7 @@ def test_no_name_is_markup_in_graphviz():
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 def test_graphviz_draws_it(make_survey):
-    """Graphviz takes the text without a word, and shows the names as they are."""
+    """Graphviz accepts the text without a warning and shows the names unchanged."""
     for graph in (make_survey(3), nasty()):
         text = dot(graph).encode("utf-8", "replace")
         drawn = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, check=True)
@@ -222,7 +227,7 @@ def test_graphviz_draws_it(make_survey):
 
 
 def test_mermaid_folds_what_is_many(make_survey):
-    """Pages that draw Mermaid take at most 500 links."""
+    """The flowchart has at most 500 links, the limit of sites that draw Mermaid."""
     text = mermaid(make_survey(400), ["out"])
     assert "400 task runs" in text and text.count("-->") < 30
     assert "Season 3" in mermaid(make_survey(5), ["out"])

@@ -1,4 +1,4 @@
-"""The page of the order pipeline's report, from a real run, in a real browser."""
+"""The page of the order pipeline's report, from a real run in a real browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 
 @pytest.fixture
 def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_path) -> Path:
-    """The report of a short run on a series that no other test has uploaded: its artifact is then this run's."""
+    """The report of a short run on a series that no other test has uploaded, so that its artifact is this run's."""
     source = tmp_path / "ersst_nino12_monthly.csv"
     source.write_bytes((DATA / source.name).read_bytes() + b"\n")
     for path in SERVICES.glob("*.yaml"):
@@ -38,8 +38,10 @@ def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_pat
 
 @pytest.mark.long
 def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened, tmp_path):
-    """From the report up to the series and the code; each order is found, each group opens, each thing tells of itself;
-    no token is in it."""
+    """The page leads from the report to the series and the code.
+
+    Orders are found, groups open, details show, and no token is in it.
+    """
     with pytest.raises(SystemExit) as ended:
         main(["trace", str(report), "--html", str(tmp_path / "page.html")])
     assert ended.value.code == 0
@@ -55,7 +57,7 @@ def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened,
     shown.page.press("#search", "Enter")
     details = shown.page.locator("#details")
     assert details.locator("h2").inner_text() == "MAM against 1981-2010"
-    assert "completed: it ended well" in details.inner_text() and "urn:ivcap:order:" in details.inner_text()
+    assert "completed: it succeeded" in details.inner_text() and "urn:ivcap:order:" in details.inner_text()
     details.get_by_role("button", name="season.csv").click()
     assert details.locator("h2").inner_text() == "season.csv"
     shown.page.press("#search", "Escape")

@@ -1,4 +1,4 @@
-"""`diff` of two recorded runs, in which one thing was changed: that is the first reason it names."""
+"""`diff` of two recorded runs that differ in one thing names that thing as the first reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def beside(source: Path, target: Path, colour: str) -> Path:
 
 @recorded
 def ordered(service: str, base: str, made: str) -> Order:
-    """As an order of the platform's: each run has URNs of its own."""
+    """Make the step look like an order, with new URNs in each run."""
     product = Artifact(
         urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=EMBEDDED, name="index.csv", sha256=digest(made.encode())
     )
@@ -57,7 +57,7 @@ def ordered(service: str, base: str, made: str) -> Order:
 
 
 class Flow:
-    """What a run is given; its runs have ids, times and folders of their own."""
+    """The inputs of a run. Each run has its own ids, times and folders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,7 +90,7 @@ class Flow:
 
 
 def single(flow: Flow, place: Path) -> None:
-    """One step after another, with a value computed from the file, and a result beside it of another file."""
+    """Two steps in sequence, with a value computed from the file, and another result from another file."""
     source = flow.file(place)
     half = scale(source, place / "half.txt", flow.facts["factor"] / 2, id=str(uuid.uuid4()), at=flow.begun)
     scale(half, place / "result.txt", flow.facts["factor"] * mean(source))
@@ -102,7 +102,7 @@ def told(flow: Flow, place: Path) -> None:
 
 
 def mapped(flow: Flow, place: Path) -> None:
-    """Five steps of one name, in this order or the other, each with a file and a factor of its own."""
+    """Five steps of one name, in this order or reversed, each with its own file and factor."""
     for season in SEASONS[:: flow.facts["order"]]:
         source = flow.file(place, f"{season}.txt", flow.facts["texts"].get(season, f"1 2 {SEASONS.index(season)}"))
         scale(source, place / f"of-{season}.txt", flow.facts["season"].get(season, 2.0))
@@ -113,7 +113,7 @@ def on_platform(flow: Flow, place: Path) -> None:
 
 
 def by_itself(flow: Flow, place: Path) -> None:
-    """The flow's own code decides what its result is."""
+    """A flow whose own code decides its result."""
     recorded(write)(place / "result.txt", flow)
 
 
@@ -144,7 +144,7 @@ def write(target: Path, flow: Any) -> Path:
     ],
 )
 def test_the_planted_cause_is_the_first_named(tmp_path, monkeypatch, body, changed, result, cause):
-    """Whatever else each run names anew; and nothing is said of results that did not change."""
+    """The planted cause comes first, whatever else each run names anew. Unchanged results have no entry."""
     flow = Flow(tmp_path)
     before = flow.run(body)
     if "older" in changed:

@@ -1,4 +1,4 @@
-"""What PROV-JSON holds is read back as the records that it was written from."""
+"""PROV-JSON is read back as the records that it was written from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
 
 def test_a_graph_comes_back_as_it_was() -> None:
-    """Ids of every form, times, roles, numbers, nested values and each relation that joins two things."""
+    """Ids of every form, times, roles, numbers, nested values and each relation are read back."""
     graph = Graph(
         [
             activity("urn:ivcap-flows:task-run:t", "task-run", AT, AT, name="Niño", outcome="failed", tries=3),
@@ -37,12 +37,12 @@ def test_a_graph_comes_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("wrong", [None, [], {"entity": {"a": 3}}, {"used": {"u": 3}}])
 def test_what_is_no_document_is_a_value_error(wrong: object) -> None:
-    """Whoever may assert aspects may put anything in one."""
+    """Any other document raises ValueError, since anybody who may add aspects may put anything in one."""
     with pytest.raises(ValueError, match="PROV-JSON"):
         records_of(wrong)
 
 
 def test_what_has_no_end_on_record_is_left_out() -> None:
-    """A relation of a document that was cut does not break the graph."""
+    """A relation without one of its ends, as in a truncated document, is left out."""
     found = records_of({"used": {"u": {"prov:activity": "urn:a", "prov:entity": "urn:b"}}})
     assert found == []

@@ -14,20 +14,22 @@ PHONE = {"width": 420, "height": 800}
 
 
 def boxes(shown, *selectors):
-    """Where things are on the screen: left, top, right, bottom."""
+    """Return where elements are on the screen: left, top, right, bottom."""
     shown.visibility_delay()
     found = [shown.page.locator(each).bounding_box() for each in selectors]
     return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
 
 
 def names(shown):
-    """What the nodes and groups that are drawn are called, with their notes."""
+    """Return the names of the drawn nodes and groups, with their notes."""
     return shown.page.evaluate("[...document.querySelectorAll('[data-item]')].map(each => each.ariaLabel)")
 
 
 def test_tables_and_arrays_are_called_by_role_and_columns(opened, make_neighbours):
-    """By the parameter that a table was given as, else as "result"; with its size, columns, variables or data type; a
-    content by what holds it."""
+    """A table or array is named by its parameter, or else "result", with size, columns, variables or data type.
+
+    A content is named by what holds it.
+    """
     shown = opened(page(make_neighbours(2), ["own"]))
     assert {
         "weather, frame 100 x 3 · year, temperature, rain",
@@ -39,7 +41,7 @@ def test_tables_and_arrays_are_called_by_role_and_columns(opened, make_neighbour
 
 
 def test_task_runs_are_called_by_their_own_names_and_tries_are_numbered(opened, make_neighbours):
-    """As Prefect shows them; a try says which of how many it is where there are several."""
+    """Task runs have Prefect's names. If there are several tries, each shows its number and their count."""
     shown = opened(page(make_neighbours(0), ["own"]))
     assert {
         "load-1a2, task run, completed",
@@ -51,7 +53,7 @@ def test_task_runs_are_called_by_their_own_names_and_tries_are_numbered(opened, 
 
 
 def test_a_stack_of_task_runs_is_called_by_their_task(opened):
-    """Whose names differ; unfolded, each has its own, with the task that it is a run of."""
+    """A group of task runs has the task's name. Unfolded, each has its own name and the task's."""
     runs = [activity(f"t{n}", "task-run", name="clean", run_name=f"station {n}") for n in range(5)]
     shown = opened(page(Graph([activity("run", "flow-run", name="flow"), *runs, *_started(runs)]), ["run"]))
     assert any(name.startswith("clean, 5 task runs") for name in names(shown))
@@ -65,7 +67,10 @@ def _started(runs):
 
 @pytest.mark.parametrize("others", [3, 6])
 def test_each_other_run_is_one_folded_thing(opened, make_neighbours, others):
-    """What is this run's own is open, its inputs too; another run is unfolded by its sign, with all that is in it."""
+    """The run's own things and inputs are open.
+
+    Another run is one folded thing, and its sign unfolds all that is in it.
+    """
     shown = opened(page(make_neighbours(others), ["own"]))
     groups = shown.page.locator('#nodes > [aria-label^="stations, flow run"]')
     assert groups.count() == others
@@ -84,7 +89,7 @@ def test_each_other_run_is_one_folded_thing(opened, make_neighbours, others):
 
 
 def test_the_page_of_a_file_shows_all_of_the_way_to_it(opened, make_neighbours):
-    """Only where a run is asked about are others folded."""
+    """Other runs are folded only on the page of a run."""
     shown = opened(page(make_neighbours(2), ["other0:report"]))
     assert sum(name.startswith("places.csv, file") for name in names(shown)) == 3
 
@@ -98,7 +103,7 @@ LOOKS = """selector => [...document.querySelectorAll(selector)].map(node => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_found_is_seen_over_all_else(opened, make_survey, contrast, scheme):
-    """One look for each hit: whatever the outcome, the kind, and whether it is in the lineage of what is chosen."""
+    """Every hit looks the same, whatever its outcome, its kind and the chosen lineage."""
     outcomes = ("failed", "lost", "running", "completed")
     tasks = [activity(word, "task-run", name=f"sought {word}", outcome=word) for word in outcomes]
     thing, apart = entity("e", "file", path="sought.csv"), activity("apart", "task-run", name="other", outcome="failed")
@@ -116,15 +121,15 @@ def test_what_is_found_is_seen_over_all_else(opened, make_survey, contrast, sche
 
 
 def test_the_legend_explains_the_lines_that_are_there(opened, make_neighbours, make_survey):
-    """Drawn as they are in the graph, and no others."""
+    """The legend shows the lines as they are drawn in the graph, and no others."""
     shown = opened(page(make_neighbours(2), ["own"]))
     legend = shown.page.locator("#legend")
     assert all(
         words in legend.inner_text()
         for words in (
             "used, or made by",
-            "knew of or waited for it, or is in it",
-            "the same content, or another name of it",
+            "informed or influenced by it, or contains it",
+            "the same content, or another name for it",
             "the code, service or person behind it",
         )
     )
@@ -141,8 +146,7 @@ def test_the_legend_explains_the_lines_that_are_there(opened, make_neighbours, m
     [pytest.param({"width": 1280, "height": 800}, id="wide", marks=pytest.mark.long), pytest.param(PHONE, id="narrow")],
 )
 def test_nothing_covers_the_graph(opened, make_neighbours, size):
-    """Legend, details, header and graph lie side by side, open or folded; the graph has the room that the legend
-    leaves."""
+    """Legend, details, header and graph do not overlap. The graph uses the room that the legend leaves."""
     shown = opened(page(make_neighbours(2), ["own"]), viewport=size)
     shown.page.locator("#frames > .frame").first.press("Enter")
     heights = []
@@ -157,7 +161,7 @@ def test_nothing_covers_the_graph(opened, make_neighbours, size):
 
 
 def test_the_small_map_is_there_where_not_all_is_in_view(opened, make_survey):
-    """And is no hindrance where it is."""
+    """The small map is shown only if a part of the graph is out of view, and does not block clicks."""
     shown = opened(page(make_survey(1), ["out"]))
     shown.page.click("#fit")
     shown.visibility_delay()
@@ -175,8 +179,10 @@ CUT = """() => [...document.querySelectorAll("h1, #summary, button, #legend div,
 
 
 def test_the_page_is_used_on_a_phone(opened, make_neighbours):
-    """At 420 pixels: no text is cut, every control is within reach, and the graph is beside the details; the legend is
-    folded at first."""
+    """At 420 pixels no text is cut and every control is reachable.
+
+    The details do not cover the graph, and the legend begins folded.
+    """
     title = "What hangs together with a_rather_long_name_of_a_report_that_nobody_has_shortened.md"
     shown = opened(page(make_neighbours(3), ["own"], title=title), viewport=PHONE)
     assert shown.page.locator("#legend").get_attribute("open") is None
@@ -208,7 +214,7 @@ TEXTS = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_texts_beside_the_graph_can_be_read(opened, make_survey, contrast, scheme):
-    """Each has the contrast of 4.5 that WCAG asks for (level AA)."""
+    """Each text has the contrast of 4.5 that WCAG level AA requires."""
     shown = opened(page(make_survey(10), ["out"]), color_scheme=scheme)
     shown.page.fill("#search", "season 9")
     shown.page.press("#search", "Enter")

@@ -60,13 +60,13 @@ function told(index, choose, close) {
   const tell = (name, value) => facts.append(make("dt", { text: name }), make("dd", {}, value));
   if (item.id) tell("id", make("code", { text: item.id }));
   tell("type", document.createTextNode(item.note));
-  if (item.time) tell(item.kind === "activity" ? "begun" : "since", make("time", { datetime: item.time, text: moment(item.time) }));
+  if (item.time) tell(item.kind === "activity" ? "began" : "since", make("time", { datetime: item.time, text: moment(item.time) }));
   if (item.ended) tell("ended", make("time", { datetime: item.ended, text: moment(item.ended) }));
   for (const [name, value] of Object.entries(attributes)) tell(name.replaceAll("_", " "), valueOf(value));
   parts.push(facts);
   const amiss = items.flatMap((each, other) => AMISS.has(each.outcome) && around(other).includes(index) ? [other] : []);
   if (amiss.length) parts.push(...list("Did not end well", amiss, choose));
-  if (!item.id) parts.push(...list("Holds", members[index], choose));
+  if (!item.id) parts.push(...list("Contains", members[index], choose));
   const ends = new Map();
   for (const [[source, target, type, role], side] of relationsOf[index]) {
     const word = data.types[type].words[side] + (role ? ` as ${role}` : "");

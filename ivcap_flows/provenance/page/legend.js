@@ -2,12 +2,12 @@
 
 const LINES = {
   flow: "used, or made by",
-  weak: "knew of or waited for it, or is in it",
-  same: "the same content, or another name of it",
+  weak: "informed or influenced by it, or contains it",
+  same: "the same content, or another name for it",
   context: "the code, service or person behind it",
 };
 const KEYS = [
-  [["/"], "search"], [["↑", "↓"], "origin, result"], [["←", "→"], "beside"],
+  [["/"], "search"], [["↑", "↓"], "origin, result"], [["←", "→"], "neighbours"],
   [["Enter"], "details"], [["Space"], "fold"], [["+", "−", "0"], "zoom, fit"],
 ];
 
@@ -29,9 +29,9 @@ function legend() {
   const arrow = (kind) => ["flow", "weak"].includes(kind) ? "M0 8H29m-6 -4l6 4l-6 4" : "M0 8H29";
   const lines = Object.keys(LINES).filter((kind) => led.has(kind)).map((kind) =>
     line(svg("svg", { viewBox: "0 0 30 16" }, svg("path", { class: `edge ${kind}`, d: arrow(kind) })), LINES[kind]));
-  if (lines.length) lines.push(line(svg("svg", { viewBox: "0 0 30 16" }, svg("path", { class: "edge many", d: "M0 8H29" })), "several of them as one"));
+  if (lines.length) lines.push(line(svg("svg", { viewBox: "0 0 30 16" }, svg("path", { class: "edge many", d: "M0 8H29" })), "several lines drawn as one"));
   const keys = KEYS.map(([names, text]) => make("p", {}, ...names.flatMap((name) => [make("kbd", { text: name }), " "]), text));
-  const [hands] = column("By pointer and keys", [make("p", { text: "Drag to pan, scroll or pinch to zoom." }), ...keys]);
+  const [hands] = column("Mouse and keys", [make("p", { text: "Drag to pan, scroll or pinch to zoom." }), ...keys]);
   hands.id = "keys";
-  return [...column("Shapes", forms), ...column("How it ended", signs), ...column("Lines, from what was first", lines), hands];
+  return [...column("Shapes", forms), ...column("How it ended", signs), ...column("Lines, from the origin to the result", lines), hands];
 }

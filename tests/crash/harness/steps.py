@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -291,7 +292,8 @@ def _arrive(folder: Path, number: int, kill: Kill) -> None:
         return
     if kill.victim == "flow asleep":
         asked.write_text(str(os.getpid()), encoding="ascii")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: a signal to the process is taken by any of its threads, and this one would run on meanwhile.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         return
     done = folder / f"kill-{number}.done"
     end = time.monotonic() + _PATIENCE
