@@ -195,7 +195,7 @@ document describes it, and `authinfo.yaml`.
 
 """
 
-IVCAP_ROUTES: Final = """
+ROUTES_OF_IVCAP: Final = """
 /1/artifacts GET POST
 /1/artifacts/{id} GET
 /1/artifacts/{id}/blob GET HEAD PATCH POST
@@ -235,7 +235,9 @@ IVCAP_ROUTES: Final = """
 /1/services2/{service}/jobs/{id}/events GET
 /1/services2/{service}/jobs/{id}/output GET
 """
-"""The routes of IVCAP. The names of path parameters do not matter."""
+"""The routes that IVCAP publishes, so that the page says which of them are not served. The names of path parameters do
+not matter.
+"""
 
 JSON_PATHS: Final = """
 ### JSON paths
@@ -324,7 +326,7 @@ def pages() -> dict[str, str]:
         "embedded-platforms.md": EMBEDDED
         + production()
         + IVCAP
-        + coverage(ivcap.OPERATIONS, IVCAP_ROUTES)
+        + coverage(ivcap.OPERATIONS, ROUTES_OF_IVCAP)
         + JSON_PATHS
         + PROVENA
         + provena_page(),
