@@ -303,15 +303,16 @@ def test_a_full_queue_counts_what_it_leaves_out(monkeypatch):
     """Beyond its capacity the recorder drops, counts, and tells the journal the number."""
     monkeypatch.setattr("ivcap_flows.capture.record_writer.CAPACITY", 3)
     run = opened().run
-    held = threading.Event()
+    begun, held = threading.Event(), threading.Event()
 
     def slow():
-        held.wait(10)
+        begun.set()
+        held.wait(60)
         return [entity("urn:x:1", "entity")]
 
     writer = Recorder(journal())
     writer.put(Statement(run.id, None, slow))
-    time.sleep(0.4)
+    assert begun.wait(60)
     for _ in range(5):
         writer.put(Statement(run.id, None, lambda: [entity("urn:x:2", "entity")]))
     held.set()
