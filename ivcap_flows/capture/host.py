@@ -13,8 +13,8 @@ from ivcap_flows.secrets import scrub_text
 
 __all__ = ["host"]
 
-_PODMAN: Final = Path("/run/.containerenv")
-_DOCKER: Final = Path("/.dockerenv")
+PODMAN: Final = Path("/run/.containerenv")
+DOCKER: Final = Path("/.dockerenv")
 _APPTAINER: Final = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
 """The variables in which Apptainer and Singularity pass the image file to a process."""
 _JOBS: Final = {"SLURM_JOB_ID": "slurm", "PBS_JOBID": "pbs", "LSB_JOBID": "lsf"}
@@ -31,7 +31,7 @@ def host() -> dict[str, Any]:
     `host_kind` is what holds the process: `kubernetes`, `apptainer`, `podman`, `docker` or `machine`. `batch_system`
     and `container_image` are present if they are known. `machine` and `system` have Python's values.
     """
-    podman = _text(_PODMAN)
+    podman = _text(PODMAN)
     image = next((os.environ[name] for name in (*_APPTAINER, _CI_IMAGE) if os.environ.get(name)), None)
     if podman is not None and image is None:
         found = _IMAGE.search(podman)
@@ -53,7 +53,7 @@ def _kind(*, in_podman: bool) -> str:
         return "apptainer"
     if in_podman:
         return "podman"
-    return "docker" if _DOCKER.exists() else "machine"
+    return "docker" if DOCKER.exists() else "machine"
 
 
 def _text(path: Path) -> str | None:

@@ -29,7 +29,7 @@ REMOVED: Final = 8
 _OWN: Final = 16
 """The content at the path is the call's own."""
 
-_MOST: Final = 20_000
+MOST_PATHS: Final = 20_000
 """The maximum number of paths that are kept for one call. Further ones are counted."""
 _MOST_ENDED: Final = 4_000
 _LIBRARIES: Final = tuple(
@@ -144,7 +144,7 @@ class Opened:
     def _note(self, path: str, bits: int) -> None:
         known = self.paths.get(path)
         if known is None:
-            if len(self.paths) >= _MOST:
+            if len(self.paths) >= MOST_PATHS:
                 self.lost += 1
                 return
             known = 0

@@ -41,7 +41,7 @@ _OVERSLEPT: Final = timedelta(minutes=10)
 _EVER: Final = datetime.min.replace(tzinfo=timezone.utc)
 _APART: Final = 60.0
 """Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
-_TIMEOUT: Final = 15.0
+TIMEOUT: Final = 15.0
 """Seconds that a platform gets to answer."""
 _SEARCH_TIMEOUT: Final = 60.0
 """Seconds that the search for what was made twice may take on a platform."""
@@ -182,10 +182,10 @@ def _ahead_of_journal() -> float:
 def _in_time(name: Literal["IVCAP", "Provena"], look: Coroutine[Any, Any, T]) -> T:
     """A look that does not wait as patiently as a flow does."""
     try:
-        return loop.run(asyncio.wait_for(look, _TIMEOUT))
+        return loop.run(asyncio.wait_for(look, TIMEOUT))
     except asyncio.TimeoutError as error:
         raise IvcapFlowsError(
-            f"{place_of(name)} did not answer within {_TIMEOUT:g} s. Check its URL, the network and the proxy."
+            f"{place_of(name)} did not answer within {TIMEOUT:g} s. Check its URL, the network and the proxy."
         ) from error
 
 

@@ -37,7 +37,7 @@ _LEAST: Final = 0.1
 """Minimum seconds between two rounds."""
 _EXCHANGE: Final = 1.0
 """Seconds between two reads of the journal for what other processes wait for or have seen."""
-_RENEWAL: Final = 5.0
+RENEWAL: Final = 5.0
 """Seconds after which the lead is renewed during a round."""
 _LOOKS: Final = 0.5
 """Share of the rate limiter's requests for rounds; the rest is for reading records of ended work."""
@@ -265,7 +265,7 @@ class Poller(Generic[R]):
                 self._stirred.clear()
                 stirred = asyncio.ensure_future(self._stirred.wait())
                 try:
-                    done, _ = await asyncio.wait({task, stirred}, timeout=_RENEWAL, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait({task, stirred}, timeout=RENEWAL, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     stirred.cancel()
                 if not done and self._sharing is not None:
@@ -426,7 +426,7 @@ class Poller(Generic[R]):
         for urn in self._ending.keys() - self._reads.keys():
             self._reads[urn] = asyncio.get_running_loop().create_task(self._read_end(urn))
         if self._reads:
-            await asyncio.wait(self._reads.values(), timeout=_RENEWAL)
+            await asyncio.wait(self._reads.values(), timeout=RENEWAL)
         over = [self._reads.pop(urn) for urn, reading in list(self._reads.items()) if reading.done()]
         if self._learned and self._sharing is not None:
             learned, self._learned = self._learned, {}

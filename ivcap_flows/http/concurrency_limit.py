@@ -28,7 +28,7 @@ MOST: Final = 16
 """Maximum number of effects requested at once, however fast the replies are."""
 _QUEUED: Final = 2.0
 """A reply that takes this many times as long as the fastest one was queued, so it does not raise the limit."""
-_LATE: Final = 15.0
+LATE: Final = 15.0
 """Seconds after which a reply counts as a failure: half of the time for which gateways hold a request (29 s)."""
 
 _current: Final[ContextVar[ConcurrencyLimit | None]] = ContextVar("ivcap_flows_pace", default=None)
@@ -71,7 +71,7 @@ class ConcurrencyLimit:
     def answered(self, began: float) -> None:
         """Record a reply to a request that was sent at `began` (`time.monotonic`)."""
         seconds = time.monotonic() - began
-        if seconds > _LATE:
+        if seconds > LATE:
             self.failed(began, f"an answer took {seconds:.0f} s")
             return
         self._quickest = min(self._quickest, seconds)

@@ -19,12 +19,12 @@ from ivcap_flows.secrets import scrub_text
 
 __all__ = ["Pool"]
 
-_AT_ONCE: Final = 16
+AT_ONCE: Final = 16
 _EACH: Final = 4
 """Requests at once in one client of httpx, which looks at all its idle connections for each request."""
-_STREAMS_AT_ONCE: Final = 128
+STREAMS_AT_ONCE: Final = 128
 # Close idle connections before common servers do (uvicorn after 5 s), so that no request is written to a dead one.
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE, keepalive_expiry=4.0)
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=4.0)
 # Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
@@ -94,9 +94,9 @@ class Pool:
         if self._loop is not loop:
             # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
             self._loop, self._clients = loop, {}
-            self._requests = anyio.Semaphore(_AT_ONCE, fast_acquire=True)
-            self._free = [place // _EACH for place in range(_AT_ONCE)]
-            self._streams = anyio.Semaphore(_STREAMS_AT_ONCE)
+            self._requests = anyio.Semaphore(AT_ONCE, fast_acquire=True)
+            self._free = [place // _EACH for place in range(AT_ONCE)]
+            self._streams = anyio.Semaphore(STREAMS_AT_ONCE)
 
 
 def _client(cookies: CookieJar) -> httpx.AsyncClient:

@@ -25,9 +25,9 @@ from ivcap_flows.ivcap.wire import Text, Wire
 
 __all__ = ["AgentRecord", "Agents"]
 
-_SOONEST: Final = 0.5
+SOONEST: Final = 0.5
 _LATEST: Final = 10.0
-"""Seconds between two reads of a running job, growing from `_SOONEST` to `_LATEST`. It starts at the platform's own
+"""Seconds between two reads of a running job, growing from `SOONEST` to `_LATEST`. It starts at the platform's own
 value if the platform gave one.
 """
 
@@ -128,7 +128,7 @@ class Agents:
 
         The platform may show the job only after a while.
         """
-        soonest = job.retry_later or _SOONEST
+        soonest = job.retry_later or SOONEST
         pauses, shown_by = Pauses(soonest, max(soonest, _LATEST)), time.monotonic() + self._visibility_delay()
         while True:
             try:

@@ -22,7 +22,7 @@ __all__ = ["Provider", "discover"]
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms that sign with a key which only the provider has; `none` and shared secrets prove nothing."""
 
-_NOT_YET: Final = 3.0
+NOT_YET: Final = 3.0
 _TRIES: Final = 5
 
 
@@ -58,7 +58,7 @@ class Provider(BaseModel):
             except jwt.ImmatureSignatureError as error:
                 if not left:
                     raise self._refused(error) from error
-                await asyncio.sleep(_NOT_YET)
+                await asyncio.sleep(NOT_YET)
             except jwt.PyJWTError as error:
                 raise self._refused(error) from error
         raise AssertionError("the last turn returns or raises")

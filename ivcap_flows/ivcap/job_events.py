@@ -20,9 +20,9 @@ __all__ = ["STATUS_EVENT", "follow", "heard", "is_status", "tells_end"]
 STATUS_EVENT: Final = "ivcap.job.status"
 """The type of the platform's own events; all other events come from the service."""
 
-_GRACE: Final = 2.0
+GRACE: Final = 2.0
 """Seconds to wait in silence after the event that reports a job's end, since a service may still send events."""
-_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between reads of a job whose end was reported: its record may say `executing` for another moment."""
 _BRIEF: Final = 1.0
 """Seconds. A reply without news that came sooner was not held by the platform, so the next request waits first."""
@@ -64,7 +64,7 @@ async def follow(
                 timeout=wait + 30.0,
             ) as stream:
                 sent = stream.events() if stream.status == 200 else _none()
-                while (each := await _next(sent, _GRACE if told_end else None)) is not None:
+                while (each := await _next(sent, GRACE if told_end else None)) is not None:
                     event, key, resume = _event(each)
                     last_id = resume or last_id
                     if key in seen:
@@ -80,7 +80,7 @@ async def follow(
             if time.monotonic() - failing_since > session.backoff.budget:
                 raise
         if told_end:
-            for pause in _PAUSES:
+            for pause in PAUSES:
                 if await is_over():
                     break
                 await asyncio.sleep(pause)

@@ -26,7 +26,7 @@ from ivcap_flows.journal.transactions import Transactions
 
 __all__ = ["Store"]
 
-_BUSY_SECONDS: Final = 30.0
+BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 """The settings that SQLite must report after they were set; 2 is FULL."""
@@ -62,7 +62,7 @@ class Store:
             if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
                 raise self._seal.loss(self.url, sealed, None)
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
-        self._transactions = Transactions(self.engine, lock_timeout=_BUSY_SECONDS, on_commit=self._advance)
+        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, on_commit=self._advance)
         _after_fork(self.engine)
         try:
             self._prepare(None if accept_loss else sealed)
@@ -250,7 +250,7 @@ class Store:
     def _failure(self, verb: str, error: Exception) -> JournalError:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         if "database is locked" in cause:
-            step = f"Another process has been writing for more than {_BUSY_SECONDS:.0f} s. Wait for it or end it."
+            step = f"Another process has been writing for more than {BUSY_SECONDS:.0f} s. Wait for it or end it."
         elif getattr(getattr(error, "orig", None), "sqlstate", None) == "25006":
             step = READ_ONLY
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
@@ -289,7 +289,7 @@ def _sqlite(url: URL) -> Engine:
     path = _place_of(url)
     _check_folder(path)
     engine = sa.create_engine(
-        url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS}, pool_size=8
+        url.set(drivername="sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}, pool_size=8
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -323,7 +323,7 @@ def _with_turns(connection: Any, statement: str) -> None:
     """Run a statement for which SQLite ignores its busy time-out, such as the first switch to WAL."""
     import sqlite3
 
-    deadline = time.monotonic() + _BUSY_SECONDS
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute(statement).fetchall()

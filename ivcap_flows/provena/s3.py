@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 8
 """Maximum number of requests to one bucket at a time."""
-_ATTEMPTS: Final = 5
+ATTEMPTS: Final = 5
 """How often botocore sends a request in all if it gets no reply, or 429, 500, 502, 503 or 504."""
 _CONNECT_SECONDS: Final = 10
 _SILENCE_SECONDS: Final = 40
@@ -188,7 +188,7 @@ def _client(keys: S3Credentials, endpoint: str | None) -> Any:
             aws_session_token=keys.aws_session_token.get_secret_value() or None,
             config=Config(
                 signature_version="s3v4",
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
                 connect_timeout=_CONNECT_SECONDS,
                 read_timeout=_SILENCE_SECONDS,
                 max_pool_connections=AT_ONCE,

@@ -33,7 +33,7 @@ SHA256: Final = "sha256"
 _MOST_PARTS: Final = 10_000
 _MIB: Final = 1024 * 1024
 _ROOM: Final = 8 * PART
-_STALE: Final = timedelta(days=1)
+STALE: Final = timedelta(days=1)
 """Age at which an unfinished upload of other content is considered abandoned, and is removed."""
 _TRIES: Final = 3
 
@@ -220,7 +220,7 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
         except (ForbiddenError, NotFoundError):
             continue
         # Use S3's own clock: by another clock, an upload that has just started might look old.
-        if now is not None and now - each["Initiated"] > _STALE:
+        if now is not None and now - each["Initiated"] > STALE:
             await _remove(bucket, key, begun.id)
     return None
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchWatcher", "End", "Pulse", "Sending", "Unit"]
 
 _PAGE: Final = 500
-_SHORTEST: Final = 0.25
-_LONGEST: Final = 10.0
+SHORTEST: Final = 0.25
+LONGEST: Final = 10.0
 _SHARE: Final = 0.25
 """The pause between two looks, as a share of the time that the rest will take at the speed so far."""
 
@@ -87,9 +87,9 @@ class Sending:
             self._over.set()
 
     async def over(self) -> None:
-        """Return when nothing is about to be sent, or after `_LONGEST` seconds."""
+        """Return when nothing is about to be sent, or after `LONGEST` seconds."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._over.wait(), _LONGEST)
+            await asyncio.wait_for(self._over.wait(), LONGEST)
 
 
 Told = Callable[[Sequence[tuple[str, JobRow]]], Awaitable[None]]
@@ -117,7 +117,7 @@ class BatchWatcher:
         status: str | None = None
         if not alone:
             await self._sending.over()
-            await asyncio.sleep(_SHORTEST)
+            await asyncio.sleep(SHORTEST)
         while True:
             async with self._turn:
                 moving = True
@@ -167,4 +167,4 @@ class BatchWatcher:
 def _pause(elapsed: float, done: int, left: int) -> float:
     """Return the seconds until the next look: `done` jobs ended in `elapsed` seconds, and `left` have not ended."""
     rest = elapsed * left / done if done else elapsed
-    return min(_LONGEST, max(_SHORTEST, _SHARE * min(rest, 2 * elapsed)))
+    return min(LONGEST, max(SHORTEST, _SHARE * min(rest, 2 * elapsed)))

@@ -33,7 +33,7 @@ __all__ = [
     "run_of_sign",
 ]
 
-_STALL_TIMEOUT: Final = 1800.0
+STALL_TIMEOUT: Final = 1800.0
 """Seconds that a registration's job may take. It is long because Provena starts workers on demand, and each worker
 takes one job at a time."""
 
@@ -119,7 +119,7 @@ class ModelRunEffect(Effect[ModelRun]):
                 marked = self.record.model_copy(update={"annotations": {**(self.record.annotations or {}), **own}})
                 stored = {"session_id": await self.client.prov.register(marked)}
                 await progress.save(stored)
-            row = await _ended(self.client, stored["session_id"], intent.key, _STALL_TIMEOUT)
+            row = await _ended(self.client, stored["session_id"], intent.key, STALL_TIMEOUT)
             # A job that failed may have made its run in the registry first.
             there = [] if row.succeeded else await self.find(intent)
         except NotFoundError as error:
@@ -227,7 +227,7 @@ async def _ended(client: ProvenaClient, job: str, key: str, stall_timeout: float
     return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, stall_timeout)
 
 
-async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = _STALL_TIMEOUT) -> JobRow:
+async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = STALL_TIMEOUT) -> JobRow:
     """Wait for the job of the run with this key in a batch. Raises WaitTimeoutError if it does not show or end."""
     deadline = time.monotonic() + stall_timeout
     pauses = Pauses(0.25, 10.0)

@@ -94,8 +94,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
 """The JSON schemas of the contents, by their URNs."""
 
 _ARTIFACT: Final = "urn:ivcap:artifact:"
-_AT_ONCE: Final = 8
-_NOTED: Final = 1.0
+AT_ONCE: Final = 8
+NOTE_SECONDS: Final = 1.0
 """Seconds after which the note of what is being sent is renewed, so that the note covers the last request."""
 _SHORT: Final = 5.0
 """The maximum number of seconds that a delivery itself waits for what may still appear."""
@@ -131,7 +131,7 @@ class IvcapSink:
             if sent is not None:
                 # Its process was killed, or its reply was lost. What it sent may not be visible yet.
                 now, time = await self._journal.ask(self._journal.now), self._client.time
-                rest = visibility_delay_left([sent], _NOTED + self._client.visibility_delay, now, time)
+                rest = visibility_delay_left([sent], NOTE_SECONDS + self._client.visibility_delay, now, time)
                 # Without the platform's time, the next pass would know no better than this one how much time has
                 # passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
@@ -157,7 +157,7 @@ class IvcapSink:
             listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
             one.there = [record async for record in listed if _part_of(record) == (urn, run.journal)]
 
-        await all_of(read, wanted, _AT_ONCE)
+        await all_of(read, wanted, AT_ONCE)
 
     async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
         aspects = self._client.aspects
@@ -177,7 +177,7 @@ class IvcapSink:
 
         missing = any(not one.same for one in wanted)
         async with self._noted(run) if missing else nullcontext():
-            await all_of(write, wanted, _AT_ONCE)
+            await all_of(write, wanted, AT_ONCE)
         return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
 
     @asynccontextmanager
@@ -191,7 +191,7 @@ class IvcapSink:
         async def renew() -> None:
             while not ended.is_set():
                 try:
-                    await asyncio.wait_for(ended.wait(), _NOTED)
+                    await asyncio.wait_for(ended.wait(), NOTE_SECONDS)
                 except asyncio.TimeoutError:
                     await note()
 

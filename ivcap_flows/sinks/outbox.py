@@ -38,7 +38,7 @@ FIRST_WAIT: Final = 15.0
 LONGEST_WAIT: Final = 3600.0
 _MISSES: Final = 2
 """After this many failed runs in a row a sink counts as away. A single one may be a run that the sink cannot take."""
-_WINDOW: Final = 10_000
+WINDOW: Final = 10_000
 """The number of facts that are searched for runs at once."""
 _ROUNDS: Final = 100
 """The maximum number of times that a drainer looks for new facts. There are fewer each time."""
@@ -122,8 +122,8 @@ def _has_more(journal: Journal, sink: Sink) -> bool:
 
 def _beyond(journal: Journal, cursor: Cursor, until: int) -> Iterator[str]:
     yield from cursor.behind
-    for after in range(cursor.seq, until, _WINDOW):
-        yield from journal.deliveries.runs_between(after, min(after + _WINDOW, until))
+    for after in range(cursor.seq, until, WINDOW):
+        yield from journal.deliveries.runs_between(after, min(after + WINDOW, until))
 
 
 def _runs_now(journal: Journal, run_id: str) -> bool:
@@ -159,8 +159,8 @@ class _Pass:
         deliveries, name = self._journal.deliveries, self._sink.name
         cursor, newest = deliveries.cursor(name), self._journal.facts.newest()
         behind = self._offered(cursor.behind)
-        for after in range(cursor.seq, newest, _WINDOW):
-            until = min(after + _WINDOW, newest)
+        for after in range(cursor.seq, newest, WINDOW):
+            until = min(after + WINDOW, newest)
             behind += self._offered(deliveries.runs_between(after, until))
             if self._reachable:
                 # What was not offered because the sink is away is found again from the cursor.

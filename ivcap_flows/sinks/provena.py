@@ -38,7 +38,7 @@ __all__ = ["ProvenaSink"]
 _SENT: Final = ("sent", "in_doubt")
 _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
-_PATIENCE: Final = 120.0
+PATIENCE: Final = 120.0
 """Seconds that one registration may take in a pass. The next pass continues it."""
 _AT_ONCE: Final = 500
 """The number of model runs that are noted in one transaction."""
@@ -186,10 +186,10 @@ def _few(parts: Sequence[str], separator: str) -> str:
 async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
     """Wait for a registration, but not for ever. Return why it was refused, or None."""
     try:
-        await asyncio.wait_for(registration, _PATIENCE)
+        await asyncio.wait_for(registration, PATIENCE)
     except asyncio.TimeoutError as error:
         raise WaitTimeoutError(
-            f"The registration of {urn} has not ended within {_PATIENCE:g} s. The next sync continues.", pending=[urn]
+            f"The registration of {urn} has not ended within {PATIENCE:g} s. The next sync continues.", pending=[urn]
         ) from error
     except (*REFUSALS, InDoubtError) as error:
         return f"{urn} is not registered. {error}"

@@ -110,8 +110,8 @@ def test_the_host_and_the_image_are_told_as_far_as_the_host_knows(monkeypatch, t
     for name in (*host._APPTAINER, *host._JOBS, host._CI_IMAGE, "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     podman, docker = tmp_path / "containerenv", tmp_path / "dockerenv"
-    monkeypatch.setattr(host, "_PODMAN", podman)
-    monkeypatch.setattr(host, "_DOCKER", docker)
+    monkeypatch.setattr(host, "PODMAN", podman)
+    monkeypatch.setattr(host, "DOCKER", docker)
 
     def told(**variables: str) -> tuple[object, object, object]:
         with pytest.MonkeyPatch.context() as patch:

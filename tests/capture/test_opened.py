@@ -100,7 +100,7 @@ def test_the_hook_raises_nothing(opened: Opened) -> None:
 
 def test_no_more_is_kept_than_a_limit(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is opened beyond is counted."""
-    monkeypatch.setattr("ivcap_flows.capture.opened._MOST", 10)
+    monkeypatch.setattr("ivcap_flows.capture.opened.MOST_PATHS", 10)
     for number in range(25):
         (tmp_path / str(number)).touch()
     assert (len(opened.paths), opened.lost) == (10, 15)

@@ -100,7 +100,7 @@ def test_a_platform_that_is_away_is_wrong(ivcap_flows, monkeypatch):
 
 def test_a_platform_that_stays_silent_is_wrong(ivcap_flows, monkeypatch):
     """Doctor waits for it less long than a flow does, and names its address all the same."""
-    monkeypatch.setattr(doctor, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(doctor, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("IVCAP_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         said = ivcap_flows("doctor", "--json")

@@ -91,7 +91,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other():
 
 async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
     """A read that is retried for long does not delay the round: ends of other work are reported meanwhile."""
-    monkeypatch.setattr(pollers, "_RENEWAL", 0.2)
+    monkeypatch.setattr(pollers, "RENEWAL", 0.2)
     work = Work(a="executing", b="executing")
     poller = work.poller()
     first = asyncio.create_task(poller.wait(["a"]))

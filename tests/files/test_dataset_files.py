@@ -224,7 +224,7 @@ async def test_an_upload_in_parts_goes_on(provena, dataset, place, tmp_path, mon
         [begun] = place.unfinished("big")
         had = place.parts("big", begun)
         assert not place.has("big")
-        monkeypatch.setattr(s3_upload, "_STALE", timedelta(days=36_500))  # the server tells one date of all
+        monkeypatch.setattr(s3_upload, "STALE", timedelta(days=36_500))  # the server tells one date of all
         sent[:] = [3]
         other = file(tmp_path / "other", os.urandom(P + 5))
         await there.upload({"big": other})
@@ -237,7 +237,7 @@ async def test_an_upload_in_parts_goes_on(provena, dataset, place, tmp_path, mon
         assert Path(got["big"].path).read_bytes() == content
 
         stale = place.client.create_multipart_upload(Bucket=place.bucket, Key=place.prefix + "big")["UploadId"]
-        monkeypatch.setattr(s3_upload, "_STALE", timedelta(seconds=-1))
+        monkeypatch.setattr(s3_upload, "STALE", timedelta(seconds=-1))
         assert place.unfinished("big") == [stale]
         await there.upload({"big": other})
         assert place.unfinished("big") == []
@@ -410,7 +410,7 @@ async def test_where_the_s3_server_is(provena, dataset, monkeypatch):
 
 async def test_a_server_that_is_gone_and_one_that_refuses(provena, dataset, monkeypatch):
     """Errors of this package, with what to do; a retry may help with the first."""
-    monkeypatch.setattr(s3, "_ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
     async with provena.files(dataset) as there:
         with pytest.raises(NotFoundError) as caught:
             await there._bucket.ask("list_parts", Key="a", UploadId="none")

@@ -16,7 +16,7 @@ async def whole(session, query="", **options):
 
 
 async def test_who_waits_gets_the_first_free_place(web, monkeypatch):
-    monkeypatch.setattr(pool, "_AT_ONCE", 2)
+    monkeypatch.setattr(pool, "AT_ONCE", 2)
     held = asyncio.Event()
 
     async def slow(request):
@@ -36,7 +36,7 @@ async def test_who_waits_gets_the_first_free_place(web, monkeypatch):
 
 async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones(web, monkeypatch):
     """A request that is cancelled at the moment of its turn holds up no request behind it."""
-    monkeypatch.setattr(pool, "_AT_ONCE", 1)
+    monkeypatch.setattr(pool, "AT_ONCE", 1)
     held = asyncio.Event()
 
     async def slow(request):
@@ -61,7 +61,7 @@ async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones
 
 async def test_a_wait_for_a_turn_is_no_failure(web, monkeypatch):
     """A request that waits for its turn longer than its timeout and budget is sent, and sent again after a 503."""
-    monkeypatch.setattr(pool, "_AT_ONCE", 1)
+    monkeypatch.setattr(pool, "AT_ONCE", 1)
     waited = asyncio.Event()
     answers = [Response(status_code=503, headers={"Retry-After": "0"}), Response(b"x")]
 
@@ -84,8 +84,8 @@ async def test_a_wait_for_a_turn_is_no_failure(web, monkeypatch):
 
 async def test_a_wait_for_a_turn_is_no_late_reply(web, monkeypatch):
     """The limit of concurrent effects goes by the platform's replies, not by this client's own queue."""
-    monkeypatch.setattr(pool, "_AT_ONCE", 1)
-    monkeypatch.setattr(concurrency_limit, "_LATE", 0.4)
+    monkeypatch.setattr(pool, "AT_ONCE", 1)
+    monkeypatch.setattr(concurrency_limit, "LATE", 0.4)
     limit = concurrency_limit.ConcurrencyLimit("Tests")
 
     async def slow(request):
@@ -121,7 +121,7 @@ async def test_cookies_are_shared(web):
 
 
 async def test_a_failure_leaves_its_place(monkeypatch):
-    monkeypatch.setattr(pool, "_AT_ONCE", 1)
+    monkeypatch.setattr(pool, "AT_ONCE", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with Session(f"http://127.0.0.1:{taken.getsockname()[1]}", platform="IVCAP", budget=0) as session:
@@ -148,7 +148,7 @@ async def test_one_after_the_other_needs_one_connection(web):
 @pytest.mark.parametrize("later", range(12))
 async def test_a_stream_whose_reader_is_cancelled_twice_leaves_its_place(web, monkeypatch, later):
     """Cancelled anew while it closes, a reader takes no connection from the next."""
-    monkeypatch.setattr(pool, "_STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr(pool, "STREAMS_AT_ONCE", 1)
 
     async def endless(request):
         async def blocks():

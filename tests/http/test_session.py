@@ -337,7 +337,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_however_often(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ALL_PROXY", "socks4://me:s3cr3t-word@gate:1080")
     async with Session("http://ivcap.invalid", platform="IVCAP", timeout=0.2) as session:
-        for _ in range(2 * pool._AT_ONCE):
+        for _ in range(2 * pool.AT_ONCE):
             with pytest.raises(ConfigurationError, match="proxy .*socks4://.*gate:1080.*NO_PROXY") as error:
                 await session.request("GET", "/1/x", repeat="idempotent")
     assert "s3cr3t" not in str(error.value)
@@ -422,7 +422,7 @@ async def test_streams_leave_connections_to_all_else(web):
 
 async def test_too_many_at_once_are_told_so(web, monkeypatch):
     """The network is not to blame when this client has no connection left."""
-    monkeypatch.setattr(pool, "_STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr(pool, "STREAMS_AT_ONCE", 1)
     web.on("GET /1/x", {"ok": True})
     async with web.session(timeout=0.1, budget=0.1) as session, session.stream("GET", "/1/x", repeat="idempotent"):
         with pytest.raises(UnreachableError, match="all connections of this client.* Do less at once") as error:

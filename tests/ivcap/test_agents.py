@@ -78,7 +78,7 @@ async def test_a_run_is_waited_for_up_to_a_deadline(client, scripted):
 
 async def test_a_job_that_shows_late_is_waited_for(client, scripted, monkeypatch):
     """Within the visibility delay a job that is not found yet is the accepted one, and not asked for again."""
-    monkeypatch.setattr(agents, "_SOONEST", 0.01)
+    monkeypatch.setattr(agents, "SOONEST", 0.01)
     scripted.on("GET /1/aspects", listing(tool()))
     scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x"}, 202))
     late = JSONResponse({"message": "not found"}, 404)

@@ -382,7 +382,7 @@ async def test_a_forged_id_token_is_refused(scripted, token):
 
 async def test_an_id_token_that_is_not_valid_yet_is_looked_at_again(scripted, monkeypatch):
     """The provider's clock may be ahead: after three seconds, and not for ever."""
-    monkeypatch.setattr(authinfo, "_NOT_YET", 0.3)
+    monkeypatch.setattr(authinfo, "NOT_YET", 0.3)
     assert await claimed(scripted, id_token(nbf=time.time() + 1))
     with pytest.raises(NotAuthorizedError, match="not yet valid"):
         await claimed(scripted, id_token(nbf=time.time() + 100, exp=time.time() + 200))

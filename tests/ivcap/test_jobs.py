@@ -20,8 +20,8 @@ EVENTS = f"GET {JOB}/events"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A job's record is asked for again at once."""
-    monkeypatch.setattr(job_events, "_PAUSES", (0.01, 0.02, 0.05))
-    monkeypatch.setattr(job_events, "_GRACE", 0.3)
+    monkeypatch.setattr(job_events, "PAUSES", (0.01, 0.02, 0.05))
+    monkeypatch.setattr(job_events, "GRACE", 0.3)
 
 
 def listing(*items):

@@ -37,8 +37,8 @@ class Provena:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_watcher, "_SHORTEST", 0.01)
-    monkeypatch.setattr(batch_watcher, "_LONGEST", 0.02)
+    monkeypatch.setattr(batch_watcher, "SHORTEST", 0.01)
+    monkeypatch.setattr(batch_watcher, "LONGEST", 0.02)
 
 
 async def follow(provena: Provena, *batches: str) -> list[End]:

@@ -581,7 +581,7 @@ def test_a_job_that_fails_half_way(
     says so."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
-    monkeypatch.setattr(model_runs, "_STALL_TIMEOUT", 3.0)
+    monkeypatch.setattr(model_runs, "STALL_TIMEOUT", 3.0)
     no_job_left()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     if reply == "lost":
@@ -630,7 +630,7 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     """The registry has the run, and its job, which may still fail, did not show when jobs were looked at."""
     name, rows = rows_of(run_items, 1)
     [row] = with_orders(rows)
-    monkeypatch.setattr(model_runs, "_STALL_TIMEOUT", 1.0)
+    monkeypatch.setattr(model_runs, "STALL_TIMEOUT", 1.0)
     no_job_left()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True)

@@ -174,8 +174,8 @@ def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatc
         raise UnreachableError("no reply")
 
     last = []
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap._AT_ONCE", 1)
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap._NOTED", 0.05)
+    monkeypatch.setattr("ivcap_flows.sinks.ivcap.AT_ONCE", 1)
+    monkeypatch.setattr("ivcap_flows.sinks.ivcap.NOTE_SECONDS", 0.05)
     monkeypatch.setattr(client.aspects, "add", slow)
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
     assert notes == [True] * 4
@@ -219,7 +219,7 @@ def test_what_fails_leaves_nothing_running(ivcap_journal, client, run, monkeypat
         started.append(entity)
         raise UnreachableError("no route")
 
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap._AT_ONCE", 1)
+    monkeypatch.setattr("ivcap_flows.sinks.ivcap.AT_ONCE", 1)
     monkeypatch.setattr(client.aspects, "add", away)
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
     assert len(started) == 1

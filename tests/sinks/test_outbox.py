@@ -52,7 +52,7 @@ class Sink:
 
 def test_what_was_delivered_is_not_looked_at_again(ivcap_journal, monkeypatch):
     """Oldest first; a second pass begins behind the last fact of the first and looks at what is new alone."""
-    monkeypatch.setattr(outbox, "_WINDOW", 2)
+    monkeypatch.setattr(outbox, "WINDOW", 2)
     names = [ended(ivcap_journal, f"r{n}") for n in range(5)]
     sink = Sink()
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=5)]
@@ -82,7 +82,7 @@ def test_a_run_that_still_runs_is_come_back_to(ivcap_journal):
 
 def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
     """Two runs in a row that find it away end a pass; what it was not offered it is offered later, each once."""
-    monkeypatch.setattr(outbox, "_WINDOW", 2)
+    monkeypatch.setattr(outbox, "WINDOW", 2)
     names = [ended(ivcap_journal, f"r{n}") for n in range(6)]
 
     def away(run: str) -> Delivery:

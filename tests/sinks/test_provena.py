@@ -192,7 +192,7 @@ def test_a_registration_whose_reply_is_lost_is_one_run(embedded_platform, ivcap_
 def test_a_registration_that_takes_long_goes_on_later(embedded_platform, ivcap_journal, ended_work, sink, monkeypatch):
     """It holds a pass for a limited time, and the next one waits for the same job instead of sending again."""
     ended_work()
-    monkeypatch.setattr("ivcap_flows.sinks.provena._PATIENCE", 2.0)
+    monkeypatch.setattr("ivcap_flows.sinks.provena.PATIENCE", 2.0)
     embedded_platform.add_fault(path="/jobs/user/fetch$", status=503)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", pending=1)]
     [row] = ivcap_journal.deliveries.where("provena")
@@ -208,7 +208,7 @@ def test_a_registration_that_failed_half_way_is_a_dead_letter(
 ):
     """The registry has the run: it is named with the way to decide, and `again` does not make a second one."""
     _, work = ended_work()
-    monkeypatch.setattr("ivcap_flows.sinks.provena._PATIENCE", 3.0)
+    monkeypatch.setattr("ivcap_flows.sinks.provena.PATIENCE", 3.0)
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", pending=1)]
     fail_job(f"index {work.urn}")

@@ -99,7 +99,7 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
 @pytest.fixture
 def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
     """A journal that waits only a moment for other writers."""
-    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0.2)
     with Journal.open(journal_url) as journal:
         yield journal
 

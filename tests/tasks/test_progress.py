@@ -66,11 +66,11 @@ def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, unique, monkeypat
     """A Prefect server that does not answer is asked once, and then not for a while. The wait continues."""
     asked = []
 
-    async def broken(self, **_):
+    async def broken(*_):
         asked.append(1)
         raise OSError("no route to host")
 
-    monkeypatch.setattr(progress._Shown, "_tell_prefect", broken)
+    monkeypatch.setattr(progress, "ashow", broken)
 
     def body():
         return [wait_for_jobs([request_job("echo", {"message": f"{unique}{i}"})])[0].status for i in range(2)]
@@ -80,6 +80,11 @@ def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, unique, monkeypat
 
 def test_outside_of_a_flow_nobody_is_told(embedded_platform, ivcap_journal, unique, monkeypatch):
     """Outside of a flow no artifact is written, since there is no run to show it in."""
-    monkeypatch.setattr(progress, "_Shown", None)
+    told = []
+
+    async def counted(*_):
+        told.append(1)
+
+    monkeypatch.setattr(progress, "ashow", counted)
     [job] = wait_for_jobs.fn([request_job.fn("echo", {"message": unique})])
-    assert job.succeeded
+    assert job.succeeded and not told
