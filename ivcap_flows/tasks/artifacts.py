@@ -7,15 +7,13 @@ import contextlib
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ivcap_flows.capture import found
 from ivcap_flows.capture.files import sha256_of
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
-from ivcap_flows.ivcap.artifacts import ArtifactRecord
-from ivcap_flows.journal import Journal
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -23,6 +21,10 @@ from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened
 from ivcap_flows.tasks.uploads import content_of, upload, uploaded
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.artifacts import ArtifactRecord
+    from ivcap_flows.journal import Journal
 
 __all__ = [
     "aartifact_for_file",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.loop import all_of
-from ivcap_flows.provena.datasets import DatasetDefaults
-from ivcap_flows.provena.models import TemplatedDataset
-from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.registry import alinked_person, amint_dataset
+
+# Provena's models take long to build. They are imported when a run is registered.
+if TYPE_CHECKING:
+    from ivcap_flows.provena.datasets import DatasetDefaults
+    from ivcap_flows.provena.models import TemplatedDataset
 
 __all__ = ["Data", "aregister_model_run", "register_model_run"]
 
@@ -47,6 +49,9 @@ async def _register_model_run(
     still succeed. Raises InDoubtError if the registry has a run whose job failed, or if a batch left the run in doubt;
     such a run is not sent again automatically.
     """
+    from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+    from ivcap_flows.tasks.registry import alinked_person
+
     call = await ProvenaCall.of(credentials)
     call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)
     call.check([each for _, each in (*_rows(inputs), *_rows(outputs)) if isinstance(each, Dataset)])
@@ -77,6 +82,8 @@ async def _datasets(
     defaults: DatasetDefaults | None,
     credentials: ProvenaCredentialsLike,
 ) -> list[TemplatedDataset]:
+    from ivcap_flows.provena.models import TemplatedDataset
+
     paths = {urn_of(template): dict(given) for template, given in resources.items()}
     rows = _rows(side)
     handles = await all_of(lambda row: _dataset(row[1], defaults, credentials), rows)
@@ -96,6 +103,8 @@ def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tupl
 
 
 async def _dataset(data: Data, defaults: DatasetDefaults | None, credentials: ProvenaCredentialsLike) -> str:
+    from ivcap_flows.tasks.registry import amint_dataset
+
     if isinstance(data, Artifact):
         return (await amint_dataset.fn(data, datasets=defaults, credentials=credentials)).urn
     return urn_of(data)

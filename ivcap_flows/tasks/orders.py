@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import Scope, key_in, short_id, with_key
-from ivcap_flows.ivcap.orders import OrderRecord
-from ivcap_flows.ivcap.services import ServiceRecord
-from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -32,6 +29,11 @@ from ivcap_flows.tasks.waiting import (
 )
 from ivcap_flows.work.kinds import ORDERS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.orders import OrderRecord
+    from ivcap_flows.ivcap.services import ServiceRecord
+    from ivcap_flows.journal import IntentRow, NewIntent
 
 __all__ = [
     "aattach_order",

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -14,14 +14,16 @@ from ivcap_flows.durable.poll_strategy import Change, Source
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.identity import ivcap_urn
-from ivcap_flows.ivcap.aspects import AspectRecord
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.job_events import tells_end
 from ivcap_flows.ivcap.job_records import JobRecord
-from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.orders import OrderRecord, Orders
 from ivcap_flows.settings import Settings
-from ivcap_flows.tasks.call import IvcapCall
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.aspects import AspectRecord
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.ivcap.jobs import Jobs
+    from ivcap_flows.tasks.call import IvcapCall
 
 __all__ = ["JobSource", "OrderSource", "ask_later", "wait_for"]
 

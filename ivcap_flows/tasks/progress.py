@@ -12,15 +12,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
 from ivcap_flows.handles import TERMINAL, Job, Order
-from ivcap_flows.ivcap.job_records import JobRecord
-from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.job_records import JobRecord
+    from ivcap_flows.ivcap.orders import OrderRecord
 
 __all__ = ["TABLE_KEY", "progress_of", "runs_here"]
 

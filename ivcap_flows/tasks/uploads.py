@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress
@@ -16,11 +16,13 @@ from ivcap_flows.handles import Artifact
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.identity import CONTENT_SCHEMA, Scope, key_of
-from ivcap_flows.ivcap.artifacts import ArtifactRecord
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import IntentRow
-from ivcap_flows.tasks.call import IvcapCall
-from ivcap_flows.tasks.sources import Source
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.artifacts import ArtifactRecord
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import IntentRow
+    from ivcap_flows.tasks.call import IvcapCall
+    from ivcap_flows.tasks.sources import Source
 
 __all__ = ["SMALL_AT_ONCE", "content_of", "upload", "uploaded"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import IntentRow
 from ivcap_flows.work.kinds import KINDS, WorkKind, is_of
 
 if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.journal import IntentRow
     from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["Candidate", "candidates_of"]

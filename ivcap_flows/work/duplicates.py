@@ -11,18 +11,20 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import ForbiddenError, NotFoundError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, ivcap_urn, short_id, without_key
-from ivcap_flows.ivcap.aspects import AspectRecord
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.ivcap.job_records import JobRecord
-from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.aspects import AspectRecord
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.ivcap.job_records import JobRecord
+    from ivcap_flows.journal import IntentRow, Journal
 
 __all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ivcap_flows.identity import fingerprint, ivcap_urn, key_in
-from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 
 if TYPE_CHECKING:
+    from ivcap_flows.ivcap.artifacts import ArtifactRecord
     from ivcap_flows.ivcap.client import IvcapClient
 
 __all__ = ["JOBS", "KINDS", "LOOKED_AT", "ORDERS", "R", "WorkKind", "is_of"]

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, without_key
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.ivcap.job_records import JobRecord
-from ivcap_flows.ivcap.orders import OrderRecord
-from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
-from ivcap_flows.journal.states import State
 from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.ivcap.job_records import JobRecord
+    from ivcap_flows.ivcap.orders import OrderRecord
+    from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
+    from ivcap_flows.journal.states import State
 
 __all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 

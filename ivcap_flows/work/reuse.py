@@ -24,16 +24,16 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import TERMINAL, Products
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, fingerprint_for_reuse
-from ivcap_flows.ivcap.artifacts import ArtifactRecord
-from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.services import ServiceRecord
-from ivcap_flows.journal import NewIntent
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.work.kinds import R, WorkKind, is_of
 
 if TYPE_CHECKING:
+    from ivcap_flows.ivcap.artifacts import ArtifactRecord
+    from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
     from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.ivcap.services import ServiceRecord
+    from ivcap_flows.journal import NewIntent
 
 __all__ = ["Earlier", "Refused", "definition_of", "earlier_of", "look_for_reuse"]
 
