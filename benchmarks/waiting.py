@@ -37,7 +37,7 @@ LIMIT, LIMIT_PER_TICK, LIMIT_KIB = 0.02, 25, 100
 OURS = """
 import asyncio, json, sys, threading, time
 from ivcap_flows import loop
-from ivcap_flows.tasks import watched
+from ivcap_flows.tasks import poll_sources
 from ivcap_flows.tasks.call import IvcapCall
 
 jobs, ticks = json.load(open(sys.argv[1])), int(sys.argv[2])
@@ -45,13 +45,13 @@ ended = {}
 
 async def wait():
     call = await IvcapCall.of(None)
-    source = watched.JobSource(call.client.jobs)
-    poller = watched._poller(call, source)
+    source = poll_sources.JobSource(call.client.jobs)
+    poller = poll_sources.poller_of(call, source)
     before = memory()
     print("ready", flush=True)
 
     async def one(urn, service):
-        await watched.wait_for(call, source, {urn: service}, timeout=None)
+        await poll_sources.wait_for(call, source, {urn: service}, timeout=None)
         ended[urn] = time.time()
 
     waits = [asyncio.create_task(one(*each)) for each in jobs]

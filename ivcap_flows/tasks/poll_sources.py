@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.jobs import Jobs
     from ivcap_flows.tasks.call import IvcapCall
 
-__all__ = ["JobSource", "OrderSource", "ask_later", "wait_for"]
+__all__ = ["JobSource", "OrderSource", "ask_later", "poller_of", "wait_for"]
 
 R = TypeVar("R", OrderRecord, JobRecord)
 
@@ -145,11 +145,11 @@ async def wait_for(
     its record if it has ended. Raises WaitTimeoutError after `timeout` seconds.
     """
     later = {urn: _not_before[urn] for urn in services if urn in _not_before}
-    poller = _poller(call, source)
+    poller = poller_of(call, source)
     return await poller.wait(list(services), services=services, not_before=later, timeout=timeout, told=told)
 
 
-def _poller(call: IvcapCall, source: Source[R]) -> Poller[R]:
+def poller_of(call: IvcapCall, source: Source[R]) -> Poller[R]:
     """Return the poller for a noun, which all waits with a client share."""
     pollers, key = _pollers.setdefault(call.client, {}), (source.what, call.journal.id)
     if key not in pollers:

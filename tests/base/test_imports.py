@@ -2,8 +2,10 @@
 time; a number of modules does not depend on the machine."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,15 @@ def test_the_package_itself_imports_neither_prefect_nor_tasks() -> None:
 def test_a_name_that_does_not_exist_is_told_as_such() -> None:
     with pytest.raises(ImportError, match="place_orders"):
         exec("from ivcap_flows.tasks import place_orders")
+
+
+def test_what_benchmarks_run_in_other_processes_imports_what_there_is() -> None:
+    """Their code stands in texts, which no check of types reads."""
+    lines = [
+        line
+        for path in Path(__file__).parents[2].glob("benchmarks/*.py")
+        for line in re.findall(r"^(?:from|import) ivcap_flows.*", path.read_text(), re.MULTILINE)
+    ]
+    assert len(lines) > 30
+    for line in lines:
+        exec(line)
