@@ -20,8 +20,6 @@ from ivcap_flows.secrets import scrub_text
 __all__ = ["Pool"]
 
 AT_ONCE: Final = 16
-_EACH: Final = 4
-"""Requests at once in one client of httpx, which looks at all its idle connections for each request."""
 STREAMS_AT_ONCE: Final = 128
 # Close idle connections before common servers do (uvicorn after 5 s), so that no request is written to a dead one.
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=4.0)
@@ -32,14 +30,17 @@ _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]
 class Pool:
     """Shared clients. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
-    At most 16 requests whose replies are read whole run at once, and 128 streams. Streams have their own limit because
-    their readers may hold them as long as they like. The limits are here and not in httpx, whose own queue gets slower
-    the more requests wait in it.
+    At most 16 requests whose replies are read whole run at once, each in its own client of httpx, and 128 streams, which
+    share one. Streams have their own limit because their readers may hold them as long as they like. The limits are
+    here and not in httpx: its queue gets slower the more requests wait in it, and for each request it looks at all idle
+    connections of a client.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._clients: dict[int | None, httpx.AsyncClient] = {}
+        self._clients: list[httpx.AsyncClient] = []
+        self._free: list[httpx.AsyncClient] = []
+        self._of_streams: httpx.AsyncClient | None = None
         self._cookies = CookieJar()
 
     @asynccontextmanager
@@ -53,11 +54,11 @@ class Pool:
         free = self._free
         async with self._requests:
             # The client that became free last has an open connection.
-            number = free.pop()
+            client = free.pop() if free else self._new_client()
             try:
-                yield self._client(number)
+                yield client
             finally:
-                free.append(number)
+                free.append(client)
 
     @asynccontextmanager
     async def stream(self, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
@@ -73,29 +74,30 @@ class Pool:
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error
         try:
-            yield self._client(None)
+            if self._of_streams is None:
+                self._of_streams = self._new_client()
+            yield self._of_streams
         finally:
             streams.release()
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
+        clients = self._clients
+        self._clients, self._free, self._of_streams = [], [], None
+        for client in clients:
             await client.aclose()
 
-    def _client(self, number: int | None) -> httpx.AsyncClient:
-        """Return the client of this number; None is that of streams."""
-        if number not in self._clients:
-            self._clients[number] = _client(self._cookies)
-        return self._clients[number]
+    def _new_client(self) -> httpx.AsyncClient:
+        client = _client(self._cookies)
+        self._clients.append(client)
+        return client
 
     def _of_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
-            self._loop, self._clients = loop, {}
+            self._loop, self._clients, self._free, self._of_streams = loop, [], [], None
             self._requests = anyio.Semaphore(AT_ONCE, fast_acquire=True)
-            self._free = [place // _EACH for place in range(AT_ONCE)]
             self._streams = anyio.Semaphore(STREAMS_AT_ONCE)
 
 

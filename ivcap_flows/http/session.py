@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from json import JSONEncoder
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -50,6 +50,8 @@ MAX_BODY: Final = 64 * 1024 * 1024
 _MAX_ERROR_BODY: Final = 64 * 1024
 
 _CONNECT_TIMEOUT: Final = 10.0
+
+_JSON: Final = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Session:
@@ -384,7 +386,7 @@ def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) ->
     if isinstance(json, _Unset):
         return content, {}
     try:
-        text = jsonlib.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _JSON.encode(json)
     except (TypeError, ValueError) as error:
         raise InputError(f"The request is no JSON: {error}.", sent=False) from error
     return text.encode(), {"Content-Type": "application/json"}
