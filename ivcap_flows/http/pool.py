@@ -30,10 +30,10 @@ _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]
 class Pool:
     """Shared clients. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
-    At most 16 requests whose replies are read whole run at once, each in its own client of httpx, and 128 streams, which
-    share one. Streams have their own limit because their readers may hold them as long as they like. The limits are
-    here and not in httpx: its queue gets slower the more requests wait in it, and for each request it looks at all idle
-    connections of a client.
+    At most 16 requests whose replies are read whole run at once, each in its own client of httpx, and 128 streams,
+    which share one. Streams have their own limit because their readers may hold them as long as they like. The
+    limits are here and not in httpx: its queue gets slower the more requests wait in it, and for each request it
+    looks at all idle connections of a client.
     """
 
     def __init__(self) -> None:
