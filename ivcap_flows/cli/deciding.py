@@ -9,7 +9,7 @@ from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
 from ivcap_flows.journal.states import OPEN
@@ -27,7 +27,9 @@ def abandon(journal: Journal, run: RunRow) -> str:
     reconcile.abandon(journal, run)
     left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It requested {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
-    return f"The run {run.id[:8]} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
+    return (
+        f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
+    )
 
 
 def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:

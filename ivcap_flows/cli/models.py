@@ -54,8 +54,8 @@ def validate(
     """Check every row of a file and list all faults, without sending anything. Exit status 1 if a row is wrong.
 
     Args:
-        file: Provena's CSV template filled in, JSON Lines (one ModelRunRecord per line, optionally with `key`), or
-            Parquet.
+        file: Provena's CSV template filled in, JSON Lines (one record of a model run per line, optionally with `key`),
+            or Parquet.
         datasets: YAML or TOML file with your statements about the datasets that are minted for IVCAP artifacts.
         stall_timeout: Seconds for which Provena may be unreachable.
     """
@@ -80,7 +80,7 @@ def register(
     since: datetime | None = None,
     mapping: Path | None = None,
     datasets: Datasets = None,
-    skip_invalid: Annotated[bool, Parameter(negative=())] = False,
+    skip_invalid: bool = False,
     out: Path | None = None,
     in_flight: int = IN_FLIGHT,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
@@ -140,10 +140,10 @@ def resolve(
     file: Path,
     /,
     *,
-    row: Annotated[list[int] | None, Parameter(name="--row", negative=())] = None,
+    row: Annotated[list[int] | None, Parameter(name="--row")] = None,
     adopt: str | None = None,
-    resend: Annotated[bool, Parameter(negative=())] = False,
-    write_off: Annotated[bool, Parameter(negative=())] = False,
+    resend: bool = False,
+    write_off: bool = False,
     as_json: Json = False,
 ) -> int:
     """List the doubtful rows of a file, or decide on some of them. Exit status 1 if doubtful rows are left.

@@ -24,7 +24,7 @@ from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Poller"]
+__all__ = ["Poller", "counted"]
 
 R = TypeVar("R")
 
@@ -47,6 +47,11 @@ _UNREAD: Final = "unread"
 """Status of work whose state is not known: the processes that wait for it read its record."""
 
 logger = logger_of("ivcap_flows.waiting")
+
+
+def counted(count: int, nouns: str) -> str:
+    """Return a number of things in words: "1 job", "3 jobs"."""
+    return f"{count} {nouns if count != 1 else nouns.removesuffix('s')}"
 
 
 @dataclass
@@ -180,7 +185,7 @@ class Poller(Generic[R]):
         """Wait until all are done, one has failed, or the time is up."""
         if not futures:
             return
-        logger.info("Waiting for %d %s.", len(futures), self._source.what)
+        logger.info("Waiting for %s.", counted(len(futures), self._source.what))
         began = said = time.monotonic()
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - began)
@@ -519,7 +524,7 @@ class Poller(Generic[R]):
     def _out_of_reach(self, why: str) -> None:
         if self._unreachable_since is None:
             self._unreachable_since = time.monotonic()
-            logger.warning("Still waiting for %d %s: %s", len(self._watched), self._source.what, why)
+            logger.warning("Still waiting for %s: %s", counted(len(self._watched), self._source.what), why)
 
     def _reached(self) -> None:
         if self._unreachable_since is not None:

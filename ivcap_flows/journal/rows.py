@@ -97,6 +97,7 @@ class RunIdentity:
     """A name of the code that stays the same when the project is moved; by default `entry_point`."""
     parameters_sha256: str = ""
     """A digest that equal parameters share; by default that of `parameters`."""
+    flow_run_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class AttemptRow:
     entry_point: str
     """The place of its code (`path:function`)."""
     flow_run_id: str
+    flow_run_name: str | None
     root_flow_run_id: str
     outcome: Outcome
     cause: str | None

@@ -25,6 +25,7 @@ from ivcap_flows.capture.context import close_attempt
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
 from ivcap_flows.durable.poll_sharing import PollSharing
+from ivcap_flows.durable.poller import counted
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import Wait
@@ -155,7 +156,7 @@ async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float
 
 def _told(waits: Collection[Wait]) -> str:
     counts = Counter(wait.noun for wait in waits)
-    return " and ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(counts.items()))
+    return " and ".join(counted(count, f"{noun}s") for noun, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True)

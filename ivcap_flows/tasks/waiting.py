@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
+from ivcap_flows.durable.poller import counted
 from ivcap_flows.errors import JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
@@ -107,7 +108,6 @@ def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
     """Return a function that names a task run after the number of `orders` or `jobs` that it waits for."""
 
     def name(given: dict[str, Any]) -> str:
-        count = len(given[what])
-        return f"wait for {count} {what if count != 1 else what.removesuffix('s')}"
+        return f"wait for {counted(len(given[what]), what)}"
 
     return name
