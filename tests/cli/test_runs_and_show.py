@@ -11,7 +11,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ivcap_flows.cli import output
-
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal
 

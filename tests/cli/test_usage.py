@@ -33,6 +33,7 @@ COMMANDS = [
     ["doctor"],
     ["login"],
     ["models"],
+    ["models", "template"],
     ["models", "validate"],
     ["models", "register"],
     ["models", "resolve"],

@@ -480,8 +480,7 @@ def test_reap_finds_the_killed(journal: Journal, in_child: Opener) -> None:
 
 
 def test_runs_are_found_by_what_people_have(journal: Journal) -> None:
-    """By its id, its beginning or its end, its flow or Prefect flow run, or as the latest; none, or several, is an error.
-    """
+    """By its id or part of it, its flow or Prefect flow run, or as the latest. No match, or several, is an error."""
     with pytest.raises(InputError, match="has no run yet"):
         journal.runs.get("latest")
     opened = [
