@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Full", "Json", "brief", "coloured", "complain", "console", "emit", "moment", "table", "zone"]
+from ivcap_flows.errors import InputError
+
+__all__ = ["Full", "Json", "agreed", "brief", "coloured", "complain", "console", "emit", "moment", "table", "zone"]
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.")]
 Full = Annotated[bool, Parameter(name="--full", help="Print complete ids on a terminal, too.")]
@@ -77,6 +79,23 @@ def coloured(word: str) -> Text:
 def emit(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def agreed(what: str, *, yes: bool) -> bool:
+    """Say what will happen, and return whether the user agrees, which `yes` says beforehand.
+
+    Raise InputError if standard input is no terminal, so that nobody can be asked.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise InputError(f"{what} To agree, add --yes.")
+    console.print(what)
+    if yes:
+        return True
+    try:
+        answer = input("Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    return answer.strip().lower() in ("y", "yes")
 
 
 def complain(error: Exception) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cyclopts
 
 from ivcap_flows.cli import deciding
-from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.output import Json, agreed, console, emit, table
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import short_run
@@ -60,14 +60,24 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
 
 
 @app.command
-def abandon(run: RunName, /) -> None:
+def abandon(run: RunName, /, *, yes: bool = False) -> int:
     """Give up a run that did not complete: the same command does not continue it, and `prune` may delete it.
 
-    Its orders are not cancelled; `orders --orphans` lists them. If the run was deployed, cancel its flow run in
-    Prefect, too: otherwise Prefect may run it again, and it continues.
+    Its orders are not cancelled; `orders --orphans` lists them. A parked run is cancelled in Prefect, so that it does
+    not wake. If another deployed run is given up, cancel its flow run in Prefect, too: otherwise Prefect may run it
+    again, and it continues. If the run is parked or running, the command says what will happen, and asks. Exit status
+    1 if you refuse.
+
+    Args:
+        yes: Do not ask.
     """
     with open_journal() as journal:
-        console.print(deciding.abandon(journal, journal.runs.get(run)))
+        found = journal.runs.get(run)
+        what = deciding.consequences(journal, found)
+        if what is not None and not agreed(what, yes=yes):
+            return 1
+        console.print(deciding.abandon(journal, found))
+    return 0
 
 
 @app.command

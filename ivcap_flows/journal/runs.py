@@ -220,15 +220,15 @@ class Runs:
             query = _ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
             return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
-    def abandon(self, run_id: str) -> None:
+    def abandon(self, run_id: str, *, running: bool = False) -> None:
         """Give up a run: no later run continues it, and it may be pruned. Idempotent.
 
-        Raise DurabilityError while an attempt of the run is running, and if the run completed.
+        Raise DurabilityError if the run completed, and while an attempt of it is running unless `running` is set.
         """
         with self._store.write() as connection:
             self._hold(connection, run_id)
             run, attempts = self._run(connection, run_id), self._attempts(connection, run_id)
-            if any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
+            if not running and any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
                 raise DurabilityError(f"The run {run_id} is running. End its process, then try again.")
             if run.outcome == "completed":
                 raise DurabilityError(f"The run {run_id} completed, so it cannot be given up.")

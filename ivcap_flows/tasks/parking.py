@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,9 +22,8 @@ from ivcap_flows import loop
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import close_attempt
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
+from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, rest
 from ivcap_flows.durable.poll_sharing import PollSharing
-from ivcap_flows.durable.poller import counted
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import Wait
@@ -154,11 +152,6 @@ async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float
     return {urn for some in late for urn in some}
 
 
-def _told(waits: Collection[Wait]) -> str:
-    counts = Counter(wait.noun for wait in waits)
-    return " and ".join(counted(count, f"{noun}s") for noun, count in sorted(counts.items()))
-
-
 @dataclass(frozen=True)
 class _Asked:
     """The arguments of one call: what it waits for, and how long."""
@@ -284,7 +277,7 @@ class _Stay:
             )
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
-        cause = f"Parked: waits for {_told(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+        cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):

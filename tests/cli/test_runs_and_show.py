@@ -7,12 +7,23 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta, timezone
+from uuid import UUID
 
 import pytest
+from prefect import flow as prefect_flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
 
 from ivcap_flows.cli import output
 from ivcap_flows.identity import short_id
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.journal.rows import Wait
+
+
+@prefect_flow
+def harvest():
+    """The flow that the parked run is of."""
 
 
 def run_of(said_runs, flow):
@@ -236,6 +247,62 @@ def test_a_run_is_given_up(on_record, journal_file, flow, left):
         assert told.attributes["outcome"] == "abandoned"
     on_record("runs", "prune", "--older-than-days", 0)
     assert [each["id"] for each in on_record("runs", "--json").json].count(run) == left
+
+
+@pytest.fixture
+def parked(on_record, journal_file, prefect_settings):
+    """The journal's row of a run that is parked, in Prefect, too."""
+    with temporary_settings(prefect_settings), get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(harvest, name="swift-owl", state=Scheduled(name="Parked"))
+        with Journal.open(f"sqlite:///{journal_file}") as journal:
+            identity = RunIdentity("harvest", "f.py:harvest", {}, str(flow_run.id), str(flow_run.id), deployed=True)
+            opened, now = journal.runs.open_attempt(identity), journal.now()
+            journal.parks.park(
+                run_id=opened.run.id,
+                attempt_id=opened.attempt.id,
+                flow_run_id=str(flow_run.id),
+                platform="p",
+                credentials=None,
+                waits=[Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s") for n in range(2)],
+                began_at=now,
+                wake_at=now + timedelta(hours=1),
+            )
+            journal.runs.close_attempt(opened.attempt.id, "parked")
+        yield opened.run
+
+
+def state_of(flow_run):
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run)).state.name
+
+
+def test_a_parked_run_is_given_up_only_with_consent(on_record, parked, monkeypatch):
+    """What will happen is said first; without a terminal to ask on, `--yes` is needed. Then it does not wake."""
+    said = on_record("runs", "abandon", parked.id)
+    assert said.status == 2 and "is parked: it waits for 2 orders and wakes at" in said.err and "--yes" in said.err
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    said = on_record("runs", "abandon", parked.id)
+    assert said.status == 1 and f"cancels its flow run {parked.id} in Prefect" in said.out
+    assert state_of(parked.id) == "Parked" and on_record("runs", "--json").json[0]["outcome"] == "parked"
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        said = on_record("runs", "abandon", parked.id, "--yes")
+    assert said.status == 1 and "Nothing was changed" in said.err
+    assert on_record("runs", "--json").json[0]["outcome"] == "parked"
+    assert on_record("runs", "abandon", parked.id, "--yes").status == 0
+    assert state_of(parked.id) == "Cancelled" and on_record("runs", "--json").json[0]["outcome"] == "abandoned"
+
+
+def test_a_running_run_is_given_up_only_with_consent(on_record, journal_file):
+    """Its process goes on, and nothing continues the run after it."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "r", "r"))
+        said = on_record("runs", "abandon", "r")
+        assert said.status == 2 and f"is running in process {os.getpid()}" in said.err and "--yes" in said.err
+        assert on_record("runs", "abandon", "r", "--yes").status == 0
+        journal.runs.close_attempt(opened.attempt.id, "failed")
+        assert journal.runs.get("r").outcome == "abandoned"
+        assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
 
 
 def test_a_completed_run_is_not_given_up(on_record):
