@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from ivcap_flows.durable.poller import counted
+from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.journal.rows import Wait
 
 __all__ = ["LONGEST", "SHORTEST", "WATCHED", "WATCHER", "Pending", "in_words", "rest"]
@@ -36,9 +36,11 @@ class Pending:
 
 
 def in_words(waits: Iterable[Wait]) -> str:
-    """Return how many orders and jobs these are: "2 jobs and 1 order"."""
-    counts = Counter(f"{wait.noun}s" for wait in waits)
-    return " and ".join(counted(count, nouns) for nouns, count in sorted(counts.items()))
+    """Return what these are: "2 jobs and 1 order (north, south, echo)"."""
+    known = list(waits)
+    counts = Counter(f"{wait.noun}s" for wait in known)
+    count = " and ".join(counted(count, nouns) for nouns, count in sorted(counts.items()))
+    return f"{count} ({listed(wait.name or wait.urn for wait in known)})"
 
 
 def rest(pending: Iterable[Pending], *, watched: bool = False) -> float:

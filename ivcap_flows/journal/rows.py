@@ -333,11 +333,14 @@ class Settled:
 
 @dataclass(frozen=True)
 class Wait:
-    """An order or job (`noun`) that a run waits for. `service` is the service's URN."""
+    """An order or job (`noun`) that a run waits for. `service` is the service's URN, `name` what the user calls it, or
+    its service's name, and `account` the one that placed it, if the platform reports it."""
 
     urn: str
     noun: str
     service: str
+    name: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True)

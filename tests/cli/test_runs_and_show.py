@@ -263,7 +263,7 @@ def parked(on_record, journal_file, prefect_settings):
                 flow_run_id=str(flow_run.id),
                 platform="p",
                 credentials=None,
-                waits=[Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s") for n in range(2)],
+                waits=[Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s", n) for n in ("north", "south")],
                 began_at=now,
                 wake_at=now + timedelta(hours=1),
             )
@@ -279,7 +279,8 @@ def state_of(flow_run):
 def test_a_parked_run_is_given_up_only_with_consent(on_record, parked, monkeypatch):
     """What will happen is said first; without a terminal to ask on, `--yes` is needed. Then it does not wake."""
     said = on_record("runs", "abandon", parked.id)
-    assert said.status == 2 and "is parked: it waits for 2 orders and wakes at" in said.err and "--yes" in said.err
+    assert said.status == 2 and "--yes" in said.err
+    assert "is parked: it waits for 2 orders (north, south) and wakes at" in said.err
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: "n")
     said = on_record("runs", "abandon", parked.id)
