@@ -37,6 +37,7 @@ LIMIT, LIMIT_PER_TICK, LIMIT_KIB = 0.02, 25, 100
 OURS = """
 import asyncio, json, sys, threading, time
 from ivcap_flows import loop
+from ivcap_flows.journal.rows import Wait
 from ivcap_flows.tasks import poll_sources
 from ivcap_flows.tasks.call import IvcapCall
 
@@ -51,7 +52,7 @@ async def wait():
     print("ready", flush=True)
 
     async def one(urn, service):
-        await poll_sources.wait_for(call, source, {urn: service}, timeout=None)
+        await poll_sources.wait_for(call, source, [Wait(urn, "job", service)], timeout=None)
         ended[urn] = time.time()
 
     waits = [asyncio.create_task(one(*each)) for each in jobs]

@@ -7,7 +7,7 @@
     ├── InputError                  the caller gave a wrong value
     │   ├── ParameterError          wrong parameters of a service, all faults at once
     │   ├── SourceChangedError      a file changed while it was hashed or sent
-    │   └── ForeignHandleError      a handle of one platform used with credentials of another
+    │   └── ForeignHandleError      a handle of one platform or account used with credentials of another
     ├── PlatformError               a platform refused a request, or did not reply
     │   ├── UnreachableError        no reply: connection, host name, TLS, time-out
     │   ├── BadRequestError         400, 415 and other refusals
@@ -132,7 +132,8 @@ class SourceChangedError(InputError):
 
 
 class ForeignHandleError(InputError):
-    """A handle belongs to another platform than the credentials. Data: `urn`, `handle_platform`, `platform`."""
+    """A handle belongs to another platform than the credentials (data: `urn`, `handle_platform`, `platform`), or to
+    another account that they cannot see the work of (data: `urn`, `handle_account`, `account`)."""
 
 
 class PlatformError(IvcapFlowsError):

@@ -107,6 +107,11 @@ def short_id(key: str) -> str:
     return body[:16] + (f".{generation}" if generation else "")
 
 
+def short_run(id: str) -> str:  # noqa: A002
+    """Return the last 8 characters of a run's id. It begins with a time, which runs of the same minute share."""
+    return id[-8:]
+
+
 def with_key(name: str, key: str) -> str:
     """Return the name under which an order is placed. It contains the key, so that a look-up can find the order."""
     return f"{name} [{short_id(key)}]"

@@ -34,7 +34,7 @@ from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
-from ivcap_flows.secrets import logger_of, scrub
+from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import Plan
@@ -284,6 +284,7 @@ def identity_of(context: Any, parameters: Parameters, source: tuple[str | None, 
         parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents, of=of),
         root_flow_run_id=root,
         flow_run_id=str(flow_run.id),
+        flow_run_name=sayable(scrub_text(str(flow_run.name))),
         deployed=flow_run.deployment_id is not None,
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id is not None else None,
     )

@@ -32,12 +32,14 @@ class PrefectArtifact:
 
 
 def show(*artifacts: PrefectArtifact) -> None:
-    """Show new artifacts."""
+    """Show new artifacts, also while the interpreter ends."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         for artifact in artifacts:
-            client.create_artifact(_new(artifact))
+            # `create_artifact` also emits an event. An interpreter that ends starts no sender of events, and Prefect
+            # would log the traceback.
+            client.request("POST", "/artifacts/", json=_new(artifact).model_dump(mode="json", exclude_unset=True))
 
 
 async def ashow(artifact: PrefectArtifact, known: UUID | None = None) -> UUID:

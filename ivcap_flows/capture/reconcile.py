@@ -98,11 +98,11 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
     _close(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
 
 
-def abandon(journal: Journal, run: RunRow) -> None:
-    """Give up a run, and record that. Raises DurabilityError if the run is running or has completed."""
+def abandon(journal: Journal, run: RunRow, *, running: bool = False) -> None:
+    """Give up a run, and record that. Raises DurabilityError if it completed, or is running and not meant to be."""
     from ivcap_flows.journal import Fact
 
-    journal.runs.abandon(run.id)
+    journal.runs.abandon(run.id, running=running)
     told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
     journal.facts.append([Fact(told, run.id)])
 

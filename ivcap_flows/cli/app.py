@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import cyclopts
+from cyclopts import Parameter
 
 import ivcap_flows
 from ivcap_flows.cli import (
@@ -36,6 +37,8 @@ app = cyclopts.App(
     name="ivcap-flows",
     help="Inspect and manage Prefect flows on IVCAP and Provena: their runs, orders and provenance.",
     version=ivcap_flows.__version__,
+    # No `--no-clear` beside `--clear`: every flag is off unless it is given.
+    default_parameter=Parameter(negative=()),
 )
 app.command(local.app)
 app.command(runs.app)

@@ -5,29 +5,75 @@ from __future__ import annotations
 from typing import Final
 
 from ivcap_flows.capture import reconcile
+from ivcap_flows.cli.output import moment
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.heartbeat import listen
+from ivcap_flows.durable.parking import in_words
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
+from ivcap_flows.journal.rows import ParkRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
 
-__all__ = ["abandon", "adopt", "find_intent", "write_off"]
+__all__ = ["abandon", "adopt", "consequences", "find_intent", "write_off"]
 
 _KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
 """The kind of IVCAP URN that an effect of each noun has."""
 
 
+def consequences(journal: Journal, run: RunRow) -> str | None:
+    """Return what it means to give up a parked or running run, which the user is asked about; None for other runs."""
+    run, attempts = journal.runs.standing(run)
+    name = f"The run {short_run(run.id)} of {run.flow_name}"
+    live = [attempt.process for attempt in attempts if attempt.outcome == "running"]
+    if live:
+        return (
+            f"{name} is running in process {live[-1].pid} on {live[-1].host}. Giving it up does not end the process, "
+            "which goes on and may request more. When it has ended, nothing continues the run."
+        )
+    park = _park_of(journal, run)
+    if park is None:
+        return None
+    return (
+        f"{name} is parked: it waits for {in_words(park.waits)} and wakes at {moment(park.wake_at)}. "
+        f"Giving it up cancels its flow run {park.flow_run_id} in Prefect. What it ordered goes on and is paid for; "
+        "`ivcap-flows orders --orphans` lists it."
+    )
+
+
 def abandon(journal: Journal, run: RunRow) -> str:
-    """Give up a run, and return a message for the user. Raise DurabilityError if it is running or has completed."""
-    reconcile.abandon(journal, run)
+    """Give up a run, and return a message for the user. Raise DurabilityError if it completed, or is parked and Prefect
+    cannot be asked to cancel it."""
+    park = _park_of(journal, run)
+    if park is not None:
+        _cancel(park.flow_run_id)
+        journal.parks.end(park, "over", "given up")
+    reconcile.abandon(journal, run, running=True)
     left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It requested {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
-    return f"The run {run.id[:8]} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
+    return (
+        f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
+    )
+
+
+def _park_of(journal: Journal, run: RunRow) -> ParkRow | None:
+    return next((park for park in journal.parks.open() if park.run_id == run.id), None)
+
+
+def _cancel(flow_run_id: str) -> None:
+    from ivcap_flows.tasks.flow_run import cancel_parked
+
+    try:
+        cancel_parked(flow_run_id)
+    except Exception as error:
+        raise DurabilityError(
+            f"Prefect cannot be asked to cancel the flow run {flow_run_id} ({type(error).__name__}: {error}), so the "
+            "parked run would wake. Nothing was changed. Check PREFECT_API_URL, then try again."
+        ) from error
 
 
 def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:

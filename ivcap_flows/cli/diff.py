@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ivcap_flows.cli.output import Json, console, emit
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.provenance.difference import Difference, Side, compare
 from ivcap_flows.sinks import run_graph
@@ -14,17 +14,13 @@ from ivcap_flows.sinks import run_graph
 __all__ = ["diff", "difference", "in_json", "print_difference"]
 
 
-def diff(first: str, second: str, /, *, as_json: Json = False) -> int:
+def diff(first: RunName, second: RunName, /, *, as_json: Json = False) -> int:
     """Compare two runs: list what changed and why the results differ. Exit status 1 if they differ.
 
     Parameters, code, environment, packages, inputs and requests to services are compared, and outputs by content.
-
-    Args:
-        first: Id of a run or its beginning, id of one of its Prefect flow runs, or `latest`.
-        second: The other run, named in the same way.
     """
     with open_journal() as journal:
-        runs = find_run(journal, first), find_run(journal, second)
+        runs = journal.runs.get(first), journal.runs.get(second)
         found = difference(journal, *runs)
     if as_json:
         emit(in_json(*runs, found))

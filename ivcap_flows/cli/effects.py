@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ivcap_flows.cli.output import brief, console, moment, table
-from ivcap_flows.identity import short_id
+from ivcap_flows.cli.output import brief, console, table
+from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import scrub
 from ivcap_flows.work.kinds import KINDS
@@ -43,40 +43,31 @@ def given(noun: str, request: Any) -> str:
 def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
     """Print a table of effects, then a line for each that was found twice on its platform.
 
-    There is a column for the account only if one platform was used with several accounts.
+    There is a column for the account only if one platform was used with several accounts, and one for the run only if
+    there are several.
     """
-    several = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
+    accounts = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
+    runs = len({row.run_id for row in rows}) > 1
     table(
         title,
-        (
-            "what",
-            "name",
-            "of",
-            "state",
-            "how",
-            "urn",
-            *(("account",) if several else ()),
-            "asked",
-            "run",
-            "key",
-            "given",
-        ),
+        ("what", "name", "of", "state", "how", "urn", "account", "asked", "run", "key", "given"),
         [
             (
                 row.noun,
-                row.name or "",
-                row.subject or "",
+                row.name,
+                row.subject,
                 row.status or row.state,
-                row.how or "",
-                brief(row.urn, full=full) if row.urn else row.error or "",
-                *((row.account,) if several else ()),
-                moment(row.created_at),
-                (row.run_id or "")[:8],
+                row.how,
+                brief(row.urn, full=full) if row.urn else row.error,
+                row.account if accounts else "",
+                row.created_at,
+                short_run(row.run_id or "") if runs else "",
                 short_id(row.key),
                 given(row.noun, row.request),
             )
             for row in rows
         ],
+        full=full,
     )
     for row in rows:
         if row.duplicates:

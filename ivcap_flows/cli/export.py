@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import RunRow
 from ivcap_flows.provenance import Graph
@@ -20,7 +20,7 @@ Format = Literal[Form, "openlineage"]
 
 
 def export(
-    run: str,
+    run: RunName,
     /,
     *,
     format: Format = "prov-json",  # noqa: A002 - the option's name
@@ -30,7 +30,6 @@ def export(
     """Export the provenance of a run for other software.
 
     Args:
-        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
         format: Format of the export; `openlineage` has one event per line.
         output: File to write. Default: standard output. For an RO-Crate: a new or empty folder, or a file `….zip`.
         terms: For an RO-Crate: YAML file with what only you can state (`license`, `author`, `organisation`).
@@ -38,7 +37,7 @@ def export(
     if terms is not None and format != "ro-crate":
         raise InputError("--terms needs --format ro-crate.")
     with open_journal() as journal:
-        row = find_run(journal, run)
+        row = journal.runs.get(run)
         graph = run_graph(journal, row.id)
     if output is None:
         if format == "ro-crate":

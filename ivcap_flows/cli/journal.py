@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 import cyclopts
-from cyclopts import Parameter
 
 from ivcap_flows.cli.output import Json, console, emit
 from ivcap_flows.cli.platform import ask_ivcap
@@ -20,7 +19,7 @@ _TIMEOUT: Final = 3600.0
 
 
 @app.command
-def rebuild(*, accept_loss: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> None:
+def rebuild(*, accept_loss: bool = False, as_json: Json = False) -> None:
     """Restore the account's orders and jobs into the journal, from their idempotency records on IVCAP.
 
     What the journal has already stays unchanged; a second call changes nothing. Runs and their records cannot be

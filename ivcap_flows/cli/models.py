@@ -1,4 +1,4 @@
-"""`ivcap-flows models`: check files of model runs, register each row with Provena once, and decide rows in doubt."""
+"""`ivcap-flows models`: write, check and register files of model runs, each row once, and decide rows in doubt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
-from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError
+from ivcap_flows.errors import BadRequestError, InputError, NotFoundError, PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
@@ -48,14 +48,39 @@ StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
 
 
 @app.command
+def template(workflow: str, /, *, output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None) -> None:
+    """Write the CSV file to fill in: Provena's columns for model runs of a workflow template.
+
+    Args:
+        workflow: Handle of the workflow template.
+        output: File to write, which must not exist yet. Default: standard output.
+    """
+    try:
+        text = loop.run(_template(workflow))
+    except BadRequestError as error:
+        raise InputError(f"{workflow} is not a workflow template of this Provena: {error.detail}") from error
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        with output.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise InputError(f"{output} exists and may be filled in already. Name another file.") from error
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
+    console.print(f"Fill in {output}, one row for each run; then check it: ivcap-flows models validate {output}")
+
+
+@app.command
 def validate(
     file: Path, /, *, datasets: Datasets = None, stall_timeout: StallTimeout = STALL_TIMEOUT, as_json: Json = False
 ) -> int:
     """Check every row of a file and list all faults, without sending anything. Exit status 1 if a row is wrong.
 
     Args:
-        file: Provena's CSV template filled in, JSON Lines (one ModelRunRecord per line, optionally with `key`), or
-            Parquet.
+        file: Provena's CSV template (`models template`) filled in, JSON Lines (one record of a model run per line,
+            optionally with `key`), or Parquet.
         datasets: YAML or TOML file with your statements about the datasets that are minted for IVCAP artifacts.
         stall_timeout: Seconds for which Provena may be unreachable.
     """
@@ -80,7 +105,7 @@ def register(
     since: datetime | None = None,
     mapping: Path | None = None,
     datasets: Datasets = None,
-    skip_invalid: Annotated[bool, Parameter(negative=())] = False,
+    skip_invalid: bool = False,
     out: Path | None = None,
     in_flight: int = IN_FLIGHT,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
@@ -140,10 +165,10 @@ def resolve(
     file: Path,
     /,
     *,
-    row: Annotated[list[int] | None, Parameter(name="--row", negative=())] = None,
+    row: Annotated[list[int] | None, Parameter(name="--row")] = None,
     adopt: str | None = None,
-    resend: Annotated[bool, Parameter(negative=())] = False,
-    write_off: Annotated[bool, Parameter(negative=())] = False,
+    resend: bool = False,
+    write_off: bool = False,
     as_json: Json = False,
 ) -> int:
     """List the doubtful rows of a file, or decide on some of them. Exit status 1 if doubtful rows are left.
@@ -299,6 +324,10 @@ def _batch(
         source, client, datasets=stated, describe=_artifact, stall_timeout=stall_timeout, progress=progress
     ) as batch:
         yield batch
+
+
+async def _template(workflow: str) -> str:
+    return await (await provena()).prov.csv_template(workflow)
 
 
 async def _artifact(urn: str) -> Artifact:

@@ -6,13 +6,14 @@ from typing import Annotated, Final
 
 import cyclopts
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ivcap_flows.cli import deciding, effects
 from ivcap_flows.cli.deciding import find_intent
 from ivcap_flows.cli.orphans import print_orphans
-from ivcap_flows.cli.output import Json, console, emit, moment, table
+from ivcap_flows.cli.output import Full, Json, console, emit, moment, table
 from ivcap_flows.cli.platform import ask_ivcap
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.records import open_journal
 from ivcap_flows.cli.why_not import print_why_not
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import short_id
@@ -25,34 +26,43 @@ __all__ = ["app"]
 
 app = cyclopts.App(name="orders", help="List the orders and jobs on record, and decide what is in doubt.")
 
-Flag = Annotated[bool, Parameter(negative=())]
 _URN: Final = "urn:"
 
 
 @app.default
-def orders(*, run: str | None = None, open_only: bool = False, orphans: Flag = False, as_json: Json = False) -> None:
+def orders(
+    *,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    run: str | None = None,
+    open_only: bool = False,
+    orphans: bool = False,
+    full: Full = False,
+    as_json: Json = False,
+) -> None:
     """List orders and jobs, and any other effect that is in doubt or was found twice, oldest first.
 
     Args:
-        run: List only those of this run.
+        limit: List only the newest, this number of them.
+        run: List only those of this run, which `show` takes by the same names.
         open_only: List only those of which it is not known whether the platform has them.
         orphans: List only those that nobody waits for any more, because their flow was cancelled, killed or failed,
             with the hours that each has taken and what happens to it next. This asks the platform, and so includes
             orphans of other machines.
     """
-    if orphans and (run or open_only):
-        raise InputError("--orphans cannot be combined with --run or --open-only.")
+    if orphans and (run or open_only or limit):
+        raise InputError("--orphans cannot be combined with --run, --open-only or --limit.")
     with open_journal() as journal:
         if orphans:
             print_orphans(journal, as_json=as_json)
             return
-        run_id = find_run(journal, run).id if run else None
+        run_id = journal.runs.get(run).id if run else None
         rows = journal.intents.where(run_id=run_id, limit=None)
     rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in KINDS or row.duplicates))]
+    rows = rows[-limit:] if limit else rows
     if as_json:
         emit([effects.as_json(row) for row in rows])
     else:
-        effects.print_effects("Orders and jobs", rows, full=True)
+        effects.print_effects("Orders and jobs", rows, full=full)
 
 
 @app.command
@@ -83,7 +93,7 @@ def write_off(key: str, /) -> None:
 
 
 @app.command
-def resolve(key: str, /, *, urn: str | None = None, none: Flag = False, as_json: Json = False) -> int:
+def resolve(key: str, /, *, urn: str | None = None, none: bool = False, as_json: Json = False) -> int:
     """List what on the platform may be an order or job in doubt, or decide on one. Exit status 1 while it is in doubt.
 
     Without `--urn` and `--none` the command changes nothing. `--urn` decides as `adopt` does, `--none` as `write-off`.
@@ -137,7 +147,7 @@ def _placed(journal: Journal, urn: str) -> IntentRow:
 
 def _print_candidates(row: IntentRow, found: list[Candidate], *, held: bool) -> None:
     title = f"Candidates for the {row.noun} {short_id(row.key)} for {row.subject}, requested {moment(row.created_at)}"
-    table(title, ("urn", "why", "status", "at"), [(c.urn, c.sign, c.status, moment(c.at)) for c in found])
+    table(title, ("urn", "why", "status", "at"), [(c.urn, c.sign, c.status, c.at) for c in found], full=True)
     if held:
         console.print("A live process is working on it and will decide.")
         return

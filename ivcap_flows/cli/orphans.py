@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from ivcap_flows.capture.reconcile import not_to_come_back
-from ivcap_flows.cli.output import console, emit, moment, table
+from ivcap_flows.cli.output import console, emit, table
 from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.client import IvcapClient
@@ -41,7 +42,8 @@ def print_orphans(journal: Journal, *, as_json: bool) -> None:
         console.print(_CANNOT_CANCEL, style="dim")
 
 
-def _row(orphan: Orphan) -> list[str]:
+def _row(orphan: Orphan) -> list[str | datetime | None]:
     [row] = as_rows([orphan])
-    row["since"] = moment(orphan.since)
-    return ["" if row[name] is None else str(row[name]) for name in _COLUMNS]
+    row["since"] = orphan.since
+    row["hours"] = None if orphan.hours is None else str(orphan.hours)
+    return [row[name] for name in _COLUMNS]

@@ -6,20 +6,32 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
+from functools import cache
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["Full", "Json", "brief", "complain", "console", "emit", "moment", "table"]
+from ivcap_flows.errors import InputError
 
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead of tables.")]
-Full = Annotated[bool, Parameter(name="--full", negative=(), help="Print complete ids on a terminal, too.")]
+__all__ = ["Full", "Json", "agreed", "brief", "coloured", "complain", "console", "emit", "moment", "table", "zone"]
+
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.")]
+Full = Annotated[bool, Parameter(name="--full", help="Print complete ids on a terminal, too.")]
 
 _OURS: Final = re.compile("^urn:ivcap(-flows)?:")
-_DIGITS: Final = re.compile("([0-9a-f]{8})(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,})")
+_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{4}([0-9a-f]{8})")
+_DIGEST: Final = re.compile("([0-9a-f]{8})[0-9a-f]{24,}")
+_STATES: Final = frozenset({"outcome", "state", "status"})
+"""The columns whose words have colours."""
+_COLOURS: Final = {
+    **dict.fromkeys(("completed", "succeeded", "ok", "delivered", "registered"), "green"),
+    **dict.fromkeys(("failed", "crashed", "lost", "error", "in_doubt", "in doubt", "doubtful", "wrong", "dead"), "red"),
+    **dict.fromkeys(("running", "parked", "pending", "scheduled", "executing", "accepted", "sent"), "yellow"),
+}
 
 
 class _Console(Console):
@@ -30,24 +42,60 @@ class _Console(Console):
 console: Final = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=4000)
 """Wider than any line, so that URNs stay whole and can be copied and searched for; a terminal wraps them. Markup is
 off: brackets and colons in users' names are printed as they are."""
+_as_wide_as_terminal: Final = _Console(highlight=False, markup=False, emoji=False)
 
 
 def brief(id_: str, *, full: bool) -> str:
     """Shorten an id for a terminal: drop its namespace and most of its digits, unless `full` is set.
 
-    Output to a file or another program has complete ids.
+    Of a UUID the end is left, since it may begin with a time. Output to a file or another program has complete ids.
     """
-    return id_ if full or not console.is_terminal else _DIGITS.sub(r"\1…", _OURS.sub("", id_))
+    if full or not console.is_terminal:
+        return id_
+    return _DIGEST.sub(r"\1…", _UUID.sub(r"…\1", _OURS.sub("", id_)))
 
 
 def moment(value: datetime | None) -> str:
-    """Format a time in the local time zone, to the second."""
-    return value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""
+    """Format a time to the second, with the zone: this machine's offset from UTC now, for all times of a command."""
+    return f"{_clock(value)} {zone()}" if value else ""
+
+
+def _clock(value: datetime) -> str:
+    return value.astimezone(zone()).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@cache
+def zone() -> timezone:
+    """Return this machine's offset from UTC now, in which all times are printed."""
+    offset = datetime.now(timezone.utc).astimezone().utcoffset()
+    return timezone.utc if not offset else timezone(offset)
+
+
+def coloured(word: str) -> Text:
+    """Return an outcome or status with its colour, which a terminal shows."""
+    return Text(word, _COLOURS.get(word, ""))
 
 
 def emit(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def agreed(what: str, *, yes: bool) -> bool:
+    """Say what will happen, and return whether the user agrees, which `yes` says beforehand.
+
+    Raise InputError if standard input is no terminal, so that nobody can be asked.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise InputError(f"{what} To agree, add --yes.")
+    console.print(what)
+    if yes:
+        return True
+    try:
+        answer = input("Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    return answer.strip().lower() in ("y", "yes")
 
 
 def complain(error: Exception) -> None:
@@ -63,14 +111,32 @@ def _plain(value: object) -> Any:
     return vars(value) if hasattr(value, "__dict__") else str(value)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, or one line that says "none" if there are no rows."""
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        grid.add_column(column, no_wrap=True)
-    for row in rows:
-        grid.add_row(*(" ".join(cell.split()) for cell in row))
-    if grid.row_count:
-        console.print(grid)
-    else:
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | datetime | None]], *, full: bool = False
+) -> None:
+    """Print a table, or one line that says "none" if there are no rows.
+
+    All times are in one zone, which the names of their columns say. A column without any value is left out. On a
+    terminal, long texts are folded so that the table fits it, unless ids are printed in `full`.
+    """
+    listed = list(rows)
+    if not listed:
         console.print(f"{title}: none", style="dim")
+        return
+    fits = console.is_terminal and not full
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = [place for place in range(len(columns)) if any(row[place] for row in listed)]
+    for place in shown:
+        of_times = any(isinstance(row[place], datetime) for row in listed)
+        name = f"{columns[place]} ({zone()})" if of_times else columns[place]
+        grid.add_column(name, no_wrap=of_times or not fits, overflow="fold")
+    for row in listed:
+        grid.add_row(*(_cell(columns[place], row[place]) for place in shown))
+    (_as_wide_as_terminal if fits else console).print(grid)
+
+
+def _cell(column: str, value: str | datetime | None) -> Text:
+    if isinstance(value, datetime):
+        return Text(_clock(value))
+    text = " ".join((value or "").split())
+    return coloured(text) if column in _STATES else Text(text)

@@ -32,7 +32,7 @@ def plan(
     flow: str,
     /,
     *,
-    param: Annotated[list[str] | None, Parameter(name=("--param", "-p"), negative=())] = None,
+    param: Annotated[list[str] | None, Parameter(name=("--param", "-p"))] = None,
     as_json: Json = False,
 ) -> int:
     """List what a flow would request from the platforms, without sending anything. Exit status 1 if the flow fails.

@@ -1,14 +1,23 @@
-"""Access of commands to the journal, and to a run by any name that the user gives it."""
+"""Access of commands to the journal, and the option by which a user names a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.journal import Journal, RunRow
+from ivcap_flows.journal import Journal
 from ivcap_flows.settings import Settings
 
-__all__ = ["find_run", "open_journal"]
+__all__ = ["RUN_NAMES", "RunName", "open_journal"]
+
+RUN_NAMES: Final = (
+    "`latest`; the name of a flow, for its newest run; the name or id of a Prefect flow run; or the id of a run, its "
+    "beginning or its end"
+)
+RunName = Annotated[str, Parameter(help=f"The run: {RUN_NAMES}.")]
 
 
 def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
@@ -23,13 +32,3 @@ def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
     if is_file and not new and not Path(place).expanduser().exists():
         raise InputError(f"There is no journal {url}: no flow has run yet, or IVCAP_FLOWS_JOURNAL names another.")
     return Journal.open(url, accept_loss=accept_loss)
-
-
-def find_run(journal: Journal, name: str) -> RunRow:
-    """Return a run by its id or the beginning of it, by the id of one of its Prefect flow runs, or by `latest`."""
-    if name != "latest":
-        return journal.runs.get(name)
-    newest = journal.runs.recent(1)
-    if not newest:
-        raise InputError(f"The journal {journal.url} has no run yet.")
-    return newest[0]

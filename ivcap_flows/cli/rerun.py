@@ -21,7 +21,7 @@ from cyclopts import Parameter
 from ivcap_flows.capture import files
 from ivcap_flows.cli.diff import difference, in_json, print_difference
 from ivcap_flows.cli.output import Json, complain, emit
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal import Journal, RunRow
@@ -40,11 +40,11 @@ _SHORTENED: Final = (" characters)", " items")
 
 
 def rerun(
-    run: str,
+    run: RunName,
     /,
     *,
-    pay: Annotated[bool, Parameter(negative=())] = False,
-    secrets: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    pay: bool = False,
+    secrets: Annotated[list[str] | None, Parameter(name="--set")] = None,
     as_json: Json = False,
 ) -> int:
     """Repeat a run on record, then compare the two runs. Exit status 1 if the flow fails or the results differ.
@@ -54,14 +54,13 @@ def rerun(
     before; what it prints goes to standard error.
 
     Args:
-        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
         pay: Place all orders and jobs anew, also those that the flow itself would reuse.
         secrets: `name=value` for each parameter that was a secret or contained one, and so is not on record.
     """
     from ivcap_flows.reading.inputs import inputs_of
 
     with open_journal() as journal:
-        before = find_run(journal, run)
+        before = journal.runs.get(run)
         inputs = inputs_of(journal, before)
         _check_inputs(inputs, journal, before)
         _check_folder(inputs, before)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cyclopts
 
 from ivcap_flows.cli import deciding
-from ivcap_flows.cli.output import Json, console, emit, moment, table
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.output import Json, agreed, console, emit, table
+from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
+from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
 
@@ -20,6 +21,9 @@ app = cyclopts.App(name="runs", help="List the runs on record, give one up, or d
 def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> None:
     """List the runs on record, newest first.
 
+    The first column is the end of each run's id, by which other commands find the run. They also take `latest`, the
+    name of a flow, for its newest run, and the name of a flow run.
+
     Args:
         limit: Number of runs to list.
         flow: List only runs of this flow.
@@ -28,39 +32,52 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         raise InputError(f"--limit must be 1 or more, not {limit}.")
     with open_journal() as journal:
         found = [journal.runs.standing(run) for run in journal.runs.recent(limit, flow_name=flow)]
-    counted = [(run, sum(attempt.leads for attempt in attempts)) for run, attempts in found]
+    listed = [(run, [attempt for attempt in attempts if attempt.leads]) for run, attempts in found]
     if as_json:
-        emit([{**vars(run), "attempts": attempts} for run, attempts in counted])
+        emit(
+            [
+                {**vars(run), "attempts": len(attempts), "flow_run_name": attempts[-1].flow_run_name}
+                for run, attempts in listed
+            ]
+        )
         return
     table(
         "Runs",
-        ("run", "flow", "outcome", "attempts", "begun", "record"),
+        ("run", "flow", "outcome", "attempts", "begun", "flow run", "record"),
         [
             (
-                run.id[:8],
+                short_run(run.id),
                 run.flow_name,
                 run.outcome,
-                str(attempts),
-                moment(run.created_at),
-                f"{run.missing_facts} facts missing" if run.missing_facts else "complete",
+                str(len(attempts)),
+                run.created_at,
+                attempts[-1].flow_run_name,
+                f"{run.missing_facts} facts missing" if run.missing_facts else "",
             )
-            for run, attempts in counted
+            for run, attempts in listed
         ],
     )
 
 
 @app.command
-def abandon(run: str, /) -> None:
+def abandon(run: RunName, /, *, yes: bool = False) -> int:
     """Give up a run that did not complete: the same command does not continue it, and `prune` may delete it.
 
-    Its orders are not cancelled; `orders --orphans` lists them. If the run was deployed, cancel its flow run in
-    Prefect, too: otherwise Prefect may run it again, and it continues.
+    Its orders are not cancelled; `orders --orphans` lists them. A parked run is cancelled in Prefect, so that it does
+    not wake. If another deployed run is given up, cancel its flow run in Prefect, too: otherwise Prefect may run it
+    again, and it continues. If the run is parked or running, the command says what will happen, and asks. Exit status
+    1 if you refuse.
 
     Args:
-        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
+        yes: Do not ask.
     """
     with open_journal() as journal:
-        console.print(deciding.abandon(journal, find_run(journal, run)))
+        found = journal.runs.get(run)
+        what = deciding.consequences(journal, found)
+        if what is not None and not agreed(what, yes=yes):
+            return 1
+        console.print(deciding.abandon(journal, found))
+    return 0
 
 
 @app.command

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from rich.text import Text
+
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
-from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, table
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.output import Full, Json, brief, coloured, console, emit, table
+from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.provenance.graph_index import Story
@@ -18,14 +20,10 @@ from ivcap_flows.sinks import run_graph
 __all__ = ["show"]
 
 
-def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
-    """Show a run: its attempts, its requests to the platforms, its jobs, inputs, outputs and intermediate results.
-
-    Args:
-        run: Id of the run or its beginning, id of one of its Prefect flow runs, or `latest`.
-    """
+def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
+    """Show a run: its attempts, its requests to the platforms, its jobs, inputs, outputs and intermediate results."""
     with open_journal() as journal:
-        found, attempts = journal.runs.standing(find_run(journal, run))
+        found, attempts = journal.runs.standing(journal.runs.get(run))
         asked = journal.intents.where(run_id=found.id, limit=None)
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
@@ -48,7 +46,8 @@ def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
             }
         )
         return
-    console.print(f"run {found.id}  {found.flow_name}  {found.outcome}  ({found.entry_point})", style="bold")
+    heading = Text.assemble(f"run {found.id}  {found.flow_name}  ", coloured(found.outcome), f"  ({found.entry_point})")
+    console.print(heading, style="bold")
     if found.missing_facts:
         console.print(f"The record is incomplete: {found.missing_facts} facts could not be written.", style="red")
     for name, value in found.parameters.items():
@@ -57,19 +56,21 @@ def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
         console.print(f"  {line}", style="dim")
     table(
         "Attempts",
-        ("no.", "outcome", "begun", "ended", "flow run", "process", "cause"),
+        ("no.", "outcome", "begun", "ended", "flow run", "id", "process", "cause"),
         [
             (
                 str(a.number),
                 a.outcome,
-                moment(a.started_at),
-                moment(a.ended_at),
-                brief(a.flow_run_id, full=full) + ("" if a.leads else f" ({a.flow_name})"),
+                a.started_at,
+                a.ended_at,
+                (a.flow_run_name or "") + ("" if a.leads else f" ({a.flow_name})"),
+                brief(a.flow_run_id, full=full),
                 f"{a.process.host}:{a.process.pid}",
-                a.cause or "",
+                a.cause,
             )
             for a in attempts
         ],
+        full=full,
     )
     if unseen := _not_looked_at(graph):
         console.print(f"Tasks whose files were not looked at: {unseen}", style="dim")
@@ -78,7 +79,7 @@ def show(run: str, /, *, full: Full = False, as_json: Json = False) -> None:
     effects.print_effects("Requests to the platforms", asked, full=full)
     print_jobs(jobs)
     for title, records in (("Inputs", used), ("Outputs", outputs), ("Intermediate results", between)):
-        table(title, ("type", "name", "sha256", "id"), [_line(record, full=full) for record in records])
+        table(title, ("type", "name", "sha256", "id"), [_line(record, full=full) for record in records], full=full)
     if deliveries:
         table(
             "Deliveries",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from ivcap_flows.capture.deliveries import synchronise
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
+from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import FORMS, Clients
 
 __all__ = ["sync"]
 
 
-def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Json = False) -> int:
+def sync(*, again: bool = False, as_json: Json = False) -> int:
     """Close runs whose process died, then deliver every run to each sink. Exit status 1 if something is left.
 
     The sinks are those in IVCAP_FLOWS_SINKS. Repeating the command delivers nothing twice; commands that run at the
@@ -36,7 +33,9 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
         emit({"ended": told, "sinks": done.sinks, "left": done.left, "unusable": failed})
     else:
         for attempt, outcome in done.ended:
-            console.print(f"attempt {attempt.number} of run {attempt.run_id[:8]} ({attempt.flow_name}): {outcome}")
+            console.print(
+                f"attempt {attempt.number} of run {short_run(attempt.run_id)} ({attempt.flow_name}): {outcome}"
+            )
         if not names:
             console.print(f"No sink is configured; name sinks in IVCAP_FLOWS_SINKS ({', '.join(FORMS)}).")
         table(
@@ -45,5 +44,5 @@ def sync(*, again: Annotated[bool, Parameter(negative=())] = False, as_json: Jso
             [(d.sink, "busy" if d.busy else str(d.delivered), str(d.pending), str(d.dead)) for d in done.sinks],
         )
         for row in done.left:
-            console.print(f"{row.sink}: run {(row.run_id or '')[:8]} {row.state}: {row.reason}", style="red")
+            console.print(f"{row.sink}: run {short_run(row.run_id or '')} {row.state}: {row.reason}", style="red")
     return int(not done.complete)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final
-
-from cyclopts import Parameter
+from typing import Final
 
 from ivcap_flows.capture.files import sha256_of, urn_at
 from ivcap_flows.capture.reconcile import unended
@@ -47,11 +45,11 @@ def trace(
     id: str,  # noqa: A002 - the platforms' own word
     /,
     *,
-    up: Annotated[bool, Parameter(negative=())] = False,
-    down: Annotated[bool, Parameter(negative=())] = False,
+    up: bool = False,
+    down: bool = False,
     html: Path | None = None,
-    mermaid: Annotated[bool, Parameter(negative=())] = False,
-    dot: Annotated[bool, Parameter(negative=())] = False,
+    mermaid: bool = False,
+    dot: bool = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
@@ -61,8 +59,8 @@ def trace(
     command reads the journal first, then asks the platforms that the environment names for records of other machines.
 
     Args:
-        id: A URN, a Provena handle, the id of a run or of one of its Prefect flow runs, a sha256, the beginning of a
-            git commit, or the path of a local file. A file is found by its path, or else by its content.
+        id: A URN, a Provena handle, a run by any name that `show` takes, a sha256, the beginning of a git commit, or
+            the path of a local file. A file is found by its path, or else by its content.
         up: Show what it came from.
         down: Show what was made from it.
         html: Write a page with the graph to this file. The page opens in any browser and needs no network.

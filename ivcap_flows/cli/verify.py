@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.platform import elsewhere
-from ivcap_flows.cli.records import find_run, open_journal
+from ivcap_flows.cli.records import RUN_NAMES, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.reading.findings import WRONG, Finding, is_wrong
 
 __all__ = ["verify"]
 
 
-def verify(what: str, /, *, as_json: Json = False) -> int:
+What = Annotated[
+    str,
+    Parameter(help=f"A run: {RUN_NAMES}; or the path of a file, or of an RO-Crate as a folder or zip file."),
+]
+
+
+def verify(what: What, /, *, as_json: Json = False) -> int:
     """Check that a run, an RO-Crate or a file is still as recorded. Exit status 1 if not, or if a part is unreachable.
 
     Of a run, all files, artifacts and dataset files are hashed again, and aspects, orders, jobs, model runs and
     datasets are read again. Of an exported RO-Crate, all files are hashed again. Of any other file, the command says
     whether its content is on record.
-
-    Args:
-        what: Id of a run or its beginning, id of one of its Prefect flow runs, or `latest`; or the path of a file, or
-            of an RO-Crate as a folder or zip file.
     """
     found = _verified(what)
     if as_json:
@@ -49,7 +54,7 @@ def _verified(what: str) -> list[Finding]:
         if path.is_dir():
             raise InputError(f"{what} is a folder without ro-crate-metadata.json. Name a run, a file or an RO-Crate.")
         known = elsewhere()
-        return verify_run(journal, find_run(journal, what), Platforms(known.ivcap, known.provena))
+        return verify_run(journal, journal.runs.get(what), Platforms(known.ivcap, known.provena))
 
 
 def _print(what: str, found: list[Finding]) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from ivcap_flows import loop
 from ivcap_flows.cli.output import console
 from ivcap_flows.cli.records import open_journal
@@ -13,7 +9,7 @@ from ivcap_flows.cli.records import open_journal
 __all__ = ["watch"]
 
 
-def watch(*, once: Annotated[bool, Parameter(negative=())] = False) -> None:
+def watch(*, once: bool = False) -> None:
     """Wake each parked run of this journal as soon as all work that it waits for has ended, until interrupted.
 
     A parked run also wakes without this command, but later: at least every quarter of an hour, or every hour while

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ivcap_flows.cli.output import console, emit
 from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.errors import ForbiddenError
-from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id, short_run
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.work.reuse import Earlier, earlier_of
@@ -71,7 +71,7 @@ def _answer(row: IntentRow) -> str:
 
 def _print(one: Against) -> None:
     name = one.urn or short_id(one.key or "")
-    run = f", run {one.run[:8]}" if one.run else ""
+    run = f", run {short_run(one.run)}" if one.run else ""
     console.print(f"{name} ({one.status}{run}): {'; '.join(one.reasons) or 'reuse=True could use it now'}")
     for difference in one.differences[:_DIFFERENCES]:
         console.print(f"    {difference.where or 'request'}")

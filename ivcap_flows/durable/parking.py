@@ -1,13 +1,17 @@
-"""When Prefect wakes a parked run: a pure function from times to a time."""
+"""When Prefect wakes a parked run, a pure function from times to a time; and what it waits for, in words."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-__all__ = ["LONGEST", "SHORTEST", "WATCHED", "WATCHER", "Pending", "rest"]
+from ivcap_flows.durable.wording import counted, listed
+from ivcap_flows.journal.rows import Wait
+
+__all__ = ["LONGEST", "SHORTEST", "WATCHED", "WATCHER", "Pending", "in_words", "rest"]
 
 WATCHER: Final = "watcher"
 """The lease of the process that wakes parked runs."""
@@ -29,6 +33,14 @@ class Pending:
 
     age: float
     took: Sequence[float] = ()
+
+
+def in_words(waits: Iterable[Wait]) -> str:
+    """Return what these are: "2 jobs and 1 order (north, south, echo)"."""
+    known = list(waits)
+    counts = Counter(f"{wait.noun}s" for wait in known)
+    count = " and ".join(counted(count, nouns) for nouns, count in sorted(counts.items()))
+    return f"{count} ({listed(wait.name or wait.urn for wait in known)})"
 
 
 def rest(pending: Iterable[Pending], *, watched: bool = False) -> float:

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,6 +19,7 @@ from ivcap_flows.durable.poll_interval import SHORTEST, WorkDurations, interval
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import PollStrategy, Source
 from ivcap_flows.durable.rate_limiter import RateLimiter
+from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.secrets import logger_of
@@ -75,6 +75,10 @@ class _Other:
     @property
     def untold(self) -> bool:
         return self.seen is not None and self.seen != self.told
+
+
+def _called(urns: Iterable[str], names: Mapping[str, str]) -> str:
+    return listed(names.get(urn, urn) for urn in urns)
 
 
 class Poller(Generic[R]):
@@ -136,6 +140,7 @@ class Poller(Generic[R]):
         urns: Sequence[str],
         *,
         services: Mapping[str, str] | None = None,
+        names: Mapping[str, str] | None = None,
         not_before: Mapping[str, float] | None = None,
         timeout: float | None = None,
         told: Callable[[Mapping[str, R | str]], None] | None = None,
@@ -143,9 +148,10 @@ class Poller(Generic[R]):
         """Wait until all have ended, and return their records in the order of `urns`.
 
         Raise WaitTimeoutError with the pending URNs after `timeout` seconds. `services` are the services of the work,
-        if known. `not_before` gives monotonic times before which not to ask for some of it. `told` is called about once
-        a second with the status of each, or its record once it has ended. A record that permanently cannot be read ends
-        the wait with its error, even if others have not ended.
+        if known, and `names` what it is called in the log, by default its URN. `not_before` gives monotonic times
+        before which not to ask for some of it. `told` is called about once a second with the status of each, or its
+        record once it has ended. A record that permanently cannot be read ends the wait with its error, even if others
+        have not ended.
         """
         loop = asyncio.get_running_loop()
         services, not_before = services or {}, not_before or {}
@@ -159,7 +165,7 @@ class Poller(Generic[R]):
         if futures and (self._ticker is None or self._ticker.done()):
             self._ticker = loop.create_task(self._run())
         try:
-            await self._all(futures, timeout, told)
+            await self._all(futures, names or {}, timeout, told)
             return [futures[urn].result() for urn in urns]
         finally:
             for urn, future in futures.items():
@@ -174,13 +180,14 @@ class Poller(Generic[R]):
     async def _all(
         self,
         futures: Mapping[str, asyncio.Future[R]],
+        names: Mapping[str, str],
         timeout: float | None,
         told: Callable[[Mapping[str, R | str]], None] | None,
     ) -> None:
         """Wait until all are done, one has failed, or the time is up."""
         if not futures:
             return
-        logger.info("Waiting for %d %s.", len(futures), self._source.what)
+        logger.info("Waiting for %s: %s.", counted(len(futures), self._source.what), _called(futures, names))
         began = said = time.monotonic()
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - began)
@@ -197,21 +204,25 @@ class Poller(Generic[R]):
             if timeout is not None and now - began >= timeout:
                 late = [urn for urn, future in futures.items() if not future.done()]
                 raise WaitTimeoutError(
-                    f"{len(late)} of {len(futures)} {self._source.what} not finished after {timeout:g} s; "
-                    "they go on remotely, and waiting again continues.",
+                    f"{len(late)} of {len(futures)} {self._source.what} not finished after {timeout:g} s "
+                    f"({_called(late, names)}); they go on remotely, and waiting again continues.",
                     pending=late,
                 )
             if now - said >= TELLING:
                 said = now
-                self._tell(futures, now - began)
+                self._tell(futures, names, now - began)
 
     def _seen(self, futures: Mapping[str, asyncio.Future[R]]) -> dict[str, R | str]:
         return {urn: future.result() if future.done() else self._status_of(urn) for urn, future in futures.items()}
 
-    def _tell(self, futures: Mapping[str, asyncio.Future[R]], waited: float) -> None:
-        seen = self._seen(futures).values()
-        counts = Counter(each if isinstance(each, str) else self._source.status(each) for each in seen)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    def _tell(self, futures: Mapping[str, asyncio.Future[R]], names: Mapping[str, str], waited: float) -> None:
+        by_status: dict[str, list[str]] = {}
+        for urn, each in self._seen(futures).items():
+            by_status.setdefault(each if isinstance(each, str) else self._source.status(each), []).append(urn)
+        told = ", ".join(
+            f"{len(urns)} {status}" + ("" if status in TERMINAL else f" ({_called(urns, names)})")
+            for status, urns in sorted(by_status.items())
+        )
         logger.info("Still waiting for %s after %.0f s: %s.", self._source.what, waited, told)
 
     def _status_of(self, urn: str) -> str:
@@ -519,7 +530,7 @@ class Poller(Generic[R]):
     def _out_of_reach(self, why: str) -> None:
         if self._unreachable_since is None:
             self._unreachable_since = time.monotonic()
-            logger.warning("Still waiting for %d %s: %s", len(self._watched), self._source.what, why)
+            logger.warning("Still waiting for %s: %s", counted(len(self._watched), self._source.what), why)
 
     def _reached(self) -> None:
         if self._unreachable_since is not None:

@@ -50,6 +50,8 @@ MAX_BODY: Final = 64 * 1024 * 1024
 _MAX_ERROR_BODY: Final = 64 * 1024
 
 _CONNECT_TIMEOUT: Final = 10.0
+_SAID_AFTER: Final = 3.0
+"""Seconds of failures after which the log warns once; retries go on."""
 
 _JSON: Final = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -101,6 +103,8 @@ class Session:
         self._table = error_map
         self._timeout = timeout
         self._backoff = Backoff(budget=budget)
+        self._said = False
+        """Whether the log says that requests fail, since the last one that succeeded."""
         self._pool = pool or Pool()
         self._owns_pool = pool is None
         self._host_name = urlsplit(self.base_url).netloc
@@ -246,10 +250,17 @@ class Session:
 
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            _log.info("%s %s: %s Trying again in %.1f s.", method, _shown(path), error, state.upcoming_sleep)
+            waited = time.monotonic() - (begun or time.monotonic())
+            if waited + state.upcoming_sleep < _SAID_AFTER or self._said:
+                _log.info("%s Trying again in %.1f s.", error, state.upcoming_sleep)
+            else:
+                self._said = True
+                _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited)
 
         may_pass = retry_if_exception(lambda error: is_transient(error) and may_repeat(repeat, error))
-        return await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(attempt)
+        given: T = await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(attempt)
+        self._said = False
+        return given
 
     async def _send(
         self,

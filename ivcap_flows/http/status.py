@@ -29,7 +29,9 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.retry import retry_after
 from ivcap_flows.http.server_clock import date_of
-from ivcap_flows.secrets import HIDDEN, scrub_text
+from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets.known import needles_of, replaced
+from ivcap_flows.secrets.mask import hidden
 
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
@@ -62,7 +64,6 @@ _NEXT_STEP: Final[Mapping[type[PlatformError], str]] = {
     UnavailableError: "Try again later.",
 }
 
-_BEARER = re.compile(r"(?<=[Bb]earer )\S+")
 _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -110,9 +111,7 @@ def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_E
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return the text without the given secrets, other known secrets, and anything that looks like one."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, HIDDEN)
-    return scrub_text(_BEARER.sub(HIDDEN, text))
+    return scrub_text(replaced(text, needles_of(secrets), hidden))
 
 
 def _words(value: Any) -> str:
@@ -192,8 +191,13 @@ def foreign_error(
             **data,
         )
     if issubclass(known.error, PlatformError):
-        step = known.step or ("Try again later." if known.sent else "Check the URL and the network.")
-        return known.error(f"{platform} at {base_url} gave no reply to {method} {path}: {words}. {step}", **data)
+        place = f"{platform} at {base_url}"
+        if known.sent or known.step:
+            message = f"{place} gave no reply to {method} {path}: {words}. {known.step or 'Try again later.'}"
+        else:
+            # What was asked does not matter, and the user may never have asked it.
+            message = f"{place} cannot be reached: {words}. Check the URL and the network."
+        return known.error(message, **data)
     return known.error(f"{method} {path} of {platform} at {base_url} was not sent: {words}.", **data)
 
 

@@ -97,6 +97,7 @@ class RunIdentity:
     """A name of the code that stays the same when the project is moved; by default `entry_point`."""
     parameters_sha256: str = ""
     """A digest that equal parameters share; by default that of `parameters`."""
+    flow_run_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class AttemptRow:
     entry_point: str
     """The place of its code (`path:function`)."""
     flow_run_id: str
+    flow_run_name: str | None
     root_flow_run_id: str
     outcome: Outcome
     cause: str | None
@@ -331,11 +333,14 @@ class Settled:
 
 @dataclass(frozen=True)
 class Wait:
-    """An order or job (`noun`) that a run waits for. `service` is the service's URN."""
+    """An order or job (`noun`) that a run waits for. `service` is the service's URN, `name` what the user calls it, or
+    its service's name, and `account` the one that placed it, if the platform reports it."""
 
     urn: str
     noun: str
     service: str
+    name: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Runs:
                     "flow_name": identity.flow_name,
                     "entry_point": identity.entry_point,
                     "flow_run_id": identity.flow_run_id,
+                    "flow_run_name": identity.flow_run_name,
                     "root_flow_run_id": identity.root_flow_run_id,
                     "process_id": process_id,
                     "outcome": "running",
@@ -219,15 +220,15 @@ class Runs:
             query = _ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
             return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
-    def abandon(self, run_id: str) -> None:
+    def abandon(self, run_id: str, *, running: bool = False) -> None:
         """Give up a run: no later run continues it, and it may be pruned. Idempotent.
 
-        Raise DurabilityError while an attempt of the run is running, and if the run completed.
+        Raise DurabilityError if the run completed, and while an attempt of it is running unless `running` is set.
         """
         with self._store.write() as connection:
             self._hold(connection, run_id)
             run, attempts = self._run(connection, run_id), self._attempts(connection, run_id)
-            if any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
+            if not running and any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
                 raise DurabilityError(f"The run {run_id} is running. End its process, then try again.")
             if run.outcome == "completed":
                 raise DurabilityError(f"The run {run_id} completed, so it cannot be given up.")
@@ -268,25 +269,38 @@ class Runs:
             row = connection.execute(sa.select(*_RUN_COLUMNS).where(_R.c.id == run_id)).mappings().first()
             return None if row is None else self._row(row)
 
-    def get(self, id_or_prefix: str) -> RunRow:
-        """Return a run by its id, an unambiguous beginning of its id, or the id of one of its Prefect flow runs.
+    def get(self, name: str) -> RunRow:
+        """Return the run that a user names.
 
-        Raise InputError if there is no such run or more than one.
+        The first of these that exists: the newest run, for `latest`; the run with this id, or with a Prefect flow run
+        of this id; the newest run of a flow run or flow of this name; the run whose id begins or ends so. Raise
+        InputError if there is none, or if several ids begin or end so.
         """
+        if name == "latest":
+            if newest := self.recent(1):
+                return newest[0]
+            raise InputError(f"The journal {self._store.url} has no run yet.")
+
+        def with_flow_run(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+            return _R.c.id.in_(sa.select(_A.c.run_id).where(column == name))
+
+        choices = (
+            (sa.or_(_R.c.id == name, with_flow_run(_A.c.flow_run_id)), 1),
+            (sa.or_(_R.c.flow_name == name, with_flow_run(_A.c.flow_run_name)), 1),
+            (sa.or_(_R.c.id.startswith(name, autoescape=True), _R.c.id.endswith(name, autoescape=True)), 5),
+        )
         with self._store.read() as connection:
-            by_flow_run = sa.select(_A.c.run_id).where(_A.c.flow_run_id == id_or_prefix)
-            query = sa.select(*_RUN_COLUMNS).where(
-                sa.or_(_R.c.id.startswith(id_or_prefix, autoescape=True), _R.c.id.in_(by_flow_run))
-            )
-            found = [self._row(row) for row in connection.execute(query.limit(5)).mappings()]
-        if len(found) == 1:
-            return found[0]
+            for choice, most in choices:
+                query = sa.select(*_RUN_COLUMNS).where(choice).order_by(_R.c.seq.desc()).limit(most)
+                found = [self._row(row) for row in connection.execute(query).mappings()]
+                if found:
+                    break
         if not found:
-            raise InputError(
-                f"The journal {self._store.url} has no run {id_or_prefix!r}. List its runs with `ivcap-flows runs`."
-            )
-        names = ", ".join(row.id for row in found)
-        raise InputError(f"The run id {id_or_prefix!r} is ambiguous: it matches {names}. Give more of the id.")
+            raise InputError(f"The journal {self._store.url} has no run {name!r}. `ivcap-flows runs` lists its runs.")
+        if len(found) > 1:
+            names = ", ".join(row.id for row in found)
+            raise InputError(f"The run id {name!r} is ambiguous: it matches {names}. Give more of the id.")
+        return found[0]
 
     def attempts(self, run_id: str) -> Sequence[AttemptRow]:
         """Return all attempts of a run, including those of its subflows, oldest first."""
@@ -410,8 +424,7 @@ class Runs:
         now = self._store.now(connection)
         for row in dead:
             process = row.process
-            seen = f"{process.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"
-            cause = f"process {process.pid} on {process.host} is gone; last seen {seen}"
+            cause = f"process {process.pid} on {process.host} is gone; `ended` is when it was last seen"
             self._end(connection, row, "lost", cause, process.heartbeat_at)
         for run_id in {row.run_id for row in dead if row.leads}:
             told = _outcome(self._attempts(connection, run_id))

@@ -148,6 +148,7 @@ attempts = sa.Table(
     sa.Column("flow_name", sa.Text, nullable=False),
     sa.Column("entry_point", sa.Text, nullable=False),
     sa.Column("flow_run_id", sa.Text, nullable=False),
+    sa.Column("flow_run_name", sa.Text),
     sa.Column("root_flow_run_id", sa.Text, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),

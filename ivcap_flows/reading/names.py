@@ -13,27 +13,21 @@ __all__ = ["COMMIT", "SHA256", "starts_of"]
 
 SHA256: Final = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 COMMIT: Final = re.compile(r"[0-9a-fA-F]{7,40}")
-_RUN: Final = re.compile(r"[0-9a-fA-F-]{4,36}")
 _OWN: Final = ("run", "attempt", "task-run", "call")
 
 
 def starts_of(journal: Journal, name: str) -> list[str]:
     """Return the ids that a name means; none if nothing of that name is on record.
 
-    A name is an id (URN or handle), a run by its id, the start of that or a Prefect flow run, a Prefect task run, a
-    sha256, the start of a git commit with at least seven digits, or `latest`. Raises InputError for an ambiguous name.
+    A name is an id (URN or handle), a run by any name that `Runs.get` takes, a Prefect task run, a sha256, or the start
+    of a git commit with at least seven digits. Raises InputError for an ambiguous name.
     """
-    if name == "latest":
-        newest = journal.runs.recent(1)
-        return [flows_urn("run", newest[0].id)] if newest else []
     if journal.lineages.knows(name):
         return [name]
     if digits := SHA256.fullmatch(name):
         sha256 = digits.group(1).lower()
         content = file_urn(sha256)
         return [content] if journal.lineages.knows(content) else journal.lineages.with_version(sha256)
-    if not (_RUN.fullmatch(name) or COMMIT.fullmatch(name)):
-        return []
     for kind in _OWN:
         if journal.lineages.knows(flows_urn(kind, name)):
             return [flows_urn(kind, name)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ivcap_flows import __version__
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
-from ivcap_flows.identity import artifact_urns, file_urn, flows_urn
+from ivcap_flows.identity import artifact_urns, file_urn, flows_urn, short_run
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
@@ -91,7 +91,7 @@ def run_record(
     failed = [attempt.outcome for attempt in leading[:-1]]
     name = known.text_if(entry.display_name)
     if name is None:
-        title = f"{run.flow_name} {run.id[:8]}{after_failures(failed)}, run by {SOFTWARE}"
+        title = f"{run.flow_name} {short_run(run.id)}{after_failures(failed)}, run by {SOFTWARE}"
     else:
         title = name + after_failures(failed)
     annotations = {SOFTWARE_FIELD: SOFTWARE}

@@ -34,7 +34,7 @@ def _shape(name: str, hints: str, pattern: str, flags: int = 0) -> Shape:
 
 
 SHAPES: Final = [
-    _shape("JWT", "eyJ", r"\beyJ[\w-]{5,}(?:\.[\w-]+){1,4}\.?"),
+    _shape("JWT", "eyJ", r"\beyJ[\w-]{5,}(?:\.[\w-]+){1,4}"),
     _shape(
         "GitHub", "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})"
     ),
@@ -90,6 +90,8 @@ HINTS: Final = Hints((*(hint for shape in SHAPES for hint in shape.hints), "@"),
 _GIVEN: Final = re.compile(r"[=:\s]|(?:\A|\0)-")
 """Separators between a name and its secret, and the start of an option, after which a secret may follow."""
 
+_END: Final = r"(?=[).,:;!?\]}]*(?:[\s;\"'<>]|\Z)|,[\w.-]+=)"
+"""What ends a bare secret: punctuation of the text around it, or a comma and the next name. Both are left standing."""
 _NAME: Final = rf"[\w.-]{{0,60}}(?:{'|'.join(NAME_HINTS)})[\w.-]{{0,60}}"
 _QUOTED: Final = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
 # The last `@` before the path counts, since many passwords contain an unescaped one.
@@ -102,16 +104,16 @@ _BEARER: Final = re.compile(
 _ASSIGNED: Final = re.compile(
     # `password=x`, `password = "x"`, and `"password": "x"`; a colon between bare words is prose, or a URN.
     rf"(?<![?&\w.-])(?P<name>{_NAME})[\"'`]?(?:\s*(?::=|=>|=)\s*(?=\S)|\s*:\s*(?=[\"']))"
-    rf"(?P<secret>{_QUOTED}|[^\s;\"'<>]+)",
+    rf"(?P<secret>{_QUOTED}|[^\s;\"'<>]+?{_END})",
     re.IGNORECASE,
 )
 _HEADER: Final = re.compile(
     r"(?i:\b(?:(?:proxy-)?authorization|x-api-key|api-key|x-auth-token|(?:set-)?cookie))[\"']?:[ \t]*"
-    r"(?:(?i:bearer|basic|token)[ \t]+(?P<credentials>[^\s\"',]+)|(?P<secret>[^\s\"',]*\d[^\s\"',]*))"
+    rf"(?:(?i:bearer|basic|token)[ \t]+(?P<credentials>[^\s\"',]+?{_END})|(?P<secret>[^\s\"',]*\d[^\s\"',]*?{_END}))"
 )
 _OPTION: Final = re.compile(
     # In a command line, and in the `repr` of a list of arguments.
-    rf"(?<![\w-])(?P<name>--?{_NAME})(?:[\"'],?\s+[\"'](?P<secret>[^\"']+)|\s+(?P<bare>[^\s\"'-][^\s\"']*))",
+    rf"(?<![\w-])(?P<name>--?{_NAME})(?:[\"'],?\s+[\"'](?P<secret>[^\"']+)|\s+(?P<bare>[^\s\"'-][^\s\"']*?{_END}))",
     re.IGNORECASE,
 )
 _FLAGS: Final = frozenset({"none", "null", "true", "false", "nil", "undefined", ""})

@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Scheduled
 
 from ivcap_flows import __version__
 
-__all__ = ["PARKED", "REPLAY_SAFE", "Obstacle", "OwnRun", "end_cancelling", "standing", "wake"]
+__all__ = ["PARKED", "REPLAY_SAFE", "Obstacle", "OwnRun", "cancel_parked", "end_cancelling", "standing", "wake"]
 
 PARKED: Final = "Parked"
 """The name of the state of a parked run."""
@@ -254,6 +254,17 @@ def _now(client: SyncPrefectClient, flow_run_id: UUID) -> datetime:
     prefects = parsedate_to_datetime(said) if said else own
     # Prefect's time has whole seconds, so the local clock is more exact if the two agree.
     return own if abs((own - prefects).total_seconds()) < _SAME_CLOCK else prefects
+
+
+def cancel_parked(flow_run_id: str) -> None:
+    """Cancel a run in Prefect, if it is parked, so that it does not wake. Asks Prefect's API and blocks."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return
+        if state is not None and state.name == PARKED:
+            client.set_flow_run_state(UUID(flow_run_id), Cancelled(message="Given up while it was parked."), force=True)
 
 
 def end_cancelling(flow_run_id: str) -> None:

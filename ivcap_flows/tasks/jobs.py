@@ -31,6 +31,7 @@ from ivcap_flows.tasks.waiting import (
     note_end,
     resubmission,
     service_named,
+    wait_of,
     waiting_for,
 )
 from ivcap_flows.work.kinds import JOBS
@@ -239,8 +240,9 @@ async def _wait_for_jobs(
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
     services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))
+    waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with progress_of("jobs", asked) as told:
-        records = await wait_for(call, JobSource(call.client.jobs), services, timeout=timeout, told=told)
+        records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
     known = {job.urn: job for job in ended}
     done = [known[urn_of(job)] for job in jobs]

@@ -25,6 +25,7 @@ from ivcap_flows.tasks.waiting import (
     resubmission,
     service_named,
     tag,
+    wait_of,
     waiting_for,
 )
 from ivcap_flows.work.kinds import ORDERS
@@ -208,9 +209,9 @@ async def _wait_for_orders(
     call.check(list(orders))
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
-    services = {urn: order.service if isinstance(order, Order) else "" for urn, order in asked.items()}
+    waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
     async with progress_of("orders", asked) as told:
-        records = await wait_for(call, OrderSource(call.client.orders), services, timeout=timeout, told=told)
+        records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
     known = {order.urn: order for order in ended}
     done = [known[urn_of(order)] for order in orders]

@@ -22,6 +22,7 @@ from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
+from ivcap_flows.identity import short_run
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import ParkRow
 from ivcap_flows.secrets import logger_of
@@ -193,7 +194,8 @@ class Watcher:
             # Do not wake the run: it would park again, and the watcher would wake it again.
             self._trouble(
                 park.run_id,
-                f"The watcher cannot poll the work of run {park.run_id[:8]}, which wakes at its wake time: {error}",
+                f"The watcher cannot poll the work of run {short_run(park.run_id)}, which wakes at its wake time: "
+                f"{error}",
             )
             return False
         self._troubled.discard(park.run_id)
@@ -209,10 +211,12 @@ class Watcher:
             if wake(park.flow_run_id) != "woken" or not self._journal.parks.end(park, "woken", "by the watcher"):
                 return False
         except Exception as error:  # noqa: BLE001 - the next look tries again, and the other runs are woken anyway
-            self._trouble(about, f"Cannot wake run {park.run_id[:8]}; trying again: {type(error).__name__}: {error}")
+            self._trouble(
+                about, f"Cannot wake run {short_run(park.run_id)}; trying again: {type(error).__name__}: {error}"
+            )
             return False
         self._troubled.discard(about)
-        self._tell(f"Woke run {park.run_id[:8]} (flow run {park.flow_run_id}).")
+        self._tell(f"Woke run {short_run(park.run_id)} (flow run {park.flow_run_id}).")
         return True
 
     async def _call(self, park: ParkRow) -> IvcapCall | None:
@@ -222,7 +226,7 @@ class Watcher:
         if platform != park.platform:
             self._trouble(
                 park.platform,
-                f"The watcher cannot wake run {park.run_id[:8]}, which wakes at its wake time: its work is on "
+                f"The watcher cannot wake run {short_run(park.run_id)}, which wakes at its wake time: its work is on "
                 f"{park.platform}, but the watcher's credentials are for {platform}.",
             )
             return None

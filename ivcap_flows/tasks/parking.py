@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,7 +22,7 @@ from ivcap_flows import loop
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import close_attempt
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, rest
+from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, rest
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
@@ -35,6 +34,7 @@ from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
+from ivcap_flows.tasks.waiting import wait_of
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
@@ -140,22 +140,17 @@ async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float
     """Wait at most `timeout` seconds, and return the URNs of the work that has not ended."""
 
     async def of(source: Any, noun: str) -> Collection[str]:
-        services = {wait.urn: wait.service for wait in waits if wait.noun == noun}
-        if not services:
+        some = [wait for wait in waits if wait.noun == noun]
+        if not some:
             return ()
         try:
-            await wait_for(call, source, services, timeout=timeout)
+            await wait_for(call, source, some, timeout=timeout)
         except WaitTimeoutError as error:
             return error.pending  # type: ignore[no-any-return]
         return ()
 
     late = await asyncio.gather(of(OrderSource(call.client.orders), "order"), of(JobSource(call.client.jobs), "job"))
     return {urn for some in late for urn in some}
-
-
-def _told(waits: Collection[Wait]) -> str:
-    counts = Counter(wait.noun for wait in waits)
-    return " and ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,7 @@ class _Asked:
             service = each.service if isinstance(each, Order | Job) else ""
             if _is_job(each) and not service:
                 service = await call.client.jobs.service_of(urn)
-            found.append(Wait(urn, "job" if _is_job(each) else "order", service))
+            found.append(wait_of(each, "job" if _is_job(each) else "order", service))
         return found
 
     @property
@@ -211,10 +206,11 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
             break
         stay.pending = await pending_of(call, stay.waits, timeout=min(AGAIN, stay.left))
     if stay.pending and stay.left <= 0:
+        late = [wait for wait in stay.waits if wait.urn in stay.pending]
         raise WaitTimeoutError(
-            f"{len(stay.pending)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s. "
-            "They continue on the platform; call again to wait longer.",
-            pending=[wait.urn for wait in stay.waits if wait.urn in stay.pending],
+            f"{len(late)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s: "
+            f"{in_words(late)}. They continue on the platform; call again to wait longer.",
+            pending=[wait.urn for wait in late],
         )
     return None if asked.timeout is None else max(0.0, stay.left)
 
@@ -283,7 +279,7 @@ class _Stay:
             )
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
-        cause = f"Parked: waits for {_told(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+        cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):

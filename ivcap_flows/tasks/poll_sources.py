@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,10 +14,12 @@ from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import Change, Source
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.errors import ForbiddenError, ForeignHandleError, NotFoundError
+from ivcap_flows.identity import ivcap_urn, urn_id
 from ivcap_flows.ivcap.job_events import tells_end
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord, Orders
+from ivcap_flows.journal.rows import Wait
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -134,19 +137,47 @@ def ask_later(urn: str, seconds: float | None) -> None:
 async def wait_for(
     call: IvcapCall,
     source: Source[R],
-    services: Mapping[str, str],
+    waits: Collection[Wait],
     *,
     timeout: float | None,
     told: Callable[[Mapping[str, R | str]], None] | None = None,
 ) -> list[R]:
-    """Wait until all work has ended, and return the records in the order of `services`.
+    """Wait until all work has ended, and return the records in the order of `waits`.
 
-    `services` maps URNs to services (empty if unknown). `told` is called from time to time with the status of each, or
-    its record if it has ended. Raises WaitTimeoutError after `timeout` seconds.
+    `told` is called from time to time with the status of each, or its record if it has ended. Raises WaitTimeoutError
+    after `timeout` seconds, and ForeignHandleError for work of another account that this one cannot see.
     """
-    later = {urn: _not_before[urn] for urn in services if urn in _not_before}
-    poller = poller_of(call, source)
-    return await poller.wait(list(services), services=services, not_before=later, timeout=timeout, told=told)
+    try:
+        return await poller_of(call, source).wait(
+            [wait.urn for wait in waits],
+            services={wait.urn: wait.service for wait in waits},
+            names={wait.urn: wait.name for wait in waits if wait.name},
+            not_before={wait.urn: _not_before[wait.urn] for wait in waits if wait.urn in _not_before},
+            timeout=timeout,
+            told=told,
+        )
+    except (NotFoundError, ForbiddenError) as error:
+        foreign = await _of_another_account(call, waits, str(error.data.get("path")))
+        if foreign is None:
+            raise
+        raise foreign from None
+
+
+async def _of_another_account(call: IvcapCall, waits: Collection[Wait], path: str) -> ForeignHandleError | None:
+    """Return the error for the work at this path, if another account placed it, as the handle or the journal knows."""
+    for wait in waits:
+        if urn_id(wait.urn) in path:
+            rows = await call.journal.ask(partial(call.journal.intents.where, urn=wait.urn))
+            account = ivcap_urn("account", wait.account or next((row.account for row in rows), call.account))
+            if account != call.account:
+                return ForeignHandleError(
+                    f"{wait.urn} is of the account {account}, and these credentials are of {call.account}, which "
+                    f"cannot see it. Pass the credentials with which the {wait.noun} was placed.",
+                    urn=wait.urn,
+                    handle_account=account,
+                    account=call.account,
+                )
+    return None
 
 
 def poller_of(call: IvcapCall, source: Source[R]) -> Poller[R]:

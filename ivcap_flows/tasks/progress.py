@@ -17,6 +17,7 @@ from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
+from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.secrets import logger_of
 
@@ -158,8 +159,11 @@ class _Shown:
         return round(100 * ended / len(self._statuses), 1)
 
     def _said(self) -> str:
-        ended = sum(status in TERMINAL for status in self._statuses.values())
-        return f"{ended} of {len(self._statuses)} {self._what} have ended."
+        left = [self._table.rows[urn] for urn, status in self._statuses.items() if status not in TERMINAL]
+        ended = len(self._statuses) - len(left)
+        said = f"{ended} of {len(self._statuses)} {self._what} have ended"
+        names = listed(str(row["name"] or row["service"] or row[self._what.removesuffix("s")]) for row in left)
+        return f"{said}; waiting for {names}." if left else f"{said}."
 
     def _rows(self) -> list[dict[str, Any]]:
         """Return the newest rows; if some are left out, the last row says how many."""

@@ -7,23 +7,27 @@ from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
+from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal import Journal
-from ivcap_flows.secrets import logger_of
-from ivcap_flows.tasks.call import IvcapCall
+from ivcap_flows.journal.rows import Wait
+from ivcap_flows.secrets import logger_of, scrub_text
+from ivcap_flows.tasks.call import IvcapCall, urn_of
 
 __all__ = [
     "PlannedError",
     "first_of",
     "log_tail",
+    "name_of",
     "note_end",
     "resubmission",
     "service_named",
     "tag",
+    "wait_of",
     "waiting_for",
 ]
 
@@ -104,10 +108,21 @@ def tag(key: str) -> str:
 
 
 def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
-    """Return a function that names a task run after the number of `orders` or `jobs` that it waits for."""
+    """Return a function that names a task run after the `orders` or `jobs` that it waits for."""
 
     def name(given: dict[str, Any]) -> str:
-        count = len(given[what])
-        return f"wait for {count} {what if count != 1 else what.removesuffix('s')}"
+        work = given[what]
+        return f"wait for {counted(len(work), what)}" + (f": {listed(map(name_of, work))}" if work else "")
 
     return name
+
+
+def name_of(work: object) -> str:
+    """Return what a user calls an order or job: its name, else that of its service, else its URN."""
+    return str(work.name or work.service_name or work.urn if isinstance(work, Order | Job) else work)
+
+
+def wait_of(work: Order | Job | str, noun: str, service: str) -> Wait:
+    """Return what a wait for an order or job looks for."""
+    account = None if isinstance(work, str) else work.account
+    return Wait(urn_of(work), noun, service, scrub_text(name_of(work)), account)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
-from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, without_key
+from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, short_run, without_key
 from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
 
@@ -157,7 +157,7 @@ def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None
         again = f"retry flow run {flow_run_id} in Prefect; if that was deleted, use {by_hand}"
     else:
         again = f"run the same command again; if you do not want that, use {by_hand}"
-    return f"the next attempt of run {run.id[:8]} takes it up: {again}"
+    return f"the next attempt of run {short_run(run.id)} takes it up: {again}"
 
 
 def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
@@ -170,7 +170,9 @@ def as_rows(orphans: Iterable[Orphan]) -> list[dict[str, Any]]:
             "status": orphan.status,
             "since": None if orphan.since is None else orphan.since.isoformat(timespec="seconds"),
             "hours": orphan.hours,
-            "placed by": " ".join(part for part in (orphan.flow, orphan.run and f"run {orphan.run[:8]}") if part),
+            "placed by": " ".join(
+                part for part in (orphan.flow, orphan.run and f"run {short_run(orphan.run)}") if part
+            ),
             "run": orphan.left,
             "urn": orphan.urn,
             "key": None if orphan.key is None else short_id(orphan.key),

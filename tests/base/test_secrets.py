@@ -112,6 +112,23 @@ def test_what_a_secret_name_is_given_in_a_text_is_hidden(text, secret):
     assert shown["cause"] == f"no access with <{HIDDEN}>"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("The request failed (token=s3cr3tvalue), try again.", "The request failed (token=*), try again."),
+        ("password=s3cr3tvalue,user=bob,host=db", "password=*,user=bob,host=db"),
+        ("Set api_key=s3cr3tvalue: it must be a number.", "Set api_key=*: it must be a number."),
+        ("Authorization: s3cr3tvalue; see the docs", "Authorization: *; see the docs"),
+        ("x(token=s3cr3tvalue).", "x(token=*)."),
+        ("Give it as --token s3cr3tvalue, then go on.", "Give it as --token *, then go on."),
+        (f"The token {TOKENS['JWT']}. Then the rest.", "The token *. Then the rest."),
+    ],
+)
+def test_the_words_around_a_secret_are_left_standing(text, shown):
+    """Neither the punctuation of the sentence around it nor the next name is taken for a part of it."""
+    assert scrub_text(text) == shown.replace("*", HIDDEN)
+
+
 def test_what_is_hidden_once_is_hidden_everywhere():
     """By name or type: in the same value, in later ones, and as a URL, JSON or `repr` writes it."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,33 @@ def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_
     named = {Path(row["name"]).name: row for row in rows}
     assert named["made.csv"]["role"] == "output" and len(named["made.csv"]["sha256"]) == 64
     assert named[source.name]["role"] == "input"
+
+
+ASYNCHRONOUS = """
+import asyncio
+from prefect.runtime import flow_run
+from ivcap_flows import flow
+
+@flow
+async def short():
+    return flow_run.get_id()
+
+if __name__ == "__main__":
+    print(asyncio.run(short()))
+"""
+
+
+def test_an_asynchronous_flow_ends_without_a_traceback(prefect_server: dict[str, str], tmp_path: Path) -> None:
+    """Its record is shown while the interpreter ends, which starts no thread that would send events."""
+    script = tmp_path / "short.py"
+    script.write_text(ASYNCHRONOUS)
+    environment = {**prefect_server, "IVCAP_FLOWS_JOURNAL": os.environ["IVCAP_FLOWS_JOURNAL"]}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "atexit" not in done.stderr, done.stderr
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        assert any(artifact.data.startswith("# ") for artifact in shown(done.stdout.strip(), 1))
 
 
 @pytest.mark.parametrize(

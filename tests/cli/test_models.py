@@ -38,6 +38,21 @@ def named(items: Items, count: int) -> list[dict[str, Any]]:
     return [items.record(n, display_name=f"{name} {n}") for n in range(count)]
 
 
+def test_the_template_is_written_to_be_filled_in(ivcap_flows, items, tmp_path):
+    """To standard output or a file, which is not overwritten; what is no workflow template is named."""
+    said = ivcap_flows("models", "template", items.workflow)
+    assert next(csv.reader([said.out])) == sheet_header(items)
+    file = tmp_path / "runs.csv"
+    written = ivcap_flows("models", "template", items.workflow, "-o", file)
+    assert written.status == 0 and f"models validate {file}" in written.out
+    assert file.read_bytes().decode() == said.out
+    again = ivcap_flows("models", "template", items.workflow, "-o", file)
+    assert again.status == 2 and f"{file} exists" in again.err and file.read_bytes().decode() == said.out
+    wrong = ivcap_flows("models", "template", items.person)
+    assert wrong.status == 2 and f"{items.person} is not a workflow template" in wrong.err
+    assert ivcap_flows("models", "template", items.workflow, "-o", tmp_path / "none" / "runs.csv").status == 2
+
+
 def test_validate_names_every_fault(ivcap_flows, items, tmp_path, embedded_platform):
     """500 rows with 17 faults of 9 kinds: all in one table, row by row and column by column; status 1; nothing is
     minted, neither by `validate` nor by `register`."""

@@ -33,6 +33,14 @@ def test_orders_are_listed_oldest_first(on_record, world):
     assert world.made["order"] in out and all(short_id(row["key"]) in out for row in rows)
 
 
+def test_the_newest_orders_are_listed(on_record):
+    """As many as asked for; a number below 1 is wrong use, and orphans are always listed whole."""
+    rows = on_record("orders", "--json").json
+    assert on_record("orders", "--limit", 2, "--json").json == rows[-2:]
+    assert on_record("orders", "--limit", 0).status == 2
+    assert on_record("orders", "--orphans", "--limit", 2).status == 2
+
+
 def test_orders_of_one_service_are_told_apart(on_record, journal_file):
     """By the names that the user gave them, by what they were given, and by their accounts where these differ."""
     given = {"coast": "north", "api-token": "xyz-secret", "days": "3"}
@@ -153,7 +161,7 @@ def test_what_a_killed_flow_left_is_listed(on_record):
     assert accepted["status"] == "succeeded" and accepted["hours"] is not None and accepted["ended_at"]
     assert (doubt["status"], doubt["urn"], doubt["hours"]) == ("in doubt", None, None)
     for row in (accepted, doubt):
-        assert row["left"] == "lost" and f"next attempt of run {row['run'][:8]} takes it up" in row["then"]
+        assert row["left"] == "lost" and f"next attempt of run {row['run'][-8:]} takes it up" in row["then"]
     out = on_record("orders", "--orphans").out
     assert accepted["urn"] in out and "no call to cancel" in out
     assert f"ivcap-flows orders resolve {short_id(doubt['key'])}" in out

@@ -1,9 +1,29 @@
 """`runs` and `show`: what is on record, in words and as JSON."""
 
-import pytest
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from uuid import UUID
 
+import pytest
+from prefect import flow as prefect_flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
+
+from ivcap_flows.cli import output
 from ivcap_flows.identity import short_id
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.journal.rows import Wait
+
+
+@prefect_flow
+def harvest():
+    """The flow that the parked run is of."""
 
 
 def run_of(said_runs, flow):
@@ -41,14 +61,78 @@ def test_a_journal_without_runs(ivcap_flows, journal_file):
     assert said.status == 2 and "has no run yet" in said.err
 
 
-@pytest.mark.parametrize("name", ["id", "prefix", "flow run"])
+@pytest.mark.parametrize("name", ["id", "beginning", "end", "flow", "flow run", "flow run's name"])
 def test_a_run_is_shown_by_each_of_its_names(on_record, name):
-    """Its id, the beginning of it, and the id of its Prefect flow run."""
-    run = run_of(on_record("runs", "--json"), "harvest")["id"]
-    flow_run = on_record("show", run, "--json").json["attempts"][0]["flow_run_id"]
-    named = {"id": run, "prefix": run[:8], "flow run": flow_run}[name]
+    """Its id, the beginning and the end of it, its flow, and the id and the name of its Prefect flow run."""
+    run = run_of(on_record("runs", "--json"), "harvest")
+    flow_run = on_record("show", run["id"], "--json").json["attempts"][0]["flow_run_id"]
+    named = {
+        "id": run["id"],
+        "beginning": run["id"][:-4],
+        "end": run["id"][-8:],
+        "flow": "harvest",
+        "flow run": flow_run,
+        "flow run's name": run["flow_run_name"],
+    }[name]
     said = on_record("show", named, "--json")
-    assert said.status == 0 and said.json["run"]["id"] == run
+    assert said.status == 0 and said.json["run"]["id"] == run["id"]
+    assert on_record("trace", named, "--json").status == 0
+
+
+def test_listed_runs_can_be_told_apart_and_found(on_record):
+    """The column that names them has the end of their ids, since the beginnings are the same minute."""
+    runs = on_record("runs", "--json").json
+    _title, _columns, *rows = on_record("runs").out.splitlines()
+    assert [row.split()[0] for row in rows] == [run["id"][-8:] for run in runs]
+    assert all(run["flow_run_name"] in row for run, row in zip(runs, rows, strict=True))
+
+
+@pytest.mark.parametrize(("zone", "shown"), [("UTC", "UTC"), ("Australia/Brisbane", "UTC+10:00")])
+def test_times_have_their_zone(on_record, monkeypatch, zone, shown):
+    """It is named once a table, and the times are in it."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    output.zone.cache_clear()
+    try:
+        begun = datetime.fromisoformat(on_record("runs", "--json").json[0]["created_at"])
+        said = on_record("runs").out
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+        output.zone.cache_clear()
+    hours = {"UTC": 0, "UTC+10:00": 10}[shown]
+    assert f"begun ({shown})" in said
+    assert f"{begun.astimezone(timezone(timedelta(hours=hours))):%Y-%m-%d %H:%M:%S}" in said
+
+
+def on_terminal(columns, *arguments):
+    """What a command prints on a terminal of this width."""
+    reader, writer = os.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "ivcap_flows.cli", *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=writer, stderr=writer, stdin=subprocess.DEVNULL)
+    os.close(writer)
+    said = b""
+    # At its end, Linux gives an error and no empty read.
+    with contextlib.suppress(OSError):
+        while block := os.read(reader, 65536):
+            said += block
+    os.close(reader)
+    assert process.wait(60) == 0, said
+    return said.decode()
+
+
+def test_a_terminal_shows_outcomes_in_colour_and_tables_that_fit(on_record):
+    """Nothing is cut: what is too long for its column goes on below."""
+    run = run_of(on_record("runs", "--json"), "harvest")
+    listed, shown = on_terminal(80, "runs"), on_terminal(100, "show", "harvest")
+    assert "\x1b[32mcompleted" in listed and "\x1b[31mfailed" in listed
+    for said, columns in ((listed, 80), (shown, 100)):
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+        tables = plain[plain.index("Attempts") :] if "Attempts" in plain else plain
+        assert max(map(len, tables.splitlines())) <= columns
+    assert run["id"][-8:] in listed
+    assert len(on_terminal(100, "orders", "--full").splitlines()) < len(on_terminal(100, "orders").splitlines())
 
 
 def test_an_unknown_run_is_wrong_use(on_record):
@@ -154,8 +238,8 @@ def test_a_run_shows_which_code_ran_where_and_for_whom(on_record):
 def test_a_run_is_given_up(on_record, journal_file, flow, left):
     """It is listed and delivered so, and may be pruned, unless something of it is in doubt: that is named."""
     run = run_of(on_record("runs", "--json"), flow)["id"]
-    said = on_record("runs", "abandon", run[:8])
-    assert said.status == 0 and said.out.startswith(f"The run {run[:8]} of {flow} is given up")
+    said = on_record("runs", "abandon", run[-8:])
+    assert said.status == 0 and said.out.startswith(f"The run {run[-8:]} of {flow} is given up")
     assert said.out.count("orders --orphans") == left
     assert run_of(on_record("runs", "--json"), flow)["outcome"] == "abandoned"
     with Journal.open(f"sqlite:///{journal_file}") as journal:
@@ -163,6 +247,63 @@ def test_a_run_is_given_up(on_record, journal_file, flow, left):
         assert told.attributes["outcome"] == "abandoned"
     on_record("runs", "prune", "--older-than-days", 0)
     assert [each["id"] for each in on_record("runs", "--json").json].count(run) == left
+
+
+@pytest.fixture
+def parked(on_record, journal_file, prefect_settings):
+    """The journal's row of a run that is parked, in Prefect, too."""
+    with temporary_settings(prefect_settings), get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(harvest, name="swift-owl", state=Scheduled(name="Parked"))
+        with Journal.open(f"sqlite:///{journal_file}") as journal:
+            identity = RunIdentity("harvest", "f.py:harvest", {}, str(flow_run.id), str(flow_run.id), deployed=True)
+            opened, now = journal.runs.open_attempt(identity), journal.now()
+            journal.parks.park(
+                run_id=opened.run.id,
+                attempt_id=opened.attempt.id,
+                flow_run_id=str(flow_run.id),
+                platform="p",
+                credentials=None,
+                waits=[Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s", n) for n in ("north", "south")],
+                began_at=now,
+                wake_at=now + timedelta(hours=1),
+            )
+            journal.runs.close_attempt(opened.attempt.id, "parked")
+        yield opened.run
+
+
+def state_of(flow_run):
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run)).state.name
+
+
+def test_a_parked_run_is_given_up_only_with_consent(on_record, parked, monkeypatch):
+    """What will happen is said first; without a terminal to ask on, `--yes` is needed. Then it does not wake."""
+    said = on_record("runs", "abandon", parked.id)
+    assert said.status == 2 and "--yes" in said.err
+    assert "is parked: it waits for 2 orders (north, south) and wakes at" in said.err
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    said = on_record("runs", "abandon", parked.id)
+    assert said.status == 1 and f"cancels its flow run {parked.id} in Prefect" in said.out
+    assert state_of(parked.id) == "Parked" and on_record("runs", "--json").json[0]["outcome"] == "parked"
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        said = on_record("runs", "abandon", parked.id, "--yes")
+    assert said.status == 1 and "Nothing was changed" in said.err
+    assert on_record("runs", "--json").json[0]["outcome"] == "parked"
+    assert on_record("runs", "abandon", parked.id, "--yes").status == 0
+    assert state_of(parked.id) == "Cancelled" and on_record("runs", "--json").json[0]["outcome"] == "abandoned"
+
+
+def test_a_running_run_is_given_up_only_with_consent(on_record, journal_file):
+    """Its process goes on, and nothing continues the run after it."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "r", "r"))
+        said = on_record("runs", "abandon", "r")
+        assert said.status == 2 and f"is running in process {os.getpid()}" in said.err and "--yes" in said.err
+        assert on_record("runs", "abandon", "r", "--yes").status == 0
+        journal.runs.close_attempt(opened.attempt.id, "failed")
+        assert journal.runs.get("r").outcome == "abandoned"
+        assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
 
 
 def test_a_completed_run_is_not_given_up(on_record):

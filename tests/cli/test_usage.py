@@ -33,6 +33,7 @@ COMMANDS = [
     ["doctor"],
     ["login"],
     ["models"],
+    ["models", "template"],
     ["models", "validate"],
     ["models", "register"],
     ["models", "resolve"],
@@ -48,6 +49,9 @@ def test_every_command_has_help(ivcap_flows, command):
     """It names the command and its options."""
     said = ivcap_flows(*command, "--help")
     assert said.status == 0 and said.out.startswith(" ".join(["Usage: ivcap-flows", *command]))
+    assert "--no-" not in said.out and "--empty-" not in said.out
+    words = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", said.out))
+    assert words <= {"ProvenaCredentials"}, "classes of the code mean nothing to a user, blocks in Prefect do"
 
 
 def test_every_command_is_tried_above(ivcap_flows):

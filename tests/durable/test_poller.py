@@ -63,6 +63,16 @@ async def test_a_deadline_names_what_is_pending_and_a_later_wait_goes_on():
     assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
 
 
+async def test_a_wait_says_what_it_waits_for_by_name(caplog):
+    """At its begin, and in the error after its time is up; equal names and long lists are short."""
+    work = Work(**{f"o{n}": "executing" for n in range(9)}, done="succeeded")
+    names = {"o0": "north", "o1": "north", **{f"o{n}": f"s{n}" for n in range(2, 8)}}
+    with caplog.at_level("INFO", "ivcap_flows.waiting"), pytest.raises(WaitTimeoutError) as late:
+        await work.poller().wait(list(work.status), names=names, timeout=0.5)
+    assert caplog.messages[0] == "Waiting for 10 orders: north (2), s2, s3, s4, s5 and 4 more."
+    assert "(north (2), s2, s3, s4, s5 and 3 more)" in str(late.value)
+
+
 async def test_an_unreachable_platform_is_waited_out(caplog):
     """An outage is logged once and does not end a wait."""
     work = Work(a="succeeded")

@@ -310,6 +310,26 @@ async def test_no_log_repr_or_error_shows_the_token(web, quick, caplog):
     assert "Trying again in" in caplog.text
 
 
+async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, caplog, monkeypatch):
+    """By its own address and not by what happened to be asked; the retries go on, and a later outage is said again."""
+    monkeypatch.setattr(session_module, "_SAID_AFTER", 0.0)
+    caplog.set_level(logging.WARNING)
+    gone = "http://127.0.0.1:9"
+    async with Session(gone, platform="IVCAP", budget=0.3) as session:
+        for _ in range(2):
+            with pytest.raises(UnreachableError, match=f"^IVCAP at {gone} cannot be reached: ") as error:
+                await session.request("GET", "/1/x", repeat="idempotent")
+    assert "/1/x" not in str(error.value)
+    [said] = caplog.messages
+    assert said.startswith(str(error.value)) and "Trying again for up to" in said
+    caplog.clear()
+    web.on("GET /1/y", BUSY, BUSY, {}, BUSY, {})
+    async with web.session() as session:
+        for _ in range(2):
+            assert (await session.request("GET", "/1/y", repeat="idempotent")).status == 200
+    assert len(caplog.messages) == 2
+
+
 async def test_a_proxy_is_not_asked_for_this_machine(web, monkeypatch):
     """HTTP_PROXY does not stand between us and a platform on loopback."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

@@ -125,7 +125,9 @@ def test_an_error_never_repeats_a_token():
     )
     assert "s3cr3t" not in str(error) + repr(error.data)
     assert JWT not in str(error) + repr(error.data)
-    assert redact("Bearer abc") == f"Bearer {HIDDEN}"
+    assert redact("Bearer abc123def456") == f"Bearer {HIDDEN}"
+    assert redact("The Bearer token has expired.", ["test"]) == "The Bearer token has expired."
+    assert redact("the latest test", ["test"]) == f"the latest {HIDDEN}"
 
 
 def test_an_error_says_what_was_asked_and_carries_it():

@@ -480,11 +480,19 @@ def test_reap_finds_the_killed(journal: Journal, in_child: Opener) -> None:
 
 
 def test_runs_are_found_by_what_people_have(journal: Journal) -> None:
-    """A run is found by its id, the beginning of its id, or its Prefect flow run. No match, or several, is an error."""
-    opened = [journal.runs.open_attempt(identity(f"flow-run-{n}", {"n": n})) for n in range(40)]
+    """By its id or part of it, its flow or Prefect flow run, or as the latest. No match, or several, is an error."""
+    with pytest.raises(InputError, match="has no run yet"):
+        journal.runs.get("latest")
+    opened = [
+        journal.runs.open_attempt(replace(identity(f"flow-run-{n}", {"n": n}), flow_run_name=f"swift-owl-{n % 20}"))
+        for n in range(40)
+    ]
     run = opened[0].run
     assert journal.runs.get(run.id).id == journal.runs.get("flow-run-0").id == run.id
     assert journal.runs.get(run.id[:12]).parameters == {"n": 0}
+    assert journal.runs.get("w-run-7").parameters == {"n": 7}
+    assert journal.runs.get("swift-owl-7").parameters == {"n": 27}
+    assert journal.runs.get(run.flow_name).parameters == journal.runs.get("latest").parameters == {"n": 39}
     with pytest.raises(InputError, match="has no run 'zzz'"):
         journal.runs.get("zzz")
     with pytest.raises(InputError, match="ambiguous"):

@@ -415,7 +415,7 @@ def test_a_flow_is_a_model_run(embedded_platform, ivcap_journal, provena, ended_
     assert "ivcap-flows-attempts" not in record.annotations
     assert (record.annotations["region"], record.display_name) == (
         "Tasman Sea",
-        f"coastal {run_id[:8]}, run by {SOFTWARE}",
+        f"coastal {run_id[-8:]}, run by {SOFTWARE}",
     )
     for side, artifact in ((record.inputs, source), (record.outputs, product)):
         dataset = loop.run(provena.registry.fetch(DatasetInfo, side[0].dataset_id))

@@ -30,6 +30,7 @@ from ivcap_flows.tasks import (
     place_order,
     request_job,
     upload_artifact,
+    wait_for_jobs,
     wait_for_orders,
 )
 
@@ -72,6 +73,19 @@ def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, s
 
     in_flow(body)
     assert not (tmp_path / "back.csv").exists()
+
+
+def test_a_wait_with_another_accounts_handle_says_so(in_flow, unique, second_account):
+    """Both accounts and the next step, also where only the journal knows whose it is; no bare 404."""
+    order, job = in_flow(lambda: (place_order("echo", {"message": unique}), request_job("echo", {"message": unique})))
+
+    def body():
+        for wait, work in ((wait_for_orders, order), (wait_for_orders, order.urn), (wait_for_jobs, job)):
+            with pytest.raises(ForeignHandleError, match="is of the account urn:ivcap:account:") as caught:
+                wait([work], credentials=second_account)
+            assert str(work) in str(caught.value) and caught.value.handle_account != caught.value.account
+
+    in_flow(body)
 
 
 def test_a_stored_block_by_its_name(in_flow, unique, second_account):

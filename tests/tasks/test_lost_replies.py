@@ -184,4 +184,4 @@ def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
         [done] = in_flow(body)
     assert done.succeeded
     said = [record.getMessage() for record in caplog.records if record.name == "ivcap_flows.waiting"]
-    assert len(said) == 2 and said[0].startswith("Still waiting for 1 orders") and "answers again" in said[1]
+    assert len(said) == 2 and said[0].startswith("Still waiting for 1 order") and "answers again" in said[1]

@@ -182,7 +182,8 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert prefect_says(str(run.id)).outcome == "parked"
     run_id = ivcap_journal.runs.recent(1)[0].id
     [attempt] = ivcap_journal.runs.attempts(run_id)
-    assert attempt.outcome == "parked" and attempt.cause.startswith("Parked: waits for 1 order; wakes at")
+    assert attempt.outcome == "parked"
+    assert attempt.cause.startswith("Parked: waits for 1 order (parking-until); wakes at")
     end.touch()
     assert finish(run, end) == ["succeeded"]
     assert counted[:2] == ["kept", "harmless"] and set(counted[2:]) == {"harmless"}

@@ -282,7 +282,7 @@ def test_runs_have_names_that_people_read(in_flow, source):
         wait_for_orders([order], timeout=60)
         return flow_run.id
 
-    names = ["order echo", "order north", f"upload {source.name}", "wait for 1 order"]
+    names = ["order echo", "order north", f"upload {source.name}", "wait for 1 order: echo"]
     of_flow = FlowRunFilter(id=FlowRunFilterId(any_=[in_flow(body)]))
     with get_client(sync_client=True) as client:
         end = time.monotonic() + 60

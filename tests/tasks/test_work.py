@@ -19,6 +19,7 @@ from ivcap_flows.durable import plan, poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, ParameterError, WaitTimeoutError
 from ivcap_flows.ivcap import job_events
 from ivcap_flows.ivcap.orders import OrderRecord
+from ivcap_flows.journal.rows import Wait
 from ivcap_flows.local.register import register
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import run_graph
@@ -354,7 +355,7 @@ def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
         job = await client.jobs.request(service, {"message": "x"})
         platform, account = await client.platform(), await client.account()
         call = IvcapCall(ivcap_journal, None, platform, account, Settings.current(), client)
-        await watching.wait_for(call, watching.JobSource(client.jobs), {job.urn: service}, timeout=20)
+        await watching.wait_for(call, watching.JobSource(client.jobs), [Wait(job.urn, "job", service)], timeout=20)
         for _ in range(50):
             if not watching._pollers[client]:
                 break
@@ -390,9 +391,9 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     finally:
         poller.logger.removeHandler(heard)
     words = [message for message, _ in said]
-    assert words[0] == "Waiting for 2 jobs." and any("2 executing" in line for line in words)
+    assert words[0] == "Waiting for 2 jobs: sleep (2)." and any("2 executing (sleep (2))" in line for line in words)
     assert 2 <= len(words) <= 12
-    assert {context.task_run.name for _, context in said} == {"wait for 2 jobs"}
+    assert {context.task_run.name for _, context in said} == {"wait for 2 jobs: sleep (2)"}
 
 
 def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
