@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
     from prefect.client.schemas.actions import ArtifactCreate
 
-__all__ = ["PrefectArtifact", "ashow", "show"]
+__all__ = ["PrefectArtifact", "ashow", "key_for", "show"]
+
+_NOT_IN_KEY: Final = re.compile("[^a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class PrefectArtifact:
     def data(self) -> Any:
         """The content as Prefect takes it."""
         return json.dumps(self.content) if self.kind == "table" else self.content
+
+
+def key_for(what: str, flow: str) -> str:
+    """Return the key of an artifact that each run of a flow makes a version of: lower-case letters, digits, dashes."""
+    return "-".join(part for part in (what, *_NOT_IN_KEY.sub("-", flow.lower()).split("-")) if part)
 
 
 def show(*artifacts: PrefectArtifact) -> None:

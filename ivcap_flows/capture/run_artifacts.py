@@ -1,4 +1,4 @@
-"""Show in Prefect's UI what a run used and made, when it ends: a page, a table, and links.
+"""Show in Prefect's UI what a run was, when it ends: a page with its attempts, orders and links, and a table of things.
 
 A separate thread does this while Prefect ends the run; a process that ends waits for it for a moment. If Prefect cannot
 be reached, the record is still in the journal.
@@ -11,16 +11,17 @@ import contextvars
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, show
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, show
+from ivcap_flows.identity import flows_urn, short_run
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
+    from ivcap_flows.journal import AttemptRow, IntentRow, Journal, OpenedAttempt, Outcome, RunRow
 
 __all__ = ["links_of", "page_of", "rows_of", "show_in_prefect"]
 
@@ -35,6 +36,11 @@ _TIMEOUT: Final = 3.0
 _EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
+
+_COLUMNS: Final = {
+    "Attempts": ("no.", "outcome", "begun (UTC)", "ended (UTC)", "cause"),
+    "Orders and jobs": ("name", "service", "status", "requested (UTC)", "id"),
+}
 
 _showing: list[threading.Thread] = []
 
@@ -65,13 +71,15 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
         used, made, count = journal.lineages.ends(run.id, most=_MOST)
         used, made = ([record for record in records if record.type not in _HIDDEN] for records in (used, made))
         frame = list(journal.lineages.around([flows_urn("attempt", attempt.id)], "runs"))
-        page = page_of(run.id, run.flow_name, outcome, used, made, frame)
-        rows, links = rows_of(used, made), links_of([*made, *used, *frame])
-        here = attempt.flow_run_id
+        work = [
+            row for noun in ("order", "job") for row in journal.intents.where(run_id=run.id, noun=noun, limit=_MOST)
+        ]
+        page = page_of(run, outcome, journal.runs.attempts(run.id), work, used, made, frame)
+        things = f"The inputs and outputs of run {short_run(run.id)}{_cut(count)}."
+        key, here = key_for("ivcap-record", run.flow_name), attempt.flow_run_id
         shown = [
-            PrefectArtifact("markdown", page, "The record of this run.", here),
-            PrefectArtifact("table", rows, f"The inputs and outputs of this run{_cut(count)}.", here),
-            PrefectArtifact("markdown", links, "Links to the outputs, inputs and code of this run.", here),
+            PrefectArtifact("markdown", page, f"The record of run {short_run(run.id)}: {outcome}.", here, key=key),
+            PrefectArtifact("table", rows_of(used, made), things, here, key=key_for("ivcap-things", run.flow_name)),
         ]
         show(*(each for each in shown if each.content))
     except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
@@ -79,30 +87,62 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
 
 
 def page_of(
-    run: str, flow: str, outcome: str, used: Sequence[Record], made: Sequence[Record], frame: Sequence[Record]
+    run: RunRow,
+    outcome: str,
+    attempts: Sequence[AttemptRow],
+    work: Sequence[IntentRow],
+    used: Sequence[Record],
+    made: Sequence[Record],
+    frame: Sequence[Record],
 ) -> str:
     """Return the page in Markdown. Names that users gave are in code spans, so that Markdown in them has no effect."""
-    lines = [f"# {_span(flow)}: {outcome}", "", f"Run {_span(run)}"]
+    lines = [f"# {_span(run.flow_name)}: {outcome}", "", f"Run {_span(run.id)}"]
     for record in frame:
         if record.type == "code" and record.attributes.get("commit"):
             dirty = ", with uncommitted changes" if record.attributes.get("dirty") else ""
             lines.append(f"of commit {_span(record.attributes['commit'])}{dirty}")
+    tried = [
+        (str(each.number), each.outcome, _clock(each.started_at), _clock(each.ended_at), each.cause)
+        for each in attempts
+        if each.leads
+    ]
+    asked = [
+        (row.name or row.subject, row.subject, row.status or row.state, _clock(row.created_at), row.urn or row.error)
+        for row in work
+    ]
+    for title, rows in (("Attempts", tried), ("Orders and jobs", asked)):
+        if rows:
+            lines += ["", f"## {title}", "", *_table(_COLUMNS[title], rows)]
     for title, records in (("Inputs", used), ("Outputs", made)):
         lines += ["", f"## {title}", ""]
         lines += [f"- {record.type} {_span(_name(record))}" for record in records] or ["none"]
-    lines += ["", "## More", "", f"    ivcap-flows show {run}", f"    ivcap-flows trace {run} --html run.html"]
+    if links := links_of([*made, *used, *frame]):
+        lines += ["", "## Links", "", links]
+    lines += ["", "## More", "", f"    ivcap-flows show {run.id}", f"    ivcap-flows trace {run.id} --html run.html"]
     return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+    for row in rows:
+        # A bar would end the cell, within a code span, too.
+        yield f"| {' | '.join(_span(cell).replace('|', chr(92) + '|') if cell else '' for cell in row)} |"
+
+
+def _clock(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, Any]]:
     """Return a row for each thing that the run used or made."""
     return [
         {
-            "role": role,
-            "type": record.type,
             "name": _name(record),
-            "sha256": str(record.attributes.get("sha256") or ""),
+            "type": record.type,
+            "role": role,
             "id": record.id,
+            "sha256": str(record.attributes.get("sha256") or ""),
         }
         for role, records in (("input", used), ("output", made))
         for record in records

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for
 from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.secrets import logger_of
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.job_records import JobRecord
     from ivcap_flows.ivcap.orders import OrderRecord
 
-__all__ = ["TABLE_KEY", "progress_of", "runs_here"]
+__all__ = ["TABLE", "progress_of", "runs_here"]
 
-TABLE_KEY: Final = "ivcap-work"
-"""The key of the table artifact; each flow run makes one version of it."""
+TABLE: Final = "ivcap-work"
+"""The key of the table artifact begins so and ends with the flow's name; each flow run makes one version of it."""
 
 FIRST: Final = 3.0
 """Seconds before the first update, unless the wait ends earlier."""
@@ -70,7 +70,8 @@ async def progress_of(
     if flow_run is None or not asked:
         yield lambda seen: None
         return
-    shown = _Shown(what, asked, flow_run, task_run)
+    flow = getattr(getattr(flow_context(), "flow", None), "name", "")
+    shown = _Shown(what, asked, flow_run, task_run, key_for(TABLE, flow))
     try:
         yield shown.hear
     except Exception:
@@ -91,8 +92,10 @@ def runs_here() -> tuple[str | None, str | None]:
 class _Shown:
     """One wait, as it is shown in Prefect."""
 
-    def __init__(self, what: str, asked: Mapping[str, Order | Job | str], flow_run: str, task_run: str | None) -> None:
-        self._what, self._flow_run, self._task_run = what, flow_run, task_run
+    def __init__(
+        self, what: str, asked: Mapping[str, Order | Job | str], flow_run: str, task_run: str | None, key: str
+    ) -> None:
+        self._what, self._flow_run, self._task_run, self._key = what, flow_run, task_run, key
         self._statuses = dict.fromkeys(asked, "unknown")
         self._told_at = time.monotonic() - EVERY + FIRST
         self._bar: UUID | None = None
@@ -150,7 +153,7 @@ class _Shown:
                 share = PrefectArtifact("progress", self._share(), self._said(), self._flow_run, self._task_run)
                 self._bar = await ashow(share, self._bar)
             table = PrefectArtifact(
-                "table", self._rows(), "Orders and jobs of this run.", self._flow_run, key=TABLE_KEY
+                "table", self._rows(), "Orders and jobs of this run.", self._flow_run, key=self._key
             )
             self._table.artifact = await ashow(table, self._table.artifact)
 

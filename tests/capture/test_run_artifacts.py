@@ -19,8 +19,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from ivcap_flows import recorded
 from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.prefect_artifacts import key_for
 from ivcap_flows.capture.run_artifacts import links_of, page_of, rows_of
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.provenance import Record, activity, entity
 
 
@@ -75,6 +76,8 @@ def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_
     named = {Path(row["name"]).name: row for row in rows}
     assert named["made.csv"]["role"] == "output" and len(named["made.csv"]["sha256"]) == 64
     assert named[source.name]["role"] == "input"
+    assert list(rows[0]) == ["name", "type", "role", "id", "sha256"]
+    assert sorted(artifact.key for artifact in found) == ["ivcap-record-doubling", "ivcap-things-doubling"]
 
 
 ASYNCHRONOUS = """
@@ -126,6 +129,34 @@ def test_links_lead_to_what_is_public(record: Record, link: str | None) -> None:
     assert (f"({link})" in links_of([record])) if link else links_of([record]) == ""
 
 
-def test_a_run_without_things_has_a_page_and_no_table() -> None:
+def test_a_run_without_things_has_a_page_and_no_table(sqlite_url: str) -> None:
     """It says that there were none."""
-    assert "none" in page_of("r", "f", "failed", [], [], []) and rows_of([], []) == []
+    with Journal.open(sqlite_url) as journal:
+        run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run
+    page = page_of(run, "failed", [], [], [], [], [])
+    assert "none" in page and "## Orders" not in page and rows_of([], []) == []
+
+
+def test_the_page_has_the_orders_and_attempts(sqlite_url: str) -> None:
+    """With names, in tables that a name with a bar does not break; times are UTC, and the columns say so."""
+    with Journal.open(sqlite_url) as journal:
+        opened = journal.runs.open_attempt(RunIdentity("coast", "f.py:f", {}, "r", "r"))
+        asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "subject": "tides"}
+        for key, name in (("k1:1", "north|west"), ("k1:2", None)):
+            journal.intents.claim(NewIntent(key=key, base_key=key, noun="order", name=name, run_id="r", **asked))
+        journal.runs.close_attempt(opened.attempt.id, "failed", "out of luck")
+        page = page_of(
+            journal.runs.get("r"), "failed", journal.runs.attempts("r"), journal.intents.where(run_id="r"), [], [], []
+        )
+    lines = page.splitlines()
+    assert lines[0] == "# `coast`: failed"
+    assert "| no. | outcome | begun (UTC) | ended (UTC) | cause |" in lines
+    assert any(line.startswith("| `1` | `failed` | `20") and line.endswith("| `out of luck` |") for line in lines)
+    assert any(line.startswith("| `north\\|west` | `tides` | `intent` | `20") for line in lines)
+    assert any(line.startswith("| `tides` | `tides` |") for line in lines)
+
+
+def test_keys_of_artifacts_tell_flows_apart() -> None:
+    """Prefect takes lower-case letters, digits and dashes."""
+    assert key_for("ivcap-work", "Coastal El Niño (v2)") == "ivcap-work-coastal-el-ni-o-v2"
+    assert key_for("ivcap-work", "") == "ivcap-work"
