@@ -77,7 +77,8 @@ async def arun_orders(
     again = _resubmitting(max_resubmits, credentials)
 
     async def placed(number: int) -> Order:
-        return await aplace_order(**_arguments(asked[number]), **again)
+        order: Order = await aplace_order(**_arguments(asked[number]), **again)
+        return order
 
     for _ in range(max_resubmits + 1):
         if wanted := _without_success(asked, done):
