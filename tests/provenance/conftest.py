@@ -35,7 +35,7 @@ class Opened:
         """Return the first node or group whose spoken name begins with this text."""
         return self.page.locator(f'[data-item][aria-label^="{name}"]').first
 
-    def visibility_delay(self) -> None:
+    def wait_drawn(self) -> None:
         """Wait until the requested change is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
@@ -74,14 +74,14 @@ def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]
         made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
         made.page.on("dialog", lambda dialog: (made.complaints.append(dialog.message), dialog.dismiss()))
         made.page.goto(path.as_uri())
-        made.visibility_delay()
+        made.wait_drawn()
         assert made.asked.pop(0) == path.as_uri()
         pages.append(made)
         return made
 
     yield open_page
     for each in pages:
-        each.visibility_delay()
+        each.wait_drawn()
         assert (each.asked, each.complaints) == ([], [])
         each.page.context.close()
 

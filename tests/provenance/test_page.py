@@ -25,7 +25,7 @@ NASTY = [
 
 def place(opened):
     """Return the position of the drawing: x, y and scale."""
-    opened.visibility_delay()
+    opened.wait_drawn()
     moved = opened.page.locator("#world").get_attribute("transform")
     return tuple(float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", moved))
 
@@ -73,14 +73,14 @@ def test_groups_fold_and_unfold_where_they_are(opened, make_survey):
     sign = group.locator(".toggle circle")
     before = sign.bounding_box()
     sign.click()
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.shown() == begun + 29
     opened_group = shown.page.locator('#frames > [aria-label^="Place order, 30 task runs"]')
     assert opened_group.get_attribute("aria-expanded") == "true"
     after = opened_group.locator("> .toggle circle").bounding_box()
     assert (after["x"], after["y"]) == pytest.approx((before["x"], before["y"]), abs=0.5)
     opened_group.locator("> .toggle").click()
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.shown() == begun
     shown.page.click("#fold")
     assert shown.shown() == 3
@@ -101,7 +101,7 @@ def test_a_search_finds_what_is_folded_away(opened, make_survey):
     assert "hit" in shown.node("Place order, 30 task runs").get_attribute("class")
     assert shown.page.locator("#results li").first.inner_text().startswith("Season 17")
     shown.page.keyboard.press("Enter")
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.node("Season 17").is_visible()
     box, stage = (shown.page.locator(name).bounding_box() for name in ('[aria-label^="Season 17"]', "#graph"))
     assert stage["x"] < box["x"] < stage["x"] + stage["width"] and stage["y"] < box["y"] < stage["y"] + stage["height"]
@@ -138,7 +138,7 @@ def test_everything_can_be_done_by_keys(opened, make_survey):
     trail = [shown.page.evaluate(focused)]
     for key in ("ArrowUp", "ArrowUp", "ArrowUp", "Space", "ArrowDown", "ArrowRight", "Home"):
         press(key)
-        shown.visibility_delay()
+        shown.wait_drawn()
         trail.append(shown.page.evaluate(focused))
     names = [name.split(",")[0] for name in trail]
     assert names == ["out.csv", "Join tables", "files", "Download artifact", *["Download artifact"] * 3, "out.csv"]

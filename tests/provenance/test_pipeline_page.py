@@ -63,19 +63,19 @@ def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened,
     shown.page.press("#search", "Escape")
 
     shown.page.click("#fit")
-    shown.visibility_delay()
+    shown.wait_drawn()
     before = shown.shown()
     shown.node("order-pipeline, flow run").locator("> .toggle").click()
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.shown() < before
     for name in ("ersst_nino12_monthly.csv, file", "order-pipeline, flow run", "report.md, file"):
         assert shown.node(name).is_visible()
     assert not shown.page.locator('[data-item][aria-label^="MAM against 1981-2010"]').count()
     shown.node("order-pipeline, flow run").focus()
     shown.page.keyboard.press("Space")
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.shown() == before
     shown.page.click("#fit")
-    shown.visibility_delay()
+    shown.wait_drawn()
     shown.node("order_pipeline, code").click()
     assert "flows/order_pipeline.py" in details.inner_text() and "commit" in details.inner_text()

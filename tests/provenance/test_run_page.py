@@ -15,7 +15,7 @@ PHONE = {"width": 420, "height": 800}
 
 def boxes(shown, *selectors):
     """Return where elements are on the screen: left, top, right, bottom."""
-    shown.visibility_delay()
+    shown.wait_drawn()
     found = [shown.page.locator(each).bounding_box() for each in selectors]
     return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
 
@@ -83,7 +83,7 @@ def test_each_other_run_is_one_folded_thing(opened, make_neighbours, others):
     assert "load-1a2, task run, completed" in called
     begun = shown.shown()
     groups.first.locator(".toggle").click()
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert sum(name.startswith("places.csv, file") for name in names(shown)) == 2
     assert shown.shown() > begun
 
@@ -164,11 +164,11 @@ def test_the_small_map_is_there_where_not_all_is_in_view(opened, make_survey):
     """The small map is shown only if a part of the graph is out of view, and does not block clicks."""
     shown = opened(page(make_survey(1), ["out"]))
     shown.page.click("#fit")
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.page.locator("#map").is_hidden()
     for _ in range(6):
         shown.page.click("#in")
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.page.locator("#map").is_visible()
 
 
@@ -187,7 +187,7 @@ def test_the_page_is_used_on_a_phone(opened, make_neighbours):
     shown = opened(page(make_neighbours(3), ["own"], title=title), viewport=PHONE)
     assert shown.page.locator("#legend").get_attribute("open") is None
     shown.node("clean perth").click()
-    shown.visibility_delay()
+    shown.wait_drawn()
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 420
     assert shown.page.evaluate(CUT) == []
     for control in ("#search", "#fold", "#unfold", "#in", "#out", "#fit", "#legend summary", "#details .close"):
