@@ -332,6 +332,6 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
         (poll_strategy, "_THOROUGH"): 3,
         (boards, "_AWAY"): 5.0,
     }
-    shorter |= {(poller, "_RENEWAL"): 2.0, (poll_status, "POLL_LEASE_SECONDS"): 6.0}
+    shorter |= {(poller, "RENEWAL"): 2.0, (poll_status, "POLL_LEASE_SECONDS"): 6.0}
     for (module, name), value in shorter.items():
         patch.setattr(module, name, value)
