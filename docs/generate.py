@@ -77,7 +77,8 @@ Both blocks are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
 
 TASKS: Final = """# Tasks
 
-All tasks are in `ivcap_flows.tasks`. They are Prefect tasks: `.submit`, `.map` and `.with_options` work. Each verb
+All tasks are in `ivcap_flows.tasks`, and by platform in `ivcap_flows.tasks.ivcap` and `ivcap_flows.tasks.provena`. They
+are Prefect tasks with the tag of their platform: `.submit`, `.map` and `.with_options` work. Each verb
 exists twice, for synchronous flows and, with an `a` before its name, for asynchronous flows; the arguments are the
 same. An asynchronous task is awaited and never blocks the flow's loop.
 
