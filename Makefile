@@ -27,6 +27,12 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[postgres,examples,parquet,s3,turtle,rocrate,openlineage]'
 	@touch $@
 
+# The package and its examples alone, for who only wants to see them run.
+$(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	@touch $@
+
 # The official clients and service SDKs, and the validator of RO-Crates, each in an environment of its own since their
 # pins clash with Prefect's and each other's.
 PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
@@ -39,7 +45,8 @@ vpath %.txt tests/contract tests/sdk tests/exports
 
 peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service SDKs and validators, to test against
 
-demo: install ## Run the main job on the embedded platforms
+# Where the development tools are installed, they include what the demo needs.
+demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
 	@$(BIN)/python -m flows.coastal_el_nino --output results
 	@printf '\nWhere results/events.csv comes from:\n'

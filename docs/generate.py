@@ -29,6 +29,7 @@ from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
+from ivcap_flows.local.services import BUILT_IN
 from ivcap_flows.provenance import forms, names, rules
 from ivcap_flows.settings import Settings
 
@@ -77,7 +78,8 @@ Both blocks are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
 
 TASKS: Final = """# Tasks
 
-All tasks are in `ivcap_flows.tasks`. They are Prefect tasks: `.submit`, `.map` and `.with_options` work. Each verb
+All tasks are in `ivcap_flows.tasks`, and by platform in `ivcap_flows.tasks.ivcap` and `ivcap_flows.tasks.provena`. They
+are Prefect tasks with the tag of their platform: `.submit`, `.map` and `.with_options` work. Each verb
 exists twice, for synchronous flows and, with an `a` before its name, for asynchronous flows; the arguments are the
 same. An asynchronous task is awaited and never blocks the flow's loop.
 
@@ -179,6 +181,15 @@ EMBEDDED: Final = """# The embedded platforms
 This page lists what the embedded platforms implement of the real ones, operation by operation. An operation behaves as
 the platform's public description says, except for what is listed as missing. The server also describes itself at
 `/1/openapi/openapi3.json`.
+"""
+
+BUILT_IN_SERVICES: Final = """
+## Built-in services
+
+The embedded IVCAP comes with these services, for trials and tests. Each takes one parameter, in an order or as the
+request of a job; all others you [register](../how-to/run-a-service-locally.md). `echo` and `sleep` give it back as
+their result.
+
 """
 
 LIKE_PRODUCTION: Final = """
@@ -328,6 +339,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors_page(),
         "states.md": states_page(),
         "embedded-platforms.md": EMBEDDED
+        + built_in_services()
         + production()
         + IVCAP
         + coverage(ivcap.OPERATIONS, ROUTES_OF_IVCAP)
@@ -336,6 +348,15 @@ def pages() -> dict[str, str]:
         + provena_page(),
     }
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def built_in_services() -> str:
+    rows = [
+        " | ".join((f"| `{of['name']}`", of["description"], f"`{each['name']}`", each["type"], each["description"], ""))
+        for of in BUILT_IN
+        for each in of["parameters"]
+    ]
+    return BUILT_IN_SERVICES + _lines("| service | does | parameter | type | meaning |", "|---|---|---|---|---|", *rows)
 
 
 def production() -> str:

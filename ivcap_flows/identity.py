@@ -16,6 +16,7 @@ import rfc8785
 
 __all__ = [
     "CONTENT_SCHEMA",
+    "EMBEDDED",
     "INTENT_SCHEMA",
     "KEY_VERSION",
     "Scope",
@@ -53,6 +54,10 @@ _ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
 def canonical(value: Any) -> bytes:
     """Return the RFC 8785 bytes of a JSON value. Equal values have equal bytes, whatever the order of their keys."""
     return rfc8785.dumps(value)
+
+
+EMBEDDED: Final = "urn:ivcap-flows:embedded:"
+"""The id of each embedded platform begins so."""
 
 
 def digest(data: bytes) -> str:

@@ -158,6 +158,12 @@ class Settings(BaseSettings):
         return bool(self.ivcap_url or self.ivcap_base_url or self.ivcap_context)
 
     @property
+    def embedded_in(self) -> Path | None:
+        """The folder of the embedded platforms' state; None if the settings name a platform."""
+        named = self.ivcap_configured or self.provena_configured
+        return None if named else self.ivcap_local_dir.expanduser().absolute()
+
+    @property
     def provena_configured(self) -> bool:
         return any(
             (

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, show
-from ivcap_flows.identity import flows_urn, short_run
+from ivcap_flows.identity import EMBEDDED, flows_urn, short_run
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
 
@@ -33,7 +33,6 @@ _MOST: Final = 200
 """The maximum number of things that are shown. The journal has all."""
 _TIMEOUT: Final = 3.0
 """Seconds for which a process that ends waits for the thread."""
-_EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
 
@@ -153,8 +152,8 @@ def links_of(records: Sequence[Record]) -> str:
     """Return links in Markdown: to things with a public handle, and to the commit in the web view of its repository."""
     found: dict[str, str] = {}
     for record in records:
-        platform = str(record.attributes.get("platform") or _EMBEDDED)
-        if _HANDLE.fullmatch(record.id) and not platform.startswith(_EMBEDDED):
+        platform = str(record.attributes.get("platform") or EMBEDDED)
+        if _HANDLE.fullmatch(record.id) and not platform.startswith(EMBEDDED):
             found[f"https://hdl.handle.net/{record.id}"] = f"{record.type} {record.id}"
         remote, commit = record.attributes.get("remote"), record.attributes.get("commit")
         if record.type == "code" and isinstance(remote, str) and isinstance(commit, str):

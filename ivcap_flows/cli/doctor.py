@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -15,21 +15,27 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from ivcap_flows import loop
+from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.output import Json, console, emit, moment
-from ivcap_flows.cli.platform import embedded_in, ivcap, place_of, provena
+from ivcap_flows.cli.platform import ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.losses import LOST, stated_in
+from ivcap_flows.durable.parking import in_words
 from ivcap_flows.durable.platform_time import PlatformClock
+from ivcap_flows.durable.wording import counted
 from ivcap_flows.errors import IvcapFlowsError, NotFoundError, PlatformOffError
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.settings import Settings
 from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
+from ivcap_flows.work.orphans import orphans_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.aspects import AspectRecord
     from ivcap_flows.ivcap.client import IvcapClient
-    from ivcap_flows.journal import Journal
+    from ivcap_flows.journal import Journal, Outcome, RunRow
+    from ivcap_flows.journal.rows import ParkRow
 
 __all__ = ["doctor"]
 
@@ -41,6 +47,9 @@ _OVERSLEPT: Final = timedelta(minutes=10)
 _EVER: Final = datetime.min.replace(tzinfo=timezone.utc)
 _APART: Final = 60.0
 """Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
+_UNENDED: Final[tuple[Outcome, ...]] = ("running", "lost")
+_SHOWN: Final = 10
+"""Runs or orphans of one kind that are listed at most."""
 TIMEOUT: Final = 15.0
 """Seconds that a platform gets to answer."""
 _SEARCH_TIMEOUT: Final = 60.0
@@ -59,10 +68,12 @@ class _Finding:
 
 
 def doctor(*, as_json: Json = False) -> int:
-    """Check packages, journal, platforms and clocks, and list unfinished work. Exit status 1 if something is wrong."""
+    """Check packages, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if something is
+    wrong."""
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
+        _found("runs", _runs),
         _found("IVCAP", lambda: [*_in_time("IVCAP", _ivcap()), *_search(_made_on_ivcap())]),
         _found("Provena", lambda: [*_in_time("Provena", _provena()), *_search(_made_in_provena())]),
         _found("clocks", _clocks),
@@ -127,13 +138,55 @@ def _journal() -> list[str]:
                 for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
-            *(
-                f"overslept: the parked run {park.run_id} should have woken at {moment(park.wake_at)}; check that a "
-                "worker of its pool is running and that its deployment has a free slot"
-                for park in journal.parks.open()
-                if journal.now() - park.wake_at > _OVERSLEPT
+        ]
+
+
+def _runs() -> list[str]:
+    """Runs that no process carries forward, and the work that none waits for."""
+    with open_journal(new=True) as journal:
+        open_runs = [run for outcome in _UNENDED for run in journal.runs.recent(LOOKED_AT, outcome=outcome)]
+        lost = [run for run, _ in map(journal.runs.standing, open_runs) if run.outcome == "lost"]
+        parks, orphans = journal.parks.open(), orphans_of(journal, not_to_come_back)
+        counts = [
+            counted(len(found), nouns)
+            for found, nouns in ((lost, "lost runs"), (parks, "parked runs"), (orphans, "orphans"))
+            if found
+        ]
+        return [
+            ", ".join(counts) or "none is lost or parked, and none has left an order or job behind",
+            *_some(f"lost: {_name(run)}, begun {moment(run.created_at)}; {_next(run)}" for run in lost),
+            *_some(_parked(journal, park) for park in parks),
+            *_some(
+                f"orphan: {orphan.noun} {orphan.name or orphan.service} ({short_id(orphan.key or '')}) of "
+                f"{orphan.flow or 'no run on record'}, {orphan.left}: {orphan.then}"
+                for orphan in orphans
             ),
         ]
+
+
+def _some(notes: Iterable[str]) -> list[str]:
+    listed = list(notes)
+    more = len(listed) - _SHOWN
+    return listed if more <= 0 else [*listed[:_SHOWN], f"{more} more {listed[0].partition(':')[0]}"]
+
+
+def _name(run: RunRow) -> str:
+    return f"the run {short_run(run.id)} of {run.flow_name}"
+
+
+def _next(run: RunRow) -> str:
+    again = "retry its flow run in Prefect" if run.deployed else "start the same command again"
+    return f"{again} to continue it, or give it up: ivcap-flows runs abandon {short_run(run.id)}"
+
+
+def _parked(journal: Journal, park: ParkRow) -> str:
+    name = _name(journal.runs.get(park.run_id))
+    if journal.now() - park.wake_at > _OVERSLEPT:
+        return (
+            f"overslept: {name} is parked and should have woken at {moment(park.wake_at)}; check that a worker of its "
+            "pool is running and that its deployment has a free slot"
+        )
+    return f"parked: {name} waits for {in_words(park.waits)} and wakes at {moment(park.wake_at)}"
 
 
 def _clocks() -> list[str]:
@@ -199,7 +252,7 @@ def _search(look: Coroutine[Any, Any, list[str]]) -> list[str]:
 
 
 def _embedded() -> str:
-    folder = embedded_in()
+    folder = Settings.current().embedded_in
     return "" if folder is None else f", embedded in {folder},"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ivcap_flows import loop
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
     from ivcap_flows.reading import Elsewhere
 
-__all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "embedded_in", "ivcap", "place_of", "provena"]
+__all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "ivcap", "place_of", "provena"]
 
 T = TypeVar("T")
 
@@ -41,16 +40,10 @@ async def provena() -> ProvenaClient:
     return await provena_client(None, deployed=False)
 
 
-def embedded_in() -> Path | None:
-    """Return the folder of the embedded platforms, or None if the environment names a platform."""
-    settings = Settings.current()
-    named = settings.ivcap_configured or settings.provena_configured
-    return None if named else settings.ivcap_local_dir.expanduser().absolute()
-
-
 def place_of(name: Literal["IVCAP", "Provena"]) -> str:
     """Describe a platform and its address, for messages."""
-    settings, folder = Settings.current(), embedded_in()
+    settings = Settings.current()
+    folder = settings.embedded_in
     if folder is not None:
         return f"The embedded {name} in {folder}"
     if name == "Provena":
@@ -93,7 +86,8 @@ def elsewhere() -> Elsewhere:
     """
     from ivcap_flows.reading import Elsewhere
 
-    settings, folder = Settings.current(), embedded_in()
+    settings = Settings.current()
+    folder = settings.embedded_in
     here = folder is not None and folder.is_dir()
     return Elsewhere(
         ivcap if settings.ivcap_configured or here else None, provena if settings.provena_configured or here else None

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.server_clock import ServerClock
 from ivcap_flows.http.session import Session
+from ivcap_flows.identity import EMBEDDED
 
 __all__ = ["Embedded", "ask_embedded"]
 
-_INSTANCE: Final = "urn:ivcap-flows:embedded:"
 _FINAL: Final = frozenset(range(200, 500)) - {408, 423, 425, 429}
 """Statuses that decide; any other reply is retried."""
 
@@ -51,7 +51,7 @@ async def ask_embedded(
     body = reply.json() if reply.status == 200 and reply.is_json else None
     said = body if isinstance(body, dict) else {}
     instance, visibility_delay = said.get("instance"), said.get("visibility_delay")
-    if isinstance(instance, str) and instance.startswith(_INSTANCE) and isinstance(visibility_delay, int | float):
+    if isinstance(instance, str) and instance.startswith(EMBEDDED) and isinstance(visibility_delay, int | float):
         return Embedded(instance, float(visibility_delay), said.get("s3"))
     raise reply.violation(
         f"has the status {reply.status} and does not say whether {parts.netloc} is an embedded platform. See what "

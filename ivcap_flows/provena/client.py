@@ -49,7 +49,6 @@ _PREFIXES: Final = {
 }
 _SELDOM: Final = frozenset({"search", "handles"})
 """APIs whose URLs may be missing, since registering and reading do not need them."""
-_EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 _S3_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -221,7 +220,7 @@ class ProvenaClient:
         An embedded Provena gives its own address. Otherwise AWS's environment variables decide. Raises
         ConfigurationError for an embedded Provena without an S3 server.
         """
-        if not (await self.platform()).startswith(_EMBEDDED):
+        if not (await self.platform()).startswith(identity.EMBEDDED):
             return next(filter(None, map(os.environ.get, _S3_VARIABLES)), None)
         if self._embedded_s3 is None:
             raise ConfigurationError(

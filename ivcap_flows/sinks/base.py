@@ -17,13 +17,14 @@ from ivcap_flows.errors import (
     InvalidParameterError,
     RegistrationFailedError,
 )
+from ivcap_flows.identity import EMBEDDED
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["EMBEDDED", "REFUSALS", "Delivery", "Sink", "is_trial", "shareable"]
+__all__ = ["REFUSALS", "Delivery", "Sink", "is_trial", "shareable"]
 
 REFUSALS: Final = (
     BadRequestError,
@@ -48,10 +49,6 @@ class Delivery:
     reason: str | None = None
     facts: Sequence[Record] = ()
     next_try: datetime | None = None
-
-
-EMBEDDED: Final = "urn:ivcap-flows:embedded:"
-"""The prefix of the ids of embedded platforms."""
 
 
 async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool:

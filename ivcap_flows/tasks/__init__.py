@@ -1,9 +1,23 @@
 """The Prefect tasks. Each exists twice: `place_order` for synchronous flows, `aplace_order` for asynchronous ones.
 
 `run_orders` is a function that calls several of them in the flow's body.
-The stub file `__init__.pyi` lists them. A task's module is imported when the task is first used.
+`ivcap` and `provena` have the tasks of each platform, listed in their stub files. A task's module is imported when the
+task is first used.
 """
 
-import lazy_loader
+from typing import Any
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from ivcap_flows.tasks import ivcap, provena
+
+__all__ = sorted({*ivcap.__all__, *provena.__all__})
+
+
+def __getattr__(name: str) -> Any:
+    for platform in (ivcap, provena):
+        if name in platform.__all__:
+            return getattr(platform, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -84,6 +84,9 @@ async def _upload_artifact(
             policy=policy,
             collection=None if collection is None else urn_of(collection),
         )
+        if done.how in ("kept", "adopted"):
+            known = f"{done.value.name!r} ({done.value.urn})" if done.value.name else done.value.urn
+            logger.info("The content of %s is known and was not sent: it is the artifact %s.", named or "this", known)
         if (
             side_car
             and done.how != "planned"

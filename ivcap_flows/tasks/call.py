@@ -15,15 +15,16 @@ from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal
 from ivcap_flows.durable import Effect, OnDivergence, OnFailure, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
-from ivcap_flows.errors import ForeignHandleError, InputError
+from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
 from ivcap_flows.handles import Handle
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.identity import EMBEDDED, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
+    from ivcap_flows.ivcap.services import ServiceRecord
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
@@ -122,6 +123,20 @@ class IvcapCall(_Call):
     @property
     def keys(self) -> IdempotencyRecords:
         return IdempotencyRecords(self.client.aspects)
+
+    async def service(self, name: str) -> ServiceRecord:
+        """Return the service with this name or URN. Raises InputError that names similar ones, and where it looked."""
+        try:
+            return await self.client.services.by_name(name)
+        except (InputError, NotFoundError) as error:
+            folder = self.settings.embedded_in
+            if folder is None or not self.platform.startswith(EMBEDDED):
+                raise
+            raise type(error)(
+                f"{error.message} This is the embedded IVCAP in {folder}: `ivcap-flows local register` adds services, "
+                "IVCAP_LOCAL_DIR names another folder, and IVCAP_URL another IVCAP.",
+                **error.data,
+            ) from None
 
     async def since(self, intent: IntentRow) -> datetime | None:
         """Return the platform's time before which the intent can have had no effect; None if it is unknown.

@@ -79,7 +79,7 @@ async def _request_job(
     call = await IvcapCall.of(credentials)
     call.check(service, request, request_aspect)
     PlannedError.refuse([service])
-    record = await call.client.services.by_name(str(service))
+    record = await call.service(str(service))
     asked = await _asked(call, record, request, request_aspect)
     version = definition_of(record, await _validate(call, record, asked.document))
     done = await call.perform(
@@ -316,7 +316,7 @@ async def _list_jobs(
     if service is None:
         records = call.client.jobs.list_all(status=status, limit=limit)
     else:
-        record = await call.client.services.by_name(str(service))
+        record = await call.service(str(service))
         name = record.name
         records = call.client.jobs.list(record.urn, limit=limit if status is None else None)
     return await first_of(

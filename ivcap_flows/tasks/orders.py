@@ -90,7 +90,7 @@ async def _place_order(
     call = await IvcapCall.of(credentials)
     call.check(service, parameters, collection)
     PlannedError.refuse([service])
-    record = await call.client.services.by_name(str(service))
+    record = await call.service(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
     into = None if collection is None else (await call.client.collections.read(urn_of(collection))).urn
     done = await call.perform(

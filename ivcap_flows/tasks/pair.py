@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
@@ -21,6 +21,8 @@ from ivcap_flows.secrets import logger_of, scrub, scrub_text
 __all__ = ["task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
+
+_CREDENTIALS: Final = {"ivcap": "IvcapCredentialsLike", "provena": "ProvenaCredentialsLike"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,8 +41,8 @@ def task_pair(
     `name` is the task's name in Prefect. `run_name` is a template over the arguments, or a function that makes the name
     from them. `writes` lists the parameters whose paths are not inputs: the task only writes them, or they are not
     files of this machine. `persist` says whether Prefect stores results; None leaves it to Prefect's settings. The
-    tasks neither retry nor cache: requests that are safe to repeat are repeated inside the task, and a cached task
-    would record nothing.
+    tasks have the tags `ivcap` and `provena`, by the credentials that they take. They neither retry nor cache: requests
+    that are safe to repeat are repeated inside the task, and a cached task would record nothing.
     """
 
     @functools.wraps(body)
@@ -62,6 +64,7 @@ def task_pair(
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {
         "name": name,
+        "tags": _platforms(body),
         # The version distinguishes its runs from those of a user's task with the same name.
         "version": f"ivcap-flows {__version__}",
         "task_run_name": _naming(run_name),
@@ -71,6 +74,12 @@ def task_pair(
     }
     record = recorded(writes=writes)
     return Task(record(synchronous), **options), Task(record(asynchronous), **options)
+
+
+def _platforms(body: Callable[..., Any]) -> list[str]:
+    """Return the platforms whose credentials a body takes: tags by which Prefect limits how many tasks run at once."""
+    taken = {str(annotation) for annotation in body.__annotations__.values()}
+    return [platform for platform, kind in _CREDENTIALS.items() if kind in taken]
 
 
 def _short(error: IvcapFlowsError) -> IvcapFlowsError:

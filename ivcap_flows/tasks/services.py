@@ -36,7 +36,7 @@ async def _find_service(name: str, *, credentials: IvcapCredentialsLike = None) 
     Raises InputError, which names the candidates, if no service or several have the name.
     """
     call = await IvcapCall.of(credentials)
-    record = await call.client.services.by_name(name)
+    record = await call.service(name)
     found(record.urn)
     return record.handle(call.platform)
 

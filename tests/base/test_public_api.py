@@ -8,6 +8,7 @@ from prefect import Task
 
 import ivcap_flows
 import ivcap_flows.tasks
+from ivcap_flows.tasks import ivcap, provena
 
 PUBLIC = {
     "ivcap_flows": [
@@ -65,7 +66,15 @@ FUNCTIONS = {"OrderStep", "arun_orders", "run_orders"}
 """Names beside the tasks: functions that call tasks in the flow's body, and what they take."""
 
 
-def test_the_stub_lists_every_task_and_nothing_else():
+@pytest.mark.parametrize("platform", [ivcap, provena], ids=["ivcap", "provena"])
+def test_each_task_is_listed_with_its_platform(platform):
+    """By the tag that says whose credentials it takes. A task of both is listed with the one that it writes to."""
+    name = platform.__name__.rpartition(".")[2]
+    assert all(name in getattr(platform, task).tags for task in platform.__all__ if task not in FUNCTIONS)
+    assert not set(ivcap.__all__) & set(provena.__all__)
+
+
+def test_the_stubs_list_every_task_and_nothing_else():
     """Each verb twice; docs/reference/tasks.md shows them, so that a change of them shows there."""
     made = set()
     for info in pkgutil.iter_modules(ivcap_flows.tasks.__path__, "ivcap_flows.tasks."):

@@ -14,6 +14,7 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
+from ivcap_flows.journal.rows import Wait
 from ivcap_flows.journal.store import Store
 
 
@@ -35,9 +36,10 @@ def test_all_is_well(ivcap_flows, journal_file):
     """Versions, the journal's place, both platforms and who one is there."""
     said = ivcap_flows("doctor", "--json")
     assert (said.status, wrong(said)) == (0, [])
-    assert [found["check"] for found in said.json] == ["packages", "journal", "IVCAP", "Provena", "clocks"]
+    assert [found["check"] for found in said.json] == ["packages", "journal", "runs", "IVCAP", "Provena", "clocks"]
     assert "prefect 3." in finding(said, "packages")["notes"][0]
     assert finding(said, "journal")["notes"] == [f"sqlite:///{journal_file}"]
+    assert finding(said, "runs")["notes"] == ["none is lost or parked, and none has left an order or job behind"]
     assert "urn:ivcap:account:" in finding(said, "IVCAP")["notes"][0]
     assert "linked to person" in finding(said, "Provena")["notes"][0]
     assert finding(said, "clocks")["notes"] == [
@@ -45,7 +47,7 @@ def test_all_is_well(ivcap_flows, journal_file):
     ]
     lines = ivcap_flows("doctor").out.splitlines()
     assert [line.split()[:2] for line in lines if line[0] != " "] == [
-        ["ok", name] for name in ("packages", "journal", "IVCAP", "Provena", "clocks")
+        ["ok", name] for name in ("packages", "journal", "runs", "IVCAP", "Provena", "clocks")
     ]
 
 
@@ -75,7 +77,7 @@ def test_a_journal_that_cannot_be_read_is_wrong(ivcap_flows, monkeypatch, tmp_pa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path}/file/journal.sqlite")
     said = ivcap_flows("doctor", "--json")
-    assert (said.status, wrong(said)) == (1, ["journal"])
+    assert (said.status, wrong(said)) == (1, ["journal", "runs"])
     assert "wrong  journal" in ivcap_flows("doctor").out
 
 
@@ -141,8 +143,46 @@ def test_a_run_that_overslept_is_named(ivcap_flows):
             began_at=due,
             wake_at=due,
         )
-    notes = finding(ivcap_flows("doctor", "--json"), "journal")["notes"]
-    assert any("overslept: the parked run root" in note for note in notes)
+    notes = finding(ivcap_flows("doctor", "--json"), "runs")["notes"]
+    assert notes[0] == "1 parked run" and notes[1].startswith("overslept: the run root of f is parked and should")
+
+
+def test_runs_that_need_a_look_are_named(on_record, journal_file):
+    """The lost one and its orphans by name, with the next step, and the parked one with what it waits for."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("nightly", "f.py:f", {}, "root", "root", deployed=True))
+        journal.parks.park(
+            run_id="root",
+            attempt_id=opened.attempt.id,
+            flow_run_id="root",
+            platform="https://x",
+            credentials=None,
+            waits=[Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north")],
+            began_at=journal.now(),
+            wake_at=journal.now() + timedelta(hours=1),
+        )
+        journal.runs.close_attempt(opened.attempt.id, "parked")
+        lost = journal.runs.get("interrupted")
+    said = on_record("doctor", "--json")
+    counts, *notes = finding(said, "runs")["notes"]
+    assert counts == "1 lost run, 1 parked run, 2 orphans" and "runs" not in wrong(said)
+    assert notes[0].startswith(f"lost: the run {lost.id[-8:]} of interrupted, begun ")
+    assert "start the same command again" in notes[0] and f"runs abandon {lost.id[-8:]}" in notes[0]
+    assert notes[1].startswith("parked: the run root of nightly waits for 1 order (north) and wakes at ")
+    assert all(
+        note.startswith("orphan: order echo (") and "of interrupted, lost: the next" in note for note in notes[2:]
+    )
+
+
+def test_the_embedded_state_is_named(ivcap_flows, embedded_platform, monkeypatch):
+    """Where it lies, if the environment names no platform."""
+    for name in list(os.environ):
+        if name.startswith(("IVCAP_URL", "IVCAP_JWT", "PROVENA_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(embedded_platform._embedded.directory))
+    said = ivcap_flows("doctor", "--json")
+    for platform in ("IVCAP", "Provena"):
+        assert f"embedded in {embedded_platform._embedded.directory}," in finding(said, platform)["notes"][0]
 
 
 def begin(name, size=10):

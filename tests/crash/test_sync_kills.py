@@ -294,7 +294,7 @@ def test_platforms_that_are_away_for_a_run_and_an_hour_get_all_of_it(
             away(second, tmp_path / "b.csv", spoiled=True)
         completed, failed = (journal.runs.recent(1, outcome=outcome)[0].id for outcome in ("completed", "failed"))
         assert [journal.runs.get(run).missing_facts for run in (completed, failed)] == [0, 0]
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("ivcap_flows")] == []
+    assert [record.getMessage() for record in caplog.records if "ivcap_flows" in record.pathname] == []
     assert sync() == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2

@@ -16,6 +16,7 @@ from ivcap_flows.errors import (
     JournalError,
     NewerSchemaError,
     NotAuthorizedError,
+    NotFoundError,
     ParameterError,
     UnreachableError,
 )
@@ -107,6 +108,20 @@ def test_values_that_make_no_sense(in_flow, effects):
 def test_waiting_for_nothing(in_flow):
     """Waiting for no orders returns at once."""
     assert in_flow(lambda: wait_for_orders([])) == []
+
+
+def test_a_service_that_the_embedded_platform_lacks(in_flow, embedded_platform, monkeypatch):
+    """The error says that it is the embedded one, where its state lies, and how a service gets there."""
+    for name in list(os.environ):
+        if name.startswith(("IVCAP_URL", "IVCAP_JWT", "PROVENA_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(embedded_platform._embedded.directory))
+    for service in ("ecko", "urn:ivcap:service:00000000-0000-4000-8000-000000000000"):
+        with pytest.raises((InputError, NotFoundError)) as caught:
+            in_flow(lambda named=service: place_order(named, {}))
+        place = str(embedded_platform._embedded.directory)
+        for said in (place, "ivcap-flows local register", "IVCAP_LOCAL_DIR", "IVCAP_URL"):
+            assert said in str(caught.value)
 
 
 def test_no_network(in_flow, unique, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -70,6 +71,16 @@ def test_two_machines_at_the_same_moment(effects, source, tmp_path):
     urns = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert urns[0] == urns[1] and urns[0].startswith("urn:ivcap:artifact:")
     assert effects.count("/1/artifacts") == 1
+
+
+def test_a_known_upload_says_under_which_name(in_flow, effects, source, caplog):
+    """Nothing is sent, and the log has the name that the artifact got first."""
+    first = in_flow(lambda: upload_artifact(source, name="north"))
+    with caplog.at_level(logging.INFO, "ivcap_flows.tasks"):
+        again = in_flow(lambda: upload_artifact(source, name="south"))
+    assert again.urn == first.urn and effects.count("/1/artifacts") == 1
+    [said] = [message for message in caplog.messages if "is known and was not sent" in message]
+    assert said == f"The content of south is known and was not sent: it is the artifact 'north' ({first.urn})."
 
 
 def test_a_small_one_is_sent_without_ado(in_flow, effects, source):

@@ -22,7 +22,8 @@ def _definition(name: str, description: str, parameter: str, kind: str, meaning:
 
 
 BUILT_IN: Final = (
-    _definition("echo", "Returns its message.", "message", "string", "What to return."),
-    _definition("sleep", "Waits, then says how long.", "seconds", "float", "How long to wait."),
+    _definition("echo", "Returns its message, at once.", "message", "string", "What to return."),
+    _definition("sleep", "Waits, then says how long.", "seconds", "float", "How long to wait, in seconds."),
     _definition("fail", "Fails with its message.", "message", "string", "The error message to fail with."),
 )
+"""The result of `echo` and `sleep` is an object with their parameter."""
