@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.capture.events import KINDS
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.journal.states import ARROWS
@@ -117,6 +118,25 @@ number, name or URN. A LocalFile can be used wherever a path can.
 
 | handle | fields |
 |---|---|
+"""
+
+EVENTS: Final = """# Events
+
+The package emits these events in Prefect, so that automations can react to them. Prefect shows them beside its own
+events of the flow run. Each is emitted once, after the journal has what it says, by the process that wrote it. Events
+are best effort: no flow waits for them or fails because of them, and one that cannot be sent is lost. What counts is
+the journal.
+
+The flow run, flow, deployment and tags are *related* resources of each event, as with Prefect's own events. No event
+has parameters of a flow or request, and secrets are replaced in all of it.
+
+"""
+
+NAMES_IN_EVENTS: Final = """
+The resources of orders and jobs have the label `ivcap.service`, those of refused deliveries `ivcap-flows.sink`, to be
+matched by a trigger. In the payload, `run` is the id of the logical run, `key` the idempotency key, and `generation`
+says how often an equal request ended in failure before. Outside of flows, events are emitted only if `PREFECT_API_URL`
+is set.
 """
 
 COMMANDS: Final = """
@@ -338,6 +358,7 @@ def pages() -> dict[str, str]:
         "provenance.md": provenance(),
         "errors.md": errors_page(),
         "states.md": states_page(),
+        "events.md": events_page(),
         "embedded-platforms.md": EMBEDDED
         + built_in_services()
         + production()
@@ -372,6 +393,19 @@ def states_page() -> str:
     rows = (f"| {before} | `{after}` | {_cell(cause)} |" for before, after, cause in cells)
     diagram = f"```mermaid\nstateDiagram-v2\n{drawn}```\n\n"
     return STATES + diagram + _lines("| from | to | cause |", "|---|---|---|", *rows)
+
+
+def events_page() -> str:
+    """Return the page of the events, made from the table that they are emitted by."""
+    rows = (
+        f"| `{name}` | {_cell(kind.when)} | {_cell(kind.resource)} | {_names(kind.payload)} |"
+        for name, kind in KINDS.items()
+    )
+    return EVENTS + _lines("| event | when | resource | payload |", "|---|---|---|---|", *rows) + NAMES_IN_EVENTS
+
+
+def _names(words: str) -> str:
+    return ", ".join(f"`{word}`" for word in words.split())
 
 
 def settings() -> str:

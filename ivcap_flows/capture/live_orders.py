@@ -1,9 +1,11 @@
-"""Warn about the work that a cancelled, failed or crashed flow leaves on the platform."""
+"""Tell about the work that a cancelled, failed or crashed flow leaves on the platform: a warning, and events."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.capture.events import emit_orphans
 from ivcap_flows.identity import short_id
 from ivcap_flows.secrets import logger_of
 
@@ -19,7 +21,7 @@ _NAMED: Final = 20
 
 
 def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
-    """Warn about the orders and jobs of a run that may still go on, if the run ended badly. Never raises."""
+    """Tell about the orders and jobs of a run that may still go on, if the run ended badly. Never raises."""
     if outcome not in _ENDS:
         return
     try:
@@ -31,6 +33,8 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         return
     if not rows:
         return
+    if not (outcome == "failed" and _is_tried_again()):
+        emit_orphans(rows, outcome)
     names = [f"{row.urn or f'{row.noun} {short_id(row.key)}, in doubt'} ({row.subject})" for row in rows[:_NAMED]]
     more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
     log.warning(
@@ -40,3 +44,12 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         _ENDS[outcome],
         "; ".join([*names, *more]),
     )
+
+
+def _is_tried_again() -> bool:
+    """Return whether Prefect will try the running flow again, in this process."""
+    context = getattr(sys.modules.get("prefect.context"), "FlowRunContext", None)
+    found = None if context is None else context.get()
+    if found is None or found.flow is None or found.flow_run is None:
+        return False
+    return bool(found.flow_run.run_count <= (found.flow.retries or 0))

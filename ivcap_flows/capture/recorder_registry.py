@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.capture.events import emit
 from ivcap_flows.capture.record_writer import Recorder
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def recorder() -> Recorder:
                 from ivcap_flows.journal import Journal
                 from ivcap_flows.settings import Settings
 
-                found = _recorders[url] = Recorder(Journal.open(Settings.current().journal))
+                opened = Journal.open(Settings.current().journal)
+                opened.observe(emit)
+                found = _recorders[url] = Recorder(opened)
     return found
 
 
@@ -84,6 +87,7 @@ def journal() -> Journal:
 def use_journal(other: Journal) -> Iterator[Recorder]:
     """Record into another journal than the environment's while the block runs, in all threads of the process."""
     global _override
+    other.observe(emit)
     before, _override = _override, Recorder(other)
     try:
         yield _override

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from ivcap_flows.capture.events import emit
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
 from ivcap_flows.settings import Settings
@@ -31,4 +32,6 @@ def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
     is_file = bool(place) and not place.startswith((":memory:", "file:"))
     if is_file and not new and not Path(place).expanduser().exists():
         raise InputError(f"There is no journal {url}: no flow has run yet, or IVCAP_FLOWS_JOURNAL names another.")
-    return Journal.open(url, accept_loss=accept_loss)
+    journal = Journal.open(url, accept_loss=accept_loss)
+    journal.observe(emit)
+    return journal

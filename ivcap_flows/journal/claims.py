@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, SpendLimitError
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.observer import IntentMoved, LimitReached
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
@@ -69,12 +70,16 @@ class Claims:
         """
         wanted = [self._redaction.of_intent(each) for each in wanted]
         tokens = {each.key: str(uuid.uuid4()) for each in wanted}
-        with self._processes.taking(tokens), self._store.write() as connection:
-            claims = self._take(connection, wanted, tokens, spend_limit)
-            for claim in claims:
-                if claim.kind in ("new", "doubt"):
-                    self._processes.begin(tokens[claim.intent.key])
-            return claims
+        try:
+            with self._processes.taking(tokens), self._store.write() as connection:
+                claims = self._take(connection, wanted, tokens, spend_limit)
+                for claim in claims:
+                    if claim.kind in ("new", "doubt"):
+                        self._processes.begin(tokens[claim.intent.key])
+                return claims
+        except SpendLimitError as error:
+            self._store.tell(LimitReached(wanted[0].run_id, error))
+            raise
 
     def release(self, intents: Iterable[IntentRow]) -> None:
         """End these claims and leave the intents in their states. Claims that have already ended are skipped.
@@ -133,6 +138,7 @@ class Claims:
             claim = Claim(*self._taken_over(row, each, holder, now), again)
             claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
             check_arrow(row, claim.intent.state)
+            self._store.note(IntentMoved(row.state, claim.intent))
             if row.state == "abandoned" or (claim.kind == "new" and not row.spends):
                 spending.append(each)
             taken.append({"b_key": row.key, **{f"v_{name}": getattr(claim.intent, name) for name in _TAKEN}})

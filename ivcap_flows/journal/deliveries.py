@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.leases import Leases
+from ivcap_flows.journal.observer import DeliveryRefused
 from ivcap_flows.journal.rows import Cursor, DeliveryRow, DeliveryState, SendingRow
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import scrub_text
@@ -79,12 +80,13 @@ class Deliveries:
         the run's deliveries to this sink under other keys that were not made.
         """
         with self._store.write() as connection:
+            reason = None if reason is None else scrub_text(reason)
             row = {
                 "sink": sink,
                 "key": key,
                 "run_id": run_id,
                 "state": state,
-                "reason": None if reason is None else scrub_text(reason),
+                "reason": reason,
                 "tries": 1,
                 "next_try": next_try,
                 "updated_at": self._store.now(connection),
@@ -96,6 +98,8 @@ class Deliveries:
                     .where(sa.or_(_D.c.state != "delivered", sa.literal(state == "delivered")))
                     .values({**row, "tries": _D.c.tries + 1})
                 )
+            if state == "dead":
+                self._store.note(DeliveryRefused(sink, run_id, reason))
             if run_id is not None:
                 connection.execute(
                     sa.delete(_D).where(

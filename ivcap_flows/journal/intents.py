@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, JournalError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row, rows_of
+from ivcap_flows.journal.observer import IntentMoved
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import (
@@ -328,17 +329,14 @@ class Intents:
         wanted, outcome = self._redaction.of_intent(wanted), self._redaction.of(outcome)
         with self._store.write() as connection:
             self._store.take_turns(connection, f"key:{wanted.key}")
-            row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **LEFT}
-            if not self._store.insert_new(connection, _I, row):
-                return False
+            now = self._store.now(connection)
+            row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **LEFT, "updated_at": now}
             if urn is None:
                 # The time of sending is not known, so the visibility delay starts now.
-                doubt = {"sent_at": self._store.now(connection), "error": "known from its idempotency record alone"}
-                self._move(connection, IntentRow(**row), "in_doubt", doubt)
+                row |= {"state": "in_doubt", "sent_at": now, "error": "known from its idempotency record alone"}
             else:
-                known = {"urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "key"}
-                self._move(connection, IntentRow(**row), "accepted", known)
-            return True
+                row |= {"state": "accepted", "urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "key"}
+            return self._store.insert_new(connection, _I, row)
 
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
@@ -487,6 +485,7 @@ class Intents:
                 changed["duplicates"] = _with(row.duplicates, changed["duplicates"], changed.get("urn", row.urn))
             changes.append({"moved": row.key, **{f"new_{name}": value for name, value in changed.items()}})
             moved.append(replace(row, **changed))
+            self._store.note(IntentMoved(row.state, moved[-1]))
         if changes:
             connection.execute(_change(*(name[4:] for name in changes[0] if name != "moved")), changes)
         return moved

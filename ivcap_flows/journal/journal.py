@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.lineages import Lineages
     from ivcap_flows.journal.losses import Losses
+    from ivcap_flows.journal.observer import Observer
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.poll_status import PollStatus
@@ -105,6 +106,13 @@ class Journal:
         """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""
         with self._store.read() as connection:
             return self._store.now(connection)
+
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` called with each transition that this object writes, once it is on disk.
+
+        It is called in the thread that wrote, in the context of its caller. What it raises is only logged.
+        """
+        self._store.observer = observer
 
     def weaknesses(self) -> list[str]:
         """Return the risks in the database's settings, each as a sentence with the next step."""

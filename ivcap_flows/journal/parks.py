@@ -7,7 +7,7 @@ the run again, also without a note.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.observer import ParkEnded
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import ParkRow, ParkState, ProcessRow, Wait
 from ivcap_flows.journal.store import Store
@@ -106,8 +107,12 @@ class Parks:
         return [park for park in parks if not self._processes.alive(park.process, now)]
 
     def _close(self, connection: sa.engine.Connection, where: Any, state: ParkState, why: str | None) -> bool:
-        values = {"state": state, "why": why, "ended_at": self._store.now(connection)}
-        done = connection.execute(sa.update(_K).where(where, _K.c.state == "parked").values(values))
+        open_ = sa.and_(where, _K.c.state == "parked")
+        parks = [_park(row) for row in connection.execute(_PARKS.where(open_)).mappings()]
+        values: dict[str, Any] = {"state": state, "why": why, "ended_at": self._store.now(connection)}
+        done = connection.execute(sa.update(_K).where(open_).values(values))
+        for park in parks if done.rowcount else ():
+            self._store.note(ParkEnded(replace(park, **values)))
         return done.rowcount > 0
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import fingerprint, flows_urn
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.observer import AttemptEnded
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
@@ -152,6 +153,7 @@ class Runs:
             # If two attempts end at once, the second must see how the first ended.
             self._hold(connection, attempt.run_id)
             self._end(connection, attempt, outcome, cause, ended or now, seen_by_another=ended is not None)
+            self._store.note(AttemptEnded(self._attempt(connection, attempt_id)))
             if attempt.leads:
                 told = _outcome(self._attempts(connection, attempt.run_id))
                 connection.execute(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +22,16 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
+from ivcap_flows.journal.observer import Observer, Transition
 from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
 from ivcap_flows.journal.seal import Seal, Sealed
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["Store"]
+
+logger = logger_of("ivcap_flows.journal")
 
 BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
@@ -53,6 +60,8 @@ class Store:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.path: Path | None = _place_of(parsed) if self.is_sqlite else None
         """The file of an SQLite journal, otherwise None."""
+        self.observer: Observer | None = None
+        self._noted = threading.local()
         self._seal: Seal | None = None
         sealed: Sealed | None = None
         if (path := self.path) is not None:
@@ -105,11 +114,15 @@ class Store:
 
         On SQLite, writers take turns.
         """
+        transitions: list[Callable[[], None]] = []
         try:
             with self._transactions.transaction() if self.is_sqlite else self._on_server() as connection:
+                self._noted.transitions = transitions
                 yield connection
         except SQLAlchemyError as error:
             raise self._failure("written", error) from error
+        for tell in transitions:
+            self.when_on_disk(tell)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -123,6 +136,20 @@ class Store:
     def when_on_disk(self, call: Callable[[], None]) -> None:
         """Run `call` when the writes of this thread are on disk, and not at all if their commit fails."""
         self._transactions.when_on_disk(call)
+
+    def note(self, transition: Transition) -> None:
+        """Tell the observer of a change that the `write` block of this thread makes, once it is on disk."""
+        if self.observer is not None:
+            self._noted.transitions.append(partial(copy_context().run, self.tell, transition))
+
+    def tell(self, transition: Transition) -> None:
+        """Tell the observer now. What it raises is only logged."""
+        if self.observer is None:
+            return
+        try:
+            self.observer(transition)
+        except Exception as error:  # noqa: BLE001 - what was written must not fail because somebody is told of it
+            logger.debug("The observer of the journal failed on %s: %s", type(transition).__name__, error)
 
     @contextmanager
     def _on_server(self) -> Iterator[Connection]:
