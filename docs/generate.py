@@ -9,11 +9,13 @@ import asyncio
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from platformdirs import user_data_path
+from prefect import Task
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
@@ -80,6 +82,7 @@ exists twice, for synchronous flows and, with an `a` before its name, for asynch
 same. An asynchronous task is awaited and never blocks the flow's loop.
 
 The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
+`run_orders` is no task but a function for the flow's body, which calls tasks and may park the run.
 
 | synchronous | asynchronous | Prefect's name | returns |
 |---|---|---|---|
@@ -95,6 +98,7 @@ TYPES: Final = """
 | `OnDivergence` | `"raise"`, or `"new"` to continue if a replayed flow asks for something new |
 | `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved block, or None for the environment's |
 | `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved block, or None for the environment's |
+| `OrderStep` | arguments of `place_order` for one step of `run_orders`: {steps} |
 | `SourceLike` | a path, `bytes`, an open binary file, or an iterator over blocks of bytes |
 | `Items` | an artifact, another handle or a URN, or several of them |
 | `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
@@ -383,13 +387,15 @@ def tasks_page() -> str:
     rows, sections = [], []
     for verb in verbs:
         task = getattr(tasks, verb)
-        body = inspect.unwrap(task.fn)
+        is_task = isinstance(task, Task)
+        body = inspect.unwrap(task.fn if is_task else task)
         signature = inspect.signature(body)
         returns = signature.return_annotation
-        rows.append(f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name} | `{returns}` |")
+        rows.append(f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{returns}` |")
         text = "\n\n".join(_paragraphs(body))
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
-    return TASKS + _lines(*rows) + TYPES + _handles() + "".join(sections)
+    steps = ", ".join(f"`{field.name}`" for field in fields(tasks.OrderStep))
+    return TASKS + _lines(*rows) + TYPES.format(steps=steps) + _handles() + "".join(sections)
 
 
 def _signature(name: str, signature: inspect.Signature) -> str:

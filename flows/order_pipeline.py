@@ -10,20 +10,19 @@ waits long. With nothing configured it runs on the embedded platforms; with `IVC
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import cyclopts
 from cyclopts import Parameter
 from pydantic import BaseModel
 
 from flows.services.coastal_el_nino_report import BASE
-from ivcap_flows import flow, task, wait_or_park
+from ivcap_flows import flow, task
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import LocalFile, Order
-from ivcap_flows.tasks import download_artifact, place_order, upload_artifact
+from ivcap_flows.tasks import OrderStep, download_artifact, run_orders, upload_artifact
 
 __all__ = ["OrderPipeline", "order_pipeline"]
 
@@ -42,74 +41,59 @@ class OrderPipeline(BaseModel):
     plot: LocalFile
 
 
-@dataclass(frozen=True)
-class Step:
-    """An order to be placed: what for, with which parameters, and the product that the pipeline is after."""
-
-    base: str
-    service: str
-    parameters: Mapping[str, Any]
-    product: str
-    title: str
-
-
 @flow(name="order-pipeline")
 def order_pipeline(
     source: Path = DATA / "ersst_nino12_monthly.csv",
     bases: tuple[str, ...] = BASES,
     seasons: tuple[str, ...] = SEASONS,
     resamples: int = 2000,
-    breakdowns: float = 0.2,
+    breakdowns: float = 0.0,
     output: Path = Path("results"),
 ) -> OrderPipeline:
     """Order what each base period (`1981-2010`) makes of the series, and a report on all of them.
 
-    `breakdowns` is the share of the orders of single seasons that fail, and `resamples` how thorough the return periods
-    are, which then take longer. Started again after whatever happened, it goes on with the orders that there are.
+    `breakdowns` is the share of the orders of single seasons that fail on purpose, and `resamples` how thorough the
+    return periods are, which then take longer. Started again after whatever happened, it goes on with the orders that
+    there are.
     """
     output = output.expanduser()
     output.mkdir(parents=True, exist_ok=True)
     series = upload_artifact(source, name="Monthly sea surface temperature")
 
     indices = [
-        Step(base, "coastal-el-nino-index", {"series": series, **years(base)}, "index.csv", f"Index against {base}")
+        OrderStep("coastal-el-nino-index", {"series": series, **years(base)}, name=f"Index against {base}")
         for base in bases
     ]
-    indexed = carry_out(indices)
-    index_of = {step.base: done.products[step.product] for step, done in zip(indices, indexed, strict=True)}
+    indexed = run_orders(indices, max_resubmits=REPEATS)
+    index_of = {base: done.products["index.csv"] for base, done in zip(bases, indexed, strict=True)}
 
+    cases = [(base, season) for base in bases for season in seasons]
     seasonal = [
-        Step(
-            base,
+        OrderStep(
             "coastal-el-nino-season",
             {"index": index_of[base], "season": season, "breakdowns": breakdowns},
-            "season.csv",
-            f"{season} against {base}",
+            name=f"{season} against {base}",
         )
-        for base in bases
-        for season in seasons
+        for base, season in cases
     ]
     returns = [
-        Step(
-            base,
+        OrderStep(
             "coastal-el-nino-returns",
             {"index": index_of[base], "resamples": resamples},
-            "returns.csv",
-            f"Return periods against {base}",
+            name=f"Return periods against {base}",
         )
         for base in bases
     ]
-    ordered = carry_out([*seasonal, *returns])
-
+    ordered = run_orders([*seasonal, *returns], max_resubmits=REPEATS)
+    split = len(seasonal)
     tables = [
-        put_together(name, steps, done, output)
-        for name, steps, done in (
-            ("seasons", seasonal, ordered[: len(seasonal)]),
-            ("returns", returns, ordered[len(seasonal) :]),
-        )
+        put_together("seasons", "season.csv", seasonal, ordered[:split], [base for base, _ in cases], output),
+        put_together("returns", "returns.csv", returns, ordered[split:], bases, output),
     ]
+
     parameters = {table.stem: upload_artifact(table) for table in tables}
-    [reported] = carry_out([Step("all", "coastal-el-nino-report", parameters, "report.md", "Report on all seasons")])
+    step = OrderStep("coastal-el-nino-report", parameters, name="Report on all seasons")
+    [reported] = run_orders([step], max_resubmits=REPEATS)
     report, plot = (download_artifact(reported.products[name], output / name) for name in ("report.md", "plot.png"))
     return OrderPipeline(orders=[*indexed, *ordered, reported], report=report, plot=plot)
 
@@ -122,33 +106,17 @@ def years(base: str) -> dict[str, int]:
     return {"base_start": int(first), "base_end": int(last)}
 
 
-def carry_out(steps: Sequence[Step]) -> list[Order]:
-    """Place the orders of all steps and wait for them; those that fail are placed again, up to REPEATS times each."""
-    done: dict[int, Order] = {}
-    for last in (False,) * REPEATS + (True,):
-        wanted = [number for number in range(len(steps)) if number not in done]
-        placed = [place(steps[number]) for number in wanted]
-        ended = wait_or_park(placed, raise_on_failure=last)
-        done |= {number: order for number, order in zip(wanted, ended, strict=True) if order.succeeded}
-        if len(done) == len(steps):
-            break
-    return [done[number] for number in range(len(steps))]
-
-
-def place(step: Step) -> Order:
-    """The order of a step; where it failed in this run before, another one."""
-    return place_order(step.service, step.parameters, name=step.title, on_failure="resubmit", max_resubmits=REPEATS)
-
-
-def put_together(name: str, steps: Sequence[Step], orders: Sequence[Order], output: Path) -> Path:
+def put_together(
+    name: str, product: str, steps: Sequence[OrderStep], orders: Sequence[Order], bases: Sequence[str], output: Path
+) -> Path:
     """The tables that the steps were after as one, in a file of this name."""
     parts = output / name
     parts.mkdir(exist_ok=True)
     files = [
-        download_artifact(done.products[step.product], parts / f"{step.title}.csv")
+        download_artifact(done.products[product], parts / f"{step.name}.csv")
         for step, done in zip(steps, orders, strict=True)
     ]
-    return join_tables(files, [step.base for step in steps], output / f"{name}.csv")
+    return join_tables(files, list(bases), output / f"{name}.csv")
 
 
 # Kept by Prefect, so that a run that parks and wakes need not do it again.
@@ -173,7 +141,7 @@ def main(
     bases: tuple[str, ...] = BASES,
     seasons: tuple[str, ...] = SEASONS,
     resamples: int = 2000,
-    breakdowns: float = 0.2,
+    breakdowns: float = 0.0,
     output: Path = Path("results"),
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -184,7 +152,7 @@ def main(
         bases: Base periods of the climatology, such as 1981-2010.
         seasons: Seasons by the initials of their months: DJF, MAM, JJA, SON.
         resamples: Resamples of each return period; two million take about two minutes.
-        breakdowns: The share of the orders of single seasons that fail.
+        breakdowns: The share of the orders of single seasons that fail on purpose.
         output: Folder for the tables, the report and its plot.
         fresh: Begin anew instead of continuing an unfinished run.
     """

@@ -88,6 +88,9 @@ from .model_run_changes import link_model_run_to_study as link_model_run_to_stud
 from .model_run_changes import update_model_run as update_model_run
 from .model_runs import aregister_model_run as aregister_model_run
 from .model_runs import register_model_run as register_model_run
+from .order_steps import OrderStep as OrderStep
+from .order_steps import arun_orders as arun_orders
+from .order_steps import run_orders as run_orders
 from .orders import aattach_order as aattach_order
 from .orders import alist_orders as alist_orders
 from .orders import aorder_log as aorder_log

@@ -61,13 +61,17 @@ def test_a_public_module_lists_just_these_names(module):
     assert all(hasattr(found, name) for name in found.__all__)
 
 
+FUNCTIONS = {"OrderStep", "arun_orders", "run_orders"}
+"""Names beside the tasks: functions that call tasks in the flow's body, and what they take."""
+
+
 def test_the_stub_lists_every_task_and_nothing_else():
     """Each verb twice; docs/reference/tasks.md shows them, so that a change of them shows there."""
     made = set()
     for info in pkgutil.iter_modules(ivcap_flows.tasks.__path__, "ivcap_flows.tasks."):
         module = importlib.import_module(info.name)
         made |= {name for name in module.__all__ if isinstance(getattr(module, name), Task)}
-    assert made == set(ivcap_flows.tasks.__all__)
+    assert made | FUNCTIONS == set(ivcap_flows.tasks.__all__)
     verbs = {name for name in made if "a" + name in made}
     assert made == verbs | {"a" + name for name in verbs}
 

@@ -16,18 +16,19 @@ from pydantic import BaseModel
 
 from harness.scenario import NOTE, Scenario
 from harness.steps import FAN_IN, arm, ending
-from ivcap_flows import recorded, wait_or_park
+from ivcap_flows import recorded
 from ivcap_flows.errors import JournalError
-from ivcap_flows.handles import Artifact, Order
+from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
+    OrderStep,
     add_aspect,
     mint_dataset,
-    place_order,
     register_item,
     request_job,
+    run_orders,
     upload_artifact,
     wait_for_jobs,
 )
@@ -60,16 +61,16 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     if "other effects" in scenario.vary:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]
-    done = carry_out(
-        {name: scenario.seconds if name == last else 0.0 for name in scenario.names}, series, scenario, here
-    )
+    seconds = {name: scenario.seconds if name == last else 0.0 for name in scenario.names}
+    done = run_orders(moody(seconds, series, scenario, here), max_resubmits=REPEATS)
     together = here / f"{scenario.mark}-{FAN_IN}"
     # The same bytes again whoever writes them, and whole whenever somebody reads them.
     written = here / f"{FAN_IN}.{os.getpid()}"
     text = "\n".join(order.urn for order in done) + "\n"
     written.write_text(text * (1 + scenario.size // len(text)), encoding="ascii")
     written.replace(together)
-    done += carry_out({f"{scenario.mark}-all": 0.0}, upload_artifact(together), scenario, here)
+    of_all = moody({f"{scenario.mark}-all": 0.0}, upload_artifact(together), scenario, here)
+    done += run_orders(of_all, max_resubmits=REPEATS)
     for arrive in ending:
         arrive()
     return [order.urn for order in done]
@@ -84,27 +85,22 @@ def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Pat
     mint_dataset(series, datasets=defaults)
 
 
-def carry_out(names: dict[str, float], series: Artifact, scenario: Scenario, here: Path) -> list[Order]:
-    done: dict[str, Order] = {}
-    for last in (False,) * REPEATS + (True,):
-        wanted = [name for name in names if name not in done]
-        placed = [place(name, names[name], series, scenario, here) for name in wanted]
-        ended = wait_or_park(placed, raise_on_failure=last)
-        done |= {n: order for n, order in zip(wanted, ended, strict=True) if order.succeeded}
-        if len(done) == len(names):
-            break
-    return [done[name] for name in names]
-
-
-def place(name: str, seconds: float, series: Artifact, scenario: Scenario, here: Path) -> Order:
-    parameters = {
-        "name": name,
-        "series": series,
-        "ledger": str(here / "ledger"),
-        "fails": scenario.fails if name == scenario.names[0] else 0,
-        "seconds": seconds,
-    }
-    return place_order("moody", parameters, scope=scenario.scope, on_failure="resubmit", max_resubmits=REPEATS)
+def moody(names: dict[str, float], series: Artifact, scenario: Scenario, here: Path) -> list[OrderStep]:
+    """A step for each name, whose order takes so many seconds; those of the first name fail at first."""
+    return [
+        OrderStep(
+            "moody",
+            {
+                "name": name,
+                "series": series,
+                "ledger": str(here / "ledger"),
+                "fails": scenario.fails if name == scenario.names[0] else 0,
+                "seconds": seconds,
+            },
+            scope=scenario.scope,
+        )
+        for name, seconds in names.items()
+    ]
 
 
 if "CRASH_FOLDER" in os.environ:
