@@ -1,40 +1,57 @@
-"""The coastal El Niño index of a monthly series, computed on IVCAP and registered with Provena.
+"""The coastal El Niño index of a monthly table, computed on IVCAP and registered with Provena: a scheduled ETL.
 
     python -m flows.coastal_el_nino --help
 
-With nothing configured it runs on the embedded platforms; with `IVCAP_URL`, `IVCAP_JWT` and the Provena settings, on
-the real ones.
+The table is extracted from an address or a path, checked, loaded into a collection, and the index of its newest month
+is ordered and registered, once for each content. With nothing configured it runs on the embedded platforms; with
+`IVCAP_URL`, `IVCAP_JWT` and the Provena settings, on the real ones.
 """
 
 import csv
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import cyclopts
 import yaml
 from cyclopts import Parameter
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.monthly_source import BUNDLED, Validators, data_file, extract
+from flows.monthly_table import MonthlyTable, read_table
+from flows.services.icen import BasePeriod
+from flows.services.months import Month
 from ivcap_flows import flow, task
-from ivcap_flows.errors import InputError, IvcapFlowsError
-from ivcap_flows.handles import Artifact, LocalFile, ModelRun, Order, RegistryItem
+from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError
+from ivcap_flows.handles import Artifact, Collection, LocalFile, ModelRun, Order, RegistryItem
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
 from ivcap_flows.tasks import (
+    OrderStep,
     add_aspect,
+    add_to_collection,
+    attach_artifact,
+    create_collection,
     download_artifact,
-    place_order,
+    list_aspects,
     register_item,
     register_model_run,
+    run_orders,
+    update_aspect,
     upload_artifact,
     wait_for_orders,
 )
 
-__all__ = ["CoastalElNino", "CoastalElNinoEvents", "ElNinoEvent", "Terms", "coastal_el_nino"]
+__all__ = ["CoastalElNino", "CoastalElNinoEvents", "ElNinoEvent", "Published", "Terms", "coastal_el_nino"]
 
-DATA = Path(__file__).parent / "data"
+PRODUCTS: Final = ("index.csv", "events.csv", "plot.png")
+
+MonthText = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+"""A month such as 1997-03."""
+Year = Annotated[int, Field(ge=1800, le=2199)]
 
 
 class ElNinoEvent(BaseModel):
@@ -69,9 +86,27 @@ class Terms(BaseModel):
     datasets: DatasetDefaults
 
 
-class CoastalElNino(BaseModel):
-    """What a run leaves behind."""
+class Published(BaseModel):
+    """The aspect that the collection gets: the table that was published last, and what was made of it.
 
+    Whichever worker runs the flow next goes on from here.
+    """
+
+    jschema: Literal["urn:ivcap-flows-examples:schema:coastal-el-nino-published.1"] = Field(
+        "urn:ivcap-flows-examples:schema:coastal-el-nino-published.1", alias="$schema"
+    )
+    source: str
+    validators: Validators
+    month: MonthText
+    series: str
+    order: str
+    model_run: str
+
+
+class CoastalElNino(BaseModel):
+    """What a run leaves behind for a month."""
+
+    month: MonthText
     series: Artifact
     order: Order
     model_run: ModelRun
@@ -80,41 +115,200 @@ class CoastalElNino(BaseModel):
     events: CoastalElNinoEvents
 
 
+@dataclass(frozen=True)
+class Workflow:
+    """What Provena knows of this kind of run: the forms of series, index and events, and the workflow."""
+
+    series: RegistryItem
+    index: RegistryItem
+    events: RegistryItem
+    template: RegistryItem
+
+
 @flow(name="coastal-el-nino")
 def coastal_el_nino(
-    source: Path = DATA / "ersst_nino12_monthly.csv",
-    base_start: int = 1981,
-    base_end: int = 2010,
+    source: str = BUNDLED,
+    first_month: MonthText | None = None,
+    last_month: MonthText | None = None,
+    base_start: Year = 1981,
+    base_end: Year = 2010,
+    max_resubmits: Annotated[int, Field(ge=0)] = 3,
     output: Path = Path("results"),
-    terms: Path = DATA / "terms.yaml",
+    terms: str = "terms.yaml",
+) -> list[CoastalElNino]:
+    """Publish the index of the newest month of a table, once for each content, and download it to a folder.
+
+    A table that was published before is not paid for again: the run publishes nothing, and ends as Completed with the
+    name Unchanged. With a range of months, the index is published as it was when each of them was the newest.
+
+    Args:
+        source: Address or path of a monthly table: NOAA's text, or a CSV with the columns YEAR, JAN to DEC, in °C.
+        first_month: First month of a range to publish, such as 1997-03. Without a range, it is the newest month.
+        last_month: Last month of the range.
+        base_start: First year of the climatology's base period.
+        base_end: Last year of the climatology's base period.
+        max_resubmits: How often an order that failed is placed again, in all runs together.
+        output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
+        terms: YAML file with what you state about the datasets: owner, licence, approvals.
+    """
+    stated = read_terms(data_file(terms))
+    output = output.expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    base = base_period(base_start, base_end)
+    collection = create_collection(f"Coastal El Niño index against {base}")
+    is_range = first_month is not None or last_month is not None
+    before = None if is_range else published_before(collection, source)
+
+    extracted = extract(source, output, before.validators if before is not None else None)
+    if extracted is None:
+        assert before is not None  # Only of a version that is known can a server say that it is still the same.
+        return unchanged(before, output)
+    table = read_table(extracted.file.read_bytes(), source)
+    if before is not None and table.last < parsed(before.month):
+        raise InputError(f"{source} ends with {table.last}, but {before.month} was published. Is it half a table?")
+
+    months = months_of(table, first_month, last_month)
+    if not min(table.temperatures).year <= base.start <= base.end <= months[0].year:
+        reach = f"{min(table.temperatures)} to {months[0]}"
+        raise InputError(
+            f"The base period {base} should lie in the series, which goes from {reach}. Nothing was ordered."
+        )
+    folders = [output / str(month) if is_range else output for month in months]
+    series = load(extracted.file, months, folders, collection)
+    if before is not None and series[0].urn == before.series:
+        update_aspect(collection, before.model_copy(update={"validators": extracted.validators}))
+        return unchanged(before, output)
+
+    steps = [
+        OrderStep(
+            "coastal-el-nino-index",
+            {"series": each, "base_start": base_start, "base_end": base_end},
+            name=f"Coastal El Niño index to {month} against {base}",
+            collection=collection,
+            # Once for each content, whichever run comes to it first.
+            scope="account",
+        )
+        for month, each in zip(months, series, strict=True)
+    ]
+    orders = run_orders(steps, max_resubmits=max_resubmits)
+
+    workflow, datasets = register_workflow(), dataset_defaults(stated)
+    made = [
+        publish(each, done, base, workflow, datasets, month=str(month), folder=folder)
+        for month, folder, each, done in zip(months, folders, series, orders, strict=True)
+    ]
+    if not is_range:
+        update_aspect(collection, published(made[0], source, extracted.validators))
+    return made
+
+
+def base_period(start: int, end: int) -> BasePeriod:
+    if start > end:
+        raise InputError(f"The base period ends in {end}, before it begins in {start}.")
+    return BasePeriod(start, end)
+
+
+def published_before(collection: Collection, source: str) -> Published | None:
+    """What was published last of this source, unless its series can no longer be read."""
+    for aspect in list_aspects(collection, schema=Published, limit=1):
+        before = Published.model_validate(aspect.content)
+        if before.source == source and is_readable(before.series):
+            return before
+    return None
+
+
+def published(made: CoastalElNino, source: str, validators: Validators) -> Published:
+    return Published(
+        source=source,
+        validators=validators,
+        month=made.month,
+        series=made.series.urn,
+        order=made.order.urn,
+        model_run=made.model_run.urn,
+    )
+
+
+def is_readable(artifact: str) -> bool:
+    try:
+        attach_artifact(artifact)
+    except NotFoundError:
+        return False
+    return True
+
+
+def unchanged(before: Published, output: Path) -> list[CoastalElNino]:
+    """End a run for which there is nothing to publish. The results are in the folder all the same."""
+    [done] = wait_for_orders([before.order])
+    download(done, output)
+    said = f"{before.source} still ends with {before.month}, published by {before.order} as {before.model_run}."
+    return Completed(name="Unchanged", message=said, data=[])  # type: ignore[return-value] # the flow returns the data
+
+
+def months_of(table: MonthlyTable, first: str | None, last: str | None) -> list[Month]:
+    """The months to publish: those of the range, else the newest. Raises InputError where the table has none."""
+    end = parsed(last) if last is not None else table.last
+    begin = parsed(first) if first is not None else end
+    months = [month for month in table.temperatures if begin <= month <= end]
+    if not months:
+        raise InputError(f"The series has no month from {begin} to {end}; its last is {table.last}.")
+    return months
+
+
+def parsed(month: str) -> Month:
+    year, _, number = month.partition("-")
+    return Month(int(year), int(number))
+
+
+def load(table: Path, months: list[Month], folders: list[Path], collection: Collection) -> list[Artifact]:
+    """The table as it was in each month, as an artifact of the collection."""
+    files = [cut(table, month, folder / "series.csv") for month, folder in zip(months, folders, strict=True)]
+    names = [f"Monthly sea surface temperature to {month}" for month in months]
+    series = upload_artifact.map(files, name=names).result()
+    add_to_collection(collection, series)
+    return series
+
+
+@task(name="Cut the series", task_run_name="series to {month}", tags=["replay-safe"])
+def cut(table: Path, month: Month, target: Path) -> Path:
+    """The table up to this month, in a file as the services take it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(read_table(table.read_bytes(), table.name).until(month).csv(), encoding="utf-8")
+    return target
+
+
+def publish(
+    series: Artifact,
+    done: Order,
+    base: BasePeriod,
+    workflow: Workflow,
+    datasets: DatasetDefaults,
+    *,
+    month: str,
+    folder: Path,
 ) -> CoastalElNino:
-    """Compute the index of `source` against a base period, download it to `output`, and register the run."""
-    stated = read_terms(terms)
-    series = upload_artifact(source, name="Monthly sea surface temperature")
-    order = place_order("coastal-el-nino-index", {"series": series, "base_start": base_start, "base_end": base_end})
-    [done] = wait_for_orders([order])
-
-    index, table, plot = (download(done.products[name], output) for name in ("index.csv", "events.csv", "plot.png"))
-    events = read_events(table, base_start, base_end)
-    add_aspect(done.products["events.csv"], events)
-
-    series_form, index_form, events_form, workflow = register_workflow()
+    """Download what an order made, say what events are in it, and register the run, once."""
+    index, table, plot = download(done, folder)
+    events = read_events(table, base.start, base.end)
+    add_aspect(done.products["events.csv"], events, scope="account")
     model_run = register_model_run(
         done,
-        workflow_template=workflow,
-        inputs={series_form: series},
-        outputs={index_form: done.products["index.csv"], events_form: done.products["events.csv"]},
-        display_name=f"Coastal El Niño index against {base_start}-{base_end}",
-        description=f"ICEN (ENFEN 2012) of {source.name}: {len(events.events)} events.",
-        datasets=dataset_defaults(stated),
+        workflow_template=workflow.template,
+        inputs={workflow.series: series},
+        outputs={workflow.index: done.products["index.csv"], workflow.events: done.products["events.csv"]},
+        display_name=f"Coastal El Niño index to {month} against {base}",
+        description=f"ICEN (ENFEN 2012) of the months to {month}: {len(events.events)} events.",
+        datasets=datasets,
     )
-    return CoastalElNino(series=series, order=done, model_run=model_run, index=index, plot=plot, events=events)
+    return CoastalElNino(
+        month=month, series=series, order=done, model_run=model_run, index=index, plot=plot, events=events
+    )
 
 
-def download(product: Artifact, folder: Path) -> LocalFile:
-    folder = folder.expanduser()
+def download(done: Order, folder: Path) -> list[LocalFile]:
+    """The products of an order in a folder, where they are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    return download_artifact(product, folder / str(product.name))
+    products, paths = [done.products[name] for name in PRODUCTS], [folder / name for name in PRODUCTS]
+    return download_artifact.map(products, paths).result()
 
 
 @task(name="Read the events")
@@ -141,8 +335,8 @@ def dataset_defaults(terms: Terms) -> DatasetDefaults:
     return terms.datasets.model_copy(update={"organisation_id": owner.urn, "publisher_id": owner.urn})
 
 
-def register_workflow() -> tuple[RegistryItem, RegistryItem, RegistryItem, RegistryItem]:
-    """What Provena knows of this kind of run: the forms of series, index and events, and the workflow. Made once."""
+def register_workflow() -> Workflow:
+    """Tell Provena of this kind of run, once."""
     model = register_item(
         Model(
             display_name="Índice Costero El Niño (ICEN)",
@@ -155,7 +349,7 @@ def register_workflow() -> tuple[RegistryItem, RegistryItem, RegistryItem, Regis
     series = register_item(DatasetTemplate(display_name="Monthly sea surface temperature, one row a year"))
     index = register_item(DatasetTemplate(display_name="Coastal El Niño index by month"))
     events = register_item(DatasetTemplate(display_name="Coastal El Niño events"))
-    workflow = register_item(
+    template = register_item(
         WorkflowTemplate(
             display_name="Coastal El Niño index on IVCAP",
             software_id=model.urn,
@@ -163,7 +357,7 @@ def register_workflow() -> tuple[RegistryItem, RegistryItem, RegistryItem, Regis
             output_templates=[TemplateUse(template_id=index.urn), TemplateUse(template_id=events.urn)],
         )
     )
-    return series, index, events, workflow
+    return Workflow(series, index, events, template)
 
 
 app = cyclopts.App(version_flags=())
@@ -172,44 +366,57 @@ app = cyclopts.App(version_flags=())
 @app.default
 def main(
     *,
-    source: Path = DATA / "ersst_nino12_monthly.csv",
+    source: str = BUNDLED,
+    first_month: str | None = None,
+    last_month: str | None = None,
     base_start: int = 1981,
     base_end: int = 2010,
+    max_resubmits: int = 3,
     output: Path = Path("results"),
-    terms: Path = DATA / "terms.yaml",
+    terms: str = "terms.yaml",
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Compute the coastal El Niño index and its events, and register the run.
 
     Args:
-        source: CSV with the columns YEAR, JAN to DEC, in °C.
+        source: Address or path of a monthly table: NOAA's text, or a CSV with the columns YEAR, JAN to DEC, in °C.
+        first_month: First month of a range to publish, such as 1997-03. Without a range, it is the newest month.
+        last_month: Last month of the range.
         base_start: First year of the climatology's base period.
         base_end: Last year of the climatology's base period.
-        output: Folder for the index, the events and the plot.
+        max_resubmits: How often an order that failed is placed again, in all runs together.
+        output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
         fresh: Begin anew instead of continuing an unfinished run.
     """
     if fresh:
         os.environ["IVCAP_FLOWS_FRESH"] = "1"
+    state = coastal_el_nino(
+        source, first_month, last_month, base_start, base_end, max_resubmits, output, terms, return_state=True
+    )
     try:
-        run = coastal_el_nino(source, base_start, base_end, output, terms)
+        made: list[CoastalElNino] = state.result()
     except IvcapFlowsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    show(run)
+    if state.name == "Unchanged":
+        print(f"\nUnchanged: {state.message}")
+    for each in made:
+        show(each)
 
 
-def show(run: CoastalElNino) -> None:
+def show(made: CoastalElNino) -> None:
     """Print the events found, the identifiers and where the files are."""
     print(f"\n{'event':<20} {'from':<8} {'to':<8} {'months':>6} {'peak °C':>8}")
-    for event in run.events.events:
+    for event in made.events.events:
         kind = f"{event.category} {event.kind}"
         print(f"{kind:<20} {event.start:<8} {event.end:<8} {event.months:>6} {event.peak:>+8.2f}")
-    print(f"\nseries     {run.series.urn}")
-    print(f"order      {run.order.urn}")
-    for product in run.order.products:
+    print(f"\nmonth      {made.month}")
+    print(f"series     {made.series.urn}")
+    print(f"order      {made.order.urn}")
+    for product in made.order.products:
         print(f"product    {product.urn}  {product.name}")
-    print(f"model run  {run.model_run.urn}")
-    print(f"plot       {run.plot.path}")
+    print(f"model run  {made.model_run.urn}")
+    print(f"plot       {made.plot.path}")
 
 
 if __name__ == "__main__":

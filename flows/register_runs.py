@@ -17,7 +17,8 @@ from typing import Literal
 import cyclopts
 from pydantic import BaseModel
 
-from flows.coastal_el_nino import DATA, dataset_defaults, read_terms, register_workflow
+from flows.coastal_el_nino import dataset_defaults, read_terms, register_workflow
+from flows.monthly_source import DATA
 from flows.services.icen import BasePeriod
 from flows.services.months import read_series
 from ivcap_flows import flow, task
@@ -149,7 +150,7 @@ def describe(
     cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact]
 ) -> list[tuple[str, ModelRunRecord]]:
     """The records of all runs, each with its order's URN as the key. Templates are registered if Provena lacks them."""
-    series_form, index_form, events_form, workflow = register_workflow()
+    workflow = register_workflow()
     person = linked_person()
 
     def dataset(form: str, artifact: Artifact) -> TemplatedDataset:
@@ -160,12 +161,12 @@ def describe(
             done.urn,
             model_run_record(
                 done,
-                workflow_template=workflow.urn,
+                workflow_template=workflow.template.urn,
                 modeller=person.urn,
-                inputs=[dataset(series_form.urn, series[case.window])],
+                inputs=[dataset(workflow.series.urn, series[case.window])],
                 outputs=[
-                    dataset(index_form.urn, done.products["index.csv"]),
-                    dataset(events_form.urn, done.products["events.csv"]),
+                    dataset(workflow.index.urn, done.products["index.csv"]),
+                    dataset(workflow.events.urn, done.products["events.csv"]),
                 ],
                 display_name=f"Coastal El Niño index, {case}",
                 description=f"ICEN (ENFEN 2012) of the years {case.window} against the climatology of {case.base}.",

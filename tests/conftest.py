@@ -270,6 +270,15 @@ def worker(
         process.wait(5)
 
 
+@pytest.fixture
+def own_series(tmp_path: Path) -> Path:
+    """The examples' series with a value that no other test has, since equal content is published once."""
+    measured = Path(__file__).parents[1] / "flows/data/ersst_nino12_monthly.csv"
+    path = tmp_path / "series.csv"
+    path.write_text(measured.read_text().replace("\n1960,24.400", f"\n1960,24.4{time.time_ns()}", 1))
+    return path
+
+
 @dataclass(frozen=True)
 class S3Server:
     """An S3 server that runs: its `url`, and the keys that it takes, which are any."""

@@ -62,7 +62,9 @@ def wait_for(
         time.sleep(0.2)
 
 
-def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, worker, embedded_platform, tmp_path):
+def test_a_scheduled_run_of_the_shipped_deployment_completes(
+    prefect_server, worker, embedded_platform, own_series, tmp_path
+):
     """The shipped file deploys with its cron schedule, and a run that the scheduler made does the whole job."""
     shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
     # The watcher would be scheduled first, and is no job.
@@ -70,6 +72,8 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(prefect_server, wor
     for deployment in shipped["deployments"]:
         deployment["work_pool"]["name"] = "local"
         deployment["parameters"]["output"] = str(tmp_path / "results")
+    # NOAA's server is none of a test's.
+    shipped["deployments"][0]["parameters"]["source"] = str(own_series)
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(shipped), encoding="utf-8")
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)

@@ -54,9 +54,9 @@ def asked(embedded: PlatformControl, path: str) -> int:
     return len([each for each in embedded.requests("POST") if each["path"].endswith(path)])
 
 
-def test_the_coastal_el_nino(production, ivcap_journal, tmp_path):
+def test_the_coastal_el_nino(production, ivcap_journal, own_series, tmp_path):
     """One order and one model run, and no reply is lost."""
-    made = coastal_el_nino(output=tmp_path)
+    [made] = coastal_el_nino(str(own_series), output=tmp_path / "results")
     assert (asked(production, "/1/orders"), asked(production, "/model_run/register")) == (1, 1)
     assert made.events.events and made.model_run.urn
 

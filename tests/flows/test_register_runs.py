@@ -4,14 +4,12 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.coastal_el_nino import DATA
 from flows.register_runs import Case, app, grid, register_runs, show
 from flows.services.icen import BasePeriod
 from ivcap_flows.errors import InputError
@@ -63,16 +61,15 @@ def on_prefect_server(prefect_settings):
 
 @pytest.mark.long
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
-def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, ivcap_journal, tmp_path, capsys):
+def test_runs_are_registered_and_explored(
+    on_prefect_server, embedded_platform, ivcap_journal, own_series, tmp_path, capsys
+):
     """A small grid becomes as many model runs in one batch; a second start makes nothing anew."""
     service = FLOWS / "services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
-    source = tmp_path / "series.csv"  # of this test alone: another one's orders, of the same account, are found again
-    measured = (DATA / "ersst_nino12_monthly.csv").read_text(encoding="utf-8")
-    source.write_text(measured.replace("\n1960,24.400", f"\n1960,24.4{time.time_ns()}", 1), encoding="utf-8")
 
     def start():
-        return register_runs(source, window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
+        return register_runs(own_series, window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
 
     made = start()
 

@@ -36,6 +36,8 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
+    OrderStep,
+    arun_orders,
     create_queue,
     dequeue,
     enqueue,
@@ -44,6 +46,7 @@ from ivcap_flows.tasks import (
     parking,
     place_order,
     request_job,
+    run_orders,
 )
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.park_watcher import Watcher
@@ -192,6 +195,27 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert set(outcomes[:-1]) == {"parked"} and outcomes[-1] == "completed"
     park = ivcap_journal.parks.of(run_id)[-1]
     assert (park.state, park.why) == ("woken", "by itself")
+
+
+@pytest.mark.parametrize("form", ["synchronous", "asynchronous"])
+def test_many_orders_park_together(deployed, effects, end, form):
+    """`run_orders` and `arun_orders` leave the process as `wait_or_park` does, and find their orders when they wake."""
+    steps = [OrderStep("parking-until", {"until": str(end)}, discriminator=str(number)) for number in range(3)]
+
+    @flow
+    def synchronous() -> list[str]:
+        return [order.status for order in run_orders(steps)]
+
+    @flow
+    async def asynchronous() -> list[str]:
+        return [order.status for order in await arun_orders(steps)]
+
+    run = deployed({"synchronous": synchronous, "asynchronous": asynchronous}[form])
+    with pytest.raises(Pause):
+        run.go()
+    assert run.parked
+    assert finish(run, end) == ["succeeded"] * 3
+    assert effects.count("/1/orders") == 3
 
 
 @pytest.mark.long
