@@ -51,13 +51,20 @@ def _briefly(record: logging.LogRecord) -> bool:
 
     Prefect would show it several times with its traceback, as it still does at level DEBUG.
     """
+    if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+        return True
+    message = record.getMessage()
+    for said in tuple(_said):
+        for text in (str(said), repr(str(said))[1:-1]):
+            message = message.replace(f"{type(said).__name__}: {text}", f"{type(said).__name__}, see above")
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(error, IvcapFlowsError) and not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
-        kind = type(error).__name__
-        of_prefect = str(record.msg).partition(":")[0].rstrip(".")
-        said = f"{of_prefect}: {kind}, see above." if error in _said else f"{kind}: {scrub_text(str(error))}"
-        record.msg, record.args, record.exc_info = said, (), None
+    if isinstance(error, IvcapFlowsError):
+        kind, of_prefect = type(error).__name__, str(record.msg).partition(":")[0].rstrip(".")
+        message = f"{of_prefect}: {kind}, see above." if error in _said else f"{kind}: {scrub_text(str(error))}"
+        record.exc_info = None
         _said.add(error)
+    if message != record.getMessage():
+        record.msg, record.args = message, ()
     return True
 
 
@@ -70,10 +77,10 @@ def _parked_is_no_error(record: logging.LogRecord) -> bool:
 
 def show_in_runs() -> None:
     """Show the package's records in the log of the run, and its errors briefly. A second call does nothing."""
+    if _PACKAGE.level == logging.NOTSET:
+        _PACKAGE.setLevel(logging.INFO)
     if not any(isinstance(handler, _ToRun) for handler in _PACKAGE.handlers):
         _PACKAGE.addHandler(_ToRun())
-        if _PACKAGE.level == logging.NOTSET:
-            _PACKAGE.setLevel(logging.INFO)
         for name in _TELL_ERRORS:
             logging.getLogger(name).addFilter(_briefly)
             logging.getLogger(name).addFilter(_parked_is_no_error)
