@@ -116,6 +116,14 @@ class CoastalElNino(BaseModel):
 
 
 @dataclass(frozen=True)
+class Accounts:
+    """The names of saved credentials blocks; None for what the environment says."""
+
+    ivcap: str | None = None
+    provena: str | None = None
+
+
+@dataclass(frozen=True)
 class Workflow:
     """What Provena knows of this kind of run: the forms of series, index and events, and the workflow."""
 
@@ -135,6 +143,8 @@ def coastal_el_nino(
     max_resubmits: Annotated[int, Field(ge=0)] = 3,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
+    ivcap_credentials: str | None = None,
+    provena_credentials: str | None = None,
 ) -> list[CoastalElNino]:
     """Publish the index of the newest month of a table, once for each content, and download it to a folder.
 
@@ -150,19 +160,22 @@ def coastal_el_nino(
         max_resubmits: How often an order that failed is placed again, in all runs together.
         output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
     """
+    accounts = Accounts(ivcap_credentials, provena_credentials)
     stated = read_terms(data_file(terms))
     output = output.expanduser()
     output.mkdir(parents=True, exist_ok=True)
     base = base_period(base_start, base_end)
-    collection = create_collection(f"Coastal El Niño index against {base}")
+    collection = create_collection(f"Coastal El Niño index against {base}", credentials=accounts.ivcap)
     is_range = first_month is not None or last_month is not None
-    before = None if is_range else published_before(collection, source)
+    before = None if is_range else published_before(collection, source, accounts)
 
     extracted = extract(source, output, before.validators if before is not None else None)
     if extracted is None:
         assert before is not None  # Only of a version that is known can a server say that it is still the same.
-        return unchanged(before, output)
+        return unchanged(before, output, accounts)
     table = read_table(extracted.file.read_bytes(), source)
     if before is not None and table.last < parsed(before.month):
         raise InputError(f"{source} ends with {table.last}, but {before.month} was published. Is it half a table?")
@@ -174,10 +187,11 @@ def coastal_el_nino(
             f"The base period {base} should lie in the series, which goes from {reach}. Nothing was ordered."
         )
     folders = [output / str(month) if is_range else output for month in months]
-    series = load(extracted.file, months, folders, collection)
+    series = load(extracted.file, months, folders, collection, accounts)
     if before is not None and series[0].urn == before.series:
-        update_aspect(collection, before.model_copy(update={"validators": extracted.validators}))
-        return unchanged(before, output)
+        now = before.model_copy(update={"validators": extracted.validators})
+        update_aspect(collection, now, credentials=accounts.ivcap)
+        return unchanged(before, output, accounts)
 
     steps = [
         OrderStep(
@@ -190,15 +204,16 @@ def coastal_el_nino(
         )
         for month, each in zip(months, series, strict=True)
     ]
-    orders = run_orders(steps, max_resubmits=max_resubmits)
+    orders = run_orders(steps, max_resubmits=max_resubmits, credentials=accounts.ivcap)
 
-    workflow, datasets = register_workflow(), dataset_defaults(stated)
+    workflow, datasets = register_workflow(accounts), dataset_defaults(stated, accounts)
     made = [
-        publish(each, done, base, workflow, datasets, month=str(month), folder=folder)
+        publish(each, done, base, workflow, datasets, accounts, month=str(month), folder=folder)
         for month, folder, each, done in zip(months, folders, series, orders, strict=True)
     ]
     if not is_range:
-        update_aspect(collection, published(made[0], source, extracted.validators))
+        now = published(made[0], source, extracted.validators)
+        update_aspect(collection, now, credentials=accounts.ivcap)
     return made
 
 
@@ -208,11 +223,11 @@ def base_period(start: int, end: int) -> BasePeriod:
     return BasePeriod(start, end)
 
 
-def published_before(collection: Collection, source: str) -> Published | None:
+def published_before(collection: Collection, source: str, accounts: Accounts) -> Published | None:
     """What was published last of this source, unless its series can no longer be read."""
-    for aspect in list_aspects(collection, schema=Published, limit=1):
+    for aspect in list_aspects(collection, schema=Published, limit=1, credentials=accounts.ivcap):
         before = Published.model_validate(aspect.content)
-        if before.source == source and is_readable(before.series):
+        if before.source == source and is_readable(before.series, accounts):
             return before
     return None
 
@@ -228,18 +243,18 @@ def published(made: CoastalElNino, source: str, validators: Validators) -> Publi
     )
 
 
-def is_readable(artifact: str) -> bool:
+def is_readable(artifact: str, accounts: Accounts) -> bool:
     try:
-        attach_artifact(artifact)
+        attach_artifact(artifact, credentials=accounts.ivcap)
     except NotFoundError:
         return False
     return True
 
 
-def unchanged(before: Published, output: Path) -> list[CoastalElNino]:
+def unchanged(before: Published, output: Path, accounts: Accounts) -> list[CoastalElNino]:
     """End a run for which there is nothing to publish. The results are in the folder all the same."""
-    [done] = wait_for_orders([before.order])
-    download(done, output)
+    [done] = wait_for_orders([before.order], credentials=accounts.ivcap)
+    download(done, output, accounts)
     said = f"{before.source} still ends with {before.month}, published by {before.order} as {before.model_run}."
     return Completed(name="Unchanged", message=said, data=[])  # type: ignore[return-value] # the flow returns the data
 
@@ -259,12 +274,14 @@ def parsed(month: str) -> Month:
     return Month(int(year), int(number))
 
 
-def load(table: Path, months: list[Month], folders: list[Path], collection: Collection) -> list[Artifact]:
+def load(
+    table: Path, months: list[Month], folders: list[Path], collection: Collection, accounts: Accounts
+) -> list[Artifact]:
     """The table as it was in each month, as an artifact of the collection."""
     files = [cut(table, month, folder / "series.csv") for month, folder in zip(months, folders, strict=True)]
     names = [f"Monthly sea surface temperature to {month}" for month in months]
-    series = upload_artifact.map(files, name=names).result()
-    add_to_collection(collection, series)
+    series = upload_artifact.map(files, name=names, credentials=accounts.ivcap).result()
+    add_to_collection(collection, series, credentials=accounts.ivcap)
     return series
 
 
@@ -282,14 +299,15 @@ def publish(
     base: BasePeriod,
     workflow: Workflow,
     datasets: DatasetDefaults,
+    accounts: Accounts,
     *,
     month: str,
     folder: Path,
 ) -> CoastalElNino:
     """Download what an order made, say what events are in it, and register the run, once."""
-    index, table, plot = download(done, folder)
+    index, table, plot = download(done, folder, accounts)
     events = read_events(table, base.start, base.end)
-    add_aspect(done.products["events.csv"], events, scope="account")
+    add_aspect(done.products["events.csv"], events, scope="account", credentials=accounts.ivcap)
     model_run = register_model_run(
         done,
         workflow_template=workflow.template,
@@ -298,17 +316,18 @@ def publish(
         display_name=f"Coastal El Niño index to {month} against {base}",
         description=f"ICEN (ENFEN 2012) of the months to {month}: {len(events.events)} events.",
         datasets=datasets,
+        credentials=accounts.provena,
     )
     return CoastalElNino(
         month=month, series=series, order=done, model_run=model_run, index=index, plot=plot, events=events
     )
 
 
-def download(done: Order, folder: Path) -> list[LocalFile]:
+def download(done: Order, folder: Path, accounts: Accounts) -> list[LocalFile]:
     """The products of an order in a folder, where they are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     products, paths = [done.products[name] for name in PRODUCTS], [folder / name for name in PRODUCTS]
-    return download_artifact.map(products, paths).result()
+    return download_artifact.map(products, paths, credentials=accounts.ivcap).result()
 
 
 @task(name="Read the events")
@@ -327,15 +346,15 @@ def read_terms(path: Path) -> Terms:
         raise InputError(f"The terms file {path} cannot be used: {fault}") from fault
 
 
-def dataset_defaults(terms: Terms) -> DatasetDefaults:
+def dataset_defaults(terms: Terms, accounts: Accounts) -> DatasetDefaults:
     """The statements about datasets; an owner that has no id yet is registered with Provena."""
     if terms.owner is None:
         return terms.datasets
-    owner = register_item(terms.owner)
+    owner = register_item(terms.owner, credentials=accounts.provena)
     return terms.datasets.model_copy(update={"organisation_id": owner.urn, "publisher_id": owner.urn})
 
 
-def register_workflow() -> Workflow:
+def register_workflow(accounts: Accounts) -> Workflow:
     """Tell Provena of this kind of run, once."""
     model = register_item(
         Model(
@@ -344,18 +363,23 @@ def register_workflow() -> Workflow:
             description="Centred 3-month running mean of the anomalies of sea surface temperature in Niño 1+2.",
             documentation_url="http://met.igp.gob.pe/elnino/indices.html",
             source_url="http://hdl.handle.net/20.500.12816/4639",
-        )
+        ),
+        credentials=accounts.provena,
     )
-    series = register_item(DatasetTemplate(display_name="Monthly sea surface temperature, one row a year"))
-    index = register_item(DatasetTemplate(display_name="Coastal El Niño index by month"))
-    events = register_item(DatasetTemplate(display_name="Coastal El Niño events"))
+    forms = [
+        DatasetTemplate(display_name="Monthly sea surface temperature, one row a year"),
+        DatasetTemplate(display_name="Coastal El Niño index by month"),
+        DatasetTemplate(display_name="Coastal El Niño events"),
+    ]
+    series, index, events = register_item.map(forms, credentials=accounts.provena).result()
     template = register_item(
         WorkflowTemplate(
             display_name="Coastal El Niño index on IVCAP",
             software_id=model.urn,
             input_templates=[TemplateUse(template_id=series.urn)],
             output_templates=[TemplateUse(template_id=index.urn), TemplateUse(template_id=events.urn)],
-        )
+        ),
+        credentials=accounts.provena,
     )
     return Workflow(series, index, events, template)
 
@@ -374,6 +398,8 @@ def main(
     max_resubmits: int = 3,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
+    ivcap_credentials: str | None = None,
+    provena_credentials: str | None = None,
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Compute the coastal El Niño index and its events, and register the run.
@@ -387,12 +413,24 @@ def main(
         max_resubmits: How often an order that failed is placed again, in all runs together.
         output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
         fresh: Begin anew instead of continuing an unfinished run.
     """
     if fresh:
         os.environ["IVCAP_FLOWS_FRESH"] = "1"
     state = coastal_el_nino(
-        source, first_month, last_month, base_start, base_end, max_resubmits, output, terms, return_state=True
+        source,
+        first_month,
+        last_month,
+        base_start,
+        base_end,
+        max_resubmits,
+        output,
+        terms,
+        ivcap_credentials,
+        provena_credentials,
+        return_state=True,
     )
     try:
         made: list[CoastalElNino] = state.result()

@@ -5,28 +5,30 @@
 
 An index for each base period; of each index its seasons, ordered one by one from a service that may fail now and then,
 and its return periods, from a service that takes long; one report on all. Deployed, the run leaves its worker while it
-waits long. With nothing configured it runs on the embedded platforms; with `IVCAP_URL` and `IVCAP_JWT`, on a real one.
+waits long. The flow is asynchronous. With nothing configured it runs on the embedded platforms; with `IVCAP_URL` and
+`IVCAP_JWT`, or the name of a saved block, on a real one.
 """
 
+import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import cyclopts
 from cyclopts import Parameter
 from pydantic import BaseModel
 
+from flows.monthly_source import BUNDLED, data_file
 from flows.services.coastal_el_nino_report import BASE
 from ivcap_flows import flow, task
 from ivcap_flows.errors import InputError, IvcapFlowsError
-from ivcap_flows.handles import LocalFile, Order
-from ivcap_flows.tasks import OrderStep, download_artifact, run_orders, upload_artifact
+from ivcap_flows.handles import Artifact, LocalFile, Order
+from ivcap_flows.tasks import OrderStep, adownload_artifact, arun_orders, aupload_artifact
 
 __all__ = ["OrderPipeline", "order_pipeline"]
 
-DATA: Final = Path(__file__).parent / "data"
 BASES: Final = ("1951-1980", "1961-1990", "1971-2000", "1981-2010")
 SEASONS: Final = ("DJF", "MAM", "JJA", "SON")
 REPEATS: Final = 5
@@ -41,61 +43,77 @@ class OrderPipeline(BaseModel):
     plot: LocalFile
 
 
+class Case(NamedTuple):
+    """An order to be placed, and the base period that it is about."""
+
+    base: str
+    step: OrderStep
+
+
 @flow(name="order-pipeline")
-def order_pipeline(
-    source: Path = DATA / "ersst_nino12_monthly.csv",
+async def order_pipeline(
+    source: str = BUNDLED,
     bases: tuple[str, ...] = BASES,
     seasons: tuple[str, ...] = SEASONS,
     resamples: int = 2000,
     breakdowns: float = 0.0,
     output: Path = Path("results"),
+    ivcap_credentials: str | None = None,
 ) -> OrderPipeline:
-    """Order what each base period (`1981-2010`) makes of the series, and a report on all of them.
+    """Order what each base period makes of the series, and a report on all of them.
 
-    `breakdowns` is the share of the orders of single seasons that fail on purpose, and `resamples` how thorough the
-    return periods are, which then take longer. Started again after whatever happened, it goes on with the orders that
-    there are.
+    Started again after whatever happened, it goes on with the orders that there are.
+
+    Args:
+        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
+        bases: Base periods of the climatology, such as 1981-2010.
+        seasons: Seasons by the initials of their months: DJF, MAM, JJA, SON.
+        resamples: Resamples of each return period; two million take about two minutes.
+        breakdowns: The share of the orders of single seasons that fail on purpose.
+        output: Folder for the tables, the report and its plot.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
     """
-    output = output.expanduser()
-    output.mkdir(parents=True, exist_ok=True)
-    series = upload_artifact(source, name="Monthly sea surface temperature")
+    output, account = folder(output), ivcap_credentials
+    name = "Monthly sea surface temperature"
+    series = await aupload_artifact(data_file(source), name=name, credentials=account)
 
     indices = [
         OrderStep("coastal-el-nino-index", {"series": series, **years(base)}, name=f"Index against {base}")
         for base in bases
     ]
-    indexed = run_orders(indices, max_resubmits=REPEATS)
+    indexed = await arun_orders(indices, max_resubmits=REPEATS, credentials=account)
     index_of = {base: done.products["index.csv"] for base, done in zip(bases, indexed, strict=True)}
 
-    cases = [(base, season) for base in bases for season in seasons]
-    seasonal = [
-        OrderStep(
-            "coastal-el-nino-season",
-            {"index": index_of[base], "season": season, "breakdowns": breakdowns},
-            name=f"{season} against {base}",
-        )
-        for base, season in cases
-    ]
-    returns = [
-        OrderStep(
-            "coastal-el-nino-returns",
-            {"index": index_of[base], "resamples": resamples},
-            name=f"Return periods against {base}",
-        )
-        for base in bases
-    ]
-    ordered = run_orders([*seasonal, *returns], max_resubmits=REPEATS)
-    split = len(seasonal)
-    tables = [
-        put_together("seasons", "season.csv", seasonal, ordered[:split], [base for base, _ in cases], output),
-        put_together("returns", "returns.csv", returns, ordered[split:], bases, output),
-    ]
+    seasonal = [seasonal_case(base, season, index_of[base], breakdowns) for base in bases for season in seasons]
+    returns = [returns_case(base, index_of[base], resamples) for base in bases]
+    cases = [*seasonal, *returns]
+    ordered = await arun_orders([case.step for case in cases], max_resubmits=REPEATS, credentials=account)
+    made = dict(zip((case.step.name for case in cases), ordered, strict=True))
 
-    parameters = {table.stem: upload_artifact(table) for table in tables}
+    tables = await asyncio.gather(
+        put_together("seasons", "season.csv", seasonal, made, output, account),
+        put_together("returns", "returns.csv", returns, made, output, account),
+    )
+    parameters = {table.stem: await aupload_artifact(table, credentials=account) for table in tables}
     step = OrderStep("coastal-el-nino-report", parameters, name="Report on all seasons")
-    [reported] = run_orders([step], max_resubmits=REPEATS)
-    report, plot = (download_artifact(reported.products[name], output / name) for name in ("report.md", "plot.png"))
+    [reported] = await arun_orders([step], max_resubmits=REPEATS, credentials=account)
+    report, plot = await asyncio.gather(
+        *(
+            adownload_artifact(reported.products[name], output / name, credentials=account)
+            for name in ("report.md", "plot.png")
+        )
+    )
     return OrderPipeline(orders=[*indexed, *ordered, reported], report=report, plot=plot)
+
+
+def seasonal_case(base: str, season: str, index: Artifact, breakdowns: float) -> Case:
+    parameters = {"index": index, "season": season, "breakdowns": breakdowns}
+    return Case(base, OrderStep("coastal-el-nino-season", parameters, name=f"{season} against {base}"))
+
+
+def returns_case(base: str, index: Artifact, resamples: int) -> Case:
+    parameters = {"index": index, "resamples": resamples}
+    return Case(base, OrderStep("coastal-el-nino-returns", parameters, name=f"Return periods against {base}"))
 
 
 def years(base: str) -> dict[str, int]:
@@ -106,17 +124,25 @@ def years(base: str) -> dict[str, int]:
     return {"base_start": int(first), "base_end": int(last)}
 
 
-def put_together(
-    name: str, product: str, steps: Sequence[OrderStep], orders: Sequence[Order], bases: Sequence[str], output: Path
+async def put_together(
+    name: str, product: str, cases: Sequence[Case], made: Mapping[str | None, Order], output: Path, account: str | None
 ) -> Path:
-    """The tables that the steps were after as one, in a file of this name."""
-    parts = output / name
-    parts.mkdir(exist_ok=True)
-    files = [
-        download_artifact(done.products[product], parts / f"{step.name}.csv")
-        for step, done in zip(steps, orders, strict=True)
-    ]
-    return join_tables(files, list(bases), output / f"{name}.csv")
+    """The products of all cases as one table, in a file of this name."""
+    parts = folder(output / name)
+    files = await asyncio.gather(
+        *(
+            adownload_artifact(made[step.name].products[product], parts / f"{step.name}.csv", credentials=account)
+            for _, step in cases
+        )
+    )
+    return join_tables(files, [case.base for case in cases], output / f"{name}.csv")
+
+
+def folder(path: Path) -> Path:
+    """A folder that is there."""
+    path = path.expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 # Kept by Prefect, so that a run that parks and wakes need not do it again.
@@ -137,29 +163,31 @@ app = cyclopts.App(version_flags=())
 @app.default
 def main(
     *,
-    source: Path = DATA / "ersst_nino12_monthly.csv",
+    source: str = BUNDLED,
     bases: tuple[str, ...] = BASES,
     seasons: tuple[str, ...] = SEASONS,
     resamples: int = 2000,
     breakdowns: float = 0.0,
     output: Path = Path("results"),
+    ivcap_credentials: str | None = None,
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Order the seasons of the coastal El Niño index against several base periods, and a report on all of them.
 
     Args:
-        source: CSV with the columns YEAR, JAN to DEC, in °C.
+        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
         bases: Base periods of the climatology, such as 1981-2010.
         seasons: Seasons by the initials of their months: DJF, MAM, JJA, SON.
         resamples: Resamples of each return period; two million take about two minutes.
         breakdowns: The share of the orders of single seasons that fail on purpose.
         output: Folder for the tables, the report and its plot.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
         fresh: Begin anew instead of continuing an unfinished run.
     """
     if fresh:
         os.environ["IVCAP_FLOWS_FRESH"] = "1"
     try:
-        made = order_pipeline(source, bases, seasons, resamples, breakdowns, output)
+        made = asyncio.run(order_pipeline(source, bases, seasons, resamples, breakdowns, output, ivcap_credentials))
     except IvcapFlowsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     show(made)

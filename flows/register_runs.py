@@ -17,8 +17,8 @@ from typing import Literal
 import cyclopts
 from pydantic import BaseModel
 
-from flows.coastal_el_nino import dataset_defaults, read_terms, register_workflow
-from flows.monthly_source import DATA
+from flows.coastal_el_nino import Accounts, dataset_defaults, read_terms, register_workflow
+from flows.monthly_source import BUNDLED, data_file
 from flows.services.icen import BasePeriod
 from flows.services.months import read_series
 from ivcap_flows import flow, task
@@ -27,12 +27,12 @@ from ivcap_flows.handles import Artifact, ModelRuns, Order
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
 from ivcap_flows.registration import model_run_record
 from ivcap_flows.tasks import (
+    OrderStep,
     explore_lineage,
     linked_person,
-    place_order,
     register_model_runs,
+    run_orders,
     upload_artifact,
-    wait_for_orders,
 )
 
 __all__ = ["Case", "Explored", "RegisterRuns", "grid", "register_runs"]
@@ -93,65 +93,97 @@ def _periods(within: BasePeriod, length: int, step: int) -> Iterator[BasePeriod]
 
 @flow(name="register-runs")
 def register_runs(
-    source: Path = DATA / "ersst_nino12_monthly.csv",
+    source: str = BUNDLED,
     window_years: tuple[int, ...] = WINDOW_YEARS,
     base_years: tuple[int, ...] = BASE_YEARS,
     step: int = 5,
     at_once: int = 8,
     output: Path = Path("results"),
-    terms: Path = DATA / "terms.yaml",
+    terms: str = "terms.yaml",
+    ivcap_credentials: str | None = None,
+    provena_credentials: str | None = None,
 ) -> RegisterRuns:
-    """Order the index of every case, `at_once` at a time, and register all as model runs in one go.
+    """Order the index of every case, and register all as model runs in one go.
 
-    Started again, it makes only what is not there yet. The outcome of each run is in `model-runs.csv` in the folder
-    `output`.
+    Started again, it makes only what is not there yet.
+
+    Args:
+        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
+        window_years: Lengths of the windows that the series is cut to.
+        base_years: Lengths of the base periods.
+        step: Years from the begin of one window or base period to that of the next.
+        at_once: Orders that are on their way together.
+        output: Folder for the windows, and for `model-runs.csv` with the outcome of each run.
+        terms: YAML file with what you state about the datasets: owner, licence, approvals.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
     """
-    stated = read_terms(terms)
+    accounts = Accounts(ivcap_credentials, provena_credentials)
+    stated, table = read_terms(data_file(terms)), data_file(source)
     output = output.expanduser()
     output.mkdir(parents=True, exist_ok=True)
-    cases = grid(years_of(source), window_years, base_years, step)
-    series = {
-        window: upload_artifact(cut(source, output / f"series-{window}.csv", window.start, window.end))
+    cases = grid(years_of(table), window_years, base_years, step)
+    uploads = {
+        window: upload_artifact.submit(
+            cut(table, output / f"series-{window}.csv", window.start, window.end), credentials=accounts.ivcap
+        )
         for window in dict.fromkeys(case.window for case in cases)
     }
-    orders: list[Order] = []
-    for first in range(0, len(cases), at_once):
-        placed = [order(series[case.window], case) for case in cases[first : first + at_once]]
-        orders += wait_for_orders(placed)
+    series = {window: upload.result() for window, upload in uploads.items()}
+    orders = order_indices(cases, [series[case.window] for case in cases], at_once, ivcap_credentials)
 
-    records = describe(cases, orders, series)
-    runs = register_model_runs(records, datasets=dataset_defaults(stated), out=output / "model-runs.csv")
-    return RegisterRuns(runs=runs, explored=explore(runs))
+    records = describe(cases, orders, series, accounts)
+    runs = register_model_runs(
+        records,
+        datasets=dataset_defaults(stated, accounts),
+        out=output / "model-runs.csv",
+        credentials=accounts.provena,
+    )
+    return RegisterRuns(runs=runs, explored=explore(runs, accounts))
+
+
+@flow(name="order-indices")
+def order_indices(
+    cases: list[Case], series: list[Artifact], at_once: int, ivcap_credentials: str | None = None
+) -> list[Order]:
+    """The index of each case, of the series beside it: a run of its own within the run."""
+    steps = [
+        OrderStep(
+            "coastal-el-nino-index",
+            {"series": each, "base_start": case.base.start, "base_end": case.base.end},
+            name=f"Coastal El Niño index, {case}",
+            # Once for ever, since it would give the same another time.
+            scope="account",
+        )
+        for case, each in zip(cases, series, strict=True)
+    ]
+    orders: list[Order] = []
+    for first in range(0, len(steps), at_once):
+        orders += run_orders(steps[first : first + at_once], credentials=ivcap_credentials)
+    return orders
 
 
 def years_of(source: Path) -> BasePeriod:
     """The first and the last year of a series."""
-    months = read_series(source.expanduser().read_bytes())
+    months = read_series(source.read_bytes())
     return BasePeriod(min(months).year, max(months).year)
 
 
 @task(name="Cut the series")
 def cut(source: Path, target: Path, start: int, end: int) -> Path:
     """The rows of these years, both included, as a file of their own."""
-    header, *rows = source.expanduser().read_text(encoding="utf-8").splitlines()
+    header, *rows = source.read_text(encoding="utf-8").splitlines()
     kept = [row for row in rows if start <= int(row.split(",")[0]) <= end]
     target.write_text("".join(f"{row}\n" for row in (header, *kept)), encoding="utf-8")
     return target
 
 
-def order(series: Artifact, case: Case) -> Order:
-    """Placed once for ever, since it would give the same another time; anew only where it ended badly."""
-    parameters = {"series": series, "base_start": case.base.start, "base_end": case.base.end}
-    name = f"Coastal El Niño index, {case}"
-    return place_order("coastal-el-nino-index", parameters, name=name, scope="account", on_failure="resubmit")
-
-
 def describe(
-    cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact]
+    cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact], accounts: Accounts
 ) -> list[tuple[str, ModelRunRecord]]:
     """The records of all runs, each with its order's URN as the key. Templates are registered if Provena lacks them."""
-    workflow = register_workflow()
-    person = linked_person()
+    workflow = register_workflow(accounts)
+    person = linked_person(credentials=accounts.provena)
 
     def dataset(form: str, artifact: Artifact) -> TemplatedDataset:
         return TemplatedDataset(dataset_template_id=form, dataset_id=artifact.urn)
@@ -177,16 +209,16 @@ def describe(
     ]
 
 
-def explore(runs: ModelRuns) -> list[Explored]:
+def explore(runs: ModelRuns, accounts: Accounts) -> list[Explored]:
     """What came of each window's series, and what the last run came of."""
     starts = dict.fromkeys(dataset for run in runs.runs for dataset in run.inputs)
-    found = [_explored(start, "downstream") for start in starts]
-    return [*found, _explored(runs.runs[-1].urn, "upstream")]
+    found = [_explored(start, "downstream", accounts) for start in starts]
+    return [*found, _explored(runs.runs[-1].urn, "upstream", accounts)]
 
 
-def _explored(start: str, direction: Literal["upstream", "downstream"]) -> Explored:
+def _explored(start: str, direction: Literal["upstream", "downstream"], accounts: Accounts) -> Explored:
     items: dict[str, int] = {}
-    for node in explore_lineage(start, direction).nodes:
+    for node in explore_lineage(start, direction, credentials=accounts.provena).nodes:
         if node.id != start:
             items[node.subtype] = items.get(node.subtype, 0) + 1
     return Explored(start=start, direction=direction, items=items)
@@ -198,27 +230,41 @@ app = cyclopts.App(version_flags=())
 @app.default
 def main(
     *,
-    source: Path = DATA / "ersst_nino12_monthly.csv",
+    source: str = BUNDLED,
     window_years: tuple[int, ...] = WINDOW_YEARS,
     base_years: tuple[int, ...] = BASE_YEARS,
     step: int = 5,
     at_once: int = 8,
     output: Path = Path("results"),
-    terms: Path = DATA / "terms.yaml",
+    terms: str = "terms.yaml",
+    ivcap_credentials: str | None = None,
+    provena_credentials: str | None = None,
 ) -> None:
     """Compute the coastal El Niño index over a grid of windows and base periods, and register all runs.
 
     Args:
-        source: CSV with the columns YEAR, JAN to DEC, in °C.
+        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
         window_years: Lengths of the windows that the series is cut to.
         base_years: Lengths of the base periods.
         step: Years from the begin of one window or base period to that of the next.
         at_once: Orders that are on their way together.
         output: Folder for the windows and the outcome of each run.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
+        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
     """
     try:
-        made = register_runs(source, window_years, base_years, step, at_once, output, terms)
+        made = register_runs(
+            source,
+            window_years,
+            base_years,
+            step,
+            at_once,
+            output,
+            terms,
+            ivcap_credentials,
+            provena_credentials,
+        )
     except IvcapFlowsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     show(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import time
@@ -79,6 +80,6 @@ def example(name: str, output: Path) -> None:
         source.write_text(BUNDLED.read_text().replace("\n1960,24.400", f"\n1960,24.4{time.time_ns()}", 1))
         coastal_el_nino(str(source), output=output)
     elif name == "order-pipeline":
-        order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, breakdowns=0.0, output=output)
+        asyncio.run(order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, output=output))
     else:
         register_runs(window_years=(55,), base_years=(50,), step=5, output=output)

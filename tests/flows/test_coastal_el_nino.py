@@ -1,12 +1,8 @@
-"""The flow's own parts, and the deployment that names it."""
+"""The flow's own parts."""
 
-from datetime import datetime, timezone
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-import yaml
-from prefect.server.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from flows.coastal_el_nino import CoastalElNinoEvents, app, coastal_el_nino, read_events, read_terms
@@ -100,29 +96,3 @@ def test_the_script_offers_every_parameter_of_the_flow(capsys):
     assert left.value.code == 0
     for name in (*coastal_el_nino.parameters.properties, "fresh"):
         assert f"--{name.replace('_', '-')}" in text
-
-
-@pytest.fixture(scope="module")
-def deployments():
-    return yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())
-
-
-def test_the_deployment_runs_this_flow_from_any_folder(deployments):
-    """The entry point is a module, and there is no step that would pull a folder of the deploying machine."""
-    monthly = deployments["deployments"][0]
-    module, _, name = monthly["entrypoint"].partition(":")
-
-    assert getattr(import_module(module), name) is coastal_el_nino
-    assert deployments["pull"] == []
-    assert set(monthly["parameters"]) <= set(coastal_el_nino.parameters.properties)
-
-
-async def test_the_deployment_queues_and_comes_once_a_month(deployments):
-    """Runs follow one another instead of cancelling each other, on a day of each month."""
-    monthly = deployments["deployments"][0]
-    [schedule] = monthly["schedules"]
-    schedule = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
-    times = await schedule.get_dates(12, start=datetime(2026, 1, 1, tzinfo=timezone.utc))
-
-    assert monthly["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert [time.month for time in times] == list(range(1, 13))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,8 @@ OWN = ("urn:ivcap-flows:schema:", "urn:ivcap:schema:")
 
 RUNS = {
     "coastal-el-nino": lambda output: coastal_el_nino(output=output),
-    "order-pipeline": lambda output: order_pipeline(
-        bases=("1961-1990", "1981-2010"), seasons=("DJF",), resamples=100, breakdowns=0.0, output=output
+    "order-pipeline": lambda output: asyncio.run(
+        order_pipeline(bases=("1961-1990", "1981-2010"), seasons=("DJF",), resamples=100, output=output)
     ),
     "register-runs": lambda output: register_runs(window_years=(55,), base_years=(50,), step=5, output=output),
 }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -63,7 +64,7 @@ def test_the_coastal_el_nino(production, ivcap_journal, own_series, tmp_path):
 
 def test_the_order_pipeline(production, ivcap_journal, tmp_path):
     """Each order of the chain is placed once."""
-    made = order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, breakdowns=0.0, output=tmp_path)
+    made = asyncio.run(order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, output=tmp_path))
     assert asked(production, "/1/orders") == len(made.orders) == 1 + 1 + 1 + 1
 
 

@@ -2,68 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from platform_books import Books
 from prefect.settings import temporary_settings
 from table_server import Reply, measured, noaa_text
 
 from flows import coastal_el_nino as module
 from flows.coastal_el_nino import coastal_el_nino
 from flows.services.months import Month
-from ivcap_flows import local, loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import read_definition, register
-from ivcap_flows.provena.models import ModelRun
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
-
-
-@dataclass(frozen=True)
-class Books:
-    """How many orders, artifacts and model runs the platforms have; by their own lists."""
-
-    orders: int
-    artifacts: int
-    model_runs: int
-
-    @classmethod
-    def read(cls) -> Books:
-        return loop.run(cls._read())
-
-    @classmethod
-    async def _read(cls) -> Books:
-        async with IvcapCredentials.from_environment().get_client() as ivcap:
-            orders = [order async for order in ivcap.orders.list()]
-            artifacts = [artifact async for artifact in ivcap.artifacts.list()]
-        async with ProvenaCredentials.from_environment().get_client() as provena:
-            runs = [run async for run in provena.registry.list(ModelRun)]
-        return cls(len(orders), len(artifacts), len(runs))
-
-    @classmethod
-    def of(cls, contents: int) -> Books:
-        """What so many contents come to: each has a series and three products."""
-        return cls(contents, 4 * contents, contents)
-
-
-@pytest.fixture
-def platforms(tmp_path, monkeypatch):
-    """Embedded platforms that nobody has published on, with the index service."""
-    embedded = local.ensure(tmp_path / "embedded", idle=600)
-    for name, value in embedded.environment.items():
-        monkeypatch.setenv(name, value)
-    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
-    register(embedded.url, embedded.environment["IVCAP_JWT"], read_definition(service), service)
-    yield embedded
-    embedded.end()
 
 
 @pytest.fixture
@@ -192,3 +149,20 @@ def test_parameters_that_make_no_sense_are_refused_before_anything_is_ordered(pu
         with pytest.raises(InputError, match=words):
             published(**given).result()
     assert Books.read() == Books(0, 0, 0)
+
+
+@pytest.mark.long
+def test_the_accounts_are_those_of_saved_blocks(published, monkeypatch, tmp_path):
+    """Without a platform in the environment, a run uses the blocks that its parameters name, in each of its tasks."""
+    name = f"publishing-{os.getpid()}"
+    IvcapCredentials.from_environment().save(name, overwrite=True)
+    ProvenaCredentials.from_environment().save(name, overwrite=True)
+    with monkeypatch.context() as patch:
+        for variable in list(os.environ):
+            if variable.startswith(("IVCAP_URL", "IVCAP_JWT", "PROVENA_")):
+                patch.delenv(variable)
+        patch.setenv("IVCAP_LOCAL_DIR", str(tmp_path / "another"))
+        blocks = {"ivcap_credentials": name, "provena_credentials": name}
+        assert [made.month for made in published(**blocks).result()] == ["2009-12"]
+        assert published(**blocks).name == "Unchanged"
+    assert Books.read() == Books.of(1) and not (tmp_path / "another").exists()

@@ -69,7 +69,7 @@ def test_runs_are_registered_and_explored(
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     def start():
-        return register_runs(own_series, window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
+        return register_runs(str(own_series), window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
 
     made = start()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.order_pipeline import DATA, order_pipeline
+from flows.monthly_source import DATA
+from flows.order_pipeline import order_pipeline
 from ivcap_flows.cli import main
 from ivcap_flows.local.register import read_definition, register
 
@@ -25,13 +27,14 @@ def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_pat
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
-        made = order_pipeline(
-            source=source,
-            bases=("1981-2010",),
-            seasons=("DJF", "MAM", "JJA"),
-            resamples=100,
-            breakdowns=0.0,
-            output=tmp_path / "results",
+        made = asyncio.run(
+            order_pipeline(
+                source=str(source),
+                bases=("1981-2010",),
+                seasons=("DJF", "MAM", "JJA"),
+                resamples=100,
+                output=tmp_path / "results",
+            )
         )
     return Path(made.report.path)
 

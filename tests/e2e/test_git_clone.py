@@ -1,0 +1,117 @@
+"""A deployment whose code is cloned for each run, on a real Prefect server with a real process worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ivcap_flows.journal import Journal
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+FLOW = """
+from pathlib import Path
+
+from ivcap_flows import flow
+from ivcap_flows.tasks import place_order, wait_for_orders
+
+
+@flow
+def cloned(mark: str, told: str) -> str:
+    with Path(told).open("a", encoding="utf-8") as file:
+        file.write(f"{Path(__file__).resolve()}\\n")
+    order = place_order("echo", {"message": mark}, scope="flow")
+    [done] = wait_for_orders([order])
+    return done.urn
+"""
+
+
+def git(folder: Path, *arguments: str) -> None:
+    own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    names = ("-c", "user.name=Example", "-c", "user.email=flows@example.org")
+    subprocess.run(["git", *names, *arguments], cwd=folder, env={**os.environ, **own}, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    """A working copy with a flow, whose commits are pushed to the bare repository `origin.git` beside it."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    git(tmp_path, "init", "--bare", "--initial-branch", "main", "origin.git")
+    git(copy, "init", "--initial-branch", "main")
+    git(copy, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    commit(copy, FLOW)
+    return copy
+
+
+def commit(copy: Path, code: str) -> None:
+    (copy / "cloned.py").write_text(code, encoding="utf-8")
+    git(copy, "add", "cloned.py")
+    git(copy, "commit", "--message", "Order once")
+    git(copy, "push", "origin", "main")
+
+
+@pytest.mark.long
+def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedded_platform, repository, tmp_path):
+    """With scope="flow", two runs from two clones, of two commits, place one order."""
+    told = tmp_path / "told"
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+    worker(**settings)
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        for _ in range(60):
+            reply = httpx.request(method, f"{prefect_server['PREFECT_API_URL']}{path}", json=body, timeout=60)
+            # A server on SQLite is now and then too busy.
+            if not reply.is_server_error:
+                break
+            time.sleep(1)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    deployment = ask(
+        "POST",
+        "/deployments/",
+        {
+            "name": "cloned",
+            "flow_id": ask("POST", "/flows/", {"name": "cloned"})["id"],
+            "work_pool_name": "local",
+            "entrypoint": "cloned.py:cloned",
+            "parameters": {"mark": str(tmp_path), "told": str(told)},
+            "pull_steps": [
+                {
+                    "prefect.deployments.steps.git_clone": {
+                        "repository": (tmp_path / "origin.git").as_uri(),
+                        "branch": "main",
+                    }
+                }
+            ],
+        },
+    )
+
+    def run() -> None:
+        made = ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        end = time.monotonic() + 180
+        while (found := ask("GET", f"/flow_runs/{made['id']}"))["state_type"] != "COMPLETED":
+            log = (tmp_path / "worker-0.log").read_text()
+            assert found["state_type"] not in ("FAILED", "CRASHED"), f"{found['state']}\n{log[-6000:]}"
+            assert time.monotonic() < end, log[-6000:]
+            time.sleep(0.2)
+
+    run()
+    commit(repository, f"{FLOW}\n# Another commit.\n")
+    run()
+
+    first, second = told.read_text(encoding="utf-8").splitlines()
+    assert first != second and repository not in Path(first).parents
+    assert len([each for each in embedded_platform.requests("POST", "/1/orders") if each["status"] < 300]) == 1
+    with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
+        [order] = journal.intents.where(noun="order")
+        assert order.scope == "flow:cloned"
+        runs = journal.runs.recent(flow_name="cloned")
+    assert [each.outcome for each in runs] == ["completed", "completed"]
