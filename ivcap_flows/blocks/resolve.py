@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 from ivcap_flows import identity
 from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.auth import claims
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,8 +148,18 @@ def _key(credentials: IvcapCredentials | ProvenaCredentials) -> str:
     """
     # Every task needs this, and a block's own dump takes tens of milliseconds.
     fields = {name: getattr(credentials, name) for name in type(credentials).model_fields}
+    if isinstance(credentials, IvcapCredentials) and credentials.refresh_token is not None:
+        fields |= _login_of(credentials)
     plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in fields.items()}
     return identity.digest(repr((type(credentials).__name__, plain)).encode())
+
+
+def _login_of(credentials: IvcapCredentials) -> dict[str, object]:
+    """Return what stays the same in a saved block when its login is renewed, in place of its tokens."""
+    if credentials._block_document_id is None or credentials.token is None:
+        return {}
+    account = claims(credentials.token.get_secret_value()).get("acc")
+    return {"token": account, "refresh_token": str(credentials._block_document_id)}
 
 
 def _close_all() -> None:
