@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from ivcap_flows import loop
 from ivcap_flows.blocks.block_login import IvcapBlockLogin, ProvenaBlockLogin
 from ivcap_flows.blocks.environment import refuse, settings_for
+from ivcap_flows.blocks.load import load_block
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, StaticToken
 from ivcap_flows.http.session import Session
@@ -107,6 +109,8 @@ class IvcapCredentials(CredentialsBlock):
         context beside them; PlatformOffError if only Provena is configured.
         """
         found = settings_for("IVCAP", settings, deployed=deployed)
+        if found.ivcap_block:
+            return loop.run(load_block(cls, found.ivcap_block))
         if found.ivcap_context:
             return cls(context=found.ivcap_context, token=found.ivcap_access_token)
         if found.ivcap_url:
@@ -205,6 +209,8 @@ class ProvenaCredentials(CredentialsBlock):
         missing, and PlatformOffError if only IVCAP is configured.
         """
         found = settings_for("Provena", settings, deployed=deployed)
+        if found.provena_block:
+            return loop.run(load_block(cls, found.provena_block))
         if not found.provena_realm:
             refuse("Provena is configured and PROVENA_REALM is not set. Set it to the Keycloak realm.")
         if not (found.provena_offline_token or found.provena_client_secret):
