@@ -60,10 +60,11 @@ decides:
 | both | real | real |
 
 `IVCAP_URL` has precedence over `IVCAP_BASE_URL`, which needs no token. `IVCAP_CONTEXT` replaces `IVCAP_URL` and
-`IVCAP_JWT`; together with one of them it raises ConfigurationError ([log in](../how-to/use-the-real-platforms.md)). A
-token without its URL, and a URL without the token that it needs, raise ConfigurationError. Provena counts as set if
-`PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`, `PROVENA_REGISTRY_API` or `PROVENA_PROV_API` is set. A deployed run for which
-neither platform is set raises ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
+`IVCAP_JWT`, and `IVCAP_FLOWS_IVCAP_BLOCK` replaces all of these; together they raise ConfigurationError ([log
+in](../how-to/use-the-real-platforms.md)). A token without its URL, and a URL without the token that it needs, raise
+ConfigurationError. Provena counts as set if `IVCAP_FLOWS_PROVENA_BLOCK`, `PROVENA_DOMAIN`, `PROVENA_KEYCLOAK`,
+`PROVENA_REGISTRY_API` or `PROVENA_PROV_API` is set. A deployed run for which neither platform is set raises
+ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
 
 ## Network
 

@@ -45,6 +45,13 @@ class Settings(BaseSettings):
         alias="IVCAP_ACCESS_TOKEN",
         description="Access token to use instead of the context's own, as in the `ivcap` command.",
     )
+    ivcap_block: str | None = Field(
+        None,
+        alias="IVCAP_FLOWS_IVCAP_BLOCK",
+        description="Name of the saved `IvcapCredentials` block to use where no credentials are given: by tasks, "
+        "commands and the shipped deployments. Cannot be combined with `IVCAP_URL`, `IVCAP_BASE_URL`, `IVCAP_JWT` or "
+        "`IVCAP_CONTEXT`.",
+    )
     secretmgr_proxy: str = Field(
         "http://secretmgr.local",
         alias="SECRETMGR_PROXY",
@@ -69,6 +76,12 @@ class Settings(BaseSettings):
     )
     provena_offline_token: SecretStr | None = Field(
         None, alias="PROVENA_OFFLINE_TOKEN", description="Offline (refresh) token of the user."
+    )
+    provena_block: str | None = Field(
+        None,
+        alias="IVCAP_FLOWS_PROVENA_BLOCK",
+        description="Name of the saved `ProvenaCredentials` block to use where no credentials are given. It says where "
+        "Provena is, too. Cannot be combined with `PROVENA_OFFLINE_TOKEN` or `PROVENA_CLIENT_SECRET`.",
     )
     provena_auth_api: str | None = Field(None, alias="PROVENA_AUTH_API", description="Override of the auth API's URL.")
     provena_registry_api: str | None = Field(
@@ -155,7 +168,7 @@ class Settings(BaseSettings):
 
     @property
     def ivcap_configured(self) -> bool:
-        return bool(self.ivcap_url or self.ivcap_base_url or self.ivcap_context)
+        return bool(self.ivcap_url or self.ivcap_base_url or self.ivcap_context or self.ivcap_block)
 
     @property
     def embedded_in(self) -> Path | None:
@@ -167,6 +180,7 @@ class Settings(BaseSettings):
     def provena_configured(self) -> bool:
         return any(
             (
+                self.provena_block,
                 self.provena_domain,
                 self.provena_keycloak,
                 self.provena_registry_api,

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from ivcap_flows import loop
+from ivcap_flows.blocks.block_login import IvcapBlockLogin, ProvenaBlockLogin
 from ivcap_flows.blocks.environment import refuse, settings_for
+from ivcap_flows.blocks.load import load_block
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, StaticToken
 from ivcap_flows.http.session import Session
+from ivcap_flows.http.shared_login import SharedToken
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +51,22 @@ class IvcapCredentials(CredentialsBlock):
 
     url: str = Field(default="", description="Base URL of IVCAP, without `/1`; not with a context, which has its own.")
     token: SecretStr | None = Field(
-        default=None, description="Access token of the account; with a context, in the place of the context's own."
+        default=None,
+        description="Access token of the account. Alone it ends after hours; with a refresh token, it is renewed. With "
+        "a context, it is used in the place of the context's own.",
+    )
+    refresh_token: SecretStr | None = Field(
+        default=None,
+        description="Refresh token of the login, which `ivcap-flows login --block` stores here. Each renewal replaces "
+        "it and the access token in the saved block; do not put it into a second block.",
+    )
+    client_id: str | None = Field(
+        default=None,
+        description="Client of the identity provider; the default is the one that the deployment names.",
+    )
+    client_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of the client; without a refresh token, the service account of the client is used.",
     )
     context: str | None = Field(
         default=None,
@@ -70,7 +89,16 @@ class IvcapCredentials(CredentialsBlock):
     def _one_place(self) -> IvcapCredentials:
         if bool(self.url) == bool(self.context) or (self.context and self.in_container):
             raise ValueError("IvcapCredentials name either a url or a context of the `ivcap` command.")
+        if self.renews and (self.context or self.in_container):
+            raise ValueError("A refresh token or client secret goes with a url, not with a context or a container.")
+        if self.client_secret is not None and self.refresh_token is None and not self.client_id:
+            raise ValueError("A client secret without a refresh token needs the client_id.")
         return self
+
+    @property
+    def renews(self) -> bool:
+        """Whether the block has what it takes to get new access tokens."""
+        return self.refresh_token is not None or self.client_secret is not None
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> IvcapCredentials:
@@ -81,6 +109,8 @@ class IvcapCredentials(CredentialsBlock):
         context beside them; PlatformOffError if only Provena is configured.
         """
         found = settings_for("IVCAP", settings, deployed=deployed)
+        if found.ivcap_block:
+            return loop.run(load_block(cls, found.ivcap_block))
         if found.ivcap_context:
             return cls(context=found.ivcap_context, token=found.ivcap_access_token)
         if found.ivcap_url:
@@ -110,16 +140,20 @@ class IvcapCredentials(CredentialsBlock):
         if self.in_container:
             return self.url, self.host, None, None
         if self.context:
-            from ivcap_flows.ivcap.contexts import ContextToken
+            from ivcap_flows.ivcap.contexts import ContextFile, ContextLogin
 
-            login = ContextToken(self.context)
-            url, host = login.context.url, self.host or login.context.host
+            file = ContextFile()
+            context = file.read(self.context)
+            host = self.host or context.host
             if self.token is not None:
-                return url, host, StaticToken(self.token), None
-            return url, host, login, login.context.account
+                return context.url, host, StaticToken(self.token), None
+            return context.url, host, SharedToken(ContextLogin(file, context.name), context), context.account
+        if self.renews:
+            return self.url, self.host, IvcapBlockLogin(self).token(), None
         if self.token is None:
             raise ConfigurationError(
-                f"There is no token for IVCAP at {self.url}. Set it in the credentials (`token`) or as IVCAP_JWT."
+                f"There is no token for IVCAP at {self.url}. Log in by `ivcap-flows login --block NAME`, or set one in "
+                "the credentials (`token`) or as IVCAP_JWT."
             )
         return self.url, self.host, StaticToken(self.token), None
 
@@ -175,6 +209,8 @@ class ProvenaCredentials(CredentialsBlock):
         missing, and PlatformOffError if only IVCAP is configured.
         """
         found = settings_for("Provena", settings, deployed=deployed)
+        if found.provena_block:
+            return loop.run(load_block(cls, found.provena_block))
         if not found.provena_realm:
             refuse("Provena is configured and PROVENA_REALM is not set. Set it to the Keycloak realm.")
         if not (found.provena_offline_token or found.provena_client_secret):
@@ -222,11 +258,12 @@ class ProvenaCredentials(CredentialsBlock):
     def get_client(self) -> ProvenaClient:
         """Return a new client. Raises ConfigurationError if a URL or the token is missing."""
         from ivcap_flows.provena.client import ProvenaClient
-        from ivcap_flows.provena.login import client_credentials, offline_token
+        from ivcap_flows.provena.login import client_credentials
 
         endpoints = self.endpoints()
+        auth: Auth
         if self.offline_token is not None:
-            auth = offline_token(endpoints.realm, self.client_id, self.offline_token, secret=self.client_secret)
+            auth = ProvenaBlockLogin(self).token()
         elif self.client_secret is not None:
             auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
         else:

@@ -2,30 +2,71 @@
 
 For IVCAP the rules of the official client apply (ivcap-client, `ivcap.py`): IVCAP_URL takes precedence over
 IVCAP_BASE_URL; the first needs a token, the second none; a token or a URL alone is a ValueError. A context of the
-`ivcap` command is used only if IVCAP_CONTEXT names it, and excludes the other variables.
+`ivcap` command is used only if IVCAP_CONTEXT names it, and excludes the other variables. A block is used only if
+IVCAP_FLOWS_IVCAP_BLOCK or IVCAP_FLOWS_PROVENA_BLOCK names it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, NoReturn
 
 from ivcap_flows import local
 from ivcap_flows.errors import ConfigurationError, IncompleteSettingsError, PlatformOffError
 from ivcap_flows.settings import Settings
 
-__all__ = ["Platform", "refuse", "settings_for"]
+__all__ = ["Platform", "block_named", "refuse", "settings_for"]
 
 Platform = Literal["IVCAP", "Provena"]
 
 _NEXT_STEP: Final[dict[Platform, str]] = {
-    "IVCAP": "Set IVCAP_URL and IVCAP_JWT, or IVCAP_CONTEXT, or pass credentials (IvcapCredentials).",
-    "Provena": "Set PROVENA_DOMAIN, PROVENA_REALM and PROVENA_OFFLINE_TOKEN, or pass credentials (ProvenaCredentials).",
+    "IVCAP": "Set IVCAP_FLOWS_IVCAP_BLOCK, IVCAP_CONTEXT, or IVCAP_URL and IVCAP_JWT, or pass credentials.",
+    "Provena": "Set IVCAP_FLOWS_PROVENA_BLOCK, or PROVENA_DOMAIN, PROVENA_REALM and PROVENA_OFFLINE_TOKEN, or pass "
+    "credentials.",
 }
 
 
 def refuse(message: str) -> NoReturn:
     """Raise the ConfigurationError for incomplete settings."""
     raise IncompleteSettingsError(message)
+
+
+def block_named(platform: Platform, settings: Settings) -> str | None:
+    """Return the name of the block that the settings name for a platform, or None. Raises ConfigurationError."""
+    name = settings.ivcap_block if platform == "IVCAP" else settings.provena_block
+    if name is not None:
+        _check(settings)
+    return name
+
+
+def _check(settings: Settings) -> None:
+    """Raise ConfigurationError if the settings are incomplete or contradict each other."""
+    ivcap = {
+        "IVCAP_URL": settings.ivcap_url,
+        "IVCAP_BASE_URL": settings.ivcap_base_url,
+        "IVCAP_JWT": settings.ivcap_jwt,
+    }
+    tokens = {
+        "PROVENA_OFFLINE_TOKEN": settings.provena_offline_token,
+        "PROVENA_CLIENT_SECRET": settings.provena_client_secret,
+    }
+    _only("IVCAP_FLOWS_IVCAP_BLOCK", settings.ivcap_block, {**ivcap, "IVCAP_CONTEXT": settings.ivcap_context})
+    _only("IVCAP_FLOWS_PROVENA_BLOCK", settings.provena_block, tokens)
+    _only("IVCAP_CONTEXT", settings.ivcap_context, ivcap)
+    if settings.ivcap_jwt and not settings.ivcap_configured:
+        refuse("IVCAP_JWT is set and IVCAP_URL is not. Set both, or neither for the embedded platforms.")
+    if any(tokens.values()) and not settings.provena_configured:
+        refuse(
+            "A token for Provena is set and PROVENA_DOMAIN is not. Set PROVENA_DOMAIN and PROVENA_REALM, or remove "
+            "PROVENA_OFFLINE_TOKEN and PROVENA_CLIENT_SECRET."
+        )
+
+
+def _only(name: str, value: str | None, others: Mapping[str, object]) -> None:
+    """Raise ConfigurationError if a setting is given together with others that say the same."""
+    beside = " and ".join(other for other, given in others.items() if given)
+    if value and beside:
+        refuse(f"{name} and {beside} are set, and both say where to log in. Unset one of them.")
 
 
 def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:
@@ -36,21 +77,7 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
     or contradict each other.
     """
     settings = settings or Settings.current()
-    beside = {
-        "IVCAP_URL": settings.ivcap_url,
-        "IVCAP_BASE_URL": settings.ivcap_base_url,
-        "IVCAP_JWT": settings.ivcap_jwt,
-    }
-    if settings.ivcap_context and any(beside.values()):
-        others = " and ".join(name for name, value in beside.items() if value)
-        refuse(f"IVCAP_CONTEXT and {others} are set, and both say where IVCAP is. Unset one of them.")
-    if settings.ivcap_jwt and not settings.ivcap_configured:
-        refuse("IVCAP_JWT is set and IVCAP_URL is not. Set both, or neither for the embedded platforms.")
-    if (settings.provena_offline_token or settings.provena_client_secret) and not settings.provena_configured:
-        refuse(
-            "A token for Provena is set and PROVENA_DOMAIN is not. Set PROVENA_DOMAIN and PROVENA_REALM, or remove "
-            "PROVENA_OFFLINE_TOKEN and PROVENA_CLIENT_SECRET."
-        )
+    _check(settings)
     configured = {"IVCAP": settings.ivcap_configured, "Provena": settings.provena_configured}
     if configured[platform]:
         return settings
@@ -61,9 +88,9 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
         )
     if deployed and not settings.embedded:
         raise ConfigurationError(
-            "This deployed run has no platform: IVCAP_URL is not set on this worker. Set IVCAP_URL and IVCAP_JWT in "
-            "the work pool's or the worker's environment, or pass credentials; set IVCAP_FLOWS_EMBEDDED=1 if the "
-            "embedded platforms are meant."
+            "This deployed run has no platform: neither IVCAP_FLOWS_IVCAP_BLOCK nor IVCAP_URL is set on this worker. "
+            "Pass the name of a credentials block, or set IVCAP_FLOWS_IVCAP_BLOCK in the environment of the work pool "
+            "or of the worker; set IVCAP_FLOWS_EMBEDDED=1 if the embedded platforms are meant."
         )
     return _embedded_settings(settings)
 

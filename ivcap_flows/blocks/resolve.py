@@ -12,11 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from ivcap_flows import identity
 from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks.environment import Platform, block_named
+from ivcap_flows.blocks.load import asked_once, load_block
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.auth import claims
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
 
+_PLATFORM_OF: Final[dict[type, Platform]] = {IvcapCredentials: "IVCAP", ProvenaCredentials: "Provena"}
 _CLOSING: Final = 2.0
 """Maximum seconds to close the clients of one loop at the end of the process."""
 
@@ -38,7 +42,6 @@ Cl = TypeVar("Cl", bound=_Closable)
 
 _lock = threading.Lock()
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = WeakKeyDictionary()
-_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
 
 
 def _forget_parent() -> None:
@@ -84,21 +87,12 @@ async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr
     if isinstance(given, cls):
         return given
     if given is None:
+        given = block_named(_PLATFORM_OF[cls], Settings.current())
+    if given is None:
         return await _of_environment(cls, deployed)
     if not isinstance(given, str):
         raise ConfigurationError(f"Credentials are a {cls.__name__} or its name, not {type(given).__name__}.")
-    try:
-        return await cls.aload(given)
-    except RuntimeError as error:
-        # This is how Prefect reports a stored block that fails the validation of its class.
-        if not isinstance(error.__cause__, ValidationError):
-            raise
-        wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
-        raise ConfigurationError(f"The block {cls.__name__} named {given!r} cannot be used. {wrong}") from None
-    except ValueError as error:
-        raise ConfigurationError(
-            f"There is no block {cls.__name__} named {given!r}. Save one by `{cls.__name__}(...).save({given!r})`."
-        ) from error
+    return await load_block(cls, given)
 
 
 async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
@@ -107,16 +101,10 @@ async def _of_environment(cls: type[Cr], deployed: bool) -> Cr:
     if settings.ivcap_configured or settings.provena_configured:
         named: Cr = _named(cls, settings)
         return named
-    loop = asyncio.get_running_loop()
-    asked = _asked.setdefault(loop, {})
-    question = (cls, deployed, settings)
-    answer = asked.get(question)
-    if answer is None:
-        # The embedded platform may have to be started, which takes seconds.
-        starting = asyncio.to_thread(cls.from_environment, settings, deployed=deployed)
-        answer = asked[question] = loop.create_task(starting)
-        answer.add_done_callback(lambda _: asked.pop(question))
-    found: Cr = await asyncio.shield(answer)
+    # The embedded platform may have to be started, which takes seconds.
+    found: Cr = await asked_once(
+        (cls, deployed, settings), lambda: asyncio.to_thread(cls.from_environment, settings, deployed=deployed)
+    )
     return found
 
 
@@ -147,8 +135,18 @@ def _key(credentials: IvcapCredentials | ProvenaCredentials) -> str:
     """
     # Every task needs this, and a block's own dump takes tens of milliseconds.
     fields = {name: getattr(credentials, name) for name in type(credentials).model_fields}
+    if isinstance(credentials, IvcapCredentials) and credentials.refresh_token is not None:
+        fields |= _login_of(credentials)
     plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in fields.items()}
     return identity.digest(repr((type(credentials).__name__, plain)).encode())
+
+
+def _login_of(credentials: IvcapCredentials) -> dict[str, object]:
+    """Return what stays the same in a saved block when its login is renewed, in place of its tokens."""
+    if credentials._block_document_id is None or credentials.token is None:
+        return {}
+    account = claims(credentials.token.get_secret_value()).get("acc")
+    return {"token": account, "refresh_token": str(credentials._block_document_id)}
 
 
 def _close_all() -> None:

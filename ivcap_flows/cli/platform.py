@@ -46,6 +46,9 @@ def place_of(name: Literal["IVCAP", "Provena"]) -> str:
     folder = settings.embedded_in
     if folder is not None:
         return f"The embedded {name} in {folder}"
+    block = settings.ivcap_block if name == "IVCAP" else settings.provena_block
+    if block:
+        return f"{name} of the block {block}"
     if name == "Provena":
         return f"Provena at {settings.provena_domain or settings.provena_prov_api or settings.provena_keycloak}"
     if settings.ivcap_context:

@@ -34,9 +34,28 @@ class Tokens:
     expires_at: float | None = None
 
 
-async def renewed(token_url: str, client_id: str, refresh_token: SecretStr) -> Tokens:
-    """Return new tokens for a refresh token (RFC 6749, section 6). Raises NotAuthorizedError if it is refused."""
-    form = {"client_id": client_id, "grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
+async def renewed(
+    token_url: str,
+    client_id: str,
+    *,
+    refresh_token: SecretStr | None = None,
+    client_secret: SecretStr | None = None,
+    scope: str | None = None,
+    audience: str | None = None,
+) -> Tokens:
+    """Return new tokens for a refresh token, else for client credentials (RFC 6749, sections 6 and 4.4).
+
+    Raises NotAuthorizedError if they are refused.
+    """
+    form = {"client_id": client_id, "grant_type": "client_credentials"}
+    if refresh_token is not None:
+        form |= {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
+    if client_secret is not None:
+        form["client_secret"] = client_secret.get_secret_value()
+    if scope is not None:
+        form["scope"] = scope
+    if audience is not None:
+        form["audience"] = audience
     return await _Endpoint(token_url).grant(form)
 
 
@@ -67,7 +86,7 @@ class RefreshingToken:
         """`expires_at` is in seconds since the epoch; by default it is read from the access token."""
         if refresh_token is None and client_secret is None:
             raise ConfigurationError("A token that renews itself needs a refresh token or a client secret.")
-        self._endpoint = _Endpoint(token_url)
+        self._token_url = _Endpoint(token_url).url  # checks the URL now, not at the first renewal
         self._client_id = client_id
         self._refresh_token = refresh_token
         self._client_secret = client_secret
@@ -82,7 +101,7 @@ class RefreshingToken:
         self._renewal: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"RefreshingToken({self._endpoint.url!r}, client_id={self._client_id!r}, token=***)"
+        return f"RefreshingToken({self._token_url!r}, client_id={self._client_id!r}, token=***)"
 
     def expired_at(self, moment: float) -> bool:
         return self._expires_at is not None and self._expires_at <= moment
@@ -101,19 +120,15 @@ class RefreshingToken:
         return self._access is None or (self._expires_at is not None and self._expires_at - self._skew <= time.time())
 
     async def _renew(self) -> None:
-        form = {"client_id": self._client_id}
-        if self._refresh_token is not None:
-            form |= {"grant_type": "refresh_token", "refresh_token": self._refresh_token.get_secret_value()}
-        else:
-            form["grant_type"] = "client_credentials"
-        if self._client_secret is not None:
-            form["client_secret"] = self._client_secret.get_secret_value()
-        if self._scope is not None:
-            form["scope"] = self._scope
-        if self._audience is not None:
-            form["audience"] = self._audience
         began = time.time()
-        granted = await self._endpoint.grant(form)
+        granted = await renewed(
+            self._token_url,
+            self._client_id,
+            refresh_token=self._refresh_token,
+            client_secret=self._client_secret,
+            scope=self._scope,
+            audience=self._audience,
+        )
         self._access, self._expires_at = granted.access, granted.expires_at
         # Without this, a token that lives less than twice the skew would be renewed too often.
         if self._expires_at is not None:
@@ -249,7 +264,7 @@ class _Endpoint:
         self.url = url
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        Session(self._origin, platform="the identity provider")  # checks the URL now, not at the first renewal
+        Session(self._origin, platform="the identity provider")  # checks the URL
 
     async def post(self, form: Mapping[str, str]) -> Reply:
         async with Session(self._origin, platform="the identity provider") as session:

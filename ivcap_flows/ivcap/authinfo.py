@@ -17,7 +17,7 @@ from ivcap_flows.http.session import Session
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["Provider", "discover"]
+__all__ = ["Provider", "discover", "provider_at"]
 
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms that sign with a key which only the provider has; `none` and shared secrets prove nothing."""
@@ -102,6 +102,12 @@ async def discover(session: Session) -> Provider:
             + ", so nobody can log in there. Tell its operators, or use a token (IVCAP_JWT)."
         )
     return _checked(chosen, session.base_url)
+
+
+async def provider_at(url: str, host: str | None = None) -> Provider:
+    """Return the provider of the deployment at a URL, as `discover` does."""
+    async with Session(url, platform="IVCAP", host=host) as session:
+        return await discover(session)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

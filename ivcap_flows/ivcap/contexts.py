@@ -11,10 +11,9 @@ import asyncio
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -23,15 +22,13 @@ import yaml
 from platformdirs import user_config_path
 from pydantic import SecretStr
 
-from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.oauth import Tokens, renewed
-from ivcap_flows.http.session import Session
-from ivcap_flows.ivcap.authinfo import discover
-from ivcap_flows.secrets import hide, logger_of
+from ivcap_flows.http.shared_login import Login, login_ended
+from ivcap_flows.ivcap.authinfo import provider_at
+from ivcap_flows.secrets import hide
 
-__all__ = ["ACTIVE", "Context", "ContextFile", "ContextToken", "config_file"]
-
-_log = logger_of(__name__)
+__all__ = ["ACTIVE", "Context", "ContextFile", "ContextLogin", "config_file"]
 
 ACTIVE: Final = "active"
 """The name that selects the active context of the `ivcap` command."""
@@ -39,8 +36,6 @@ ACTIVE: Final = "active"
 _VERSION: Final = "v1"
 _MARGIN: Final = 10.0
 """Seconds by which the command records an expiry too early."""
-_SKEW: Final = 20.0
-"""Seconds before the recorded expiry at which a token is renewed."""
 _LOGIN: Final = "Log in by `ivcap-flows login` or `ivcap login`."
 
 
@@ -50,21 +45,11 @@ def config_file() -> Path:
 
 
 @dataclass(frozen=True)
-class Context:
-    """A deployment and a login there. `expires_at` is in seconds since the epoch; `host` overrides the Host header."""
+class Context(Login):
+    """A login that has a name in the file. `host` overrides the Host header."""
 
-    name: str
-    url: str
+    name: str = ""
     host: str | None = None
-    account: str | None = None
-    access: SecretStr | None = None
-    refresh: SecretStr | None = None
-    expires_at: float | None = None
-
-    @property
-    def due(self) -> bool:
-        """Whether the access token is missing, has expired or is about to expire."""
-        return self.access is None or (self.expires_at is not None and self.expires_at - _SKEW <= time.time())
 
 
 class ContextFile:
@@ -188,97 +173,34 @@ class ContextFile:
         return ConfigurationError(f"{self.path}, the file of the `ivcap` command, cannot be used: {reason}.")
 
 
-class ContextToken:
-    """The token of a context.
+class ContextLogin:
+    """A context as the store of a shared login, so that the command's login stays valid."""
 
-    It is renewed with the refresh token and written back, so the command's login stays valid. If it cannot be written
-    back, this process keeps the new tokens, logs a warning, and writes after the next renewal.
-    """
+    platform = "IVCAP"
+    next_step = _LOGIN
 
-    refreshable = True
+    def __init__(self, file: ContextFile, name: str) -> None:
+        self._file = file
+        self._name = name
 
-    def __init__(self, name: str, file: ContextFile | None = None) -> None:
-        self._file = file or ContextFile()
-        self._context = self._file.read(name)
-        self._spent: SecretStr | None = None
-        """The refresh token that the file still contains after a newer one could not be written."""
-        self._lock = asyncio.Lock()
+    def __str__(self) -> str:
+        return f"The context {self._name!r} in {self._file.path}"
 
-    def __repr__(self) -> str:
-        return f"ContextToken({self._context.name!r}, token=***)"
+    def locked(self) -> AbstractAsyncContextManager[None]:
+        return self._file.locked()
 
-    @property
-    def context(self) -> Context:
-        """The context as it was last read."""
-        return self._context
+    async def read(self) -> Context:
+        return await asyncio.to_thread(self._file.read, self._name)
 
-    def expired_at(self, moment: float) -> bool:
-        return self._context.expires_at is not None and self._context.expires_at <= moment
+    async def renew(self, login: Login) -> Tokens:
+        if login.refresh is None:
+            raise login_ended(self, "it has no refresh token")
+        host = login.host if isinstance(login, Context) else None
+        provider = await provider_at(login.url, host)
+        return await renewed(provider.token_url, provider.client_id, refresh_token=login.refresh)
 
-    async def header(self, *, force: bool = False) -> str | None:
-        """Return the header's value. Raises NotAuthorizedError if the login has ended, and ConfigurationError."""
-        seen = self._context.access
-        if force or self._context.due:
-            async with self._lock:
-                # Another task may have renewed the token while this one waited for the lock.
-                if self._context.access == seen or self._context.due:
-                    # Do not cancel half-way: a refresh token may be valid for a single use.
-                    await asyncio.shield(self._renew(seen))
-        assert self._context.access is not None
-        return f"Bearer {self._context.access.get_secret_value()}"
-
-    async def _renew(self, seen: SecretStr | None) -> None:
-        async with self._file.locked():
-            context = await asyncio.to_thread(self._file.read, self._context.name)
-            if (context.url, context.account) != (self._context.url, self._context.account):
-                raise ConfigurationError(
-                    f"The context {context.name!r} in {self._file.path} has become one of another deployment or "
-                    "account. Start again to work with that one."
-                )
-            in_file = context.refresh
-            if self._spent is not None and in_file == self._spent:
-                context = self._context
-            if context.due or context.access == seen:
-                if context.refresh is None:
-                    raise NotAuthorizedError(
-                        f"The login of the context {context.name!r} has ended and cannot be renewed. {_LOGIN}",
-                        platform="IVCAP",
-                        method="POST",
-                        path="",
-                        status=None,
-                        detail="no refresh token",
-                    )
-                async with Session(context.url, platform="IVCAP", host=context.host) as session:
-                    provider = await discover(session)
-                tokens = await renewed(provider.token_url, provider.client_id, context.refresh)
-                context = _renewed(context, tokens)
-                # Keep the tokens before anything can fail, since the old refresh token may be spent.
-                self._context = context
-                await self._write_back(tokens, in_file)
-            self._context = context
-
-    async def _write_back(self, tokens: Tokens, in_file: SecretStr | None) -> None:
-        whole = replace(tokens, refresh=self._context.refresh)
-        try:
-            await asyncio.to_thread(self._file.write, self._context.name, whole)
-        except ConfigurationError as error:
-            self._spent = in_file
-            _log.warning(
-                "The renewed login of the context %r is kept in this process alone: %s Others that use the context may "
-                "have to log in anew.",
-                self._context.name,
-                error,
-            )
-        else:
-            self._spent = None
-
-
-def _renewed(context: Context, tokens: Tokens) -> Context:
-    hide(tokens.access.get_secret_value())
-    if tokens.refresh is not None:
-        hide(tokens.refresh.get_secret_value())
-    expires_at = None if tokens.expires_at is None else tokens.expires_at - _MARGIN
-    return replace(context, access=tokens.access, refresh=tokens.refresh or context.refresh, expires_at=expires_at)
+    async def write(self, tokens: Tokens) -> None:
+        await asyncio.to_thread(self._file.write, self._name, tokens)
 
 
 _TEXT: Final = "tag:yaml.org,2002:str"

@@ -116,6 +116,10 @@ _MIGRATIONS: Final = (
         hash TEXT PRIMARY KEY, account TEXT NOT NULL, client TEXT NOT NULL, scope TEXT NOT NULL,
         lifetime REAL NOT NULL, expires INTEGER NOT NULL);
     """,
+    """
+    ALTER TABLE refresh_tokens ADD COLUMN login TEXT NOT NULL DEFAULT '';
+    ALTER TABLE refresh_tokens ADD COLUMN spent INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """The scripts that lead from one version of the file to the next. Never change one: append another."""
 SCHEMA_VERSION: Final = len(_MIGRATIONS)

@@ -25,20 +25,29 @@ _SAID: Final = (
     "Records of runs that sinks have not received yet. Pending ones are tried again automatically. For dead ones, "
     "remove the reason first, then run `ivcap-flows sync --again`."
 )
-_CLIENTS: Final = Clients(partial(ivcap_client, None, deployed=True), partial(provena_client, None, deployed=True))
 
 
 @flow(name="deliver-records")
-def deliver_records(again: bool = False) -> int:
+def deliver_records(
+    again: bool = False, ivcap_credentials: str | None = None, provena_credentials: str | None = None
+) -> int:
     """Deliver the records in this worker's journal to the sinks in IVCAP_FLOWS_SINKS. Return how many are left.
 
-    The table artifact `ivcap-flows-deliveries` lists what is left. With `again`, deliveries that wait for their next
-    try and deliveries that were refused are tried as well.
+    The table artifact `ivcap-flows-deliveries` lists what is left.
+
+    Args:
+        again: Also try deliveries that wait for their next try, and deliveries that were refused.
+        ivcap_credentials: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
+        provena_credentials: Name of the block `ProvenaCredentials`; by default, the worker's environment decides.
     """
     names = Settings.current().sinks
     if not names:
         logger.warning("No sink is enabled: name the sinks in IVCAP_FLOWS_SINKS on the worker.")
-    done = synchronise(journal(), names, _CLIENTS, again=again)
+    clients = Clients(
+        partial(ivcap_client, ivcap_credentials, deployed=True),
+        partial(provena_client, provena_credentials, deployed=True),
+    )
+    done = synchronise(journal(), names, clients, again=again)
     rows = [
         {"sink": row.sink, "run": row.run_id or "", "state": row.state, "tries": row.tries, "reason": row.reason or ""}
         for row in done.left

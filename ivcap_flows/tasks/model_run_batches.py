@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,9 @@ from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, open_source
 from ivcap_flows.registration.spool import Outcome
+from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.batch_artifacts import Shown, tell_faults, tell_outcomes
-from ivcap_flows.tasks.call import IvcapCall, ProvenaCall, ProvenaCredentialsLike
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 
@@ -40,13 +41,15 @@ async def _register_model_runs(
     stall_timeout: float = STALL_TIMEOUT,
     raise_on_failure: bool = True,
     credentials: ProvenaCredentialsLike = None,
+    ivcap_credentials: IvcapCredentialsLike = None,
 ) -> ModelRuns:
     """Register many model runs, each once, from the rows of a file or from records. All are checked before one is sent.
 
     A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord per line, optionally with `key`), or
     Parquet. Records of a flow may be pairs `(key, record)`. A key is your own name for a run, such as an order's URN;
     `register_model_run` recognises the run by it too. A run without a key is identified by its record. If a row names
-    an IVCAP artifact's URN in place of a dataset, the artifact's dataset is found, or minted from `datasets`.
+    an IVCAP artifact's URN in place of a dataset, the artifact's dataset is found, or minted from `datasets` and from
+    what IVCAP knows of the artifact, which is read with `ivcap_credentials`.
 
     Raises InputError, with `faults`, if a row is wrong; with `skip_invalid`, wrong rows are left out instead. `out` is
     a CSV file that always shows what is known of each row. `in_flight` is the number of batches that are sent at the
@@ -63,7 +66,12 @@ async def _register_model_runs(
     rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
     progress = Shown()
     with Batch(
-        rows, call.client, datasets=datasets, describe=_described, stall_timeout=stall_timeout, progress=progress.tell
+        rows,
+        call.client,
+        datasets=datasets,
+        describe=_describing(ivcap_credentials, alone=credentials is not None),
+        stall_timeout=stall_timeout,
+        progress=progress.tell,
     ) as batch:
         report = await batch.check(call.journal)
         if report.wrong:
@@ -125,13 +133,24 @@ def _failure(report: BatchReport, troubles: Sequence[Outcome]) -> RegistrationFa
     )
 
 
-async def _described(urn: str) -> Artifact:
-    """Return the artifact's handle from IVCAP; if IVCAP is off or does not know it, a handle with only its URN."""
-    try:
-        call = await IvcapCall.of(None)
-        return (await call.client.artifacts.read(urn)).handle(call.platform)
-    except (PlatformOffError, NotFoundError):
-        return Artifact(urn=urn, platform="IVCAP")
+def _describing(credentials: IvcapCredentialsLike, *, alone: bool) -> Callable[[str], Awaitable[Artifact]]:
+    """Return a function that returns an artifact's handle from IVCAP.
+
+    If IVCAP is off or does not know the artifact, the handle has only its URN. IVCAP is off, too, if Provena was given
+    `alone` and the environment names no platform: the embedded one knows nothing of it.
+    """
+
+    async def described(urn: str) -> Artifact:
+        bare = Artifact(urn=urn, platform="IVCAP")
+        if alone and credentials is None and not Settings.current().ivcap_configured:
+            return bare
+        try:
+            call = await IvcapCall.of(credentials)
+            return (await call.client.artifacts.read(urn)).handle(call.platform)
+        except (PlatformOffError, NotFoundError):
+            return bare
+
+    return described
 
 
 register_model_runs, aregister_model_runs = task_pair(

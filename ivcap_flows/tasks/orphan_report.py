@@ -28,24 +28,26 @@ _SAID: Final = (
 
 
 @flow(name="report-orphans")
-def report_orphans() -> int:
+def report_orphans(ivcap_credentials: str | None = None) -> int:
     """Write the table artifact `ivcap-flows-orphans` and return the number of orphans that this journal knows.
 
-    It lists the orders and jobs that cancelled, killed and failed runs left. It needs the journal of the flows and the
-    credentials in the environment.
+    It lists the orders and jobs that cancelled, killed and failed runs left. It needs the journal of the flows.
+
+    Args:
+        ivcap_credentials: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
     """
     known = journal()
     reconcile(known)
     here = orphans_of(known, not_to_come_back)
-    rows = loop.run(_rows(here))
+    rows = loop.run(_rows(here, ivcap_credentials))
     show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
     if here:
         logger.warning("No live run waits for %d orders and jobs; the table artifact %s lists them.", len(here), KEY)
     return len(here)
 
 
-async def _rows(here: list[Any]) -> list[dict[str, Any]]:
-    client = await ivcap_client(None, deployed=True)
+async def _rows(here: list[Any], credentials: str | None) -> list[dict[str, Any]]:
+    client = await ivcap_client(credentials, deployed=True)
     known = journal()
     others = await asyncio.create_task(elsewhere(client, known))
     return as_rows([*await seen(client, here), *others])

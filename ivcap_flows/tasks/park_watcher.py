@@ -46,12 +46,23 @@ _LEAVING: Final = 0.2
 
 
 class Watcher:
-    """Watches the parked runs of one journal. `tell` gets a sentence about each change."""
+    """Watches the parked runs of one journal. `tell` gets a sentence about each change.
 
-    def __init__(self, journal: Journal, *, deployed: bool = False, tell: Callable[[str], None] = logger.info) -> None:
+    It asks with the credentials block of each run; `credentials` names the block for runs that named none.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        credentials: str | None = None,
+        deployed: bool = False,
+        tell: Callable[[str], None] = logger.info,
+    ) -> None:
         if not get_current_settings().api.url:
             raise ConfigurationError("Only runs on a Prefect server can park. Set PREFECT_API_URL to its API.")
         self._journal = journal
+        self._credentials = credentials
         self._deployed = deployed
         self._tell = tell
         self._tending: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -221,7 +232,7 @@ class Watcher:
 
     async def _call(self, park: ParkRow) -> IvcapCall | None:
         """Return the context for asking the run's platform; None if the credentials are for another platform."""
-        client = await ivcap_client(park.credentials, deployed=self._deployed)
+        client = await ivcap_client(park.credentials or self._credentials, deployed=self._deployed)
         platform, account = await client.platform(), await client.account()
         if platform != park.platform:
             self._trouble(
@@ -243,7 +254,13 @@ def _key(park: ParkRow) -> tuple[str, int]:
 
 
 @flow(name="watch-parked-runs")
-def watch_parked_runs(minutes: float = 15.0) -> None:
-    """Watch the parked runs of this worker's journal for `minutes`. The deployment's schedule starts it again."""
-    watcher = Watcher(own_journal(), deployed=True)
+def watch_parked_runs(minutes: float = 15.0, ivcap_credentials: str | None = None) -> None:
+    """Watch the parked runs of this worker's journal. The deployment's schedule starts it again.
+
+    Args:
+        minutes: How long to watch.
+        ivcap_credentials: Name of the block `IvcapCredentials` for runs that named none; by default, the worker's
+            environment decides.
+    """
+    watcher = Watcher(own_journal(), credentials=ivcap_credentials, deployed=True)
     loop.run(watcher.watch(seconds=60 * minutes))

@@ -99,7 +99,7 @@ def test_where_one_platform_is_real_the_other_is_off(credentials, variables, pla
 @pytest.mark.parametrize("credentials", [IvcapCredentials, ProvenaCredentials])
 def test_a_deployed_run_without_platform_stops(credentials, tmp_path):
     """A lost variable does not let a production flow succeed on the embedded platforms."""
-    with pytest.raises(ConfigurationError, match="IVCAP_URL is not set on this worker") as caught:
+    with pytest.raises(ConfigurationError, match="nor IVCAP_URL is set on this worker") as caught:
         credentials.from_environment(named({}), deployed=True)
 
     assert "IVCAP_FLOWS_EMBEDDED=1" in str(caught.value)

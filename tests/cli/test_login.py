@@ -196,9 +196,9 @@ def test_a_login_to_provena_is_kept_in_a_block(embedded_platform, prefect_server
     assert 'credentials="reef"' in out
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
         block = ProvenaCredentials.load("reef")
+        assert block.offline_token.get_secret_value() not in out
+        assert loop.run(user_of(block)) == "embedded-user-2"
         ProvenaCredentials.delete("reef")
-    assert block.offline_token.get_secret_value() not in out
-    assert loop.run(user_of(block)) == "embedded-user-2"
 
 
 @pytest.fixture
@@ -228,13 +228,13 @@ def test_nobody_logs_in_to_provena_in_vain(ivcap_flows, embedded_platform, monke
 
 def test_a_token_that_prefect_does_not_take_is_kept(answered, ivcap_flows, prefect_server, monkeypatch):
     """In a file of the user alone, which the next login of that name stores and removes, without asking again."""
-    save = ProvenaCredentials.save
+    save = ProvenaCredentials.asave
 
-    def fail(self, *arguments, **options):
+    async def fail(self, *arguments, **options):
         raise RuntimeError(f"down {self.offline_token.get_secret_value()}")
 
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        monkeypatch.setattr(ProvenaCredentials, "save", fail)
+        monkeypatch.setattr(ProvenaCredentials, "asave", fail)
         status, out, err = confirm(answered, "--provena", "kept")
         kept = Path(re.search(r"kept in (\S+), ", err)[1])
         token = json.loads(kept.read_text())["offline_token"]
@@ -244,29 +244,56 @@ def test_a_token_that_prefect_does_not_take_is_kept(answered, ivcap_flows, prefe
 
         again = ivcap_flows("login", "--provena", "kept")
         assert again.status == 1 and kept.exists() and token not in again.out + again.err
-        monkeypatch.setattr(ProvenaCredentials, "save", save)
+        monkeypatch.setattr(ProvenaCredentials, "asave", save)
         said = ivcap_flows("login", "--provena", "kept")
         assert said.status == 0 and not kept.exists() and 'credentials="kept"' in said.out
         assert len(answered.codes) == 1
         block = ProvenaCredentials.load("kept")
+        assert block.offline_token.get_secret_value() == token
+        assert loop.run(user_of(block)) == "embedded-user-2"
         ProvenaCredentials.delete("kept")
-    assert block.offline_token.get_secret_value() == token
-    assert loop.run(user_of(block)) == "embedded-user-2"
 
 
 def test_a_login_whose_process_is_killed_while_it_saves_is_kept(answered, prefect_server, monkeypatch, tmp_path):
     """The token is in the file before Prefect is asked, and no longer once Prefect has it."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
-    def die(self, *arguments, **options):
+    async def die(self, *arguments, **options):
         raise KeyboardInterrupt
 
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        monkeypatch.setattr(ProvenaCredentials, "save", die)
+        monkeypatch.setattr(ProvenaCredentials, "asave", die)
         out, err = Shown(answered), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err), pytest.raises((SystemExit, KeyboardInterrupt)):
             main(["login", "--provena", "killed"])
     assert len(list((tmp_path / "data").rglob("killed*.json"))) == 1
+
+
+def test_a_login_to_ivcap_is_kept_in_a_block(embedded_platform, ivcap_flows, prefect_server, monkeypatch):
+    """With a refresh token, and the rest of an existing block stays; another deployment under its name is refused."""
+    url = os.environ["IVCAP_URL"]
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        status, out, err = log_in(embedded_platform, url, "--block", "kept-login")
+        assert (status, err) == (0, "") and 'credentials="kept-login"' in out
+        first = IvcapCredentials.load("kept-login")
+        assert first.url == url and first.refresh_token is not None
+        assert not any(secret.get_secret_value() in out for secret in (first.token, first.refresh_token))
+        assert loop.run(who(first))[1].startswith("urn:ivcap:account:")
+
+        first.trusted_hosts = ["files.example.org"]
+        first.save("kept-login", overwrite=True)
+        assert log_in(embedded_platform, "--block", "kept-login", account="second")[0] == 0
+        second = IvcapCredentials.load("kept-login")
+        assert second.refresh_token != first.refresh_token and second.trusted_hosts == ["files.example.org"]
+        assert loop.run(who(second))[1] != loop.run(who(first))[1]
+
+        other = ivcap_flows("login", "https://elsewhere.example.org", "--block", "kept-login")
+        assert other.status == 2 and f"belongs to {url}" in other.err
+        assert "Give the URL" in ivcap_flows("login", "--block", "not-there-yet").err
+        IvcapCredentials.delete("kept-login")
+    assert ivcap_flows("login", url, "--block", "x", "--context", "y").status == 2
+    assert ivcap_flows("login", url, "--block", "Nope!").status == 2
+    assert not config_file().exists()
 
 
 async def user_of(credentials):

@@ -134,14 +134,25 @@ def test_refresh_tokens_rotate(local_platform, begin, ask, decide):
     status, renewed = ask("refresh_token", refresh_token=first["refresh_token"])
     assert (status, renewed["expires_in"]) == (200, 120)
     assert renewed["id_token"] and renewed["refresh_token"] != first["refresh_token"]
-    status, refusal = ask("refresh_token", refresh_token=first["refresh_token"])
-    assert (status, refusal["error"]) == (403, "invalid_grant")
     kept = b"".join(path.read_bytes() for path in local_platform.root.glob("ivcap.sqlite*"))
     assert b"refresh_tokens" in kept
     assert renewed["refresh_token"].encode() not in kept and device["device_code"].encode() not in kept
-    assert ask("refresh_token", refresh_token=renewed["refresh_token"])[0] == 200
     own = jwt.decode(local_platform.environment["IVCAP_JWT_2"], options={"verify_signature": False})
     assert jwt.decode(renewed["access_token"], options={"verify_signature": False})["acc"] == own["acc"]
+
+
+def test_second_use_of_a_refresh_token_ends_the_login(begin, ask, decide):
+    """Its successors are refused, too; the same account's other logins go on."""
+    logins = []
+    for _ in range(2):
+        device = begin()
+        decide(user_code=device["user_code"], account="first")
+        logins.append(ask(GRANT, device_code=device["device_code"])[1]["refresh_token"])
+    successor = ask("refresh_token", refresh_token=logins[0])[1]["refresh_token"]
+    for token in (logins[0], successor):
+        status, refusal = ask("refresh_token", refresh_token=token)
+        assert (status, refusal["error"]) == (403, "invalid_grant")
+    assert ask("refresh_token", refresh_token=logins[1])[0] == 200
 
 
 def test_access_token_of_a_login_ends(local_platform, begin, ask, decide):

@@ -36,11 +36,12 @@ _REFUSED: Final = 403
 
 @dataclass(frozen=True)
 class _Granted:
-    """The account of a grant, its scope, and the seconds for which each token is valid."""
+    """The account of a grant, its scope, the seconds for which each token is valid, and the login that began it."""
 
     account: str
     scope: str
     lifetime: float
+    login: str
 
 
 class Logins:
@@ -96,8 +97,7 @@ class Logins:
         if kind == DEVICE_GRANT:
             return self._tokens_for(self._poll(client, form.get("device_code", "")), client, issuer)
         if kind == "refresh_token":
-            with self._store.transaction():
-                return self._tokens_for(self._spend(client, form.get("refresh_token", "")), client, issuer)
+            return self._tokens_for(self._spend(client, form.get("refresh_token", "")), client, issuer)
         raise GrantError("unsupported_grant_type", "Only device codes and refresh tokens are accepted here.")
 
     def _poll(self, client: str, code: str) -> _Granted:
@@ -112,7 +112,7 @@ class Logins:
         self._store.execute("DELETE FROM device_logins WHERE code = ?", (row["code"],))
         if row["denied"]:
             raise GrantError("access_denied", "The login was refused.", _REFUSED)
-        return _Granted(row["account"], row["scope"], row["lifetime"])
+        return _Granted(row["account"], row["scope"], row["lifetime"], row["code"])
 
     def _pending(self, row: sqlite3.Row) -> GrantError:
         # Use the machine's time: with a stopped clock, every poll would be too early.
@@ -123,12 +123,18 @@ class Logins:
         return GrantError("authorization_pending", "The user has not decided on the login yet.", _REFUSED)
 
     def _spend(self, client: str, token: str) -> _Granted:
-        """Return the grant of a refresh token, which can be used once. Raises GrantError."""
+        """Return the grant of a refresh token, which can be used once. Raises GrantError.
+
+        A second use shows that somebody else has the token, so it ends the login, as RFC 9700 (section 4.14.2) asks.
+        """
         row = self._store.one("SELECT * FROM refresh_tokens WHERE hash = ?", (_hash(token),))
         if row is None or row["client"] != client or row["expires"] < _now():
-            raise GrantError("invalid_grant", "The refresh token is unknown, used or expired.", _REFUSED)
-        self._store.execute("DELETE FROM refresh_tokens WHERE hash = ?", (row["hash"],))
-        return _Granted(row["account"], row["scope"], row["lifetime"])
+            raise GrantError("invalid_grant", "The refresh token is unknown or expired.", _REFUSED)
+        first = self._store.execute("UPDATE refresh_tokens SET spent = 1 WHERE hash = ? AND spent = 0", (row["hash"],))
+        if first.rowcount != 1:
+            self._store.execute("DELETE FROM refresh_tokens WHERE login = ?", (row["login"],))
+            raise GrantError("invalid_grant", "The refresh token was used before, so the login has ended.", _REFUSED)
+        return _Granted(row["account"], row["scope"], row["lifetime"], row["login"])
 
     def _tokens_for(self, granted: _Granted, client: str, issuer: str) -> dict[str, Any]:
         who, scope = self._accounts[granted.account], granted.scope.split()
@@ -159,6 +165,7 @@ class Logins:
                 scope=granted.scope,
                 lifetime=granted.lifetime,
                 expires=_now() + _REFRESH_SECONDS,
+                login=granted.login,
             )
         return token
 

@@ -1,0 +1,214 @@
+"""The login in a credentials block, which is renewed for all flows that load the block."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+import anyio
+from pydantic import SecretStr, ValidationError
+
+from ivcap_flows.blocks.prefect_lock import HELD, prefect_lock, prefect_unreachable
+from ivcap_flows.errors import ConfigurationError, UnreachableError
+from ivcap_flows.http.auth import claims, expiry
+from ivcap_flows.http.oauth import Tokens, renewed
+from ivcap_flows.http.shared_login import Login, SharedToken
+from ivcap_flows.secrets import hide
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import BlockDocument
+
+    from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
+
+__all__ = ["IvcapBlockLogin", "ProvenaBlockLogin", "lock_of_login"]
+
+
+def lock_of_login(document: UUID) -> AbstractAsyncContextManager[None]:
+    """Return the lock under which the login in a saved block is changed."""
+    return prefect_lock(f"ivcap-flows-login-{document}")
+
+
+class BlockLogin(ABC):
+    """A block as the store of a shared login. If the block is not saved, its login is this process's own."""
+
+    platform: ClassVar[str]
+    option: ClassVar[str]
+    """The option of `ivcap-flows login` that stores a login in such a block."""
+
+    _block: IvcapCredentials | ProvenaCredentials
+
+    def __init__(self, block: IvcapCredentials | ProvenaCredentials) -> None:
+        self._block = block
+        self._name = block._block_document_name
+        # Client credentials are not used up, so nothing of them is shared.
+        self._document: UUID | None = None if self._login().refresh is None else block._block_document_id
+        self._deadline = 0.0
+        self._own = asyncio.Lock()
+
+    def __str__(self) -> str:
+        if self._name is None:
+            return f"The login of {type(self._block).__name__} that are not saved as a block"
+        return f"The login in the block {self._name!r} ({type(self._block).__name__})"
+
+    @property
+    def next_step(self) -> str:
+        if self._login().refresh is None:
+            return "Correct the client id and the client secret."
+        return f"Log in again by `ivcap-flows login {self.option} {self._name or 'NAME'}`."
+
+    def token(self) -> SharedToken:
+        """Return the access token, which renews itself."""
+        return SharedToken(self, self._hidden(self._login()))
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        if self._document is None:
+            async with self._own:
+                yield
+            return
+        async with lock_of_login(self._document):
+            self._deadline = time.monotonic() + HELD
+            yield
+
+    async def read(self) -> Login:
+        if self._document is not None:
+            document = await self._read(self._document)
+            try:
+                self._block = type(self._block).model_validate(document.data)
+            except ValidationError as error:
+                wrong = "; ".join(fault["msg"] for fault in error.errors())
+                raise ConfigurationError(f"{self} cannot be used any more. {wrong}") from None
+        return self._hidden(self._login())
+
+    async def renew(self, login: Login) -> Tokens:
+        if self._document is None:
+            return await self._renewed(login)
+        # Another process takes the lock from one that holds it longer.
+        try:
+            with anyio.fail_after(self._deadline - time.monotonic()):
+                return await self._renewed(login)
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"{self} was not renewed within {HELD:g} s. Check the network and the identity provider.",
+                platform=self.platform,
+                method="POST",
+                path="",
+                status=None,
+                detail="timeout",
+            ) from error
+
+    async def write(self, tokens: Tokens) -> None:
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import BlockDocumentUpdate
+        from prefect.exceptions import ObjectNotFound
+
+        data = {name: secret.get_secret_value() for name, secret in self._changes(tokens).items()}
+        if not data:
+            return
+        if self._document is None:
+            raise ConfigurationError(
+                "only a saved block can store it. Save the credentials, and pass the block's name."
+            )
+        try:
+            async with get_client() as client:
+                change = BlockDocumentUpdate(data=data, merge_existing_data=True)
+                await client.update_block_document(self._document, change)
+        except ObjectNotFound:
+            raise self._deleted() from None
+        except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
+            raise ConfigurationError(str(prefect_unreachable(error))) from None
+
+    async def _read(self, document: UUID) -> BlockDocument:
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        try:
+            async with get_client() as client:
+                return await client.read_block_document(document)
+        except ObjectNotFound:
+            raise self._deleted() from None
+        except Exception as error:  # noqa: BLE001 - as when it is written
+            raise prefect_unreachable(error) from None
+
+    @staticmethod
+    def _hidden(login: Login) -> Login:
+        for token in (login.access, login.refresh):
+            if token is not None:
+                hide(token.get_secret_value())
+        return login
+
+    def _deleted(self) -> ConfigurationError:
+        return ConfigurationError(f"{self} is gone: the block was deleted. {self.next_step} Then start again.")
+
+    @abstractmethod
+    def _login(self) -> Login:
+        """Return the login in the fields of the block."""
+
+    @abstractmethod
+    async def _renewed(self, login: Login) -> Tokens:
+        """Ask the identity provider for new tokens. Raises NotAuthorizedError if it refuses."""
+
+    @abstractmethod
+    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
+        """Return the fields of the block that a renewal has changed."""
+
+
+class IvcapBlockLogin(BlockLogin):
+    """The login in IvcapCredentials. New access tokens are stored as well, so that one renewal serves all."""
+
+    platform = "IVCAP"
+    option = "--block"
+    _block: IvcapCredentials
+
+    def _login(self) -> Login:
+        block = self._block
+        # Without a refresh token, the access token is an earlier one of somebody, and not of the client credentials.
+        access = None if block.refresh_token is None else block.token
+        text = "" if access is None else access.get_secret_value()
+        return Login(block.url, claims(text).get("acc"), access, block.refresh_token, expiry(text))
+
+    async def _renewed(self, login: Login) -> Tokens:
+        from ivcap_flows.ivcap.authinfo import provider_at
+
+        block = self._block
+        provider = await provider_at(block.url, block.host)
+        return await renewed(
+            provider.token_url,
+            block.client_id or provider.client_id,
+            refresh_token=login.refresh,
+            client_secret=block.client_secret,
+            audience=provider.audience if login.refresh is None else None,
+        )
+
+    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
+        # Client credentials are not used up, so each process gets its own tokens by them.
+        return {} if tokens.refresh is None else {"token": tokens.access, "refresh_token": tokens.refresh}
+
+
+class ProvenaBlockLogin(BlockLogin):
+    """The login of a user in ProvenaCredentials. Many realms give no new offline token; then nothing is stored."""
+
+    platform = "Provena"
+    option = "--provena"
+    _block: ProvenaCredentials
+
+    def _login(self) -> Login:
+        return Login(url=self._block.endpoints().realm, refresh=self._block.offline_token)
+
+    async def _renewed(self, login: Login) -> Tokens:
+        from ivcap_flows.provena.login import token_url
+
+        block = self._block
+        return await renewed(
+            token_url(login.url), block.client_id, refresh_token=login.refresh, client_secret=block.client_secret
+        )
+
+    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
+        new = tokens.refresh
+        return {} if new is None or new == self._block.offline_token else {"offline_token": new}

@@ -1,0 +1,72 @@
+"""Load saved credentials blocks: once in each run of a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import ValidationError
+
+from ivcap_flows.capture.context import flow_context
+from ivcap_flows.capture.latest import Latest
+from ivcap_flows.errors import ConfigurationError
+
+__all__ = ["asked_once", "load_block"]
+
+B = TypeVar("B", bound=CredentialsBlock)
+T = TypeVar("T")
+
+_MOST: Final = 100
+_loaded: Latest[tuple[str, int, type, str], Any] = Latest(_MOST)
+"""The blocks that runs have loaded, by flow run and its attempt, so that a retry sees a block that was corrected."""
+_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_loaded.clear)
+
+
+async def asked_once(question: Any, answer: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the answer to a question. Those who ask the same meanwhile, on this loop, share it."""
+    loop = asyncio.get_running_loop()
+    asked = _asked.setdefault(loop, {})
+    answering = asked.get(question)
+    if answering is None:
+        answering = asked[question] = loop.create_task(answer())
+        answering.add_done_callback(lambda _: asked.pop(question))
+    found: T = await asyncio.shield(answering)
+    return found
+
+
+async def load_block(cls: type[B], name: str) -> B:
+    """Return the saved block of this name. A run of a flow loads it once; without a flow, it is always loaded.
+
+    Raises ConfigurationError if there is none, or if it cannot be used.
+    """
+    context = flow_context()
+    if context is None or context.flow_run is None:
+        return await _load(cls, name)
+    key = (str(context.flow_run.id), context.flow_run.run_count, cls, name)
+    found: B | None = _loaded.get(key)
+    if found is None:
+        found = await asked_once(key, lambda: _load(cls, name))
+        _loaded.put(key, found)
+    return found
+
+
+async def _load(cls: type[B], name: str) -> B:
+    try:
+        return await cls.aload(name)
+    except RuntimeError as error:
+        # This is how Prefect reports a stored block that fails the validation of its class.
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
+        raise ConfigurationError(f"The block {cls.__name__} named {name!r} cannot be used. {wrong}") from None
+    except ValueError as error:
+        raise ConfigurationError(
+            f"There is no block {cls.__name__} named {name!r}. Save one by `{cls.__name__}(...).save({name!r})`."
+        ) from error

@@ -1,0 +1,263 @@
+"""Saved blocks renew their login, one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, block_login
+from ivcap_flows.blocks.prefect_lock import prefect_lock
+from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnreachableError
+from ivcap_flows.ivcap.authinfo import provider_at
+
+NAME = "rotating"
+
+
+@pytest.fixture
+def prefect_api(prefect_server: dict[str, str]) -> Iterator[None]:
+    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
+    with temporary_settings(settings):
+        yield
+
+
+@pytest.fixture
+def saved(embedded_platform, prefect_api):
+    """Logs in to the embedded platform, and saves the login as a block; its access tokens live as long as asked for."""
+
+    def log_in(lifetime=3600.0):
+        def confirm(verification):
+            answer = {"user_code": verification.code, "account": "first", "lifetime": lifetime}
+            embedded_platform._call("POST", "login", answer)
+
+        async def tokens():
+            return await (await provider_at(os.environ["IVCAP_URL"])).login(confirm).tokens()
+
+        granted = loop.run(tokens())
+        block = IvcapCredentials(
+            url=os.environ["IVCAP_URL"],
+            token=granted.access,
+            refresh_token=granted.refresh,
+            trusted_hosts=["a.example"],
+        )
+        block.save(NAME, overwrite=True)
+        embedded_platform.forget_requests()
+        return IvcapCredentials.load(NAME)
+
+    yield log_in
+    with contextlib.suppress(ValueError):
+        IvcapCredentials.delete(NAME)
+
+
+async def use(block):
+    """Make a request, as a task does."""
+    client = await ivcap_client(block, deployed=False)
+    async for _ in client.services.list(limit=1):
+        break
+    return await client.account()
+
+
+def grants(embedded_platform):
+    return [request["status"] for request in embedded_platform.requests("POST", "/login/token")]
+
+
+PROCESS = """
+import sys, time
+from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials
+
+block = IvcapCredentials.load("rotating")
+print("ready", flush=True)
+sys.stdin.readline()
+
+async def go_on():
+    seen, end = set(), time.monotonic() + 90
+    async with block.get_client() as client:
+        while len(seen) < 5 and time.monotonic() < end:
+            async for _ in client.services.list(limit=1):
+                break
+            seen.add(await client._session.auth.header())
+    print(len(seen), flush=True)
+
+loop.run(go_on())
+"""
+
+
+def test_two_processes_use_no_refresh_token_twice(saved, embedded_platform, prefect_server):
+    """Each has its own copy of one block. The provider ends the login at the second use of a refresh token; both
+    processes go on over several renewals, and the block ends with a login that is good."""
+    saved(lifetime=2)
+    environment = {**os.environ, **prefect_server}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            out, err = process.communicate(timeout=120)
+            assert (process.returncode, out) == (0, "5\n"), err
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    # Four renewals were enough, if each process used those of the other.
+    assert set(grants(embedded_platform)) == {200} and len(grants(embedded_platform)) <= 10
+    assert loop.run(use(IvcapCredentials.load(NAME))).startswith("urn:ivcap:account:")
+
+
+def test_a_renewal_is_written_to_the_block(saved, embedded_platform):
+    """The new tokens take the place of the old ones; all else stays. Another copy uses them without a request."""
+    before = saved()
+    first, second = IvcapCredentials.load(NAME), IvcapCredentials.load(NAME)
+    tokens = [block._reached()[2] for block in (first, second)]
+    fresh = loop.run(tokens[0].header(force=True))
+    assert loop.run(tokens[1].header(force=True)) == fresh != f"Bearer {before.token.get_secret_value()}"
+    assert grants(embedded_platform) == [200]
+    after = IvcapCredentials.load(NAME)
+    assert f"Bearer {after.token.get_secret_value()}" == fresh
+    assert after.refresh_token != before.refresh_token and after.trusted_hosts == ["a.example"]
+    assert fresh.split()[1] not in repr(tokens) + repr(after)
+
+
+def test_a_renewed_block_keeps_its_client(saved, embedded_platform):
+    """What is shared goes by the block and its account, not by tokens that change each hour."""
+    block = saved()
+    first = loop.run(ivcap_client(block, deployed=False))
+    loop.run(block._reached()[2].header(force=True))
+    assert loop.run(ivcap_client(NAME, deployed=False)) is first
+
+
+def test_a_revoked_login_is_told(saved, embedded_platform):
+    """With the block, the provider's reason and the next step; without the token."""
+    block = saved()
+    block.refresh_token = type(block.refresh_token)("s3cret-revoked")
+    block.save(NAME, overwrite=True)
+    with pytest.raises(NotAuthorizedError, match=f"block '{NAME}'.*invalid_grant.*login --block {NAME}") as error:
+        loop.run(block._reached()[2].header(force=True))
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_block_that_is_deleted_while_a_flow_runs(saved, embedded_platform):
+    """The flow goes on until its token ends, and then names the block and the next step."""
+    block = saved()
+    IvcapCredentials.delete(NAME)
+    assert loop.run(use(block))
+    with pytest.raises(ConfigurationError, match=f"block '{NAME}'.*was deleted.*login --block {NAME}"):
+        loop.run(block._reached()[2].header(force=True))
+    assert grants(embedded_platform) == []
+
+
+def test_a_block_that_becomes_another_accounts(saved, embedded_platform):
+    """A run that began as one account does not go on as another."""
+    block = saved()
+    other = IvcapCredentials(url=block.url, token=os.environ["IVCAP_JWT_2"], refresh_token="r")
+    other.save(NAME, overwrite=True)
+    with pytest.raises(ConfigurationError, match="another deployment or account"):
+        loop.run(block._reached()[2].header(force=True))
+
+
+def test_a_login_that_prefect_does_not_take_back(saved, embedded_platform, monkeypatch, caplog):
+    """The old refresh token is spent all the same: this process goes on, and stores the next renewal."""
+    block = saved()
+    auth = block._reached()[2]
+
+    async def down(*_, **__):
+        raise RuntimeError("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefectClient, "update_block_document", down)
+        loop.run(auth.header(force=True))
+    assert any("this process alone" in record.getMessage() for record in caplog.records)
+    assert IvcapCredentials.load(NAME).refresh_token == block.refresh_token
+    fresh = loop.run(auth.header(force=True))
+    assert f"Bearer {IvcapCredentials.load(NAME).token.get_secret_value()}" == fresh
+    assert grants(embedded_platform) == [200, 200]
+
+
+def test_without_prefect_nothing_is_spent(saved, embedded_platform):
+    """A login that could not be stored is not asked for."""
+    auth = saved()._reached()[2]
+    nowhere = "http://127.0.0.1:9/api"
+    with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(UnreachableError, match=f"Prefect at {nowhere}"):
+        loop.run(auth.header(force=True))
+    assert grants(embedded_platform) == []
+
+
+def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api, monkeypatch):
+    """Most realms leave it as it is, and nothing is written; a realm that replaces it has the new one stored."""
+    ProvenaCredentials.from_environment().save(NAME, overwrite=True)
+    block = ProvenaCredentials.load(NAME)
+    renewed = block_login.renewed
+
+    async def rotated(*arguments, **options):
+        tokens = await renewed(*arguments, **options)
+        return replace(tokens, refresh=type(block.offline_token)("s3cret-next"))
+
+    loop.run(block.get_client()._auth.header())
+    assert ProvenaCredentials.load(NAME).offline_token == block.offline_token
+    monkeypatch.setattr(block_login, "renewed", rotated)
+    loop.run(block.get_client()._auth.header())
+    assert ProvenaCredentials.load(NAME).offline_token.get_secret_value() == "s3cret-next"
+    ProvenaCredentials.delete(NAME)
+
+
+HOLDER = """
+import time
+from ivcap_flows import loop
+from ivcap_flows.blocks.prefect_lock import prefect_lock
+
+async def hold():
+    async with prefect_lock("ivcap-flows-test-lock"):
+        print("held", flush=True)
+        time.sleep(600)
+
+loop.run(hold())
+"""
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(prefect_api, prefect_server):
+    """By one of those who wait, after they have seen it held for as long as a holder may hold it."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER], env={**os.environ, **prefect_server}, stdout=-1) as process:
+        assert process.stdout.readline() == b"held\n"
+        process.send_signal(signal.SIGKILL)
+    began, inside, most = time.monotonic(), 0, 0
+
+    async def wait():
+        nonlocal inside, most
+        async with prefect_lock("ivcap-flows-test-lock", gone=1.0):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.1)
+            inside -= 1
+
+    async def all_wait():
+        await asyncio.gather(*(wait() for _ in range(3)))
+        async with get_client() as client:
+            return await client.read_variable_by_name("ivcap-flows-test-lock")
+
+    assert loop.run(all_wait()) is None
+    assert most == 1 and time.monotonic() - began >= 1.0
