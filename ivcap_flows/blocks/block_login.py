@@ -37,7 +37,7 @@ def lock_of_login(document: UUID) -> AbstractAsyncContextManager[None]:
 class BlockLogin(ABC):
     """A block as the store of a shared login. If the block is not saved, its login is this process's own."""
 
-    platform: ClassVar[str]
+    platform: str
     option: ClassVar[str]
     """The option of `ivcap-flows login` that stores a login in such a block."""
 

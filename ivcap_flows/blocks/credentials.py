@@ -57,8 +57,8 @@ class IvcapCredentials(CredentialsBlock):
     )
     refresh_token: SecretStr | None = Field(
         default=None,
-        description="Refresh token of the login, which `ivcap-flows login --block` stores here. Each renewal replaces "
-        "it and the access token in the saved block; do not put it into a second block.",
+        description="Refresh token of the login, which `ivcap-flows login --block NAME` stores here. Each renewal "
+        "replaces it and the access token in the saved block; do not put it into a second block.",
     )
     client_id: str | None = Field(
         default=None,

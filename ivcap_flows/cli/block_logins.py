@@ -20,6 +20,8 @@ from ivcap_flows.secrets import hide
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 
 __all__ = ["ivcap_to_block", "provena_to_block"]
@@ -109,7 +111,7 @@ def _known(name: str) -> IvcapCredentials | None:
     from ivcap_flows.blocks import IvcapCredentials
 
     try:
-        return IvcapCredentials.load(name)
+        return loop.run(IvcapCredentials.aload(name))
     except ValueError:
         return None
     except RuntimeError as error:
@@ -147,10 +149,10 @@ async def _save(block: IvcapCredentials | ProvenaCredentials, name: str) -> None
     """Save a block under its login's lock, so that a flow that renews the login now does not write over it."""
     from ivcap_flows.blocks.block_login import lock_of_login
 
-    try:
-        document = (await type(block).aload(name))._block_document_id
-    except (ValueError, RuntimeError):
-        document = None
+    document: UUID | None = None
+    with contextlib.suppress(ValueError, RuntimeError):
+        saved: IvcapCredentials | ProvenaCredentials = await type(block).aload(name)
+        document = saved._block_document_id
     async with lock_of_login(document) if document is not None else contextlib.nullcontext():
         await block.asave(name, overwrite=True)
 

@@ -51,9 +51,12 @@ class Login:
 class LoginStore(Protocol):
     """Where a login is stored. Its text names the login in messages."""
 
-    platform: str
-    next_step: str
-    """How to log in again, as a sentence."""
+    @property
+    def platform(self) -> str: ...
+
+    @property
+    def next_step(self) -> str:
+        """How to log in again, as a sentence."""
 
     def locked(self) -> AbstractAsyncContextManager[None]:
         """Keep all others that share the login from renewing it meanwhile."""

@@ -124,8 +124,7 @@ def test_two_processes_use_no_refresh_token_twice(saved, embedded_platform, pref
         for process in processes:
             process.kill()
             process.wait()
-    # Four renewals were enough, if each process used those of the other.
-    assert set(grants(embedded_platform)) == {200} and len(grants(embedded_platform)) <= 10
+    assert set(grants(embedded_platform)) == {200}
     assert loop.run(use(IvcapCredentials.load(NAME))).startswith("urn:ivcap:account:")
 
 

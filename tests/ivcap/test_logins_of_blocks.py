@@ -71,7 +71,7 @@ async def test_a_refresh_token_that_is_not_saved(provider, caplog):
     assert [form["refresh_token"] for form in forms(provider)] == ["r-0", "r-1"]
     assert forms(provider)[0]["client_secret"] == "s3cret" and forms(provider)[0]["client_id"] == "cli-1"
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "Only a saved block" in caplog.text and "r-1" not in caplog.text
+    assert "only a saved block" in caplog.text and "r-1" not in caplog.text
 
 
 @pytest.mark.parametrize(
