@@ -123,10 +123,10 @@ number, name or URN. A LocalFile can be used wherever a path can.
 
 EVENTS: Final = """# Events
 
-The package emits these events in Prefect, so that automations can react to them. Prefect shows them beside its own
-events of the flow run. Each is emitted once, after the journal has what it says, by the process that wrote it. Events
-are best effort: no flow waits for them or fails because of them, and one that cannot be sent is lost. What counts is
-the journal.
+The package emits these events in Prefect, so that [automations](../how-to/react-with-automations.md) can react. Prefect
+shows them beside its own events of the flow run. Each is emitted once, after the journal has what it says, by the
+process that wrote it. Events are best effort: no flow waits for them or fails because of them, and one that cannot be
+sent is lost. What counts is the journal.
 
 The flow run, flow, deployment and tags are *related* resources of each event, as with Prefect's own events. No event
 has parameters of a flow or request, and secrets are replaced in all of it.

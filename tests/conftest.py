@@ -215,6 +215,26 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 
 @pytest.fixture(scope="session")
+def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server whose automations act; the value is the environment in which its clients run."""
+    home = tmp_path_factory.mktemp("automated")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
+        **frugal(home),
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # The shortest that Prefect takes.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "DO_NOT_TRACK": "1",
+    }
+    server = start_prefect_server(home, environment)
+    yield environment
+    stop(server)
+
+
+@pytest.fixture(scope="session")
 def prefect_settings(prefect_server: dict[str, str]) -> dict[Any, Any]:
     """The settings by which flows of a test's own process run by that server, without heartbeat and logs to the API."""
     # Imported late: most tests need no Prefect.

@@ -162,7 +162,7 @@ def _of_intent(before: str, row: IntentRow) -> Iterator[Event]:
             told["platform"] = row.platform
             title = row.name or row.subject or row.noun
             yield Event("provena.model-run.registered", f"provena.model-run.{row.urn}", title, told)
-    elif row.state == "terminal" and before == "accepted" and work:
+    elif row.state == "terminal" and before == "accepted" and work and row.how != "reused":
         ended = "succeeded" if row.status == "succeeded" else "failed"
         yield _of_row(f"ivcap.{row.noun}.{ended}", row, status=row.status)
 

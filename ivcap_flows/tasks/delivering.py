@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from prefect import flow
+from prefect.states import Completed
 
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import journal
@@ -33,7 +34,9 @@ def deliver_records(
 ) -> int:
     """Deliver the records in this worker's journal to the sinks in IVCAP_FLOWS_SINKS. Return how many are left.
 
-    The table artifact `ivcap-flows-deliveries` lists what is left.
+    The table artifact `ivcap-flows-deliveries` lists what is left, and the run ends in a completed state that
+    automations can match: `DeliveriesRefused` if a sink refused a record or cannot be used, `DeliveriesPending` if all
+    is tried again automatically.
 
     Args:
         again: Also try deliveries that wait for their next try, and deliveries that were refused.
@@ -59,4 +62,10 @@ def deliver_records(
     show(PrefectArtifact("table", rows or [{"sink": "nothing is left"}], _SAID, flow_run_id(), key=KEY))
     for row in rows:
         logger.warning("Sink %s has not received run %s (%s): %s", row["sink"], row["run"], row["state"], row["reason"])
-    return len(rows)
+    if not rows:
+        return 0
+    refused = sum(row["state"] != "pending" for row in rows)
+    told = f"{len(rows)} deliveries are left, {refused} of them refused; the table artifact {KEY} lists them."
+    name = "DeliveriesRefused" if refused else "DeliveriesPending"
+    # The caller of the flow gets the state's data.
+    return Completed(name=name, message=told, data=len(rows))  # type: ignore[return-value]

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from prefect import flow
+from prefect.states import Completed
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
@@ -31,7 +32,8 @@ _SAID: Final = (
 def report_orphans(ivcap_credentials: str | None = None) -> int:
     """Write the table artifact `ivcap-flows-orphans` and return the number of orphans that this journal knows.
 
-    It lists the orders and jobs that cancelled, killed and failed runs left. It needs the journal of the flows.
+    It lists the orders and jobs that cancelled, killed and failed runs left. If there are any, the run ends as
+    `OrphansFound`, a completed state that automations can match. It needs the journal of the flows.
 
     Args:
         ivcap_credentials: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
@@ -41,9 +43,12 @@ def report_orphans(ivcap_credentials: str | None = None) -> int:
     here = orphans_of(known, not_to_come_back)
     rows = loop.run(_rows(here, ivcap_credentials))
     show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
-    if here:
-        logger.warning("No live run waits for %d orders and jobs; the table artifact %s lists them.", len(here), KEY)
-    return len(here)
+    if not here:
+        return 0
+    told = f"No live run waits for {len(here)} orders and jobs; the table artifact {KEY} lists them."
+    logger.warning(told)
+    # The caller of the flow gets the state's data.
+    return Completed(name="OrphansFound", message=told, data=len(here))  # type: ignore[return-value]
 
 
 async def _rows(here: list[Any], credentials: str | None) -> list[dict[str, Any]]:

@@ -119,7 +119,8 @@ def test_the_deployed_flow_delivers_and_shows_what_is_left(in_prefect, on_record
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"prov-json:{blocked}")
-    assert deliver_records() == 2
+    state = deliver_records(return_state=True)
+    assert (state.name, state.type.value, state.result()) == ("DeliveriesPending", "COMPLETED", 2)
 
     def shown():
         with get_client(sync_client=True) as client:

@@ -88,7 +88,9 @@ def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatc
     [row] = effects.intents("order")
     [said] = [r.getMessage() for r in caplog.records if "cannot cancel" in r.getMessage()]
     assert row.urn in said and "orders --orphans" in said and "failed" in said
-    assert report_orphans() == 1
+    state = report_orphans(return_state=True)
+    assert (state.name, state.type.value) == ("OrphansFound", "COMPLETED")
+    assert report_orphans() == state.result() == 1
     with get_client(sync_client=True) as client:
         [artifact] = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[KEY])), limit=1)
     [told] = [each for each in json.loads(artifact.data) if each["urn"] == row.urn]

@@ -1,0 +1,255 @@
+"""The shipped automations, created by Prefect's own command, on real Prefect servers with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from ivcap_flows.capture import events
+from ivcap_flows.journal import Journal
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+PREFECT = [sys.executable, "-m", "prefect"]
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "deployments" / "automations.yaml"
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+def shipped() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["automations"]
+    return found
+
+
+def create(environment: dict[str, str], file: Path) -> None:
+    command = [*PREFECT, "automation", "create", "--from-file", str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Failed" not in done.stdout, done.stdout + done.stderr
+
+
+def asked(environment: dict[str, str], path: str, body: Any = None, *, method: str = "POST") -> Any:
+    """What a Prefect server answers. On SQLite, it is now and then too busy."""
+    end = time.monotonic() + 60
+    while True:
+        reply = httpx.request(method, f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=60)
+        if reply.status_code != 503 or time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    assert reply.is_success, reply.text
+    return reply.json() if reply.content else None
+
+
+def until(holds: Callable[[], Any], seconds: float = 120.0, told: Callable[[], Any] = str) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, told()
+        time.sleep(0.2)
+    return found
+
+
+def test_each_automation_of_the_file_is_created(prefect_server: dict[str, str]) -> None:
+    """All of them, enabled, with the triggers of the file."""
+    create(prefect_server, FILE)
+    made = {each["name"]: each for each in asked(prefect_server, "/automations/filter", {"limit": 200})}
+    for automation in shipped():
+        found = made[automation["name"]]
+        asked(prefect_server, f"/automations/{found['id']}", method="DELETE")
+        assert found["enabled"] and found["description"]
+        assert set(found["trigger"]["expect"]) == set(automation["trigger"]["expect"])
+        assert found["trigger"]["within"] == automation["trigger"]["within"]
+        assert [each["type"] for each in found["actions"]] == [each["type"] for each in automation["actions"]]
+
+
+def test_the_example_of_the_page_is_created(prefect_server: dict[str, str], tmp_path: Path) -> None:
+    """As the page has it."""
+    page = (ROOT / "docs/how-to/react-with-automations.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "example.yaml"
+    file.write_text(example, encoding="utf-8")
+    create(prefect_server, file)
+    name = yaml.safe_load(example)["name"]
+    [made] = [each for each in asked(prefect_server, "/automations/filter", {"limit": 200}) if each["name"] == name]
+    asked(prefect_server, f"/automations/{made['id']}", method="DELETE")
+    assert set(made["trigger"]["expect"]) <= set(events.KINDS)
+
+
+def test_the_file_names_events_and_states_that_there_are() -> None:
+    """An event that nothing emits would leave an automation silent."""
+    expected = {name for automation in shipped() for name in automation["trigger"]["expect"]}
+    ours = {name for name in expected if not name.startswith("prefect.")}
+    assert ours and ours <= set(events.KINDS)
+    named = {name.rpartition(".")[2] for name in expected} - {name.rpartition(".")[2] for name in ours}
+    code = "".join(
+        (ROOT / "ivcap_flows/tasks" / name).read_text(encoding="utf-8")
+        for name in ("orphan_report.py", "delivering.py")
+    )
+    assert {name for name in named if f'"{name}"' not in code} == {"*", "Crashed"}
+    for automation in shipped():
+        for action in automation["actions"]:
+            used = set(re.findall(r"event\.payload\.(\w+)", json.dumps(action)))
+            known = [
+                set(events.KINDS[name].payload.split()) for name in automation["trigger"]["expect"] if name in ours
+            ]
+            assert all(used <= each for each in known), automation["name"]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it started."""
+    if process.poll() is None:
+        for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+            one.kill()
+    process.wait(10)
+
+
+@pytest.mark.long
+def test_a_run_whose_worker_was_killed_completes_untouched(
+    automated_server: dict[str, str], embedded_platform: Any, tmp_path: Path
+) -> None:
+    """The worker and all its processes are killed at once, as with their machine, and another worker is started. The
+    run is marked as Crashed, tried again and completes, with the one order that the killed process had placed."""
+    automations = shipped()[:2]
+    # A heartbeat is sent every half minute here, so that the test need not wait for ten.
+    automations[0]["trigger"]["within"] = 40
+    file = tmp_path / "automations.yaml"
+    file.write_text(yaml.safe_dump({"automations": automations}), encoding="utf-8")
+    create(automated_server, file)
+    counted = tmp_path / "counted"
+    counted.touch()
+    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+    environment = {**automated_server, **ours, "COUNTED": str(counted)}
+    pool = f"killed-{os.getpid()}"
+    asked(automated_server, "/work_pools/", {"name": pool, "type": "process"})
+    flow = asked(automated_server, "/flows/", {"name": "waits-long"})
+    place = {"path": str(Path(__file__).parent), "entrypoint": "automated_flow.py:waits_long", "pull_steps": []}
+    made = {"name": "killed", "flow_id": flow["id"], "work_pool_name": pool, "tags": ["ivcap-flows"], **place}
+    deployment = asked(automated_server, "/deployments/", made)["id"]
+    begin = {"parameters": {"seconds": 20.0}, "state": {"type": "SCHEDULED"}}
+    run = asked(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
+
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def start_worker() -> subprocess.Popen[bytes]:
+        with open(tmp_path / "worker.log", "ab") as log:
+            command = [*PREFECT, "worker", "start", "--pool", pool]
+            workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        return workers[-1]
+
+    def state() -> str:
+        return str(asked(automated_server, f"/flow_runs/{run}", method="GET")["state"]["type"])
+
+    def log() -> str:
+        return (tmp_path / "worker.log").read_text(encoding="utf-8")[-6000:]
+
+    try:
+        killed = start_worker()
+        with Journal.open(ours["IVCAP_FLOWS_JOURNAL"]) as journal:
+            until(lambda: journal.intents.where(noun="order", state="accepted"), told=log)
+            kill(killed)
+            assert state() == "RUNNING"
+            start_worker()
+            until(lambda: state() == "COMPLETED", 240, log)
+            found = journal.runs.get(run)
+            assert [attempt.outcome for attempt in journal.runs.attempts(found.id)] == ["lost", "completed"]
+            [order] = journal.intents.where(noun="order")
+            assert (order.run_id, order.status) == (found.id, "succeeded")
+            # A retry of a run that has completed already, as by an automation that is late.
+            again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
+            assert asked(automated_server, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
+            until(lambda: len(journal.runs.attempts(found.id)) == 3 and state() == "COMPLETED", 120, log)
+            assert [order.key] == [each.key for each in journal.intents.where(noun="order")]
+    finally:
+        for worker in workers:
+            kill(worker)
+    placed = [each for each in embedded_platform.requests("POST", "/1/orders") if (each["status"] or 500) < 300]
+    assert len(placed) == 1
+    assert len(counted.read_text(encoding="utf-8").splitlines()) == 1
+    states = asked(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
+    names = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+    assert names.count("Crashed") == 1
+    assert names[names.index("Crashed") + 1] == "AwaitingRetry"
+
+
+@pytest.fixture
+def received() -> Iterator[tuple[str, list[Any]]]:
+    """The address of a webhook, and what was sent to it."""
+    got: list[Any] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing to say."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", got
+    server.shutdown()
+    server.server_close()
+
+
+EMIT = """
+from prefect import flow
+from prefect.states import Completed
+from ivcap_flows.capture import journal
+from ivcap_flows.journal import NewIntent, RunIdentity
+from ivcap_flows.capture.events import emit_orphans
+
+@flow
+def report_orphans():
+    intents = journal().intents
+    journal().runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r1", "r1"))
+    wanted = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {}, subject="echo", run_id="r1")
+    placed = intents.settle_outcome(
+        intents.mark_sent(intents.claim(wanted).intent), urn="urn:ivcap:order:o", outcome={}, how="sent"
+    )
+    emit_orphans([placed], "crashed")
+    journal().deliveries.record("ivcap:x", "r1@1", "dead", run_id="r1", reason="too large")
+    return Completed(name="OrphansFound", message="No live run waits for 1 order.")
+
+report_orphans()
+"""
+
+
+@pytest.mark.long
+def test_notifications_are_sent(
+    automated_server: dict[str, str], received: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    """With the id of a block in the file: for an orphan, a refused delivery, and a report that found something."""
+    address, got = received
+    block = f"""
+from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block
+made = Block(name="ops", url="{address}", json_data={{"subject": "{{{{subject}}}}", "body": "{{{{body}}}}"}})
+print(made.save("ops", overwrite=True))
+"""
+    run = {"env": automated_server, "check": True, "text": True, "capture_output": True}
+    identifier = subprocess.run([sys.executable, "-c", block], **run).stdout.strip()
+    assert NOBODY in FILE.read_text(encoding="utf-8")
+    file = tmp_path / "automations.yaml"
+    whole = yaml.safe_load(FILE.read_text(encoding="utf-8").replace(NOBODY, identifier))
+    file.write_text(yaml.safe_dump({"automations": whole["automations"][2:]}), encoding="utf-8")
+    create(automated_server, file)
+    environment = {**automated_server, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / 'notified.sqlite'}"}
+    subprocess.run([sys.executable, "-c", EMIT], **{**run, "env": environment})
+    until(lambda: len(got) >= 3, told=lambda: got)
+    bodies = {each["subject"]: each["body"] for each in got}
+    orphan, refused, report = (bodies[automation["actions"][0]["subject"]] for automation in shipped()[2:])
+    assert "Run r1 ended as crashed and left urn:ivcap:order:o" in orphan
+    assert "ivcap:x refused the record of run r1: too large" in refused
+    assert report == "report-orphans: No live run waits for 1 order."
