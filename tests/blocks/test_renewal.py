@@ -131,6 +131,8 @@ def test_two_processes_use_no_refresh_token_twice(saved, embedded_platform, pref
 def test_a_renewal_is_written_to_the_block(saved, embedded_platform):
     """The new tokens take the place of the old ones; all else stays. Another copy uses them without a request."""
     before = saved()
+    # Tokens of one second are equal.
+    embedded_platform.advance_clock(2)
     first, second = IvcapCredentials.load(NAME), IvcapCredentials.load(NAME)
     tokens = [block._reached()[2] for block in (first, second)]
     fresh = loop.run(tokens[0].header(force=True))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from prefect.settings import temporary_settings
@@ -16,7 +20,15 @@ from ivcap_flows.local.register import read_definition, register
 
 SERVICES = Path(__file__).parents[2] / "flows/services"
 
+T = TypeVar("T")
+
 pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+
+
+def in_thread(run: Callable[[], T]) -> T:
+    """Run a function in a thread without an event loop; the browser's is in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, run).result()
 
 
 @pytest.fixture
@@ -27,13 +39,15 @@ def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_pat
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
-        made = asyncio.run(
-            order_pipeline(
-                source=str(source),
-                bases=("1981-2010",),
-                seasons=("DJF", "MAM", "JJA"),
-                resamples=100,
-                output=tmp_path / "results",
+        made = in_thread(
+            lambda: asyncio.run(
+                order_pipeline(
+                    source=str(source),
+                    bases=("1981-2010",),
+                    seasons=("DJF", "MAM", "JJA"),
+                    resamples=100,
+                    output=tmp_path / "results",
+                )
             )
         )
     return Path(made.report.path)
