@@ -51,7 +51,9 @@ def test_every_command_has_help(ivcap_flows, command):
     assert said.status == 0 and said.out.startswith(" ".join(["Usage: ivcap-flows", *command]))
     assert "--no-" not in said.out and "--empty-" not in said.out
     words = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", said.out))
-    assert words <= {"ProvenaCredentials"}, "classes of the code mean nothing to a user, blocks in Prefect do"
+    assert words <= {"IvcapCredentials", "ProvenaCredentials"}, (
+        "classes of the code mean nothing to a user, blocks in Prefect do"
+    )
 
 
 def test_every_command_is_tried_above(ivcap_flows):
