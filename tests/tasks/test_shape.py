@@ -277,7 +277,7 @@ def test_tasks_have_the_tags_of_their_platforms():
     """By these, Prefect limits how many tasks of a platform run at once."""
     assert place_order.tags == wait_for_jobs.tags == {"ivcap"}
     assert linked_person.tags == {"provena"} and "provena" in register_model_run.tags
-    assert all(getattr(tasks, name).tags & {"ivcap", "provena"} for name in tasks.__all__)
+    assert all(getattr(tasks, name).tags & {"ivcap", "provena"} for name in TASKS)
 
 
 def test_runs_have_names_that_people_read(in_flow, source):
