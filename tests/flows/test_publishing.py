@@ -108,7 +108,7 @@ def test_a_run_that_ended_between_order_and_registration_is_made_up_for(publishe
 def test_without_its_series_a_known_version_is_asked_for_again(published, noaa, monkeypatch):
     """Where the platform no longer shows the series, the request has no condition, and the table is sent."""
     published().result()
-    monkeypatch.setattr(module, "is_readable", lambda series: False)
+    monkeypatch.setattr(module, "is_readable", lambda *_: False)
     [made] = published().result()
     assert noaa.answered == [200, 200] and "if-none-match" not in noaa.asked[1]
     assert Books.read() == Books.of(1) and made.month == "2009-12"
