@@ -125,8 +125,8 @@ EVENTS: Final = """# Events
 
 The package emits these events in Prefect, so that [automations](../how-to/react-with-automations.md) can react. Prefect
 shows them beside its own events of the flow run. Each is emitted once, after the journal has what it says, by the
-process that wrote it. Events are best effort: no flow waits for them or fails because of them, and one that cannot be
-sent is lost. What counts is the journal.
+process that wrote it. Events are best effort: no flow waits for them or fails because of them. One that cannot be sent
+is lost, and while a thousand wait to be sent, further ones are dropped. What counts is the journal.
 
 The flow run, flow, deployment and tags are *related* resources of each event, as with Prefect's own events. No event
 has parameters of a flow or request, and secrets are replaced in all of it.
@@ -138,6 +138,46 @@ The resources of orders and jobs have the label `ivcap.service`, those of refuse
 matched by a trigger. In the payload, `run` is the id of the logical run, `key` the idempotency key, and `generation`
 says how often an equal request ended in failure before. Outside of flows, events are emitted only if `PREFECT_API_URL`
 is set.
+
+## Assets
+
+Artifacts, products and datasets are assets of Prefect. When a task of this package has made one, Prefect emits
+`prefect.asset.materialization.succeeded` with the asset as its resource. An asset is what is made again and again under
+one name, so its key never has a URN; the URN of what was made this time is in the payload.
+
+"""
+
+MADE_BY: Final = (
+    (
+        "`upload_artifact`",
+        "`ivcap://<platform>/artifacts/<name>`, or `ivcap://<platform>/collections/<collection>/<name>`",
+        "`urn`, `sha256`",
+    ),
+    ("`upload_directory`", "as for an artifact (tar), or `ivcap://<platform>/collections/<name>`", "`urn`, `sha256`"),
+    (
+        "`wait_for_orders`, `wait_for_jobs`",
+        "`ivcap://<platform>/services/<service>/<product>`",
+        "`urn`, `order` or `job`, `sha256` if it is known",
+    ),
+    (
+        "`mint_dataset`, `register_dataset`, `register_model_run`",
+        "`provena://<platform>/datasets/<name>`",
+        "`urn`, `artifact`, `artifact_sha256`",
+    ),
+)
+"""Which tasks make assets: task, key, payload."""
+
+OF_ASSETS: Final = """
+- If a task made several things under one key, such as the products of many orders, the payload is that of the last one,
+  with `count` and the newest fifty as `versions`.
+- A thing without a name is no asset. What a repeated call finds, or a reused order has, is not made again. A wait that
+  raises an error makes nothing. `register_model_runs` makes none, since it would be thousands.
+- A product depends on the artifacts among its order's parameters, and a dataset on its artifact, as far as tasks of the
+  same process made or found these. All depend on assets of your own tasks whose results were passed on, which Prefect
+  finds. Prefect emits `prefect.asset.referenced` for each of these. What your own tasks depend on is Prefect's own
+  lineage, which goes by the objects that are passed and may name too many.
+  [The record](../explanation/provenance.md) is exact.
+- A Prefect server keeps assets as events only. Prefect Cloud also shows them as a graph.
 """
 
 COMMANDS: Final = """
@@ -402,7 +442,10 @@ def events_page() -> str:
         f"| `{name}` | {_cell(kind.when)} | {_cell(kind.resource)} | {_names(kind.payload)} |"
         for name, kind in KINDS.items()
     )
-    return EVENTS + _lines("| event | when | resource | payload |", "|---|---|---|---|", *rows) + NAMES_IN_EVENTS
+    events = _lines("| event | when | resource | payload |", "|---|---|---|---|", *rows)
+    made = (f"| {task} | {key} | {payload} |" for task, key, payload in MADE_BY)
+    assets = _lines("| task | key | payload |", "|---|---|---|", *made)
+    return EVENTS + events + NAMES_IN_EVENTS + assets + OF_ASSETS
 
 
 def _names(words: str) -> str:

@@ -16,6 +16,7 @@ from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.secrets import logger_of, scrub_text
+from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
@@ -93,6 +94,7 @@ async def _upload_artifact(
             and not await call.client.artifacts.write_side_car(content.path, done.value.urn, state=content.state)
         ):
             logger.warning("Could not write a side-car file beside %s: is its folder writable?", content.path)
+    note_assets([Version(done.value, place_of(collection), new=done.how == "sent")])
     return done.value
 
 

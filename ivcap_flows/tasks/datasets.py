@@ -14,6 +14,7 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
 from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment, person_of
+from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.items import with_package_fields
@@ -41,6 +42,7 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
             limit=call.client.datastore.minting,
         )
     )
+    note_assets([Version(done.value, "datasets", new=done.how == "sent")])
     return done.value
 
 

@@ -16,6 +16,7 @@ from ivcap_flows.ivcap import archive
 from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import describe, relation
+from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
 from ivcap_flows.tasks.planned import only_planned
@@ -30,6 +31,7 @@ async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, poli
     named = name or f"{_checked(folder).name}.tar"
     async with spooled(archive.pack(folder)) as content:
         done = await upload(call, content, name=named, media_type="application/x-tar", policy=policy)
+    note_assets([Version(done.value, place_of(None), new=done.how == "sent")])
     return done.value
 
 
@@ -61,6 +63,8 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
     collection = await defined(call, urn, named, policy=policy)
     await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
     _state(collection, done)
+    # One asset, not one for each file.
+    note_assets([Version(collection, "collections", new=any(one.how == "sent" for one in done))])
     return collection
 
 

@@ -20,6 +20,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
@@ -243,7 +244,8 @@ async def _wait_for_jobs(
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
-    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
+    news: set[str] = set()
+    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn], news), records)
     known = {job.urn: job for job in ended}
     done = [known[urn_of(job)] for job in jobs]
     failed = [job for job in done if not job.succeeded]
@@ -258,6 +260,10 @@ async def _wait_for_jobs(
             lines += [f"  | {line}" for line in log.splitlines()]
         lines.append(resubmission("request_job"))
         raise JobFailedError("\n".join(lines), jobs=failed)
+    note_assets(
+        [version for job in ended for version in products_of(job, new=job.urn in news)],
+        inputs={urn for job in ended for urn in job.inputs},
+    )
     return done
 
 
@@ -267,8 +273,11 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
     return await call.client.jobs.service_of(urn_of(job))
 
 
-async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str) -> Job:
-    """Return the handle of an ended job with its products and events, and write its end to the journal."""
+async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str, news: set[str]) -> Job:
+    """Return the handle of an ended job with its products and events, and write its end to the journal.
+
+    Add its URN to `news` if that was not known before.
+    """
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -284,7 +293,8 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
         events = []
     products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
     handle = handle.model_copy(update={"products": Products(products), "events": tuple(events)})
-    await note_end(call.journal, handle)
+    if await note_end(call.journal, handle):
+        news.add(handle.urn)
     return handle
 
 

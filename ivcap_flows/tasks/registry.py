@@ -13,6 +13,7 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Info, Item, Person
 from ivcap_flows.registration.registry import KEY_FIELD, DatasetEffect, items_since, moment, person_of
+from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 
@@ -60,6 +61,8 @@ async def _mint_dataset(
     done = await call.perform(
         DatasetEffect.of(artifact, datasets, client=call.client, platform=call.platform, account=call.account)
     )
+    told = {"artifact": artifact.urn, "artifact_sha256": artifact.sha256}
+    note_assets([Version(done.value, "datasets", new=done.how == "sent", facts=told)], inputs=[artifact.urn])
     return done.value
 
 

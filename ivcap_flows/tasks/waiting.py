@@ -76,14 +76,25 @@ async def service_named(call: IvcapCall, work: W) -> W:
     return work.model_copy(update={"service_name": (await call.client.services.read(work.service)).name})
 
 
-async def note_end(journal: Journal, work: Order | Job) -> None:
-    """Write to the journal how work ended. If that fails, the flow continues, and the next wait writes it."""
-    if work.key is None:
-        return
+async def note_end(journal: Journal, work: Order | Job) -> bool:
+    """Write to the journal how work ended. Return whether this is news: reused work had ended before.
+
+    If the journal cannot be written, the flow continues, and the next wait writes it.
+    """
+    key = work.key
+    if key is None:
+        return True
+
+    def finish() -> bool:
+        before = journal.intents.get(key)
+        journal.intents.finish(key, work.status, work.model_dump(mode="json"))
+        return before is None or (before.state != "terminal" and before.how != "reused")
+
     try:
-        await journal.ask(journal.intents.finish, work.key, work.status, work.model_dump(mode="json"))
+        return await journal.ask(finish)
     except JournalError as error:
         logger.error("Could not record that %s ended as %s; the next wait does: %s", work.urn, work.status, error)
+        return False
 
 
 async def log_tail(call: IvcapCall, order: str) -> str:
