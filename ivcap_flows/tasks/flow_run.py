@@ -8,6 +8,7 @@ the wake time a worker starts the run again, in a new process and from the flow'
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -83,15 +84,13 @@ class OwnRun:
             return Obstacle("the flow was not started from a deployment, so no worker can start it again")
         if flow_run.parent_task_run_id is not None:
             return Obstacle("another flow waits for the run; start it with run_deployment(..., as_subflow=False)")
-        if os.environ.get("PREFECT__FLOW_RUN_ID") != str(flow_run.id):
-            return Obstacle("the run has no process of its own; let a worker start it")
+        if not _has_process_of_its_own(flow_run.id):
+            return Obstacle(
+                "the run has no process of its own, as it has with process, Docker and Kubernetes work pools and with "
+                "serve(); let one of these start it"
+            )
         if not _is_in_body_of(context.flow.fn):
             return Obstacle("it was called in a thread or another asyncio task; call it directly in the flow's body")
-        if context.flow.retries:
-            return Obstacle(
-                "the flow has retries=, and each time a run parks it uses one of them; remove retries=, since the "
-                "package itself retries what is safe to retry"
-            )
         return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
 
     def obstacle(self) -> Obstacle | None:
@@ -124,13 +123,10 @@ class OwnRun:
         state: State[Any] = Scheduled(scheduled_time=wake_at, name=PARKED, message=message)
         try:
             with get_client(sync_client=True) as client:
-                now = client.read_flow_run(self.id).state
-                if now is None or not now.is_running():
-                    return Obstacle(f"the run is {now.name if now else 'without a state'}", passing=True)
-                # A parked run has no process. Without this, a cancellation in Prefect would look for one.
-                client.request(
-                    "PATCH", "/flow_runs/{id}", path_params={"id": self.id}, json={"infrastructure_pid": None}
-                )
+                run = client.read_flow_run(self.id)
+                if run.state is None or not run.state.is_running():
+                    return Obstacle(f"the run is {run.state.name if run.state else 'without a state'}", passing=True)
+                client.request("PATCH", "/flow_runs/{id}", path_params={"id": self.id}, json=_to_come_back(run))
                 client.set_flow_run_state(self.id, state)
         except Exception as error:  # noqa: BLE001 - Prefect may still have carried out the request
             failed = f"{type(error).__name__}: {error}"
@@ -271,6 +267,27 @@ def end_cancelling(flow_run_id: str) -> None:
     """Complete the cancellation of a run that no longer has a process. Blocks."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run_id), Cancelled(message="Cancelled while it was parked."), force=True)
+
+
+def _to_come_back(run: FlowRun) -> dict[str, Any]:
+    """Return the changes of a run that leaves its process to come back.
+
+    It has no process, or a cancellation in Prefect would look for one. It will be resumed, so its next begin does not
+    count as a further run and uses none of the flow's retries. And no process is about to retry it: after a retry,
+    Prefect would otherwise not give it to a worker.
+    """
+    policy = run.empirical_policy.model_copy(update={"resuming": True, "retry_type": None})
+    return {"infrastructure_pid": None, "empirical_policy": policy.model_dump(mode="json", exclude_unset=True)}
+
+
+def _has_process_of_its_own(flow_run_id: UUID) -> bool:
+    """Return whether this process was started for the run: by a worker, in a container, or by `serve`."""
+    told = os.environ.get("PREFECT__FLOW_RUN_ID")
+    if told is not None:
+        return told == str(flow_run_id)
+    # A child of `serve` is told no id. This variable says that a runner started it, which handles its end.
+    started = os.environ.get("PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS") == "false"
+    return started and multiprocessing.parent_process() is not None
 
 
 def _is_in_body_of(function: Callable[..., Any]) -> bool:

@@ -183,6 +183,48 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     assert names[names.index("Crashed") + 1] == "AwaitingRetry"
 
 
+@pytest.mark.long
+def test_a_parked_run_is_not_taken_for_a_dead_one(
+    automated_server: dict[str, str], embedded_platform: Any, tmp_path: Path
+) -> None:
+    """It sends no heartbeat while it is parked, for longer than the automation waits."""
+    [crash, _, *_] = shipped()
+    crash["trigger"]["within"] = 30
+    crash["name"] = "impatient"
+    file = tmp_path / "impatient.yaml"
+    file.write_text(yaml.safe_dump(crash), encoding="utf-8")
+    create(automated_server, file)
+    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+    (tmp_path / "counted").touch()
+    parking = {"COUNTED": str(tmp_path / "counted"), "IVCAP_FLOWS_PARK_AFTER": "0", "PARK_FOR_AT_LEAST": "45"}
+    pool = f"parked-{os.getpid()}"
+    asked(automated_server, "/work_pools/", {"name": pool, "type": "process"})
+    flow = asked(automated_server, "/flows/", {"name": "parks"})
+    place = {"path": str(Path(__file__).parent), "entrypoint": "parking_flows.py:parks", "pull_steps": []}
+    made = {"name": "parked", "flow_id": flow["id"], "work_pool_name": pool, "tags": ["ivcap-flows"], **place}
+    deployment = asked(automated_server, "/deployments/", made)["id"]
+    begin = {"parameters": {"mark": "parked", "seconds": 1.0}, "state": {"type": "SCHEDULED"}}
+    run = asked(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
+    with open(tmp_path / "worker.log", "wb") as log:
+        command = [*PREFECT, "worker", "start", "--pool", pool]
+        worker = subprocess.Popen(
+            command, env={**automated_server, **ours, **parking}, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def names() -> list[str]:
+        states = asked(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
+        return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
+
+    try:
+        until(lambda: names()[-1] in ("Completed", "Crashed"), 200, names)
+    finally:
+        kill(worker)
+        automations = asked(automated_server, "/automations/filter", {"limit": 200})
+        [impatient] = [each["id"] for each in automations if each["name"] == "impatient"]
+        asked(automated_server, f"/automations/{impatient}", method="DELETE")
+    assert "Parked" in names() and "Crashed" not in names()
+
+
 @pytest.fixture
 def received() -> Iterator[tuple[str, list[Any]]]:
     """The address of a webhook, and what was sent to it."""

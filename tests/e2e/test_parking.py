@@ -352,3 +352,44 @@ def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, embedded_
     fleet.until(run, {"Completed"})
     assert fleet.told("killed").count("side effect") == 1
     assert len(journal.intents.where(run_id=journal.runs.get(run).id)) == 1
+
+
+@pytest.mark.long
+def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tmp_path):
+    """`serve` starts a process for each round, without a worker."""
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    try:
+        program = str(Path(__file__).with_name("serving.py"))
+        alone.start("worker", sys.executable, program, PREFECT_RUNNER_POLL_FREQUENCY="1")
+        end = time.monotonic() + 120
+        while not (found := httpx.get(f"{alone.api}/deployments/name/parks/served", timeout=60)).is_success:
+            assert time.monotonic() < end, alone.log("worker")
+            time.sleep(0.2)
+        run = alone.run(found.json()["id"], "served", 3.0)
+        alone.until(run, {"Parked"})
+        alone.until(run, {"Completed"})
+        begins = [line for line in alone.told("served") if line.startswith("begins")]
+        assert len(begins) == len(set(begins)) >= 2 and alone.told("served").count("side effect") == 1
+        with Journal.open(alone.environment["IVCAP_FLOWS_JOURNAL"]) as journal:
+            [order] = journal.intents.where(run_id=journal.runs.get(run).id)
+            assert (order.noun, order.status) == ("order", "succeeded")
+    finally:
+        alone.end()
+
+
+@pytest.mark.long
+def test_a_run_in_a_container_parks_and_comes_back(prefect_server, embedded_platform, tmp_path):
+    """The command that Docker and Kubernetes workers give their containers ends well when the run parks, and begins the
+    next round when it is given again."""
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    run = alone.run(alone.deployment("parks", "contained", work_pool_name=None), "contained", 3.0)
+    try:
+        rounds = 0
+        while alone.state(run)["name"] != "Completed":
+            command = [*PREFECT, "flow-run", "execute"]
+            assert alone.start("worker", *command, PREFECT__FLOW_RUN_ID=run).wait(120) == 0, alone.log("worker")[-4000:]
+            rounds += 1
+            assert alone.state(run)["name"] in ("Parked", "Completed"), alone.log("worker")[-4000:]
+        assert rounds >= 2 and alone.told("contained").count("side effect") == 1
+    finally:
+        alone.end()

@@ -458,18 +458,11 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
     assert all(word in seen[where] for where, word in {**words, "notebook": "process of its own"}.items()), seen
 
 
-def test_limits_and_retries_decide(deployed):
-    """A run with CANCEL_NEW or `retries=` does not park: waking would cancel it, or parking would use up the retries.
-
-    ENQUEUE is no obstacle.
-    """
+def test_the_limit_of_the_deployment_decides(deployed):
+    """A run with CANCEL_NEW does not park, since waking would cancel it. ENQUEUE is no obstacle."""
 
     @flow
     def judged() -> Obstacle | None:
-        return obstacle_here()
-
-    @flow(retries=1)
-    def retried() -> Obstacle | None:
         return obstacle_here()
 
     def limited(strategy: str) -> dict[str, Any]:
@@ -478,7 +471,50 @@ def test_limits_and_retries_decide(deployed):
 
     assert "CANCEL_NEW" in deployed(judged, **limited("CANCEL_NEW")).go().reason
     assert deployed(judged, **limited("ENQUEUE")).go() is None
-    assert "retries=" in deployed(retried).go().reason
+
+
+def test_parking_uses_no_retry_of_the_flow(deployed, ivcap_journal, effects, end):
+    """A flow with `retries=` parks before and after a retry, wakes each time, and still has its retries."""
+    begun: list[int] = []
+
+    @flow(retries=2)
+    def retried() -> list[str]:
+        begun.append(len(begun))
+        done = ordering(end)
+        if len(begun) < 5:
+            raise RuntimeError("not yet")
+        return done
+
+    run = deployed(retried)
+    for begin in (run.go, run.wake):
+        with pytest.raises(Pause):
+            begin()
+        assert run.parked and run.run.run_count == 1
+    end.touch()
+    # The third begin, the first retry and the second.
+    assert finish(run, end) == ["succeeded"]
+    assert len(begun) == 5 and run.run.run_count == 3
+    assert effects.count("/1/orders") == 1
+
+
+def test_a_run_parks_in_a_retry(deployed, effects, end):
+    """After a retry in its process, Prefect gives a parked run to a worker nevertheless."""
+    begun: list[int] = []
+
+    @flow(retries=1)
+    def retried() -> list[str]:
+        begun.append(len(begun))
+        if len(begun) == 1:
+            raise RuntimeError("at first")
+        return ordering(end)
+
+    run = deployed(retried)
+    with pytest.raises(Pause):
+        run.go()
+    policy = run.run.empirical_policy
+    assert run.parked and len(begun) == 2 and (policy.resuming, policy.retry_type) == (True, None)
+    assert finish(run, end) == ["succeeded"]
+    assert run.run.run_count == 2 and effects.count("/1/orders") == 1
 
 
 def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, caplog, end):
