@@ -20,7 +20,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 from ivcap_flows import errors, tasks
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
+from ivcap_flows.blocks.credentials import Connection
 from ivcap_flows.capture.events import KINDS
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
@@ -72,9 +73,10 @@ ConfigurationError unless `IVCAP_FLOWS_EMBEDDED=1`.
 httpx[socks]`), and `SSL_CERT_FILE` and `SSL_CERT_DIR` name certificates to trust. This machine itself (127.0.0.1,
 localhost, ::1) is always reached without a proxy.
 
-## Credentials blocks
+## Blocks
 
-Both blocks are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted.
+The blocks are in `ivcap_flows.blocks`; Prefect stores their secrets encrypted. [Use
+blocks](../how-to/use-blocks.md) shows how.
 
 """
 
@@ -457,7 +459,7 @@ def settings() -> str:
         f"| `{field.alias}` | {_default(Settings, name)} | {_cell(field.description)} |"
         for name, field in Settings.model_fields.items()
     )
-    blocks = "".join(_block(block) for block in (IvcapCredentials, ProvenaCredentials))
+    blocks = "".join(map(_block, (IvcapCredentials, Connection, ProvenaCredentials, IvcapService, IvcapCollection)))
     return SETTINGS + _lines("| variable | default | meaning |", "|---|---|---|", *rows) + PLATFORMS + blocks
 
 
@@ -475,7 +477,7 @@ def _default(model: type[BaseModel], name: str) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    if value is None or value == () or value == [] or isinstance(value, SecretStr):
+    if value in (None, (), [], {}) or isinstance(value, SecretStr | BaseModel):
         return ""
     # Make the same page on every machine.
     return "`" + str(value).replace(str(user_data_path()), "<user data folder>") + "`"

@@ -1,5 +1,28 @@
-"""Prefect blocks: credentials for IVCAP and Provena, and the clients that they create."""
+"""Prefect blocks: credentials for IVCAP and Provena, and services and collections of IVCAP."""
 
-from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
+from __future__ import annotations
 
-__all__ = ["IvcapCredentials", "ProvenaCredentials"]
+from importlib import import_module
+from typing import Any, Final
+
+_PLACES: Final = {
+    "IvcapCollection": "ivcap_flows.tasks.collection_block",
+    "IvcapCredentials": "ivcap_flows.blocks.credentials",
+    "IvcapOrder": "ivcap_flows.tasks.service_block",
+    "IvcapService": "ivcap_flows.tasks.service_block",
+    "ProvenaCredentials": "ivcap_flows.blocks.credentials",
+}
+"""Where each name is. Blocks that do work are made of tasks, and tasks need the credentials: so names are imported when
+they are asked for."""
+
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -177,7 +177,7 @@ class IvcapBlockLogin(BlockLogin):
         from ivcap_flows.ivcap.authinfo import provider_at
 
         block = self._block
-        provider = await provider_at(block.url, block.host)
+        provider = await provider_at(block.url, block.connection.host)
         return await renewed(
             provider.token_url,
             block.client_id or provider.client_id,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ivcap_flows import loop
+from ivcap_flows.blocks.appearance import IVCAP_LOGO, PROVENA_LOGO, documentation
 from ivcap_flows.blocks.block_login import IvcapBlockLogin, ProvenaBlockLogin
 from ivcap_flows.blocks.environment import refuse, settings_for
 from ivcap_flows.blocks.load import load_block
@@ -15,6 +18,7 @@ from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, StaticToken
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.shared_login import SharedToken
+from ivcap_flows.identity import platform_id
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,17 +26,46 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
-__all__ = ["IvcapCredentials", "ProvenaCredentials"]
+__all__ = ["Connection", "IvcapCredentials", "ProvenaCredentials"]
 
-# Prefect's own image for a secret; a block must name a square image on the web.
-_KEY_IMAGE = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
+Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "search", "handles"]
 
 # Errors leave out the input, which may be a token that is not a SecretStr yet.
 _HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 
+def _asking(form: JsonSchemaValue, *required: str) -> JsonSchemaValue:
+    """Return the schema of a form that requires these fields."""
+    for name in required:
+        form["properties"][name].pop("default", None)
+    form["required"] = list(required)
+    return form
+
+
+class Connection(BaseModel):
+    """How to reach IVCAP where its URL alone is not enough."""
+
+    host: str | None = Field(
+        default=None,
+        title="Host header",
+        description="Host header to send in the place of the URL's own, as some gateways want.",
+        examples=["ivcap.example.org"],
+    )
+    in_container: bool = Field(
+        default=False,
+        title="In a container",
+        description="The URL is that of the sidecar in an IVCAP container, which adds the token itself.",
+    )
+    trusted_hosts: list[str] = Field(
+        default_factory=list,
+        title="Trusted hosts",
+        description="Other hosts that the platform may name in links; they never get the token.",
+        examples=[["files.example.org"]],
+    )
+
+
 class IvcapCredentials(CredentialsBlock):
-    """The URL of IVCAP and the token of an account there.
+    """The URL of IVCAP and a login there, which `ivcap-flows login URL --block NAME` stores.
 
     Example:
         Load stored credentials and pass them to a task:
@@ -46,51 +79,64 @@ class IvcapCredentials(CredentialsBlock):
     model_config = _HIDDEN
     _block_type_name = "IVCAP Credentials"
     _block_type_slug = "ivcap-credentials"
-    _logo_url: ClassVar[Any] = _KEY_IMAGE
-    _documentation_url: ClassVar[Any] = "https://ivcap-works.github.io/ivcap-client-sdk-python/"
+    _logo_url: ClassVar[Any] = IVCAP_LOGO
+    _documentation_url: ClassVar[Any] = documentation("use-the-real-platforms")
 
-    url: str = Field(default="", description="Base URL of IVCAP, without `/1`; not with a context, which has its own.")
-    token: SecretStr | None = Field(
-        default=None,
-        description="Access token of the account. Alone it ends after hours; with a refresh token, it is renewed. With "
-        "a context, it is used in the place of the context's own.",
+    url: str = Field(
+        default="",
+        title="URL",
+        description="Base URL of IVCAP, without `/1`.",
+        examples=["https://develop.ivcap.net"],
     )
     refresh_token: SecretStr | None = Field(
         default=None,
-        description="Refresh token of the login, which `ivcap-flows login --block NAME` stores here. Each renewal "
+        title="Refresh token",
+        description="Refresh token of the login, which `ivcap-flows login URL --block NAME` stores here. Each renewal "
         "replaces it and the access token in the saved block; do not put it into a second block.",
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        title="Access token",
+        description="Access token of the account. Alone it ends after hours: for trying out. With a refresh token, it "
+        "is renewed.",
     )
     client_id: str | None = Field(
         default=None,
+        title="Client id",
         description="Client of the identity provider; the default is the one that the deployment names.",
+        examples=["my-service-account"],
     )
     client_secret: SecretStr | None = Field(
         default=None,
+        title="Client secret",
         description="Secret of the client; without a refresh token, the service account of the client is used.",
     )
     context: str | None = Field(
         default=None,
-        description="Name of a context of the `ivcap` command on the machine that runs the flow, whose URL and login "
-        "are used; `active` for its active one.",
+        title="Context",
+        description="Name of a context of the `ivcap` command on the machine that runs the flow, whose login is used; "
+        "`active` for its active one. Without a URL, the context says where IVCAP is, too.",
+        examples=["develop"],
     )
-    host: str | None = Field(
-        default=None, description="Host header to send in the place of the URL's own, as some gateways want."
-    )
-    in_container: bool = Field(
-        default=False,
-        description="The URL is that of the sidecar in an IVCAP container, which adds the token itself.",
-    )
-    trusted_hosts: list[str] = Field(
-        default_factory=list,
-        description="Other hosts that the platform may name in links; they never get the token.",
+    connection: Connection = Field(
+        default_factory=Connection, title="Rarely needed", description="Gateways, containers and other hosts."
     )
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Let the form ask for the URL, which only code may leave out, for a context."""
+        return _asking(handler.resolve_ref_schema(handler(schema)), "url")
+
     @model_validator(mode="after")
-    def _one_place(self) -> IvcapCredentials:
-        if bool(self.url) == bool(self.context) or (self.context and self.in_container):
-            raise ValueError("IvcapCredentials name either a url or a context of the `ivcap` command.")
-        if self.renews and (self.context or self.in_container):
-            raise ValueError("A refresh token or client secret goes with a url, not with a context or a container.")
+    def _one_login(self) -> IvcapCredentials:
+        if not (self.url or self.context):
+            raise ValueError("IvcapCredentials need the url of IVCAP, or a context of the `ivcap` command.")
+        if self.context and (self.renews or self.connection.in_container):
+            raise ValueError("A context has its own login: leave out the refresh token, client and container.")
+        if self.connection.in_container and self.renews:
+            raise ValueError("The sidecar of a container adds the token: leave out the refresh token and client.")
+        if not (self.context or self.connection.in_container or self.renews or self.token):
+            raise ValueError("There is no token. Log in by `ivcap-flows login URL --block NAME`, or give a token.")
         if self.client_secret is not None and self.refresh_token is None and not self.client_id:
             raise ValueError("A client secret without a refresh token needs the client_id.")
         return self
@@ -117,7 +163,7 @@ class IvcapCredentials(CredentialsBlock):
             if found.ivcap_jwt is None:
                 refuse("IVCAP_URL is set and IVCAP_JWT is not. Set IVCAP_JWT to an access token of your account.")
             return cls(url=found.ivcap_url, token=found.ivcap_jwt)
-        return cls(url=found.ivcap_base_url or "", in_container=True)
+        return cls(url=found.ivcap_base_url or "", connection=Connection(in_container=True))
 
     def get_client(self) -> IvcapClient:
         """Return a new client. Raises ConfigurationError if the token or the context is missing."""
@@ -128,34 +174,35 @@ class IvcapCredentials(CredentialsBlock):
             url,
             platform="IVCAP",
             auth=auth,
-            trusted_hosts=self.trusted_hosts,
-            rewrite_hosts=self.in_container,
+            trusted_hosts=self.connection.trusted_hosts,
+            rewrite_hosts=self.connection.in_container,
             host=host,
         )
-        manager = Settings.current().secretmgr_proxy if self.in_container else None
+        manager = Settings.current().secretmgr_proxy if self.connection.in_container else None
         return IvcapClient(session, secret_manager=manager, account=account)
 
     def _reached(self) -> tuple[str, str | None, Auth | None, str | None]:
         """Return the URL, the Host header, the token, and the account if it is known already."""
-        if self.in_container:
-            return self.url, self.host, None, None
+        host = self.connection.host
+        if self.connection.in_container:
+            return self.url, host, None, None
         if self.context:
             from ivcap_flows.ivcap.contexts import ContextFile, ContextLogin
 
             file = ContextFile()
             context = file.read(self.context)
-            host = self.host or context.host
+            if self.url and platform_id(self.url) != platform_id(context.url):
+                raise ConfigurationError(
+                    f"The context {context.name!r} is one of {context.url}, and the credentials are for {self.url}. "
+                    "Name a context of that deployment, or correct the url."
+                )
+            host = host or context.host
             if self.token is not None:
                 return context.url, host, StaticToken(self.token), None
             return context.url, host, SharedToken(ContextLogin(file, context.name), context), context.account
         if self.renews:
-            return self.url, self.host, IvcapBlockLogin(self).token(), None
-        if self.token is None:
-            raise ConfigurationError(
-                f"There is no token for IVCAP at {self.url}. Log in by `ivcap-flows login --block NAME`, or set one in "
-                "the credentials (`token`) or as IVCAP_JWT."
-            )
-        return self.url, self.host, StaticToken(self.token), None
+            return self.url, host, IvcapBlockLogin(self).token(), None
+        return self.url, host, StaticToken(self.token or ""), None
 
 
 class ProvenaCredentials(CredentialsBlock):
@@ -173,33 +220,57 @@ class ProvenaCredentials(CredentialsBlock):
     model_config = _HIDDEN
     _block_type_name = "Provena Credentials"
     _block_type_slug = "provena-credentials"
-    _logo_url: ClassVar[Any] = _KEY_IMAGE
-    _documentation_url: ClassVar[Any] = "https://docs.provena.io/"
+    _logo_url: ClassVar[Any] = PROVENA_LOGO
+    _documentation_url: ClassVar[Any] = documentation("use-the-real-platforms")
 
-    domain: str | None = Field(default=None, description="Domain of Provena; each API is `https://<prefix>.<domain>`.")
-    realm: str = Field(description="Keycloak realm.")
-    client_id: str = Field(default="automated-access", description="Keycloak client that the token belongs to.")
-    offline_token: SecretStr | None = Field(default=None, description="Offline (refresh) token of a user.")
+    domain: str | None = Field(
+        default=None,
+        title="Domain",
+        description="Domain of Provena; each API is `https://<prefix>.<domain>`.",
+        examples=["provena.example.org"],
+    )
+    realm: str = Field(title="Realm", description="Keycloak realm.", min_length=1, examples=["rrap"])
+    offline_token: SecretStr | None = Field(
+        default=None,
+        title="Offline token",
+        description="Offline (refresh) token of a user, which `ivcap-flows login --provena NAME` stores here. If the "
+        "realm replaces it, the new one is stored in the saved block; do not put it into a second block.",
+    )
+    client_id: str = Field(
+        default="automated-access",
+        title="Client id",
+        description="Keycloak client that the token belongs to.",
+        examples=["automated-access"],
+    )
     client_secret: SecretStr | None = Field(
         default=None,
+        title="Client secret",
         description="Secret of a confidential client; its service account is used where there is no offline token.",
     )
-    keycloak: str | None = Field(
-        default=None, description="Base URL of Keycloak; the default is `https://auth.<domain>/auth`."
+    addresses: dict[Address, str] = Field(
+        default_factory=dict,
+        title="Addresses",
+        description="URLs that do not follow from the domain, by name: keycloak, auth, registry, prov, jobs, "
+        "datastore, search or handles.",
+        examples=[{"keycloak": "https://login.example.org/auth"}],
     )
-    auth_api: str | None = Field(default=None, description="URL of the auth API, where it is not the default.")
-    registry_api: str | None = Field(default=None, description="URL of the registry API, where it is not the default.")
-    prov_api: str | None = Field(default=None, description="URL of the prov API, where it is not the default.")
-    job_api: str | None = Field(default=None, description="URL of the job API, where it is not the default.")
-    data_store_api: str | None = Field(
-        default=None, description="URL of the data store API, where it is not the default."
-    )
-    search_api: str | None = Field(default=None, description="URL of the search API, where it is not the default.")
-    handle_api: str | None = Field(default=None, description="URL of the id-service, where it is not the default.")
     trusted_hosts: list[str] = Field(
         default_factory=list,
+        title="Trusted hosts",
         description="Other hosts than Amazon S3's that may hold the platform's files; they never get the token.",
+        examples=[["files.example.org"]],
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Let the form ask for the domain, which only code may leave out, for addresses of its own."""
+        return _asking(handler.resolve_ref_schema(handler(schema)), "domain", "realm")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> ProvenaCredentials:
+        if not (self.domain or self.addresses):
+            raise ValueError("ProvenaCredentials need the domain of Provena, or the addresses of its APIs.")
+        return self
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
@@ -223,37 +294,29 @@ class ProvenaCredentials(CredentialsBlock):
     @classmethod
     def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
         """Return credentials with the URLs from these settings, and only with the given secrets."""
+        addresses: dict[Address, str | None] = {
+            "keycloak": found.provena_keycloak,
+            "auth": found.provena_auth_api,
+            "registry": found.provena_registry_api,
+            "prov": found.provena_prov_api,
+            "jobs": found.provena_job_api,
+            "datastore": found.provena_data_store_api,
+            "search": found.provena_search_api,
+            "handles": found.provena_handle_api,
+        }
         return cls(
             **secrets,
             domain=found.provena_domain,
             realm=found.provena_realm or "",
             client_id=found.provena_client_id,
-            keycloak=found.provena_keycloak,
-            auth_api=found.provena_auth_api,
-            registry_api=found.provena_registry_api,
-            prov_api=found.provena_prov_api,
-            job_api=found.provena_job_api,
-            data_store_api=found.provena_data_store_api,
-            search_api=found.provena_search_api,
-            handle_api=found.provena_handle_api,
+            addresses={name: url for name, url in addresses.items() if url},
         )
 
     def endpoints(self) -> Endpoints:
         """Return the URLs of the APIs. Raises ConfigurationError with the names of those that are missing."""
         from ivcap_flows.provena.client import Endpoints
 
-        return Endpoints.of(
-            domain=self.domain,
-            realm=self.realm,
-            keycloak=self.keycloak,
-            auth=self.auth_api,
-            registry=self.registry_api,
-            prov=self.prov_api,
-            jobs=self.job_api,
-            datastore=self.data_store_api,
-            search=self.search_api,
-            handles=self.handle_api,
-        )
+        return Endpoints.of(domain=self.domain, realm=self.realm, **self.addresses)
 
     def get_client(self) -> ProvenaClient:
         """Return a new client. Raises ConfigurationError if a URL or the token is missing."""

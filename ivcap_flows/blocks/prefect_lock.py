@@ -86,7 +86,7 @@ def prefect_unreachable(error: Exception) -> UnreachableError:
 
     where = get_current_settings().api.url or "the temporary server of this machine"
     return UnreachableError(
-        f"Prefect at {where} did not answer ({type(error).__name__}), so the login in a block cannot be renewed. Check "
+        f"Prefect at {where} did not answer ({type(error).__name__}), and it has the block with the login. Check "
         "PREFECT_API_URL and the server.",
         platform="Prefect",
         method="",

@@ -49,7 +49,7 @@ def ivcap_to_block(name: str, url: str | None) -> None:
         raise InputError(f"The block {name!r} belongs to {known.url}. Give another name with --block.")
 
     def confirmed() -> tuple[Secrets, str | None]:
-        tokens, who = loop.run(log_in(place, known.host if known else None))
+        tokens, who = loop.run(log_in(place, known.connection.host if known else None))
         if tokens.refresh is None:
             raise ConfigurationError(
                 f"{place} gives no refresh token, so flows could not renew this login. Ask its operators for one, or "
@@ -62,8 +62,8 @@ def ivcap_to_block(name: str, url: str | None) -> None:
         if known is None:
             return IvcapCredentials(url=place, **secrets)
         # The login belongs to the client that the deployment names, and to no context.
-        plain = {"url": place, "context": None, "in_container": False, "client_id": None, "client_secret": None}
-        return known.model_copy(update=plain | secrets)
+        connection = known.connection.model_copy(update={"in_container": False})
+        return IvcapCredentials(url=place, connection=connection, **secrets)
 
     _store(name, f"login {place} --block {name}", place, KeptToken(name, place, ""), confirmed, made)
 

@@ -24,7 +24,13 @@ PUBLIC = {
         "task",
         "wait_or_park",
     ],
-    "ivcap_flows.blocks": ["IvcapCredentials", "ProvenaCredentials"],
+    "ivcap_flows.blocks": [
+        "IvcapCollection",
+        "IvcapCredentials",
+        "IvcapOrder",
+        "IvcapService",
+        "ProvenaCredentials",
+    ],
     "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
     "ivcap_flows.handles": [
         "TERMINAL",

@@ -43,7 +43,16 @@ async def test_url_host_and_token_come_from_the_context():
     assert "s3cret" not in repr(block) + block.model_dump_json() + str(pickle.dumps(block))
     url, host, auth, _ = block._reached()
     assert (url, host, await auth.header()) == ("http://127.0.0.1:9", "ivcap.example.org", "Bearer opaque-s3cret")
-    assert IvcapCredentials(context="dev", host="other.example.org")._reached()[1] == "other.example.org"
+    assert (
+        IvcapCredentials(context="dev", connection={"host": "other.example.org"})._reached()[1] == "other.example.org"
+    )
+
+
+def test_a_url_beside_a_context_is_the_contexts_own():
+    """A block for one deployment does not send its requests to another, whatever the context has become."""
+    assert IvcapCredentials(url="http://127.0.0.1:9/", context="dev")._reached()[0] == "http://127.0.0.1:9"
+    with pytest.raises(ConfigurationError, match="'dev' is one of http://127.0.0.1:9.*for https://other.example.org"):
+        IvcapCredentials(url="https://other.example.org", context="dev").get_client()
 
 
 async def test_a_token_beside_a_context_is_used_as_it_is():

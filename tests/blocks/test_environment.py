@@ -30,7 +30,7 @@ def test_the_real_platforms_are_those_named():
     ivcap = IvcapCredentials.from_environment(settings)
     provena = ProvenaCredentials.from_environment(settings)
 
-    assert (ivcap.url, ivcap.in_container) == ("https://ivcap.example.org", False)
+    assert (ivcap.url, ivcap.connection.in_container) == ("https://ivcap.example.org", False)
     assert ivcap.token is not None
     assert ivcap.token.get_secret_value() == "s3cret-jwt"
     assert provena.endpoints().realm == "https://auth.example.org/auth/realms/rrap"
@@ -42,7 +42,7 @@ def test_inside_a_container_no_token_is_sent():
     """IVCAP_BASE_URL alone is the sidecar, which authenticates; a token beside it stays here."""
     found = IvcapCredentials.from_environment(named({"IVCAP_BASE_URL": "http://ivcap.local", "IVCAP_JWT": "s3cret"}))
 
-    assert (found.url, found.token, found.in_container) == ("http://ivcap.local", None, True)
+    assert (found.url, found.token, found.connection.in_container) == ("http://ivcap.local", None, True)
     assert found.get_client()
 
 
@@ -50,7 +50,7 @@ def test_ivcap_url_goes_before_the_sidecar():
     """The order is the official client's."""
     found = IvcapCredentials.from_environment(named(IVCAP | {"IVCAP_BASE_URL": "http://ivcap.local"}))
 
-    assert (found.url, found.in_container) == ("https://ivcap.example.org", False)
+    assert (found.url, found.connection.in_container) == ("https://ivcap.example.org", False)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def saved(embedded_platform, prefect_api):
             url=os.environ["IVCAP_URL"],
             token=granted.access,
             refresh_token=granted.refresh,
-            trusted_hosts=["a.example"],
+            connection={"trusted_hosts": ["a.example"]},
         )
         block.save(NAME, overwrite=True)
         embedded_platform.forget_requests()
@@ -140,7 +140,7 @@ def test_a_renewal_is_written_to_the_block(saved, embedded_platform):
     assert grants(embedded_platform) == [200]
     after = IvcapCredentials.load(NAME)
     assert f"Bearer {after.token.get_secret_value()}" == fresh
-    assert after.refresh_token != before.refresh_token and after.trusted_hosts == ["a.example"]
+    assert after.refresh_token != before.refresh_token and after.connection.trusted_hosts == ["a.example"]
     assert fresh.split()[1] not in repr(tokens) + repr(after)
 
 

@@ -98,7 +98,7 @@ def test_a_block_is_found_by_its_name(prefect_api):
 
     assert found.token is not None
     assert found.token.get_secret_value() == "s3cret-one"
-    assert found.trusted_hosts == []
+    assert found.connection.trusted_hosts == []
     first = loop.run(ivcap_client("of-this-test", deployed=True))
     assert loop.run(ivcap_client("of-this-test", deployed=True)) is first
     with pytest.raises(ConfigurationError, match=r"named 'nowhere'\. Save one by"):
@@ -110,9 +110,7 @@ def test_a_stored_block_that_is_wrong_is_told_as_such(prefect_api):
     spoiled = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
     spoiled.url = ""
     spoiled.save("spoiled-by-this-test")
-    with pytest.raises(
-        ConfigurationError, match="named 'spoiled-by-this-test' cannot be used.*url or a context"
-    ) as error:
+    with pytest.raises(ConfigurationError, match="named 'spoiled-by-this-test' cannot be used.*need the url") as error:
         loop.run(ivcap_client("spoiled-by-this-test", deployed=True))
     assert "s3cret" not in str(error.value)
 
@@ -121,7 +119,7 @@ def test_a_stored_block_that_is_wrong_is_told_as_such(prefect_api):
     "make",
     [
         lambda: ProvenaCredentials(client_secret="s3cret-one"),
-        lambda: IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one", context="here"),
+        lambda: IvcapCredentials(token="s3cret-one"),
     ],
 )
 def test_a_fault_in_credentials_shows_none_of_them(make):

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite, blocks
+from pydantic import ValidationError
 
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
 
-# A square image of the size that the logo's address states.
-LOGO = Path(__file__).parent / "data" / "logo-48x48.png"
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCKS = [IvcapCredentials, ProvenaCredentials, IvcapService, IvcapCollection]
 
 
-@pytest.mark.parametrize("block", [IvcapCredentials, ProvenaCredentials])
+@pytest.mark.parametrize("block", BLOCKS)
 class TestStandards(BlockStandardTestSuite):
     """Description, documentation, field texts, code example and image."""
 
@@ -26,14 +27,34 @@ class TestStandards(BlockStandardTestSuite):
 
     @pytest.fixture(autouse=True)
     def offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The logo's address leads to a file of the same size."""
+        """The logo's address leads to an image of this project."""
 
         def opened(url: str) -> Any:
             assert url.startswith("https://")
-            assert url.endswith("-48x48.png")
-            return BytesIO(LOGO.read_bytes())
+            return BytesIO((DOCS / "images" / url.rpartition("/")[2]).read_bytes())
 
         monkeypatch.setattr(blocks, "urlopen", opened)
+
+    def test_the_documentation_is_a_page_of_this_project(self, block: type[Block]) -> None:
+        assert (DOCS / "how-to" / str(block._documentation_url).rpartition("/")[2]).is_file()
+
+    def test_a_form_that_a_person_can_fill_in(self, block: type[Block]) -> None:
+        """Each field has a title, and each that is not a secret, a choice or a block has an example."""
+        form = block.model_json_schema()
+        definitions = [each for name, each in form.get("definitions", {}).items() if name == "Connection"]
+        for properties in (form["properties"], *(each["properties"] for each in definitions)):
+            for name, field in properties.items():
+                assert field.get("title"), name
+                kinds = [field, *field.get("anyOf", ())]
+                plain = any(kind.get("type") in ("string", "array", "object") for kind in kinds)
+                if plain and not any({"enum", "writeOnly", "$ref"} & set(kind) for kind in kinds):
+                    assert field.get("examples"), name
+
+    def test_an_empty_form_is_refused(self, block: type[Block]) -> None:
+        """By the form itself, which asks for what is required, and in code."""
+        assert block.model_json_schema()["required"]
+        with pytest.raises(ValidationError):
+            block()
 
 
 @pytest.mark.parametrize(

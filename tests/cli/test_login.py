@@ -161,8 +161,8 @@ def test_a_context_is_named_alone(monkeypatch, beside):
     with pytest.raises(ValueError, match=f"IVCAP_CONTEXT and {next(iter(beside))} are set") as error:
         IvcapCredentials.from_environment()
     assert not isinstance(error.value, InputError)
-    for wrong in ({}, {"url": "https://x", "context": "prod"}, {"context": "prod", "in_container": True}):
-        with pytest.raises(ValueError, match="either a url or a context"):
+    for wrong in ({}, {"context": "prod", "connection": {"in_container": True}}):
+        with pytest.raises(ValueError, match="context"):
             IvcapCredentials(**wrong)
 
 
@@ -280,11 +280,11 @@ def test_a_login_to_ivcap_is_kept_in_a_block(embedded_platform, ivcap_flows, pre
         assert not any(secret.get_secret_value() in out for secret in (first.token, first.refresh_token))
         assert loop.run(who(first))[1].startswith("urn:ivcap:account:")
 
-        first.trusted_hosts = ["files.example.org"]
+        first.connection.trusted_hosts = ["files.example.org"]
         first.save("kept-login", overwrite=True)
         assert log_in(embedded_platform, "--block", "kept-login", account="second")[0] == 0
         second = IvcapCredentials.load("kept-login")
-        assert second.refresh_token != first.refresh_token and second.trusted_hosts == ["files.example.org"]
+        assert second.refresh_token != first.refresh_token and second.connection.trusted_hosts == ["files.example.org"]
         assert loop.run(who(second))[1] != loop.run(who(first))[1]
 
         other = ivcap_flows("login", "https://elsewhere.example.org", "--block", "kept-login")

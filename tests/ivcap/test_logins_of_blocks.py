@@ -77,8 +77,11 @@ async def test_a_refresh_token_that_is_not_saved(provider, caplog):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"context": "dev", "refresh_token": "s3cret"}, "goes with a url"),
-        ({"url": "http://sidecar", "in_container": True, "refresh_token": "s3cret"}, "goes with a url"),
+        ({"context": "dev", "refresh_token": "s3cret"}, "A context has its own login"),
+        ({"url": "http://sidecar", "connection": {"in_container": True}, "refresh_token": "s3cret"}, "The sidecar"),
+        ({"url": "https://a"}, "There is no token"),
+        ({"url": "https://a", "client_id": "robot"}, "There is no token"),
+        ({"token": "s3cret"}, "need the url"),
         ({"url": "https://a", "client_secret": "s3cret"}, "needs the client_id"),
     ],
 )

@@ -1,0 +1,180 @@
+"""Objects in a collection, by name: the artifacts of an IVCAP collection seen as a folder of files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path, PurePosixPath
+
+from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.handles import Artifact, Collection, LocalFile
+from ivcap_flows.loop import all_of
+from ivcap_flows.media_types import media_type_of
+from ivcap_flows.provenance import reference
+from ivcap_flows.tasks.artifacts import adownload_artifact
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
+from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
+from ivcap_flows.tasks.folders import files_in
+from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.sources import SourceLike, opened
+from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
+
+__all__: list[str] = []
+
+
+async def _put_objects(
+    collection: str,
+    objects: dict[str, SourceLike],
+    *,
+    policy: str | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Artifact]:
+    """Upload objects into a collection, each as an artifact of its name, once per content and name.
+
+    A collection that is named, and not a URN, is defined if it does not exist.
+    """
+    call = await IvcapCall.of(credentials)
+    urn = _urn(call, collection)
+    names = {name: _checked(name) for name in objects}
+
+    async def put(name: str) -> Artifact:
+        async with opened(objects[name], call.journal.files) as source:
+            # The name is part of the key: equal contents under two names are two objects.
+            done = await upload(
+                call,
+                source,
+                name=names[name],
+                media_type=media_type_of(name),
+                policy=policy,
+                discriminator=f"{urn} {names[name]}",
+            )
+        return done.value
+
+    put_all = await all_of(put, names, SMALL_AT_ONCE)
+    if not only_planned("collection items", urn):
+        known = Collection(urn=urn, platform=call.platform)
+        if urn != collection:
+            known = await defined(call, urn, collection, policy=policy)
+        await call.client.collections.add(urn, [artifact.urn for artifact in put_all], policy=policy)
+        holding(known, put_all)
+    return put_all
+
+
+async def _list_objects(
+    collection: str, folder: str = "", *, credentials: IvcapCredentialsLike = None
+) -> list[Artifact]:
+    """Return the objects of a collection, or those below a folder, by name. The newest of each name counts."""
+    call = await IvcapCall.of(credentials)
+    return list((await _objects(call, collection, folder)).values())
+
+
+async def _get_object(
+    collection: str, name: str, path: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
+) -> LocalFile:
+    """Download the newest object of a name, or the one with a URN, into a file. Raises NotFoundError."""
+    call = await IvcapCall.of(credentials)
+    artifact = await _object(call, collection, name)
+    return await adownload_artifact.fn(artifact, path, credentials=credentials)
+
+
+async def _get_folder(
+    collection: str, folder: str, path: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
+) -> list[LocalFile]:
+    """Download the objects below a folder, each into a file of its name below `path`.
+
+    Raises NotFoundError if there are none, and InputError for a name that leads out of the folder.
+    """
+    call = await IvcapCall.of(credentials)
+    objects = await _objects(call, collection, folder)
+    if not objects:
+        raise _missing(call, collection, folder)
+    prefix = _prefix(folder)
+    places = {name: Path(path, _checked(name.removeprefix(prefix))) for name in objects}
+
+    async def get(name: str) -> LocalFile:
+        await asyncio.to_thread(places[name].parent.mkdir, parents=True, exist_ok=True)
+        return await adownload_artifact.fn(objects[name], places[name], credentials=credentials)
+
+    return await all_of(get, objects)
+
+
+async def _put_folder(
+    collection: str,
+    folder: str,
+    path: str | os.PathLike[str],
+    *,
+    policy: str | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Artifact]:
+    """Upload each file below `path` as an object of its relative name below a folder. See `_put_objects`."""
+    root = Path(path)
+    if not await asyncio.to_thread(root.is_dir):
+        raise InputError(f"{root} is not a folder.", path=str(root))
+    files = await asyncio.to_thread(lambda: dict(files_in(root, root)))
+    prefix = _prefix(folder)
+    objects: dict[str, SourceLike] = {prefix + name: file for name, file in files.items()}
+    return await _put_objects(collection, objects, policy=policy, credentials=credentials)
+
+
+async def _objects(call: IvcapCall, collection: str, folder: str) -> dict[str, Artifact]:
+    """Return the newest object of each name below a folder, sorted by name."""
+    urn, prefix = _urn(call, collection), _prefix(folder)
+    items = [item.urn async for item in call.client.collections.items(urn) if reference(item.urn).type == "artifact"]
+    records = await all_of(call.client.artifacts.read, items)
+    found: dict[str, Artifact] = {}
+    for artifact in sorted(
+        (record.handle(call.platform) for record in records),
+        key=lambda each: (each.created_at is not None, each.created_at),
+    ):
+        if artifact.name and artifact.name.startswith(prefix):
+            found[artifact.name] = artifact
+    return dict(sorted(found.items()))
+
+
+async def _object(call: IvcapCall, collection: str, name: str) -> Artifact:
+    if name.startswith("urn:"):
+        return (await call.client.artifacts.read(name)).handle(call.platform)
+    found = (await _objects(call, collection, "")).get(name)
+    if found is None:
+        raise _missing(call, collection, name)
+    return found
+
+
+def _missing(call: IvcapCall, collection: str, name: str) -> NotFoundError:
+    return NotFoundError(
+        f"The collection {collection} has no object {name!r}. `list_objects` names those that it has.",
+        platform=call.platform,
+        method="GET",
+        path="",
+        status=None,
+        detail=name,
+    )
+
+
+def _urn(call: IvcapCall, collection: str) -> str:
+    return collection if collection.startswith("urn:") else collection_urn(call, "name", collection)
+
+
+def _prefix(folder: str) -> str:
+    plain = folder.strip("/")
+    return f"{plain}/" if plain and plain != "." else ""
+
+
+def _checked(name: str) -> str:
+    """Return the name of an object. Raises InputError for one that would lead out of a folder that it is written to."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise InputError(f"{name!r} cannot be the name of an object: it leads out of its folder.")
+    return path.as_posix()
+
+
+def _named(verb: str) -> str:
+    return f"{verb} {{collection}}"
+
+
+put_objects, aput_objects = task_pair(_put_objects, name="Put objects", run_name=_named("put into"))
+put_folder, aput_folder = task_pair(_put_folder, name="Put folder", run_name=_named("put into"))
+list_objects, alist_objects = task_pair(_list_objects, name="List objects", run_name=_named("list"))
+get_object, aget_object = task_pair(_get_object, name="Get object", run_name="get {name}", writes=("path",))
+get_folder, aget_folder = task_pair(_get_folder, name="Get folder", run_name="get {folder}", writes=("path",))
