@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
+from cyclopts import Parameter
 from packaging.requirements import Requirement
 from rich.text import Text
 
 from ivcap_flows import loop
 from ivcap_flows.capture.reconcile import not_to_come_back
+from ivcap_flows.cli.block_check import check_block, ending
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
@@ -67,9 +69,13 @@ class _Finding:
     notes: list[str]
 
 
-def doctor(*, as_json: Json = False) -> int:
+def doctor(*, block: Annotated[str | None, Parameter(name="--block")] = None, as_json: Json = False) -> int:
     """Check packages, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if something is
-    wrong."""
+    wrong.
+
+    Args:
+        block: Also check the credentials blocks of this name in Prefect. A login that can be renewed is renewed.
+    """
     findings = [
         _found("packages", _packages),
         _found("journal", _journal),
@@ -77,6 +83,7 @@ def doctor(*, as_json: Json = False) -> int:
         _found("IVCAP", lambda: [*_in_time("IVCAP", _ivcap()), *_search(_made_on_ivcap())]),
         _found("Provena", lambda: [*_in_time("Provena", _provena()), *_search(_made_in_provena())]),
         _found("clocks", _clocks),
+        *([_found(f"block {block}", lambda: check_block(block))] if block is not None else []),
     ]
     if as_json:
         emit(findings)
@@ -261,7 +268,18 @@ async def _ivcap() -> list[str]:
     async for _ in client.services.list(limit=1):
         break
     known = f"{await client.platform()}{_embedded()} as {await client.account()}"
-    return [known, *[note async for note in _unfinished_uploads(client)]]
+    return [known, *_for_trying_out(), *[note async for note in _unfinished_uploads(client)]]
+
+
+def _for_trying_out() -> list[str]:
+    """The token of a variable, which ends while nobody looks."""
+    settings = Settings.current()
+    if settings.ivcap_jwt is None or settings.ivcap_url is None:
+        return []
+    return [
+        f"IVCAP_JWT ends at {ending(settings.ivcap_jwt.get_secret_value())} and is not renewed, which is for trying "
+        f"out; for deployments, log in by `ivcap-flows login {settings.ivcap_url} --block NAME`"
+    ]
 
 
 async def _provena() -> list[str]:

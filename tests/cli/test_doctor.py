@@ -7,8 +7,10 @@ import uuid
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.cli import doctor
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
@@ -49,6 +51,53 @@ def test_all_is_well(ivcap_flows, journal_file):
     assert [line.split()[:2] for line in lines if line[0] != " "] == [
         ["ok", name] for name in ("packages", "journal", "runs", "IVCAP", "Provena", "clocks")
     ]
+
+
+def test_a_token_that_nobody_renews_is_named(ivcap_flows, monkeypatch):
+    """A variable is for trying out; the note says until when, and what to do for deployments."""
+    said = ivcap_flows("doctor", "--json")
+    [note] = [note for note in finding(said, "IVCAP")["notes"] if "IVCAP_JWT" in note]
+    assert "trying out" in note and f"login {os.environ['IVCAP_URL']} --block NAME" in note
+    assert os.environ["IVCAP_JWT"] not in said.out
+
+
+@pytest.fixture
+def on_prefect(prefect_server):
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        yield
+
+
+def test_a_block_that_is_in_order(ivcap_flows, embedded_platform, on_prefect):
+    """Both platforms' blocks of one name: where, as whom, and how long the login lasts."""
+    IvcapCredentials.from_environment().save("checked", overwrite=True)
+    ProvenaCredentials.from_environment().save("checked", overwrite=True)
+    said = ivcap_flows("doctor", "--block", "checked", "--json")
+    ivcap, provena = finding(said, "block checked")["notes"]
+    assert said.status == 0 and "is not renewed, which is for trying out" in ivcap and "linked to person" in provena
+    ProvenaCredentials.delete("checked")
+    token = IvcapCredentials.from_environment().token
+    refreshing = IvcapCredentials(url=os.environ["IVCAP_URL"], token=token, refresh_token="s3cret-revoked")
+    refreshing.save("checked", overwrite=True)
+    revoked = ivcap_flows("doctor", "--block", "checked", "--json")
+    [note] = finding(revoked, "block checked")["notes"]
+    assert (revoked.status, wrong(revoked)) == (1, ["block checked"])
+    assert "has ended" in note and "login --block checked" in note and "s3cret" not in revoked.out
+    IvcapCredentials.delete("checked")
+
+
+def test_a_block_that_is_not_there_or_wrong(ivcap_flows, on_prefect):
+    """Each names the block and the next step."""
+    missing = finding(ivcap_flows("doctor", "--block", "nowhere", "--json"), "block nowhere")
+    assert not missing["ok"] and "login URL --block nowhere" in missing["notes"][0]
+    spoiled = IvcapCredentials(url=os.environ["IVCAP_URL"], token="s3cret")
+    spoiled.token = None
+    spoiled.save("spoiled", overwrite=True)
+    said = finding(ivcap_flows("doctor", "--block", "spoiled", "--json"), "block spoiled")
+    assert not said["ok"] and "There is no token" in said["notes"][0]
+    IvcapCredentials.delete("spoiled")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        down = finding(ivcap_flows("doctor", "--block", "spoiled", "--json"), "block spoiled")
+    assert not down["ok"] and "Prefect at http://127.0.0.1:9/api" in down["notes"][0]
 
 
 @pytest.mark.parametrize(("ahead", "said"), [(7250, "2 hours behind"), (-630, "10 minutes ahead of")])

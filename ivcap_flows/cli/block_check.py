@@ -1,0 +1,103 @@
+"""`ivcap-flows doctor --block`: whether a saved credentials block can be loaded, logs in, and stays logged in."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ivcap_flows import loop
+from ivcap_flows.cli.output import moment
+from ivcap_flows.errors import ConfigurationError, UnreachableError
+from ivcap_flows.http.auth import expiry
+
+if TYPE_CHECKING:
+    from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+
+__all__ = ["check_block", "ending"]
+
+B = TypeVar("B", "IvcapCredentials", "ProvenaCredentials")
+
+_TIMEOUT: Final = 60.0
+"""Seconds for the check: another process may be renewing the login."""
+
+
+def check_block(name: str) -> list[str]:
+    """Return what is known of the blocks of this name, for IVCAP and for Provena.
+
+    A login that can be renewed is renewed, to see that it works. Raises ConfigurationError if there is no block of this
+    name, and the errors of a task that uses a wrong one.
+    """
+    try:
+        return loop.run(asyncio.wait_for(_check(name), _TIMEOUT))
+    except asyncio.TimeoutError as error:
+        raise UnreachableError(
+            f"The block {name!r} could not be checked within {_TIMEOUT:g} s. Check the network, and Prefect's server."
+        ) from error
+
+
+def ending(token: str) -> str:
+    """Return when a token ends that nothing renews."""
+    end = expiry(token)
+    return "an unknown time" if end is None else moment(datetime.fromtimestamp(end, timezone.utc))
+
+
+async def _check(name: str) -> list[str]:
+    from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+
+    ivcap, provena = await _saved(IvcapCredentials, name), await _saved(ProvenaCredentials, name)
+    if ivcap is None and provena is None:
+        raise ConfigurationError(
+            f"Prefect has no credentials block named {name!r}. Log in by `ivcap-flows login URL --block {name}` or "
+            f"`ivcap-flows login --provena {name}`."
+        )
+    return [
+        *([] if ivcap is None else [await _ivcap(ivcap, name)]),
+        *([] if provena is None else [await _provena(provena)]),
+    ]
+
+
+async def _saved(kind: type[B], name: str) -> B | None:
+    from ivcap_flows.blocks.load import load_block
+    from ivcap_flows.blocks.prefect_lock import prefect_unreachable
+
+    try:
+        return await load_block(kind, name)
+    except ConfigurationError as error:
+        # A block that is not there has Prefect's own error as its cause, one that is wrong has none.
+        if error.__cause__ is None:
+            raise
+        return None
+    except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
+        raise prefect_unreachable(error) from None
+
+
+async def _ivcap(block: IvcapCredentials, name: str) -> str:
+    from ivcap_flows.blocks.block_login import IvcapBlockLogin
+
+    if block.connection.in_container:
+        return f"IVCAP at {block.url}: the sidecar of a container, which only a run within one can reach"
+    if block.context:
+        login = f"by the context {block.context} of the `ivcap` command, on the machine that runs the flow"
+    elif block.refresh_token is not None:
+        await IvcapBlockLogin(block).token().header(force=True)
+        login = "its login was renewed"
+    elif block.client_secret is not None:
+        login = f"as the service account of {block.client_id}"
+    else:
+        token = block.token.get_secret_value() if block.token else ""
+        login = (
+            f"its token ends at {ending(token)} and is not renewed, which is for trying out; log in by `ivcap-flows "
+            f"login {block.url} --block {name}`"
+        )
+    async with block.get_client() as client:
+        async for _ in client.services.list(limit=1):
+            break
+        return f"IVCAP: {await client.platform()} as {await client.account()}, {login}"
+
+
+async def _provena(block: ProvenaCredentials) -> str:
+    async with block.get_client() as client:
+        person = await client.auth_api.linked_person()
+        linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"
+        return f"Provena: {await client.platform()} as {await client.username()}, {linked}"
