@@ -81,32 +81,42 @@ class IvcapCollection(ObjectStorageBlock):
         self, from_path: str | Path, to_path: str
     ) -> str:
         """Upload a file as an object of a name, once per content. Return the artifact's URN."""
-        return put_objects(self.collection, {to_path: from_path}, **self._writing())[0].urn
+        [put] = put_objects(self.collection, {to_path: from_path}, policy=self.policy, credentials=self.credentials)
+        return put.urn
 
     async def aupload_from_path(self, from_path: str | Path, to_path: str) -> str:
         """Do what `upload_from_path` does, in an asynchronous flow."""
-        return (await aput_objects(self.collection, {to_path: from_path}, **self._writing()))[0].urn
+        [put] = await aput_objects(
+            self.collection, {to_path: from_path}, policy=self.policy, credentials=self.credentials
+        )
+        return put.urn
 
     def upload_from_file_object(  # type: ignore[override]
         self, from_file_object: BinaryIO, to_path: str
     ) -> str:
         """Upload a binary stream as an object of a name, once per content. Return the artifact's URN."""
-        return put_objects(self.collection, {to_path: from_file_object}, **self._writing())[0].urn
+        [put] = put_objects(
+            self.collection, {to_path: from_file_object}, policy=self.policy, credentials=self.credentials
+        )
+        return put.urn
 
     async def aupload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
         """Do what `upload_from_file_object` does, in an asynchronous flow."""
-        return (await aput_objects(self.collection, {to_path: from_file_object}, **self._writing()))[0].urn
+        [put] = await aput_objects(
+            self.collection, {to_path: from_file_object}, policy=self.policy, credentials=self.credentials
+        )
+        return put.urn
 
     def upload_from_folder(  # type: ignore[override]
         self, from_folder: str | Path, to_folder: str = ""
     ) -> str:
         """Upload each file below a folder as an object below `to_folder`. Return `to_folder`."""
-        put_folder(self.collection, to_folder, from_folder, **self._writing())
+        put_folder(self.collection, to_folder, from_folder, policy=self.policy, credentials=self.credentials)
         return to_folder
 
     async def aupload_from_folder(self, from_folder: str | Path, to_folder: str = "") -> str:
         """Do what `upload_from_folder` does, in an asynchronous flow."""
-        await aput_folder(self.collection, to_folder, from_folder, **self._writing())
+        await aput_folder(self.collection, to_folder, from_folder, policy=self.policy, credentials=self.credentials)
         return to_folder
 
     def download_object_to_path(  # type: ignore[override]
@@ -142,9 +152,6 @@ class IvcapCollection(ObjectStorageBlock):
         """Do what `download_folder_to_path` does, in an asynchronous flow."""
         await aget_folder(self.collection, from_folder, to_folder, credentials=self.credentials)
         return Path(to_folder)
-
-    def _writing(self) -> dict[str, Any]:
-        return {"policy": self.policy, "credentials": self.credentials}
 
 
 def _copied(path: Path, stream: BinaryIO) -> BinaryIO:

@@ -68,7 +68,7 @@ class IvcapOrder(JobRun[Any]):
         [self.handle] = await wait([self.handle], timeout=timeout, credentials=self._service.credentials)
         return self.handle
 
-    def fetch_result(self) -> Any:  # type: ignore[override]  # as above
+    def fetch_result(self) -> Any:
         """Return the products of an order, or the result of a job. Raises InputError if it has not ended."""
         if isinstance(self.handle, Order):
             return self._products()
