@@ -111,32 +111,30 @@ def note_assets(versions: Iterable[Version], *, inputs: Several[str] = ()) -> No
 
 def _note(versions: Iterable[Version], inputs: Several[str]) -> None:
     context, flow = AssetContext.get(), FlowRunContext.get()
-    if context is None:
-        return
     by_key: dict[str, list[Version]] = {}
     for version in versions:
         if version.key is not None:
             by_key.setdefault(version.key, []).append(version)
-    assets = {key: Asset(key=key, properties=AssetProperties(name=some[-1].name)) for key, some in by_key.items()}
-    upstream = {asset for urn in inputs if (asset := _known.get(urn)) is not None}
-    # A task may tell of its assets several times. At the first time, there is only what Prefect found.
-    upstream |= {
-        asset
-        for asset in context.upstream_assets
-        if context.materialized_by is not None or not asset.key.startswith(_OURS)
-    }
+    if context is None or not by_key:
+        return
+    # A task may tell of its assets several times. The first time, there is only what Prefect found.
+    again = context.materialized_by is not None
+    upstream = {asset for asset in context.upstream_assets if again or not asset.key.startswith(_OURS)}
+    upstream |= {asset for urn in inputs if (asset := _known.get(urn)) is not None}
     context.upstream_assets = set(sorted(upstream, key=lambda asset: asset.key)[:_MOST_RELATED])
-    for key, some in by_key.items():
+    assets = {Asset(key=key, properties=AssetProperties(name=some[-1].name)): some for key, some in by_key.items()}
+    for asset, some in assets.items():
         context.materialized_by = some[-1].tool
         for version in some:
-            _known.put(version.handle.urn, assets[key])
+            _known.put(version.handle.urn, asset)
         made = [version for version in some if version.new]
         if made:
-            context.downstream_assets.add(assets[key])
-            context.add_asset_metadata(key, _metadata(made))
-    if flow is not None and context.task_run_id is not None and assets:
+            context.downstream_assets.add(asset)
+            context.add_asset_metadata(asset.key, _metadata(made))
+    if flow is not None and context.task_run_id is not None:
         # Of these, not of what the task was given, the results of later tasks are made.
-        flow.task_run_assets[context.task_run_id] = set(assets.values())
+        before = flow.task_run_assets.get(context.task_run_id, set()) if again else set()
+        flow.task_run_assets[context.task_run_id] = before | assets.keys()
 
 
 def _metadata(made: list[Version]) -> dict[str, Any]:

@@ -244,9 +244,8 @@ async def _wait_for_jobs(
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
-    news: set[str] = set()
-    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn], news), records)
-    known = {job.urn: job for job in ended}
+    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
+    known = {job.urn: job for job, _ in ended}
     done = [known[urn_of(job)] for job in jobs]
     failed = [job for job in done if not job.succeeded]
     if failed and raise_on_failure:
@@ -261,8 +260,8 @@ async def _wait_for_jobs(
         lines.append(resubmission("request_job"))
         raise JobFailedError("\n".join(lines), jobs=failed)
     note_assets(
-        [version for job in ended for version in products_of(job, new=job.urn in news)],
-        inputs={urn for job in ended for urn in job.inputs},
+        [version for job, new in ended for version in products_of(job, new=new)],
+        inputs={urn for job, _ in ended for urn in job.inputs},
     )
     return done
 
@@ -273,11 +272,8 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
     return await call.client.jobs.service_of(urn_of(job))
 
 
-async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str, news: set[str]) -> Job:
-    """Return the handle of an ended job with its products and events, and write its end to the journal.
-
-    Add its URN to `news` if that was not known before.
-    """
+async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str) -> tuple[Job, bool]:
+    """Write a job's end to the journal. Return its handle with products and events, and whether the end is news."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -293,9 +289,7 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
         events = []
     products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
     handle = handle.model_copy(update={"products": Products(products), "events": tuple(events)})
-    if await note_end(call.journal, handle):
-        news.add(handle.urn)
-    return handle
+    return handle, await note_end(call.journal, handle)
 
 
 async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:

@@ -213,25 +213,21 @@ async def _wait_for_orders(
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
     async with progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
-    news: set[str] = set()
-    ended = await all_of(lambda record: _ended(call, record, asked[record.urn], news), records)
-    known = {order.urn: order for order in ended}
+    ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
+    known = {order.urn: order for order, _ in ended}
     done = [known[urn_of(order)] for order in orders]
     failed = [order for order in done if not order.succeeded]
     if failed and raise_on_failure:
         raise await _failure(call, failed, len(done))
     note_assets(
-        [version for order in ended for version in products_of(order, new=order.urn in news)],
-        inputs={urn for order in ended for urn in order.inputs},
+        [version for order, new in ended for version in products_of(order, new=new)],
+        inputs={urn for order, _ in ended for urn in order.inputs},
     )
     return done
 
 
-async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str, news: set[str]) -> Order:
-    """Return the handle of an ended order with all its products, and write its end to the journal.
-
-    Add its URN to `news` if that was not known before.
-    """
+async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
+    """Write an order's end to the journal. Return its handle with all its products, and whether the end is news."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):
         # Lineage reads the requested parameters, so keep those of the given handle if it has them.
@@ -240,12 +236,11 @@ async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str, news
     handle = await service_named(call, handle)
     products = [product.handle(call.platform) async for product in call.client.orders.products(record.urn)]
     handle = handle.model_copy(update={"products": Products(products)})
-    if await note_end(call.journal, handle):
-        news.add(handle.urn)
+    new = await note_end(call.journal, handle)
     if handle.collection is not None and handle.succeeded and products and planning() is None:
         await call.client.collections.add(handle.collection, [product.urn for product in products])
         holding(Collection(urn=handle.collection, platform=call.platform), products)
-    return handle
+    return handle, new
 
 
 async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFailedError:

@@ -203,7 +203,7 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
     place = {"path": str(Path(__file__).parent), "entrypoint": "parking_flows.py:parks", "pull_steps": []}
     made = {"name": "parked", "flow_id": flow["id"], "work_pool_name": pool, "tags": ["ivcap-flows"], **place}
     deployment = asked(automated_server, "/deployments/", made)["id"]
-    begin = {"parameters": {"mark": "parked", "seconds": 1.0}, "state": {"type": "SCHEDULED"}}
+    begin = {"parameters": {"mark": "parked", "seconds": 30.0}, "state": {"type": "SCHEDULED"}}
     run = asked(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
     with open(tmp_path / "worker.log", "wb") as log:
         command = [*PREFECT, "worker", "start", "--pool", pool]

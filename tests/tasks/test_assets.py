@@ -17,6 +17,7 @@ from ivcap_flows.tasks import (
     create_collection,
     mint_dataset,
     place_order,
+    register_model_run,
     request_job,
     upload_artifact,
     upload_directory,
@@ -169,6 +170,55 @@ def test_jobs_folders_collections_and_datasets(in_flow, effects, tasks_service, 
         "artifact": series.urn,
         "artifact_sha256": series.sha256,
     }
+
+
+def test_the_datasets_of_a_model_run(in_flow, effects, ended_order, source, tmp_path, registry, listed):
+    """A registration makes the datasets of all artifacts, and what is made of the model run depends on all of them."""
+    after = "test://what-comes-after"
+    (tmp_path / "index.csv").write_text(source.read_text() + "index\n")
+
+    @materialize(after)
+    def summary(run):
+        return run.urn
+
+    def body():
+        series, index = (upload_artifact(tmp_path / name) for name in ("series.csv", "index.csv"))
+        run = register_model_run(
+            ended_order,
+            workflow_template=registry.workflow,
+            inputs={registry.template: series},
+            outputs={registry.template: index},
+            datasets=registry.defaults,
+        )
+        summary(run)
+        return series, run
+
+    series, run = in_flow(body)
+    names = ("series.csv", "index.csv")
+    uploaded = {f"ivcap://{host(series)}/artifacts/{name}" for name in names}
+    minted = {f"provena://{host(run)}/datasets/{name}" for name in names}
+    assert [upstream(each) for each in listed(minted, 2)] == [uploaded, uploaded]
+    assert upstream(listed({after}, 1)[0]) == minted
+
+
+def test_a_reused_order_makes_nothing(in_flow, effects, tasks_service, source, listed):
+    """Its products were made by the run that placed it."""
+    after = "test://what-comes-after"
+
+    @materialize(after)
+    def summary(order):
+        return order.products[0]
+
+    def body():
+        order = place_order(tasks_service, {"series": upload_artifact(source), "base": 1}, reuse=True)
+        return summary(wait_for_orders([order])[0])
+
+    first = in_flow(body)
+    key = f"ivcap://{host(first)}/services/{tasks_service}/upper.csv"
+    listed({key}, 1)
+    assert in_flow(body, name="another") == first
+    assert key in upstream(listed({after}, 1)[0])
+    assert listed({key}, 0) == []
 
 
 def test_keys_are_what_prefect_takes():
