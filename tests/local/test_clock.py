@@ -144,6 +144,19 @@ def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
     assert len(first.aspects(entity="urn:t:hidden")) == 1
 
 
+def test_a_clock_that_is_set_back_holds_no_order(clock, first):
+    """An order that waited for its start when the clock was set back is started, and so are those after it."""
+    said(clock.post("/like", json={"like": "production"}))
+    said(clock.post("/clock", json={"advance": 3600}))
+    said(clock.post("/clock", json={"freeze": True}))
+    waiting = first.order("echo", message="a")
+    assert first.get(f"/1/orders/{waiting['id']}")["status"] == "pending"
+    clock.delete("/like")
+    said(clock.delete("/clock"))
+    assert first.finished(first.order("echo", message="b"))["status"] == "succeeded"
+    assert first.finished(waiting)["status"] == "succeeded"
+
+
 def test_the_clock_wants_the_control_token(local_platform, first):
     """The clock cannot be set without the control token, nor with an account's token."""
     for method in ("GET", "POST", "DELETE"):

@@ -86,10 +86,13 @@ class Dispatcher:
             elif not self._care(row):
                 running[row["service"]] += 1
         plans: dict[str, Plan | NoPlan] = {}
-        latest = clock.now() - round(1000 * self._platform.likeness.start)
+        now, delay = clock.now(), round(1000 * self._platform.likeness.start)
         for row in waiting:
-            if running.total() >= _MOST_RUNNERS or row["requested_at"] > latest:
+            if running.total() >= _MOST_RUNNERS:
                 break
+            # A job from a time that is still to come was requested before the clock was set back.
+            if now - delay < row["requested_at"] <= now:
+                continue
             service = row["service"]
             if service not in plans:
                 plans[service] = self._plan(service)
