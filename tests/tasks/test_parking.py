@@ -204,7 +204,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert (park.state, park.why) == ("woken", "by itself")
 
 
-@pytest.mark.parametrize("form", ["synchronous", "asynchronous"])
+@pytest.mark.parametrize("form", ["synchronous", pytest.param("asynchronous", marks=pytest.mark.long)])
 def test_many_orders_park_together(deployed, effects, end, form):
     """`run_orders` and `arun_orders` leave the process as `wait_or_park` does, and find their orders when they wake."""
     steps = [OrderStep("parking-until", {"until": str(end)}, discriminator=str(number)) for number in range(3)]
