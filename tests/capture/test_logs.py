@@ -40,7 +40,9 @@ if __name__ == "__main__":
 IN_RUN = ("said in a task", "said on the loop", "said in a flow")
 
 
-@pytest.mark.parametrize("extra", ["", "ivcap_flows"], ids=["plain", "extra logger"])
+@pytest.mark.parametrize(
+    "extra", [pytest.param("", marks=pytest.mark.long, id="plain"), pytest.param("ivcap_flows", id="extra logger")]
+)
 def test_each_message_is_shown_once(prefect_server, tmp_path, extra):
     """As one of its flow or task run; also where a user has Prefect show the package's logger."""
     script = tmp_path / "says.py"
@@ -92,7 +94,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+@pytest.mark.parametrize("level", ["INFO", pytest.param("DEBUG", marks=pytest.mark.long)])
 def test_an_error_of_the_package_is_one_paragraph(prefect_server, embedded_platform, tmp_path, level):
     """Prefect's log has it once, without the traceback, which the level DEBUG asks for; Python shows its own."""
     script = tmp_path / "fails.py"

@@ -184,7 +184,7 @@ def test_killed_just_after_the_request_was_sent(killed_flow, embedded_platform, 
 
 @pytest.mark.usefixtures("on_either_database")
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
-@pytest.mark.parametrize("noun", ROUTES)
+@pytest.mark.parametrize("noun", ["order", pytest.param("model run", marks=pytest.mark.long)])
 def test_killed_between_the_reply_and_its_being_written(killed_flow, ledger, capsys, noun):
     """The reply came and the journal never heard of it: the effect is found and adopted."""
     process = killed_flow.start(KILL_BEFORE_OUTCOME_OF=f"{noun}:{killed_flow.folder / 'killed'}")

@@ -62,6 +62,7 @@ def wait_for(
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_a_scheduled_run_of_the_shipped_deployment_completes(
     prefect_server, worker, embedded_platform, own_series, tmp_path
 ):

@@ -231,7 +231,7 @@ async def test_no_more_jobs_are_asked_for_than_wanted(client, scripted):
 async def test_jobs_are_listed_by_their_request_on_the_embedded_platform(embedded):
     """One that was requested first and ends last is not the newest."""
     slow, quick = [await embedded.services.by_name(name) for name in ("sleep", "echo")]
-    first = await embedded.jobs.request(slow.urn, {"seconds": 1.5})
+    first = await embedded.jobs.request(slow.urn, {"seconds": 6})
     await asyncio.sleep(1.1)  # the time of a request is told in whole seconds
     second = await embedded.jobs.request(quick.urn, {"message": "x"}, hold=20)
     assert not (await embedded.jobs.read(slow.urn, first.urn)).done

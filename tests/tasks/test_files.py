@@ -202,7 +202,9 @@ def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
     assert back.read_bytes() == source.read_bytes() and len(blobs()) == 2
 
 
-@pytest.mark.parametrize("fault", [{"truncate": 2 * MIB}, {"reset": True}, {"status": 503}])
+@pytest.mark.parametrize(
+    "fault", [{"truncate": 2 * MIB}, {"reset": True}, pytest.param({"status": 503}, marks=pytest.mark.long)]
+)
 def test_a_download_goes_on(in_flow, effects, big, tmp_path, fault):
     """A download that breaks off continues after the bytes it has, and is verified as a whole."""
     series = in_flow(lambda: upload_artifact(big))

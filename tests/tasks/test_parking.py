@@ -127,10 +127,17 @@ def until_service(_embedded, tmp_path_factory) -> str:
 
 @pytest.fixture
 def end(until_service, tmp_path, monkeypatch) -> Iterator[Path]:
-    """The file that ends the test's work. It exists once a run has said why it does not park."""
+    """The file that ends the test's work. It exists once a run has said why it does not park at all."""
     path = tmp_path / "end"
     tell = parking._Stay.tell
-    monkeypatch.setattr(parking._Stay, "tell", lambda *given: (tell(*given), path.touch()))
+
+    def told(stay: Any, obstacle: Obstacle) -> None:
+        tell(stay, obstacle)
+        # On a busy machine, Prefect learns late that the tasks before the wait have ended.
+        if not obstacle.passing:
+            path.touch()
+
+    monkeypatch.setattr(parking._Stay, "tell", told)
     yield path
     path.touch()
 
@@ -197,7 +204,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert (park.state, park.why) == ("woken", "by itself")
 
 
-@pytest.mark.parametrize("form", ["synchronous", "asynchronous"])
+@pytest.mark.parametrize("form", ["synchronous", pytest.param("asynchronous", marks=pytest.mark.long)])
 def test_many_orders_park_together(deployed, effects, end, form):
     """`run_orders` and `arun_orders` leave the process as `wait_or_park` does, and find their orders when they wake."""
     steps = [OrderStep("parking-until", {"until": str(end)}, discriminator=str(number)) for number in range(3)]
@@ -542,6 +549,7 @@ def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journa
             return ordering(end)
 
     def gone() -> None:
+        end.touch()
         raise ConnectionError("refused")
 
     assert deployed(stays).go() == ["succeeded"]
@@ -563,6 +571,8 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
         lost.append("reply")
         if obeyed:
             real(self, id, state, force)
+        else:
+            end.touch()
         raise ConnectionError("no reply")
 
     monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", losing)

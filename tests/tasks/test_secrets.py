@@ -49,7 +49,13 @@ def secrets_of_the_test() -> dict[str, bytes]:
 
 
 def shown(secrets: dict[str, bytes], texts: dict[str, bytes]) -> list[str]:
-    return [f"{name} in {where}" for where, text in texts.items() for name, secret in secrets.items() if secret in text]
+    """Return which secret is in which text, and the text around it."""
+    return [
+        f"{name} in {where}, after {text.partition(secret)[0][-300:]!r}"
+        for where, text in texts.items()
+        for name, secret in secrets.items()
+        if secret in text
+    ]
 
 
 def everything_of(error: BaseException) -> bytes:
