@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture bench crash rehearse kills mutants fuzz clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ docs: install ## Write the reference pages that are generated from the code
 
 picture: install ## Draw the order pipeline's trace anew for the documentation, in a Chromium
 	$(BIN)/python docs/picture.py
+
+screenshots: install ## Take the documentation's pictures of Prefect's web interface anew, in a Chromium
+	IVCAP_FLOWS_TEST_PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/test_web_interface.py -m ''
 
 bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download resume many_uploads listing registration parking waiting submitting outbox trace; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -20,6 +20,7 @@ __all__ = [
     "INTENT_SCHEMA",
     "KEY_VERSION",
     "Scope",
+    "api_address",
     "artifact_urns",
     "canonical",
     "digest",
@@ -58,6 +59,18 @@ def canonical(value: Any) -> bytes:
 
 EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 """The id of each embedded platform begins so."""
+
+
+def api_address(platform: str, urn: str, service: str | None = None) -> str | None:
+    """Return the URL under which IVCAP's API shows an order, or a job of a service; None if there is none.
+
+    Whoever opens it needs a login there. Source: paths of the IVCAP OpenAPI description.
+    """
+    if platform.startswith(EMBEDDED):
+        return None
+    if urn.startswith("urn:ivcap:order:"):
+        return f"{platform}/1/orders/{urn}"
+    return f"{platform}/1/services2/{service}/jobs/{urn}" if service else None
 
 
 def digest(data: bytes) -> str:

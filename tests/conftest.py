@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import certifi
 import hypothesis
@@ -37,6 +37,9 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.secrets import known
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Each of the hundreds of processes that tests start would else compile the package anew, and pytest all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -150,11 +153,14 @@ def turn(lock: Path) -> Iterator[None]:
         yield
 
 
-def start_prefect_server(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def start_prefect_server(
+    home: Path, environment: dict[str, str], *, interface: bool = False
+) -> subprocess.Popen[bytes]:
     host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
     with open(home / "server.log", "wb") as log:
         program = str(Path(__file__).with_name("prefect_server.py"))
-        command = [sys.executable, program, "server", "start", "--host", host, "--port", port, "--no-ui"]
+        command = [sys.executable, program, "server", "start", "--host", host, "--port", port]
+        command += ["--ui" if interface else "--no-ui"]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     end = time.monotonic() + 150
     while True:
@@ -214,24 +220,61 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         server.returncode = 0
 
 
-@pytest.fixture(scope="session")
-def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server whose automations act; the value is the environment in which its clients run."""
-    home = tmp_path_factory.mktemp("automated")
+@contextlib.contextmanager
+def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) -> Iterator[dict[str, str]]:
+    """Run a Prefect server with settings of its own, and with its web interface if asked for. Yields the environment in
+    which its clients run."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
         **frugal(home),
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # The shortest that Prefect takes.
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
+        **settings,
     }
-    server = start_prefect_server(home, environment)
-    yield environment
-    stop(server)
+    server = start_prefect_server(home, environment, interface=interface)
+    try:
+        yield environment
+    finally:
+        stop(server)
+
+
+@pytest.fixture(scope="session")
+def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server whose automations act; the value is the environment in which its clients run."""
+    home = tmp_path_factory.mktemp("automated")
+    # 30 s are the shortest heartbeat that Prefect takes.
+    with own_prefect_server(
+        home, PREFECT_WORKER_QUERY_SECONDS="1", PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30"
+    ) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def web_interface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server with its web interface; the value is the environment in which its clients run."""
+    with own_prefect_server(tmp_path_factory.mktemp("interface"), interface=True) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The Chromium of this machine, for one file.
+
+    Its driver runs an event loop, so no other test can have one meanwhile.
+    """
+    # Imported late: most tests need no browser.
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed here; Debian's package is called chromium")
+    with sync_playwright() as playwright:
+        # Run by root, as in a container, Chromium has no sandbox.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

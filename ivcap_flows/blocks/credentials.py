@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from ivcap_flows import loop
-from ivcap_flows.blocks.appearance import IVCAP_LOGO, PROVENA_LOGO, documentation
+from ivcap_flows.blocks.appearance import IVCAP_LOGO, PROVENA_LOGO, documentation, form
 from ivcap_flows.blocks.block_login import IvcapBlockLogin, ProvenaBlockLogin
 from ivcap_flows.blocks.environment import refuse, settings_for
 from ivcap_flows.blocks.load import load_block
@@ -34,14 +32,6 @@ Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "
 _HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 
-def _asking(form: JsonSchemaValue, *required: str) -> JsonSchemaValue:
-    """Return the schema of a form that requires these fields."""
-    for name in required:
-        form["properties"][name].pop("default", None)
-    form["required"] = list(required)
-    return form
-
-
 class Connection(BaseModel):
     """How to reach IVCAP where its URL alone is not enough."""
 
@@ -62,6 +52,8 @@ class Connection(BaseModel):
         description="Other hosts that the platform may name in links; they never get the token.",
         examples=[["files.example.org"]],
     )
+
+    __get_pydantic_json_schema__ = form()
 
 
 class IvcapCredentials(CredentialsBlock):
@@ -122,10 +114,8 @@ class IvcapCredentials(CredentialsBlock):
         default_factory=Connection, title="Rarely needed", description="Gateways, containers and other hosts."
     )
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Let the form ask for the URL, which only code may leave out, for a context."""
-        return _asking(handler.resolve_ref_schema(handler(schema)), "url")
+    # Code may leave out the URL, for a context.
+    __get_pydantic_json_schema__ = form("url")
 
     @model_validator(mode="after")
     def _one_login(self) -> IvcapCredentials:
@@ -261,10 +251,8 @@ class ProvenaCredentials(CredentialsBlock):
         examples=[["files.example.org"]],
     )
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Let the form ask for the domain, which only code may leave out, for addresses of its own."""
-        return _asking(handler.resolve_ref_schema(handler(schema)), "domain", "realm")
+    # Code may leave out the domain, for addresses of its own.
+    __get_pydantic_json_schema__ = form("domain", "realm")
 
     @model_validator(mode="after")
     def _one_login(self) -> ProvenaCredentials:

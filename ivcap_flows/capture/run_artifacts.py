@@ -12,10 +12,9 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, show
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, linked, moment, show
 from ivcap_flows.identity import EMBEDDED, flows_urn, short_run
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
@@ -101,12 +100,15 @@ def page_of(
             dirty = ", with uncommitted changes" if record.attributes.get("dirty") else ""
             lines.append(f"of commit {_span(record.attributes['commit'])}{dirty}")
     tried = [
-        (str(each.number), each.outcome, _clock(each.started_at), _clock(each.ended_at), each.cause)
+        _cells(each.number, each.outcome, moment(each.started_at), moment(each.ended_at), each.cause)
         for each in attempts
         if each.leads
     ]
     asked = [
-        (row.name or row.subject, row.subject, row.status or row.state, _clock(row.created_at), row.urn or row.error)
+        (
+            *_cells(row.name or row.subject, row.subject, row.status or row.state, moment(row.created_at)),
+            linked(row.urn, row.platform, (row.request or {}).get("service")) if row.urn else _cell(row.error),
+        )
         for row in work
     ]
     for title, rows in (("Attempts", tried), ("Orders and jobs", asked)):
@@ -121,16 +123,20 @@ def page_of(
     return "\n".join(lines)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Iterator[str]:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
     yield f"|{' --- |' * len(columns)}"
     for row in rows:
-        # A bar would end the cell, within a code span, too.
-        yield f"| {' | '.join(_span(cell).replace('|', chr(92) + '|') if cell else '' for cell in row)} |"
+        yield f"| {' | '.join(row)} |"
 
 
-def _clock(at: datetime | None) -> str | None:
-    return None if at is None else at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+def _cells(*texts: Any) -> tuple[str, ...]:
+    return tuple(map(_cell, texts))
+
+
+def _cell(text: Any) -> str:
+    # A bar would end the cell, within a code span, too.
+    return _span(text).replace("|", r"\|") if text else ""
 
 
 def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ STREAMS: Final = 4
 """Maximum number of works whose events are listened to. With more work, only lists and changes are read."""
 TELLING: Final = 60.0
 """Seconds between two log lines about one wait."""
+UNSAID: Final = 1.0
+"""Seconds of a wait before the log names what it is for. A replayed or short one ends before."""
 
 _LEAST: Final = 0.1
 """Minimum seconds between two rounds."""
@@ -187,11 +189,12 @@ class Poller(Generic[R]):
         """Wait until all are done, one has failed, or the time is up."""
         if not futures:
             return
-        logger.info("Waiting for %s: %s.", counted(len(futures), self._source.what), _called(futures, names))
         began = said = time.monotonic()
+        named = False
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - began)
             pause = min(TELLING, _EXCHANGE) if told else TELLING
+            pause = pause if named else min(pause, UNSAID)
             rest = pause if left is None else max(0.0, min(pause, left))
             done, pending = await asyncio.wait(futures.values(), timeout=rest, return_when=asyncio.FIRST_EXCEPTION)
             for future in done:
@@ -200,6 +203,9 @@ class Poller(Generic[R]):
                 told(self._seen(futures))
             if not pending:
                 return
+            if not named:
+                named = True
+                logger.info("Waiting for %s: %s.", counted(len(futures), self._source.what), _called(futures, names))
             now = time.monotonic()
             if timeout is not None and now - began >= timeout:
                 late = [urn for urn, future in futures.items() if not future.done()]

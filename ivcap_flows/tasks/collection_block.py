@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, ClassVar
 from prefect.blocks.abstract import ObjectStorageBlock
 from pydantic import Field
 
-from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation
+from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation, form
 from ivcap_flows.blocks.credentials import IvcapCredentials
 from ivcap_flows.handles import Artifact
 from ivcap_flows.tasks.collection_objects import (
@@ -68,6 +68,8 @@ class IvcapCollection(ObjectStorageBlock):
         description="URN of the policy of new artifacts; the default is the platform's.",
         examples=["urn:ivcap:policy:ivcap.open.artifact"],
     )
+
+    __get_pydantic_json_schema__ = form("collection")
 
     def list_objects(self, folder: str = "") -> list[Artifact]:
         """Return the objects, or those below a folder, by name. The newest of each name counts."""

@@ -16,6 +16,7 @@ from prefect.tasks import Task
 from ivcap_flows import __version__, loop
 from ivcap_flows.capture import recorded
 from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.handles import Handle
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 __all__ = ["task_pair"]
@@ -102,6 +103,14 @@ def _without_secrets(error: IvcapFlowsError) -> IvcapFlowsError:
 
 def _naming(run_name: str | Callable[[dict[str, Any]], str]) -> Callable[..., str]:
     def name(parameters: dict[str, Any]) -> str:  # Prefect passes the argument by this name
-        return scrub_text(run_name.format(**parameters) if isinstance(run_name, str) else run_name(parameters))
+        if not isinstance(run_name, str):
+            return scrub_text(run_name(parameters))
+        return scrub_text(run_name.format(**{each: _called(value) for each, value in parameters.items()}))
 
     return name
+
+
+def _called(value: Any) -> Any:
+    """Return the name of what a handle stands for, if it has one: people know things by their names."""
+    names = (getattr(value, name, None) for name in ("name", "display_name")) if isinstance(value, Handle) else ()
+    return next(filter(None, names), value)

@@ -11,12 +11,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for, linked, moment
 from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.secrets import logger_of
@@ -112,20 +111,20 @@ class _Shown:
                 "name": known.name if known else None,
                 "service": known.service_name or known.service if known else None,
                 "status": "unknown",
-                "requested": _moment(known.requested_at) if known else None,
-                "ended": None,
-                what.removesuffix("s"): urn,
+                "requested (UTC)": moment(known.requested_at) if known else None,
+                "ended (UTC)": None,
+                what.removesuffix("s"): linked(urn, known.platform, known.service) if known else urn,
             }
 
     def hear(self, seen: Mapping[str, OrderRecord | JobRecord | str]) -> None:
         """Store the statuses, and update Prefect in the background if it is time. Times are the platform's."""
         for urn, each in seen.items():
-            status, ended = (each, None) if isinstance(each, str) else (each.status, _moment(each.finished_at))
+            status, ended = (each, None) if isinstance(each, str) else (each.status, moment(each.finished_at))
             self._statuses[urn] = status
             row = self._table.rows[urn]
-            if (row["status"], row["ended"]) != (status, ended):
+            if (row["status"], row["ended (UTC)"]) != (status, ended):
                 self._changed = True
-                row |= {"status": status, "ended": ended}
+                row |= {"status": status, "ended (UTC)": ended}
         if time.monotonic() - self._told_at >= EVERY and (self._telling is None or self._telling.done()):
             self._told_at = time.monotonic()
             self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
@@ -174,7 +173,3 @@ class _Shown:
         if len(rows) <= _ROWS:
             return rows
         return [*rows[-_ROWS:], {"status": f"and {len(rows) - _ROWS} earlier ones"}]
-
-
-def _moment(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="seconds")

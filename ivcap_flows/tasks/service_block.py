@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
-from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation
+from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation, form
 from ivcap_flows.blocks.credentials import IvcapCredentials
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
@@ -130,6 +130,8 @@ class IvcapService(JobBlock[Any]):
         description="Parameters of each order, or fields of each job's request; `trigger` adds to and replaces them.",
         examples=[{"message": "Good day"}],
     )
+
+    __get_pydantic_json_schema__ = form("service")
 
     def trigger(  # type: ignore[override]  # the synchronous form; `atrigger` is the other
         self, parameters: Mapping[str, Any] | None = None, **options: Any

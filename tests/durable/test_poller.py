@@ -372,3 +372,11 @@ async def test_ends_teach_the_next_wait(monkeypatch):
             await poller.wait(["slow"], timeout=2.4)
         counts.append(work.reads["slow"])
     assert counts[0] >= 4 and counts[1] <= 2
+
+
+async def test_a_wait_that_ends_at_once_is_not_named(caplog):
+    """As when a run is replayed, or a wait in the flow has ended and the task then waits for the same."""
+    work = Work(a="succeeded")
+    with caplog.at_level("INFO", "ivcap_flows.waiting"):
+        assert await work.poller().wait(["a"], timeout=5) == [("a", "succeeded")]
+    assert caplog.messages == []

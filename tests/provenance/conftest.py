@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from ivcap_flows.provenance import Graph, Record, activity, agent, entity, relation
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
 
@@ -38,21 +36,6 @@ class Opened:
     def wait_drawn(self) -> None:
         """Wait until the requested change is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine, for one file.
-
-    Its driver runs an event loop, so no other test can have one meanwhile.
-    """
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed here; Debian's package is called chromium")
-    with sync_playwright() as playwright:
-        # Run by root, as in a container, Chromium has no sandbox.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

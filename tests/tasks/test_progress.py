@@ -54,7 +54,7 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, unique,
     rows = json.loads(table.data) if isinstance(table.data, str) else table.data
     assert [row.get("order") or row["job"] for row in rows] == urns
     assert {row["status"] for row in rows} == {"succeeded"}
-    assert [row["ended"] for row in rows] == [each.finished_at.isoformat(timespec="seconds") for each in work]
+    assert [row["ended (UTC)"] for row in rows] == [f"{each.finished_at:%Y-%m-%d %H:%M:%S}" for each in work]
     assert [row["name"] for row in rows] == ["nap", "echo", None]
     bars = found["progress"]
     assert {(each.data, each.key) for each in bars} == {(100, None)}

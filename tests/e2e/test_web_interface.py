@@ -1,0 +1,160 @@
+"""What Prefect's web interface shows of the package, in a real Chromium: forms of blocks and deployments, and a run.
+
+With IVCAP_FLOWS_TEST_PICTURES set to a folder, pictures are kept there; `make screenshots` keeps those of the
+documentation. Where there is no Chromium, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect
+
+from ivcap_flows.capture.prefect_artifacts import linked
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/images"
+PICTURES = os.environ.get("IVCAP_FLOWS_TEST_PICTURES")
+REQUIRED = {
+    "ivcap-credentials": ["URL"],
+    "provena-credentials": ["Domain", "Realm"],
+    "ivcap-service": ["Service"],
+    "ivcap-collection": ["Collection"],
+}
+PIPELINE = ["--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", "--resamples", "200"]
+ORDER = "urn:ivcap:order:7a7a0b3e-6d3c-4f52-9d5f-0c1c5f0b9f11"
+
+
+@pytest.fixture(scope="module")
+def command(web_interface, tmp_path_factory) -> Callable[..., None]:
+    """Run a module as a command, as a user of that Prefect server with the embedded platforms."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    own = {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder / 'journal.sqlite'}", "IVCAP_LOCAL_DIR": str(folder / "ivcap")}
+
+    def run(*words: object) -> None:
+        whole = [sys.executable, "-m", *map(str, words)]
+        done = subprocess.run(
+            whole, cwd=ROOT, env={**web_interface, **own}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def filled(command, web_interface, tmp_path_factory) -> str:
+    """The address of the interface, with the blocks, the shipped deployments, and a run of the order pipeline."""
+    command("prefect", "block", "register", "-m", "ivcap_flows.blocks")
+    command("prefect", "work-pool", "create", "ivcap-flows", "--type", "process")
+    command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    command("ivcap_flows.cli", "local", "register", *sorted((ROOT / "flows/services").glob("*.yaml")))
+    command("flows.order_pipeline", *PIPELINE, "--output", tmp_path_factory.mktemp("results"))
+    return web_interface["PREFECT_API_URL"].removesuffix("/api")
+
+
+@pytest.fixture
+def opened(chromium: Browser, filled: str) -> Callable[[str], Page]:
+    """Return a function that opens a page of the interface by its path."""
+    pages: list[Page] = []
+
+    def open_page(path: str) -> Page:
+        page = chromium.new_page(viewport={"width": 1360, "height": 900})
+        page.set_default_timeout(60_000)
+        page.route("https://raw.githubusercontent.com/**", with_logo)
+        page.goto(filled + path)
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+def with_logo(route: Route) -> None:
+    """Answer for the repository on the web, whose pictures are also here."""
+    route.fulfill(path=IMAGES / route.request.url.rpartition("/")[2])
+
+
+def asked(address: str, path: str) -> Any:
+    """What the server's API lists."""
+    return httpx.post(f"{address}/api{path}", json={}, timeout=60).raise_for_status().json()
+
+
+def keep(page: Page, name: str) -> None:
+    """Keep a picture of few colours, if pictures are wanted."""
+    if PICTURES is None:
+        return
+    path = Path(PICTURES, f"{name}.png")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=path)
+    with Image.open(path) as taken:
+        few = taken.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
+
+
+@pytest.mark.parametrize("block", REQUIRED)
+def test_a_block_has_a_form_that_a_person_can_fill_in(opened, block):
+    """Each field has a title and says if it is optional; no field asks for a type; an empty form is refused."""
+    page = opened(f"/blocks/catalog/{block}/create")
+    for title in REQUIRED[block]:
+        expect(page.get_by_text(title, exact=True).first).to_be_visible()
+        expect(page.get_by_text(f"{title} (Optional)", exact=True)).to_have_count(0)
+    text = page.locator("form").inner_text()
+    assert text.count("(Optional)") >= 2 and "null" not in text
+    logo = page.locator("img[src*='githubusercontent']").first
+    assert logo.evaluate("picture => picture.complete && picture.naturalWidth") == 200
+    if block == "ivcap-credentials":
+        keep(page, "web-block")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_text("is required").first).to_be_visible()
+    assert page.url.endswith("/create")
+
+
+@pytest.mark.parametrize("deployment", ["monthly-index", "seasons", "base-periods"])
+def test_a_deployment_has_a_form_without_paths_of_this_machine(opened, filled, deployment):
+    """Each parameter is explained, and no default is a path of the machine that deployed."""
+    [found] = [each for each in asked(filled, "/deployments/filter") if each["name"] == deployment]
+    page = opened(f"/deployments/deployment/{found['id']}/run")
+    expect(page.get_by_text("source (Optional)", exact=True)).to_be_visible()
+    values = page.locator("input, textarea").evaluate_all("all => all.map(each => each.value)")
+    assert any(values) and not any(value.startswith("/") or str(ROOT) in value for value in values)
+    if deployment == "monthly-index":
+        keep(page, "web-deployment")
+
+
+def test_a_run_shows_its_orders_and_its_record(opened, filled):
+    """The table of orders with names and times, and the page of the record with its attempts."""
+    artifacts = {each["key"]: each for each in asked(filled, "/artifacts/filter") if each["key"]}
+    work = opened(f"/artifacts/artifact/{artifacts['ivcap-work-order-pipeline']['id']}")
+    for said in ("Index against 1981-2010", "DJF against 1981-2010", "Report on all seasons"):
+        expect(work.get_by_text(said, exact=True)).to_be_visible()
+    expect(work.get_by_text(re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d$")).first).to_be_visible()
+    record = opened(f"/artifacts/artifact/{artifacts['ivcap-record-order-pipeline']['id']}")
+    expect(record.get_by_role("heading", name=re.compile("order-pipeline ?: completed"))).to_be_visible()
+    for title in ("Attempts", "Orders and jobs", "Inputs", "Outputs"):
+        expect(record.get_by_role("heading", name=title)).to_be_visible()
+    keep(record, "web-record")
+    run = opened(f"/runs/flow-run/{artifacts['ivcap-work-order-pipeline']['flow_run_id']}")
+    expect(run.get_by_text("Waiting for").or_(run.get_by_text("Finished in state Completed()")).first).to_be_visible()
+    keep(run, "web-run")
+
+
+def test_the_row_of_an_order_leads_to_the_platform(opened, filled):
+    """Prefect shows the link that the cell holds."""
+    table = json.dumps([{"name": "Index", "order": linked(ORDER, "https://ivcap.example.org")}])
+    made = httpx.post(f"{filled}/api/artifacts/", json={"key": "linked", "type": "table", "data": table}, timeout=60)
+    page = opened(f"/artifacts/artifact/{made.raise_for_status().json()['id']}")
+    link = page.get_by_role("link", name=ORDER)
+    expect(link).to_have_attribute("href", f"https://ivcap.example.org/1/orders/{ORDER}")
