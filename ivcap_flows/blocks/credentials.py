@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
-__all__ = ["Connection", "IvcapCredentials", "ProvenaCredentials"]
+__all__ = ["Connection", "IvcapCredentials", "ProvenaCredentials", "addresses_in"]
 
 Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "search", "handles"]
 
@@ -270,6 +270,10 @@ class ProvenaCredentials(CredentialsBlock):
     def _one_login(self) -> ProvenaCredentials:
         if not (self.domain or self.addresses):
             raise ValueError("ProvenaCredentials need the domain of Provena, or the addresses of its APIs.")
+        if self.offline_token is None and self.client_secret is None:
+            raise ValueError(
+                "There is no login. Log in by `ivcap-flows login --provena NAME`, or give a client secret."
+            )
         return self
 
     @classmethod
@@ -294,22 +298,12 @@ class ProvenaCredentials(CredentialsBlock):
     @classmethod
     def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
         """Return credentials with the URLs from these settings, and only with the given secrets."""
-        addresses: dict[Address, str | None] = {
-            "keycloak": found.provena_keycloak,
-            "auth": found.provena_auth_api,
-            "registry": found.provena_registry_api,
-            "prov": found.provena_prov_api,
-            "jobs": found.provena_job_api,
-            "datastore": found.provena_data_store_api,
-            "search": found.provena_search_api,
-            "handles": found.provena_handle_api,
-        }
         return cls(
             **secrets,
             domain=found.provena_domain,
             realm=found.provena_realm or "",
             client_id=found.provena_client_id,
-            addresses={name: url for name, url in addresses.items() if url},
+            addresses=addresses_in(found),
         )
 
     def endpoints(self) -> Endpoints:
@@ -319,19 +313,29 @@ class ProvenaCredentials(CredentialsBlock):
         return Endpoints.of(domain=self.domain, realm=self.realm, **self.addresses)
 
     def get_client(self) -> ProvenaClient:
-        """Return a new client. Raises ConfigurationError if a URL or the token is missing."""
+        """Return a new client. Raises ConfigurationError if a URL is missing."""
         from ivcap_flows.provena.client import ProvenaClient
         from ivcap_flows.provena.login import client_credentials
 
         endpoints = self.endpoints()
         auth: Auth
-        if self.offline_token is not None:
-            auth = ProvenaBlockLogin(self).token()
-        elif self.client_secret is not None:
+        if self.offline_token is None and self.client_secret is not None:
             auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
         else:
-            raise ConfigurationError(
-                f"There is no token for Provena at {endpoints.realm}. Set `offline_token` or `client_secret` in the "
-                "credentials, or PROVENA_OFFLINE_TOKEN."
-            )
+            auth = ProvenaBlockLogin(self).token()
         return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
+
+
+def addresses_in(found: Settings) -> dict[Address, str]:
+    """Return the URLs of Provena that settings give one by one, by the names that ProvenaCredentials have for them."""
+    addresses: dict[Address, str | None] = {
+        "keycloak": found.provena_keycloak,
+        "auth": found.provena_auth_api,
+        "registry": found.provena_registry_api,
+        "prov": found.provena_prov_api,
+        "jobs": found.provena_job_api,
+        "datastore": found.provena_data_store_api,
+        "search": found.provena_search_api,
+        "handles": found.provena_handle_api,
+    }
+    return {name: url for name, url in addresses.items() if url}
