@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
-__all__ = ["Connection", "IvcapCredentials", "ProvenaCredentials"]
+__all__ = ["Connection", "IvcapCredentials", "ProvenaCredentials", "addresses_in"]
 
 Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "search", "handles"]
 
@@ -34,6 +34,9 @@ _HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 class Connection(BaseModel):
     """How to reach IVCAP where its URL alone is not enough."""
+
+    # Prefect's form shows the title of the model, not that of the field.
+    model_config = ConfigDict(title="Rarely needed")
 
     host: str | None = Field(
         default=None,
@@ -240,8 +243,8 @@ class ProvenaCredentials(CredentialsBlock):
     addresses: dict[Address, str] = Field(
         default_factory=dict,
         title="Addresses",
-        description="URLs that do not follow from the domain, by name: keycloak, auth, registry, prov, jobs, "
-        "datastore, search or handles.",
+        description="URLs that do not follow from the domain, as a JSON object with the names keycloak, auth, registry, "
+        "prov, jobs, datastore, search or handles.",
         examples=[{"keycloak": "https://login.example.org/auth"}],
     )
     trusted_hosts: list[str] = Field(
@@ -258,6 +261,10 @@ class ProvenaCredentials(CredentialsBlock):
     def _one_login(self) -> ProvenaCredentials:
         if not (self.domain or self.addresses):
             raise ValueError("ProvenaCredentials need the domain of Provena, or the addresses of its APIs.")
+        if self.offline_token is None and self.client_secret is None:
+            raise ValueError(
+                "There is no login. Log in by `ivcap-flows login --provena NAME`, or give a client secret."
+            )
         return self
 
     @classmethod
@@ -282,22 +289,12 @@ class ProvenaCredentials(CredentialsBlock):
     @classmethod
     def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
         """Return credentials with the URLs from these settings, and only with the given secrets."""
-        addresses: dict[Address, str | None] = {
-            "keycloak": found.provena_keycloak,
-            "auth": found.provena_auth_api,
-            "registry": found.provena_registry_api,
-            "prov": found.provena_prov_api,
-            "jobs": found.provena_job_api,
-            "datastore": found.provena_data_store_api,
-            "search": found.provena_search_api,
-            "handles": found.provena_handle_api,
-        }
         return cls(
             **secrets,
             domain=found.provena_domain,
             realm=found.provena_realm or "",
             client_id=found.provena_client_id,
-            addresses={name: url for name, url in addresses.items() if url},
+            addresses=addresses_in(found),
         )
 
     def endpoints(self) -> Endpoints:
@@ -307,19 +304,29 @@ class ProvenaCredentials(CredentialsBlock):
         return Endpoints.of(domain=self.domain, realm=self.realm, **self.addresses)
 
     def get_client(self) -> ProvenaClient:
-        """Return a new client. Raises ConfigurationError if a URL or the token is missing."""
+        """Return a new client. Raises ConfigurationError if a URL is missing."""
         from ivcap_flows.provena.client import ProvenaClient
         from ivcap_flows.provena.login import client_credentials
 
         endpoints = self.endpoints()
         auth: Auth
-        if self.offline_token is not None:
-            auth = ProvenaBlockLogin(self).token()
-        elif self.client_secret is not None:
+        if self.offline_token is None and self.client_secret is not None:
             auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
         else:
-            raise ConfigurationError(
-                f"There is no token for Provena at {endpoints.realm}. Set `offline_token` or `client_secret` in the "
-                "credentials, or PROVENA_OFFLINE_TOKEN."
-            )
+            auth = ProvenaBlockLogin(self).token()
         return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
+
+
+def addresses_in(found: Settings) -> dict[Address, str]:
+    """Return the URLs of Provena that settings give one by one, by the names that ProvenaCredentials have for them."""
+    addresses: dict[Address, str | None] = {
+        "keycloak": found.provena_keycloak,
+        "auth": found.provena_auth_api,
+        "registry": found.provena_registry_api,
+        "prov": found.provena_prov_api,
+        "jobs": found.provena_job_api,
+        "datastore": found.provena_data_store_api,
+        "search": found.provena_search_api,
+        "handles": found.provena_handle_api,
+    }
+    return {name: url for name, url in addresses.items() if url}

@@ -71,23 +71,26 @@ def ivcap_to_block(name: str, url: str | None) -> None:
 def provena_to_block(name: str) -> None:
     """Log in to Provena, and store the offline token in the ProvenaCredentials block of this name."""
     from ivcap_flows.blocks import ProvenaCredentials
+    from ivcap_flows.blocks.credentials import addresses_in
+    from ivcap_flows.provena.client import Endpoints
 
     _check_name(name)
     settings = Settings()
     if not (settings.provena_configured and settings.provena_realm):
         raise ConfigurationError("The address of Provena is not set. Set PROVENA_DOMAIN and PROVENA_REALM.")
-    place = ProvenaCredentials.located(settings)
-    realm = place.endpoints().realm
+    client_id = settings.provena_client_id
+    domain, addresses = settings.provena_domain, addresses_in(settings)
+    realm = Endpoints.of(domain=domain, realm=settings.provena_realm, **addresses).realm
     _need_prefect(ProvenaCredentials)
 
     def confirmed() -> tuple[Secrets, str | None]:
-        token, who = _offline_token(realm, place.client_id)
+        token, who = _offline_token(realm, client_id)
         return {"offline_token": token}, who
 
     def made(secrets: Secrets) -> ProvenaCredentials:
         return ProvenaCredentials.located(settings, **secrets)
 
-    _store(name, f"login --provena {name}", realm, KeptToken(name, realm, place.client_id), confirmed, made)
+    _store(name, f"login --provena {name}", realm, KeptToken(name, realm, client_id), confirmed, made)
 
 
 def _check_name(name: str) -> None:

@@ -127,7 +127,8 @@ class IvcapService(JobBlock[Any]):
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         title="Parameters",
-        description="Parameters of each order, or fields of each job's request; `trigger` adds to and replaces them.",
+        description="Parameters of each order, or fields of each job's request, as a JSON object; `trigger` adds to them "
+        "and replaces them.",
         examples=[{"message": "Good day"}],
     )
 

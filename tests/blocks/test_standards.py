@@ -57,6 +57,14 @@ class TestStandards(BlockStandardTestSuite):
             block()
 
 
+@pytest.mark.parametrize("place", [{"url": "https://ivcap.example.org"}, {"domain": "example.org", "realm": "r"}])
+def test_credentials_without_a_login_are_refused(place):
+    """Where a platform is does not suffice; the error names the command that stores a login."""
+    block = IvcapCredentials if "url" in place else ProvenaCredentials
+    with pytest.raises(ValidationError, match=r"There is no (token|login). Log in by `ivcap-flows login"):
+        block(**place)
+
+
 @pytest.mark.parametrize(
     ("block", "secret"),
     [
