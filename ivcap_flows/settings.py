@@ -139,6 +139,12 @@ class Settings(BaseSettings):
         description="Reuse earlier orders and jobs of equal requests, as with `reuse=True`: in all tasks (`1`) or in "
         "none (`0`). By default, the argument of each task decides.",
     )
+    pay_again: bool = Field(
+        False,
+        alias="IVCAP_FLOWS_PAY_AGAIN",
+        description="Let each new run place its orders and jobs anew, whatever their `scope` and `reuse` say. A run "
+        "still pays once, however often it is retried. `ivcap-flows rerun --pay` sets it.",
+    )
     fresh: bool = Field(
         False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."
     )
