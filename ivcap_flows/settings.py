@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         alias="IVCAP_FLOWS_POLLS_PER_MINUTE",
         description="Maximum number of requests per minute that a process sends to poll the work of an account.",
     )
+    concurrency_limit: str | None = Field(
+        None,
+        alias="IVCAP_FLOWS_CONCURRENCY_LIMIT",
+        description="Name of a global concurrency limit of Prefect. Tasks take one of its slots for each request that "
+        "places an order, requests a job or registers model runs.",
+    )
     park_after: float = Field(
         60.0,
         ge=0,

@@ -21,6 +21,7 @@ from ivcap_flows.identity import EMBEDDED, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -58,6 +59,12 @@ class _Call:
         if self.settings.pay_again:
             return False
         return asked if self.settings.reuse is None else self.settings.reuse
+
+    @property
+    def limit(self) -> SubmissionLimit | None:
+        """The limit on submissions that the settings name."""
+        name = self.settings.concurrency_limit
+        return None if name is None else SubmissionLimit(name)
 
     async def perform(
         self,
