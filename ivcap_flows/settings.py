@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         alias="IVCAP_FLOWS_POLLS_PER_MINUTE",
         description="Maximum number of requests per minute that a process sends to poll the work of an account.",
     )
+    concurrency_limit: str | None = Field(
+        None,
+        alias="IVCAP_FLOWS_CONCURRENCY_LIMIT",
+        description="Name of a global concurrency limit of Prefect. Tasks take one of its slots for each request that "
+        "places an order, requests a job or registers model runs.",
+    )
     park_after: float = Field(
         60.0,
         ge=0,
@@ -138,6 +144,12 @@ class Settings(BaseSettings):
         alias="IVCAP_FLOWS_REUSE",
         description="Reuse earlier orders and jobs of equal requests, as with `reuse=True`: in all tasks (`1`) or in "
         "none (`0`). By default, the argument of each task decides.",
+    )
+    pay_again: bool = Field(
+        False,
+        alias="IVCAP_FLOWS_PAY_AGAIN",
+        description="Let each new run place its orders and jobs anew, whatever their `scope` and `reuse` say. A run "
+        "still pays once, however often it is retried. `ivcap-flows rerun RUN --pay` sets it.",
     )
     fresh: bool = Field(
         False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."

@@ -54,7 +54,7 @@ def rerun(
     before; what it prints goes to standard error.
 
     Args:
-        pay: Place all orders and jobs anew, also those that the flow itself would reuse.
+        pay: Place all orders and jobs anew, also those that the flow would reuse or share with other runs by a `scope`.
         secrets: `name=value` for each parameter that was a secret or contained one, and so is not on record.
     """
     from ivcap_flows.reading.inputs import inputs_of
@@ -308,7 +308,8 @@ def _block(kind: str, name: str) -> Any:
 
 def _run(entry: Any, parameters: dict[str, Any], *, pay: bool) -> Exception | None:
     """Run the flow as a new run, and return the error that ended it, if any."""
-    with _environment(IVCAP_FLOWS_FRESH="1", IVCAP_FLOWS_REUSE="0" if pay else "1"), redirect_stdout(sys.stderr):
+    how = {"IVCAP_FLOWS_FRESH": "1", "IVCAP_FLOWS_REUSE": "1", "IVCAP_FLOWS_PAY_AGAIN": "1" if pay else "0"}
+    with _environment(**how), redirect_stdout(sys.stderr):
         try:
             result = entry(**parameters)
             if inspect.isawaitable(result):

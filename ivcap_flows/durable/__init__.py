@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.durable.divergence import OnDivergence, aonce, once
-from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, Progress, RecordStore, Reusable
+from ivcap_flows.durable.effects import Effect, Found, Limit, MatchedBy, Performed, Progress, RecordStore, Reusable
 from ivcap_flows.durable.perform import OnFailure, perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.platform_time import look_since
@@ -12,6 +12,7 @@ from ivcap_flows.durable.runs import LogicalRun
 __all__ = [
     "Effect",
     "Found",
+    "Limit",
     "LogicalRun",
     "MatchedBy",
     "OnDivergence",

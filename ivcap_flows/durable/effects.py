@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
-from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ivcap_flows.handles import Handle
 
-__all__ = ["Effect", "Found", "MatchedBy", "Performed", "Progress", "RecordStore", "Reusable"]
+__all__ = ["Effect", "Found", "Limit", "MatchedBy", "Performed", "Progress", "RecordStore", "Reusable"]
 
 T = TypeVar("T")
 
@@ -93,6 +93,13 @@ class RecordStore(Protocol):
         """
 
 
+class Limit(Protocol):
+    """A limit on how many effects are requested at the same time."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait until one more effect may be requested, in the block."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Effect(ABC, Generic[T]):
     """One effect, with what `perform` needs to cause it and to find it again.
@@ -105,7 +112,8 @@ class Effect(ABC, Generic[T]):
     - `look_first`: look for the effect before the first send, since the platform's answer is certain.
     - `publishes_intent`: write an idempotency record before sending. Otherwise it is written with the outcome, which is
       enough for an effect that is over before another journal could wait for it, and that may happen twice.
-    - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent.
+    - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent. The turn
+      lasts until the reply, or until progress is stored.
     - `resumable`: if progress is stored, continue with `send` instead of looking; any journal that may read the
       idempotency records can do so.
     - `stall_timeout`: the seconds to wait for another journal that works on the effect, since `remote_progress` last
@@ -124,7 +132,7 @@ class Effect(ABC, Generic[T]):
     spends: bool = False
     look_first: bool = False
     publishes_intent: bool = True
-    limit: ConcurrencyLimit | None = None
+    limit: Limit | None = None
     resumable: bool = False
     stall_timeout: float = 0.0
     definition: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -65,8 +65,9 @@ def may_have_taken_effect(error: BaseException) -> bool:
 
 
 class _Progress:
-    def __init__(self, submission: Submission[Any]) -> None:
+    def __init__(self, submission: Submission[Any], turn: AsyncExitStack) -> None:
         self._submission = submission
+        self._turn = turn
 
     @property
     def stored(self) -> Any:
@@ -77,6 +78,8 @@ class _Progress:
         saved = await submission.journal.ask(submission.journal.intents.progress, submission.intent, value)
         # The claim may have been confirmed meanwhile.
         submission.intent = replace(submission.intent, progress=saved.progress)
+        # What follows can take as long as the platform's work.
+        await self._turn.aclose()
 
     async def tell(self) -> None:
         await self._submission.tell_others()
@@ -156,10 +159,12 @@ class Submission(Generic[T]):
             if self._clock is not None:
                 await self._clock.now()
             try:
-                async with self.effect.limit.turn() if self.effect.limit else nullcontext():
+                async with AsyncExitStack() as turn:
+                    if self.effect.limit is not None and not self._has_begun:
+                        await turn.enter_async_context(self.effect.limit.turn())
                     await permit.renew()
                     with asking_leave(ask):
-                        value = await self.effect.send(self.intent, _Progress(self))
+                        value = await self.effect.send(self.intent, _Progress(self, turn))
             except SupersededError as error:
                 await self._abandon(error)
                 raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
 
-from ivcap_flows.durable import perform
+from ivcap_flows.durable import Limit, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
@@ -99,12 +99,13 @@ class Batch:
         *,
         skip_invalid: bool = False,
         in_flight: int = IN_FLIGHT,
+        limit: Limit | None = None,
         out: Path | None = None,
     ) -> BatchReport:
         """Register the checked rows, each once. Each row ends with a handle, with the reason of a failure, or in doubt.
 
-        Raises InputError before anything is sent if a row is wrong, unless `skip_invalid` is set. `out` is a CSV file
-        that always shows what is known of each row.
+        Raises InputError before anything is sent if a row is wrong, unless `skip_invalid` is set. Each request
+        takes a turn of the `limit`. `out` is a CSV file that always shows what is known of each row.
         """
         report = self.report()
         if report.wrong and not skip_invalid:
@@ -134,6 +135,7 @@ class Batch:
             attempt=attempt,
             mint=mint,
             in_flight=in_flight,
+            limit=limit,
             stall_timeout=self._stall_timeout,
             progress=self._progress,
         )

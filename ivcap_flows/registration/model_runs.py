@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress, look_since
+from ivcap_flows.durable import Effect, Found, Limit, Progress, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.http.pauses import Pauses
@@ -99,7 +99,9 @@ class ModelRunEffect(Effect[ModelRun]):
     platform: str
 
     @classmethod
-    def of(cls, subject: str, record: ModelRunRecord, *, client: ProvenaClient, platform: str) -> ModelRunEffect:
+    def of(
+        cls, subject: str, record: ModelRunRecord, *, client: ProvenaClient, platform: str, limit: Limit | None = None
+    ) -> ModelRunEffect:
         return cls(
             record=record,
             client=client,
@@ -107,6 +109,7 @@ class ModelRunEffect(Effect[ModelRun]):
             request={"subject": subject, "workflow-template": record.workflow_template_id},
             visibility_delay=client.visibility_delay,
             subject=record.display_name,
+            limit=limit,
         )
 
     async def send(self, intent: IntentRow, progress: Progress) -> ModelRun:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.durable import look_since
+from ivcap_flows.durable import Limit, look_since
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
@@ -73,6 +74,7 @@ class Submission:
         attempt: OpenedAttempt | None,
         mint: Mint,
         in_flight: int,
+        limit: Limit | None,
         stall_timeout: float,
         progress: Progress,
     ) -> None:
@@ -84,6 +86,7 @@ class Submission:
         self._out = out
         self._in_flight = in_flight
         self._posting = asyncio.Semaphore(in_flight)
+        self._limit = limit
         self._stall_timeout = stall_timeout
         self._lookup = Lookup(client, spool, stall_timeout)
         self._ledger = Ledger(
@@ -241,7 +244,7 @@ class Submission:
 
         while works:
             try:
-                async with self._posting:
+                async with self._posting, self._limit.turn() if self._limit is not None else nullcontext():
                     permit = Permit(confirm)
                     await permit.renew()
                     with asking_leave(permit):

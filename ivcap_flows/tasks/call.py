@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -21,6 +21,7 @@ from ivcap_flows.identity import EMBEDDED, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
@@ -54,8 +55,16 @@ class _Call:
     client: IvcapClient | ProvenaClient
 
     def reuses(self, asked: bool) -> bool:
-        """Return whether to reuse an earlier effect: the setting `IVCAP_FLOWS_REUSE`, else the task's argument."""
+        """Return whether to reuse an earlier effect, by the settings, else by the task's argument."""
+        if self.settings.pay_again:
+            return False
         return asked if self.settings.reuse is None else self.settings.reuse
+
+    @property
+    def limit(self) -> SubmissionLimit | None:
+        """The limit on submissions that the settings name."""
+        name = self.settings.concurrency_limit
+        return None if name is None else SubmissionLimit(name)
 
     async def perform(
         self,
@@ -67,6 +76,8 @@ class _Call:
         max_resubmits: int = 3,
     ) -> Performed[T]:
         """Cause an effect at most once, as part of this attempt."""
+        if self.settings.pay_again and effect.spends and effect.scope in ("flow", "account"):
+            effect = replace(effect, scope="run")
         done = await perform(
             effect,
             journal=self.journal,

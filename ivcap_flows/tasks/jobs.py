@@ -95,6 +95,7 @@ async def _request_job(
             subject=record.name or record.urn,
             definition=version,
             reuses=call.reuses(reuse),
+            limit=call.limit,
         ),
         idempotency_records=call.keys,
         on_failure=on_failure,

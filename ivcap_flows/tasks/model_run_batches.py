@@ -83,7 +83,7 @@ async def _register_model_runs(
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
         async with progress:
             report = await batch.register(
-                call.journal, call.attempt, skip_invalid=skip_invalid, in_flight=in_flight, out=file
+                call.journal, call.attempt, skip_invalid=skip_invalid, in_flight=in_flight, limit=call.limit, out=file
             )
         await tell_outcomes(batch.outcomes(), report)
         handles = await asyncio.to_thread(_handles, batch, call.journal)

@@ -72,7 +72,9 @@ async def _register_model_run(
         study=urn_of(study) if study is not None else None,
         model_version=model_version,
     )
-    done = await call.perform(ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform))
+    done = await call.perform(
+        ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform, limit=call.limit)
+    )
     return done.value
 
 

@@ -108,6 +108,7 @@ async def _place_order(
             name=name,
             definition=definition_of(record),
             reuses=call.reuses(reuse),
+            limit=call.limit,
         ),
         idempotency_records=call.keys,
         on_failure=on_failure,

@@ -8,7 +8,16 @@ from pydantic import SecretStr
 
 from ivcap_flows import recorded
 from ivcap_flows.handles import Artifact, LocalFile
-from ivcap_flows.tasks import download_artifact, place_order, upload_artifact, wait_for_orders
+from ivcap_flows.tasks import (
+    OrderStep,
+    download_artifact,
+    place_order,
+    request_job,
+    run_orders,
+    upload_artifact,
+    wait_for_jobs,
+    wait_for_orders,
+)
 
 
 @flow
@@ -20,6 +29,16 @@ def shouted(source: Path, target: Path) -> str:
     [done] = wait_for_orders([order])
     download_artifact(done.products[0], target)
     return done.urn
+
+
+@flow
+@recorded
+def shared(message: str) -> list[str]:
+    """Orders and jobs that runs share."""
+    steps = [OrderStep("echo", {"message": message}, scope="account"), OrderStep("echo", {"message": f"{message}!"})]
+    orders = run_orders(steps)
+    jobs = wait_for_jobs([request_job("echo", {"message": message}, scope="flow", reuse=True)])
+    return [done.urn for done in (*orders, *jobs)]
 
 
 @flow

@@ -68,6 +68,12 @@ def orders(journal_file) -> list[tuple[str, str]]:
         return [(row.how, row.urn) for row in sorted(rows, key=lambda row: row.created_at)]
 
 
+def sent(journal_file) -> set[str]:
+    """The orders and jobs that were paid for."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        return {row.urn for row in journal.intents.where(limit=None) if row.spends and row.how == "sent"}
+
+
 def runs() -> list[str]:
     with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
         return [run.id for run in journal.runs.recent(50)]
@@ -92,6 +98,19 @@ def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, worl
     source.write_text("other\n")
     status, _, out = rerun(said["first"])
     assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
+
+
+def test_pay_overrides_what_runs_share(flows, rerun, journal_file, monkeypatch):
+    """Work of the account, the flow or an earlier run is kept without --pay, and placed anew each time with it."""
+    monkeypatch.setenv("IVCAP_FLOWS_REUSE", "1")
+    before = flows.shared(uuid.uuid4().hex)
+    assert len(set(before)) == 3
+    status, said, out = rerun("latest", "--json")
+    assert status == 0 and said["same_results"], out
+    assert len(sent(journal_file)) == 3
+    for count in (6, 9):
+        assert rerun(said["first"], "--pay", "--json")[1]["second"] not in (said["first"], said["second"])
+        assert len(sent(journal_file)) == count
 
 
 @pytest.mark.long
@@ -280,6 +299,7 @@ def test_a_run_that_did_not_begin_is_compared_with_none(flows, rerun, tmp_path):
     flow(1)
     [first] = runs()
     flow(2)
-    file.write_text(SMALL.format(name="m", place="here"))
+    # Of another size: Python compiles a file of the same size and second only once.
+    file.write_text(SMALL.format(name="number", place="here"))
     status, said, out = rerun(first, "--json")
     assert status == 2 and not said and "InputError: The flow small did not start" in out, out

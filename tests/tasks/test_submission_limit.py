@@ -1,0 +1,236 @@
+"""Submissions under a global concurrency limit of a real Prefect server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.concurrency import _asyncio
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from ivcap_flows import loop
+from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.journal import Journal
+from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
+from ivcap_flows.provena.prov import ProvApi
+from ivcap_flows.registration import model_runs
+from ivcap_flows.tasks import linked_person, mint_dataset, place_order, register_model_run, register_model_runs
+from ivcap_flows.tasks.submission_limit import SubmissionLimit
+
+SUBMISSIONS = ("/1/orders", "/1/services")
+"""Where orders are placed, and where the paths begin under which jobs are requested."""
+
+
+class Slots:
+    """A global concurrency limit of one slot."""
+
+    def __init__(self, api: str, name: str) -> None:
+        self.name = name
+        self._limits = f"{api}/v2/concurrency_limits/"
+
+    def create(self) -> None:
+        httpx.post(self._limits, json={"name": self.name, "limit": 1}, timeout=60).raise_for_status()
+
+    def update(self, **changes: Any) -> None:
+        httpx.patch(f"{self._limits}{self.name}", json=changes, timeout=60).raise_for_status()
+
+    def take(self) -> None:
+        body = {"names": [self.name], "slots": 1, "mode": "concurrency"}
+        httpx.post(f"{self._limits}increment", json=body, timeout=60).raise_for_status()
+
+    @property
+    def taken(self) -> int:
+        reply = httpx.get(f"{self._limits}{self.name}", timeout=60).raise_for_status()
+        return int(reply.json()["active_slots"])
+
+
+@pytest.fixture
+def slots(prefect_server: dict[str, str], unique: str, monkeypatch: pytest.MonkeyPatch) -> Slots:
+    """A limit that the settings name, and that Prefect does not have yet."""
+    # Prefect would take a name of 32 hexadecimal digits for an id.
+    name = f"limit-{unique}"
+    monkeypatch.setenv("IVCAP_FLOWS_CONCURRENCY_LIMIT", name)
+    return Slots(prefect_server["PREFECT_API_URL"], name)
+
+
+@pytest.fixture
+def submitting(
+    prefect_server: dict[str, str], embedded_platform: Any, tmp_path: Path
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Return `submitting(word, count)`, which starts a process that submits as many orders and jobs at once.
+
+    Each process has a journal of its own.
+    """
+    program = str(Path(__file__).with_name("limited_flow.py"))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(word: str, count: int) -> subprocess.Popen[bytes]:
+        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+        ours["IVCAP_FLOWS_JOURNAL"] = f"sqlite:///{tmp_path / word}.sqlite"
+        with open(tmp_path / f"{word}.log", "wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, program, word, str(count)],
+                    env={**prefect_server, **ours},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(5)
+
+
+def submitted(embedded: Any) -> list[dict[str, Any]]:
+    """Return the requests for orders and jobs. One that is under way has no status."""
+    return [each for each in embedded.requests("POST") if each["path"].startswith(SUBMISSIONS)]
+
+
+def until(said: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not said():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_submit_one_at_a_time(slots, submitting, embedded_platform, unique, tmp_path):
+    """With one slot, no two submissions are under way together, though each process has several."""
+    slots.create()
+    embedded_platform.add_fault(method="POST", path="^/1/(orders|services/.*/jobs)", delay=0.7)
+    running = [submitting(f"{unique}-{word}", 2) for word in ("first", "second")]
+    most = 0
+    while any(process.poll() is None for process in running):
+        most = max(most, sum(each["status"] is None for each in submitted(embedded_platform)))
+        time.sleep(0.05)
+    logs = [(tmp_path / f"{unique}-{word}.log").read_text() for word in ("first", "second")]
+    assert [process.returncode for process in running] == [0, 0], logs
+    assert most == 1 and len(submitted(embedded_platform)) == 8, logs
+    assert slots.taken == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, embedded_platform, unique, tmp_path):
+    """Its log says what it waits for. Killed, it leaves intents that are not in doubt."""
+    slots.create()
+    slots.take()
+    waiting, log = submitting(unique, 1), tmp_path / f"{unique}.log"
+    until(lambda: f"Waiting for a slot of Prefect's concurrency limit {slots.name!r}" in log.read_text())
+    waiting.kill()
+    waiting.wait(10)
+    with Journal.open(f"sqlite:///{tmp_path / unique}.sqlite") as journal:
+        assert [intent.state for intent in journal.intents.where()] == ["intent", "intent"]
+    assert submitted(embedded_platform) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_the_slot_of_a_killed_process_is_free_again(slots, submitting, embedded_platform, unique, tmp_path):
+    """Its lease ends after a minute. Then others go on, and what it had sent is adopted by the next attempt."""
+    slots.create()
+    # With `at_once`, a request takes effect though its caller is gone.
+    embedded_platform.add_fault(method="POST", path="^/1/orders$", delay=2.0, at_once=1)
+    killed = submitting(f"{unique}-same", 1)
+    until(lambda: slots.taken == 1 and submitted(embedded_platform))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(10)
+    assert slots.taken == 1
+    again = submitting(f"{unique}-same", 1)
+    assert again.wait(300) == 0, (tmp_path / f"{unique}-same.log").read_text()
+    paths = [each["path"] for each in submitted(embedded_platform)]
+    assert len(paths) == 2 and paths.count("/1/orders") == 1
+
+
+def test_a_slot_is_held_until_provena_has_accepted(
+    slots, in_flow, effects, ended_order, artifact, registry, unique, monkeypatch
+):
+    """A registration has one while its request is under way, and waits for its end without. A batch has one, too."""
+    taken: dict[str, int] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        async def watched(*given: Any, **named: Any) -> Any:
+            taken[name] = await asyncio.to_thread(lambda: slots.taken)
+            return await original(*given, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    def body() -> None:
+        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
+        [dataset] = data.values()
+        part = TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset.urn)
+        record = ModelRunRecord(
+            workflow_template_id=registry.workflow,
+            inputs=[part],
+            outputs=[part],
+            display_name=unique,
+            description="A run",
+            associations=Associations(modeller_id=linked_person().urn),
+            start_time=100,
+            end_time=200,
+        )
+        register_model_runs([record])
+
+    slots.create()
+    for owner, name in ((ProvApi, "register"), (model_runs, "_ended"), (ProvApi, "register_batch")):
+        watch(owner, name)
+    in_flow(body)
+    assert taken == {"register": 1, "_ended": 0, "register_batch": 1} and slots.taken == 0
+
+
+def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique):
+    """The error has the command that creates it. Nothing was sent, and the same call places the order afterwards."""
+
+    def body() -> str:
+        return place_order("echo", {"message": unique}).urn
+
+    with pytest.raises(ConfigurationError, match=f"prefect gcl create {slots.name} --limit 4"):
+        in_flow(body)
+    assert effects.count("/1/orders") == 0
+    slots.create()
+    slots.update(limit=0)
+    with pytest.raises(ConfigurationError, match="of which Prefect gives no slot"):
+        in_flow(body)
+    slots.update(limit=1)
+    in_flow(body)
+    assert effects.count("/1/orders") == 1 and slots.taken == 0
+
+
+def test_without_prefect_a_submission_goes_on(unique, caplog):
+    """A warning says that the limit is not kept, by its name."""
+
+    async def submit() -> str:
+        async with SubmissionLimit(unique).turn():
+            return "submitted"
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert loop.run(submit()) == "submitted"
+    assert f"The limit '{unique}' is not kept, since Prefect cannot be asked" in caplog.text
+
+
+def test_an_order_counts_though_its_slot_cannot_be_given_back(slots, in_flow, effects, unique, monkeypatch, caplog):
+    """The order is on record, and a warning says that Prefect takes the slot."""
+
+    async def fail(**_: Any) -> None:
+        raise httpx.ConnectError("gone")
+
+    slots.create()
+    monkeypatch.setattr(_asyncio, "arelease_concurrency_slots_with_lease", fail)
+    assert in_flow(lambda: place_order("echo", {"message": unique}).status)
+    [intent] = effects.intents("order")
+    assert intent.state == "accepted" and "was not given back" in caplog.text
