@@ -243,8 +243,8 @@ class ProvenaCredentials(CredentialsBlock):
     addresses: dict[Address, str] = Field(
         default_factory=dict,
         title="Addresses",
-        description="URLs that do not follow from the domain, as a JSON object with the names keycloak, auth, registry, "
-        "prov, jobs, datastore, search or handles.",
+        description="URLs that do not follow from the domain, as a JSON object with the names keycloak, auth, "
+        "registry, prov, jobs, datastore, search or handles.",
         examples=[{"keycloak": "https://login.example.org/auth"}],
     )
     trusted_hosts: list[str] = Field(

@@ -127,8 +127,8 @@ class IvcapService(JobBlock[Any]):
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         title="Parameters",
-        description="Parameters of each order, or fields of each job's request, as a JSON object; `trigger` adds to them "
-        "and replaces them.",
+        description="Parameters of each order, or fields of each job's request, as a JSON object; `trigger` adds to "
+        "them and replaces them.",
         examples=[{"message": "Good day"}],
     )
 
