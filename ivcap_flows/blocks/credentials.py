@@ -80,14 +80,14 @@ class IvcapCredentials(CredentialsBlock):
     url: str = Field(
         default="",
         title="URL",
-        description="Base URL of IVCAP, without `/1`.",
+        description="Base URL of IVCAP, without /1.",
         examples=["https://develop.ivcap.net"],
     )
     refresh_token: SecretStr | None = Field(
         default=None,
         title="Refresh token",
-        description="Refresh token of the login, which `ivcap-flows login URL --block NAME` stores here. Each renewal "
-        "replaces it and the access token in the saved block; do not put it into a second block.",
+        description="Refresh token of the login, which the command ivcap-flows login URL --block NAME stores here. "
+        "Each renewal replaces it and the access token in the saved block; do not put it into a second block.",
     )
     token: SecretStr | None = Field(
         default=None,
@@ -109,8 +109,8 @@ class IvcapCredentials(CredentialsBlock):
     context: str | None = Field(
         default=None,
         title="Context",
-        description="Name of a context of the `ivcap` command on the machine that runs the flow, whose login is used; "
-        "`active` for its active one. Without a URL, the context says where IVCAP is, too.",
+        description="Name of a context of the ivcap command on the machine that runs the flow, whose login is used; "
+        "the name active stands for its active one. Without a URL, the context says where IVCAP is, too.",
         examples=["develop"],
     )
     connection: Connection = Field(
@@ -219,15 +219,15 @@ class ProvenaCredentials(CredentialsBlock):
     domain: str | None = Field(
         default=None,
         title="Domain",
-        description="Domain of Provena; each API is `https://<prefix>.<domain>`.",
+        description="Domain of Provena; each API is https://<prefix>.<domain>.",
         examples=["provena.example.org"],
     )
     realm: str = Field(title="Realm", description="Keycloak realm.", min_length=1, examples=["rrap"])
     offline_token: SecretStr | None = Field(
         default=None,
         title="Offline token",
-        description="Offline (refresh) token of a user, which `ivcap-flows login --provena NAME` stores here. If the "
-        "realm replaces it, the new one is stored in the saved block; do not put it into a second block.",
+        description="Offline (refresh) token of a user, which the command ivcap-flows login --provena NAME stores "
+        "here. If the realm replaces it, the new one is stored in the saved block; do not put it into a second block.",
     )
     client_id: str = Field(
         default="automated-access",

@@ -9,12 +9,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
-from ivcap_flows.identity import api_address
-
 if TYPE_CHECKING:
     from prefect.client.schemas.actions import ArtifactCreate
 
-__all__ = ["PrefectArtifact", "ashow", "key_for", "linked", "moment", "show"]
+__all__ = ["PrefectArtifact", "ashow", "key_for", "moment", "show"]
 
 _NOT_IN_KEY: Final = re.compile("[^a-z0-9]+")
 
@@ -45,15 +43,6 @@ def key_for(what: str, flow: str) -> str:
 def moment(at: datetime | None) -> str | None:
     """Return a time as tables show it, in UTC."""
     return None if at is None else at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def linked(urn: str, platform: str, service: str | None = None) -> str:
-    """Return the URN of an order or a job as a link in Markdown, if the platform's API shows it at an address.
-
-    Prefect shows Markdown in pages and in the cells of tables.
-    """
-    address = api_address(platform, urn, service)
-    return f"[{urn}]({address})" if address else urn
 
 
 def show(*artifacts: PrefectArtifact) -> None:

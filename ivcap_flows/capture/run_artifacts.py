@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, linked, moment, show
-from ivcap_flows.identity import EMBEDDED, flows_urn, short_run
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, moment, show
+from ivcap_flows.identity import EMBEDDED, api_address, flows_urn, short_run
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
 
@@ -107,7 +107,7 @@ def page_of(
     asked = [
         (
             *_cells(row.name or row.subject, row.subject, row.status or row.state, moment(row.created_at)),
-            linked(row.urn, row.platform, (row.request or {}).get("service")) if row.urn else _cell(row.error),
+            _place(row) if row.urn else _cell(row.error),
         )
         for row in work
     ]
@@ -128,6 +128,12 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
     yield f"|{' --- |' * len(columns)}"
     for row in rows:
         yield f"| {' | '.join(row)} |"
+
+
+def _place(row: IntentRow) -> str:
+    """Return the URN of work, as a link if IVCAP's API shows it at an address."""
+    address = api_address(row.platform, row.urn or "", (row.request or {}).get("service"))
+    return f"[{row.urn}]({address})" if address else _cell(row.urn)
 
 
 def _cells(*texts: Any) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for, linked, moment
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for, moment
 from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
+from ivcap_flows.identity import api_address
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class _Shown:
                 "status": "unknown",
                 "requested (UTC)": moment(known.requested_at) if known else None,
                 "ended (UTC)": None,
-                what.removesuffix("s"): linked(urn, known.platform, known.service) if known else urn,
+                what.removesuffix("s"): _place(urn, known),
             }
 
     def hear(self, seen: Mapping[str, OrderRecord | JobRecord | str]) -> None:
@@ -173,3 +174,8 @@ class _Shown:
         if len(rows) <= _ROWS:
             return rows
         return [*rows[-_ROWS:], {"status": f"and {len(rows) - _ROWS} earlier ones"}]
+
+
+def _place(urn: str, known: Order | Job | None) -> str:
+    """Return the address at which IVCAP's API shows the work, which Prefect shows as a link; else the URN."""
+    return (api_address(known.platform, urn, known.service) if known else None) or urn

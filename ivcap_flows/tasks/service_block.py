@@ -127,7 +127,7 @@ class IvcapService(JobBlock[Any]):
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         title="Parameters",
-        description="Parameters of each order, or fields of each job's request, as a JSON object; `trigger` adds to "
+        description="Parameters of each order, or fields of each job's request, as a JSON object; trigger adds to "
         "them and replaces them.",
         examples=[{"message": "Good day"}],
     )

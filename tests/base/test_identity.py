@@ -57,6 +57,16 @@ def test_a_platform_is_its_normalised_url():
     assert identity.platform_id("http://api.example.org:8080/ivcap/") == "http://api.example.org:8080/ivcap"
 
 
+def test_the_api_of_a_real_platform_shows_work_at_an_address():
+    """An embedded platform has none that lasts, nor has a job without its service."""
+    order, job, service = (f"urn:ivcap:{noun}:1" for noun in ("order", "job", "service"))
+    there = "https://api.example.org"
+    assert identity.api_address(there, order) == f"{there}/1/orders/{order}"
+    assert identity.api_address(there, job, service) == f"{there}/1/services2/{service}/jobs/{job}"
+    assert identity.api_address(there, job) is None
+    assert identity.api_address(identity.EMBEDDED + "1", order) is None
+
+
 def test_artifacts_are_found_anywhere_in_a_request():
     """Every artifact URN in nested values and inside of texts, each once, in order."""
     value = {

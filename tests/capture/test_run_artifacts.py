@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_the_page_has_the_orders_and_attempts(sqlite_url: str) -> None:
     assert any(line.startswith("| `1` | `failed` | `20") and line.endswith("| `out of luck` |") for line in lines)
     assert any(line.startswith("| `north\\|west` | `tides` | `intent` | `20") for line in lines)
     assert any(line.startswith("| `tides` | `tides` |") for line in lines)
+
+
+def test_an_order_of_a_real_platform_is_a_link(sqlite_url: str) -> None:
+    """In the page, to where the platform's API shows it."""
+    urn, there = "urn:ivcap:order:1", "https://api.example.org"
+    asked = {"account": "a", "scope": "s", "request": {}, "subject": "tides", "noun": "order", "run_id": "r"}
+    with Journal.open(sqlite_url) as journal:
+        journal.runs.open_attempt(RunIdentity("coast", "f.py:f", {}, "r", "r"))
+        claimed = journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", platform=there, **asked)).intent
+        page = page_of(journal.runs.get("r"), "failed", [], [replace(claimed, urn=urn)], [], [], [])
+    assert f"| [{urn}]({there}/1/orders/{urn}) |" in page
 
 
 def test_keys_of_artifacts_tell_flows_apart() -> None:
