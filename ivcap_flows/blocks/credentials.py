@@ -219,7 +219,7 @@ class ProvenaCredentials(CredentialsBlock):
     domain: str | None = Field(
         default=None,
         title="Domain",
-        description="Domain of Provena; each API is https://<prefix>.<domain>.",
+        description="Domain of Provena, such as provena.example.org; each API has a subdomain of its own.",
         examples=["provena.example.org"],
     )
     realm: str = Field(title="Realm", description="Keycloak realm.", min_length=1, examples=["rrap"])
