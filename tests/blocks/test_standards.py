@@ -44,7 +44,9 @@ class TestStandards(BlockStandardTestSuite):
         definitions = [each for name, each in form.get("definitions", {}).items() if name == "Connection"]
         for properties in (form["properties"], *(each["properties"] for each in definitions)):
             for name, field in properties.items():
-                assert field.get("title"), name
+                # A field is shown with the title of the model that it refers to.
+                model = form.get("definitions", {}).get(field.get("$ref", "").rpartition("/")[2], {})
+                assert field.get("title") or model.get("title"), name
                 kinds = [field, *field.get("anyOf", ())]
                 plain = any(kind.get("type") in ("string", "array", "object") for kind in kinds)
                 if plain and not any({"enum", "writeOnly", "$ref"} & set(kind) for kind in kinds):
