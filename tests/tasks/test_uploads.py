@@ -282,11 +282,16 @@ def test_an_artifact_as_bytes(in_flow, effects, source, embedded_directory):
 
 def test_artifacts_are_listed(in_flow, effects, source, unique):
     """Artifacts are listed by name, newest first, up to a limit. The flow is not recorded as their maker."""
-    made = [in_flow(lambda n=n: upload_artifact(f"{n}{unique}".encode(), name=unique)) for n in range(12)]
-    listed = in_flow(lambda: list_artifacts(unique))
+
+    def body():
+        made = [upload_artifact(f"{n}{unique}".encode(), name=unique) for n in range(12)]
+        listed, some = list_artifacts(unique), list_artifacts(unique, limit=3)
+        [first] = list_artifacts(filter=f"name ~= '{unique}'", order_by="name", limit=1)
+        return made, listed, some, first
+
+    made, listed, some, first = in_flow(body)
     assert {one.urn for one in listed} == {one.urn for one in made} and len(listed) == 12
-    assert len(in_flow(lambda: list_artifacts(unique, limit=3))) == 3
-    assert in_flow(lambda: list_artifacts(filter=f"name ~= '{unique}'", order_by="name", limit=1))[0].name == unique
+    assert len(some) == 3 and first.name == unique
 
 
 def test_the_artifact_of_a_file(in_flow, effects, source, tmp_path):
