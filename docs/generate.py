@@ -237,6 +237,31 @@ ERRORS: Final = """# Errors
 All errors are in `ivcap_flows.errors`. Each error carries its data as attributes and survives pickling. `retryable`
 says whether repeating the same call can succeed. No message contains a token.
 
+The log of a run says such an error once, by its message, which names the thing and the next step; at level DEBUG also
+with its traceback. If a script does not catch it, Python shows its own traceback in addition, most of which is
+Prefect's. This script ends with the message:
+
+```python
+import sys
+
+from ivcap_flows import flow
+from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.tasks import request_job, wait_for_jobs
+
+
+@flow
+def hello():
+    [done] = wait_for_jobs([request_job("echo", {"message": "hello"})])
+    return done.result
+
+
+if __name__ == "__main__":
+    try:
+        hello()
+    except IvcapFlowsError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+```
+
 """
 
 EMBEDDED: Final = """# The embedded platforms

@@ -46,6 +46,7 @@ class SubmissionLimit:
     async def _take(self, slot: AbstractAsyncContextManager[None]) -> bool:
         from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
         from prefect.exceptions import PrefectHTTPStatusError
+        from prefect.settings import get_current_settings
 
         saying = asyncio.get_running_loop().call_later(
             _SAID_AFTER, logger.info, "Waiting for a slot of Prefect's concurrency limit %r.", self._name
@@ -55,9 +56,10 @@ class SubmissionLimit:
         except ConcurrencySlotAcquisitionError as error:
             cause = error.__cause__
             if cause is None:
+                server = get_current_settings().api.url or "a temporary server, since PREFECT_API_URL is not set"
                 raise ConfigurationError(
                     f"IVCAP_FLOWS_CONCURRENCY_LIMIT names the global concurrency limit {self._name!r}, which Prefect "
-                    f"does not have. Create it: `prefect gcl create {self._name} --limit 4`."
+                    f"({server}) does not have. Create it: `prefect gcl create {self._name} --limit 4`."
                 ) from None
             if isinstance(cause, PrefectHTTPStatusError) and cause.response.is_client_error:
                 raise ConfigurationError(

@@ -44,6 +44,8 @@ def test_a_304_that_nobody_asked_for_is_asked_again(noaa, tmp_path):
     ("reply", "error", "words"),
     [
         (Reply(503), SourceUnavailableError, "answered 503 Service Unavailable"),
+        (Reply(408), SourceUnavailableError, "answered 408"),
+        (Reply(425), SourceUnavailableError, "answered 425"),
         (Reply(429), SourceUnavailableError, "answered 429"),
         (Reply(200, b"YR MON", promised=4000), SourceUnavailableError, "did not send its table"),
         (Reply(404, b"<html>", media_type="text/html"), InputError, "answered 404 Not Found instead of its table"),

@@ -136,7 +136,8 @@ def test_an_order_that_fails_is_placed_again_so_often_over_all_runs(published, n
     for _ in range(2):
         with pytest.raises(OrderFailedError, match="1 of 1 orders did not succeed"):
             published(max_resubmits=1).result()
-    assert Books.read() == Books(2, 1, 0)
+        # Already the first run places it as often as it may.
+        assert Books.read() == Books(2, 1, 0)
 
 
 def test_parameters_that_make_no_sense_are_refused_before_anything_is_ordered(published):
