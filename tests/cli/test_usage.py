@@ -59,7 +59,8 @@ def test_every_command_has_help(ivcap_flows, command):
 def test_every_command_is_tried_above(ivcap_flows):
     """What the help lists is in the list of this test."""
     out = ivcap_flows("--help").out
-    assert set(re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE)) == {command[0] for command in COMMANDS if command}
+    listed = set(re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE))
+    assert listed == {command[0] for command in COMMANDS if command}, "COMMANDS above needs a row for each"
 
 
 def test_the_version_is_told(ivcap_flows):
