@@ -20,6 +20,8 @@ __all__ = ["asked_once", "load_block"]
 B = TypeVar("B", bound=CredentialsBlock)
 T = TypeVar("T")
 
+_LOGINS: Final = {"IvcapCredentials": "URL --block", "ProvenaCredentials": "--provena"}
+"""What to tell `ivcap-flows login` before the name of a block, so that it stores a login in a new one."""
 _MOST: Final = 100
 _loaded: Latest[tuple[str, int, type, str], Any] = Latest(_MOST)
 """The blocks that runs have loaded, by flow run and its attempt, so that a retry sees a block that was corrected."""
@@ -68,5 +70,6 @@ async def _load(cls: type[B], name: str) -> B:
         raise ConfigurationError(f"The block {cls.__name__} named {name!r} cannot be used. {wrong}") from None
     except ValueError as error:
         raise ConfigurationError(
-            f"There is no block {cls.__name__} named {name!r}. Save one by `{cls.__name__}(...).save({name!r})`."
+            f"There is no block {cls.__name__} named {name!r}. Save one by "
+            f"`ivcap-flows login {_LOGINS[cls.__name__]} {name}` or `{cls.__name__}(...).save({name!r})`."
         ) from error

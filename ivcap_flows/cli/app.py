@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
-        complain(error)
+        usage = " ".join(["ivcap-flows", *(error.command_chain or ()), "--help"])
+        complain(error, f"`{usage}` says how it is used.")
         sys.exit(2)
     except IvcapFlowsError as error:
         complain(error)

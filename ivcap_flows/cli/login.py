@@ -58,6 +58,8 @@ def login(
     # Imported here, since otherwise every command would load the client and its cryptography.
     from ivcap_flows.ivcap.contexts import ACTIVE, ContextFile
 
+    if url is not None and not urlsplit(url).hostname:
+        raise InputError(f"The URL of IVCAP must be like https://host/path, not {url!r}.")
     file = ContextFile()
     known = _known(file, url, context or (None if url else ACTIVE))
     name = known.name if known else context or urlsplit(url or "").hostname or ""

@@ -98,9 +98,9 @@ def agreed(what: str, *, yes: bool) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def complain(error: Exception) -> None:
-    """Print an error on standard error, as one line with the error's class."""
-    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+def complain(error: Exception, next_step: str = "") -> None:
+    """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
+    print(f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}", file=sys.stderr)
 
 
 def _plain(value: object) -> Any:

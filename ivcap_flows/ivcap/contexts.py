@@ -67,9 +67,11 @@ class ContextFile:
         known = _contexts(document)
         chosen = name if name in known or name != ACTIVE else _text(document, "active-context") or ""
         if chosen not in known:
-            there = f"It has {', '.join(sorted(known))}." if known else "It has none."
+            there = f" It has {', '.join(sorted(known))}." if known else ""
             what = f"no context named {chosen!r}" if chosen else "no active context"
-            raise ConfigurationError(f"{self.path} has {what}. {there} {_LOGIN}")
+            raise ConfigurationError(
+                f"{self.path} has {what}.{there} Log in by `ivcap-flows login URL` or `ivcap login`."
+            )
         found = known[chosen]
         url = _text(found, "url")
         if not url:

@@ -32,6 +32,10 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
     BadRequestError if Provena refuses the metadata.
     """
     call = await ProvenaCall.of(credentials)
+    if not isinstance(metadata, CollectionFormat):
+        raise InputError(
+            "Pass a CollectionFormat of ivcap_flows.provena.collection_format, not " + type(metadata).__name__ + "."
+        )
     done = await call.perform(
         DatasetMint(
             call=call,

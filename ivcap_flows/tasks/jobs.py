@@ -32,6 +32,7 @@ from ivcap_flows.tasks.waiting import (
     note_end,
     resubmission,
     service_named,
+    several,
     wait_of,
     waiting_for,
 )
@@ -238,7 +239,8 @@ async def _wait_for_jobs(
     platform stores them.
     """
     call = await IvcapCall.of(credentials)
-    call.check(list(jobs))
+    jobs = several(jobs, "wait_for_jobs", "jobs")
+    call.check(jobs)
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
     services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))

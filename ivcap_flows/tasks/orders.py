@@ -25,6 +25,7 @@ from ivcap_flows.tasks.waiting import (
     note_end,
     resubmission,
     service_named,
+    several,
     tag,
     wait_of,
     waiting_for,
@@ -208,7 +209,8 @@ async def _wait_for_orders(
     `collection` are added to it.
     """
     call = await IvcapCall.of(credentials)
-    call.check(list(orders))
+    orders = several(orders, "wait_for_orders", "orders")
+    call.check(orders)
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]

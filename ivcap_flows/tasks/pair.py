@@ -68,7 +68,7 @@ def task_pair(
         "tags": _platforms(body),
         # The version distinguishes its runs from those of a user's task with the same name.
         "version": f"ivcap-flows {__version__}",
-        "task_run_name": _naming(run_name),
+        "task_run_name": _naming(run_name, name),
         "retries": 0,
         "cache_policy": NO_CACHE,
         "persist_result": persist,
@@ -101,11 +101,15 @@ def _without_secrets(error: IvcapFlowsError) -> IvcapFlowsError:
     return error
 
 
-def _naming(run_name: str | Callable[[dict[str, Any]], str]) -> Callable[..., str]:
+def _naming(run_name: str | Callable[[dict[str, Any]], str], task: str) -> Callable[..., str]:
     def name(parameters: dict[str, Any]) -> str:  # Prefect passes the argument by this name
-        if not isinstance(run_name, str):
-            return scrub_text(run_name(parameters))
-        return scrub_text(run_name.format(**{each: _called(value) for each, value in parameters.items()}))
+        try:
+            if not isinstance(run_name, str):
+                return scrub_text(run_name(parameters))
+            return scrub_text(run_name.format(**{each: _called(value) for each, value in parameters.items()}))
+        except (AttributeError, TypeError):
+            # An argument of a wrong type: the body says what is wrong with it.
+            return task
 
     return name
 

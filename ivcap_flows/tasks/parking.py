@@ -34,7 +34,7 @@ from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
-from ivcap_flows.tasks.waiting import wait_of
+from ivcap_flows.tasks.waiting import several, wait_of
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
@@ -73,6 +73,7 @@ def wait_or_park(
 
     `timeout` (seconds) counts over all rounds of parking. Raises the errors of the two tasks.
     """
+    work = several(work, "wait_or_park", "orders")
     reads = _reads(work, raise_on_failure)
     decided = loop.run(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):
@@ -95,6 +96,7 @@ async def await_or_park(
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
+    work = several(work, "await_or_park", "orders")
     reads = _reads(work, raise_on_failure)
     decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):

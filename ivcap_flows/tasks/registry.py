@@ -7,6 +7,7 @@ from typing import Any
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress, look_since
+from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
@@ -34,6 +35,10 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
     and BadRequestError if Provena refuses the item, for example because no person is linked to the caller.
     """
     call = await ProvenaCall.of(credentials)
+    if not isinstance(info, Info):
+        raise InputError(
+            f"Pass a statement of ivcap_flows.provena.models, such as Model or Organisation, not {type(info).__name__}."
+        )
     done = await call.perform(
         ItemEffect(
             call=call,

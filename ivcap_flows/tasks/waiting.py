@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.wording import counted, listed
-from ivcap_flows.errors import JournalError, PlatformError
+from ivcap_flows.errors import InputError, JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
@@ -26,6 +26,7 @@ __all__ = [
     "note_end",
     "resubmission",
     "service_named",
+    "several",
     "tag",
     "wait_of",
     "waiting_for",
@@ -35,6 +36,7 @@ logger = logger_of("ivcap_flows.waiting")
 
 W = TypeVar("W", Order, Job)
 S = TypeVar("S", OrderRecord, JobRecord)
+T = TypeVar("T")
 
 _LOG_LINES: Final = 20
 
@@ -50,7 +52,8 @@ class PlannedError(BaseException):
         """Raise PlannedError if a plan is being made and some of this work is only planned."""
         waiting = [str(each) for each in work if str(each).startswith("urn:ivcap-flows:planned:")]
         if waiting and planning() is not None:
-            raise cls(f"The plan ends here: the flow needs the results of {len(waiting)} requests that are not sent.")
+            requests = counted(len(waiting), "requests")
+            raise cls(f"The plan ends here: the flow needs the results of {requests}, and a plan sends nothing.")
 
 
 async def first_of(
@@ -123,9 +126,23 @@ def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
 
     def name(given: dict[str, Any]) -> str:
         work = given[what]
+        if not _is_several(work):
+            return f"wait for {what}"
         return f"wait for {counted(len(work), what)}" + (f": {listed(map(name_of, work))}" if work else "")
 
     return name
+
+
+def several(work: Collection[T], task: str, what: str) -> list[T]:
+    """Return the `orders` or `jobs` that a task waits for. Raise InputError if it was given one alone."""
+    if _is_several(work):
+        return list(work)
+    shown = repr(work) if isinstance(work, str) else type(work).__name__
+    raise InputError(f"Pass a list of {what}, as in `{task}([{what.removesuffix('s')}])`, not {shown} alone.")
+
+
+def _is_several(work: object) -> bool:
+    return isinstance(work, Collection) and not isinstance(work, str | Handle)
 
 
 def name_of(work: object) -> str:

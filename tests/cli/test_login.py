@@ -146,7 +146,8 @@ def test_a_refused_login_leaves_nothing(embedded_platform):
 def test_what_cannot_be_logged_in_to(ivcap_flows, embedded_platform):
     """No context yet, a URL that is none, a name that stands for another."""
     assert "has no active context" in ivcap_flows("login").err
-    assert ivcap_flows("login", "nonsense").status == 2
+    said = ivcap_flows("login", "nonsense")
+    assert said.status == 2 and "must be like https://host/path, not 'nonsense'" in said.err
     assert ivcap_flows("login", os.environ["IVCAP_URL"], "--context", "active").status == 2
     embedded_platform.add_fault(method="GET", path="authinfo", status=404)
     assert ivcap_flows("login", os.environ["IVCAP_URL"]).err.startswith("NotFoundError: ")

@@ -26,7 +26,7 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platfor
     assert (said.status, said.err) == (0, "")
     planned = [(e["source"], e["noun"], e["name"], e["subject"]) for e in said.json["effects"]]
     assert planned == [("new", "order", f"part {number}", "echo") for number in range(2)]
-    assert "needs the results of 2 requests that are not sent" in said.json["end"]
+    assert "needs the results of 2 requests, and a plan sends nothing" in said.json["end"]
     assert changes(embedded_platform) == []
     assert ivcap_flows("runs", "--json").json == []
 

@@ -59,7 +59,8 @@ def test_every_command_has_help(ivcap_flows, command):
 def test_every_command_is_tried_above(ivcap_flows):
     """What the help lists is in the list of this test."""
     out = ivcap_flows("--help").out
-    assert set(re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE)) == {command[0] for command in COMMANDS if command}
+    listed = set(re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE))
+    assert listed == {command[0] for command in COMMANDS if command}, "COMMANDS above needs a row for each"
 
 
 def test_the_version_is_told(ivcap_flows):
@@ -82,8 +83,10 @@ def test_the_version_is_told(ivcap_flows):
     ids=" ".join,
 )
 def test_wrong_usage_is_told_in_one_line(ivcap_flows, arguments):
-    """Exit status 2 and one line on standard error."""
-    assert ivcap_flows(*arguments).status == 2
+    """Exit status 2 and one line on standard error, which says where the usage is."""
+    said = ivcap_flows(*arguments)
+    assert said.status == 2
+    assert "--help` says how it is used" in said.err or said.err.startswith("InputError: --limit must be")
 
 
 def test_a_setting_that_cannot_be_understood_is_named(ivcap_flows, monkeypatch):

@@ -36,7 +36,16 @@ def test_generated_pages_are_what_the_code_says(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["docs/generate.py"])
     generate = generator()
     written = {page: (generate.FOLDER / page).read_text(encoding="utf-8") for page in generate.pages()}
-    assert generate.pages() == written
+    made = generate.pages()
+    assert [page for page in made if made[page] != written[page]] == [], "run `make docs`"
+
+
+def test_every_page_is_listed():
+    """docs/README.md leads to each page below docs/; to the decisions by their folder."""
+    page = ROOT / "docs" / "README.md"
+    linked = {(page.parent / path).resolve() for path in re.findall(r"\]\(([^)\s#]+)", prose(page))}
+    pages = {path for path in PAGES if path.is_relative_to(page.parent) and path.parent.name != "decisions"}
+    assert sorted(map(name, pages - linked - {page})) == [], "list it in docs/README.md"
 
 
 @each_page

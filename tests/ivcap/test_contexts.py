@@ -123,7 +123,7 @@ def test_a_context_is_read(file, scripted):
 @pytest.mark.parametrize(
     ("text", "name", "said"),
     [
-        (None, "prod", "has no context named 'prod'. It has none. Log in"),
+        (None, "prod", "has no context named 'prod'. Log in by `ivcap-flows login URL`"),
         ("version: v1\ncontexts: []\n", "active", "no active context"),
         ("version: v1\ncontexts: [{name: a, url: 'https://a'}]\n", "b", "no context named 'b'. It has a."),
         ("version: v2\n", "a", "not of version v1"),

@@ -6,7 +6,22 @@ import pytest
 from prov.constants import PROV
 from prov.model import ProvDocument
 
-from ivcap_flows.handles import Artifact, Aspect, Dataset, Job, LocalFile, ModelRun, Order, Products
+from ivcap_flows import handles as module
+from ivcap_flows.handles import (
+    Artifact,
+    Aspect,
+    Collection,
+    Dataset,
+    DatasetFile,
+    Job,
+    LocalFile,
+    ModelRun,
+    Order,
+    Products,
+    Queue,
+    RegistryItem,
+    Service,
+)
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import Graph, activity, agent, describe, entity, faults, reference, relation, validate
 from ivcap_flows.provenance.forms import FORMS, LINKS, links_table, things_table
@@ -225,9 +240,21 @@ def test_every_handle_describes_itself_within_the_rules():
             inputs=("102.100.100/7",),
             outputs=("102.100.100/6",),
         ),
+        Collection(urn="urn:ivcap:collection:1", platform="p", name="seasons"),
+        DatasetFile(urn="s3://b/a.csv", platform="p", dataset="102.100.100/7", path="a.csv", size=1),
+        Queue(urn="urn:ivcap:queue:1", platform="p", name="stations"),
+        RegistryItem(urn="102.100.100/5", platform="p", subtype="MODEL"),
+        Service(urn=SERVICE, platform="p", name="icen"),
     ]
+    kinds = {cls.__name__ for cls in map(type, handles)}
+    named = {name for name in module.__all__ if "urn" in getattr(getattr(module, name), "model_fields", ())}
+    assert kinds == named - {"Handle"} | {"LocalFile"}, "the list above needs one of each"
     for handle in handles:
-        validate(Graph(describe(handle)))
+        first, *_ = records = describe(handle)
+        assert isinstance(handle, LocalFile) or first.type == handle.kind, "provenance/describe.py has no case for it"
+        if first.id.startswith("urn:ivcap:"):
+            assert reference(first.id).type == first.type, "provenance/describe.py has no row in _NOUNS for it"
+        validate(Graph(records))
     whole = Graph(record for handle in handles for record in describe(handle))
     validate(whole)
     assert document(whole) == ProvDocument.deserialize(content=dumps(whole), format="json")

@@ -203,5 +203,5 @@ def test_every_sink_is_named_to_users():
     setting = Settings.settings_names()["IVCAP_FLOWS_SINKS"]
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "deliver-the-record.md").read_text(encoding="utf-8")
     rows = "".join(re.findall(r"^\| (`.+?) \| .+ \|$", page, re.MULTILINE))
-    assert set(re.findall(r"`([^`]+)`", setting)) - {"sync"} == set(FORMS)
-    assert set(FORMS) <= set(re.findall(r"`([^`]+)`", rows))
+    assert set(re.findall(r"`([^`]+)`", setting)) - {"sync"} == set(FORMS), "see `sinks` in settings.py"
+    assert set(FORMS) <= set(re.findall(r"`([^`]+)`", rows)), "see docs/how-to/deliver-the-record.md"

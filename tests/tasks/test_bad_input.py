@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from ivcap_flows import wait_or_park
 from ivcap_flows.errors import (
     ConfigurationError,
     InputError,
@@ -20,15 +21,18 @@ from ivcap_flows.errors import (
     ParameterError,
     UnreachableError,
 )
-from ivcap_flows.handles import LocalFile
+from ivcap_flows.handles import Job, LocalFile
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     add_aspect,
     attach_order,
     linked_person,
     place_order,
+    register_dataset,
+    register_item,
     request_job,
     upload_artifact,
+    wait_for_jobs,
     wait_for_orders,
 )
 
@@ -88,6 +92,11 @@ NONSENSE = [
     (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
     (lambda: place_order(" ", {"message": "?"}), "The name of the service is empty"),
     (lambda: attach_order("the last one"), "Pass a handle or a URN"),
+    (
+        lambda: wait_for_jobs(Job(urn="urn:ivcap:job:1", platform="p", service="urn:ivcap:service:1")),
+        "Pass a list of jobs, as in `wait_for_jobs([job])`, not Job alone",
+    ),
+    (lambda: wait_for_orders("urn:ivcap:order:1"), "not 'urn:ivcap:order:1' alone"),
     (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
 ]
 
@@ -103,6 +112,25 @@ def test_values_that_make_no_sense(in_flow, effects):
 
     in_flow(body)
     assert writes(effects) == []
+
+
+def test_a_mapping_where_a_statement_for_provena_belongs(in_flow):
+    """The error names the class, or the module that has the classes."""
+
+    def body():
+        with pytest.raises(InputError, match=r"statement of ivcap_flows\.provena\.models.*not dict"):
+            register_item({"display_name": "reef"})
+        with pytest.raises(InputError, match=r"Pass a CollectionFormat.*not dict"):
+            register_dataset({"dataset_info": {}})
+
+    in_flow(body)
+
+
+@pytest.mark.parametrize("work", ["urn:ivcap:order:1", None])
+def test_one_thing_where_a_list_belongs(work):
+    """`wait_or_park` is no task, and refuses it as well."""
+    with pytest.raises(InputError, match=r"Pass a list of orders, as in `wait_or_park\(\[order\]\)`"):
+        wait_or_park(work)
 
 
 def test_waiting_for_nothing(in_flow):

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.runtime import flow_run
 
-from ivcap_flows import recorded, tasks
+from ivcap_flows import handles, recorded, tasks
 from ivcap_flows.handles import (
     Artifact,
     Aspect,
@@ -148,7 +148,7 @@ NOTE = "$schema", "urn:example:schema:shape.1"
 
 def test_every_verb_is_there_twice():
     """Each synchronous task has an asynchronous form, and there is no other name."""
-    assert set(VERBS) == set(NAMES)
+    assert set(VERBS) == set(NAMES), "NAMES above has the name of each task in Prefect"
     assert set(TASKS) == {*VERBS, *("a" + verb for verb in VERBS)}
 
 
@@ -158,7 +158,7 @@ def test_pairs_share_name_docstring_and_signature(verb):
     one, other = getattr(tasks, verb), getattr(tasks, "a" + verb)
     for each in (one, other):
         assert type(each) is Task
-        assert each.name == NAMES[verb]
+        assert each.name == NAMES.get(verb)
         assert each.retries == 0
         assert each.cache_policy.compute_key(None, {}, {}) is None
         assert inspect.getdoc(each.fn)
@@ -174,6 +174,12 @@ def test_a_task_survives_cloudpickle(name):
     there = cloudpickle.loads(cloudpickle.dumps(getattr(tasks, name)))
     assert (there.name, there.fn.__name__) == (getattr(tasks, name).name, name)
     assert there.with_options(retries=1).retries == 1
+
+
+def test_each_kind_of_handle_is_tried():
+    """The list above has one of each class that tasks return."""
+    named = {name for name in handles.__all__ if "urn" in getattr(getattr(handles, name), "model_fields", ())}
+    assert {type(handle).__name__ for handle in HANDLES} == named - {"Handle"} | {"LocalFile"}, "see HANDLES above"
 
 
 @pytest.mark.parametrize("handle", HANDLES, ids=lambda handle: type(handle).__name__)
