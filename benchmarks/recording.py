@@ -2,9 +2,9 @@
 
 Both run in one process against one temporary Prefect server, which lets the events of task runs go by: one that takes
 them in is behind by minutes, on one of two cores, and slows down whoever comes next by far more than is measured here.
-The journal is SQLite with the durability as shipped. A round begins when Prefect has sent the events of the round before,
-and after a full garbage collection: both take as long as hundreds of records, and fall on either flow by chance. The
-figures are of the mean difference between neighbouring rounds; `ms_error` is its standard error.
+The journal is SQLite with the durability as shipped. A round begins when Prefect has sent the events of the round
+before, and after a full garbage collection: both take as long as hundreds of records, and fall on either flow by
+chance. The figures are of the mean difference between neighbouring rounds; `ms_error` is its standard error.
 
 Then files, small and large, go through recorded tasks, up to an embedded platform and down again: how often each was
 hashed is the number of bytes that went into a sha256 over the bytes of the files, and over those that were sent, which
