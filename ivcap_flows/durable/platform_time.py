@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal.rows import LEAVES_WITHIN
 
 __all__ = ["SPREAD", "PlatformClock", "Sent", "is_ahead", "look_since", "visibility_delay_left"]
 
@@ -83,5 +84,6 @@ def _still(sent: Sent, visibility_delay: float, journal: datetime, platform: Ser
         there = min(0.0, here)
     else:
         there = (platform.earliest - sent.sent_platform_time).total_seconds()
-    ahead = max(0.0, -there) if sent.may_send_until is not None else 0.0
+    # A platform's clock that was set back says hours, but a request that leaves does so within LEAVES_WITHIN.
+    ahead = min(LEAVES_WITHIN, max(0.0, -there)) if sent.may_send_until is not None else 0.0
     return min(visibility_delay + ahead, max(0.0, visibility_delay - min(here, there)))

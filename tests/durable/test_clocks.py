@@ -152,6 +152,18 @@ def test_what_has_passed_is_what_both_clocks_say(
     assert visibility_delay_left([], 100, passed, ServerTime(at, at)) == 0
 
 
+@pytest.mark.parametrize(
+    ("platform", "left"), [(-30, 130), (-90, 190), (-10_800, 190)], ids=["soon", "just before", "clock set back"]
+)
+def test_nobody_waits_longer_than_a_holder_may_send(durable_journal: Journal, platform: float, left: float) -> None:
+    """Where a holder may still send, the delay counts from then; a platform's clock that was set back adds no hours."""
+    intent = durable_journal.intents.claim(WANTED).intent
+    until = NOW + timedelta(seconds=90)
+    sent = replace(intent, sent_at=until, sent_platform_time=until, may_send_until=until)
+    at = until + timedelta(seconds=platform)
+    assert visibility_delay_left([sent], 100, at, ServerTime(at, at)) == left
+
+
 def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     """An intent keeps its first platform time over refusals, later claims and a clock that is set back.
 
