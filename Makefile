@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz matrix clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ mutants: install ## Take one guarantee after the other out of the package, print
 fuzz: install ## Ask the embedded platforms, and try effects, in thousands of ways: make fuzz N=100
 	$(BIN)/python tests/local/fuzz.py --examples $(or $(N),100)
 	$(BIN)/python -m pytest tests/durable/test_intent_machine.py -m long -k unrecorded --crash-rounds $(or $(N),100)
+
+matrix: install peers ## Run the tests on every Python here, and with other versions: make matrix ARGS="--only 3.12"
+	$(BIN)/python tests/matrix.py $(ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

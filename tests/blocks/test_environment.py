@@ -14,6 +14,8 @@ from ivcap_flows.errors import ConfigurationError, PlatformOffError
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.settings import Settings
 
+pytestmark = pytest.mark.canary
+
 IVCAP = {"IVCAP_URL": "https://ivcap.example.org", "IVCAP_JWT": "s3cret-jwt"}
 PROVENA = {"PROVENA_DOMAIN": "example.org", "PROVENA_REALM": "rrap", "PROVENA_OFFLINE_TOKEN": "s3cret-offline"}
 

@@ -23,6 +23,8 @@ from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnreachableError
 from ivcap_flows.ivcap.authinfo import provider_at
 
+pytestmark = pytest.mark.canary
+
 NAME = "rotating"
 
 

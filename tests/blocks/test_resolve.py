@@ -18,6 +18,8 @@ from ivcap_flows.blocks.resolve import ivcap_client, ivcap_credentials, provena_
 from ivcap_flows.errors import ConfigurationError, PlatformOffError
 from ivcap_flows.settings import Settings
 
+pytestmark = pytest.mark.canary
+
 IVCAP = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
 PROVENA = ProvenaCredentials(domain="example.org", realm="r", offline_token="s3cret-one")
 

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
 
+pytestmark = pytest.mark.canary
+
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = [IvcapCredentials, ProvenaCredentials, IvcapService, IvcapCollection]
 

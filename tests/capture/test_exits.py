@@ -12,6 +12,8 @@ import pytest
 
 from ivcap_flows.capture import journal
 
+pytestmark = pytest.mark.canary
+
 SCRIPT = """
 import sys, threading
 from ivcap_flows import recorded

@@ -12,6 +12,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 
 from ivcap_flows.capture import logs
 
+pytestmark = pytest.mark.canary
+
 SAYS = """
 from prefect.runtime import flow_run
 from ivcap_flows import flow, loop, task

@@ -1,6 +1,9 @@
 """Prefect tasks without `@recorded` are followed by the methods that run them: there are no others."""
 
+import pytest
 from prefect import Task
+
+pytestmark = pytest.mark.canary
 
 
 def test_prefect_runs_tasks_by_the_methods_that_are_followed():

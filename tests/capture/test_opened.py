@@ -11,6 +11,8 @@ import pytest
 
 from ivcap_flows.capture.opened import KEPT, READ, REMOVED, WRITTEN, Opened, unseen
 
+pytestmark = pytest.mark.canary
+
 
 @pytest.fixture
 def opened():

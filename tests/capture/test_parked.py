@@ -2,10 +2,14 @@
 
 from datetime import datetime, timedelta, timezone
 
+import pytest
+
 from ivcap_flows.capture.reconcile import PrefectWord, reconcile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.sinks import Delivery, drain, run_graph
+
+pytestmark = pytest.mark.canary
 
 
 def parked(journal: Journal):

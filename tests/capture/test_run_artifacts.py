@@ -25,6 +25,8 @@ from ivcap_flows.capture.run_artifacts import links_of, page_of, rows_of
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.provenance import Record, activity, entity
 
+pytestmark = pytest.mark.canary
+
 
 @task
 @recorded

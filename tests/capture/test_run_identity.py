@@ -20,6 +20,8 @@ from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import Look
 from ivcap_flows.journal import Journal
 
+pytestmark = pytest.mark.canary
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[str], str]:

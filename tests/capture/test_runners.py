@@ -19,7 +19,7 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = [pytest.mark.canary, pytest.mark.usefixtures("prefect_api")]
 
 
 def ends(graph: Graph, name: str) -> set[tuple[str, str]]:

@@ -23,7 +23,7 @@ import pytest
 
 from ivcap_flows.journal import Journal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.canary, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 PREFECT = [sys.executable, "-m", "prefect"]
 FOR_AT_LEAST = 8.0

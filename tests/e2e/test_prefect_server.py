@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.canary, pytest.mark.e2e]
 
 
 def test_clients_that_write_at_once_are_not_refused(prefect_server):

@@ -24,6 +24,8 @@ from ivcap_flows.journal.rows import ParkRow, Wait
 from ivcap_flows.tasks import park_watcher, place_order
 from ivcap_flows.tasks.park_watcher import Watcher
 
+pytestmark = pytest.mark.canary
+
 MANY = 200
 
 

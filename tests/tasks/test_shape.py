@@ -59,6 +59,8 @@ from ivcap_flows.tasks import (
     wait_for_orders,
 )
 
+pytestmark = pytest.mark.canary
+
 TASKS = [name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)]
 VERBS = [name for name in TASKS if "a" + name in TASKS]
 NAMES = {
