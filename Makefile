@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz matrix clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz matrix release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -105,6 +105,12 @@ fuzz: install ## Ask the embedded platforms, and try effects, in thousands of wa
 
 matrix: install peers ## Run the tests on every Python here, and with other versions: make matrix ARGS="--only 3.12"
 	$(BIN)/python tests/matrix.py $(ARGS)
+
+release: install ## Build sdist and wheel in dist/, and check all that would be published: make release ARGS=--long
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/release.py $(ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache
