@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Deliveries"]
 
 _D, _C, _S, _F = schema.deliveries, schema.cursors, schema.sendings, schema.facts
+_LEFT: Final[tuple[DeliveryState, ...]] = ("pending", "dead")
+"""Every state but `delivered`. An index finds few rows by these names, and not by what they are not."""
 
 
 class Deliveries:
@@ -128,7 +130,7 @@ class Deliveries:
 
     def left(self, sink: str) -> list[str]:
         """Return the runs whose delivery to the sink was tried and not made, the least recently tried first."""
-        query = sa.select(_D.c.run_id).where(_D.c.sink == sink, _D.c.state != "delivered", _D.c.run_id.is_not(None))
+        query = sa.select(_D.c.run_id).where(_D.c.sink == sink, _D.c.state.in_(_LEFT), _D.c.run_id.is_not(None))
         with self._store.read() as connection:
             return list(dict.fromkeys(connection.execute(query.order_by(_D.c.updated_at, _D.c.key)).scalars()))
 

@@ -286,14 +286,23 @@ class Runs:
         def with_flow_run(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
             return _R.c.id.in_(sa.select(_A.c.run_id).where(column == name))
 
-        choices = (
-            (sa.or_(_R.c.id == name, with_flow_run(_A.c.flow_run_id)), 1),
-            (sa.or_(_R.c.flow_name == name, with_flow_run(_A.c.flow_run_name)), 1),
-            (sa.or_(_R.c.id.startswith(name, autoescape=True), _R.c.id.endswith(name, autoescape=True)), 5),
+        # The last choice reads the ids of all runs, from their index alone.
+        id_ = _R.alias().c.id
+        part = sa.select(id_).where(sa.or_(id_.startswith(name, autoescape=True), id_.endswith(name, autoescape=True)))
+        choices: tuple[tuple[tuple[sa.ColumnElement[bool], ...], int], ...] = (
+            ((_R.c.id == name, with_flow_run(_A.c.flow_run_id)), 1),
+            ((_R.c.flow_name == name, with_flow_run(_A.c.flow_run_name)), 1),
+            ((_R.c.id.in_(part),), 5),
         )
         with self._store.read() as connection:
-            for choice, most in choices:
-                query = sa.select(*_RUN_COLUMNS).where(choice).order_by(_R.c.seq.desc()).limit(most)
+            for conditions, most in choices:
+                # Each condition has an index, both together have none.
+                some = (
+                    sa.select(_R.c.id).where(condition).order_by(_R.c.seq.desc()).limit(most).subquery()
+                    for condition in conditions
+                )
+                either = sa.union(*(sa.select(ids.c.id) for ids in some))
+                query = sa.select(*_RUN_COLUMNS).where(_R.c.id.in_(either)).order_by(_R.c.seq.desc()).limit(most)
                 found = [self._row(row) for row in connection.execute(query).mappings()]
                 if found:
                     break
@@ -349,7 +358,7 @@ class Runs:
             pruned = 0
             for ids in _portions(held.all()):
                 old = self._prunable(connection, ids, sinks)
-                paid = sa.and_(intents.c.spends, intents.c.run_id.in_(sa.select(_R.c.id).where(_R.c.deployed)))
+                paid = sa.and_(intents.c.spends, sa.exists().where(_R.c.id == intents.c.run_id, _R.c.deployed))
                 of_run = sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
                 gone = sa.and_(intents.c.run_id.in_(old), of_run, ~paid)
                 newest = connection.execute(sa.select(sa.func.max(intents.c.serial)).where(gone)).scalar()

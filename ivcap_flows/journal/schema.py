@@ -133,8 +133,10 @@ runs = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("missing_facts", sa.BigInteger, nullable=False),
-    sa.Index("runs_identity", "flow_name", "code", "parameters_sha256"),
+    sa.Index("runs_identity", "flow_name", "code", "parameters_sha256", "seq"),
     sa.Index("runs_seq", "seq"),
+    sa.Index("runs_flow", "flow_name", "seq"),
+    sa.Index("runs_outcome", "outcome", "updated_at"),
 )
 
 attempts = sa.Table(
@@ -161,6 +163,7 @@ attempts = sa.Table(
     sa.Index("attempts_run", "run_id", "number"),
     sa.Index("attempts_root_flow_run", "root_flow_run_id"),
     sa.Index("attempts_flow_run", "flow_run_id"),
+    sa.Index("attempts_flow_run_name", "flow_run_name"),
     sa.Index("attempts_outcome", "outcome"),
 )
 
@@ -211,6 +214,7 @@ intents = sa.Table(
     sa.Column("reuse", sa.Text),
     sa.Index("intents_base_key", "base_key", "generation"),
     sa.Index("intents_run", "run_id"),
+    sa.Index("intents_attempt", "attempt_id"),
     sa.Index("intents_state", "state", "noun"),
     sa.Index("intents_urn", "urn"),
 )
@@ -231,7 +235,8 @@ facts = sa.Table(
     metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="CASCADE")),
+    # No foreign key: an attempt is deleted with its run, and so are its facts. Each deleted attempt would search them.
+    sa.Column("attempt_id", sa.Text),
     sa.Column("recorded_at", Instant, nullable=False),
     sa.Column("record_id", sa.Text, nullable=False),
     sa.Column("source", sa.Text),
@@ -275,8 +280,8 @@ cursors = sa.Table(
 sendings = sa.Table(
     "sendings",
     metadata,
-    sa.Column("sink", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sink", sa.Text, primary_key=True),
     sa.Column("sent_at", Instant, nullable=False),
     sa.Column("sent_platform_time", Instant),
 )
@@ -320,6 +325,7 @@ parks = sa.Table(
     sa.Column("wake_at", Instant, nullable=False),
     sa.Column("ended_at", Instant),
     sa.Index("parks_state", "state"),
+    sa.Index("parks_attempt", "attempt_id"),
 )
 
 # The rows of the following tables may be lost without harm: processes that wait collect the data again.
