@@ -26,7 +26,7 @@ _F, _A = schema.facts, schema.attempts
 
 SAID: Final = 16
 """If a thing has more than twice as many facts, read only so many of the first and so many of the last. Every run has
-a fact about its account and its services."""
+a fact about its account and its services. The same holds for what an agent says of other agents."""
 _CHUNK: Final = 500
 _CONTENT: Final = file_urn("")
 _OURS: Final = flows_urn("", "")[:-1]
@@ -67,6 +67,22 @@ _ITS_CONTENT: Final = (
     "AND f.seq = (SELECT m.seq FROM facts m WHERE m.record_id = r.id AND m.version IS NOT NULL LIMIT 1)",
 )
 
+
+def _some(column: str, id_: str) -> str:
+    """Return the query for the `seq` of the first and of the last facts with this id in a column."""
+    first = f"SELECT b.seq FROM facts b WHERE b.{column} = {id_} ORDER BY b.seq LIMIT {SAID}"
+    last = f"SELECT e.seq FROM facts e WHERE e.{column} = {id_} ORDER BY e.seq DESC LIMIT {SAID}"
+    return f"SELECT seq FROM ({first}) AS begin UNION SELECT seq FROM ({last}) AS e"
+
+
+def _no_agent(id_: str) -> str:
+    """Return the condition that a thing is no agent. Each run states anew for whom its software, an agent, acts.
+
+    Nothing but agents has this relation, and agents have no other.
+    """
+    return f"(SELECT a.type FROM facts a WHERE a.source = {id_} ORDER BY a.seq LIMIT 1) <> 'actedOnBehalfOf'"
+
+
 _Step = tuple[str, str, str]
 """The id of the other end, whether to follow that in full, and the condition on the fact `f` of a thing `r`."""
 
@@ -75,9 +91,11 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
         (
             "f.target",
             f"CASE WHEN f.type = 'wasStartedBy' AND {_frame('f.target')} THEN 0 ELSE 1 END",
-            f"""f.source = r.id AND (r.whole = 1 OR f.type NOT IN ('used', 'wasInformedBy') OR NOT {_frame("r.id")}
+            f"""f.source = r.id AND {_no_agent("r.id")}
+            AND (r.whole = 1 OR f.type NOT IN ('used', 'wasInformedBy') OR NOT {_frame("r.id")}
             OR (f.type = 'used' AND {_fact_of_frame("f.target")}))""",
         ),
+        ("f.target", "1", f"NOT {_no_agent('r.id')} AND f.seq IN ({_some('source', 'r.id')})"),
         _ITS_CONTENT,
         *(("f.record_id", "1", f"{held} AND {_IS_ORIGIN.format(holder='f.record_id')}") for held in _HELD),
         # If another activity is also said to have made the thing, this one may only have used it.
@@ -118,7 +136,7 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
         (
             "f.target",
             "1",
-            f"""f.source = r.id
+            f"""f.source = r.id AND {_no_agent("r.id")}
             AND (f.type = 'wasStartedBy' OR (f.type IN ('hadPlan', 'wasAssociatedWith') AND {_frame("r.id")}))""",
         ),
     ),
@@ -138,13 +156,13 @@ _OFTEN: Final = (
 )
 _RECORDS: Final = f"""SELECT n.seq, n.record FROM ids CROSS JOIN facts n WHERE n.record_id = ids.id AND NOT {_OFTEN}
 UNION ALL
-SELECT n.seq, n.record FROM ids JOIN facts n ON n.seq IN (
-    SELECT seq FROM (SELECT b.seq FROM facts b WHERE b.record_id = ids.id ORDER BY b.seq LIMIT {SAID}) AS begin
-    UNION SELECT seq FROM (SELECT e.seq FROM facts e WHERE e.record_id = ids.id ORDER BY e.seq DESC LIMIT {SAID}) AS e
-) WHERE {_OFTEN}
+SELECT n.seq, n.record FROM ids JOIN facts n ON n.seq IN ({_some("record_id", "ids.id")}) WHERE {_OFTEN}
 UNION ALL
 SELECT l.seq, l.record FROM ids CROSS JOIN facts l
-WHERE l.source = ids.id AND coalesce(l.target, '') IN (SELECT id FROM ids)
+WHERE l.source = ids.id AND coalesce(l.target, '') IN (SELECT id FROM ids) AND {_no_agent("ids.id")}
+UNION ALL
+SELECT l.seq, l.record FROM ids JOIN facts l ON l.seq IN ({_some("source", "ids.id")})
+WHERE NOT {_no_agent("ids.id")} AND coalesce(l.target, '') IN (SELECT id FROM ids)
 ORDER BY 1"""
 
 

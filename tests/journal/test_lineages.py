@@ -30,6 +30,9 @@ def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record
             relation("hadPlan", attempt, code),
             agent(user, "user"),
             relation("wasAssociatedWith", attempt, user),
+            agent(flows_urn("software", "s"), "software"),
+            relation("wasAssociatedWith", attempt, flows_urn("software", "s")),
+            relation("actedOnBehalfOf", flows_urn("software", "s"), user),
             entity(parameters, "parameters"),
             relation("used", attempt, parameters),
         ]
@@ -83,6 +86,20 @@ def test_what_everybody_states_is_not_read_a_thousand_times(journal: Journal) ->
     journal.facts.append([Fact(user.model_copy(update={"attributes": {"name": "last"}}), opened.run.id)])
     read = list(journal.lineages.around([user.id], "up"))
     assert len(read) < 50 and read[-1].attributes == {"name": "last"}
+
+
+def test_for_whom_a_software_acts_is_not_read_a_thousand_times(journal: Journal) -> None:
+    """Each run states for whom its software acts. Only the first and the last of these statements are read."""
+    opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {}, "r", "r"))
+    software, attempt = flows_urn("software", "s"), flows_urn("attempt", opened.attempt.id)
+    one, other = (agent(flows_urn("user", name), "user") for name in ("one", "other"))
+    said = [agent(software, "software"), one, other, relation("wasAssociatedWith", attempt, software)]
+    said += [relation("actedOnBehalfOf", software, one.id)] * 500 + [relation("actedOnBehalfOf", software, other.id)]
+    journal.facts.append([Fact(record, opened.run.id) for record in said])
+    for start in (attempt, software):
+        read = list(journal.lineages.around([start], "up"))
+        found = {record.target for record in read if record.type == "actedOnBehalfOf"}
+        assert len(read) < 50 and found == {one.id, other.id}
 
 
 def test_marks_name_contents_and_commits(journal: Journal) -> None:
