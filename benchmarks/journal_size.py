@@ -127,7 +127,8 @@ class Rows:
             times = {"created_at": at, "updated_at": at}
             how = {"deployed": True, "outcome": "completed", "missing_facts": 0}
             parameters = {"parameters": '{"month":1}', "parameters_sha256": "0" * 64}
-            yield {"id": run_id(number), "seq": number + 1, **names, **parameters, **how, **times}
+            ids = {"id": run_id(number), "short_id": short_run(run_id(number)), "seq": number + 1}
+            yield {**ids, **names, **parameters, **how, **times}
 
     def attempts(self) -> Iterator[dict[str, Any]]:
         for number in self.numbers:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import medians, python, report, rounds
-from ivcap_flows.identity import digest, file_urn, flows_urn
+from ivcap_flows.identity import digest, file_urn, flows_urn, short_run
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Record, activity, agent, entity, relation
 
@@ -117,7 +117,11 @@ def fill(path: Path, runs: int) -> None:
                     version,
                 )
 
-    run_rows = ((str(uuid.UUID(int=number)), number + 1, number, number) for number in range(runs))
+    run_rows = (
+        (id_, short_run(id_), number + 1, number, number)
+        for number in range(runs)
+        for id_ in [str(uuid.UUID(int=number))]
+    )
     with closing(sqlite3.connect(path)) as database:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):
             database.execute(f"PRAGMA {pragma}")
@@ -127,9 +131,9 @@ def fill(path: Path, runs: int) -> None:
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(
-            """INSERT INTO runs (id, seq, flow_name, entry_point, code, parameters, parameters_sha256, deployed,
-            outcome, created_at, updated_at, missing_facts)
-            VALUES (?, ?, 'monthly', '', '', '{}', '', 0, 'completed', ?, ?, 0)""",
+            """INSERT INTO runs (id, short_id, seq, flow_name, entry_point, code, parameters, parameters_sha256,
+            deployed, outcome, created_at, updated_at, missing_facts)
+            VALUES (?, ?, ?, 'monthly', '', '', '{}', '', 0, 'completed', ?, ?, 0)""",
             run_rows,
         )
         database.executemany(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.errors import DurabilityError, InputError
-from ivcap_flows.identity import fingerprint, flows_urn
+from ivcap_flows.identity import fingerprint, flows_urn, short_run
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.observer import AttemptEnded
 from ivcap_flows.journal.processes import Processes
@@ -24,7 +24,7 @@ __all__ = ["Runs"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
 _AT_ONCE: Final = 500
-_RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "parameters_sha256")]
+_RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "short_id", "parameters_sha256")]
 _ATTEMPTS = sa.select(
     *[column for column in _A.c if column.name not in ("seq", "process_id")],
     *[column.label(f"process_{column.name}") for column in _P.c],
@@ -67,6 +67,7 @@ class Runs:
                     {
                         **self._store.numbered(connection, _R),
                         "id": run_id,
+                        "short_id": short_run(run_id),
                         "flow_name": identity.flow_name,
                         "entry_point": identity.entry_point,
                         "code": identity.code,
@@ -275,8 +276,8 @@ class Runs:
         """Return the run that a user names.
 
         The first of these that exists: the newest run, for `latest`; the run with this id, or with a Prefect flow run
-        of this id; the newest run of a flow run or flow of this name; the run whose id begins or ends so. Raise
-        InputError if there is none, or if several ids begin or end so.
+        of this id; the newest run of a flow run or flow of this name; the run with this short id; the run whose id
+        begins or ends so. Raise InputError if there is none, or if several ids begin or end so.
         """
         if name == "latest":
             if newest := self.recent(1):
@@ -292,6 +293,7 @@ class Runs:
         choices: tuple[tuple[tuple[sa.ColumnElement[bool], ...], int], ...] = (
             ((_R.c.id == name, with_flow_run(_A.c.flow_run_id)), 1),
             ((_R.c.flow_name == name, with_flow_run(_A.c.flow_run_name)), 1),
+            ((_R.c.short_id == name,), 5),
             ((_R.c.id.in_(part),), 5),
         )
         with self._store.read() as connection:

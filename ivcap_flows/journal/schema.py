@@ -120,6 +120,8 @@ runs = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    # The end of the id, by which people name the run; an index finds no end.
+    sa.Column("short_id", sa.Text, nullable=False),
     # The order in which the runs began, since clocks may be set back. `Store.numbered` assigns it.
     sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
     sa.Column("flow_name", sa.Text, nullable=False),
@@ -134,6 +136,7 @@ runs = sa.Table(
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("missing_facts", sa.BigInteger, nullable=False),
     sa.Index("runs_identity", "flow_name", "code", "parameters_sha256", "seq"),
+    sa.Index("runs_short_id", "short_id"),
     sa.Index("runs_seq", "seq"),
     sa.Index("runs_flow", "flow_name", "seq"),
     sa.Index("runs_outcome", "outcome", "updated_at"),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from ivcap_flows.capture.reconcile import reconcile
+from ivcap_flows.identity import short_run
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provenance import activity
 from ivcap_flows.sinks import Delivery, drain, run_graph
@@ -95,6 +96,7 @@ def test_commands_read_no_whole_table(on_sqlite: Journal) -> None:
             on_sqlite.runs.standing(row)
         on_sqlite.runs.get(run)
         on_sqlite.runs.get("flow")
+        on_sqlite.runs.get(short_run(run))
         on_sqlite.intents.where(run_id=run, limit=None)
         run_graph(on_sqlite, run)
         on_sqlite.deliveries.where(run_id=run, limit=None)
