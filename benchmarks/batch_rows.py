@@ -1,0 +1,38 @@
+"""100,000 model runs from one file, registered to the end, against 1,000: memory at its peak, and processor time a row.
+
+The rows go as the task and the command register them, to an embedded platform without latency, each size in a process
+of its own. The ratio is that of the memory, which is to be flat. 100,000 rows take about half an hour.
+
+    python -m benchmarks.batch_rows [--rows 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.measure import report
+from benchmarks.registration import OURS, registered
+
+FEW = 1000
+ROWS = 100_000
+LIMIT = 1.25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch_rows")
+    parser.add_argument("--rows", type=int, default=ROWS)
+    rows = parser.parse_args().rows
+    few, many = (registered(OURS, "whole", 0, count) for count in (FEW, rows))
+    found = {str(FEW): few, str(rows): many}
+    report(
+        "batch_rows",
+        many["peak_mib"] / few["peak_mib"],
+        limit=LIMIT,
+        peak_mib={count: round(each["peak_mib"], 1) for count, each in found.items()},
+        seconds={count: round(each["seconds"], 1) for count, each in found.items()},
+        cpu_ms_per_row={count: round(1000 * each["cpu"] / int(count), 2) for count, each in found.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""How throughput grows with processes: orders by `.map` on 1, 2 and 4 Dask workers, runs by 1 and 2 process workers.
+
+The journal is on PostgreSQL, which waits for the disk, and so is Prefect's server if that PostgreSQL has the extensions
+that Prefect needs (`prefects_database`). 50 ms lie between client and platform.
+All of it is on one machine, so its processor is the limit at some point; `busy` says how much of all cores was used. So
+Prefect's server, which else is a machine of its own, lets the events of task runs go by.
+
+Orders: each Dask worker is a process with two threads. A flow places some orders first, so that each worker has its
+imports and connections, then 150 for each worker. The service runs no jobs. The ratio to one worker is wanted to be at
+least 0.8 times the number of workers.
+
+Runs: each Prefect worker takes two runs at a time, each in a process of its own. A run places an order, whose job
+takes ten seconds, and waits for it in its process, as most runs of pipelines wait most of their time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Busy, medians, postgresql, python, report, rounds, steered_platform
+from benchmarks.prefect_server import Prefect, end, on_postgresql, prefect
+from benchmarks.recording import SERVICES
+from benchmarks.submitting import service
+from ivcap_flows.local.register import register
+
+WORKERS = (1, 2, 4)
+THREADS = 2
+ORDERS = 150
+ROUNDS = 3
+LATENCY = 0.05
+PROCESS_WORKERS = (1, 2)
+RUNS_AT_ONCE = 2
+RUNS = 8
+LIMIT = 0.8
+FLOWS = Path(__file__).with_name("fleet_flows.py")
+SERVICE = """
+import time
+
+def waits(request, job):
+    time.sleep(10)
+"""
+
+MAPPED = """
+import json, sys
+from prefect_dask import DaskTaskRunner
+from benchmarks.fleet_flows import orders
+
+workers, threads, count = map(int, sys.argv[1:4])
+
+if __name__ == "__main__":
+    cluster = {"n_workers": workers, "threads_per_worker": threads, "processes": True, "dashboard_address": None}
+    mapped = orders.with_options(task_runner=DaskTaskRunner(cluster_kwargs=cluster))
+    print(json.dumps(mapped("submitted", sys.argv[4], 4 * workers * threads, count)))
+"""
+
+
+def place_orders(server: Prefect, count: int) -> dict[str, Any]:
+    """Orders a second by number of workers, and what they used of the machine's processor."""
+    busy: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
+
+    def placed(workers: int) -> float:
+        arguments = (str(workers), str(THREADS), str(count * workers), uuid.uuid4().hex)
+        told = python(MAPPED, *arguments, env=server.environment)
+        busy.setdefault(str(workers), []).append(told["busy"])
+        cpu.setdefault(str(workers), []).append(1000 * told["cpu"] / (count * workers))
+        return float(told["seconds"])
+
+    subjects = {str(workers): lambda workers=workers: placed(workers) for workers in WORKERS}
+    taken = rounds(subjects, ROUNDS)
+    rates = {name: count * int(name) / seconds for name, seconds in medians(taken).items()}
+    ratios = {name: rate / rates["1"] for name, rate in rates.items()}
+    return {
+        "a_second": {name: round(rate, 1) for name, rate in rates.items()},
+        "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()},
+        "busy": medians(busy),
+        "cpu_ms_per_order": medians(cpu),
+        "per_worker": min(ratio / int(name) for name, ratio in ratios.items()),
+    }
+
+
+def finish_runs(server: Prefect, folder: Path, count: int) -> dict[str, Any]:
+    """Runs a minute by number of workers, and what they used of the machine's processor."""
+    (folder / "flows").mkdir()
+    deployment = server.deploy(FLOWS, "waits", folder / "flows")
+    rates: dict[str, float] = {}
+    busy: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    for workers in PROCESS_WORKERS:
+        started = [server.worker("--limit", str(RUNS_AT_ONCE)) for _ in range(workers)]
+        # The first run shows that the workers are there.
+        until_completed(server, [server.run(deployment, {"message": uuid.uuid4().hex}) for _ in started])
+        used, begin = Busy(), time.perf_counter()
+        runs = [server.run(deployment, {"message": uuid.uuid4().hex}) for _ in range(count * workers)]
+        until_completed(server, runs)
+        rates[str(workers)] = 60 * len(runs) / (time.perf_counter() - begin)
+        busy[str(workers)] = round(used.share(), 2)
+        cpu[str(workers)] = round(used.seconds() / len(runs), 2)
+        print(f"{workers} process workers: {rates[str(workers)]:.1f} runs a minute", file=sys.stderr)
+        for worker in started:
+            end(worker)
+    return {
+        "a_minute": {name: round(rate, 1) for name, rate in rates.items()},
+        "ratios": {name: round(rate / rates["1"], 2) for name, rate in rates.items()},
+        "busy": busy,
+        "cpu_seconds_per_run": cpu,
+        "per_worker": min(rate / rates["1"] / int(name) for name, rate in rates.items()),
+    }
+
+
+def until_completed(server: Prefect, runs: list[str]) -> None:
+    deadline = time.monotonic() + 1800
+    while time.monotonic() < deadline:
+        found = server.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": runs}}, "limit": 200})
+        states = [run["state"]["type"] for run in found]
+        if "FAILED" in states or "CRASHED" in states:
+            raise RuntimeError(f"Runs ended otherwise: {sorted(set(states))}.")
+        if states.count("COMPLETED") == len(runs):
+            return
+        time.sleep(0.5)
+    raise RuntimeError("Runs did not end.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet")
+    parser.add_argument("--orders", type=int, default=ORDERS, help="orders for each Dask worker")
+    parser.add_argument("--runs", type=int, default=RUNS, help="runs for each process worker")
+    chosen = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        postgresql("journal", "prefect") as (journal, prefects),
+        steered_platform() as (environment, control),
+    ):
+        folder = Path(name)
+        (folder / "setup.cfg").touch()
+        (folder / "services_of_fleet.py").write_text(SERVICE)
+        parameters = [{"name": "message", "type": "string"}]
+        definition = {"name": "waits", "entry": "services_of_fleet:waits", "parameters": parameters}
+        register(environment["IVCAP_URL"], environment["IVCAP_JWT"], definition, folder / "services.yaml")
+        service(environment)
+        control.add_fault(delay=LATENCY)
+        database = on_postgresql(prefects)
+        off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
+        with prefect({**environment, **off, **database, "IVCAP_FLOWS_JOURNAL": journal}, folder) as server:
+            orders = place_orders(server, chosen.orders)
+            runs = finish_runs(server, folder, chosen.runs)
+    report(
+        "fleet",
+        min(orders.pop("per_worker"), runs.pop("per_worker")),
+        better="higher",
+        limit=LIMIT,
+        latency_ms=1000 * LATENCY,
+        prefects_database="postgresql" if database else "sqlite",
+        threads_per_dask_worker=THREADS,
+        runs_at_once_per_process_worker=RUNS_AT_ONCE,
+        orders=orders,
+        runs=runs,
+    )
+
+
+if __name__ == "__main__":
+    main()
