@@ -39,7 +39,7 @@ first, *flow_runs = json.load(open(sys.argv[1]))
 
 async def placed():
     orders = (aplace_order.fn("submitted", {"message": f"parked {first + n}"}) for n in range(len(flow_runs)))
-    client = await ivcap_client(None)
+    client = await ivcap_client(None, deployed=False)
     return await client.platform(), await asyncio.gather(*orders)
 
 platform, orders = loop.run(placed())
