@@ -86,6 +86,7 @@ screenshots: install ## Take the documentation's pictures of Prefect's web inter
 
 bench: install peers ## Run every benchmark; each prints one JSON line
 	@for name in imports recording upload download resume many_uploads listing registration parking waiting submitting outbox trace; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.journal_size --runs 10000
 
 scale: install ## Run the benchmarks of fleets and of large journals; each takes some minutes up to an hour
 	$(BIN)/python -m benchmarks.fleet
