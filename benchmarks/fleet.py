@@ -52,11 +52,13 @@ def waits(request, job):
 
 MAPPED = """
 import json, sys
+from pathlib import Path
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask import DaskTaskRunner
 from benchmarks.fleet_flows import orders
 
-how, workers, threads, count, mark = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
+how, mark, gate = sys.argv[1:4]
+workers, threads, count, flows = map(int, sys.argv[4:])
 
 if __name__ == "__main__":
     if how == "dask":
@@ -64,7 +66,8 @@ if __name__ == "__main__":
         runner = DaskTaskRunner(cluster_kwargs=cluster)
     else:
         runner = ThreadPoolTaskRunner(max_workers=threads)
-    print(json.dumps(orders.with_options(task_runner=runner)("submitted", mark, 4 * workers * threads, count)))
+    mapped = orders.with_options(task_runner=runner)
+    print(json.dumps(mapped("submitted", mark, 4 * workers * threads, count, Path(gate), flows)))
 """
 
 
@@ -76,14 +79,15 @@ def place_orders(server: Prefect, how: Literal["dask", "flows"], threads: int, c
     busy: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
 
-    def mapped(workers: int) -> dict[str, float]:
-        arguments = (how, str(workers), str(threads), str(count * workers), uuid.uuid4().hex)
-        told: dict[str, float] = python(MAPPED, *arguments, env=server.environment)
+    def mapped(workers: int, flows: int, gate: str) -> dict[str, float]:
+        numbers = map(str, (workers, threads, count * workers, flows))
+        told: dict[str, float] = python(MAPPED, how, uuid.uuid4().hex, gate, *numbers, env=server.environment)
         return told
 
     def placed(workers: int) -> float:
-        with ThreadPoolExecutor() as pool:
-            told = list(pool.map(mapped, [workers] if how == "dask" else [1] * workers))
+        shares = [workers] if how == "dask" else [1] * workers
+        with tempfile.TemporaryDirectory() as gate, ThreadPoolExecutor() as pool:
+            told = list(pool.map(lambda share: mapped(share, len(shares), gate), shares))
         busy.setdefault(str(workers), []).append(statistics.mean(each["busy"] for each in told))
         used = statistics.mean(each["cpu"] for each in told)
         cpu.setdefault(str(workers), []).append(1000 * used / (count * workers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from prefect import flow, unmapped
 
@@ -12,20 +13,27 @@ from ivcap_flows.tasks import place_order, wait_for_orders
 
 @flow
 @recorded
-def orders(service: str, mark: str, first: int, count: int) -> dict[str, float]:
-    """What so many orders take, after some that open connections and import what there is in each worker."""
+def orders(service: str, mark: str, first: int, count: int, gate: Path, flows: int) -> dict[str, float]:
+    """What so many orders take, after some that open connections and import what there is in each worker.
+
+    So many flows begin together: each leaves a file in the folder `gate` once it is ready.
+    """
     # A process worker runs the other flow from a copy of this file, without what is beside it.
     from benchmarks.measure import Busy
 
-    found: dict[str, float] = {}
-    for numbers in (range(-first, 0), range(count)):
-        used, begin = Busy(), time.time()
+    def placed(numbers: range) -> None:
         messages = [{"message": f"{mark} {number}"} for number in numbers]
-        placed = place_order.map(unmapped(service), messages).result()
-        if len({order.urn for order in placed}) != len(messages):
+        found = place_order.map(unmapped(service), messages).result()
+        if len({order.urn for order in found}) != len(messages):
             raise RuntimeError("Orders are missing.")
-        found = {"begin": begin, "end": time.time(), "cpu": used.seconds(), "busy": used.share()}
-    return found
+
+    placed(range(-first, 0))
+    (gate / mark).touch()
+    while len(list(gate.iterdir())) < flows:
+        time.sleep(0.01)
+    used, begin = Busy(), time.time()
+    placed(range(count))
+    return {"begin": begin, "end": time.time(), "cpu": used.seconds(), "busy": used.share()}
 
 
 @flow
