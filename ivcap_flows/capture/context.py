@@ -168,6 +168,20 @@ def current_attempt() -> OpenedAttempt:
     return opened
 
 
+def open_before_sending() -> None:
+    """Open the attempt of the running flow if its task runner sends tasks to other processes.
+
+    Each of these would open one, and the second would count as a replay of the first. Raises as `current_attempt` does.
+    """
+    context = flow_context()
+    if context is None or context.flow_run is None or context.detached:
+        return
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    if not isinstance(context.task_runner, ThreadPoolTaskRunner):
+        current_attempt()
+
+
 def attempt_at_hand() -> OpenedAttempt | None:
     """Return `current_attempt()`, or None if it would wait for the journal or for a thread that opens an attempt."""
     known = _attempt.get()

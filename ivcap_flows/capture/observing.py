@@ -41,12 +41,14 @@ def observe_tasks() -> None:
     if task is not None and not getattr(task, "_ivcap_flows_observed", False):
         task._ivcap_flows_observed = True
         for name in _RUNS:
-            setattr(task, name, _observing(getattr(task, name)))
+            setattr(task, name, _observing(getattr(task, name), sends=name != "__call__"))
 
 
-def _observing(run: Callable[..., Any]) -> Callable[..., Any]:
+def _observing(run: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
     @functools.wraps(run)
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
+        if sends and is_followed(task.fn) and planning() is None:
+            context.open_before_sending()
         return run(_observed(task), *args, **kwargs)
 
     return observed

@@ -1,6 +1,7 @@
 """Tables and files that pass through task runners of other processes: a process pool, and Dask."""
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_values_keep_their_names_through_other_processes(
     assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")
     [attempt] = [node.id for node in graph.nodes.values() if node.type == "attempt"]
     assert {(node.id, attempt) for node in tasks.values()} <= ends(graph, "wasStartedBy")
+
+
+@pytest.mark.long
+def test_a_flow_without_recorded_has_one_attempt_however_many_processes_run_its_tasks(tmp_path: Path) -> None:
+    """The flow's own process opens it, before the first task leaves, and closes it."""
+
+    @task
+    @recorded
+    def slow(number: int) -> int:
+        time.sleep(1)
+        return number
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    def mapped() -> list[int]:
+        return slow.map(range(4)).result()
+
+    assert mapped() == [0, 1, 2, 3]
+    [run] = journal().runs.recent()
+    [attempt] = journal().runs.attempts(run.id)
+    assert (run.outcome, attempt.outcome, attempt.number) == ("completed", "completed", 1)
+    assert attempt.process.pid == os.getpid()
 
 
 def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path) -> None:
