@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.context import flow_context
 from ivcap_flows.capture.informants import ran
 from ivcap_flows.identity import flows_urn
 
@@ -20,8 +23,13 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
     """The try that begins in Prefect's context of a task run."""
     run, tries = task.task_run, task.task_run.run_count or 1
     call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
-    call.attributes = {"run_name": run.name} if tries <= 1 else {"run_name": run.name, "try": tries}
+    call.attributes = {"run_name": run.name}
+    flow = flow_context()
+    if flow is not None and flow.detached:
+        # The flow runs in another process, which its attempt names.
+        call.attributes["process"] = f"{socket.gethostname()}:{os.getpid()}"
     if tries > 1:
+        call.attributes["try"] = tries
         call.before = _id_of_try(run.id, tries - 1)
     ran(str(run.id), call.id)
     return call

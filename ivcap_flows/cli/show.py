@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 from rich.text import Text
 
@@ -21,7 +22,7 @@ __all__ = ["show"]
 
 
 def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
-    """Show a run: its attempts, its requests to the platforms, its jobs, inputs, outputs and intermediate results."""
+    """Show a run: attempts, task runs, requests to the platforms, jobs, inputs, outputs and intermediate results."""
     with open_journal() as journal:
         found, attempts = journal.runs.standing(journal.runs.get(run))
         asked = journal.intents.where(run_id=found.id, limit=None)
@@ -31,12 +32,14 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
     products = {product.id for product in Story(graph).products()}
     outputs = [thing for thing in made if thing.id in products]
     between = [thing for thing in made if thing.id not in products]
+    ran = sorted((node for node in graph.nodes.values() if node.type == "task-run"), key=_begin)
     jobs = jobs_of(graph, asked)
     if as_json:
         emit(
             {
                 "run": found,
                 "attempts": attempts,
+                "task_runs": ran,
                 "effects": [effects.as_json(row) for row in asked],
                 "jobs": jobs,
                 "inputs": used,
@@ -70,6 +73,12 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
             )
             for a in attempts
         ],
+        full=full,
+    )
+    table(
+        "Task runs",
+        ("name", "outcome", "begun", "ended", "process", "cause"),
+        [_task_run(node) for node in ran],
         full=full,
     )
     if unseen := _not_looked_at(graph):
@@ -118,6 +127,18 @@ def _unknown(graph: Graph) -> Iterator[tuple[str, str, str]]:
         unknown = node.attributes.get("unknown")
         for path, what in unknown.items() if isinstance(unknown, dict) else ():
             yield str(node.attributes.get("name") or node.id), path, what
+
+
+def _begin(node: Record) -> tuple[bool, str]:
+    """By when it began, and last what has no time."""
+    return node.time is None, str(node.time)
+
+
+def _task_run(node: Record) -> tuple[str | datetime | None, ...]:
+    """What is shown of a task run; its process only if that is not the flow's."""
+    said = node.attributes
+    name = said.get("run_name") or said.get("name") or node.id
+    return name, said.get("outcome"), node.time, node.ended, said.get("process"), said.get("cause")
 
 
 def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:

@@ -167,7 +167,17 @@ def test_a_failed_run_names_its_cause(on_record):
 def test_the_whole_of_a_run_is_in_its_json(on_record, world):
     """Parameters, process, requests, URNs, inputs and outputs with their sha256; nothing of the journal's own guard."""
     shown = on_record("show", run_of(on_record("runs", "--json"), "harvest")["id"], "--json").json
-    assert shown.keys() == {"run", "attempts", "effects", "jobs", "inputs", "outputs", "intermediates", "deliveries"}
+    assert shown.keys() == {
+        "run",
+        "attempts",
+        "task_runs",
+        "effects",
+        "jobs",
+        "inputs",
+        "outputs",
+        "intermediates",
+        "deliveries",
+    }
     assert shown["run"]["parameters"]["source"] == str(world.source)
     assert shown["attempts"][0]["process"]["pid"] > 0 and shown["attempts"][0]["ended_at"]
     effects = {effect["noun"]: effect for effect in shown["effects"]}
