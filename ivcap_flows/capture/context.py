@@ -32,6 +32,7 @@ from ivcap_flows.capture.recorder_registry import journal, process_recorder, rec
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
@@ -171,7 +172,7 @@ def current_attempt() -> OpenedAttempt:
 def open_before_sending() -> None:
     """Open the attempt of the running flow if its task runner sends tasks to other processes.
 
-    Each of these would open one, and the second would count as a replay of the first. Raises as `current_attempt` does.
+    These find it in the journal, and cannot close one of their own with the flow. Raises as `current_attempt` does.
     """
     context = flow_context()
     if context is None or context.flow_run is None or context.detached:
@@ -213,9 +214,17 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         if other is not None and runs.attempt(other.attempt.id).outcome == "running":
             return other
         other = runs.attempt_of(flow_run_id)
-        if other is not None and (context.detached or runs.alive(other.attempt)):
+        # A forked child has its parent's context. A process on another machine is a new attempt, although the heartbeat
+        # of the last one may still seem to go on.
+        if other is not None and (context.detached or runs.alive_here(other.attempt)):
             _elsewhere.put(flow_run_id, other)
             return other
+        if context.detached:
+            raise ConfigurationError(
+                f"The journal {journal().url} of this process does not know the flow run of its task. Set "
+                "IVCAP_FLOWS_JOURNAL here to the journal of the flow's process, on PostgreSQL if that is on another "
+                "machine, and import ivcap_flows in the module of the flow, so that the flow opens the run."
+            )
         opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
         _close_with_flow(context.flow)
         return opened

@@ -47,11 +47,20 @@ def observe_tasks() -> None:
 def _observing(run: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
     @functools.wraps(run)
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
-        if sends and is_followed(task.fn) and planning() is None:
-            context.open_before_sending()
+        if sends and planning() is None:
+            _open_before_sending(task)
         return run(_observed(task), *args, **kwargs)
 
     return observed
+
+
+def _open_before_sending(task: Any) -> None:
+    if is_followed(task.fn):
+        context.open_before_sending()
+        return
+    # What such a task does may need no journal.
+    with unraised(lambda: context.miss(0), "%s is sent to another process without a record of its flow.", task.name):
+        context.open_before_sending()
 
 
 def _observed(task: Any) -> Any:

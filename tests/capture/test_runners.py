@@ -1,6 +1,9 @@
 """Tables and files that pass through task runners of other processes: a process pool, and Dask."""
 
+import contextlib
 import os
+import socket
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
 from ivcap_flows.capture.contents import read
 from ivcap_flows.capture.files import urn_at
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.provenance import Graph
@@ -85,13 +89,45 @@ def test_values_keep_their_names_through_other_processes(
         "fail": "failed",
     }
     assert tasks["fail"].attributes["cause"] == "ValueError: not today"
-    assert tasks["make"].attributes["annotation.pid"] != os.getpid()
+    elsewhere = tasks["make"].attributes["annotation.pid"]
+    assert elsewhere != os.getpid()
+    assert tasks["make"].attributes["process"] == f"{socket.gethostname()}:{elsewhere}"
     frame = flows_urn("frame", f"sha256:{read(pd.DataFrame({'n': range(3)}))[2]()}")
     file = urn_at(tmp_path / "n.csv")
     assert ends(graph, "wasGeneratedBy") == {(frame, tasks["make"].id), (file, tasks["save"].id)}
     assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")
     [attempt] = [node.id for node in graph.nodes.values() if node.type == "attempt"]
     assert {(node.id, attempt) for node in tasks.values()} <= ends(graph, "wasStartedBy")
+
+
+@pytest.mark.long
+def test_a_plain_task_may_use_the_package_in_another_process(embedded_platform: object) -> None:
+    """What it does belongs to the flow run, whose process opens the attempt and closes it."""
+    from ivcap_flows.tasks import upload_artifact
+
+    @task
+    def plain(number: int) -> str:
+        return upload_artifact(f"{number}".encode(), name="number").urn
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    def mapped() -> list[str]:
+        return plain.map(range(2)).result()
+
+    made = mapped()
+    [run] = journal().runs.recent()
+    assert [each.outcome for each in journal().runs.attempts(run.id)] == ["completed"]
+    assert {row.urn for row in journal().intents.where(run_id=run.id)} == set(made)
+
+
+def test_a_worker_with_a_journal_of_its_own_is_refused(tmp_path: Path) -> None:
+    """Else its orders would be unknown to the flow, and to whichever worker repeats the task."""
+    sent = SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4()), detached=True)
+    with (
+        Journal.open(f"sqlite:///{tmp_path / 'own.sqlite'}") as own,
+        use_journal(own),
+        pytest.raises(ConfigurationError, match="own.sqlite.*IVCAP_FLOWS_JOURNAL"),
+    ):
+        context._attempt_of_context(sent)
 
 
 @pytest.mark.long
@@ -113,6 +149,33 @@ def test_a_flow_without_recorded_has_one_attempt_however_many_processes_run_its_
     [attempt] = journal().runs.attempts(run.id)
     assert (run.outcome, attempt.outcome, attempt.number) == ("completed", "completed", 1)
     assert attempt.process.pid == os.getpid()
+
+
+def test_a_flow_run_again_on_another_machine_has_an_attempt_of_its_own() -> None:
+    """Also while the heartbeat of the machine that has just died seems to go on."""
+
+    @task
+    @recorded
+    def work() -> int:
+        return 1
+
+    @flow
+    def again() -> None:
+        flow_run = context.flow_run_id()
+        first = journal().runs.open_attempt(RunIdentity("again", "again.py:again", {}, flow_run, flow_run)).attempt
+        with contextlib.closing(sqlite3.connect(journal().url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(
+                "INSERT INTO processes SELECT 'theirs', host, 'another boot', pid, started, heartbeat_at FROM processes"
+            )
+            connection.execute("UPDATE attempts SET process_id = 'theirs' WHERE id = ?", (first.id,))
+        assert journal().runs.alive(journal().runs.attempt(first.id))
+        work()
+
+    again()
+    [run] = journal().runs.recent()
+    attempts = journal().runs.attempts(run.id)
+    assert [(each.number, each.outcome) for each in attempts] == [(1, "running"), (2, "completed")]
+    assert run.outcome == "completed"
 
 
 def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path) -> None:
