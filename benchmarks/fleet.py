@@ -1,7 +1,6 @@
 """How throughput grows with processes: orders by `.map` on 1, 2 and 4 Dask workers, runs by 1 and 2 process workers.
 
-The journal is on PostgreSQL, which waits for the disk, and so is Prefect's server if that PostgreSQL has the extensions
-that Prefect needs (`prefects_database`). 50 ms lie between client and platform.
+The journal and Prefect's server are on one PostgreSQL, which waits for the disk. 50 ms lie between client and platform.
 All of it is on one machine, so its processor is the limit at some point; `busy` says how much of all cores was used. So
 Prefect's server, which else is a machine of its own, lets the events of task runs go by.
 
@@ -168,9 +167,10 @@ def main() -> None:
         register(environment["IVCAP_URL"], environment["IVCAP_JWT"], definition, folder / "services.yaml")
         service(environment)
         control.add_fault(delay=LATENCY)
-        database = on_postgresql(prefects)
         off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
-        with prefect({**environment, **off, **database, "IVCAP_FLOWS_JOURNAL": journal}, folder) as server:
+        with prefect(
+            {**environment, **off, **on_postgresql(prefects), "IVCAP_FLOWS_JOURNAL": journal}, folder
+        ) as server:
             flows, dask = (
                 place_orders(server, how, THREADS[how], chosen.orders or ORDERS[how]) for how in ("flows", "dask")
             )
@@ -181,7 +181,6 @@ def main() -> None:
         better="higher",
         limit=LIMIT,
         latency_ms=1000 * LATENCY,
-        prefects_database="postgresql" if database else "sqlite",
         runs_at_once_per_process_worker=RUNS_AT_ONCE,
         orders={"flows": flows, "dask": dask},
         runs=runs,

@@ -1,9 +1,8 @@
 """What 2,000 parked runs cost the process that watches them: memory, processor, requests, statements on the journal.
 
-Each run waits for an order of its own, on the embedded platform, of which no job begins. The journal is on PostgreSQL,
-and so is Prefect's server if that PostgreSQL has the extensions that Prefect needs. The watcher is as shipped, with its
-requests and statements counted, and is measured for two minutes once it knows all runs; first with 20 of them, then
-with all. The ratio is that of its memory.
+Each run waits for an order of its own, on the embedded platform, of which no job begins. The journal and Prefect's
+server are on PostgreSQL. The watcher is as shipped, with its requests and statements counted, and is measured for two
+minutes once it knows all runs; first with 20 of them, then with all. The ratio is that of its memory.
 """
 
 from __future__ import annotations
@@ -139,8 +138,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "flows").mkdir()
         service(environment)
-        database = on_postgresql(prefects)
-        with prefect({**environment, **database, "IVCAP_FLOWS_JOURNAL": journal}, folder) as server:
+        with prefect({**environment, **on_postgresql(prefects), "IVCAP_FLOWS_JOURNAL": journal}, folder) as server:
             deployment = server.deploy(Path(__file__).with_name("fleet_flows.py"), "waits", folder / "flows")
             for numbers in (range(FEW), range(FEW, chosen.runs)):
                 park(server, deployment, folder, numbers)
@@ -149,8 +147,7 @@ def main() -> None:
                 found[str(numbers.stop)] = told
                 print(told, file=sys.stderr)
     few, all_ = found.values()
-    kind = "postgresql" if database else "sqlite"
-    report("parked", all_["mib"] / few["mib"], watcher=found, runs=chosen.runs, prefects_database=kind)
+    report("parked", all_["mib"] / few["mib"], watcher=found, runs=chosen.runs)
 
 
 if __name__ == "__main__":

@@ -104,17 +104,8 @@ class Prefect:
 
 
 def on_postgresql(url: str) -> dict[str, str]:
-    """The settings by which a server keeps its data in a database; none if that lacks what Prefect needs.
-
-    Prefect makes its tables only with the extension pg_trgm. The PostgreSQL that pip installs has no extensions.
-    """
-    import psycopg
-
-    with psycopg.connect(url) as database:
-        found = database.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
-    if found is None:
-        return {}
-    return {"PREFECT_API_DATABASE_CONNECTION_URL": url.replace("postgresql://", "postgresql+asyncpg://")}
+    """The setting by which a server keeps its data in a database."""
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url.replace("postgresql://", "postgresql+asyncpg://")}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
