@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix fleet release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,12 @@ vpath %.txt tests/contract tests/sdk tests/exports
 	@touch $@
 
 peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service SDKs and validators, to test against
+
+# Ray, whose dependencies are many, with the package and its examples.
+.venvs/ray/.installed: tests/fleet/ray.txt pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venvs/ray
+	.venvs/ray/bin/python -m pip install --quiet --requirement $< --editable '.[postgres,examples]'
+	@touch $@
 
 # Where the development tools are installed, they include what the demo needs.
 demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main job on the embedded platforms
@@ -94,6 +100,9 @@ scale: install ## Run the benchmarks of fleets and of large journals; each takes
 	$(BIN)/python -m benchmarks.journal_size
 	$(BIN)/python -m benchmarks.journal_size --postgresql
 	$(BIN)/python -m benchmarks.batch_rows
+
+fleet: install .venvs/ray/.installed ## Run flows on several machines with PostgreSQL, Dask and Ray, kill some; print a table
+	$(BIN)/python -m pytest -m fleet -q tests/fleet $(ARGS)
 
 crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
 	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -m long -q -k drawn --crash-rounds $(or $(N),200)

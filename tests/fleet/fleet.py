@@ -1,0 +1,235 @@
+"""A fleet: machines with Prefect's process workers, Dask or Ray, which share a journal and Prefect's server, both on
+PostgreSQL, and an account on the embedded platforms.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from machines import Machine
+
+from ivcap_flows.identity import flows_urn
+from ivcap_flows.journal import Journal
+from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.provenance import Graph
+from ivcap_flows.sinks import run_graph
+
+__all__ = ["ROOT", "Fleet"]
+
+ROOT: Final = Path(__file__).parents[2]
+POOL: Final = "fleet"
+PATIENCE: Final = 600.0
+"""Seconds for what takes a few on a quiet machine."""
+
+
+class Fleet:
+    """`prefect` is the environment of the server's clients, `journal` the URL of an empty journal."""
+
+    def __init__(self, folder: Path, prefect: Mapping[str, str], journal: str, platform: PlatformControl) -> None:
+        self.folder, self.journal, self.platform = folder, journal, platform
+        self.api = prefect["PREFECT_API_URL"]
+        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+        self.environment = {
+            **prefect,
+            **ours,
+            "IVCAP_FLOWS_JOURNAL": journal,
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            # The 30 s that a client is given to connect are few for a busy machine.
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+        }
+        self.shared = folder / "shared"
+        self.shared.mkdir()
+        self.machines: list[Machine] = []
+        self._folders: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """What was counted of the runs that were looked at, for the table at the end."""
+        self.runner = ""
+        self.python = sys.executable
+        pool = httpx.post(f"{self.api}/work_pools/", json={"name": POOL, "type": "process"}, timeout=60)
+        assert pool.is_success or pool.status_code == 409, pool.text
+
+    def machine(self, name: str) -> Machine:
+        """A machine of this fleet, without processes."""
+        made = Machine(name, self.folder / name, self.environment)
+        self.machines.append(made)
+        return made
+
+    def worker(self, machine: Machine) -> subprocess.Popen[bytes]:
+        """A process worker of Prefect that runs one flow run at a time."""
+        machine.environment["FLEET_RUNNER"] = self.runner
+        return machine.start(self.python, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1")
+
+    def dask(self, scheduler: Machine, *workers: Machine) -> None:
+        """A Dask scheduler, and on each of these machines a worker process of one thread, which a nanny watches."""
+        port = free_port()
+        self.runner = f"dask=tcp://127.0.0.1:{port}"
+        self.start_scheduler = lambda: scheduler.start(
+            self.python, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
+            "--no-dashboard", "--no-jupyter",
+        )  # fmt: skip
+        self.start_scheduler()
+        for machine in workers:
+            self.dask_worker(machine)
+
+    def dask_worker(self, machine: Machine) -> None:
+        address = self.runner.removeprefix("dask=")
+        machine.start(
+            self.python, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--nworkers", "1",
+            "--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(machine.folder / "dask"),
+        )  # fmt: skip
+
+    def ray(self, head: Machine, *workers: Machine) -> None:
+        """A Ray head without processors of its own, and on each of these machines a node with one."""
+        port, client = free_port(), free_port()
+        self.runner = f"ray=ray://127.0.0.1:{client}"
+        self._ray_address = f"127.0.0.1:{port}"
+        options = (f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=0", "--include-dashboard=false")
+        self._ray_start(head, "--head", *options)
+        for machine in workers:
+            self.ray_node(machine)
+
+    def ray_node(self, machine: Machine) -> None:
+        self._ray_start(machine, f"--address={self._ray_address}", "--num-cpus=1")
+
+    def _ray_start(self, machine: Machine, *options: str) -> None:
+        # Sockets lie in it, whose paths may not be long.
+        folder = tempfile.mkdtemp(prefix="ray-")
+        self._folders.append(folder)
+        ray = str(Path(self.python).with_name("ray"))
+        machine.start(ray, "start", "--block", "--disable-usage-stats", f"--temp-dir={folder}", *options)
+        # One after the other: each gives up after 30 s.
+        self.until("a node of Ray", lambda: "Ray runtime started" in machine.said())
+
+    def run(self, flow: str, **parameters: Any) -> str:
+        """Schedule a run of a flow of `fleet_flows.py`; the value is its id."""
+        deployment = {
+            "name": self.folder.name,
+            "flow_id": self.ask("/flows/", {"name": flow})["id"],
+            "work_pool_name": POOL,
+            "entrypoint": f"fleet_flows.{flow}",
+            "pull_steps": [],
+        }
+        made = self.ask("/deployments/", deployment)["id"]
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return str(self.ask(f"/deployments/{made}/create_flow_run", body)["id"])
+
+    def again(self, run: str) -> None:
+        """Have a worker run it once more, as a user does, or an automation on missing heartbeats."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        self.ask(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def state(self, run: str) -> str:
+        return str(httpx.get(f"{self.api}/flow_runs/{run}", timeout=60).raise_for_status().json()["state"]["type"])
+
+    def until(self, what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        end = time.monotonic() + seconds
+        while True:
+            found = holds()
+            if found:
+                return found
+            assert time.monotonic() < end, f"waited for: {what}\n{self.said()}"
+            time.sleep(0.1)
+
+    def ended(self, run: str) -> str:
+        """The state in which a run ended."""
+
+        def end() -> str | None:
+            state = self.state(run)
+            return state if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return str(self.until("the end of the run", end))
+
+    def ended_at_last(self, run: str, *, gone: bool) -> None:
+        """Until the run completes; it is run again if it ended otherwise, or if its process is `gone`."""
+        if gone:
+            self.again(run)
+        for _ in range(3):
+            if self.ended(run) == "COMPLETED":
+                return
+            self.again(run)
+        raise AssertionError(self.said())
+
+    def said(self) -> str:
+        """The end of what the processes of each machine printed."""
+        return "\n".join(each.said() for each in self.machines)
+
+    def task_runs(self, run: str) -> dict[str, str]:
+        """What Prefect knows of the task runs of a flow run and of the runs within it: state by id."""
+        found: dict[str, str] = {}
+        runs, seen = [run], set[str]()
+        while runs:
+            flow_run = runs.pop()
+            seen.add(flow_run)
+            within = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
+            offset = 0
+            while within:
+                found |= {each["id"]: each["state_type"] for each in within if each["state_type"] is not None}
+                offset += len(within)
+                body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200, "offset": offset}
+                within = self.ask("/task_runs/filter", body)
+            children = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run]}}, "limit": 200}
+            runs += [each["id"] for each in self.ask("/flow_runs/filter", children) if each["id"] not in seen]
+        return found
+
+    def ask(self, path: str, body: object) -> Any:
+        """What Prefect's server answers to a POST."""
+        for _ in range(30):
+            reply = httpx.post(f"{self.api}{path}", json=body, timeout=60)
+            if not reply.is_server_error:
+                break
+            time.sleep(1)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    def graph(self, run: str) -> Graph:
+        with Journal.open(self.journal) as journal:
+            return run_graph(journal, journal.runs.get(run).id)
+
+    def orders(self) -> int:
+        """How many were placed on the platform in this test."""
+        placed = self.platform.requests("POST", "/1/orders")
+        return len([request for request in placed if (request["status"] or 500) < 300])
+
+    def processes(self, runs: Iterable[str]) -> set[str]:
+        """The processes, other than the flows' own, that ran tasks of these runs."""
+        nodes = [node for run in runs for node in self.graph(run).nodes.values()]
+        return {str(node.attributes["process"]) for node in nodes if "process" in node.attributes}
+
+    def audit(self, run: str) -> None:
+        """What a run that ended has asked for was accepted, and every task run that Prefect knows is on record."""
+        with Journal.open(self.journal) as journal:
+            found = journal.runs.get(run)
+            assert (found.outcome, found.missing_facts) == ("completed", 0)
+            rows = journal.intents.where(run_id=found.id, limit=None)
+            self.counts["attempts"] += len(journal.runs.attempts(found.id))
+        states = Counter((row.noun, row.state) for row in rows)
+        assert {state for _, state in states} <= {"accepted", "terminal"}, states
+        of_prefect = {flows_urn("task-run", each) for each in self.task_runs(run)}
+        recorded = {node.id for node in self.graph(run).nodes.values() if node.type == "task-run"}
+        assert of_prefect and not of_prefect - recorded
+        self.counts["task runs"] += len(of_prefect)
+        self.counts["other processes"] += len(self.processes([run]))
+        self.counts["orders"] = self.orders()
+
+    def end(self) -> None:
+        for machine in self.machines:
+            machine.kill()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
