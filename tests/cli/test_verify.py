@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tracemalloc
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -176,3 +177,22 @@ def test_a_crate_cannot_lead_out_of_itself(on_record, tmp_path):
     (tmp_path / "crate" / "ro-crate-metadata.json").write_text(json.dumps({"@graph": graph}))
     said = on_record("verify", tmp_path / "crate", "--json")
     assert [finding["state"] for finding in said.json["findings"]] == ["missing"]
+
+
+def test_the_metadata_of_a_crate_are_bounded(on_record, tmp_path):
+    """A small zip that claims hundreds of MiB of metadata is refused before they are in memory."""
+    crate = tmp_path / "crate.zip"
+    with (
+        zipfile.ZipFile(crate, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("ro-crate-metadata.json", "w") as file,
+    ):
+        for _ in range(300):
+            file.write(b" " * 2**20)
+    assert crate.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        said = on_record("verify", crate)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert said.status == 2 and "more than" in said.err

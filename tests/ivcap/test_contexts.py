@@ -334,6 +334,19 @@ async def test_a_login_that_cannot_be_used_is_told(scripted, document, error, sa
             await discover(session)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, "version: 2026-99-99", "a: !!python/object/apply:os.getcwd []"],
+    ids=["deep", "no date", "an object"],
+)
+async def test_a_description_that_is_no_plain_yaml_is_a_violation(scripted, text):
+    """Whatever a deployment sends, it neither breaks the reader nor runs code."""
+    scripted.on("GET /1/authinfo.yaml", Response(text))
+    async with Session(scripted.url, platform="IVCAP") as session:
+        with pytest.raises(ProtocolError, match="is no YAML"):
+            await discover(session)
+
+
 def test_tokens_do_not_leave_https():
     """A deployment on https that names a token endpoint on http is refused."""
     given = yaml.safe_load(info("http://idp").body)["auth"]["providers"]["p"]
