@@ -536,6 +536,21 @@ def test_who_takes_the_port_of_a_killed_server_gets_no_token(tmp_path):
         squatter.wait()
 
 
+def test_a_service_gets_none_of_the_users_tokens(local_home, project):
+    """It runs with the environment in which the server was started, without the variables that have tokens."""
+    names = ["IVCAP_JWT", "IVCAP_ACCESS_TOKEN", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET"]
+    names += ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "OPENLINEAGE_API_KEY"]
+    local_home.variables |= {name: f"s3cret-{name}" for name in names} | {"ORDINARY": "s3cret-ordinary"}
+    caller = local_home.start().caller()
+    (project / "environment_of_tests.py").write_text(
+        "import os\ndef seen(request, job):\n    return [n for n, v in os.environ.items() if 's3cret-' in v]\n"
+    )
+    definition = {"name": "seen", "entry": "environment_of_tests:seen", "parameters": []}
+    service = register(local_home.url, local_home.environment["IVCAP_JWT"], definition, project / "defs.yaml")
+    job = caller.job_of(caller.finished(caller.order(service)))
+    assert job["result-content"] == ["ORDINARY"]
+
+
 PRIVATE = "urn:t:belongs-to-first"
 
 
