@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import tracemalloc
 import uuid
 import zipfile
@@ -196,3 +197,18 @@ def test_the_metadata_of_a_crate_are_bounded(on_record, tmp_path):
     finally:
         tracemalloc.stop()
     assert said.status == 2 and "more than" in said.err
+
+
+def test_the_context_of_a_crate_is_not_fetched(on_record, tmp_path, monkeypatch):
+    """Nor any other address in its metadata: nothing is sent while it is verified."""
+    sent = []
+    there = "http://127.0.0.1:9/context.jsonld"
+    graph = [{"@id": f"{there}#x", "@type": "File", "sha256": "0" * 64}, {"@id": "data.csv", "@type": "File"}]
+    (tmp_path / "data.csv").write_text("x")
+    metadata = {"@context": [there, {"@import": there}], "@graph": graph}
+    (tmp_path / "ro-crate-metadata.json").write_text(json.dumps(metadata))
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "connect", lambda self, address: sent.append(address))
+        patched.setattr(socket.socket, "connect_ex", lambda self, address: sent.append(address) or 1)
+        said = on_record("verify", tmp_path, "--json")
+    assert [finding["state"] for finding in said.json["findings"]] == ["unchecked"] and sent == []
