@@ -266,7 +266,8 @@ def test_it_listens_on_this_machine_alone(local_platform):
     listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert listening and set(listening) == {"127.0.0.1"}
     assert local_platform.root.stat().st_mode & 0o077 == 0
-    assert (local_platform.root / "server.json").stat().st_mode & 0o077 == 0
+    for path in (local_platform.root / "server.json", local_platform.root.parent / "embedded.env"):
+        assert path.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
