@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix fleet release clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix fleet release audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 # The official clients and service SDKs, and the validator of RO-Crates, each in an environment of its own since their
 # pins clash with Prefect's and each other's.
 PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
-vpath %.txt tests/contract tests/sdk tests/exports
+vpath %.txt tests tests/contract tests/sdk tests/exports
 
 .venvs/%/.installed: %.txt
 	$(PYTHON) -m venv .venvs/$*
@@ -128,6 +128,9 @@ release: install ## Build sdist and wheel in dist/, and check all that would be 
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python tests/release.py $(ARGS)
+
+audit: .venvs/pip-audit/.installed ## Look up the pins among known vulnerabilities; fails without the network, too
+	.venvs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(CONSTRAINTS)
 
 clean: ## Remove what the targets above made
 	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache

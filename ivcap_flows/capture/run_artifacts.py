@@ -33,6 +33,9 @@ _MOST: Final = 200
 _TIMEOUT: Final = 3.0
 """Seconds for which a process that ends waits for the thread."""
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
+_ADDRESS: Final = re.compile(r"https?://[\w.:/~+-]+")
+"""An address without characters that mean something in Markdown."""
+_BAR: Final = re.compile(r"(\\*)\|")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
 
 _COLUMNS: Final = {
@@ -133,7 +136,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
 def _place(row: IntentRow) -> str:
     """Return the URN of work, as a link if IVCAP's API shows it at an address."""
     address = api_address(row.platform, row.urn or "", (row.request or {}).get("service"))
-    return f"[{row.urn}]({address})" if address else _cell(row.urn)
+    return f"[{row.urn}]({address})" if address and _ADDRESS.fullmatch(address) else _cell(row.urn)
 
 
 def _cells(*texts: Any) -> tuple[str, ...]:
@@ -141,8 +144,8 @@ def _cells(*texts: Any) -> tuple[str, ...]:
 
 
 def _cell(text: Any) -> str:
-    # A bar would end the cell, within a code span, too.
-    return _span(text).replace("|", r"\|") if text else ""
+    # A bar would end the cell, within a code span, too, and so would one after an even number of backslashes.
+    return _BAR.sub(lambda found: found[1] + "\\" * (1 + len(found[1]) % 2) + "|", _span(text)) if text else ""
 
 
 def rows_of(used: Sequence[Record], made: Sequence[Record]) -> list[dict[str, Any]]:
@@ -170,7 +173,7 @@ def links_of(records: Sequence[Record]) -> str:
         remote, commit = record.attributes.get("remote"), record.attributes.get("commit")
         if record.type == "code" and isinstance(remote, str) and isinstance(commit, str):
             place = _SSH.sub(r"https://\1/\2", remote).removesuffix("/").removesuffix(".git")
-            if re.fullmatch(r"https?://[\w.:/~+-]+", place) and re.fullmatch("[0-9a-f]{7,64}", commit):
+            if _ADDRESS.fullmatch(place) and re.fullmatch("[0-9a-f]{7,64}", commit):
                 found[f"{place}/commit/{commit}"] = f"code {commit[:12]}"
     return "\n".join(f"- [{text}]({link})" for link, text in found.items())
 

@@ -130,10 +130,12 @@ def _journal() -> list[str]:
         twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
         loss = journal.losses.noted()
+        exposure = journal.exposure()
         lost = () if loss is None else (LOST % (journal.url, loss["key"], loss["created-at"]),)
         return [
             journal.url,
             *map(_Wrong, (*lost, *journal.weaknesses())),
+            *([] if exposure is None else [exposure]),
             *(
                 f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
                 "next run that asks for it resolves it"

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +35,20 @@ _COLOURS: Final = {
 }
 
 
+_COMMANDS: Final = {
+    number: "\ufffd"
+    for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(number) not in "\t\n"
+}
+"""Characters by which a text could move a terminal's cursor, change its title or turn the order of letters. Names and
+messages of a platform may be anybody's."""
+
+
 class _Console(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(segment.text.translate(_COMMANDS), segment.style)
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
@@ -78,7 +92,8 @@ def coloured(word: str) -> Text:
 
 def emit(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    print(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}))
 
 
 def agreed(what: str, *, yes: bool) -> bool:
@@ -100,7 +115,7 @@ def agreed(what: str, *, yes: bool) -> bool:
 
 def complain(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    print(f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}", file=sys.stderr)
+    print(f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS), file=sys.stderr)
 
 
 def _plain(value: object) -> Any:

@@ -83,7 +83,7 @@ async def discover(session: Session) -> Provider:
     reply = await session.request("GET", "/1/authinfo.yaml", repeat="idempotent")
     try:
         info = yaml.safe_load(reply.text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise reply.violation("is no YAML") from error
     if not isinstance(info, dict):
         raise reply.violation("is no mapping")

@@ -114,6 +114,10 @@ class Journal:
         """
         self._store.observer = observer
 
+    def exposure(self) -> str | None:
+        """Return a sentence, with the next step, if other users of this machine may use the journal's file."""
+        return self._store.exposure()
+
     def weaknesses(self) -> list[str]:
         """Return the risks in the database's settings, each as a sentence with the next step."""
         return self._store.weaknesses()

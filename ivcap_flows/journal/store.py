@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 import uuid
@@ -186,6 +187,16 @@ class Store:
             return
         for name in names:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    def exposure(self) -> str | None:
+        """Return a sentence, with the next step, if other users of this machine may use an SQLite file; else None."""
+        mode = 0 if self.path is None else stat.S_IMODE(self.path.stat().st_mode)
+        if not mode & 0o077:
+            return None
+        return (
+            f"Other users of this machine may use the file (mode {mode:03o}). They can read what flows were given, or "
+            f"write which code `rerun` loads. If they should not, run `chmod 600 {self.path}`."
+        )
 
     def weaknesses(self) -> list[str]:
         """Return the risks in the database's settings, each as a sentence with the next step."""

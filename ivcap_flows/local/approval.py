@@ -31,7 +31,13 @@ _FORM: Final = """<p>A program on this machine wants to log in. Let it in only i
 
 
 def from_own_user(request: Request) -> bool:
-    """Return whether a request comes from the user of this server, the only one who may decide."""
+    """Return whether a request comes from the user of this server, the only one who may decide.
+
+    The user's browser also posts forms of pages that others serve on this machine, but names their origin.
+    """
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    if origin is not None and origin != f"{request.url.scheme}://{host}":
+        return False
     return is_own(request.scope.get("client"), request.scope.get("server"))
 
 

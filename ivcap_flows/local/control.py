@@ -1,6 +1,7 @@
 """`/_embedded`: the embedded platform's description of itself, and controls for tests.
 
-`GET /_embedded` is open to all. The controls need the control token: faults, request log, clock, logins and likeness.
+`GET /_embedded` is open to all, and answers a challenge with the server's proof (proof.py). The controls need the
+control token: faults, request log, clock, logins and likeness.
 
 `/_embedded/clock`: GET returns `now`, `rate` (0 while it is stopped) and `offset` in seconds from the machine's time.
 POST takes `now` (RFC 3339), `advance` (seconds to add) and `freeze`. DELETE returns to the machine's time.
@@ -28,6 +29,7 @@ from ivcap_flows.local import clock
 from ivcap_flows.local.faults import BadRuleError, FaultLayer, parse_rule
 from ivcap_flows.local.ivcap.login.state import LONGEST
 from ivcap_flows.local.likeness import AS_BUILT, Likeness, likeness
+from ivcap_flows.local.proof import CHALLENGE_HEADER, proof
 
 __all__ = ["CONTROL_HEADER", "routes"]
 
@@ -49,7 +51,8 @@ def routes(
     """
 
     async def show(request: Request) -> Response:
-        return JSONResponse(about())
+        challenge = request.headers.get(CHALLENGE_HEADER)
+        return JSONResponse(about() | ({} if challenge is None else {"proof": proof(token, challenge)}))
 
     def guarded(request: Request) -> Response | None:
         if hmac.compare_digest(request.headers.get(CONTROL_HEADER, "").encode(), token.encode()):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
-from ivcap_flows.local.directory import need_space
+from ivcap_flows.local.directory import make_private, need_space
 
 __all__ = ["SCHEMA_VERSION", "Store", "open_reader"]
 
@@ -130,12 +130,14 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         try:
+            # It has the secret that tokens are signed with. SQLite gives its other files the mode of this one.
+            make_private(path)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             self._connection.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._connection.execute(f"PRAGMA {pragma}")
             found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise EmbeddedPlatformError(
                 f"The state of the embedded platform in {path} cannot be opened ({error}). Check that the folder is"
                 " readable, writable and has free space, or set IVCAP_LOCAL_DIR to another folder.",

@@ -14,9 +14,10 @@ import fcntl
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,26 @@ from typing import Any, Final
 
 from ivcap_flows.errors import EmbeddedPlatformError
 
-__all__ = ["FULL_DISK", "OUT_OF_SPACE", "Directory", "is_held", "need_space", "sync_folder", "write_atomically"]
+__all__ = [
+    "FULL_DISK",
+    "OUT_OF_SPACE",
+    "Directory",
+    "is_held",
+    "make_private",
+    "need_space",
+    "sync_folder",
+    "write_atomically",
+]
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers by which a file system reports that it is full."""
 OUT_OF_SPACE: Final[ContextVar[bool]] = ContextVar("OUT_OF_SPACE", default=False)
 """Whether the current request must find the file system full (a fault)."""
+_OURS: Final = re.compile(
+    r"(ivcap|provena)\.sqlite(-wal|-shm)?|server\.(json|lock|log)|start\.lock|(login|provena-realm)\.pem"
+    "|blobs|runs|outbox|services"
+)
+"""The names of what the server keeps in its folder."""
 _BARE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{7,63}")
 
 
@@ -87,6 +102,21 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def make_private(path: Path) -> None:
+    """Create a file, or change the mode of one of this user's, so that only its owner can read it. Raises OSError."""
+    path.touch(mode=0o600)
+    _take_from_others(path)
+
+
+def _take_from_others(path: Path) -> None:
+    """Leave the rights on a file or folder of this user to its owner alone. Never opens it: that would cost SQLite its
+    locks."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if found.st_mode & 0o077 and found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):
+            path.chmod(found.st_mode & 0o700)
+
+
 @dataclass(frozen=True)
 class Directory:
     root: Path
@@ -135,14 +165,17 @@ class Directory:
         return self.blobs / bare[:2] / bare
 
     def prepare(self) -> None:
-        """Create the folder and check that it is writable.
+        """Create the folder, check that it is writable, and take what is in it from other users.
 
-        Raises EmbeddedPlatformError with its name and the next step.
+        The mode of a folder that exists is left as it is, since the user may keep other things there. Raises
+        EmbeddedPlatformError with its name and the next step.
         """
         try:
             for folder in (self.root, self.blobs, self.runs, self.outbox):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            list(self.root.iterdir())
+            for path in self.root.iterdir():
+                if _OURS.fullmatch(path.name):
+                    _take_from_others(path)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe") as probe:
                 probe.write(b"x")
                 probe.flush()
@@ -163,7 +196,7 @@ class Directory:
         )
 
     def server(self) -> dict[str, Any] | None:
-        """Return what the last server wrote about itself; it may have ended since."""
+        """Return what the last server wrote about itself; it may have ended since (`connected` tells)."""
         try:
             value = json.loads(self.server_file.read_bytes())
         except FileNotFoundError:

@@ -23,6 +23,8 @@ from ivcap_flows.local.processes import end_process, noted_process
 __all__ = ["HostFiles", "HostPlan", "spawn_locked"]
 
 _LAST_WORDS: Final = 400
+_WITHHELD: Final = ("IVCAP_", "PROVENA_", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "OPENLINEAGE")
+"""How the names of variables begin that no service gets: they have the user's own tokens."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def spawn_locked(lock: Path, log: Path, arguments: list[str], *, fresh_log: bool
     """Run `python -m <arguments>` in a session of its own, which outlives the server; it inherits the held lock."""
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("IVCAP_", "PROVENA_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
     try:
         with log.open("wb" if fresh_log else "ab") as out:
             return subprocess.Popen(  # noqa: S603 - the interpreter and this package

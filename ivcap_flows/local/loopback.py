@@ -8,11 +8,15 @@ can read or control the server.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 from urllib.parse import urlsplit
 
 __all__ = ["is_loopback", "refused_page"]
+
+_AUTHORITY: Final = re.compile(r"([^:\[\]]*|\[[^\[\]]*\])(?::\d*)?")
 
 
 @lru_cache(maxsize=256)
@@ -32,12 +36,19 @@ def refused_page(hosts: Iterable[str], origins: Iterable[str], sites: Iterable[s
     """
     if not all(is_loopback(_name(host)) for host in hosts):
         return 421, "This server accepts only the names of this machine, such as 127.0.0.1."
-    if "cross-site" in sites or not all(is_loopback(urlsplit(origin).hostname or "") for origin in origins):
+    if any(site.lower() == "cross-site" for site in sites) or not all(map(_is_of_this_machine, origins)):
         return 403, "This server refuses requests from pages of other sites."
     return None
 
 
 def _name(authority: str) -> str:
-    """Return the host of `host:port`."""
-    end = authority.find("]")
-    return authority[: end + 1] if authority.startswith("[") and end > 0 else authority.partition(":")[0]
+    """Return the host of `host:port`; a text that is none, if it is not of that form."""
+    found = _AUTHORITY.fullmatch(authority)
+    return found[1] if found else ""
+
+
+def _is_of_this_machine(origin: str) -> bool:
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False

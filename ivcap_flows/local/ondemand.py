@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -13,10 +12,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
-from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.directory import Directory, make_private
+from ivcap_flows.local.proof import connected
 
 __all__ = ["IDLE", "EmbeddedPlatform", "ensure"]
 
@@ -46,16 +45,11 @@ class EmbeddedPlatform:
 
 def _probe(server: dict[str, Any]) -> bool:
     """Return whether the server that wrote this is the one that answers at its address."""
-    parts = urlsplit(str(server.get("url")))
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
-    try:
-        connection.request("GET", "/_embedded")
-        about = json.loads(connection.getresponse().read())
-        return isinstance(about, dict) and about.get("instance") == server.get("instance")
-    except (OSError, ValueError, http.client.HTTPException):
+    connection = connected(server)
+    if connection is None:
         return False
-    finally:
-        connection.close()
+    connection.close()
+    return True
 
 
 def _running(place: Directory) -> EmbeddedPlatform | None:
@@ -83,6 +77,7 @@ def ensure(directory: Path | str, *, idle: float = IDLE) -> EmbeddedPlatform:
 
 def _start(place: Directory, idle: float) -> EmbeddedPlatform:
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(place.root)]
+    make_private(place.server_log)
     with place.server_log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - the interpreter and this package
             [*command, "--idle", f"{idle:g}", "--quiet"],

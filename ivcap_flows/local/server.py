@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -62,6 +63,10 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head = None
+        # An absolute target names a host, too (RFC 9112, section 3.2.2). The gate checks each that is named.
+        named = re.match(rb"\w+://([^/?]*)", self.url)
+        if named:
+            self.headers.append((b"host", named[1]))
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:

@@ -25,6 +25,7 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.loopback import refused_page
 from ivcap_flows.local.peer import is_own
 from ivcap_flows.local.posted import Posted
+from ivcap_flows.local.proof import connected
 from ivcap_flows.local.service import ServiceJob
 
 __all__ = ["Seat", "Sidecar"]
@@ -32,6 +33,8 @@ __all__ = ["Seat", "Sidecar"]
 _BLOCK: Final = 1024 * 1024
 _PATIENCE: Final = 30.0
 """Seconds that a call waits while the platform restarts."""
+_LONGEST: Final = 600.0
+"""Seconds to wait for the platform's next byte."""
 _HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "authorization", "ivcap-job-id"}
 )
@@ -271,15 +274,11 @@ class _Handler(BaseHTTPRequestHandler):
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             server = self.server.directory.server()
-            if server is not None:
-                parts = urlsplit(server["url"])
-                connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=600)
-                try:
-                    connection.connect()
-                except OSError:
-                    connection.close()
-                else:
-                    return connection
+            # The request has the token of the job, so it goes to this server only.
+            connection = None if server is None else connected(server)
+            if connection is not None:
+                connection.sock.settimeout(_LONGEST)
+                return connection
             time.sleep(0.2)
         self._refuse(503, "The platform does not answer.")
         return None

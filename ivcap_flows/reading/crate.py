@@ -19,6 +19,8 @@ __all__ = ["is_crate", "verify_crate"]
 
 _METADATA: Final = "ro-crate-metadata.json"
 _BLOCK: Final = 2**20
+_MOST_METADATA: Final = 64 * 2**20
+"""Maximum bytes of metadata to read. A zip file of some KiB can claim any number of them."""
 _DAMAGE: Final = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Errors from reading a damaged archive. Its bytes may also claim an unknown method or a password."""
 
@@ -91,7 +93,10 @@ def _verified(crate: _Folder | _Archive) -> list[Finding]:
 def _files(crate: _Folder | _Archive) -> Iterator[Mapping[str, Any]]:
     try:
         with crate.open(_METADATA) as file:
-            entities = json.load(file)["@graph"]
+            text = file.read(_MOST_METADATA + 1)
+        if len(text) > _MOST_METADATA:
+            raise InputError(f"The crate's {_METADATA} has more than {_MOST_METADATA} bytes.")
+        entities = json.loads(text)["@graph"]
         for entity in entities:
             types = entity.get("@type", ())
             name = str(entity["@id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ivcap_flows.registration.spool import Outcome, Spool
 __all__ = ["HEADER", "BatchReport", "OutcomeFile"]
 
 HEADER: Final = ("row", "key", "outcome", "model_run", "job_id", "since", "reason")
+_FORMULA: Final = "=+-@\t\r"
+"""With these characters a spreadsheet begins a formula."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +109,34 @@ class OutcomeFile:
             self._file = None
 
     def _write(self, *, known_only: bool) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.write(_text([HEADER]))
-            some: list[Outcome] = []
-            for each in self._spool.outcomes():
-                if known_only and each.standing in ("ready", "waiting"):
-                    continue
-                some.append(each)
-                if len(some) == 500:
-                    file.write(_lines(some))
-                    some.clear()
-            file.write(_lines(some))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        # A new file under a name that nobody can foresee: in a shared folder, others could plant a link there.
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.part")
+        try:
+            with temporary.open("xb") as file:
+                file.write(_text([HEADER]))
+                some: list[Outcome] = []
+                for each in self._spool.outcomes():
+                    if known_only and each.standing in ("ready", "waiting"):
+                        continue
+                    some.append(each)
+                    if len(some) == 500:
+                        file.write(_lines(some))
+                        some.clear()
+                file.write(_lines(some))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _lines(outcomes: Iterable[Outcome]) -> bytes:
-    return _text(astuple(each) for each in outcomes)
+    return _text((*astuple(each)[:-1], _no_formula(each.words)) for each in outcomes)
+
+
+def _no_formula(words: str | None) -> str | None:
+    """Keep a spreadsheet from evaluating a reason, since it may be in the words of a platform."""
+    return f"'{words}" if words and words[0] in _FORMULA else words
 
 
 def _text(rows: Iterable[Iterable[Any]]) -> bytes:

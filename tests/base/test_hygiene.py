@@ -1,5 +1,6 @@
 """What no file of the project may hold."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -41,3 +42,26 @@ def test_no_code_is_left_unfinished():
     """No stub, and no test set aside without a reason."""
     marks = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error"])
     assert lines(rf"\b({marks})\b", ".py") == []
+
+
+RUNS_TEXT = {"eval", "exec", "compile"}
+RUNS_SHELL = {"os.system", "os.popen"}
+MAKES_OBJECTS = {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}
+UNPICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+
+
+def test_no_code_of_the_package_turns_data_into_code():
+    """No pickle is read, no text is evaluated or given to a shell, and YAML makes plain values only."""
+    found = []
+    for path in Path("ivcap_flows").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: set[str] = set()
+            if isinstance(node, ast.Import):
+                names = {each.name.partition(".")[0] for each in node.names} & UNPICKLES
+            elif isinstance(node, ast.ImportFrom):
+                names = {(node.module or "").partition(".")[0]} & UNPICKLES
+            elif isinstance(node, ast.Call):
+                names = {ast.unparse(node.func)} & (RUNS_TEXT | RUNS_SHELL | MAKES_OBJECTS)
+                names |= {"shell=" for each in node.keywords if each.arg == "shell"}
+            found += [f"{path}:{node.lineno}: {name}" for name in names]
+    assert found == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -168,6 +169,27 @@ def test_an_order_of_a_real_platform_is_a_link(sqlite_url: str) -> None:
         claimed = journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", platform=there, **asked)).intent
         page = page_of(journal.runs.get("r"), "failed", [], [replace(claimed, urn=urn)], [], [], [])
     assert f"| [{urn}]({there}/1/orders/{urn}) |" in page
+
+
+def test_no_name_is_markdown(sqlite_url: str) -> None:
+    """No name, cause or URN leaves its code span or its cell, whatever backticks, bars and backslashes it has."""
+    marks = "![x](https://evil.example/x.png)<img src=x>"
+    nasty = [f"{before}{marks}{before}" for before in ("`", "|", r"\|", r"\\|", r"\`|", "``\n\n", r"\\\|`")]
+    asked = {"platform": "https://p.example", "account": "a", "scope": "s", "request": {}, "noun": "order"}
+    with Journal.open(sqlite_url) as journal:
+        opened = journal.runs.open_attempt(RunIdentity(nasty[0], "f.py:f", {}, "r", "r"))
+        for number, name in enumerate(nasty):
+            journal.intents.claim(
+                NewIntent(key=f"k{number}:1", base_key=f"k{number}", name=name, subject=name, run_id="r", **asked)
+            )
+        journal.runs.close_attempt(opened.attempt.id, "failed", nasty[3])
+        work = [replace(row, urn=f"urn:ivcap:order:{row.name}") for row in journal.intents.where(run_id="r")]
+        things = [entity(name, "file", path=name) for name in nasty]
+        page = page_of(journal.runs.get("r"), "failed", journal.runs.attempts("r"), work, things, things, [])
+    assert page.count("evil.example") > 4 * len(nasty)
+    for line in page.splitlines():
+        cells = re.split(r"(?<!\\)(?:\\\\)*\|", line) if line.startswith("|") else [line]
+        assert all("evil" not in re.sub("`[^`]*`", "", cell) for cell in cells), line
 
 
 def test_keys_of_artifacts_tell_flows_apart() -> None:

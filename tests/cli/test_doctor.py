@@ -308,3 +308,13 @@ def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file
     notes = "\n".join(finding(said, "journal")["notes"])
     assert f"order for echo ({short_id(row.key)})" in notes and "licence is missing" in notes
     assert said.status == 0
+
+
+def test_a_journal_that_others_may_read_is_named(on_record, journal_file):
+    """As a note: a group may share it on purpose."""
+    for mode, named in ((0o600, False), (0o640, True)):
+        journal_file.chmod(mode)
+        found = finding(on_record("doctor", "--json"), "journal")
+        assert (
+            any(f"mode {mode:03o}" in note and "chmod 600" in note for note in found["notes"]) == named and found["ok"]
+        )

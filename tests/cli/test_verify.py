@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
+import tracemalloc
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -176,3 +178,37 @@ def test_a_crate_cannot_lead_out_of_itself(on_record, tmp_path):
     (tmp_path / "crate" / "ro-crate-metadata.json").write_text(json.dumps({"@graph": graph}))
     said = on_record("verify", tmp_path / "crate", "--json")
     assert [finding["state"] for finding in said.json["findings"]] == ["missing"]
+
+
+def test_the_metadata_of_a_crate_are_bounded(on_record, tmp_path):
+    """A small zip that claims hundreds of MiB of metadata is refused before they are in memory."""
+    crate = tmp_path / "crate.zip"
+    with (
+        zipfile.ZipFile(crate, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("ro-crate-metadata.json", "w") as file,
+    ):
+        for _ in range(300):
+            file.write(b" " * 2**20)
+    assert crate.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        said = on_record("verify", crate)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert said.status == 2 and "more than" in said.err
+
+
+def test_the_context_of_a_crate_is_not_fetched(on_record, tmp_path, monkeypatch):
+    """Nor any other address in its metadata: nothing is sent while it is verified."""
+    sent = []
+    there = "http://127.0.0.1:9/context.jsonld"
+    graph = [{"@id": f"{there}#x", "@type": "File", "sha256": "0" * 64}, {"@id": "data.csv", "@type": "File"}]
+    (tmp_path / "data.csv").write_text("x")
+    metadata = {"@context": [there, {"@import": there}], "@graph": graph}
+    (tmp_path / "ro-crate-metadata.json").write_text(json.dumps(metadata))
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "connect", lambda self, address: sent.append(address))
+        patched.setattr(socket.socket, "connect_ex", lambda self, address: sent.append(address) or 1)
+        said = on_record("verify", tmp_path, "--json")
+    assert [finding["state"] for finding in said.json["findings"]] == ["unchecked"] and sent == []

@@ -178,6 +178,20 @@ async def test_a_token_is_renewed_and_written_back(file, provider):
     assert len(provider.to("POST /idp/token")) == 2
 
 
+async def test_a_file_that_others_could_read_is_its_owners_again(file, provider):
+    """Whatever mode it had, and whatever is masked: the new tokens are in a new file."""
+    file.path.chmod(0o666)
+    before = os.umask(0)
+    try:
+        with file.path.open() as read_by_others:
+            await token_of("prod", file).header()
+            assert "a-2" not in read_by_others.read()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600 and "a-2" in file.path.read_text()
+    assert [path for path in file.path.parent.iterdir() if path.stat().st_mode & 0o077] == []
+
+
 async def test_processes_share_one_renewal(file, provider):
     """Who comes second finds what the first one wrote, since a refresh token may be good for one use only."""
     first, second = token_of("prod", file), token_of("active", file)
@@ -331,6 +345,19 @@ async def test_a_login_that_cannot_be_used_is_told(scripted, document, error, sa
     )
     async with Session(scripted.url, platform="IVCAP") as session:
         with pytest.raises(error, match=said):
+            await discover(session)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, "version: 2026-99-99", "a: !!python/object/apply:os.getcwd []"],
+    ids=["deep", "no date", "an object"],
+)
+async def test_a_description_that_is_no_plain_yaml_is_a_violation(scripted, text):
+    """Whatever a deployment sends, it neither breaks the reader nor runs code."""
+    scripted.on("GET /1/authinfo.yaml", Response(text))
+    async with Session(scripted.url, platform="IVCAP") as session:
+        with pytest.raises(ProtocolError, match="is no YAML"):
             await discover(session)
 
 

@@ -118,6 +118,28 @@ def test_new_folder_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
+def test_a_journal_that_others_may_use_is_named(tmp_path: Path) -> None:
+    """A new one is its owner's whatever is masked. One that had another mode keeps it, since a group may share it."""
+    path = tmp_path / "journal.sqlite"
+    before = os.umask(0)
+    try:
+        with Journal.open(f"sqlite:///{path}") as journal:
+            assert [file for file in tmp_path.iterdir() if file.stat().st_mode & 0o077] == []
+            assert journal.exposure() is None
+        for mode in (0o640, 0o602):
+            path.chmod(mode)
+            with Journal.open(f"sqlite:///{path}") as journal:
+                said = journal.exposure()
+            assert (
+                said is not None
+                and f"{mode:03o}" in said
+                and str(path) in said
+                and stat.S_IMODE(path.stat().st_mode) == mode
+            )
+    finally:
+        os.umask(before)
+
+
 def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that begins with ~ lies in the user's home."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -186,10 +186,10 @@ def test_user_lets_a_device_in_on_the_page(begin, ask):
 
 
 def test_page_is_not_for_pages_of_other_sites(begin, ask):
-    """A page of another site, or one with a rebound name, cannot approve a login."""
+    """A page of another site, one with a rebound name, or one of another server here cannot approve a login."""
     device = begin()
     form = {"user_code": device["user_code"], "account": "first", "answer": "allow"}
-    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "http://127.0.0.1:1"}):
         assert httpx.post(device["verification_uri"], data=form, headers=headers).status_code in (403, 421), headers
     assert ask(GRANT, device_code=device["device_code"])[1]["error"] == "authorization_pending"
 

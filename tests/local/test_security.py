@@ -7,8 +7,9 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -265,7 +266,8 @@ def test_it_listens_on_this_machine_alone(local_platform):
     listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert listening and set(listening) == {"127.0.0.1"}
     assert local_platform.root.stat().st_mode & 0o077 == 0
-    assert (local_platform.root / "server.json").stat().st_mode & 0o077 == 0
+    for path in (local_platform.root / "server.json", local_platform.root.parent / "embedded.env"):
+        assert path.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,10 @@ def test_it_listens_on_this_machine_alone(local_platform):
         ("Host", "[2001:db8::1]:80", 421),
         ("Host", "0.0.0.0", 421),
         ("Host", "", 421),
+        ("Host", "[::1].evil.example", 421),
+        ("Host", "127.0.0.1:80.evil.example", 421),
+        ("Origin", "http://[", 403),
+        ("Sec-Fetch-Site", "Cross-Site", 403),
         ("Origin", "http://evil.example", 403),
         ("Origin", "https://127.0.0.1.evil.example", 403),
         ("Origin", "null", 403),
@@ -305,6 +311,47 @@ def test_a_page_of_another_site_drives_nothing(local_platform, first, header, va
     )
     form = {"client_id": local_platform.environment["PROVENA_CLIENT_ID"]}
     assert first.http.post(realm, data=form, headers={header: value}).status_code == status
+
+
+def answer(embedded, *head, body=b""):
+    """Return the complete reply to a request whose lines are sent unchanged."""
+    address = urlsplit(embedded.url)
+    lines = "\r\n".join([*head, "Connection: close", f"Content-Length: {len(body)}", "", ""])
+    with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
+        connection.sendall(lines.encode() + body)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def test_an_absolute_target_names_a_host_as_well(local_platform):
+    """A foreign name in the target is refused, whatever Host says, and the other way round."""
+    for target, host, status in (
+        ("http://evil.example/1/authinfo.yaml", "127.0.0.1", 421),
+        ("http://127.0.0.1/1/authinfo.yaml", "evil.example", 421),
+        ("http://u@127.0.0.1/1/authinfo.yaml", "127.0.0.1", 421),
+        ("http://127.0.0.1/1/authinfo.yaml", "127.0.0.1", 200),
+    ):
+        assert answer(local_platform, f"GET {target} HTTP/1.1", f"Host: {host}").startswith(f"HTTP/1.1 {status} ")
+
+
+def test_headers_of_proxies_are_not_believed(local_platform):
+    """They neither pass for this machine's name nor appear in the addresses that the server gives out."""
+    forwarded = ("X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https", "Forwarded: host=evil.example")
+    told = answer(local_platform, "GET /1/authinfo.yaml HTTP/1.1", "Host: 127.0.0.1", *forwarded)
+    assert told.startswith("HTTP/1.1 200 ") and "evil" not in told and "https:" not in told
+    passed = ("X-Forwarded-Host: 127.0.0.1", "Forwarded: host=127.0.0.1")
+    told = answer(local_platform, "GET /1/authinfo.yaml HTTP/1.1", "Host: evil.example", *passed)
+    assert told.startswith("HTTP/1.1 421 ")
+
+
+def test_a_browser_asks_in_vain_for_a_foreign_page(local_platform):
+    """A preflight of another origin is refused, and so is a form that needs none, on every kind of path."""
+    page = ("Host: 127.0.0.1", "Origin: http://evil.example")
+    wanted = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization")
+    for path in ("/1/aspects", "/login", "/_embedded/login", "/provena/registry/registry/agent/person/create"):
+        asked = answer(local_platform, f"OPTIONS {path} HTTP/1.1", *page, *wanted)
+        posted = answer(local_platform, f"POST {path} HTTP/1.1", *page, "Content-Type: text/plain", body=b'{"a": 1}')
+        for told in (asked, posted):
+            assert told.startswith("HTTP/1.1 403 ") and "access-control-allow" not in told.lower(), path
 
 
 @pytest.mark.parametrize(
@@ -419,6 +466,90 @@ def test_no_token_is_in_a_file_that_is_a_log(tmp_path, monkeypatch):
             content = path.read_bytes()
             assert not [name for name, token in secrets.items() if token.encode() in content], path
     psutil.Process(json.loads((embedded.directory / "server.json").read_text())["pid"]).terminate()
+
+
+def open_to_others(root):
+    """Return what another user could read or change below a folder."""
+    found = []
+    for path in root.iterdir():
+        if path.lstat().st_mode & 0o077:
+            found += [path, *(open_to_others(path) if path.is_dir() else [])]
+    return found
+
+
+def test_the_state_is_its_owners_in_a_folder_that_is_not(tmp_path):
+    """Where others may enter the folder and nothing is masked, they can still read no file in it, new or old.
+
+    Its database has the secret that tokens are signed with.
+    """
+    root = tmp_path / "embedded"
+    root.mkdir()
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            root.chmod(0o777)
+            embedded = local.ensure(root)
+            with httpx.Client(base_url=embedded.url) as caller:
+                token = {"Authorization": f"Bearer {embedded.environment['IVCAP_JWT']}", "X-Content-Length": "1"}
+                assert caller.post("/1/artifacts", headers=token).status_code == 201
+            assert open_to_others(root) == []
+            psutil.Process(json.loads((root / "server.json").read_text())["pid"]).kill()
+            # As an earlier version, or a careless user, may have left them.
+            for path in root.iterdir():
+                path.chmod(0o777 if path.is_dir() else 0o666)
+    finally:
+        os.umask(before)
+
+
+SQUATTER = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"instance": sys.argv[2], "proof": ""}).encode()
+        print(self.path, self.headers, flush=True)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_who_takes_the_port_of_a_killed_server_gets_no_token(tmp_path):
+    """It may tell the same public facts, and does not know the control token. A server of the folder is started."""
+    one = local.ensure(tmp_path / "embedded")
+    psutil.Process(json.loads((one.directory / "server.json").read_text())["pid"]).kill()
+    port = str(urlsplit(one.url).port)
+    with (tmp_path / "said").open("wb") as said:
+        squatter = subprocess.Popen([sys.executable, "-c", SQUATTER, port, one.instance], stdout=said)
+    try:
+        for _ in range(600):
+            with suppress(OSError), closing(socket.create_connection(("127.0.0.1", int(port)), 20)):
+                break
+            time.sleep(0.1)
+        two = local.ensure(one.directory)
+        assert two.url != one.url and two.instance == one.instance
+        said = (tmp_path / "said").read_text()
+        assert "/_embedded" in said and "Authorization" not in said and one.control not in said
+        two.end()
+    finally:
+        squatter.kill()
+        squatter.wait()
+
+
+def test_a_service_gets_none_of_the_users_tokens(local_home, project):
+    """It runs with the environment in which the server was started, without the variables that have tokens."""
+    names = ["IVCAP_JWT", "IVCAP_ACCESS_TOKEN", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET"]
+    names += ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "OPENLINEAGE_API_KEY"]
+    local_home.variables |= {name: f"s3cret-{name}" for name in names} | {"ORDINARY": "s3cret-ordinary"}
+    caller = local_home.start().caller()
+    (project / "environment_of_tests.py").write_text(
+        "import os\ndef seen(request, job):\n    return [n for n, v in os.environ.items() if 's3cret-' in v]\n"
+    )
+    definition = {"name": "seen", "entry": "environment_of_tests:seen", "parameters": []}
+    service = register(local_home.url, local_home.environment["IVCAP_JWT"], definition, project / "defs.yaml")
+    job = caller.job_of(caller.finished(caller.order(service)))
+    assert job["result-content"] == ["ORDINARY"]
 
 
 PRIVATE = "urn:t:belongs-to-first"

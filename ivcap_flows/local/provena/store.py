@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local import ids
-from ivcap_flows.local.directory import need_space
+from ivcap_flows.local.directory import make_private, need_space
 
 __all__ = ["SCHEMA_VERSION", "Store", "dumps", "handle_of", "number_of", "without_nulls"]
 
@@ -128,6 +128,7 @@ class Store:
         """
         self._seed = seed
         self._lock = threading.RLock()
+        make_private(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         try:
