@@ -517,7 +517,9 @@ def tasks_page() -> str:
         body = inspect.unwrap(task.fn if is_task else task)
         signature = inspect.signature(body)
         returns = signature.return_annotation
-        rows.append(f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{returns}` |")
+        rows.append(
+            f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{_cell(returns)}` |"
+        )
         text = "\n\n".join(_paragraphs(body))
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
     steps = ", ".join(f"`{field.name}`" for field in fields(tasks.OrderStep))
