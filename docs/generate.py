@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from platformdirs import user_data_path
 from prefect import Task
@@ -34,6 +34,9 @@ from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services import BUILT_IN
 from ivcap_flows.provenance import forms, names, rules
 from ivcap_flows.settings import Settings
+
+if TYPE_CHECKING:
+    from licences import Brought
 
 FOLDER: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- Written by docs/generate.py from the code. Change the code, then run `make docs`. -->\n"
@@ -264,6 +267,24 @@ if __name__ == "__main__":
 
 """
 
+LICENCES: Final = """# Licences
+
+`ivcap-flows` is under the Apache License 2.0. It contains no code of other packages: pip installs them beside it. These
+are the ones that it asks for and the ones that they ask for in turn, with the licence that the metadata of each names
+("BSD" where it does not say which one). A wheel may also contain libraries, such as PostgreSQL's; their licences are in
+its `*.dist-info` folder. The versions are those of `constraints.txt`, for Python 3.11 on Linux.
+
+All of them allow use in a program under any licence. Three kinds have conditions for who passes them on:
+
+- **LGPL**: psycopg, of the extra `postgres`. It is imported unchanged, and a user can replace it by another version, as
+  the licence asks.
+- **MPL**: changed files of such a package stay under the MPL. Here all are unchanged.
+- **Artistic License**: text-unidecode, which may also be passed on under the GPL.
+
+| package | version | licence | with the extra |
+|---|---|---|---|
+"""
+
 EMBEDDED: Final = """# The embedded platforms
 
 This page lists what the embedded platforms implement of the real ones, operation by operation. An operation behaves as
@@ -418,7 +439,9 @@ UNSERVED: Final[dict[tuple[str, str], str]] = {}
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page by its name."""
+    """Return the text of each page by its name. The list of licences is made in the pinned environment only."""
+    import licences  # Beside this file; whoever loads this one for its tables alone need not find it.
+
     made = {
         "settings.md": settings(),
         "tasks.md": tasks_page(),
@@ -436,7 +459,14 @@ def pages() -> dict[str, str]:
         + PROVENA
         + provena_page(),
     }
+    if licences.as_pinned():
+        made["licences.md"] = licences_page(licences.brought())
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def licences_page(packages: Iterable[Brought]) -> str:
+    rows = (f"| {each.name} | {each.version} | {each.licence} | {_names(' '.join(each.extras))} |" for each in packages)
+    return LICENCES + _lines(*rows)
 
 
 def built_in_services() -> str:

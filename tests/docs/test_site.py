@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
+import site_pages
 from docs_pages import PAGES, ROOT, blocks
 
 PYTHON = ROOT / ".venvs" / "site" / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
-def hook() -> ModuleType:
-    """docs/site_pages.py as a module."""
-    spec = importlib.util.spec_from_file_location("docs_site_pages", ROOT / "docs" / "site_pages.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def listed(nav: Any) -> Iterator[str]:
@@ -37,24 +26,26 @@ def listed(nav: Any) -> Iterator[str]:
             yield from listed(part)
 
 
-def test_the_navigation_has_each_page_once(hook):
+def test_the_navigation_has_each_page_once():
     """It is made from docs/README.md, so a form of its list that the hook does not understand would show here."""
-    pages = list(listed(hook.navigation((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))))
+    pages = list(listed(site_pages.navigation((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))))
     docs = {path.relative_to(ROOT).as_posix() for path in PAGES if path.is_relative_to(ROOT / "docs")}
     own = {path.removeprefix("docs/") for path in docs - {"docs/README.md"}}
-    assert sorted(pages) == sorted(own | set(hook.PROJECT.values()) | set(map(hook.api_page, hook.MODULES)))
+    assert sorted(pages) == sorted(
+        own | set(site_pages.PROJECT.values()) | set(map(site_pages.api_page, site_pages.MODULES))
+    )
 
 
-def test_the_api_pages_have_the_names_that_the_modules_promise(hook):
+def test_the_api_pages_have_the_names_that_the_modules_promise():
     """The site is built without importing the package, so its lists are read from the sources."""
-    for name in hook.MODULES:
+    for name in site_pages.MODULES:
         promised = [each for each in importlib.import_module(name).__all__ if each != "__version__"]
-        assert sorted(hook.public_names(name)) == sorted(promised)
+        assert sorted(site_pages.public_names(name)) == sorted(promised)
 
 
-def test_what_examples_import_is_in_the_api_pages(hook):
+def test_what_examples_import_is_in_the_api_pages():
     """A reader of a page finds each name that it imports."""
-    there = {(name, each) for name in hook.MODULES for each in hook.public_names(name)}
+    there = {(name, each) for name in site_pages.MODULES for each in site_pages.public_names(name)}
     there |= {("ivcap_flows.tasks", each) for name, each in there if name.startswith("ivcap_flows.tasks.")}
     code = "\n".join(block.text for page in PAGES for block in blocks(page, "python"))
     wanted = {
@@ -81,9 +72,9 @@ def test_what_examples_import_is_in_the_api_pages(hook):
         ("../nowhere.md", "../nowhere.md"),
     ],
 )
-def test_a_link_leads_to_a_page_or_to_the_repository(hook, target, leads_to):
+def test_a_link_leads_to_a_page_or_to_the_repository(target, leads_to):
     """Links are written for GitHub. One that leads nowhere stays, so that the build fails."""
-    assert hook.target_of(target, "docs/how-to/use-blocks.md", "how-to/use-blocks.md", Pages()) == leads_to
+    assert site_pages.target_of(target, "docs/how-to/use-blocks.md", "how-to/use-blocks.md", Pages()) == leads_to
 
 
 class Pages:
@@ -94,7 +85,7 @@ class Pages:
 
 
 @pytest.mark.long
-def test_the_site_is_built(hook, tmp_path):
+def test_the_site_is_built(tmp_path):
     """All links lead somewhere, each public name has its place in the API pages, and the search knows the pages.
 
     No page loads anything from another host.
@@ -108,10 +99,10 @@ def test_the_site_is_built(hook, tmp_path):
     pages = {
         path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")
     }
-    for module in hook.MODULES:
-        page = pages[hook.api_page(module).removesuffix(".md") + ".html"]
+    for module in site_pages.MODULES:
+        page = pages[site_pages.api_page(module).removesuffix(".md") + ".html"]
         places = set(re.findall(r' id="([^"]+)"', page))
-        assert [name for name in hook.public_names(module) if f"{module}.{name}" not in places] == []
+        assert [name for name in site_pages.public_names(module) if f"{module}.{name}" not in places] == []
     found = {
         entry["location"].partition("#")[0]
         for entry in json.loads((tmp_path / "search/search_index.json").read_text())["docs"]
