@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs site picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
+.PHONY: help install peers demo test proofs exports lint format types docs site diagrams picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ docs: install ## Write the reference pages that are generated from the code
 
 site: .venvs/site/.installed ## Build the documentation site in site/, links checked
 	NO_MKDOCS_2_WARNING=1 .venvs/site/bin/mkdocs build --strict $(ARGS)
+
+diagrams: install ## Draw the Mermaid diagrams that have changed for the site, in a Chromium, with npm
+	$(BIN)/python docs/diagrams.py
 
 picture: install ## Draw the order pipeline's trace anew for the documentation, in a Chromium
 	$(BIN)/python docs/picture.py

@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from diagrams import FENCE, drawing
+
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -116,9 +118,19 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({target_of(found[1], source, here, files)})"
 
     # Every second part is a fenced block.
-    parts = re.split(r"(^```.*?^```$)", markdown, flags=re.DOTALL | re.MULTILINE)
+    parts = re.split(r"(^```.*?^```$)", FENCE.sub(_drawn, markdown), flags=re.DOTALL | re.MULTILINE)
     parts[::2] = (re.sub(r"\]\(([^)\s]+)\)", link, _bare_pipes(part)) for part in parts[::2])
     return "".join(parts)
+
+
+def _drawn(diagram: re.Match[str]) -> str:
+    """Return the drawing of a Mermaid block if there is one, else the block."""
+    path = drawing(diagram[1])
+    if not path.exists():
+        return diagram[0]
+    # A wide drawing is scrolled: made as narrow as the page, its words would be too small.
+    svg = path.read_text(encoding="utf-8").strip().replace("<svg ", '<svg style="max-width: none" ', 1)
+    return f'<div style="overflow-x: auto; zoom: 0.75">{svg}</div>'
 
 
 def _bare_pipes(text: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import diagrams
 import pytest
 import site_pages
 from docs_pages import PAGES, ROOT, blocks
@@ -82,6 +83,13 @@ class Pages:
 
     def get_file_from_path(self, path: str) -> object:
         return object() if (ROOT / "docs" / path).is_file() and path.endswith(".md") else None
+
+
+@pytest.mark.long
+def test_each_diagram_is_drawn():
+    """GitHub draws the diagrams by itself; the site has the drawings, and no others."""
+    wanted = set(map(diagrams.drawing, diagrams.diagrams()))
+    assert wanted and wanted == set(diagrams.DRAWINGS.glob("*")), "run `make diagrams`"
 
 
 @pytest.mark.long
