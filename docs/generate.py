@@ -532,7 +532,7 @@ def _default(model: type[BaseModel], name: str) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    if value in (None, (), [], {}) or isinstance(value, SecretStr | BaseModel):
+    if value in (None, "", (), [], {}) or isinstance(value, SecretStr | BaseModel):
         return ""
     # Make the same page on every machine.
     return "`" + str(value).replace(str(user_data_path()), "<user data folder>") + "`"

@@ -117,9 +117,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def link(found: re.Match[str]) -> str:
         return f"]({target_of(found[1], source, here, files)})"
 
-    # Every second part is a fenced block.
+    # Every second part is a fenced block at the margin.
     parts = re.split(r"(^```.*?^```$)", FENCE.sub(_drawn, markdown), flags=re.DOTALL | re.MULTILINE)
-    parts[::2] = (re.sub(r"\]\(([^)\s]+)\)", link, _bare_pipes(part)) for part in parts[::2])
+    parts[::2] = (re.sub(r"\]\(([^)\s]+)\)", link, _wide_items(_bare_pipes(part))) for part in parts[::2])
     return "".join(parts)
 
 
@@ -140,6 +140,28 @@ def _bare_pipes(text: str) -> str:
         return re.sub(r"`[^`]+`", lambda code: code[0].replace(r"\|", "|"), found[0])
 
     return re.sub(r"^\|.*", row, text, flags=re.MULTILINE)
+
+
+def _wide_items(text: str) -> str:
+    """Indent what belongs to an item of a list by four, since GitHub needs less than Python-Markdown.
+
+    Python-Markdown also needs an empty line after an item with several paragraphs.
+    """
+    lines: list[str] = []
+    width, paragraphs = 0, False
+    for line in text.split("\n"):
+        marker = re.match(r"(?:[-*]|\d+\.) ", line)
+        if marker:
+            if paragraphs:
+                lines.append("")
+            width, paragraphs = len(marker[0]), False
+        elif width and line[:width].isspace():
+            paragraphs = paragraphs or lines[-1] == ""
+            line = " " * 4 + line[width:]
+        elif line and lines and not lines[-1]:
+            width, paragraphs = 0, False
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def target_of(target: str, source: str, here: str, files: Files) -> str:

@@ -116,5 +116,10 @@ def test_the_site_is_built(tmp_path):
         for entry in json.loads((tmp_path / "search/search_index.json").read_text())["docs"]
     }
     assert set(pages) - found == {"404.html"}
+    lost = re.compile(r"^(?:<p>)?(?:[-*]|\d\.) \S.*", re.MULTILINE)
+    texts = {name: re.sub(r"<(pre|code)\b.*?</\1>", "", page, flags=re.DOTALL) for name, page in pages.items()}
+    assert [(name, item) for name, text in texts.items() for item in lost.findall(text)] == [], (
+        "items outside of a list"
+    )
     loads = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*")
     assert [(name, load) for name, text in pages.items() for load in loads.findall(text)] == []
