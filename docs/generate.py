@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -439,7 +440,7 @@ UNSERVED: Final[dict[tuple[str, str], str]] = {}
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page by its name. The list of licences is made in the pinned environment only."""
+    """Return the text of each page by its name. The list of licences is that of one Python's pinned versions."""
     import licences  # Beside this file; whoever loads this one for its tables alone need not find it.
 
     made = {
@@ -459,7 +460,7 @@ def pages() -> dict[str, str]:
         + PROVENA
         + provena_page(),
     }
-    if licences.as_pinned():
+    if licences.as_pinned() and sys.platform == "linux" and sys.version_info[:2] == (3, 11):
         made["licences.md"] = licences_page(licences.brought())
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
 

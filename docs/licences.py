@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 CONSTRAINTS: Final = Path(__file__).parents[1] / "constraints.txt"
 
+NO_VERSION: Final = SpecifierSet("<0,>0")
+
 SPDX: Final = {
+    "Apache 2": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "Artistic License": "Artistic-1.0-Perl",
@@ -91,13 +94,7 @@ def licence(told: metadata.PackageMetadata) -> str:
 
 
 def as_pinned() -> bool:
-    """Whether this is the environment that the list is made in: Python 3.11 on Linux, with all versions as pinned."""
+    """Whether all that is installed here has the versions of constraints.txt."""
     pins = map(Requirement, CONSTRAINTS.read_text(encoding="utf-8").splitlines())
-    versions = {
-        canonicalize_name(pin.name): pin.specifier for pin in pins if pin.marker is None or pin.marker.evaluate()
-    }
-    same = all(
-        canonicalize_name(each.name) in versions and each.version in versions[canonicalize_name(each.name)]
-        for each in brought()
-    )
-    return sys.platform == "linux" and sys.version_info[:2] == (3, 11) and same
+    pinned = {canonicalize_name(pin.name): pin.specifier for pin in pins if not pin.marker or pin.marker.evaluate()}
+    return all(each.version in pinned.get(canonicalize_name(each.name), NO_VERSION) for each in brought())

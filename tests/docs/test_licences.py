@@ -31,6 +31,7 @@ def goes(package: str, expression: str) -> bool:
     return bool(eval(" ".join(known.get(word, str(word in accepted)) for word in words)))
 
 
+@pytest.mark.skipif(not licences.as_pinned(), reason="older and newer versions may say it in other words")
 def test_each_licence_goes_with_apache():
     """A new dependency under another licence has to be thought about; one that does not state any is not asked for."""
     assert [each for each in licences.brought() if not goes(each.name, each.licence)] == []
