@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix fleet release audit clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix fleet release audit site diagrams clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 # The official clients and service SDKs, and the validator of RO-Crates, each in an environment of its own since their
 # pins clash with Prefect's and each other's.
 PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
-vpath %.txt tests tests/contract tests/sdk tests/exports
+vpath %.txt tests tests/contract tests/sdk tests/exports docs
 
 .venvs/%/.installed: %.txt
 	$(PYTHON) -m venv .venvs/$*
@@ -63,7 +63,7 @@ PYTEST := $(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-r
 test: install peers ## Run the tests, each guarantee in a short form
 	$(PYTEST) $(ARGS)
 
-proofs: install peers ## Run the long proofs
+proofs: install peers .venvs/site/.installed ## Run the long proofs
 	$(PYTEST) -m long $(ARGS)
 
 exports: install peers ## Export runs of every example and ordinary flow in every format, validate them, print counts
@@ -83,6 +83,12 @@ types: install ## Check types (mypy, strict)
 
 docs: install ## Write the reference pages that are generated from the code
 	$(BIN)/python docs/generate.py
+
+site: .venvs/site/.installed ## Build the documentation site in site/, links checked
+	NO_MKDOCS_2_WARNING=1 .venvs/site/bin/mkdocs build --strict $(ARGS)
+
+diagrams: install ## Draw the Mermaid diagrams that have changed for the site, in a Chromium, with npm
+	$(BIN)/python docs/diagrams.py
 
 picture: install ## Draw the order pipeline's trace anew for the documentation, in a Chromium
 	$(BIN)/python docs/picture.py
@@ -133,4 +139,4 @@ audit: .venvs/pip-audit/.installed ## Look up the pins among known vulnerabiliti
 	.venvs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(CONSTRAINTS)
 
 clean: ## Remove what the targets above made
-	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venvs dist build site .pytest_cache .mypy_cache .ruff_cache

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from platformdirs import user_data_path
 from prefect import Task
@@ -34,6 +35,9 @@ from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services import BUILT_IN
 from ivcap_flows.provenance import forms, names, rules
 from ivcap_flows.settings import Settings
+
+if TYPE_CHECKING:
+    from licences import Brought
 
 FOLDER: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- Written by docs/generate.py from the code. Change the code, then run `make docs`. -->\n"
@@ -264,6 +268,24 @@ if __name__ == "__main__":
 
 """
 
+LICENCES: Final = """# Licences
+
+`ivcap-flows` is under the Apache License 2.0. It contains no code of other packages: pip installs them beside it. These
+are the ones that it asks for and the ones that they ask for in turn, with the licence that the metadata of each names
+("BSD" where it does not say which one). A wheel may also contain libraries, such as PostgreSQL's; their licences are in
+its `*.dist-info` folder. The versions are those of `constraints.txt`, for Python 3.11 on Linux.
+
+All of them allow use in a program under any licence. Three kinds have conditions for who passes them on:
+
+- **LGPL**: psycopg, of the extra `postgres`. It is imported unchanged, and a user can replace it by another version, as
+  the licence asks.
+- **MPL**: changed files of such a package stay under the MPL. Here all are unchanged.
+- **Artistic License**: text-unidecode, which may also be passed on under the GPL.
+
+| package | version | licence | with the extra |
+|---|---|---|---|
+"""
+
 EMBEDDED: Final = """# The embedded platforms
 
 This page lists what the embedded platforms implement of the real ones, operation by operation. An operation behaves as
@@ -418,7 +440,9 @@ UNSERVED: Final[dict[tuple[str, str], str]] = {}
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page by its name."""
+    """Return the text of each page by its name. The list of licences is that of one Python's pinned versions."""
+    import licences  # Beside this file; whoever loads this one for its tables alone need not find it.
+
     made = {
         "settings.md": settings(),
         "tasks.md": tasks_page(),
@@ -436,7 +460,14 @@ def pages() -> dict[str, str]:
         + PROVENA
         + provena_page(),
     }
+    if licences.as_pinned() and sys.platform == "linux" and sys.version_info[:2] == (3, 11):
+        made["licences.md"] = licences_page(licences.brought())
     return {name: NOTE + "\n" + text.strip() + "\n" for name, text in made.items()}
+
+
+def licences_page(packages: Iterable[Brought]) -> str:
+    rows = (f"| {each.name} | {each.version} | {each.licence} | {_names(' '.join(each.extras))} |" for each in packages)
+    return LICENCES + _lines(*rows)
 
 
 def built_in_services() -> str:
@@ -502,7 +533,7 @@ def _default(model: type[BaseModel], name: str) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    if value in (None, (), [], {}) or isinstance(value, SecretStr | BaseModel):
+    if value in (None, "", (), [], {}) or isinstance(value, SecretStr | BaseModel):
         return ""
     # Make the same page on every machine.
     return "`" + str(value).replace(str(user_data_path()), "<user data folder>") + "`"
@@ -517,7 +548,9 @@ def tasks_page() -> str:
         body = inspect.unwrap(task.fn if is_task else task)
         signature = inspect.signature(body)
         returns = signature.return_annotation
-        rows.append(f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{returns}` |")
+        rows.append(
+            f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{_cell(returns)}` |"
+        )
         text = "\n\n".join(_paragraphs(body))
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
     steps = ", ".join(f"`{field.name}`" for field in fields(tasks.OrderStep))

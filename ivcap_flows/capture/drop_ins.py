@@ -46,4 +46,7 @@ class _Flow(FlowDecorator):
 
 
 task = _recording(prefect.task)
+"""Prefect's `task`, with the same options. The calls of the function are also recorded."""
+
 flow: FlowDecorator = _Flow()
+"""Prefect's `flow`, with the same options. The calls of the function are also recorded, and its runs are continued."""

@@ -12,8 +12,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-# Test modules are imported one by one, so what they share has to be found.
-sys.path.insert(0, str(Path(__file__).parent))
+# Test modules are imported one by one, so what they share has to be found; and so has what makes the pages.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "docs")]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from importlib.metadata import requires
-from types import ModuleType
 
 import cyclopts
+import generate
 import pytest
 from docs_pages import PAGES, ROOT, anchors, inline, name, our_commands, prose, shell
 from packaging.requirements import Requirement
@@ -17,16 +16,6 @@ from ivcap_flows.cli.app import app
 from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.settings import Settings
 
-
-def generator() -> ModuleType:
-    """docs/generate.py as a module."""
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 each_page = pytest.mark.parametrize("page", PAGES, ids=name)
 
 
@@ -34,9 +23,8 @@ def test_generated_pages_are_what_the_code_says(monkeypatch):
     """`make docs` changes nothing."""
     # The usage lines name the program as it was started, and `python -m pytest` is not it.
     monkeypatch.setattr(sys, "argv", ["docs/generate.py"])
-    generate = generator()
-    written = {page: (generate.FOLDER / page).read_text(encoding="utf-8") for page in generate.pages()}
     made = generate.pages()
+    written = {page: (generate.FOLDER / page).read_text(encoding="utf-8") for page in made}
     assert [page for page in made if made[page] != written[page]] == [], "run `make docs`"
 
 
