@@ -14,7 +14,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
 # Of tests. One that dies is not replaced: the next would begin with the very test that ended it, without end.
 PROCESSES := -n 3 --max-worker-restart 0
 
-.PHONY: help install peers demo test proofs exports lint format types docs site diagrams picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
+.PHONY: help install peers demo test proofs exports lint format types docs picture screenshots bench scale crash rehearse kills mutants fuzz matrix release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 # The official clients and service SDKs, and the validator of RO-Crates, each in an environment of its own since their
 # pins clash with Prefect's and each other's.
 PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
-vpath %.txt tests/contract tests/sdk tests/exports docs
+vpath %.txt tests/contract tests/sdk tests/exports
 
 .venvs/%/.installed: %.txt
 	$(PYTHON) -m venv .venvs/$*
@@ -77,6 +77,9 @@ types: install ## Check types (mypy, strict)
 
 docs: install ## Write the reference pages that are generated from the code
 	$(BIN)/python docs/generate.py
+
+.PHONY: site diagrams
+vpath %.txt docs
 
 site: .venvs/site/.installed ## Build the documentation site in site/, links checked
 	NO_MKDOCS_2_WARNING=1 .venvs/site/bin/mkdocs build --strict $(ARGS)
