@@ -6,6 +6,7 @@ from ivcap_flows.capture.annotations import annotate
 from ivcap_flows.capture.context import (
     acting_as,
     attempt_at_hand,
+    calls_at_once,
     current_attempt,
     found,
     journal,
@@ -22,6 +23,7 @@ __all__ = [
     "annotate",
     "aonce",
     "attempt_at_hand",
+    "calls_at_once",
     "current_attempt",
     "found",
     "hide",

@@ -5,6 +5,7 @@ This module never imports Prefect. If Prefect's context module is not loaded, no
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from contextvars import ContextVar
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 __all__ = [
     "acting_as",
     "attempt_at_hand",
+    "calls_at_once",
     "close_attempt",
+    "count_calls",
     "current_activity",
     "current_attempt",
     "flow_context",
@@ -72,13 +75,17 @@ _elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
 """Attempts that other processes opened, by flow run."""
 _accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
 """The attempts and accounts that `acting_as` has recorded."""
+_calls: Latest[str, int] = Latest(_MOST_KNOWN)
+"""The number of task runs that flows of this process have asked for so far, by flow run."""
+CALLS: Final = "_ivcap_flows_calls"
+"""The attribute of a mapped task that has the number of calls of its flow so far, its own included."""
 _unrecorded: Latest[str, int] = Latest(_MOST_KNOWN)
 """The number of unrecorded facts, by flow run or "" for the process itself, until there is an attempt to count for."""
 
 
 def _forget_parent() -> None:
     """Forget the parent's state in a forked child: the parent reports its own missing facts."""
-    for known in (_elsewhere, _accounts, _unrecorded):
+    for known in (_elsewhere, _accounts, _calls, _unrecorded):
         known.clear()
 
 
@@ -117,10 +124,10 @@ def put_in_flow(call: Call) -> None:
 def _opened_by_flow() -> OpenedAttempt | None:
     """Return the attempt of the running flow, or None if no attempt is open."""
     context, name = flow_context(), flow_run_id()
-    known = _known(name)
+    known = _attempt.get() or known_here(name)
     if known is not None or context is None or not context.detached:
-        return known
-    # The flow runs in another process.
+        return known or _elsewhere.get(name)
+    # The flow runs in another process, which may be another than the last time: this one may outlive attempts.
     found = journal().runs.attempt_of(name)
     if found is not None:
         _elsewhere.put(name, found)
@@ -183,6 +190,28 @@ def open_before_sending() -> None:
         current_attempt()
 
 
+def count_calls(more: int) -> int:
+    """Count calls of tasks by the running flow, and return how many there are so far. In other processes, 0."""
+    context, name = flow_context(), flow_run_id()
+    if not name or context.detached:
+        return 0
+    with turn():
+        calls = (_calls.get(name) or 0) + more
+        _calls.put(name, calls)
+    return calls
+
+
+def calls_at_once() -> float:
+    """Return how many calls of the flow may have come before the running one or come yet, in any order.
+
+    0 for a call that is made where the flow makes it: those before it have come. For a mapped one, those that the flow
+    has made so far, and the whole map. Infinite for any other in another process, which does not know.
+    """
+    task, flow = task_context(), flow_context()
+    calls = getattr(task.task, CALLS, 0) if task is not None else 0
+    return calls or (math.inf if flow is not None and flow.detached else 0)
+
+
 def attempt_at_hand() -> OpenedAttempt | None:
     """Return `current_attempt()`, or None if it would wait for the journal or for a thread that opens an attempt."""
     known = _attempt.get()
@@ -209,10 +238,8 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
     with turn():
         for known in open_here(flow_run_id):
             return known
-        runs, other = journal().runs, _elsewhere.get(flow_run_id)
-        # A worker of a pool may outlive the attempt, and the next attempt of the same flow run is another one.
-        if other is not None and runs.attempt(other.attempt.id).outcome == "running":
-            return other
+        runs = journal().runs
+        # The newest: a worker of a pool may outlive an attempt, whether that has ended or its machine has died.
         other = runs.attempt_of(flow_run_id)
         # A forked child has its parent's context. A process on another machine is a new attempt, although the heartbeat
         # of the last one may still seem to go on.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, Final
@@ -30,6 +30,8 @@ __all__ = ["observe_tasks"]
 
 _RUNS: Final = ("__call__", "submit", "map")
 """The methods of Prefect's `Task` that run it within a flow."""
+_OF_MAP: Final = ("wait_for", "return_state", "deferred")
+"""The arguments of `map` that are its own."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
 """The attributes of a function in which Prefect keeps what its task is bound to."""
 _MAX_CAUSE: Final = 2_000
@@ -41,17 +43,37 @@ def observe_tasks() -> None:
     if task is not None and not getattr(task, "_ivcap_flows_observed", False):
         task._ivcap_flows_observed = True
         for name in _RUNS:
-            setattr(task, name, _observing(getattr(task, name), sends=name != "__call__"))
+            setattr(task, name, _observing(getattr(task, name), name))
 
 
-def _observing(run: Callable[..., Any], *, sends: bool) -> Callable[..., Any]:
+def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(run)
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
-        if sends and planning() is None:
+        if name != "__call__" and planning() is None:
             _open_before_sending(task)
-        return run(_observed(task), *args, **kwargs)
+        calls = _mapped(args, kwargs) if name == "map" else 1
+        told = context.count_calls(calls)
+        taken = _observed(task)
+        if name == "map" and calls and told:
+            taken = copy.copy(taken)
+            setattr(taken, context.CALLS, told)
+        return run(taken, *args, **kwargs)
 
     return observed
+
+
+def _mapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """How many task runs a `map` makes; 0 if only Prefect finds out."""
+    from prefect.utilities.annotations import BaseAnnotation
+    from prefect.utilities.collections import isiterable
+
+    given = [*args, *(value for name, value in kwargs.items() if name not in _OF_MAP)]
+    sizes = [
+        len(value)
+        for value in given
+        if isiterable(value) and isinstance(value, Sized) and not isinstance(value, BaseAnnotation)
+    ]
+    return max(sizes, default=0)
 
 
 def _open_before_sending(task: Any) -> None:

@@ -24,12 +24,17 @@ GRACE: Final = 3.0
 """Seconds that concurrent tasks of the replay get to repeat their earlier requests."""
 
 
-async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: OnDivergence) -> None:
+async def check_divergence(
+    journal: Journal, wanted: NewIntent, on_divergence: OnDivergence, *, calls: float = 0
+) -> None:
     """Check, before a request that the run never made, whether it replaces a request of an earlier attempt.
 
     Raise DivergenceError if `on_divergence` is "raise" and this attempt does not repeat an earlier attempt's request on
     the same subject. An effect of scope account, such as an upload, replaces no request of the run, so it is not
     checked.
+
+    `calls` is the number of calls that the flow makes in any order, this one included, such as by a map; 0 if those
+    before this one have come. As long as they are enough for all requests of the earlier attempt, these may come yet.
     """
     bound = wanted.subject is not None and wanted.scope.startswith(("run:", "flow:"))
     if wanted.run_id is None or wanted.attempt_number < 2 or not bound:
@@ -43,6 +48,8 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
                 wanted.subject,
                 ", ".join(row.urn or row.key for row in earlier),
             )
+            return
+        if calls and calls > len(earlier) + await journal.ask(journal.intents.asked, wanted):
             return
         if time.monotonic() > deadline:
             raise DivergenceError(

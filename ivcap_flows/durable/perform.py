@@ -46,6 +46,7 @@ async def perform(
     idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
     on_divergence: OnDivergence = "raise",
+    calls: float = 0,
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
     max_orders: int | None = None,
@@ -57,6 +58,7 @@ async def perform(
     looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
     look; without it, all effects on the platform are considered.
 
+    `calls` is the number of calls that the flow makes in any order; `check_divergence` tells what for.
     `on_failure="resubmit"` sends a new generation if the newest ended in failure, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
@@ -80,7 +82,7 @@ async def perform(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
     if not direct and (newest is None or newest.state == "abandoned"):
-        await check_divergence(journal, wanted, on_divergence)
+        await check_divergence(journal, wanted, on_divergence, calls=calls)
 
     pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     sent: str | None = None

@@ -1,6 +1,7 @@
 """Tables and files that pass through task runners of other processes: a process pool, and Dask."""
 
 import contextlib
+import math
 import os
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from prefect import flow, task
+from prefect import flow, task, unmapped
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
@@ -119,6 +120,26 @@ def test_a_plain_task_may_use_the_package_in_another_process(embedded_platform: 
     assert {row.urn for row in journal().intents.where(run_id=run.id)} == set(made)
 
 
+@pytest.mark.long
+def test_a_task_knows_how_many_calls_may_come_in_any_order(tmp_path: Path) -> None:
+    """Those of its map and the flow's before it; it cannot know where it was submitted to another process."""
+
+    @task
+    @recorded
+    def calls(_: Any = None, __: Any = None) -> float:
+        return context.calls_at_once()
+
+    @flow
+    def counted() -> list[Any]:
+        alone = [calls(), calls()]
+        mapped = calls.map([1, 2, 3], unmapped([4, 5])).result()
+        return [alone, mapped, calls.submit().result(), calls.map([1]).result()]
+
+    assert counted() == [[0, 0], [5, 5, 5], 0, [7]]
+    elsewhere = counted.with_options(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    assert elsewhere() == [[0, 0], [5, 5, 5], math.inf, [7]]
+
+
 def test_a_worker_with_a_journal_of_its_own_is_refused(tmp_path: Path) -> None:
     """Else its orders would be unknown to the flow, and to whichever worker repeats the task."""
     sent = SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4()), detached=True)
@@ -178,7 +199,8 @@ def test_a_flow_run_again_on_another_machine_has_an_attempt_of_its_own() -> None
     assert run.outcome == "completed"
 
 
-def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [True, False], ids=["that failed", "whose machine died"])
+def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path, ends: bool) -> None:
     """As one of a cluster of the user's does, when a flow run is tried again."""
     flow_run = str(uuid.uuid4())
     identity = RunIdentity("pooled", "pooled.py:pooled", {}, flow_run, flow_run)
@@ -186,7 +208,8 @@ def test_a_worker_that_outlives_an_attempt_goes_on_under_the_next(tmp_path: Path
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as shared, use_journal(shared):
         first = shared.runs.open_attempt(identity).attempt
         assert context._attempt_of_context(sent).attempt.id == first.id
-        shared.runs.close_attempt(first.id, "failed", "not today")
+        if ends:
+            shared.runs.close_attempt(first.id, "failed", "not today")
         second = shared.runs.open_attempt(identity).attempt
         assert context._attempt_of_context(sent).attempt.id == second.id
         assert second.number == 2

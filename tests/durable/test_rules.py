@@ -140,6 +140,34 @@ def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform)
     assert asyncio.run(replay(attempt_of(journal))) == ["sent", "kept", "kept"]
 
 
+def test_a_map_may_ask_in_any_order(journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker that begins a map at its end need not wait for the calls that come after it."""
+    monkeypatch.setattr("ivcap_flows.durable.divergence.GRACE", 0.0)
+    first, asked = attempt_of(journal), (4, 1)
+    for n in asked:
+        run(order(platform, n, scope="run"), journal, first)
+    replay = attempt_of(journal)
+    ways = [run(order(platform, n, scope="run"), journal, replay, calls=5).how for n in (3, 4, 2, 1, 0)]
+    assert ways == ["sent", "kept", "sent", "kept", "sent"]
+
+
+def test_a_map_that_asks_for_something_else_diverges(
+    journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the calls that are left are too few for all that the earlier attempt asked for."""
+    monkeypatch.setattr("ivcap_flows.durable.divergence.GRACE", 0.0)
+    first = attempt_of(journal)
+    for n in range(3):
+        run(order(platform, {"at": f"monday {n}"}, scope="run"), journal, first)
+    replay = attempt_of(journal)
+    with pytest.raises(DivergenceError):
+        run(order(platform, {"at": "tuesday 0"}, scope="run"), journal, replay, calls=3)
+    assert len(platform.sends) == 3
+    assert run(order(platform, {"at": "tuesday 0"}, scope="run"), journal, replay, calls=4).how == "sent"
+    with pytest.raises(DivergenceError):
+        run(order(platform, {"at": "tuesday 1"}, scope="run"), journal, replay, calls=4)
+
+
 def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Platform) -> None:
     """An earlier request that had no effect, or is not shared, does not bind the replay."""
     first = attempt_of(journal)

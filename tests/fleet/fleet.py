@@ -66,9 +66,10 @@ class Fleet:
         return made
 
     def worker(self, machine: Machine) -> subprocess.Popen[bytes]:
-        """A process worker of Prefect that runs one flow run at a time."""
+        """A process worker of Prefect, for runs of the machine's own queue and those of none."""
         machine.environment["FLEET_RUNNER"] = self.runner
-        return machine.start(self.python, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1")
+        queues = ("--work-queue", "default", "--work-queue", machine.name)
+        return machine.start(self.python, "-m", "prefect", "worker", "start", "--pool", POOL, *queues)
 
     def dask(self, scheduler: Machine, *workers: Machine) -> None:
         """A Dask scheduler, and on each of these machines a worker process of one thread, which a nanny watches."""
@@ -111,12 +112,13 @@ class Fleet:
         # One after the other: each gives up after 30 s.
         self.until("a node of Ray", lambda: "Ray runtime started" in machine.said())
 
-    def run(self, flow: str, **parameters: Any) -> str:
-        """Schedule a run of a flow of `fleet_flows.py`; the value is its id."""
+    def run(self, flow: str, *, on: str = "default", **parameters: Any) -> str:
+        """Schedule a run of a flow of `fleet_flows.py`, `on` a machine or on any; the value is its id."""
         deployment = {
-            "name": self.folder.name,
+            "name": f"{self.folder.name}-{on}",
             "flow_id": self.ask("/flows/", {"name": flow})["id"],
             "work_pool_name": POOL,
+            "work_queue_name": on,
             "entrypoint": f"fleet_flows.{flow}",
             "pull_steps": [],
         }
@@ -212,11 +214,15 @@ class Fleet:
             found = journal.runs.get(run)
             assert (found.outcome, found.missing_facts) == ("completed", 0)
             rows = journal.intents.where(run_id=found.id, limit=None)
-            self.counts["attempts"] += len(journal.runs.attempts(found.id))
+            attempts = journal.runs.attempts(found.id)
+            self.counts["attempts"] += len(attempts)
         states = Counter((row.noun, row.state) for row in rows)
         assert {state for _, state in states} <= {"accepted", "terminal"}, states
+        graph = self.graph(run)
+        starts = {link.target for link in graph.relations.values() if link.type == "wasStartedBy"}
+        assert {flows_urn("attempt", attempt.id) for attempt in attempts} <= starts
         of_prefect = {flows_urn("task-run", each) for each in self.task_runs(run)}
-        recorded = {node.id for node in self.graph(run).nodes.values() if node.type == "task-run"}
+        recorded = {node.id for node in graph.nodes.values() if node.type == "task-run"}
         assert of_prefect and not of_prefect - recorded
         self.counts["task runs"] += len(of_prefect)
         self.counts["other processes"] += len(self.processes([run]))

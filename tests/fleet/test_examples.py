@@ -45,7 +45,7 @@ def test_an_example(fleet: Fleet, layout: str, example: str, own_series: Path) -
     lay_out(fleet, layout)
     parameters, orders, more = wanted(example, own_series)
     parameters = {"source": str(own_series), **parameters}
-    runs = [fleet.run(example, **parameters, output=str(fleet.shared / name)) for name in ("first", "second")]
+    runs = [fleet.run(example, on=on, **parameters, output=str(fleet.shared / on)) for on in ("flows", "spare")]
     assert [fleet.ended(run) for run in runs] == ["COMPLETED", "COMPLETED"], fleet.said()
     assert fleet.orders() == orders + more
     for run in runs:
