@@ -21,6 +21,7 @@ from ivcap_flows.handles import Aspect
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, listed_pages, replied, segment, urn_argument
+from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["AspectRecord", "Aspects"]
@@ -103,6 +104,21 @@ class Aspects:
         """Read an aspect. A retracted aspect stays readable and has `valid_to`."""
         reply = await self._session.request("GET", f"/1/aspects/{segment(urn)}", repeat="idempotent")
         return replied(AspectRecord, reply, self._session)
+
+    async def of_account(self, account: str, records: Sequence[AspectRecord]) -> builtins.list[AspectRecord]:
+        """Return those of listed records that an account asserted, which takes a request for each.
+
+        A list also has what other accounts opened to all, and does not say whose it is.
+        """
+
+        async def is_its(record: AspectRecord) -> bool:
+            try:
+                return (await self.read(record.urn)).account in (None, account)
+            except (ForbiddenError, NotFoundError):
+                return False
+
+        its = await all_of(is_its, records)
+        return [record for record, known in zip(records, its, strict=True) if known]
 
     def list(
         self,

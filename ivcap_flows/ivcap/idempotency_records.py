@@ -21,11 +21,15 @@ FRESH: Final = 1.0
 class IdempotencyRecords:
     """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
 
-    Create an object for each call: it remembers what it last read, so a write soon after a read takes one request.
+    Only those of the own account count: anybody may open a record to all that names an effect of their own. Create an
+    object for each call: it remembers what it last read, and whose that is, so a write soon after a read takes one
+    request.
     """
 
-    def __init__(self, aspects: Aspects) -> None:
+    def __init__(self, aspects: Aspects, account: str) -> None:
         self._aspects = aspects
+        self._account = account
+        self._own: set[str] = set()
         self._read: dict[str, tuple[float, list[AspectRecord] | None]] = {}
 
     async def read(self, key: str) -> dict[str, Any] | None:
@@ -96,14 +100,15 @@ class IdempotencyRecords:
         if len(mine) == len(there) == 1 and not same:
             # One request, and the platform itself reports if another journal added a record in between.
             try:
-                return [_record(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
+                return [self._written(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
             except NotUniqueError:
                 there = await self._active(entity)
                 mine = [record for record in there if _journal(record) == content["journal"]]
         if not same:
             urn = await self._aspects.add(entity, INTENT_SCHEMA, content)
             # If two journals replace their records at the same time, the later one must see the earlier one's.
-            there = await self._active(entity) if mine else [*there, _record(urn, entity, content)]
+            written = self._written(urn, entity, content)
+            there = await self._active(entity) if mine else [*there, written]
         # Retract last: if the process ends in between, two records remain rather than none.
         gone = [record for record in mine if record not in same[:1]]
         for record in gone:
@@ -112,9 +117,17 @@ class IdempotencyRecords:
 
     async def _active(self, entity: str) -> list[AspectRecord]:
         records = self._aspects.list(entity=entity, schema=INTENT_SCHEMA, order_direction="ASC")
-        found = [record async for record in records]
+        listed = [record async for record in records]
+        unknown = [record for record in listed if record.urn not in self._own]
+        self._own |= {record.urn for record in await self._aspects.of_account(self._account, unknown)}
+        found = [record for record in listed if record.urn in self._own]
         self._read[entity] = (time.monotonic(), found)
         return found
+
+    def _written(self, urn: str, entity: str, content: dict[str, Any]) -> AspectRecord:
+        record = AspectRecord(id=urn, entity=entity, schema=INTENT_SCHEMA, content=content)
+        self._own.add(record.urn)
+        return record
 
 
 def _contents(records: list[AspectRecord]) -> list[dict[str, Any]]:
@@ -127,7 +140,3 @@ def _journal(record: AspectRecord) -> Any:
 
 def _urn(record: AspectRecord) -> Any:
     return record.content.get("urn") if isinstance(record.content, dict) else None
-
-
-def _record(urn: str, entity: str, content: dict[str, Any]) -> AspectRecord:
-    return AspectRecord(id=urn, entity=entity, schema=INTENT_SCHEMA, content=content)

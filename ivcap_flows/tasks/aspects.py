@@ -164,7 +164,7 @@ class AspectEffect(Effect[Aspect]):
         matched_by: MatchedBy = "guess" if since is None else "content"
         return [
             Found(record.handle(self.call.platform), record.urn, record.valid_from, matched_by)
-            for record in await self._equal()
+            for record in await self._own_equal()
             if since is None or record.valid_from is None or record.valid_from >= since
         ]
 
@@ -192,6 +192,9 @@ class AspectEffect(Effect[Aspect]):
         active = await _active(self.call, self._about, self._schema)
         return [record for record in active if fingerprint(record.content) == wanted]
 
+    async def _own_equal(self) -> list[AspectRecord]:
+        return await self.call.client.aspects.of_account(self.call.account, await self._equal())
+
     def _handle(self, urn: str) -> Aspect:
         return _handle(self.call, urn, self._about, self._schema, self._content)
 
@@ -217,7 +220,7 @@ class UpdateEffect(AspectEffect):
     async def find(self, intent: IntentRow) -> list[Found[Aspect]]:
         return [
             Found(record.handle(self.call.platform), record.urn, record.valid_from, matched_by="content")
-            for record in await self._equal()
+            for record in await self._own_equal()
             if record.urn not in self.request["replaces"]
         ]
 

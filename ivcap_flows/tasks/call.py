@@ -134,7 +134,7 @@ class IvcapCall(_Call):
 
     @property
     def keys(self) -> IdempotencyRecords:
-        return IdempotencyRecords(self.client.aspects)
+        return IdempotencyRecords(self.client.aspects, self.account)
 
     async def service(self, name: str) -> ServiceRecord:
         """Return the service with this name or URN. Raises InputError that names similar ones, and where it looked."""

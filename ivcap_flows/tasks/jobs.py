@@ -135,7 +135,7 @@ class JobEffect(Effect[Job]):
         return [
             Found(self._handle(job, intent.key), job.urn, job.requested_at, matched_by)
             async for job in _since(self.call, self.service.urn, since)
-            if fingerprint(job.request_content) in wanted
+            if fingerprint(job.request_content) in wanted and job.account in (None, self.call.account)
         ]
 
     async def earlier(self, wanted: NewIntent) -> Reusable[Job]:

@@ -146,7 +146,9 @@ class OrderEffect(Effect[Order]):
         async for placed in _since(self.call, intent):
             if key_in(placed.name) == short_id(intent.key):
                 whole = await self.call.client.orders.read(placed.urn)
-                found.append(Found(self._handle(whole, intent.key), whole.urn, whole.ordered_at))
+                # Another account may open an order to all, under any name.
+                if whole.account in (None, self.call.account):
+                    found.append(Found(self._handle(whole, intent.key), whole.urn, whole.ordered_at))
         return found
 
     async def earlier(self, wanted: NewIntent) -> Reusable[Order]:

@@ -39,7 +39,7 @@ async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redac
     only an equal request are left out.
     """
     found = [one async for one in _looking_alike(client, KINDS[intent.noun], intent, redaction)]
-    told = [urn async for urn in _told(client, intent.key)]
+    told = [urn async for urn in _told(client, intent.key, intent.account)]
     found = [Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in told else c for c in found]
     known = {candidate.urn for candidate in found}
     found += [Candidate(urn, "its idempotency record names it", "unknown", None) for urn in told if urn not in known]
@@ -47,8 +47,9 @@ async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redac
     return sorted(sure or found, key=lambda one: (one.at is None, one.at, one.urn))
 
 
-async def _told(client: IvcapClient, key: str) -> AsyncIterator[str]:
-    async for record in client.aspects.list(entity=key_entity(key), schema=INTENT_SCHEMA, order_direction="ASC"):
+async def _told(client: IvcapClient, key: str, account: str) -> AsyncIterator[str]:
+    listed = client.aspects.list(entity=key_entity(key), schema=INTENT_SCHEMA, order_direction="ASC")
+    for record in await client.aspects.of_account(account, [record async for record in listed]):
         if isinstance(record.content, Mapping) and isinstance(record.content.get("urn"), str):
             yield record.content["urn"]
 
@@ -57,6 +58,7 @@ async def _looking_alike(
     client: IvcapClient, kind: WorkKind[Any], intent: IntentRow, redaction: Redaction
 ) -> AsyncIterator[Candidate]:
     since, service, wanted = look_since(client.time, intent), str(intent.request["service"]), intent.request[kind.asked]
+    own = (None, intent.account)
 
     def is_older(asked_at: datetime | None) -> bool:
         return since is not None and asked_at is not None and asked_at < since
@@ -64,6 +66,8 @@ async def _looking_alike(
     async for item in kind.newest_of(client, service):
         if is_older(kind.asked_at(item)):
             return
+        if item.account not in own:
+            continue
         if kind.key(item) == short_id(intent.key):
             yield Candidate(item.urn, "its name contains the key", item.status, kind.asked_at(item))
             continue
@@ -71,5 +75,10 @@ async def _looking_alike(
         asked_at, shown = kind.asked_at(record), kind.shown(record)
         if is_older(asked_at):
             return
-        if shown is not None and is_of(record, service) and kind.equal(redaction.of(shown), wanted):
+        if (
+            record.account in own
+            and shown is not None
+            and is_of(record, service)
+            and kind.equal(redaction.of(shown), wanted)
+        ):
             yield Candidate(record.urn, "equal request", record.status, asked_at)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ivcap_flows.durable.losses import stated_in
-from ivcap_flows.identity import INTENT_SCHEMA, canonical, digest, key_entity, key_of
+from ivcap_flows.identity import INTENT_SCHEMA, canonical, digest, key_entity
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent
@@ -23,8 +23,8 @@ __all__ = ["rebuild"]
 async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = False) -> Counter[str]:
     """Restore the account's orders and jobs that the journal does not know.
 
-    Returns the number of idempotency records by result: "restored", "known" before, and "foreign" if the record cannot
-    be shown to be this account's. An intent whose record has no outcome is in doubt; the next call with the same
+    Returns the number of idempotency records by result: "restored", "known" before, and "foreign" if another account
+    asserted the record. An intent whose record has no outcome is in doubt; the next call with the same
     request looks for it. With `accept_loss`, the journal no longer reports the loss of other intents.
     """
     platform, account = await client.platform(), await client.account()
@@ -32,7 +32,10 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
     highest = 0
     # Oldest first: of several records with one key, the first one that names an effect counts.
     found: dict[str, tuple[AspectRecord, Mapping[str, Any]]] = {}
-    async for record in client.aspects.list(schema=INTENT_SCHEMA, order_direction="ASC"):
+    listed = [record async for record in client.aspects.list(schema=INTENT_SCHEMA, order_direction="ASC")]
+    own = await client.aspects.of_account(account, listed)
+    counts["foreign"] = len(listed) - len(own)
+    for record in own:
         content = record.content if isinstance(record.content, Mapping) else {}
         stated = stated_in(content, journal.id)
         highest = max(highest, 0 if stated is None else stated.serial)
@@ -46,9 +49,6 @@ async def rebuild(client: IvcapClient, journal: Journal, *, accept_loss: bool = 
             counts["known"] += 1
             continue
         request = _request(content)
-        if not await _is_ours(client, record, content, request, platform, account):
-            counts["foreign"] += 1
-            continue
         wanted = NewIntent(
             key=key,
             base_key=key.partition(".")[0],
@@ -89,32 +89,6 @@ def _request(content: Mapping[str, Any]) -> dict[str, Any]:
         if digest(canonical(request)) == sha256:
             return request
     return {"service": service, "sha256": sha256}
-
-
-async def _is_ours(
-    client: IvcapClient,
-    record: AspectRecord,
-    content: Mapping[str, Any],
-    request: Mapping[str, Any],
-    platform: str,
-    account: str,
-) -> bool:
-    """Return whether the key belongs to this account on this platform; it is a hash over both."""
-    if "sha256" not in request:
-        key = key_of(
-            platform=platform,
-            account=account,
-            scope=str(content.get("scope")),
-            noun=str(content["noun"]),
-            request=request,
-            discriminator=content.get("discriminator"),
-            generation=int(content.get("generation") or 0),
-        )
-        if key == content["key"]:
-            return True
-        # The key may still be ours: a secret that only another process knew is redacted in the outcome's request but
-        # was hashed into the key as it is.
-    return (await client.aspects.read(record.urn)).account == account
 
 
 def _created(content: Mapping[str, Any], record: AspectRecord) -> datetime:

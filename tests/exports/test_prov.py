@@ -10,7 +10,7 @@ from exports_worlds import RUNS
 from prov.identifier import QualifiedName
 from prov.model import ProvDocument
 
-from ivcap_flows.provenance import Graph, faults, prov_json, prov_n, turtle
+from ivcap_flows.provenance import Graph, activity, entity, faults, prov_json, prov_n, relation, turtle
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.prov_json import document
 
@@ -65,3 +65,18 @@ def test_a_parked_and_a_failed_run_say_so(world):
     for name, outcome in (("parks", "parked"), ("spoiled", "failed")):
         outcomes = {record.attributes.get("outcome") for record in world.graph(name).nodes.values()}
         assert outcome in outcomes, name
+
+
+@pytest.mark.parametrize(
+    "name", ['a" . <urn:x:s> <urn:x:p> "', "')\nentity(urn:x:s)", "\\", '"""', "]) entity(urn:x:s)"]
+)
+def test_no_name_is_a_statement(name):
+    """What others named is one text in each format, whatever its quotes and brackets."""
+    records = [activity("urn:x:a", "task-run", name=name), entity("urn:x:b", "file", path=name, note=name)]
+    graph = Graph([*records, relation("wasGeneratedBy", "urn:x:b", "urn:x:a")])
+    written = document(graph)
+    assert ProvDocument.deserialize(content=prov_json.dumps(graph), format="json") == written
+    assert ProvDocument.deserialize(content=prov_n.dumps(graph), format="provn") == written
+    triples = rdflib.Graph().parse(data=turtle.dumps(graph), format="turtle")
+    assert {str(one) for one in triples.subjects() if isinstance(one, rdflib.URIRef)} == {"urn:x:a", "urn:x:b"}
+    assert any(str(value) == name for value in triples.objects())

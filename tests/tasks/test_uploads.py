@@ -102,7 +102,8 @@ def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
     """If the first look is too old when the outcome is written, the records are read again, and another's is found."""
 
     async def outcomes(client):
-        mine, theirs = IdempotencyRecords(client.aspects), IdempotencyRecords(client.aspects)
+        account = await client.account()
+        mine, theirs = (IdempotencyRecords(client.aspects, account) for _ in range(2))
         assert await mine.read(f"k1:{unique}") is None
         await theirs.write(f"k1:{unique}", {"journal": "theirs", "urn": "urn:b"})
         return [other["urn"] for other in await mine.write(f"k1:{unique}", {"journal": "mine", "urn": "urn:a"})]

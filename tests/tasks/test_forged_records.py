@@ -1,0 +1,86 @@
+"""What another account opens to all is not taken for one's own, whatever it says and is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from ivcap_flows import loop
+from ivcap_flows.durable import plan
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
+from ivcap_flows.journal import Journal
+from ivcap_flows.tasks import place_order, read_artifact, upload_artifact
+from ivcap_flows.tasks.orders import OrderEffect
+from ivcap_flows.work.rebuild import rebuild
+
+OPEN = "urn:ivcap:policy:ivcap.open.metadata"
+
+
+@pytest.fixture
+def forge(second_account):
+    """Assert, as another account, that its own thing is the effect of a key; all may read it."""
+
+    def assert_it(key, noun, handle):
+        content = {"key": key, "journal": "theirs", "noun": noun, "scope": "account", "generation": 0}
+        content |= {"urn": handle.urn, "outcome": handle.model_dump(mode="json"), "created-at": "2020-01-01T00:00:00Z"}
+
+        async def told():
+            async with second_account.get_client() as client:
+                await client.aspects.add(key_entity(key), INTENT_SCHEMA, content, OPEN)
+
+        loop.run(told())
+
+    return assert_it
+
+
+def key_of(work):
+    """Return the idempotency key of what a function would make; anybody could work it out."""
+    with plan():
+        return work().urn.removeprefix("urn:ivcap-flows:planned:")
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_an_upload_is_not_taken_from_another_account(in_flow, effects, source, second_account, forge, large):
+    """Its artifact could have any content."""
+    if large:
+        source.write_bytes(source.read_bytes() * (2**21 // source.stat().st_size))
+    theirs = in_flow(lambda: upload_artifact(b"poison", policy=OPEN, credentials=second_account))
+    forge(in_flow(lambda: key_of(lambda: upload_artifact(source))), "upload", theirs)
+    mine = in_flow(lambda: upload_artifact(source))
+    assert mine.urn != theirs.urn and in_flow(lambda: read_artifact(mine)) == source.read_bytes()
+
+
+def test_an_order_is_not_taken_from_another_account(
+    in_flow, effects, on_platform, unique, second_account, forge, tmp_path
+):
+    """Neither when it is placed, nor when a journal is rebuilt, which finds one's own record behind the forged one."""
+
+    def place():
+        return place_order("echo", {"message": unique}, scope="account")
+
+    theirs = in_flow(lambda: place_order("echo", {"message": "poison"}, policy=OPEN, credentials=second_account))
+    key = in_flow(lambda: key_of(place))
+    forge(key, "order", theirs)
+    mine = in_flow(place)
+    assert mine.urn != theirs.urn and mine.key == key
+    with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as new:
+        assert on_platform(lambda client: rebuild(client, new))["foreign"] >= 1
+        assert new.intents.get(key).urn == mine.urn
+
+
+def test_an_order_of_another_account_under_the_keys_name_is_not_adopted(
+    in_flow, effects, unique, second_account, monkeypatch
+):
+    """After a lost reply one's own is looked for by a name that others can give to theirs in the meantime."""
+    sends, theirs = OrderEffect.send, []
+
+    async def sends_when_another_has(self, intent, progress):
+        if not theirs:
+            async with second_account.get_client() as client:
+                named = {"name": f"echo [{short_id(intent.key)}]", "policy": OPEN}
+                theirs.append(await client.orders.place(self.service.urn, {"message": "poison"}, **named))
+            effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
+        return await sends(self, intent, progress)
+
+    monkeypatch.setattr(OrderEffect, "send", sends_when_another_has)
+    mine = in_flow(lambda: place_order("echo", {"message": unique}, scope="account"))
+    assert theirs and mine.urn != theirs[0].urn and effects.intents("order")[0].how == "sent"
