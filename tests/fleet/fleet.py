@@ -56,8 +56,7 @@ class Fleet:
         """What was counted of the runs that were looked at, for the table at the end."""
         self.runner = ""
         self.python = sys.executable
-        pool = httpx.post(f"{self.api}/work_pools/", json={"name": POOL, "type": "process"}, timeout=60)
-        assert pool.is_success or pool.status_code == 409, pool.text
+        self._make("/work_pools/", {"name": POOL, "type": "process"})
 
     def machine(self, name: str) -> Machine:
         """A machine of this fleet, without processes."""
@@ -68,6 +67,7 @@ class Fleet:
     def worker(self, machine: Machine) -> subprocess.Popen[bytes]:
         """A process worker of Prefect, for runs of the machine's own queue and those of none."""
         machine.environment["FLEET_RUNNER"] = self.runner
+        self._make(f"/work_pools/{POOL}/queues", {"name": machine.name})
         queues = ("--work-queue", "default", "--work-queue", machine.name)
         return machine.start(self.python, "-m", "prefect", "worker", "start", "--pool", POOL, *queues)
 
@@ -193,6 +193,11 @@ class Fleet:
             time.sleep(1)
         assert reply.is_success, reply.text
         return reply.json()
+
+    def _make(self, path: str, body: object) -> None:
+        """Create a thing on Prefect's server, unless it exists."""
+        reply = httpx.post(f"{self.api}{path}", json=body, timeout=60)
+        assert reply.is_success or reply.status_code == 409, reply.text
 
     def graph(self, run: str) -> Graph:
         with Journal.open(self.journal) as journal:
