@@ -33,7 +33,7 @@ from ivcap_flows.capture.recorder_registry import journal, process_recorder, rec
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
-from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
@@ -128,10 +128,21 @@ def _opened_by_flow() -> OpenedAttempt | None:
     if known is not None or context is None or not context.detached:
         return known or _elsewhere.get(name)
     # The flow runs in another process, which may be another than the last time: this one may outlive attempts.
-    found = journal().runs.attempt_of(name)
+    found = _newest_attempt(name)
     if found is not None:
         _elsewhere.put(name, found)
     return found
+
+
+def _newest_attempt(flow_run_id: str) -> OpenedAttempt | None:
+    """Return the newest attempt of a flow run in the journal. If the connection breaks, ask once more on another."""
+    runs = journal().runs
+    try:
+        return runs.attempt_of(flow_run_id)
+    except JournalError as error:
+        if not error.retryable:
+            raise
+        return runs.attempt_of(flow_run_id)
 
 
 def running(opened: OpenedAttempt) -> Record:
@@ -238,12 +249,11 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
     with turn():
         for known in open_here(flow_run_id):
             return known
-        runs = journal().runs
         # The newest: a worker of a pool may outlive an attempt, whether that has ended or its machine has died.
-        other = runs.attempt_of(flow_run_id)
+        other = _newest_attempt(flow_run_id)
         # A forked child has its parent's context. A process on another machine is a new attempt, although the heartbeat
         # of the last one may still seem to go on.
-        if other is not None and (context.detached or runs.alive_here(other.attempt)):
+        if other is not None and (context.detached or journal().runs.alive_here(other.attempt)):
             _elsewhere.put(flow_run_id, other)
             return other
         if context.detached:

@@ -14,8 +14,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from prefect import flow, task, unmapped
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+from sqlalchemy.engine import Connection
 
 from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
 from ivcap_flows.capture.contents import read
@@ -138,6 +140,24 @@ def test_a_task_knows_how_many_calls_may_come_in_any_order(tmp_path: Path) -> No
     assert counted() == [[0, 0], [5, 5, 5], 0, [7]]
     elsewhere = counted.with_options(task_runner=ProcessPoolTaskRunner(max_workers=1))
     assert elsewhere() == [[0, 0], [5, 5, 5], math.inf, [7]]
+
+
+def test_a_worker_finds_the_attempt_though_its_connection_breaks(postgresql_url: str) -> None:
+    """The server ends it while the question is under way; a task run is not left out of the record for that."""
+    flow_run = str(uuid.uuid4())
+    with Journal.open(postgresql_url) as shared, use_journal(shared):
+        opened = shared.runs.open_attempt(RunIdentity("pooled", "pooled.py:pooled", {}, flow_run, flow_run))
+        broken: list[None] = []
+
+        def breaks(connection: Connection, *_: object) -> None:
+            if not broken:
+                broken.append(None)
+                connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        sa.event.listen(shared._store.engine, "before_cursor_execute", breaks)
+        sent = SimpleNamespace(flow_run=SimpleNamespace(id=flow_run), detached=True)
+        assert context._attempt_of_context(sent).attempt.id == opened.attempt.id
+        assert broken
 
 
 def test_a_worker_with_a_journal_of_its_own_is_refused(tmp_path: Path) -> None:
