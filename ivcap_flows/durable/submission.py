@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
+from ivcap_flows.durable.heartbeat import start_heartbeat, tell_later
 from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import PlatformClock, visibility_delay_left
@@ -349,24 +350,23 @@ class Submission(Generic[T]):
         # A resumable effect is published before its row is written: if the process ends in between, nothing is lost.
         told_first = self.effect.resumable
         more = await self._tell_outcome(urn, outcome) if told_first else []
+        settle = partial(
+            self.journal.intents.settle_outcome,
+            self.intent,
+            urn=urn,
+            outcome=outcome,
+            how=how,
+            matched_by=matched_by,
+            duplicates=[*duplicates, *more],
+        )
         try:
-            self.intent = await self.journal.ask(
-                self.journal.intents.settle_outcome,
-                self.intent,
-                urn=urn,
-                outcome=outcome,
-                how=how,
-                matched_by=matched_by,
-                duplicates=[*duplicates, *more],
-            )
+            self.intent = await self.journal.ask(settle)
         except JournalError as error:
-            # The effect exists, so the flow continues. The next call finds the intent open and looks for its effect.
-            logger.error(
-                "The %s %s could not be written to the journal; the next call looks it up: %s",
-                self.intent.noun,
-                urn,
-                error,
-            )
+            # The effect exists, so the flow continues. If this process ends before the journal can be written, the next
+            # call finds the intent open and looks for its effect.
+            logger.warning("The %s %s is told to the journal later: %s", self.intent.noun, urn, error)
+            start_heartbeat(self.journal)
+            tell_later(self.journal, partial(_unless_settled, settle))
         if not told_first and (more := await self._tell_outcome(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key)
@@ -524,3 +524,9 @@ class Submission(Generic[T]):
 
 def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:2000]
+
+
+def _unless_settled(settle: Callable[[], object]) -> None:
+    """Write an outcome, unless the intent is another's by now, or has its outcome."""
+    with suppress(DurabilityError):
+        settle()
