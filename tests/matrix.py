@@ -159,6 +159,7 @@ def main() -> int:
         counts = (outcome.passed, len(outcome.failed), outcome.skipped)
         rows.append((python, cell.versions, prefect, *map(str, counts), f"{minutes:.1f}"))
         print(f"{cell.name}: {outcome.passed} passed, {len(outcome.failed)} failed", file=sys.stderr)
+        print("".join(f"  {name.splitlines()[0]}\n" for name in outcome.failed), end="", file=sys.stderr, flush=True)
     for row in [("python", "versions", "prefect", "passed", "failed", "skipped", "minutes"), *rows]:
         print("".join(text.ljust(10) for text in row).rstrip())
     for name in failed:
