@@ -167,7 +167,10 @@ class Fleet:
         return "\n".join(each.said() for each in self.machines)
 
     def task_runs(self, run: str) -> dict[str, str]:
-        """What Prefect knows of the task runs of a flow run and of the runs within it: state by id."""
+        """What Prefect knows of the task runs of a flow run and of the runs within it: name by id.
+
+        It makes one for each flow run within a run, too; these are left out.
+        """
         found: dict[str, str] = {}
         runs, seen = [run], set[str]()
         while runs:
@@ -176,7 +179,12 @@ class Fleet:
             within = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
             offset = 0
             while within:
-                found |= {each["id"]: each["state_type"] for each in within if each["state_type"] is not None}
+                begun = [each for each in within if each["state_type"] is not None]
+                found |= {
+                    each["id"]: each["name"]
+                    for each in begun
+                    if not each["state"]["state_details"]["child_flow_run_id"]
+                }
                 offset += len(within)
                 body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200, "offset": offset}
                 within = self.ask("/task_runs/filter", body)
@@ -226,9 +234,9 @@ class Fleet:
         graph = self.graph(run)
         starts = {link.target for link in graph.relations.values() if link.type == "wasStartedBy"}
         assert {flows_urn("attempt", attempt.id) for attempt in attempts} <= starts
-        of_prefect = {flows_urn("task-run", each) for each in self.task_runs(run)}
+        of_prefect = {flows_urn("task-run", each): name for each, name in self.task_runs(run).items()}
         recorded = {node.id for node in graph.nodes.values() if node.type == "task-run"}
-        assert of_prefect and not of_prefect - recorded
+        assert of_prefect and not [name for each, name in of_prefect.items() if each not in recorded]
         self.counts["task runs"] += len(of_prefect)
         self.counts["other processes"] += len(self.processes([run]))
         self.counts["orders"] = self.orders()
