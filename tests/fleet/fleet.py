@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ class Fleet:
         self._folders: list[str] = []
         self.counts: Counter[str] = Counter()
         """What was counted of the runs that were looked at, for the table at the end."""
+        self.killed: tuple[datetime, datetime] | None = None
+        """From when to when the test killed something."""
         self.runner = ""
         self.python = sys.executable
         self._make("/work_pools/", {"name": POOL, "type": "process"})
@@ -143,6 +146,16 @@ class Fleet:
             assert time.monotonic() < end, f"waited for: {what}\n{self.said()}"
             time.sleep(0.1)
 
+    def reaches(self, run: str, what: str, holds: Callable[[], Any]) -> None:
+        """Until it holds of a run, which is run again if it crashes before: Ray may not start on a busy machine."""
+
+        def held() -> bool:
+            if self.state(run) == "CRASHED":
+                self.again(run)
+            return bool(holds())
+
+        self.until(what, held)
+
     def ended(self, run: str) -> str:
         """The state in which a run ended."""
 
@@ -166,12 +179,12 @@ class Fleet:
         """The end of what the processes of each machine printed."""
         return "\n".join(each.said() for each in self.machines)
 
-    def task_runs(self, run: str) -> dict[str, str]:
-        """What Prefect knows of the task runs of a flow run and of the runs within it: name by id.
+    def task_runs(self, run: str) -> dict[str, Any]:
+        """What Prefect knows of the task runs of a flow run and of the runs within it, by id.
 
         It makes one for each flow run within a run, too; these are left out.
         """
-        found: dict[str, str] = {}
+        found: dict[str, Any] = {}
         runs, seen = [run], set[str]()
         while runs:
             flow_run = runs.pop()
@@ -179,12 +192,8 @@ class Fleet:
             within = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
             offset = 0
             while within:
-                begun = [each for each in within if each["state_type"] is not None]
-                found |= {
-                    each["id"]: each["name"]
-                    for each in begun
-                    if not each["state"]["state_details"]["child_flow_run_id"]
-                }
+                begun = [each for each in within if each["state_type"] not in (None, "PENDING")]
+                found |= {each["id"]: each for each in begun if not each["state"]["state_details"]["child_flow_run_id"]}
                 offset += len(within)
                 body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200, "offset": offset}
                 within = self.ask("/task_runs/filter", body)
@@ -234,12 +243,24 @@ class Fleet:
         graph = self.graph(run)
         starts = {link.target for link in graph.relations.values() if link.type == "wasStartedBy"}
         assert {flows_urn("attempt", attempt.id) for attempt in attempts} <= starts
-        of_prefect = {flows_urn("task-run", each): name for each, name in self.task_runs(run).items()}
+        of_prefect = {flows_urn("task-run", each): about for each, about in self.task_runs(run).items()}
         recorded = {node.id for node in graph.nodes.values() if node.type == "task-run"}
-        assert of_prefect and not [name for each, name in of_prefect.items() if each not in recorded]
+        missing = [
+            f"{each['name']}, {each['state_type']} since {each['start_time']}"
+            for urn, each in of_prefect.items()
+            if urn not in recorded and not self._died_young(each)
+        ]
+        assert of_prefect and not missing, f"not on record, with a kill at {self.killed}: {missing}"
         self.counts["task runs"] += len(of_prefect)
         self.counts["other processes"] += len(self.processes([run]))
         self.counts["orders"] = self.orders()
+
+    def _died_young(self, task_run: Mapping[str, Any]) -> bool:
+        """Whether its process was killed in the second in which it began: facts are written together."""
+        if task_run["state_type"] != "RUNNING" or self.killed is None:
+            return False
+        begin, end = self.killed
+        return begin - timedelta(seconds=1) < datetime.fromisoformat(task_run["start_time"]) < end
 
     def end(self) -> None:
         for machine in self.machines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Final
 
 import psycopg
@@ -76,10 +77,12 @@ def test_what_dies(fleet: Fleet, layout: str, kill: Kill, moment: str) -> None:
     machines["spare"].kill()
     run = fleet.run("spread", folder=str(fleet.shared), count=COUNT, seconds=SECONDS)
     if moment == "while they are placed":
-        fleet.until("an order", lambda: fleet.orders() >= 2)
+        fleet.reaches(run, "two orders", lambda: fleet.orders() >= 2)
     else:
-        fleet.until("all orders", lambda: (fleet.shared / "placed").exists())
+        fleet.reaches(run, "all orders", lambda: (fleet.shared / "placed").exists())
+    begin = datetime.now(timezone.utc)
     kill(fleet, machines)
+    fleet.killed = (begin, datetime.now(timezone.utc))
     fleet.worker(machines["spare"])
     fleet.ended_at_last(run, gone=kill is flows)
     assert fleet.orders() == COUNT
