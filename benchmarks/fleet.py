@@ -168,6 +168,8 @@ def main() -> None:
         service(environment)
         control.add_fault(delay=LATENCY)
         off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
+        # It may stop a Dask worker for ever on Python 3.11: python/cpython issue 106883.
+        off["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
         with prefect(
             {**environment, **off, **on_postgresql(prefects), "IVCAP_FLOWS_JOURNAL": journal}, folder
         ) as server:

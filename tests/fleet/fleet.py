@@ -46,6 +46,8 @@ class Fleet:
             **ours,
             "IVCAP_FLOWS_JOURNAL": journal,
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            # It may stop a worker for ever on Python 3.11: python/cpython issue 106883.
+            "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
             # The 30 s that a client is given to connect are few for a busy machine.
             "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
         }
