@@ -93,8 +93,13 @@ def shareable(graph: Graph) -> Graph:
     """Return what may leave this machine: no local user or host, no e-mail address, only the last part of a path."""
     shared = graph.where(lambda record: not record.attributes.get("local"))
     return Graph(
-        record.model_copy(update={"attributes": _each_text(record.attributes, _bare)}) for record in shared.records
+        record.model_copy(update={"attributes": _each_text(_placeless(record), _bare)}) for record in shared.records
     )
+
+
+def _placeless(record: Record) -> dict[str, Any]:
+    """The attributes of a record without the process that ran a task, which is named by its machine."""
+    return {name: value for name, value in record.attributes.items() if (record.type, name) != ("task-run", "process")}
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:

@@ -60,10 +60,11 @@ class Scripted:
 
 
 def test_what_leaves_the_machine_names_no_user_path_or_address():
-    """Local agents, absolute paths and e-mail addresses go; URLs and all else stay, and the graph is valid."""
+    """Local agents, hosts, absolute paths and e-mail addresses go; URLs and all else stay, and the graph is valid."""
     records = [
         activity("urn:a:1", "attempt", cause="no /home/zora/in.csv for zora@example.org at https://host/a/b, 1/2 done"),
         activity("urn:a:2", "attempt", cause="process 12 on zora-laptop.local is gone; last seen 2026-07-01"),
+        activity("urn:t:1", "task-run", name="save", process="zora-laptop.local:12"),
         agent("urn:u:zora", "user", local=True),
         relation("wasAssociatedWith", "urn:a:1", "urn:u:zora"),
         entity(
