@@ -49,7 +49,8 @@ async def check_divergence(
                 ", ".join(row.urn or row.key for row in earlier),
             )
             return
-        if calls and calls > len(earlier) + await journal.ask(journal.intents.asked, wanted):
+        due = len({row.base_key for row in earlier})
+        if calls and calls > due + await journal.ask(journal.intents.asked, wanted):
             return
         if time.monotonic() > deadline:
             raise DivergenceError(

@@ -46,7 +46,8 @@ _TAKE: Final = (
 _ASKED: Final = (
     sa.update(_I)
     .where(_I.c.base_key == sa.bindparam("b_base"), _I.c.run_id == sa.bindparam("b_run"))
-    .values(asked_attempt=sa.bindparam("v_asked"))
+    .where(_I.c.asked_attempt < sa.bindparam("b_asked"))
+    .values(asked_attempt=sa.bindparam("b_asked"))
 )
 
 
@@ -119,11 +120,14 @@ class Claims:
                 fresh.append(fresh_row(each, now, serial) | mine)
                 claims.append(Claim("new", IntentRow(**fresh[-1])))
                 spending.append(each)
+                if each.key != each.base_key:
+                    # The call asks for all generations of its effect at once.
+                    asked.append(_asked(each))
                 continue
             again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
             if row.run_id == each.run_id and row.asked_attempt < each.attempt_number:
                 row = replace(row, asked_attempt=each.attempt_number)
-                asked.append({"b_base": each.base_key, "b_run": each.run_id, "v_asked": each.attempt_number})
+                asked.append(_asked(each))
             if row.state in DONE:
                 claims.append(Claim("kept", row, again))
                 continue
@@ -204,6 +208,10 @@ class Claims:
                 placed=placed,
                 service=wanted.subject,
             )
+
+
+def _asked(wanted: NewIntent) -> dict[str, Any]:
+    return {"b_base": wanted.base_key, "b_run": wanted.run_id, "b_asked": wanted.attempt_number}
 
 
 def check_arrow(row: IntentRow, after: State) -> None:

@@ -429,10 +429,12 @@ class Intents:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
     def asked(self, wanted: NewIntent) -> int:
-        """Return the number of effects on the same subject that this attempt of the run has asked for so far."""
+        """Return the number of effects on the same subject that this attempt of the run has asked for so far.
+
+        All generations of one are one.
+        """
         query = (
-            sa.select(sa.func.count())
-            .select_from(_I)
+            sa.select(sa.func.count(_I.c.base_key.distinct()))
             .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
             .where(_I.c.asked_attempt == wanted.attempt_number, _I.c.base_key != wanted.base_key)
         )

@@ -168,6 +168,21 @@ def test_a_map_that_asks_for_something_else_diverges(
         run(order(platform, {"at": "tuesday 1"}, scope="run"), journal, replay, calls=4)
 
 
+def test_an_order_and_those_that_replaced_it_are_one_call(
+    journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay of a map may begin with what was never placed, and one call after the other may follow what failed."""
+    monkeypatch.setattr("ivcap_flows.durable.divergence.GRACE", 0.0)
+    first = attempt_of(journal)
+    for _ in range(3):
+        failed = run(order(platform, "fails", scope="run"), journal, first, on_failure="resubmit")
+        journal.intents.finish(failed.key, "failed")
+    replay = attempt_of(journal)
+    assert run(order(platform, "new", scope="run"), journal, replay, calls=3).how == "sent"
+    assert run(order(platform, "fails", scope="run"), journal, replay, on_failure="resubmit").how == "sent"
+    assert run(order(platform, "last", scope="run"), journal, replay).how == "sent"
+
+
 def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Platform) -> None:
     """An earlier request that had no effect, or is not shared, does not bind the replay."""
     first = attempt_of(journal)
