@@ -26,10 +26,10 @@ from ivcap_flows.capture.attempts import (
 from ivcap_flows.capture.calls import Call, seen_in
 from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
-from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.latest import Counts, Latest
 from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.record_writer import Statement
-from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, use_journal
+from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rest, rests, use_journal
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
@@ -46,10 +46,12 @@ __all__ = [
     "acting_as",
     "attempt_at_hand",
     "calls_at_once",
+    "calls_of_map",
     "close_attempt",
     "count_calls",
     "current_activity",
     "current_attempt",
+    "elsewhere",
     "flow_context",
     "flow_run_id",
     "found",
@@ -75,16 +77,22 @@ _elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
 """Attempts that other processes opened, by flow run."""
 _accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
 """The attempts and accounts that `acting_as` has recorded."""
-_calls: Latest[str, int] = Latest(_MOST_KNOWN)
-"""The number of task runs that flows of this process have asked for so far, by flow run."""
+_calls: Counts[tuple[str, ...]] = Counts(_MOST_KNOWN)
+"""The number of task runs that flows of this process have asked for so far, by attempt of a flow run and by kind."""
 CALLS: Final = "_ivcap_flows_calls"
-"""The attribute of a mapped task that has the number of calls of its flow so far, its own included."""
-_unrecorded: Latest[str, int] = Latest(_MOST_KNOWN)
+"""The attribute of a mapped task that has the number of calls of its kind so far, its own included."""
+_unrecorded: Counts[str] = Counts(_MOST_KNOWN)
 """The number of unrecorded facts, by flow run or "" for the process itself, until there is an attempt to count for."""
+
+
+_forked = False
+"""Whether this process is a forked child, which may have its parent's context."""
 
 
 def _forget_parent() -> None:
     """Forget the parent's state in a forked child: the parent reports its own missing facts."""
+    global _forked
+    _forked = True
     for known in (_elsewhere, _accounts, _calls, _unrecorded):
         known.clear()
 
@@ -97,6 +105,12 @@ def flow_context() -> Any:
     """Return Prefect's FlowRunContext, or None outside of a flow."""
     module = sys.modules.get("prefect.context")
     return None if module is None else module.FlowRunContext.get()
+
+
+def elsewhere() -> bool:
+    """Whether the flow of the running code runs in another process than this one."""
+    context = flow_context()
+    return context is not None and bool(context.detached)
 
 
 def task_context() -> Any:
@@ -112,25 +126,42 @@ def current_activity() -> str | None:
 
 
 def put_in_flow(call: Call) -> None:
-    """Record a task run in its flow's attempt: now, or as soon as anything of the flow is recorded."""
+    """Record a task run in its flow's attempt: now, or as soon as anything of the flow is recorded.
+
+    In another process than the flow's, raises ConfigurationError if the journal does not know the flow run, and
+    JournalError if it cannot be read.
+    """
+    name = flow_run_id()
     with turn():
-        opened = _opened_by_flow()
-        if opened is None:
-            early.keep(call, flow_run_id())
-            return
+        opened = _attempt.get() or known_here(name)
+        if opened is None and elsewhere():
+            if rests():
+                miss()
+                return
+            try:
+                opened = _attempt_elsewhere(name)
+            except JournalError:
+                rest()
+                raise
+        elif opened is None:
+            opened = _elsewhere.get(name)
+            if opened is None:
+                early.keep(call, name)
+                return
     early.put(call, opened)
 
 
-def _opened_by_flow() -> OpenedAttempt | None:
-    """Return the attempt of the running flow, or None if no attempt is open."""
-    context, name = flow_context(), flow_run_id()
-    known = _attempt.get() or known_here(name)
-    if known is not None or context is None or not context.detached:
-        return known or _elsewhere.get(name)
-    # The flow runs in another process, which may be another than the last time: this one may outlive attempts.
-    found = _newest_attempt(name)
-    if found is not None:
-        _elsewhere.put(name, found)
+def _attempt_elsewhere(flow_run_id: str) -> OpenedAttempt:
+    """Return the newest attempt of a flow that runs in another process: this process may outlive attempts."""
+    found = _newest_attempt(flow_run_id)
+    if found is None:
+        raise ConfigurationError(
+            f"The journal {journal().url} of this process does not know the flow run of its task. Set "
+            "IVCAP_FLOWS_JOURNAL here to the journal of the flow's process, on PostgreSQL if that is on another "
+            "machine, and import ivcap_flows in the module of the flow, so that the flow opens the run."
+        )
+    _elsewhere.put(flow_run_id, found)
+    _count_unrecorded(found, flow_run_id)
     return found
 
 
@@ -201,26 +232,27 @@ def open_before_sending() -> None:
         current_attempt()
 
 
-def count_calls(more: int) -> int:
-    """Count calls of tasks by the running flow, and return how many there are so far. In other processes, 0."""
+def count_calls(more: int, *kind: str) -> int:
+    """Count calls of one kind of task by the running flow, and return how many there are so far. Elsewhere, 0."""
     context, name = flow_context(), flow_run_id()
     if not name or context.detached:
         return 0
-    with turn():
-        calls = (_calls.get(name) or 0) + more
-        _calls.put(name, calls)
-    return calls
+    return _calls.add((name, str(context.flow_run.run_count), *kind), more)
+
+
+def calls_of_map() -> int:
+    """Return how many calls of its kind the flow has made so far, for a task run of a map: the whole map counts."""
+    task = task_context()
+    return getattr(task.task, CALLS, 0) if task is not None else 0
 
 
 def calls_at_once() -> float:
-    """Return how many calls of the flow may have come before the running one or come yet, in any order.
+    """Return how many calls like the running one may have come before it or come yet, in any order.
 
-    0 for a call that is made where the flow makes it: those before it have come. For a mapped one, those that the flow
-    has made so far, and the whole map. Infinite for any other in another process, which does not know.
+    0 for a call that is made where the flow makes it: those before it have come. For a mapped one, those of its kind
+    that the flow has made so far, and the whole map. Infinite for any other in another process, which does not know.
     """
-    task, flow = task_context(), flow_context()
-    calls = getattr(task.task, CALLS, 0) if task is not None else 0
-    return calls or (math.inf if flow is not None and flow.detached else 0)
+    return calls_of_map() or (math.inf if elsewhere() else 0)
 
 
 def attempt_at_hand() -> OpenedAttempt | None:
@@ -229,13 +261,11 @@ def attempt_at_hand() -> OpenedAttempt | None:
     if known is not None or process_recorder() is None or not turn().acquire(blocking=False):
         return known
     try:
-        return _known(flow_run_id())
+        name = flow_run_id()
+        # While the journal is left alone, the newest attempt elsewhere is not looked for.
+        return known_here(name) or (None if rests() else _elsewhere.get(name))
     finally:
         turn().release()
-
-
-def _known(flow_run_id: str) -> OpenedAttempt | None:
-    return _attempt.get() or known_here(flow_run_id) or _elsewhere.get(flow_run_id)
 
 
 def flow_run_id() -> str:
@@ -249,19 +279,13 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
     with turn():
         for known in open_here(flow_run_id):
             return known
-        # The newest: a worker of a pool may outlive an attempt, whether that has ended or its machine has died.
-        other = _newest_attempt(flow_run_id)
-        # A forked child has its parent's context. A process on another machine is a new attempt, although the heartbeat
-        # of the last one may still seem to go on.
-        if other is not None and (context.detached or journal().runs.alive_here(other.attempt)):
+        if context.detached:
+            return _attempt_elsewhere(flow_run_id)
+        # Any other process that runs the flow run is a new attempt, although that of the last one may still live.
+        other = _newest_attempt(flow_run_id) if _forked else None
+        if other is not None and journal().runs.alive_here(other.attempt):
             _elsewhere.put(flow_run_id, other)
             return other
-        if context.detached:
-            raise ConfigurationError(
-                f"The journal {journal().url} of this process does not know the flow run of its task. Set "
-                "IVCAP_FLOWS_JOURNAL here to the journal of the flow's process, on PostgreSQL if that is on another "
-                "machine, and import ivcap_flows in the module of the flow, so that the flow opens the run."
-            )
         opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
         _close_with_flow(context.flow)
         return opened
@@ -427,11 +451,11 @@ def miss(facts: int = 1) -> None:
     """
     name, writer = flow_run_id(), process_recorder()
     if writer is not None:
-        attempt = _known(name)
+        attempt = _attempt.get() or known_here(name) or _elsewhere.get(name)
         if attempt is not None:
             writer.miss(attempt.run.id, facts)
             return
-    _unrecorded.put(name, (_unrecorded.get(name) or 0) + facts)
+    _unrecorded.add(name, facts)
 
 
 def _count_unrecorded(opened: OpenedAttempt, flow_run_id: str) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Latest"]
+__all__ = ["Counts", "Latest"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,10 +27,13 @@ class Latest(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         """Remember a value."""
         with self._lock:
-            self._known[key] = value
-            self._known.move_to_end(key)
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._put(key, value)
+
+    def _put(self, key: K, value: V) -> None:
+        self._known[key] = value
+        self._known.move_to_end(key)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
 
     def get(self, key: K) -> V | None:
         """Return the value of a key, or None if it is unknown."""
@@ -51,3 +54,14 @@ class Latest(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+class Counts(Latest[K, int]):
+    """A mapping of numbers that begin at 0."""
+
+    def add(self, key: K, more: int) -> int:
+        """Add to the number of a key, and return it."""
+        with self._lock:
+            count = self._known.get(key, 0) + more
+            self._put(key, count)
+        return count

@@ -20,9 +20,12 @@ from ivcap_flows.capture.calls import Call, now
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.recorder_registry import rest, rests
 from ivcap_flows.capture.task_runs import call_of
 from ivcap_flows.capture.wrapping import followed, is_followed
 from ivcap_flows.durable.plan import planning
+from ivcap_flows.errors import JournalError
+from ivcap_flows.handles import Handle
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.secrets import scrub_text
 
@@ -51,15 +54,27 @@ def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
         if name != "__call__" and planning() is None:
             _open_before_sending(task)
-        calls = _mapped(args, kwargs) if name == "map" else 1
-        told = context.count_calls(calls)
+        count = _mapped(args, kwargs) if name == "map" else 1
+        told = context.count_calls(count, task.task_key, *_texts(args, kwargs))
+        # What a mapped task calls comes in any order, too: by default as often as the task.
+        told = (told if count else 0) if name == "map" else context.calls_of_map()
         taken = _observed(task)
-        if name == "map" and calls and told:
+        if told:
             taken = copy.copy(taken)
             setattr(taken, context.CALLS, told)
         return run(taken, *args, **kwargs)
 
     return observed
+
+
+def _texts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+    """The texts and handles that a call gives to each of its task runs, such as the service that they order."""
+    from prefect.utilities.annotations import unmapped
+
+    for name, value in (*enumerate(args), *sorted(kwargs.items())):
+        each = value.value if isinstance(value, unmapped) else value
+        if isinstance(each, str | Handle):
+            yield f"{name}={each}"
 
 
 def _mapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -80,9 +95,15 @@ def _open_before_sending(task: Any) -> None:
     if is_followed(task.fn):
         context.open_before_sending()
         return
+    if rests():
+        return
     # What such a task does may need no journal.
     with unraised(lambda: context.miss(0), "%s is sent to another process without a record of its flow.", task.name):
-        context.open_before_sending()
+        try:
+            context.open_before_sending()
+        except JournalError:
+            rest()
+            raise
 
 
 def _observed(task: Any) -> Any:
@@ -152,5 +173,8 @@ class _Observed:
                 self.call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
                 self.call.ended = max(now(), self.call.started)
                 context.put_in_flow(self.call)
+                if context.elsewhere() and not rests():
+                    # A worker of a pool may be killed at any moment, and runs no exit handlers.
+                    context.recorder().flush()
         finally:
             self.leave()

@@ -20,11 +20,13 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
+from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.contents import read
 from ivcap_flows.capture.files import urn_at
-from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.journal.processes import start_of
 from ivcap_flows.provenance import Graph
 
 pytestmark = [pytest.mark.canary, pytest.mark.usefixtures("prefect_api")]
@@ -171,6 +173,48 @@ def test_a_worker_with_a_journal_of_its_own_is_refused(tmp_path: Path) -> None:
         context._attempt_of_context(sent)
 
 
+def test_a_plain_task_in_a_worker_with_a_journal_of_its_own_is_not_lost_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its flow will never open an attempt there."""
+    sent = SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4()), detached=True)
+    monkeypatch.setattr(context, "flow_context", lambda: sent)
+    call = Call("urn:x:1", "task-run", "plain", "", "", None)
+    with (
+        Journal.open(f"sqlite:///{tmp_path / 'own.sqlite'}") as own,
+        use_journal(own),
+        pytest.raises(ConfigurationError, match="own.sqlite.*IVCAP_FLOWS_JOURNAL"),
+    ):
+        context.put_in_flow(call)
+
+
+def test_what_a_worker_missed_is_told_as_soon_as_it_reaches_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that cannot be reached is left alone for a while, by tasks with and without `@recorded`."""
+    flow_run = str(uuid.uuid4())
+    sent = SimpleNamespace(flow_run=SimpleNamespace(id=flow_run), detached=True)
+    monkeypatch.setattr(context, "flow_context", lambda: sent)
+    call = Call("urn:x:1", "task-run", "plain", "", "", None)
+    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as shared, use_journal(shared):
+        opened = shared.runs.open_attempt(RunIdentity("pooled", "pooled.py:pooled", {}, flow_run, flow_run))
+        context.miss()
+        with monkeypatch.context() as broken:
+            broken.setattr(shared.runs, "attempt_of", unreachable)
+            with pytest.raises(JournalError):
+                context.put_in_flow(call)
+            broken.setattr(shared.runs, "attempt_of", None)
+            context.put_in_flow(call)
+        monkeypatch.setattr(context, "rests", lambda: False)
+        context.put_in_flow(call)
+        context.recorder().flush()
+        assert shared.runs.get(opened.run.id).missing_facts == 2
+
+
+def unreachable(_: str) -> None:
+    raise JournalError("The journal cannot be reached.", url="x")
+
+
 @pytest.mark.long
 def test_a_flow_without_recorded_has_one_attempt_however_many_processes_run_its_tasks(tmp_path: Path) -> None:
     """The flow's own process opens it, before the first task leaves, and closes it."""
@@ -192,8 +236,10 @@ def test_a_flow_without_recorded_has_one_attempt_however_many_processes_run_its_
     assert attempt.process.pid == os.getpid()
 
 
-def test_a_flow_run_again_on_another_machine_has_an_attempt_of_its_own() -> None:
-    """Also while the heartbeat of the machine that has just died seems to go on."""
+@pytest.mark.parametrize("boot", ["'another boot'", "boot"], ids=["on another machine", "on this machine"])
+def test_a_flow_run_again_has_an_attempt_of_its_own(boot: str) -> None:
+    """Also while the machine that has just died seems to live, or the process of a worker that was killed does."""
+    other = os.getppid()
 
     @task
     @recorded
@@ -206,7 +252,8 @@ def test_a_flow_run_again_on_another_machine_has_an_attempt_of_its_own() -> None
         first = journal().runs.open_attempt(RunIdentity("again", "again.py:again", {}, flow_run, flow_run)).attempt
         with contextlib.closing(sqlite3.connect(journal().url.removeprefix("sqlite:///"))) as connection, connection:
             connection.execute(
-                "INSERT INTO processes SELECT 'theirs', host, 'another boot', pid, started, heartbeat_at FROM processes"
+                f"INSERT INTO processes SELECT 'theirs', host, {boot}, ?, ?, heartbeat_at FROM processes",
+                (other, start_of(other)),
             )
             connection.execute("UPDATE attempts SET process_id = 'theirs' WHERE id = ?", (first.id,))
         assert journal().runs.alive(journal().runs.attempt(first.id))

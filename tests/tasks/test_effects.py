@@ -7,7 +7,7 @@ import logging
 import time
 
 import pytest
-from prefect import flow
+from prefect import flow, task, unmapped
 
 from ivcap_flows import once, recorded
 from ivcap_flows.capture import use_journal
@@ -164,6 +164,31 @@ def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice,
     assert f"{unique} 1" in str(caught.value) and f"{unique} 2" in str(caught.value)
     assert "once(" in str(caught.value) and "on_divergence" in str(caught.value)
     assert effects.count("/1/orders") == 1
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["orders", "tasks-that-order"])
+def test_a_map_that_is_replayed_with_something_else(in_flow, effects, unique, nested, monkeypatch):
+    """What else the flow calls, orders from another service, or called at its first attempt does not hide it."""
+    monkeypatch.setattr(divergence, "GRACE", 0.2)
+    attempts = []
+
+    @task
+    def ordered(parameters):
+        return place_order("echo", parameters)
+
+    def body():
+        attempts.append(1)
+        upload_artifact.map([b"1", b"2", b"3"], name=["1", "2", "3"]).result()
+        place_order.map(unmapped("sleep"), [{"seconds": 0.001 * n} for n in (1, 2)]).result()
+        texts = [{"message": f"{unique} {len(attempts)} {n}"} for n in range(3)]
+        (ordered.map(texts) if nested else place_order.map(unmapped("echo"), texts)).result()
+        if len(attempts) == 1:
+            raise RuntimeError("the first attempt fails")
+
+    with pytest.raises(DivergenceError):
+        in_flow(body, retries=1)
+    assert len(attempts) == 2
+    assert effects.count("/1/orders") == 5
 
 
 def test_a_retry_may_upload_what_changed(in_flow, effects, source):
