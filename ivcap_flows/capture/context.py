@@ -77,6 +77,8 @@ _elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
 """Attempts that other processes opened, by flow run."""
 _accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
 """The attempts and accounts that `acting_as` has recorded."""
+_unknown: Latest[str, None] = Latest(_MOST_KNOWN)
+"""The flow runs in other processes that this process's journal did not know."""
 _calls: Counts[tuple[str, ...]] = Counts(_MOST_KNOWN)
 """The number of task runs that flows of this process have asked for so far, by attempt of a flow run and by kind."""
 CALLS: Final = "_ivcap_flows_calls"
@@ -93,7 +95,7 @@ def _forget_parent() -> None:
     """Forget the parent's state in a forked child: the parent reports its own missing facts."""
     global _forked
     _forked = True
-    for known in (_elsewhere, _accounts, _calls, _unrecorded):
+    for known in (_elsewhere, _accounts, _unknown, _calls, _unrecorded):
         known.clear()
 
 
@@ -128,8 +130,8 @@ def current_activity() -> str | None:
 def put_in_flow(call: Call) -> None:
     """Record a task run in its flow's attempt: now, or as soon as anything of the flow is recorded.
 
-    In another process than the flow's, raises ConfigurationError if the journal does not know the flow run, and
-    JournalError if it cannot be read.
+    In another process than the flow's, raises ConfigurationError the first time that the journal does not know the flow
+    run, and JournalError if it cannot be read.
     """
     name = flow_run_id()
     with turn():
@@ -142,6 +144,12 @@ def put_in_flow(call: Call) -> None:
                 opened = _attempt_elsewhere(name)
             except JournalError:
                 rest()
+                raise
+            except ConfigurationError:
+                if name in _unknown:
+                    miss()
+                    return
+                _unknown.put(name, None)
                 raise
         elif opened is None:
             opened = _elsewhere.get(name)

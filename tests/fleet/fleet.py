@@ -49,7 +49,7 @@ class Fleet:
             # It may stop a worker for ever on Python 3.11: python/cpython issue 106883.
             "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
             # The 30 s that a client is given to connect are few for a busy machine.
-            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "90",
         }
         self.shared = folder / "shared"
         self.shared.mkdir()
@@ -149,11 +149,10 @@ class Fleet:
             time.sleep(0.1)
 
     def reaches(self, run: str, what: str, holds: Callable[[], Any]) -> None:
-        """Until it holds of a run, which is run again if it crashes before: Ray may not start on a busy machine."""
+        """Until it holds of a run."""
 
         def held() -> bool:
-            if self.state(run) == "CRASHED":
-                self.again(run)
+            self._state(run)
             return bool(holds())
 
         self.until(what, held)
@@ -162,20 +161,29 @@ class Fleet:
         """The state in which a run ended."""
 
         def end() -> str | None:
-            state = self.state(run)
+            state = self._state(run)
             return state if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
         return str(self.until("the end of the run", end))
 
-    def ended_at_last(self, run: str, *, gone: bool) -> None:
-        """Until the run completes; it is run again if it ended otherwise, or if its process is `gone`."""
-        if gone:
+    def _state(self, run: str) -> str:
+        """The state of a run, which is run again if it crashed before it began: Ray's client may not start."""
+        state = self.state(run)
+        if state == "CRASHED" and self.runner.startswith("ray"):
+            with Journal.open(self.journal) as journal:
+                began = journal.runs.attempt_of(run) is not None
+            if not began:
+                self.again(run)
+                return "SCHEDULED"
+        return state
+
+    def completes(self, run: str, *, again: bool) -> None:
+        """Until a run completes: by itself, or when it is run `again` once, if it then ended otherwise."""
+        state = self.ended(run)
+        if again and state != "COMPLETED":
             self.again(run)
-        for _ in range(3):
-            if self.ended(run) == "COMPLETED":
-                return
-            self.again(run)
-        raise AssertionError(self.said())
+            state = self.ended(run)
+        assert state == "COMPLETED", self.said()
 
     def said(self) -> str:
         """The end of what the processes of each machine printed."""

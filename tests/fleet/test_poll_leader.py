@@ -33,6 +33,6 @@ def test_another_leads_when_the_leaders_machine_dies(fleet: Fleet) -> None:
 
         fleet.until("another leader", another)
         assert time.monotonic() - begin < 2 * POLL_LEASE_SECONDS
-    fleet.ended_at_last(run, gone=False)
+    fleet.completes(run, again=False)
     assert fleet.orders() == 4
     fleet.audit(run)
