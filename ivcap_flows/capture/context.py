@@ -29,7 +29,7 @@ from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Counts, Latest
 from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.record_writer import Statement
-from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rest, rests, use_journal
+from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rests, use_journal
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
@@ -137,14 +137,8 @@ def put_in_flow(call: Call) -> None:
     with turn():
         opened = _attempt.get() or known_here(name)
         if opened is None and elsewhere():
-            if rests():
-                miss()
-                return
             try:
                 opened = _attempt_elsewhere(name)
-            except JournalError:
-                rest()
-                raise
             except ConfigurationError:
                 if name in _unknown:
                     miss()

@@ -127,7 +127,9 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
         call = call_of(task, "", "", context.current_activity())
         call.attributes["files"] = NOT_LOOKED_AT
         call.informants = informants_of(task.parameters or {}, task)
-        context.put_in_flow(call)
+        # The end tells all that the begin does, so nothing is missing yet.
+        with unraised(lambda: context.miss(0), "The begin of %s could not be recorded.", task.task.name):
+            context.put_in_flow(call)
     return None if call is None else _Observed(call)
 
 
@@ -173,7 +175,7 @@ class _Observed:
                 self.call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
                 self.call.ended = max(now(), self.call.started)
                 context.put_in_flow(self.call)
-                if context.elsewhere() and not rests():
+                if context.elsewhere():
                     # A worker of a pool may be killed at any moment, and runs no exit handlers.
                     context.recorder().flush()
         finally:

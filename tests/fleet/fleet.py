@@ -49,7 +49,7 @@ class Fleet:
             # It may stop a worker for ever on Python 3.11: python/cpython issue 106883.
             "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
             # The 30 s that a client is given to connect are few for a busy machine.
-            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "90",
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
         }
         self.shared = folder / "shared"
         self.shared.mkdir()
@@ -173,6 +173,8 @@ class Fleet:
             with Journal.open(self.journal) as journal:
                 began = journal.runs.attempt_of(run) is not None
             if not began:
+                # The worker tells of its process's end a moment after the process did.
+                time.sleep(5)
                 self.again(run)
                 return "SCHEDULED"
         return state
