@@ -36,8 +36,9 @@ GROUP_SECONDS: Final = 0.25
 """Seconds for which facts are gathered for one commit."""
 STALL_TIMEOUT: Final = 60.0
 """Seconds without progress (nothing made, read or written) after which callers stop waiting for the recorder."""
+OUTAGE: Final = 20.0
+"""Seconds for which facts are written again and again while the journal cannot be reached. Then they are missing."""
 _BATCH: Final = 2_000
-_TRIES: Final = 4
 
 
 class Statement:
@@ -272,13 +273,13 @@ class Recorder:
 
     def _write(self, stated: list[list[Fact]]) -> None:
         """Write the facts of all items in one commit. If the journal cannot hold one of them, write each item alone."""
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
         facts = [fact for each in stated for fact in each]
         again = Retrying(
             retry=retry_if_exception(lambda error: getattr(error, "retryable", False)),
-            wait=wait_exponential(multiplier=0.05, exp_base=4),
-            stop=stop_after_attempt(_TRIES),
+            wait=wait_exponential(multiplier=0.05, exp_base=4, max=1),
+            stop=stop_after_delay(OUTAGE),
             reraise=True,
         )
         try:

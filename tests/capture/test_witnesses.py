@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 
 from ivcap_flows.capture import (
@@ -494,6 +495,27 @@ def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeyp
     assert writer.flush()
     assert missing() == [0, 0]
     assert [len(journal().facts.of_run(run.id)) for run in runs] == [2, 2]
+
+
+def test_facts_outlast_an_outage_of_the_journal(postgresql_server, postgresql_url):
+    """The server ends every connection and refuses new ones for a while, as when another takes over."""
+    allow = "ALTER DATABASE journal_made ALLOW_CONNECTIONS"
+    with (
+        psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as server,
+        Journal.open(postgresql_url) as shared,
+        use_journal(shared) as writer,
+    ):
+        run = opened().run
+        server.execute(f"{allow} false")
+        try:
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'journal_made'")
+            writer.put(Statement(run.id, None, lambda: [entity("urn:x:1", "entity")]))
+            assert not writer.flush(timeout=2)
+        finally:
+            server.execute(f"{allow} true")
+        assert writer.flush()
+        assert shared.runs.get(run.id).missing_facts == 0
+        assert "urn:x:1" in {fact.record.id for fact in shared.facts.of_run(run.id)}
 
 
 @pytest.mark.long

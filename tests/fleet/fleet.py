@@ -59,6 +59,8 @@ class Fleet:
         """What was counted of the runs that were looked at, for the table at the end."""
         self.killed: tuple[datetime, datetime] | None = None
         """From when to when the test killed something."""
+        self._attempts_before: dict[str, int] = {}
+        """How many attempts each run had when it was last started."""
         self.runner = ""
         self.python = sys.executable
         self._make("/work_pools/", {"name": POOL, "type": "process"})
@@ -133,6 +135,7 @@ class Fleet:
 
     def again(self, run: str) -> None:
         """Have a worker run it once more, as a user does, or an automation on missing heartbeats."""
+        self._attempts_before[run] = self._attempts(run)
         state = {"type": "SCHEDULED", "name": "AwaitingRetry"}
         self.ask(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
 
@@ -169,15 +172,18 @@ class Fleet:
     def _state(self, run: str) -> str:
         """The state of a run, which is run again if it crashed before it began: Ray's client may not start."""
         state = self.state(run)
-        if state == "CRASHED" and self.runner.startswith("ray"):
-            with Journal.open(self.journal) as journal:
-                began = journal.runs.attempt_of(run) is not None
-            if not began:
-                # The worker tells of its process's end a moment after the process did.
-                time.sleep(5)
-                self.again(run)
-                return "SCHEDULED"
+        crashed = state == "CRASHED" and self.runner.startswith("ray")
+        if crashed and self._attempts(run) == self._attempts_before.get(run, 0):
+            # The worker tells of its process's end a moment after the process did.
+            time.sleep(5)
+            self.again(run)
+            return "SCHEDULED"
         return state
+
+    def _attempts(self, run: str) -> int:
+        with Journal.open(self.journal) as journal:
+            found = journal.runs.attempt_of(run)
+            return 0 if found is None else len(journal.runs.attempts(found.run.id))
 
     def completes(self, run: str, *, again: bool) -> None:
         """Until a run completes: by itself, or when it is run `again` once, if it then ended otherwise."""
@@ -245,8 +251,10 @@ class Fleet:
     def audit(self, run: str) -> None:
         """What a run that ended has asked for was accepted, and every task run that Prefect knows is on record."""
         with Journal.open(self.journal) as journal:
+            # Prefect runs a flow's hooks, of which one closes the attempt, after it has told its server of the end.
+            self.until("the end on record", lambda: journal.runs.get(run).outcome != "running", 60)
             found = journal.runs.get(run)
-            assert (found.outcome, found.missing_facts) == ("completed", 0)
+            assert (found.outcome, found.missing_facts) == ("completed", 0), f"{found}\n{self.said()}"
             rows = journal.intents.where(run_id=found.id, limit=None)
             attempts = journal.runs.attempts(found.id)
             self.counts["attempts"] += len(attempts)
