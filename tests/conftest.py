@@ -68,7 +68,7 @@ def frugal(folder: Path) -> dict[str, str]:
 
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("mutants", "capture/ordinary")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("mutants", "checkouts", "capture/ordinary")]
 
 pytest_plugins = ["ivcap_flows.testing", "mutant_table", "ordinary_edges"]
 

@@ -97,7 +97,9 @@ def install(cell: Cell) -> str | None:
     done = make(cell, "install")
     if done.returncode == 0 and cell.versions == "newest":
         [prefect] = [text for text in requires("ivcap-flows") or () if Requirement(text).name == "prefect"]
-        done = run([python_of(cell), "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", prefect])
+        # `make` sets it to the pinned versions.
+        free = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+        done = run([python_of(cell), "-m", "pip", "install", "--quiet", "--upgrade", "--no-deps", prefect], env=free)
     return None if done.returncode == 0 else done.stderr[-2000:]
 
 

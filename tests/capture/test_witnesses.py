@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from checkouts import git
 
 from ivcap_flows.capture import (
     annotate,
@@ -41,12 +42,6 @@ from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

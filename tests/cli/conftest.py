@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
+from checkouts import git
 from prefect.settings import (
     temporary_settings,
 )
@@ -36,11 +38,10 @@ from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
 
 HERE = Path(__file__).parent
-FLOWS = HERE / "recorded_flows.py"
 
 
-def load_flows() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recorded_flows", FLOWS)
+def load_flows(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recorded_flows", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,8 +50,9 @@ def load_flows() -> ModuleType:
 
 @dataclass(frozen=True)
 class World:
-    """What was run, once for all tests. `made` is what the flow `harvest` returned."""
+    """What was run, once for all tests. `made` is what the flow `harvest` returned, of the file `flows`."""
 
+    flows: Path
     journal: Path
     source: Path
     downloaded: Path
@@ -78,6 +80,10 @@ def world(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> World:
     """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
+    path = tmp_path_factory.mktemp("project") / "recorded_flows.py"
+    shutil.copy(HERE / path.name, path)
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "flows"]):
+        git(path.parent, *arguments)
     folder = tmp_path_factory.mktemp("world")
     (folder / "setup.cfg").touch()
     (folder / "services_of_cli_tests.py").write_text(
@@ -95,7 +101,7 @@ def world(
     # Beside the folder that a flow is given: what lies in that is recorded.
     journal_file = tmp_path_factory.mktemp("journal") / "world.sqlite"
     url = f"sqlite:///{journal_file}"
-    flows, control = load_flows(), PlatformControl(_embedded)
+    flows, control = load_flows(path), PlatformControl(_embedded)
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         for name, value in _embedded.environment.items():
             patch.setenv(name, value)
@@ -108,7 +114,7 @@ def world(
         control.add_fault(method="POST", path="^/1/orders$", count=1, delay=0.0)
         control.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
         child = subprocess.run(
-            [sys.executable, str(FLOWS), unique],
+            [sys.executable, str(path), unique],
             env={**os.environ, **prefect_server, **_embedded.environment, "IVCAP_FLOWS_JOURNAL": url},
             capture_output=True,
             text=True,
@@ -116,7 +122,7 @@ def world(
         )
         control.clear_faults()
         assert child.returncode == -signal.SIGKILL, child.stderr
-    return World(journal_file, source, folder / "upper.csv", made)
+    return World(path, journal_file, source, folder / "upper.csv", made)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -46,7 +46,7 @@ def at_hand(monkeypatch, prefect_server):
     monkeypatch.setattr(utilities, "prefect_test_harness", harness)
 
 
-def test_what_an_unfinished_run_has_is_kept(on_record, embedded_platform, monkeypatch, at_hand):
+def test_what_an_unfinished_run_has_is_kept(on_record, world, embedded_platform, monkeypatch, at_hand):
     """The accepted order of the lost run is kept; the other is found on the platform. None is asked for again."""
     # The flow replaces this.
     monkeypatch.setattr(Intents, "mark_in_doubt", Intents.mark_in_doubt)
@@ -54,7 +54,7 @@ def test_what_an_unfinished_run_has_is_kept(on_record, embedded_platform, monkey
     kept, _ = on_record("orders", "--run", run["id"], "--json").json
     embedded_platform.forget_requests()
     message = f"message={run['parameters']['message']}"
-    said = on_record("plan", f"{FLOWS}:interrupted", "-p", message)
+    said = on_record("plan", f"{world.flows}:interrupted", "-p", message)
     rows = [line.split() for line in said.out.splitlines()[2:-1]]
     assert rows[0] == ["kept", "order", "echo", kept["urn"], "run", run["id"], message]
     assert rows[1][:3] == ["adopted", "order", "echo"] and len(rows) == 2

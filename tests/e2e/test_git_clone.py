@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from checkouts import git
 
 from ivcap_flows.journal import Journal
 
@@ -30,12 +30,6 @@ def cloned(mark: str, told: str) -> str:
     [done] = wait_for_orders([order])
     return done.urn
 """
-
-
-def git(folder: Path, *arguments: str) -> None:
-    own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    names = ("-c", "user.name=Example", "-c", "user.email=flows@example.org")
-    subprocess.run(["git", *names, *arguments], cwd=folder, env={**os.environ, **own}, check=True, capture_output=True)
 
 
 @pytest.fixture

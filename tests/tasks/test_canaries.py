@@ -16,6 +16,7 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
+import ivcap_flows
 from ivcap_flows import annotate, recorded
 from ivcap_flows.capture import hide, recorder
 from ivcap_flows.cli import main
@@ -136,7 +137,8 @@ def leaks(tmp_path, capsys, caplog, on_platform) -> set[tuple[str, str]]:
     with caplog.at_level(logging.DEBUG, "ivcap_flows"):
         carry(secret, work)
     texts = ways_out(tmp_path, capsys, on_platform)
-    ours = [record for record in caplog.records if "ivcap_flows" in record.pathname]
+    package = Path(ivcap_flows.__file__).parent
+    ours = [record for record in caplog.records if Path(record.pathname).is_relative_to(package)]
     texts["the package's log"] = "\n".join(f"{record.getMessage()} {record.exc_text or ''}" for record in ours)
     assert {"the file journal.sqlite", "the file page.html", "the package's log"} <= texts.keys()
     assert KEY_VERSION in texts["the platform's books"] and "careless" in texts["show latest"]

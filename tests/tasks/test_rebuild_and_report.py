@@ -92,6 +92,8 @@ def test_the_orphans_are_a_table_in_prefect(in_flow, effects, unique, monkeypatc
     assert (state.name, state.type.value) == ("OrphansFound", "COMPLETED")
     assert report_orphans() == state.result() == 1
     with get_client(sync_client=True) as client:
-        [artifact] = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[KEY])), limit=1)
+        [artifact] = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[KEY])), limit=1, sort="CREATED_DESC"
+        )
     [told] = [each for each in json.loads(artifact.data) if each["urn"] == row.urn]
     assert (told["run"], told["of"]) == ("failed", "sleep") and "takes it up" in told["next"]
