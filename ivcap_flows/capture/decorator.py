@@ -141,25 +141,24 @@ class _Scope:
         call.opened.begin()
         self._come()
 
-    def hand_on(self, value: Any, references: int) -> Any:
-        own = value
+    def hand_on(self, held: list[Any]) -> Any:
         with self._unraised("A value that %s yielded could not be recorded."):
-            own = makers.hand_on(value, self.call.id, references)
-            self.call.returned.at("result", own)
-        return own
+            makers.hand_on(held, self.call.id)
+            self.call.returned.at("result", held[0])
+        return held[0]
 
-    def finish(self, result: Any, references: int) -> Any:
+    def finish(self, held: list[Any]) -> Any:
         try:
             with self._unraised("The end of %s could not be recorded."):
-                if result is not None:
+                if held[0] is not None:
                     # What a flow returns was made by one of its tasks, which stays its maker.
-                    result = makers.hand_on(result, self.call.id, references, first=self.call.kind == "attempt")
-                    self.call.returned.at("result", result)
-                self._end(*outcome_of(result))
+                    makers.hand_on(held, self.call.id, first=self.call.kind == "attempt")
+                    self.call.returned.at("result", held[0])
+                self._end(*outcome_of(held[0]))
         finally:
             self.leave()
             self.call.opened.end()
-        return result
+        return held[0]
 
     def fail(self, error: BaseException) -> None:
         try:

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.handles import Handle, LocalFile
 
-__all__ = ["OWN", "hand_on", "made", "makers_of", "raised"]
+__all__ = ["hand_on", "made", "makers_of", "raised"]
 
 MAX_PARTS: Final = 200
 """The maximum number of parts of one result whose maker is remembered, besides the result itself."""
@@ -39,20 +39,18 @@ _PLAIN: Final = _OWNED | {bool, type(None)}
 """Types that have no parts. Most values are of these types, and further checks take long."""
 
 
-def hand_on(value: Any, maker: str, references: int, *, first: bool = False) -> Any:
-    """Note that the call `maker` made a value and its parts. Return the value, or an equal copy that only it refers to.
+def hand_on(held: list[Any], maker: str, *, first: bool = False) -> None:
+    """Note that the call `maker` made a value and its parts. Replace a shared text or number by an equal copy.
 
-    `references` is `sys.getrefcount` of the only variable that holds the value. With `first`, a value that an earlier
-    call made stays that call's.
+    `held` holds the value, and no variable does. With `first`, a value that an earlier call made stays that call's.
     """
-    if first and _known.maker_of(value) is not None:
-        return value
-    if references > OWN:
-        value = _own(value)
-        if value is None or getrefcount(value) > _AS_ARGUMENT:
-            return value
-    made(value, maker)
-    return value
+    if first and _known.maker_of(held[0]) is not None:
+        return
+    if getrefcount(held[0]) > _IN_LIST:
+        held[0] = _own(held[0])
+        if held[0] is None or getrefcount(held[0]) > _IN_LIST:
+            return
+    made(held[0], maker)
 
 
 def made(value: Any, maker: str) -> None:
@@ -104,19 +102,20 @@ def _own(value: Any) -> Any:
 
 def _own_items(value: Any, depth: int = 0) -> None:
     """Replace the shared texts and numbers in a list or dict, and in the lists and dicts within it, by equal copies."""
-    items: Iterable[tuple[Any, Any]]
+    places: Iterable[Any]
+    parts: Iterable[Any]
     if type(value) is dict:
-        items = value.items()
+        places, parts = value, value.values()
     elif type(value) is list:
-        items = enumerate(value)
+        places, parts = range(len(value)), value
     else:
         return
-    for place, part in islice(items, MAX_PARTS):
+    for place, (part, references) in islice(zip(places, _counted(parts), strict=False), MAX_PARTS):
         kind = type(part)
         if kind in _OWNED:
-            if getrefcount(part) > _IN_ITEMS:
+            if references > _IN_CONTAINER:
                 value[place] = _own(part)
-        elif (kind is dict or kind is list) and depth < MAX_DEPTH and getrefcount(part) <= _IN_ITEMS:
+        elif (kind is dict or kind is list) and depth < MAX_DEPTH and references <= _IN_CONTAINER:
             _own_items(part, depth + 1)
 
 
@@ -241,35 +240,16 @@ class _Known:
             del self._makers[key]
 
 
-def _own_references() -> int:
-    value = object()
-    return getrefcount(value)
-
-
-def _references_as_argument() -> int:
-    def taken(value: object) -> int:
-        value = object()
-        return getrefcount(value)
-
-    return taken(None)
-
-
-def _references_in_items() -> int:
-    value = {0: object()}
-    return max(getrefcount(part) for _, part in islice(value.items(), 1))
-
-
 def _references_if_held() -> int:
     known = object(), False, ""
     return getrefcount(known[0])
 
 
-OWN: Final = _own_references()
-"""`sys.getrefcount` of an object that one variable holds and nothing else."""
-_AS_ARGUMENT: Final = _references_as_argument()
+_ALONE: Final = [object()]
+_IN_LIST: Final = getrefcount(_ALONE[0])
 _IN_CONTAINER: Final = next(references for _, references in _counted([object()]))
-_IN_ITEMS: Final = _references_in_items()
 _HELD_ALONE: Final = _references_if_held()
+"""`sys.getrefcount` of an object that nothing else refers to, where the code above counts it in the same words."""
 
 _known: Final = _Known()
 

@@ -140,13 +140,13 @@ class _Observed:
         self.call = call
         self._token: Token[Any] | None = context._call.set(call)
 
-    def hand_on(self, value: Any, references: int) -> Any:
+    def hand_on(self, held: list[Any]) -> Any:
         with unraised(context.miss, "A result of %s could not be recorded.", self.call.name):
-            value = makers.hand_on(value, self.call.id, references)
-        return value  # noqa: RET504 - unchanged where it could not be followed
+            makers.hand_on(held, self.call.id)
+        return held[0]
 
-    def finish(self, result: Any, references: int) -> Any:
-        result = self.hand_on(result, references)
+    def finish(self, held: list[Any]) -> Any:
+        result = self.hand_on(held)
         self._end(*outcome_of(result))
         return result
 

@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager
-from sys import getrefcount
 from typing import Any, Final, Protocol
 
 __all__ = ["Scope", "followed", "is_followed"]
@@ -17,10 +16,10 @@ _MARK: Final = "__ivcap_flows_followed__"
 class Scope(Protocol):
     """One call between its begin and its end. A new scope has been entered."""
 
-    def hand_on(self, value: Any, references: int) -> Any:
+    def hand_on(self, held: list[Any]) -> Any:
         """Return what the caller gets for a value that a generator yields."""
 
-    def finish(self, result: Any, references: int) -> Any:
+    def finish(self, held: list[Any]) -> Any:
         """End the call and leave it. Return what the caller gets for the result."""
 
     def fail(self, error: BaseException) -> None:
@@ -46,7 +45,8 @@ def is_followed(function: Any) -> bool:
 def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     """Return a function whose calls are followed by what `enter` returns. It has the same kind, name and signature.
 
-    `references`, which a scope gets with a value, is `sys.getrefcount` of the only variable that holds the value.
+    A scope gets a value in a list of its own, and no variable here holds it: so it can tell by the number of references
+    whether anything else does. How many a variable adds depends on the Python and on the lines around it.
     """
     wrapper: Any
     if inspect.isasyncgenfunction(function):
@@ -69,12 +69,11 @@ def _synchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., An
         if scope is None:
             return function(*args, **kwargs)
         try:
-            result = function(*args, **kwargs)
+            held = [function(*args, **kwargs)]
         except BaseException as error:
             scope.fail(error)
             raise
-        references = getrefcount(result)
-        return scope.finish(result, references)
+        return scope.finish(held)
 
     return synchronous
 
@@ -86,12 +85,11 @@ def _asynchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., A
         if scope is None:
             return await function(*args, **kwargs)
         try:
-            result = await function(*args, **kwargs)
+            held = [await function(*args, **kwargs)]
         except BaseException as error:
             scope.fail(error)
             raise
-        references = getrefcount(result)
-        return scope.finish(result, references)
+        return scope.finish(held)
 
     return asynchronous
 
@@ -108,20 +106,19 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
         while True:
             try:
                 with scope.inside():
-                    value = step(given)
+                    held = [step(given)]
             except StopIteration as stop:
-                result, stop.value = stop.value, None
-                references = getrefcount(result)
-                return scope.finish(result, references)
+                held, stop.value = [stop.value], None
+                return scope.finish(held)
             except BaseException as error:
                 scope.fail(error)
                 raise
             try:
                 # The generator itself may still refer to what it yields.
-                step, given = inner.send, (yield scope.hand_on(value, getrefcount(value)))
+                step, given = inner.send, (yield scope.hand_on(held))
             except GeneratorExit:
                 inner.close()
-                scope.finish(None, 0)
+                scope.finish([None])
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.throw, error
@@ -140,25 +137,25 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
         while True:
             try:
                 if scope is None:
-                    value = await step(given)
+                    held = [await step(given)]
                 else:
                     with scope.inside():
-                        value = await step(given)
+                        held = [await step(given)]
             except StopAsyncIteration:
                 if scope is not None:
-                    scope.finish(None, 0)
+                    scope.finish([None])
                 return
             except BaseException as error:
                 if scope is not None:
                     scope.fail(error)
                 raise
             try:
-                shown = value if scope is None else scope.hand_on(value, getrefcount(value))
+                shown = held[0] if scope is None else scope.hand_on(held)
                 step, given = inner.asend, (yield shown)
             except GeneratorExit:
                 await inner.aclose()
                 if scope is not None:
-                    scope.finish(None, 0)
+                    scope.finish([None])
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.athrow, error
