@@ -284,11 +284,11 @@ class _Unpacking:
             self._refuse(f"its member {member.name[:200]!r} lies below more than {_MAX_DEPTH} folders")
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             self._refuse(f"its member {member.name[:200]!r} is neither a file nor a folder nor a link")
+        for folder in reversed(name.parents[:-1]):
+            self._folder(folder)
         checked = getattr(tarfile, "data_filter", None)
         if checked is not None:
             checked(member, str(self._root))
-        for folder in reversed(name.parents[:-1]):
-            self._folder(folder)
         self._size += member.size
         if self._size > self._max_size:
             self._refuse(f"it unpacks to more than {self._max_size} bytes")
@@ -346,18 +346,20 @@ def _bounded(most: int) -> type[tarfile.TarInfo]:
     seen = 0
 
     class Bounded(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Bounded:
+        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+            """Check a header, those of names and attributes too, before what follows it is read.
+
+            Every Python from 3.10 on calls it for each header; `frombuf` is passed by since 3.14.
+            """
             nonlocal seen
-            info = super().frombuf(buf, encoding, errors)
             seen += 1
-            if info.type == tarfile.GNUTYPE_SPARSE:
+            if self.type == tarfile.GNUTYPE_SPARSE:
                 _refuse_sparse()
-            if seen > most or (info.type in _HEADERS_ONLY and info.size > _MAX_NAME):
+            if seen > most or (self.type in _HEADERS_ONLY and self.size > _MAX_NAME):
                 raise InputError(
                     "The archive is refused and nothing was unpacked: its headers are too many or too long."
                 )
-            return info
+            return cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]  # not in typeshed
 
         def _proc_gnusparse_10(self, *_: object) -> NoReturn:
             """Refuse the other form of a sparse file, whose map comes before the content."""
