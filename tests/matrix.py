@@ -145,10 +145,11 @@ def main() -> int:
     cells = [Cell(pythons[0], "lowest"), Cell(pythons[-1], "newest")]
     if not given.short:
         cells = [*(Cell(python, "pinned") for python in pythons), *cells]
+    chosen = [cell for cell in cells if not given.only or given.only in cell.name]
+    if not chosen:
+        parser.error(f"no cell is named {given.only}; there are {', '.join(cell.name for cell in cells)}")
     rows, failed = [], []
-    for cell in cells:
-        if given.only and given.only not in cell.name:
-            continue
+    for cell in chosen:
         begin = time.monotonic()
         refused = install(cell)
         if refused is None:
