@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+from packaging.version import Version
 from prefect import flow, task
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +27,7 @@ from ivcap_flows.capture.values import Look
 from ivcap_flows.cli.rerun import _lost
 from ivcap_flows.provenance import Graph
 
-needs_zarr_3 = pytest.mark.skipif(version("zarr") < "3", reason="zarr 2 writes no stores of format 3")
+NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
 
 
 def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
@@ -313,7 +314,7 @@ def test_parquet_files_are_used_and_generated_by_their_bytes(tmp_path, recorded_
     assert made.attributes["columns"] == [{"name": "a", "type": "int64"}]
 
 
-@pytest.mark.parametrize("version", [2, pytest.param(3, marks=needs_zarr_3)])
+@pytest.mark.parametrize("version", [2, pytest.param(3, marks=NEEDS_ZARR_3)])
 def test_zarr_stores_are_known_by_their_manifest(version, tmp_path, monkeypatch, recorded_graph):
     """A store named by a text is generated whole, used, and in its next version derived from the one before."""
     monkeypatch.chdir(tmp_path)
