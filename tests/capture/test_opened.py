@@ -66,21 +66,27 @@ def test_what_a_call_wrote_itself_it_does_not_read(
 def test_calls_are_told_apart(opened: Opened, tmp_path: Path) -> None:
     """A call within another does it for both; asyncio and `to_thread` keep to the call, a plain thread to none."""
 
-    async def work(name: str) -> Opened:
+    wrote = {name: asyncio.Event() for name in "ab"}
+    beside: dict[str, tuple[bool, bool]] = {}
+
+    async def work(name: str, other: str) -> Opened:
         call = Opened()
         call.begin()
         await asyncio.sleep(0)
         await asyncio.to_thread((tmp_path / name).write_text, name)
+        wrote[name].set()
+        await wrote[other].wait()
+        beside[name] = call.elsewhere(str(tmp_path / other))
         call.end()
         return call
 
     async def both() -> list[Opened]:
-        return list(await asyncio.gather(work("a"), work("b")))
+        return list(await asyncio.gather(work("a", "b"), work("b", "a")))
 
     a, b = asyncio.run(both())
     assert [path.name for path in tmp_path.iterdir() if plain(a, path)] == ["a"]
     assert [path.name for path in tmp_path.iterdir() if plain(b, path)] == ["b"]
-    assert a.elsewhere(str(tmp_path / "b")) == (True, False)
+    assert beside == {"a": (True, False), "b": (True, False)}
     assert plain(opened, tmp_path / "a") == plain(opened, tmp_path / "b") == WRITTEN
     thread = threading.Thread(target=(tmp_path / "c").write_text, args=("c",))
     thread.start()

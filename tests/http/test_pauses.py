@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -13,10 +14,15 @@ from ivcap_flows.http.retry import Backoff
 
 @pytest.fixture
 def slept(monkeypatch) -> list[float]:
+    """What is slept in this thread. The package's loop, in a thread of its own, may sleep meanwhile."""
     seen: list[float] = []
+    here, asleep = threading.get_ident(), asyncio.sleep
 
     async def sleep(seconds: float) -> None:
-        seen.append(seconds)
+        if threading.get_ident() == here:
+            seen.append(seconds)
+        else:
+            await asleep(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return seen
