@@ -2,7 +2,8 @@
 
 `make matrix` runs the whole suite in each cell, `make matrix ARGS=--short` the quick checks in the two outer cells: it
 imports the package, asks `doctor`, runs the demo and the canary tests. `--only lowest` leaves out the other cells. Each
-cell is an environment of its own under `.venvs/matrix`; remove that folder to resolve versions anew.
+cell is an environment of its own under `.venvs/matrix`, with the output of its last tests beside it (`3.12-pinned.log`);
+remove that folder to resolve versions anew.
 
 - `pinned`: the versions of constraints.txt, on each Python.
 - `lowest`: the lowest versions of what pyproject.toml names that go together, on the oldest Python.
@@ -112,6 +113,7 @@ def tests(cell: Cell, *options: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         done = make(cell, "test", f"ARGS=-q --junitxml={report} {' '.join(options)}")
+        (ROOT / f".venvs/matrix/{cell.name}.log").write_text(done.stdout + done.stderr)
         if not report.exists():
             return Outcome(0, 0, [f"pytest ended early: {(done.stdout + done.stderr)[-1000:]}"])
         cases = list(ElementTree.parse(report).iter("testcase"))
