@@ -1,4 +1,4 @@
-"""100,000 model runs from one file, registered to the end, against 10,000: memory at its peak, and processor time a row.
+"""100,000 model runs from one file, registered to the end, against 10,000: peak memory, and processor time a row.
 
 The rows go as the task and the command register them, to an embedded platform without latency, each size in a process
 of its own. The ratio is that of the memory, which is to be flat: up to 20 batches are under way at once, which takes

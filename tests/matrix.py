@@ -2,8 +2,8 @@
 
 `make matrix` runs the whole suite in each cell, `make matrix ARGS=--short` the quick checks in the two outer cells: it
 imports the package, asks `doctor`, runs the demo and the canary tests. `--only lowest` leaves out the other cells. Each
-cell is an environment of its own under `.venvs/matrix`, with the output of its last tests beside it (`3.12-pinned.log`);
-remove that folder to resolve versions anew.
+cell is an environment of its own under `.venvs/matrix`, and what its last tests printed lies beside it, as
+`3.12-pinned.log`. Remove that folder to resolve versions anew.
 
 - `pinned`: the versions of constraints.txt, on each Python.
 - `lowest`: the lowest versions of what pyproject.toml names that go together, on the oldest Python.
