@@ -88,7 +88,9 @@ def constraints(cell: Cell) -> str:
 
 def make(cell: Cell, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a target of the Makefile in the environment of a cell."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | variables
+    # A newer Prefect changes the database in the user's own folder, and an older one does not start with it any more.
+    home = {"PREFECT_HOME": str(ROOT / ".venvs/matrix" / f"{cell.name}-prefect")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | home | variables
     own = (f"VENV=.venvs/matrix/{cell.name}", f"PYTHON={cell.python}", f"CONSTRAINTS={constraints(cell)}")
     return run(["make", *own, *words], env=environment)
 
