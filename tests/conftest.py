@@ -50,8 +50,9 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
-# Keys of embedded platforms, and journals, stay out of the user's own folders.
+# Keys of embedded platforms, journals, and Prefect's results and database stay out of the user's own folders.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
+os.environ["PREFECT_HOME"] = f"{os.environ['XDG_DATA_HOME']}/prefect"
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 
