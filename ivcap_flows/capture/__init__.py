@@ -5,6 +5,7 @@ from __future__ import annotations
 from ivcap_flows.capture.annotations import annotate
 from ivcap_flows.capture.context import (
     acting_as,
+    asker,
     attempt_at_hand,
     calls_at_once,
     current_attempt,
@@ -22,6 +23,7 @@ __all__ = [
     "acting_as",
     "annotate",
     "aonce",
+    "asker",
     "attempt_at_hand",
     "calls_at_once",
     "current_attempt",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.data import Held
@@ -22,6 +22,9 @@ from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
+
+if TYPE_CHECKING:
+    from ivcap_flows.durable.scopes import Asker
 
 __all__ = ["Call", "CallKind", "now", "records_of"]
 
@@ -48,6 +51,8 @@ class Call:
     are the given paths in their state at the beginning; `files` are the files that it used and made; `unknown` is what
     could not be decided about them.
 
+    `asker` is the outermost task run that the call is part of; None outside of tasks.
+
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
     requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and
     `kept` those that were returned.
@@ -62,6 +67,7 @@ class Call:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     before: str | None = None
+    asker: Asker | None = None
     informants: list[Informant] = field(default_factory=list)
     started: datetime = field(default_factory=now)
     ended: datetime | None = None

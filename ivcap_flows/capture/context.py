@@ -40,10 +40,12 @@ from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import Plan
+    from ivcap_flows.durable.scopes import Asker
     from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
 
 __all__ = [
     "acting_as",
+    "asker",
     "attempt_at_hand",
     "calls_at_once",
     "calls_of_map",
@@ -125,6 +127,12 @@ def current_activity() -> str | None:
     """Return the id of the innermost recorded activity around the running code."""
     call = _call.get()
     return None if call is None else call.id
+
+
+def asker() -> Asker | None:
+    """Return the outermost task run around the running code; None outside of tasks."""
+    call = _call.get()
+    return None if call is None else call.asker
 
 
 def put_in_flow(call: Call) -> None:

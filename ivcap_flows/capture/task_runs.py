@@ -7,8 +7,9 @@ import socket
 from typing import Any
 
 from ivcap_flows.capture.calls import Call
-from ivcap_flows.capture.context import elsewhere
+from ivcap_flows.capture.context import asker, elsewhere
 from ivcap_flows.capture.informants import ran
+from ivcap_flows.durable.scopes import Asker
 from ivcap_flows.identity import flows_urn
 
 __all__ = ["call_of", "id_of"]
@@ -24,6 +25,7 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
     run, tries = task.task_run, task.task_run.run_count or 1
     call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
     call.attributes = {"run_name": run.name}
+    call.asker = asker() or Asker(str(run.id))
     if elsewhere():
         # The flow runs in another process, which its attempt names.
         call.attributes["process"] = f"{socket.gethostname()}:{os.getpid()}"

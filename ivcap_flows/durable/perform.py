@@ -13,7 +13,7 @@ from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
-from ivcap_flows.durable.scopes import expand, warn_shared
+from ivcap_flows.durable.scopes import Asker, expand, warn_shared
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import FencedError, InputError
 from ivcap_flows.http.pauses import Pauses
@@ -43,6 +43,7 @@ async def perform(
     attempt: OpenedAttempt | None,
     platform: str,
     account: str,
+    asker: Asker | None = None,
     idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
     on_divergence: OnDivergence = "raise",
@@ -58,7 +59,8 @@ async def perform(
     looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
     look; without it, all effects on the platform are considered.
 
-    `calls` is the number of calls that the flow makes in any order; `check_divergence` tells what for.
+    `asker` is the task run in which the call is made, outside of which every call is one of its own. `calls` is the
+    number of calls that the flow makes in any order; `check_divergence` tells what for.
     `on_failure="resubmit"` sends a new generation if the newest ended in failure, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
@@ -71,6 +73,8 @@ async def perform(
     scope = _scope(effect.scope, attempt, plan)
     # In a thread: the first request with a secret reads or makes the journal's key file.
     wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
+    if asker is not None:
+        wanted = replace(wanted, asked_by=asker.call(wanted.base_key))
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.

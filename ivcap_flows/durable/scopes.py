@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import get_args
 
 from ivcap_flows.errors import InputError
@@ -10,11 +12,28 @@ from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["expand", "warn_shared"]
+__all__ = ["Asker", "expand", "warn_shared"]
 
 logger = logger_of("ivcap_flows.durable")
 
 _warned: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The outermost task run that requests effects.
+
+    Its next try requests the same ones once more, and so does a Dask or Ray worker that takes it over. These are not
+    second calls. Two equal requests within one try are.
+    """
+
+    task_run: str
+    _requests: Counter[str] = field(default_factory=Counter)
+
+    def call(self, key: str) -> str:
+        """Name the call that now requests the effect with this key: the same name in each try of the task run."""
+        self._requests[key] += 1
+        return f"{self.task_run}#{self._requests[key]}"
 
 
 def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:

@@ -34,7 +34,7 @@ _AT_ONCE: Final = 500
 """Keys per statement. Every version of SQLite accepts at least 999 values."""
 _TAKEN: Final = (
     *("process_id", "token", "updated_at", "state", "fence", "sent_at", "may_send_until", "error"),
-    *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse", "name"),
+    *("run_id", "attempt_id", "asked_attempt", "asked_by", "spends", "definition", "reuse", "name"),
     *("platform_time", "sent_platform_time"),
 )
 """The columns that a claim changes."""
@@ -47,7 +47,7 @@ _ASKED: Final = (
     sa.update(_I)
     .where(_I.c.base_key == sa.bindparam("b_base"), _I.c.run_id == sa.bindparam("b_run"))
     .where(_I.c.asked_attempt < sa.bindparam("b_asked"))
-    .values(asked_attempt=sa.bindparam("b_asked"))
+    .values(asked_attempt=sa.bindparam("b_asked"), asked_by=sa.bindparam("b_by"))
 )
 
 
@@ -125,8 +125,9 @@ class Claims:
                     asked.append(_asked(each))
                 continue
             again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
+            again = again and (each.asked_by is None or each.asked_by != row.asked_by)
             if row.run_id == each.run_id and row.asked_attempt < each.attempt_number:
-                row = replace(row, asked_attempt=each.attempt_number)
+                row = replace(row, asked_attempt=each.attempt_number, asked_by=each.asked_by)
                 asked.append(_asked(each))
             if row.state in DONE:
                 claims.append(Claim("kept", row, again))
@@ -170,6 +171,7 @@ class Claims:
             run_id=wanted.run_id,
             attempt_id=wanted.attempt_id,
             asked_attempt=wanted.attempt_number,
+            asked_by=wanted.asked_by,
             spends=wanted.spends,
             definition=wanted.definition,
             reuse=wanted.reuse,
@@ -211,7 +213,12 @@ class Claims:
 
 
 def _asked(wanted: NewIntent) -> dict[str, Any]:
-    return {"b_base": wanted.base_key, "b_run": wanted.run_id, "b_asked": wanted.attempt_number}
+    return {
+        "b_base": wanted.base_key,
+        "b_run": wanted.run_id,
+        "b_asked": wanted.attempt_number,
+        "b_by": wanted.asked_by,
+    }
 
 
 def check_arrow(row: IntentRow, after: State) -> None:

@@ -171,7 +171,8 @@ class NewIntent:
     `name` is the user's name for the effect. An effect that `spends` counts against the run's limit of orders.
     `definition` is a digest of what the request refers to, such as the service's definition, which may change while its
     name stays. `reuse` says why an earlier effect of an equal request was or was not reused; None if none was looked
-    for. `platform_time` is the platform's time, if known: no effect of this intent is older.
+    for. `platform_time` is the platform's time, if known: no effect of this intent is older. `asked_by` names the call
+    of the flow, the same in each try of it; None if each call is one of its own.
     """
 
     key: str
@@ -189,6 +190,7 @@ class NewIntent:
     run_id: str | None = None
     attempt_id: str | None = None
     attempt_number: int = 0
+    asked_by: str | None = None
     definition: str | None = None
     reuse: str | None = None
     platform_time: datetime | None = None
@@ -226,6 +228,7 @@ class IntentRow:
     run_id: str | None
     attempt_id: str | None
     asked_attempt: int
+    asked_by: str | None
     state: State
     fence: int
     serial: int
@@ -264,8 +267,8 @@ class Claim:
     """The result of a claim.
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
-    exists, see the intent's outcome; `held`: a live process holds it. `again` is true if the same attempt requested
-    the effect before.
+    exists, see the intent's outcome; `held`: a live process holds it. `again` is true if another call of the same
+    attempt requested the effect before.
     """
 
     kind: Literal["new", "doubt", "kept", "held"]

@@ -37,6 +37,12 @@ from ivcap_flows.tasks import (
 )
 
 
+def warnings_of(caplog):
+    """What the durable room said."""
+    records = [r for r in caplog.records if "ivcap_flows/durable" in r.pathname and r.levelno == logging.WARNING]
+    return [record.getMessage() for record in records]
+
+
 def jobs_of(effects):
     return [r for r in effects.embedded.requests("POST") if r["path"].endswith("/jobs") and r["status"] < 300]
 
@@ -50,8 +56,29 @@ def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
     with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
         orders = in_flow(body)
     assert len({order.urn for order in orders}) == effects.count("/1/orders") == 1
-    [warning] = [r for r in caplog.records if "ivcap_flows/durable" in r.pathname and r.levelno == logging.WARNING]
-    assert "share one" in warning.getMessage() and "discriminator=" in warning.getMessage()
+    [warning] = warnings_of(caplog)
+    assert "share one" in warning and "discriminator=" in warning
+
+
+@pytest.mark.parametrize(("times", "warned"), [(1, False), (2, True)])
+def test_the_next_try_of_a_task_asks_for_the_same_order(in_flow, effects, unique, caplog, times, warned):
+    """Only a task that asks twice in one try, also in what it calls, is told of it."""
+    tries = []
+
+    @recorded
+    def ask():
+        return place_order("echo", {"message": unique}).urn
+
+    @task(retries=1)
+    def orders():
+        tries.append([ask() for _ in range(times)])
+        if len(tries) == 1:
+            raise RuntimeError("The first try fails.")
+
+    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
+        in_flow(orders)
+    assert len(tries) == 2 and len({urn for urns in tries for urn in urns}) == effects.count("/1/orders") == 1
+    assert [("share one" in text) for text in warnings_of(caplog)] == [True] * warned
 
 
 def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
