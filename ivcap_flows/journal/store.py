@@ -39,6 +39,9 @@ _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 """The settings that SQLite must report after they were set; 2 is FULL."""
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
+_MISSING_ON_SERVER: Final = ("42703", "42P01")
+"""PostgreSQL's codes for a column and for a table that does not exist; Appendix A of its documentation."""
+_MISSING_IN_SQLITE: Final = ("no such column", "no such table", "has no column named")
 
 
 _inherited: list[object] = []
@@ -289,8 +292,13 @@ class Store:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         if "database is locked" in cause:
             step = f"Another process has been writing for more than {BUSY_SECONDS:.0f} s. Wait for it or end it."
-        elif getattr(getattr(error, "orig", None), "sqlstate", None) == "25006":
+        elif (state := getattr(getattr(error, "orig", None), "sqlstate", None)) == "25006":
             step = READ_ONLY
+        elif state in _MISSING_ON_SERVER or any(words in " ".join(cause) for words in _MISSING_IN_SQLITE):
+            step = (
+                "Its tables are not those of this version: an unpublished version made them, or another program has "
+                "changed them. Keep this journal, and name another in IVCAP_FLOWS_JOURNAL."
+            )
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."
         else:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from packaging.version import Version
 
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
-from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
+from ivcap_flows.journal import Fact, Journal, RunIdentity, migrate, schema
+from ivcap_flows.journal import store as store_module
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import entity
@@ -52,17 +51,108 @@ def test_first_openings_at_once_take_turns(empty_url: str) -> None:
         assert ids == {journal.id}
 
 
-@pytest.mark.skipif(
-    Version(version("alembic")) < Version("1.18"),
-    reason="takes an identity column on SQLite for a column with a default",
+def _described(connection: sa.Connection) -> dict[str, Any]:
+    """All that the database tells of its tables, whatever the order in which they were made."""
+    inspector = sa.inspect(connection)
+    tables = {
+        table: {
+            "columns": {each["name"]: {**each, "type": str(each["type"])} for each in inspector.get_columns(table)},
+            "primary key": inspector.get_pk_constraint(table)["constrained_columns"],
+            "foreign keys": sorted(
+                inspector.get_foreign_keys(table),
+                key=lambda each: (each["constrained_columns"], each["referred_table"]),
+            ),
+            "indexes": sorted(
+                (each["name"] or "", each["column_names"], {name: str(value) for name, value in options.items()})
+                for each in inspector.get_indexes(table)
+                for options in [each.get("dialect_options", {})]
+            ),
+        }
+        for table in inspector.get_table_names()
+        if table != schema.VERSION_TABLE
+    }
+    if connection.dialect.name == "postgresql":
+        return tables | {"sequences": sorted(inspector.get_sequence_names())}
+    counted = sa.text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
+    return tables | {"never number again": sorted(connection.execute(counted).scalars())}
+
+
+def test_migrations_lead_to_the_declared_tables(
+    empty_url: str, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """The migrations, which never change, produce the tables, columns and indexes that the code declares."""
+    migrated = Store(empty_url)
+    declared = sa.create_engine(
+        f"sqlite:///{tmp_path / 'declared'}"
+        if migrated.is_sqlite
+        else new_database().replace("postgresql://", "postgresql+psycopg://")
+    )
+    with declared.begin() as connection:
+        schema.metadata.create_all(connection)
+    with migrated.read() as one, declared.connect() as other:
+        assert _described(one) == _described(other)
+    migrated.close()
+    declared.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "statement"),
+    [
+        ("ALTER TABLE intents DROP COLUMN asked_by", sa.select(schema.intents.c.asked_by)),
+        ("ALTER TABLE leases DROP COLUMN token", sa.insert(schema.leases).values(name="n", token="t")),
+        ("DROP TABLE once", sa.select(schema.once.c.name)),
+    ],
+    ids=["column read", "column written", "table"],
 )
-def test_migrations_lead_to_the_declared_tables(empty_url: str) -> None:
-    """The migrations produce the tables, columns and indexes that the code declares."""
+def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: str, statement: sa.Executable) -> None:
+    """What is missing is told, with a step that helps, instead of a guess about paths and servers."""
+    Journal.open(empty_url).close()
     store = Store(empty_url)
-    with store.read() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
-        assert compare_metadata(context, schema.metadata) == []
+    with store.write() as connection:
+        connection.execute(sa.text(change))
+    expected = r"(asked_by|token|once).*not those of this version.*name another in IVCAP_FLOWS_JOURNAL"
+    with pytest.raises(JournalError, match=expected), store.write() as connection:
+        connection.execute(statement)
     store.close()
+
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    op.add_column("runs", sa.Column("label", sa.Text))
+"""
+
+
+def test_a_later_version_keeps_what_is_recorded(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A revision that is added later runs once, on a journal with runs, and this version then refuses the journal."""
+    with Journal.open(empty_url) as journal:
+        journal_id = journal.id
+        run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run.id
+        journal.facts.append([Fact(entity("kept", "file"), run)])
+    with monkeypatch.context() as later:
+        shutil.copytree(Path(migrate.__file__).parent / "migrations", tmp_path / "migrations")
+        (tmp_path / "migrations" / "versions" / "0002_labels.py").write_text(LATER)
+        later.setattr(migrate, "__file__", str(tmp_path / "migrate.py"))
+        later.setattr(store_module, "REVISIONS", ("0001", "0002"))
+        later.setattr(store_module, "HEAD", "0002")
+        for _ in range(2):
+            with Journal.open(empty_url) as journal:
+                assert journal.id == journal_id
+                assert [fact.record.id for fact in journal.facts.of_run(run)] == ["kept"]
+        store = Store(empty_url)
+        with store.read() as connection:
+            assert "label" in {each["name"] for each in sa.inspect(connection).get_columns("runs")}
+        store.close()
+    with pytest.raises(NewerSchemaError, match="Upgrade ivcap-flows"):
+        Journal.open(empty_url)
 
 
 def test_journal_of_a_newer_version_is_refused(empty_url: str) -> None:
