@@ -1,15 +1,17 @@
 """Check what would be published: the sdist and wheel in `dist/`. `make release` builds them and runs this.
 
-The metadata and the long description are twine's matter. Here: the sdist holds all that a checkout has under the
-project's folders; the wheel built from it has the package, its licence and its type marker, and nothing else; no file
-names a folder of this machine; and the tests pass in the unpacked sdist, in an environment of its own, with no checkout
-around. `--long` runs the whole suite there, without it the tests of the base rooms and the journal, and the demo.
+The metadata and the long description are twine's matter. Here: its links lead to the repository; the sdist holds all
+that a checkout has under the project's folders; the wheel built from it has the package, its licence and its type
+marker, and nothing else; no file names a folder of this machine; and the tests pass in the unpacked sdist, in an
+environment of its own, with no checkout around. `--long` runs the whole suite there, without it the tests of the base
+rooms and the journal, and the demo.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -43,6 +45,9 @@ def check_wheel(wheel: Path) -> None:
     assert not foreign, f"The wheel has {foreign}."
     assert not [name for name in names if "/tests/" in name or "/test_" in name], "The wheel has tests."
     assert "ivcap_flows/py.typed" in names, "The wheel has no type marker."
+    [metadata] = (content.decode() for name, content in contents.items() if name.endswith(".dist-info/METADATA"))
+    relative = re.findall(r"\]\((?!https?:|#)[^)]*\)", metadata)
+    assert not relative, f"The long description has links that lead nowhere on a package index: {relative}."
     assert any(name.endswith("/licenses/LICENSE") for name in names), "The wheel has no licence."
     here = [str(place).encode() for place in (ROOT, Path.home()) if len(str(place)) > 1]
     named = [name for name, content in contents.items() if any(place in content for place in here)]

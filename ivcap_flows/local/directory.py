@@ -45,6 +45,7 @@ _OURS: Final = re.compile(
     "|blobs|runs|outbox|services"
 )
 """The names of what the server keeps in its folder."""
+_ROOT: Final = 0
 _BARE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{7,63}")
 
 
@@ -108,6 +109,12 @@ def make_private(path: Path) -> None:
     _take_from_others(path)
 
 
+def _need_own(file: Path, found: os.stat_result) -> None:
+    """Refuse what another user made: it could name a server or a program of theirs. Raises PermissionError."""
+    if found.st_uid not in (_ROOT, os.getuid()):
+        raise PermissionError(errno.EPERM, f"{file.name} belongs to another user")
+
+
 def _take_from_others(path: Path) -> None:
     """Leave the rights on a file or folder of this user to its owner alone. Never opens it: that would cost SQLite its
     locks."""
@@ -165,7 +172,7 @@ class Directory:
         return self.blobs / bare[:2] / bare
 
     def prepare(self) -> None:
-        """Create the folder, check that it is writable, and take what is in it from other users.
+        """Create the folder, check that it is writable, and that no other user has made or may read what is in it.
 
         The mode of a folder that exists is left as it is, since the user may keep other things there. Raises
         EmbeddedPlatformError with its name and the next step.
@@ -175,6 +182,7 @@ class Directory:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self.root.iterdir():
                 if _OURS.fullmatch(path.name):
+                    _need_own(path, path.lstat())
                     _take_from_others(path)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe") as probe:
                 probe.write(b"x")
@@ -187,6 +195,8 @@ class Directory:
         step = (
             "Free some space on its file system"
             if error.errno in FULL_DISK
+            else "Make this user its owner"
+            if error.errno == errno.EPERM
             else "Give this user read and write access to it"
         )
         return EmbeddedPlatformError(
@@ -198,7 +208,9 @@ class Directory:
     def server(self) -> dict[str, Any] | None:
         """Return what the last server wrote about itself; it may have ended since (`connected` tells)."""
         try:
-            value = json.loads(self.server_file.read_bytes())
+            with self.server_file.open("rb") as file:
+                _need_own(self.server_file, os.fstat(file.fileno()))
+                value = json.loads(file.read())
         except FileNotFoundError:
             return None
         except PermissionError as error:

@@ -23,8 +23,8 @@ from ivcap_flows.local.processes import end_process, noted_process
 __all__ = ["HostFiles", "HostPlan", "spawn_locked"]
 
 _LAST_WORDS: Final = 400
-_WITHHELD: Final = ("IVCAP_", "PROVENA_", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "OPENLINEAGE")
-"""How the names of variables begin that no service gets: they have the user's own tokens."""
+_WITHHELD: Final = ("IVCAP_", "PROVENA_", "PREFECT_", "OPENLINEAGE")
+"""How the names of variables begin that no service gets: some of them have the user's own tokens, or passwords."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from ivcap_flows.local.loopback import is_loopback
 
@@ -20,21 +23,32 @@ _TABLES: Final = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("
 
 
 def is_own(peer: tuple[str, int] | None, server: tuple[str, int | None] | None) -> bool:
-    """Return whether the other end is a process of this user or of root.
-
-    If the system does not show owners, any process of this machine counts.
-    """
+    """Return whether the other end is a process of this user. On Linux, root's processes count, too."""
     if peer is None or server is None or server[1] is None or not is_loopback(peer[0]):
         return False
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+    if not sys.platform.startswith("linux"):
+        return _is_held_by_own(peer, (server[0], server[1]))
     try:
         lines = _TABLES[family].read_text().splitlines()[1:]
         wanted = [_shown(family, *peer), _shown(family, server[0], server[1])]
     except (OSError, ValueError):
-        return not _TABLES[family].exists()
+        return False
     # A connection that its process has closed has inode 0 and is shown as root's, so it does not count.
     owners = [int(words[7]) for words in map(str.split, lines) if words[1:3] == wanted and words[9] != "0"]
     return any(owner in (_ROOT, os.getuid()) for owner in owners)
+
+
+def _is_held_by_own(peer: tuple[str, int], server: tuple[str, int]) -> bool:
+    """Look for the other end among the connections of this user's processes, which all systems show their user."""
+    for process in psutil.process_iter():
+        # A process may end meanwhile, or be one that no user may look into.
+        with suppress(psutil.Error):
+            if process.uids().real != os.getuid():
+                continue
+            if any((each.laddr, each.raddr) == (peer, server) for each in process.net_connections("tcp")):
+                return True
+    return False
 
 
 def _shown(family: socket.AddressFamily, host: str, port: int) -> str:

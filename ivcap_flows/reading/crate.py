@@ -62,7 +62,10 @@ class _Folder:
         return (self._root / name).open("rb")
 
     def names(self) -> set[str]:
-        return {file.relative_to(self._root).as_posix() for file in self._root.rglob("*") if file.is_file()}
+        root = self._root.resolve()
+        files = (file for file in self._root.rglob("*") if file.is_file())
+        # A link may lead out of the crate.
+        return {file.relative_to(self._root).as_posix() for file in files if file.resolve().is_relative_to(root)}
 
 
 class _Archive:
@@ -87,10 +90,12 @@ def _metadata_in(archive: zipfile.ZipFile) -> str | None:
 
 def _verified(crate: _Folder | _Archive) -> list[Finding]:
     there = crate.names()
-    return [_finding(crate, entity, there) for entity in _files(crate)]
+    return [_finding(crate, entity, there) for entity in _files(crate, there)]
 
 
-def _files(crate: _Folder | _Archive) -> Iterator[Mapping[str, Any]]:
+def _files(crate: _Folder | _Archive, there: set[str]) -> Iterator[Mapping[str, Any]]:
+    if _METADATA not in there:
+        raise InputError(f"The crate's {_METADATA} is a link to a file outside of the crate.")
     try:
         with crate.open(_METADATA) as file:
             text = file.read(_MOST_METADATA + 1)

@@ -33,6 +33,7 @@ _VARIABLES: Final = (
     "PROVENA_CLIENT_SECRET",
     "PREFECT_API_KEY",
     "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
 )
 _ORDINARY: Final = re.compile(
     r"[A-Z]?[a-z]+|[A-Z]+"  # a word

@@ -180,6 +180,26 @@ def test_a_crate_cannot_lead_out_of_itself(on_record, tmp_path):
     assert [finding["state"] for finding in said.json["findings"]] == ["missing"]
 
 
+def test_no_link_leads_out_of_a_crate(on_record, tmp_path):
+    """A link to a file outside counts as missing, and one as metadata is refused. Links within the crate are read."""
+    (tmp_path / "secret").write_text("x")
+    crate = tmp_path / "crate"
+    (crate / "store").mkdir(parents=True)
+    (crate / "store" / "1").write_text("x")
+    (crate / "inside").symlink_to("store/1")
+    (crate / "outside").symlink_to("../secret")
+    (crate / "above").symlink_to("..")
+    graph = [{"@id": name, "@type": "File"} for name in ("inside", "outside", "above/secret")]
+    metadata = crate / "ro-crate-metadata.json"
+    metadata.write_text(json.dumps({"@graph": graph}))
+    said = on_record("verify", crate, "--json")
+    assert [finding["state"] for finding in said.json["findings"]] == ["unchecked", "missing", "missing"]
+    metadata.rename(tmp_path / metadata.name)
+    metadata.symlink_to(f"../{metadata.name}")
+    said = on_record("verify", crate)
+    assert said.status == 2 and "is a link to a file outside of the crate" in said.err
+
+
 def test_the_metadata_of_a_crate_are_bounded(on_record, tmp_path):
     """A small zip that claims hundreds of MiB of metadata is refused before they are in memory."""
     crate = tmp_path / "crate.zip"

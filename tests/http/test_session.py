@@ -218,10 +218,15 @@ async def test_json_that_always_breaks_off_is_a_violation(web, quick):
     assert len(web.sent("GET /1/y")) == 1
 
 
-async def test_a_reply_read_whole_is_bounded(web, monkeypatch):
-    """An endless body ends in an error, not in the memory."""
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [(b"x" * 5000, {}), (gzip.compress(b"x" * 5000), {"Content-Encoding": "gzip"})],
+    ids=["long", "inflated"],
+)
+async def test_a_reply_read_whole_is_bounded(web, monkeypatch, body, headers):
+    """An endless body ends in an error, not in the memory, and so does a short one that inflates."""
     monkeypatch.setattr(session_module, "MAX_BODY", 1000)
-    web.on("GET /1/x", Response(b"x" * 5000))
+    web.on("GET /1/x", Response(body, headers=headers))
     async with web.session() as session:
         with pytest.raises(ProtocolError, match="larger than 1000 bytes"):
             await session.request("GET", "/1/x", repeat="idempotent")

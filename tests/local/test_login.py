@@ -213,13 +213,16 @@ def test_page_is_not_for_other_users_of_the_machine(begin, ask):
     assert ask(GRANT, device_code=device["device_code"])[1]["error"] == "authorization_pending"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the table of connections is Linux's")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_owner_of_a_connection_is_found(host):
-    """The owner of a connection is the user of the process that holds it.
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_owner_of_a_connection_is_found(host, system, monkeypatch):
+    """The owner of a connection is the user of the process that holds it, on systems without Linux's table as well.
 
     A closed, missing or remote connection has none.
     """
+    if system == "linux" and sys.platform != system:
+        pytest.skip("the table of connections is Linux's")
+    monkeypatch.setattr(sys, "platform", system)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.create_server((host, 0), family=family) as server,

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from ivcap_flows import local
+from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
 from ivcap_flows.local.service import ServiceJob
@@ -371,8 +372,10 @@ def test_a_page_of_another_site_gets_nothing_from_a_sidecar(tmp_path, header, va
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root can be another user")
-def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path):
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_other_users_of_the_machine_get_nothing_from_a_sidecar(tmp_path, system, monkeypatch):
     """A sidecar refuses other users of the machine, since it acts with the token of its job."""
+    monkeypatch.setattr(sys, "platform", system)
     folder, job = Directory(tmp_path), "urn:ivcap:job:j"
     ticket = {"job": job, "token": "t", "request": {}}
     ask = (
@@ -501,6 +504,28 @@ def test_the_state_is_its_owners_in_a_folder_that_is_not(tmp_path):
         os.umask(before)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's files")
+@pytest.mark.parametrize("planted", ["server.json", "ivcap.sqlite", "services"])
+def test_a_folder_that_another_user_filled_is_refused(tmp_path, local_platform, planted):
+    """Even if a server answers that knows the control token, as the one that another user runs for their folder does.
+
+    A record could name a command of theirs, and their server would get what flows upload.
+    """
+    root = tmp_path / "ivcap-artifacts"
+    root.mkdir()
+    place = root / planted
+    if planted == "services":
+        place.mkdir()
+    elif planted == "server.json":
+        place.write_bytes((local_platform.root / planted).read_bytes())
+        assert local.ensure(root).url == local_platform.url
+    else:
+        place.touch()
+    os.chown(place, 65534, 65534)
+    with pytest.raises(EmbeddedPlatformError, match=f"{planted} belongs to another user.*IVCAP_LOCAL_DIR"):
+        local.ensure(root)
+
+
 SQUATTER = """
 import http.server, json, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -541,6 +566,8 @@ def test_a_service_gets_none_of_the_users_tokens(local_home, project):
     """It runs with the environment in which the server was started, without the variables that have tokens."""
     names = ["IVCAP_JWT", "IVCAP_ACCESS_TOKEN", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET"]
     names += ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "OPENLINEAGE_API_KEY"]
+    names += ["PREFECT_SERVER_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS"]
+    names += ["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
     local_home.variables |= {name: f"s3cret-{name}" for name in names} | {"ORDINARY": "s3cret-ordinary"}
     caller = local_home.start().caller()
     (project / "environment_of_tests.py").write_text(
