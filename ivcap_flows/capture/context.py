@@ -81,6 +81,8 @@ _accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
 """The attempts and accounts that `acting_as` has recorded."""
 _unknown: Latest[str, None] = Latest(_MOST_KNOWN)
 """The flow runs in other processes that this process's journal did not know."""
+_tries: Latest[str, int] = Latest(_MOST_KNOWN)
+"""By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
 _calls: Counts[tuple[str, ...]] = Counts(_MOST_KNOWN)
 """The number of task runs that flows of this process have asked for so far, by attempt of a flow run and by kind."""
 CALLS: Final = "_ivcap_flows_calls"
@@ -97,7 +99,7 @@ def _forget_parent() -> None:
     """Forget the parent's state in a forked child: the parent reports its own missing facts."""
     global _forked
     _forked = True
-    for known in (_elsewhere, _accounts, _unknown, _calls, _unrecorded):
+    for known in (_elsewhere, _accounts, _unknown, _tries, _calls, _unrecorded):
         known.clear()
 
 
@@ -143,6 +145,7 @@ def put_in_flow(call: Call) -> None:
     """
     name = flow_run_id()
     with turn():
+        _close_earlier_try()
         opened = _attempt.get() or known_here(name)
         if opened is None and elsewhere():
             try:
@@ -287,6 +290,7 @@ def flow_run_id() -> str:
 def _attempt_of_context(context: Any) -> OpenedAttempt:
     flow_run_id = str(context.flow_run.id)
     with turn():
+        _close_earlier_try()
         for known in open_here(flow_run_id):
             return known
         if context.detached:
@@ -297,8 +301,22 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
             _elsewhere.put(flow_run_id, other)
             return other
         opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
+        _tries.put(opened.attempt.id, context.flow_run.run_count)
         _close_with_flow(context.flow)
         return opened
+
+
+def _close_earlier_try() -> None:
+    """Close the attempt that an earlier try of the running flow, which has no `@recorded`, has left open.
+
+    Prefect calls no hook at the end of a try that is not the last one.
+    """
+    context, name = flow_context(), flow_run_id()
+    if not name or context.detached:
+        return
+    for known in open_here(name):
+        if context.flow_run.run_count > (_tries.get(known.attempt.id) or math.inf):
+            _close(known, "failed", "Prefect began the next try of the flow run")
 
 
 def source_of(function: Any) -> tuple[str | None, str]:
@@ -426,10 +444,14 @@ def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
     outcomes: dict[str, Outcome] = {"completed": "completed", "crashed": "crashed", "cancelled": "cancelled"}
     outcome = outcomes.get(str(state.type.value).lower(), "failed")
     for opened in open_here(str(flow_run.id)):
-        # If closing fails, the attempt is not open any more, so count for its run by name.
-        count = partial(recorder().miss, opened.run.id)
-        with unraised(count, "The end of the flow run %s could not be recorded.", flow_run.id):
-            close_attempt(opened, outcome, None if outcome == "completed" else state.message)
+        _close(opened, outcome, None if outcome == "completed" else state.message)
+
+
+def _close(opened: OpenedAttempt, outcome: Outcome, cause: str | None) -> None:
+    # If closing fails, the attempt is not open any more, so count for its run by name.
+    count = partial(recorder().miss, opened.run.id)
+    with unraised(count, "The end of the flow run %s could not be recorded.", opened.attempt.flow_run_id):
+        close_attempt(opened, outcome, cause)
 
 
 def note(*records: Record) -> None:

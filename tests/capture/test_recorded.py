@@ -430,6 +430,36 @@ def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
     assert recorded_graph(everything=True)
 
 
+def test_each_try_of_a_flow_without_recorded_is_an_attempt(recorded_graph):
+    """Prefect repeats a plain flow in its process and calls no hook in between; the failed try is on record."""
+    seen = []
+
+    @task
+    @recorded
+    def leaf() -> str:
+        seen.append(current_attempt().attempt)
+        return "x"
+
+    @flow(retries=1)
+    def plain() -> None:
+        leaf()
+        leaf()
+        if len(seen) < 4:
+            raise ValueError("once")
+
+    plain()
+    assert [each.number for each in seen] == [1, 1, 2, 2]
+    [run] = journal().runs.recent()
+    assert [(each.number, each.outcome) for each in journal().runs.attempts(run.id)] == [
+        (1, "failed"),
+        (2, "completed"),
+    ]
+    graph = recorded_graph(everything=True)
+    of = dict(ends(graph, "wasStartedBy"))
+    started = [of[node.id] for node in graph if node.type == "task-run"]
+    assert sorted(started) == sorted(flows_urn("attempt", each.id) for each in seen)
+
+
 def test_helpers_and_notes_are_parts_of_their_task(recorded_graph):
     """A recorded plain function in a task is a call in it; notes and the account join the same run."""
 

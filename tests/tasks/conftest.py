@@ -57,15 +57,14 @@ def short_backoff() -> Iterator[None]:
         resolve._close_all()
 
 
-def run_flow(body: Callable[[], T], **options: Any) -> T:
-    """Run a function as the body of a recorded flow."""
+def run_flow(body: Callable[[], T], *, plain: bool = False, **options: Any) -> T:
+    """Run a function as the body of a recorded flow, or of one that only Prefect knows."""
 
-    @flow(name=options.pop("name", "tested"), validate_parameters=False, **options)
-    @recorded
     def tested() -> T:
         return body()
 
-    return tested()
+    named = flow(name=options.pop("name", "tested"), validate_parameters=False, **options)
+    return named(tested if plain else recorded(tested))()
 
 
 @pytest.fixture

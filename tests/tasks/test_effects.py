@@ -149,7 +149,8 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
     assert len([text for text in said if "refuses idempotency records" in text]) == 1
 
 
-def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
+@pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
+def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plain, caplog):
     """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt."""
     seen = []
 
@@ -162,15 +163,17 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique):
         if len(seen) == 1:
             raise RuntimeError("the first attempt fails")
 
-    in_flow(body, retries=1)
+    in_flow(body, retries=1, plain=plain)
+    assert "Two calls in one run" not in caplog.text
     assert len(seen) == 2 and len(set(seen)) == 1
     assert effects.count("/1/orders") == effects.count("/1/artifacts") == len(jobs_of(effects)) == 1
     [run] = effects.journal.runs.recent()
     assert [each.outcome for each in effects.journal.runs.attempts(run.id)] == ["failed", "completed"]
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
 @pytest.mark.parametrize("choice", ["raise", "new"])
-def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice, monkeypatch):
+def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice, plain, monkeypatch):
     """A retry whose request has changed fails with both requests in the error, or orders again if that is allowed."""
     monkeypatch.setattr(divergence, "GRACE", 0.2)
     attempts = []
@@ -183,11 +186,11 @@ def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice,
         return order
 
     if choice == "new":
-        in_flow(body, retries=1)
+        in_flow(body, retries=1, plain=plain)
         assert effects.count("/1/orders") == 2
         return
     with pytest.raises(DivergenceError) as caught:
-        in_flow(body, retries=1)
+        in_flow(body, retries=1, plain=plain)
     assert f"{unique} 1" in str(caught.value) and f"{unique} 2" in str(caught.value)
     assert "once(" in str(caught.value) and "on_divergence" in str(caught.value)
     assert effects.count("/1/orders") == 1
