@@ -166,7 +166,8 @@ class Processes:
 
     def free(self, connection: Connection, tokens: Mapping[str, str]) -> None:
         """Write that claims and leases have ended (name to token), so that other processes may take over."""
-        rows = [{"b_name": name, "b_token": token} for name, token in tokens.items()]
+        # In the order in which claims lock them, or the two would wait for each other.
+        rows = [{"b_name": name, "b_token": token} for name, token in sorted(tokens.items())]
         for statement in (_FREE_INTENT, _FREE_LEASE):
             if rows:
                 connection.execute(statement, rows)

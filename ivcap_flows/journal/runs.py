@@ -438,6 +438,9 @@ class Runs:
 
     def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:
         dead = [row for row in attempts if row.outcome == "running" and not self._alive(connection, row)]
+        # Runs before attempts, as wherever an attempt ends, or two that end one would wait for each other.
+        for run_id in sorted({row.run_id for row in dead}):
+            self._hold(connection, run_id)
         now = self._store.now(connection)
         for row in dead:
             process = row.process
@@ -474,8 +477,12 @@ class Runs:
 
     @staticmethod
     def _hold(connection: Connection, run_id: str) -> bool:
-        """Lock a run until the transaction ends. Return False if it was pruned meanwhile."""
-        held = connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update())
+        """Lock a run until the transaction ends. Return False if it was pruned meanwhile.
+
+        Rows that refer to it can still be added (PostgreSQL's FOR NO KEY UPDATE). Who adds one, such as a claim, has
+        its process's row already, for which the holder of the run may wait.
+        """
+        held = connection.execute(sa.select(_R.c.id).where(_R.c.id == run_id).with_for_update(key_share=True))
         return held.first() is not None
 
     def _alive(self, connection: Connection, attempt: AttemptRow) -> bool:

@@ -38,6 +38,17 @@ BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 """The settings that SQLite must report after they were set; 2 is FULL."""
+_TRANSACTION: Final = sa.text(
+    "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', :busy, true),"
+    " set_config('idle_in_transaction_session_timeout', :idle, true)"
+)
+"""The settings of a transaction that writes, on PostgreSQL.
+
+A server or role may have switched `synchronous_commit` off for speed, but here the end of a commit must mean "on disk".
+A process that is suspended, or a machine that is lost, in the middle of a transaction would keep its locks for hours.
+"""
+_GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+"""When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 _MISSING_ON_SERVER: Final = ("42703", "42P01")
 """PostgreSQL's codes for a column and for a table that does not exist; Appendix A of its documentation."""
@@ -158,9 +169,10 @@ class Store:
     @contextmanager
     def _on_server(self) -> Iterator[Connection]:
         with self.engine.begin() as connection:
-            # A server or role may have switched it off for speed, but here the end of a commit must mean "on disk". Set
-            # it in each transaction: a pooler may give each transaction another session of the server.
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            # In each transaction, since a pooler may give each another session of the server.
+            # Who waits must outlast the holder that stands still.
+            limits = {"busy": f"{BUSY_SECONDS * 1000:.0f}ms", "idle": f"{BUSY_SECONDS * 500:.0f}ms"}
+            connection.execute(_TRANSACTION, limits)
             yield connection
 
     def serial(self, connection: Connection) -> int:
@@ -290,10 +302,17 @@ class Store:
 
     def _failure(self, verb: str, error: Exception) -> JournalError:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
-        if "database is locked" in cause:
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        if "database is locked" in cause or state == "55P03":
             step = f"Another process has been writing for more than {BUSY_SECONDS:.0f} s. Wait for it or end it."
-        elif (state := getattr(getattr(error, "orig", None), "sqlstate", None)) == "25006":
+        elif state == "25006":
             step = READ_ONLY
+        elif state == "25P03":
+            step = (
+                f"This process stood still in a transaction for {BUSY_SECONDS / 2:.0f} s, so it was undone. Try again."
+            )
+        elif state == "40P01":
+            step = "Two processes waited for each other. Try again."
         elif state in _MISSING_ON_SERVER or any(words in " ".join(cause) for words in _MISSING_IN_SQLITE):
             step = (
                 "Its tables are not those of this version: an unpublished version made them, or another program has "
@@ -418,7 +437,11 @@ def _postgresql(url: URL) -> Engine:
     try:
         # A statement that is prepared in one session is missing in the next one that a pooler gives us.
         asked = {"connect_timeout": 10, "prepare_threshold": None}
-        engine = sa.create_engine(url, pool_size=8, pool_pre_ping=True, connect_args=asked)
+        asked |= {name: value for name, value in _GONE.items() if name not in url.query}
+        # Above READ COMMITTED, who has waited for a lock does not see what its last holder wrote.
+        engine = sa.create_engine(
+            url, pool_size=8, pool_pre_ping=True, connect_args=asked, isolation_level="READ COMMITTED"
+        )
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigurationError(
             f"The journal {shown} needs the PostgreSQL driver. Install it with `pip install 'ivcap-flows[postgres]'`.",
