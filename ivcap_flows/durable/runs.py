@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 
 from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, stop_heartbeat, tell_later
-from ivcap_flows.errors import JournalError
+from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.secrets import logger_of
@@ -32,11 +35,21 @@ class LogicalRun:
         """
         # An earlier attempt whose end is not written yet would count as running.
         catch_up(journal)
-        run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh))
         start_heartbeat(journal)
+        attempt_id = str(uuid.uuid4())
+        try:
+            run = cls(journal, journal.runs.open_attempt(identity, fresh=fresh, attempt_id=attempt_id))
+        except BaseException:
+            # The commit may be on disk although it was not confirmed. As long as this process lives, nobody else would
+            # end the attempt, and the run could not be continued.
+            tell_later(journal, partial(_lose, journal, attempt_id))
+            raise
         run._alive = True
         if run.opened.joined:
-            run._say()
+            try:
+                run._say()
+            except JournalError as error:
+                logger.warning("Continues run %s (attempt %d): %s", run.run.id, run.attempt.number, error)
         return run
 
     @property
@@ -82,3 +95,8 @@ class LogicalRun:
             things or "nothing",
             "" if retried else "; set IVCAP_FLOWS_FRESH=1 to begin a new one",
         )
+
+
+def _lose(journal: Journal, attempt_id: str) -> None:
+    with suppress(InputError):  # the journal does not have it
+        journal.runs.close_attempt(attempt_id, "lost", "its begin was not confirmed")

@@ -38,15 +38,18 @@ class Runs:
         self._store = store
         self._processes = processes
 
-    def open_attempt(self, identity: RunIdentity, *, fresh: bool = False) -> OpenedAttempt:
+    def open_attempt(
+        self, identity: RunIdentity, *, fresh: bool = False, attempt_id: str | None = None
+    ) -> OpenedAttempt:
         """Begin an attempt of the logical run that the flow run belongs to; begin a new run if there is none.
 
         The attempt joins an earlier run (a) with the same root flow run, or (b), unless it is deployed, the newest run
         of the same flow, code and parameters that is not deployed, did not complete and has no running attempt. Runs
         before a completed one are not considered. `fresh` switches off only (b): a retry of a flow run always continues
-        its run. Attempts whose process is gone get the outcome `lost`.
+        its run. Attempts whose process is gone get the outcome `lost`. `attempt_id` is for a caller that has to know it
+        even if the commit is not confirmed.
         """
-        identity = _whole(identity)
+        identity, attempt_id = _whole(identity), attempt_id or str(uuid.uuid4())
         with self._store.write() as connection:
             self._serialise(connection, identity)
             run_id = self._by_root(connection, identity)
@@ -95,7 +98,6 @@ class Runs:
                         # The checkout in which the run began may no longer exist.
                         again["entry_point"] = identity.entry_point
                     connection.execute(sa.update(_R).where(_R.c.id == run_id).values(**again))
-            attempt_id = str(uuid.uuid4())
             connection.execute(
                 sa.insert(_A),
                 {

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,45 @@ run.close("completed")
     subprocess.run([sys.executable, "-c", script, sqlite_url], check=True, capture_output=True)
     with Journal.open(sqlite_url) as journal:
         assert [run.outcome for run in journal.runs.recent()] == ["completed"]
+
+
+@pytest.mark.parametrize("lost", ["reply", "commit", "connection"])
+def test_an_attempt_whose_begin_is_not_confirmed_is_ended(
+    durable_journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    """The next run of the same command continues the run, although this process lives on and may seem to work on it.
+
+    A reply is lost after the commit, or the connection before it; or it breaks while what was kept is read.
+    """
+    store = durable_journal._store
+    LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "1", "1")).close("failed", "boom")
+    real = store.write
+
+    @contextmanager
+    def unconfirmed() -> Iterator[Any]:
+        with real() as connection:
+            yield connection
+            if lost == "commit":
+                raise JournalError("the server was restarted")
+        raise JournalError("the reply was lost")
+
+    with monkeypatch.context() as away:
+        if lost == "connection":
+            away.setattr(durable_journal.intents, "where", _broken)
+            opened = LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
+            assert "Continues run" in caplog.text and "the connection broke" in caplog.text
+            opened.close("failed", "boom")
+        else:
+            away.setattr(store, "write", unconfirmed)
+            with pytest.raises(JournalError):
+                LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2"))
+    again = LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "3", "3"))
+    again.close("completed")
+    [run] = durable_journal.runs.recent()
+    expected = {"reply": ["failed", "lost", "completed"], "commit": ["failed", "completed"]}
+    outcomes = [row.outcome for row in durable_journal.runs.attempts(run.id)]
+    assert outcomes == expected.get(lost, ["failed", "failed", "completed"])
+
+
+def _broken(**_: Any) -> Any:
+    raise JournalError("the connection broke")
