@@ -51,7 +51,7 @@ class Call:
     are the given paths in their state at the beginning; `files` are the files that it used and made; `unknown` is what
     could not be decided about them.
 
-    `asker` is the outermost task run that the call is part of; None outside of tasks.
+    `asker` is the task run that the call is part of, as it requests effects; None outside of tasks.
 
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
     requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and

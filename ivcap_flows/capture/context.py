@@ -132,7 +132,7 @@ def current_activity() -> str | None:
 
 
 def asker() -> Asker | None:
-    """Return the outermost task run around the running code; None outside of tasks."""
+    """Return the task run around the running code, as it requests effects; None outside of tasks."""
     call = _call.get()
     return None if call is None else call.asker
 

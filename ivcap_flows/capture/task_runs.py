@@ -25,7 +25,8 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
     run, tries = task.task_run, task.task_run.run_count or 1
     call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
     call.attributes = {"run_name": run.name}
-    call.asker = asker() or Asker(str(run.id))
+    outer = asker()
+    call.asker = Asker(str(run.id)) if outer is None else outer.try_of(str(run.id))
     if elsewhere():
         # The flow runs in another process, which its attempt names.
         call.attributes["process"] = f"{socket.gethostname()}:{os.getpid()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -21,19 +22,39 @@ _warned: set[str] = set()
 
 @dataclass(frozen=True)
 class Asker:
-    """The outermost task run that requests effects.
+    """A try of a task run that requests effects: the outermost, or one that another called.
 
-    Its next try requests the same ones once more, and so does a Dask or Ray worker that takes it over. These are not
-    second calls. Two equal requests within one try are.
+    The next try requests the same ones once more, and so does a Dask or Ray worker that takes it over. These are not
+    second calls. Two equal requests within one try of the outermost task run are.
     """
 
     task_run: str
+    """The outermost task run."""
+    _outer: Asker | None = None
     _requests: Counter[str] = field(default_factory=Counter)
+    _called: dict[str, Asker] = field(default_factory=dict)
+
+    def try_of(self, task_run: str) -> Asker:
+        """Return the asker for a try of a task run that this one called, which begins now."""
+        before = self._called.pop(task_run, None)
+        if before is not None:
+            for each in self._lineage():
+                each._requests.subtract(before._requests)
+        self._called[task_run] = begun = Asker(self.task_run, self)
+        return begun
 
     def call(self, key: str) -> str:
         """Name the call that now requests the effect with this key: the same name in each try of the task run."""
-        self._requests[key] += 1
-        return f"{self.task_run}#{self._requests[key]}"
+        for each in self._lineage():
+            each._requests[key] += 1
+        return f"{self.task_run}#{each._requests[key]}"
+
+    def _lineage(self) -> Iterator[Asker]:
+        """Yield this one, the one that called it, and so on to the outermost."""
+        each: Asker | None = self
+        while each is not None:
+            yield each
+            each = each._outer
 
 
 def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -118,12 +119,16 @@ def _read(path: Path) -> bytes | None:
 
 
 def _made(path: Path) -> bytes:
-    """Make a new key, and return it once it is on disk."""
+    """Make a new key, and return it once it is on disk. A full disk or a kill leaves no part of a file."""
     key = secrets.token_bytes(_KEY_BYTES)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     try:
         os.write(file, key.hex().encode("ascii"))
         os.fsync(file)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
     finally:
         os.close(file)
     return key

@@ -315,8 +315,8 @@ class Store:
             step = "Two processes waited for each other. Try again."
         elif state in _MISSING_ON_SERVER or any(words in " ".join(cause) for words in _MISSING_IN_SQLITE):
             step = (
-                "Its tables are not those of this version: an unpublished version made them, or another program has "
-                "changed them. Keep this journal, and name another in IVCAP_FLOWS_JOURNAL."
+                "Its tables are not those of this version. If a newer version of ivcap-flows has opened it, upgrade "
+                "here, too, and start again. If an unpublished version made it and nothing in it matters, delete it."
             )
         elif isinstance(error, DBAPIError) and not self.is_sqlite:
             step = "Check that the database server runs and that the URL in IVCAP_FLOWS_JOURNAL is right."

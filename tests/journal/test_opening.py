@@ -110,7 +110,7 @@ def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: s
     store = Store(empty_url)
     with store.write() as connection:
         connection.execute(sa.text(change))
-    expected = r"(asked_by|token|once).*not those of this version.*name another in IVCAP_FLOWS_JOURNAL"
+    expected = r"(asked_by|token|once).*not those of this version.*upgrade here"
     with pytest.raises(JournalError, match=expected), store.write() as connection:
         connection.execute(statement)
     store.close()

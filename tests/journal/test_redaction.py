@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import stat
 import sys
 from pathlib import Path
@@ -64,6 +66,23 @@ def test_the_key_is_made_when_needed_for_its_owner_alone(url, tmp_path):
         assert not key.exists()
         journal.redaction.of(REQUEST)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(bytes.fromhex(key.read_text())) == 32
+
+
+def test_a_key_that_could_not_be_written_is_written_next_time(url, tmp_path, monkeypatch):
+    """A full disk leaves no part of a key file, and one that is empty, as an unclean end may leave it, is replaced."""
+    key = tmp_path / "journal.sqlite.key"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal.open(url) as journal:
+        with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+            disk.setattr(os, "write", full)
+            journal.redaction.of(REQUEST)
+        assert [path.name for path in tmp_path.iterdir() if "key" in path.name] == []
+        key.touch()
+        journal.redaction.of(REQUEST)
+    assert len(bytes.fromhex(key.read_text())) == 32
 
 
 def test_a_key_that_is_gone_is_no_new_one(url, tmp_path):

@@ -81,6 +81,29 @@ def test_the_next_try_of_a_task_asks_for_the_same_order(in_flow, effects, unique
     assert [("share one" in text) for text in warnings_of(caplog)] == [True] * warned
 
 
+@pytest.mark.parametrize(("times", "warned"), [(1, False), (2, True)])
+def test_the_next_try_of_a_task_within_a_task_asks_for_the_same_order(in_flow, effects, unique, caplog, times, warned):
+    """What its first try asked for is not counted, unlike what the task around it asks for."""
+    tries = []
+
+    @task(retries=1)
+    def inner():
+        tries.append([place_order("echo", {"message": unique}).urn for _ in range(times)])
+        if len(tries) == 1:
+            raise RuntimeError("The first try fails.")
+
+    @task
+    def outer():
+        place_order("echo", {"message": f"{unique} before"})
+        inner()
+
+    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
+        in_flow(outer)
+    assert len(tries) == 2 and len({urn for urns in tries for urn in urns}) == 1
+    assert effects.count("/1/orders") == 2
+    assert [("share one" in text) for text in warnings_of(caplog)] == [True] * warned
+
+
 def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
     """Equal requests from several threads at the same time place one order and one job."""
 
