@@ -110,9 +110,13 @@ def make_private(path: Path) -> None:
 
 
 def _need_own(file: Path, found: os.stat_result) -> None:
-    """Refuse what another user made: it could name a server or a program of theirs. Raises PermissionError."""
+    """Refuse what another user made: it could name a server or a program of theirs. Raises EmbeddedPlatformError."""
     if found.st_uid not in (_ROOT, os.getuid()):
-        raise PermissionError(errno.EPERM, f"{file.name} belongs to another user")
+        raise EmbeddedPlatformError(
+            f"The embedded platform does not use its folder {file.parent}, since {file.name} in it belongs to another "
+            "user. Set IVCAP_LOCAL_DIR to a folder of your own.",
+            directory=str(file.parent),
+        )
 
 
 def _take_from_others(path: Path) -> None:
@@ -195,8 +199,6 @@ class Directory:
         step = (
             "Free some space on its file system"
             if error.errno in FULL_DISK
-            else "Make this user its owner"
-            if error.errno == errno.EPERM
             else "Give this user read and write access to it"
         )
         return EmbeddedPlatformError(

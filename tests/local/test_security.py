@@ -522,7 +522,7 @@ def test_a_folder_that_another_user_filled_is_refused(tmp_path, local_platform, 
     else:
         place.touch()
     os.chown(place, 65534, 65534)
-    with pytest.raises(EmbeddedPlatformError, match=f"{planted} belongs to another user.*IVCAP_LOCAL_DIR"):
+    with pytest.raises(EmbeddedPlatformError, match=f"{planted} in it belongs to another user.*IVCAP_LOCAL_DIR"):
         local.ensure(root)
 
 
