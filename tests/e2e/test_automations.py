@@ -45,7 +45,7 @@ def asked(environment: dict[str, str], path: str, body: Any = None, *, method: s
     """What a Prefect server answers. On SQLite, it is now and then too busy."""
     end = time.monotonic() + 60
     while True:
-        reply = httpx.request(method, f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=60)
+        reply = httpx.request(method, f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=180)
         if reply.status_code != 503 or time.monotonic() > end:
             break
         time.sleep(0.5)
