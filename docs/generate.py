@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 
 from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
-from ivcap_flows.blocks.credentials import Connection
+from ivcap_flows.blocks.ivcap_credentials import Connection
 from ivcap_flows.capture.events import KINDS
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile

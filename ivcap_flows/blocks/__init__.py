@@ -7,10 +7,10 @@ from typing import Any, Final
 
 _PLACES: Final = {
     "IvcapCollection": "ivcap_flows.tasks.collection_block",
-    "IvcapCredentials": "ivcap_flows.blocks.credentials",
+    "IvcapCredentials": "ivcap_flows.blocks.ivcap_credentials",
     "IvcapOrder": "ivcap_flows.tasks.service_block",
     "IvcapService": "ivcap_flows.tasks.service_block",
-    "ProvenaCredentials": "ivcap_flows.blocks.credentials",
+    "ProvenaCredentials": "ivcap_flows.blocks.provena_credentials",
 }
 """Where each name is. Blocks that do work are made of tasks, and tasks need the credentials: so names are imported when
 they are asked for."""

@@ -14,19 +14,17 @@ from pydantic import SecretStr, ValidationError
 
 from ivcap_flows.blocks.prefect_lock import HELD, prefect_lock, prefect_unreachable
 from ivcap_flows.errors import ConfigurationError, UnreachableError
-from ivcap_flows.http.auth import claims, expiry
-from ivcap_flows.http.oauth import Tokens, renewed
+from ivcap_flows.http.oauth import Tokens
 from ivcap_flows.http.shared_login import Login, SharedToken
 from ivcap_flows.secrets import hide
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from prefect.blocks.abstract import CredentialsBlock
     from prefect.client.schemas.objects import BlockDocument
 
-    from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
-
-__all__ = ["IvcapBlockLogin", "ProvenaBlockLogin", "lock_of_login"]
+__all__ = ["BlockLogin", "lock_of_login"]
 
 
 def lock_of_login(document: UUID) -> AbstractAsyncContextManager[None]:
@@ -41,9 +39,9 @@ class BlockLogin(ABC):
     option: ClassVar[str]
     """The option of `ivcap-flows login` that stores a login in such a block."""
 
-    _block: IvcapCredentials | ProvenaCredentials
+    _block: CredentialsBlock
 
-    def __init__(self, block: IvcapCredentials | ProvenaCredentials) -> None:
+    def __init__(self, block: CredentialsBlock) -> None:
         self._block = block
         self._name = block._block_document_name
         # Client credentials are not used up, so nothing of them is shared.
@@ -157,58 +155,3 @@ class BlockLogin(ABC):
     @abstractmethod
     def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
         """Return the fields of the block that a renewal has changed."""
-
-
-class IvcapBlockLogin(BlockLogin):
-    """The login in IvcapCredentials. New access tokens are stored as well, so that one renewal serves all."""
-
-    platform = "IVCAP"
-    option = "--block"
-    _block: IvcapCredentials
-
-    def _login(self) -> Login:
-        block = self._block
-        # Without a refresh token, the access token is an earlier one of somebody, and not of the client credentials.
-        access = None if block.refresh_token is None else block.token
-        text = "" if access is None else access.get_secret_value()
-        return Login(block.url, claims(text).get("acc"), access, block.refresh_token, expiry(text))
-
-    async def _renewed(self, login: Login) -> Tokens:
-        from ivcap_flows.ivcap.authinfo import provider_at
-
-        block = self._block
-        provider = await provider_at(block.url, block.connection.host)
-        return await renewed(
-            provider.token_url,
-            block.client_id or provider.client_id,
-            refresh_token=login.refresh,
-            client_secret=block.client_secret,
-            audience=provider.audience if login.refresh is None else None,
-        )
-
-    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
-        # Client credentials are not used up, so each process gets its own tokens by them.
-        return {} if tokens.refresh is None else {"token": tokens.access, "refresh_token": tokens.refresh}
-
-
-class ProvenaBlockLogin(BlockLogin):
-    """The login of a user in ProvenaCredentials. Many realms give no new offline token; then nothing is stored."""
-
-    platform = "Provena"
-    option = "--provena"
-    _block: ProvenaCredentials
-
-    def _login(self) -> Login:
-        return Login(url=self._block.endpoints().realm, refresh=self._block.offline_token)
-
-    async def _renewed(self, login: Login) -> Tokens:
-        from ivcap_flows.provena.login import token_url
-
-        block = self._block
-        return await renewed(
-            token_url(login.url), block.client_id, refresh_token=login.refresh, client_secret=block.client_secret
-        )
-
-    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
-        new = tokens.refresh
-        return {} if new is None or new == self._block.offline_token else {"offline_token": new}

@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 from pydantic import SecretStr
 
 from ivcap_flows import identity
-from ivcap_flows.blocks.credentials import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.environment import Platform, block_named
+from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.blocks.load import asked_once, load_block
+from ivcap_flows.blocks.provena_credentials import ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import claims
 from ivcap_flows.settings import Settings

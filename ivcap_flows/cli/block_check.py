@@ -73,7 +73,7 @@ async def _saved(kind: type[B], name: str) -> B | None:
 
 
 async def _ivcap(block: IvcapCredentials, name: str) -> str:
-    from ivcap_flows.blocks.block_login import IvcapBlockLogin
+    from ivcap_flows.blocks.ivcap_credentials import IvcapBlockLogin
 
     if block.connection.in_container:
         return f"IVCAP at {block.url}: the sidecar of a container, which only a run within one can reach"

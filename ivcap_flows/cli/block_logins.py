@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from ivcap_flows import loop
+from ivcap_flows.cli.confirmation import log_in, show
 from ivcap_flows.cli.kept_token import KeptToken
-from ivcap_flows.cli.login import log_in, show
 from ivcap_flows.cli.output import console
 from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import platform_id
@@ -71,7 +71,7 @@ def ivcap_to_block(name: str, url: str | None) -> None:
 def provena_to_block(name: str) -> None:
     """Log in to Provena, and store the offline token in the ProvenaCredentials block of this name."""
     from ivcap_flows.blocks import ProvenaCredentials
-    from ivcap_flows.blocks.credentials import addresses_in
+    from ivcap_flows.blocks.provena_credentials import addresses_in
     from ivcap_flows.provena.client import Endpoints
 
     _check_name(name)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from ivcap_flows import loop
+from ivcap_flows.cli.block_logins import ivcap_to_block, provena_to_block
+from ivcap_flows.cli.confirmation import log_in
 from ivcap_flows.cli.output import console
 from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import platform_id
-from ivcap_flows.secrets import hide
 
 if TYPE_CHECKING:
-    from ivcap_flows.http.oauth import Tokens, Verification
+    from ivcap_flows.http.oauth import Tokens
     from ivcap_flows.ivcap.contexts import Context, ContextFile
 
-__all__ = ["log_in", "login", "show"]
+__all__ = ["login"]
 
 
 def login(
@@ -43,8 +44,6 @@ def login(
         provena: Log in to Provena instead, at PROVENA_DOMAIN and PROVENA_REALM, and store the offline token in the
             ProvenaCredentials block of this name.
     """
-    from ivcap_flows.cli.block_logins import ivcap_to_block, provena_to_block
-
     if provena is not None:
         if any(given is not None for given in (url, context, block)):
             raise InputError("--provena takes no URL, --context or --block: the settings say where Provena is.")
@@ -85,33 +84,6 @@ def _known(file: ContextFile, url: str | None, context: str | None) -> Context |
     if platform_id(found.url) != platform_url:
         raise InputError(f"The context {found.name!r} belongs to {found.url}. Give another name with --context.")
     return found
-
-
-async def log_in(url: str, host: str | None) -> tuple[Tokens, dict[str, str]]:
-    """Let the user confirm a login to IVCAP; return the tokens and the user's fields of a context."""
-    from ivcap_flows.ivcap.authinfo import provider_at
-
-    provider = await provider_at(url, host)
-    tokens = await provider.login(show).tokens()
-    hide(tokens.access.get_secret_value())
-    return tokens, {} if tokens.id is None else _identity(await provider.claims(tokens.id))
-
-
-def _identity(claims: dict[str, Any]) -> dict[str, str]:
-    """Return the user's fields of a context, from the same claims that `ivcap login` reads."""
-    told = {"account-name": "name", "account-nickname": "nickname", "email": "email"}
-    found = {key: claims[claim] for key, claim in told.items() if isinstance(claims.get(claim), str)}
-    account = claims.get("acc")
-    if isinstance(account, str) and account:
-        found["account-id"] = f"urn:ivcap:account:{account}"
-        found["provider-id"] = f"urn:ivcap:provider:{claims.get('ivcap/claims/provider') or account}"
-    return found
-
-
-def show(verification: Verification) -> None:
-    """Print the page on which the user confirms a login."""
-    console.print(f"Open {verification.complete_uri or verification.uri}")
-    console.print(f"and confirm the code {verification.code} within {verification.expires_in / 60:.0f} minutes.")
 
 
 async def _keep(file: ContextFile, name: str, tokens: Tokens, more: dict[str, str]) -> None:

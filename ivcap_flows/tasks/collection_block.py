@@ -11,7 +11,7 @@ from prefect.blocks.abstract import ObjectStorageBlock
 from pydantic import Field
 
 from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation, form
-from ivcap_flows.blocks.credentials import IvcapCredentials
+from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.handles import Artifact
 from ivcap_flows.tasks.collection_objects import (
     aget_folder,

@@ -9,7 +9,7 @@ from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
 from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation, form
-from ivcap_flows.blocks.credentials import IvcapCredentials
+from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.tasks.jobs import (

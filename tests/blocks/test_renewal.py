@@ -17,7 +17,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, block_login
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, provena_credentials
 from ivcap_flows.blocks.prefect_lock import prefect_lock
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnreachableError
@@ -214,7 +214,7 @@ def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api,
     """Most realms leave it as it is, and nothing is written; a realm that replaces it has the new one stored."""
     ProvenaCredentials.from_environment().save(NAME, overwrite=True)
     block = ProvenaCredentials.load(NAME)
-    renewed = block_login.renewed
+    renewed = provena_credentials.renewed
 
     async def rotated(*arguments, **options):
         tokens = await renewed(*arguments, **options)
@@ -222,7 +222,7 @@ def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api,
 
     loop.run(block.get_client()._auth.header())
     assert ProvenaCredentials.load(NAME).offline_token == block.offline_token
-    monkeypatch.setattr(block_login, "renewed", rotated)
+    monkeypatch.setattr(provena_credentials, "renewed", rotated)
     loop.run(block.get_client()._auth.header())
     assert ProvenaCredentials.load(NAME).offline_token.get_secret_value() == "s3cret-next"
     ProvenaCredentials.delete(NAME)

@@ -1,0 +1,183 @@
+"""Credentials of Provena as a Prefect block. Prefect stores its secrets encrypted and masks them when it shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from ivcap_flows import loop
+from ivcap_flows.blocks.appearance import PROVENA_LOGO, documentation, form
+from ivcap_flows.blocks.block_login import BlockLogin
+from ivcap_flows.blocks.environment import refuse, settings_for
+from ivcap_flows.blocks.load import load_block
+from ivcap_flows.http.auth import Auth
+from ivcap_flows.http.oauth import Tokens, renewed
+from ivcap_flows.http.shared_login import Login
+from ivcap_flows.settings import Settings
+
+if TYPE_CHECKING:
+    from ivcap_flows.provena.client import Endpoints, ProvenaClient
+
+__all__ = ["ProvenaBlockLogin", "ProvenaCredentials", "addresses_in"]
+
+Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "search", "handles"]
+
+
+class ProvenaCredentials(CredentialsBlock):
+    """The URLs of Provena, and a user or service account there.
+
+    Example:
+        Load stored credentials and pass them to a task:
+        ```python
+        from ivcap_flows.blocks import ProvenaCredentials
+
+        credentials = ProvenaCredentials.load("BLOCK_NAME")
+        ```
+    """
+
+    # Errors leave out the input, which may be a token that is not a SecretStr yet.
+    model_config = ConfigDict(hide_input_in_errors=True)
+    _block_type_name = "Provena Credentials"
+    _block_type_slug = "provena-credentials"
+    _logo_url: ClassVar[Any] = PROVENA_LOGO
+    _documentation_url: ClassVar[Any] = documentation("use-the-real-platforms")
+
+    domain: str | None = Field(
+        default=None,
+        title="Domain",
+        description="Domain of Provena, such as provena.example.org; each API has a subdomain of its own.",
+        examples=["provena.example.org"],
+    )
+    realm: str = Field(title="Realm", description="Keycloak realm.", min_length=1, examples=["rrap"])
+    offline_token: SecretStr | None = Field(
+        default=None,
+        title="Offline token",
+        description="Offline (refresh) token of a user, which the command ivcap-flows login --provena NAME stores "
+        "here. If the realm replaces it, the new one is stored in the saved block; do not put it into a second block.",
+    )
+    client_id: str = Field(
+        default="automated-access",
+        title="Client id",
+        description="Keycloak client that the token belongs to.",
+        examples=["automated-access"],
+    )
+    client_secret: SecretStr | None = Field(
+        default=None,
+        title="Client secret",
+        description="Secret of a confidential client; its service account is used where there is no offline token.",
+    )
+    addresses: dict[Address, str] = Field(
+        default_factory=dict,
+        title="Addresses",
+        description="URLs that do not follow from the domain, as a JSON object with the names keycloak, auth, "
+        "registry, prov, jobs, datastore, search or handles.",
+        examples=[{"keycloak": "https://login.example.org/auth"}],
+    )
+    trusted_hosts: list[str] = Field(
+        default_factory=list,
+        title="Trusted hosts",
+        description="Other hosts than Amazon S3's that may hold the platform's files; they never get the token.",
+        examples=[["files.example.org"]],
+    )
+
+    # Code may leave out the domain, for addresses of its own.
+    __get_pydantic_json_schema__ = form("domain", "realm")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> ProvenaCredentials:
+        if not (self.domain or self.addresses):
+            raise ValueError("ProvenaCredentials need the domain of Provena, or the addresses of its APIs.")
+        if self.offline_token is None and self.client_secret is None:
+            raise ValueError(
+                "There is no login. Log in by `ivcap-flows login --provena NAME`, or give a client secret."
+            )
+        return self
+
+    @classmethod
+    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
+        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
+
+        `deployed` is as for IvcapCredentials. Raises ConfigurationError (also a ValueError) if the realm or a token is
+        missing, and PlatformOffError if only IVCAP is configured.
+        """
+        found = settings_for("Provena", settings, deployed=deployed)
+        if found.provena_block:
+            return loop.run(load_block(cls, found.provena_block))
+        if not found.provena_realm:
+            refuse("Provena is configured and PROVENA_REALM is not set. Set it to the Keycloak realm.")
+        if not (found.provena_offline_token or found.provena_client_secret):
+            refuse(
+                "Provena is configured and no token is set. Set PROVENA_OFFLINE_TOKEN (a user) or "
+                "PROVENA_CLIENT_SECRET (a service account)."
+            )
+        return cls.located(found, offline_token=found.provena_offline_token, client_secret=found.provena_client_secret)
+
+    @classmethod
+    def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
+        """Return credentials with the URLs from these settings, and only with the given secrets."""
+        return cls(
+            **secrets,
+            domain=found.provena_domain,
+            realm=found.provena_realm or "",
+            client_id=found.provena_client_id,
+            addresses=addresses_in(found),
+        )
+
+    def endpoints(self) -> Endpoints:
+        """Return the URLs of the APIs. Raises ConfigurationError with the names of those that are missing."""
+        from ivcap_flows.provena.client import Endpoints
+
+        return Endpoints.of(domain=self.domain, realm=self.realm, **self.addresses)
+
+    def get_client(self) -> ProvenaClient:
+        """Return a new client. Raises ConfigurationError if a URL is missing."""
+        from ivcap_flows.provena.client import ProvenaClient
+        from ivcap_flows.provena.login import client_credentials
+
+        endpoints = self.endpoints()
+        auth: Auth
+        if self.offline_token is None and self.client_secret is not None:
+            auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
+        else:
+            auth = ProvenaBlockLogin(self).token()
+        return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
+
+
+class ProvenaBlockLogin(BlockLogin):
+    """The login of a user in ProvenaCredentials. Many realms give no new offline token; then nothing is stored."""
+
+    platform = "Provena"
+    option = "--provena"
+    _block: ProvenaCredentials
+
+    def _login(self) -> Login:
+        return Login(url=self._block.endpoints().realm, refresh=self._block.offline_token)
+
+    async def _renewed(self, login: Login) -> Tokens:
+        from ivcap_flows.provena.login import token_url
+
+        block = self._block
+        return await renewed(
+            token_url(login.url), block.client_id, refresh_token=login.refresh, client_secret=block.client_secret
+        )
+
+    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
+        new = tokens.refresh
+        return {} if new is None or new == self._block.offline_token else {"offline_token": new}
+
+
+def addresses_in(found: Settings) -> dict[Address, str]:
+    """Return the URLs of Provena that settings give one by one, by the names that ProvenaCredentials have for them."""
+    addresses: dict[Address, str | None] = {
+        "keycloak": found.provena_keycloak,
+        "auth": found.provena_auth_api,
+        "registry": found.provena_registry_api,
+        "prov": found.provena_prov_api,
+        "jobs": found.provena_job_api,
+        "datastore": found.provena_data_store_api,
+        "search": found.provena_search_api,
+        "handles": found.provena_handle_api,
+    }
+    return {name: url for name, url in addresses.items() if url}
