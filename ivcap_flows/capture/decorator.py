@@ -86,6 +86,10 @@ def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
     if shape.signature is not None:
         # Prefect reads the signature at every call, so compute it only once.
         wrapper.__signature__ = shape.signature
+    if hasattr(function, "__code__"):
+        # Prefect identifies a task by its name and by the code object of its function, which all wrappers share.
+        code = wrapper.__code__
+        wrapper.__code__ = code.replace(co_consts=(*code.co_consts, function.__code__))
     observe_tasks()
     recorded_function: Callable[..., Any] = wrapper
     return recorded_function

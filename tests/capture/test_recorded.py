@@ -17,6 +17,7 @@ from prefect import flow, task
 from prefect.futures import wait
 from prefect.states import Failed
 from prefect.task_runners import ProcessPoolTaskRunner
+from prefect.tasks import task_input_hash
 from pydantic import BaseModel, SecretStr
 
 from ivcap_flows.capture import acting_as, attempts, current_attempt, journal, note, recorded, recorder
@@ -691,6 +692,36 @@ def test_recorded_keeps_the_function_that_prefect_sees():
     assert task(wrapped).task_key.rpartition("-")[0] == task(plain).task_key.rpartition("-")[0]
     assert pickle.loads(pickle.dumps(recorded)) is recorded
     assert recorded(True)(plain)(3) == recorded()(plain)(3) == 3
+
+
+def test_prefect_tells_recorded_functions_of_one_name_apart(tmp_path):
+    """Their tasks have different keys, and `task_input_hash` takes no result of one for the other's."""
+
+    def added():
+        @task(cache_key_fn=task_input_hash, persist_result=True)
+        @recorded
+        def compute(given: str) -> str:
+            return given + " added"
+
+        return compute
+
+    def removed():
+        @task(cache_key_fn=task_input_hash, persist_result=True)
+        @recorded
+        def compute(given: str) -> str:
+            return given.removesuffix("x")
+
+        return compute
+
+    assert added().task_key != removed().task_key
+    assert added().task_key == added().task_key
+
+    @flow
+    def both(given: str) -> list[str]:
+        return [added()(given), removed()(given), added()(given)]
+
+    given = f"{tmp_path} x"
+    assert both(given) == [f"{given} added", f"{tmp_path} ", f"{given} added"]
 
 
 def test_recorded_in_the_wrong_place_is_refused():
