@@ -16,6 +16,7 @@ from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import ParseResult, SplitResult
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -131,6 +132,11 @@ class Look:
             return self._path(role, value)
         if isinstance(value, MAPPINGS):
             return self._mapping(role, value, depth)
+        if isinstance(value, ParseResult | SplitResult):
+            # The user and password of an address are recognised in the whole of it.
+            return self._text(role, value.geturl())
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return self._mapping(role, dict(zip(kind._fields, value, strict=False)), depth)
         if isinstance(value, list | tuple | set | frozenset):
             return self._sequence(role, value, depth)
         if isinstance(value, BaseModel):

@@ -11,6 +11,8 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import ParseResult, urlparse
 
 import pytest
 from prefect import flow, task
@@ -26,6 +28,7 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn, flows_urn
 from ivcap_flows.provenance import Graph, entity
+from ivcap_flows.secrets import HIDDEN
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -512,6 +515,29 @@ def test_the_parameters_are_kept_and_the_secrets_are_not(recorded_graph, monkeyp
     said = str([record.attributes for record in graph]) + str(run) + str(journal().runs.attempts(run.id))
     for secret in (jwt, "eyJ", "hunter2", "value-of-the-environment", "typed-secret", "key-1234567"):
         assert secret not in said
+
+
+class Login(NamedTuple):
+    """A parameter whose fields have names."""
+
+    user: str
+    password: str
+
+
+def test_secrets_in_named_tuples_and_parsed_addresses_are_not_kept(recorded_graph):
+    """A field of a named tuple is recorded by its name, and a parsed address as its text."""
+
+    @flow
+    @recorded
+    def secretive(login: Login, address: ParseResult) -> None:
+        pass
+
+    secretive(Login("someone", "first-passphrase"), urlparse("https://someone:second-passphrase@data.example/x"))
+    [node] = [each for each in recorded_graph().nodes.values() if each.type == "parameters"]
+    assert node.attributes["values"]["login"] == {"user": "someone", "password": HIDDEN}
+    assert node.attributes["values"]["address"].endswith("@data.example/x")
+    [run] = journal().runs.recent()
+    assert "passphrase" not in str(node.attributes) + str(run) + str(journal().runs.attempts(run.id))
 
 
 def test_huge_and_lazy_values_are_named_not_read(recorded_graph):
