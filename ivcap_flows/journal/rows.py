@@ -369,6 +369,11 @@ class ParkRow:
     wake_at: datetime
     ended_at: datetime | None
 
+    @property
+    def urns(self) -> frozenset[str]:
+        """The URNs of the work that the run waited for."""
+        return frozenset(wait.urn for wait in self.waits)
+
 
 @dataclass(frozen=True)
 class Lead:

@@ -26,7 +26,7 @@ from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, re
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
-from ivcap_flows.journal.rows import Wait
+from ivcap_flows.journal.rows import ParkRow, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -53,6 +53,8 @@ _FLUSH: Final = 60.0
 
 _told_once: set[tuple[str, bool]] = set()
 """Attempts whose obstacle was already logged, with whether it was a passing one."""
+_timed_out: set[tuple[str, datetime]] = set()
+"""Waits whose timeout has passed in an attempt: the attempt, and when the wait began."""
 
 
 def wait_or_park(
@@ -71,7 +73,8 @@ def wait_or_park(
     would run again, or the run cannot park for another reason, the wait continues in the process and a warning says
     why, once.
 
-    `timeout` (seconds) counts over all rounds of parking. Raises the errors of the two tasks.
+    `timeout` (seconds) counts over all rounds of parking, and anew after a failure of the flow. A run that wakes after
+    it asks the platform once more. Raises the errors of the two tasks.
     """
     work = several(work, "wait_or_park", "orders")
     reads = _reads(work, raise_on_failure)
@@ -194,7 +197,6 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     call = await IvcapCall.of(asked.credentials)
     call.check(list(asked.work.values()))
     stay = await _Stay.begin(call, asked)
-    stay.pending = await pending_of(call, stay.waits, timeout=min(stay.park_after, stay.left))
     while stay.pending and stay.left > SHORTEST:
         hindered = own if isinstance(own, Obstacle) else await asyncio.to_thread(own.obstacle)
         if hindered is None and isinstance(own, OwnRun):
@@ -209,12 +211,14 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
         stay.pending = await pending_of(call, stay.waits, timeout=min(AGAIN, stay.left))
     if stay.pending and stay.left <= 0:
         late = [wait for wait in stay.waits if wait.urn in stay.pending]
+        stay.time_out()
         raise WaitTimeoutError(
             f"{len(late)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s: "
             f"{in_words(late)}. They continue on the platform; call again to wait longer.",
             pending=[wait.urn for wait in late],
         )
-    return None if asked.timeout is None else max(0.0, stay.left)
+    # What has ended is only read, which may take longer than what is left of the timeout.
+    return None if asked.timeout is None or not stay.pending else stay.left
 
 
 @dataclass
@@ -226,24 +230,46 @@ class _Stay:
     began_at: datetime
     until: float
     """The end of the caller's timeout, by this process's monotonic clock."""
-    park_after: float
-    """Seconds to wait in the process before parking."""
     pending: set[str] = field(default_factory=set)
 
     @classmethod
     async def begin(cls, call: IvcapCall, asked: _Asked) -> _Stay:
+        """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
         waits, park_after = await asked.waits(call), max(LEAST, Settings.current().park_after)
+        timeout = math.inf if asked.timeout is None else asked.timeout
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        began_at = now = await journal.ask(journal.now)
+        now, until = await journal.ask(journal.now), time.monotonic() + timeout
         urns = {wait.urn for wait in waits}
-        for park in await journal.ask(journal.parks.woke, run_id):
-            # In another journal these rounds are missing; then the time only counts from now.
-            if {wait.urn for wait in park.waits} <= urns:
-                began_at = min(began_at, park.began_at)
-                park_after = min(park_after, WOKEN)
-        left = math.inf if asked.timeout is None else asked.timeout - (now - began_at).total_seconds()
-        return cls(call, waits, began_at, time.monotonic() + left, park_after)
+        earlier = [park for park in await journal.ask(journal.parks.woke, run_id) if park.urns <= urns]
+        stay = cls(call, waits, now, until)
+        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if earlier else math.inf, park_after, timeout))
+        # A shorter wait never parks, so the rounds are of another wait for the same work.
+        if stay.pending and timeout > park_after + SHORTEST:
+            await stay._go_on(earlier)
+        return stay
+
+    async def _go_on(self, earlier: Sequence[ParkRow]) -> None:
+        """Count the time from the first round of this wait.
+
+        Its rounds are those that waited for all that is pending now, since the flow failed and since another wait for
+        the same work was over. In another journal they are missing; then the time only counts from now.
+        """
+        assert self.call.attempt is not None
+        journal, attempt = self.call.journal, self.call.attempt.attempt
+        attempts = [each for each in await journal.ask(journal.runs.attempts, attempt.run_id) if each.leads]
+        failed = max((each.number for each in attempts if each.outcome == "failed"), default=0)
+        since_failure = {each.id for each in attempts if each.number > failed}
+        rounds = [park for park in earlier if park.attempt_id in since_failure and self.pending <= park.urns]
+        began = [park.began_at for park in rounds if (attempt.id, park.began_at) not in _timed_out]
+        if began:
+            self.until -= (self.began_at - min(began)).total_seconds()
+            self.began_at = min(began)
+
+    def time_out(self) -> None:
+        """Let a later wait of this attempt for the same work have its own time."""
+        assert self.call.attempt is not None
+        _timed_out.add((self.call.attempt.attempt.id, self.began_at))
 
     @property
     def left(self) -> float:

@@ -269,6 +269,80 @@ def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, end):
         run.wake()
 
 
+def test_a_run_that_wakes_after_its_timeout_asks_the_platform(deployed, monkeypatch, end):
+    """Work that ended while the run was parked is the result, also if the run wakes after the timeout of its wait."""
+    monkeypatch.setattr(parking, "SHORTEST", 0.1)
+    monkeypatch.setattr(parking, "WOKEN", 10.0)
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(end, timeout=3)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    end.touch()
+    time.sleep(3.5)
+    assert run.wake() == ["succeeded"]
+
+
+@pytest.mark.parametrize("again", ["a retry of the flow", "a second call"])
+def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypatch, end, again):
+    """A wait after a WaitTimeoutError has the whole timeout again, in a retry of the flow and in the same attempt.
+
+    When it wakes from that, the first wait is over at once, and the second goes on.
+    """
+    monkeypatch.setattr(parking, "SHORTEST", 0.1)
+
+    @flow(retries=1)
+    def parks() -> list[str]:
+        try:
+            return ordering(end, timeout=3)
+        except WaitTimeoutError:
+            if again == "a retry of the flow":
+                raise
+            return ordering(end, timeout=600)
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    time.sleep(3.5)
+    rounds = 3 if again == "a second call" else 2
+    for _ in range(rounds - 1):
+        with pytest.raises(Pause):
+            run.wake()
+    first, *later = [park.began_at for park in ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)]
+    assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
+    assert finish(run, end) == ["succeeded"]
+
+
+def test_no_wait_counts_the_time_of_another(deployed, ivcap_journal, end, tmp_path):
+    """The timeout of a wait for two orders does not count an earlier wait for one of them."""
+    early = tmp_path / "early"
+
+    @flow
+    def parks() -> list[str]:
+        first = place_order("parking-until", {"until": str(early)})
+        second = place_order("parking-until", {"until": str(end)})
+        wait_or_park([first])
+        return [done.status for done in wait_or_park([first, second], timeout=600)]
+
+    run = deployed(parks)
+    with pytest.raises(Pause):
+        run.go()
+    early.touch()
+    rounds: list[Any] = []
+    while not rounds or len(rounds[-1].waits) != 1 or rounds[-1].waits == rounds[0].waits:
+        with pytest.raises(Pause):
+            run.wake()
+        rounds = ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)
+    assert rounds[-1].began_at > rounds[0].began_at
+    with pytest.raises(Pause):
+        run.wake()
+    assert ivcap_journal.parks.of(rounds[0].run_id)[-1].began_at == rounds[-1].began_at
+    assert finish(run, end) == ["succeeded"] * 2
+
+
 def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal, end):
     """While a watcher is there, the run wakes by itself only after an hour, in case the watcher does not wake it."""
 
