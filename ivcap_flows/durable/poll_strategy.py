@@ -207,10 +207,10 @@ class PollStrategy:
                             del missing[urn]
                             depth = number
                             self._heard(urn, status, ended)
-        except PlatformError as error:
+        except Exception as error:
             # A list that cannot be read, perhaps of a withdrawn service, must not end the waits for others. Its work is
             # read one by one.
-            if error.retryable:
+            if isinstance(error, PlatformError) and error.retryable:
                 raise
         self._depth[name] = depth
         for urn in sought:

@@ -473,6 +473,10 @@ class Poller(Generic[R]):
             if not isinstance(error, NotFoundError) or time.monotonic() - other.since > self._visibility_delay:
                 self._note(urn, _UNREAD)
             return None
+        except Exception as error:  # noqa: BLE001 - a fault in the record of another process must not end own waits
+            logger.debug("The record of %s cannot be read: %s", urn, error)
+            self._note(urn, _UNREAD)
+            return None
         self._note(urn, status)
         return status
 
@@ -486,8 +490,9 @@ class Poller(Generic[R]):
             if time.monotonic() - watch.since > self._visibility_delay:
                 self._fail([urn], error)
             return None
-        except PlatformError as error:
-            if error.retryable:
+        except Exception as error:
+            # Such as that of a malformed URN: it must not end other waits.
+            if isinstance(error, PlatformError) and error.retryable:
                 raise
             self._fail([urn], error)
             return None

@@ -13,6 +13,7 @@ from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
+from ivcap_flows.ivcap.wire import segment
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import Wait
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -151,6 +152,11 @@ def name_of(work: object) -> str:
 
 
 def wait_of(work: Order | Job | str, noun: str, service: str) -> Wait:
-    """Return what a wait for an order or job looks for."""
+    """Return what a wait for an order or job looks for.
+
+    Raises InputError for a malformed URN, before other processes hear of it.
+    """
+    for urn in (urn_of(work), *([service] if service else [])):
+        segment(urn)
     account = None if isinstance(work, str) else work.account
     return Wait(urn_of(work), noun, service, scrub_text(name_of(work)), account)

@@ -13,7 +13,7 @@ from ivcap_flows.durable import poller as pollers
 from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, WorkDurations, interval
 from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, PollStrategy
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.errors import NotFoundError, WaitTimeoutError
+from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,17 @@ async def test_a_record_that_cannot_be_read_hides_no_other():
     assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
     assert not first.done()
     first.cancel()
+
+
+async def test_a_fault_in_one_record_ends_its_own_wait_alone():
+    """An error that is not the platform's, such as that of a malformed URN, ends the wait for this record only."""
+    work = Work(a="malformed", b="executing")
+    poller = work.poller()
+    second = asyncio.create_task(poller.wait(["b"]))
+    with pytest.raises(InputError):
+        await poller.wait(["a"], timeout=5)
+    work.status["b"] = "succeeded"
+    assert await asyncio.wait_for(second, 5) == [("b", "succeeded")]
 
 
 async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):

@@ -21,7 +21,7 @@ from waiting_work import Work
 from ivcap_flows.durable import poll_sharing as boards
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import ROUND
-from ivcap_flows.errors import JournalError, NotFoundError
+from ivcap_flows.errors import InputError, JournalError, NotFoundError
 from ivcap_flows.journal import Journal, poll_status
 from ivcap_flows.journal.rows import Watch
 
@@ -271,6 +271,24 @@ async def test_what_the_lookout_may_not_read_is_read_by_who_waits(sqlite_journal
     first.end("a")
     await one
     await asyncio.sleep(0.3)
+
+
+async def test_a_malformed_urn_of_another_process_does_not_end_the_leaders_waits(sqlite_journal: Journal, monkeypatch):
+    """The process that waits for it gets the error. The waits of the poll leader go on."""
+    monkeypatch.setattr("ivcap_flows.durable.poll_interval.SHORTEST", 0.2)
+    first, second = Work(a="executing", b="malformed"), Work(b="malformed")
+
+    def waits(work: Work, urn: str) -> asyncio.Task[object]:
+        sharing = PollSharing(sqlite_journal, noun="orders", platform="p", account="malformed")
+        return asyncio.create_task(work.poller(sharing=sharing).wait([urn]))
+
+    one = waits(first, "a")
+    await asyncio.sleep(0.3)
+    with pytest.raises(InputError):
+        await asyncio.wait_for(waits(second, "b"), 10)
+    assert first.reads["b"] and not one.done()
+    first.end("a")
+    assert await asyncio.wait_for(one, 10) == [("a", "succeeded")]
 
 
 async def test_how_long_work_takes_is_known_to_the_next_process(durable_journal: Journal):

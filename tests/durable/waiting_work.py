@@ -8,7 +8,7 @@ from collections import Counter
 from ivcap_flows.durable.poll_strategy import Change
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.errors import NotFoundError, UnreachableError
+from ivcap_flows.errors import InputError, NotFoundError, UnreachableError
 
 PAGE = 50
 
@@ -49,6 +49,8 @@ class Work:
         self.reads[urn] += 1
         if self.status.get(urn) == "tried for long":
             await asyncio.sleep(60)
+        if self.status.get(urn) == "malformed":
+            raise InputError(f"{urn!r} is no URN")
         if self.down or self.status.get(urn) == "unreadable":
             raise UnreachableError("no reply", platform="p")
         if urn not in self.status:

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from ivcap_flows.errors import JobFailedError, WaitTimeoutError
+from ivcap_flows import wait_or_park
+from ivcap_flows.errors import InputError, JobFailedError, WaitTimeoutError
 from ivcap_flows.local.register import register
-from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs
+from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs, wait_for_orders
 
 
 def polls(embedded):
@@ -60,6 +61,15 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, m
 
     in_flow(body)
     assert 1 <= len(polls(effects.embedded)) <= 5 + 2
+
+
+@pytest.mark.parametrize("wait", [wait_for_orders, wait_or_park])
+def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects, wait):
+    """No other process hears of it, and no list is read to find it."""
+    effects.embedded.forget_requests()
+    with pytest.raises(InputError, match="must be a URN"):
+        in_flow(lambda: wait([f"urn:ivcap:order:{n}/2" for n in range(9)]))
+    assert not [each for each in effects.embedded.requests("GET") if each["path"].startswith("/1/orders")]
 
 
 SERVICE = """
