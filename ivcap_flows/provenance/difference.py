@@ -182,7 +182,8 @@ class _Facts:
 
 
 def _facts_of(graph: Graph) -> _Facts:
-    """Return the version of the newest code, its environment and its packages."""
+    """Return the newest version of each flow's code, the environment and the packages."""
+    codes: dict[tuple[Any, Any], dict[str, Any]] = {}
     found = _Facts({}, {}, {})
     for node in graph.nodes.values():
         if node.type not in ("code", "environment"):
@@ -190,11 +191,18 @@ def _facts_of(graph: Graph) -> _Facts:
         said = node.attributes
         packages = said.get("packages")
         found.packages.update(packages if isinstance(packages, Mapping) else {})
-        for name, value in said.items():
-            if node.type == "code" and name in _CODE:
-                found.code[name] = value
-            elif name not in _NO_FACT:
-                found.environment[name] = value
+        if node.type == "code":
+            codes[said.get("file"), said.get("name")] = {name: said[name] for name in said if name in _CODE}
+        found.environment.update(
+            (name, said[name]) for name in said if name not in _NO_FACT and (node.type != "code" or name not in _CODE)
+        )
+    for (file, name), facts in codes.items():
+        # The first is the root flow's. Subflows have mostly the same commit, which is told once.
+        if not found.code:
+            found.code.update(facts)
+            continue
+        above = ":".join(str(part) for part in (file, name) if part is not None)
+        found.code.update((f"{above}, {fact}", facts[fact]) for fact in facts if found.code.get(fact) != facts[fact])
     return found
 
 

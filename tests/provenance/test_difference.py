@@ -61,6 +61,26 @@ def test_a_changed_parameter_package_input_and_commit_are_named() -> None:
     assert found.same_results
 
 
+def test_the_code_of_each_flow_is_compared() -> None:
+    """A change of the root flow's code is told although a subflow's code is the same, and the other way round."""
+
+    def of(run: str, *, commit: str = "1", main: str = "a", part: str = "b", again: str | None = None) -> Side:
+        versions = [("main.py", "main", main), ("part.py", "part", part)]
+        # After a failure the run went on with a newer version.
+        versions += [] if again is None else [("main.py", "main", again)]
+        codes = [
+            entity(flows_urn("code", f"{run}{n}"), "code", file=file, name=name, source_sha256=source, commit=commit)
+            for n, (file, name, source) in enumerate(versions)
+        ]
+        return Side(run, "completed", {}, Graph(codes))
+
+    assert compare(of("a"), of("b")).code == ()
+    assert compare(of("a"), of("b", commit="2")).code == (Change("commit", "1", "2"),)
+    assert compare(of("a"), of("b", main="c")).code == (Change("source_sha256", "a", "c"),)
+    assert compare(of("a"), of("b", part="c")).code == (Change("part.py:part, source_sha256", "b", "c"),)
+    assert compare(of("a", again="c"), of("b", main="c")).code == ()
+
+
 def test_a_result_differs_for_what_lies_on_its_way() -> None:
     """The index differs because of its series and its order's parameter. The copy does not."""
     found = compare(side("a"), side("b", series="5", index="6", base=1971))
