@@ -159,7 +159,8 @@ def put_in_flow(call: Call) -> None:
         elif opened is None:
             opened = _elsewhere.get(name)
             if opened is None:
-                early.keep(call, name)
+                if not early.keep(call, name) and call.ended is not None:
+                    miss()
                 return
     early.put(call, opened)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["keep", "put", "put_kept"]
 
 _MOST: Final = 1_000
-"""The maximum number of flow runs to keep, and of task runs for each."""
+"""The maximum number of flow runs to keep, and of the first task runs for each."""
 _kept: Latest[str, list[Call]] = Latest(_MOST)
 
 if hasattr(os, "register_at_fork"):
@@ -31,11 +31,18 @@ def put(call: Call, opened: OpenedAttempt) -> None:
     recorder().put(call)
 
 
-def keep(call: Call, flow_run_id: str) -> None:
-    """Keep a call until `put_kept`. Hold `turn` from before you look for an attempt."""
-    kept = _kept.get(flow_run_id) or []
-    if call not in kept:
-        _kept.put(flow_run_id, [*kept, call][-_MOST:])
+def keep(call: Call, flow_run_id: str) -> bool:
+    """Keep a call until `put_kept`. Return whether there is room. Hold `turn` from before you look for an attempt."""
+    kept = _kept.get(flow_run_id)
+    if kept is None:
+        kept = []
+        _kept.put(flow_run_id, kept)
+    if call in kept:
+        return True
+    if len(kept) >= _MOST:
+        return False
+    kept.append(call)
+    return True
 
 
 def put_kept(opened: OpenedAttempt) -> None:
