@@ -10,6 +10,7 @@ import os
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from ivcap_flows.capture.attempts import (
     open_here,
     turn,
 )
-from ivcap_flows.capture.calls import Call, seen_in
+from ivcap_flows.capture.calls import Call, now, seen_in
 from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Counts, Latest
@@ -62,6 +63,7 @@ __all__ = [
     "miss",
     "note",
     "open_flow_attempt",
+    "passed_timeout",
     "process_recorder",
     "put_in_flow",
     "recorder",
@@ -123,6 +125,17 @@ def task_context() -> Any:
     """Return Prefect's TaskRunContext, or None outside of a task."""
     module = sys.modules.get("prefect.context")
     return None if module is None else module.TaskRunContext.get()
+
+
+def passed_timeout() -> float | None:
+    """Return the timeout in seconds of the task run around the running code, or else its flow run, if it has passed."""
+    task, flow = task_context(), flow_context()
+    run, seconds = (None, None) if flow is None else (flow.flow_run, flow.flow.timeout_seconds)
+    if task is not None:
+        run, seconds = task.task_run, task.task.timeout_seconds
+    if not seconds or run is None or run.state is None:
+        return None
+    return float(seconds) if now() - run.state.timestamp >= timedelta(seconds=seconds) else None
 
 
 def current_activity() -> str | None:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -310,6 +311,39 @@ def test_a_failed_flow_has_its_outcome_and_cause(kind, recorded_graph):
     assert the(graph, "attempt").attributes["outcome"] == expected
     assert the(graph, "attempt").ended is not None
     assert the(graph, "flow-run").attributes["outcome"] == expected
+
+
+@pytest.mark.parametrize("kind", ["task", "task in a thread", "asynchronous task", "observed task", "flow"])
+def test_what_exceeds_its_timeout_has_failed(kind, recorded_graph):
+    """Prefect ends it like a cancelled call, and reports it as failed. So does the record."""
+    timeout = 0.5
+    decorate = (lambda function: function) if kind == "observed task" else recorded
+
+    def work() -> None:
+        for _ in range(200):
+            time.sleep(0.02)
+
+    async def work_there() -> None:
+        await asyncio.sleep(4)
+
+    function = decorate(work_there if kind == "asynchronous task" else work)
+    slow = task(function, timeout_seconds=None if kind == "flow" else timeout)
+
+    def body() -> None:
+        if kind == "flow":
+            work()
+        elif kind == "task in a thread":
+            slow.submit().result()
+        elif kind == "asynchronous task":
+            asyncio.run(slow())
+        else:
+            slow()
+
+    with pytest.raises(TimeoutError):
+        flow(recorded(body), timeout_seconds=timeout if kind == "flow" else None)()
+    node = the(recorded_graph(), "attempt" if kind == "flow" else "task-run")
+    assert (node.attributes["outcome"], node.attributes["cause"]) == ("failed", "Exceeded its timeout of 0.5 s")
+    assert journal().runs.recent()[0].outcome == "failed"
 
 
 def test_a_flow_retry_is_a_second_attempt_of_one_run(recorded_graph):
