@@ -98,10 +98,12 @@ class Call:
         self.held += seen_in(self.given)
         self.given.paths += _sources(self.held)
         for role, path in self.given.paths[:_MAX_PATHS]:
+            if os.path.abspath(path) in self.entry:
+                continue
             # A file that the call only writes is not hashed: its old content is not recorded.
             seen = files.look(path, role, digests, hashed=role not in self.says.writes)
             if seen is not None:
-                self.entry.setdefault(seen.path, seen)
+                self.entry[seen.path] = seen
         self.opened.given = tuple(self.entry)
 
     def look_at_exit(self, digests: Digests | None, *, apart: bool) -> None:
@@ -111,13 +113,15 @@ class Call:
         """
         self._look_at_data()
         again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
-        again += [(role, path) for role, path in self.given.paths if path.endswith(os.sep)]
+        again += [(role, path) for role, path in self.given.paths[:_MAX_PATHS] if path.endswith(os.sep)]
         found: dict[str, Seen] = {}
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
+            if os.path.abspath(path) in found:
+                continue
             # In a folder, hash only the files that the call made: other calls may be writing the rest.
             seen = files.look(path, role, digests, hashed=not os.path.isdir(path))
             if seen is not None and seen.stamp is not None:
-                found.setdefault(seen.path, seen)
+                found[seen.path] = seen
         named = frozenset(os.path.abspath(path) for _, path in self.returned.paths)
         began = int(self.started.timestamp() * 1e9)
         frame = self.kind == "attempt"

@@ -114,9 +114,10 @@ class Seen:
 def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> Seen | None:
     """Return the state of a path, or None if it is neither a file nor a folder. Hash small files if `hashed` is set.
 
-    A path that ends with a separator may be any folder. Another text counts as a folder only if it contains a separator
-    and the folder does not contain the user's home or the working directory, or if the folder is a Zarr store. A file
-    that has not changed since this process read it is not read again, unless there are no `digests`.
+    A path that ends with a separator may be any folder but a root, since `/` alone is seldom a path. Another text
+    counts as a folder only if it contains a separator and the folder does not contain the user's home or the working
+    directory, or if the folder is a Zarr store. A file that has not changed since this process read it is not read
+    again, unless there are no `digests`.
     """
     absolute = os.path.abspath(path)
     seen = Seen(absolute, role)
@@ -154,6 +155,8 @@ def hash_members(folder: Seen, digests: Digests | None) -> None:
 
 
 def _may_be_folder(path: str, absolute: str) -> bool:
+    if absolute == os.path.dirname(absolute):
+        return False
     if path.endswith(os.sep) or any(os.path.exists(os.path.join(absolute, name)) for name in _ZARR):
         return True
     around = os.path.join(absolute, "")
