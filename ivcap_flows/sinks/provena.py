@@ -78,7 +78,7 @@ class ProvenaSink:
 
     async def _register(self, run: RunRow, graph: Graph) -> list[str]:
         """Register the run and its orders and jobs, if they succeeded and are in the mapping. Return the refusals."""
-        asked = await self._intents(run, _WORK)
+        asked = await self._journal.ask(self._work, run, graph)
         done = [
             (intent, _WORK[intent.noun].model_validate(intent.outcome))
             for intent in asked
@@ -109,6 +109,16 @@ class ProvenaSink:
     async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
         rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)
         return [row for row in rows if row.noun in nouns]
+
+    def _work(self, run: RunRow, graph: Graph) -> list[IntentRow]:
+        """Return the intents of the run's orders and jobs, and of ended ones on its record that another run requested.
+
+        That run may have ended, and been delivered, before the order did.
+        """
+        intents = self._journal.intents
+        own = [row for row in intents.where(run_id=run.id, limit=None) if row.noun in _WORK]
+        others = {node.id for node in graph.nodes.values() if node.type in _WORK} - {row.urn for row in own}
+        return [*own, *(row for urn in sorted(others) for row in intents.where(urn=urn, state="terminal", limit=1))]
 
     async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
         """Return the records of registrations that the run's record lacks, since no task of the run saw them done."""

@@ -98,7 +98,10 @@ def provena(
 
 @pytest.fixture
 def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Order | Job]]:
-    """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`."""
+    """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`.
+
+    The order has ended as well, unless its status is `executing`.
+    """
 
     def make(kind: type[Order] | type[Job] = Order, status: str = "succeeded", **given: Any) -> Any:
         identity = RunIdentity("coastal", "/flows/a.py:f", {}, str(uuid.uuid4()), str(uuid.uuid4()))
@@ -133,7 +136,8 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
         )
         sent = intents.mark_sent(intents.claim(wanted).intent)
         intents.settle_outcome(sent, urn=work.urn, outcome=work.model_dump(mode="json"), how="sent")
-        intents.finish(key, status, work.model_dump(mode="json"))
+        if status != "executing":
+            intents.finish(key, status, work.model_dump(mode="json"))
         known = describe(series.model_copy(update={"name": "series.csv", "created_at": end - timedelta(days=400)}))
         facts = [Fact(record, opened.run.id, opened.attempt.id) for record in (*known, *describe(work))]
         ivcap_journal.facts.append(facts)

@@ -21,7 +21,7 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetInfo, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.provenance import activity, entity, relation
+from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
@@ -114,6 +114,26 @@ def test_what_succeeded_is_registered_once(
     assert accepted(embedded_platform, "/mint-dataset") == 2
     [intent] = ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
     assert (intent.attempt_id, intent.scope, intent.request["subject"]) == (opened.attempt.id, "account", work.urn)
+
+
+def test_an_order_that_outlives_its_run_is_registered_by_the_run_that_saw_its_end(
+    embedded_platform, ivcap_journal, ended_work, sink
+):
+    """The run that requested it was delivered before; another run shares the order, and has its end on record."""
+    _, work = ended_work(status="executing")
+    delivering = sink()
+    assert drain(ivcap_journal, [delivering]) == [Drained("provena", delivered=1)]
+    assert accepted(embedded_platform) == 0
+    done = work.model_copy(update={"status": "succeeded"})
+    name = str(uuid.uuid4())
+    opened = ivcap_journal.runs.open_attempt(RunIdentity("inland", "/flows/b.py:f", {}, name, name))
+    [intent] = ivcap_journal.intents.where(urn=work.urn)
+    ivcap_journal.intents.finish(intent.key, "succeeded", done.model_dump(mode="json"))
+    ivcap_journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in describe(done)])
+    ivcap_journal.runs.close_attempt(opened.attempt.id, "completed")
+    assert drain(ivcap_journal, [delivering]) == [Drained("provena", delivered=1)]
+    [run] = model_runs(ivcap_journal)
+    assert (run.subject, accepted(embedded_platform)) == (work.urn, 1)
 
 
 def test_the_record_of_the_run_tells_of_its_model_run(ivcap_journal, ended_work, sink, tmp_path):
