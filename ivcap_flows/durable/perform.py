@@ -15,7 +15,7 @@ from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import Asker, expand, warn_shared
 from ivcap_flows.durable.submission import Submission
-from ivcap_flows.errors import FencedError, InputError
+from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import Scope, key_of, key_of_generation
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
@@ -66,8 +66,8 @@ async def perform(
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
 
     Raise JournalError if the intent cannot be written (nothing was sent), InDoubtError if it is not known which effect
-    is ours, DivergenceError, SpendLimitError, and PlatformError if the platform refuses or does not reply. If it does
-    not reply, the effect stays in doubt until the next call.
+    is ours or if the user wrote the effect off, DivergenceError, SpendLimitError, and PlatformError if the platform
+    refuses or does not reply. If it does not reply, the effect stays in doubt until the next call.
     """
     plan = planning()
     scope = _scope(effect.scope, attempt, plan)
@@ -80,6 +80,8 @@ async def perform(
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
     direct = plan is None and not effect.reuses and on_failure == "keep" and wanted.attempt_number < 2
     newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
+    if newest is not None and newest.given_up:
+        raise _given_up(newest)
     if plan is not None:
         resubmit = _resubmits(newest, on_failure, max_resubmits)
         return await preview(
@@ -114,6 +116,8 @@ async def perform(
                 if sent is not None and sent != claim.intent.urn:
                     await _report(journal, claim.intent, sent)
                 return Performed(effect.decode(claim.intent.outcome), "kept", claim.intent.key)
+            if claim.kind == "given up":
+                raise _given_up(claim.intent)
             if claim.kind == "held":
                 await pauses.sleep()
                 continue
@@ -206,6 +210,15 @@ def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> b
         and newest.state == "terminal"
         and newest.status != "succeeded"
         and newest.generation < limit
+    )
+
+
+def _given_up(intent: IntentRow) -> InDoubtError:
+    return InDoubtError(
+        f"The {intent.noun} {intent.key} was written off by the user, so it is not sent. To have it sent, decide with "
+        "`ivcap-flows models resolve --resend`.",
+        key=intent.key,
+        candidates=[],
     )
 
 

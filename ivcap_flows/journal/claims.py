@@ -132,6 +132,9 @@ class Claims:
             if row.state in DONE:
                 claims.append(Claim("kept", row, again))
                 continue
+            if row.given_up:
+                claims.append(Claim("given up", row, again))
+                continue
             holder = None
             if row.process_id is not None:
                 if row.process_id not in holders:

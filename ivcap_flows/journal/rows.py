@@ -252,6 +252,11 @@ class IntentRow:
     may_send_until: datetime | None = None
     sent_again: bool = False
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the user has decided that it is not requested again."""
+        return self.state == "abandoned" and self.error == GIVEN_UP
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -267,11 +272,11 @@ class Claim:
     """The result of a claim.
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
-    exists, see the intent's outcome; `held`: a live process holds it. `again` is true if another call of the same
-    attempt requested the effect before.
+    exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `again` is
+    true if another call of the same attempt requested the effect before.
     """
 
-    kind: Literal["new", "doubt", "kept", "held"]
+    kind: Literal["new", "doubt", "kept", "held", "given up"]
     intent: IntentRow
     again: bool = False
 

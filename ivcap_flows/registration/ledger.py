@@ -80,12 +80,13 @@ class Ledger:
         self._since = None if now is None else now.earliest
 
     async def claim(self, rows: Sequence[Spooled]) -> list[Work]:
-        """Claim rows, and return those that this process may work on. Rows that are already done get their outcome."""
+        """Claim rows, and return those that this process may work on. Rows done or given up get their outcome."""
         claims = await self._journal.claim([self._intent(row) for row in rows])
         pairs = list(zip(rows, claims, strict=True))
         works = [Work(row, claim.intent) for row, claim in pairs if claim.kind in ("new", "doubt")]
         try:
             await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
+            await self.stand([given_up(row) for row, claim in pairs if claim.kind == "given up"])
         except BaseException:
             self.release(works)
             raise

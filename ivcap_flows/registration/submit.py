@@ -23,7 +23,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
-from ivcap_flows.journal.rows import GIVEN_UP, RESEND
+from ivcap_flows.journal.rows import RESEND
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.batch_watcher import Pulse, Sending, Unit
@@ -142,8 +142,7 @@ class Submission:
             unknown = unknown or len(known) < len(page)
             found = [(row, known[row.key]) for row in page if row.key in known]
             await self._ledger.keep([(row, intent) for row, intent in found if intent.state in DONE])
-            decided = [(row, intent.error) for row, intent in found if intent.state == "abandoned"]
-            await self._ledger.stand([given_up(row) for row, error in decided if error == GIVEN_UP])
+            await self._ledger.stand([given_up(row) for row, intent in found if intent.given_up])
             self._spool.look_again((row.number, intent.fence) for row, intent in found if _is_resent(intent))
             self._wait_for([row for row, intent in found if intent.state in ("sent", "in_doubt")])
         if not self._spool.page("ready", "waiting", limit=1):

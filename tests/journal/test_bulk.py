@@ -146,6 +146,7 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
     assert row is not None and (row.state, row.error, row.progress) == ("in_doubt", "stuck", {"job": row.key})
     assert row.sent_at == doubted[0].sent_at
     assert journal.intents.give_up(doubted[0].key).error == GIVEN_UP
+    assert journal.intents.claim(wanted(1)[0]).kind == "given up"
     assert journal.intents.send_again(doubted[0].key).error == RESEND
     assert journal.intents.send_again(doubted[1].key).state == "abandoned"
     assert [claim.kind for claim in journal.intents.claim_many(wanted(3))] == ["new", "new", "doubt"]

@@ -444,6 +444,37 @@ def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged,
     assert len(lodged(name)) == 5
 
 
+def test_what_is_written_off_meanwhile_is_not_sent(
+    run_items, journal, lodged, tmp_path, embedded_platform, provena, by_task, monkeypatch
+):
+    """The user writes a row off after a start has begun: it is not sent by that start, nor by the task or the sink,
+    until the user says so."""
+    name, rows = rows_of(run_items, 1)
+    rows = with_orders(rows)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    claim = Ledger.claim
+
+    async def once_decided(self: Ledger, spooled: Any) -> Any:
+        journal.intents.give_up(spooled[0].key)
+        return await claim(self, spooled)
+
+    async def both() -> tuple[str, BatchReport]:
+        with Batch(open_source(file), provena, stall_timeout=20) as batch:
+            await batch.check()
+            await _doubted(batch, journal, provena, taken=False)
+            [row] = batch.records()
+            monkeypatch.setattr(Ledger, "claim", once_decided)
+            return row.key, await batch.register(journal)
+
+    key, report = loop.run(both())
+    assert (report.failed, report.registered) == (1, 0)
+    with pytest.raises(InDoubtError, match="models resolve --resend"):
+        by_task(rows[0])
+    assert embedded_platform.requests("POST", REGISTER) == lodged(name) == []
+    journal.intents.send_again(key)
+    assert by_task(rows[0]).subject == rows[0]["key"]
+
+
 @pytest.mark.long
 def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodged, tmp_path, provena, monkeypatch):
     """Between the mark and the request the process slept, and another machine has taken some of the rows: these are not
