@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
 
 from ivcap_flows.durable import Limit, perform
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import ForbiddenError, InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.provena.datasets import DatasetDefaults
@@ -117,7 +117,11 @@ class Batch:
         platform, account = await self._client.platform(), await self._client.username()
 
         async def mint(urn: str) -> str:
-            artifact = await self._describe(urn)
+            try:
+                artifact = await self._describe(urn)
+            except ForbiddenError as error:
+                # IVCAP hides this artifact. What Provena forbids is judged otherwise.
+                raise InputError(str(error)) from error
             effect = DatasetEffect.of(artifact, self._datasets, client=self._client, platform=platform, account=account)
             done = await perform(
                 effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client

@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Final
 
-from ivcap_flows.errors import BadRequestError, InDoubtError, InputError, RegistrationFailedError
+from ivcap_flows.errors import (
+    ForbiddenError,
+    InDoubtError,
+    InputError,
+    NotAuthorizedError,
+    PlatformError,
+    RegistrationFailedError,
+)
 from ivcap_flows.http.concurrency_limit import MOST
 from ivcap_flows.registration.ledger import artifacts_in
 from ivcap_flows.registration.outages import through_outages
@@ -42,6 +49,8 @@ class Minting:
         self._over = asyncio.Event()
         self._last = -inf
         self._news = asyncio.Condition()
+        self._minted = False
+        self._forbidden = 0
         self.troubles: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -55,10 +64,13 @@ class Minting:
                 self._in_hand.add(artifact)
                 try:
                     handle = await through_outages(lambda: self._mint(artifact), self._stall_timeout)  # noqa: B023 - awaited here
-                except (InputError, BadRequestError, RegistrationFailedError, InDoubtError) as error:
+                except (InputError, PlatformError, RegistrationFailedError, InDoubtError) as error:
+                    if self._is_of_all(error):
+                        raise
                     self.troubles[artifact] = str(error)
                     self._spool.lack_no_more([artifact])
                 else:
+                    self._minted = True
                     self._spool.told_of_datasets([(handle, artifact)])
                 self._in_hand.remove(artifact)
                 await self._tell()
@@ -85,6 +97,17 @@ class Minting:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), left)
         return True
+
+    def _is_of_all(self, error: Exception) -> bool:
+        """Return whether other artifacts would meet the same error: of the token, the caller's rights, or an outage.
+
+        A mint that is forbidden may be so for its artifact alone. As many as are under way at once, and none that is
+        not, mean the caller.
+        """
+        if isinstance(error, ForbiddenError):
+            self._forbidden += 1
+            return not self._minted and self._forbidden >= _AT_ONCE
+        return isinstance(error, PlatformError) and (error.retryable or isinstance(error, NotAuthorizedError))
 
     async def _tell(self) -> None:
         self._last = time.monotonic()

@@ -42,9 +42,11 @@ REGISTER = "/provena/prov/model_run/register_batch"
 def register(provena: ProvenaClient, tmp_path: Path) -> Callable[..., BatchReport]:
     """Checks and registers a file of rows, with the outcome in `out.csv`."""
 
-    def run(file: Path, journal: Journal, stall_timeout: float = 20.0, **options: Any) -> BatchReport:
+    def run(
+        file: Path, journal: Journal, stall_timeout: float = 20.0, datasets: Any = None, **options: Any
+    ) -> BatchReport:
         async def both() -> BatchReport:
-            with Batch(open_source(file), provena, stall_timeout=stall_timeout) as batch:
+            with Batch(open_source(file), provena, datasets=datasets, stall_timeout=stall_timeout) as batch:
                 await batch.check()
                 return await batch.register(journal, out=tmp_path / "out.csv", **options)
 
@@ -836,6 +838,31 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
 
     loop.run(both())
     assert len(lodged(name)) == 4
+
+
+@pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
+def test_one_artifact_that_is_refused_stops_no_other(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, status
+):
+    """Its row fails with Provena's reason, the others are registered, and the next start mints it."""
+    name, rows = minting_rows(run_items, 3)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    embedded_platform.add_fault(method="POST", path="mint-dataset$", status=status, count=1)
+    report = register(file, journal, datasets=run_items.defaults)
+    assert (report.registered, report.failed) == (2, 1)
+    [failed] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "failed"]
+    assert str(status) in failed["reason"]
+    assert register(file, journal, datasets=run_items.defaults).is_whole and len(lodged(name)) == 3
+
+
+@pytest.mark.long
+def test_a_caller_who_may_not_mint_is_refused_as_such(run_items, register, journal, tmp_path, embedded_platform):
+    """As soon as nothing was minted and as many mints were refused as are under way at once."""
+    _, rows = minting_rows(run_items, 60)
+    embedded_platform.add_fault(method="POST", path="mint-dataset$", status=403)
+    with pytest.raises(ForbiddenError):
+        register(write_lines(tmp_path / "rows.jsonl", rows), journal, datasets=run_items.defaults)
+    assert len([each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]) < 60
 
 
 def test_a_data_store_that_refuses_is_asked_for_less_at_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -89,6 +90,23 @@ def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
         in_flow(lambda: register_model_runs(records, stall_timeout=1.0))
     left = in_flow(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False), name="another")
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(BATCH) == 1
+
+
+@pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
+def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, records, registry, status):
+    """Its row fails with IVCAP's reason, the others are registered, and the next call mints a dataset for it."""
+    urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    records[0].outputs = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=urn)]
+
+    def body():
+        return register_model_runs(records, datasets=registry.defaults, raise_on_failure=False)
+
+    effects.embedded.add_fault(method="GET", path=f"/artifacts/{urn}$", status=status)
+    left = in_flow(body)
+    assert (len(left.runs), left.failed) == (2, 1)
+    assert any(f"IVCAP answered {status}" in each["data"] for each in shown("table"))
+    effects.embedded.clear_faults()
+    assert in_flow(body, name="another").failed == 0
 
 
 def test_a_plan_sends_nothing(in_flow, effects, records):
