@@ -9,6 +9,7 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -219,18 +220,24 @@ def _from_object(number: int, value: Any) -> Row:
     if key is not None and not (isinstance(key, str) and key.strip()):
         key = None
         faults.append(Fault(number, "key", "wrong value", "A key must be a text that is not empty"))
+    for name in () if job or handle else ("start_time", "end_time"):
+        if isinstance(time := value.get(name), datetime):
+            faults.append(Fault(number, name, "time", f"{time} must have a time zone, and whole seconds"))
     return Row(number, None if job or handle else body, key, handle, job, tuple(faults))
 
 
 def _plain(value: Any) -> Any:
-    """Convert a Parquet value to JSON: maps become objects, and members without a value are left out."""
+    """Convert a Parquet value to JSON: maps become objects, and members without a value are left out.
+
+    Instants become Unix seconds. A time without a zone, or with a fraction of a second, stays as it is.
+    """
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items() if part is not None}
     if isinstance(value, list):
         if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
             return {str(name): _plain(part) for name, part in value if part is not None}
         return [_plain(part) for part in value]
-    if hasattr(value, "timestamp"):
+    if isinstance(value, datetime) and value.tzinfo is not None and value.timestamp().is_integer():
         return int(value.timestamp())
     return value
 

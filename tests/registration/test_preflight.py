@@ -310,6 +310,27 @@ def test_parquet_and_records_say_the_same(run_items, check, tmp_path):
     assert replace(lines[0], source="", sha256="") == replace(other[0], source="", sha256="")
 
 
+@pytest.mark.parametrize(
+    ("zone", "micros", "kinds"), [("+10:00", 0, []), ("+10:00", 500_000, ["time"]), (None, 0, ["time"])]
+)
+def test_a_time_in_parquet_is_one_instant(run_items, check, tmp_path, zone, micros, kinds):
+    """A timestamp without a zone would mean another instant on each machine, and a fraction of a second would be lost:
+    both are faults."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    end = 1_600_000_100
+    row = run_items.record(1) | {"start_time": 1_600_000_000, "end_time": end}
+    table = pyarrow.Table.from_pylist([row])
+    column = pyarrow.array([end * 1_000_000 + micros], pyarrow.timestamp("us", zone))
+    table = table.set_column(table.schema.get_field_index("end_time"), "end_time", column)
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    _, faults = check(tmp_path / "rows.parquet")
+    assert [(each.column, each.kind) for each in faults] == [("end_time", kind) for kind in kinds]
+    [read] = open_source(tmp_path / "rows.parquet").rows()
+    assert kinds or (read.body is not None and read.body["end_time"] == end)
+
+
 def test_a_sheet_in_parquet_is_the_sheet(run_items, tmp_path):
     """The columns of Provena's template are read from Parquet as from CSV, and empty cells as empty."""
     parquet = pytest.importorskip("pyarrow.parquet")
