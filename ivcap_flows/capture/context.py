@@ -158,7 +158,7 @@ def put_in_flow(call: Call) -> None:
     """
     name = flow_run_id()
     with turn():
-        _close_earlier_try()
+        _close_earlier_try(flow_context())
         opened = _attempt.get() or known_here(name)
         if opened is None and elsewhere():
             try:
@@ -304,7 +304,7 @@ def flow_run_id() -> str:
 def _attempt_of_context(context: Any) -> OpenedAttempt:
     flow_run_id = str(context.flow_run.id)
     with turn():
-        _close_earlier_try()
+        _close_earlier_try(context)
         for known in open_here(flow_run_id):
             return known
         if context.detached:
@@ -320,15 +320,27 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         return opened
 
 
-def _close_earlier_try() -> None:
-    """Close the attempt that an earlier try of the running flow, which has no `@recorded`, has left open.
+def _around(context: Any) -> Any:
+    """Return Prefect's context of the flow that called the flow of a context in this process, or None."""
+    inner = context
+    while inner is not None and inner.flow_run is not None:
+        # Prefect keeps no reference to the outer context, but the token by which it returns to it.
+        token = inner._token
+        outer = None if token is None or token.old_value is token.MISSING else token.old_value
+        if outer is not None and outer.flow_run is not None and outer.flow_run.id != context.flow_run.id:
+            return None if outer.detached else outer
+        inner = outer
+    return None
+
+
+def _close_earlier_try(context: Any) -> None:
+    """Close the attempt that an earlier try of a running flow, which has no `@recorded`, has left open.
 
     Prefect calls no hook at the end of a try that is not the last one.
     """
-    context, name = flow_context(), flow_run_id()
-    if not name or context.detached:
+    if context is None or context.flow_run is None or context.detached:
         return
-    for known in open_here(name):
+    for known in open_here(str(context.flow_run.id)):
         if context.flow_run.run_count > (_tries.get(known.attempt.id) or math.inf):
             _close(known, "failed", "Prefect began the next try of the flow run")
 
@@ -364,40 +376,56 @@ def look_at(given: dict[str, Any]) -> Parameters:
     return Parameters(given, shown, seen_in(look))
 
 
-def open_flow_attempt(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> OpenedAttempt:
-    """Open an attempt for the flow run in a Prefect context. Record who runs what, with which parameters."""
+def open_flow_attempt(
+    context: Any, parameters: Parameters, source: tuple[str | None, str], parent: str | None = None
+) -> OpenedAttempt:
+    """Open an attempt for the flow run in a Prefect context. Record who runs what, with which parameters.
+
+    A subflow belongs to the run of the flow that called it, so the caller's attempt is opened first. `parent` is the
+    activity that called it, by default that attempt.
+    """
     from ivcap_flows.capture.reconcile import recheck
     from ivcap_flows.settings import Settings
 
     show_in_runs()
-    identity = identity_of(context, parameters, source)
+    caller = _around(context)
+    outer = _attempt.get() or (None if caller is None else _attempt_of_context(caller))
+    identity = identity_of(context, parameters, source, outer)
     if not Settings.current().fresh:
         recheck(journal(), identity)
     image = (context.flow_run.job_variables or {}).get("image")
     facts = {"flow_run_name": context.flow_run.name, **({} if image is None else {"container_image": str(image)})}
-    opened = open_attempt(identity, *source, parent=current_activity(), **facts)
+    if parent is None and outer is not None:
+        parent = flows_urn("attempt", outer.attempt.id)
+    opened = open_attempt(identity, *source, parent=parent, **facts)
     _count_unrecorded(opened, identity.flow_run_id)
     early.put_kept(opened)
-    _asked_by(context.flow_run)
+    _asked_by(context.flow_run, opened)
     return opened
 
 
-def _asked_by(flow_run: Any) -> None:
+def _asked_by(flow_run: Any, opened: OpenedAttempt) -> None:
     """Record the Prefect account that requested a flow run, if Prefect's API knows accounts."""
     asked = getattr(flow_run, "created_by", None)
     if asked is None or not (asked.id or asked.display_value):
         return
     name = str(asked.display_value or asked.id)
     kind = "user" if "user" in str(asked.type).lower() else "software"
-    acting_as(flows_urn("prefect-account", str(asked.id or name)), name, kind=kind, account=str(asked.type).lower())
+    urn = flows_urn("prefect-account", str(asked.id or name))
+    with unraised(miss, "The account %s could not be recorded.", urn):
+        _acts_for(opened, urn, name, kind, account=str(asked.type).lower())
 
 
-def identity_of(context: Any, parameters: Parameters, source: tuple[str | None, str]) -> RunIdentity:
-    """Return the identity of the flow run in a Prefect context, by which an earlier run of the same is found."""
+def identity_of(
+    context: Any, parameters: Parameters, source: tuple[str | None, str], outer: OpenedAttempt | None
+) -> RunIdentity:
+    """Return the identity of the flow run in a Prefect context, by which an earlier run of the same is found.
+
+    `outer` is the attempt of the flow that called it.
+    """
     from ivcap_flows.journal import RunIdentity
 
     flow_run, (path, name) = context.flow_run, source
-    outer = _attempt.get()
     root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
     project = Project.around(path)
     # Deployed runs and subflows are never continued by their parameters, so they need no warning about those.
@@ -422,10 +450,13 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
     if plan.flow is None and context is not None and context.flow_run is not None:
         from ivcap_flows.settings import Settings
 
-        if task_context() is not None:
-            # The first recorded function is a task, of a flow that is not recorded.
+        here = context
+        while (caller := _around(context)) is not None:
+            context = caller
+        if task_context() is not None or context is not here:
+            # The first recorded function is a task or a subflow of a flow that is not recorded.
             parameters, source = context.parameters or {}, source_of(context.flow.fn)
-        identity = identity_of(context, look_at(parameters), source)
+        identity = identity_of(context, look_at(parameters), source, _attempt.get())
         plan.flow = identity.flow_name
         if plan.run is None:
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
@@ -479,15 +510,18 @@ def note(*records: Record) -> None:
 def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002
     """Record once per attempt that it acts for an account of IVCAP, Provena or Prefect. `id` is the account's URN."""
     with unraised(miss, "The account %s could not be recorded.", id):
-        opened = current_attempt()
-        if (opened.attempt.id, id) in _accounts:
-            return
-        urn = flows_urn("attempt", opened.attempt.id)
-        records = [agent(id, kind, name=name, **facts), relation("wasAssociatedWith", urn, id)]
-        if kind == "user":
-            records.append(relation("actedOnBehalfOf", SOFTWARE, id))
-        recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
-        _accounts.put((opened.attempt.id, id), None)
+        _acts_for(current_attempt(), id, name, kind, **facts)
+
+
+def _acts_for(opened: OpenedAttempt, urn: str, name: str | None, kind: str, **facts: Any) -> None:
+    if (opened.attempt.id, urn) in _accounts:
+        return
+    attempt = flows_urn("attempt", opened.attempt.id)
+    records = [agent(urn, kind, name=name, **facts), relation("wasAssociatedWith", attempt, urn)]
+    if kind == "user":
+        records.append(relation("actedOnBehalfOf", SOFTWARE, urn))
+    recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
+    _accounts.put((opened.attempt.id, urn), None)
 
 
 def miss(facts: int = 1) -> None:

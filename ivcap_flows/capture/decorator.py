@@ -292,7 +292,8 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     look = Look()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
     held = seen_in(look)
-    attempt = context.open_flow_attempt(flow, context.Parameters(given, shown, held), shape.source)
+    parameters = context.Parameters(given, shown, held)
+    attempt = context.open_flow_attempt(flow, parameters, shape.source, context.current_activity())
     recorder = context.recorder()
     # The attempt itself records its start and its parameters.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)

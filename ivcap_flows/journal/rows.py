@@ -99,6 +99,11 @@ class RunIdentity:
     """A digest that equal parameters share; by default that of `parameters`."""
     flow_run_name: str | None = None
 
+    @property
+    def is_subflow(self) -> bool:
+        """Whether another flow runs it, whose run it belongs to."""
+        return self.flow_run_id != self.root_flow_run_id
+
 
 @dataclass(frozen=True)
 class RunRow:

@@ -43,22 +43,19 @@ class Runs:
     ) -> OpenedAttempt:
         """Begin an attempt of the logical run that the flow run belongs to; begin a new run if there is none.
 
-        The attempt joins an earlier run (a) with the same root flow run, or (b), unless it is deployed, the newest run
-        of the same flow, code and parameters that is not deployed, did not complete and has no running attempt. Runs
-        before a completed one are not considered. `fresh` switches off only (b): a retry of a flow run always continues
-        its run. Attempts whose process is gone get the outcome `lost`. `attempt_id` is for a caller that has to know it
-        even if the commit is not confirmed.
+        The attempt joins an earlier run (a) with the same root flow run, or (b), unless it is deployed or a subflow,
+        the newest run of the same flow, code and parameters that is not deployed, did not complete and has no running
+        attempt. Runs before a completed one are not considered. `fresh` switches off only (b): a retry of a flow run
+        always continues its run. Attempts whose process is gone get the outcome `lost`. `attempt_id` is for a caller
+        that has to know it even if the commit is not confirmed.
         """
         identity, attempt_id = _whole(identity), attempt_id or str(uuid.uuid4())
         with self._store.write() as connection:
             self._serialise(connection, identity)
-            run_id = self._by_root(connection, identity)
+            run_id = self._continued(connection, identity, fresh=fresh)
             joined = nested = False
-            if run_id is None and not identity.deployed and not fresh:
-                run_id = self._by_identity(connection, identity)
-                joined = run_id is not None
             if run_id is not None and not self._hold(connection, run_id):
-                run_id, joined = None, False
+                run_id = None
             now = self._store.now(connection)
             process_id = self._processes.mine(connection, now)
             if run_id is None:
@@ -89,12 +86,12 @@ class Runs:
                 leading = [row for row in self._attempts(connection, run_id) if row.leads]
                 self._lose_dead(connection, leading)
                 live = [row for row in leading if row.outcome == "running" and self._alive(connection, row)]
-                nested = bool(live) and identity.flow_run_id != identity.root_flow_run_id
+                nested = bool(live) and identity.is_subflow
                 number = max((row.number for row in leading), default=0) + (0 if nested else 1)
                 joined = not nested
                 if joined:
                     again: dict[str, Any] = {"outcome": "running", "updated_at": now}
-                    if identity.flow_run_id == identity.root_flow_run_id:
+                    if not identity.is_subflow:
                         # The checkout in which the run began may no longer exist.
                         again["entry_point"] = identity.entry_point
                     connection.execute(sa.update(_R).where(_R.c.id == run_id).values(**again))
@@ -121,9 +118,7 @@ class Runs:
     def continued(self, identity: RunIdentity, *, fresh: bool = False) -> RunRow | None:
         """Return the run that `open_attempt` would join now, or None; change nothing."""
         with self._store.read() as connection:
-            run_id = self._by_root(connection, identity)
-            if run_id is None and not identity.deployed and not fresh:
-                run_id = self._by_identity(connection, _whole(identity))
+            run_id = self._continued(connection, _whole(identity), fresh=fresh)
             return None if run_id is None else self._run(connection, run_id)
 
     def completed_before(self, identity: RunIdentity) -> AttemptRow | None:
@@ -133,7 +128,7 @@ class Runs:
         Otherwise return None, also while that attempt's process is alive, since it can still write how it ended.
         """
         with self._store.read() as connection:
-            if identity.deployed or self._by_root(connection, identity) is not None:
+            if not _has_like(identity) or self._by_root(connection, identity) is not None:
                 return None
             newest = connection.execute(self._alike(_whole(identity)).limit(1)).first()
             if newest is None or newest.outcome != "completed":
@@ -416,6 +411,12 @@ class Runs:
             for name in sorted((f"root:{identity.root_flow_run_id}", alike)):
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
+    def _continued(self, connection: Connection, identity: RunIdentity, *, fresh: bool) -> str | None:
+        found = self._by_root(connection, identity)
+        if found is None and _has_like(identity) and not fresh:
+            found = self._by_identity(connection, identity)
+        return found
+
     def _by_root(self, connection: Connection, identity: RunIdentity) -> str | None:
         query = sa.select(_A.c.run_id).where(_A.c.root_flow_run_id == identity.root_flow_run_id)
         found: str | None = connection.execute(query.order_by(_A.c.seq.desc()).limit(1)).scalar()
@@ -513,6 +514,11 @@ def _whole(identity: RunIdentity) -> RunIdentity:
         code=identity.code or identity.entry_point,
         parameters_sha256=identity.parameters_sha256 or fingerprint(identity.parameters),
     )
+
+
+def _has_like(identity: RunIdentity) -> bool:
+    """Whether a flow run may continue a run that only has the same flow, code and parameters."""
+    return not (identity.deployed or identity.is_subflow)
 
 
 def _outcome(attempts: Sequence[AttemptRow]) -> Outcome:

@@ -232,6 +232,19 @@ def test_subflow_belongs_to_its_parents_attempt(journal: Journal) -> None:
     assert journal.runs.open_attempt(identity("sub", root="root")).attempt.number == 2
 
 
+def test_a_subflow_continues_no_run_of_its_like(journal: Journal) -> None:
+    """It belongs to the run of its root, and is the first of it if the journal does not know that."""
+    before = journal.runs.open_attempt(identity("1"))
+    journal.runs.close_attempt(before.attempt.id, "failed")
+    child = identity("2", root="deployed")
+    assert journal.runs.continued(child) is None
+    assert journal.runs.open_attempt(child).run.id == "deployed"
+    again = journal.runs.open_attempt(identity("3"))
+    assert (again.run.id, again.joined) == ("1", True)
+    journal.runs.close_attempt(again.attempt.id, "completed")
+    assert journal.runs.completed_before(identity("4", root="another")) is None
+
+
 def test_closing_an_old_attempt_leaves_the_newer_outcome(journal: Journal) -> None:
     """The newest leading attempt decides the run's outcome, whatever the order in which attempts close."""
     first = journal.runs.open_attempt(identity("1"))

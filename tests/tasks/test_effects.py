@@ -219,6 +219,29 @@ def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice,
     assert effects.count("/1/orders") == 1
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
+def test_two_calls_of_a_subflow_are_no_replay(in_flow, effects, unique, plain, monkeypatch):
+    """Each orders its own, also in a flow without `@recorded`; when that is tried again, both keep what they have."""
+    monkeypatch.setattr(divergence, "GRACE", 0.2)
+    tries, seen = [], []
+
+    @flow
+    @recorded
+    def inner(text):
+        seen.append(place_order("echo", {"message": text}).urn)
+        if len(tries) == 1 and len(seen) == 2:
+            raise RuntimeError("the first try fails")
+
+    def body():
+        tries.append(1)
+        inner(f"{unique} 1")
+        inner(f"{unique} 2")
+
+    in_flow(body, retries=1, plain=plain)
+    assert len(seen) > 2 and len(set(seen)) == effects.count("/1/orders") == 2
+    assert len(effects.journal.runs.recent()) == 1
+
+
 @pytest.mark.parametrize("nested", [False, True], ids=["orders", "tasks-that-order"])
 def test_a_map_that_is_replayed_with_something_else(in_flow, effects, unique, nested, monkeypatch):
     """What else the flow calls, orders from another service, or called at its first attempt does not hide it."""
