@@ -153,12 +153,20 @@ class _Scope:
 
     def finish(self, held: list[Any]) -> Any:
         try:
+            outcome, cause = outcome_of(held[0], of_flow=self.opens)
+        except BaseException as error:
+            self.fail(error)
+            if isinstance(error, Exception):
+                # Prefect waits for the same futures, and meets the error itself.
+                return held[0]
+            raise
+        try:
             with self._unraised("The end of %s could not be recorded."):
                 if held[0] is not None:
                     # What a flow returns was made by one of its tasks, which stays its maker.
                     makers.hand_on(held, self.call.id, first=self.call.kind == "attempt")
                     self.call.returned.at("result", held[0])
-                self._end(*outcome_of(held[0]))
+                self._end(outcome, cause)
         finally:
             self.leave()
             self.call.opened.end()

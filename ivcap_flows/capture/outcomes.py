@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from ivcap_flows.capture.context import passed_timeout
@@ -9,16 +10,36 @@ from ivcap_flows.capture.context import passed_timeout
 __all__ = ["outcome_of", "outcome_of_error"]
 
 
-def outcome_of(result: Any) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:
-    """Return the outcome and its cause. If a flow returns Prefect states, they decide (final state determination)."""
-    states = result if isinstance(result, list | tuple) else (result,)
+def outcome_of(
+    result: Any, *, of_flow: bool = False
+) -> tuple[Literal["completed", "failed", "crashed", "cancelled"], str | None]:
+    """Return the outcome and its cause. Prefect states decide if nothing else is returned, as they do in Prefect.
+
+    If a flow returns futures, their final states decide. So wait for them, as Prefect does next.
+    """
+    states = _states(result, sys.modules.get("prefect.futures") if of_flow else None)
     for state in states:
-        if type(state).__name__ == "State" and type(state).__module__.startswith("prefect"):
-            if state.is_cancelled():
-                return "cancelled", state.message
-            if state.is_failed() or state.is_crashed():
-                return "failed", state.message
+        if state.is_cancelled():
+            return "cancelled", state.message
+    for state in states:
+        if state.is_failed() or state.is_crashed():
+            return "failed", state.message
     return "completed", None
+
+
+def _states(result: Any, futures: Any) -> list[Any]:
+    """Return the states that are the whole of a result; none if there is anything else in it."""
+    states: list[Any] = []
+    for each in result if isinstance(result, list | tuple | set) else (result,):
+        if futures is not None and isinstance(each, futures.PrefectFuture):
+            each.wait()
+            state = each.state
+        else:
+            state = each
+        if type(state).__name__ != "State" or not type(state).__module__.startswith("prefect"):
+            return []
+        states.append(state)
+    return states
 
 
 def outcome_of_error(error: BaseException) -> tuple[str, str | None]:

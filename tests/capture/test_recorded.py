@@ -371,6 +371,42 @@ def test_what_exceeds_its_timeout_has_failed(kind, recorded_graph):
     assert journal().runs.recent()[0].outcome == "failed"
 
 
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        (lambda future: future(True), "failed"),
+        (lambda future: [future(False), future(True)], "failed"),
+        (lambda future: (future(False), future(False)), "completed"),
+        (lambda future: [future(True), 1], "completed"),
+        (lambda future: [Failed(message="no"), 1], "completed"),
+    ],
+    ids=["one", "list", "all-completed", "list-with-a-value", "list-with-a-state-and-a-value"],
+)
+def test_the_futures_that_a_flow_returns_decide_its_outcome(returned, outcome, recorded_graph):
+    """As they do in Prefect: the attempt ends after their tasks, and as the flow run does."""
+
+    @task
+    @recorded
+    def slow(fail: bool) -> None:
+        time.sleep(0.2)
+        if fail:
+            raise ValueError("slow")
+
+    @flow
+    @recorded
+    def outer():
+        return returned(slow.submit)
+
+    state = outer(return_state=True)
+    graph, [run] = recorded_graph(), journal().runs.recent()
+    assert (run.outcome, state.type.value) == (outcome, outcome.upper())
+    attempt = the(graph, "attempt")
+    assert attempt.attributes["outcome"] == outcome
+    if outcome == "failed":
+        assert attempt.attributes["cause"].endswith("ValueError: slow")
+    assert all(node.ended <= attempt.ended for node in graph if node.type == "task-run")
+
+
 def test_a_flow_retry_is_a_second_attempt_of_one_run(recorded_graph):
     """Prefect's retry of a flow continues the logical run."""
     tries = []
