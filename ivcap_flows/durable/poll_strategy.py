@@ -27,7 +27,10 @@ ROUND: Final = 24
 PAGES: Final = 20
 """Maximum number of list pages per round; older work is read one by one."""
 SINGLE_READS: Final = 3
-"""Up to so many works of one list are read one by one; more are looked for in the list first."""
+"""Up to so many works of one list are read one by one; more are looked for in the list first.
+
+After more errors than this, a round asks for nothing else.
+"""
 
 _RESERVED: Final = 2
 """Requests per round that list pages leave for single reads."""
@@ -118,19 +121,25 @@ class PollStrategy:
         """Whether to rely on the change feed; None while that is not known."""
 
     async def look(self, targets: Mapping[str, str]) -> None:
-        """Do one round for targets (URN to service). Statuses that were noted before an error are valid."""
+        """Do one round for targets (URN to service).
+
+        What does not answer is passed over, and its error raised at the end; what was noted is valid nevertheless.
+        """
         self.count += 1
         self.used = self._pages = 0
         self._mind(targets)
         few = len(targets) <= SINGLE_READS
         trying = self.count <= 2 or self.count % _THOROUGH == 0
         ended: set[str] = set()
+        failures: list[PlatformError] = []
         if not few and (self._believed or (self._believed is None and trying)):
-            await self._ask_for_changes(targets)
-        thorough = few or not self._believed or self._is_time()
+            await self._ask_for_changes(targets, failures)
+        thorough = few or bool(failures) or not self._believed or self._is_time()
         wanted = {urn: service for urn, service in targets.items() if thorough or urn not in self._listed}
-        unlisted = await self._go_through_lists(wanted, ended)
-        await self._read_singly(unlisted, ended, thorough=thorough)
+        unlisted = await self._go_through_lists(wanted, ended, failures)
+        await self._read_singly(unlisted, ended, failures, thorough=thorough)
+        if failures:
+            raise failures[0]
         self._suspects = {urn for urn in ended - self._told if urn in self._live}
 
     def _is_time(self) -> bool:
@@ -163,7 +172,9 @@ class PollStrategy:
         await self._rate_limiter.take()
         self.used += 1
 
-    async def _go_through_lists(self, wanted: Mapping[str, str], ended: set[str]) -> list[str]:
+    async def _go_through_lists(
+        self, wanted: Mapping[str, str], ended: set[str], failures: list[PlatformError]
+    ) -> list[str]:
         """Look for these on their lists; return those that are on no page that was read.
 
         Each round begins with another list.
@@ -176,8 +187,11 @@ class PollStrategy:
         left: list[str] = []
         for name in [*names[first:], *names[:first]]:
             missing = lists[name]
-            if len(missing) > SINGLE_READS and self._room() > 0:
-                await self._go_through(name, missing, ended)
+            if len(missing) > SINGLE_READS and self._room() > 0 and len(failures) <= SINGLE_READS:
+                try:
+                    await self._go_through(name, missing, ended)
+                except PlatformError as error:
+                    failures.append(error)
             elif len(missing) <= SINGLE_READS:
                 self._listed.update(dict.fromkeys(missing, False))
             left += missing
@@ -216,7 +230,7 @@ class PollStrategy:
         for urn in sought:
             self._listed[urn] = urn not in missing
 
-    async def _ask_for_changes(self, targets: Mapping[str, str]) -> None:
+    async def _ask_for_changes(self, targets: Mapping[str, str], failures: list[PlatformError]) -> None:
         seen: set[str] = set()
         number, met, first = 0, False, not self._changes_known
         suspects, self._suspects = self._suspects, set()
@@ -239,8 +253,9 @@ class PollStrategy:
                             await self._changed(change)
         except PlatformError as error:
             if error.retryable:
-                raise
-            self._believed = False
+                failures.append(error)
+            else:
+                self._believed = False
             return
         if number == 0 or suspects:
             self._believed = False
@@ -264,14 +279,17 @@ class PollStrategy:
             self._live.add(change.urn)
             self._note(change.urn, change.status)
 
-    async def _read_singly(self, unlisted: Sequence[str], ended: set[str], *, thorough: bool) -> None:
+    async def _read_singly(
+        self, unlisted: Sequence[str], ended: set[str], failures: list[PlatformError], *, thorough: bool
+    ) -> None:
         """Read those that are on no list, the longest unread first. After an error, continue with the others."""
         turn = dict.fromkeys(unlisted)
         if not thorough:
             at_ease = [urn for urn, there in self._listed.items() if not there and urn not in self._unread]
             turn = dict.fromkeys([*(urn for urn in turn if urn in self._unread), *self._by_turn(at_ease)[:_AT_EASE]])
-        failures: list[PlatformError] = []
         for urn in self._by_turn(turn)[: max(0, ROUND - self.used)]:
+            if len(failures) > SINGLE_READS:
+                break
             self._read_at[urn] = self.count
             self._unread.discard(urn)
             await self._request()
@@ -279,13 +297,9 @@ class PollStrategy:
                 status = await self._read_one(urn)
             except PlatformError as error:
                 failures.append(error)
-                if len(failures) > SINGLE_READS:
-                    break
                 continue
             if status is not None:
                 (ended if status in TERMINAL else self._live).add(urn)
-        if failures:
-            raise failures[0]
 
     def _by_turn(self, urns: Iterable[str]) -> list[str]:
         return sorted(urns, key=lambda urn: self._read_at[urn])

@@ -259,10 +259,13 @@ class Poller(Generic[R]):
                 leads = self._sharing is None or await self._sharing.lead()
                 if not leads:
                     self._others, self._trouble = {}, None
-                if due:
-                    await self._meanwhile_reading_ends(self._look() if leads else self._follow())
-                    self._listen(leads=leads)
-                await self._read_ends()
+                try:
+                    if due:
+                        await self._meanwhile_reading_ends(self._look() if leads else self._follow())
+                        self._listen(leads=leads)
+                finally:
+                    # A list that never answers must not keep the records of other work unread.
+                    await self._read_ends()
                 if leads:
                     self._reached()
             except PlatformError as error:

@@ -13,7 +13,7 @@ from ivcap_flows.durable import poller as pollers
 from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, WorkDurations, interval
 from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, PollStrategy
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
+from ivcap_flows.errors import InputError, NotFoundError, UnreachableError, WaitTimeoutError
 
 
 @pytest.fixture(autouse=True)
@@ -286,6 +286,50 @@ async def test_five_lists_of_a_thousand_fit_into_a_round():
     for _ in range(3):
         await rounds.look(live)
     assert heard.keys() == live.keys() and work.requests == 60
+
+
+async def test_a_list_that_does_not_answer_hides_no_other():
+    """If a list or the change feed does not answer, the round reads the others, and raises the error at its end.
+
+    The work of that list is read one by one. An outage of everything costs a few requests.
+    """
+    work = Work(**{f"{service}{i}": "executing" for service in "abcdefgh" for i in range(5)})
+    work.service = {urn: urn[0] for urn in work.status}
+    work.lists_down, work.told, work.feed_down = {"c"}, [], True
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    for _ in range(3):
+        heard.clear()
+        with pytest.raises(UnreachableError):
+            await rounds.look(work.service)
+        assert heard.keys() == work.status.keys()
+    work.down, work.lists_down, before = True, set("abcdefgh"), work.requests
+    with pytest.raises(UnreachableError):
+        await rounds.look(work.service)
+    assert work.requests - before == 4
+
+
+async def test_a_list_that_does_not_answer_keeps_no_end_unread():
+    """If one list never answers, the record of work that has ended is read until it can be read."""
+    work = Work(**{f"{service}{i}": "executing" for service in "ac" for i in range(5)})
+    work.service = {urn: urn[0] for urn in work.status}
+    work.lists_down = {"c"}
+    read, failing = work.read, ["a0", "a0"]
+
+    async def reads(urn: str, service: str) -> tuple[str, str]:
+        record = await read(urn, service)
+        if urn in failing:
+            failing.remove(urn)
+            raise UnreachableError("no reply", platform="p")
+        return record
+
+    poller = work.poller()
+    waits = asyncio.create_task(poller.wait(list(work.status), services=work.service))
+    await until(lambda: poller.rounds >= 2)
+    work.read = reads  # type: ignore[method-assign]
+    work.end("a0")
+    await until(lambda: "a0" not in poller.watched)
+    waits.cancel()
 
 
 async def test_changes_spare_the_lists():

@@ -24,6 +24,8 @@ class Work:
         self.asked: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.down = False
+        self.lists_down: set[str] = set()
+        self.feed_down = False
         self.told: list[Change] | None = None
         self.events: dict[str, asyncio.Event] | None = None
         self.took_seconds = 0.0
@@ -64,7 +66,7 @@ class Work:
         listed = [(urn, s) for urn, s in reversed(self.status.items()) if self.service.get(urn, "") == name]
         for begin in range(0, len(listed) or 1, PAGE):
             self.asked["page"] += 1
-            if self.down:
+            if self.down or name in self.lists_down:
                 raise UnreachableError("no reply", platform="p")
             yield [(urn, self.status[urn]) for urn, _ in listed[begin : begin + PAGE]]
 
@@ -74,6 +76,8 @@ class Work:
         told = list(reversed(self.told))
         for begin in range(0, len(told) or 1, PAGE):
             self.asked["changes"] += 1
+            if self.feed_down:
+                raise UnreachableError("no reply", platform="p")
             yield told[begin : begin + PAGE]
 
     async def hints(self, urn: str, service: str):
