@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 _AWAY: Final = 30.0
 """Seconds for which a journal that failed is not used again."""
+_PASSED_ON: Final = 60.0
+"""Seconds for which a watcher that passed the lead on does not take it. Others take it when it is not renewed."""
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -38,7 +40,7 @@ class PollSharing:
         self._name = f"{noun} {account} {platform}"
         self._me = str(uuid.uuid4())
         self._lead: Lead | None = None
-        self._away_until = 0.0
+        self._away_until = self._follows_until = 0.0
         self._alive = False
 
     async def lead(self) -> bool:
@@ -46,9 +48,16 @@ class PollSharing:
         if not self._alive:
             start_heartbeat(self._journal)
             self._alive = True
+        now = time.monotonic()
+        if now < self._follows_until:
+            return now < self._away_until
         noted = await self._ask(self._journal.poll_status.lead, self._name, self._me, self._lead)
         self._lead = noted or self._lead
         return noted is None or noted.mine
+
+    def pass_on(self) -> None:
+        """Let another watcher lead, which happens within seconds."""
+        self._follows_until = time.monotonic() + _PASSED_ON
 
     async def others(self) -> Mapping[str, Watch] | None:
         """Return what the other watchers wait for, by URN; None if the journal cannot be used."""
@@ -79,7 +88,7 @@ class PollSharing:
         if self._alive:
             stop_heartbeat(self._journal)
             self._alive = False
-        self._me, self._lead = str(uuid.uuid4()), None
+        self._me, self._lead, self._follows_until = str(uuid.uuid4()), None, 0.0
 
     async def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the result of a call of the journal; None if the journal cannot be used."""

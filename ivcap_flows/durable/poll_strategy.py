@@ -103,6 +103,8 @@ class PollStrategy:
         self.count = 0
         self.used = 0
         """The number of requests of the last round."""
+        self.answered = True
+        """Whether the platform answered any of them."""
         self._pages = 0
         self._depth: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
@@ -138,6 +140,7 @@ class PollStrategy:
         wanted = {urn: service for urn, service in targets.items() if thorough or urn not in self._listed}
         unlisted = await self._go_through_lists(wanted, ended, failures)
         await self._read_singly(unlisted, ended, failures, thorough=thorough)
+        self.answered = self.used > len(failures)
         if failures:
             raise failures[0]
         self._suspects = {urn for urn in ended - self._told if urn in self._live}

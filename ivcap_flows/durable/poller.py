@@ -39,6 +39,8 @@ _LEAST: Final = 0.1
 """Minimum seconds between two rounds."""
 _EXCHANGE: Final = 1.0
 """Seconds between two reads of the journal for what other processes wait for or have seen."""
+OUT_OF_REACH: Final = 30.0
+"""Seconds without an answer after which the leader lets another process ask: the platform may be there for that one."""
 RENEWAL: Final = 5.0
 """Seconds after which the lead is renewed during a round."""
 _LOOKS: Final = 0.5
@@ -124,6 +126,8 @@ class Poller(Generic[R]):
         self._ticker: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
         self._unreachable_since: float | None = None
+        self._unanswered_since: float | None = None
+        """The begin of the first of the last rounds in which the platform answered nothing."""
         self._trouble: str | None = None
         """This process's problem as last written for the other processes."""
 
@@ -258,7 +262,7 @@ class Poller(Generic[R]):
                 await self._know_durations()
                 leads = self._sharing is None or await self._sharing.lead()
                 if not leads:
-                    self._others, self._trouble = {}, None
+                    self._others, self._trouble, self._unanswered_since = {}, None, None
                 try:
                     if due:
                         await self._meanwhile_reading_ends(self._look() if leads else self._follow())
@@ -275,6 +279,7 @@ class Poller(Generic[R]):
                     self._fail(list(self._watched), error)
             if leads:
                 await self._report()
+                self._let_others_lead()
             due = await self._rest(leads=leads)
 
     async def _meanwhile_reading_ends(self, doing: Coroutine[Any, Any, None]) -> None:
@@ -311,8 +316,23 @@ class Poller(Generic[R]):
         for urn, other in self._others.items():
             if not other.ended:
                 targets.setdefault(urn, other.service)
-        if targets:
+        if not targets:
+            return
+        try:
             await self._strategy.look(targets)
+        finally:
+            if self._strategy.answered:
+                self._unanswered_since = None
+            elif self._unanswered_since is None:
+                self._unanswered_since = now
+
+    def _let_others_lead(self) -> None:
+        """Pass the lead on if the platform has answered nothing for long, and any other process waits."""
+        since = self._unanswered_since
+        if self._sharing is None or not self._others or since is None or time.monotonic() - since < OUT_OF_REACH:
+            return
+        logger.warning("Another process asks the platform from now on, since it does not answer this one.")
+        self._sharing.pass_on()
 
     async def _hear_of_others(self) -> None:
         found = None if self._sharing is None else await self._sharing.others()

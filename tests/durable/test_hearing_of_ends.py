@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from waiting_world import Process, World, in_worlds, template
+from waiting_world import BOUND, Process, World, in_worlds, template
 
 from ivcap_flows.journal import poll_status
 
@@ -164,5 +164,30 @@ def test_a_process_that_seemed_gone(world: World):
     followed(world, far, work)
     world.ahead += HOUR
     world.let_pass(2)
+    world.work.end(work)
+    heard(world)
+
+
+def test_the_one_that_asks_is_cut_off_from_the_platform(world: World):
+    """A leader that gets no answer for a while lets another process ask, and hears of its own end afterwards."""
+    leader, [follower] = lead_and_follow(world)
+    mine, theirs = world.begin_work(), world.begin_work()
+    followed(world, follower, theirs)
+    leader.wait([mine])
+    leader.cut_off = True
+    world.work.end(theirs)
+    world.let_pass(BOUND)
+    assert not follower.waits
+    world.work.end(mine)
+    heard(world)
+
+
+def test_the_platform_is_away_for_all(world: World):
+    """After an outage of the platform, one process asks for all again."""
+    leader, [follower] = lead_and_follow(world)
+    work = world.begin_work()
+    followed(world, follower, work)
+    leader.cut_off = follower.cut_off = True
+    world.let_pass(3 * BOUND)
     world.work.end(work)
     heard(world)

@@ -81,6 +81,12 @@ class Waits(RuleBasedStateMachine):
         process.fails_until, process.fails_after_commit = self.world.seconds + seconds, done
         self.world.let_pass(moment)
 
+    @rule(number=number, moment=moments)
+    def cut_off_or_reach(self, number: int, moment: float) -> None:
+        process = self.chosen(number)
+        process.cut_off = not process.cut_off
+        self.world.let_pass(moment)
+
     @precondition(lambda self: len(self.world.live) > 1)
     @rule(number=number, moment=moments)
     def kill(self, number: int, moment: float) -> None:

@@ -32,7 +32,7 @@ from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import Change
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.errors import JournalError
+from ivcap_flows.errors import JournalError, UnreachableError
 from ivcap_flows.journal import Journal, poll_status
 from ivcap_flows.journal import processes as processes_module
 
@@ -72,6 +72,8 @@ class Process:
         """What is to happen when the process goes on; None while it runs."""
         self.stops_after_a_step = False
         self.fails_until, self.fails_after_commit = 0.0, False
+        self.cut_off = False
+        """Whether it reaches the journal, but not the platform."""
         self.waits: dict[asyncio.Task[Any], frozenset[str]] = {}
         self.poller: Poller[Any] | None = None
         self.context = copy_context()
@@ -129,6 +131,8 @@ class Process:
         self.step(lambda: lambda: answered.cancelled() or answered.set_result(None))
         await answered
         self.world.asked.append((self.world.seconds, self))
+        if self.cut_off:
+            raise UnreachableError("no reply", platform="p")
 
     async def _send_heartbeat(self) -> None:
         while True:
@@ -264,7 +268,7 @@ class World:
     def hear(self) -> None:
         """Check that without further faults every wait hears of its ended work in bounded time."""
         for process in self.live:
-            process.fails_until = 0.0
+            process.fails_until, process.cut_off = 0.0, False
         began = self.seconds
         while unheard := self._unheard():
             assert self.seconds - began < BOUND, f"process {unheard[0].number} never heard of an end"
@@ -332,6 +336,7 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
         (poll_strategy, "_THOROUGH"): 3,
         (boards, "_AWAY"): 5.0,
     }
+    shorter |= {(poller, "OUT_OF_REACH"): 8.0, (boards, "_PASSED_ON"): 12.0}
     shorter |= {(poller, "RENEWAL"): 2.0, (poll_status, "POLL_LEASE_SECONDS"): 6.0}
     for (module, name), value in shorter.items():
         patch.setattr(module, name, value)
