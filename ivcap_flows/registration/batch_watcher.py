@@ -11,9 +11,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.keys import key_in
-from ivcap_flows.registration.outages import through_outages
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient

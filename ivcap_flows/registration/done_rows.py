@@ -7,13 +7,13 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError
 from ivcap_flows.journal import Journal
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.lookup import LODGE
-from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.rows import Fault, FaultKind
 from ivcap_flows.registration.sheet import HANDLE, JOB
 from ivcap_flows.registration.spool import Outcome, Spool

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.registration.keys import key_in
-from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.registry import KEY_FIELD, dataset_of, moment
 from ivcap_flows.registration.spool import Seen, Spool
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Final
 
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.errors import (
     ForbiddenError,
     InDoubtError,
@@ -19,7 +20,6 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.concurrency_limit import MOST
 from ivcap_flows.registration.ledger import artifacts_in
-from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.spool import Spool
 
 __all__ = ["Mint", "Minting"]

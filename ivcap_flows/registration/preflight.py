@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
 from ivcap_flows.loop import all_of
@@ -18,7 +19,6 @@ from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, Workflow
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
-from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.registry import dataset_of, person_of
 from ivcap_flows.registration.requirements import ARTIFACT, look_up, unmet, uses_of
 from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record

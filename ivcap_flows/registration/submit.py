@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import Limit, look_since
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
@@ -31,7 +32,6 @@ from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
 from ivcap_flows.registration.lookup import Lookup
 from ivcap_flows.registration.minting import Mint, Minting
-from ivcap_flows.registration.outages import through_outages
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import Progress, encoded
 from ivcap_flows.registration.resolver import Resolver

@@ -26,6 +26,7 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
+    Patience,
     PlannedError,
     first_of,
     log_tail,
@@ -238,16 +239,20 @@ async def _wait_for_jobs(
     message and the end of its order's log. Events are those that the service sent: the last hundred of each job, if the
     platform stores them.
     """
-    call = await IvcapCall.of(credentials)
+    patience = Patience.of(timeout)
+    call = await patience.read(lambda: IvcapCall.of(credentials))
     jobs = several(jobs, "wait_for_jobs", "jobs")
     call.check(jobs)
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
-    services = dict(zip(asked, await all_of(lambda job: _service_of(call, job), asked.values()), strict=True))
+    of = await all_of(lambda job: patience.read(lambda: _service_of(call, job)), asked.values())
+    services = dict(zip(asked, of, strict=True))
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
-    ended = await all_of(lambda record: _ended(call, record, services[record.urn], asked[record.urn]), records)
+    ended = await all_of(
+        lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn]), records
+    )
     known = {job.urn: job for job, _ in ended}
     done = [known[urn_of(job)] for job in jobs]
     failed = [job for job in done if not job.succeeded]
@@ -275,7 +280,9 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
     return await call.client.jobs.service_of(urn_of(job))
 
 
-async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job | str) -> tuple[Job, bool]:
+async def _ended(
+    call: IvcapCall, patience: Patience, record: JobRecord, service: str, before: Job | str
+) -> tuple[Job, bool]:
     """Write a job's end to the journal. Return its handle with products and events, and whether the end is news."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
@@ -284,15 +291,20 @@ async def _ended(call: IvcapCall, record: JobRecord, service: str, before: Job |
         service_name=known.service_name if known else None,
         key=known.key if known else None,
     )
-    handle = await service_named(call, handle)
+
+    async def whole() -> Job:
+        named = await service_named(call, handle)
+        products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
+        return named.model_copy(update={"products": Products(products)})
+
+    ended = await patience.read(whole)
     try:
         events = await call.client.jobs.told(service, record.urn)
     except PlatformError as error:
         logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
         events = []
-    products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
-    handle = handle.model_copy(update={"products": Products(products), "events": tuple(events)})
-    return handle, await note_end(call.journal, handle)
+    ended = ended.model_copy(update={"events": tuple(events)})
+    return ended, await note_end(call.journal, ended)
 
 
 async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:

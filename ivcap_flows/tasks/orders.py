@@ -19,6 +19,7 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
+    Patience,
     PlannedError,
     first_of,
     log_tail,
@@ -210,7 +211,8 @@ async def _wait_for_orders(
     it names each failed order with the end of its log. The products of a successful order that was placed with a
     `collection` are added to it.
     """
-    call = await IvcapCall.of(credentials)
+    patience = Patience.of(timeout)
+    call = await patience.read(lambda: IvcapCall.of(credentials))
     orders = several(orders, "wait_for_orders", "orders")
     call.check(orders)
     PlannedError.refuse(orders)
@@ -218,7 +220,7 @@ async def _wait_for_orders(
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
     async with progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
-    ended = await all_of(lambda record: _ended(call, record, asked[record.urn]), records)
+    ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
     known = {order.urn: order for order, _ in ended}
     done = [known[urn_of(order)] for order in orders]
     failed = [order for order in done if not order.succeeded]
@@ -231,21 +233,25 @@ async def _wait_for_orders(
     return done
 
 
-async def _ended(call: IvcapCall, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
+async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
     """Write an order's end to the journal. Return its handle with all its products, and whether the end is news."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):
         # Lineage reads the requested parameters, so keep those of the given handle if it has them.
         kept = {name: getattr(before, name) for name in ("service_name", "key", "parameters", "collection")}
         handle = handle.model_copy(update={name: value for name, value in kept.items() if value})
-    handle = await service_named(call, handle)
-    products = [product.handle(call.platform) async for product in call.client.orders.products(record.urn)]
-    handle = handle.model_copy(update={"products": Products(products)})
-    new = await note_end(call.journal, handle)
-    if handle.collection is not None and handle.succeeded and products and planning() is None:
-        await call.client.collections.add(handle.collection, [product.urn for product in products])
-        holding(Collection(urn=handle.collection, platform=call.platform), products)
-    return handle, new
+
+    async def whole() -> Order:
+        named = await service_named(call, handle)
+        products = [product.handle(call.platform) async for product in call.client.orders.products(record.urn)]
+        return named.model_copy(update={"products": Products(products)})
+
+    ended = await patience.read(whole)
+    new = await note_end(call.journal, ended)
+    if ended.collection is not None and ended.succeeded and ended.products and planning() is None:
+        await call.client.collections.add(ended.collection, [product.urn for product in ended.products])
+        holding(Collection(urn=ended.collection, platform=call.platform), ended.products)
+    return ended, new
 
 
 async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFailedError:

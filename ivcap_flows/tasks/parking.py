@@ -34,7 +34,7 @@ from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
-from ivcap_flows.tasks.waiting import several, wait_of
+from ivcap_flows.tasks.waiting import Patience, several, wait_of
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
@@ -194,9 +194,10 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     """
     if planning() is not None or not asked.work:
         return asked.timeout
-    call = await IvcapCall.of(asked.credentials)
+    patience = Patience.of(asked.timeout)
+    call = await patience.read(lambda: IvcapCall.of(asked.credentials))
     call.check(list(asked.work.values()))
-    stay = await _Stay.begin(call, asked)
+    stay = await _Stay.begin(call, asked, await patience.read(lambda: asked.waits(call)))
     while stay.pending and stay.left > SHORTEST:
         hindered = own if isinstance(own, Obstacle) else await asyncio.to_thread(own.obstacle)
         if hindered is None and isinstance(own, OwnRun):
@@ -233,9 +234,9 @@ class _Stay:
     pending: set[str] = field(default_factory=set)
 
     @classmethod
-    async def begin(cls, call: IvcapCall, asked: _Asked) -> _Stay:
+    async def begin(cls, call: IvcapCall, asked: _Asked, waits: list[Wait]) -> _Stay:
         """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
-        waits, park_after = await asked.waits(call), max(LEAST, Settings.current().park_after)
+        park_after = max(LEAST, Settings.current().park_after)
         timeout = math.inf if asked.timeout is None else asked.timeout
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
+from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import InputError, JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
@@ -20,6 +24,7 @@ from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, urn_of
 
 __all__ = [
+    "Patience",
     "PlannedError",
     "first_of",
     "log_tail",
@@ -55,6 +60,21 @@ class PlannedError(BaseException):
         if waiting and planning() is not None:
             requests = counted(len(waiting), "requests")
             raise cls(f"The plan ends here: the flow needs the results of {requests}, and a plan sends nothing.")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Repeats what a wait reads while the platform cannot answer, until the caller's timeout."""
+
+    until: float
+
+    @classmethod
+    def of(cls, timeout: float | None) -> Patience:
+        return cls(math.inf if timeout is None else time.monotonic() + timeout)
+
+    async def read(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `ask`, which must only read."""
+        return await through_outages(ask, max(0.0, self.until - time.monotonic()))
 
 
 async def first_of(

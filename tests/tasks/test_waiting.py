@@ -8,9 +8,17 @@ import time
 import pytest
 
 from ivcap_flows import wait_or_park
-from ivcap_flows.errors import InputError, JobFailedError, WaitTimeoutError
+from ivcap_flows.errors import InputError, JobFailedError, UnavailableError, WaitTimeoutError
 from ivcap_flows.local.register import register
-from ivcap_flows.tasks import jobs, poll_sources, request_job, wait_for_jobs, wait_for_orders
+from ivcap_flows.tasks import (
+    jobs,
+    place_order,
+    poll_sources,
+    request_job,
+    upload_artifact,
+    wait_for_jobs,
+    wait_for_orders,
+)
 
 
 def polls(embedded):
@@ -70,6 +78,44 @@ def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects, 
     with pytest.raises(InputError, match="must be a URN"):
         in_flow(lambda: wait([f"urn:ivcap:order:{n}/2" for n in range(9)]))
     assert not [each for each in effects.embedded.requests("GET") if each["path"].startswith("/1/orders")]
+
+
+@pytest.mark.parametrize("noun", ["order", "job"])
+@pytest.mark.parametrize("wait", ["wait for it", "wait or park"])
+def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, noun, wait):
+    """What a wait reads besides the work itself, such as its products, it reads when the platform answers again."""
+
+    def body():
+        series = upload_artifact(source)
+        if noun == "order":
+            work = place_order(tasks_service, {"series": series})
+            wait_for_orders([work])
+        else:
+            work = request_job(tasks_service, {"series": series, "base": 1990})
+            wait_for_jobs([work])
+        # Longer than the requests themselves are repeated here.
+        effects.embedded.add_fault(method="GET", path="/products$|^/1/(services|aspects)", status=503)
+        threading.Timer(2.5, effects.embedded.clear_faults).start()
+        waits = {"order": wait_for_orders, "job": wait_for_jobs}[noun] if wait == "wait for it" else wait_or_park
+        return waits([work.urn])
+
+    [ended] = in_flow(body)
+    assert ended.service_name == tasks_service and len(ended.products) == 2
+
+
+def test_an_outage_is_waited_out_until_the_timeout(in_flow, effects, unique):
+    """Then the platform's error is raised."""
+
+    def body():
+        order = place_order("echo", {"message": unique})
+        wait_for_orders([order])
+        effects.embedded.add_fault(method="GET", path="/products$", status=503)
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError):
+            wait_for_orders([order], timeout=4.0)
+        return time.monotonic() - begun
+
+    assert in_flow(body) > 3
 
 
 SERVICE = """

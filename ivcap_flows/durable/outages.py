@@ -1,4 +1,4 @@
-"""Repeat requests while Provena cannot answer."""
+"""Repeat requests while a platform cannot answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _LONGEST: Final = 10.0
 
 
 async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
-    """Return the result of `ask`, repeating the call for up to `stall_timeout` seconds while Provena cannot answer.
+    """Return the result of `ask`, repeating the call for up to `stall_timeout` seconds while the platform cannot
+    answer.
 
     `ask` must be safe to repeat: it only reads, or has its effect once however often it is called.
     """
@@ -34,7 +35,7 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
 
     def say(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            logger.warning("Provena cannot answer; trying again: %s", state.outcome.exception())
+            logger.warning("The platform cannot answer; trying again: %s", state.outcome.exception())
 
     again = AsyncRetrying(
         retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
