@@ -36,6 +36,9 @@ LEASE_SECONDS: Final = 60.0
 LISTEN_SECONDS: Final = 2 * HEARTBEAT_SECONDS
 """How long this process itself must see no heartbeat before it relies on the journal's clock that one is overdue."""
 
+_INATTENTION: Final = LISTEN_SECONDS + HEARTBEAT_SECONDS
+"""Seconds between two looks at a process after which its silence counts from the second one."""
+
 Life = Literal["alive", "dead", "unknown"]
 
 _T, _I, _L = schema.processes, schema.intents, schema.leases
@@ -53,10 +56,12 @@ _FREE_LEASE = sa.delete(_L).where(_L.c.name == sa.bindparam("b_name"), _L.c.toke
 _ENDED: Final = -1.0
 _tokens: set[str] = set()
 """The claims that run in this process now, of all its journal objects. Sets change atomically."""
-_heard: dict[str, tuple[datetime, float]] = {}
-"""By process, the last heartbeat that this process saw, and when it first saw it, by its own monotonic clock.
+_heard: dict[str, tuple[datetime, float, float]] = {}
+"""By process, the last heartbeat that this process saw, when it first saw it, and when it last looked, by its own
+monotonic clock.
 
-That clock stops while this machine sleeps. So a process in a container that slept with it gets its time to continue.
+That clock may run on while this process is suspended. The other process may have been suspended with it, so it gets its
+time to continue.
 """
 
 
@@ -214,10 +219,12 @@ class Processes:
 def _heard_for(process: ProcessRow) -> float:
     """Return for how many seconds this process has seen the same heartbeat of another."""
     now = time.monotonic()
-    heard, since = _heard.get(process.id, (None, now))
+    for id_ in [id_ for id_, (_, _, looked) in list(_heard.items()) if now - looked > _INATTENTION]:
+        _heard.pop(id_, None)
+    heard, since, _ = _heard.get(process.id, (None, now, now))
     if heard != process.heartbeat_at:
         since = now
-        _heard[process.id] = (process.heartbeat_at, now)
+    _heard[process.id] = (process.heartbeat_at, since, now)
     return now - since
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -284,3 +285,24 @@ def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list
         finally:
             container.kill()
     assert said == ["new", "held", "new"]
+
+
+def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that did not look for long counts from its next look: the holder may have been suspended with it.
+
+    What it heard of processes that it no longer looks at is forgotten.
+    """
+    at = [0.0]
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: at[0]))
+    monkeypatch.setattr(processes, "_heard", {})
+    other = replace(_row(1), id="other")
+
+    def silence(seconds: float) -> float:
+        at[0] += seconds
+        return processes._heard_for(other)
+
+    assert [silence(0), silence(10), silence(20)] == [0, 10, 30]
+    assert [silence(processes.LEASE_SECONDS), silence(20), silence(20)] == [0, 20, 40]
+    other = replace(_row(1), id="another")
+    assert silence(10) == 0 and processes._heard.keys() == {"other", "another"}
+    assert silence(30) == 30 and silence(31) == 0 and processes._heard.keys() == {"another"}
