@@ -40,6 +40,12 @@ class Leases:
             if taken:
                 self._processes.release({name: token})
 
+    def mine(self, name: str) -> bool:
+        """Return whether this process still has a lease: another may have taken it while this one was suspended."""
+        with self._store.read() as connection:
+            token = connection.execute(sa.select(_L.c.token).where(_L.c.name == name)).scalar()
+        return token is not None and self._processes.runs(token)
+
     def held(self, name: str) -> bool:
         """Return whether a live process seems to hold a lease."""
         with self._store.read() as connection:

@@ -19,7 +19,7 @@ from prefect.settings import get_current_settings
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
-from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
+from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import short_run
@@ -35,6 +35,8 @@ __all__ = ["Watcher", "watch_parked_runs"]
 
 logger = logger_of("ivcap_flows.waiting")
 
+_WAKING: Final = "waking"
+"""The lease of a process that wakes runs now: a watcher, or a command that looks once."""
 EVERY: Final = 2.0
 """Seconds between two reads of the parked runs and of their states in Prefect."""
 _AFTER_TROUBLE: Final = 60.0
@@ -75,7 +77,7 @@ class Watcher:
         start_heartbeat(self._journal)
         try:
             while end is None or time.monotonic() < end:
-                with self._lease() as mine:
+                with self._lease(WATCHER) as mine:
                     if mine:
                         self._tell("Watching the parked runs.")
                         await self._lead(end)
@@ -88,11 +90,11 @@ class Watcher:
             stop_heartbeat(self._journal)
 
     @contextmanager
-    def _lease(self) -> Iterator[bool | None]:
-        """Try to hold the watcher's lease. Yields whether this process has it; None if the journal fails."""
+    def _lease(self, name: str) -> Iterator[bool | None]:
+        """Try to hold a lease. Yields whether this process has it; None if the journal fails."""
         held, mine = ExitStack(), None
         try:
-            mine = held.enter_context(self._journal.leases.hold(WATCHER))
+            mine = held.enter_context(self._journal.leases.hold(name))
             self._troubled.discard("lease")
         except JournalError as error:
             self._trouble("lease", f"The journal cannot say which process watches; trying again: {error}")
@@ -112,6 +114,8 @@ class Watcher:
         _, late = await asyncio.wait(looks, timeout=_ONCE)
         for look in late:
             look.cancel()
+        # One that was killed on another machine while it woke runs must not keep each later command from it.
+        await asyncio.to_thread(listen, self._journal)
         ended = {_key(park) for look, park in looks.items() if look not in late and look.result()}
         until = time.monotonic() + _ONCE
         while True:
@@ -122,9 +126,12 @@ class Watcher:
             await asyncio.sleep(_LEAVING)
 
     async def _lead(self, end: float | None) -> None:
+        """Wake runs until `end`, or until another process has the lease."""
         try:
             while end is None or time.monotonic() < end:
                 try:
+                    if not await self._journal.ask(self._journal.leases.mine, WATCHER):
+                        return
                     parks = await self._parked()
                     self._begin(parks)
                     ended = [park for park in parks if self._tending[_key(park)].done()]
@@ -213,8 +220,13 @@ class Watcher:
         return True
 
     async def _wake(self, parks: list[ParkRow]) -> int:
-        """Wake these runs and return how many were woken."""
-        return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, park) for park in parks)))
+        """Wake these runs and return how many were woken; none while another process wakes runs."""
+        if not parks:
+            return 0
+        with self._lease(_WAKING) as mine:
+            if not mine:
+                return 0
+            return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, park) for park in parks)))
 
     def _wake_one(self, park: ParkRow) -> bool:
         about = f"wake {park.run_id}"

@@ -14,11 +14,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
 from ivcap_flows.durable.parking import WATCHER
-from ivcap_flows.journal import Journal, RunIdentity, store
+from ivcap_flows.journal import Journal, ProcessRow, RunIdentity, schema, store
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import ParkRow, Wait
 from ivcap_flows.tasks import park_watcher, place_order
@@ -168,3 +169,42 @@ def test_a_watcher_outlives_what_its_journal_does(
 def fail(url: str) -> None:
     with failing(url.replace("postgresql+psycopg", "postgresql")):
         time.sleep(2.0)
+
+
+def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journal, woken, monkeypatch):
+    """A watcher that was suspended for long notices that another one has taken its place, and wakes no run."""
+    order = place_order("echo", {"message": "lost"})
+    monkeypatch.setattr(Parks, "left", lambda _, some: list(some))
+
+    def take_away() -> None:
+        with ivcap_journal._store.write() as connection:
+            now = ivcap_journal._store.now(connection)
+            another = ProcessRow("another", "far", "of another machine", 1, 1.0, now)
+            connection.execute(sa.insert(schema.processes).values(vars(another)))
+            taken = {"process_id": "another", "token": "another"}
+            connection.execute(sa.update(schema.leases).where(schema.leases.c.name == WATCHER).values(taken))
+
+    async def scenario() -> None:
+        async with watches(ivcap_journal) as said:
+            await until(lambda: bool(said))
+            take_away()
+            await until(lambda: said[-1] == "Another process watches the parked runs; standing by.")
+            parked = park(ivcap_journal, order)
+            await asyncio.sleep(2.0)
+            assert parked.flow_run_id not in woken
+
+    loop.run(scenario())
+
+
+def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, monkeypatch):
+    """Of two commands that look once at the same time, one wakes the run."""
+    parked = park(ivcap_journal, place_order("echo", {"message": "at once"}))
+    monkeypatch.setattr(Parks, "left", lambda _, some: [each for each in some if each.run_id == parked.run_id])
+    wake = park_watcher.wake
+    monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: time.sleep(1.0) or wake(flow_run_id))
+
+    async def both() -> list[int]:
+        return await asyncio.gather(*(Watcher(ivcap_journal).once() for _ in range(2)))
+
+    assert sorted(loop.run(both())) == [0, 1]
+    assert woken == [parked.flow_run_id]
