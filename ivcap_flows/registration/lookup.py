@@ -63,8 +63,9 @@ def read_sign(shown: Iterable[Seen]) -> Sign | None:
     lodged += [each.handle for each in items if each.status == "LODGED"]
     failed = [each for each in jobs if each.status == "FAILED"]
     going = [each for each in jobs if each.status not in ("SUCCEEDED", "FAILED")]
-    if not lodged and items and not going and not failed:
-        # After an update, the registry does not say LODGED of a lodged run.
+    if not lodged and items and not going and not failed and (jobs or not any(each.parent for each in seen)):
+        # After an update, the registry does not say LODGED of a lodged run. Of a batch that has shown no job of the
+        # run, the job may still fail.
         lodged = [each.handle for each in items]
     if lodged:
         at = {each.handle: each.at or 0 for each in reversed(seen) if each.handle}
@@ -82,12 +83,14 @@ def read_sign(shown: Iterable[Seen]) -> Sign | None:
     parents = [each for each in parents if (each.at or 0) > newest]
     if parents:
         last = parents[-1]
-        return Sign("under way", job=last.job, batch=last.batch, parent=True, at=last.at)
+        handle = items[0].handle if items else None
+        return Sign("under way", handle, job=last.job, batch=last.batch, parent=True, at=last.at)
+    broken = [each for each in seen if each.parent]
     if items:
-        return Sign("half", items[0].handle, job=failed[-1].job, words=failed[-1].info)
+        last = (failed or broken)[-1]
+        return Sign("half", items[0].handle, job=last.job, words=last.info)
     if failed:
         return Sign("failed", job=failed[-1].job, words=failed[-1].info)
-    broken = [each for each in seen if each.parent]
     return Sign("failed", job=broken[-1].job, words=broken[-1].info, parent=True) if broken else None
 
 
@@ -114,18 +117,18 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
 
     await note(_jobs(client, since))
     await note(_items(client, since))
-    if any(_lacks_job(found.values()) for found in seen.values()):
+    if any(_lacks_job([each for each in found.values() if not each.parent]) for found in seen.values()):
         await note(_jobs(client, since))
     return {key: sign for key, found in seen.items() if (sign := read_sign(found.values())) is not None}
 
 
 def _lacks_job(seen: Collection[Seen]) -> bool:
-    """Return whether only the registry shows the run, and does not say that it is lodged.
+    """Return whether only the registry shows the run, and does not say that it is lodged. `seen` is without batches.
 
     Either the run was updated, or its job did not show yet when jobs were listed. If so, the job shows by now, since a
     job exists before its run.
     """
-    return all(not each.job and each.status != "LODGED" for each in seen)
+    return bool(seen) and all(not each.job and each.status != "LODGED" for each in seen)
 
 
 class Lookup:

@@ -305,10 +305,10 @@ class Spool:
         return found
 
     def lacks_jobs(self) -> bool:
-        """Return whether a row that has not ended has a run that is not marked as lodged, and no job."""
+        """Return whether a row that has not ended has a run that is not marked as lodged, and no job of its own."""
         return bool(
             self._all(
-                "SELECT 1 FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting')"
+                "SELECT 1 FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting') AND NOT parent"
                 " GROUP BY key HAVING max(seen.job) = '' AND sum(status = 'LODGED') = 0 LIMIT 1"
             )
         )

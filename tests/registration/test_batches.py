@@ -30,7 +30,7 @@ from ivcap_flows.registration import model_runs, submit
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.batch_watcher import Pulse
 from ivcap_flows.registration.ledger import Ledger
-from ivcap_flows.registration.lookup import Lookup
+from ivcap_flows.registration.lookup import LODGE, Lookup
 from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.sources import open_source
@@ -638,7 +638,7 @@ def test_a_job_that_fails_half_way(
 
 @pytest.fixture
 def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets jobs show only after their runs in the registry, to the first that lists them: `late_job(name)`."""
+    """Lets jobs that lodge show only after their runs in the registry, to the first that lists: `late_job(name)`."""
     listed = JobsApi.list
 
     def hide(name: str) -> None:
@@ -648,8 +648,9 @@ def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monk
                 run async for run in provena.registry.list(ModelRunInfo) if run.info.display_name.startswith(name)
             ]:
                 await asyncio.sleep(0.05)
-            for none in ():
-                yield none
+            async for row in listed(*args, **options):
+                if row.job_sub_type != LODGE:
+                    yield row
 
         monkeypatch.setattr(JobsApi, "list", once)
 
@@ -675,6 +676,22 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
         report = register(write_lines(tmp_path / "rows.jsonl", [row]), other, stall_timeout=1.0)
     assert (report.doubtful, report.registered) == (1, 0)
     assert len(lodged(name)) == 1
+
+
+def test_a_run_of_a_batch_whose_job_shows_later_is_not_taken_for_lodged(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, no_job_left, late_job
+):
+    """The registry has the run, the batch's own job has ended, and the run's job did not show yet."""
+    name, rows = rows_of(run_items, 1)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    no_job_left()
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
+    assert register(file, journal, stall_timeout=1.0).doubtful == 1
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        late_job(name)
+        report = register(file, other, stall_timeout=1.0)
+    assert (report.doubtful, report.registered) == (1, 0)
+    assert [run.record_status for run in lodged(name)] == ["COMPLETE"]
 
 
 @pytest.mark.long
