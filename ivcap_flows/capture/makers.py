@@ -35,6 +35,8 @@ MAX_COPIED: Final = 2**20
 """The maximum number of characters or bytes of a text that is copied."""
 MAX_PATH: Final = 1_024
 _OWNED: Final = frozenset({int, float, complex, str, bytes})
+_MARK: Final = "_ivcap_flows_maker"
+"""The attribute of an error that names the call which raised or returned it."""
 _PLAIN: Final = _OWNED | {bool, type(None)}
 """Types that have no parts. Most values are of these types, and further checks take long."""
 
@@ -183,7 +185,8 @@ class _Known:
     """The values whose makers are known.
 
     Most are held by weak references. Lists, dicts, numbers and others that allow none are held strongly, and released
-    when nothing else holds them. Each `note` and each `sweep` checks a few of these.
+    when nothing else holds them. Each `note` and each `sweep` checks a few of these. Errors are not held but marked:
+    the frames of its traceback often refer to an error, so it would never be released, nor all that they hold.
     """
 
     def __init__(self) -> None:
@@ -200,6 +203,9 @@ class _Known:
         with self._lock:
             self._sweep(2 * len(values))
             for value in values:
+                if isinstance(value, BaseException):
+                    vars(value)[_MARK] = maker
+                    continue
                 key = id(value)
                 if type(value).__weakrefoffset__:
                     self._makers[key] = weakref.ref(value, partial(self._forget, key)), True, maker
@@ -211,6 +217,8 @@ class _Known:
 
     def maker_of(self, value: Any) -> str | None:
         """Return the call that made this very object, or None if it is unknown."""
+        if isinstance(value, BaseException):
+            return vars(value).get(_MARK)
         known = self._makers.get(id(value))
         if known is None:
             return None

@@ -1,7 +1,10 @@
 """Values that pass between tasks: numbers, texts, lists, dicts, futures and `wait_for`."""
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -569,3 +572,53 @@ def test_dask(edges: Edges) -> None:
 
     clustered()
     edges({("informed", "summed", "squared[0]"), ("informed", "summed", "squared[1]")})
+
+
+def test_an_error_is_not_kept_once_the_flow_has_let_go_of_it(edges: Edges) -> None:
+    """With it go its traceback, and all that the failed calls held."""
+    held = []
+
+    class Large:
+        """What a call has in memory when it fails."""
+
+    @recorded
+    def breaks() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        # As many libraries do: the error refers to a frame that refers to the error.
+        error = ValueError("too large")
+        raise error
+
+    @flow
+    def survives() -> None:
+        for _ in range(3):
+            with contextlib.suppress(ValueError):
+                breaks()
+            report("next")
+
+    survives()
+    gc.collect()
+    assert [each() for each in held] == [None] * 3
+
+
+def test_an_error_may_be_given_on(edges: Edges) -> None:
+    """One that a call raised or returned leads to it, also as a part of something else."""
+
+    @recorded
+    def breaks() -> None:
+        raise KeyError("no")
+
+    @task
+    def excuse() -> Exception:
+        return OSError("busy")
+
+    @flow
+    def gathers() -> None:
+        try:
+            breaks()
+        except KeyError as error:
+            report([error])
+        report(excuse())
+
+    gathers()
+    edges({("informed", "report[0]", "breaks"), ("informed", "report[1]", "excuse")})
