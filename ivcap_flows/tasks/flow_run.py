@@ -132,19 +132,23 @@ class OwnRun:
             failed = f"{type(error).__name__}: {error}"
         else:
             failed = ""
-        # If the run continued here while a worker starts it again, there would be two of it. So ask the server.
-        found = self._as_the_server_has_it()
-        if found is not None and found.name == PARKED:
-            return found
-        return Obstacle(failed or f"Prefect made the run {found.name if found else 'unknown'}", passing=True)
+        # If the run continued here while a worker starts it again, there would be two of it. So ask the server whether
+        # the run was parked; a worker may have started it since.
+        states = self._states()
+        for found in states:
+            if found.name == PARKED and found.state_details.scheduled_time == wake_at:
+                return found
+        now = max(states, key=lambda each: each.timestamp).name if states else "unknown"
+        return Obstacle(failed or f"Prefect made the run {now}", passing=True)
 
-    def _as_the_server_has_it(self) -> State[Any] | None:
+    def _states(self) -> list[State[Any]]:
+        """Return all states that the run has had; none if it was deleted. Asks until the server answers."""
         while True:
             try:
                 with get_client(sync_client=True) as client:
-                    return client.read_flow_run(self.id).state
+                    return client.read_flow_run_states(self.id)
             except ObjectNotFound:
-                return None
+                return []
             except Exception:  # noqa: BLE001 - no worker can start the run while the server does not answer
                 time.sleep(_OUT_OF_REACH)
 

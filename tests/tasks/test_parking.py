@@ -24,7 +24,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.states import AwaitingRetry, Cancelling, Failed, Scheduled
+from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, Scheduled
 
 from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
@@ -630,11 +630,11 @@ def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journa
     assert "Prefect's API cannot be asked" in caplog.text
 
 
-@pytest.mark.parametrize("obeyed", [True, False], ids=["obeyed", "not obeyed"])
-def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, monkeypatch, end, obeyed):
-    """After a lost reply Prefect is asked whether the run is parked.
+@pytest.mark.parametrize("what", ["obeyed", "obeyed, and started", "answered after the start", "not obeyed"])
+def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, monkeypatch, end, what):
+    """After a lost reply Prefect is asked whether the run was parked.
 
-    It leaves or stays accordingly, so it never has two processes or none.
+    It leaves or stays accordingly, so it never has two processes or none, even if a worker has started it since.
     """
     real = SyncPrefectClient.set_flow_run_state
     lost: list[str] = []
@@ -643,10 +643,16 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
         if state.name != "Parked":
             return real(self, id, state, force)
         lost.append("reply")
-        if obeyed:
-            real(self, id, state, force)
-        else:
+        if what == "not obeyed":
             end.touch()
+            raise ConnectionError("no reply")
+        reply = real(self, id, state, force)
+        if what != "obeyed":
+            real(self, id, Scheduled(name="Resuming"))
+            real(self, id, Pending())
+            real(self, id, Running())
+        if what == "answered after the start":
+            return reply
         raise ConnectionError("no reply")
 
     monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", losing)
@@ -656,10 +662,10 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
         return ordering(end)
 
     run = deployed(parks)
-    if obeyed:
+    if what != "not obeyed":
         with pytest.raises(Pause):
             run.go()
-        assert run.parked and len(ivcap_journal.parks.open()) == 1
+        assert run.parked == (what == "obeyed") and len(ivcap_journal.parks.open()) == 1
     else:
         assert run.go() == ["succeeded"]
         assert ivcap_journal.parks.open() == []
