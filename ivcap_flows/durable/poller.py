@@ -125,6 +125,8 @@ class Poller(Generic[R]):
         self._learned: dict[str, list[float]] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
+        self._round_ended = self._jitter = 0.0
+        """When the last round ended, and which share of the longest pause to wait until the next one."""
         self._unreachable_since: float | None = None
         self._unanswered_since: float | None = None
         """The begin of the first of the last rounds in which the platform answered nothing."""
@@ -280,21 +282,24 @@ class Poller(Generic[R]):
             if leads:
                 await self._report()
                 self._let_others_lead()
+            if due:
+                self._round_ended, self._jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
             due = await self._rest(leads=leads)
 
     async def _meanwhile_reading_ends(self, doing: Coroutine[Any, Any, None]) -> None:
         """Run a round, which may take long. Meanwhile renew the lead, and read the records of ended work."""
-        task = asyncio.get_running_loop().create_task(doing)
+        task, renewed = asyncio.get_running_loop().create_task(doing), time.monotonic()
         try:
             while not task.done():
                 self._stirred.clear()
                 stirred = asyncio.ensure_future(self._stirred.wait())
                 try:
-                    done, _ = await asyncio.wait({task, stirred}, timeout=RENEWAL, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({task, stirred}, timeout=RENEWAL, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     stirred.cancel()
-                if not done and self._sharing is not None:
+                if self._sharing is not None and time.monotonic() - renewed >= RENEWAL and not task.done():
                     await self._sharing.lead()
+                    renewed = time.monotonic()
                 if self._untried():
                     await self._read_ends()
             await task
@@ -374,13 +379,12 @@ class Poller(Generic[R]):
 
         A new wait may shorten the pause, since its work is younger; a wait of another process does so within seconds.
         """
-        began, jitter = time.monotonic(), random.random()  # noqa: S311 - spreads load, no secret
         floor = self._strategy.used / (_LOOKS * self._rate_limiter.rate) if leads else _LEAST
-        exchanged = began
+        exchanged = time.monotonic()
         while self._watched:
             self._stirred.clear()
             now = time.monotonic()
-            left = began + max(_LEAST, floor, jitter * self._interval(now)) - now
+            left = self._round_ended + max(_LEAST, floor, self._jitter * self._interval(now)) - now
             left = max(left, self._first_asking() - now)
             if left <= 0:
                 return True

@@ -126,6 +126,21 @@ async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
     first.cancel()
 
 
+async def test_many_ends_delay_no_round():
+    """Rounds go on while records of ended work are read, however often an end is reported."""
+    work = Work(**{f"o{i}": "executing" for i in range(60)})
+    poller = work.poller()
+    waits = asyncio.create_task(poller.wait(list(work.status)))
+    await until(lambda: poller.rounds >= 1)
+    before = poller.rounds
+    for urn in list(work.status)[:-1]:
+        work.end(urn)
+        poller._note(urn, "succeeded")
+        await asyncio.sleep(0.05)
+    assert poller.rounds - before >= 5
+    waits.cancel()
+
+
 async def test_young_work_does_not_wait_for_old_work():
     """New work is looked at as soon as if it were alone, although the poller rests long for old work."""
     work = Work(old="executing", young="succeeded")

@@ -19,6 +19,7 @@ import pytest
 from waiting_work import Work
 
 from ivcap_flows.durable import poll_sharing as boards
+from ivcap_flows.durable import poller as pollers
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poll_strategy import ROUND
 from ivcap_flows.errors import InputError, JournalError, NotFoundError
@@ -136,6 +137,31 @@ async def test_a_fault_of_the_waiter_itself_ends_the_wait(sqlite_journal: Journa
             await poller.wait(["a"], timeout=10)
     asyncio.get_running_loop().call_later(0.5, work.end, "a")
     assert await poller.wait(["a"], timeout=10) == [("a", "succeeded")]
+
+
+async def test_a_long_round_keeps_the_lead(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """The lead is renewed during a round, however many ends are reported meanwhile."""
+    monkeypatch.setattr(pollers, "RENEWAL", 0.2)
+    sharing = PollSharing(sqlite_journal, noun="orders", platform="p", account="a")
+    work = Work(a="tried for long")
+    poller = work.poller(sharing=sharing)
+    wait = asyncio.create_task(poller.wait(["a"]))
+    while not work.reads:
+        await asyncio.sleep(0.02)
+    renewals: list[bool] = []
+    lead = sharing.lead
+
+    async def renewed() -> bool:
+        renewals.append(await lead())
+        return renewals[-1]
+
+    monkeypatch.setattr(sharing, "lead", renewed)
+    for _ in range(20):
+        poller._stirred.set()
+        await asyncio.sleep(0.1)
+    assert len(renewals) >= 4
+    wait.cancel()
+    poller._ticker.cancel()
 
 
 async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch):
