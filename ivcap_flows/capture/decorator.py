@@ -51,8 +51,9 @@ def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> 
     """Record the calls of a flow, a task or any other function: `@flow @recorded def …`.
 
     Handles, paths and plain values are found in arguments and results, also within lists, dicts, dataclasses and
-    models. A call does not wait for the network, and waits for the disk only to read the files that it names. One
-    exception: a flow that was run before with the same parameters may ask Prefect once how that run ended. Errors in
+    models. A call does not wait for the network, and waits for the disk only to read the files that it names. Two
+    exceptions: a flow that was run before with the same parameters may ask Prefect once how that run ended, and the end
+    of a flow waits until its record is in the journal; the event loop of an asynchronous flow waits with it. Errors in
     recording are logged, not raised. A generator's call lasts until its last item is taken. `@recorded(False)` leaves
     the function unchanged.
 
