@@ -74,7 +74,7 @@ class Call:
     outcome: str | None = None
     cause: str | None = None
     given: Look = field(default_factory=Look)
-    returned: Look = field(default_factory=Look)
+    returned: Look = field(default_factory=lambda: Look(wanted=False))
     says: Given = field(default_factory=Given)
     opened: Opened = field(default_factory=Opened)
     entry: dict[str, Seen] = field(default_factory=dict)

@@ -43,6 +43,8 @@ MAX_DATA: Final = 64
 """The maximum number of tables and arrays of one call that are read."""
 MAX_FOUND: Final = 10_000
 """The maximum number of handles, and of paths, of one call that are kept."""
+_AT_ONCE: Final = 1_000
+"""The number of items that are not shown and are scrubbed together."""
 _EXACT: Final = 2**53
 
 _AS_IT_IS: Final = frozenset({bool, type(None)})
@@ -53,11 +55,14 @@ class Look:
     """The things found in one call's arguments or result, each with the name of its argument.
 
     `data` are tables and arrays, each with its stand-in in the JSON. `seen_in` reads them and completes the stand-ins.
+    If the JSON is not `wanted`, as that of a result, it is not complete.
     """
 
-    __slots__ = ("_left", "_room", "data", "handles", "paths")
+    __slots__ = ("_left", "_room", "_shows", "_wanted", "data", "handles", "paths")
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: bool = True) -> None:
+        # What is not shown of a container gets into its digest.
+        self._wanted = self._shows = wanted
         self.handles: list[tuple[str, Handle | LocalFile]] = []
         self.paths: list[tuple[str, str]] = []
         self.data: list[tuple[str, Any, dict[str, Any]]] = []
@@ -95,14 +100,17 @@ class Look:
     def _text(self, role: str, value: str) -> str:
         if _may_be_path(value) and len(self.paths) < MAX_FOUND:
             self.paths.append((role, value))
-        most = min(MAX_TEXT, max(self._room, 0))
+        if not self._wanted:
+            return ""
+        most = min(MAX_TEXT, max(self._room, 0)) if self._shows else MAX_TEXT
         if len(value) > most:
             # The digest tells two texts apart that differ only in the hidden part. Scrub first: half a token is not
             # recognised.
             shown = scrub_text(value)
             told = sha256(shown.encode(errors="surrogatepass")).hexdigest()
             value = shown[:most] + f"… (sha256 {told}, {len(value)} characters)"
-        self._room -= len(value) + 8
+        if self._shows:
+            self._room -= len(value) + 8
         return value
 
     def _object(self, role: str, value: Any, depth: int) -> Any:
@@ -172,40 +180,75 @@ class Look:
 
     def _mapping(self, role: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         shown: dict[str, Any] = {}
-        rest = sha256()
+        rest: _Rest | None = None
+        shows = self._shows
         for index, (name, inner) in enumerate(value.items()):
             if self._left <= 0:
                 break
+            self._shows = shows and index < MAX_SHOWN and self._room > 0
             json = self.named(role, name, inner, depth + 1) if type(name) is str else self.at(role, inner, depth + 1)
-            if index < MAX_SHOWN:
-                label = name if type(name) is str else str(self.at(role, name, depth + 1))
-                label = label if len(label) <= MAX_NAME else scrub_text(label)[:MAX_NAME] + "…"
+            if shows and not self._shows:
+                rest = rest or _Rest()
+                rest.add({name: json} if type(name) is str else json)
+                continue
+            label = name if type(name) is str else str(self.at(role, name, depth + 1))
+            label = label if len(label) <= MAX_NAME or not shows else scrub_text(label)[:MAX_NAME] + "…"
+            if self._shows:
                 self._room -= len(label) + 8
-                shown[label] = json
-            else:
-                rest.update(repr((name if type(name) is str else None, json)).encode(errors="surrogatepass"))
-        if len(value) > MAX_SHOWN:
-            shown["…"] = _rest(rest.hexdigest(), len(value))
+            shown[label] = json
+        self._shows = shows
+        if shows and (rest is not None or len(value) > MAX_SHOWN):
+            shown["…"] = (rest or _Rest()).told(len(value))
         return shown
 
     def _sequence(self, role: str, value: Any, depth: int) -> list[Any]:
         shown: list[Any] = []
-        rest = sha256()
+        rest: _Rest | None = None
+        shows = self._shows
         if isinstance(value, set | frozenset):
             # The order of a set differs between processes.
             value = sorted(value) if all(type(item) is str for item in value) else sorted(value, key=_rank)
         for index, inner in enumerate(value):
             if self._left <= 0:
                 break
+            self._shows = shows and index < MAX_SHOWN and self._room > 0
             json = self.at(role, inner, depth + 1)
-            if index < MAX_SHOWN:
+            if shows and not self._shows:
+                rest = rest or _Rest()
+                rest.add(json)
+                continue
+            if self._shows:
                 self._room -= 8
-                shown.append(json)
-            else:
-                rest.update(repr(json).encode(errors="surrogatepass"))
-        if len(value) > MAX_SHOWN:
-            shown.append(_rest(rest.hexdigest(), len(value)))
+            shown.append(json)
+        self._shows = shows
+        if shows and (rest is not None or len(value) > MAX_SHOWN):
+            shown.append((rest or _Rest()).told(len(value)))
         return shown
+
+
+class _Rest:
+    """The items of a container that are not shown. Its digest tells apart containers that differ only there.
+
+    They are scrubbed many at once, since there may be a million, and each scrubbing takes long.
+    """
+
+    def __init__(self) -> None:
+        self._hasher = sha256()
+        self._items: list[Any] = []
+
+    def add(self, item: Any) -> None:
+        self._items.append(item)
+        if len(self._items) >= _AT_ONCE:
+            self._take()
+
+    def _take(self) -> None:
+        self._hasher.update(repr(scrub(self._items)).encode(errors="surrogatepass"))
+        self._items.clear()
+
+    def told(self, count: int) -> str:
+        """Return the stand-in for them in a container of `count` items."""
+        self._take()
+        return f"… the rest with sha256 {self._hasher.hexdigest()}, {count} items"
 
 
 def _rank(item: Any) -> tuple[bool, bytes]:
@@ -214,11 +257,6 @@ def _rank(item: Any) -> tuple[bool, bytes]:
         return False, canonical(canonical_form(item, "item", stand_in=StandIns()))
     except Exception:  # noqa: BLE001 - whatever a user's type does, it is recorded
         return True, f"{type(item).__module__}.{type(item).__qualname__}".encode()
-
-
-def _rest(told: str, count: int) -> str:
-    """Return the stand-in for items that are not shown. Its digest tells apart containers that differ only there."""
-    return f"… the rest with sha256 {told}, {count} items"
 
 
 def _may_be_path(text: str) -> bool:

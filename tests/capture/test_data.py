@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 import weakref
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from prefect import flow, task
 from pydantic import BaseModel, ConfigDict
 
 from ivcap_flows.capture import contents, journal, recorded
+from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.contents import UnhashedError, read
 from ivcap_flows.capture.data import look
 from ivcap_flows.capture.files import urn_at
@@ -564,6 +566,47 @@ def test_values_that_differ_only_in_what_is_not_shown_are_two(first, second):
     assert shown == Look().at("r", first)
     assert len(str(shown)) < 130_000
     assert list(_lost(shown)) != []
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        lambda values: values,
+        lambda values: {f"name {number}": value for number, value in enumerate(values)},
+        lambda values: [{"name": value, "other": [value]} for value in values[:9_000]],
+    ],
+    ids=["list", "dict", "records"],
+)
+def test_texts_that_are_not_shown_cost_little_more_than_numbers(large):
+    """They are scrubbed many at once, not one by one. What is kept of them is bounded."""
+
+    def seconds(value):
+        began = time.perf_counter()
+        look = Look()
+        look.at("r", value)
+        assert look.weight < 12_000_000
+        return time.perf_counter() - began
+
+    numbers, texts = (large(values) for values in ([*range(30_000)], [f"station {n}" for n in range(30_000)]))
+    assert min(seconds(texts) for _ in range(3)) < 5 * min(seconds(numbers) for _ in range(3))
+
+
+def test_nothing_is_kept_of_a_result_but_what_is_found_in_it():
+    """The JSON of a result is not recorded, so its texts are not weighed, scrubbed or hashed."""
+    look = Call("c", "call", "c", "r", "a", None).returned
+    look.at("result", {"texts": ["x" * 10_000] * 1_000, "path": Path("a")})
+    assert look.paths == [("result", "a/")]
+    assert look.weight <= 2_000
+
+
+def test_a_secret_among_what_is_not_shown_is_not_told_by_the_digest():
+    """Two lists that differ only in a password have one digest, wherever in the list it is."""
+
+    def told(secret):
+        return Look().at("r", [*range(300), {"password": secret}, f"https://user:{secret}@host/x"])
+
+    assert told("first-password") == told("other-password")
+    assert told("first-password") != Look().at("r", [*range(300), {"password": "first-password"}, "https://host/x"])
 
 
 def test_what_stands_for_data_is_not_given_to_a_rerun(recorded_graph):
