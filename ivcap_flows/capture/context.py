@@ -35,7 +35,7 @@ from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.errors import ConfigurationError, JournalError
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
@@ -85,8 +85,8 @@ _unknown: Latest[str, None] = Latest(_MOST_KNOWN)
 """The flow runs in other processes that this process's journal did not know."""
 _tries: Latest[str, int] = Latest(_MOST_KNOWN)
 """By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
-_calls: Counts[tuple[str, ...]] = Counts(_MOST_KNOWN)
-"""The number of task runs that flows of this process have asked for so far, by attempt of a flow run and by kind."""
+_calls: Counts[tuple[str, str, str]] = Counts(_MOST_KNOWN)
+"""The number of task runs that flows of this process have asked for so far, by flow run, try and digest of the kind."""
 CALLS: Final = "_ivcap_flows_calls"
 """The attribute of a mapped task that has the number of calls of its kind so far, its own included."""
 _unrecorded: Counts[str] = Counts(_MOST_KNOWN)
@@ -264,7 +264,8 @@ def count_calls(more: int, *kind: str) -> int:
     context, name = flow_context(), flow_run_id()
     if not name or context.detached:
         return 0
-    return _calls.add((name, str(context.flow_run.run_count), *kind), more)
+    told = digest("\0".join(kind).encode(errors="surrogatepass"))
+    return _calls.add((name, str(context.flow_run.run_count), told), more)
 
 
 def calls_of_map() -> int:
