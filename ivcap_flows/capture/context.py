@@ -476,13 +476,15 @@ def _root_of(flow_run: Any) -> str:
 
 def _close_with_flow(flow: Any) -> None:
     """Add hooks to a flow without `@recorded`, so that the process that runs it records how its runs end."""
-    if getattr(flow, "_ivcap_flows_closes", False):
-        return
-    flow._ivcap_flows_closes = True
-    flow.on_completion_hooks.append(_flow_ended)
-    flow.on_failure_hooks.append(_flow_ended)
-    flow.on_crashed_hooks.append(_flow_ended)
-    flow.on_cancellation_hooks.append(_flow_ended)
+    for hooks in (
+        flow.on_completion_hooks,
+        flow.on_failure_hooks,
+        flow.on_crashed_hooks,
+        flow.on_cancellation_hooks,
+    ):
+        # A flow that `with_options` made of another has the other's hooks.
+        if _flow_ended not in hooks:
+            hooks.append(_flow_ended)
 
 
 def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:

@@ -529,6 +529,27 @@ def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
     assert recorded_graph(everything=True)
 
 
+def test_a_flow_without_recorded_is_given_one_hook_of_a_kind():
+    """Also one that is made of a flow that has run, and so has its hooks."""
+
+    @task
+    @recorded
+    def leaf() -> None:
+        """Do nothing."""
+
+    @flow
+    def plain() -> None:
+        leaf()
+
+    for name in ("a", "b", "c"):
+        plain()
+        plain = plain.with_options(name=name)
+    plain()
+    hooks = (plain.on_completion_hooks, plain.on_failure_hooks, plain.on_crashed_hooks, plain.on_cancellation_hooks)
+    assert [len(each) for each in hooks] == [1, 1, 1, 1]
+    assert [run.outcome for run in journal().runs.recent()] == ["completed"] * 4
+
+
 def test_each_try_of_a_flow_without_recorded_is_an_attempt(recorded_graph):
     """Prefect repeats a plain flow in its process and calls no hook in between; the failed try is on record."""
     seen = []
