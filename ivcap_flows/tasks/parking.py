@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final, TypeVar
 
 from prefect.client.schemas.objects import State
@@ -26,7 +26,7 @@ from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, re
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
-from ivcap_flows.journal.rows import ParkRow, Wait
+from ivcap_flows.journal.rows import AttemptRow, ParkRow, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -240,27 +240,31 @@ class _Stay:
         timeout = math.inf if asked.timeout is None else asked.timeout
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        now, until = await journal.ask(journal.now), time.monotonic() + timeout
-        urns = {wait.urn for wait in waits}
-        earlier = [park for park in await journal.ask(journal.parks.woke, run_id) if park.urns <= urns]
+        until, urns = time.monotonic() + timeout, {wait.urn for wait in waits}
+        try:
+            now = await journal.ask(journal.now)
+            earlier = [park for park in await journal.ask(journal.parks.woke, run_id) if park.urns <= urns]
+            attempts = await journal.ask(journal.runs.attempts, run_id)
+        except JournalError as error:
+            logger.warning("The earlier rounds of this wait cannot be read; its time counts from now: %s", error)
+            now, earlier, attempts = datetime.now(timezone.utc), [], []
         stay = cls(call, waits, now, until)
         stay.pending = await pending_of(call, waits, timeout=min(WOKEN if earlier else math.inf, park_after, timeout))
         # A shorter wait never parks, so the rounds are of another wait for the same work.
         if stay.pending and timeout > park_after + SHORTEST:
-            await stay._go_on(earlier)
+            stay._go_on(earlier, attempts)
         return stay
 
-    async def _go_on(self, earlier: Sequence[ParkRow]) -> None:
+    def _go_on(self, earlier: Sequence[ParkRow], attempts: Sequence[AttemptRow]) -> None:
         """Count the time from the first round of this wait.
 
         Its rounds are those that waited for all that is pending now, since the flow failed and since another wait for
         the same work was over. In another journal they are missing; then the time only counts from now.
         """
         assert self.call.attempt is not None
-        journal, attempt = self.call.journal, self.call.attempt.attempt
-        attempts = [each for each in await journal.ask(journal.runs.attempts, attempt.run_id) if each.leads]
-        failed = max((each.number for each in attempts if each.outcome == "failed"), default=0)
-        since_failure = {each.id for each in attempts if each.number > failed}
+        attempt, leading = self.call.attempt.attempt, [each for each in attempts if each.leads]
+        failed = max((each.number for each in leading if each.outcome == "failed"), default=0)
+        since_failure = {each.id for each in leading if each.number > failed}
         rounds = [park for park in earlier if park.attempt_id in since_failure and self.pending <= park.urns]
         began = [park.began_at for park in rounds if (attempt.id, park.began_at) not in _timed_out]
         if began:

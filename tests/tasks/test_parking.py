@@ -30,10 +30,11 @@ from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.reconcile import prefect_says
 from ivcap_flows.durable import parking as times
-from ivcap_flows.errors import InputError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.errors import InputError, JournalError, OrderFailedError, WaitTimeoutError
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
+from ivcap_flows.journal.runs import Runs
 from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
     OrderStep,
@@ -596,6 +597,25 @@ def test_a_run_parks_in_a_retry(deployed, effects, end):
     assert run.parked and len(begun) == 2 and (policy.resuming, policy.retry_type) == (True, None)
     assert finish(run, end) == ["succeeded"]
     assert run.run.run_count == 2 and effects.count("/1/orders") == 1
+
+
+@pytest.mark.parametrize("what", ["woke", "attempts"])
+def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end, what):
+    """If the earlier rounds of a wait cannot be read, it goes on, and its timeout counts from now."""
+
+    def broken(*_: Any) -> Any:
+        raise JournalError("the database is locked")
+
+    @flow
+    def waits() -> list[str]:
+        unkept()
+        order = place_order("parking-until", {"until": str(end)})
+        with monkeypatch.context() as patch:
+            patch.setattr(*{"woke": (Parks, "woke", broken), "attempts": (Runs, "attempts", broken)}[what])
+            return [done.status for done in wait_or_park([order], timeout=300)]
+
+    assert deployed(waits).go() == ["succeeded"]
+    assert "the database is locked" in caplog.text
 
 
 def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, caplog, end):
