@@ -102,9 +102,8 @@ def abandon(journal: Journal, run: RunRow, *, running: bool = False) -> None:
     """Give up a run, and record that. Raises DurabilityError if it completed, or is running and not meant to be."""
     from ivcap_flows.journal import Fact
 
-    journal.runs.abandon(run.id, running=running)
     told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
-    journal.facts.append([Fact(told, run.id)])
+    journal.runs.abandon(run.id, running=running, told=[Fact(told, run.id)])
 
 
 def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
@@ -147,21 +146,23 @@ def _close(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> O
     outcome: Outcome = "lost" if word is None else word.outcome
     cause = scrub_text(word.cause) if word is not None and word.cause is not None else attempt.cause
     ended = _last_seen(journal, attempt)
-    if word is not None or ended != attempt.ended_at:
-        journal.runs.close_attempt(attempt.id, outcome, cause, ended=ended)
     run_ended = ended if word is None or word.since is None else max(word.since, ended)
     decides = _decides(journal, attempt, outcome)
     told = _told(journal, attempt, outcome, cause, ended, run_ended if decides else None)
+    # The facts first: after a kill in between, the attempt is still one to close.
     journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in told])
+    if word is not None or ended != attempt.ended_at:
+        journal.runs.close_attempt(attempt.id, outcome, cause, ended=ended)
     if decides:
         tell_of_live_orders(journal, attempt.run_id, outcome)
     return outcome
 
 
 def _decides(journal: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
-    """Whether the run ended with this attempt and this outcome, and not with a later attempt."""
-    later = (row for row in journal.runs.attempts(attempt.run_id) if row.leads and row.number > attempt.number)
-    return attempt.leads and journal.runs.get(attempt.run_id).outcome == outcome and not any(later)
+    """Whether the run ends with this attempt and this outcome, not with a later attempt, nor as given up."""
+    later = any(row.leads and row.number > attempt.number for row in journal.runs.attempts(attempt.run_id))
+    given_up = journal.runs.get(attempt.run_id).outcome == "abandoned"
+    return not later and not given_up and journal.runs.decides(attempt, outcome)
 
 
 def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
@@ -176,13 +177,12 @@ def _end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> boo
     """Record how a parked run ended. Its last attempt ended before, when the run parked."""
     from ivcap_flows.journal import Fact
 
-    if not journal.runs.end(attempt.run_id, word.outcome):
-        return False
     run = journal.runs.get(attempt.run_id)
     ended = max(time for time in (word.since, attempt.ended_at, run.created_at) if time is not None)
     cause = scrub_text(word.cause) if word.cause is not None else None
     told = activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=word.outcome, cause=cause)
-    journal.facts.append([Fact(told, run.id)])
+    if not journal.runs.end(run.id, word.outcome, [Fact(told, run.id)]):
+        return False
     tell_of_live_orders(journal, run.id, word.outcome)
     return True
 

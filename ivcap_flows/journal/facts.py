@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from pydantic_core import PydanticSerializationError
-from sqlalchemy.engine import RowMapping
+from sqlalchemy.engine import Connection, RowMapping
 
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import Fact
@@ -40,19 +40,25 @@ class Facts:
 
     def append(self, facts: Sequence[Fact]) -> None:
         """Write facts in one transaction: all or none. The database assigns each its `seq`."""
-        if not facts:
-            return
-        # No secret is kept, whoever wrote the fact. A secret found in one fact is hidden in all the others, too.
-        attributes = scrub([fact.record.attributes for fact in facts])
-        with self._store.write() as connection:
-            if not self._store.is_sqlite:
-                # A `seq` is assigned before the commit. Without turns, a reader that pages by `seq` could miss one.
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
-            now = schema.Instant.stored(self._store.now(connection))
-            # SQLAlchemy's processing of a row takes longer than SQLite's write.
-            connection.exec_driver_sql(
-                self._insert, [_row(fact, now, kept) for fact, kept in zip(facts, attributes, strict=True)]
-            )
+        if facts:
+            attributes = _kept(facts)
+            with self._store.write() as connection:
+                self._append(connection, facts, attributes)
+
+    def append_in(self, connection: Connection, facts: Sequence[Fact]) -> None:
+        """Write facts in a transaction of the caller, as the first thing in it, since writers of facts take turns."""
+        if facts:
+            self._append(connection, facts, _kept(facts))
+
+    def _append(self, connection: Connection, facts: Sequence[Fact], attributes: Sequence[dict[str, Any]]) -> None:
+        if not self._store.is_sqlite:
+            # A `seq` is assigned before the commit. Without turns, a reader that pages by `seq` could miss one.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
+        now = schema.Instant.stored(self._store.now(connection))
+        # SQLAlchemy's processing of a row takes longer than SQLite's write.
+        connection.exec_driver_sql(
+            self._insert, [_row(fact, now, kept) for fact, kept in zip(facts, attributes, strict=True)]
+        )
 
     def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
         """Return a page of a run's facts: those with `seq` above `after`."""
@@ -80,6 +86,15 @@ class Facts:
     def _page(self, query: sa.Select[tuple[object, ...]], limit: int) -> list[Fact]:
         with self._store.read() as connection:
             return [_fact(row) for row in connection.execute(query.order_by(_F.c.seq).limit(limit)).mappings()]
+
+
+def _kept(facts: Sequence[Fact]) -> list[dict[str, Any]]:
+    """Return the attributes of facts without secrets, whoever wrote the facts.
+
+    A secret found in one fact is hidden in all the others, too.
+    """
+    kept: list[dict[str, Any]] = scrub([fact.record.attributes for fact in facts])
+    return kept
 
 
 def _row(fact: Fact, now: int, attributes: dict[str, Any]) -> tuple[str | int | None, ...]:

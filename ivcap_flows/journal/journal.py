@@ -77,10 +77,10 @@ class Journal:
         processes = Processes(store)
         self.id = store.journal_id
         self.url = store.url
-        self.runs = Runs(store, processes)
         self.redaction = Redaction(store)
         self.intents = Intents(store, processes, self.redaction)
         self.facts = Facts(store)
+        self.runs = Runs(store, processes, self.facts)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)
         self.losses = Losses(store)

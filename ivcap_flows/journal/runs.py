@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,9 +15,10 @@ from sqlalchemy.engine import Connection, RowMapping
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import fingerprint, flows_urn, short_run
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.observer import AttemptEnded
 from ivcap_flows.journal.processes import Processes, boot_id
-from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
+from ivcap_flows.journal.rows import AttemptRow, Fact, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import scrub, scrub_text
 
@@ -31,12 +33,17 @@ _ATTEMPTS = sa.select(
 ).join_from(_A, _P, _A.c.process_id == _P.c.id)
 
 
+class _GoesOnError(Exception):
+    """A run is not to be ended after all, so its transaction is taken back."""
+
+
 class Runs:
     """The runs of one journal."""
 
-    def __init__(self, store: Store, processes: Processes) -> None:
+    def __init__(self, store: Store, processes: Processes, facts: Facts) -> None:
         self._store = store
         self._processes = processes
+        self._facts = facts
 
     def open_attempt(
         self, identity: RunIdentity, *, fresh: bool = False, attempt_id: str | None = None
@@ -160,15 +167,20 @@ class Runs:
                     .values(outcome=told, updated_at=now)
                 )
 
-    def end(self, run_id: str, outcome: Outcome) -> bool:
-        """Store how a run without a process ended, such as a parked one. Its attempts keep their outcomes.
+    def end(self, run_id: str, outcome: Outcome, told: Sequence[Fact] = ()) -> bool:
+        """Store how a run without a process ended, such as a parked one, together with facts that tell of it.
 
-        Change nothing and return False if an attempt is running or the user gave the run up.
+        Its attempts keep their outcomes. Change nothing and return False if an attempt is running or the user gave the
+        run up.
         """
         ends = sa.update(_R).where(_R.c.id == run_id, _R.c.outcome.not_in(("running", "abandoned")))
-        with self._store.write() as connection:
+        with suppress(_GoesOnError), self._store.write() as connection:
+            self._facts.append_in(connection, told)
             now = self._store.now(connection)
-            return connection.execute(ends.values(outcome=outcome, updated_at=now)).rowcount > 0
+            if connection.execute(ends.values(outcome=outcome, updated_at=now)).rowcount:
+                return True
+            raise _GoesOnError
+        return False
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
         """Return whether the run would have this outcome, too, if the attempt ended with it."""
@@ -220,12 +232,13 @@ class Runs:
             query = _ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
             return [_attempt_row(row) for row in connection.execute(query).mappings()]
 
-    def abandon(self, run_id: str, *, running: bool = False) -> None:
-        """Give up a run: no later run continues it, and it may be pruned. Idempotent.
+    def abandon(self, run_id: str, *, running: bool = False, told: Sequence[Fact] = ()) -> None:
+        """Give up a run: no later run continues it, and it may be pruned. Idempotent. `told` are facts that tell of it.
 
         Raise DurabilityError if the run completed, and while an attempt of it is running unless `running` is set.
         """
         with self._store.write() as connection:
+            self._facts.append_in(connection, told)
             self._hold(connection, run_id)
             run, attempts = self._run(connection, run_id), self._attempts(connection, run_id)
             if not running and any(row.outcome == "running" and self._alive(connection, row) for row in attempts):
