@@ -28,6 +28,7 @@ from ivcap_flows.sinks.base import REFUSALS, Delivery, Sink
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, RunRow
+    from ivcap_flows.journal.rows import DeliveryRow
 
 __all__ = ["Drained", "drain", "run_graph", "run_records"]
 
@@ -195,13 +196,24 @@ class _Pass:
         if not self._reachable or (row is not None and not self._again and (waits or row.state == "dead")):
             self._counts["dead" if row is not None and row.state == "dead" else "pending"] += 1
             return True
+        try:
+            self._deliver(run, row, seq)
+        except JournalError:
+            if journal.runs.find(run.id) is not None:
+                raise
+            log.warning("The run %s was pruned while it was delivered to %s.", run.id, name)
+        return True
+
+    def _deliver(self, run: RunRow, row: DeliveryRow | None, seq: int) -> None:
+        """Try a delivery of the facts up to `seq`, and store its outcome. `row` is the outcome of the try before."""
+        journal = self._journal
         delivery, reached = _try(journal, self._sink, run)
         self._misses = 0 if reached else self._misses + 1
         if delivery.facts:
             seq = _append(journal, run, delivery.facts, seq)
         pending = delivery.state == "pending"
         journal.deliveries.record(
-            name,
+            self._sink.name,
             f"{run.id}@{seq}",
             delivery.state,
             run_id=run.id,
@@ -209,7 +221,6 @@ class _Pass:
             next_try=(delivery.next_try or _next_try(row.tries if row is not None else 0)) if pending else None,
         )
         self._counts[delivery.state] += 1
-        return True
 
 
 def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:
@@ -223,9 +234,12 @@ def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) 
 
 
 def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
-    """Try one delivery. Return it, and whether the sink could be reached."""
+    """Try one delivery. Return it, and whether the sink could be reached. Raises JournalError if the run is gone."""
     try:
-        return loop.run(sink.deliver(run, run_graph(journal, run.id))), True
+        graph = run_graph(journal, run.id)
+        if journal.runs.find(run.id) is None:
+            raise JournalError(f"The run {run.id} was pruned, so its record is not whole.", url=journal.url)
+        return loop.run(sink.deliver(run, graph)), True
     except JournalError:
         raise
     except REFUSALS as error:

@@ -20,7 +20,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks import Delivery, Drained, drain, outbox
+from ivcap_flows.sinks import Delivery, Drained, drain, outbox, run_graph
 from ivcap_flows.sinks.sink_registry import FORMS, check_sinks, delivered_as
 
 
@@ -181,6 +181,38 @@ def test_a_pruned_run_holds_no_sink(ivcap_journal):
     ended(ivcap_journal, "r1")
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
     assert ivcap_journal.deliveries.cursor("s").behind == ()
+
+
+@pytest.mark.parametrize("moment", ["before its record is read", "as it is delivered", "with facts of the sink"])
+def test_a_run_that_is_pruned_during_its_delivery_is_passed_by(ivcap_journal, monkeypatch, moment):
+    """The others are delivered, and no sink gets a record from which facts are missing."""
+    ended(ivcap_journal, "gone")
+    ended(ivcap_journal, "r1")
+    sizes = []
+
+    def prune() -> None:
+        with ivcap_journal._store.write() as connection:
+            connection.exec_driver_sql("DELETE FROM runs WHERE id = 'gone'")
+
+    def read(journal: Journal, run: str):
+        if moment == "before its record is read" and run == "gone":
+            prune()
+        return run_graph(journal, run)
+
+    def answer(run: str) -> Delivery:
+        if moment != "before its record is read" and run == "gone":
+            prune()
+        said = [entity("urn:x:handle", "entity")] if moment == "with facts of the sink" and run == "gone" else ()
+        return Delivery("delivered", facts=said)
+
+    class Measuring(Sink):
+        async def deliver(self, run, graph) -> Delivery:
+            sizes.append(len(graph))
+            return await super().deliver(run, graph)
+
+    monkeypatch.setattr(outbox, "run_graph", read)
+    assert drain(ivcap_journal, [Measuring(answer)]) == [Drained("s", delivered=1)]
+    assert all(sizes)
 
 
 @pytest.mark.parametrize("name", ["ivcap:x", "prov-json", "prov-json:", "carrier-pigeon", ""])
