@@ -21,7 +21,7 @@ from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
 from ivcap_flows.capture.task_runs import call_of, id_of
 from ivcap_flows.capture.values import Look
-from ivcap_flows.capture.wrapping import followed
+from ivcap_flows.capture.wrapping import followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
@@ -103,7 +103,7 @@ class _Shape:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # The package's own functions return the digest of a file that they wrote, so that nobody need read it again.
-        self.ours = str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
+        self.ours = is_ours(function)
         self.says = says
         self.signature: inspect.Signature | None = None
         try:

@@ -22,7 +22,7 @@ from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.recorder_registry import rest, rests
 from ivcap_flows.capture.task_runs import call_of
-from ivcap_flows.capture.wrapping import followed, is_followed
+from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Handle
@@ -92,12 +92,12 @@ def _mapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 def _open_before_sending(task: Any) -> None:
-    if is_followed(task.fn):
+    if is_ours(task.fn):
         context.open_before_sending()
         return
     if rests():
         return
-    # What such a task does may need no journal.
+    # What a user's task does may need no journal.
     with unraised(lambda: context.miss(0), "%s is sent to another process without a record of its flow.", task.name):
         try:
             context.open_before_sending()

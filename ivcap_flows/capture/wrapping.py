@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-__all__ = ["Scope", "followed", "is_followed"]
+__all__ = ["Scope", "followed", "is_followed", "is_ours"]
 
 _MARK: Final = "__ivcap_flows_followed__"
 
@@ -40,6 +40,11 @@ def is_followed(function: Any) -> bool:
     """Whether calls of this very function are followed. A function that only calls a followed one does not count."""
     function = getattr(function, "__func__", function)
     return getattr(function, _MARK, None) is function
+
+
+def is_ours(function: Any) -> bool:
+    """Whether a function is one of the package itself, and not a user's."""
+    return str(getattr(function, "__module__", "")).startswith("ivcap_flows.")
 
 
 def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:

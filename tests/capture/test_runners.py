@@ -28,6 +28,7 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.processes import start_of
 from ivcap_flows.provenance import Graph
+from ivcap_flows.tasks import place_order
 
 pytestmark = [pytest.mark.canary, pytest.mark.usefixtures("prefect_api")]
 
@@ -210,6 +211,29 @@ def test_what_a_worker_missed_is_told_as_soon_as_it_reaches_the_journal(
 
 def unreachable(_: str) -> None:
     raise JournalError("The journal cannot be reached.", url="x")
+
+
+@pytest.mark.parametrize("recording", [recorded, recorded(False)], ids=["recorded", "plain"])
+def test_a_users_task_is_sent_though_its_flow_cannot_be_recorded(
+    recording: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may need no journal where it runs. A task of the package needs one, so it is not sent."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'file' / 'journal.sqlite'}")
+
+    @task
+    @recording
+    def double(number: int) -> int:
+        return 2 * number
+
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def sends() -> int:
+        with pytest.raises(JournalError):
+            place_order.submit("echo", {})
+        return double.submit(4).result()
+
+    assert sends() == 8
+    assert "double is sent to another process without a record of its flow" in caplog.text
 
 
 @pytest.mark.long
