@@ -143,7 +143,7 @@ class _Scope:
         self.call, self.attempt, self.recorder, self.opens, self.ours = call, attempt, recorder, opens, ours
         self.call_token: Token[Any] | None = None
         self.attempt_token: Token[Any] | None = None
-        call.opened.begin()
+        call.opened.begin(flow=opens)
         self._come()
 
     def hand_on(self, held: list[Any]) -> Any:

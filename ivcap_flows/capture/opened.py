@@ -54,7 +54,7 @@ class Opened:
     path to the path from which its content came, and how.
     """
 
-    __slots__ = ("_began", "_end", "_token", "given", "lost", "origins", "outer", "paths")
+    __slots__ = ("_began", "_end", "_frames", "_token", "given", "lost", "origins", "outer", "paths")
 
     def __init__(self) -> None:
         self.paths: dict[str, int] = {}
@@ -63,13 +63,15 @@ class Opened:
         self.outer: Opened | None = None
         self.lost = 0
         self._began = self._end = 0
+        self._frames = False
         self._token: Token[Opened | None] | None = None
 
-    def begin(self) -> None:
-        """Watch this context from now on, until `end`."""
+    def begin(self, *, flow: bool = False) -> None:
+        """Watch this context from now on, until `end`. `flow` says that it is a flow, whose tasks are within it."""
         global _clock
         _watch()
         self.outer = _current.get()
+        self._frames = flow and self.outer is None
         with _lock:
             _clock += 1
             self._began = _clock
@@ -98,8 +100,9 @@ class Opened:
             _clock += 1
             self._end = _clock
             _running.pop(id(self), None)
-            # A call that ran beside this one may still need to know what it did.
-            oldest = min((each._began for each in _running.values() if each.outer is not None), default=_clock)
+            # A call that ran beside this one may still need to know what it did. An outermost flow does not count, or
+            # all that runs in it would be kept until its end.
+            oldest = min((each._began for each in _running.values() if not each._frames), default=_clock)
             _ended.append(self)
             while _ended and _ended[0]._end < oldest:
                 _ended.popleft()

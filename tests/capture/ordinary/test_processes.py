@@ -1,6 +1,7 @@
 """Work that goes on elsewhere: in threads, asynchronously, in processes of a pool and of Dask, in other programs."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,42 @@ def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
         {("used", f"convert[{number}]", f"{name}.in") for number, name in enumerate("ab")}
         | {("made", f"convert[{number}]", f"out/{name}.out") for number, name in enumerate("ab")}
     )
+
+
+@pytest.mark.parametrize("recording", [recorded, recorded(False)], ids=["recorded", "plain"])
+def test_a_long_task_does_not_make_what_another_writes_meanwhile(recording: Any, tmp_path: Path, edges: Edges) -> None:
+    """Also when the other ended long ago, and whether or not the flow is recorded."""
+    begun, done = threading.Event(), threading.Event()
+
+    @task
+    @recorded
+    def watch(target: Path) -> None:
+        begun.set()
+        done.wait(30)
+
+    @task
+    @recorded
+    def write(target: Path) -> None:
+        target.write_text("the rows of the target")
+
+    @task
+    @recorded
+    def after(number: int) -> None:
+        """End, so that what ended before is forgotten if nobody needs it."""
+
+    @flow
+    @recording
+    def main() -> None:
+        watching = watch.submit(tmp_path / "target.txt")
+        begun.wait(30)
+        write(tmp_path / "target.txt")
+        after(1)
+        after(2)
+        done.set()
+        watching.wait()
+
+    main()
+    edges({("made", "write", "target.txt")})
 
 
 def test_threads_of_the_users(tmp_path: Path, edges: Edges) -> None:
