@@ -154,8 +154,14 @@ async def pending_of(call: IvcapCall, waits: Collection[Wait], *, timeout: float
             return error.pending  # type: ignore[no-any-return]
         return ()
 
-    late = await asyncio.gather(of(OrderSource(call.client.orders), "order"), of(JobSource(call.client.jobs), "job"))
-    return {urn for some in late for urn in some}
+    both = of(OrderSource(call.client.orders), "order"), of(JobSource(call.client.jobs), "job")
+    tasks = [asyncio.ensure_future(each) for each in both]
+    try:
+        return {urn for some in await asyncio.gather(*tasks) for urn in some}
+    finally:
+        # If one failed, the other would go on for nobody.
+        for task in tasks:
+            task.cancel()
 
 
 @dataclass(frozen=True)

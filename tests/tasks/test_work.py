@@ -13,7 +13,7 @@ import pytest
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from ivcap_flows import loop
+from ivcap_flows import loop, wait_or_park
 from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.durable import plan, poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, ParameterError, WaitTimeoutError
@@ -344,6 +344,19 @@ def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedd
 
     slow, taken = in_flow(body)
     assert taken < 10 and slow not in watched
+
+
+def test_an_order_that_cannot_be_read_ends_the_wait_for_jobs_beside_it(in_flow, embedded_platform):
+    """If a wait for orders and jobs ends with an error, nothing of it is polled any more."""
+
+    def body():
+        slow = request_job("sleep", {"seconds": 12.0})
+        with pytest.raises(NotFoundError):
+            wait_or_park([slow, "urn:ivcap:order:00000000-0000-4000-8000-000000000000"])
+        return slow.urn, [urn for each in watched_now() for urn in each.watched]
+
+    slow, watched = in_flow(body)
+    assert slow not in watched
 
 
 def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
