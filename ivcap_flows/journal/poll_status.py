@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -108,18 +109,21 @@ class PollStatus:
         """
         theirs = sa.and_(_W.c.watchlist == watchlist, _W.c.watcher != watcher)
         chosen = sa.select(_W.c.watcher, _W.c.process_id, _W.c.urn, _W.c.service, _W.c.status).where(theirs)
+        of_them = _T.c.id.in_(sa.select(_W.c.process_id).where(theirs))
         with self._store.read() as connection:
             rows = connection.execute(chosen).all()
-            holders = {each: process_id for each, process_id, *_ in rows}
-            gone = {each for each, process_id in holders.items() if not self._lives(connection, process_id, each)}
+            processes = connection.execute(sa.select(_T).where(of_them)).mappings()
+            known = {row["id"]: ProcessRow(**row) for row in processes}
+            holders, now = {each: known.get(process_id) for each, process_id, *_ in rows}, self._store.now(connection)
+            gone = {each for each, process in holders.items() if not self._lives(process, each, now)}
         if gone:
             with self._store.write() as connection:
                 self._forget(connection, watchlist, gone)
         found: dict[str, Watch] = {}
         for each, _, urn, service, status in rows:
             if each not in gone:
-                known = found.get(urn)
-                found[urn] = Watch(service, status if known is None or known.status == status else None)
+                same = urn not in found or found[urn].status == status
+                found[urn] = Watch(service, status if same else None)
         return found
 
     def report(self, watchlist: str, token: str, statuses: Mapping[str, str], *, trouble: str | None = None) -> bool:
@@ -163,11 +167,12 @@ class PollStatus:
         return connection.execute(chosen.with_for_update() if lock else chosen).mappings().first()
 
     def _is_held(self, connection: Connection, row: RowMapping) -> bool:
-        return self._lives(connection, row["process_id"], row["token"])
+        found = connection.execute(sa.select(_T).where(_T.c.id == row["process_id"])).mappings().first()
+        process = None if found is None else ProcessRow(**found)
+        return self._lives(process, row["token"], self._store.now(connection))
 
-    def _lives(self, connection: Connection, process_id: str, token: str) -> bool:
-        row = connection.execute(sa.select(_T).where(_T.c.id == process_id)).mappings().first()
-        return row is not None and self._processes.holds(ProcessRow(**row), token, self._store.now(connection))
+    def _lives(self, process: ProcessRow | None, token: str, now: datetime) -> bool:
+        return process is not None and self._processes.holds(process, token, now)
 
     def _forget(self, connection: Connection, watchlist: str, watchers: Collection[str]) -> None:
         connection.execute(sa.delete(_W).where(_W.c.watchlist == watchlist, _W.c.watcher.in_(watchers)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 from waiting_work import Work
 
 from ivcap_flows.durable import poll_sharing as boards
@@ -211,6 +212,26 @@ def test_who_led_before_tells_nothing(durable_journal: Journal):
         assert seen.follow("list", watcher, {"o1": "s"})[0] == {"o1": "failed"}
         seen.leave("list", watcher)
     assert seen.others("list", "somebody") == {}
+
+
+def test_many_watchers_cost_the_leader_no_statement_each(durable_journal: Journal):
+    """What the others wait for, and which of them live, are read together."""
+    seen = durable_journal.poll_status
+    for number in range(20):
+        seen.follow("many", f"watcher {number}", {f"o{number}": "s"})
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(durable_journal._store.engine, "before_cursor_execute", note)
+    try:
+        assert len(seen.others("many", "leader")) == 20
+    finally:
+        sa.event.remove(durable_journal._store.engine, "before_cursor_execute", note)
+    assert len([each for each in sent if "SELECT" in each]) <= 3
+    for number in range(20):
+        seen.leave("many", f"watcher {number}")
 
 
 def test_the_lead_goes_to_another_by_its_renewals_alone(durable_journal: Journal, monkeypatch: pytest.MonkeyPatch):
