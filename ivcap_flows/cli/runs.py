@@ -6,11 +6,12 @@ import cyclopts
 
 from ivcap_flows.cli import deciding
 from ivcap_flows.cli.output import Json, agreed, console, emit, table
+from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks.sink_registry import check_sinks, delivered_as
+from ivcap_flows.sinks.sink_registry import Clients, open_sinks
 
 __all__ = ["app"]
 
@@ -85,16 +86,19 @@ def prune(*, older_than_days: float) -> None:
     """Delete old records: of runs that completed, or were given up, more than `--older-than-days` ago.
 
     A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS
-    has not received all of it. Keys of scope `flow` and `account` are kept, and so are the orders and jobs of deployed
-    runs, which Prefect may run again. So nothing is requested twice.
+    has not received all of it. If such a sink cannot be used, nothing is deleted. Keys of scope `flow` and `account`
+    are kept, and so are the orders and jobs of deployed runs, which Prefect may run again. So nothing is requested
+    twice.
 
     Args:
         older_than_days: Delete only runs that ended more than this number of days ago.
     """
     if older_than_days < 0:
         raise InputError("--older-than-days must be 0 or more.")
-    names = Settings().sinks
-    check_sinks(names)
     with open_journal() as journal:
-        count = journal.runs.prune(older_than_days, sinks=[delivered_as(name) for name in names])
+        opened = open_sinks(Settings().sinks, journal, Clients(ivcap, provena))
+        for problem in opened.unusable.values():
+            # Which deliveries are of this sink is not known.
+            raise problem
+        count = journal.runs.prune(older_than_days, sinks=[sink.name for sink in opened.sinks])
         console.print(f"{count} runs deleted from {journal.url}.")

@@ -357,13 +357,13 @@ class Runs:
         """Return whether the attempt still runs in a process of this machine, or of this container."""
         return attempt.process.boot == boot_id() and self.alive(attempt)
 
-    def prune(self, older_than_days: float, *, sinks: Sequence[tuple[str, str]] = ()) -> int:
+    def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
         """Delete runs that ended so long ago, with their facts, deliveries and run-scoped intents. Return their number.
 
         Intents of scope flow and account are never deleted, so that nothing is sent twice. The same holds for the
         spending intents of a deployed run, since Prefect may run it again under its old id. A run is kept while an
         attempt of it is running, while an effect of it is in doubt or an orphan, and until each of the `sinks` has its
-        newest fact and no delivery to them is open. A sink is given by the beginning and the end of its name.
+        newest fact and no delivery to them is open.
         """
         intents = schema.intents
         with self._store.write() as connection:
@@ -386,7 +386,7 @@ class Runs:
                 pruned += connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
             return pruned
 
-    def _prunable(self, connection: Connection, ids: Sequence[str], sinks: Sequence[tuple[str, str]]) -> list[str]:
+    def _prunable(self, connection: Connection, ids: Sequence[str], sinks: Sequence[str]) -> list[str]:
         """Return those of these ended runs that may be deleted."""
         intents, deliveries = schema.intents, schema.deliveries
         # An accepted effect keeps only a run that was given up: a completed run left it on purpose.
@@ -399,12 +399,7 @@ class Runs:
             deliveries.c.key == _R.c.id + "@" + sa.cast(newest, sa.Text),
         )
         left = sa.and_(deliveries.c.run_id == _R.c.id, deliveries.c.state != "delivered")
-        named = [
-            sa.and_(
-                deliveries.c.sink.startswith(begin, autoescape=True), deliveries.c.sink.endswith(end, autoescape=True)
-            )
-            for begin, end in sinks
-        ]
+        named = [deliveries.c.sink == name for name in sinks]
         old = sa.select(_R.c.id).where(
             _R.c.id.in_(ids),
             ~sa.exists().where(intents.c.run_id == _R.c.id, lives),

@@ -68,7 +68,7 @@ class Sink(Protocol):
     def name(self) -> str:
         """The name under which deliveries are kept: the kind, a colon, and the target.
 
-        Two targets of one kind have two names. `sink_registry.delivered_as` finds the deliveries by it.
+        Two targets of one kind have two names.
         """
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:

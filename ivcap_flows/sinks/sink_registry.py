@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["FORMS", "KINDS", "Clients", "Kind", "Opened", "check_sinks", "delivered_as", "open_sinks"]
+__all__ = ["FORMS", "KINDS", "Clients", "Kind", "Opened", "check_sinks", "open_sinks"]
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,6 @@ def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Open
         except IvcapFlowsError as error:
             opened.unusable[name] = error
     return opened
-
-
-def delivered_as(name: str) -> tuple[str, str]:
-    """Return start and end of the name under which a sink's deliveries are kept, without asking its platform."""
-    kind, _, place = name.partition(":")
-    if not place:
-        return f"{kind}:", ""
-    settled = _settled(kind, place)
-    # For a sink with a platform, the platform's id is between the two.
-    return (f"{kind}:", f":{settled}") if KINDS[kind].bare else (f"{kind}:{settled}", "")
 
 
 def _settled(kind: str, place: str) -> str:

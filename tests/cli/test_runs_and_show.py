@@ -259,6 +259,24 @@ def test_a_run_is_given_up(on_record, journal_file, flow, left):
     assert [each["id"] for each in on_record("runs", "--json").json].count(run) == left
 
 
+def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(on_record, journal_file, monkeypatch):
+    """What another platform of the same kind has got counts for nothing; a sink that cannot be used deletes nothing."""
+    run = run_of(on_record("runs", "--json"), "harvest")["id"]
+    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        told = f"{run}@{journal.facts.last_seq(run)}"
+        journal.deliveries.record("ivcap:https://old.example.org", told, "delivered", run_id=run)
+    assert on_record("runs", "prune", "--older-than-days", 0).status == 0
+    assert [each["id"] for each in on_record("runs", "--json").json].count(run) == 1
+    with monkeypatch.context() as away:
+        away.setenv("IVCAP_FLOWS_SINKS", "provena:/no/such/mapping.yaml")
+        said = on_record("runs", "prune", "--older-than-days", 0)
+        assert said.status == 2 and "/no/such/mapping.yaml" in said.err
+    on_record("sync")
+    on_record("runs", "prune", "--older-than-days", 0)
+    assert [each["id"] for each in on_record("runs", "--json").json].count(run) == 0
+
+
 @pytest.fixture
 def parked(on_record, journal_file, prefect_settings):
     """The journal's row of a run that is parked, in Prefect, too."""

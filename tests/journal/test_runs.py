@@ -586,10 +586,9 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
         if name == "more":
             journal.facts.append([fact])
     journal.runs.abandon(ids["orphan"])
-    folder, ivcap = ("prov-json:/x", ""), ("ivcap:", "")
-    assert journal.runs.prune(older_than_days=0, sinks=[folder, ivcap]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=[("prov-json:", "/y")]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=[folder]) == 1
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/x", "ivcap:https://p"]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/y"]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/x"]) == 1
     assert {row.id for row in journal.runs.recent()} == {ids[name] for name in ("doubt", "orphan", "new", "more")}
 
 
@@ -620,8 +619,8 @@ def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
     told = f"{opened.run.id}@{journal.facts.last_seq(opened.run.id)}"
     for sink, state in (("ivcap:https://old", "dead"), ("ivcap:https://new", "delivered"), ("prov-n:/x", "delivered")):
         journal.deliveries.record(sink, told, state, run_id=opened.run.id)  # type: ignore[arg-type]
-    assert journal.runs.prune(older_than_days=0, sinks=[("prov-n:/x", ""), ("ivcap:", "")]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=[("prov-n:/x", "")]) == 1
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://old"]) == 0
+    assert journal.runs.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://new"]) == 1
     assert journal.deliveries.where() == []
 
 

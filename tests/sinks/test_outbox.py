@@ -21,7 +21,7 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox, run_graph
-from ivcap_flows.sinks.sink_registry import FORMS, check_sinks, delivered_as
+from ivcap_flows.sinks.sink_registry import FORMS, check_sinks
 
 
 def begun(journal: Journal, name: str):
@@ -220,14 +220,6 @@ def test_names_that_are_no_sinks(name):
     """Each is refused by the name it was given."""
     with pytest.raises(ConfigurationError, match=f"no sink '{name}'"):
         check_sinks(["ivcap", name])
-
-
-def test_a_sink_is_known_in_the_journal_by_its_name(tmp_path, monkeypatch):
-    """A folder by its whole path; a platform's by its kind, and its mapping."""
-    monkeypatch.chdir(tmp_path)
-    assert delivered_as("ivcap") == ("ivcap:", "")
-    assert delivered_as("prov-json:a") == (f"prov-json:{tmp_path}/a", "")
-    assert delivered_as("provena:m.yaml") == ("provena:", f":{tmp_path}/m.yaml")
 
 
 def test_every_sink_is_named_to_users():
