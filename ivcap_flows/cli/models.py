@@ -120,7 +120,7 @@ def register(
         file: As for `validate`.
         orders_of: Instead of a file: name or URN of a service whose successful orders are registered.
         since: With --orders-of: only orders placed since this time. A time without an offset is this machine's.
-        mapping: With --orders-of: YAML file that maps orders to model runs, as for the Provena sink.
+        mapping: With --orders-of: YAML file that maps orders to model runs, as for the Provena sink, without `flow`.
         datasets: As for `validate`. Default: the statements in the mapping.
         skip_invalid: Leave wrong rows out, and register the others.
         out: CSV file to which the handle, reason or doubt of each row is written.
@@ -289,9 +289,13 @@ def _source(
     if not (orders_of and since and mapping):
         raise InputError("Give a file, or --orders-of with --since and --mapping.")
     entries = [each for each in ModelRunMapping.read(mapping).entries if each.service == orders_of]
-    entries.sort(key=lambda each: each.flow is not None)
     if not entries:
         raise InputError(f"The mapping {mapping} has no entry for the service {orders_of!r}.")
+    if flows := sorted(each.flow for each in entries if each.flow is not None):
+        raise InputError(
+            f"The mapping {mapping} limits the service {orders_of!r} to the flow {', '.join(flows)}, but IVCAP does "
+            "not say which flow placed an order. Give a mapping with one entry for the service, without a flow."
+        )
     moment = since.astimezone(timezone.utc)
     return loop.run(_orders(orders_of, entries[0], moment)), entries[0]
 

@@ -182,6 +182,20 @@ def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, argumen
     assert ended.status == 2 and said in ended.err
 
 
+@pytest.mark.parametrize("flows", [["coastal"], ["coastal", None]], ids=["alone", "beside one for all flows"])
+def test_orders_are_not_taken_for_those_of_one_flow(ivcap_flows, tmp_path, embedded_platform, world, flows):
+    """IVCAP does not say which flow placed an order, so an entry for one flow could be used for those of others."""
+    entries = [
+        {"service": "cli-upper", "workflow_template": "102.100.100/1"} | ({"flow": flow} if flow else {})
+        for flow in flows
+    ]
+    (tmp_path / "mapping.yaml").write_text(json.dumps(entries), encoding="utf-8")
+    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--mapping")
+    said = ivcap_flows(*words, tmp_path / "mapping.yaml")
+    assert said.status == 2 and "the flow coastal" in said.err
+    assert embedded_platform.requests() == []
+
+
 def test_orders_of_a_service(ivcap_flows, items, tmp_path, embedded_platform, world):
     """The successful orders since a time become runs by the mapping, and the same ones once."""
     mapping = [
