@@ -22,6 +22,7 @@ from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.ledger import doubted_since
 from ivcap_flows.registration.lookup import Sign, half, look_for
 from ivcap_flows.registration.mapping import ModelRunMapping
 from ivcap_flows.registration.model_runs import run_of_sign
@@ -153,6 +154,10 @@ class ProvenaSink:
                 and not visibility_delay_left([intent], self._client.visibility_delay, now, self._client.time)
             ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
+            elif (since := doubted_since(intent)) is not None:
+                failed[intent.key] = (
+                    f"The model run {intent.key} is in doubt since {since}. Decide with `ivcap-flows models resolve`."
+                )
             else:
                 waiting.append(intent.key)
         return [*waiting, *await self._adopt(lodged)], failed

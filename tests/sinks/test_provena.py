@@ -28,6 +28,7 @@ from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
+from ivcap_flows.sinks.provena import _wanted
 from ivcap_flows.tasks import register_model_run
 
 REGISTER = "/provena/prov/model_run/register"
@@ -601,6 +602,18 @@ def test_the_runs_of_a_killed_batch_are_found(embedded_platform, ivcap_journal, 
     assert len({run.urn for run in model_runs(ivcap_journal)}) == 30
     assert len([each for each in embedded_platform.requests() if "/list" in each["path"]]) <= 4
     assert not [each for each in embedded_platform.requests() if each["path"].endswith("/fetch")]
+
+
+def test_what_a_batch_left_in_doubt_is_a_dead_letter(embedded_platform, ivcap_journal, provena, killed_batch):
+    """Only the user can decide it, so nobody waits for it: the reason names the way."""
+    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
+    [key] = killed_batch(1)
+    intents = ivcap_journal.intents
+    [claim] = intents.claim_many([_wanted(intents.get(key))])
+    intents.leave_many({key: {"doubtful_since": "2026-01-01"}}, {key: "no progress"}, [claim.intent])
+    assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", dead=1)]
+    [row] = ivcap_journal.deliveries.where("provena")
+    assert key in row.reason and "since 2026-01-01" in row.reason and "models resolve" in row.reason
 
 
 @pytest.mark.long
