@@ -112,8 +112,10 @@ class Call:
         Set `apart` if it ran in a separate process.
         """
         self._look_at_data()
-        again = [(seen.role, path + os.sep if seen.folder else path) for path, seen in self.entry.items()]
-        again += [(role, path) for role, path in self.given.paths[:_MAX_PATHS] if path.endswith(os.sep)]
+        given = self.given.paths[:_MAX_PATHS]
+        folders = {os.path.abspath(path) for _, path in given if path.endswith(os.sep)}
+        folders |= {path for path, seen in self.entry.items() if seen.folder}
+        again = [(seen.role, path + os.sep if path in folders else path) for path, seen in self.entry.items()]
         found: dict[str, Seen] = {}
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
             if os.path.abspath(path) in found:

@@ -114,10 +114,9 @@ class Seen:
 def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> Seen | None:
     """Return the state of a path, or None if it is neither a file nor a folder. Hash small files if `hashed` is set.
 
-    A path that ends with a separator may be any folder but a root, since `/` alone is seldom a path. Another text
-    counts as a folder only if it contains a separator and the folder does not contain the user's home or the working
-    directory, or if the folder is a Zarr store. A file that has not changed since this process read it is not read
-    again, unless there are no `digests`.
+    A path that ends with a separator may be any folder but the root of all. Another text counts as a folder only if it
+    contains a separator and the folder does not contain the user's home or the working directory, or if the folder is a
+    Zarr store. A file that has not changed since this process read it is not read again, unless there are no `digests`.
     """
     absolute = os.path.abspath(path)
     seen = Seen(absolute, role)

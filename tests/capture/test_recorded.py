@@ -139,31 +139,6 @@ def test_a_folder_is_known_by_its_manifest(tmp_path, recorded_graph):
     assert ends(graph, "hadMember") == {(folder, old), (folder, new)}
 
 
-def test_a_folder_is_read_once_and_a_lone_separator_is_none(tmp_path, recorded_graph, monkeypatch):
-    """A folder that is given many times is listed once before the call and once after it. `/` is not listed."""
-    (tmp_path / "in.txt").write_text("in")
-    listed = []
-
-    def walk(path: str, *args, walked=os.walk, **kwargs):
-        listed.append(path)
-        return walked(path, *args, **kwargs)
-
-    monkeypatch.setattr(os, "walk", walk)
-
-    @task
-    @recorded
-    def joined(folders: list[str], separator: str) -> list[str]:
-        return [*folders, separator]
-
-    @flow
-    def joining() -> None:
-        joined([f"{tmp_path}/"] * 300, os.sep)
-
-    joining()
-    assert [path for path in listed if path in (os.sep, str(tmp_path))] == [str(tmp_path)] * 2
-    assert [n.attributes["path"] for n in recorded_graph().nodes.values() if n.type == "directory"] == [str(tmp_path)]
-
-
 def test_a_found_file_is_used_and_a_written_one_generated(tmp_path, recorded_graph):
     """A returned path that is older than the call was found by it; a copy that keeps its time was written by it."""
     import shutil

@@ -1,15 +1,19 @@
 """Folders that tasks share, fill and read: each task is credited with its own files."""
 
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prefect import flow, task
 
 from ivcap_flows import recorded
+from ivcap_flows.capture.calls import Call
 
 Edges = Callable[..., list[dict[str, str]]]
 
@@ -251,3 +255,53 @@ def test_programs_whose_files_are_in_their_results(tmp_path: Path, edges: Edges)
 
     main()
     edges({("made", f"call[{number}]", f"parts/{number}.csv") for number in range(2)})
+
+
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that are walked from now on."""
+    seen: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: (seen.append(top), walk(top))[1])
+    return seen
+
+
+@pytest.mark.parametrize("root", ["/", "//", Path("/")], ids=repr)
+def test_the_root_of_all_files_is_no_input(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text such as a separator is seldom meant as a folder, and that one has all files."""
+    seen = walked(monkeypatch)
+    call = Call("c", "call", "c", "r", "a", None)
+    call.given.at("root", root)
+    call.look_at_entry(None)
+    call.look_at_exit(None, apart=False)
+    assert (seen, call.files) == ([], [])
+
+
+def test_a_folder_is_walked_once_before_and_once_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is named among the arguments and results."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").touch()
+    call = Call("c", "call", "c", "r", "a", None)
+    call.given.at("folders", [tmp_path / "in", f"{tmp_path}/in", f"{tmp_path}/in/"] * 3 + [tmp_path / "out"])
+    seen = walked(monkeypatch)
+    call.look_at_entry(None)
+    assert seen == [str(tmp_path / "in")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.csv").touch()
+    call.returned.at("result", [tmp_path / "out", tmp_path / "in"])
+    call.look_at_exit(None, apart=False)
+    assert sorted(seen) == [str(tmp_path / "in"), str(tmp_path / "in"), str(tmp_path / "out")]
+    edges = {(edge.verb, Path(edge.seen.path).name) for edge in call.files}
+    assert edges == {("used", "in"), ("made", "out"), ("made", "a.csv")}
+
+
+def test_paths_beyond_a_limit_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the call nor after it."""
+    folders = [tmp_path / str(number) for number in range(300)]
+    call = Call("c", "call", "c", "r", "a", None)
+    call.given.at("folders", folders)
+    call.look_at_entry(None)
+    for folder in folders:
+        folder.mkdir()
+    seen = walked(monkeypatch)
+    call.look_at_exit(None, apart=False)
+    assert len(seen) == 256
