@@ -137,12 +137,13 @@ class _Shape:
 class _Scope:
     """One recorded call, from its begin to its end."""
 
-    __slots__ = ("attempt", "attempt_token", "call", "call_token", "opens", "ours", "recorder")
+    __slots__ = ("attempt", "attempt_token", "call", "call_token", "closing", "opens", "ours", "recorder")
 
     def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool, ours: bool = False) -> None:
         self.call, self.attempt, self.recorder, self.opens, self.ours = call, attempt, recorder, opens, ours
         self.call_token: Token[Any] | None = None
         self.attempt_token: Token[Any] | None = None
+        self.closing: Callable[[], None] | None = None
         call.opened.begin(flow=opens)
         self._come()
 
@@ -202,10 +203,20 @@ class _Scope:
         call.ended = max(now(), call.started)
         self.recorder.put(call)
         if self.opens:
-            context.close_attempt(self.attempt, outcome, call.cause)  # type: ignore[arg-type]
+            self.closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]
         elif not here:
             # A worker of a pool may be killed at any moment, and runs no exit handlers.
             self.recorder.flush()
+
+    @property
+    def closes(self) -> bool:
+        return self.closing is not None
+
+    def close(self) -> None:
+        closing, self.closing = self.closing, None
+        if closing is not None:
+            with self._unraised("The end of %s could not be recorded."):
+                closing()
 
     def leave(self) -> None:
         if self.call_token is None:

@@ -136,6 +136,8 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
 class _Observed:
     """One try of an observed task."""
 
+    closes = False
+
     def __init__(self, call: Call) -> None:
         self.call = call
         self._token: Token[Any] | None = context._call.set(call)
@@ -154,6 +156,9 @@ class _Observed:
         with unraised(context.miss, "The error that %s raised could not be recorded.", self.call.name):
             makers.raised(error, self.call.id)
         self._end(*outcome_of_error(error))
+
+    def close(self) -> None:
+        """Do nothing: the end of the task has been recorded."""
 
     def leave(self) -> None:
         if self._token is not None:

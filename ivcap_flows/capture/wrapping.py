@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -24,6 +26,13 @@ class Scope(Protocol):
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error, and leave it."""
+
+    @property
+    def closes(self) -> bool:
+        """Whether `close` has anything to do, which may take long."""
+
+    def close(self) -> None:
+        """After the end of the call, do what is left to do. A second call does nothing."""
 
     def leave(self) -> None:
         """Leave the call: what runs from here on is the caller's."""
@@ -67,6 +76,28 @@ def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     return returned
 
 
+def _finished(scope: Scope, held: list[Any]) -> Any:
+    try:
+        return scope.finish(held)
+    finally:
+        scope.close()
+
+
+def _failed(scope: Scope, error: BaseException) -> None:
+    scope.fail(error)
+    scope.close()
+
+
+async def _closed(scope: Scope) -> None:
+    """Close a scope in a thread, so that the event loop goes on."""
+    # A loop that is ending has no threads any more, and one that is cancelled may not get to it.
+    with contextlib.suppress(RuntimeError):
+        try:
+            await asyncio.to_thread(scope.close)
+        finally:
+            scope.close()
+
+
 def _synchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     @functools.wraps(function)
     def synchronous(*args: Any, **kwargs: Any) -> Any:
@@ -76,9 +107,9 @@ def _synchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., An
         try:
             held = [function(*args, **kwargs)]
         except BaseException as error:
-            scope.fail(error)
+            _failed(scope, error)
             raise
-        return scope.finish(held)
+        return _finished(scope, held)
 
     return synchronous
 
@@ -91,10 +122,20 @@ def _asynchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., A
             return await function(*args, **kwargs)
         try:
             held = [await function(*args, **kwargs)]
-        except BaseException as error:
+        except Exception as error:
             scope.fail(error)
+            if scope.closes:
+                await _closed(scope)
             raise
-        return scope.finish(held)
+        except BaseException as error:
+            # It may be about to end the coroutine or the process, neither of which waits.
+            _failed(scope, error)
+            raise
+        try:
+            return scope.finish(held)
+        finally:
+            if scope.closes:
+                await _closed(scope)
 
     return asynchronous
 
@@ -114,16 +155,16 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
                     held = [step(given)]
             except StopIteration as stop:
                 held, stop.value = [stop.value], None
-                return scope.finish(held)
+                return _finished(scope, held)
             except BaseException as error:
-                scope.fail(error)
+                _failed(scope, error)
                 raise
             try:
                 # The generator itself may still refer to what it yields.
                 step, given = inner.send, (yield scope.hand_on(held))
             except GeneratorExit:
                 inner.close()
-                scope.finish([None])
+                _finished(scope, [None])
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.throw, error
@@ -148,11 +189,11 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
                         held = [await step(given)]
             except StopAsyncIteration:
                 if scope is not None:
-                    scope.finish([None])
+                    _finished(scope, [None])
                 return
             except BaseException as error:
                 if scope is not None:
-                    scope.fail(error)
+                    _failed(scope, error)
                 raise
             try:
                 shown = held[0] if scope is None else scope.hand_on(held)
@@ -160,7 +201,7 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
             except GeneratorExit:
                 await inner.aclose()
                 if scope is not None:
-                    scope.finish([None])
+                    _finished(scope, [None])
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.athrow, error

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
 import os
 import pickle
@@ -23,7 +24,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.tasks import task_input_hash
 from pydantic import BaseModel, SecretStr
 
-from ivcap_flows.capture import acting_as, attempts, current_attempt, journal, note, recorded, recorder
+from ivcap_flows.capture import acting_as, attempts, context, current_attempt, journal, note, recorded, recorder
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
@@ -482,6 +483,32 @@ async def test_asynchronous_flows_and_tasks_are_recorded_side_by_side(recorded_g
     runs = {(n.attributes["name"], n.attributes["parameters"]["i"]): n.id for n in graph if n.type == "task-run"}
     assert len(runs) == 4
     assert {(runs["inner", i], runs["outer", i]) for i in (1, 2)} <= ends(graph, "wasStartedBy")
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
+async def test_the_end_of_an_asynchronous_flow_leaves_its_loop_to_others(fails, recorded_graph, monkeypatch):
+    """However long the journal takes; when the flow has returned, its attempt is closed."""
+    close = context.close_attempt
+    monkeypatch.setattr(context, "close_attempt", lambda *told: (time.sleep(1), close(*told)))
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    @flow
+    @recorded
+    async def ends() -> None:
+        if fails:
+            raise ValueError("no")
+
+    ticking = asyncio.create_task(tick())
+    await ends(return_state=True)
+    ticking.cancel()
+    assert [run.outcome for run in journal().runs.recent()] == ["failed" if fails else "completed"]
+    assert recorded_graph()
+    assert max(after - before for before, after in itertools.pairwise(ticks)) < 0.8
 
 
 def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
