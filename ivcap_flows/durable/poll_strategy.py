@@ -247,11 +247,14 @@ class PollStrategy:
                         break
                     number += 1
                     for change in page:
-                        seen.add(change.id)
                         suspects.discard(change.urn)
-                        if change.id in self._changes_known:
-                            met = True
-                        elif change.urn in targets:
+                        known = change.id in self._changes_known
+                        met |= known
+                        news = not known and change.urn in targets
+                        if news and change.status is None and self.used >= ROUND:
+                            continue  # the next round reads its record
+                        seen.add(change.id)
+                        if news:
                             self._believed = True
                             await self._changed(change)
         except PlatformError as error:

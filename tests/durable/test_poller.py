@@ -367,6 +367,25 @@ async def test_changes_spare_the_lists():
     assert all(heard[f"o{i}"] == "succeeded" for i in range(500) if not 5 <= i < 100)
 
 
+async def test_changes_without_a_status_stay_within_the_round():
+    """Records that a round may read no more because of many such changes are read in the next rounds."""
+    work = Work(**{f"o{i}": "executing" for i in range(2000)})
+    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(2000)]
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    targets = dict.fromkeys(work.status, "")
+    for _ in range(2):
+        await rounds.look(targets)
+    ended = [f"o{i}" for i in range(40)]
+    work.end(*ended, tell=False)
+    work.told += [Change(f"e{urn}", urn, None) for urn in ended]
+    for _ in range(4):
+        before = work.requests
+        await rounds.look(targets)
+        assert work.requests - before <= ROUND
+    assert all(heard[urn] == "succeeded" for urn in ended)
+
+
 async def test_changes_that_are_not_complete_are_believed_no_longer():
     """If a list shows an end that the change feed did not report, the lists are read in each round from then on."""
     work = Work(**{f"o{i}": "executing" for i in range(60)})
