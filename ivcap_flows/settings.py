@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         1200,
         ge=1,
         alias="IVCAP_FLOWS_POLLS_PER_MINUTE",
-        description="Maximum number of requests per minute that a process sends to poll the work of an account.",
+        description="Maximum number of requests per minute with which a process polls work, for each credentials.",
     )
     concurrency_limit: str | None = Field(
         None,
