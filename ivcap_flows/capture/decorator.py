@@ -53,9 +53,8 @@ def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> 
     Handles, paths and plain values are found in arguments and results, also within lists, dicts, dataclasses and
     models. A call does not wait for the network, and waits for the disk only to read the files that it names. Two
     exceptions: a flow that was run before with the same parameters may ask Prefect once how that run ended, and the end
-    of a flow waits until its record is in the journal; the event loop of an asynchronous flow waits with it. Errors in
-    recording are logged, not raised. A generator's call lasts until its last item is taken. `@recorded(False)` leaves
-    the function unchanged.
+    of a flow waits until its record is in the journal. Errors in recording are logged, not raised. A generator's call
+    lasts until its last item is taken. `@recorded(False)` leaves the function unchanged.
 
     `reads` and `writes` name parameters whose paths the function only reads, or only writes. What was at a path before
     the function wrote it is then not an input. A parameter in both is changed in place. Without either, the observed
