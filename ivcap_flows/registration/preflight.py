@@ -21,7 +21,7 @@ from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.registry import dataset_of, person_of
 from ivcap_flows.registration.requirements import ARTIFACT, look_up, unmet, uses_of
-from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record
+from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record, unstorable
 from ivcap_flows.registration.sources import Source
 from ivcap_flows.registration.spool import Spool, Spooled
 
@@ -101,6 +101,10 @@ class Preflight:
         ids: dict[str, None] = {}
         artifacts: dict[int, dict[str, None]] = {}
         for row in batch:
+            if wrong := unstorable(row):
+                rows.append((row.number, None, None, None, None, None, None, "wrong", None, None))
+                faults += [replace(fault, column=self._column(fault.column, row.body)) for fault in wrong]
+                continue
             if row.is_done:
                 rows.append((row.number, None, row.key, None, None, None, None, "done", row.handle, row.job))
                 continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.wire import LATEST_SECONDS, Wire
 
-__all__ = ["FAULT_KINDS", "Fault", "FaultKind", "Row", "read_record"]
+__all__ = ["FAULT_KINDS", "Fault", "FaultKind", "Row", "read_record", "unstorable"]
 
 FaultKind = Literal[
     "unreadable",
@@ -104,7 +105,17 @@ _STAND_INS: Final[Mapping[str, Any]] = {
 }
 """Replacements for values that cannot be read, so that the other values can be checked."""
 
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""Characters of which PostgreSQL stores none in a text: NUL, and halves of surrogate pairs, which no UTF-8 has."""
+
 _WRONG: Final[Mapping[str, FaultKind]] = {"missing": "missing value", "extra_forbidden": "unknown field"}
+
+
+def unstorable(row: Row) -> list[Fault]:
+    """Return a fault for each text of a row that no journal could store. Such a row is not read further."""
+    texts = {"key": row.key, "_model_run_record_id": row.handle, **(row.body or {})}
+    words = "A text must not hold a NUL or half of a surrogate pair"
+    return [Fault(row.number, place or "the row", "wrong value", words) for place in _unstorable("", texts)]
 
 
 def read_record(
@@ -156,6 +167,18 @@ def read_record(
             "end_time", "times out of order", f"The run ends ({record.end_time}) before it starts ({record.start_time})"
         )
     return record, found
+
+
+def _unstorable(place: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str) and _UNSTORABLE.search(value):
+        yield place
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _unstorable(f"{place}[{number}]", inner)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            wrong = _UNSTORABLE.search(str(name)) is not None
+            yield from [place] if wrong else _unstorable(f"{place}.{name}" if place else str(name), inner)
 
 
 def _filled(body: Mapping[str, Any], places: set[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from ivcap_flows.errors import ConfigurationError, InputError, SourceChangedError
 from ivcap_flows.identity import canonical
 from ivcap_flows.provena.models import ModelRunRecord
-from ivcap_flows.registration.rows import Fault, Row
+from ivcap_flows.registration.rows import Fault, Row, unstorable
 from ivcap_flows.registration.sheet import FILLED, Sheet, filled_in
 
 __all__ = ["RecordSource", "Source", "open_source"]
@@ -205,9 +205,14 @@ class RecordSource:
             key, record = given if isinstance(given, tuple) else (None, given)
             if not isinstance(record, ModelRunRecord):
                 raise InputError(f"Row {number} must be a ModelRunRecord, not a {type(record).__name__}.")
-            body = record.model_dump(mode="json", exclude_none=True)
-            self._digest.update(canonical([key, body]))
-            yield Row(number, body, key)
+            row = Row(number, record.model_dump(exclude_none=True), key)
+            if unstorable(row):
+                # JSON cannot say it. The check of the rows names the faults.
+                self._digest.update(repr(row).encode())
+            else:
+                row = Row(number, record.model_dump(mode="json", exclude_none=True), key)
+                self._digest.update(canonical([key, row.body]))
+            yield row
 
 
 def _from_object(number: int, value: Any) -> Row:

@@ -26,9 +26,9 @@ def scrub_alone(value: Any, mask: Mask = hidden) -> Any:
 
 
 def scrub_text(text: str) -> str:
-    """Return a text without secrets."""
+    """Return a text without secrets, which any database can store: NULs and halves of surrogate pairs are escaped."""
     shown: str = scrub(text)
-    return shown
+    return shown.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def scrub_arguments(arguments: Sequence[str]) -> list[str]:

@@ -152,6 +152,15 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
     assert [claim.kind for claim in journal.intents.claim_many(wanted(3))] == ["new", "new", "doubt"]
 
 
+def test_a_reason_that_no_database_could_store_is_stored_with_escapes(journal: Journal) -> None:
+    """A platform's words may hold a NUL or half a surrogate pair; the others of the transaction are stored, too."""
+    held = [claim.intent for claim in journal.intents.claim_many(wanted(2))]
+    reasons = {held[0].key: "out\0of \ud800luck", held[1].key: "refused"}
+    moved = journal.intents.abandon_many(reasons, held)
+    assert [row.error for row in moved] == [r"out\x00of \ud800luck", "refused"]
+    assert {row.error for row in journal.intents.find_many(list(reasons)).values()} == {row.error for row in moved}
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_doubt_about_what_never_left_is_as_old_as_it_may_be(journal: Journal, many: bool) -> None:
     """A doubt about a request that never left this process gets the time of the doubt.

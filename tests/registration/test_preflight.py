@@ -287,6 +287,41 @@ def test_a_row_whose_job_failed_is_not_done(run_items, check, done_run, tmp_path
     assert (report.rows, report.done, report.unsent, report.is_whole, faults) == (2, 1, 1, False, [])
 
 
+@pytest.mark.parametrize("form", ["jsonl", "records", "parquet"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "half a surrogate pair"])
+def test_a_text_that_cannot_be_stored_is_a_fault(run_items, check, tmp_path, form, text):
+    """Of its own row alone, wherever it stands; the other rows are read."""
+    rows = [run_items.record(number) for number in range(4)]
+    rows[0]["display_name"] = text
+    rows[1]["annotations"] = rows[1]["annotations"] | {text: "x"}
+    rows[2]["key"] = text
+    if form == "records":
+        keys = [row.pop("key", f"k{number}") for number, row in enumerate(rows)]
+        # As a flow could make them; pydantic takes no half of a pair when it validates.
+        made = [ModelRunRecord(**run_items.record(number)) for number in range(4)]
+        for record, row in zip(made, rows, strict=True):
+            record.display_name, record.annotations = row["display_name"], row["annotations"]
+        source = RecordSource(list(zip(keys, made, strict=True)))
+    elif form == "jsonl":
+        source = write_lines(tmp_path / "rows.jsonl", rows)
+    else:
+        if "\0" not in text:
+            pytest.skip("Parquet's texts are UTF-8.")
+        import pyarrow
+
+        table = pyarrow.Table.from_pylist([{"key": None} | row for row in rows])
+        pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "rows.parquet")
+        source = tmp_path / "rows.parquet"
+    report, faults = check(source)
+    assert [(each.row, each.column) for each in faults if each.row < 4] == [
+        (1, "display_name"),
+        (2, "annotations"),
+        (3, "key"),
+    ]
+    assert {each.kind for each in faults if each.row < 4} == {"wrong value"}
+    assert report.rows == 4
+
+
 def test_a_header_of_another_form_is_refused(run_items, tmp_path):
     """A sheet that is not Provena's is told so at once, with all that its header lacks."""
     (tmp_path / "rows.csv").write_text("display name,agent id,agent id\nx,y,z\n")
