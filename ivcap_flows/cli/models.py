@@ -29,7 +29,7 @@ from ivcap_flows.registration.datasets import read_defaults
 from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
 from ivcap_flows.registration.model_runs import model_run_handle
 from ivcap_flows.registration.orders import OrderSource
-from ivcap_flows.registration.outcome import BatchReport
+from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of
 from ivcap_flows.registration.sources import Source, open_source
 from ivcap_flows.registration.spool import Spooled
@@ -132,6 +132,8 @@ def register(
         raise InputError(f"--in-flight must be 1 or more, not {in_flight}.")
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
+    if out is not None and file is not None:
+        check_place(out, file)
     source, entry = _source(file, orders_of, since, mapping)
     with (
         _bar() as progress,

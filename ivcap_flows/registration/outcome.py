@@ -11,9 +11,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ivcap_flows.errors import InputError
 from ivcap_flows.registration.spool import Outcome, Spool
 
-__all__ = ["HEADER", "BatchReport", "OutcomeFile"]
+__all__ = ["HEADER", "BatchReport", "OutcomeFile", "check_place"]
 
 HEADER: Final = ("row", "key", "outcome", "model_run", "job_id", "since", "reason")
 _FORMULA: Final = "=+-@\t\r"
@@ -71,6 +72,12 @@ class BatchReport:
             parts += [f"{count} {words}"] if count else []
         parts += [f"{self.unsent} not sent"] if self.unsent else []
         return f"{self.rows} rows: {', '.join(parts)}"
+
+
+def check_place(out: Path, source: Path) -> None:
+    """Raise InputError if the outcome file would replace the file of the rows."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"The outcome file {out} would replace the rows. Name another file.")
 
 
 class OutcomeFile:

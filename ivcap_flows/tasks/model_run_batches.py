@@ -15,7 +15,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
-from ivcap_flows.registration.outcome import BatchReport
+from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, open_source
 from ivcap_flows.registration.spool import Outcome
@@ -63,6 +63,8 @@ async def _register_model_runs(
     call = await ProvenaCall.of(credentials)
     if in_flight < 1:
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
+    if out is not None and isinstance(source, str | Path):
+        await asyncio.to_thread(check_place, Path(out), Path(source))
     rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
     progress = Shown()
     with Batch(

@@ -167,6 +167,8 @@ def embedded_runs() -> list[str]:
         (["register", "rows.jsonl", "--orders-of", "x"], "Give either a file"),
         (["register", "rows.jsonl", "--in-flight", "0"], "--in-flight must be 1 or more"),
         (["register", "rows.jsonl", "--out", "no/where/out.csv"], "There is no folder"),
+        (["register", "rows.jsonl", "--out", "rows.jsonl"], "would replace the rows"),
+        (["register", "rows.jsonl", "--out", "link.csv"], "would replace the rows"),
         (["resolve", "rows.jsonl", "--resend"], "To decide, give --row"),
         (["resolve", "rows.jsonl", "--row", "1"], "To decide, give --row"),
         (["resolve", "rows.jsonl", "--row", "1", "--row", "2", "--adopt", "x"], "belongs to one row"),
@@ -177,9 +179,12 @@ def embedded_runs() -> list[str]:
 def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, arguments, said):
     """Status 2 and one line that names the next step."""
     monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "rows.jsonl", named(items, 1))
+    file = write_lines(tmp_path / "rows.jsonl", named(items, 1))
+    (tmp_path / "link.csv").symlink_to(file)
+    rows = file.read_bytes()
     ended = ivcap_flows("models", *arguments)
     assert ended.status == 2 and said in ended.err
+    assert file.read_bytes() == rows
 
 
 @pytest.mark.parametrize("flows", [["coastal"], ["coastal", None]], ids=["alone", "beside one for all flows"])

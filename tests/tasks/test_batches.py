@@ -109,6 +109,15 @@ def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, 
     assert in_flow(body, name="another").failed == 0
 
 
+def test_the_outcome_does_not_replace_the_rows(in_flow, effects, records, tmp_path):
+    """A file of rows is refused as the outcome file, before anything is sent."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text(records[0].model_dump_json(exclude_none=True), encoding="utf-8")
+    with pytest.raises(InputError, match="would replace the rows"):
+        in_flow(lambda: register_model_runs(file, out=file))
+    assert effects.count(BATCH) == 0
+
+
 def test_a_plan_sends_nothing(in_flow, effects, records):
     """A plan checks the rows and sends none."""
     with plan() as made:
