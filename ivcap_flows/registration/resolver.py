@@ -51,7 +51,7 @@ class Resolver:
         """Continue with rows that were or may have been sent before. Return those that can be sent.
 
         The first list has rows that were never sent, the second rows that Provena has not shown within the visibility
-        delay.
+        delay. Rows that an earlier start left in doubt stay so: their user decides.
         """
         silent = await self.by_signs(works, final=False)
         unsent = [work for work in silent if work.intent.state == "intent"]
@@ -61,7 +61,10 @@ class Resolver:
             now = await self._journal.ask(self._journal.now)
             await asyncio.sleep(visibility_delay_left(intents, self._visibility_delay, now, self._client.time))
             await self._lookup.everywhere(look_since(self._client.time, *intents))
-            doubted = await self.by_signs(doubted, final=True)
+            silent = await self.by_signs(doubted, final=True)
+            left = [work for work in silent if doubted_since(work.intent)]
+            await self._leave([(work, work.intent.progress.get("job"), work.intent.error or "") for work in left])
+            doubted = [work for work in silent if not doubted_since(work.intent)]
         return unsent, doubted
 
     async def by_signs(self, works: Sequence[Work], *, final: bool) -> list[Work]:

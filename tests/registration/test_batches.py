@@ -446,6 +446,33 @@ def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged,
     assert len(lodged(name)) == 5
 
 
+def test_a_doubtful_row_of_which_nothing_shows_is_not_sent_again(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, provena
+):
+    """A start could not look for a batch whose reply was lost; the next one finds nothing and leaves it to the user."""
+    name, rows = rows_of(run_items, 1)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+
+    async def leave_doubtful() -> str:
+        with Batch(open_source(file), provena, stall_timeout=20) as batch:
+            await batch.check()
+            await _doubted(batch, journal, provena, taken=False)
+        [intent] = journal.intents.where(noun="model run")
+        names = {field.name for field in fields(NewIntent)} & vars(intent).keys()
+        [claim] = journal.intents.claim_many([NewIntent(**{name: getattr(intent, name) for name in names})])
+        journal.intents.leave_many({intent.key: {"doubtful_since": "then"}}, {intent.key: "unseen"}, [claim.intent])
+        return intent.key
+
+    key = loop.run(leave_doubtful())
+    for _ in range(2):
+        assert register(file, journal).doubtful == 1
+        [outcome] = read_outcomes(tmp_path / "out.csv")
+        assert (outcome["since"], outcome["reason"]) == ("then", "unseen")
+    assert embedded_platform.requests("POST", REGISTER) == []
+    journal.intents.send_again(key)
+    assert register(file, journal).is_whole and len(lodged(name)) == 1
+
+
 def test_what_is_written_off_meanwhile_is_not_sent(
     run_items, journal, lodged, tmp_path, embedded_platform, provena, by_task, monkeypatch
 ):
