@@ -79,7 +79,7 @@ class ProvenaSink:
 
     async def _register(self, run: RunRow, graph: Graph) -> list[str]:
         """Register the run and its orders and jobs, if they succeeded and are in the mapping. Return the refusals."""
-        asked = await self._journal.ask(self._work, run, graph)
+        asked = await asyncio.to_thread(self._work, run, graph)
         done = [
             (intent, _WORK[intent.noun].model_validate(intent.outcome))
             for intent in asked
