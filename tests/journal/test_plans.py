@@ -18,14 +18,14 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provenance import activity
 from ivcap_flows.sinks import Delivery, drain, run_graph
 
-SINK = ("counting", "")
+SINK = "counting"
 LARGE = ("runs", "attempts", "facts", "intents", "deliveries")
 
 
 class Counting:
     """A sink that takes everything."""
 
-    name = SINK[0]
+    name = SINK
 
     async def deliver(self, run: Any, graph: Any) -> Delivery:
         return Delivery("delivered")

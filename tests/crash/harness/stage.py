@@ -200,8 +200,12 @@ class Platform:
     def _start(self) -> None:
         options = ["--port", str(self._port), "--dir", str(self.directory), "--quiet"]
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
+            # With an environment of its own: another thread may be changing that of this process.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ivcap_flows.local", "serve", *options], stdout=log, stderr=log
+                [sys.executable, "-m", "ivcap_flows.local", "serve", *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ},
             )
         end = time.monotonic() + _PATIENCE
         while (Directory(self.directory).server() or {}).get("pid") != self._process.pid:
