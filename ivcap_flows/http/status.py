@@ -179,7 +179,13 @@ def status_error(
 def foreign_error(
     error: Exception, *, platform: str, method: str, path: str, base_url: str, secrets: Iterable[str] = ()
 ) -> IvcapFlowsError:
-    """Return the error for an exception of httpx. Besides PlatformError's data it has `sent`."""
+    """Return the error for an exception of httpx. Besides PlatformError's data it has `sent`.
+
+    The exception, which becomes its cause, loses the headers and the body of its request.
+    """
+    if isinstance(error, httpx.RequestError):
+        # They hold the token, and Dask pickles the causes of an error, too (`tblib.pickling_support`).
+        error.request = httpx.Request(method, base_url)
     known = next(FOREIGN[cls] for cls in type(error).__mro__ if cls in FOREIGN)
     detail = redact(str(error), secrets)
     words = f"{known.phrase} ({detail})" if detail else known.phrase

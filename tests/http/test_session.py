@@ -4,10 +4,12 @@ import asyncio
 import gc
 import gzip
 import logging
+import pickle
 import time
 import warnings
 from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -313,6 +315,16 @@ async def test_no_log_repr_or_error_shows_the_token(web, quick, caplog):
     shown = caplog.text + repr(session) + repr(session.auth) + str(error.value) + repr(error.value.data)
     assert "s3cr3t" not in shown
     assert "Trying again in" in caplog.text
+
+
+async def test_the_cause_of_an_error_has_no_token():
+    """Dask pickles the causes of an error, too, and an exception of httpx refers to its request."""
+    async with Session("http://127.0.0.1:9", platform="IVCAP", budget=0.0, auth=StaticToken("s3cr3t")) as session:
+        with pytest.raises(UnreachableError) as error:
+            await session.request("GET", "/1/x", repeat="idempotent")
+    cause = error.value.__cause__
+    assert isinstance(cause, httpx.RequestError) and cause.request.method == "GET"
+    assert b"s3cr3t" not in pickle.dumps(cause)
 
 
 async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, caplog, monkeypatch):
