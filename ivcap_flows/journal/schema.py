@@ -270,7 +270,7 @@ deliveries = sa.Table(
     sa.Column("next_try", Instant),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Index("deliveries_state", "sink", "state"),
-    sa.Index("deliveries_run", "run_id"),
+    sa.Index("deliveries_run", "run_id", "sink"),
 )
 
 cursors = sa.Table(

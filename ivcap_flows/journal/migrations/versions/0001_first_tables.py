@@ -149,7 +149,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("sink", "key"),
     )
-    op.create_index("deliveries_run", "deliveries", ["run_id"])
+    op.create_index("deliveries_run", "deliveries", ["run_id", "sink"])
     op.create_index("deliveries_state", "deliveries", ["sink", "state"])
     op.create_table(
         "facts",
