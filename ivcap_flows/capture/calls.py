@@ -6,22 +6,23 @@ What is seen must be seen at once, in the caller's thread; records are made late
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.data import Held
-from ivcap_flows.capture.file_edges import FileEdge, FileEdges, Given
+from ivcap_flows.capture.file_activity import FileActivity
+from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
 from ivcap_flows.capture.files import Digests, Seen
 from ivcap_flows.capture.informants import Informant
-from ivcap_flows.capture.opened import Opened
 from ivcap_flows.capture.values import Look
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
+from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable.scopes import Asker
@@ -33,6 +34,7 @@ CallKind = Literal["attempt", "task-run", "call"]
 _SKEW: Final = timedelta(seconds=60)
 """If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
 _MAX_PATHS: Final = 256
+_MAX_CAUSE: Final = 2_000
 
 
 def now() -> datetime:
@@ -47,9 +49,9 @@ class Call:
     `parent` started it. `before` is the failed try before this one. `informants` are the calls whose values it
     received.
 
-    `says` are the parameters that it declares as read or written; `opened` is what it was seen to do to files. `entry`
-    are the given paths in their state at the beginning; `files` are the files that it used and made; `unknown` is what
-    could not be decided about them.
+    `declared` are the parameters that it declares as read or written; `file_activity` is what it was seen to do to
+    files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made;
+    `unknown` is what could not be decided about them.
 
     `asker` is the task run that the call is part of, as it requests effects; None outside of tasks.
 
@@ -75,10 +77,11 @@ class Call:
     cause: str | None = None
     given: Look = field(default_factory=Look)
     returned: Look = field(default_factory=lambda: Look(wanted=False))
-    says: Given = field(default_factory=Given)
-    opened: Opened = field(default_factory=Opened)
+    declared: Declared = field(default_factory=Declared)
+    file_activity: FileActivity = field(default_factory=FileActivity)
     entry: dict[str, Seen] = field(default_factory=dict)
     files: list[FileEdge] = field(default_factory=list)
+    made_paths: set[str] = field(default_factory=set)
     unknown: dict[str, str] | None = None
     held: list[Held] = field(default_factory=list)
     changed: list[tuple[Held, Held]] = field(default_factory=list)
@@ -101,10 +104,10 @@ class Call:
             if os.path.abspath(path) in self.entry:
                 continue
             # A file that the call only writes is not hashed: its old content is not recorded.
-            seen = files.look(path, role, digests, hashed=role not in self.says.writes)
+            seen = files.look(path, role, digests, hashed=self.declared.of(role) != "written")
             if seen is not None:
                 self.entry[seen.path] = seen
-        self.opened.given = tuple(self.entry)
+        self.file_activity.given = tuple(self.entry)
 
     def look_at_exit(self, digests: Digests | None, *, apart: bool) -> None:
         """Read the arguments again, and the results. Decide what the call used and made.
@@ -125,12 +128,34 @@ class Call:
             if seen is not None and seen.stamp is not None:
                 found[seen.path] = seen
         named = frozenset(os.path.abspath(path) for _, path in self.returned.paths)
-        began = int(self.started.timestamp() * 1e9)
-        frame = self.kind == "attempt"
         decided = FileEdges(
-            self.entry, found, named, self.says, self.opened, digests, began, frame=frame, apart=apart
+            self.entry,
+            found,
+            named,
+            _may_have_read(given, named),
+            self.declared,
+            self.file_activity,
+            digests,
+            frame=self.kind == "attempt",
+            apart=apart,
         ).decide()
         self.files, self.unknown = decided.edges, decided.said()
+        self.made_paths = {edge.seen.path for edge in decided.edges if edge.verb == "made"}
+        # Only what the flow itself holds of a result is followed.
+        self.returned.paths.clear()
+
+    def end(self, outcome: str, cause: str | None) -> None:
+        """State how and when it ended."""
+        self.outcome = outcome
+        self.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
+        # Set `ended` last, since the recorder takes a call with an end as finished. Never before the start: the clock
+        # may have been set back, and the start of an attempt comes from the journal's clock.
+        self.ended = max(now(), self.started)
+
+    def wrote(self, path: str) -> bool:
+        """Whether it made the file or folder at an absolute path, as far as is known."""
+        written = self.file_activity.written(path)
+        return path in self.made_paths or (written is not None and written.gone is None)
 
     def _look_at_data(self) -> None:
         again: dict[int, Held] = {}
@@ -153,6 +178,15 @@ class Call:
 def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
     # The trailing separator says that it may be a folder.
     return [(each.role, os.path.join(each.source, "")) for each in held if each.source is not None]
+
+
+def _may_have_read(given: Sequence[tuple[str, str]], named: Set[str]) -> frozenset[str]:
+    """Return the given paths whose files a call may have read unseen. A name without a separator may be any text.
+
+    Nor are those counted of which the result names one of the same parameter: the call may only have chosen it.
+    """
+    chosen_from = {role for role, path in given if os.path.abspath(path) in named}
+    return frozenset(os.path.abspath(path) for role, path in given if os.sep in path and role not in chosen_from)
 
 
 def seen_in(look: Look) -> list[Held]:
@@ -213,8 +247,8 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
     for edge in call.files:
         if edge.verb == "used":
             yield from _stated(edge.seen, digests)
-            at = call.ended if edge.late else call.started
-            yield relation("used", call.id, files.records_of(edge.seen)[0].id, at, role=edge.seen.role)
+            thing = files.records_of(edge.seen)[0].id
+            yield relation("used", call.id, thing, call.started, role=edge.seen.role, basis=edge.basis)
     yield from _data_given(call, digests)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files, makers
-from ivcap_flows.capture.calls import Call, CallKind, now, seen_in
-from ivcap_flows.capture.file_edges import Given
+from ivcap_flows.capture.calls import Call, CallKind, seen_in
+from ivcap_flows.capture.file_edges import Declared
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
@@ -26,7 +26,7 @@ from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.secrets import logger_of, scrub_text
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import ProcessRow
@@ -39,8 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Names = str | Iterable[str]
 
 log = logger_of("ivcap_flows.capture")
-
-_MAX_CAUSE: Final = 2_000
 
 
 @overload
@@ -61,10 +59,10 @@ def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> 
     file operations decide. Raises InputError for a finished flow or task, since `@recorded` must stand below it, and
     for a parameter that the function does not have.
     """
-    says = Given(_names(reads), _names(writes))
+    declared = Declared(_names(reads), _names(writes))
     if isinstance(function, bool):
-        return partial(_wrap, says=says) if function else _leave
-    return _wrap(function, says)
+        return partial(_wrap, declared=declared) if function else _leave
+    return _wrap(function, declared)
 
 
 def _names(names: Names) -> frozenset[str]:
@@ -75,12 +73,12 @@ def _leave(function: F) -> F:
     return function
 
 
-def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
+def _wrap(function: Callable[..., Any], declared: Declared) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", type(function).__name__)
     if hasattr(function, "fn") or not callable(function):
         raise InputError(f"Put `@recorded` below `@flow` or `@task` on {name!r}, directly above the function.")
-    shape = _Shape(function, says)
-    if unknown := sorted((says.reads | says.writes) - shape.names):
+    shape = _Shape(function, declared)
+    if unknown := sorted((declared.reads | declared.writes) - shape.names):
         raise InputError(f"`@recorded` says that {name!r} reads or writes {unknown[0]!r}, which is not a parameter.")
     wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
@@ -98,12 +96,12 @@ def _wrap(function: Callable[..., Any], says: Given) -> Callable[..., Any]:
 class _Shape:
     """The facts that all calls of a function share: the names of its parameters, and where its code is."""
 
-    def __init__(self, function: Callable[..., Any], says: Given) -> None:
+    def __init__(self, function: Callable[..., Any], declared: Declared) -> None:
         self.source = context.source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # The package's own functions return the digest of a file that they wrote, so that nobody need read it again.
         self.ours = is_ours(function)
-        self.says = says
+        self.declared = declared
         self.signature: inspect.Signature | None = None
         try:
             plain = inspect.signature(function)
@@ -143,12 +141,12 @@ class _Scope:
         self.call_token: Token[Any] | None = None
         self.attempt_token: Token[Any] | None = None
         self.closing: Callable[[], None] | None = None
-        call.opened.begin(flow=opens)
+        call.file_activity.begin(flow=opens)
         self._come()
 
     def hand_on(self, held: list[Any]) -> Any:
         with self._unraised("A value that %s yielded could not be recorded."):
-            makers.hand_on(held, self.call.id)
+            makers.hand_on(held, self.call.id, self.call.wrote)
             self.call.returned.at("result", held[0])
         return held[0]
 
@@ -162,15 +160,16 @@ class _Scope:
                 return held[0]
             raise
         try:
-            with self._unraised("The end of %s could not be recorded."):
-                if held[0] is not None:
-                    # What a flow returns was made by one of its tasks, which stays its maker.
-                    makers.hand_on(held, self.call.id, first=self.call.kind == "attempt")
+            if held[0] is not None:
+                with self._unraised("The result of %s could not be recorded."):
                     self.call.returned.at("result", held[0])
-                self._end(outcome, cause)
+            self._end(outcome, cause)
+            with self._unraised("The result of %s could not be recorded."):
+                # What a flow returns was made by one of its tasks, which stays its maker.
+                makers.hand_on(held, self.call.id, self.call.wrote, first=self.call.kind == "attempt")
         finally:
             self.leave()
-            self.call.opened.end()
+            self.call.file_activity.end()
         return held[0]
 
     def fail(self, error: BaseException) -> None:
@@ -178,28 +177,25 @@ class _Scope:
             with self._unraised("The failure of %s could not be recorded."):
                 if not self.opens:
                     makers.raised(error, self.call.id)
-                self._end(*outcome_of_error(error))
+            self._end(*outcome_of_error(error))
         finally:
             self.leave()
-            self.call.opened.end()
+            self.call.file_activity.end()
 
     def _unraised(self, told: str) -> AbstractContextManager[None]:
         return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
 
     def _end(self, outcome: str, cause: str | None) -> None:
         call, digests = self.call, self.recorder.journal.files
-        if self.ours:
-            for _, handle in call.returned.handles:
-                if isinstance(handle, LocalFile):
-                    files.remember(handle.path, handle.sha256, handle.size, digests)
         here = _runs_here(self.attempt.attempt.process, os.getpid())
-        if call.given.paths or call.returned.paths or call.held or call.returned.data:
-            call.look_at_exit(digests, apart=not here)
-        call.outcome = outcome
-        call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
-        # Set `ended` last, since the recorder takes a call with an end as finished. Never before the start: the clock
-        # may have been set back, and the start of an attempt comes from the journal's clock.
-        call.ended = max(now(), call.started)
+        with self._unraised("The files and data of %s could not be recorded."):
+            if self.ours:
+                for _, handle in call.returned.handles:
+                    if isinstance(handle, LocalFile):
+                        files.remember(handle.path, handle.sha256, handle.size, digests)
+            if call.given.paths or call.returned.paths or call.held or call.returned.data:
+                call.look_at_exit(digests, apart=not here)
+        call.end(outcome, cause)
         self.recorder.put(call)
         if self.opens:
             self.closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]
@@ -224,7 +220,7 @@ class _Scope:
         self.call_token = None
         if self.attempt_token is not None:
             context._attempt.reset(self.attempt_token)
-        self.call.opened.pause()
+        self.call.file_activity.pause()
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -237,7 +233,7 @@ class _Scope:
     def _come(self) -> None:
         self.call_token = context._call.set(self.call)
         self.attempt_token = context._attempt.set(self.attempt) if self.opens else None
-        self.call.opened.resume()
+        self.call.file_activity.resume()
 
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
@@ -299,7 +295,7 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
 
 def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _Scope:
     recorder = context.recorder()
-    call.says = shape.says
+    call.declared = shape.declared
     call.parameters = {name: call.given.named(name, name, value) for name, value in given.items()}
     if call.given.paths or call.given.data:
         call.look_at_entry(recorder.journal.files)
@@ -316,7 +312,8 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     recorder = context.recorder()
     # The attempt itself records its start and its parameters.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
-    call.started, call.given, call.held, call.says = attempt.attempt.started_at, look, held, shape.says
+    call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    call.declared = shape.declared
     call.informants = informants_of(given)
     if look.paths or held:
         call.look_at_entry(recorder.journal.files)

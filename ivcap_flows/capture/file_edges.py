@@ -1,83 +1,100 @@
-"""The files that a call used and made. Its own declaration decides first, then what was seen.
-
-A call *used* a file if it was seen to read it, or if it left the file unchanged. It *made* a file that is new or
-changed if it was seen to write it, names it in its result, or is the only call that could have written it. The file
-*derives* from the former content of its path only if that was read or kept. It derives from another file if it is a
-copy, a link or a new name of that file. What these rules do not decide is recorded as unknown.
-"""
+"""The files and folders that a call used and made: what is known of each path, put before the rules of `file_rules`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ivcap_flows.capture import files
+from ivcap_flows.capture.file_activity import FileActivity, Written, unseen
+from ivcap_flows.capture.file_rules import Basis, Change, Declaration, Edges, Facts, Writer, edges_of
 from ivcap_flows.capture.files import Digests, Seen
-from ivcap_flows.capture.opened import KEPT, READ, REMOVED, WRITTEN, Opened
 from ivcap_flows.provenance.graph import identifies
 
-__all__ = ["FileEdge", "FileEdges", "Given"]
+__all__ = ["Declared", "FileEdge", "FileEdges"]
 
 _SAID: Final = 16
 """The maximum number of unknown paths that are named. All are counted."""
 _TOLD: Final = 256
 """If a call read more files in a folder, the folder is recorded as one thing."""
+_TICK: Final = 20_000_000
+"""Nanoseconds by which the clock that sets file times may lag."""
+_SECOND: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class FileEdge:
     """One use or making of a file or folder.
 
-    `origins` are the files that a made one derives from, each with `copy`, `link` or `rename` if that is known. `late`
-    marks a file that was first seen in the result.
+    `basis` says how a use is known. `origins` are the files that a made one derives from, each with `copy`, `link` or
+    `rename` if that is known.
     """
 
     verb: Literal["used", "made"]
     seen: Seen
+    basis: Basis | None = None
     origins: tuple[tuple[Seen, str | None], ...] = ()
-    late: bool = False
 
 
 @dataclass(frozen=True)
-class Given:
-    """The parameters that a call declares as only read, and those that it declares as only written."""
+class Declared:
+    """The parameters that a call declares as read, and those that it declares as written."""
 
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
+
+    def of(self, role: str) -> Declaration:
+        """Return what is declared of a parameter."""
+        if role in self.reads:
+            return "changed" if role in self.writes else "read"
+        return "written" if role in self.writes else "nothing"
 
 
 @dataclass
 class FileEdges:
     """Decides what a call did with its paths, from their states when it began (`entry`) and ended (`exit`).
 
-    `named` are the paths in its result; `began` is its start, in nanoseconds since the epoch. `frame` marks a flow,
-    whose tasks do the work. `apart` marks a call in a separate process, where other calls are not seen.
+    `named` are the paths in its result; `given` are those of its arguments that it may have read unseen. `frame` marks
+    a flow, whose tasks do the work. `apart` marks a call in a separate process, where other calls are not seen.
     """
 
     entry: Mapping[str, Seen]
     exit: Mapping[str, Seen]
     named: frozenset[str]
-    given: Given
-    opened: Opened
+    given: frozenset[str]
+    declared: Declared
+    activity: FileActivity
     digests: Digests | None
-    began: int
     frame: bool = False
     apart: bool = False
     edges: list[FileEdge] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    _used: dict[str, FileEdge] = field(default_factory=dict)
+    _made: list[tuple[Seen, Seen | None]] = field(default_factory=list)
+    _begins: dict[int, int] = field(default_factory=dict)
 
     def decide(self) -> FileEdges:
         """Fill `edges` and `unknown`. `unknown` says of a path what could not be decided about it."""
         paths = {**self.entry, **self.exit}
-        plain = [path for path, seen in paths.items() if not seen.folder]
-        for path in plain:
-            self._file(self.entry.get(path), self.exit.get(path))
-        for path in paths.keys() - set(plain):
-            self._folder(self.entry.get(path), self.exit.get(path), frozenset(plain))
-        if self.opened.lost:
-            self.unknown["…"] = f"{self.opened.lost} more files were not looked at: the call opened too many"
+        plain = {path for path, seen in paths.items() if not seen.folder}
+        for path in paths:
+            before, after = self.entry.get(path), self.exit.get(path)
+            before = before if before is not None and before.stamp is not None else None
+            if path in plain:
+                self._file(path, before, after)
+            elif before is not None or after is not None:
+                self._folder(path, before, after, plain)
+        if self.activity.lost:
+            self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
+        files.hash_all((after for after, _ in self._made if not after.folder), self.digests)
+        contents = {edge.seen.sha256: edge.seen for edge in self._used.values() if not edge.seen.folder}
+        made = [self._made_edge(after, before, contents) for after, before in self._made]
+        self.edges = [*self._used.values(), *made]
         return self
 
     def said(self) -> dict[str, str] | None:
@@ -89,243 +106,222 @@ class FileEdges:
             shown["…"] = f"{len(self.unknown)} files in all"
         return shown
 
-    # One file
+    # What is known of a path
 
-    def _file(self, before: Seen | None, after: Seen | None) -> None:
-        before = before if before is not None and before.stamp is not None else None
+    def _file(self, path: str, before: Seen | None, after: Seen | None) -> None:
         seen = after or before
-        if seen is None:
-            return
-        if before is not None and self._is_used(before, after):
-            self.edges.append(FileEdge("used", before))
-        if after is None or after.stamp is None:
-            return
-        looked = after.path in self.entry
-        if self._is_made(before, after, looked=looked):
-            self._make(before, after)
-        elif not looked and before is None:
-            # The call found it: it was there before, or another call has written it.
-            self.edges.append(FileEdge("used", after, late=True))
+        if seen is not None:
+            decided = self._decide(path, before, after, self.declared.of(seen.role), looked=path in self.entry)
+            if decided.used is not None:
+                self._use(before or seen, decided.used)
 
-    def _is_used(self, before: Seen, after: Seen | None) -> bool:
-        if before.role in self.given.reads:
-            return True
-        bits = self.opened.at(before.path)
-        if before.role in self.given.writes:
-            return False
-        if bits & READ or self._origin_of(before.path):
-            return True
-        changed = after is None or not files.unchanged(before, after)
-        if bits & WRITTEN:
-            return bool(bits & KEPT) and changed and after is not None
-        if not changed:
-            return True
-        if not bits & REMOVED and not self._other_wrote(before.path):
-            self._say(before.path, "whether it was read before it was overwritten or removed")
-        return False
+    def _decide(
+        self, path: str, before: Seen | None, after: Seen | None, declared: Declaration, *, looked: bool
+    ) -> Edges:
+        written, beside = self.activity.written(path), self.activity.last_beside(path)
+        writer = _writer(written, beside)
+        change = self._change(before, after, writer, looked=looked)
+        moved = change == "gone" and written is not None and written.gone == "renamed"
+        decided = edges_of(
+            Facts(
+                change,
+                read=moved or self.activity.read(path),
+                writer=writer,
+                kept=written is not None and not written.own,
+                alone=writer != "unseen" or self._is_alone(path),
+                declared=declared,
+                named=path in self.named,
+                given=path in self.given,
+            )
+        )
+        if decided.unknown is not None:
+            self.unknown[path] = decided.unknown
+        if decided.made and after is not None:
+            self._made.append((after, before if decided.derived else None))
+        return decided
 
-    def _is_made(self, before: Seen | None, after: Seen, *, looked: bool) -> bool:
-        path, wrote = after.path, bool(self.opened.at(after.path) & WRITTEN)
-        if before is not None:
-            if before.stamp == after.stamp or (not wrote and files.unchanged(before, after)):
-                return False
-        elif not looked and not wrote and not self._is_new(after):
-            return False
-        if wrote or after.role in self.given.writes:
-            return True
-        wrote_other, could_other = self.opened.elsewhere(path)
-        if wrote_other:
-            return False
-        if path in self.named:
-            return True
-        if could_other:
-            self._say(path, "which of the concurrent calls wrote it")
-        return not could_other
+    def _change(self, before: Seen | None, after: Seen | None, writer: Writer, *, looked: bool) -> Change:
+        if before is None:
+            assert after is not None
+            new = looked or writer in ("me", "several") or self._is_new(after)
+            return "new" if new else "found"
+        if after is None:
+            return "gone"
+        if before.stamp == after.stamp:
+            return "same"
+        if writer == "unseen":
+            files.hash_all([after], self.digests)
+            if files.unchanged(before, after):
+                return "same"
+        return "changed"
 
-    def _make(self, before: Seen | None, after: Seen) -> None:
-        origins: list[tuple[Seen, str | None]] = []
-        if before is not None and self._keeps(before):
-            origins.append((before, None))
-        origin = self.opened.origins.get(after.path)
-        source = self._before(origin[0]) if origin is not None else None
-        if source is not None and origin is not None:
-            origins.append((source, "copy" if origin[1] == "copying" else origin[1]))
-        elif not origins:
-            same = self._copied(after)
-            origins += [(same, "copy")] if same is not None else []
-        self.edges.append(FileEdge("made", after, tuple(origins)))
-
-    def _keeps(self, before: Seen) -> bool:
-        """Whether the present content of the path was made from the former one."""
-        if before.role in self.given.writes:
-            return False
-        bits = self.opened.at(before.path)
-        return bool(bits & (READ | KEPT)) or (not bits & WRITTEN and before.role in self.given.reads)
-
-    def _copied(self, after: Seen) -> Seen | None:
-        """Return a file that the call read and that has the content of one that it made."""
-        size = after.stamp.size if after.stamp is not None else 0
-        if after.sha256 is None or not identifies(size):
-            return None
-        used = [edge.seen for edge in self.edges if edge.verb == "used" and not edge.seen.folder]
-        return next((seen for seen in used if seen.sha256 == after.sha256 and seen.path != after.path), None)
-
-    def _before(self, path: str) -> Seen | None:
-        """Return the state of a path at the begin of the call, if the path or a folder around it was given."""
-        found = self.entry.get(path)
-        if found is None:
-            for place, folder in self.entry.items():
-                if folder.folder and path.startswith(os.path.join(place, "")):
-                    found = folder.members.get(os.path.relpath(path, place).replace(os.sep, "/"))
-        return found if found is not None and found.stamp is not None and not found.folder else None
-
-    def _origin_of(self, path: str) -> bool:
-        return any(source == path for source, _ in self.opened.origins.values())
-
-    def _other_wrote(self, path: str) -> bool:
-        return self.opened.elsewhere(path)[0]
+    def _is_alone(self, path: str) -> bool:
+        return not self.apart and not self.activity.could_beside(path)
 
     def _is_new(self, seen: Seen) -> bool:
-        """Whether a path that was not looked at before was written since the call began, by its change time."""
-        # The kernel sets file times with a clock that lags by up to a tick.
-        return seen.stamp is not None and seen.stamp.ctime_ns >= self.began - 20_000_000
+        """Whether a path that nobody looked at before was written since the call began, by the clock of its files."""
+        if seen.stamp is None:
+            return False
+        if seen.stamp.device not in self._begins:
+            self._begins[seen.stamp.device] = _begin_there(os.path.dirname(seen.path), self.activity.started)
+        return seen.stamp.ctime_ns >= self._begins[seen.stamp.device]
 
-    def _say(self, path: str, unknown: str) -> None:
-        self.unknown[path] = f"it is not known {unknown}"
+    def _use(self, seen: Seen, basis: Basis) -> None:
+        known = self._used.get(seen.path)
+        if known is None or (known.basis == "given" and basis == "seen"):
+            self._used[seen.path] = FileEdge("used", seen, basis)
 
     # A folder
 
-    def _folder(self, before: Seen | None, after: Seen | None, plain: frozenset[str]) -> None:
-        before = before if before is not None and before.stamp is not None else None
-        if after is None and before is None:
+    def _folder(self, path: str, before: Seen | None, after: Seen | None, plain: Set[str]) -> None:
+        found = after or before
+        assert found is not None
+        declared = self.declared.of(found.role)
+        if found.format is not None or found.reason is not None:
+            self._store(path, before, after, declared)
             return
         old = before.members if before is not None else {}
         new = after.members if after is not None else {}
-        found = after or before
-        assert found is not None
-        if found.format is not None or found.reason is not None:
-            self._store(before, after)
-            return
-        read, made = self._members(old, new, found, plain)
-        if after is not None and made and len(made) == len(new) and self._is_folder_made(before, after):
-            files.hash_members(after, self.digests)
-            self.edges.append(FileEdge("made", after))
-        for seen in made.values():
-            self._make(old.get(_name(seen, found)), seen)
-        if len(read) > _TOLD and before is not None:
-            self.edges.append(FileEdge("used", before))
-        else:
-            self.edges += [FileEdge("used", seen) for seen in read.values()]
-        if before is not None and old and not read and not made and self._is_used_whole(before, after):
-            self.edges.append(FileEdge("used", before))
-        if after is not None and before is None and new and not made and not read and after.path not in self.entry:
-            self.edges.append(FileEdge("used", after, late=True))
-
-    def _members(
-        self, old: Mapping[str, Seen], new: Mapping[str, Seen], folder: Seen, plain: frozenset[str]
-    ) -> tuple[dict[str, Seen], dict[str, Seen]]:
-        """Return the files of a folder that the call was seen to read, and those that it made."""
-        read: dict[str, Seen] = {}
-        made: dict[str, Seen] = {}
-        looked = folder.path in self.entry
-        for name in [*old, *(name for name in new if name not in old)]:
-            before, after = old.get(name), new.get(name)
-            path = os.path.join(folder.path, *name.split("/"))
-            if path in plain:
+        used: list[tuple[Seen, Basis]] = []
+        made_before = len(self._made)
+        for name in {**old, **new}:
+            member = os.path.join(path, *name.split("/"))
+            if member in plain:
                 continue
-            bits = self.opened.at(path)
-            taken = bits & READ or self._origin_of(path)
-            appended = bits & KEPT and (after is None or before is None or before.stamp != after.stamp)
-            if before is not None and (taken or appended) and folder.role not in self.given.writes:
-                read[name] = before
-            if after is not None and self._is_member_made(before, after, bits, looked=looked):
-                made[name] = after
-        files.hash_all(made.values(), self.digests)
-        return read, made
-
-    def _is_member_made(self, before: Seen | None, after: Seen, bits: int, *, looked: bool) -> bool:
-        if before is not None and before.stamp == after.stamp:
-            return False
-        if bits & WRITTEN:
-            return True
-        if before is None and not looked and not self._is_new(after):
-            return False
-        wrote_other, could_other = self.opened.elsewhere(after.path)
-        if wrote_other:
-            return False
-        if could_other or self.apart:
-            self._say(after.path, "which of the concurrent calls wrote it")
-            return False
-        if before is not None:
-            files.hash_all([after], self.digests)
-            if files.unchanged(before, after):
-                return False
-            self._say(after.path, "whether it was read before it was overwritten")
-        return True
+            first, last = old.get(name), new.get(name)
+            # What is declared of a folder holds for a file in it that changed, if nobody else can have changed it.
+            changed = first is not None and last is not None and first.stamp != last.stamp and self._is_alone(member)
+            of_member = declared if changed and declared == "changed" else "nothing"
+            decided = self._decide(member, first, last, of_member, looked=path in self.entry)
+            if decided.used is not None and declared != "written":
+                used.append((first or new[name], decided.used))
+        made = len(self._made) - made_before
+        if after is not None and made and made == len(new) and self._is_folder_made(before, after):
+            files.hash_members(after, self.digests)
+            self._made.append((after, None))
+        whole = self._used_whole(before, after, declared) if not used and not made else None
+        if before is not None and (whole is not None or len(used) > _TOLD):
+            self._use(before, whole or "seen")
+        else:
+            for seen, basis in used:
+                self._use(seen, basis)
 
     def _is_folder_made(self, before: Seen | None, after: Seen) -> bool:
         """Whether the call made a folder that holds only its own files.
 
-        The folder must be new or in the result, and no other running call may put files there.
+        It put the folder there as a whole; or the folder is new or in the result, and no other running call may put
+        files there.
         """
-        named = after.path in self.named
+        if self.activity.written(after.path) is not None:
+            return True
         new = before is None and not self.apart
-        return (named or new) and not self.opened.elsewhere(after.path)[1]
+        return (after.path in self.named or new) and not self.activity.could_beside(after.path)
 
-    def _is_used_whole(self, before: Seen, after: Seen | None) -> bool:
-        """Whether a folder is an input although no read was seen in it: it was given, and left unchanged."""
-        if before.role in self.given.reads:
-            return True
-        if self.frame or before.role in self.given.writes or after is None:
-            return False
-        if before.members.keys() != after.members.keys() or any(
-            seen.stamp != after.members[name].stamp for name, seen in before.members.items()
-        ):
-            self._say(before.path, "whether anything in it was read")
-            return False
-        return True
+    def _used_whole(self, before: Seen | None, after: Seen | None, declared: Declaration) -> Basis | None:
+        """Return how it is known that the call used a folder as it was, although no reading in it was seen."""
+        if before is None or not before.members:
+            return None
+        if declared != "nothing":
+            return "declared" if declared != "written" else None
+        if self.frame or after is None or before.path not in self.given:
+            return None
+        if {name: seen.stamp for name, seen in before.members.items()} == {
+            name: seen.stamp for name, seen in after.members.items()
+        }:
+            return "given"
+        self.unknown[before.path] = "it is not known whether anything in it was read"
+        return None
 
-    def _store(self, before: Seen | None, after: Seen | None) -> None:
+    def _store(self, path: str, before: Seen | None, after: Seen | None, declared: Declaration) -> None:
         """Record a store of arrays, or a folder that is too large to look into, as one thing."""
-        place = (after or before).path  # type: ignore[union-attr]
-        below = [bits for path, bits in self.opened.paths.items() if path.startswith(os.path.join(place, ""))]
-        wrote, read = any(bits & WRITTEN for bits in below), any(bits & READ for bits in below)
-        old = before is not None and (bool(before.members) or before.reason is not None)
-        changed = after is not None and (before is None or not files.unchanged(before, after))
-        made = changed and self._is_store_made(before, after, wrote=wrote)  # type: ignore[arg-type]
-        keeps = made and old and before is not None and after is not None and self._is_kept(before, after)
-        if before is not None and old and before.role not in self.given.writes:
-            whole = not wrote and not changed and not self.frame
-            if before.role in self.given.reads or keeps or whole or (read and not wrote):
-                self.edges.append(FileEdge("used", before))
-        if made and after is not None:
-            files.hash_members(after, self.digests)
-            self.edges.append(FileEdge("made", after, ((before, None),) if keeps and before is not None else ()))
-        elif after is not None and before is None and after.path not in self.entry:
-            self.edges.append(FileEdge("used", after, late=True))
-
-    def _is_store_made(self, before: Seen | None, after: Seen, *, wrote: bool) -> bool:
-        wrote_other, could_other = self.opened.elsewhere(after.path, below=True)
-        if wrote and wrote_other:
-            self._say(after.path, "what each of the concurrent calls wrote")
-            return False
-        if wrote or after.role in self.given.writes:
-            return True
-        newest = max((inner.stamp.ctime_ns for inner in after.members.values() if inner.stamp), default=0)
-        new = max(newest, after.stamp.ctime_ns if after.stamp is not None else 0) >= self.began - 20_000_000
-        if before is None and after.path not in self.entry and not new:
-            return False
-        if after.path in self.named or not (wrote_other or could_other or self.apart):
-            return True
-        self._say(after.path, "which of the concurrent calls wrote it")
-        return False
-
-    def _is_kept(self, before: Seen, after: Seen) -> bool:
-        """Whether a part of the former store is still in the new one."""
-        return any(
-            name in after.members and after.members[name].stamp == inner.stamp for name, inner in before.members.items()
+        wrote, beside = self.activity.wrote_below(path), self.activity.last_beside(path, below=True)
+        writer: Writer = "unseen" if beside is None else "another"
+        if wrote:
+            writer = "me" if beside is None else "several"
+        old = before if before is not None and (before.members or before.reason is not None) else None
+        decided = edges_of(
+            Facts(
+                self._change_of_store(path, old, after, writer),
+                # What writes a store reads its metadata first.
+                read=self.activity.read_below(path) and not wrote,
+                writer=writer,
+                kept=old is not None and after is not None and _shares(old, after),
+                alone=self._is_alone(path),
+                declared=declared,
+                named=path in self.named,
+                given=path in self.given and not self.frame,
+            )
         )
+        found = old or after
+        if decided.unknown is not None:
+            self.unknown[path] = decided.unknown
+        elif found is not None and found.reason is not None and wrote:
+            self.unknown[path] = f"it is not known what was changed in {found.reason}"
+        if decided.used is not None and found is not None:
+            self._use(found, decided.used)
+        if decided.made and after is not None:
+            files.hash_members(after, self.digests)
+            self._made.append((after, old if decided.derived else None))
+
+    def _change_of_store(self, path: str, before: Seen | None, after: Seen | None, writer: Writer) -> Change:
+        if after is None:
+            return "gone"
+        if before is not None:
+            return "same" if files.unchanged(before, after) else "changed"
+        if path in self.entry or writer in ("me", "several"):
+            return "new"
+        return "new" if any(map(self._is_new, (after, *after.members.values()))) else "found"
+
+    # What a file was made from
+
+    def _made_edge(self, after: Seen, before: Seen | None, contents: Mapping[str | None, Seen]) -> FileEdge:
+        origins: list[tuple[Seen, str | None]] = [(before, None)] if before is not None else []
+        written = None if after.folder else self.activity.written(after.path)
+        place, how = written.origin if written is not None and written.origin is not None else (after.path, None)
+        source = self._before(place) if place != after.path else None
+        if source is not None:
+            self._use(source, "seen")
+            origins.append((source, how))
+        elif not origins and after.stamp is not None and not after.folder and identifies(after.stamp.size):
+            # Copied by other means than those of the system.
+            same = contents.get(after.sha256) if after.sha256 is not None else None
+            origins += [(same, "copy")] if same is not None and same.path != after.path else []
+        return FileEdge("made", after, origins=tuple(origins))
+
+    def _before(self, path: str) -> Seen | None:
+        """Return the state of a file when the call began, if the file or a folder around it was given."""
+        found, folder = self.entry.get(path), os.path.dirname(path)
+        while found is None and folder != os.path.dirname(folder):
+            around = self.entry.get(folder)
+            found = around.members.get(os.path.relpath(path, folder).replace(os.sep, "/")) if around else None
+            folder = os.path.dirname(folder)
+        return found if found is not None and found.stamp is not None and not found.folder else None
 
 
-def _name(seen: Seen, folder: Seen) -> str:
-    return os.path.relpath(seen.path, folder.path).replace(os.sep, "/")
+def _writer(written: Written | None, beside: int | None) -> Writer:
+    """Return who was seen to write a path: the call itself as `written`, another one last at the tick `beside`."""
+    if written is None:
+        return "unseen" if beside is None else "another"
+    return "me" if beside is None or (written.own and written.tick > beside) else "several"
+
+
+def _shares(before: Seen, after: Seen) -> bool:
+    """Whether a part of the former store is still in the new one."""
+    return any(
+        name in after.members and after.members[name].stamp == inner.stamp for name, inner in before.members.items()
+    )
+
+
+def _begin_there(folder: str, started: int) -> int:
+    """Return the time at which a call `started`, by the clock that stamps the files of a folder, in nanoseconds.
+
+    That clock may be another machine's, and be set at any time. So it is read from a new file, and compared with no
+    other clock; `started` is by the monotonic one.
+    """
+    try:
+        with unseen(), tempfile.TemporaryFile(dir=folder, prefix=".ivcap-flows-") as probe:
+            now, elapsed = os.fstat(probe.fileno()).st_ctime_ns, time.monotonic_ns() - started
+    except OSError:
+        # Who cannot write there now did not do so before.
+        return sys.maxsize
+    return now - elapsed - (_TICK if now % _SECOND else _SECOND)

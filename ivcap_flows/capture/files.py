@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ivcap_flows.capture.file_activity import unseen
 from ivcap_flows.capture.file_clock import FileClock
 from ivcap_flows.capture.latest import Latest
-from ivcap_flows.capture.opened import unseen
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.file_state import FileState

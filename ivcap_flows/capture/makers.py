@@ -8,43 +8,44 @@ which leads to their makers.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from sys import getrefcount
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from ivcap_flows.capture.data import is_data, place_of
+from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrapped
 from ivcap_flows.handles import Handle, LocalFile
 
-__all__ = ["hand_on", "made", "makers_of", "raised"]
+__all__ = ["hand_on", "makers_of", "raised"]
 
 MAX_PARTS: Final = 200
 """The maximum number of parts of one result whose maker is remembered, besides the result itself."""
 MAX_GIVEN: Final = 20_000
 """The maximum number of parts of one call's arguments that are looked up."""
-MAX_DEPTH: Final = 8
 MAX_COPIED: Final = 2**20
 """The maximum number of characters or bytes of a text that is copied."""
-MAX_PATH: Final = 1_024
-_OWNED: Final = frozenset({int, float, complex, str, bytes})
+Wrote = Callable[[str], bool]
+"""Whether a call made the file or folder at an absolute path."""
+_PATH: Final = type(Path())
+_OWNED: Final = frozenset({int, float, complex, str, bytes, _PATH})
 _MARK: Final = "_ivcap_flows_maker"
 """The attribute of an error that names the call which raised or returned it."""
 _PLAIN: Final = _OWNED | {bool, type(None)}
 """Types that have no parts. Most values are of these types, and further checks take long."""
 
 
-def hand_on(held: list[Any], maker: str, *, first: bool = False) -> None:
+def hand_on(held: list[Any], maker: str, wrote: Wrote, *, first: bool = False) -> None:
     """Note that the call `maker` made a value and its parts. Replace a shared text or number by an equal copy.
 
-    `held` holds the value, and no variable does. With `first`, a value that an earlier call made stays that call's.
+    `held` holds the value, and no variable does. `wrote` says whether the call made the file at a path: such a path
+    leads to its maker by the file. With `first`, a value that an earlier call made stays that call's.
     """
     if first and _known.maker_of(held[0]) is not None:
         return
@@ -52,19 +53,19 @@ def hand_on(held: list[Any], maker: str, *, first: bool = False) -> None:
         held[0] = _own(held[0])
         if held[0] is None or getrefcount(held[0]) > _IN_LIST:
             return
-    made(held[0], maker)
+    _made(held[0], maker, wrote)
 
 
-def made(value: Any, maker: str) -> None:
+def _made(value: Any, maker: str, wrote: Wrote) -> None:
     """Note that the call `maker` made a value, and those of its parts that nothing else refers to.
 
     Nothing else refers to the value, so shared texts and numbers in its lists and dicts are replaced by equal copies.
     """
-    if value is None or _is_thing(value):
+    if value is None or _is_thing(value, wrote):
         return
     _own_items(value)
     within = list(_within(value, MAX_PARTS))
-    parts = [(part, alone) for part, alone in within if not _is_thing(part)]
+    parts = [(part, alone) for part, alone in within if not _is_thing(part, wrote)]
     if within and not parts:
         return
     _known.note([value, *(part for part, alone in parts if alone)], maker)
@@ -90,8 +91,10 @@ def makers_of(value: Any) -> dict[str, None]:
 
 
 def _own(value: Any) -> Any:
-    """Return an equal text or number that nothing else refers to, or the value itself if Python keeps only one."""
+    """Return an equal text, path or number that nothing else refers to; the value itself if Python keeps only one."""
     kind = type(value)
+    if kind is _PATH:
+        return _PATH(value)
     if kind is int or kind is float or kind is complex:
         negative = -value
         return -negative
@@ -121,22 +124,14 @@ def _own_items(value: Any, depth: int = 0) -> None:
             _own_items(part, depth + 1)
 
 
-def _is_thing(value: Any) -> bool:
-    kind = type(value)
-    if kind in _PLAIN and kind is not str:
+def _is_thing(value: Any, wrote: Wrote) -> bool:
+    if isinstance(value, str):
+        return may_be_path(value) and wrote(os.path.abspath(value))
+    if isinstance(value, os.PathLike):
+        return wrote(os.path.abspath(os.fsdecode(value)))
+    if type(value) in _PLAIN:
         return False
-    if kind is not str and (isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None):
-        return True
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and _may_be_path(value)):
-        try:
-            return os.path.lexists(value)
-        except (OSError, ValueError):
-            return False
-    return False
-
-
-def _may_be_path(text: str) -> bool:
-    return len(text) <= MAX_PATH and (os.sep in text or "." in text) and "\0" not in text
+    return isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None
 
 
 def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
@@ -145,31 +140,26 @@ def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
     entered: set[int] = set()
     while queue:
         holder, depth = queue.popleft()
-        inner = _parts(holder)
-        if not inner or id(holder) in entered or depth >= MAX_DEPTH:
+        if type(holder) in _PLAIN or isinstance(holder, Handle | LocalFile):
+            continue
+        if id(holder) in entered or depth >= MAX_DEPTH:
             continue
         entered.add(id(holder))
-        for part, references in _counted(inner):
+        parts, holders = _parts(holder)
+        for part, references in _counted(parts):
             if most <= 0:
                 return
             most -= 1
-            yield part, references <= _IN_CONTAINER
-            if _parts(part):
-                queue.append((part, depth + 1))
+            yield part, references < _IN_CONTAINER + holders
+            queue.append((part, depth + 1))
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    if type(value) in _PLAIN:
-        return ()
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, list | tuple | set | frozenset):
-        return value
-    if isinstance(value, Handle | LocalFile):
-        return ()
-    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return getattr(value, "__dict__", {}).values()
-    return ()
+def _parts(value: Any) -> tuple[Iterable[Any], int]:
+    """Return the parts of a value, and how many containers hold them: also one that is made to list them."""
+    inner = unwrapped(value)
+    parts = parts_of(value) if inner is value else (inner,)
+    listed = parts.values() if isinstance(parts, Mapping) else parts or ()
+    return listed, 1 if parts is value else 2
 
 
 def _counted(parts: Iterable[Any]) -> Iterator[tuple[Any, int]]:

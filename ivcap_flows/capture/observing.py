@@ -16,7 +16,7 @@ from contextvars import Token
 from typing import Any, Final
 
 from ivcap_flows.capture import context, makers
-from ivcap_flows.capture.calls import Call, now
+from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
@@ -27,7 +27,6 @@ from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Handle
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
-from ivcap_flows.secrets import scrub_text
 
 __all__ = ["observe_tasks"]
 
@@ -37,7 +36,6 @@ _OF_MAP: Final = ("wait_for", "return_state", "deferred")
 """The arguments of `map` that are its own."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
 """The attributes of a function in which Prefect keeps what its task is bound to."""
-_MAX_CAUSE: Final = 2_000
 
 
 def observe_tasks() -> None:
@@ -144,7 +142,7 @@ class _Observed:
 
     def hand_on(self, held: list[Any]) -> Any:
         with unraised(context.miss, "A result of %s could not be recorded.", self.call.name):
-            makers.hand_on(held, self.call.id)
+            makers.hand_on(held, self.call.id, self.call.wrote)
         return held[0]
 
     def finish(self, held: list[Any]) -> Any:
@@ -176,9 +174,7 @@ class _Observed:
     def _end(self, outcome: str, cause: str | None) -> None:
         try:
             with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
-                self.call.outcome = outcome
-                self.call.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
-                self.call.ended = max(now(), self.call.started)
+                self.call.end(outcome, cause)
                 context.put_in_flow(self.call)
                 if context.elsewhere():
                     # A worker of a pool may be killed at any moment, and runs no exit handlers.

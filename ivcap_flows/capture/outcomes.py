@@ -48,8 +48,15 @@ def outcome_of_error(error: BaseException) -> tuple[str, str | None]:
     names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
     if "Pause" in names:
         return "parked", getattr(getattr(error, "state", None), "message", None)
-    cause = f"{kind.__name__}: {error}"
+    cause = f"{kind.__name__}: {_text_of(error)}"
     if names & {"CancelledError", "CancelledRun"}:
         timeout = passed_timeout()
         return ("cancelled", cause) if timeout is None else ("failed", f"Exceeded its timeout of {timeout:g} s")
     return ("failed" if isinstance(error, Exception) else "crashed"), cause
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001 - whatever a user's type does, its call has ended
+        return f"its text cannot be shown, which raises {type(other).__name__}"

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections import ChainMap, UserDict
 from collections.abc import Callable, Mapping
-from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
-from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from ivcap_flows.capture.data import is_data, place_of
+from ivcap_flows.capture.parts import parts_of, unwrapped
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.secrets import HIDDEN, is_secret_type
 
-__all__ = ["MAPPINGS", "StandIns", "block_of"]
+__all__ = ["StandIns", "block_of"]
 
-MAPPINGS: Final = (dict, MappingProxyType, ChainMap, UserDict)
-"""Other mappings may be views of files or of remote stores, and reading their items would read those."""
 _EXACT: Final = 2**53
 
 
@@ -51,8 +45,9 @@ class StandIns:
 
     def __call__(self, value: Any) -> Any:
         """Return the value or its stand-in. Raises ValueError for a value that must not be read."""
+        value = unwrapped(value)
         kind: Any = type(value)
-        if value is None or isinstance(value, bool | Enum | Handle):
+        if value is None or isinstance(value, bool | Handle):
             return value
         if isinstance(value, str):
             return sayable(self._path(value))
@@ -76,10 +71,11 @@ class StandIns:
         block = block_of(value)
         if block is not None and block["name"] is not None:
             return block
-        if isinstance(value, BaseModel):
-            return {name: getattr(value, name) for name in (*kind.model_fields, *(value.__pydantic_extra__ or ()))}
         if isinstance(value, os.PathLike):
             return self(value.as_posix() if isinstance(value, PurePath) else os.fsdecode(value))
-        if isinstance(value, Mapping) and not isinstance(value, MAPPINGS):
+        parts = parts_of(value)
+        if parts is not None:
+            return parts if isinstance(parts, Mapping | set | frozenset) else list(parts)
+        if isinstance(value, Mapping):
             raise ValueError("whose items are not read")
         return value

@@ -6,31 +6,27 @@ computed, iterated or printed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import ParseResult, SplitResult
 from uuid import UUID
 
-from pydantic import BaseModel
-
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture.data import is_data, place_of
-from ivcap_flows.capture.stand_ins import MAPPINGS, StandIns, block_of
+from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrapped
+from ivcap_flows.capture.stand_ins import StandIns, block_of
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.identity import canonical
 from ivcap_flows.secrets import HIDDEN, hide_within, is_secret_name, is_secret_type, scrub, scrub_text
 
 __all__ = ["Look"]
 
-MAX_DEPTH: Final = 8
 MAX_PARTS: Final = 20_000
 """The maximum number of parts of one call's values that are looked at."""
 MAX_SHOWN: Final = 200
@@ -87,7 +83,7 @@ class Look:
         if kind in _AS_IT_IS:
             return value
         if kind is int:
-            return value if -_EXACT < value < _EXACT else str(value)
+            return value if -_EXACT < value < _EXACT else self._shown(_digits(value))
         if kind is float:
             return value if math.isfinite(value) else str(value)
         if kind is str:
@@ -95,11 +91,17 @@ class Look:
         if self._left <= 0 or depth > MAX_DEPTH:
             return _named(value)
         self._left -= 1
-        return self._object(role, value, depth)
+        try:
+            return self._object(role, value, depth)
+        except Exception as error:  # noqa: BLE001 - whatever a user's type does, the rest is looked at
+            return {**_named(value), "unhashed": f"it raises {type(error).__name__}"}
 
     def _text(self, role: str, value: str) -> str:
-        if _may_be_path(value) and len(self.paths) < MAX_FOUND:
+        if may_be_path(value) and len(self.paths) < MAX_FOUND:
             self.paths.append((role, value))
+        return self._shown(value)
+
+    def _shown(self, value: str) -> str:
         if not self._wanted:
             return ""
         most = min(MAX_TEXT, max(self._room, 0)) if self._shows else MAX_TEXT
@@ -131,28 +133,22 @@ class Look:
         if block is not None:
             hide_within(value)
             return block
-        if isinstance(value, Enum):
-            return self.at(role, value.value, depth + 1)
+        inner = unwrapped(value)
+        if inner is not value:
+            return self.at(role, inner, depth + 1)
         if isinstance(value, bool | int | float | str):
             plain = next(base for base in (bool, int, float, str) if isinstance(value, base))
             return self.at(role, plain(value), depth + 1)
         if isinstance(value, os.PathLike):
             return self._path(role, value)
-        if isinstance(value, MAPPINGS):
-            return self._mapping(role, value, depth)
         if isinstance(value, ParseResult | SplitResult):
             # The user and password of an address are recognised in the whole of it.
             return self._text(role, value.geturl())
-        if isinstance(value, tuple) and hasattr(kind, "_fields"):
-            return self._mapping(role, dict(zip(kind._fields, value, strict=False)), depth)
-        if isinstance(value, list | tuple | set | frozenset):
-            return self._sequence(role, value, depth)
-        if isinstance(value, BaseModel):
-            fields = {name: getattr(value, name, None) for name in kind.model_fields}
-            return self._mapping(role, fields, depth)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-            return self._mapping(role, fields, depth)
+        parts = parts_of(value)
+        if isinstance(parts, Mapping):
+            return self._mapping(role, parts, depth)
+        if parts is not None:
+            return self._sequence(role, parts, depth)
         if isinstance(value, _AS_TEXT):
             return value.isoformat() if isinstance(value, date | time) else str(value)
         if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
@@ -259,13 +255,12 @@ def _rank(item: Any) -> tuple[bool, bytes]:
         return True, f"{type(item).__module__}.{type(item).__qualname__}".encode()
 
 
-def _may_be_path(text: str) -> bool:
-    return (
-        0 < len(text) <= 1024
-        and (os.sep in text or "." in text)
-        and not any(part in text for part in ("\n", "\0", "://"))
-        and not text.startswith("urn:")
-    )
+def _digits(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        # Python converts no more than some thousand digits.
+        return hex(value)
 
 
 def _named(value: Any) -> dict[str, str]:

@@ -330,12 +330,12 @@ def test_zarr_stores_are_known_by_their_manifest(version, tmp_path, monkeypatch,
         cube().to_zarr(store, append_dim="time", zarr_format=version, consolidated=True)
 
     @recorded
-    def read_it(store: str) -> None:
+    def read_it(store: Path) -> None:
         """Do nothing."""
 
     write("cube.zarr")
     append("cube.zarr")
-    read_it("cube.zarr")
+    read_it(Path("cube.zarr"))
     graph = recorded_graph()
     made, call = ends(graph, "wasGeneratedBy"), {n.attributes["name"]: n.id for n in graph if n.type == "call"}
     [first] = [source for source, target in made if target == call["write"]]

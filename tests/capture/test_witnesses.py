@@ -573,7 +573,7 @@ def test_clocks_that_go_back_leave_a_valid_record(monkeypatch, recorded_graph):
 
     @recorded
     def use() -> None:
-        monkeypatch.setattr("ivcap_flows.capture.decorator.now", early)
+        monkeypatch.setattr("ivcap_flows.capture.calls.now", early)
 
     def early() -> datetime:
         return datetime.now(timezone.utc) - timedelta(hours=1)

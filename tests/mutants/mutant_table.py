@@ -1,4 +1,4 @@
-"""Of the tests that must fail on a broken build: which catches which, as a table, with `--mutants`."""
+"""The tests that must fail on a broken build, and with `--mutants` a table of which catches which."""
 
 from __future__ import annotations
 
@@ -12,6 +12,37 @@ _OUTCOMES = {"passed": "caught", "failed": "SURVIVED", "error": "ERROR", "skippe
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", action="store_true", help="print which test catches which broken build")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with the marker `catches` on the right build, and on each broken one that the marker names."""
+    builds = [name for marker in metafunc.definition.iter_markers("catches") for name in marker.args]
+    if builds:
+        broken = [pytest.param(name, marks=[pytest.mark.mutant(name), pytest.mark.long]) for name in builds]
+        metafunc.parametrize("build", [pytest.param(None, id="right build"), *broken], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def build(request: pytest.FixtureRequest) -> None:
+    """Break the build, where the test is run on a broken one."""
+    name = getattr(request, "param", None)
+    if name is not None:
+        from mutants import mutate
+
+        mutate(name, request.getfixturevalue("monkeypatch").setattr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Pass a test on a broken build if it fails there."""
+    params = pyfuncitem.callspec.params if hasattr(pyfuncitem, "callspec") else {}
+    if params.get("build") is None or pyfuncitem.get_closest_marker("catches") is None:
+        return (yield)
+    try:
+        yield
+    except Exception:
+        return True
+    pytest.fail("The broken build passes this test.")
 
 
 @pytest.hookimpl(wrapper=True)

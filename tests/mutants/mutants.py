@@ -1,7 +1,8 @@
 """Builds that are broken on purpose: each takes one guarantee out of the package, in the process that asks for it.
 
-`MUTANTS` lists them. A test that must fail on one bears the marker `mutant` with its name; `make mutants` runs these
-and prints which test catches which.
+`MUTANTS` lists them. A test with the marker `catches` and the name of one is run on it, too, and must fail there. A
+test that breaks its build itself bears the marker `mutant`. `make mutants` runs them, and prints which test catches
+which.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
+from capture_mutants import CAPTURE
+from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
 from ivcap_flows.capture import values
@@ -29,15 +32,6 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.secrets import known, scrubbing, shapes
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
-
-SetAttribute = Callable[[Any, str, Any], None]
-"""`setattr`, or what undoes it after a test."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    takes_out: str
-    apply: Callable[[SetAttribute], None]
 
 
 def intent_after_the_effect(patch: SetAttribute) -> None:
@@ -253,6 +247,7 @@ MUTANTS: Final = {
     "no names of secrets": Mutant("what has a secret name is hidden", no_names_of_secrets),
     "no types of secrets": Mutant("what a SecretStr holds is hidden in texts, too", no_types_of_secrets),
     "no known secrets": Mutant("what was hidden once is hidden wherever it stands", no_known_secrets),
+    **CAPTURE,
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
 }
 

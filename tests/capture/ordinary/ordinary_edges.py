@@ -6,7 +6,9 @@ A test runs a flow and names every edge that follows from its code, as the reade
 
 | edge | PROV |
 |---|---|
-| `("used", activity, thing)` | `used` |
+| `("used", activity, thing)` | `used`; of a file, that the reading was seen |
+| `("given", activity, thing)` | `used`, concluded from the argument |
+| `("declared", activity, thing)` | `used`, as `@recorded(reads=…)` says |
 | `("made", activity, thing)` | `wasGeneratedBy` |
 | `("derived", thing, origin)` | `wasDerivedFrom` |
 | `("informed", activity, informant)` | `wasInformedBy` |
@@ -131,7 +133,8 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
         if link.type not in _VERBS or any(graph.nodes[end].type in _FACTS for end in ends):
             continue
         first, second = reversed(ends) if link.type == "wasGeneratedBy" else ends
-        found.add((_VERBS[link.type], names[first], names[second]))
+        basis = link.attributes.get("basis", "seen")
+        found.add((_VERBS[link.type] if basis == "seen" else basis, names[first], names[second]))
     return found
 
 

@@ -65,7 +65,7 @@ def test_tries_are_numbered(tmp_path: Path, edges: Callable[..., None]) -> None:
         fetch(tmp_path / "tried")
 
     trying()
-    edges({("made", "fetch", "tried"), ("used", "fetch#2", "tried"), ("informed", "fetch#2", "fetch")})
+    edges({("made", "fetch", "tried"), ("given", "fetch#2", "tried"), ("informed", "fetch#2", "fetch")})
 
 
 def test_what_is_missing_and_what_is_invented_is_told(

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from prefect import flow, task
 
 from ivcap_flows import recorded
 
-Edges = Callable[..., None]
+Edges = Callable[..., list[dict[str, str]]]
 ROWS = "month,value\n1,2\n2,3\n"
 
 
@@ -297,7 +299,7 @@ def test_a_task_that_says_what_it_writes(tmp_path: Path, edges: Edges) -> None:
         subprocess.run([sys.executable, "-S", "-c", program, source, target], check=True)
 
     run(lambda: call(tmp_path / "raw.csv", tmp_path / "clean.csv"))
-    edges({("used", "call", "raw.csv"), ("made", "call", "clean.csv")})
+    edges({("declared", "call", "raw.csv"), ("made", "call", "clean.csv")})
 
 
 def test_a_program_that_writes_a_new_file(tmp_path: Path, edges: Edges) -> None:
@@ -311,7 +313,7 @@ def test_a_program_that_writes_a_new_file(tmp_path: Path, edges: Edges) -> None:
         subprocess.run([sys.executable, "-S", "-c", program, source, target], check=True)
 
     run(lambda: call(tmp_path / "raw.csv", tmp_path / "clean.csv"))
-    edges({("used", "call", "raw.csv"), ("made", "call", "clean.csv")})
+    edges({("given", "call", "raw.csv"), ("made", "call", "clean.csv")})
 
 
 def test_a_program_that_changes_a_file(tmp_path: Path, edges: Edges) -> None:
@@ -396,24 +398,190 @@ def test_a_subflow(tmp_path: Path, edges: Edges) -> None:
 
 
 def test_a_file_that_is_found(tmp_path: Path, edges: Edges) -> None:
-    """A path that a task looks up and returns was there before it."""
+    """A task that looks up a path has not used the file; who gets the path from it has, and is linked to it."""
     (tmp_path / "newest.csv").write_text(ROWS)
-    os.utime(tmp_path / "newest.csv", (0, 0))
+    older_than_a_tick(tmp_path / "newest.csv")
 
     @task
     @recorded
     def find(pattern: str) -> Path:
         return next(tmp_path.glob(pattern))
 
-    # The file has been there for more than a tick of the clock that stamps it.
-    changed = (tmp_path / "newest.csv").stat().st_ctime
-    probe = tmp_path / "probe"
+    run(lambda: report(find("*.csv"), tmp_path / "report.txt"))
+    edges({("informed", "report", "find"), ("used", "report", "newest.csv"), ("made", "report", "report.txt")})
+
+
+def older_than_a_tick(path: Path) -> None:
+    """Wait until a file has been there for more than a tick of the clock that stamps it."""
+    changed, probe = path.stat().st_ctime, path.with_name("probe")
     while True:
         probe.touch()
         if probe.stat().st_ctime > changed + 0.05:
             break
-    run(lambda: report(find("*.csv"), tmp_path / "report.txt"))
-    edges({("used", "find", "newest.csv"), ("used", "report", "newest.csv"), ("made", "report", "report.txt")})
+    probe.unlink()
+
+
+@pytest.mark.catches("paths are no values", "a chooser uses what it was given")
+def test_files_that_are_found_and_chosen(tmp_path: Path, edges: Edges) -> None:
+    """Paths are values: each task is linked to the one that it has the path from. Only who reads a file has used it."""
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_text(ROWS + name)
+    older_than_a_tick(tmp_path / "c.csv")
+
+    @task
+    @recorded
+    def discover() -> list[Path]:
+        return sorted(tmp_path.glob("*.csv"))
+
+    @task
+    @recorded
+    def newest(paths: list[Path]) -> Path:
+        return max(paths, key=lambda path: path.stem)
+
+    run(lambda: report(newest(discover()), tmp_path / "report.txt"))
+    edges(
+        {
+            ("informed", "newest", "discover"),
+            ("informed", "report", "newest"),
+            ("used", "report", "c.csv"),
+            ("made", "report", "report.txt"),
+        }
+    )
+
+
+def sed(path: Path) -> None:
+    """Change a file in place by a program, which nobody sees."""
+    program = "import sys; p = sys.argv[1]; t = open(p).read(); open(p, 'w').write(t + 'end')"
+    subprocess.run([sys.executable, "-S", "-c", program, path], check=True)
+
+
+@pytest.mark.catches("read and written is written")
+def test_a_task_that_says_that_it_changes_a_file(tmp_path: Path, edges: Edges) -> None:
+    """A parameter that is read and written: the next version comes from the one before, whatever was seen of it."""
+    (tmp_path / "data.csv").write_text(ROWS)
+    (tmp_path / "log.txt").write_text(ROWS)
+
+    @task
+    @recorded(reads="path", writes="path")
+    def change(path: Path) -> None:
+        sed(path)
+
+    @task
+    @recorded(reads="path", writes="path")
+    def append(path: Path) -> None:
+        with path.open("a") as file:
+            file.write("end")
+
+    def body() -> None:
+        change(tmp_path / "data.csv")
+        append(tmp_path / "log.txt")
+
+    run(body)
+    edges(
+        {
+            ("declared", "change", "data.csv"),
+            ("made", "change", "data.csv#2"),
+            ("derived", "data.csv#2", "data.csv"),
+            ("declared", "append", "log.txt"),
+            ("made", "append", "log.txt#2"),
+            ("derived", "log.txt#2", "log.txt"),
+        }
+    )
+
+
+@pytest.mark.catches("a bare name is an input")
+def test_a_text_that_happens_to_be_the_name_of_a_file(
+    tmp_path: Path, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no input, unless the file is opened. A library may have read a `Path`, or a text with a separator."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("README.md", "data.csv", "path.nc", "text.nc"):
+        Path(name).write_text(ROWS + name)
+
+    @task
+    @recorded
+    def label(text: str, source: str, path: Path, other: str) -> int:
+        return len(text) + len(Path(source).read_text())
+
+    run(lambda: label("README.md", "data.csv", Path("path.nc"), "./text.nc"))
+    edges({("used", "label", "data.csv"), ("given", "label", "path.nc"), ("given", "label", "text.nc")})
+
+
+@pytest.mark.catches("clocks compared")
+def test_what_is_new_goes_by_the_clock_of_the_files(
+    tmp_path: Path, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far the clock of the database or of this process is from it: five minutes ahead, or behind."""
+    (tmp_path / "old.csv").write_text(ROWS)
+    older_than_a_tick(tmp_path / "old.csv")
+
+    @task
+    @recorded
+    def find(ahead: int) -> Path:
+        return tmp_path / "old.csv"
+
+    @task
+    @recorded
+    def fetch(ahead: int) -> Path:
+        # Where the task was not told to write, unseen.
+        target = tmp_path / f"new{ahead}.csv"
+        subprocess.run([sys.executable, "-S", "-c", f"open({str(target)!r}, 'w').write('the rows')"], check=True)
+        return target
+
+    now, now_ns = time.time, time.time_ns
+
+    def body() -> None:
+        for ahead in (-300, 300):
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+                patch.setattr(time, "time_ns", lambda ahead=ahead: now_ns() + ahead * 10**9)
+                find(ahead)
+                fetch(ahead)
+
+    run(body)
+    edges({("made", "fetch[0]", "new-300.csv"), ("made", "fetch[1]", "new300.csv")})
+
+
+def test_a_backup_is_kept_of_what_is_replaced(tmp_path: Path, edges: Edges) -> None:
+    """The new file does not come from the one that was moved out of its way; the backup does."""
+    (tmp_path / "out.csv").write_text(ROWS)
+
+    @task
+    @recorded
+    def replace(target: Path, backup: Path) -> None:
+        os.replace(target, backup)
+        target.write_text("something else altogether")
+
+    run(lambda: replace(tmp_path / "out.csv", tmp_path / "out.bak"))
+    edges(
+        {
+            ("used", "replace", "out.csv"),
+            ("made", "replace", "out.bak"),
+            ("derived", "out.bak", "out.csv"),
+            ("made", "replace", "out.csv#2"),
+        }
+    )
+
+
+def test_two_append_to_one_file_at_once(tmp_path: Path, edges: Edges) -> None:
+    """What either left when it ended is not its own alone, and the record says so."""
+    (tmp_path / "log.txt").write_text(ROWS)
+    together = threading.Barrier(2)
+
+    @task
+    @recorded
+    def note(number: int, log: Path) -> None:
+        together.wait(60)
+        with log.open("a") as file:
+            file.write(f"line {number}")
+        together.wait(60)
+
+    def body() -> None:
+        note.map(range(2), [tmp_path / "log.txt"] * 2).wait()
+
+    run(body)
+    said = edges(set())
+    assert [list(each) for each in said] == [[str(tmp_path / "log.txt")]] * 2
 
 
 def test_a_task_from_the_cache(tmp_path: Path, edges: Edges) -> None:

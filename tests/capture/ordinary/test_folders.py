@@ -105,7 +105,7 @@ def test_a_folder_that_a_task_makes(tmp_path: Path, edges: Edges) -> None:
             ("made", "export", "texts/b.txt"),
             ("member", "texts/", "texts/a.txt"),
             ("member", "texts/", "texts/b.txt"),
-            ("used", "count", "texts/"),
+            ("given", "count", "texts/"),
         }
     )
 
@@ -257,6 +257,141 @@ def test_programs_whose_files_are_in_their_results(tmp_path: Path, edges: Edges)
     edges({("made", f"call[{number}]", f"parts/{number}.csv") for number in range(2)})
 
 
+@pytest.mark.catches("a folder leaves what was done in it")
+def test_a_folder_is_replaced_at_once(tmp_path: Path, edges: Edges) -> None:
+    """Made aside and renamed in: its files are the task's, and do not come from those that they take the place of."""
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "a.csv").write_text("the rows of last time")
+    # Too short for equal contents to mean anything.
+    (tmp_path / "raw.csv").write_text("1,2")
+
+    @task
+    @recorded
+    def publish(source: Path, target: Path) -> None:
+        new, old = target.with_name("new"), target.with_name("old")
+        new.mkdir()
+        shutil.copy(source, new / "a.csv")
+        target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old)
+
+    @flow
+    @recorded
+    def main() -> None:
+        publish(tmp_path / "raw.csv", results)
+
+    main()
+    made = {("made", "publish", "results/"), ("made", "publish", "results/a.csv")}
+    origin = {("used", "publish", "raw.csv"), ("derived", "results/a.csv", "raw.csv")}
+    assert edges(made | origin | {("member", "results/", "results/a.csv")}) == []
+
+
+@pytest.mark.catches("a renamed folder is not seen")
+def test_two_rename_their_folders_in_at_once(tmp_path: Path, edges: Edges) -> None:
+    """Each has made what is in its own folder, whether it was given the folder around both or not."""
+    together = threading.Barrier(2)
+    (tmp_path / "results").mkdir()
+
+    def make(name: str) -> Path:
+        aside = tmp_path / f"aside-{name}"
+        aside.mkdir()
+        together.wait(60)
+        program = "import sys; open(sys.argv[1], 'w').write('the rows of a part, by a program')"
+        subprocess.run([sys.executable, "-S", "-c", program, aside / "rows.csv"], check=True)
+        target = aside.rename(tmp_path / "results" / name)
+        together.wait(60)
+        return target
+
+    @task
+    @recorded
+    def given(results: Path) -> None:
+        make("a")
+
+    @task
+    @recorded
+    def alone() -> Path:
+        return make("b")
+
+    @flow
+    @recorded
+    def main() -> None:
+        first = given.submit(tmp_path / "results")
+        alone()
+        first.wait()
+
+    main()
+    assert (
+        edges(
+            {
+                ("made", "given", "results/a/rows.csv"),
+                ("made", "alone", "results/b/"),
+                ("made", "alone", "results/b/rows.csv"),
+                ("member", "results/b/", "results/b/rows.csv"),
+            }
+        )
+        == []
+    )
+
+
+def test_a_renamed_folder_takes_its_files_along(tmp_path: Path, edges: Edges) -> None:
+    """Each file under the new name comes from the one under the old name."""
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "draft" / "a.csv").write_text("the rows of the part a")
+
+    @task
+    @recorded
+    def publish(source: Path, target: Path) -> None:
+        source.rename(target)
+
+    @flow
+    @recorded
+    def main() -> None:
+        publish(tmp_path / "draft", tmp_path / "final")
+
+    main()
+    edges(
+        {
+            ("used", "publish", "draft/a.csv"),
+            ("made", "publish", "final/"),
+            ("member", "final/", "final/a.csv"),
+            ("made", "publish", "final/a.csv"),
+            ("derived", "final/a.csv", "draft/a.csv"),
+        }
+    )
+
+
+@pytest.mark.catches("read and written is written")
+def test_a_task_that_says_that_it_changes_a_folder(tmp_path: Path, edges: Edges) -> None:
+    """What a program changed in it comes from what was there; left as it was, it was read as a whole."""
+    for name in ("changed", "left"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").write_text(f"the rows of {name}")
+
+    @task
+    @recorded(reads="folder", writes="folder")
+    def change(folder: Path, text: str) -> None:
+        program = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
+        subprocess.run([sys.executable, "-S", "-c", program, folder / "a.csv", text], check=True)
+
+    @flow
+    @recorded
+    def main() -> None:
+        change(tmp_path / "changed", "one more")
+        change(tmp_path / "left", "")
+
+    main()
+    edges(
+        {
+            ("declared", "change[0]", "changed/a.csv"),
+            ("made", "change[0]", "changed/a.csv#2"),
+            ("derived", "changed/a.csv#2", "changed/a.csv"),
+            ("declared", "change[1]", "left/"),
+            ("member", "left/", "left/a.csv"),
+        }
+    )
+
+
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that are walked from now on."""
     seen: list[str] = []
@@ -272,7 +407,9 @@ def test_the_root_of_all_files_is_no_input(root: Any, monkeypatch: pytest.Monkey
     call = Call("c", "call", "c", "r", "a", None)
     call.given.at("root", root)
     call.look_at_entry(None)
+    call.file_activity.begin()
     call.look_at_exit(None, apart=False)
+    call.file_activity.end()
     assert (seen, call.files) == ([], [])
 
 
@@ -281,14 +418,17 @@ def test_a_folder_is_walked_once_before_and_once_after(tmp_path: Path, monkeypat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").touch()
     call = Call("c", "call", "c", "r", "a", None)
-    call.given.at("folders", [tmp_path / "in", f"{tmp_path}/in", f"{tmp_path}/in/"] * 3 + [tmp_path / "out"])
+    call.given.at("source", [tmp_path / "in", f"{tmp_path}/in", f"{tmp_path}/in/"] * 3)
+    call.given.at("target", tmp_path / "out")
     seen = walked(monkeypatch)
     call.look_at_entry(None)
+    call.file_activity.begin()
     assert seen == [str(tmp_path / "in")]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.csv").touch()
-    call.returned.at("result", [tmp_path / "out", tmp_path / "in"])
+    call.returned.at("result", [tmp_path / "out"] * 2)
     call.look_at_exit(None, apart=False)
+    call.file_activity.end()
     assert sorted(seen) == [str(tmp_path / "in"), str(tmp_path / "in"), str(tmp_path / "out")]
     edges = {(edge.verb, Path(edge.seen.path).name) for edge in call.files}
     assert edges == {("used", "in"), ("made", "out"), ("made", "a.csv")}

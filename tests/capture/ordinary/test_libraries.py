@@ -66,7 +66,7 @@ def test_xarray_and_a_library_in_c(tmp_path: Path, edges: Edges) -> None:
 
     main()
     edges(
-        {("used", f"anomaly[{number}]", "raw.nc") for number in range(2)}
+        {("given", f"anomaly[{number}]", "raw.nc") for number in range(2)}
         | {("made", f"anomaly[{number}]", f"{number}.nc") for number in range(2)}
     )
 

@@ -1,0 +1,292 @@
+"""What the audit hook notes of a call: how files are opened, whose doing it is, and that it never gets in the way."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcap_flows.capture import file_activity
+from ivcap_flows.capture.file_activity import FileActivity, unseen
+from ivcap_flows.capture.path_tree import PathTree
+
+pytestmark = pytest.mark.canary
+
+
+def begun(*given: Path) -> FileActivity:
+    activity = FileActivity()
+    activity.given = tuple(map(str, given))
+    activity.begin()
+    return activity
+
+
+@pytest.fixture
+def activity() -> Iterator[FileActivity]:
+    call = begun()
+    yield call
+    call.end()
+
+
+def doing(activity: FileActivity, path: Path) -> str:
+    """What the call did with a path, in a few words."""
+    written = activity.written(str(path))
+    words = ["read"] if activity.read(str(path)) else []
+    if written is not None:
+        words.append(written.gone or ("overwritten" if written.own else "changed"))
+    return " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("mode", "done"),
+    [
+        ("r", "read"),
+        ("w", "overwritten"),
+        ("x", "overwritten"),
+        ("a", "changed"),
+        ("r+", "read changed"),
+        ("w+", "overwritten"),
+    ],
+)
+def test_how_a_file_is_opened(tmp_path: Path, mode: str, done: str) -> None:
+    """By its mode: what is overwritten is not read, what is appended to is kept."""
+    path = tmp_path / "file"
+    if mode != "x":
+        path.touch()
+    activity = begun()
+    with open(path, mode):
+        pass
+    assert doing(activity, path) == done
+    activity.end()
+
+
+def test_what_a_call_wrote_itself_it_does_not_read(
+    activity: FileActivity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a copy of it come from what was there before; names are absolute, whatever folder the process is in."""
+    (tmp_path / "raw").touch()
+    monkeypatch.chdir(tmp_path)
+    shutil.copy("raw", "a")
+    Path("a").read_text()
+    assert doing(activity, tmp_path / "a") == "overwritten"
+    shutil.copy("a", "./b")
+    os.replace("b", "c")
+    assert origin(activity, tmp_path / "c") == (str(tmp_path / "raw"), "copy")
+    assert doing(activity, tmp_path / "b") == "renamed"
+    Path("a").write_text("its own")
+    shutil.copy("a", "d")
+    assert origin(activity, tmp_path / "d") is None
+
+
+def origin(activity: FileActivity, path: Path) -> tuple[str, str | None] | None:
+    written = activity.written(str(path))
+    assert written is not None
+    return written.origin
+
+
+@pytest.mark.catches("a folder leaves what was done in it")
+def test_a_folder_moves_with_what_was_done_in_it(activity: FileActivity, tmp_path: Path) -> None:
+    """Its files were written where they are now; those that nobody touched come from where they were before."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_text("the first")
+    (tmp_path / "new" / "a").write_text("the second")
+    with unseen():
+        (tmp_path / "new" / "b").write_text("by a program")
+    (tmp_path / "old").rename(tmp_path / "aside")
+    (tmp_path / "new").rename(tmp_path / "old")
+    assert (doing(activity, tmp_path / "old" / "a"), origin(activity, tmp_path / "old" / "a")) == ("overwritten", None)
+    assert origin(activity, tmp_path / "old" / "b") == (str(tmp_path / "new" / "b"), "rename")
+    assert (doing(activity, tmp_path / "aside" / "a"), doing(activity, tmp_path / "new" / "a")) == (
+        "overwritten",
+        "renamed",
+    )
+    shutil.rmtree(tmp_path / "old")
+    assert doing(activity, tmp_path / "old" / "a") == "removed"
+
+
+def test_calls_are_told_apart(activity: FileActivity, tmp_path: Path) -> None:
+    """A call within another does it for both; asyncio and `to_thread` keep to the call, a plain thread to none."""
+    wrote = {name: asyncio.Event() for name in "ab"}
+    beside: dict[str, bool] = {}
+    done: dict[str, list[str]] = {}
+
+    async def work(name: str, other: str) -> None:
+        call = begun()
+        await asyncio.sleep(0)
+        await asyncio.to_thread((tmp_path / name).write_text, name)
+        wrote[name].set()
+        await wrote[other].wait()
+        beside[name] = call.last_beside(str(tmp_path / other)) is not None
+        done[name] = [path.name for path in tmp_path.iterdir() if doing(call, path)]
+        call.end()
+
+    async def both() -> None:
+        await asyncio.gather(work("a", "b"), work("b", "a"))
+
+    asyncio.run(both())
+    assert done == {"a": ["a"], "b": ["b"]}
+    assert beside == {"a": True, "b": True}
+    assert doing(activity, tmp_path / "a") == doing(activity, tmp_path / "b") == "overwritten"
+    assert activity.last_beside(str(tmp_path / "a")) is None
+    thread = threading.Thread(target=(tmp_path / "c").write_text, args=("c",))
+    thread.start()
+    thread.join()
+    with unseen():
+        (tmp_path / "a").read_text()
+    assert (doing(activity, tmp_path / "c"), doing(activity, tmp_path / "a")) == ("", "overwritten")
+
+
+@contextlib.contextmanager
+def beside(*given: Path) -> Iterator[None]:
+    """A call that runs in a thread of its own during the block."""
+    begins, ends = threading.Event(), threading.Event()
+
+    def run() -> None:
+        call = begun(*given)
+        begins.set()
+        ends.wait(60)
+        call.end()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begins.wait(60)
+    yield
+    ends.set()
+    thread.join()
+
+
+def test_who_could_have_written_a_file_unseen(tmp_path: Path) -> None:
+    """A call beside this one that was given the file or a folder around it, also if it has ended meanwhile."""
+    inside = str(tmp_path / "folder" / "file")
+    mine = begun()
+    assert not mine.could_beside(inside)
+    with beside(tmp_path / "folder"):
+        assert mine.could_beside(inside) and not mine.could_beside(str(tmp_path / "file"))
+    assert mine.could_beside(inside)
+    later = begun()
+    assert not later.could_beside(inside)
+    later.end()
+    mine.end()
+
+
+@pytest.mark.catches("nothing of ended calls forgotten")
+def test_what_ended_calls_did_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long call runs, of all others only the last writers of a limited number of paths are kept.
+
+    A call that began before any were forgotten takes it that another could have written a file.
+    """
+    monkeypatch.setattr(file_activity, "MOST_KEPT", 20)
+    long = begun()
+
+    def short(number: int) -> None:
+        call = begun(tmp_path)
+        (tmp_path / str(number)).touch()
+        call.end()
+
+    for number in range(50):
+        thread = threading.Thread(target=short, args=(number,))
+        thread.start()
+        thread.join()
+    process = file_activity._process
+    assert sum(1 for _ in process.writers.below("/")) + sum(1 for _ in process.places.below("/")) <= 25
+    assert long.could_beside("/elsewhere")
+    later = begun()
+    assert not later.could_beside("/elsewhere")
+    later.end()
+    long.end()
+    assert (list(process.writers.below("/")), list(process.places.below("/"))) == ([], [])
+
+
+def test_the_hook_raises_nothing(activity: FileActivity) -> None:
+    """Whatever stands in an event, who raised it goes on, and it is counted."""
+    before = activity.lost
+    for arguments in ((), ("a",), (object(), "r", 0), ("\udcff", None, 0), (b"\xff", "r", 0)):
+        sys.audit("open", *arguments)
+    sys.audit("os.rename", 1, 2)
+    assert activity.lost > before
+
+
+def test_no_more_is_kept_than_a_limit(activity: FileActivity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is opened beyond is counted."""
+    monkeypatch.setattr(file_activity, "MOST_PATHS", 10)
+    for number in range(25):
+        (tmp_path / str(number)).touch()
+    assert (sum(bool(doing(activity, path)) for path in tmp_path.iterdir()), activity.lost) == (10, 15)
+
+
+@pytest.mark.catches("origins searched for")
+def test_a_copy_costs_the_same_however_many_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in paths that are looked up: twice as many copies and moved folders need twice as many."""
+    seen = 0
+
+    def counted(look: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def counting(tree: PathTree[Any], path: str) -> Iterator[Any]:
+            nonlocal seen
+            seen += 1
+            for found in look(tree, path):
+                seen += 1
+                yield found
+
+        return counting
+
+    monkeypatch.setattr(PathTree, "around", counted(PathTree.around))
+    monkeypatch.setattr(PathTree, "below", counted(PathTree.below))
+
+    def looks(number: int) -> int:
+        nonlocal seen
+        for index in range(number):
+            (tmp_path / f"{number}-{index}").mkdir()
+            (tmp_path / f"{number}-{index}" / "file").touch()
+        activity, seen = begun(), 0
+        for index in range(number):
+            shutil.copyfile(tmp_path / f"{number}-{index}" / "file", tmp_path / f"{number}-{index}" / "copy")
+            os.rename(tmp_path / f"{number}-{index}", tmp_path / f"{number}-{index} moved")
+        activity.end()
+        return seen
+
+    few, many = looks(100), looks(200)
+    assert 0 < many <= 2.1 * few, (few, many)
+
+
+def test_what_is_named_by_an_open_folder_is_not_seen(activity: FileActivity, tmp_path: Path) -> None:
+    """A name relative to it means no file of the folder that the process is in."""
+    (tmp_path / "file").touch()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.remove("file", dir_fd=folder)
+    os.close(folder)
+    assert activity.written(os.path.abspath("file")) is None
+
+
+def test_the_library_is_left_alone(activity: FileActivity) -> None:
+    """Imports are no files of the call's."""
+    with open(os.__file__):
+        pass
+    assert not activity.read(os.__file__)
+
+
+def test_a_child_of_fork_has_notes_of_its_own(activity: FileActivity, tmp_path: Path) -> None:
+    """What it opens is not seen by the parent, and it does not wait for the parent's locks."""
+    child = os.fork()
+    if child == 0:
+        try:
+            inner = begun(tmp_path)
+            (tmp_path / "a").touch()
+            inner.end()
+            os._exit(0 if inner.last_beside(str(tmp_path / "a")) is None else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert activity.written(str(tmp_path / "a")) is None
+
+
+def test_a_link_by_name_leads_from_its_own_folder(activity: FileActivity, tmp_path: Path) -> None:
+    """A symbolic link to `../raw` comes from the file beside its folder."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to("../raw")
+    assert origin(activity, tmp_path / "in" / "link") == (str(tmp_path / "raw"), "link")

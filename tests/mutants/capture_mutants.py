@@ -1,0 +1,92 @@
+"""Broken builds of `ivcap_flows.capture`: each records what is not true, or keeps what is over."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence, Set
+from typing import Any, Final
+
+from mutant import Mutant, SetAttribute
+
+from ivcap_flows.capture import calls, file_activity, file_edges, makers
+from ivcap_flows.capture.file_activity import FileActivity, Written
+from ivcap_flows.capture.file_edges import Declared, FileEdges
+from ivcap_flows.capture.path_tree import PathTree
+
+__all__ = ["CAPTURE"]
+
+
+def nothing_forgotten(patch: SetAttribute) -> None:
+    patch(file_activity._Process, "forget", lambda self: None)
+
+
+def origins_searched_for(patch: SetAttribute) -> None:
+    written = FileActivity.written
+
+    def searched(self: FileActivity, path: str) -> Written | None:
+        list(self._written.below(os.sep))
+        return written(self, path)
+
+    patch(FileActivity, "written", searched)
+
+
+def folders_leave_what_was_done(patch: SetAttribute) -> None:
+    patch(PathTree, "move", lambda self, source, target: None)
+
+
+def renamed_folders_not_seen(patch: SetAttribute) -> None:
+    around = PathTree.around
+    patch(PathTree, "around", lambda self, path: (each for each in around(self, path) if not each[1]))
+
+
+def read_and_written_is_written(patch: SetAttribute) -> None:
+    of = Declared.of
+    patch(Declared, "of", lambda self, role: "written" if role in self.writes else of(self, role))
+
+
+def clocks_compared(patch: SetAttribute) -> None:
+    patch(file_edges, "_begin_there", lambda folder, started: time.time_ns() - (time.monotonic_ns() - started))
+
+
+def bare_names_are_inputs(patch: SetAttribute) -> None:
+    may_have_read = calls._may_have_read
+
+    def also_bare(given: Sequence[tuple[str, str]], named: Set[str]) -> frozenset[str]:
+        return may_have_read([(role, os.path.abspath(path)) for role, path in given], named)
+
+    patch(calls, "_may_have_read", also_bare)
+
+
+def choosers_use_all(patch: SetAttribute) -> None:
+    may_have_read = calls._may_have_read
+    patch(calls, "_may_have_read", lambda given, named: may_have_read(given, frozenset()))
+
+
+def paths_are_no_values(patch: SetAttribute) -> None:
+    is_thing = makers._is_thing
+
+    def also_found(value: Any, wrote: makers.Wrote) -> bool:
+        return is_thing(value, lambda path: wrote(path) or os.path.exists(path))
+
+    patch(makers, "_is_thing", also_found)
+
+
+def nobody_writes_elsewhere(patch: SetAttribute) -> None:
+    patch(FileEdges, "_is_alone", lambda self, path: not self.activity.could_beside(path))
+
+
+CAPTURE: Final = {
+    "nothing of ended calls forgotten": Mutant("what ended calls did to files is not kept", nothing_forgotten),
+    "origins searched for": Mutant("each copy costs the same", origins_searched_for),
+    "a folder leaves what was done in it": Mutant("a folder moves with its files", folders_leave_what_was_done),
+    "a renamed folder is not seen": Mutant("who renames a folder in has made its files", renamed_folders_not_seen),
+    "read and written is written": Mutant("what is declared adds to what is seen", read_and_written_is_written),
+    "clocks compared": Mutant("what is new goes by the clock of its files", clocks_compared),
+    "a bare name is an input": Mutant("a text may happen to be a file's name", bare_names_are_inputs),
+    "a chooser uses what it was given": Mutant("who hands on a path has not read it", choosers_use_all),
+    "paths are no values": Mutant("who gets a path is linked to who found it", paths_are_no_values),
+    "other processes write nothing": Mutant(
+        "what another process may have written is unknown", nobody_writes_elsewhere
+    ),
+}
