@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -145,13 +146,15 @@ def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
         if id(holder) in entered or depth >= MAX_DEPTH:
             continue
         entered.add(id(holder))
-        parts, holders = _parts(holder)
-        for part, references in _counted(parts):
-            if most <= 0:
-                return
-            most -= 1
-            yield part, references < _IN_CONTAINER + holders
-            queue.append((part, depth + 1))
+        # Another thread may change a container meanwhile, and a user's type may raise.
+        with suppress(Exception):
+            parts, holders = _parts(holder)
+            for part, references in _counted(parts):
+                if most <= 0:
+                    return
+                most -= 1
+                yield part, references < _IN_CONTAINER + holders
+                queue.append((part, depth + 1))
 
 
 def _parts(value: Any) -> tuple[Iterable[Any], int]:
@@ -163,12 +166,8 @@ def _parts(value: Any) -> tuple[Iterable[Any], int]:
 
 
 def _counted(parts: Iterable[Any]) -> Iterator[tuple[Any, int]]:
-    try:
-        for part in parts:
-            yield part, getrefcount(part)
-    except RuntimeError:
-        # Another thread has changed the container.
-        return
+    for part in parts:
+        yield part, getrefcount(part)
 
 
 class _Known:

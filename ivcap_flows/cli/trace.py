@@ -37,6 +37,9 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 }
 """The words for a relation, seen from its source and from its target. What started what is shown of whole runs only."""
 
+_GIVEN: Final = ("was given", "given to")
+"""The words for a use that was not seen."""
+
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _TOLD_OF_RUNS: Final = frozenset({"parameters", "code"})
 
@@ -159,7 +162,7 @@ class _Tree:
             self._steps[target][source] = "did"
         if link.type not in _WORDS or types & _TOLD_OF_RUNS:
             return
-        word, back = _WORDS[link.type]
+        word, back = _GIVEN if link.attributes.get("basis") == "given" else _WORDS[link.type]
         if RULES[link.type].same:
             self._names[source][target], self._names[target][source] = word, back
         elif self._up:

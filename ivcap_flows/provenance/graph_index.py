@@ -74,6 +74,14 @@ class Story:
                 return list(found.values())
         return []
 
+    def concluded(self, activity: Record) -> list[Record]:
+        """Return the inputs that follow from an activity's arguments alone: it was not seen to read them."""
+        return [
+            thing
+            for thing in self.targets("used", activity.id)
+            if self.links["used", activity.id, thing.id].attributes.get("basis") == "given"
+        ]
+
     def products(self) -> list[Record]:
         """Return what was made and not used to make something else. A copy elsewhere is not something else."""
         made = {link.source: None for link in self.links.values() if link.type == "wasGeneratedBy"}

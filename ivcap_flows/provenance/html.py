@@ -137,7 +137,8 @@ def _item(item: Item, number: dict[str, int], placed: Layout) -> dict[str, Any]:
 
 def _role(link: Record) -> str | None:
     role = link.attributes.get("role")
-    return ", ".join(map(str, role)) if isinstance(role, list) else role
+    told = ", ".join(map(str, role)) if isinstance(role, list) else role
+    return f"{told}, not seen to be read" if link.attributes.get("basis") == "given" else told
 
 
 def _clean(text: str) -> str:

@@ -32,7 +32,7 @@ from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
-from ivcap_flows.provenance.records import ANNOTATION, Record
+from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
 
 __all__ = ["Facets"]
 
@@ -159,6 +159,8 @@ class Facets:
                 if name.startswith(ANNOTATION) and value is not None
             },
         }
+        if concluded := self.story.concluded(activity):
+            tags[CONCLUDED] = ", ".join(self.names.dataset(each)[1] for each in concluded)
         told = [tags_run.TagsRunFacetFields(name, value, "ivcap-flows") for name, value in tags.items()]
         return tags_run.TagsRunFacet(told, producer=self._producer)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "ANNOTATION",
+    "CONCLUDED",
     "NOT_LOOKED_AT",
     "Kind",
     "Record",
@@ -27,6 +28,9 @@ Kind = Literal["activity", "entity", "agent", "relation"]
 
 ANNOTATION: Final = "annotation."
 """The prefix of attributes that a user has added. They never overwrite the record's own facts."""
+
+CONCLUDED: Final = "concluded_inputs"
+"""The name under which exports list the inputs of an activity that it was not seen to read."""
 
 NOT_LOOKED_AT: Final = "not looked at"
 """The attribute `files` of a task run whose files were not looked at."""

@@ -9,7 +9,7 @@ from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.names import uri
-from ivcap_flows.provenance.records import ANNOTATION, Record
+from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
 from ivcap_flows.provenance.ro_crate_words import (
     DATA,
     NOT_STATED,
@@ -87,7 +87,10 @@ class Things:
     def _properties(self, record: Record) -> Entity:
         """Return facts for which the profiles have no term: the host, how long it waited and ran, a user's notes."""
         found: list[str] = []
-        for name, value in record.attributes.items():
+        facts = dict(record.attributes)
+        if record.kind == "activity" and (concluded := self.story.concluded(record)):
+            facts[CONCLUDED] = [name_of(each) for each in concluded]
+        for name, value in facts.items():
             if value is not None and (name in PROPERTIES or name.startswith(ANNOTATION)):
                 id_ = f"#property/{quote(record.id, safe=':')}/{quote(name, safe='')}"
                 told = name.removeprefix(ANNOTATION)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ivcap_flows import media_types
 from ivcap_flows.provenance.names import uri
-from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.records import CONCLUDED, Record
 
 __all__ = [
     "ACTIONS",
@@ -58,7 +58,19 @@ PROFILES: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 WORDS: Final = "https://w3id.org/ro/terms/workflow-run"
 PROPERTIES: Final = frozenset(
-    {"host_kind", "batch_system", "machine", "system", "number", "try", "queue_seconds", "run_seconds", "rows", "shape"}
+    {
+        "host_kind",
+        "batch_system",
+        "machine",
+        "system",
+        "number",
+        "try",
+        "queue_seconds",
+        "run_seconds",
+        "rows",
+        "shape",
+        CONCLUDED,
+    }
 )
 PYTHON: Final = "https://www.python.org/"
 PREFECT: Final = "https://www.prefect.io/"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mutant import Mutant, SetAttribute
 
-from ivcap_flows.capture import calls, file_activity, file_edges, makers
+from ivcap_flows.capture import calls, file_activity, file_edges, makers, outcomes, parts, stand_ins, values
 from ivcap_flows.capture.file_activity import FileActivity, Written
 from ivcap_flows.capture.file_edges import Declared, FileEdges
 from ivcap_flows.capture.path_tree import PathTree
@@ -76,7 +76,27 @@ def nobody_writes_elsewhere(patch: SetAttribute) -> None:
     patch(FileEdges, "_is_alone", lambda self, path: not self.activity.could_beside(path))
 
 
+def extras_not_looked_at(patch: SetAttribute) -> None:
+    parts_of = parts.parts_of
+
+    def fields(value: Any) -> Any:
+        found = parts_of(value)
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        return {name: part for name, part in found.items() if name not in extra} if extra else found
+
+    for module in (makers, stand_ins, values):
+        patch(module, "parts_of", fields)
+
+
+def ends_need_words(patch: SetAttribute) -> None:
+    patch(outcomes, "_text_of", str)
+    patch(values, "_digits", str)
+    patch(values, "_named", None)
+
+
 CAPTURE: Final = {
+    "extras are not looked at": Mutant("a model may hold more than its fields", extras_not_looked_at),
+    "an end needs words": Mutant("a call ends also if its end cannot be shown", ends_need_words),
     "nothing of ended calls forgotten": Mutant("what ended calls did to files is not kept", nothing_forgotten),
     "origins searched for": Mutant("each copy costs the same", origins_searched_for),
     "a folder leaves what was done in it": Mutant("a folder moves with its files", folders_leave_what_was_done),
