@@ -9,6 +9,7 @@ which leads to their makers.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -17,14 +18,13 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from sys import getrefcount
 from typing import Any, Final
 
 from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrapped
 from ivcap_flows.handles import Handle, LocalFile
 
-__all__ = ["hand_on", "makers_of", "raised"]
+__all__ = ["hand_on", "makers_of", "raised", "release"]
 
 MAX_PARTS: Final = 200
 """The maximum number of parts of one result whose maker is remembered, besides the result itself."""
@@ -50,9 +50,9 @@ def hand_on(held: list[Any], maker: str, wrote: Wrote, *, first: bool = False) -
     """
     if first and _known.maker_of(held[0]) is not None:
         return
-    if getrefcount(held[0]) > _IN_LIST:
+    if sys.getrefcount(held[0]) > _IN_LIST:
         held[0] = _own(held[0])
-        if held[0] is None or getrefcount(held[0]) > _IN_LIST:
+        if held[0] is None or sys.getrefcount(held[0]) > _IN_LIST:
             return
     _made(held[0], maker, wrote)
 
@@ -80,7 +80,7 @@ def raised(error: BaseException, maker: str) -> None:
 def makers_of(value: Any) -> dict[str, None]:
     """Return the calls that made a value and its parts, each once, in the order of the parts."""
     found: dict[str, None] = {}
-    _known.sweep()
+    _known.sweep(8)
     maker = _known.maker_of(value)
     if maker is not None:
         found[maker] = None
@@ -89,6 +89,11 @@ def makers_of(value: Any) -> dict[str, None]:
         if maker is not None:
             found[maker] = None
     return found
+
+
+def release() -> bool:
+    """Release all values that nothing else holds any more. Return whether any are held."""
+    return _known.sweep(sys.maxsize)
 
 
 def _own(value: Any) -> Any:
@@ -167,15 +172,16 @@ def _parts(value: Any) -> tuple[Iterable[Any], int]:
 
 def _counted(parts: Iterable[Any]) -> Iterator[tuple[Any, int]]:
     for part in parts:
-        yield part, getrefcount(part)
+        yield part, sys.getrefcount(part)
 
 
 class _Known:
     """The values whose makers are known.
 
     Most are held by weak references. Lists, dicts, numbers and others that allow none are held strongly, and released
-    when nothing else holds them. Each `note` and each `sweep` checks a few of these. Errors are not held but marked:
-    the frames of its traceback often refer to an error, so it would never be released, nor all that they hold.
+    when nothing else holds them. Each `note` checks a few of these, and `sweep` as many as it is told. Errors are not
+    held but marked: the frames of its traceback often refer to an error, so it would never be released, nor all that
+    they hold.
     """
 
     def __init__(self) -> None:
@@ -214,10 +220,11 @@ class _Known:
         holder, weak, maker = known
         return maker if (holder() if weak else holder) is value else None
 
-    def sweep(self) -> None:
-        """Release some of the values that nothing else holds."""
+    def sweep(self, most: int) -> bool:
+        """Release what nothing else holds among so many of the values. Return whether any are held."""
         with self._lock:
-            self._sweep(8)
+            self._sweep(most)
+            return bool(self._held)
 
     def _sweep(self, most: int) -> None:
         for _ in range(min(most, len(self._held))):
@@ -225,7 +232,7 @@ class _Known:
             known = self._makers.get(key)
             if known is None or known[1]:
                 continue
-            if getrefcount(known[0]) <= _HELD_ALONE:
+            if sys.getrefcount(known[0]) <= _HELD_ALONE:
                 del self._makers[key]
             else:
                 self._held.append(key)
@@ -239,11 +246,11 @@ class _Known:
 
 def _references_if_held() -> int:
     known = object(), False, ""
-    return getrefcount(known[0])
+    return sys.getrefcount(known[0])
 
 
 _ALONE: Final = [object()]
-_IN_LIST: Final = getrefcount(_ALONE[0])
+_IN_LIST: Final = sys.getrefcount(_ALONE[0])
 _IN_CONTAINER: Final = next(references for _, references in _counted([object()]))
 _HELD_ALONE: Final = _references_if_held()
 """`sys.getrefcount` of an object that nothing else refers to, where the code above counts it in the same words."""

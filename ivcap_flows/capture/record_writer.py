@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from ivcap_flows.capture import files
+from ivcap_flows.capture import files, makers
 from ivcap_flows.capture.calls import Call, records_of
 from ivcap_flows.errors import JournalError
 from ivcap_flows.secrets import logger_of
@@ -34,6 +34,8 @@ ROOM: Final = 256 * 2**20
 """The approximate maximum number of bytes that they hold. Further ones are counted as missing."""
 GROUP_SECONDS: Final = 0.25
 """Seconds for which facts are gathered for one commit."""
+RELEASE_SECONDS: Final = 1.0
+"""Seconds after which values are released that nothing but the record of their makers holds."""
 STALL_TIMEOUT: Final = 60.0
 """Seconds without progress (nothing made, read or written) after which callers stop waiting for the recorder."""
 OUTAGE: Final = 20.0
@@ -189,12 +191,16 @@ class Recorder:
         return thread is not None and thread.is_alive()
 
     def _work(self) -> None:
+        held = True
         while True:
-            self._wake.wait()
+            # A long call may follow, during which no other looks for what the flow has released.
+            while not self._wake.wait(RELEASE_SECONDS if held else None):
+                held = makers.release()
             if self._queue and not self._hurry.is_set():
                 self._hurry.wait(GROUP_SECONDS)
             self._wake.clear()
             self._hurry.clear()
+            held = True
             with contextlib.suppress(SystemExit):
                 if self._drain():
                     return

@@ -94,7 +94,12 @@ def ends_need_words(patch: SetAttribute) -> None:
     patch(values, "_named", None)
 
 
+def released_results_kept(patch: SetAttribute) -> None:
+    patch(makers, "release", lambda: False)
+
+
 CAPTURE: Final = {
+    "released results are kept": Mutant("what the flow has released is not kept", released_results_kept),
     "extras are not looked at": Mutant("a model may hold more than its fields", extras_not_looked_at),
     "an end needs words": Mutant("a call ends also if its end cannot be shown", ends_need_words),
     "nothing of ended calls forgotten": Mutant("what ended calls did to files is not kept", nothing_forgotten),

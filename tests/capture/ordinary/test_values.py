@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -599,6 +600,41 @@ def test_an_error_is_not_kept_once_the_flow_has_let_go_of_it(edges: Edges) -> No
     survives()
     gc.collect()
     assert [each() for each in held] == [None] * 3
+
+
+@pytest.mark.catches("released results are kept")
+def test_a_result_is_not_kept_while_a_long_call_runs(edges: Edges) -> None:
+    """Once the flow has let go of it, although no call begins or ends from then on."""
+
+    class Large:
+        """A part of the result."""
+
+    done = threading.Event()
+
+    @task
+    def long() -> None:
+        done.wait(60)
+
+    @task
+    def make() -> list[Any]:
+        return [Large()]
+
+    @flow
+    def main() -> None:
+        running = long.submit()
+        result = make()
+        part = weakref.ref(result[0])
+        del result
+        for _ in range(100):
+            gc.collect()
+            if part() is None:
+                break
+            time.sleep(0.1)
+        done.set()
+        running.wait()
+        assert part() is None
+
+    main()
 
 
 def test_an_error_may_be_given_on(edges: Edges) -> None:
