@@ -94,7 +94,7 @@ class Call:
     def weight(self) -> int:
         """The approximate number of bytes that the call holds until it is written."""
         seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
-        return 4_000 + self.given.weight + self.returned.weight + seen
+        return 4_000 + self.given.weight + self.returned.weight + seen + 300 * len(self.informants)
 
     def look_at_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""

@@ -172,8 +172,8 @@ def put_in_flow(call: Call) -> None:
         elif opened is None:
             opened = _elsewhere.get(name)
             if opened is None:
-                if not early.keep(call, name) and call.ended is not None:
-                    miss()
+                for dropped in early.keep(call, name):
+                    _unrecorded.add(dropped, 1)
                 return
     early.put(call, opened)
 

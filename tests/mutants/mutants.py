@@ -7,6 +7,7 @@ which.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
-from ivcap_flows.capture import values
+from ivcap_flows.capture import early, values
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
@@ -214,6 +215,27 @@ def no_known_secrets(patch: SetAttribute) -> None:
     patch(scrubbing, "known", tuple)
 
 
+def early_calls_kept(patch: SetAttribute) -> None:
+    def keep_all(call: Any, flow_run_id: str) -> list[str]:
+        early._kept.setdefault(call, (flow_run_id, 0))
+        return []
+
+    patch(early, "keep", keep_all)
+
+
+def callback_for_each_journal(patch: SetAttribute) -> None:
+    class _Engines:
+        @staticmethod
+        def add(engine: sa.Engine) -> None:
+            os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+
+    patch(store, "_engines", _Engines)
+
+
+def processes_not_pruned(patch: SetAttribute) -> None:
+    patch(Processes, "prune", lambda self, before: None)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -249,6 +271,9 @@ MUTANTS: Final = {
     "no known secrets": Mutant("what was hidden once is hidden wherever it stands", no_known_secrets),
     **CAPTURE,
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
+    "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
+    "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),
+    "early calls kept": Mutant("calls of flows that never open an attempt take bounded room", early_calls_kept),
 }
 
 
