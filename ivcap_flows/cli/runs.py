@@ -88,10 +88,11 @@ def prune(*, older_than_days: float) -> None:
     A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS
     has not received all of it. If such a sink cannot be used, nothing is deleted. Keys of scope `flow` and `account`
     are kept, and so are the orders and jobs of deployed runs, which Prefect may run again. So nothing is requested
-    twice.
+    twice. What the journal knows of processes that nothing names any more, and digests of files that were computed as
+    long ago, are deleted as well.
 
     Args:
-        older_than_days: Delete only runs that ended more than this number of days ago.
+        older_than_days: Delete only what ended more than this number of days ago.
     """
     if older_than_days < 0:
         raise InputError("--older-than-days must be 0 or more.")
@@ -100,5 +101,5 @@ def prune(*, older_than_days: float) -> None:
         for problem in opened.unusable.values():
             # Which deliveries are of this sink is not known.
             raise problem
-        count = journal.runs.prune(older_than_days, sinks=[sink.name for sink in opened.sinks])
+        count = journal.prune(older_than_days, sinks=[sink.name for sink in opened.sinks])
         console.print(f"{count} runs deleted from {journal.url}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -41,12 +42,18 @@ class FileStats:
         if holds_secret(path):
             return
         with self._store.write() as connection:
-            self._store.upsert(connection, _F, {**self._row(path, state), "sha256": sha256})
+            told = {"sha256": sha256, "recorded_at": self._store.now(connection)}
+            self._store.upsert(connection, _F, {**self._row(path, state), **told})
 
     def forget(self, path: str) -> None:
         """Delete the digest of a file."""
         with self._store.write() as connection:
             connection.execute(sa.delete(_F).where(_F.c.path == self._machine + path))
+
+    def prune(self, before: datetime) -> None:
+        """Delete the digests that were stored before. A file that is still in use is read once more."""
+        with self._store.write() as connection:
+            connection.execute(sa.delete(_F).where(_F.c.recorded_at < before))
 
     def _row(self, path: str, state: FileState) -> dict[str, str | int]:
         return {

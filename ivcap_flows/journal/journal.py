@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -74,7 +74,7 @@ class Journal:
 
         self._store = store
         self._group_commit = GroupCommit(store)
-        processes = Processes(store)
+        self._processes = processes = Processes(store)
         self.id = store.journal_id
         self.url = store.url
         self.redaction = Redaction(store)
@@ -106,6 +106,17 @@ class Journal:
         """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""
         with self._store.read() as connection:
             return self._store.now(connection)
+
+    def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
+        """Delete runs that ended so long ago, as `Runs.prune` does, and return their number.
+
+        Then delete what is left of processes that nothing names any more, and digests of files that are as old.
+        """
+        count = self.runs.prune(older_than_days, sinks=sinks)
+        before = self.now() - timedelta(days=older_than_days)
+        self._processes.prune(before)
+        self.files.prune(before)
+        return count
 
     def observe(self, observer: Observer) -> None:
         """Have `observer` called with each transition that this object writes, once it is on disk.

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal
@@ -102,6 +102,17 @@ class Processes:
             self.free(connection, {name: token for token, name in owed.items()})
         for token in owed:
             self._owed.pop(token, None)
+
+    def prune(self, before: datetime) -> None:
+        """Delete processes without a heartbeat since then, except those that an attempt, claim, lease or park names.
+
+        A live one among them, which holds nothing now, gets its row again when it takes something.
+        """
+        holders = (schema.attempts, _I, _L, schema.parks)
+        held = (sa.exists().where(table.c.process_id == _T.c.id) for table in holders)
+        silent = _T.c.heartbeat_at < before - timedelta(seconds=LEASE_SECONDS)
+        with self._store.write() as connection:
+            connection.execute(sa.delete(_T).where(silent, *(~each for each in held)))
 
     @property
     def owes(self) -> bool:

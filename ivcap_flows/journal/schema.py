@@ -168,7 +168,10 @@ attempts = sa.Table(
     sa.Index("attempts_flow_run", "flow_run_id"),
     sa.Index("attempts_flow_run_name", "flow_run_name"),
     sa.Index("attempts_outcome", "outcome"),
+    sa.Index("attempts_process", "process_id"),
 )
+
+_HELD: Final = sa.text("process_id IS NOT NULL")
 
 intents = sa.Table(
     "intents",
@@ -219,6 +222,7 @@ intents = sa.Table(
     sa.Index("intents_base_key", "base_key", "generation"),
     sa.Index("intents_run", "run_id"),
     sa.Index("intents_attempt", "attempt_id"),
+    sa.Index("intents_process", "process_id", sqlite_where=_HELD, postgresql_where=_HELD),
     sa.Index("intents_state", "state", "noun"),
     sa.Index("intents_urn", "urn"),
 )
@@ -297,6 +301,7 @@ leases = sa.Table(
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
     sa.Column("token", sa.Text, nullable=False),
     sa.Column("taken_at", Instant, nullable=False),
+    sa.Index("leases_process", "process_id"),
 )
 
 files = sa.Table(
@@ -309,6 +314,7 @@ files = sa.Table(
     sa.Column("inode", sa.Text, nullable=False),
     sa.Column("device", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("recorded_at", Instant, nullable=False),
 )
 
 parks = sa.Table(
@@ -330,6 +336,7 @@ parks = sa.Table(
     sa.Column("ended_at", Instant),
     sa.Index("parks_state", "state"),
     sa.Index("parks_attempt", "attempt_id"),
+    sa.Index("parks_process", "process_id"),
 )
 
 # The rows of the following tables may be lost without harm: processes that wait collect the data again.

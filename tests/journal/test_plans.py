@@ -72,16 +72,12 @@ def scans(journal: Journal, sent: list[str]) -> list[str]:
 
 
 def test_each_reference_is_found_by_an_index() -> None:
-    """A row that is deleted takes its children along. Without an index it reads their whole table, once for each row.
-
-    Processes are never deleted.
-    """
+    """A row that is deleted takes its children along. Without an index each reads their whole table."""
     for table in schema.metadata.tables.values():
         keys = (list(table.primary_key), *(list(index.columns) for index in table.indexes))
         indexed = {columns[0].name for columns in keys}
         for key in table.foreign_keys:
-            if key.column.table is not schema.processes:
-                assert key.parent.name in indexed, f"{table.name}.{key.parent.name}"
+            assert key.parent.name in indexed, f"{table.name}.{key.parent.name}"
 
 
 def ended(journal: Journal, name: str) -> str:
@@ -108,7 +104,7 @@ def test_commands_read_no_whole_table(on_sqlite: Journal) -> None:
         on_sqlite.deliveries.where(run_id=run, limit=None)
         reconcile(on_sqlite, lambda _: None)
         assert drain(on_sqlite, [Counting()])[0].delivered == 2
-        assert on_sqlite.runs.prune(0, sinks=[SINK]) == 2
+        assert on_sqlite.prune(0, sinks=[SINK]) == 2
     # The newest runs, the newest attempt and the newest fact are read from the end of an index.
     found = scans(on_sqlite, sent)
     assert found == []

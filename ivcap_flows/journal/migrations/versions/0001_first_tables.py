@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    versioned = sa.text("version IS NOT NULL")
+    versioned, held = sa.text("version IS NOT NULL"), sa.text("process_id IS NOT NULL")
     if op.get_context().dialect.supports_sequences:
         op.execute(sa.schema.CreateSequence(sa.Sequence("intent_serials")))
     op.create_table(
@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("inode", sa.Text, nullable=False),
         sa.Column("device", sa.Text, nullable=False),
         sa.Column("sha256", sa.Text, nullable=False),
+        sa.Column("recorded_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("path"),
     )
     op.create_table(
@@ -133,6 +134,7 @@ def upgrade() -> None:
     op.create_index("attempts_flow_run", "attempts", ["flow_run_id"])
     op.create_index("attempts_flow_run_name", "attempts", ["flow_run_name"])
     op.create_index("attempts_outcome", "attempts", ["outcome"])
+    op.create_index("attempts_process", "attempts", ["process_id"])
     op.create_index("attempts_root_flow_run", "attempts", ["root_flow_run_id"])
     op.create_index("attempts_run", "attempts", ["run_id", "number"])
     op.create_index("attempts_seq", "attempts", ["seq"])
@@ -186,6 +188,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["process_id"], ["processes.id"]),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_index("leases_process", "leases", ["process_id"])
     op.create_table(
         "once",
         sa.Column("run_id", sa.Text, nullable=False),
@@ -251,6 +254,7 @@ def upgrade() -> None:
     )
     op.create_index("intents_attempt", "intents", ["attempt_id"])
     op.create_index("intents_base_key", "intents", ["base_key", "generation"])
+    op.create_index("intents_process", "intents", ["process_id"], sqlite_where=held, postgresql_where=held)
     op.create_index("intents_run", "intents", ["run_id"])
     op.create_index("intents_state", "intents", ["state", "noun"])
     op.create_index("intents_urn", "intents", ["urn"])
@@ -276,4 +280,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "round"),
     )
     op.create_index("parks_attempt", "parks", ["attempt_id"])
+    op.create_index("parks_process", "parks", ["process_id"])
     op.create_index("parks_state", "parks", ["state"])
