@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
 
 _PLATFORM_OF: Final[dict[type, Platform]] = {IvcapCredentials: "IVCAP", ProvenaCredentials: "Provena"}
+MOST: Final = 100
+"""Maximum number of clients to keep for one loop. A login that is renewed elsewhere makes another client each time."""
 _CLOSING: Final = 2.0
 """Maximum seconds to close the clients of one loop at the end of the process."""
 
@@ -43,6 +45,7 @@ Cl = TypeVar("Cl", bound=_Closable)
 
 _lock = threading.Lock()
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = WeakKeyDictionary()
+"""By digest of the credentials, the one that was used last at the end."""
 
 
 def _forget_parent() -> None:
@@ -123,9 +126,11 @@ def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[
     key = _key(credentials)
     with _lock:
         clients = _clients.setdefault(loop, {})
-        if key not in clients:
-            clients[key] = make()
-        client: Cl = clients[key]
+        client: Cl = clients.pop(key, None) or make()
+        clients[key] = client
+        if len(clients) > MOST:
+            # A call may be using it, so it is not closed here: its connections close when they have been idle.
+            del clients[next(iter(clients))]
     return client
 
 

@@ -71,8 +71,15 @@ def _leave_to_parent() -> None:
         recorder._begin_empty()
 
 
+def _flush_all() -> None:
+    """Write at the end of the process what is still queued."""
+    for recorder in list(_recorders):
+        recorder.flush()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_parent)
+atexit.register(_flush_all)
 
 
 class Recorder:
@@ -137,7 +144,6 @@ class Recorder:
         if thread is not None:
             self._marked(_FlushMarker(ends=True))
             thread.join(5.0)
-        atexit.unregister(self.flush)
 
     def miss(self, run_id: str, facts: int = 1) -> None:
         """Count facts that were never put as missing from a run."""
@@ -178,8 +184,6 @@ class Recorder:
         with self._lock:
             if self._runs():
                 return
-            atexit.unregister(self.flush)
-            atexit.register(self.flush)
             thread = threading.Thread(target=self._work, name="ivcap-flows-recorder", daemon=True)
             # The system may have no thread left. Then `flush` writes.
             with contextlib.suppress(RuntimeError):

@@ -43,8 +43,6 @@ class _HeartbeatThread:
 
     def tell_later(self, journal: Journal, tell: Callable[[], None]) -> None:
         """Repeat `tell` until the journal can be written. The caller must hold the lock."""
-        if not self.untold:
-            atexit.register(_last_words)
         self.untold.setdefault(journal, []).append(tell)
         self.bell.set()
 
@@ -171,6 +169,9 @@ def _last_words() -> None:
     heart = _thread
     for journal in list(heart.untold) if heart is not None else ():
         _tell(journal)
+
+
+atexit.register(_last_words)
 
 
 def _tell(journal: Journal) -> None:

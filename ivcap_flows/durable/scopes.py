@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
@@ -17,7 +17,7 @@ __all__ = ["Asker", "expand", "warn_shared"]
 
 logger = logger_of("ivcap_flows.durable")
 
-_warned: set[str] = set()
+_warned: deque[str] = deque(maxlen=1_000)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def warn_shared(intent: IntentRow, scope: Scope) -> None:
     """Warn, once per key and process, that two calls of one run share an effect. In scope account, that is intended."""
     if scope == "account" or intent.run_id is None or intent.key in _warned:
         return
-    _warned.add(intent.key)
+    _warned.append(intent.key)
     subject = f" for {intent.subject}" if intent.subject else ""
     logger.warning(
         "Two calls in one run ask for the same %s%s, so they share one (%s). If two are meant, give each call its own "

@@ -7,7 +7,6 @@ import stat
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -15,6 +14,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -55,7 +55,20 @@ _MISSING_ON_SERVER: Final = ("42703", "42P01")
 _MISSING_IN_SQLITE: Final = ("no such column", "no such table", "has no column named")
 
 
+_engines: WeakSet[Engine] = WeakSet()
 _inherited: list[object] = []
+"""The parent's connections in a forked child. They stay unused: closing them would disturb the parent."""
+
+
+def _leave_to_parent() -> None:
+    """Give the engines of a forked child their own connections."""
+    for engine in _engines:
+        _inherited.append(engine.pool)
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Store:
@@ -87,7 +100,7 @@ class Store:
                 raise self._seal.loss(self.url, sealed, None)
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
         self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, on_commit=self._advance)
-        _after_fork(self.engine)
+        _engines.add(self.engine)
         try:
             self._prepare(None if accept_loss else sealed)
             with self.read() as connection:
@@ -326,20 +339,6 @@ class Store:
             f"The journal {self.url} cannot be {verb}: {cause[0] if cause else type(error).__name__}. {step}",
             url=self.url,
         )
-
-
-def _after_fork(engine: Engine) -> None:
-    """Give a forked child its own connections. The parent's stay unused: closing them would disturb the parent."""
-    known = weakref.ref(engine)
-
-    def renew() -> None:
-        engine = known()
-        if engine is not None:
-            _inherited.append(engine.pool)
-            engine.dispose(close=False)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=renew)
 
 
 def _place_of(url: URL) -> Path:

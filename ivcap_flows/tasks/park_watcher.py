@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
+from ivcap_flows.capture.latest import Latest
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
@@ -68,7 +69,7 @@ class Watcher:
         self._deployed = deployed
         self._tell = tell
         self._tending: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._troubled: set[str] = set()
+        self._troubled: Latest[str, None] = Latest(1_000)
 
     async def watch(self, *, seconds: float | None = None) -> None:
         """Watch, or stand by while another process watches, for `seconds`; None means for ever."""
@@ -95,7 +96,7 @@ class Watcher:
         held, mine = ExitStack(), None
         try:
             mine = held.enter_context(self._journal.leases.hold(name))
-            self._troubled.discard("lease")
+            self._troubled.pop("lease")
         except JournalError as error:
             self._trouble("lease", f"The journal cannot say which process watches; trying again: {error}")
         try:
@@ -137,7 +138,7 @@ class Watcher:
                     ended = [park for park in parks if self._tending[_key(park)].done()]
                     # Wake a run only when its process is gone, so that two processes never work on one run.
                     await self._wake(await self._journal.ask(self._journal.parks.left, ended))
-                    self._troubled.discard("parked")
+                    self._troubled.pop("parked")
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
                     self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
                 await self._pause()
@@ -216,7 +217,7 @@ class Watcher:
                 f"{error}",
             )
             return False
-        self._troubled.discard(park.run_id)
+        self._troubled.pop(park.run_id)
         return True
 
     async def _wake(self, parks: list[ParkRow]) -> int:
@@ -238,7 +239,7 @@ class Watcher:
                 about, f"Cannot wake run {short_run(park.run_id)}; trying again: {type(error).__name__}: {error}"
             )
             return False
-        self._troubled.discard(about)
+        self._troubled.pop(about)
         self._tell(f"Woke run {short_run(park.run_id)} (flow run {park.flow_run_id}).")
         return True
 
@@ -257,7 +258,7 @@ class Watcher:
 
     def _trouble(self, about: str, text: str) -> None:
         if about not in self._troubled:
-            self._troubled.add(about)
+            self._troubled.put(about, None)
             logger.warning(text)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -51,9 +52,9 @@ AGAIN: Final = 10.0
 _FLUSH: Final = 60.0
 """Maximum number of seconds to write a run's facts before it leaves."""
 
-_told_once: set[tuple[str, bool]] = set()
+_told_once: deque[tuple[str, bool]] = deque(maxlen=1_000)
 """Attempts whose obstacle was already logged, with whether it was a passing one."""
-_timed_out: set[tuple[str, datetime]] = set()
+_timed_out: deque[tuple[str, datetime]] = deque(maxlen=1_000)
 """Waits whose timeout has passed in an attempt: the attempt, and when the wait began."""
 
 
@@ -280,7 +281,7 @@ class _Stay:
     def time_out(self) -> None:
         """Let a later wait of this attempt for the same work have its own time."""
         assert self.call.attempt is not None
-        _timed_out.add((self.call.attempt.attempt.id, self.began_at))
+        _timed_out.append((self.call.attempt.attempt.id, self.began_at))
 
     @property
     def left(self) -> float:
@@ -346,7 +347,7 @@ class _Stay:
         assert self.call.attempt is not None
         told = self.call.attempt.attempt.id, obstacle.passing
         if told not in _told_once:
-            _told_once.add(told)
+            _told_once.append(told)
             logger.warning(
                 "The run cannot park and waits in its process%s: %s.",
                 " for now" if obstacle.passing else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
-from ivcap_flows.blocks.resolve import ivcap_client, ivcap_credentials, provena_client
+from ivcap_flows.blocks.resolve import MOST, ivcap_client, ivcap_credentials, provena_client
 from ivcap_flows.errors import ConfigurationError, PlatformOffError
+from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.settings import Settings
 
 pytestmark = pytest.mark.canary
@@ -48,6 +50,22 @@ def test_each_loop_has_its_own_clients():
     ours = loop.run(ivcap_client(IVCAP, deployed=False))
 
     assert asyncio.run(ivcap_client(IVCAP, deployed=False)) is not ours
+
+
+def test_clients_of_logins_that_nobody_uses_any_more_are_let_go():
+    """A worker whose token is renewed each hour meets thousands. The client in use is kept."""
+
+    def clients() -> int:
+        gc.collect()
+        return sum(isinstance(each, IvcapClient) for each in gc.get_objects())
+
+    before = clients()
+    used = loop.run(ivcap_client(IVCAP, deployed=False))
+    for number in range(2 * MOST):
+        renewed = IvcapCredentials(url="https://ivcap.example.org", token=f"s3cret-{number}")
+        loop.run(ivcap_client(renewed, deployed=False))
+        assert loop.run(ivcap_client(IVCAP, deployed=False)) is used
+    assert clients() - before <= MOST
 
 
 def test_nothing_given_means_the_environment(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import os
 import shutil
@@ -12,12 +14,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import psutil
 import pytest
 import sqlalchemy as sa
+from mutants import mutate
 
+from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal import Fact, Journal, RunIdentity, migrate, schema
 from ivcap_flows.journal import store as store_module
@@ -185,6 +191,40 @@ assert min(times) < 0.06, times
 assert "alembic" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def open_and_record(url: str) -> None:
+    """Record into a journal as a worker does, and leave it."""
+    with Journal.open(url) as journal, use_journal(journal) as recorder:
+        opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+        recorder.put(Statement(opened.run.id, None, lambda: [entity("urn:example:thing", "file")]))
+
+
+def left_in_the_process() -> tuple[int, int]:
+    """Count the functions of the package and the callbacks for the end of the process."""
+    gc.collect()
+    functions = [each for each in gc.get_objects() if isinstance(each, FunctionType)]
+    return sum(str(each.__module__).startswith("ivcap_flows.") for each in functions), atexit._ncallbacks()
+
+
+@pytest.mark.mutant(None)
+def test_a_journal_that_was_opened_leaves_nothing_in_the_process(tmp_path: Path) -> None:
+    """A worker may open one for each of a million runs."""
+    url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    for _ in range(3):
+        open_and_record(url)
+    before = left_in_the_process()
+    for _ in range(10):
+        open_and_record(url)
+    assert left_in_the_process() == before
+
+
+@pytest.mark.mutant("callback for each journal")
+def test_a_build_with_a_callback_for_each_journal_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test fails on a build that registers what a forked child does once for each journal."""
+    mutate("callback for each journal", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        test_a_journal_that_was_opened_leaves_nothing_in_the_process(tmp_path)
 
 
 def test_commits_reach_the_disk(empty_url: str) -> None:
