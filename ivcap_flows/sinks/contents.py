@@ -12,10 +12,12 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import holds_secret, logger_of
 
-__all__ = ["LARGEST", "files", "sources", "texts"]
+__all__ = ["LARGEST", "MOST", "files", "sources", "texts"]
 
 LARGEST: Final = 32 * 2**20
 """Files above this size, in bytes, are named by their sha256 only."""
+MOST: Final = 256 * 2**20
+"""The maximum number of bytes of a graph's files together. Further ones are named by their sha256 only."""
 _SECONDS: Final = 20.0
 
 log = logger_of("ivcap_flows.sinks")
@@ -71,16 +73,28 @@ def _committed(root: Path, commit: str, name: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def files(graph: Graph) -> dict[str, Path]:
-    """Return the path of each file of the graph that is unchanged, except large files and files with a secret."""
-    found: dict[str, Path] = {}
-    for node in graph.nodes.values():
-        path, sha256 = node.attributes.get("path"), node.attributes.get("sha256")
-        if node.type == "file" and isinstance(path, str) and isinstance(sha256, str):
-            content = _read(Path(path))
-            if content is not None and digest(content) == sha256 and _tells_no_secret(content, path):
-                found[node.id] = Path(path)
-    return found
+def files(graph: Graph) -> Iterator[tuple[Record, bytes]]:
+    """Yield each file of the graph that is unchanged, with its content, the smallest first.
+
+    Files above LARGEST, those with a secret, and those with which the contents would be above MOST are left out.
+    """
+    left, too_many = MOST, 0
+    for node in sorted((node for node in graph.nodes.values() if node.type == "file"), key=_size):
+        path, sha256 = str(node.attributes.get("path")), node.attributes.get("sha256")
+        if _size(node) > left:
+            too_many += _size(node) <= LARGEST
+            continue
+        content = _read(Path(path))
+        if content is not None and digest(content) == sha256 and _tells_no_secret(content, path):
+            left -= len(content)
+            yield node, content
+    if too_many:
+        log.warning("%d files are named only, since an export has %d MiB of files at most.", too_many, MOST // 2**20)
+
+
+def _size(node: Record) -> int:
+    size = node.attributes.get("size")
+    return size if isinstance(size, int) else LARGEST
 
 
 def _tells_no_secret(content: bytes, name: str) -> bool:

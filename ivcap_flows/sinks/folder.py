@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
-from ivcap_flows.sinks.parts import made, part, sync_folder
+from ivcap_flows.sinks.parts import made, whole
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
@@ -47,20 +46,15 @@ class FolderSink:
         return Delivery("delivered")
 
     def _write(self, run: RunRow, graph: Graph) -> None:
+        # The journal keeps the delivery for ever, so the file and its name must be on disk.
         made(self.folder)
-        with part(self.folder) as folder:
-            file = folder / f"run{ENDINGS[self.form]}"
+        with whole(self.folder / f"{run.id}.{run.journal}{ENDINGS[self.form]}") as file:
             if self.form == "ro-crate":
-                from ivcap_flows.sinks.ro_crate import write_crate
+                from ivcap_flows.sinks.ro_crate import write_zip
 
-                write_crate(run, graph, file)
+                write_zip(run, graph, file)
             else:
                 file.write_text(text_of(self.form, run, graph), encoding="utf-8")
-            with file.open("rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(file, self.folder / f"{run.id}.{run.journal}{ENDINGS[self.form]}")
-            # The journal keeps the delivery for ever, so the file's name must be on disk, too.
-            sync_folder(self.folder)
 
 
 def text_of(form: str, run: RunRow, graph: Graph) -> str:

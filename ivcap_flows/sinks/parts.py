@@ -1,44 +1,37 @@
-"""Folders for files that are being written. They are removed afterwards, even if their writer was killed."""
+"""Write a file so that its name only ever has a whole one."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
+import glob
 import os
-import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-__all__ = ["made", "part", "sync_folder"]
-
-_PREFIX: Final = ".part-"
-_LOCK: Final = "lock"
-"""A file in each part that its writer keeps locked. The kernel releases the lock when the writer dies."""
+__all__ = ["made", "sync_folder", "whole"]
 
 
 @contextmanager
-def part(folder: Path) -> Iterator[Path]:
-    """Make a new folder within `folder`, and remove it at the end. First remove those of dead writers."""
-    _remove_stale(folder)
-    while True:
-        own = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
-        try:
-            lock = _locked(own, os.O_CREAT)
-        except OSError:
-            # A file system without locks. There, no part is ever taken for stale.
-            lock = -1
-        if lock is not None:
-            break
+def whole(target: Path) -> Iterator[Path]:
+    """Yield the path of a file to write beside `target`, and give it that name at the end, on disk.
+
+    If the block fails, nothing is left. What a killed writer of this target left is removed first. If that writer was
+    only suspended, it fails at the end, and can begin again.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        left.unlink(missing_ok=True)
+    own = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        if lock >= 0:
-            os.close(lock)
+        with own.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(own, target)
+    except BaseException:
+        own.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
 
 
 def made(folder: Path) -> None:
@@ -59,35 +52,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(opened)
-
-
-def _remove_stale(folder: Path) -> None:
-    for other in folder.glob(f"{_PREFIX}*"):
-        # Leave what is not a part, what belongs to another user, and parts on a file system without locks.
-        with contextlib.suppress(OSError):
-            if any(other.iterdir()):
-                lock = _locked(other)
-                if lock is not None:
-                    shutil.rmtree(other, ignore_errors=True)
-                    os.close(lock)
-            else:
-                other.rmdir()
-
-
-def _locked(own: Path, flags: int = 0) -> int | None:
-    """Return the lock of a part; None if there is none or another has it. Raises OSError if locks do not work."""
-    try:
-        lock = os.open(own / _LOCK, os.O_RDWR | flags, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(own / _LOCK).st_ino == os.fstat(lock).st_ino:
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None

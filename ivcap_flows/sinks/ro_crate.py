@@ -1,15 +1,14 @@
-"""Write RO-Crates by the `rocrate` library, as a folder or a zip. Needs the extra `rocrate`."""
+"""Write RO-Crates as a folder or a zip. The `rocrate` library, an extra, makes their metadata."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from io import BytesIO
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 from pydantic import ValidationError
@@ -19,18 +18,20 @@ from ivcap_flows.identity import digest
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.graph_index import Story
+from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
-from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION
+from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION, Entity
 from ivcap_flows.sinks.base import shareable
 from ivcap_flows.sinks.contents import files, sources
+from ivcap_flows.sinks.parts import whole
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
     from ivcap_flows.journal import RunRow
 
-__all__ = ["read_terms", "write_crate"]
+__all__ = ["read_terms", "write_crate", "write_zip"]
 
 _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -42,12 +43,31 @@ def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | Non
     is made to be shared: it names no local user, no absolute path and no e-mail address. Raises InputError if the
     target is not empty, OSError if it cannot be written, and ConfigurationError without the extra.
     """
-    if importlib.util.find_spec("rocrate") is None:
-        raise ConfigurationError("RO-Crates need an extra. Install it with `pip install 'ivcap-flows[rocrate]'`.")
     zipped = target.suffix == ".zip"
     if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already. Name a new file or folder, or an empty folder.")
-    _write(run, graph, target, zipped, terms or CrateTerms())
+    if zipped:
+        with whole(target) as file:
+            write_zip(run, graph, file, terms)
+        return
+    # Beside the target, so that a full disk or a kill leaves no incomplete crate there.
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
+        part = Path(folder) / "crate"
+
+        def put(place: str, content: bytes) -> None:
+            (part / place).parent.mkdir(parents=True, exist_ok=True)
+            (part / place).write_bytes(content)
+
+        _write(run, graph, put, terms)
+        if target.exists():
+            target.rmdir()
+        shutil.move(part, target)
+
+
+def write_zip(run: RunRow, graph: Graph, file: Path, terms: CrateTerms | None = None) -> None:
+    """Write a run as an RO-Crate to a zip file, as `write_crate` does."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write(run, graph, archive.writestr, terms)
 
 
 def read_terms(path: Path) -> CrateTerms:
@@ -58,48 +78,42 @@ def read_terms(path: Path) -> CrateTerms:
         raise InputError(f"{path} cannot be used as the terms of a crate: {' '.join(str(error).split())}") from error
 
 
-def _write(run: RunRow, graph: Graph, target: Path, zipped: bool, terms: CrateTerms) -> None:
-    # Beside the target, so that a full disk or a kill leaves no incomplete crate there.
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
-        copies = _copied(graph, Path(folder) / "data")
-        contents = {**_placed_files(copies), **_placed_sources(sources(run.entry_point, graph), graph)}
-        shared = shareable(graph)
-        crate = Crate(shared, {id_: place for id_, (place, _) in contents.items()}, terms)
-        made = _filled(crate, shared, dict(contents.values()))
-        part = Path(folder) / "crate"
-        if zipped:
-            made.write_zip(part.with_suffix(".zip"))
-            os.replace(part.with_suffix(".zip"), target)
-            return
-        made.write(part)
-        if target.exists():
-            target.rmdir()
-        shutil.move(part, target)
+def _write(run: RunRow, graph: Graph, put: Callable[[str, bytes], None], terms: CrateTerms | None) -> None:
+    """Write each content once by `put`, under its place in the crate, and at the end the metadata."""
+    if importlib.util.find_spec("rocrate") is None:
+        raise ConfigurationError("RO-Crates need an extra. Install it with `pip install 'ivcap-flows[rocrate]'`.")
+    places: dict[str, str] = {}
+    facts: dict[str, Entity] = {}
+
+    def add(place: str, content: bytes) -> None:
+        put(place, content)
+        facts[place] = {"contentSize": str(len(content)), "sha256": digest(content)}
+
+    for node, content in files(graph):
+        places[node.id] = _place_of(node)
+        add(places[node.id], content)
+    for id_, (place, content) in _placed_sources(sources(run.entry_point, graph), graph).items():
+        places[id_] = place
+        add(place, content)
+    shared = shareable(graph)
+    crate = Crate(shared, places, terms or CrateTerms())
+    add(PROV, (prov_json.dumps(shared) + "\n").encode())
+    add(README, crate.readme().encode())
+    requirements = crate.requirements()
+    if requirements is not None:
+        add(PACKAGES, requirements.encode())
+    for place, content in _described(crate, facts).metadata.stream():
+        put(place, content)
 
 
-def _copied(graph: Graph, folder: Path) -> dict[str, Path]:
-    """Copy a graph's files under their names. Leave out a file that has changed since it was hashed."""
-    copies: dict[str, Path] = {}
-    for id_, path in files(graph).items():
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue
-        if digest(content) == graph.nodes[id_].attributes["sha256"]:
-            copies[id_] = folder / str(len(copies)) / path.name
-            copies[id_].parent.mkdir(parents=True)
-            copies[id_].write_bytes(content)
-    return copies
+def _place_of(file: Record) -> str:
+    """Return a place below `data`, by the start of the digest in the URN, so that files with one name stay apart."""
+    return f"data/{file.id.rpartition(':')[2][:12]}/{_plain(Path(file.attributes['path']).name)}"
 
 
-def _placed_files(found: Mapping[str, Path]) -> dict[str, tuple[str, Any]]:
-    """Return places below `data`, by the start of the digest in each URN, so that files with one name stay apart."""
-    return {id_: (f"data/{id_.rpartition(':')[2][:12]}/{_plain(path.name)}", path) for id_, path in found.items()}
-
-
-def _placed_sources(found: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, Any]]:
+def _placed_sources(found: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, bytes]]:
     """Return places below `code`, as in the repository. Each version of a file has one place, the run's code first."""
-    placed: dict[str, tuple[str, Any]] = {}
+    placed: dict[str, tuple[str, bytes]] = {}
     taken: set[str] = set()
     story = Story(graph)
     main = next((story.plan(each) for each in story.activities if each.type == "flow-run"), None)
@@ -119,26 +133,18 @@ def _plain(name: str) -> str:
     return "".join(each if each in _SAFE else "_" for each in name) or "_"
 
 
-def _filled(crate: Crate, shared: Graph, contents: Mapping[str, Path | bytes]) -> ROCrate:
+def _described(crate: Crate, facts: Mapping[str, Entity]) -> ROCrate:
+    """Return the crate of the library, with the entities and no contents. `facts` are those of each file, by place."""
     from rocrate.model import ContextEntity, DataEntity
     from rocrate.rocrate import ROCrate
 
-    record = (prov_json.dumps(shared) + "\n").encode()
-    bodies: dict[str, Path | bytes] = {PROV: record, README: crate.readme().encode(), **contents}
-    requirements = crate.requirements()
-    if requirements is not None:
-        bodies[PACKAGES] = requirements.encode()
     made = ROCrate(version=VERSION)
     made.metadata.extra_contexts.append(CONTEXT)
     made.metadata["conformsTo"] = [{"@id": each} for each in crate.conforms]
     for id_, entity in crate.entities.items():
         properties = {name: value for name, value in entity.items() if name != "@id"}
-        body = bodies.get(id_)
-        if body is not None:
-            source = BytesIO(body) if isinstance(body, bytes) else body
-            if isinstance(body, bytes):
-                properties["sha256"] = digest(body)
-            made.add_file(source, id_, properties=properties, record_size=True)
+        if id_ in facts:
+            made.add_file(None, id_, properties=properties | facts[id_])
         elif entity["@type"] == "MediaObject":
             made.add(DataEntity(made, id_, properties))
         else:

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from exports_standards import IDS_OF_SOFTWARE
 from exports_worlds import RUNS
+from mutants import mutate
 from rocrate.rocrate import ROCrate
 
 from ivcap_flows import loop
@@ -21,8 +23,7 @@ from ivcap_flows.identity import digest
 from ivcap_flows.provenance import Graph
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
-from ivcap_flows.sinks import FolderSink, ro_crate
-from ivcap_flows.sinks.contents import files
+from ivcap_flows.sinks import FolderSink, contents
 from ivcap_flows.sinks.ro_crate import read_terms, write_crate
 
 
@@ -187,11 +188,11 @@ def test_a_full_disk_is_no_refusal(world, tmp_path, monkeypatch):
     """It is the folder's trouble and not the run's, as with the other forms; nothing is left, and later all is well."""
     run, graph, sink = world.run("spoiled"), world.graph("spoiled"), FolderSink(tmp_path / "crates", "ro-crate")
 
-    def full(self, path):
+    def full(self, place, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(ROCrate, "write_zip", full)
+        patch.setattr(zipfile.ZipFile, "writestr", full)
         with pytest.raises(OSError, match="No space left"):
             loop.run(sink.deliver(run, graph))
     assert list(sink.folder.iterdir()) == []
@@ -239,27 +240,68 @@ def test_a_file_that_is_another_now_is_not_in_the_crate(moved, tmp_path):
     assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
 
 
+def written_and_read(run, graph, target, monkeypatch):
+    """Write a crate. Return the bytes that are written below the target's folder, and how often each file is read."""
+    written, reads = [], Counter()
+    write_bytes, writestr, read_bytes = Path.write_bytes, zipfile.ZipFile.writestr, Path.read_bytes
+
+    def write(self, content):
+        written.append(len(content))
+        return write_bytes(self, content)
+
+    def archive(self, place, content):
+        written.append(len(content))
+        return writestr(self, place, content)
+
+    def read(self):
+        reads[self] += 1
+        return read_bytes(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write)
+        patch.setattr(zipfile.ZipFile, "writestr", archive)
+        patch.setattr(Path, "read_bytes", read)
+        patch.setattr(shutil, "copy", None)
+        write_crate(run, graph, target)
+    return sum(written), reads
+
+
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_file_that_changes_while_the_crate_is_made_is_not_in_it(moved, monkeypatch, tmp_path, zipped):
-    """What is written has the sha256 on record, and was looked through for secrets; what vanishes is left out."""
-    run, graph, folder = moved
-    old = {name: (folder / "parts" / name).read_bytes() for name in ("a.txt", "b.txt")}
-
-    def found(graph):
-        there = files(graph)
-        (folder / "parts/a.txt").write_text("a secret")
-        (folder / "parts/b.txt").unlink()
-        return there
-
-    monkeypatch.setattr(ro_crate, "files", found)
+def test_each_content_is_read_and_written_once(moved, monkeypatch, tmp_path, zipped):
+    """So what is written has the sha256 on record and was looked through for secrets, whatever happens meanwhile."""
+    run, graph, _ = moved
     target = tmp_path / ("crate.zip" if zipped else "crate")
-    write_crate(run, graph, target)
+    written, reads = written_and_read(run, graph, target, monkeypatch)
     if zipped:
         shutil.unpack_archive(target, tmp_path / "crate")
-    told = entities(tmp_path / "crate")
-    assert [told[with_content(graph, content)]["@type"] for content in old.values()] == ["MediaObject"] * 2
-    names = {path.name for path in (tmp_path / "crate" / "data").rglob("*") if path.is_file()}
-    assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
+    assert written <= sum(path.stat().st_size for path in (tmp_path / "crate").rglob("*") if path.is_file())
+    assert {reads[Path(node.attributes["path"])] for node in graph.nodes.values() if node.type == "file"} == {1}
+
+
+def write_too_much(moved, tmp_path, monkeypatch):
+    """A crate of more than it may have: all files but the largest fit."""
+    run, graph, _ = moved
+    sizes = sorted(node.attributes["size"] for node in graph.nodes.values() if node.type == "file")
+    monkeypatch.setattr(contents, "MOST", sum(sizes) - 1)
+    write_crate(run, graph, tmp_path / "crate")
+    inside = [path.stat().st_size for path in (tmp_path / "crate/data").rglob("*") if path.is_file()]
+    assert sum(inside) <= sum(sizes) - 1 and sorted(inside) == sizes[:-1]
+    assert sizes[-1] in {int(each.get("contentSize", 0)) for each in typed(tmp_path / "crate", "MediaObject")}
+
+
+@pytest.mark.mutant(None)
+def test_the_files_of_a_crate_have_a_limit_together(moved, monkeypatch, tmp_path, caplog):
+    """The smallest come first; what is left out is named, and a warning says so."""
+    write_too_much(moved, tmp_path, monkeypatch)
+    assert "1 files are named only" in caplog.text
+
+
+@pytest.mark.mutant("crate without a limit")
+def test_a_build_that_copies_without_a_limit_is_found(moved, monkeypatch, tmp_path):
+    """The test fails on a build whose crates have every file."""
+    mutate("crate without a limit", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        write_too_much(moved, tmp_path, monkeypatch)
 
 
 @pytest.mark.long

@@ -31,6 +31,7 @@ from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.secrets import known, scrubbing, shapes
+from ivcap_flows.sinks import contents
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -236,6 +237,10 @@ def processes_not_pruned(patch: SetAttribute) -> None:
     patch(Processes, "prune", lambda self, before: None)
 
 
+def crate_without_a_limit(patch: SetAttribute) -> None:
+    patch(contents, "_size", lambda node: 0)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -273,6 +278,7 @@ MUTANTS: Final = {
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
     "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
     "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),
+    "crate without a limit": Mutant("the files of a crate have a limit together", crate_without_a_limit),
     "early calls kept": Mutant("calls of flows that never open an attempt take bounded room", early_calls_kept),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +14,16 @@ from ivcap_flows import loop
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.sinks import FolderSink, run_graph
 from ivcap_flows.sinks.folder import ENDINGS, Form
+from ivcap_flows.sinks.parts import whole
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from ivcap_flows.sinks.parts import part
+from ivcap_flows.sinks.parts import whole
 
-with part(Path(sys.argv[1])) as folder:
-    (folder / "half").write_text("half of it")
-    (folder / "more").mkdir()
-    print(folder, flush=True)
+with whole(Path(sys.argv[1])) as file:
+    file.write_text("half of it")
+    print(file, flush=True)
     time.sleep(60)
 """
 
@@ -77,52 +76,47 @@ def test_what_is_delivered_is_on_disk(
     target = deliver(ivcap_journal, run, tmp_path / "new" / "folder", form)
     named = steps.index(("name", target))
     assert {("sync", tmp_path), ("sync", tmp_path / "new")} <= set(steps[:named])
-    assert steps[named - 1][0] == "sync" and steps[named - 1][1].parent.name.startswith(".part-")
+    assert steps[named - 1][0] == "sync" and steps[named - 1][1].name.startswith(f".{target.name}.")
     assert steps[named + 1 :] == [("sync", target.parent)]
 
 
 def test_what_a_killed_writer_left_is_removed(ivcap_journal: Journal, run: str, folder: Path) -> None:
-    """And what one that lives is writing stays."""
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    try:
-        dead, alive = (Path(writer.stdout.readline().strip()) for writer in writers if writer.stdout)
-        (folder / ".part-empty").mkdir()
-        (folder / ".part-file").write_text("of the user")
-        (folder / ".part-folder").mkdir()
-        (folder / ".part-folder" / "file").write_text("of the user")
-        writers[0].send_signal(signal.SIGKILL)
-        writers[0].wait()
-        assert dead.exists()
-        target = deliver(ivcap_journal, run, folder)
-        assert names(folder) == sorted([".part-file", ".part-folder", alive.name, target.name])
-        assert (alive / "half").read_text() == "half of it"
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.communicate()
-
-
-@pytest.mark.parametrize("missing", ["locks", "syncing of folders"])
-def test_a_file_system_without_a_call(
-    ivcap_journal: Journal, run: str, folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    """Without locks nobody knows who lives, so nothing of others is removed; the delivery is made all the same."""
-    import fcntl
-
-    def refuse(file: int, *_: object) -> None:
-        if missing == "locks" or Path(os.readlink(f"/proc/self/fd/{file}")).is_dir():
-            raise OSError(errno.ENOTSUP if missing == "locks" else errno.EINVAL, "no such call")
-
-    monkeypatch.setattr(*((fcntl, "flock") if missing == "locks" else (os, "fsync")), refuse)
-    left = folder / ".part-left"
-    left.mkdir()
-    for name in ("half", "lock"):
-        (left / name).touch()
+    """By the next delivery of the run, which comes since that one was not made. What is of others stays."""
     target = deliver(ivcap_journal, run, folder)
-    assert names(folder) == ([left.name, target.name] if missing == "locks" else [target.name])
+    others = [folder / name for name in (f".{target.name}", f".{target.name}.part", f".a{target.name}.1.part")]
+    for other in others:
+        other.write_text("of the user")
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        left = Path(writer.stdout.readline().strip())
+        writer.kill()
+    assert left.read_text() == "half of it" and left.parent == folder
+    deliver(ivcap_journal, run, folder)
+    assert names(folder) == sorted(path.name for path in (*others, target))
+
+
+def test_a_writer_that_was_overtaken_fails(folder: Path) -> None:
+    """One that was suspended for so long that another wrote the file does not put its own over it."""
+    with pytest.raises(FileNotFoundError), whole(folder / "target") as own:
+        own.write_text("old")
+        with whole(folder / "target") as newer:
+            newer.write_text("new")
+    assert names(folder) == ["target"] and (folder / "target").read_text() == "new"
+
+
+def test_a_file_system_that_cannot_sync_a_folder(
+    ivcap_journal: Journal, run: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delivery is made all the same."""
+    fsync = os.fsync
+
+    def refuse(file: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{file}")).is_dir():
+            raise OSError(errno.EINVAL, "no such call")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert names(folder) == [] and deliver(ivcap_journal, run, folder).exists()
 
 
 def test_a_failed_disk_is_no_delivery(
