@@ -21,7 +21,7 @@ from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrapped
 from ivcap_flows.capture.stand_ins import StandIns, block_of
-from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.handles import Handle, Job, LocalFile
 from ivcap_flows.identity import canonical
 from ivcap_flows.secrets import HIDDEN, hide_within, is_secret_name, is_secret_type, scrub, scrub_text
 
@@ -119,7 +119,9 @@ class Look:
         kind: Any = type(value)
         if isinstance(value, Handle | LocalFile):
             if len(self.handles) < MAX_FOUND:
-                self.handles.append((role, value))
+                # No record has a result, which may be large, and the call may wait in the queue.
+                kept = value.model_copy(update={"result": None}) if isinstance(value, Job) else value
+                self.handles.append((role, kept))
             return value.urn if isinstance(value, Handle) else self._path(role, value)
         place = place_of(value)
         if place is not None:

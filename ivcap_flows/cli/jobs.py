@@ -15,7 +15,7 @@ from ivcap_flows.secrets import scrub
 __all__ = ["jobs_of", "print_jobs"]
 
 _SHORT: Final = 160
-"""Characters of a result that are printed at most; `--json` prints all of it."""
+"""Characters of a result that are printed at most; `--json` prints all of it, as far as the journal has it."""
 
 
 def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
@@ -34,6 +34,7 @@ def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
             "status": job.attributes.get("status"),
             "error": job.attributes.get("cause"),
             "result": scrub(known.get(job.id, {}).get("result")),
+            "result_sha256": known.get(job.id, {}).get("result_sha256"),
             "result_type": job.attributes.get("result_type"),
             "products": made.get(job.id, []),
             "events": job.attributes.get("events") or [],
@@ -54,7 +55,7 @@ def print_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
             text = json.dumps(job["result"], ensure_ascii=False)
             _line("result", text if len(text) <= _SHORT else text[: _SHORT - 1] + "…")
         elif job["result_type"]:
-            _line("result", f"of type {job['result_type']}")
+            _line("result", f"of type {job['result_type']}", job["result_sha256"])
         for product in job["products"]:
             _line("product", product["name"], product["urn"])
         for event in job["events"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
@@ -25,9 +26,12 @@ from ivcap_flows.handles import (
 )
 from ivcap_flows.identity import file_urn, fingerprint, flows_urn
 from ivcap_flows.provenance.records import ANNOTATION, Record, activity, agent, entity, relation
-from ivcap_flows.secrets import scrub_alone
+from ivcap_flows.secrets import HIDDEN, scrub_alone
 
-__all__ = ["describe", "identify", "reference"]
+__all__ = ["MOST", "content_sha256", "describe", "identify", "reference", "shortened"]
+
+MOST: Final = 100_000
+"""The maximum number of characters of a request or a result that are recorded as JSON."""
 
 _SHOWN: Final = 200
 """The maximum number of characters of an event's message in a record."""
@@ -129,7 +133,7 @@ def _work(value: Order | Job) -> Iterator[Record]:
         service_name=value.service_name,
         service_version=value.service_version,
         parameters=value.parameters or None if isinstance(value, Order) else None,
-        request=value.request if isinstance(value, Job) else None,
+        request=shortened(value.request) if isinstance(value, Job) else None,
         result_type=value.result_type if isinstance(value, Job) else None,
         events=[_event(event) for event in value.events] or None if isinstance(value, Job) else None,
         key=value.key,
@@ -192,14 +196,20 @@ def _aspect(value: Aspect) -> Iterator[Record]:
         "aspect",
         schema=value.schema_urn,
         about=value.entity,
-        content_sha256=_content_sha256(value.content),
+        content_sha256=content_sha256(value.content),
         platform=value.platform,
     )
 
 
-def _content_sha256(content: Any) -> str | None:
+def content_sha256(content: Any) -> str | None:
     """Return the digest of a content. None if it holds a secret, which the digest would help to guess."""
     return None if content is None or scrub_alone(content) != content else fingerprint(content)
+
+
+def shortened(value: Any, most: int = MOST) -> Any:
+    """Return a JSON value, or if its text has more than `most` characters, a stand-in with its sha256."""
+    length = len(json.dumps(value, default=str))
+    return value if length <= most else f"… ({length} characters, sha256 {content_sha256(value) or HIDDEN})"
 
 
 def _model_run(value: ModelRun) -> Iterator[Record]:

@@ -15,6 +15,7 @@ from ivcap_flows.identity import canonical, digest, fingerprint, flows_urn
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.provenance.describe import shortened
 from ivcap_flows.reading.findings import Finding
 from ivcap_flows.secrets import HIDDEN
 
@@ -192,7 +193,7 @@ class _Reader:
         record = await client.jobs.read(service, node.id, with_request=True, with_result=False)
         products = [product.urn async for product in client.jobs.products(record)]
         hidden = HIDDEN in str(node.attributes.get("request"))
-        asked = None if hidden else record.request_content
+        asked = None if hidden else shortened(record.request_content)
         return self._work(node, service, record.status, products, {"request": asked})
 
     def _work(self, node: Record, service: str, status: str, products: list[str], asked: Mapping[str, Any]) -> Finding:

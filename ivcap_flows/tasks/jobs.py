@@ -14,7 +14,7 @@ from ivcap_flows.durable import Effect, Found, MatchedBy, OnDivergence, OnFailur
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Job, Products, Service
 from ivcap_flows.identity import Scope, fingerprint, ivcap_urn
-from ivcap_flows.ivcap.job_records import JobOutput, JobRecord
+from ivcap_flows.ivcap.job_records import JobOutput, JobRecord, is_json_type
 from ivcap_flows.ivcap.requests import indirect, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
 from ivcap_flows.journal import IntentRow, NewIntent
@@ -31,6 +31,7 @@ from ivcap_flows.tasks.waiting import (
     first_of,
     log_tail,
     note_end,
+    outcome_of,
     resubmission,
     service_named,
     several,
@@ -104,8 +105,13 @@ async def _request_job(
         max_resubmits=max_resubmits,
         on_divergence=on_divergence,
     )
+    job = done.value
+    result = job.result
+    if job.succeeded and result is None and is_json_type(job.result_type):
+        # The journal keeps no long result.
+        result = await call.client.jobs.result(record.urn, job.urn)
     # A handle from the journal has its secrets redacted, so return the request as given.
-    return done.value.model_copy(update={"request": asked.document})
+    return job.model_copy(update={"request": asked.document, "result": result})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,9 @@ class JobEffect(Effect[Job]):
             return self._handle(job, wanted.key).model_copy(update={"products": products})
 
         return await look_for_reuse(self.call.client, JOBS, wanted, self.request, forms=self._alike, value=value)
+
+    def encode(self, value: Job) -> Any:
+        return outcome_of(value)
 
     def decode(self, outcome: Any) -> Job:
         return Job.model_validate(outcome)

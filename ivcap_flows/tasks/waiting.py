@@ -20,6 +20,7 @@ from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.wire import segment
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import Wait
+from ivcap_flows.provenance.describe import content_sha256, shortened
 from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, urn_of
 
@@ -30,6 +31,7 @@ __all__ = [
     "log_tail",
     "name_of",
     "note_end",
+    "outcome_of",
     "resubmission",
     "service_named",
     "several",
@@ -45,6 +47,8 @@ S = TypeVar("S", OrderRecord, JobRecord)
 T = TypeVar("T")
 
 _LOG_LINES: Final = 20
+_EVENT: Final = 4_000
+"""The maximum number of characters of an event's data to keep."""
 
 
 class PlannedError(BaseException):
@@ -100,6 +104,19 @@ async def service_named(call: IvcapCall, work: W) -> W:
     return work.model_copy(update={"service_name": (await call.client.services.read(work.service)).name})
 
 
+def outcome_of(work: Order | Job) -> dict[str, Any]:
+    """Return what the journal and the idempotency record keep of an order or job.
+
+    Of a long result they keep only the sha256, and of a long event what the record shows: the platform has them whole.
+    """
+    outcome = work.model_dump(mode="json")
+    if isinstance(work, Job):
+        outcome["events"] = [{**event, "data": shortened(event["data"], _EVENT)} for event in outcome["events"]]
+        if shortened(work.result) is not work.result:
+            outcome |= {"result": None, "result_sha256": content_sha256(work.result)}
+    return outcome
+
+
 async def note_end(journal: Journal, work: Order | Job) -> bool:
     """Write to the journal how work ended. Return whether this is news: reused work had ended before.
 
@@ -111,7 +128,7 @@ async def note_end(journal: Journal, work: Order | Job) -> bool:
 
     def finish() -> bool:
         before = journal.intents.get(key)
-        journal.intents.finish(key, work.status, work.model_dump(mode="json"))
+        journal.intents.finish(key, work.status, outcome_of(work))
         return before is None or (before.state != "terminal" and before.how != "reused")
 
     try:

@@ -241,6 +241,19 @@ def crate_without_a_limit(patch: SetAttribute) -> None:
     patch(contents, "_size", lambda node: 0)
 
 
+def whole_results_kept(patch: SetAttribute) -> None:
+    from ivcap_flows.tasks import jobs, waiting
+
+    for module in (jobs, waiting):
+        patch(module, "outcome_of", lambda work: work.model_dump(mode="json"))
+
+
+def result_not_read_again(patch: SetAttribute) -> None:
+    from ivcap_flows.tasks import jobs
+
+    patch(jobs, "is_json_type", lambda media_type: False)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -279,6 +292,8 @@ MUTANTS: Final = {
     "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
     "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),
     "crate without a limit": Mutant("the files of a crate have a limit together", crate_without_a_limit),
+    "whole results kept": Mutant("the journal keeps no long result of a job", whole_results_kept),
+    "result not read again": Mutant("a replayed request returns the result as before", result_not_read_again),
     "early calls kept": Mutant("calls of flows that never open an attempt take bounded room", early_calls_kept),
 }
 

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 import pytest
 
 from ivcap_flows.handles import Job, JobEvent, Service
-from ivcap_flows.provenance.describe import describe
+from ivcap_flows.provenance.describe import MOST, describe
 
 SERVICE = "urn:ivcap:service:1"
 AT = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -42,3 +42,16 @@ def test_a_service_is_an_entity_with_its_name():
     """A service is recorded as an entity with its name, the plan of orders and jobs."""
     [stated] = describe(Service(urn=SERVICE, platform="p", name="echo"))
     assert (stated.kind, stated.type, stated.id, stated.attributes["name"]) == ("entity", "service", SERVICE, "echo")
+
+
+def test_a_long_request_is_recorded_by_its_sha256():
+    """Each call that is given the job states it anew. With a secret in it, there is no sha256 to guess it by."""
+
+    def request(**given):
+        [stated, *_] = describe(job().model_copy(update={"request": given}))
+        return stated.attributes["request"]
+
+    long = "x" * MOST
+    assert request(text="short") == {"text": "short"}
+    assert len(request(text=long)) < 150 and request(text=long) == request(text=long) != request(text=long + "y")
+    assert request(text=long, password="one") == request(text=long, password="two")
