@@ -172,7 +172,8 @@ def put_in_flow(call: Call) -> None:
         elif opened is None:
             opened = _elsewhere.get(name)
             if opened is None:
-                for dropped in early.keep(call, name):
+                dropped = early.keep(call, name)
+                if dropped is not None:
                     _unrecorded.add(dropped, 1)
                 return
     early.put(call, opened)

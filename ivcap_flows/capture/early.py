@@ -17,25 +17,15 @@ from ivcap_flows.identity import flows_urn
 if TYPE_CHECKING:
     from ivcap_flows.journal import OpenedAttempt
 
-__all__ = ["ROOM", "keep", "put", "put_kept"]
+__all__ = ["MOST", "keep", "put", "put_kept"]
 
-ROOM: Final = 32 * 2**20
-"""The approximate maximum number of bytes that the kept calls hold, of all flow runs together."""
-
-_kept: OrderedDict[Call, tuple[str, int]] = OrderedDict()
-"""The calls in the order of their begin, each with its flow run and weight."""
-_held = 0
-
-
-def _forget_parent() -> None:
-    """Forget the parent's calls in a forked child: the parent records them."""
-    global _held
-    _kept.clear()
-    _held = 0
-
+MOST: Final = 10_000
+"""The maximum number of calls to keep, of all flow runs together."""
+_kept: OrderedDict[Call, str] = OrderedDict()
+"""The calls in the order of their begin, each with its flow run."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+    os.register_at_fork(after_in_child=_kept.clear)
 
 
 def put(call: Call, opened: OpenedAttempt) -> None:
@@ -45,32 +35,22 @@ def put(call: Call, opened: OpenedAttempt) -> None:
     recorder().put(call)
 
 
-def keep(call: Call, flow_run_id: str) -> list[str]:
-    """Keep a call until `put_kept`. Return the flow run of each ended call that gave way to it.
+def keep(call: Call, flow_run_id: str) -> str | None:
+    """Keep a call until `put_kept`. Return the flow run of an ended call that gave way to it, if any did.
 
     Hold `turn` from before you look for an attempt.
     """
-    global _held
-    if call not in _kept:
-        weight = call.weight
-        _kept[call] = flow_run_id, weight
-        _held += weight
-    dropped: list[str] = []
-    while _held > ROOM:
-        oldest, (of, weight) = _kept.popitem(last=False)
-        _held -= weight
-        # One that still runs is kept anew when it ends.
-        if oldest.ended is not None:
-            dropped.append(of)
-    return dropped
+    _kept[call] = flow_run_id
+    if len(_kept) <= MOST:
+        return None
+    oldest, its_flow_run = _kept.popitem(last=False)
+    # One that still runs is kept anew when it ends.
+    return None if oldest.ended is None else its_flow_run
 
 
 def put_kept(opened: OpenedAttempt) -> None:
     """Record the calls that were kept for the flow run of an attempt that was just opened."""
-    global _held
     with turn():
-        for call, (of, weight) in list(_kept.items()):
-            if of == opened.attempt.flow_run_id:
-                del _kept[call]
-                _held -= weight
-                put(call, opened)
+        for call in [call for call, of in _kept.items() if of == opened.attempt.flow_run_id]:
+            del _kept[call]
+            put(call, opened)

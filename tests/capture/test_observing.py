@@ -1,7 +1,6 @@
 """How Prefect tasks without `@recorded` are followed: by the methods that run them."""
 
 import gc
-import uuid
 
 import pytest
 from mutants import mutate
@@ -44,51 +43,47 @@ def test_the_calls_of_a_flow_are_counted_by_short_names():
     assert max(len(part) for key in context._calls._known for part in key) < 100
 
 
-@task
-def add(one: int, two: int) -> int:
-    return one + two
+def keep_too_many_calls(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], int]:
+    """Run flows without an attempt around one that opens its attempt late. Return its task runs and missing facts."""
+    monkeypatch.setattr(early, "MOST", 4)
+    early._kept.clear()
 
+    @task
+    def step(number: int) -> int:
+        return number
 
-@flow
-def opens_nothing(more: int) -> int:
-    """A flow that needs no attempt. It runs one task, and as many further ones as given, made here to be quick."""
-    for _ in range(more):
-        call = Call(f"urn:ivcap-flows:task-run:{uuid.uuid4()}", "task-run", "add", "", "", None)
-        context.put_in_flow(call)
-        call.ended = call.started
-        context.put_in_flow(call)
-    return add(1, 2)
-
-
-def kept_calls() -> int:
-    gc.collect()
-    return sum(isinstance(each, Call) for each in gc.get_objects())
-
-
-def fill_the_room_for_early_calls() -> int:
-    """Run flows without an attempt around one that opens its attempt late. Return how many facts that one misses."""
-    most = early.ROOM // Call("urn:ivcap-flows:task-run:1", "task-run", "add", "", "", None).weight
-    before = kept_calls()
+    @flow
+    def opens_nothing() -> None:
+        for number in range(3):
+            step(number)
 
     @flow
     def opens_late() -> None:
-        add(1, 2)
-        for _ in range(4):
-            opens_nothing(most // 3)
-        assert kept_calls() - before <= most + 10
-        add(3, 4)
+        for number in range(3):
+            step.with_options(name=f"step {number}")(number)
+        for _ in range(3):
+            opens_nothing()
+        gc.collect()
+        assert sum(isinstance(each, Call) for each in gc.get_objects()) <= before + 4
+        step.with_options(name="step 3")(3)
         context.current_attempt()
 
+    for _ in range(2):
+        opens_nothing()
+    gc.collect()
+    before = sum(isinstance(each, Call) for each in gc.get_objects()) - 4
     opens_late()
-    recorder().flush()
-    return journal().runs.recent(1)[0].missing_facts
+    assert recorder().flush()
+    [run] = journal().runs.recent()
+    facts = [fact.record for fact in journal().facts.of_run(run.id)]
+    return {str(record.attributes["name"]) for record in facts if record.type == "task-run"}, run.missing_facts
 
 
 @pytest.mark.mutant(None)
 @pytest.mark.usefixtures("prefect_api")
-def test_calls_of_flows_without_an_attempt_are_bounded_over_all_flows():
+def test_calls_of_flows_without_an_attempt_are_bounded_over_all_flows(monkeypatch: pytest.MonkeyPatch):
     """The oldest give way to new ones. If the flow of such a call opens an attempt after all, the call is missing."""
-    assert fill_the_room_for_early_calls() == 1
+    assert keep_too_many_calls(monkeypatch) == ({"step 3"}, 3)
 
 
 @pytest.mark.mutant("early calls kept")
@@ -97,4 +92,4 @@ def test_a_build_that_keeps_all_early_calls_is_found(monkeypatch: pytest.MonkeyP
     """The test fails on a build that keeps the calls of every flow until its attempt opens."""
     mutate("early calls kept", monkeypatch.setattr)
     with pytest.raises(AssertionError):
-        fill_the_room_for_early_calls()
+        keep_too_many_calls(monkeypatch)

@@ -776,32 +776,6 @@ def test_what_came_before_the_run_was_on_record_is_counted(recorded_graph, monke
     assert (run.outcome, run.missing_facts) == ("completed", 2)
 
 
-def test_of_many_tasks_before_the_first_record_the_first_are_kept(recorded_graph, monkeypatch):
-    """Those for which there is no room count as missing, once each."""
-    monkeypatch.setattr("ivcap_flows.capture.early._MOST", 2)
-
-    @task
-    def step(number: int) -> int:
-        return number
-
-    @task
-    @recorded
-    def leaf() -> None:
-        """Do nothing."""
-
-    @flow
-    def long() -> None:
-        for number in range(5):
-            step.with_options(name=f"step {number}")(number)
-        leaf()
-
-    long()
-    names = {node.attributes["name"] for node in recorded_graph().nodes.values() if node.type == "task-run"}
-    assert names == {"step 0", "step 1", "leaf"}
-    [run] = journal().runs.recent()
-    assert run.missing_facts == 3
-
-
 def test_notes_that_cannot_be_made_are_counted(monkeypatch):
     """What a note or an account would have stated is missing from the run."""
 

@@ -24,6 +24,7 @@ from mutants import mutate
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.record_writer import Statement
+from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, tell_later
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal import Fact, Journal, RunIdentity, migrate, schema
 from ivcap_flows.journal import store as store_module
@@ -198,6 +199,10 @@ def open_and_record(url: str) -> None:
     with Journal.open(url) as journal, use_journal(journal) as recorder:
         opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
         recorder.put(Statement(opened.run.id, None, lambda: [entity("urn:example:thing", "file")]))
+        # After a write that had failed.
+        start_heartbeat(journal)
+        tell_later(journal, lambda: journal.runs.close_attempt(opened.attempt.id, "completed"))
+        catch_up(journal)
 
 
 def left_in_the_process() -> tuple[int, int]:

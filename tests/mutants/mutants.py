@@ -217,9 +217,8 @@ def no_known_secrets(patch: SetAttribute) -> None:
 
 
 def early_calls_kept(patch: SetAttribute) -> None:
-    def keep_all(call: Any, flow_run_id: str) -> list[str]:
-        early._kept.setdefault(call, (flow_run_id, 0))
-        return []
+    def keep_all(call: Any, flow_run_id: str) -> None:
+        early._kept[call] = flow_run_id
 
     patch(early, "keep", keep_all)
 
