@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mutants import mutate
 
+from ivcap_flows.capture.values import Look
 from ivcap_flows.handles import Job
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.local import EmbeddedPlatform
@@ -70,6 +71,14 @@ def waited_twice(in_flow: Callable[..., Any], effects: Any, on_platform: Callabl
 def test_a_long_result_is_kept_on_the_platform_alone(in_flow, effects, on_platform, large, unique):
     """The wait returns all of it, and so does the same request in the next try, as with a short one."""
     waited_twice(in_flow, effects, on_platform, unique)
+
+
+def test_a_call_that_waits_to_be_recorded_holds_no_result():
+    """No record has it, and thousands of calls may wait."""
+    job = Job(urn="urn:ivcap:job:1", platform="p", service="s", result=["large"])
+    look = Look()
+    look.at("jobs", [job])
+    assert look.handles == [("jobs", job.model_copy(update={"result": None}))] and job.result == ["large"]
 
 
 @pytest.mark.parametrize(
