@@ -19,9 +19,6 @@ __all__ = ["Held", "is_data", "look", "place_of"]
 log = logger_of("ivcap_flows.capture")
 
 _MOST_PARTS: Final = 200
-_IDENTIFYING: Final = 4
-"""Arrays with fewer values are identified by the object."""
-_FIRST: Final = 1_000
 
 
 @dataclass(eq=False)
@@ -72,34 +69,20 @@ def is_data(value: Any) -> bool:
 
 def look(role: str, value: Any) -> Held:
     """Read a table or an array. Lazy values are not computed. If reading fails, the value is recorded as unhashed."""
-    kind, facts, sha256, reason, source, trivial = "array", dict[str, Any](), None, None, None, False
+    kind, facts, found, reason, source = "array", dict[str, Any](), None, None, None
     try:
         kind, facts, content = read(value)
         source = _opened_from(value)
-        sha256 = content()
-        trivial = _is_trivial(value)
+        found = content()
     except UnhashedError as why:
         reason = str(why)
     except Exception as error:
         log.debug("A %s could not be read.", type(value).__qualname__, exc_info=True)
         reason = f"it could not be read ({type(error).__name__})"
-    if sha256 is None:
+    if found is None:
         return Held(role, _names.of(value), kind, facts, None, reason, source, _weakly(value))
-    name = f"sha256:{sha256}" if not trivial else digest(f"{_names.of(value)} {sha256}".encode())
-    return Held(role, flows_urn(kind, name), kind, facts, sha256, None, None, _weakly(value))
-
-
-def _is_trivial(value: Any) -> bool:
-    """Whether another value may have the same content by chance: a small numpy array, or one of equal values.
-
-    Small means fewer than four values. Tables and xarray arrays do not count, since their labels identify them as well.
-    """
-    if type(value).__module__.partition(".")[0] != "numpy" or value.dtype.hasobject:
-        return False
-    if value.size < _IDENTIFYING:
-        return True
-    flat = value.reshape(-1)
-    return all(bool((flat[:most] == flat[0]).all()) for most in (_FIRST, value.size))
+    name = f"sha256:{found.sha256}" if found.identifies else digest(f"{_names.of(value)} {found.sha256}".encode())
+    return Held(role, flows_urn(kind, name), kind, facts, found.sha256, None, None, _weakly(value))
 
 
 def place_of(value: Any) -> str | None:

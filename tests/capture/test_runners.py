@@ -37,6 +37,10 @@ def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
     return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
 
 
+def squares(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"n": [number**2 % 101 for number in range(rows)]})
+
+
 def dask(tmp_path: Path) -> TaskRunner[Any]:
     from prefect_dask import DaskTaskRunner
 
@@ -64,7 +68,7 @@ def test_values_keep_their_names_through_other_processes(
     @recorded
     def make(rows: int) -> pd.DataFrame:
         annotate(pid=os.getpid())
-        return pd.DataFrame({"n": range(rows)})
+        return squares(rows)
 
     @task
     @recorded
@@ -80,7 +84,7 @@ def test_values_keep_their_names_through_other_processes(
     @flow
     @recorded
     def pooled(target: Path) -> None:
-        frame = make.submit(3)
+        frame = make.submit(100)
         path = save.submit(frame, target)
         fail.submit(path).wait()
 
@@ -98,7 +102,7 @@ def test_values_keep_their_names_through_other_processes(
     elsewhere = tasks["make"].attributes["annotation.pid"]
     assert elsewhere != os.getpid()
     assert tasks["make"].attributes["process"] == f"{socket.gethostname()}:{elsewhere}"
-    frame = flows_urn("frame", f"sha256:{read(pd.DataFrame({'n': range(3)}))[2]()}")
+    frame = flows_urn("frame", f"sha256:{read(squares(100))[2]().sha256}")
     file = urn_at(tmp_path / "n.csv")
     assert ends(graph, "wasGeneratedBy") == {(frame, tasks["make"].id), (file, tasks["save"].id)}
     assert {(tasks["save"].id, frame), (tasks["fail"].id, file)} <= ends(graph, "used")

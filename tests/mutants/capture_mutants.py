@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mutant import Mutant, SetAttribute
 
-from ivcap_flows.capture import calls, file_activity, file_edges, makers, outcomes, parts, stand_ins, values
+from ivcap_flows.capture import calls, contents, file_activity, file_edges, makers, outcomes, parts, stand_ins, values
 from ivcap_flows.capture.file_activity import FileActivity, Written
 from ivcap_flows.capture.file_edges import Declared, FileEdges
 from ivcap_flows.capture.path_tree import PathTree
@@ -98,7 +98,19 @@ def released_results_kept(patch: SetAttribute) -> None:
     patch(makers, "release", lambda: False)
 
 
+def no_schema_in_the_digest(patch: SetAttribute) -> None:
+    patch(contents._Content, "tell", lambda self, *described: None)
+
+
+def no_floor_of_entropy(patch: SetAttribute) -> None:
+    patch(contents, "FLOOR", 0)
+
+
 CAPTURE: Final = {
+    "no schema in the digest": Mutant(
+        "types, units, labels and names are part of what data are", no_schema_in_the_digest
+    ),
+    "no floor of entropy": Mutant("what may be equal by chance links nothing", no_floor_of_entropy),
     "released results are kept": Mutant("what the flow has released is not kept", released_results_kept),
     "extras are not looked at": Mutant("a model may hold more than its fields", extras_not_looked_at),
     "an end needs words": Mutant("a call ends also if its end cannot be shown", ends_need_words),

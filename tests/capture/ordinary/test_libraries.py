@@ -2,16 +2,22 @@
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 import zarr
 from prefect import flow, task
+from prefect.cache_policies import INPUTS
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ivcap_flows import recorded
+from ivcap_flows.capture import journal
+from ivcap_flows.cli.diff import difference
 
 Edges = Callable[..., list[dict[str, str]]]
 
@@ -45,6 +51,127 @@ def test_pandas(tmp_path: Path, edges: Edges) -> None:
             ("made", "save", "table.parquet"),
         }
     )
+
+
+def test_a_column_that_gets_another_type_in_place(tmp_path: Path, edges: Edges) -> None:
+    """Texts become dates, times get a zone and then another one: each step makes a table from the one before."""
+    hours = pd.date_range("2021-04-03", periods=50, freq="h")
+    pd.DataFrame({"time": hours, "day": hours.date, "level": np.sin(np.arange(50))}).to_csv(tmp_path / "tides.csv")
+
+    @task
+    @recorded
+    def load(path: Path) -> pd.DataFrame:
+        return pd.read_csv(path, index_col=0, parse_dates=["time"], dtype={"day": object})
+
+    @task
+    @recorded
+    def parse(table: pd.DataFrame) -> None:
+        table["day"] = pd.to_datetime(table["day"]).dt.date
+
+    @task
+    @recorded
+    def localise(table: pd.DataFrame) -> None:
+        table["time"] = table["time"].dt.tz_localize("UTC")
+
+    @task
+    @recorded
+    def convert(table: pd.DataFrame) -> pd.DataFrame:
+        table["time"] = table["time"].dt.tz_convert("Australia/Hobart")
+        return table
+
+    @flow
+    @recorded
+    def main() -> None:
+        table = load(tmp_path / "tides.csv")
+        parse(table)
+        localise(table)
+        convert(table)
+
+    main()
+    steps = ["load", "parse", "localise", "convert"]
+    edges(
+        {("used", "load", "tides.csv")}
+        | {("made", step, f"{step}()") for step in steps}
+        | {("used", step, f"{before}()") for before, step in pairwise(steps)}
+        | {("derived", f"{step}()", f"{before}()") for before, step in pairwise(steps)}
+    )
+
+
+def test_one_file_read_as_numbers_of_two_types(tmp_path: Path, prefect_api: None, edges: Edges) -> None:
+    """The bytes are the same, the arrays are not, and so `diff` says."""
+    np.sin(np.arange(100, dtype="<f4")).tofile(tmp_path / "levels.bin")
+
+    @task
+    @recorded
+    def load(path: Path, kind: str) -> np.ndarray:
+        return np.fromfile(path, [("level", kind)])
+
+    @flow
+    @recorded
+    def main(kind: str) -> None:
+        load(tmp_path / "levels.bin", kind)
+
+    main("<i4")
+    main("<f4")
+    edges(
+        {("used", f"load[{run}]", "levels.bin") for run in range(2)}
+        | {("made", f"load[{run}]", f"load[{run}]()") for run in range(2)},
+        runs=2,
+    )
+    second, first = journal().runs.recent(2)
+    [output] = difference(journal(), first, second).outputs
+    assert "parameter kind: <i4 → <f4" in output.why
+
+
+@pytest.mark.parametrize("values", [lambda: np.full(100, np.nan), lambda: np.arange(100)], ids=["missing", "range"])
+def test_arrays_of_two_runs_that_are_equal_by_chance(values: Callable[[], np.ndarray], edges: Edges) -> None:
+    """Each run has its own."""
+
+    @task
+    @recorded
+    def make() -> np.ndarray:
+        return values()
+
+    @task
+    @recorded
+    def show(array: np.ndarray) -> None:
+        """Do nothing."""
+
+    @flow
+    @recorded
+    def main() -> None:
+        show(make())
+
+    main()
+    main()
+    edges(
+        {("made", f"make[{run}]", f"make[{run}]()") for run in range(2)}
+        | {("used", f"show[{run}]", f"make[{run}]()") for run in range(2)},
+        runs=2,
+    )
+
+
+def test_a_table_from_the_cache_leads_to_the_run_that_made_it(tmp_path: Path, edges: Edges) -> None:
+    """Though that task does not run again."""
+
+    @task(cache_policy=INPUTS, persist_result=True, result_storage_key="tides-{parameters[key]}")
+    @recorded
+    def tides(key: str) -> pd.DataFrame:
+        return pd.DataFrame({"level": np.sin(np.arange(100) * len(key))})
+
+    @task
+    @recorded
+    def show(table: pd.DataFrame) -> None:
+        """Do nothing."""
+
+    @flow
+    @recorded
+    def main() -> None:
+        show(tides(tmp_path.name))
+
+    main()
+    main()
+    edges({("made", "tides", "tides()"), ("used", "show[0]", "tides()"), ("used", "show[1]", "tides()")}, runs=2)
 
 
 def test_xarray_and_a_library_in_c(tmp_path: Path, edges: Edges) -> None:
