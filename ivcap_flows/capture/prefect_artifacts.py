@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
+from ivcap_flows.secrets import scrub
+
 if TYPE_CHECKING:
     from prefect.client.schemas.actions import ArtifactCreate
 
@@ -19,8 +21,8 @@ _NOT_IN_KEY: Final = re.compile("[^a-z0-9]+")
 
 @dataclass(frozen=True)
 class PrefectArtifact:
-    """Markdown, a table of rows, or a share in per cent, beside a flow run or a task run. With a `key` it is a version
-    of the artifact of that name."""
+    """Markdown, a table of rows, or a share in per cent, beside a flow run or a task run, without secrets. With a `key`
+    it is a version of the artifact of that name."""
 
     kind: Literal["markdown", "table", "progress"]
     content: Any
@@ -28,6 +30,10 @@ class PrefectArtifact:
     flow_run: str | None
     task_run: str | None = None
     key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("content", "description"):
+            object.__setattr__(self, name, scrub(getattr(self, name)))
 
     @property
     def data(self) -> Any:

@@ -30,6 +30,7 @@ from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.settings import Settings
+from ivcap_flows.sinks.outbox import FAULT
 from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
 from ivcap_flows.work.orphans import orphans_of
 
@@ -129,6 +130,7 @@ def _journal() -> list[str]:
         sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
         twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
+        pending = journal.deliveries.where(state="pending", limit=None)
         loss = journal.losses.noted()
         exposure = journal.exposure()
         lost = () if loss is None else (LOST % (journal.url, loss["key"], loss["created-at"]),)
@@ -147,6 +149,11 @@ def _journal() -> list[str]:
                 for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
+            *(
+                f"not delivered to {row.sink}: run {row.run_id}: {row.reason}"
+                for row in pending
+                if (row.reason or "").startswith(FAULT)
+            ),
         ]
 
 

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 from ivcap_flows.errors import (
     InputError,
     IntegrityError,
-    IvcapFlowsError,
     NotFoundError,
     PlatformError,
     ProtocolError,
@@ -249,7 +248,7 @@ class DatasetFiles:
                         breaks = 0
                 break
             except Exception as error:  # noqa: BLE001 - as in Bucket.ask
-                told = error if isinstance(error, IvcapFlowsError) else s3.explained(error, "GetObject", stored.uri)
+                told = self._bucket.explained(error, "GetObject", stored.uri)
                 breaks += 1
                 if not told.retryable or breaks > _BREAKS:
                     raise told from None

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -26,7 +26,6 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.status import DETAIL_LIMIT, error_class, redact
 from ivcap_flows.provena.datastore import S3Credentials
-from ivcap_flows.secrets import hide
 
 __all__ = ["AT_ONCE", "Bucket", "Listed", "need_library"]
 
@@ -79,6 +78,7 @@ class Bucket:
         self._opening = asyncio.Lock()
         self._open: _Open | None = None
         self._clients: list[Any] = []
+        self._secrets: list[str] = []
 
     def __repr__(self) -> str:
         return f"Bucket({self.name!r})"
@@ -113,14 +113,14 @@ class Bucket:
             return await self._send(opened, operation, arguments)
         except Exception as error:  # noqa: BLE001 - naming botocore's errors would mean importing it
             # The request and the server's message may contain the session token, so do not pass that error on.
-            told = explained(error, operation, self.uri(key))
+            told = self.explained(error, operation, self.uri(key))
         if told.data.get("code") not in _EXPIRED:
             raise told from None
         opened = await self._current(instead_of=opened)
         try:
             return await self._send(opened, operation, arguments)
         except Exception as error:  # noqa: BLE001
-            told = explained(error, operation, self.uri(key))
+            told = self.explained(error, operation, self.uri(key))
         raise told from None
 
     async def list(self, prefix: str) -> AsyncIterator[Listed]:
@@ -133,6 +133,11 @@ class Bucket:
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def explained(self, error: Exception, operation: str, uri: str) -> IvcapFlowsError:
+        """Return this package's error for one of botocore's, without the bucket's keys; raise any other unchanged."""
+        # Each dataset has its own keys for an hour, so `hide` would collect them.
+        return _explained(error, operation, uri, self._secrets)
 
     def uri(self, key: str) -> str:
         """Return the object's URI: `s3://<bucket>/<key>`, with the key quoted as in a URL."""
@@ -150,7 +155,7 @@ class Bucket:
             if known is None or known is instead_of or time.time() >= known.renew_at:
                 keys = await self._ask_keys()
                 for secret in (keys.aws_secret_access_key, keys.aws_session_token):
-                    hide(secret.get_secret_value())
+                    self._secrets.append(secret.get_secret_value())
                 client = await self.run(_client, keys, self._endpoint)
                 self._clients.append(client)
                 left = keys.expiry.timestamp() - time.time()
@@ -219,14 +224,15 @@ def _keep_out_of_logs() -> None:
             logging.getLogger(name).addFilter(_not_ours)
 
 
-def explained(error: Exception, operation: str, uri: str) -> IvcapFlowsError:
-    """Return this package's error for one of botocore's; any other error is raised unchanged."""
+def _explained(error: Exception, operation: str, uri: str, secrets: Sequence[str]) -> IvcapFlowsError:
     from botocore import exceptions as botocore
 
+    if isinstance(error, IvcapFlowsError):
+        return error
     data: dict[str, Any] = {"platform": "S3", "method": operation, "path": uri}
     if isinstance(error, botocore.ClientError):
-        return _refused(error.response, data)
-    detail = redact(str(error))[:DETAIL_LIMIT]
+        return _refused(error.response, data, secrets)
+    detail = redact(str(error), secrets)[:DETAIL_LIMIT]
     data |= {"status": None, "detail": detail}
     if isinstance(error, botocore.SSLError):
         return ConfigurationError(
@@ -245,11 +251,11 @@ def explained(error: Exception, operation: str, uri: str) -> IvcapFlowsError:
     raise error
 
 
-def _refused(response: dict[str, Any], data: dict[str, Any]) -> IvcapFlowsError:
+def _refused(response: dict[str, Any], data: dict[str, Any], secrets: Sequence[str]) -> IvcapFlowsError:
     told = response.get("Error", {})
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     code = str(told.get("Code") or status)
-    detail = redact(str(told.get("Message") or code))[:DETAIL_LIMIT]
+    detail = redact(str(told.get("Message") or code), secrets)[:DETAIL_LIMIT]
     data |= {"status": status, "detail": detail, "code": code}
     message = f"S3 answered {status} to {data['method']} of {data['path']}: {code}, {detail.rstrip('.')}."
     return (NotAuthorizedError if code in _WRONG_KEYS else error_class(status))(message, **data)

@@ -48,8 +48,8 @@ def run_id(id: str) -> str:  # noqa: A002
         return str(uuid.uuid5(uuid.NAMESPACE_URL, uri(id)))
 
 
-def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> list[RunEvent]:
-    """Return the events of all activities, by time. `sources` is the source text of codes, by their ids.
+def events(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = None) -> list[RunEvent]:
+    """Return the events of all activities, by time. `sources` is the source of codes, by their ids.
 
     Raises ValueError if the records break the rules, and ConfigurationError without the extra.
     """
@@ -66,7 +66,7 @@ def events(records: Iterable[Record], *, sources: Mapping[str, str] | None = Non
     return sorted(told, key=lambda event: event.eventTime)
 
 
-def dumps(records: Iterable[Record], *, sources: Mapping[str, str] | None = None) -> str:
+def dumps(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = None) -> str:
     """Return the events as JSON, one per line."""
     told = events(records, sources=sources)
     from openlineage.client.serde import Serde
@@ -75,7 +75,7 @@ def dumps(records: Iterable[Record], *, sources: Mapping[str, str] | None = None
 
 
 class _Teller:
-    def __init__(self, story: Story, sources: Mapping[str, str]) -> None:
+    def __init__(self, story: Story, sources: Mapping[str, bytes]) -> None:
         from ivcap_flows.provenance.openlineage_facets import Facets
 
         self.story = story

@@ -32,12 +32,12 @@ from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
-from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
+from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, LEFT_OUT, Record
 
 __all__ = ["Facets"]
 
 _FACTS_OF_CODE: Final = frozenset(
-    {"name", "file", "source_sha256", "commit", "branch", "remote", "dirty", "diff_sha256", "packages"}
+    {"name", "file", "source_sha256", "commit", "branch", "remote", "dirty", "diff_sha256", "packages", LEFT_OUT}
 )
 """Facts of a code that are not part of its environment, or have another form in it."""
 _FACTS_OF_HOST: Final = frozenset({"host_kind", "batch_system", "container_image", "machine", "system"})
@@ -50,7 +50,7 @@ class Facets:
     def __init__(
         self,
         story: Story,
-        sources: Mapping[str, str],
+        sources: Mapping[str, bytes],
         producer: str,
         names: Names,
         run_id: Callable[[str], str],
@@ -92,8 +92,7 @@ class Facets:
             if agent.type in ("user", "organisation")
         ]
         if plan is not None and plan.type != "code":
-            urn = tags_job.TagsJobFacetFields("urn", uri(plan.id), "ivcap-flows")
-            found["tags"] = tags_job.TagsJobFacet([urn], producer=self._producer)
+            found["tags"] = self._tag("urn", uri(plan.id))
         if owners:
             found["ownership"] = ownership_job.OwnershipJobFacet(owners, producer=self._producer)
         if plan is not None and plan.type == "code":
@@ -102,9 +101,15 @@ class Facets:
             whole = activity.type == "flow-run" or activity.attributes.get("subflow")
             if whole and plan.id in self.sources:
                 found["sourceCode"] = source_code_job.SourceCodeJobFacet(
-                    "python", self.sources[plan.id], producer=self._producer
+                    "python", self.sources[plan.id].decode(errors="replace"), producer=self._producer
                 )
+            elif whole and LEFT_OUT in plan.attributes:
+                found["tags"] = self._tag("sourceCode", f"left out: {plan.attributes[LEFT_OUT]}")
         return found
+
+    def _tag(self, name: str, value: str) -> Any:
+        fields = [tags_job.TagsJobFacetFields(name, value, "ivcap-flows")]
+        return tags_job.TagsJobFacet(fields, producer=self._producer)
 
     def of_dataset(self, record: Record) -> dict[str, Any]:
         attributes = record.attributes

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "ANNOTATION",
     "CONCLUDED",
+    "LEFT_OUT",
     "NOT_LOOKED_AT",
     "Kind",
     "Record",
@@ -31,6 +32,9 @@ ANNOTATION: Final = "annotation."
 
 CONCLUDED: Final = "concluded_inputs"
 """The name under which exports list the inputs of an activity that it was not seen to read."""
+
+LEFT_OUT: Final = "content_left_out"
+"""The attribute of a thing whose content is not in an export that could have it: the reason."""
 
 NOT_LOOKED_AT: Final = "not looked at"
 """The attribute `files` of a task run whose files were not looked at."""

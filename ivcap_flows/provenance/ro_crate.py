@@ -41,6 +41,7 @@ from ivcap_flows.provenance.ro_crate_words import (
     text_of,
     url_of,
     version_of,
+    why_left_out,
 )
 from ivcap_flows.provenance.rules import validate
 
@@ -184,6 +185,7 @@ class Crate(Things):
                     "@id": id_,
                     "@type": "SoftwareSourceCode",
                     "name": name_of(code),
+                    "description": why_left_out(code),
                     "url": url,
                     "version": version,
                     "isPartOf": ref_to(self.ref(file)) if file is not None else None,
@@ -378,6 +380,8 @@ class Crate(Things):
             for entity in files
             if entity["@id"] != "./"
         ]
+        nodes = self.story.graph.nodes.values()
+        lines += [f"- not in the crate: {name_of(node)}. {why}" for node in nodes if (why := why_left_out(node))]
         return "\n".join(
             [
                 *lines,

@@ -25,6 +25,7 @@ from ivcap_flows.provenance.ro_crate_words import (
     refs_to,
     text_of,
     version_of,
+    why_left_out,
 )
 
 __all__ = ["Things"]
@@ -77,6 +78,8 @@ class Things:
             entity["dateCreated"] = moment(record.time)
         if isinstance(attributes.get("reason"), str):
             entity["description"] = f"The content was not read: {attributes['reason']}."
+        elif (why := why_left_out(record)) is not None:
+            entity["description"] = why
         elif isinstance(attributes.get("description"), str):
             entity["description"] = attributes["description"]
         about = self.story.graph.nodes.get(str(attributes.get("about")))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ivcap_flows import media_types
 from ivcap_flows.provenance.names import uri
-from ivcap_flows.provenance.records import CONCLUDED, Record
+from ivcap_flows.provenance.records import CONCLUDED, LEFT_OUT, Record
 
 __all__ = [
     "ACTIONS",
@@ -41,6 +41,7 @@ __all__ = [
     "text_of",
     "url_of",
     "version_of",
+    "why_left_out",
 ]
 
 VERSION: Final = "1.1"
@@ -122,6 +123,12 @@ def version_of(record: Record | None) -> str:
 
 def python_of(code: Record) -> str:
     return str(code.attributes.get("python") or NOT_STATED)
+
+
+def why_left_out(record: Record) -> str | None:
+    """Return a sentence that says why the content of a thing is not in the crate; None if nothing keeps it out."""
+    reason = record.attributes.get(LEFT_OUT)
+    return f"The content is left out: {reason}." if reason else None
 
 
 def url_of(code: Record) -> str:

@@ -26,20 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["REFUSALS", "Delivery", "Sink", "is_trial", "shareable"]
 
-REFUSALS: Final = (
-    BadRequestError,
-    InvalidParameterError,
-    ForbiddenError,
-    InputError,
-    RegistrationFailedError,
-    ValueError,
-)
-"""Errors that a user must correct before another try makes sense."""
+REFUSALS: Final = (BadRequestError, InvalidParameterError, ForbiddenError, InputError, RegistrationFailedError)
+"""Errors whose cause a user must remove before another try makes sense. Any other error may be a fault of the code."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """The outcome of one try. `pending` is tried again later; `dead` is not, until `reason` is corrected.
+    """The outcome of one try. `pending` is tried again later; `dead` is not, until a user asks for it.
 
     `facts` become part of the run's record, such as what the sink made of the run. `next_try` is the time of the next
     try of a pending delivery, by default after a wait that grows with each try.

@@ -1,18 +1,19 @@
-"""The contents behind a record, if they are unchanged: the source of codes, and files."""
+"""The contents behind a record, if they are unchanged and hold no secret: the source of codes, and files."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.records import Record
-from ivcap_flows.secrets import holds_secret, logger_of
+from ivcap_flows.provenance.records import LEFT_OUT, Record
+from ivcap_flows.secrets import logger_of, place_of_secret
 
-__all__ = ["LARGEST", "MOST", "files", "sources", "texts"]
+__all__ = ["LARGEST", "MOST", "Contents", "files", "sources"]
 
 LARGEST: Final = 32 * 2**20
 """Files above this size, in bytes, are named by their sha256 only."""
@@ -23,26 +24,47 @@ _SECONDS: Final = 20.0
 log = logger_of("ivcap_flows.sinks")
 
 
-def sources(entry_point: str, graph: Graph) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Contents:
+    """The contents that were found, by the ids of their things, and why others are left out."""
+
+    found: dict[str, bytes] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def stated(self, graph: Graph) -> Graph:
+        """Return the graph with the reason at each thing whose content is left out."""
+        return Graph(
+            record.model_copy(update={"attributes": {**record.attributes, LEFT_OUT: self.left_out[record.id]}})
+            if record.id in self.left_out
+            else record
+            for record in graph.records
+        )
+
+    def admits(self, id_: str, content: bytes, name: str) -> bool:
+        """Return whether the content of a thing holds no secret. Otherwise note that it is left out."""
+        place = place_of_secret(content, name)
+        if place is None:
+            return True
+        self.left_out[id_] = "it holds a secret, or something that looks like one"
+        log.warning("%s is not exported: %s holds a secret, or something that looks like one.", name, place)
+        return False
+
+
+def sources(entry_point: str, graph: Graph) -> Contents:
     """Return the source of each code in the graph that is found unchanged: in its file, or else in git.
 
-    `entry_point` is that of the run (`path:function`). A source that holds a secret is left out.
+    `entry_point` is that of the run (`path:function`).
     """
     place = Path(entry_point.rpartition(":")[0])
-    found: dict[str, bytes] = {}
+    contents = Contents()
     for code in graph.nodes.values():
         if code.type == "code":
             for content in _versions(place, code):
                 if digest(content) == code.attributes.get("source_sha256"):
-                    if _tells_no_secret(content, code.attributes["file"]):
-                        found[code.id] = content
+                    if contents.admits(code.id, content, code.attributes["file"]):
+                        contents.found[code.id] = content
                     break
-    return found
-
-
-def texts(entry_point: str, graph: Graph) -> dict[str, str]:
-    """Return the sources as text."""
-    return {id_: content.decode(errors="replace") for id_, content in sources(entry_point, graph).items()}
+    return contents
 
 
 def _versions(place: Path, code: Record) -> Iterator[bytes]:
@@ -73,10 +95,11 @@ def _committed(root: Path, commit: str, name: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def files(graph: Graph) -> Iterator[tuple[Record, bytes]]:
+def files(graph: Graph, contents: Contents) -> Iterator[tuple[Record, bytes]]:
     """Yield each file of the graph that is unchanged, with its content, the smallest first.
 
     Files above LARGEST, those with a secret, and those with which the contents would be above MOST are left out.
+    `contents` is told of those with a secret.
     """
     left, too_many = MOST, 0
     for node in sorted((node for node in graph.nodes.values() if node.type == "file"), key=_size):
@@ -85,7 +108,7 @@ def files(graph: Graph) -> Iterator[tuple[Record, bytes]]:
             too_many += _size(node) <= LARGEST
             continue
         content = _read(Path(path))
-        if content is not None and digest(content) == sha256 and _tells_no_secret(content, path):
+        if content is not None and digest(content) == sha256 and contents.admits(node.id, content, path):
             left -= len(content)
             yield node, content
     if too_many:
@@ -95,13 +118,6 @@ def files(graph: Graph) -> Iterator[tuple[Record, bytes]]:
 def _size(node: Record) -> int:
     size = node.attributes.get("size")
     return size if isinstance(size, int) else LARGEST
-
-
-def _tells_no_secret(content: bytes, name: str) -> bool:
-    if holds_secret(content.decode(errors="replace")):
-        log.warning("%s contains a token or another secret, so its content is not exported.", name)
-        return False
-    return True
 
 
 def _read(path: Path) -> bytes | None:

@@ -60,12 +60,13 @@ class FolderSink:
 def text_of(form: str, run: RunRow, graph: Graph) -> str:
     """Return the record of a run in a text form: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
     from ivcap_flows.provenance import openlineage, prov_json, prov_n, turtle
-    from ivcap_flows.sinks.contents import texts
+    from ivcap_flows.sinks.contents import sources
 
     if form == "prov-n":
         return prov_n.dumps(graph)
     if form == "turtle":
         return turtle.dumps(graph)
     if form == "openlineage":
-        return openlineage.dumps(graph, sources=texts(run.entry_point, graph))
+        code = sources(run.entry_point, graph)
+        return openlineage.dumps(code.stated(graph), sources=code.found)
     return prov_json.dumps(graph) + "\n"

@@ -11,11 +11,10 @@ from ivcap_flows.provenance import openlineage
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.sinks.base import Delivery, shareable
-from ivcap_flows.sinks.contents import texts
+from ivcap_flows.sinks.contents import sources
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
-    from openlineage.client.event_v2 import RunEvent
     from openlineage.client.transport import Transport
 
     from ivcap_flows.journal import RunRow
@@ -45,13 +44,14 @@ class OpenLineageSink:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        events = openlineage.events(shareable(graph), sources=texts(run.entry_point, graph))
-        return await asyncio.to_thread(_send, events)
+        return await asyncio.to_thread(_send, run, graph)
 
 
-def _send(events: list[RunEvent]) -> Delivery:
+def _send(run: RunRow, graph: Graph) -> Delivery:
     from requests import HTTPError
 
+    code = sources(run.entry_point, graph)
+    events = openlineage.events(shareable(code.stated(graph)), sources=code.found)
     client = _client()
     try:
         for event in events:

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, RunRow
     from ivcap_flows.journal.rows import DeliveryRow
 
-__all__ = ["Drained", "drain", "run_graph", "run_records"]
+__all__ = ["FAULT", "Drained", "drain", "run_graph", "run_records"]
 
 log = logger_of("ivcap_flows.sinks")
 
 FIRST_WAIT: Final = 15.0
 """Seconds before the second try. Each further wait doubles, up to an hour."""
 LONGEST_WAIT: Final = 3600.0
+FAULT: Final = "The sink failed by a fault in its own code; nothing is wrong with the run"
+"""How the reason of a delivery begins whose error no sink foresees."""
+_CORRECTED: Final = "When that is corrected, run `ivcap-flows sync --again`."
+_ISSUES: Final = "https://github.com/ivcap-works/ivcap-flows/issues"
 _MISSES: Final = 2
 """After this many failed runs in a row a sink counts as away. A single one may be a run that the sink cannot take."""
 WINDOW: Final = 10_000
@@ -211,13 +215,15 @@ class _Pass:
         self._misses = 0 if reached else self._misses + 1
         if delivery.facts:
             seq = _append(journal, run, delivery.facts, seq)
-        pending = delivery.state == "pending"
+        pending, reason = delivery.state == "pending", delivery.reason
+        if delivery.state == "dead":
+            reason = f"{(reason or 'It was refused').rstrip('.')}. {_CORRECTED}"
         journal.deliveries.record(
             self._sink.name,
             f"{run.id}@{seq}",
             delivery.state,
             run_id=run.id,
-            reason=delivery.reason,
+            reason=reason,
             next_try=(delivery.next_try or _next_try(row.tries if row is not None else 0)) if pending else None,
         )
         self._counts[delivery.state] += 1
@@ -248,7 +254,8 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
         return Delivery("pending", _words(error)), not _is_away(error)
     except Exception as error:
         log.warning("The sink %s failed on run %s. It is tried again later.", sink.name, run.id, exc_info=True)
-        return Delivery("pending", _words(error)), True
+        told = f"{FAULT} ({type(error).__name__}: {error}). It is tried again later. Report it: {_ISSUES}."
+        return Delivery("pending", told), True
 
 
 def _is_away(error: IvcapFlowsError | OSError) -> bool:

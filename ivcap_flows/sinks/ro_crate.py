@@ -23,7 +23,7 @@ from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION, Entity
 from ivcap_flows.sinks.base import shareable
-from ivcap_flows.sinks.contents import files, sources
+from ivcap_flows.sinks.contents import Contents, files, sources
 from ivcap_flows.sinks.parts import whole
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ def _write(run: RunRow, graph: Graph, put: Callable[[str, bytes], None], terms: 
         put(place, content)
         facts[place] = {"contentSize": str(len(content)), "sha256": digest(content)}
 
-    for node, content in files(graph):
+    data, code = Contents(), sources(run.entry_point, graph)
+    for node, content in files(graph, data):
         places[node.id] = _place_of(node)
         add(places[node.id], content)
-    for id_, (place, content) in _placed_sources(sources(run.entry_point, graph), graph).items():
+    for id_, (place, content) in _placed_sources(code.found, graph).items():
         places[id_] = place
         add(place, content)
-    shared = shareable(graph)
+    shared = shareable(code.stated(data.stated(graph)))
     crate = Crate(shared, places, terms or CrateTerms())
     add(PROV, (prov_json.dumps(shared) + "\n").encode())
     add(README, crate.readme().encode())

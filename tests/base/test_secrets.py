@@ -8,6 +8,7 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mutants import mutate
 from pydantic import BaseModel, SecretStr
 
 from ivcap_flows import handles
@@ -83,6 +84,7 @@ def test_a_token_is_known_by_its_shape(token):
     """Alone and in a text, whatever its name; and from then on it is known."""
     assert scrub_text(token) == HIDDEN
     assert scrub_text(f"it said '{token}', then left") == f"it said '{HIDDEN}', then left"
+    assert token not in scrub_text(f"%20{token} and \\n{token}")
     assert holds_secret(f"x = {token!r}") and token not in str(scrub({"n": [{"deep": (token,)}]}))
 
 
@@ -103,6 +105,32 @@ def test_a_token_is_known_by_its_shape(token):
         ("Authorization: Bearer abc.def-0123456", "abc.def-0123456"),
         ("Authorization: Basic YWRhOlp4ODFrcQ==", "YWRhOlp4ODFrcQ=="),
         ("x-api-key: Zx81kq", "Zx81kq"),
+        ("{'password': b'Zx81kq'}", "Zx81kq"),
+        ("login(password=b'Zx81kq')", "Zx81kq"),
+        ("if password == 'Zx81kq':", "Zx81kq"),
+        ('os.environ["X_TOKEN"] = "Zx81kq"', "Zx81kq"),
+        ('DB_PASSWORD: str | None = "Zx81kq"', "Zx81kq"),
+        ('password = SecretStr("Zx81kq")', "Zx81kq"),
+        ('password = """Zx81kq"""', "Zx81kq"),
+        ('password <- "Zx81kq"', "Zx81kq"),
+        ('setenv("PGPASSWORD", "Zx81kq")', "Zx81kq"),
+        ("[(b'X-Api-Key', b'Zx81kq'), (b'a', b'b')]", "Zx81kq"),
+        ('{"body": "{\\"password\\": \\"Zx81kq\\"}"}', "Zx81kq"),
+        ("'line\\napi_key=Zx81kq'", "Zx81kq"),
+        ('{"password": "Zx81kq and the rest was cut', "Zx81kq and the rest was cut"),
+        ("wrong password 'Zx81kq'", "Zx81kq"),
+        ("in line 3: api_key: Zx81kq", "Zx81kq"),
+        ("<password>Zx81kq</password>", "Zx81kq"),
+        ('<add key="Password" value="Zx81kq"/>', "Zx81kq"),
+        ('[{"name": "DB_PASSWORD", "value": "Zx81kq"}]', "Zx81kq"),
+        ("author='password=Zx81kq'", "Zx81kq"),
+        ("Login\npassword\n  Input should be an integer [type=int, input_value='Zx81kq', input_type=str]", "Zx81kq"),
+        ("Cookie: theme=dark; sid=Zx81kq", "theme=dark; sid=Zx81kq"),
+        ("curl -u ada:Zx81kq https://h/x", "Zx81kq"),
+        ("postgresql://ada:Zx/81kq@db:5432/x", "Zx/81kq"),
+        ("https://Zx81kq0123456789abcdef@example.org/x.git", "Zx81kq0123456789abcdef"),
+        ("SMTP_PASS=Zx81kq", "Zx81kq"),
+        ("Authorization=Bearer%20Zx81kq0123456", "Zx81kq0123456"),
     ],
 )
 def test_what_a_secret_name_is_given_in_a_text_is_hidden(text, secret):
@@ -159,6 +187,12 @@ ORDINARY = [
     "urn:ivcap-flows:key:0123",
     "task-run 0b1c-sk-el",
     "the design of a significant monkey",
+    "https://h:8080/x?to=ada@example.org",
+    "https://ada@example.org/x",
+    "http://[::1]/a/b@c",
+    "('user', 'password', 'host')",
+    "the author of the file is 'Zx81kq'",
+    'password = getpass("Give the word")',
     "/data/tokens/keys/file.csv",
     "sha512-" + "aB3+" * 21 + "xy==",
 ]
@@ -192,6 +226,16 @@ def test_numbers_digests_urns_and_words_are_never_hidden(value):
     assert scrub(value) == value
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["password =" + " " * 20_000 + "\n", "password = '" + "\\a" * 20_000 + "\n", "password" + "-password" * 3_000],
+    ids=["spaces", "backslashes", "names"],
+)
+def test_a_text_that_nearly_holds_a_secret_comes_to_an_end(text):
+    """It has many places at which a pattern begins to match."""
+    assert scrub_text(text) == text
+
+
 def test_flags_and_ordinary_values_are_hidden_at_their_place_only():
     """`auth="none"` says nothing of the word elsewhere."""
     assert scrub({"auth": "none", "password": True, "token": None, "note": "none of it"}) == {
@@ -202,6 +246,17 @@ def test_flags_and_ordinary_values_are_hidden_at_their_place_only():
     }
 
 
+def test_a_header_in_a_list_is_hidden():
+    """It is a name and its value, as is an entry with these fields. Two words are two values."""
+    entry = {"name": "db_password", "value": "Zx81kq"}
+    assert scrub([entry, {"name": "n", "value": "Zx81kr"}]) == [
+        {**entry, "value": HIDDEN},
+        {"name": "n", "value": "Zx81kr"},
+    ]
+    headers = [["X-Api-Key", "Zx81kq"], ["Accept", "*/*"], ["password", "email"]]
+    assert scrub(headers) == [["X-Api-Key", HIDDEN], ["Accept", "*/*"], ["password", "email"]]
+
+
 def test_a_short_word_that_the_user_hides_is_hidden_as_a_word():
     """It stands in others, which are shown."""
     hide("rose")
@@ -210,12 +265,50 @@ def test_a_short_word_that_the_user_hides_is_hidden_as_a_word():
     assert scrub_text("abc") == "abc"
 
 
-def test_a_process_knows_so_many_secrets_and_no_more(monkeypatch):
-    """The one that was met the longest ago is forgotten first."""
-    monkeypatch.setattr(known, "MOST", 3)
-    for secret in ("first-1", "second-2", "first-1", "third-3", "fourth-4"):
-        hide(secret)
-    assert scrub_text("first-1 second-2 third-3 fourth-4") == f"{HIDDEN} second-2 {HIDDEN} {HIDDEN}"
+def pass_through(count: int) -> list[str]:
+    """Hide a secret in each of the ways, then let many other values pass. Return what is said of them at last."""
+
+    class Login(BaseModel):
+        tokens: list[SecretStr]
+
+    hide("first-1")
+    hide_within(Login(tokens=[SecretStr("second-2")]))
+    scrub({"password": "third-3"})
+    for n in range(count):
+        scrub({"url": f"https://h/{n}?X-Amz-Signature=f{n:063x}&sig=ab{n}%2F", "next_token": f"page-{n}-{n:x}"})
+        scrub_text(f"eyJhbGciOiJIUzI1NiJ9.eyJ{n:08}.c2ln{n:08}")
+    scrub({"password": "fourth-4"})
+    return [scrub_text(secret) for secret in ("first-1", "second-2", "third-3", "fourth-4", "page-0-0")]
+
+
+@pytest.mark.mutant(None)
+def test_what_was_hidden_is_never_forgotten():
+    """However many signed addresses, cursors and tokens pass; and they are hidden, too, where they stand."""
+    assert set(pass_through(1_100)) == {HIDDEN}
+    late = f"{uuid.uuid4()}-late"
+    assert scrub({"next_token": late, "note": f"about {late}"}) == {"next_token": HIDDEN, "note": f"about {HIDDEN}"}
+
+
+@pytest.mark.mutant(None)
+def test_what_is_remembered_is_bounded():
+    """Signatures and tokens of a known shape are not remembered, and of each name only the first values are."""
+    pass_through(known.OF_A_NAME + 100)
+    assert len({secret for _, secret in known.known()}) == 4 + known.OF_A_NAME
+
+
+@pytest.mark.mutant("secrets are forgotten")
+def test_a_build_that_forgets_is_found(monkeypatch):
+    """It prints a secret in plain when enough others have passed."""
+    mutate("secrets are forgotten", monkeypatch.setattr)
+    assert set(pass_through(1_100)) != {HIDDEN}
+
+
+@pytest.mark.mutant("signatures are remembered")
+def test_a_build_that_learns_from_signatures_is_found(monkeypatch):
+    """It keeps one for each address."""
+    mutate("signatures are remembered", monkeypatch.setattr)
+    pass_through(100)
+    assert len({secret for _, secret in known.known()}) > 4 + 100
 
 
 def test_what_identity_is_made_of_depends_on_the_value_alone():

@@ -20,8 +20,8 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from ivcap_flows import recorded
-from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.prefect_artifacts import key_for
+from ivcap_flows.capture import hide, use_journal
+from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for
 from ivcap_flows.capture.run_artifacts import links_of, page_of, rows_of
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.provenance import Record, activity, entity
@@ -190,6 +190,15 @@ def test_no_name_is_markdown(sqlite_url: str) -> None:
     for line in page.splitlines():
         cells = re.split(r"(?<!\\)(?:\\\\)*\|", line) if line.startswith("|") else [line]
         assert all("evil" not in re.sub("`[^`]*`", "", cell) for cell in cells), line
+
+
+def test_no_artifact_shows_a_secret() -> None:
+    """Neither in a table, such as that of what could not be delivered, nor in its description."""
+    hide("8 Zeichen/1")
+    reason = "no access with <8 Zeichen/1> at postgresql://ada:Zx81kq@db/x"
+    artifact = PrefectArtifact("table", [{"reason": reason}], f"What is left: {reason}", None)
+    for text in (artifact.data, artifact.description):
+        assert "no access with <" in text and "Zeichen" not in text and "Zx81kq" not in text
 
 
 def test_keys_of_artifacts_tell_flows_apart() -> None:

@@ -18,6 +18,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.rows import Wait
 from ivcap_flows.journal.store import Store
+from ivcap_flows.sinks.outbox import FAULT
 
 
 @pytest.fixture
@@ -299,13 +300,16 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
 
 
 def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file):
-    """The order in doubt by its key, the dead letter with its reason."""
+    """The order in doubt by its key, the dead letter and the fault of a sink with their reasons; not what waits."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         [row] = journal.intents.where(state="in_doubt")
         run = journal.runs.recent(1)[0]
         journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
+        journal.deliveries.record("turtle", "k", "pending", run_id=run.id, reason=f"{FAULT} (KeyError: 'x').")
+        journal.deliveries.record("provena", "k", "pending", run_id=run.id, reason="no route")
     said = on_record("doctor", "--json")
     notes = "\n".join(finding(said, "journal")["notes"])
+    assert f"not delivered to turtle: run {run.id}: {FAULT}" in notes and "no route" not in notes
     assert f"order for echo ({short_id(row.key)})" in notes and "licence is missing" in notes
     assert said.status == 0
 

@@ -24,6 +24,7 @@ from ivcap_flows.provenance import Graph
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.sinks import FolderSink, contents
+from ivcap_flows.sinks.folder import text_of
 from ivcap_flows.sinks.ro_crate import read_terms, write_crate
 
 
@@ -350,6 +351,61 @@ def test_what_holds_a_secret_stays_out(moved, monkeypatch, tmp_path):
     monkeypatch.setenv("IVCAP_JWT", "def shorten_all")
     write_crate(run, graph, tmp_path / "bare")
     assert not (tmp_path / "bare/code").exists() and (tmp_path / "crate/code/exported_flows.py").exists()
+
+
+@pytest.fixture
+def careless(moved):
+    """The run, with a password in the source of its flow and in a file that it was given."""
+    run, graph, folder = moved
+    texts = {folder / "exported_flows.py": 'DB_PASSWORD = "hunter2"\n', folder / "parts/a.txt": "password: hunter2\n"}
+    digests = {}
+    for path, text in texts.items():
+        old = path.read_bytes()
+        path.write_bytes(old + text.encode())
+        digests[digest(old)] = digest(path.read_bytes())
+
+    return run, Graph(
+        record.model_copy(
+            update={
+                "attributes": {
+                    name: digests.get(value, value) if isinstance(value, str) else value
+                    for name, value in record.attributes.items()
+                }
+            }
+        )
+        for record in graph.records
+    )
+
+
+def exports_of(run, graph, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Return all that a crate and OpenLineage's events say, and the jobs of the events."""
+    write_crate(run, graph, folder / "crate")
+    told = [path.read_text() for path in (folder / "crate").rglob("*") if path.is_file()]
+    events = [json.loads(line) for line in text_of("openlineage", run, graph).splitlines()]
+    return "\n".join([*told, *map(json.dumps, events)]), [event["job"]["facets"] for event in events]
+
+
+@pytest.mark.mutant(None)
+def test_what_holds_a_password_is_left_out_and_says_so(careless, tmp_path):
+    """In the crate's metadata, its README and its record, and in a tag of OpenLineage's job."""
+    text, jobs = exports_of(*careless, tmp_path)
+    assert "hunter2" not in text
+    why = "it holds a secret, or something that looks like one"
+    told = [*typed(tmp_path / "crate", "SoftwareSourceCode"), *typed(tmp_path / "crate", "MediaObject")]
+    left = [each["name"] for each in told if each.get("description") == f"The content is left out: {why}."]
+    assert sorted(left) == ["a.txt", "shorten_all", "with_parts"]
+    assert f"- not in the crate: a.txt. The content is left out: {why}." in (tmp_path / "crate/README.md").read_text()
+    assert f'"{why}"' in (tmp_path / "crate/provenance/prov.json").read_text()
+    tags = [tag for job in jobs for tag in job.get("tags", {}).get("tags", [])]
+    assert {"key": "sourceCode", "value": f"left out: {why}", "source": "ivcap-flows"} in tags
+    assert not any("sourceCode" in job for job in jobs) and "b.txt" in text
+
+
+@pytest.mark.mutant("contents are not searched")
+def test_a_build_that_searches_no_contents_is_found(careless, tmp_path, monkeypatch):
+    """The password is in what it exports."""
+    mutate("contents are not searched", monkeypatch.setattr)
+    assert "hunter2" in exports_of(*careless, tmp_path)[0]
 
 
 def test_a_crate_names_no_path_and_no_user_of_this_machine(world, tmp_path):

@@ -30,8 +30,8 @@ from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.secrets import known, scrubbing, shapes
-from ivcap_flows.sinks import contents
+from ivcap_flows.secrets import known, rules, scrubbing
+from ivcap_flows.sinks import contents, outbox
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -194,17 +194,16 @@ def report_deleted(patch: SetAttribute) -> None:
 
 
 def no_shapes_of_secrets(patch: SetAttribute) -> None:
-    patch(shapes, "SHAPES", [])
+    patch(rules, "SHAPES", [])
 
 
 def no_values_of_secret_names_in_texts(patch: SetAttribute) -> None:
-    nothing = re.compile(r"(?!)")
-    for name in ("_USERINFO", "_QUERY", "_ASSIGNED", "_HEADER", "_OPTION"):
-        patch(shapes, name, nothing)
+    patch(rules, "GIVEN", [])
+    patch(rules, "_USERINFO", re.compile(r"(?!)"))
 
 
 def no_names_of_secrets(patch: SetAttribute) -> None:
-    for module in (scrubbing, shapes, values):
+    for module in (scrubbing, values):
         patch(module, "is_secret_name", lambda name: False)
 
 
@@ -253,6 +252,28 @@ def result_not_read_again(patch: SetAttribute) -> None:
     patch(jobs, "is_json_type", lambda media_type: False)
 
 
+def secrets_are_forgotten(patch: SetAttribute) -> None:
+    add = known._Known.add
+
+    def add_and_forget(self: Any, secret: str, name: str = "") -> None:
+        add(self, secret, name)
+        del self.forms[:-1_000]
+
+    patch(known._Known, "add", add_and_forget)
+
+
+def signatures_are_remembered(patch: SetAttribute) -> None:
+    patch(scrubbing, "signs", lambda name: False)
+
+
+def contents_are_not_searched(patch: SetAttribute) -> None:
+    patch(contents, "place_of_secret", lambda content, name: None)
+
+
+def a_fault_is_a_refusal(patch: SetAttribute) -> None:
+    patch(outbox, "REFUSALS", (*outbox.REFUSALS, ValueError))
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -287,6 +308,10 @@ MUTANTS: Final = {
     "no types of secrets": Mutant("what a SecretStr holds is hidden in texts, too", no_types_of_secrets),
     "no known secrets": Mutant("what was hidden once is hidden wherever it stands", no_known_secrets),
     **CAPTURE,
+    "secrets are forgotten": Mutant("what was hidden is hidden for ever", secrets_are_forgotten),
+    "signatures are remembered": Mutant("what is remembered is bounded", signatures_are_remembered),
+    "contents are not searched": Mutant("no code or file with a secret leaves", contents_are_not_searched),
+    "a fault is a refusal": Mutant("a fault of the code is tried again", a_fault_is_a_refusal),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
     "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
     "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),

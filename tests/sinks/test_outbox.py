@@ -9,10 +9,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from mutants import mutate
+from pydantic import BaseModel
 
 from ivcap_flows.errors import (
     ConfigurationError,
     FencedError,
+    ForbiddenError,
+    IncompleteSettingsError,
+    InputError,
     UnavailableError,
     UnreachableError,
     WaitTimeoutError,
@@ -140,6 +145,82 @@ def test_what_is_said_of_one_run_is_not_said_of_the_sink(ivcap_journal, error):
     sink = Sink(slow)
     drain(ivcap_journal, [sink])
     assert sink.got == names
+
+
+class Wrong(BaseModel):
+    n: int
+
+
+def wrong_model() -> None:
+    Wrong(n="x")
+
+
+FAULTS = {
+    "ValueError": lambda: int("x"),
+    "KeyError": lambda: {}["run"],
+    "ValidationError": wrong_model,
+    "UnicodeEncodeError": lambda: "\ud800".encode(),
+}
+
+
+def of_a_fault(journal: Journal, fault: Callable[[], object]) -> tuple[str, str]:
+    """Deliver to a sink that has a fault, and then to the sink without it. Return what was kept of the first try."""
+    ended(journal, "r")
+
+    def answer(run: str) -> Delivery:
+        fault()
+        return Delivery("delivered")
+
+    sink = Sink(answer)
+    drain(journal, [sink])
+    [row] = journal.deliveries.where("s")
+    sink.answer = lambda run: Delivery("delivered")
+    later = datetime.now(timezone.utc) - timedelta(seconds=1)
+    journal.deliveries.record("s", row.key, row.state, run_id="r", reason=row.reason, next_try=later)
+    assert drain(journal, [sink]) == [Drained("s", delivered=1)]
+    return row.state, row.reason
+
+
+@pytest.mark.mutant(None)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_code_is_no_refusal(ivcap_journal, name):
+    """It is tried again by itself, so the next version of the package delivers it; the reason says whose it is."""
+    state, reason = of_a_fault(ivcap_journal, FAULTS[name])
+    assert state == "pending" and reason.startswith(outbox.FAULT) and name in reason
+    assert "nothing is wrong with the run" in reason and "tried again" in reason and "/issues" in reason
+
+
+@pytest.mark.mutant("a fault is a refusal")
+def test_a_build_that_takes_a_fault_for_a_refusal_is_found(ivcap_journal, monkeypatch):
+    """It never tries again."""
+    mutate("a fault is a refusal", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        of_a_fault(ivcap_journal, FAULTS["ValueError"])
+
+
+def test_a_setting_that_is_missing_is_no_refusal(ivcap_journal):
+    """Though its error is a ValueError, too: the sink is away until it is set."""
+    ended(ivcap_journal, "r")
+
+    def incomplete(run: str) -> Delivery:
+        raise IncompleteSettingsError("IVCAP_JWT is set, IVCAP_URL is not")
+
+    assert drain(ivcap_journal, [Sink(incomplete)]) == [Drained("s", pending=1)]
+
+
+@pytest.mark.parametrize("answer", [Delivery("dead", "No licence."), InputError("No licence"), ForbiddenError("No.")])
+def test_a_refusal_names_what_to_do(ivcap_journal, answer):
+    """Whether the sink says so or raises it."""
+    ended(ivcap_journal, "r")
+
+    def refuse(run: str) -> Delivery:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    drain(ivcap_journal, [Sink(refuse)])
+    [row] = ivcap_journal.deliveries.where("s", state="dead")
+    assert row.reason.endswith(". When that is corrected, run `ivcap-flows sync --again`.") and ".." not in row.reason
 
 
 def test_what_another_drainer_passes_by_is_done_by_the_first(ivcap_journal):

@@ -182,7 +182,7 @@ def test_a_refusal_is_a_dead_letter_with_its_reason(ivcap_journal):
     assert drain(ivcap_journal, [sink]) == [Drained("scripted", dead=1)]
     assert len(sink.got) == 1
     [row] = ivcap_journal.deliveries.where("scripted", state="dead")
-    assert row.reason == "licence is missing"
+    assert row.reason == "licence is missing. When that is corrected, run `ivcap-flows sync --again`."
     assert drain(ivcap_journal, [sink], again=True) == [Drained("scripted", dead=1)]
     assert drain(ivcap_journal, [sink], again=True) == [Drained("scripted", delivered=1)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
+import json
 import logging
 import random
 import string
@@ -24,6 +26,27 @@ from ivcap_flows.errors import ParameterError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, KEY_VERSION
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks import place_order, upload_artifact
+
+SCRIPT = """
+from pathlib import Path
+
+from ivcap_flows import flow, task
+
+DB_PASSWORD = "{literal}"
+URL = "postgresql://ada:{address}@db/x"
+
+
+@task
+def read(config: Path, notebook: Path) -> int:
+    headers = {{"X-Api-Key": "{item}"}}  # it was {comment}, as in token="{comment}"
+    return len(config.read_text() + notebook.read_text() + str(headers))
+
+
+@flow
+def scripted(config: Path, notebook: Path) -> int:
+    return read(config, notebook)
+"""
+CELL = {"cell_type": "code", "source": ["login(\n", "    password='{notebook}')"], "outputs": []}
 
 
 def letters(count: int) -> str:
@@ -51,6 +74,26 @@ def canaries() -> dict[str, str]:
         "slack": "xo" + "xb-" + letters(30),
         "private key": letters(40),
     }
+
+
+def literals() -> dict[str, str]:
+    """New secrets that no value of a run holds, but its code and its files."""
+    return {name: letters(9) for name in ("literal", "address", "item", "comment", "configuration", "notebook")}
+
+
+def run_script(secret: Mapping[str, str], folder: Path) -> str:
+    """Run a flow that has secrets in its own code, its configuration and a notebook. Return the id of the run."""
+    (folder / "careless.py").write_text(SCRIPT.format_map(secret))
+    (folder / "config.yaml").write_text(f"db:\n  password: {secret['configuration']}\n")
+    cells = json.dumps({"cells": [CELL]}).replace("{notebook}", secret["notebook"])
+    (folder / "notes.ipynb").write_text(cells)
+    spec = importlib.util.spec_from_file_location("careless_script", folder / "careless.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.scripted(folder / "config.yaml", folder / "notes.ipynb")
+    assert recorder().flush()
+    [run] = [run for run in recorder().journal.runs.recent(1) if run.flow_name == "scripted"]
+    return run.id
 
 
 def carry(secret: Mapping[str, str], folder: Path) -> None:
@@ -95,7 +138,7 @@ def carry(secret: Mapping[str, str], folder: Path) -> None:
     assert recorder().flush()
 
 
-def ways_out(folder: Path, capsys: pytest.CaptureFixture[str], on_platform) -> dict[str, str]:
+def ways_out(folder: Path, script: str, capsys: pytest.CaptureFixture[str], on_platform) -> dict[str, str]:
     """Return all that the package has written and said, by place."""
     out: dict[str, str] = {}
 
@@ -103,13 +146,14 @@ def ways_out(folder: Path, capsys: pytest.CaptureFixture[str], on_platform) -> d
         capsys.readouterr()
         with pytest.raises(SystemExit):
             main(list(words))
-        out[" ".join(words[:3])] = "".join(capsys.readouterr())
+        out[" ".join(words[:4])] = "".join(capsys.readouterr())
 
     for words in ("show latest", "show latest --json", "orders", "orders --json", "runs --json"):
         command(*words.split())
-    for form in ("prov-json", "prov-n", "turtle", "openlineage"):
-        command("export", "latest", f"--format={form}")
-    command("export", "latest", "--format=ro-crate", "-o", str(folder / "crate"))
+    for run in ("latest", script):
+        for form in ("prov-json", "prov-n", "turtle", "openlineage"):
+            command("export", run, f"--format={form}")
+        command("export", run, "--format=ro-crate", "-o", str(folder / f"crate of {run}"))
     command("trace", "latest", "--html", str(folder / "page.html"))
 
     async def books(client):
@@ -130,28 +174,38 @@ def ways_out(folder: Path, capsys: pytest.CaptureFixture[str], on_platform) -> d
     return out
 
 
-def leaks(tmp_path, capsys, caplog, on_platform) -> set[tuple[str, str]]:
-    secret = canaries()
+def leaks(tmp_path, scripts, capsys, caplog, on_platform) -> set[tuple[str, str]]:
+    secret, written = canaries(), literals()
     work = tmp_path / "work"
     work.mkdir()
     with caplog.at_level(logging.DEBUG, "ivcap_flows"):
+        script = run_script(written, scripts)
         carry(secret, work)
-    texts = ways_out(tmp_path, capsys, on_platform)
+    texts = ways_out(tmp_path, script, capsys, on_platform)
     package = Path(ivcap_flows.__file__).parent
     ours = [record for record in caplog.records if Path(record.pathname).is_relative_to(package)]
     texts["the package's log"] = "\n".join(f"{record.getMessage()} {record.exc_text or ''}" for record in ours)
     assert {"the file journal.sqlite", "the file page.html", "the package's log"} <= texts.keys()
+    assert "scripted" in texts[f"export {script} --format=openlineage"]
     assert KEY_VERSION in texts["the platform's books"] and "careless" in texts["show latest"]
-    return {(kind, where) for where, text in texts.items() for kind, value in secret.items() if value in text}
+    return {
+        (kind, where) for where, text in texts.items() for kind, value in {**secret, **written}.items() if value in text
+    }
+
+
+@pytest.fixture
+def scripts(tmp_path_factory) -> Path:
+    """A folder outside of those in which nothing may show a secret."""
+    return tmp_path_factory.mktemp("scripts")
 
 
 @pytest.mark.mutant(None)
-def test_no_canary_leaves_by_any_way(tmp_path, capsys, caplog, on_platform, effects):
+def test_no_canary_leaves_by_any_way(tmp_path, scripts, capsys, caplog, on_platform, effects):
     """Journal, commands, exports, page, artifacts, logs and the platform's records have no secret.
 
     The order itself has the flow's values.
     """
-    assert sorted(leaks(tmp_path, capsys, caplog, on_platform)) == []
+    assert sorted(leaks(tmp_path, scripts, capsys, caplog, on_platform)) == []
     [order] = effects.intents("order")
     assert "**********:" in order.request["parameters"]["message"]
 
@@ -171,12 +225,13 @@ def test_no_canary_leaves_by_any_way(tmp_path, capsys, caplog, on_platform, effe
             "no names of secrets": {"name", "nested name", "argv"},
             "no types of secrets": {"type"},
             "no known secrets": {"known"},
+            "contents are not searched": set(literals()),
         }.items()
     ],
 )
 def test_a_build_without_a_rule_lets_its_canaries_out(
-    mutant, kinds, tmp_path, capsys, caplog, on_platform, effects, monkeypatch
+    mutant, kinds, tmp_path, scripts, capsys, caplog, on_platform, effects, monkeypatch
 ):
     """Without a rule its secrets show, so the test above does not pass for lack of output."""
     mutate(mutant, monkeypatch.setattr)
-    assert kinds <= {kind for kind, _ in leaks(tmp_path, capsys, caplog, on_platform)}
+    assert kinds <= {kind for kind, _ in leaks(tmp_path, scripts, capsys, caplog, on_platform)}
