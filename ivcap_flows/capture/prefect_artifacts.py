@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
+from ivcap_flows.identity import digest
 from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ class PrefectArtifact:
 
 
 def key_for(what: str, flow: str) -> str:
-    """Return the key of an artifact that each run of a flow makes a version of: lower-case letters, digits, dashes."""
-    return "-".join(part for part in (what, *_NOT_IN_KEY.sub("-", flow.lower()).split("-")) if part)
+    """Return the key of an artifact that each run of a flow makes a version of: lower-case letters, digits, dashes.
+
+    Prefect takes no other characters. The beginning of a digest replaces them, so that no two flows share a key.
+    """
+    named = _NOT_IN_KEY.sub("-", flow.lower()).strip("-")
+    lost = "" if named == flow else digest(flow.encode(errors="surrogatepass"))[:8]
+    return "-".join(filter(None, (what, named, lost)))
 
 
 def moment(at: datetime | None) -> str | None:

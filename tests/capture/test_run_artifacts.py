@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mutants import mutate
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -201,7 +202,30 @@ def test_no_artifact_shows_a_secret() -> None:
         assert "no access with <" in text and "Zeichen" not in text and "Zx81kq" not in text
 
 
+FLOWS = ["my-flow", "my_flow", "My Flow", "MY-FLOW", "my--flow", "日本語のフロー", "🌊🌊", "..", "…", "\ud800"]
+
+
+def told_apart() -> None:
+    keys = {key_for("ivcap-work", name) for name in FLOWS}
+    assert len(keys) == len(FLOWS)
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)+", key) for key in keys), keys
+
+
+@pytest.mark.mutant(None)
 def test_keys_of_artifacts_tell_flows_apart() -> None:
-    """Prefect takes lower-case letters, digits and dashes."""
-    assert key_for("ivcap-work", "Coastal El Niño (v2)") == "ivcap-work-coastal-el-ni-o-v2"
-    assert key_for("ivcap-work", "") == "ivcap-work"
+    """Each flow's artifacts have a key of their own, of the characters that Prefect takes.
+
+    Prefect shows all artifacts of one key as versions of one. It makes `my-flow` of the function `my_flow`, so the
+    usual name is its own key.
+    """
+    told_apart()
+    assert key_for("ivcap-work", "my-flow") == "ivcap-work-my-flow"
+    assert key_for("ivcap-work", "Coastal El Niño (v2)").startswith("ivcap-work-coastal-el-ni-o-v2-")
+
+
+@pytest.mark.mutant("keys by letters alone")
+def test_a_build_whose_keys_are_letters_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above fails on it."""
+    mutate("keys by letters alone", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        told_apart()

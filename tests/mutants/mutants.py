@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -20,18 +21,22 @@ from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
-from ivcap_flows.capture import early, values
+from ivcap_flows.capture import early, files, prefect_artifacts, values
+from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
+from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.reading import inputs, names, verification
 from ivcap_flows.secrets import known, rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
+from ivcap_flows.tasks import pair
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -274,6 +279,33 @@ def a_fault_is_a_refusal(patch: SetAttribute) -> None:
     patch(outbox, "REFUSALS", (*outbox.REFUSALS, ValueError))
 
 
+def paths_as_displayed(patch: SetAttribute) -> None:
+    for module in (contents, inputs, rerun, verification):
+        patch(module, "path_of", str)
+
+
+def arguments_unchecked(patch: SetAttribute) -> None:
+    patch(pair, "_texts", lambda value: [])
+
+
+def sizes_by_stat(patch: SetAttribute) -> None:
+    patch(files.Seen, "size", property(lambda self: self.stamp.size))
+    patch(archive, "_content", lambda path, state: nullcontext((state.size, ()) if state else (0, ())))
+
+
+def keys_by_letters_alone(patch: SetAttribute) -> None:
+    patch(prefect_artifacts, "digest", lambda data: "")
+
+
+def files_before_runs(patch: SetAttribute) -> None:
+    for module in (names, trace):
+        patch(module, "is_path", lambda journal, name: os.path.lexists(name))
+
+
+def unknowns_untold(patch: SetAttribute) -> None:
+    patch(trace, "unknowns", lambda activity: ())
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -319,6 +351,12 @@ MUTANTS: Final = {
     "whole results kept": Mutant("the journal keeps no long result of a job", whole_results_kept),
     "result not read again": Mutant("a replayed request returns the result as before", result_not_read_again),
     "early calls kept": Mutant("calls of flows that never open an attempt take bounded room", early_calls_kept),
+    "paths as displayed": Mutant("a recorded path is opened as the system has it", paths_as_displayed),
+    "arguments unchecked": Mutant("a text or path that nothing can hold is refused by name", arguments_unchecked),
+    "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
+    "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
+    "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
 }
 
 
