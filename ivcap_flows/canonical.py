@@ -37,7 +37,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Handle
-from ivcap_flows.identity import canonical
+from ivcap_flows.identity import canonical, is_utf8
 from ivcap_flows.secrets import is_secret_type
 
 __all__ = ["canonical_form"]
@@ -212,11 +212,8 @@ def _refuse_what_stays_here(value: Any) -> None:
 
 def _text(value: str) -> str:
     value = str.__str__(value)
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise _UnfitError(value, "is a text that UTF-8 cannot hold. Leave half surrogate pairs out.") from error
+    if not value.isascii() and not is_utf8(value):
+        raise _UnfitError(value, "is a text that UTF-8 cannot hold. Leave half surrogate pairs out.")
     return value
 
 

@@ -28,11 +28,14 @@ __all__ = [
     "fingerprint",
     "fingerprint_for_reuse",
     "flows_urn",
+    "is_utf8",
     "ivcap_urn",
     "key_entity",
     "key_in",
     "key_of",
     "key_of_generation",
+    "path_of",
+    "path_text",
     "platform_id",
     "short_id",
     "urn_id",
@@ -48,6 +51,8 @@ CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 
 Scope = Literal["run", "flow", "account", "call"]
 """Where equal requests count as one effect: in the logical run, in all runs of the flow, in the account, or never."""
+
+_ESCAPED: Final = re.compile(r"\\u(005c|d[89a-f][0-9a-f]{2})")
 
 _ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
 
@@ -164,6 +169,24 @@ def flows_urn(kind: str, id: str | uuid.UUID) -> str:  # noqa: A002
 def file_urn(sha256: str) -> str:
     """Return the URN of a file's content. Equal files share it, wherever they are."""
     return flows_urn("file", f"sha256:{sha256}")
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether UTF-8 can hold a text, so that it can be sent and stored: it has no half of a surrogate pair."""
+    return text.encode(errors="ignore").decode() == text
+
+
+def path_text(path: str) -> str:
+    """Return a path as a text that UTF-8 can hold, of which `path_of` makes the same path again.
+
+    Python decodes a byte that is no UTF-8 as half a surrogate pair, which is written as an escape: `Mu\\udcf1oz.csv`.
+    """
+    return _ESCAPED.sub(r"\\u005cu\1", path).encode("utf-8", "backslashreplace").decode()
+
+
+def path_of(text: str) -> str:
+    """Return the path of a text that `path_text` made. No recorded path is opened without it."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def platform_id(url: str) -> str:

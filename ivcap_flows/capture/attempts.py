@@ -26,7 +26,7 @@ from ivcap_flows.capture.run_artifacts import show_in_prefect
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
-from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 from ivcap_flows.secrets import logger_of, scrub_arguments, scrub_text
 
@@ -97,7 +97,7 @@ def attempt_of_process() -> OpenedAttempt:
         parameters = {"arguments": [sayable(argument) for argument in scrub_arguments(sys.argv[1:])]}
         identity = RunIdentity(
             flow_name=sayable(os.path.basename(script)) if script else "python",
-            entry_point=sayable(f"{script or os.getcwd()}:"),
+            entry_point=path_text(f"{script or os.getcwd()}:"),
             code=project.code(script or os.getcwd(), ""),
             parameters=parameters,
             parameters_sha256=parameters_sha256(parameters, project),

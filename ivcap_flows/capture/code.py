@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.capture.texts import sayable
-from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import scrub_text
 
@@ -146,8 +146,8 @@ def _relative(source: str | None, tree: Checkout | None) -> str | None:
     path = Path(source).resolve()
     if tree is not None and path.is_relative_to(Path(tree.root).resolve()):
         path = path.relative_to(Path(tree.root).resolve())
-        return str(sayable(path.as_posix()))
-    return str(sayable(path.name))
+        return path_text(path.as_posix())
+    return path_text(path.name)
 
 
 def _bare(url: str) -> str:

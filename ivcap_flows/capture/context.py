@@ -35,7 +35,7 @@ from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.errors import ConfigurationError, JournalError
-from ivcap_flows.identity import digest, flows_urn
+from ivcap_flows.identity import digest, flows_urn, path_text
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
@@ -434,7 +434,7 @@ def identity_of(
     of = f"the flow {context.flow.name}" if flow_run.deployment_id is None and root == str(flow_run.id) else None
     return RunIdentity(
         flow_name=context.flow.name,
-        entry_point=sayable(f"{path}:{name}"),
+        entry_point=path_text(f"{path}:{name}"),
         code=project.code(path, name),
         parameters=sayable(scrub(parameters.shown)),
         parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents, of=of),

@@ -19,8 +19,9 @@ from ivcap_flows.capture.file_clock import FileClock
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
-from ivcap_flows.file_state import FileState
-from ivcap_flows.identity import canonical, digest, flows_urn
+from ivcap_flows.file_state import FileState, reading
+from ivcap_flows.handles import LocalFile
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text
 from ivcap_flows.provenance.records import Record, entity, relation
 
 __all__ = [
@@ -29,14 +30,15 @@ __all__ = [
     "Digests",
     "Seen",
     "blocks_read",
+    "file_at",
     "forget",
     "hash_all",
     "hash_members",
     "look",
     "records_of",
     "remember",
+    "seen_at",
     "settle",
-    "sha256_of",
     "unchanged",
     "urn_at",
 ]
@@ -92,7 +94,8 @@ def blocks_read() -> int:
 class Seen:
     """A path at one moment. `stamp` is None if nothing was there; `sha256` and `reason` may not be known yet.
 
-    `format` and `variables` describe a store that is known by its metadata.
+    `format` and `variables` describe a store that is known by its metadata. `read` is the number of bytes that were
+    hashed: a file system such as that of `/proc` reports another size.
     """
 
     path: str
@@ -104,6 +107,14 @@ class Seen:
     members: dict[str, Seen] = field(default_factory=dict)
     format: str | None = None
     variables: list[dict[str, Any]] | None = None
+    read: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The size in bytes: of a folder, of all files in it."""
+        if self.folder:
+            return sum(inner.size for inner in self.members.values())
+        return self.read if self.read is not None else 0 if self.stamp is None else self.stamp.size
 
     @property
     def weight(self) -> int:
@@ -194,18 +205,17 @@ def settle(seen: Seen, digests: Digests | None) -> None:
 
 def records_of(seen: Seen) -> list[Record]:
     """Return the entity for a settled path. For a folder, its members follow."""
-    path, size = seen.path, seen.stamp.size if seen.stamp is not None else None
+    path, size = path_text(seen.path), seen.size
     if seen.sha256 is None:
-        name = flows_urn("unhashed", digest(f"{path}\0{seen.stamp}".encode(errors="surrogatepass")))
+        name = flows_urn("unhashed", digest(f"{seen.path}\0{seen.stamp}".encode(errors="surrogatepass")))
         return [entity(name, "unhashed", path=path, size=None if seen.folder else size, reason=seen.reason)]
     if not seen.folder:
         assert seen.stamp is not None
-        name = _version("file", path, seen.sha256, seen.stamp.mtime_ns)
+        name = _version("file", seen.path, seen.sha256, seen.stamp.mtime_ns)
         return [entity(name, "file", sha256=seen.sha256, size=size, path=path)]
     stamps = [inner.stamp for inner in seen.members.values() if inner.stamp is not None]
-    name = _version("directory", path, seen.sha256, max((stamp.mtime_ns for stamp in stamps), default=0))
-    facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "path": path}
-    facts["size"] = sum(stamp.size for stamp in stamps)
+    name = _version("directory", seen.path, seen.sha256, max((stamp.mtime_ns for stamp in stamps), default=0))
+    facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "size": size, "path": path}
     found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
     if seen.format is not None:
         # The chunks of a store are not separate things.
@@ -224,20 +234,36 @@ def _version(noun: str, path: str, sha256: str, mtime_ns: int) -> str:
     return flows_urn(noun, digest(f"{path}\0{sha256}\0{mtime_ns}".encode(errors="surrogatepass")))
 
 
-def urn_at(path: str | os.PathLike[str]) -> str | None:
-    """Return the name under which the file at a path is recorded now, or None if it is not a readable file."""
-    seen = look(os.fspath(path), "", None)
-    if seen is None or seen.stamp is None or seen.folder:
-        return None
+def seen_at(path: str | os.PathLike[str]) -> Seen:
+    """Return what is at a path now, hashed. It is read again, and its digest is not remembered.
+
+    Raises InputError if there is no file and no folder.
+    """
+    with reading(path):
+        os.stat(path)
+    # The separator says that it may be a folder.
+    seen = look(os.path.join(path, "") if os.path.isdir(path) else os.fspath(path), "", None)
+    if seen is None or seen.stamp is None:
+        raise InputError(f"{os.fspath(path)} is neither a file nor a folder that is recorded.", path=os.fspath(path))
     settle(seen, None)
-    return records_of(seen)[0].id
+    return seen
 
 
-def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
-    """Return the sha256 of a file. Compute it again only if the file's state has changed, or without `digests`.
+def urn_at(path: str | os.PathLike[str]) -> str | None:
+    """Return the name under which the file or folder at a path is recorded now, or None if there is none."""
+    try:
+        return records_of(seen_at(path))[0].id
+    except InputError:
+        return None
+
+
+def file_at(path: str | os.PathLike[str], digests: Digests | None) -> LocalFile:
+    """Return a file with its content. Read it again only if its state has changed, or without `digests`.
 
     Raises InputError if it is not a readable file, and SourceChangedError if it changes while it is read.
     """
+    with reading(path):
+        os.stat(path)
     seen = look(os.fspath(path), "", digests)
     if seen is None or seen.stamp is None or seen.folder:
         raise InputError(f"{os.fspath(path)} is not a readable file.", path=os.fspath(path))
@@ -246,7 +272,7 @@ def sha256_of(path: str | os.PathLike[str], digests: Digests | None) -> str:
     if seen.sha256 is None:
         error = SourceChangedError if "changed" in (seen.reason or "") else InputError
         raise error(f"{os.fspath(path)} could not be hashed: {seen.reason}.", path=os.fspath(path))
-    return seen.sha256
+    return LocalFile(path=seen.path, sha256=seen.sha256, size=seen.size)
 
 
 def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None:
@@ -311,9 +337,10 @@ def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
             if FileState.from_stat(os.fstat(file.fileno())) != stamp:
                 seen.reason = "changed before it could be hashed"
                 return
-            hasher = hashlib.sha256()
+            hasher, count = hashlib.sha256(), 0
             while block := file.read(_CHUNK):
                 hasher.update(block)
+                count += len(block)
                 _blocks += 1
             if FileState.from_stat(os.fstat(file.fileno())) != stamp:
                 seen.reason = "changed while it was hashed"
@@ -321,7 +348,7 @@ def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
     except OSError as error:
         seen.reason = "removed before it could be hashed" if isinstance(error, FileNotFoundError) else "not readable"
         return
-    seen.sha256 = hasher.hexdigest()
+    seen.sha256, seen.read = hasher.hexdigest(), count
     if tells:
         _remember(seen.path, stamp, seen.sha256, digests)
 
@@ -375,9 +402,9 @@ def _variables(seen: Seen) -> list[dict[str, Any]] | None:
 def _manifest(seen: Seen) -> str | None:
     lines: list[list[Any]] = []
     for name, inner in sorted(seen.members.items()):
-        if inner.sha256 is None or inner.stamp is None:
+        if inner.sha256 is None:
             return None
-        lines.append([sayable(name), inner.stamp.size, inner.sha256])
+        lines.append([sayable(name), inner.size, inner.sha256])
     return digest(canonical(lines))
 
 

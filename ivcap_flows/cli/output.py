@@ -39,9 +39,9 @@ _COMMANDS: Final = {
     number: "\ufffd"
     for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(number) not in "\t\n"
-}
+} | {number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)}
 """Characters by which a text could move a terminal's cursor, change its title or turn the order of letters. Names and
-messages of a platform may be anybody's."""
+messages of a platform may be anybody's. And halves of surrogate pairs, as in names of files, which no output holds."""
 
 
 class _Console(Console):
@@ -153,5 +153,6 @@ def table(
 def _cell(column: str, value: str | datetime | None) -> Text:
     if isinstance(value, datetime):
         return Text(_clock(value))
-    text = " ".join((value or "").split())
+    # Before the table measures it, since an escape is wider than what it stands for.
+    text = " ".join((value or "").split()).translate(_COMMANDS)
     return coloured(text) if column in _STATES else Text(text)

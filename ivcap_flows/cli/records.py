@@ -1,7 +1,8 @@
-"""Access of commands to the journal, and the option by which a user names a run."""
+"""What several commands share: access to the journal, the option that names a run, and what a record does not know."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,15 +11,23 @@ from cyclopts import Parameter
 from ivcap_flows.capture.events import emit
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
+from ivcap_flows.provenance import Record
 from ivcap_flows.settings import Settings
 
-__all__ = ["RUN_NAMES", "RunName", "open_journal"]
+__all__ = ["RUN_NAMES", "RunName", "open_journal", "unknowns"]
 
 RUN_NAMES: Final = (
     "`latest`; the name of a flow, for its newest run; the name or id of a Prefect flow run; or the id of a run, its "
     "beginning or its end"
 )
 RunName = Annotated[str, Parameter(help=f"The run: {RUN_NAMES}.")]
+
+
+def unknowns(activity: Record) -> Iterator[str]:
+    """Yield what the record does not know about the files of an activity: each path, and what is unknown."""
+    unknown = activity.attributes.get("unknown")
+    for path, what in unknown.items() if isinstance(unknown, dict) else ():
+        yield f"{path}: {what}"
 
 
 def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:

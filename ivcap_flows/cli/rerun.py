@@ -24,6 +24,7 @@ from ivcap_flows.cli.output import Json, complain, emit
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.identity import path_of
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.journal.processes import is_this
 from ivcap_flows.provenance import Graph
@@ -92,7 +93,7 @@ def _check_inputs(inputs: Inputs, journal: Journal, run: RunRow) -> None:
         given = f", given as `{found.role}`," if found.role else ""
         name = f"The input {found.path}{given} of run {run.id}"
         try:
-            now = digest_of(found.path, found.type)
+            now = digest_of(found.path)
         except InputError as error:
             hosts = {attempt.process.host for attempt in journal.runs.attempts(run.id)} - {socket.gethostname()}
             where = f" The run was on the machine {', '.join(sorted(hosts))}." if hosts else ""
@@ -135,7 +136,7 @@ def _flow_of(run: RunRow) -> Any:
     from prefect import Flow
     from prefect.flows import load_flow_from_entrypoint
 
-    path, _, name = run.entry_point.rpartition(":")
+    path, _, name = path_of(run.entry_point).rpartition(":")
     if not name or "<locals>" in name:
         what = f"the function {name}, which is inside another function" if name else "a program, not a flow"
         raise InputError(f"The run {run.id} was of {what}, so it cannot be repeated.")
@@ -273,7 +274,7 @@ def _value(hint: Any, value: Any, graph: Graph) -> Any:
     if not isinstance(value, str) or not inspect.isclass(hint):
         return value
     if issubclass(hint, LocalFile):
-        return LocalFile(path=value, sha256=files.sha256_of(value, None), size=Path(value).stat().st_size)
+        return files.file_at(value, None)
     node = graph.nodes.get(value)
     if not issubclass(hint, Handle) or node is None:
         return value

@@ -11,7 +11,7 @@ from rich.text import Text
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
 from ivcap_flows.cli.output import Full, Json, brief, coloured, console, emit, table
-from ivcap_flows.cli.records import RunName, open_journal
+from ivcap_flows.cli.records import RunName, open_journal, unknowns
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.provenance.graph_index import Story
@@ -83,8 +83,9 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
     )
     if unseen := _not_looked_at(graph):
         console.print(f"Tasks whose files were not looked at: {unseen}", style="dim")
-    for activity, path, unknown in _unknown(graph):
-        console.print(f"{activity}, {path}: {unknown}", style="dim")
+    for node in graph.nodes.values():
+        for line in unknowns(node):
+            console.print(f"{node.attributes.get('name') or node.id}, {line}", style="dim")
     effects.print_effects("Requests to the platforms", asked, full=full)
     print_jobs(jobs)
     for title, records in (("Inputs", used), ("Outputs", outputs), ("Intermediate results", between)):
@@ -119,14 +120,6 @@ def _not_looked_at(graph: Graph) -> str:
         if node.type == "task-run" and node.attributes.get("files") == NOT_LOOKED_AT and "try" not in node.attributes
     )
     return ", ".join(name if count == 1 else f"{name} ({count} runs)" for name, count in runs.items())
-
-
-def _unknown(graph: Graph) -> Iterator[tuple[str, str, str]]:
-    """Yield what the record does not know about files: the activity, the path, and what is unknown."""
-    for node in graph.nodes.values():
-        unknown = node.attributes.get("unknown")
-        for path, what in unknown.items() if isinstance(unknown, dict) else ():
-            yield str(node.attributes.get("name") or node.id), path, what
 
 
 def _begin(node: Record) -> tuple[bool, str]:

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ivcap_flows.capture.files import sha256_of, urn_at
+from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.reconcile import unended
 from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
-from ivcap_flows.cli.records import open_journal
+from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
@@ -20,7 +20,8 @@ from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
-from ivcap_flows.reading import Lineage, lineage
+from ivcap_flows.reading import Lineage, is_path, lineage
+from ivcap_flows.reading.verification import digest_of
 
 __all__ = ["trace"]
 
@@ -63,7 +64,8 @@ def trace(
 
     Args:
         id: A URN, a Provena handle, a run by any name that `show` takes, a sha256, the beginning of a git commit, or
-            the path of a local file. A file is found by its path, or else by its content.
+            the path of a local file, folder or Zarr store. What is at a path is found by the path, or else by its
+            content. A file that has the name of a run is `./latest`.
         up: Show what it came from.
         down: Show what was made from it.
         html: Write a page with the graph to this file. The page opens in any browser and needs no network.
@@ -73,21 +75,19 @@ def trace(
     if sum((as_json, html is not None, mermaid, dot)) > 1:
         raise InputError("Give only one of --html, --mermaid, --dot and --json.")
     direction: Direction = "both" if up and down else "down" if down else "up"
-    is_file = not id.startswith("urn:") and Path(id).is_file()
-    # The digest is not stored in the journal: reading commands do not write to it.
-    own = urn_at(id) if is_file else None
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
-        if own is not None and journal.lineages.knows(own):
-            name = own
-        else:
-            name = f"sha256:{sha256_of(id, None)}" if is_file else id
+        name, here = id, is_path(journal, id)
+        if here:
+            # The digest is not stored in the journal: reading commands do not write to it.
+            own = urn_at(id)
+            name = own if own is not None and journal.lineages.knows(own) else f"sha256:{digest_of(id)}"
         found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
         if found is not None:
             _tell_of_lost(journal, found)
     if found is None:
-        what = f"Nothing is on record of the file {id}. No" if is_file else "No"
-        if not is_file and not id.startswith("urn:") and (Path(id).suffix or Path(id).name != id):
+        what = f"Nothing is on record of {id}. No" if here else "No"
+        if not here and not id.startswith("urn:") and (Path(id).suffix or Path(id).name != id):
             what = f"There is no file {id}, and no"
         raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
     if as_json:
@@ -174,6 +174,7 @@ class _Tree:
         """Yield the lines depth first, without recursion: the records of years make long chains."""
         self.shown.add(start)
         yield self._label(start)
+        yield from (f"   {line}" for line in unknowns(self._graph.nodes[start]))
         if others := [id_ for id_ in self._around.also_made(start) if id_ not in self._graph]:
             yield f"   also made by {len(others)} other{'s' if len(others) > 1 else ''}, with equal bytes"
         stack = [("", start, self._next(start, ()))]
@@ -186,11 +187,14 @@ class _Tree:
             again = other in self.shown
             self.shown.add(other)
             note = "  (see above)" if again else ""
+            below = indent + ("│  " if left else "   ")
             yield f"{indent}{'├─' if left else '└─'} {word} {self._label(other)}{note}"
+            if not again:
+                yield from (f"{below}{line}" for line in unknowns(self._graph.nodes[other]))
             # A name that a thing got later says nothing about where it comes from.
             if not again and not (self._up and word == _WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
-                stack.append((indent + ("│  " if left else "   "), other, self._next(other, trail)))
+                stack.append((below, other, self._next(other, trail)))
 
     def _label(self, node: str) -> str:
         return _label(self._graph.nodes[node], full=self._full)
@@ -273,6 +277,7 @@ def _label(record: Record, *, full: bool) -> str:
         f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") and str(said["sha256"]) not in record.id else "",
         str(said.get("outcome") or said.get("status") or ""),
         f"files {NOT_LOOKED_AT}" if said.get("files") == NOT_LOOKED_AT else "",
+        f"not hashed: {said['reason']}" if record.type == "unhashed" and said.get("reason") else "",
         moment(record.time) if record.kind == "activity" else "",
     ]
     return "  ".join(fact for fact in facts if fact)

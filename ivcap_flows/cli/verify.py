@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.cli.records import RUN_NAMES, open_journal
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.reading.findings import WRONG, Finding, is_wrong
 
 __all__ = ["verify"]
@@ -19,7 +20,10 @@ __all__ = ["verify"]
 
 What = Annotated[
     str,
-    Parameter(help=f"A run: {RUN_NAMES}; or the path of a file, or of an RO-Crate as a folder or zip file."),
+    Parameter(
+        help=f"A run: {RUN_NAMES}; or the path of a file, a folder, or an RO-Crate as a folder or zip file. A file "
+        "that has the name of a run is `./latest`."
+    ),
 ]
 
 
@@ -27,8 +31,8 @@ def verify(what: What, /, *, as_json: Json = False) -> int:
     """Check that a run, an RO-Crate or a file is still as recorded. Exit status 1 if not, or if a part is unreachable.
 
     Of a run, all files, artifacts and dataset files are hashed again, and aspects, orders, jobs, model runs and
-    datasets are read again. Of an exported RO-Crate, all files are hashed again. Of any other file, the command says
-    whether its content is on record.
+    datasets are read again. Of an exported RO-Crate, all files are hashed again. Of any other file or folder, the
+    command says whether its content is on record. Of a folder that is not on record as a whole, each file is looked up.
     """
     found = _verified(what)
     if as_json:
@@ -40,21 +44,28 @@ def verify(what: What, /, *, as_json: Json = False) -> int:
 
 def _verified(what: str) -> list[Finding]:
     from ivcap_flows.reading.crate import is_crate, verify_crate
+    from ivcap_flows.reading.names import is_path
     from ivcap_flows.reading.remote import Platforms
-    from ivcap_flows.reading.verification import verify_file, verify_run
+    from ivcap_flows.reading.verification import verify_path, verify_run
 
-    path = Path(what)
-    if path.exists() and is_crate(path):
+    path, run = Path(what), None
+    crate = os.path.exists(what) and is_crate(path)
+    try:
+        with open_journal() as journal:
+            if not is_path(journal, what):
+                run = journal.runs.get(what)
+            elif not crate:
+                return verify_path(journal, what)
+    except (InputError, JournalError) as error:
+        # A crate needs no journal.
+        if not crate:
+            missing = "" if os.path.lexists(what) else f"There is no file {what}. "
+            raise type(error)(f"{missing}{error}", **error.data) from error
+    if run is None:
         return verify_crate(path)
-    if not path.exists() and (path.suffix or path.name != what):
-        raise InputError(f"There is no file {what}.")
+    known = elsewhere()
     with open_journal() as journal:
-        if path.is_file():
-            return [verify_file(journal, path)]
-        if path.is_dir():
-            raise InputError(f"{what} is a folder without ro-crate-metadata.json. Name a run, a file or an RO-Crate.")
-        known = elsewhere()
-        return verify_run(journal, journal.runs.get(what), Platforms(known.ivcap, known.provena))
+        return verify_run(journal, run, Platforms(known.ivcap, known.provena))
 
 
 def _print(what: str, found: list[Finding]) -> None:

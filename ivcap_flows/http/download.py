@@ -234,7 +234,7 @@ class _Partial:
         self.target = target
         self.size = 0
         self._hash = hashlib.sha256()
-        self._temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.part")
+        self._temporary = target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}.part"
         self._descriptor = -1
         self._step = threading.Lock()
 
@@ -243,7 +243,7 @@ class _Partial:
         return self._hash.hexdigest()
 
     def __enter__(self) -> _Partial:
-        if self.target.is_dir():
+        if os.path.isdir(self.target):
             raise InputError(f"{self.target} is a folder; name a file.", path=str(self.target))
         with explained(self.target):
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -296,9 +296,10 @@ def explained(target: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        if error.errno in _FULL:
+    except (OSError, ValueError) as error:
+        # A path with a NUL or half a surrogate pair is a ValueError.
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) in _FULL:
             raise ConfigurationError(
                 f"There is no room for {target}: {reason}. Free space or choose another folder.", path=str(target)
             ) from error

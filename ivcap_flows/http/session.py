@@ -297,7 +297,8 @@ class Session:
             raise self._mapped(error, method, path, token) from error
         except UnicodeError as error:
             raise InputError(
-                f"{method} {_shown(path)} of {self.platform} was not sent: a header holds characters beyond ASCII.",
+                f"{method} {_shown(path)} of {self.platform} was not sent: a header holds characters beyond ASCII, or "
+                "a parameter half a surrogate pair.",
                 sent=False,
             ) from error
         if own:
@@ -391,16 +392,21 @@ class _Anew:
 
 
 def _body(json: Any, content: Content | None, data: Mapping[str, str] | None) -> tuple[Content | None, dict[str, str]]:
-    if data is not None:
-        form = httpx.Request("POST", "http://form", data=data)
-        return form.read(), {"Content-Type": "application/x-www-form-urlencoded"}
-    if isinstance(json, _Unset):
-        return content, {}
     try:
-        text = _JSON.encode(json)
+        if data is not None:
+            form = httpx.Request("POST", "http://form", data=data)
+            return form.read(), {"Content-Type": "application/x-www-form-urlencoded"}
+        if isinstance(json, _Unset):
+            return content, {}
+        return _JSON.encode(json).encode(), {"Content-Type": "application/json"}
+    except UnicodeEncodeError as error:
+        # Not as its cause, since the error holds the whole request.
+        half = error.object[error.start : error.end]
+        raise InputError(
+            f"The request holds {half!a}, half a surrogate pair, which UTF-8 cannot hold. Leave it out.", sent=False
+        ) from None
     except (TypeError, ValueError) as error:
         raise InputError(f"The request is no JSON: {error}.", sent=False) from error
-    return text.encode(), {"Content-Type": "application/json"}
 
 
 def _with_query(url: str, params: Mapping[str, Any] | None) -> str:

@@ -19,7 +19,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.file_state import FileState
+from ivcap_flows.file_state import FileState, reading
 from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.secrets import logger_of
@@ -87,7 +87,7 @@ async def send(
     starts again with each progress. `progress` is called with each new offset. An empty file is announced by one empty
     request, which a server may refuse.
     """
-    state = state or FileState.of(path)
+    state = state or FileState.to_send(path)
     if state.size == 0:
         if sha256 is not None and sha256 != _Hash().hexdigest():
             raise digest_differs(os.fspath(path), sha256, _Hash().hexdigest())
@@ -287,15 +287,12 @@ class _Source:
             self._ahead = None
 
     def _block(self, position: int, size: int, hashed: _Hash) -> bytes:
-        try:
-            with self._step:
-                if self._closed:
-                    return b""
-                # The first read opens the file, since it runs in a thread anyway.
-                self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
-                block = os.pread(self._file.fileno(), size, position)
-        except OSError as error:
-            raise self._unreadable(error) from error
+        with reading(self._path), self._step:
+            if self._closed:
+                return b""
+            # The first read opens the file, since it runs in a thread anyway.
+            self._file = self._file or open(self._path, "rb", 0)  # noqa: SIM115 - closed at the end of the upload
+            block = os.pread(self._file.fileno(), size, position)
         # Check after the read, so that only bytes of the announced file are sent.
         if not block or self._now() != self._state:
             raise SourceChangedError(
@@ -312,7 +309,3 @@ class _Source:
             return FileState.of(self._path)
         except InputError:
             return None
-
-    def _unreadable(self, error: OSError) -> InputError:
-        reason = error.strerror or type(error).__name__
-        return InputError(f"{self._path} cannot be read: {reason}.", path=self._path)

@@ -11,17 +11,19 @@ import io
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from ivcap_flows.errors import InputError, SourceChangedError
-from ivcap_flows.file_state import FileState
+from ivcap_flows.file_state import FileState, reading
 from ivcap_flows.http.download import explained
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.ivcap.inflate import inflated
@@ -53,29 +55,25 @@ def pack(folder: str | os.PathLike[str]) -> Iterator[bytes]:
     links, and SourceChangedError for a file that changes meanwhile.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"{root} is no folder.", path=str(root))
     size = 0
     for path in _below(root):
         info, state = _described(path, path.relative_to(root))
-        head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        yield head
-        size += len(head)
-        if state is not None:
-            yield from _content(path, state)
-            padding = -state.size % tarfile.BLOCKSIZE
-            yield bytes(padding)
-            size += state.size + padding
+        with _content(path, state) as (info.size, content):
+            head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            yield head
+            yield from content
+        padding = -info.size % tarfile.BLOCKSIZE
+        yield bytes(padding)
+        size += len(head) + info.size + padding
     yield bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
 
 
 def _below(folder: Path) -> Iterator[Path]:
     """Yield everything in a folder, sorted by name, each folder before its members."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    with reading(folder), os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         path = folder / entry.name
         yield path
@@ -85,16 +83,14 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _described(path: Path, name: Path) -> tuple[tarfile.TarInfo, FileState | None]:
     info = tarfile.TarInfo(name.as_posix())
-    try:
+    with reading(path):
         found = path.lstat()
-    except OSError as error:
-        raise _unreadable(path, error) from error
     if stat.S_ISLNK(found.st_mode):
         info.type, info.linkname, info.mode = tarfile.SYMTYPE, linked_within(path, PurePosixPath(info.name)), 0o777
     elif stat.S_ISDIR(found.st_mode):
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     elif stat.S_ISREG(found.st_mode):
-        info.size, info.mode = found.st_size, 0o755 if found.st_mode & stat.S_IXUSR else 0o644
+        info.mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
         return info, FileState.from_stat(found)
     else:
         raise InputError(f"{path} is neither a file nor a folder nor a link.", path=str(path))
@@ -106,10 +102,8 @@ def linked_within(path: Path, name: PurePosixPath) -> str:
 
     Raises InputError if the target may be outside of the folder.
     """
-    try:
+    with reading(path):
         target = os.readlink(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
     if not _stays(name, target):
         raise InputError(
             f"{path} is a link to {target}, which may lead out of the folder. Put the content in its place, or make it "
@@ -119,24 +113,30 @@ def linked_within(path: Path, name: PurePosixPath) -> str:
     return target
 
 
-def _content(path: Path, state: FileState) -> Iterator[bytes]:
-    left = state.size
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
-            while left > 0:
-                block = file.read(min(BLOCK, left))
-                if not block:
-                    break
-                left -= len(block)
-                yield block
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if left or FileState.of(path) != state:
+@contextmanager
+def _content(path: Path, state: FileState | None) -> Iterator[tuple[int, Iterable[bytes]]]:
+    """Yield the size of a file and its blocks; without a `state`, those of a member that has no content.
+
+    Some file systems report no size, as that of `/proc`. Such a file is read first, to know what its header must say.
+    """
+    if state is None or state.size:
+        yield (0, ()) if state is None else (state.size, _blocks(path, state, state.size))
+        return
+    with tempfile.SpooledTemporaryFile(BLOCK) as copy:
+        copy.writelines(_blocks(path, state, sys.maxsize))
+        size = copy.tell()
+        copy.seek(0)
+        yield size, iter(partial(copy.read, BLOCK), b"")
+
+
+def _blocks(path: Path, state: FileState, most: int) -> Iterator[bytes]:
+    left = most
+    with reading(path), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+        while block := file.read(min(BLOCK, left)):
+            left -= len(block)
+            yield block
+    if (left and state.size) or FileState.of(path) != state:
         raise SourceChangedError(f"{path} changed while it was packed. Try again when nothing writes.", path=str(path))
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be read: {error.strerror or type(error).__name__}.", path=str(path))
 
 
 def _stays(name: PurePosixPath, target: str) -> bool:

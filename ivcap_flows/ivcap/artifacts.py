@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import AliasChoices, Field
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotFoundError, ProtocolError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import Artifact, LocalFile, Products
@@ -119,7 +120,7 @@ class Artifacts:
         length = -1 if size is None else size
         headers = {"X-Content-Type": media_type, "X-Content-Length": str(length), "Tus-Resumable": "1.0.0"}
         if name:
-            headers["X-Name"] = b64encode(name.encode()).decode("ascii")
+            headers["X-Name"] = b64encode(canonical_form(name, "name").encode()).decode("ascii")
         if policy is not None:
             headers["X-Policy"] = urn_argument(policy, "policy", "urn:ivcap:policy:")
         if collection is not None:
@@ -180,7 +181,7 @@ class Artifacts:
         """
         state = None
         if isinstance(source, str | os.PathLike):
-            state = await asyncio.to_thread(FileState.of, source)
+            state = await asyncio.to_thread(FileState.to_send, source)
             size = state.size
         elif isinstance(source, bytes | bytearray | memoryview):
             size = len(source)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.paging import walked
 from ivcap_flows.http.session import Reply, Session
@@ -32,7 +33,7 @@ def search(
             "/1/search",
             params={"at-time": when, **asked},
             headers={"Content-Type": MEDIA_TYPE},
-            content=query.encode(),
+            content=canonical_form(query, "query").encode(),
             repeat="idempotent",
         )
 

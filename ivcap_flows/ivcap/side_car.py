@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ivcap_flows.errors import InputError, SourceChangedError
-from ivcap_flows.file_state import FileState
+from ivcap_flows.file_state import FileState, reading
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.secrets import logger_of
 
@@ -77,11 +77,7 @@ def write_side_car(path: str | os.PathLike[str], urn: str, *, state: FileState |
 
 def _md5(path: str | os.PathLike[str]) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{os.fspath(path)} cannot be read: {reason}.", path=os.fspath(path)) from error
+    with reading(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from ivcap_flows.errors import InputError, ProtocolError
 from ivcap_flows.http.paging import paged, pages
 from ivcap_flows.http.session import Reply, Session
+from ivcap_flows.identity import is_utf8
 
 __all__ = [
     "Instant",
@@ -106,7 +107,7 @@ def segment(urn: str) -> str:
 def urn_argument(value: str, what: str, prefix: str = "") -> str:
     """Return the value. Raises InputError if it is empty, contains white space or does not start with the prefix."""
     # A string that splits into exactly itself is not empty and contains no white space.
-    if not isinstance(value, str) or value.split() != [value] or not value.startswith(prefix):
+    if not isinstance(value, str) or value.split() != [value] or not value.startswith(prefix) or not is_utf8(value):
         wanted = f"a URN beginning with {prefix}" if prefix else "a URN or id"
         raise InputError(f"The {what} must be {wanted}, not {value!r}.")
     return value

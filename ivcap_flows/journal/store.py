@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
+from ivcap_flows.errors import ConfigurationError, InputError, JournalError, NewerSchemaError
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
@@ -133,7 +133,7 @@ class Store:
                 return
             with self.engine.connect() as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UnicodeEncodeError) as error:
             raise self._failure("read", error) from error
 
     @contextmanager
@@ -147,7 +147,7 @@ class Store:
             with self._transactions.transaction() if self.is_sqlite else self._on_server() as connection:
                 self._noted.transitions = transitions
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UnicodeEncodeError) as error:
             raise self._failure("written", error) from error
         for tell in transitions:
             self.when_on_disk(tell)
@@ -158,7 +158,7 @@ class Store:
         try:
             with self._transactions.together():
                 yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UnicodeEncodeError) as error:
             raise self._failure("written", error) from error
 
     def when_on_disk(self, call: Callable[[], None]) -> None:
@@ -313,7 +313,9 @@ class Store:
             )
         return found
 
-    def _failure(self, verb: str, error: Exception) -> JournalError:
+    def _failure(self, verb: str, error: Exception) -> JournalError | InputError:
+        if isinstance(error, UnicodeEncodeError):
+            return InputError(f"{error.object!a:.200} holds half a surrogate pair, which cannot be stored.")
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
         state = getattr(getattr(error, "orig", None), "sqlstate", None)
         if "database is locked" in cause or state == "55P03":

@@ -21,6 +21,7 @@ from ivcap_flows.errors import (
     PlatformError,
     ProtocolError,
 )
+from ivcap_flows.file_state import reading
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import download
 from ivcap_flows.http.download import explained as writing
@@ -300,13 +301,10 @@ def _block(body: Any, md5: Any) -> bytes:
 def _digests(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Return the sha256 and the MD5 of a file."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(download.BLOCK):
-                sha256.update(block)
-                md5.update(block)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", path=os.fspath(path)) from error
+    with reading(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(download.BLOCK):
+            sha256.update(block)
+            md5.update(block)
     return sha256.hexdigest(), md5.hexdigest()
 
 

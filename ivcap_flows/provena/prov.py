@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.multipart import file_form
 from ivcap_flows.provena.api import Api, parse
@@ -146,7 +147,7 @@ class ProvApi(Api):
 
         Raises BadRequestError with the first fault: missing columns, no rows, an empty cell, an invalid time.
         """
-        raw = content.encode() if isinstance(content, str) else content
+        raw = canonical_form(content, "content").encode() if isinstance(content, str) else content
         form = file_form("csv_file", "model_runs.csv", raw, "text/csv")
         body = await self.call("POST", "/bulk/convert_model_runs/csv", repeat="idempotent", form=form)
         given = {name: body[name] for name in Converted.model_fields if body.get(name) is not None}

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 
 from ivcap_flows.errors import (
     ForbiddenError,
-    InputError,
     IvcapFlowsError,
     NotAuthorizedError,
     NotFoundError,
     SourceChangedError,
 )
+from ivcap_flows.file_state import reading
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.server_clock import date_of
 from ivcap_flows.media_types import media_type_of
@@ -260,14 +260,11 @@ def _part_size(size: int) -> int:
 
 
 def _read(path: str, offset: int, size: int, total: Any = None) -> _Block:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
-            content = file.read(size) or b""
-            while len(content) < size and (more := file.read(size - len(content))):
-                content += more
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", path=path) from error
+    with reading(path), open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        content = file.read(size) or b""
+        while len(content) < size and (more := file.read(size - len(content))):
+            content += more
     if total is not None:
         total.update(content)
     return _Block(content, hashlib.sha256(content).digest())

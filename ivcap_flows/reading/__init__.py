@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.reading.lineage import Lineage, lineage
-from ivcap_flows.reading.names import starts_of
+from ivcap_flows.reading.names import is_path, starts_of
 from ivcap_flows.reading.remote_records import Elsewhere
 
-__all__ = ["Elsewhere", "Lineage", "lineage", "starts_of"]
+__all__ = ["Elsewhere", "Lineage", "is_path", "lineage", "starts_of"]

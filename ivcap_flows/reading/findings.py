@@ -8,14 +8,15 @@ from typing import Final, Literal
 
 __all__ = ["WRONG", "Finding", "State", "is_wrong"]
 
-State = Literal["ok", "elsewhere", "unchecked", "missing", "altered", "unreachable"]
-"""The state of a thing on record.
+State = Literal["ok", "elsewhere", "unchecked", "missing", "altered", "unreachable", "unknown"]
+"""The state of a thing.
 
 `ok`: read again, and unchanged. `elsewhere`: not at its place, but its content was read at another one. `unchecked`:
 there, but the record does not say what it was. `missing`: gone. `altered`: changed. `unreachable`: cannot be read now.
+`unknown`: no run on record had it.
 """
 
-WRONG: Final[tuple[State, ...]] = ("altered", "missing", "unreachable")
+WRONG: Final[tuple[State, ...]] = ("altered", "missing", "unreachable", "unknown")
 
 
 @dataclass(frozen=True)
@@ -31,5 +32,5 @@ class Finding:
 
 
 def is_wrong(findings: Iterable[Finding]) -> bool:
-    """Whether a thing is changed, or could not be verified."""
+    """Whether a thing is changed or unknown, or could not be verified."""
     return any(finding.state in WRONG for finding in findings)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ivcap_flows.identity import flows_urn
+from ivcap_flows.identity import flows_urn, path_of
 from ivcap_flows.journal import Fact, Journal, RunRow
 from ivcap_flows.provenance import Record
 from ivcap_flows.reading.verification import LOCAL, facts_of
@@ -106,7 +106,7 @@ class _Met:
 
 
 def _path(thing: Record) -> str:
-    return str(thing.attributes["path"])
+    return path_of(str(thing.attributes["path"]))
 
 
 def _role(link: Record) -> str:

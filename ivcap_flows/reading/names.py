@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -9,7 +10,7 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import file_urn, flows_urn
 from ivcap_flows.journal import Journal
 
-__all__ = ["COMMIT", "SHA256", "starts_of"]
+__all__ = ["COMMIT", "SHA256", "is_path", "starts_of"]
 
 SHA256: Final = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 COMMIT: Final = re.compile(r"[0-9a-fA-F]{7,40}")
@@ -36,6 +37,22 @@ def starts_of(journal: Journal, name: str) -> list[str]:
     if codes and runs:
         raise InputError(f"{name} is the beginning of a commit and of the run {runs[0].rpartition(':')[2]}. Give more.")
     return runs or [*codes, *journal.lineages.followed(codes)]
+
+
+def is_path(journal: Journal, name: str) -> bool:
+    """Whether a text that a user gave is a path: something is there, and nothing on record has this name.
+
+    A part of a run's id is no name here, so that a folder may be called `2010`.
+    """
+    if not os.path.lexists(name):
+        return False
+    try:
+        if journal.lineages.knows(name):
+            return False
+        run = journal.runs.get(name)
+    except InputError:
+        return True
+    return name != run.id and (run.id.startswith(name.lower()) or run.id.endswith(name.lower()))
 
 
 def _runs(journal: Journal, name: str) -> list[str]:

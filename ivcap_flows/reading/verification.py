@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from ivcap_flows import loop
 from ivcap_flows.capture import files
-from ivcap_flows.errors import InputError, SourceChangedError
-from ivcap_flows.identity import file_urn
+from ivcap_flows.capture.files import Seen
+from ivcap_flows.errors import InputError
+from ivcap_flows.identity import file_urn, path_of, path_text
 from ivcap_flows.journal import Fact, Journal, RunRow
 from ivcap_flows.provenance import Graph
 from ivcap_flows.reading.findings import Finding
 from ivcap_flows.reading.remote import Platforms, verify_remote
 from ivcap_flows.sinks import run_graph
 
-__all__ = ["LOCAL", "digest_of", "facts_of", "verify_file", "verify_run"]
+__all__ = ["LOCAL", "digest_of", "facts_of", "verify_path", "verify_run"]
 
 LOCAL: Final = frozenset({"file", "directory"})
 """Types of things that have a path."""
@@ -33,13 +34,23 @@ def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Find
     return [*_elsewhere(here, there), *there, *_unhashed(graph)]
 
 
-def verify_file(journal: Journal, path: Path) -> Finding:
-    """Return whether the content of a file is on record."""
-    sha256 = files.sha256_of(path, None)
-    urn = file_urn(sha256)
-    if journal.lineages.knows(urn) or journal.lineages.with_version(sha256):
-        return Finding("file", urn, "ok", str(path), "the content is on record", sha256)
-    return Finding("file", urn, "altered", str(path), "no run on record has used or made this content", sha256)
+def verify_path(journal: Journal, path: str) -> list[Finding]:
+    """Return whether a file or a folder is on record, wherever it was. Of a folder that is not, say so of its files."""
+    seen = files.seen_at(path)
+    found = _on_record(journal, seen)
+    if found.state == "unknown" and seen.format is None and seen.members:
+        return [_on_record(journal, inner) for inner in seen.members.values()]
+    return [found]
+
+
+def _on_record(journal: Journal, seen: Seen) -> Finding:
+    finding = Finding("directory" if seen.folder else "file", files.records_of(seen)[0].id, "ok", path_text(seen.path))
+    if seen.sha256 is None:
+        return replace(finding, state="unreachable", note=f"it could not be hashed: {seen.reason}")
+    finding = replace(finding, id=file_urn(seen.sha256), sha256=seen.sha256)
+    if journal.lineages.knows(finding.id) or journal.lineages.with_version(seen.sha256):
+        return replace(finding, note="the content is on record")
+    return replace(finding, state="unknown", note="no run on record has used or made this content")
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
         if record.type == "directory" and members[record.id] >= record.attributes.get("files", 0):
             continue
         if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
-            host = hosts.get(fact.attempt_id or "")
+            path, host = path_of(path), hosts.get(fact.attempt_id or "")
             # A run may restore a former content, so the last fact counts.
             found.pop((host, path), None)
             found[host, path] = _Place(path, record.type, record.id, digest, host)
@@ -85,14 +96,14 @@ def facts_of(journal: Journal, run: RunRow) -> Iterator[Fact]:
 
 
 def _look(place: _Place) -> Finding:
-    finding = Finding(place.type, place.id, "ok", place.path, sha256=place.digest)
+    finding = Finding(place.type, place.id, "ok", path_text(place.path), sha256=place.digest)
     foreign = place.host is not None and place.host != socket.gethostname()
     try:
-        now = digest_of(place.path, place.type)
-    except (InputError, SourceChangedError) as error:
+        now = digest_of(place.path)
+    except InputError as error:
         if foreign:
             return replace(finding, state="unreachable", note=f"it lies on the machine {place.host}")
-        if Path(place.path).exists():
+        if os.path.exists(place.path):
             return replace(finding, state="unreachable", note=str(error))
         return replace(finding, state="missing", note="nothing is at this path")
     if now == place.digest:
@@ -102,16 +113,15 @@ def _look(place: _Place) -> Finding:
     return replace(finding, state="altered", note=f"its sha256 is now {now}")
 
 
-def digest_of(path: str, kind: str) -> str | None:
-    """Return the digest of the file or folder at a path. It is always read again, and never remembered."""
-    if kind == "file":
-        return files.sha256_of(path, None)
-    seen = files.look(path.rstrip("/\\") + "/", "", None)
-    if seen is None or seen.stamp is None or not seen.folder:
-        raise InputError(f"{path} is no folder.")
-    files.settle(seen, None)
-    digest = files.records_of(seen)[0].attributes.get("manifest_sha256")
-    return digest if isinstance(digest, str) else None
+def digest_of(path: str) -> str:
+    """Return the digest of the file or folder at a path. It is always read again, and never remembered.
+
+    Raises InputError, with the reason, if it cannot be read or is not hashed.
+    """
+    seen = files.seen_at(path)
+    if seen.sha256 is None:
+        raise InputError(f"{path} could not be hashed: {seen.reason}.", path=path)
+    return seen.sha256
 
 
 def _elsewhere(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:

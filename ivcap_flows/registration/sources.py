@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -58,7 +59,7 @@ def open_source(path: Path) -> Source:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"The name of a file of model runs must end in {', '.join(kinds)}; {path} does not.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no file {path}.")
     return kind(path)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ivcap_flows.identity import digest
+from ivcap_flows.identity import digest, path_of
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import LEFT_OUT, Record
 from ivcap_flows.secrets import logger_of, place_of_secret
@@ -55,7 +55,7 @@ def sources(entry_point: str, graph: Graph) -> Contents:
 
     `entry_point` is that of the run (`path:function`).
     """
-    place = Path(entry_point.rpartition(":")[0])
+    place = Path(path_of(entry_point.rpartition(":")[0]))
     contents = Contents()
     for code in graph.nodes.values():
         if code.type == "code":
@@ -71,6 +71,7 @@ def _versions(place: Path, code: Record) -> Iterator[bytes]:
     name, commit = code.attributes.get("file"), code.attributes.get("commit")
     if not isinstance(name, str):
         return
+    name = path_of(name)
     # The repository is a folder above the run's own code, from which the code's path leads to a file.
     roots = [root for root in place.parents if (root / name).is_file()]
     for root in roots:
@@ -107,7 +108,7 @@ def files(graph: Graph, contents: Contents) -> Iterator[tuple[Record, bytes]]:
         if _size(node) > left:
             too_many += _size(node) <= LARGEST
             continue
-        content = _read(Path(path))
+        content = _read(Path(path_of(path)))
         if content is not None and digest(content) == sha256 and contents.admits(node.id, content, path):
             left -= len(content)
             yield node, content

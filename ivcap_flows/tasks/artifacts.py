@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ivcap_flows.capture import found
-from ivcap_flows.capture.files import sha256_of
+from ivcap_flows.capture.files import file_at
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
@@ -74,7 +74,8 @@ async def _upload_artifact(
     call = await IvcapCall.of(credentials)
     call.check(collection)
     named = name or name_of(source)
-    if side_car and not isinstance(source, str | os.PathLike):
+    place = Path(source) if isinstance(source, str | os.PathLike) else None
+    if side_car and place is None:
         raise InputError("side_car=True writes a file beside the source: pass a path, not bytes or a stream.")
     async with opened(source, call.journal.files) as content:
         done = await upload(
@@ -90,10 +91,13 @@ async def _upload_artifact(
             logger.info("The content of %s is known and was not sent: it is the artifact %s.", named or "this", known)
         if (
             side_car
+            and place is not None
             and done.how != "planned"
-            and not await call.client.artifacts.write_side_car(content.path, done.value.urn, state=content.state)
+            and not await call.client.artifacts.write_side_car(
+                place, done.value.urn, state=content.state if content.path == place else None
+            )
         ):
-            logger.warning("Could not write a side-car file beside %s: is its folder writable?", content.path)
+            logger.warning("Could not write a side-car file beside %s: is its folder writable?", place)
     note_assets([Version(done.value, place_of(collection), new=done.how == "sent")])
     return done.value
 
@@ -124,9 +128,8 @@ async def _download_artifact(
 
 def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
     """Return the file if it already has that content, else None."""
-    if not path.is_file() or sha256_of(path, journal.files) != sha256:
-        return None
-    return LocalFile(path=str(path.absolute()), sha256=sha256, size=path.stat().st_size)
+    there = file_at(path, journal.files) if os.path.isfile(path) else None
+    return there if there is not None and there.sha256 == sha256 else None
 
 
 async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ivcap_flows.errors import InputError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
+from ivcap_flows.identity import is_utf8
 from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provenance import reference
@@ -109,7 +110,7 @@ async def _put_folder(
 ) -> list[Artifact]:
     """Upload each file below `path` as an object of its relative name below a folder. See `_put_objects`."""
     root = Path(path)
-    if not await asyncio.to_thread(root.is_dir):
+    if not await asyncio.to_thread(os.path.isdir, root):
         raise InputError(f"{root} is not a folder.", path=str(root))
     files = await asyncio.to_thread(lambda: dict(files_in(root, root)))
     prefix = _prefix(folder)
@@ -164,8 +165,8 @@ def _prefix(folder: str) -> str:
 def _checked(name: str) -> str:
     """Return the name of an object. Raises InputError for one that would lead out of a folder that it is written to."""
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise InputError(f"{name!r} cannot be the name of an object: it leads out of its folder.")
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not is_utf8(name):
+        raise InputError(f"{name!r} cannot be the name of an object: it leads out of its folder, or is no UTF-8.")
     return path.as_posix()
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ivcap_flows.capture import found, note
 from ivcap_flows.capture.context import current_activity
-from ivcap_flows.capture.files import forget, sha256_of
+from ivcap_flows.capture.files import file_at, forget
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.handles import Dataset, DatasetFile, LocalFile
@@ -136,15 +136,12 @@ async def _list_dataset_files(
 
 def _contents(call: ProvenaCall, source: Path, below: str) -> Mapping[str, LocalFile]:
     """Return the local files by their paths in the dataset."""
-    if source.is_dir():
+    if os.path.isdir(source):
         root = source.resolve()
         named: Iterable[tuple[str, Path]] = files_in(root, root)
     else:
         named = [(source.name, source)]
-    files = {}
-    for name, path in named:
-        sha256 = sha256_of(path, call.journal.files)
-        files[below + name] = LocalFile(path=str(path.absolute()), sha256=sha256, size=path.stat().st_size)
+    files = {below + name: file_at(path, call.journal.files) for name, path in named}
     if not files:
         raise InputError(f"{source} is a folder without files: there is nothing to upload.", path=str(source))
     return files

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path, PurePosixPath
 
 from ivcap_flows.capture import note
 from ivcap_flows.capture.context import current_activity
 from ivcap_flows.durable import Performed, planning
 from ivcap_flows.errors import InputError
+from ivcap_flows.file_state import reading
 from ivcap_flows.handles import Artifact, Collection
+from ivcap_flows.identity import is_utf8, path_text
 from ivcap_flows.ivcap import archive
 from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
@@ -28,7 +31,7 @@ __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
 
 async def upload_as_tar(call: IvcapCall, folder: Path, *, name: str | None, policy: str | None) -> Artifact:
     """Upload a folder as one tar archive. The same content gives the same bytes."""
-    named = name or f"{_checked(folder).name}.tar"
+    named = name or f"{_name(folder)}.tar"
     async with spooled(archive.pack(folder)) as content:
         done = await upload(call, content, name=named, media_type="application/x-tar", policy=policy)
     note_assets([Version(done.value, place_of(None), new=done.how == "sent")])
@@ -41,11 +44,10 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
     The collection's URN is computed from the files and their names. So an equal folder gives the same collection, and a
     second try keeps what the first one uploaded.
     """
-    named = name or _checked(folder).name
+    named = name or _name(folder)
 
     async def hashed(path: Path) -> Source:
-        async with opened(path, call.journal.files) as source:
-            return source
+        return await held.enter_async_context(opened(path, call.journal.files))
 
     async def sent(member: str) -> Performed[Artifact]:
         # The name is part of the key, so two equal files of a folder are two artifacts.
@@ -54,10 +56,11 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
         )
 
     paths = await asyncio.to_thread(lambda: dict(files_in(folder, folder)))
-    sources = dict(zip(paths, await all_of(hashed, paths.values(), SMALL_AT_ONCE), strict=True))
-    contents = [[member, source.size, source.sha256] for member, source in sources.items()]
-    urn = collection_urn(call, "folder", named, policy, contents)
-    done = await all_of(sent, sources, SMALL_AT_ONCE)
+    async with AsyncExitStack() as held:
+        sources = dict(zip(paths, await all_of(hashed, paths.values(), SMALL_AT_ONCE), strict=True))
+        contents = [[member, source.size, source.sha256] for member, source in sources.items()]
+        urn = collection_urn(call, "folder", named, policy, contents)
+        done = await all_of(sent, sources, SMALL_AT_ONCE)
     if only_planned("collection", named):
         return Collection(urn=urn, platform=call.platform, name=named)
     collection = await defined(call, urn, named, policy=policy)
@@ -78,28 +81,33 @@ def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:
     holding(collection, [one.value for one in done])
 
 
-def _checked(folder: Path) -> Path:
-    if not folder.is_dir():
+def _name(folder: Path) -> str:
+    if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder.", path=str(folder))
-    return folder.resolve()
+    return path_text(folder.resolve().name)
 
 
 def files_in(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
     """Yield every file below a folder with its path relative to `root`, sorted.
 
     A link to a file counts as the file. Raises InputError for a link that leads out of the folder, as for a tar
-    archive, and for anything that is neither a file nor a folder.
+    archive, for anything that is neither a file nor a folder, and for a name that is no UTF-8.
     """
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}.", path=str(folder)) from error
+    with reading(folder), os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         path = Path(entry.path)
+        with reading(path):
+            is_file = entry.is_file()
+        if not is_utf8(entry.name):
+            raise InputError(
+                f"The name of {path_text(entry.path)} is no UTF-8, so no platform can have it. Rename it, or upload "
+                "the folder as a tar archive.",
+                path=entry.path,
+            )
         if entry.is_dir(follow_symlinks=False):
             yield from files_in(path, root)
-        elif entry.is_file():
+        elif is_file:
             name = path.relative_to(root)
             if entry.is_symlink():
                 archive.linked_within(path, PurePosixPath(name))

@@ -7,22 +7,30 @@ Prefect's own dispatching decorator `.submit`, `.map` and `.with_options` do not
 from __future__ import annotations
 
 import functools
+import inspect
+import os
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import Task
+from pydantic import SecretStr
 
 from ivcap_flows import __version__, loop
+from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import recorded
-from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle
+from ivcap_flows.identity import is_utf8
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 __all__ = ["task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
 
+_PATHS: Final = ("Path", "SourceLike")
+_BYTES: Final = re.compile("[\udc80-\udcff]")
 _CREDENTIALS: Final = {"ivcap": "IvcapCredentialsLike", "provena": "ProvenaCredentialsLike"}
 
 P = ParamSpec("P")
@@ -46,9 +54,12 @@ def task_pair(
     that are safe to repeat are repeated inside the task, and a cached task would record nothing.
     """
 
+    check = _checker(body)
+
     @functools.wraps(body)
     def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            check(*args, **kwargs)
             return loop.run(body(*args, **kwargs))
         except IvcapFlowsError as error:
             raise _short(error) from None
@@ -56,6 +67,7 @@ def task_pair(
     @functools.wraps(body)
     async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            check(*args, **kwargs)
             return await loop.arun(body(*args, **kwargs))
         except IvcapFlowsError as error:
             raise _short(error) from None
@@ -81,6 +93,35 @@ def _platforms(body: Callable[..., Any]) -> list[str]:
     """Return the platforms whose credentials a body takes: tags by which Prefect limits how many tasks run at once."""
     taken = {str(annotation) for annotation in body.__annotations__.values()}
     return [platform for platform, kind in _CREDENTIALS.items() if kind in taken]
+
+
+def _checker(body: Callable[P, Any]) -> Callable[P, None]:
+    """Return a function that raises InputError for a text or a path among the arguments that nothing can hold.
+
+    A path may have bytes that are no UTF-8, which Python decodes as U+DC80 to U+DCFF. Parameters with a type of paths
+    are paths, all others are texts. What is in a request is checked with the request.
+    """
+    signature = inspect.signature(body)
+    paths = {name for name, kind in body.__annotations__.items() if any(each in str(kind) for each in _PATHS)}
+
+    def check(*args: P.args, **kwargs: P.kwargs) -> None:
+        for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
+            for text in _texts(value):
+                if name not in paths:
+                    canonical_form(text, name)
+                elif "\0" in text or not is_utf8(_BYTES.sub("", text)):
+                    raise InputError(f"`{name}` is a path with a NUL or half a surrogate pair, which no file can have.")
+
+    return check
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts that an argument consists of."""
+    if isinstance(value, str | os.PathLike):
+        return [os.fsdecode(value)]
+    if isinstance(value, SecretStr):
+        return [value.get_secret_value()]
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list | tuple | set) else []
 
 
 def _short(error: IvcapFlowsError) -> IvcapFlowsError:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from ivcap_flows.capture.files import Digests, forget, sha256_of
+from ivcap_flows.capture.files import Digests, file_at, forget
 from ivcap_flows.errors import InputError, IntegrityError
-from ivcap_flows.file_state import FileState
+from ivcap_flows.file_state import FileState, reading
 
 __all__ = ["Source", "SourceLike", "name_of", "opened", "spooled"]
 
@@ -53,25 +53,28 @@ def name_of(source: SourceLike) -> str | None:
 async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
     """Yield a file with the source's content and its digest. It exists while the block runs.
 
-    A path is used directly. Everything else is written to a temporary file in blocks, whatever its size, so that its
-    digest is known before the first byte is sent and an interrupted upload can go back. A stream is read to its end; a
-    seekable one is then set back to its old position. Raises InputError for any other source.
+    A path is used directly, if its file system reports its size (that of `/proc` does not). Everything else is written
+    to a temporary file in blocks, whatever its size, so that its digest is known before the first byte is sent and an
+    interrupted upload can go back. A stream is read to its end; a seekable one is then set back to its old position.
+    Raises InputError for any other source.
     """
-    if isinstance(source, str | os.PathLike):
-        file = await asyncio.to_thread(_file, Path(source), digests)
-        try:
-            yield file
-        except IntegrityError:
-            await asyncio.to_thread(forget, file.path, digests)
-            raise
+    file = await asyncio.to_thread(_file, Path(source), digests) if isinstance(source, str | os.PathLike) else None
+    if file is None:
+        async with spooled(_blocks(source)) as spool:
+            yield spool
         return
-    async with spooled(_blocks(source)) as spool:
-        yield spool
+    try:
+        yield file
+    except IntegrityError:
+        await asyncio.to_thread(forget, file.path, digests)
+        raise
 
 
-def _file(path: Path, digests: Digests) -> Source:
+def _file(path: Path, digests: Digests) -> Source | None:
+    """Return the file, or None if it has not as many bytes as its file system reports."""
     state = FileState.of(path)
-    return Source(path, sha256_of(path, digests), state)
+    file = file_at(path, digests)
+    return Source(path, file.sha256, state) if file.size == state.size else None
 
 
 @asynccontextmanager
@@ -107,11 +110,18 @@ def _plain(blocks: Iterable[Any]) -> Generator[bytes, None, None]:
 def _blocks(source: Any) -> Iterable[bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
         return [bytes(source)]
+    if isinstance(source, str | os.PathLike):
+        return _of_file(source)
     if callable(getattr(source, "read", None)):
         return _read(source)
     if isinstance(source, Iterable):
         return source
     raise InputError(f"Pass a path, bytes, a binary stream or an iterator over blocks of bytes, not {source!r:.200}.")
+
+
+def _of_file(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    with reading(path), open(path, "rb") as file:
+        yield from _read(file)
 
 
 def _read(stream: BinaryIO) -> Iterator[bytes]:

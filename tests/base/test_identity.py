@@ -1,6 +1,8 @@
 """URNs, canonical JSON and keys."""
 
-from hypothesis import given
+import os
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ivcap_flows import identity
@@ -74,3 +76,16 @@ def test_artifacts_are_found_anywhere_in_a_request():
         "c": "urn:ivcap:job:3",
     }
     assert identity.artifact_urns(value) == ["urn:ivcap:artifact:1", "urn:ivcap:artifact:2"]
+
+
+ODD = ["\\", "u", r"\udcf1", r"\u005c", "\udcf1", "\ud83d", "\ude00", "f1", "005c", "ñ", "/"]
+
+
+@given(st.binary().map(os.fsdecode) | st.lists(st.sampled_from(ODD)).map("".join))
+@example(os.fsdecode(b"Mu\xf1oz.csv"))
+def test_the_text_of_a_path_leads_back_to_the_path(path):
+    """UTF-8 holds the text of every path, and no two paths have one text, whatever bytes and escapes are in them."""
+    text = identity.path_text(path)
+    assert identity.is_utf8(text)
+    assert identity.path_of(text) == path
+    assert text == path or not identity.is_utf8(path) or "\\u" in path

@@ -20,7 +20,7 @@ LARGE = files._DEAR
 
 
 def sha256_of(path: Path) -> str:
-    return files.sha256_of(path, journal().files)
+    return files.file_at(path, journal().files).sha256
 
 
 def in_another_process() -> None:

@@ -188,7 +188,7 @@ def test_unchanged_files_are_not_read_again(tmp_path):
     # What is verified is read, whatever is known of it.
     files._known.put(str(path), (first.stamp, "0" * 64))
     assert files.look(str(path), "r", journal().files).sha256 == "0" * 64
-    assert files.sha256_of(path, None) == known
+    assert files.file_at(path, None).sha256 == known
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_file_is_read_once_however_many_use_it(tmp_path, readings):
 
     use(make(str(path)))
     use(path)
-    assert files.sha256_of(path, journal().files) == digest(path.read_bytes())
+    assert files.file_at(path, journal().files).sha256 == digest(path.read_bytes())
     assert recorder().flush()
     assert len(readings) == 1
 
@@ -230,7 +230,7 @@ def test_a_large_file_is_read_once_and_later(tmp_path, monkeypatch, readings):
     @recorded
     def use(source: Path, *, upload: bool) -> None:
         if upload:
-            files.sha256_of(source, journal().files)
+            files.file_at(source, journal().files)
 
     for upload in (False, True, False):
         use(path, upload=upload)

@@ -68,6 +68,18 @@ def cleaned(source: Path, target: Path) -> Path:
     return target
 
 
+SPELLED = (os.fsdecode(b"Mu\xf1oz.csv"), r"Mu\udcf1oz.csv")
+"""A name that is no UTF-8, and one that looks as that is displayed."""
+
+
+@flow
+@recorded
+def spelled(folder: Path) -> None:
+    """Reads files by names that Prefect takes as no parameter."""
+    for name in SPELLED:
+        cleaned(folder / name, folder / f"clean {name}")
+
+
 @flow
 @recorded
 def prepared(source: Path, target: Path) -> Artifact:

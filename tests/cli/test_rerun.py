@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mutants import mutate
 from prefect.settings import (
     temporary_settings,
 )
@@ -303,3 +304,37 @@ def test_a_run_that_did_not_begin_is_compared_with_none(flows, rerun, tmp_path):
     file.write_text(SMALL.format(name="number", place="here"))
     status, said, out = rerun(first, "--json")
     assert status == 2 and not said and "InputError: The flow small did not start" in out, out
+
+
+def spelled(flows, rerun, ivcap_flows, folder: Path) -> None:
+    """Run a flow on files with odd names, and let each command find them again."""
+    folder.mkdir()
+    for name in flows.SPELLED:
+        (folder / name).write_text(f"{folder}\n\n{name!r}\n")
+    flows.spelled(folder)
+    paths = sorted(folder.iterdir())
+    said = ivcap_flows("verify", "spelled", "--json")
+    assert [found["state"] for found in said.json["findings"]] == ["ok"] * len(paths) == ["ok"] * 4
+    crate = folder.with_name("crate")
+    assert ivcap_flows("export", "spelled", "--format", "ro-crate", "-o", crate).status == 0
+    held = {path.read_bytes() for path in (crate / "data").rglob("*.*")}
+    assert {path.read_bytes() for path in paths} == held
+    for path in paths:
+        assert ivcap_flows("verify", path).status == 0
+        assert "task-run  cleaned" in ivcap_flows("trace", path, "--up", "--down").out
+    status, compared, out = rerun("spelled", "--json")
+    assert status == 0 and compared["same_results"], out
+
+
+@pytest.mark.mutant(None)
+def test_a_file_is_found_again_whatever_its_name(flows, rerun, ivcap_flows, tmp_path):
+    """Also one that is no UTF-8: what the record displays of it is not taken for its path."""
+    spelled(flows, rerun, ivcap_flows, tmp_path / "data")
+
+
+@pytest.mark.mutant("paths as displayed")
+def test_a_build_that_opens_paths_as_displayed_is_found(flows, rerun, ivcap_flows, tmp_path, monkeypatch):
+    """The test above fails on it."""
+    mutate("paths as displayed", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        spelled(flows, rerun, ivcap_flows, tmp_path / "data")

@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 from checkouts import git
+from mutants import mutate
 
-from ivcap_flows.capture import files
+from ivcap_flows import recorded
+from ivcap_flows.capture import files, recorder, use_journal
 from ivcap_flows.cli import trace
 from ivcap_flows.cli.output import console
 from ivcap_flows.identity import flows_urn
@@ -234,3 +237,97 @@ def test_a_run_whose_process_is_gone_is_lost(on_record, journal_file):
     nodes = on_record("trace", run["id"], "--json").json
     told = {node["type"]: node["attributes"]["outcome"] for node in nodes if node["type"] in OVER}
     assert told == dict.fromkeys(OVER, "lost")
+
+
+@recorded
+def fill(folder):
+    """Make all files of a folder, or of a store."""
+    folder.mkdir()
+    for name in (".zgroup", "0.0") if folder.suffix == ".zarr" else ("a.csv", "b.csv"):
+        (folder / name).write_text('{"zarr_format": 2}' if name == ".zgroup" else f"{folder} {name}")
+    return folder
+
+
+@recorded
+def append(path):
+    """Change a file by a program that nobody sees read or write."""
+    subprocess.run(["sh", "-c", 'echo more >> "$0"', str(path)], check=True)
+
+
+def record_calls(journal_file, *calls):
+    """Make recorded calls outside of any flow, each with its path."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
+        for call, path in calls:
+            call(path)
+        assert recorder().flush()
+
+
+@pytest.mark.parametrize("name", ["made", "made.zarr"])
+def test_a_trace_starts_from_a_folder_or_a_store(ivcap_flows, journal_file, tmp_path, name):
+    """By its path as the call left it, and by its content wherever it is copied to."""
+    record_calls(journal_file, (fill, tmp_path / name))
+    out = ivcap_flows("trace", tmp_path / name).out
+    assert out.startswith(f"directory  {tmp_path / name}") and "made by call  fill" in out
+    shutil.copytree(tmp_path / name, tmp_path / f"copy of {name}")
+    assert "call  fill" in ivcap_flows("trace", tmp_path / f"copy of {name}").out
+    (tmp_path / name / "more.csv").write_text("of nobody")
+    said = ivcap_flows("trace", tmp_path / name)
+    assert said.status == 2 and f"Nothing is on record of {tmp_path / name}" in said.err
+
+
+def shadowed(on_record, folder):
+    (folder / "latest").write_text("a file that no run has seen")
+    for command in ("trace", "verify"):
+        assert on_record(command, "latest").out
+    said = on_record("trace", "./latest")
+    assert said.status == 2 and "Nothing is on record of ./latest" in said.err
+    assert "unknown" in on_record("verify", "./latest").out
+
+
+@pytest.mark.mutant(None)
+def test_a_file_does_not_hide_the_run_of_its_name(on_record, tmp_path, monkeypatch):
+    """`latest` is the newest run, whatever lies in the working directory; `./latest` is the file."""
+    monkeypatch.chdir(tmp_path)
+    shadowed(on_record, tmp_path)
+
+
+@pytest.mark.mutant("files before runs")
+def test_a_build_in_which_files_hide_runs_is_found(on_record, tmp_path, monkeypatch):
+    """The test above fails on it."""
+    monkeypatch.chdir(tmp_path)
+    mutate("files before runs", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        shadowed(on_record, tmp_path)
+
+
+def test_a_part_of_a_runs_id_does_not_hide_a_file(on_record, tmp_path, monkeypatch):
+    """A folder or a file may be called `2010`, though an id begins or ends so."""
+    monkeypatch.chdir(tmp_path)
+    [id_, *_] = [run["id"] for run in on_record("runs", "--json").json]
+    for name in (id_[:2], id_[-3:]):
+        (tmp_path / name).write_text("a file that no run has seen")
+        assert "Nothing is on record of" in on_record("trace", name).err
+        assert on_record("trace", id_).status == 0
+
+
+def told_unknown(ivcap_flows, journal_file, path):
+    path.write_text("a line of more than sixteen bytes\n")
+    record_calls(journal_file, (append, path))
+    unknown = f"{path}: it is not known whether it was read before it was overwritten"
+    lines = [line.strip(" │") for line in ivcap_flows("trace", path).out.splitlines()]
+    at = next(number for number, line in enumerate(lines) if "call  append" in line)
+    assert lines[at + 1].startswith(unknown), lines
+
+
+@pytest.mark.mutant(None)
+def test_a_trace_says_what_the_record_does_not_know(ivcap_flows, journal_file, tmp_path):
+    """Below the call whose files it is about, as the page does."""
+    told_unknown(ivcap_flows, journal_file, tmp_path / "log.txt")
+
+
+@pytest.mark.mutant("unknowns untold")
+def test_a_build_that_hides_unknowns_is_found(ivcap_flows, journal_file, tmp_path, monkeypatch):
+    """The test above fails on it."""
+    mutate("unknowns untold", monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        told_unknown(ivcap_flows, journal_file, tmp_path / "log.txt")

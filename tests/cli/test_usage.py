@@ -133,7 +133,15 @@ def test_what_is_not_there_is_not_made(ivcap_flows, journal_file):
     for command in (["runs"], ["verify", "latest"], ["orders"], ["sync"]):
         said = ivcap_flows(*command)
         assert said.status == 2 and f"There is no journal sqlite:///{journal_file}" in said.err
+    assert "There is no file nope." in ivcap_flows("verify", "nope").err
     assert not journal_file.exists()
+
+
+def test_a_name_that_no_journal_holds_is_wrong_use(on_record):
+    """A byte that is no UTF-8, as the command line decodes it."""
+    for command in ("show", "trace", "verify", "rerun"):
+        said = on_record(command, "Mu\udcf1oz")
+        assert said.status == 2 and "half a surrogate pair" in said.err
 
 
 @pytest.mark.parametrize("path", ["data/nope.csv", "nope.csv", "data/nope"])

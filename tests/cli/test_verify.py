@@ -118,13 +118,16 @@ def test_what_cannot_be_reached_is_said(on_record, world, monkeypatch):
 
 
 def test_a_file_is_known_by_its_content(on_record, world, tmp_path):
-    """A copy is on record; with another byte it is not."""
-    shutil.copy(world.downloaded, tmp_path / "copy.csv")
-    assert on_record("verify", tmp_path / "copy.csv").status == 0
-    with flipped(tmp_path / "copy.csv"):
-        said = on_record("verify", tmp_path / "copy.csv")
-    assert said.status == 1 and "no run on record" in said.out
-    assert on_record("verify", tmp_path).status == 2
+    """A copy is on record; with another byte it is unknown, not altered. A folder is known by its files."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    shutil.copy(world.downloaded, folder / "copy.csv")
+    for path in (folder, folder / "copy.csv"):
+        assert on_record("verify", path).status == 0
+        with flipped(folder / "copy.csv"):
+            said = on_record("verify", path, "--json")
+        [found] = said.json["findings"]
+        assert said.status == 1 and (found["state"], found["name"]) == ("unknown", str(folder / "copy.csv"))
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])

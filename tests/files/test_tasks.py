@@ -126,3 +126,12 @@ def test_what_cannot_be_moved_is_told(stated, series, tmp_path):
         upload_dataset_files(near, series)
     with pytest.raises(NotFoundError, match="neither a file nor a folder 'raw'"):
         download_dataset_files(near, tmp_path / "back", paths="raw")
+
+
+def test_a_file_that_reports_no_size_has_the_size_of_what_was_read(stated, tmp_path):
+    """It is stored as it is read, and known the next time."""
+    dataset, content = register_dataset(stated), Path("/proc/version").read_bytes()
+    [sent] = upload_dataset_files(dataset, "/proc/version")
+    assert (sent.size, sent.sha256) == (len(content), digest(content))
+    [got] = download_dataset_files(dataset, tmp_path / "back", paths=["version"])
+    assert Path(got.path).read_bytes() == content

@@ -243,6 +243,16 @@ async def test_a_request_that_is_no_json_is_not_sent(web, value):
     assert web.seen == []
 
 
+@pytest.mark.parametrize("part", ["json", "params", "data"])
+async def test_half_a_surrogate_pair_is_not_sent(web, part):
+    """It is refused by name in a body, a parameter and a form, and the error does not carry the rest of the request."""
+    async with web.session() as session:
+        with pytest.raises(InputError, match="half a surrogate pair") as caught:
+            await session.request("POST", "/1/x", repeat="keyed", **{part: {"secret": "quiet", "a": "x\ud800"}})
+    assert web.seen == []
+    assert part == "params" or (caught.value.__cause__ is None and "quiet" not in str(caught.value))
+
+
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "Niño"])
 async def test_a_header_cannot_smuggle(web, value):
     """Line breaks and characters beyond ASCII in a header are refused before sending."""

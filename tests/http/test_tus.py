@@ -378,3 +378,10 @@ async def test_an_empty_request_may_be_refused(web, tmp_path):
     web.on("* /blob", Response(status_code=409))
     await send(web, empty, offset=0)
     assert len(web.sent("PATCH /blob")) == 1
+
+
+async def test_a_file_that_reports_no_size_is_not_sent_as_empty(web):
+    """The error says how to pass its content."""
+    with pytest.raises(InputError, match=r"/proc/version has content.*open\('/proc/version', 'rb'\)"):
+        await send(web, "/proc/version", offset=0)
+    assert web.seen == []

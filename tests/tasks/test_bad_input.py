@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import sqlite3
 import subprocess
@@ -9,8 +11,11 @@ import sys
 from contextlib import closing
 
 import pytest
+from mutants import mutate
+from prefect import Task
+from pydantic import SecretStr
 
-from ivcap_flows import wait_or_park
+from ivcap_flows import tasks, wait_or_park
 from ivcap_flows.errors import (
     ConfigurationError,
     InputError,
@@ -276,3 +281,59 @@ def test_a_full_disk(in_flow, tmp_path):
     assert f"There is no room for {folder / 'back.bin'}" in done.stdout, done.stderr
     assert "Free space or choose another folder" in done.stdout
     assert list(folder.iterdir()) == []
+
+
+HALF = "x\ud800"
+PATHS = {
+    ("artifact_for_file", "path"),
+    ("download_artifact", "path"),
+    ("download_dataset_files", "folder"),
+    ("lineage_report", "path"),
+    ("register_model_runs", "out"),
+    ("register_model_runs", "source"),
+    ("register_service", "definition"),
+    ("untar_artifact", "folder"),
+    ("upload_artifact", "source"),
+    ("upload_dataset_files", "source"),
+    ("upload_directory", "path"),
+}
+"""The tasks' parameters that are paths of this machine. Their names may hold bytes that are no UTF-8."""
+
+
+def unfit(verb, name):
+    """Values of a parameter that are refused."""
+    if (verb, name) in PATHS:
+        return [HALF, "x\0", [HALF]]
+    return [HALF, "x\udcf1", ["fine", HALF], SecretStr(HALF)]
+
+
+def refused(effects):
+    """Give each parameter of each task what it cannot be, and to the others nothing that a platform could be asked."""
+    done, count = len(effects.embedded.requests()), 0
+    for verb in (name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)):
+        function = getattr(tasks, verb).fn
+        is_async = inspect.iscoroutinefunction(function)
+        names = inspect.signature(function).parameters
+        for name in names:
+            for value in unfit(verb.removeprefix("a" if is_async else ""), name)[: 1 if is_async else None]:
+                given = {other: None for other, how in names.items() if how.default is how.empty} | {name: value}
+                with pytest.raises(InputError) as caught:
+                    asyncio.run(function(**given)) if is_async else function(**given)
+                assert f"`{name}`" in caught.value.message and "half" in caught.value.message
+                count += 1
+    assert len(effects.embedded.requests()) == done
+    assert count > 1000
+
+
+@pytest.mark.mutant(None)
+def test_a_text_or_path_that_nothing_can_hold_is_refused_by_every_task(effects):
+    """Half a surrogate pair, and a NUL in a path: the error names the argument, and nothing is sent."""
+    refused(effects)
+
+
+@pytest.mark.mutant("arguments unchecked")
+def test_a_build_that_does_not_check_arguments_is_found(effects, monkeypatch):
+    """The test above fails on it."""
+    mutate("arguments unchecked", monkeypatch.setattr)
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        refused(effects)

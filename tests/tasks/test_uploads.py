@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mutants import mutate
 
 from ivcap_flows.capture import files, use_journal
 from ivcap_flows.errors import InputError, IntegrityError, UnavailableError
@@ -26,10 +27,14 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     artifact_for_file,
+    attach_artifact,
+    collection_items,
     download_artifact,
     list_artifacts,
     read_artifact,
+    untar_artifact,
     upload_artifact,
+    upload_directory,
 )
 
 MIB = 1024 * 1024
@@ -342,3 +347,47 @@ def test_an_artifact_that_shows_late_is_waited_for(effects, source):
     artifact = upload_artifact.fn(source)
     assert read_artifact.fn(artifact) == source.read_bytes()
     assert len(effects.embedded.requests("POST", "/1/artifacts")) == 1
+
+
+UNSIZED = Path("/proc/sys/fs/epoll")
+"""A folder of a file whose size is 0 by `stat`, and which has content."""
+
+
+def stored_as_read(in_flow, effects, tmp_path):
+    """Upload a file, and a folder in both ways, and compare what comes back with what can be read."""
+    version, folder = Path("/proc/version"), {path.name: path.read_bytes() for path in UNSIZED.iterdir()}
+    assert version.stat().st_size == 0 and all(folder.values())
+
+    def body():
+        file, tar = upload_artifact(version), upload_directory(UNSIZED, pack="tar", name="epoll")
+        collection = upload_directory(UNSIZED, pack="collection", name="epoll")
+        items = [attach_artifact(item.urn) for item in collection_items(collection)]
+        members = {item.name: read_artifact(item) for item in items}
+        return file, read_artifact(file), untar_artifact(tar, tmp_path / "back"), members
+
+    file, content, back, members = in_flow(body)
+    assert content == version.read_bytes()
+    assert (file.sha256, file.size) == (digest(content), len(content))
+    assert {path.name: path.read_bytes() for path in back.iterdir()} == members == folder
+    record = files.records_of(files.seen_at(version))[0]
+    assert (record.attributes["sha256"], record.attributes["size"]) == (file.sha256, file.size)
+
+
+@pytest.mark.mutant(None)
+def test_the_bytes_that_are_read_are_what_is_stored(in_flow, effects, tmp_path):
+    """Of a file whose file system reports no size: as an artifact, in a tar archive, in a collection, in the record."""
+    stored_as_read(in_flow, effects, tmp_path)
+
+
+@pytest.mark.mutant("sizes by stat")
+def test_a_build_that_believes_stat_is_found(in_flow, effects, tmp_path, monkeypatch):
+    """The test above fails on it."""
+    mutate("sizes by stat", monkeypatch.setattr)
+    with pytest.raises((AssertionError, IntegrityError)):
+        stored_as_read(in_flow, effects, tmp_path)
+
+
+def test_a_file_that_reads_otherwise_each_time_is_one_of_them(in_flow, effects):
+    """What is stored is what was read once, and its digest fits."""
+    file, content = in_flow(lambda: (file := upload_artifact("/proc/sys/kernel/random/uuid"), read_artifact(file)))
+    assert file.sha256 == digest(content) and file.size == len(content) == 37
