@@ -282,7 +282,7 @@ class FileEdges:
         if source is not None:
             self._use(source, "seen")
             origins.append((source, how))
-        elif not origins and after.stamp is not None and not after.folder and identifies(after.stamp.size):
+        elif not origins and not after.folder and identifies(after.size):
             # Copied by other means than those of the system.
             same = contents.get(after.sha256) if after.sha256 is not None else None
             origins += [(same, "copy")] if same is not None and same.path != after.path else []

@@ -354,8 +354,8 @@ def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
 
 
 def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
-    root, left, size = seen.path, room, 0
-    for folder, folders, names in os.walk(root):
+    top, left, size = os.path.join(seen.path, ""), room, 0
+    for folder, folders, names in os.walk(seen.path):
         folders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
@@ -374,7 +374,7 @@ def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
             left -= found.st_size
             if room and left >= 0:
                 _hash(inner, digests, limit=AT_ONCE)
-            seen.members[str(Path(path).relative_to(root).as_posix())] = inner
+            seen.members[path[len(top) :].replace(os.sep, "/")] = inner
     if any(name in seen.members for name in _ZARR):
         seen.format, seen.variables = "zarr", _variables(seen)
 
