@@ -8,7 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["Basis", "Change", "Declaration", "Edges", "Facts", "Writer", "edges_of"]
+__all__ = [
+    "READ_OR_NOT",
+    "WHO_WROTE",
+    "WHO_WROTE_WHAT",
+    "Basis",
+    "Change",
+    "Declaration",
+    "Edges",
+    "Facts",
+    "Writer",
+    "edges_of",
+]
 
 Change = Literal["new", "found", "same", "changed", "gone"]
 Writer = Literal["me", "several", "another", "unseen"]

@@ -13,6 +13,9 @@ from prefect.futures import wait
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from ivcap_flows import recorded
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.file_activity import unseen
+from ivcap_flows.capture.file_rules import WHO_WROTE
 
 Edges = Callable[..., None]
 
@@ -62,6 +65,22 @@ def test_tasks_in_processes_of_their_own(runner: Callable[[], TaskRunner[Any]], 
         | {("used", "gather", f"parts/{number}.csv") for number in range(3)}
         | {("made", "gather", "all.csv")}
     )
+
+
+@pytest.mark.catches("other processes write nothing")
+def test_in_a_pool_another_process_may_have_written_a_file(tmp_path: Path) -> None:
+    """What a program appended to the file that both were given is nobody's, and the record says so."""
+    log = tmp_path / "log.txt"
+    log.write_text("the first line of the log")
+    call = Call("c", "call", "c", "r", "a", None)
+    call.given.at("log", log)
+    call.look_at_entry(None)
+    call.file_activity.begin()
+    with unseen():
+        log.write_text("the first line of the log, and the second one")
+    call.look_at_exit(None, apart=True)
+    call.file_activity.end()
+    assert (call.files, call.unknown) == ([], {str(log): WHO_WROTE})
 
 
 def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
