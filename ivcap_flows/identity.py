@@ -34,6 +34,7 @@ __all__ = [
     "key_in",
     "key_of",
     "key_of_generation",
+    "last_part",
     "path_of",
     "path_text",
     "platform_id",
@@ -53,6 +54,7 @@ Scope = Literal["run", "flow", "account", "call"]
 """Where equal requests count as one effect: in the logical run, in all runs of the flow, in the account, or never."""
 
 _ESCAPED: Final = re.compile(r"\\u(005c|d[89a-f][0-9a-f]{2})")
+_SEPARATOR: Final = re.compile(r"/|\\(?!u(?:005c|d[89a-f][0-9a-f]{2}))")
 
 _ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
 
@@ -187,6 +189,11 @@ def path_text(path: str) -> str:
 def path_of(text: str) -> str:
     """Return the path of a text that `path_text` made. No recorded path is opened without it."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def last_part(text: str) -> str:
+    """Return the last part of the text of a path, of whichever system."""
+    return _SEPARATOR.split(text.rstrip("/\\"))[-1]
 
 
 def platform_id(url: str) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from ivcap_flows.identity import last_part
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
@@ -28,7 +29,7 @@ def title(record: Record) -> str:
         # The key in an order's name means nothing to people.
         return _KEY.sub("", " ".join(str(name).split()))
     if path := said.get("path"):
-        return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] or str(path)
+        return last_part(str(path)) or str(path)
     if _is_data(record):
         return _columns(said) or _shape(said) or record.type
     return record.type if record.type == "parameters" else _tail(str(said.get("schema") or record.id))

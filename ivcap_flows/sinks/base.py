@@ -17,7 +17,7 @@ from ivcap_flows.errors import (
     InvalidParameterError,
     RegistrationFailedError,
 )
-from ivcap_flows.identity import EMBEDDED
+from ivcap_flows.identity import EMBEDDED, last_part
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
@@ -106,7 +106,7 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _last(path: str) -> str:
-    return "~" if _HOME.search(path) else re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
+    return "~" if _HOME.search(path) else last_part(path)
 
 
 def _bare(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -89,3 +90,10 @@ def test_the_text_of_a_path_leads_back_to_the_path(path):
     assert identity.is_utf8(text)
     assert identity.path_of(text) == path
     assert text == path or not identity.is_utf8(path) or "\\u" in path
+
+
+@pytest.mark.parametrize("folder", ["/data/", "data/", "C:\\data\\", ""])
+@pytest.mark.parametrize("name", ["a.csv", r"Mu\udcf1oz.csv", r"\udcf1.csv", r"a\u005cudcf1.csv"])
+def test_a_path_is_called_by_its_last_part(folder, name):
+    """An escape in its text separates nothing."""
+    assert identity.last_part(folder + name) == name
