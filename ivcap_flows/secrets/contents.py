@@ -47,15 +47,17 @@ _FIELD: Final = Given(
         re.IGNORECASE | re.MULTILINE,
     )
 )
-_CHOSEN: Final = re.compile(r"password|passwd|passphrase|passcode|pwd|pass$", re.IGNORECASE)
-"""In a name: people choose its values, so a word may be one."""
+_PASSWORD: Final = re.compile(r"password|passwd|passphrase|passcode|pwd|pass$", re.IGNORECASE)
+"""In a name: people choose its values, so a word or a phrase may be one."""
+_CERTAIN: Final = re.compile(r"\w[-_.]?(?:token|key|secret)$", re.IGNORECASE)
+"""In a name: its values are secrets, even if they are words. A `token` alone may be one of a text."""
 _COMPUTED: Final = re.compile(
     r"[A-Za-z_][\w.:]*[(\[].*|(?:args|config|env|options|os|params|process|self|settings|this|var)\..*", re.DOTALL
 )
 """Without quotes: a call, or a part of something else."""
 _STANDS_IN: Final = re.compile(
     r"\$[A-Z_][A-Z0-9_]*|\$\d|\$[({].*|\{.*\}|%(?:\(\w+\))?[sdr]|%[A-Z_]+%"  # a variable, or a place in a template
-    r"|<.*>|\W*|[xX*]+|.*(?:\.{3}|…)|(?i:your)\b.*"  # a placeholder
+    r"|<.*>|\[.*\]|\W*|[xX*]+|.*(?:\.{3}|…)|(?i:your)\b.*"  # a placeholder
     r"|(?:~|\.{0,2})/[\w./ -]*|[\w./-]+\.(?:pem|key|crt|json|ya?ml|toml|txt|env|ini)",  # a file
     re.DOTALL,
 )
@@ -128,11 +130,13 @@ def _is_secret(name: str, value: str) -> bool:
     if not is_secret_name(name) or len(value) < SHORTEST or _STANDS_IN.fullmatch(value) or _names_one(value):
         return False
     words = len(value.split())
-    if _CHOSEN.search(name):
-        about_secrets = words > 1 and hints_in(f"{value}:").lower
-        return not (about_secrets or words > 5 or re.match(r"urn:|\w+://", value))
+    if words > 1:
+        # A phrase, but no sentence about secrets
+        return bool(_PASSWORD.search(name)) and words <= 5 and not hints_in(f"{value}:").lower
+    if _PASSWORD.search(name) or _CERTAIN.search(name):
+        return not re.match(r"urn:|\w+://", value)
     of_block = names_blocks(name) and re.fullmatch(r"[a-z0-9-]+", value)
-    return words == 1 and not (ORDINARY.fullmatch(value) or _WORDS.fullmatch(value) or of_block)
+    return not (ORDINARY.fullmatch(value) or _WORDS.fullmatch(value) or of_block)
 
 
 def _names_one(value: str) -> bool:

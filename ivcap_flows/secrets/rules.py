@@ -234,10 +234,6 @@ _FLAGS: Final = frozenset({"none", "null", "true", "false", "nil", "undefined", 
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*[.,:;!?)]*")
 
 
-def _any(match: re.Match[str], secret: str) -> bool:
-    return True
-
-
 def _not_ordinary(match: re.Match[str], secret: str) -> bool:
     return not ORDINARY.fullmatch(secret) and not names_blocks(match["name"])
 
@@ -261,7 +257,7 @@ class Given:
     hints: tuple[str, ...] = _NAME_HINTS
     """Lower-case signs, one of which is in the text."""
     is_name: Callable[[str], bool] = is_secret_name
-    accepts: Callable[[re.Match[str], str], bool] = _any
+    accepts: Callable[[re.Match[str], str], bool] = lambda match, secret: True
 
     def secrets_in(self, text: str) -> Iterator[Found]:
         """Yield each secret in a text. What is given to another name is looked through."""

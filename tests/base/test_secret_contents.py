@@ -18,6 +18,11 @@ def notebook(source: str, output: object = "", kind: str = "code") -> str:
 
 SECRET = {
     "a.py": [
+        'os.environ["X_TOKEN"] = "opensesame"',
+        'api_key = "open-sesame"',
+        'DATABASES = {"default": {"PASSWORD": "hunter2"}}',
+        'requests.get(url, auth=("ada", "hunter2"))',
+        'os.environ.update(X_TOKEN="a1b2c3d4")',
         'DB_PASSWORD = "hunter2"',
         "password = 'swordfish'",
         'url = "postgresql://u:pw12@h/db"',
@@ -135,6 +140,9 @@ SECRET = {
 }
 HARMLESS = {
     "a.py": [
+        'pad_token = "[PAD]"',
+        'bos_token = "<s>"',
+        'HELP = {"access_token": "Where to find it"}',
         'password = os.environ["PASSWORD"]',
         "token = get_token()",
         "password: str",
