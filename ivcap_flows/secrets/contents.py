@@ -124,7 +124,7 @@ def _told(text: str, *, fields: bool = False) -> Iterator[Found]:
 
 def _is_secret(name: str, value: str) -> bool:
     """Whether a literal that a name is given is a secret, and does not only stand for one."""
-    value = value.strip()
+    value = value.strip(" \t\r\n`")
     if not name:
         return True  # a token
     if not is_secret_name(name) or len(value) < SHORTEST or _STANDS_IN.fullmatch(value) or _names_one(value):

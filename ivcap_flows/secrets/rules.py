@@ -218,7 +218,7 @@ NAME: Final = r"(?=(?P<name>[\w.-]{1,120}))(?P=name)"
 """A whole name, which is not tried again in part: that would take long."""
 _LITERAL: Final = (
     # The quotes may be escaped, since JSON may be a text in JSON. If the text was cut, the last one is missing.
-    r"[bfru]{0,2}(?P<open>\\*(?:(?P<long>\"{3}|'{3})|[\"'`]))"
+    r"[bfru]{0,2}(?P<open>\\*(?:(?P<long>\"{3}|'{3})|[\"']))"
     r"(?P<quoted>(?:(?!(?P=open))(?:\\.|[^\n\\]|(?(long)\\?\n|(?!))))*)(?:(?P=open)|\Z)"
 )
 _USERINFO: Final = re.compile(

@@ -141,6 +141,7 @@ SECRET = {
 HARMLESS = {
     "a.py": [
         'pad_token = "[PAD]"',
+        '"""Log in.\n\nArgs:\n    password: `None` for no login.\n    secrets: `name=value` for each.\n"""',
         'bos_token = "<s>"',
         'HELP = {"access_token": "Where to find it"}',
         'password = os.environ["PASSWORD"]',
@@ -259,6 +260,7 @@ HARMLESS = {
         'token = ENV["TOKEN"]',
     ],
     "a.js": [
+        "const token = `${process.env.TOKEN}`;",
         "const token = process.env.TOKEN;",
         "password: config.password,",
         "const t = await getToken();",
