@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from ivcap_flows.identity import artifact_urns
+from ivcap_flows.identity import data_urns
 
 __all__ = [
     "TERMINAL",
@@ -141,7 +141,7 @@ class _Work(Handle):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The URNs of the artifacts among the parameters or in the request."""
+        """The URNs of the artifacts and collections among the parameters or in the request."""
         return ()
 
 
@@ -155,7 +155,7 @@ class Order(_Work):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return tuple(artifact_urns(self.parameters))
+        return tuple(data_urns(self.parameters))
 
 
 class Job(_Work):
@@ -171,7 +171,7 @@ class Job(_Work):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return tuple(artifact_urns(self.request))
+        return tuple(data_urns(self.request))
 
 
 class Aspect(Handle):

@@ -23,6 +23,7 @@ __all__ = [
     "api_address",
     "artifact_urns",
     "canonical",
+    "data_urns",
     "digest",
     "file_urn",
     "fingerprint",
@@ -56,7 +57,7 @@ Scope = Literal["run", "flow", "account", "call"]
 _ESCAPED: Final = re.compile(r"\\u(005c|d[89a-f][0-9a-f]{2})")
 _SEPARATOR: Final = re.compile(r"/|\\(?!u(?:005c|d[89a-f][0-9a-f]{2}))")
 
-_ARTIFACT = re.compile(r"urn:ivcap:artifact:[0-9A-Za-z._-]+")
+_DATA = re.compile(r"urn:ivcap:(?:artifact|collection):[0-9A-Za-z._-]+")
 
 
 def canonical(value: Any) -> bytes:
@@ -209,11 +210,16 @@ def platform_id(url: str) -> str:
 
 def artifact_urns(value: Any) -> list[str]:
     """Return each artifact URN in a JSON value once, in order of appearance."""
+    return [urn for urn in data_urns(value) if urn.startswith("urn:ivcap:artifact:")]
+
+
+def data_urns(value: Any) -> list[str]:
+    """Return each artifact or collection URN in a JSON value once, in order of appearance."""
     found: dict[str, None] = {}
 
     def walk(part: Any) -> None:
         if isinstance(part, str):
-            found.update(dict.fromkeys(_ARTIFACT.findall(part)))
+            found.update(dict.fromkeys(_DATA.findall(part)))
         elif isinstance(part, dict):
             for inner in part.values():
                 walk(inner)

@@ -18,7 +18,7 @@ from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
 from ivcap_flows.capture.files import Digests, Seen
 from ivcap_flows.capture.informants import Informant
 from ivcap_flows.capture.values import Look
-from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.handles import Collection, Dataset, Handle, LocalFile, Queue
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
@@ -35,6 +35,8 @@ _SKEW: Final = timedelta(seconds=60)
 """If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
 _MAX_PATHS: Final = 256
 _MAX_CAUSE: Final = 2_000
+_RECEIVERS: Final = (Collection, Dataset, Queue)
+"""Things that calls put something into. What they put in is a thing of its own."""
 
 
 def now() -> datetime:
@@ -53,7 +55,9 @@ class Call:
     files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made;
     `unknown` is what could not be decided about them.
 
-    `asker` is the task run that the call is part of, as it requests effects; None outside of tasks.
+    `asker` is the task run that the call is part of, as it requests effects; None outside of tasks. `outer` is the call
+    around it. Of collections, datasets and queues, calls within it only wrote to those in `put_into`, and read those in
+    `taken`.
 
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
     requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and
@@ -69,6 +73,7 @@ class Call:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     before: str | None = None
+    outer: Call | None = None
     asker: Asker | None = None
     informants: list[Informant] = field(default_factory=list)
     started: datetime = field(default_factory=now)
@@ -86,6 +91,8 @@ class Call:
     held: list[Held] = field(default_factory=list)
     changed: list[tuple[Held, Held]] = field(default_factory=list)
     kept: list[Held] = field(default_factory=list)
+    put_into: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=set)
     found: set[str] = field(default_factory=set)
     reused: set[str] = field(default_factory=set)
     written: bool = False
@@ -95,6 +102,24 @@ class Call:
         """The approximate number of bytes that the call holds until it is written."""
         seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
         return 4_000 + self.given.weight + self.returned.weight + seen + 300 * len(self.informants)
+
+    def uses(self, role: str, handle: Handle | LocalFile) -> bool:
+        """Return whether a handle among the arguments is an input, as far as is known yet."""
+        if self.declared.of(role) == "written":
+            return False
+        if not isinstance(handle, _RECEIVERS):
+            return True
+        # What a call only passed on to others that write to it is no input.
+        return handle.urn in self.taken or handle.urn not in self.put_into
+
+    def tell_outer(self) -> None:
+        """Tell the call around this one, when it ends, which collections, datasets and queues it read or wrote to."""
+        if self.outer is not None:
+            for role, handle in self.given.handles:
+                if isinstance(handle, _RECEIVERS):
+                    (self.outer.taken if self.uses(role, handle) else self.outer.put_into).add(handle.urn)
+            self.outer.taken |= self.taken
+            self.outer.put_into |= self.put_into
 
     def look_at_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""
@@ -242,7 +267,9 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
             continue
         stated = describe(handle)
         yield from stated
-        yield _took(call, stated[0], role)
+        # Which collections and the like are inputs is known when the call has ended.
+        if call.uses(role, handle) and not (call.ended is None and isinstance(handle, _RECEIVERS)):
+            yield _took(call, stated[0], role)
     # The end of the call decides which paths are inputs; until then `files` is empty.
     for edge in call.files:
         if edge.verb == "used":
@@ -301,7 +328,9 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
         known.add(thing.id)
         born = _asked_at(thing)
         if thing.id in call.found or (born is not None and born < call.started - _SKEW):
-            yield _took(call, thing, role)
+            # Who finds a collection or a queue has not read what is in it.
+            if not isinstance(handle, Collection | Queue):
+                yield _took(call, thing, role)
         elif thing.type == "model-run":
             # The work was done before it was registered.
             yield _took(call, thing, role)

@@ -141,6 +141,7 @@ class _Scope:
         self.call_token: Token[Any] | None = None
         self.attempt_token: Token[Any] | None = None
         self.closing: Callable[[], None] | None = None
+        call.outer = context._call.get()
         call.file_activity.begin(flow=opens)
         self._come()
 
@@ -189,6 +190,7 @@ class _Scope:
         call, digests = self.call, self.recorder.journal.files
         here = _runs_here(self.attempt.attempt.process, os.getpid())
         with self._unraised("The files and data of %s could not be recorded."):
+            call.tell_outer()
             if self.ours:
                 for _, handle in call.returned.handles:
                     if isinstance(handle, LocalFile):
@@ -266,7 +268,7 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
         if id_of(task) != outer:
             attempt = context.current_attempt()
             call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
-            call.informants = informants_of(given, task)
+            call.informants = informants_of(given, task, writes=shape.declared.writes - shape.declared.reads)
             return _scope(call, attempt, given, shape)
     elif task is None:
         flow = context.flow_context()

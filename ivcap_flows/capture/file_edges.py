@@ -120,7 +120,7 @@ class FileEdges:
     ) -> Edges:
         written, beside = self.activity.written(path), self.activity.last_beside(path)
         writer = _writer(written, beside)
-        change = self._change(before, after, writer, looked=looked)
+        change = self._change(before, after, writer, declared, looked=looked)
         moved = change == "gone" and written is not None and written.gone == "renamed"
         decided = edges_of(
             Facts(
@@ -140,7 +140,9 @@ class FileEdges:
             self._made.append((after, before if decided.derived else None))
         return decided
 
-    def _change(self, before: Seen | None, after: Seen | None, writer: Writer, *, looked: bool) -> Change:
+    def _change(
+        self, before: Seen | None, after: Seen | None, writer: Writer, declared: Declaration, *, looked: bool
+    ) -> Change:
         if before is None:
             assert after is not None
             new = looked or writer in ("me", "several") or self._is_new(after)
@@ -149,7 +151,8 @@ class FileEdges:
             return "gone"
         if before.stamp == after.stamp:
             return "same"
-        if writer == "unseen":
+        # What is declared as written may be written with the content that it had.
+        if writer == "unseen" and declared in ("nothing", "read"):
             files.hash_all([after], self.digests)
             if files.unchanged(before, after):
                 return "same"
@@ -191,7 +194,7 @@ class FileEdges:
             first, last = old.get(name), new.get(name)
             # What is declared of a folder holds for a file in it that changed, if nobody else can have changed it.
             changed = first is not None and last is not None and first.stamp != last.stamp and self._is_alone(member)
-            of_member = declared if changed and declared == "changed" else "nothing"
+            of_member = declared if changed and declared != "read" else "nothing"
             decided = self._decide(member, first, last, of_member, looked=path in self.entry)
             if decided.used is not None and declared != "written":
                 used.append((first or new[name], decided.used))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.makers import makers_of
+from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.describe import reference
 from ivcap_flows.provenance.records import Record, relation
@@ -45,8 +46,13 @@ def ran(task_run_id: str, activity: str) -> None:
     _last_tries.put(task_run_id, activity)
 
 
-def informants_of(given: Mapping[str, Any], task: Any = None) -> list[Informant]:
-    """Return the calls whose values are among the arguments of a call. `task` is Prefect's context of a task run."""
+def informants_of(
+    given: Mapping[str, Any], task: Any = None, *, writes: frozenset[str] = frozenset()
+) -> list[Informant]:
+    """Return the calls whose values are among the arguments of a call. `task` is Prefect's context of a task run.
+
+    Of what the call only `writes` to, as a collection, nothing is an input, nor whoever filled it before.
+    """
     roles: dict[str, dict[str, None]] = {}
     guessed: set[str] = set()
     for name, value in given.items():
@@ -54,6 +60,8 @@ def informants_of(given: Mapping[str, Any], task: Any = None) -> list[Informant]
             roles.setdefault(maker, {})[name] = None
     if task is not None:
         for name, id_, certain in _said_by_prefect(task, {_task_run_of(maker) for maker in roles}):
+            if name in writes and isinstance(given.get(name), Handle):
+                continue
             activity = _last_tries.get(id_) or flows_urn("task-run", id_)
             if not certain and activity not in roles:
                 guessed.add(activity)

@@ -138,6 +138,7 @@ class _Observed:
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        call.outer = context._call.get()
         self._token: Token[Any] | None = context._call.set(call)
 
     def hand_on(self, held: list[Any]) -> Any:
@@ -174,6 +175,7 @@ class _Observed:
     def _end(self, outcome: str, cause: str | None) -> None:
         try:
             with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
+                self.call.tell_outer()
                 self.call.end(outcome, cause)
                 context.put_in_flow(self.call)
                 if context.elsewhere():

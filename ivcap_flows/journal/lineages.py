@@ -51,10 +51,11 @@ _ACTS: Final = f"({_is('r.id', 'task-run', 'call')} OR r.id LIKE 'urn:ivcap:orde
 _OTHER_CLAIM: Final = (
     "EXISTS (SELECT 1 FROM facts o WHERE o.source = f.source AND o.type = f.type AND o.target <> f.target)"
 )
-_MADE: Final = "SELECT 1 FROM facts g WHERE g.source = {holder} AND g.type = 'wasGeneratedBy'"
-_IS_ORIGIN: Final = f"""EXISTS ({_MADE}) AND NOT EXISTS (
-    SELECT 1 FROM facts g JOIN facts u ON u.source = g.target AND u.type = 'used' AND u.target = r.id
-    WHERE g.source = {{holder}} AND g.type = 'wasGeneratedBy')"""
+_MADE: Final = "EXISTS (SELECT 1 FROM facts g WHERE g.source = f.record_id AND g.type = 'wasGeneratedBy')"
+_IS_ORIGIN: Final = f"""{_MADE} AND NOT EXISTS (
+    SELECT 1 FROM facts g JOIN facts u ON u.source = g.target AND u.type = 'used' AND (u.target = {{taken}})
+    WHERE g.source = f.record_id AND g.type = 'wasGeneratedBy')"""
+_HAS_CONTENT: Final = "r.id OR EXISTS (SELECT 1 FROM facts h WHERE h.record_id = u.target AND h.version = f.version)"
 # A content is not its own holder. It has facts of its own wherever it is used.
 _HELD: Final = tuple(
     f"r.id LIKE '{_CONTENT}%' AND f.version = substr(r.id, {len(_CONTENT) + 1}) AND f.record_id {other} r.id"
@@ -90,14 +91,16 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
     "up": (
         (
             "f.target",
-            f"CASE WHEN f.type = 'wasStartedBy' AND {_frame('f.target')} THEN 0 ELSE 1 END",
-            f"""f.source = r.id AND {_no_agent("r.id")}
+            f"""CASE WHEN f.type = 'wasStartedBy' AND {_frame("f.target")}
+            OR f.type = 'wasInfluencedBy' AND NOT {_frame("f.target")} THEN 0 ELSE 1 END""",
+            # What an aspect is about may be a collection, whose members are then left out.
+            f"""f.source = r.id AND {_no_agent("r.id")} AND (r.whole = 1 OR f.type <> 'hadMember')
             AND (r.whole = 1 OR f.type NOT IN ('used', 'wasInformedBy') OR NOT {_frame("r.id")}
             OR (f.type = 'used' AND {_fact_of_frame("f.target")}))""",
         ),
         ("f.target", "1", f"NOT {_no_agent('r.id')} AND f.seq IN ({_some('source', 'r.id')})"),
         _ITS_CONTENT,
-        *(("f.record_id", "1", f"{held} AND {_IS_ORIGIN.format(holder='f.record_id')}") for held in _HELD),
+        *(("f.record_id", "1", f"{held} AND {_IS_ORIGIN.format(taken='r.id')}") for held in _HELD),
         # If another activity is also said to have made the thing, this one may only have used it.
         (
             "f.source",
@@ -114,7 +117,7 @@ _STEPS: Final[dict[str, Sequence[_Step]]] = {
         ),
         ("f.target", "1", f"f.source = r.id AND NOT {_is('r.id', 'task-run', 'call')} AND f.type IN {_SAMES}"),
         _ITS_CONTENT,
-        *(("f.record_id", "1", held) for held in _HELD),
+        *(("f.record_id", "1", f"{held} AND NOT ({_IS_ORIGIN.format(taken=_HAS_CONTENT)})") for held in _HELD),
         (
             "f.target",
             "1",
@@ -258,16 +261,18 @@ class Lineages:
         return one, two, len(made) + len(inputs)
 
     def _started(self, connection: Connection, ids: list[str], direction: str) -> list[str]:
-        """Return the ids that a lineage starts from: upwards also a thing's other names and all activities of a run."""
-        if direction != "up":
-            return ids
+        """Return the ids that a lineage starts from: what has a content, and upwards also a thing's other names and all
+        activities of a run.
+        """
         found = dict.fromkeys(ids)
+        for id_ in (id_ for id_ in ids if id_.startswith(_CONTENT)):
+            held = sa.select(_F.c.record_id).distinct().where(_F.c.version == id_[len(_CONTENT) :])
+            found.update(dict.fromkeys(connection.execute(held).scalars()))
+        if direction != "up":
+            return list(found)
         for id_ in ids:
             other = sa.select(_F.c.source).where(_F.c.target == id_, _F.c.type.in_(("specializationOf", "alternateOf")))
             found.update(dict.fromkeys(connection.execute(other).scalars()))
-            if id_.startswith(_CONTENT):
-                held = sa.select(_F.c.record_id).distinct().where(_F.c.version == id_[len(_CONTENT) :])
-                found.update(dict.fromkeys(connection.execute(held).scalars()))
         fresh = [id_ for id_ in ids if id_.startswith((flows_urn("run", ""), flows_urn("attempt", "")))]
         while fresh:
             parts = sa.select(_F.c.source).where(_F.c.target.in_(fresh[:_CHUNK]), _F.c.type == "wasStartedBy")

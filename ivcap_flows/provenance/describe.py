@@ -146,7 +146,7 @@ def _work(value: Order | Job) -> Iterator[Record]:
         yield agent(value.account, "user")
         yield relation("wasAssociatedWith", value.urn, value.account)
     for urn in value.inputs:
-        yield entity(urn, "artifact")
+        yield reference(urn)
         yield relation("used", value.urn, urn)
     for product in value.products:
         yield _artifact(product)
@@ -199,6 +199,8 @@ def _aspect(value: Aspect) -> Iterator[Record]:
         content_sha256=content_sha256(value.content),
         platform=value.platform,
     )
+    yield reference(value.entity)
+    yield relation("wasInfluencedBy", value.urn, value.entity)
 
 
 def content_sha256(content: Any) -> str | None:

@@ -23,6 +23,8 @@ _VAGUE: Final = frozenset({"entity", "activity"})
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _OURS: Final = _FRAMES | {"task-run", "call"}
 _FRAME_FACTS: Final = frozenset({"parameters", "code"})
+_FILLED: Final = frozenset({"collection", "dataset"})
+"""Groups whose members come and go. A folder with other files is another version of it."""
 _COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what things share without one coming from the other."""
 _IDENTIFYING: Final = 16
@@ -61,7 +63,8 @@ def merge(first: Record, second: Record) -> Record:
         source=first.source,
         target=first.target,
         time=_pick(min, first.time, second.time),
-        ended=_pick(max, first.ended, second.ended),
+        # A membership that is stated again goes on.
+        ended=second.ended if first.kind == "relation" else _pick(max, first.ended, second.ended),
         attributes=attributes,
     )
 
@@ -151,7 +154,8 @@ class Graph:
         The things themselves are included. A flow run frames its tasks: lineage passes from a task to the run's code,
         parameters and people, but not from there to everything else that the run touched. If the run itself is asked
         about, everything that it did counts. A shared plan, agent or set of equal parameters alone does not connect
-        things, unless it is asked about.
+        things, unless it is asked about. Through a collection or a dataset, lineage passes only between what was in it
+        and who used it then.
 
         Equal bytes are followed from a thing that has no recorded maker: upwards to the thing that was last made with
         that content, before the content was used. Raises KeyError for an id that is not in the graph.
@@ -161,7 +165,7 @@ class Graph:
             if start not in self.nodes:
                 raise KeyError(f"the graph has no record {start!r}")
         links = self._ends
-        if direction == "up":
+        if direction != "both":
             starts = self._with_parts(starts, links)
         reached: dict[str, bool] = dict.fromkeys(starts, True)
         begin = frozenset(starts)
@@ -215,6 +219,13 @@ class Graph:
             return [] if held else self._same_steps(link, node, other, direction, start=start)
         if (link.source == node) != (direction == "up"):
             return []
+        if link.type == "wasStartedBy" and not {here.type, there.type} & _FRAMES:
+            # What registers an artifact as a dataset is no part of its caller.
+            registers = not whole if direction == "up" else any(map(self._is_name, self._made(other)))
+            if registers:
+                return []
+        if here.type in _FILLED and not (start if direction == "up" and link.type == "hadMember" else whole):
+            return []
         if here.type in _FRAMES and not whole:
             if direction == "up" and link.type == "used" and there.type not in _FRAME_FACTS:
                 return []
@@ -223,8 +234,37 @@ class Graph:
             if direction == "down" and link.type == "wasStartedBy":
                 return []
         if direction == "up":
-            return [(link, other, not (link.type == "wasStartedBy" and there.type in _FRAMES))]
-        return [(link, other, not (link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS))]
+            framed = link.type == "wasStartedBy" and there.type in _FRAMES
+            whole = not framed and not (link.type == "wasGeneratedBy" and self._is_name(node))
+        else:
+            framed = link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS
+            whole = not framed and not (link.type == "hadMember" and there.type in _FILLED)
+        return [(link, other, whole), *(self._through(link, other, direction) if there.type in _FILLED else ())]
+
+    def _through(self, link: Record, group: str, direction: Direction) -> list[_Step]:
+        """Return where lineage leads on through a group: from a use to what was in it then, or the way back."""
+        memberships, uses = self._groups[group]
+        passed: list[Record] = []
+        if direction == "up" and link.type == "used":
+            passed = [membership for membership in memberships if self._was_member(membership, link)]
+        elif direction == "down" and link.type == "hadMember":
+            passed = [use for use in uses if self._was_member(link, use)]
+        return [step for each in passed for step in self._steps(each, group, direction, start=True, whole=True)]
+
+    def _was_member(self, membership: Record, use: Record) -> bool:
+        """Whether a thing was in a group when that was used. A membership without a time began with the thing."""
+        user = self.nodes[use.source or ""]
+        # A model run has the times of the work, of which it may be registered long after.
+        at = use.time or (None if user.type == "model-run" else user.time) or _LATEST
+        since = membership.time or self._made_at(membership.target or "")
+        return since <= at and (membership.ended is None or at < membership.ended)
+
+    def _made(self, activity: str) -> Iterator[str]:
+        return (link.source or "" for link in self._ends[activity] if link.type == "wasGeneratedBy")
+
+    def _is_name(self, thing: str) -> bool:
+        """Whether a thing is another name of one that was there before, as a dataset of an artifact."""
+        return any(link.type == "alternateOf" and link.source == thing for link in self._ends[thing])
 
     def _same_steps(self, link: Record, node: str, other: str, direction: Direction, *, start: bool) -> list[_Step]:
         """Return where a relation leads that says that two things are the same, or have the same content."""
@@ -290,6 +330,19 @@ class Graph:
     @cached_property
     def _origins(self) -> dict[tuple[str, datetime], Record | None]:
         return {}
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[list[Record], list[Record]]]:
+        """The memberships and the uses of each collection and dataset."""
+        found: dict[str, tuple[list[Record], list[Record]]] = {
+            id_: ([], []) for id_, node in self.nodes.items() if node.type in _FILLED
+        }
+        for link in self.relations.values():
+            if link.type == "hadMember" and link.source in found:
+                found[link.source][0].append(link)
+            elif link.type == "used" and link.target in found and link.source in self.nodes:
+                found[link.target][1].append(link)
+        return found
 
     @cached_property
     def _ends(self) -> dict[str, list[Record]]:

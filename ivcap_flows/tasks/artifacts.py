@@ -13,6 +13,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.capture.files import file_at
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
+from ivcap_flows.http.download import renew
 from ivcap_flows.identity import digest
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -111,9 +112,9 @@ async def _download_artifact(
     """Download an artifact into a file. The file appears only after its content is verified.
 
     The size is always checked. The sha256 is checked if the handle has it or an aspect on the artifact states it, as
-    for every artifact that this package uploaded. If the file already has that content, nothing is downloaded. An
-    interrupted download continues. Raises IntegrityError for wrong content, and InputError for a path that cannot be
-    written.
+    for every artifact that this package uploaded. If the file already has that content, nothing is downloaded, and the
+    file gets the present time. An interrupted download continues. Raises IntegrityError for wrong content, and
+    InputError for a path that cannot be written.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)
@@ -127,9 +128,12 @@ async def _download_artifact(
 
 
 def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
-    """Return the file if it already has that content, else None."""
+    """Return the file, renewed, if it already has that content, else None."""
     there = file_at(path, journal.files) if os.path.isfile(path) else None
-    return there if there is not None and there.sha256 == sha256 else None
+    if there is None or there.sha256 != sha256:
+        return None
+    renew(path)
+    return there
 
 
 async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
@@ -261,6 +265,7 @@ upload_artifact, aupload_artifact = task_pair(
     _upload_artifact,
     name="Upload artifact",
     run_name=lambda given: f"upload {given['name'] or name_of(given['source']) or 'content'}",
+    writes=("collection",),
 )
 download_artifact, adownload_artifact = task_pair(
     _download_artifact, name="Download artifact", run_name="download {artifact} to {path}", writes=("path",)

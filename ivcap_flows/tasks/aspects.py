@@ -309,8 +309,14 @@ def _handle(call: IvcapCall, urn: str, entity: str, schema: str, content: dict[s
     return Aspect(urn=urn, platform=call.platform, entity=entity, schema_urn=schema, content=content)
 
 
-add_aspect, aadd_aspect = task_pair(_add_aspect, name="Add aspect", run_name="add aspect to {entity}")
-update_aspect, aupdate_aspect = task_pair(_update_aspect, name="Update aspect", run_name="update aspect of {entity}")
+add_aspect, aadd_aspect = task_pair(
+    _add_aspect, name="Add aspect", run_name="add aspect to {entity}", writes=("entity",)
+)
+update_aspect, aupdate_aspect = task_pair(
+    _update_aspect, name="Update aspect", run_name="update aspect of {entity}", writes=("entity",)
+)
 attach_aspect, aattach_aspect = task_pair(_attach_aspect, name="Attach aspect", run_name="attach {urn}")
-list_aspects, alist_aspects = task_pair(_list_aspects, name="List aspects", run_name="list aspects of {entity}")
+list_aspects, alist_aspects = task_pair(
+    _list_aspects, name="List aspects", run_name="list aspects of {entity}", writes=("entity",)
+)
 retract_aspect, aretract_aspect = task_pair(_retract_aspect, name="Retract aspect", run_name="retract {aspect}")

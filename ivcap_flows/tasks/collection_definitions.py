@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 from ivcap_flows.capture import found, note
+from ivcap_flows.capture.calls import now
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
 from ivcap_flows.handles import Collection, Handle
@@ -52,13 +55,21 @@ async def _definition(call: IvcapCall, urn: str) -> Collection | None:
         return None
 
 
-def holding(collection: Handle, items: Iterable[Handle]) -> None:
-    """Record that the collection contains the items."""
+def holding(
+    collection: Handle,
+    items: Iterable[Handle],
+    *,
+    since: Mapping[str, datetime | None] = MappingProxyType({}),
+    until: datetime | None = None,
+) -> None:
+    """Record that the collection contains the items, each `since` a time, by default now; or contained them `until`."""
     if planning() is not None:
         return
     records: list[Record] = describe(collection)
     for item in items:
         stated = describe(item)
         if stated[0].kind == "entity" and item.urn != collection.urn:
-            records += [*stated, relation("hadMember", collection.urn, item.urn)]
+            begin = since.get(item.urn) or (now() if until is None else None)
+            membership = relation("hadMember", collection.urn, item.urn, begin)
+            records += [*stated, membership.model_copy(update={"ended": until})]
     note(*records)

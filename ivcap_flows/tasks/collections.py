@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ivcap_flows.capture import found
+from ivcap_flows.capture.calls import now
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Artifact, Collection, Handle
 from ivcap_flows.provenance import reference
@@ -88,10 +89,12 @@ async def _collection_items(
     call = await IvcapCall.of(credentials)
     call.check(collection)
     urn = urn_of(collection)
-    items = [_handle(call, item.urn) async for item in call.client.collections.items(urn)]
+    since = {item.urn: item.valid_from async for item in call.client.collections.items(urn)}
+    items = [_handle(call, each) for each in since]
     for item in items:
         found(item.urn)
-    holding(collection if isinstance(collection, Handle) else Collection(urn=urn, platform=call.platform), items)
+    known = collection if isinstance(collection, Handle) else Collection(urn=urn, platform=call.platform)
+    holding(known, items, since=since)
     return items
 
 
@@ -124,7 +127,8 @@ async def _remove_from_collection(
     """
     call, handle, urns = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
-        await call.client.collections.remove(handle.urn, urns)
+        gone = await call.client.collections.remove(handle.urn, urns)
+        holding(handle, [_handle(call, urn) for urn in gone], until=now())
     return handle
 
 
@@ -177,11 +181,14 @@ collection_items, acollection_items = task_pair(
     _collection_items, name="Collection items", run_name="items of {collection}"
 )
 add_to_collection, aadd_to_collection = task_pair(
-    _add_to_collection, name="Add to collection", run_name="add to {collection}"
+    _add_to_collection, name="Add to collection", run_name="add to {collection}", writes=("collection",)
 )
 remove_from_collection, aremove_from_collection = task_pair(
-    _remove_from_collection, name="Remove from collection", run_name="remove from {collection}"
+    _remove_from_collection,
+    name="Remove from collection",
+    run_name="remove from {collection}",
+    writes=("collection", "items"),
 )
 retract_collection, aretract_collection = task_pair(
-    _retract_collection, name="Retract collection", run_name="retract {collection}"
+    _retract_collection, name="Retract collection", run_name="retract {collection}", writes=("collection",)
 )

@@ -68,7 +68,7 @@ async def _upload_dataset_files(
     for handle, each in zip(handles, done, strict=True):
         if not each.sent:
             found(handle.urn)
-    _state(call, there, [])
+    note(*describe(_dataset(call, there)))
     return handles
 
 
@@ -82,8 +82,8 @@ async def _download_dataset_files(
     """Download all files of a dataset, or the files and folders in `paths`, into a folder.
 
     Each file keeps its path within the dataset. It appears only after its size and sha256 are verified (its MD5 if
-    another client uploaded it in one piece). A local file with equal content is not downloaded again; other files are
-    replaced. An interrupted download continues. Requires the extra `s3`.
+    another client uploaded it in one piece). A local file with equal content is not downloaded again, but gets the
+    present time; other files are replaced. An interrupted download continues. Requires the extra `s3`.
 
     Raises InputError before anything is downloaded, for names that would lie outside the folder and for different names
     that are the same on some operating system. Raises NotFoundError for a path that is neither a file nor a folder, and
@@ -162,18 +162,24 @@ def _state(call: ProvenaCall, there: DatasetFiles, taken: Iterable[DatasetFile])
     """Record that the running task used the dataset, by its handle whatever id was given, and these files."""
     if planning() is not None:
         return
-    item, here = there.item, current_activity()
-    uri = item.info.collection_format.dataset_info.access_info.uri
-    dataset = Dataset(
-        urn=item.id, platform=call.platform, display_name=item.info.collection_format.dataset_info.name, access_uri=uri
-    )
-    for handle in (dataset, *taken):
+    here = current_activity()
+    for handle in (_dataset(call, there), *taken):
         used = [relation("used", here, handle.urn)] if here is not None else []
         note(*describe(handle), *used)
 
 
+def _dataset(call: ProvenaCall, there: DatasetFiles) -> Dataset:
+    stated = there.item.info.collection_format.dataset_info
+    return Dataset(
+        urn=there.item.id, platform=call.platform, display_name=stated.name, access_uri=stated.access_info.uri
+    )
+
+
 upload_dataset_files, aupload_dataset_files = task_pair(
-    _upload_dataset_files, name="Upload dataset files", run_name="upload {source} to {dataset}", writes=("to",)
+    _upload_dataset_files,
+    name="Upload dataset files",
+    run_name="upload {source} to {dataset}",
+    writes=("dataset", "to"),
 )
 download_dataset_files, adownload_dataset_files = task_pair(
     _download_dataset_files,

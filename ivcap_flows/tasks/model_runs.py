@@ -113,5 +113,5 @@ async def _dataset(data: Data, defaults: DatasetDefaults | None, credentials: Pr
 
 
 register_model_run, aregister_model_run = task_pair(
-    _register_model_run, name="Register model run", run_name="register {subject}"
+    _register_model_run, name="Register model run", run_name="register {subject}", writes=("outputs",)
 )

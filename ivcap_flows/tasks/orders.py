@@ -318,7 +318,7 @@ def _order_run(parameters: dict[str, Any]) -> str:
     return f"order {parameters['name'] or parameters['service']}"
 
 
-place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run)
+place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run, writes=("collection",))
 wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
 attach_order, aattach_order = task_pair(_attach_order, name="Attach order", run_name="attach {urn}")
 list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")

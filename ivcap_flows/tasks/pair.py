@@ -48,10 +48,11 @@ def task_pair(
     """Return the tasks (verb, averb) of a body `_verb`. Both have its signature and docstring.
 
     `name` is the task's name in Prefect. `run_name` is a template over the arguments, or a function that makes the name
-    from them. `writes` lists the parameters whose paths are not inputs: the task only writes them, or they are not
-    files of this machine. `persist` says whether Prefect stores results; None leaves it to Prefect's settings. The
-    tasks have the tags `ivcap` and `provena`, by the credentials that they take. They neither retry nor cache: requests
-    that are safe to repeat are repeated inside the task, and a cached task would record nothing.
+    from them. `writes` lists the parameters that are no inputs: the task only writes to the files, collections and so
+    on that they name, or states something about them, or their paths are not of this machine. `persist` says whether
+    Prefect stores results; None leaves it to Prefect's settings. The tasks have the tags `ivcap` and `provena`, by the
+    credentials that they take. They neither retry nor cache: requests that are safe to repeat are repeated inside the
+    task, and a cached task would record nothing.
     """
 
     check = _checker(body)

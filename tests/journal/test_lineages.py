@@ -16,6 +16,7 @@ def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record
     contents = [f"{n:064x}" for n in range(4)]
     artifacts = [f"urn:ivcap:artifact:{n}" for n in range(4)]
     handles = ["102.100.100/1", "102.100.100/2"]
+    groups = ["urn:ivcap:collection:1", "urn:x:2"]
     said: list[Record] = []
     for number in range(runs):
         opened = journal.runs.open_attempt(RunIdentity("f", "/f.py:f", {"n": number}, f"r{number}", f"r{number}"))
@@ -44,15 +45,28 @@ def history(journal: Journal, draw: random.Random, runs: int = 6) -> list[Record
             records.append(entity(urn, "artifact", sha256=contents[n] if draw.random() < 0.5 or n == 0 else None))
         for handle in handles:
             records.append(entity(handle, "dataset"))
-        things = [*(file_urn(sha256) for sha256 in contents), *artifacts, *handles]
+        things = [*(file_urn(sha256) for sha256 in contents), *artifacts, *handles, *groups]
         for step in steps:
             records += [activity(step, "task-run", name=step), relation("wasStartedBy", step, attempt)]
         for order in orders:
             records += [activity(order, "order"), relation("wasStartedBy", order, draw.choice(steps))]
-        for act in [*steps, *orders, attempt]:
+        records += [entity(group, "collection") for group in groups]
+        for group in draw.sample([*groups, *handles], 2):
+            for member in draw.sample(things, 2):
+                if member != group and draw.random() < 0.5:
+                    records.append(relation("hadMember", group, member, opened.run.created_at))
+        about, aspect = draw.choice([*things, *orders, attempt]), f"urn:ivcap:aspect:{number}"
+        records += [entity(aspect, "aspect"), relation("wasInfluencedBy", aspect, about)]
+        if draw.random() < 0.5:
+            records.append(relation("wasGeneratedBy", aspect, draw.choice(steps)))
+        inner = flows_urn("call", str(number))
+        records += [activity(inner, "call"), relation("wasStartedBy", inner, draw.choice(steps))]
+        for act in [*steps, inner, *orders, attempt]:
             for thing in draw.sample(things, draw.randint(0, 2)):
-                records.append(relation("used", act, thing))
-            for thing in draw.sample(things, draw.randint(0, 1)):
+                at = opened.attempt.started_at if thing in groups else None
+                records.append(relation("used", act, thing, at))
+            # What a flow returns was made by one of its tasks.
+            for thing in draw.sample(things if act != attempt else things[: len(contents)], draw.randint(0, 1)):
                 records.append(relation("wasGeneratedBy", thing, act, opened.run.created_at))
         if draw.random() < 0.4:
             records.append(relation("alternateOf", draw.choice(handles), draw.choice(artifacts)))

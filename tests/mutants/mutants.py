@@ -22,6 +22,7 @@ from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
 from ivcap_flows.capture import early, files, prefect_artifacts, values
+from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
@@ -33,6 +34,8 @@ from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.provenance import graph
+from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.reading import inputs, names, verification
 from ivcap_flows.secrets import known, rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
@@ -306,6 +309,26 @@ def unknowns_untold(patch: SetAttribute) -> None:
     patch(trace, "unknowns", lambda activity: ())
 
 
+def inputs_that_are_only_written_to(patch: SetAttribute) -> None:
+    patch(Call, "uses", lambda self, role, handle: True)
+
+
+def no_word_of_inner_calls(patch: SetAttribute) -> None:
+    patch(Call, "tell_outer", lambda self: None)
+
+
+def members_at_any_time(patch: SetAttribute) -> None:
+    patch(Graph, "_was_member", lambda self, membership, use: True)
+
+
+def members_of_what_is_named(patch: SetAttribute) -> None:
+    patch(graph, "_FILLED", frozenset())
+
+
+def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
+    patch(Graph, "_is_name", lambda self, thing: False)
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -344,6 +367,15 @@ MUTANTS: Final = {
     "signatures are remembered": Mutant("what is remembered is bounded", signatures_are_remembered),
     "contents are not searched": Mutant("no code or file with a secret leaves", contents_are_not_searched),
     "a fault is a refusal": Mutant("a fault of the code is tried again", a_fault_is_a_refusal),
+    "inputs that are only written to": Mutant(
+        "a collection that receives is no input", inputs_that_are_only_written_to
+    ),
+    "no word of inner calls": Mutant("nor is one that is passed on to who writes to it", no_word_of_inner_calls),
+    "members at any time": Mutant("what is put in later is no origin of an earlier use", members_at_any_time),
+    "members of what is named": Mutant("only a use leads into a collection", members_of_what_is_named),
+    "a dataset of all that was registered": Mutant(
+        "a dataset comes from its own artifact alone", datasets_of_all_that_was_registered
+    ),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
     "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
     "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from mutants import mutate
 from prov.constants import PROV
 from prov.model import ProvDocument
 
@@ -374,3 +375,129 @@ def test_a_content_has_all_that_was_made_with_it_as_origins():
     """The lineage of a content itself has every thing that was made with it."""
     up = equal_runs(3).lineage(file_urn("ab" * 32))
     assert {f"urn:x:make:{n}" for n in range(3)} <= set(up.nodes)
+
+
+def filled_and_used(made: int, since: int | None, until: int | None, used: int, group: str = "collection") -> Graph:
+    """A group that something was put into and taken out of, and a task that used it, each at an hour."""
+
+    def at(hour: int | None) -> datetime | None:
+        return None if hour is None else NOON + timedelta(hours=hour)
+
+    membership = relation("hadMember", "urn:x:group", "urn:x:member", at(since))
+    return Graph(
+        [
+            activity(task("make"), "task-run", at(made), at(made)),
+            entity("urn:x:member", "artifact"),
+            relation("wasGeneratedBy", "urn:x:member", task("make"), at(made)),
+            entity("urn:x:group", group),
+            *([membership.model_copy(update={"ended": at(until), "time": None})] if until is not None else []),
+            membership.model_copy(update={"ended": at(until)}),
+            activity(task("use"), "task-run", at(used), at(used)),
+            relation("used", task("use"), "urn:x:group", at(used)),
+            entity("urn:x:result", "artifact"),
+            relation("wasGeneratedBy", "urn:x:result", task("use")),
+            entity("urn:x:remark", "aspect"),
+            relation("wasInfluencedBy", "urn:x:remark", "urn:x:group"),
+        ]
+    )
+
+
+WAS_MEMBER = [
+    pytest.param(0, 1, None, 2, True, id="in it"),
+    pytest.param(0, 2, None, 1, False, id="put in later"),
+    pytest.param(0, 1, 2, 3, False, id="taken out before"),
+    pytest.param(0, 1, 3, 2, True, id="taken out later"),
+    pytest.param(1, None, None, 2, True, id="made before, with no time"),
+    pytest.param(3, None, None, 2, False, id="made later, with no time"),
+]
+
+
+def passes_through(graph: Graph) -> bool:
+    """Whether lineage passes from the member to the result. It does so in both directions or in none."""
+    up, down = graph.lineage("urn:x:result"), graph.lineage("urn:x:member", "down")
+    assert "urn:x:group" in up and "urn:x:group" in down
+    assert ("urn:x:member" in up) is ("urn:x:result" in down) is (task("make") in up)
+    return "urn:x:member" in up
+
+
+@pytest.mark.mutant(None)
+@pytest.mark.parametrize("group", ["collection", "dataset"])
+@pytest.mark.parametrize(("made", "since", "until", "used", "was_member"), WAS_MEMBER)
+def test_through_a_group_lineage_passes_between_what_was_in_it_and_who_used_it_then(
+    made, since, until, used, was_member, group
+):
+    """What was put in later, or taken out before, has nothing to do with a use, in either direction."""
+    graph = filled_and_used(made, since, until, used, group)
+    assert passes_through(graph) is was_member
+    if not was_member:
+        assert set(graph.lineage("urn:x:member", "down").nodes) == {"urn:x:member", "urn:x:group"}
+
+
+@pytest.mark.mutant("members at any time")
+@pytest.mark.parametrize(("made", "since", "until", "used", "was_member"), [WAS_MEMBER[1], WAS_MEMBER[2]])
+def test_a_build_without_the_time_of_a_membership_is_found(made, since, until, used, was_member, monkeypatch):
+    """The test above fails on a build in which a thing is in a group at any time."""
+    mutate("members at any time", monkeypatch.setattr)
+    assert passes_through(filled_and_used(made, since, until, used)) is not was_member
+
+
+@pytest.mark.mutant(None)
+def test_only_a_use_leads_into_a_collection():
+    """What is said about a collection comes from the collection, not from what is in it. That is a start's own."""
+    graph = filled_and_used(0, 1, None, 2)
+    assert set(graph.lineage("urn:x:remark").nodes) == {"urn:x:remark", "urn:x:group"}
+    assert "urn:x:remark" not in graph.lineage("urn:x:member", "down")
+    assert "urn:x:member" in graph.lineage("urn:x:group")
+    assert {"urn:x:remark", "urn:x:result"} <= graph.lineage("urn:x:group", "down").nodes.keys()
+
+
+@pytest.mark.mutant("members of what is named")
+def test_a_build_that_goes_into_every_collection_is_found(monkeypatch):
+    """The test above fails on a build in which lineage passes through collections as through folders."""
+    mutate("members of what is named", monkeypatch.setattr)
+    graph = filled_and_used(0, 1, None, 2)
+    assert "urn:x:member" in graph.lineage("urn:x:remark")
+    assert "urn:x:remark" in graph.lineage("urn:x:member", "down")
+
+
+def registered() -> Graph:
+    """A task that registers two artifacts as datasets, and the flow run that does this alone."""
+    records = [
+        activity(RUN, "flow-run", NOON),
+        activity(ATTEMPT, "attempt", NOON),
+        relation("wasStartedBy", ATTEMPT, RUN),
+        activity(task("register"), "task-run", NOON),
+        relation("wasStartedBy", task("register"), ATTEMPT),
+    ]
+    for name in ("series", "events"):
+        records += [
+            entity(f"urn:ivcap:artifact:{name}", "artifact"),
+            relation("used", task("register"), f"urn:ivcap:artifact:{name}", NOON),
+            activity(task(f"mint {name}"), "call", NOON),
+            relation("wasStartedBy", task(f"mint {name}"), task("register")),
+            relation("used", task(f"mint {name}"), f"urn:ivcap:artifact:{name}", NOON),
+            *describe(Dataset(urn=f"1/{name}", platform="p", access_uri=f"urn:ivcap:artifact:{name}")),
+            relation("wasGeneratedBy", f"1/{name}", task(f"mint {name}")),
+        ]
+    return Graph(records)
+
+
+@pytest.mark.mutant(None)
+def test_a_dataset_of_an_artifact_comes_from_that_alone():
+    """Whatever else the task used that had it registered. What a run registered is still found from the run."""
+    graph = registered()
+    up = graph.lineage("1/series")
+    assert {"urn:ivcap:artifact:series", task("mint series")} <= up.nodes.keys()
+    assert not {"urn:ivcap:artifact:events", "1/events", task("mint events")} & up.nodes.keys()
+    down = graph.lineage("urn:ivcap:artifact:series", "down")
+    assert {"1/series", task("register")} <= down.nodes.keys()
+    assert not {"1/events", task("mint events")} & down.nodes.keys()
+    assert {"1/series", "1/events"} <= graph.lineage(RUN, "down").nodes.keys()
+
+
+@pytest.mark.mutant("a dataset of all that was registered")
+def test_a_build_that_derives_a_dataset_from_the_registering_task_is_found(monkeypatch):
+    """The test above fails on a build in which a dataset comes from the task that had it registered."""
+    mutate("a dataset of all that was registered", monkeypatch.setattr)
+    assert "urn:ivcap:artifact:events" in registered().lineage("1/series")
+    assert "1/events" in registered().lineage("urn:ivcap:artifact:series", "down")
