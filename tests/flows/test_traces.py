@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter, defaultdict
@@ -15,6 +16,8 @@ from prefect.settings import temporary_settings
 from table_server import measured, noaa_text, table_server
 
 from flows.coastal_el_nino import PRODUCTS, CoastalElNino, coastal_el_nino
+from flows.order_pipeline import order_pipeline
+from flows.register_runs import register_runs
 from flows.services.months import Month
 from ivcap_flows import local
 from ivcap_flows.blocks import IvcapCredentials
@@ -32,8 +35,10 @@ from ivcap_flows.sinks.folder import text_of
 
 ROOT = Path(__file__).parents[2]
 BASE = (1971, 2000)
-SHARED = frozenset({"flow-run", "attempt", "parameters", "code", "user", "software", "service"})
-"""Types of what is on the way of everything that a run made."""
+TABLE = "ersst5.nino.mth.91-20.ascii"
+"""The name of the file that the server of the table sends."""
+SHARED = frozenset({"flow-run", "attempt", "parameters", "code", "user", "software", "service", "content"})
+"""Types of what is on the way of everything that a run made, and contents, which are the digests of files."""
 BOTH: tuple[Direction, ...] = ("up", "down")
 
 pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
@@ -62,7 +67,7 @@ class World:
         return {"backfill": self.backfill, "scheduled": self.scheduled}
 
     def names(self, thing: str, direction: Direction) -> Counter[tuple[str, str]]:
-        """Return what a trace has, by type and name, without what all of a run have in common."""
+        """Return what a trace has, by type and name, but for the types `SHARED`."""
         found = lineage(self.journal, thing, direction)
         assert found is not None
         return self.named(found.graph)
@@ -150,6 +155,11 @@ def leaks(world: World, read: Callable[[str, Direction], Mapping[str, Any]]) -> 
                     if others & reached:
                         found.add((f"{month} {name} {direction}", sorted(others & reached)[0]))
     return found
+
+
+def several(names: str, type_: str, *cases: str) -> list[tuple[str, str]]:
+    """Return a thing of a type for each case, which the name has in place of `*`."""
+    return [(type_, names.replace("*", case)) for case in cases]
 
 
 def test_nothing_of_another_month_is_in_the_trace_of_a_month(world):
@@ -281,38 +291,123 @@ def test_what_a_trace_prints_is_of_its_own_month(world, tmp_path, monkeypatch, c
 
 
 def test_the_traces_of_a_month_as_exact_sets(world):
-    """Upwards from the events table to the source, downwards from the series to all that came of it."""
+    """Upwards from the events table to the source; downwards from the series to all that came of it, and from a
+    picture, which nothing took, to its file."""
+    collection = ("collection", f"Coastal El Niño index against {BASE[0]}-{BASE[1]}")
     for kind, months in world.series.items():
         for month, published in months.items():
             folder = f"backfill/{month}" if kind == "backfill" else "scheduled"
-            first, last = BASE
-            order = f"Coastal El Niño index to {month} against {first}-{last}"
-            series = ("artifact", f"Monthly sea surface temperature to {month}")
-            cut, plot = ("file", f"{folder}/series.csv"), ("file", f"{folder}/plot.png")
-            before = [
-                cut,
-                ("content", ""),
-                ("task-run", "Cut the series"),
-                ("task-run", "Upload artifact"),
-                series,
-                ("order", order),
-                ("task-run", "Place order"),
-            ]
             source = [("file", "ersst_nino12_monthly.csv")]
             if kind == "scheduled":
-                source = [("file", f"{folder}/table"), ("content", ""), ("task-run", "Extract the table")]
-            from_events = [
-                ("artifact", "events.csv"),
-                ("task-run", "Download artifact"),
-                ("file", f"{folder}/events.csv"),
-            ]
-            assert world.names(published.things["file events.csv"], "up") == Counter([*source, *before, *from_events])
-            assert world.names(published.things["artifact plot.png"], "down") == Counter(
+                source = [("file", f"{folder}/{TABLE}"), ("task-run", "Extract the table")]
+            index = f"Coastal El Niño index to {month} against {BASE[0]}-{BASE[1]}"
+            series = ("artifact", f"Monthly sea surface temperature to {month}")
+            order = [series, ("task-run", "Place order"), ("order", index)]
+            products, files = several("*", "artifact", *PRODUCTS), several(f"{folder}/*", "file", *PRODUCTS)
+            download, events = ("task-run", "Download artifact"), PRODUCTS.index("events.csv")
+            before = [*source, ("task-run", "Cut the series"), ("file", f"{folder}/series.csv")]
+            assert world.names(published.things["file events.csv"], "up") == Counter(
+                [*before, ("task-run", "Upload artifact"), *order, products[events], download, files[events]]
+            )
+            # The next run of the schedule looks whether the series can still be read.
+            again = kind == "scheduled" and month != max(months)
+            assert world.names(published.things["artifact series"], "down") == Counter(
                 [
-                    ("artifact", "plot.png"),
-                    ("collection", f"Coastal El Niño index against {first}-{last}"),
-                    ("task-run", "Download artifact"),
-                    plot,
+                    *order,
+                    *products,
+                    *files,
+                    *[download] * len(files),
+                    collection,
+                    *several("*", "task-run", "Add to collection", "Wait for orders", "Register model run"),
+                    *several("*", "task-run", "Read the events", "Add aspect"),
+                    ("aspect", ""),
+                    *several("*", "call", "alinked_person", *["amint_dataset"] * 3),
+                    ("model-run", index),
+                    ("dataset", series[1]),
+                    *several("*", "dataset", "index.csv", "events.csv"),
+                    *([("task-run", "Attach artifact")] if again else []),
                 ]
             )
-            assert world.names(published.things["file plot.png"], "down") == Counter([plot])
+            plot = PRODUCTS.index("plot.png")
+            down = [products[plot], collection, download, files[plot]]
+            assert world.names(published.things["artifact plot.png"], "down") == Counter(down)
+            assert world.names(published.things["file plot.png"], "down") == Counter(files[plot : plot + 1])
+
+
+@pytest.fixture
+def recording(world: World, prefect_settings: dict[Any, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world while it records what the test runs."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings(prefect_settings), use_journal(world.journal):
+        yield world
+
+
+@pytest.mark.long
+def test_the_trace_of_the_pipelines_report_as_an_exact_set(recording):
+    """Upwards all orders of all base periods, and neither the plots nor what other flows did on the platform.
+
+    The plot, which nothing took, came to its file alone.
+    """
+    bases = ("1961-1990", "1981-2010")
+    made = asyncio.run(
+        order_pipeline(bases=bases, seasons=("DJF",), resamples=100, output=recording.output / "pipeline")
+    )
+    [plot] = [product for product in made.orders[-1].products if product.name == "plot.png"]
+    assert recording.names(str(urn_at(made.report.path)), "up") == Counter(
+        [
+            ("file", "ersst_nino12_monthly.csv"),
+            ("artifact", "Monthly sea surface temperature"),
+            *several("Index against *", "order", *bases),
+            *several("DJF against *", "order", *bases),
+            *several("Return periods against *", "order", *bases),
+            *several("*.csv", "artifact", "index", "index", "season", "season", "returns", "returns"),
+            *several("pipeline/seasons/DJF against *.csv", "file", *bases),
+            *several("pipeline/returns/Return periods against *.csv", "file", *bases),
+            *several("pipeline/*.csv", "file", "seasons", "returns"),
+            *several("*.csv", "artifact", "seasons", "returns"),
+            ("order", "Report on all seasons"),
+            ("artifact", "report.md"),
+            ("file", "pipeline/report.md"),
+            *[("task-run", "Upload artifact")] * 3,
+            *[("task-run", "Place order")] * 7,
+            *[("task-run", "Download artifact")] * 5,
+            *[("task-run", "Join tables")] * 2,
+        ]
+    )
+    assert recording.names(plot.urn, "down") == Counter(
+        [("artifact", "plot.png"), ("task-run", "Download artifact"), ("file", "pipeline/plot.png")]
+    )
+
+
+@pytest.mark.long
+def test_the_trace_of_a_model_run_of_many_as_an_exact_set(recording):
+    """Upwards its own order and series, though one task registered all. Downwards the table of all that it wrote."""
+    made = register_runs(window_years=(55,), base_years=(50,), step=5, output=recording.output / "runs")
+    first = made.runs.runs[0]
+    assert len(made.runs.runs) == 4
+    name = "Coastal El Niño index, 1950-2004 against 1950-1999"
+    assert recording.names(first.urn, "up") == Counter(
+        [
+            ("file", "ersst_nino12_monthly.csv"),
+            ("task-run", "Cut the series"),
+            ("file", "runs/series-1950-2004.csv"),
+            ("task-run", "Upload artifact"),
+            ("artifact", "series-1950-2004.csv"),
+            ("task-run", "Place order"),
+            ("order", name),
+            ("model-run", name),
+            ("dataset", ""),
+            ("task-run", "Register item"),
+            ("workflow-template", "Coastal El Niño index on IVCAP"),
+        ]
+    )
+    assert recording.names(first.urn, "down") == Counter(
+        [
+            ("model-run", name),
+            *[("dataset", "")] * 2,
+            ("task-run", "Register model runs"),
+            ("file", "runs/model-runs.csv"),
+            ("directory", "runs"),
+        ]
+    )
