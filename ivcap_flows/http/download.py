@@ -20,7 +20,7 @@ from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["BLOCK", "explained", "fetch", "renew", "save", "store", "stream", "verify"]
+__all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
 
 _log = logger_of(__name__)
 
@@ -130,12 +130,6 @@ async def _finished(partial: _Partial, size: int | None, sha256: str | None, wha
     _verify(what, partial.size, partial.sha256, size, sha256, path)
     await asyncio.to_thread(partial.finish)
     return LocalFile(path=path, sha256=partial.sha256, size=partial.size)
-
-
-def renew(path: str | os.PathLike[str]) -> None:
-    """Let a file that has the wanted content already be as new as if it had been downloaded again."""
-    with suppress(OSError):
-        os.utime(path)
 
 
 def verify(what: str, content: bytes, sha256: str | None) -> None:

@@ -143,10 +143,10 @@ class DatasetFiles:
         """Download all files, or the files and folders in `paths`, into a folder; return them by their paths.
 
         Each file appears under its whole path once its size and its sha256 are verified (its MD5 if another client
-        uploaded it). A file that is there with equal content is not downloaded again, but gets the present time. Raises
-        InputError, before anything is downloaded, for names that would leave the folder or that are the same file on
-        some machine; NotFoundError for a path that is neither a file nor a folder; IntegrityError for wrong content,
-        which is deleted.
+        uploaded it). A file that is there with equal content is not downloaded again. Raises InputError, before
+        anything is downloaded, for names that would leave the folder or that are the same file on some machine;
+        NotFoundError for a path that is neither a file nor a folder; IntegrityError for wrong content, which is
+        deleted.
         """
         wanted = await self.list(paths)
         names = [each.path for each in wanted]
@@ -209,7 +209,6 @@ class DatasetFiles:
         target = await self._bucket.run(_target, root, stored.path)
         there = await self._bucket.run(_file_of_size, target, stored.size)
         if there is not None and await self._same(stored, there):
-            await self._bucket.run(download.renew, target)
             return there
         asked = {"Key": self._prefix + stored.path, "IfMatch": stored.etag}
         first = await self._asked(stored, asked)

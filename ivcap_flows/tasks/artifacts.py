@@ -13,7 +13,6 @@ from ivcap_flows.capture import found
 from ivcap_flows.capture.files import file_at
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
-from ivcap_flows.http.download import renew
 from ivcap_flows.identity import digest
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -128,12 +127,9 @@ async def _download_artifact(
 
 
 def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
-    """Return the file, renewed, if it already has that content, else None."""
+    """Return the file if it already has that content, else None."""
     there = file_at(path, journal.files) if os.path.isfile(path) else None
-    if there is None or there.sha256 != sha256:
-        return None
-    renew(path)
-    return there
+    return there if there is not None and there.sha256 == sha256 else None
 
 
 async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
