@@ -111,9 +111,9 @@ async def _download_artifact(
     """Download an artifact into a file. The file appears only after its content is verified.
 
     The size is always checked. The sha256 is checked if the handle has it or an aspect on the artifact states it, as
-    for every artifact that this package uploaded. If the file already has that content, nothing is downloaded, and the
-    file gets the present time. An interrupted download continues. Raises IntegrityError for wrong content, and
-    InputError for a path that cannot be written.
+    for every artifact that this package uploaded. If the file already has that content, nothing is downloaded. An
+    interrupted download continues. Raises IntegrityError for wrong content, and InputError for a path that cannot be
+    written.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)

@@ -82,8 +82,8 @@ async def _download_dataset_files(
     """Download all files of a dataset, or the files and folders in `paths`, into a folder.
 
     Each file keeps its path within the dataset. It appears only after its size and sha256 are verified (its MD5 if
-    another client uploaded it in one piece). A local file with equal content is not downloaded again, but gets the
-    present time; other files are replaced. An interrupted download continues. Requires the extra `s3`.
+    another client uploaded it in one piece). A local file with equal content is not downloaded again; other files are
+    replaced. An interrupted download continues. Requires the extra `s3`.
 
     Raises InputError before anything is downloaded, for names that would lie outside the folder and for different names
     that are the same on some operating system. Raises NotFoundError for a path that is neither a file nor a folder, and
