@@ -55,8 +55,8 @@ peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service S
 demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
 	@$(BIN)/python -m flows.coastal_el_nino --output results
-	@printf '\nWhere results/events.csv comes from:\n'
-	@$(BIN)/ivcap-flows trace results/events.csv
+	@printf '\nWhere results/2010-12/events.csv comes from:\n'
+	@$(BIN)/ivcap-flows trace results/2010-12/events.csv
 
 PYTEST := $(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 

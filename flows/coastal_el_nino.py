@@ -158,7 +158,7 @@ def coastal_el_nino(
         base_start: First year of the climatology's base period.
         base_end: Last year of the climatology's base period.
         max_resubmits: How often an order that failed is placed again, in all runs together.
-        output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
+        output: Folder for the table, with a folder for each month: series, index, events and plot.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
         ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
         provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
@@ -186,7 +186,7 @@ def coastal_el_nino(
         raise InputError(
             f"The base period {base} should lie in the series, which goes from {reach}. Nothing was ordered."
         )
-    folders = [output / str(month) if is_range else output for month in months]
+    folders = [output / str(month) for month in months]
     series = load(extracted.file, months, folders, collection, accounts)
     if before is not None and series[0].urn == before.series:
         now = before.model_copy(update={"validators": extracted.validators})
@@ -254,7 +254,7 @@ def is_readable(artifact: str, accounts: Accounts) -> bool:
 def unchanged(before: Published, output: Path, accounts: Accounts) -> list[CoastalElNino]:
     """End a run for which there is nothing to publish. The results are in the folder all the same."""
     [done] = wait_for_orders([before.order], credentials=accounts.ivcap)
-    download(done, output, accounts)
+    download(done, output / before.month, accounts)
     said = f"{before.source} still ends with {before.month}, published by {before.order} as {before.model_run}."
     return Completed(name="Unchanged", message=said, data=[])  # type: ignore[return-value] # the flow returns the data
 
@@ -411,7 +411,7 @@ def main(
         base_start: First year of the climatology's base period.
         base_end: Last year of the climatology's base period.
         max_resubmits: How often an order that failed is placed again, in all runs together.
-        output: Folder for the table, the index, the events and the plot; in a range, with a folder for each month.
+        output: Folder for the table, with a folder for each month: series, index, events and plot.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
         ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
         provena_credentials: Name of a saved block; without it, the environment says which Provena it is.

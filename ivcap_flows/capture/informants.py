@@ -7,7 +7,7 @@ also links runs whose values merely share a part: a key of two dicts, a number i
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,10 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.describe import reference
 from ivcap_flows.provenance.records import Record, relation
 
-__all__ = ["Informant", "informants_of", "ran"]
+__all__ = ["DOUBTED", "Informant", "doubted", "informants_of", "ran"]
+
+DOUBTED: Final = "_ivcap_flows_doubted"
+"""The attribute of a mapped task with what `doubted` found in what it is mapped over, of which a run has one item."""
 
 _PARENTS: Final = "__parents__"
 _WAIT_FOR: Final = "wait_for"
@@ -86,6 +89,7 @@ def _said_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, boo
         # If the tasks of a flow run in other processes, this one does not know their results by their places in memory.
         apart = _is_apart()
         by_place = set() if apart else _by_place((task.parameters or {}).get(name))
+        by_place |= getattr(task.task, DOUBTED, set())
         yield from ((name, id_, not apart) for id_ in sorted(said - by_place))
 
 
@@ -94,8 +98,21 @@ def _is_apart() -> bool:
     return flow is None or bool(flow.detached)
 
 
-def _by_place(value: Any) -> set[str]:
-    """Return the task runs that Prefect links to a value by its parts' places in memory alone."""
+def doubted(values: Iterable[Any]) -> set[str]:
+    """Return the task runs that Prefect links to values that they did not make, which are where theirs were before."""
+    from prefect.client.schemas.objects import State
+    from prefect.futures import PrefectFuture
+
+    found: set[str] = set()
+    for value in values:
+        if not isinstance(value, PrefectFuture | State):
+            found |= _by_place(value, parts=False) - {_task_run_of(maker) for maker in makers_of(value)}
+    return found
+
+
+def _by_place(value: Any, *, parts: bool = True) -> set[str]:
+    """Return the task runs that Prefect links to a value by its place in memory alone, or by those of its parts."""
     from prefect.utilities.engine import collect_task_run_inputs_sync
 
-    return {str(each.id) for each in collect_task_run_inputs_sync(value) if each.input_type == "task_run"}
+    linked = collect_task_run_inputs_sync(value, max_depth=-1 if parts else 0)
+    return {str(each.id) for each in linked if each.input_type == "task_run"}

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ivcap_flows.capture import context, makers
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.guard import unraised
-from ivcap_flows.capture.informants import informants_of
+from ivcap_flows.capture.informants import DOUBTED, doubted, informants_of
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.recorder_registry import rest, rests
 from ivcap_flows.capture.task_runs import call_of
@@ -56,10 +56,15 @@ def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
         told = context.count_calls(count, task.task_key, *_texts(args, kwargs))
         # What a mapped task calls comes in any order, too: by default as often as the task.
         told = (told if count else 0) if name == "map" else context.calls_of_map()
+        others: set[str] = set()
+        if name == "map":
+            with unraised(context.miss, "The links of %s could not be told apart.", task.name):
+                others = doubted([*args, *kwargs.values()])
         taken = _observed(task)
-        if told:
+        if told or others:
             taken = copy.copy(taken)
             setattr(taken, context.CALLS, told)
+            setattr(taken, DOUBTED, others)
         return run(taken, *args, **kwargs)
 
     return observed

@@ -89,7 +89,7 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
     asked(prefect_server, f"/flow_runs/{made['id']}/set_state", {"state": state, "force": True})
     run = wait_for(prefect_server, lambda r: r["id"] == made["id"] and r["state_type"] == "COMPLETED", 150, log)
     assert process.poll() is None
-    assert (tmp_path / "results" / "plot.png").stat().st_size > 10_000
+    assert (tmp_path / "results" / "2010-12" / "plot.png").stat().st_size > 10_000
     with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
         found = journal.runs.get(run["id"])
         nouns = {row.noun: row.status or row.state for row in journal.intents.where(run_id=found.id)}

@@ -46,7 +46,7 @@ def test_a_table_is_published_once_for_each_content(published, noaa, tmp_path):
     same = published("second")
     assert (same.name, same.type.value, same.result()) == ("Unchanged", "COMPLETED", [])
     assert "still ends with 2009-12" in same.message and first.order.urn in same.message
-    assert noaa.answered == [200, 304] and (tmp_path / "second/plot.png").exists()
+    assert noaa.answered == [200, 304] and (tmp_path / "second/2009-12/plot.png").exists()
 
     corrected = measured()
     corrected[Month(1998, 3)] += Decimal("0.25")

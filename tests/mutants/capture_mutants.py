@@ -9,7 +9,18 @@ from typing import Any, Final
 
 from mutant import Mutant, SetAttribute
 
-from ivcap_flows.capture import calls, contents, file_activity, file_edges, makers, outcomes, parts, stand_ins, values
+from ivcap_flows.capture import (
+    calls,
+    contents,
+    file_activity,
+    file_edges,
+    makers,
+    observing,
+    outcomes,
+    parts,
+    stand_ins,
+    values,
+)
 from ivcap_flows.capture.file_activity import FileActivity, Written
 from ivcap_flows.capture.file_edges import Declared, FileEdges
 from ivcap_flows.capture.path_tree import PathTree
@@ -43,6 +54,10 @@ def renamed_folders_not_seen(patch: SetAttribute) -> None:
 def read_and_written_is_written(patch: SetAttribute) -> None:
     of = Declared.of
     patch(Declared, "of", lambda self, role: "written" if role in self.writes else of(self, role))
+
+
+def mapped_lists_by_their_places(patch: SetAttribute) -> None:
+    patch(observing, "doubted", lambda values: set())
 
 
 def clocks_compared(patch: SetAttribute) -> None:
@@ -112,6 +127,9 @@ CAPTURE: Final = {
     ),
     "no floor of entropy": Mutant("what may be equal by chance links nothing", no_floor_of_entropy),
     "released results are kept": Mutant("what the flow has released is not kept", released_results_kept),
+    "mapped lists are known by their places": Mutant(
+        "what is mapped over leads to its own maker", mapped_lists_by_their_places
+    ),
     "extras are not looked at": Mutant("a model may hold more than its fields", extras_not_looked_at),
     "an end needs words": Mutant("a call ends also if its end cannot be shown", ends_need_words),
     "nothing of ended calls forgotten": Mutant("what ended calls did to files is not kept", nothing_forgotten),

@@ -16,6 +16,7 @@ import prefect
 import pytest
 from prefect import allow_failure, unmapped
 from prefect.cache_policies import INPUTS
+from prefect.context import FlowRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from ivcap_flows import flow, recorded, task
@@ -155,6 +156,27 @@ def test_a_map_over_a_future_knows_who_made_the_list(edges: Edges) -> None:
 
     mapping()
     edges({("informed", f"scaled[{index}]", maker) for index in range(2) for maker in ("places", "measure")})
+
+
+@pytest.mark.catches("mapped lists are known by their places")
+def test_a_map_over_a_list_at_the_place_of_another_is_not_linked_to_that(edges: Edges) -> None:
+    """Prefect knows a list by its place in memory, where another may be once the first is gone."""
+
+    @task
+    def places() -> list[str]:
+        return ["here", "there"]
+
+    @flow
+    def mapping() -> None:
+        made, others = places(), ["north", "south"]
+        measure.map(made).wait()
+        # As if the list had been released, and the other had come to its place.
+        known = FlowRunContext.get().run_results
+        known[id(others)] = known[id(made)]
+        measure.with_options(name="measure others").map(others).wait()
+
+    mapping()
+    edges({("informed", f"measure[{index}]", "places") for index in range(2)})
 
 
 def test_futures_in_containers(edges: Edges) -> None:
