@@ -35,7 +35,7 @@ MAX_COPIED: Final = 2**20
 Wrote = Callable[[str], bool]
 """Whether a call made the file or folder at an absolute path."""
 _PATH: Final = type(Path())
-_OWNED: Final = frozenset({int, float, complex, str, bytes, _PATH})
+_OWNED: Final = frozenset({int, float, complex, str, bytes, _PATH, LocalFile})
 _MARK: Final = "_ivcap_flows_maker"
 """The attribute of an error that names the call which raised or returned it."""
 _PLAIN: Final = _OWNED | {bool, type(None)}
@@ -101,6 +101,8 @@ def _own(value: Any) -> Any:
     kind = type(value)
     if kind is _PATH:
         return _PATH(value)
+    if kind is LocalFile:
+        return value.model_copy()
     if kind is int or kind is float or kind is complex:
         negative = -value
         return -negative
@@ -137,7 +139,7 @@ def _is_thing(value: Any, wrote: Wrote) -> bool:
         return wrote(os.path.abspath(os.fsdecode(value)))
     if type(value) in _PLAIN:
         return False
-    return isinstance(value, Handle | LocalFile) or is_data(value) or place_of(value) is not None
+    return isinstance(value, Handle) or is_data(value) or place_of(value) is not None
 
 
 def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
@@ -146,7 +148,7 @@ def _within(value: Any, most: int) -> Iterator[tuple[Any, bool]]:
     entered: set[int] = set()
     while queue:
         holder, depth = queue.popleft()
-        if type(holder) in _PLAIN or isinstance(holder, Handle | LocalFile):
+        if type(holder) in _PLAIN or isinstance(holder, Handle):
             continue
         if id(holder) in entered or depth >= MAX_DEPTH:
             continue

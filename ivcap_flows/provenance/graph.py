@@ -219,11 +219,10 @@ class Graph:
             return [] if held else self._same_steps(link, node, other, direction, start=start)
         if (link.source == node) != (direction == "up"):
             return []
-        if link.type == "wasStartedBy" and not {here.type, there.type} & _FRAMES:
-            # What registers an artifact as a dataset is no part of its caller.
-            registers = not whole if direction == "up" else any(map(self._is_name, self._made(other)))
-            if registers:
-                return []
+        within = link.type == "wasStartedBy" and not {here.type, there.type} & _FRAMES
+        # What registers an artifact as a dataset is no part of its caller.
+        if within and (not whole if direction == "up" else other in self._naming):
+            return []
         if here.type in _FILLED and not (start if direction == "up" and link.type == "hadMember" else whole):
             return []
         if here.type in _FRAMES and not whole:
@@ -235,7 +234,7 @@ class Graph:
                 return []
         if direction == "up":
             framed = link.type == "wasStartedBy" and there.type in _FRAMES
-            whole = not framed and not (link.type == "wasGeneratedBy" and self._is_name(node))
+            whole = not framed and not (link.type == "wasGeneratedBy" and node in self._names)
         else:
             framed = link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS
             whole = not framed and not (link.type == "hadMember" and there.type in _FILLED)
@@ -258,13 +257,6 @@ class Graph:
         at = use.time or (None if user.type == "model-run" else user.time) or _LATEST
         since = membership.time or self._made_at(membership.target or "")
         return since <= at and (membership.ended is None or at < membership.ended)
-
-    def _made(self, activity: str) -> Iterator[str]:
-        return (link.source or "" for link in self._ends[activity] if link.type == "wasGeneratedBy")
-
-    def _is_name(self, thing: str) -> bool:
-        """Whether a thing is another name of one that was there before, as a dataset of an artifact."""
-        return any(link.type == "alternateOf" and link.source == thing for link in self._ends[thing])
 
     def _same_steps(self, link: Record, node: str, other: str, direction: Direction, *, start: bool) -> list[_Step]:
         """Return where a relation leads that says that two things are the same, or have the same content."""
@@ -330,6 +322,17 @@ class Graph:
     @cached_property
     def _origins(self) -> dict[tuple[str, datetime], Record | None]:
         return {}
+
+    @cached_property
+    def _names(self) -> set[str | None]:
+        """The things that are other names of what was there before, as the dataset of an artifact."""
+        return {link.source for link in self.relations.values() if link.type == "alternateOf"}
+
+    @cached_property
+    def _naming(self) -> set[str | None]:
+        """The activities that gave such a name."""
+        links = self.relations.values()
+        return {link.target for link in links if link.type == "wasGeneratedBy" and link.source in self._names}
 
     @cached_property
     def _groups(self) -> dict[str, tuple[list[Record], list[Record]]]:

@@ -18,6 +18,7 @@ from ivcap_flows.media_types import media_type_of
 from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.collection_definitions import holding
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened
@@ -98,6 +99,8 @@ async def _upload_artifact(
             )
         ):
             logger.warning("Could not write a side-car file beside %s: is its folder writable?", place)
+    if collection is not None:
+        holding(call, collection, [done.value])
     note_assets([Version(done.value, place_of(collection), new=done.how == "sent")])
     return done.value
 

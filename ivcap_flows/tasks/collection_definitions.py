@@ -56,7 +56,8 @@ async def _definition(call: IvcapCall, urn: str) -> Collection | None:
 
 
 def holding(
-    collection: Handle,
+    call: IvcapCall,
+    collection: Handle | str,
     items: Iterable[Handle],
     *,
     since: Mapping[str, datetime | None] = MappingProxyType({}),
@@ -65,11 +66,12 @@ def holding(
     """Record that the collection contains the items, each `since` a time, by default now; or contained them `until`."""
     if planning() is not None:
         return
-    records: list[Record] = describe(collection)
+    group = collection if isinstance(collection, Handle) else Collection(urn=collection, platform=call.platform)
+    records: list[Record] = describe(group)
     for item in items:
         stated = describe(item)
-        if stated[0].kind == "entity" and item.urn != collection.urn:
+        if stated[0].kind == "entity" and item.urn != group.urn:
             begin = since.get(item.urn) or (now() if until is None else None)
-            membership = relation("hadMember", collection.urn, item.urn, begin)
+            membership = relation("hadMember", group.urn, item.urn, begin)
             records += [*stated, membership.model_copy(update={"ended": until})]
     note(*records)

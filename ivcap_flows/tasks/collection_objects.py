@@ -7,7 +7,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ivcap_flows.errors import InputError, NotFoundError
-from ivcap_flows.handles import Artifact, Collection, LocalFile
+from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.loop import all_of
 from ivcap_flows.media_types import media_type_of
@@ -54,11 +54,9 @@ async def _put_objects(
 
     put_all = await all_of(put, names, SMALL_AT_ONCE)
     if not only_planned("collection items", urn):
-        known = Collection(urn=urn, platform=call.platform)
-        if urn != collection:
-            known = await defined(call, urn, collection, policy=policy)
+        known = await defined(call, urn, collection, policy=policy) if urn != collection else urn
         await call.client.collections.add(urn, [artifact.urn for artifact in put_all], policy=policy)
-        holding(known, put_all)
+        holding(call, known, put_all)
     return put_all
 
 

@@ -93,8 +93,7 @@ async def _collection_items(
     items = [_handle(call, each) for each in since]
     for item in items:
         found(item.urn)
-    known = collection if isinstance(collection, Handle) else Collection(urn=urn, platform=call.platform)
-    holding(known, items, since=since)
+    holding(call, collection, items, since=since)
     return items
 
 
@@ -113,7 +112,7 @@ async def _add_to_collection(
     call, handle, urns = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
         await call.client.collections.add(handle.urn, urns, policy=policy)
-        holding(handle, _given(call, items))
+        holding(call, handle, _given(call, items))
     return handle
 
 
@@ -128,7 +127,7 @@ async def _remove_from_collection(
     call, handle, urns = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
         gone = await call.client.collections.remove(handle.urn, urns)
-        holding(handle, [_handle(call, urn) for urn in gone], until=now())
+        holding(call, handle, [_handle(call, urn) for urn in gone], until=now())
     return handle
 
 

@@ -65,20 +65,20 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
         return Collection(urn=urn, platform=call.platform, name=named)
     collection = await defined(call, urn, named, policy=policy)
     await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
-    _state(collection, done)
+    _state(call, collection, done)
     # One asset, not one for each file.
     note_assets([Version(collection, "collections", new=any(one.how == "sent" for one in done))])
     return collection
 
 
-def _state(collection: Collection, done: list[Performed[Artifact]]) -> None:
+def _state(call: IvcapCall, collection: Collection, done: list[Performed[Artifact]]) -> None:
     """Record which members the running task made and which it found, and that the collection contains them."""
     here = current_activity()
     if here is not None and planning() is None:
         for one in done:
             way = ("wasGeneratedBy", one.value.urn, here) if one.how == "sent" else ("used", here, one.value.urn)
             note(*describe(one.value), relation(*way))
-    holding(collection, [one.value for one in done])
+    holding(call, collection, [one.value for one in done])
 
 
 def _name(folder: Path) -> str:

@@ -250,7 +250,7 @@ async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, befor
     new = await note_end(call.journal, ended)
     if ended.collection is not None and ended.succeeded and ended.products and planning() is None:
         await call.client.collections.add(ended.collection, [product.urn for product in ended.products])
-        holding(Collection(urn=ended.collection, platform=call.platform), ended.products)
+        holding(call, ended.collection, ended.products)
     return ended, new
 
 

@@ -326,7 +326,7 @@ def members_of_what_is_named(patch: SetAttribute) -> None:
 
 
 def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
-    patch(Graph, "_is_name", lambda self, thing: False)
+    patch(Graph, "_names", frozenset())
 
 
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:

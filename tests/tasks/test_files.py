@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ivcap_flows import task
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import (
@@ -16,6 +17,7 @@ from ivcap_flows.errors import (
     SourceChangedError,
     UnavailableError,
 )
+from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
@@ -200,6 +202,26 @@ def test_a_right_file_is_not_fetched_again(in_flow, effects, source, tmp_path):
     back.write_text("something else")
     in_flow(lambda: download_artifact(series, back))
     assert back.read_bytes() == source.read_bytes() and len(blobs()) == 2
+
+
+def test_who_reads_a_file_that_a_download_found_is_linked_to_the_download(in_flow, source, ivcap_journal, tmp_path):
+    """The file comes from the first download, which wrote it. The second says that it is what its artifact has."""
+    back = tmp_path / "back.csv"
+    in_flow(lambda: download_artifact(upload_artifact(source), back))
+
+    @task(name="Read")
+    def read(file: LocalFile) -> int:
+        return len(Path(file).read_bytes())
+
+    def body():
+        series = upload_artifact(source, media_type="text/plain")
+        read(download_artifact(series, back))
+        return series
+
+    series = in_flow(body)
+    graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+    [reading] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "Read"]
+    assert series.urn in graph.lineage(reading).nodes
 
 
 @pytest.mark.parametrize(

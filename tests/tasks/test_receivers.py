@@ -214,6 +214,19 @@ def run_of(journal: Journal, thing: str) -> Graph:
     )
 
 
+def test_an_order_comes_from_what_was_uploaded_into_its_collection(in_flow, ivcap_journal, joining, source, unique):
+    """An upload that names the collection puts the artifact into it."""
+
+    def body():
+        collection = create_collection(unique)
+        artifact = upload_artifact(source, collection=collection.urn)
+        return artifact, *wait_for_orders([place_order(joining, {"parts": collection})])
+
+    artifact, done = in_flow(body)
+    assert artifact.urn in names(ivcap_journal, done.urn, "up")
+    assert done.urn in names(ivcap_journal, artifact.urn, "down")
+
+
 def test_what_was_taken_out_is_no_longer_read(in_flow, ivcap_journal, joining, source, unique):
     """An order that is given a collection does not come from what was in it once."""
 
