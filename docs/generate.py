@@ -105,7 +105,7 @@ TYPES: Final = """
 |---|---|
 | `Scope` | `"run"`, `"flow"`, `"account"` or `"call"`: the range within which two equal requests are one effect |
 | `OnFailure` | `"keep"`: failed work stays the answer; `"resubmit"`: it is requested again |
-| `OnDivergence` | `"raise"`, or `"new"` to continue if a replayed flow asks for something new |
+| `OnDivergence` | `"warn"`, or `"raise"` to send nothing new while an earlier request goes unasked |
 | `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved block, or None for the environment's |
 | `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved block, or None for the environment's |
 | `OrderStep` | arguments of `place_order` for one step of `run_orders`: {steps} |

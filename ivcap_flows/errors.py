@@ -27,7 +27,7 @@
     ├── WaitTimeoutError            the caller's time-out passed; the remote work continues
     ├── DurabilityError             a guarantee could not be kept, so nothing was sent
     │   ├── InDoubtError            several effects on the platform could be ours
-    │   ├── DivergenceError         a replayed flow asks for something else than before
+    │   ├── DivergenceError         a replayed flow asks for something new, which it forbids
     │   ├── FencedError             another process has taken the effect over
     │   ├── SupersededError         somebody else changed an aspect since it was read
     │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
@@ -222,7 +222,7 @@ class InDoubtError(DurabilityError):
 
 
 class DivergenceError(DurabilityError):
-    """A replayed flow asks for something new and not for an order that it placed before. Data: `asked`, `earlier`."""
+    """A replayed flow may not ask for something new before what it asked for earlier. Data: `asked`, `earlier`."""
 
 
 class FencedError(DurabilityError):

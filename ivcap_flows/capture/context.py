@@ -35,7 +35,7 @@ from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.errors import ConfigurationError, JournalError
-from ivcap_flows.identity import digest, flows_urn, path_text
+from ivcap_flows.identity import flows_urn, path_text
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
@@ -48,10 +48,7 @@ __all__ = [
     "acting_as",
     "asker",
     "attempt_at_hand",
-    "calls_at_once",
-    "calls_of_map",
     "close_attempt",
-    "count_calls",
     "current_activity",
     "current_attempt",
     "elsewhere",
@@ -85,10 +82,6 @@ _unknown: Latest[str, None] = Latest(_MOST_KNOWN)
 """The flow runs in other processes that this process's journal did not know."""
 _tries: Latest[str, int] = Latest(_MOST_KNOWN)
 """By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
-_calls: Counts[tuple[str, str, str]] = Counts(_MOST_KNOWN)
-"""The number of task runs that flows of this process have asked for so far, by flow run, try and digest of the kind."""
-CALLS: Final = "_ivcap_flows_calls"
-"""The attribute of a mapped task that has the number of calls of its kind so far, its own included."""
 _unrecorded: Counts[str] = Counts(_MOST_KNOWN)
 """The number of unrecorded facts, by flow run or "" for the process itself, until there is an attempt to count for."""
 
@@ -101,7 +94,7 @@ def _forget_parent() -> None:
     """Forget the parent's state in a forked child: the parent reports its own missing facts."""
     global _forked
     _forked = True
-    for known in (_elsewhere, _accounts, _unknown, _tries, _calls, _unrecorded):
+    for known in (_elsewhere, _accounts, _unknown, _tries, _unrecorded):
         known.clear()
 
 
@@ -258,30 +251,6 @@ def open_before_sending() -> None:
 
     if not isinstance(context.task_runner, ThreadPoolTaskRunner):
         current_attempt()
-
-
-def count_calls(more: int, *kind: str) -> int:
-    """Count calls of one kind of task by the running flow, and return how many there are so far. Elsewhere, 0."""
-    context, name = flow_context(), flow_run_id()
-    if not name or context.detached:
-        return 0
-    told = digest("\0".join(kind).encode(errors="surrogatepass"))
-    return _calls.add((name, str(context.flow_run.run_count), told), more)
-
-
-def calls_of_map() -> int:
-    """Return how many calls of its kind the flow has made so far, for a task run of a map: the whole map counts."""
-    task = task_context()
-    return getattr(task.task, CALLS, 0) if task is not None else 0
-
-
-def calls_at_once() -> float:
-    """Return how many calls like the running one may have come before it or come yet, in any order.
-
-    0 for a call that is made where the flow makes it: those before it have come. For a mapped one, those of its kind
-    that the flow has made so far, and the whole map. Infinite for any other in another process, which does not know.
-    """
-    return calls_of_map() or (math.inf if elsewhere() else 0)
 
 
 def attempt_at_hand() -> OpenedAttempt | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, Final
@@ -25,15 +25,12 @@ from ivcap_flows.capture.task_runs import call_of
 from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
-from ivcap_flows.handles import Handle
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 
 __all__ = ["observe_tasks"]
 
 _RUNS: Final = ("__call__", "submit", "map")
 """The methods of Prefect's `Task` that run it within a flow."""
-_OF_MAP: Final = ("wait_for", "return_state", "deferred")
-"""The arguments of `map` that are its own."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
 """The attributes of a function in which Prefect keeps what its task is bound to."""
 
@@ -52,46 +49,17 @@ def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
         if name != "__call__" and planning() is None:
             _open_before_sending(task)
-        count = _mapped(args, kwargs) if name == "map" else 1
-        told = context.count_calls(count, task.task_key, *_texts(args, kwargs))
-        # What a mapped task calls comes in any order, too: by default as often as the task.
-        told = (told if count else 0) if name == "map" else context.calls_of_map()
         others: set[str] = set()
         if name == "map":
             with unraised(context.miss, "The links of %s could not be told apart.", task.name):
                 others = doubted([*args, *kwargs.values()])
         taken = _observed(task)
-        if told or others:
+        if others:
             taken = copy.copy(taken)
-            setattr(taken, context.CALLS, told)
             setattr(taken, DOUBTED, others)
         return run(taken, *args, **kwargs)
 
     return observed
-
-
-def _texts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
-    """The texts and handles that a call gives to each of its task runs, such as the service that they order."""
-    from prefect.utilities.annotations import unmapped
-
-    for name, value in (*enumerate(args), *sorted(kwargs.items())):
-        each = value.value if isinstance(value, unmapped) else value
-        if isinstance(each, str | Handle):
-            yield f"{name}={each}"
-
-
-def _mapped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """How many task runs a `map` makes; 0 if only Prefect finds out."""
-    from prefect.utilities.annotations import BaseAnnotation
-    from prefect.utilities.collections import isiterable
-
-    given = [*args, *(value for name, value in kwargs.items() if name not in _OF_MAP)]
-    sizes = [
-        len(value)
-        for value in given
-        if isiterable(value) and isinstance(value, Sized) and not isinstance(value, BaseAnnotation)
-    ]
-    return max(sizes, default=0)
 
 
 def _open_before_sending(task: Any) -> None:

@@ -1,10 +1,9 @@
-"""Divergence: a replayed flow must make the requests that it made before. `once` records values that would change."""
+"""Divergence: a replayed flow should make the requests that it made before. `once` keeps values that would change."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
@@ -16,49 +15,39 @@ __all__ = ["OnDivergence", "aonce", "check_divergence", "once"]
 
 T = TypeVar("T")
 
-OnDivergence = Literal["raise", "new"]
+OnDivergence = Literal["warn", "raise"]
 
 logger = logger_of("ivcap_flows.durable")
 
-GRACE: Final = 3.0
-"""Seconds that concurrent tasks of the replay get to repeat their earlier requests."""
+_warned: deque[tuple[str | None, int, str | None]] = deque(maxlen=1_000)
 
 
-async def check_divergence(
-    journal: Journal, wanted: NewIntent, on_divergence: OnDivergence, *, calls: float = 0
-) -> None:
-    """Check, before a request that the run never made, whether it replaces a request of an earlier attempt.
+async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: OnDivergence) -> None:
+    """Compare a request that the run never made with what earlier attempts requested on the same subject.
 
-    Raise DivergenceError if `on_divergence` is "raise" and this attempt does not repeat an earlier attempt's request on
-    the same subject. An effect of scope account, such as an upload, replaces no request of the run, so it is not
-    checked.
+    If the present attempt has not requested all of that yet, log a warning, once for each subject and attempt: perhaps
+    the request replaces one of these, perhaps they are still to come, since a replay may ask in another order. With
+    `on_divergence="raise"`, raise DivergenceError instead.
 
-    `calls` is the number of calls that the flow makes in any order, this one included, such as by a map; 0 if those
-    before this one have come. As long as they are enough for all requests of the earlier attempt, these may come yet.
+    An effect of scope account, such as an upload, replaces no request of the run, so it is not compared.
     """
     bound = wanted.subject is not None and wanted.scope.startswith(("run:", "flow:"))
     if wanted.run_id is None or wanted.attempt_number < 2 or not bound:
         return
-    deadline = time.monotonic() + GRACE
-    while earlier := await journal.ask(journal.intents.unasked, wanted):
-        if on_divergence == "new":
-            logger.warning(
-                "The replayed flow asks for a new %s for %s; unasked so far from an earlier attempt: %s.",
-                wanted.noun,
-                wanted.subject,
-                ", ".join(row.urn or row.key for row in earlier),
-            )
-            return
-        due = len({row.base_key for row in earlier})
-        if calls and calls > due + await journal.ask(journal.intents.asked, wanted):
-            return
-        if time.monotonic() > deadline:
-            raise DivergenceError(
-                _side_by_side(wanted, earlier),
-                asked=wanted.request,
-                earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
-            )
-        await asyncio.sleep(0.1)
+    earlier = await journal.ask(journal.intents.unasked, wanted)
+    if not earlier:
+        return
+    if on_divergence == "raise":
+        raise DivergenceError(
+            f"{_side_by_side(wanted, earlier)}\nNothing was sent. {_WAYS}",
+            asked=wanted.request,
+            earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
+        )
+    place = wanted.run_id, wanted.attempt_number, wanted.subject
+    if place not in _warned:
+        _warned.append(place)
+        told = _side_by_side(wanted, earlier)
+        logger.warning("%s\nWhat it does not ask for again was paid for in vain. %s", told, _WAYS)
 
 
 def once(name: str, fn: Callable[[], T], *, journal: Journal, run_id: str) -> T:
@@ -95,14 +84,19 @@ def _dump(name: str, value: Any) -> str:
     return said
 
 
+_WAYS: Final = (
+    "Record what changes with each attempt (a time, a random number, a listing) with once(name, fn), or start afresh "
+    "with IVCAP_FLOWS_FRESH=1. With on_divergence='raise', a new request is not sent before the earlier ones are asked "
+    "for."
+)
+
+
 def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
     lines = [
-        f"The replayed flow asks for a {wanted.noun} for {wanted.subject} that it did not ask for before, while an "
-        "earlier one goes unasked. Nothing was sent.",
+        f"The flow asks for a {wanted.noun} for {wanted.subject} that its earlier attempts did not ask for, while "
+        f"{len(earlier)} of theirs go unasked so far.",
         f"  now:     {_short(wanted.request)}",
         *(f"  earlier: {_short(row.request)} ({row.urn or row.state})" for row in earlier[:5]),
-        "Record what changes with each run (a time, a random number, a listing) with once(name, fn); or allow it with "
-        "on_divergence='new'; or start afresh with IVCAP_FLOWS_FRESH=1.",
     ]
     return "\n".join(lines)
 

@@ -46,8 +46,7 @@ async def perform(
     asker: Asker | None = None,
     idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
-    on_divergence: OnDivergence = "raise",
-    calls: float = 0,
+    on_divergence: OnDivergence = "warn",
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
     max_orders: int | None = None,
@@ -59,8 +58,7 @@ async def perform(
     looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
     look; without it, all effects on the platform are considered.
 
-    `asker` is the task run in which the call is made, outside of which every call is one of its own. `calls` is the
-    number of calls that the flow makes in any order; `check_divergence` tells what for.
+    `asker` is the task run in which the call is made, outside of which every call is one of its own.
     `on_failure="resubmit"` sends a new generation if the newest ended in failure, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
@@ -88,7 +86,7 @@ async def perform(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
     if not direct and (newest is None or newest.state == "abandoned"):
-        await check_divergence(journal, wanted, on_divergence, calls=calls)
+        await check_divergence(journal, wanted, on_divergence)
 
     pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     sent: str | None = None

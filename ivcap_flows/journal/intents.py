@@ -428,19 +428,6 @@ class Intents:
         with self._store.read() as connection:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
-    def asked(self, wanted: NewIntent) -> int:
-        """Return the number of effects on the same subject that this attempt of the run has asked for so far.
-
-        All generations of one are one.
-        """
-        query = (
-            sa.select(sa.func.count(_I.c.base_key.distinct()))
-            .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
-            .where(_I.c.asked_attempt == wanted.attempt_number, _I.c.base_key != wanted.base_key)
-        )
-        with self._store.read() as connection:
-            return connection.execute(query).scalar_one()
-
     def claimed_by_others(self, key: str, urns: Sequence[str]) -> set[str]:
         """Return those of the URNs that are the outcome of another key."""
         query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)

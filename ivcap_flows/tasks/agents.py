@@ -29,7 +29,7 @@ async def _exec_agent(
     discriminator: str | None = None,
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
-    on_divergence: OnDivergence = "raise",
+    on_divergence: OnDivergence = "warn",
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:

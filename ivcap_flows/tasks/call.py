@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.capture import acting_as, asker, attempt_at_hand, calls_at_once, current_attempt, found, journal
+from ivcap_flows.capture import acting_as, asker, attempt_at_hand, current_attempt, found, journal
 from ivcap_flows.durable import Effect, OnDivergence, OnFailure, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
@@ -71,7 +71,7 @@ class _Call:
         effect: Effect[T],
         *,
         idempotency_records: RecordStore | None = None,
-        on_divergence: OnDivergence = "raise",
+        on_divergence: OnDivergence = "warn",
         on_failure: OnFailure = "keep",
         max_resubmits: int = 3,
     ) -> Performed[T]:
@@ -88,7 +88,6 @@ class _Call:
             idempotency_records=idempotency_records,
             clock=self.client,
             on_divergence=on_divergence,
-            calls=calls_at_once(),
             on_failure=on_failure,
             max_resubmits=max_resubmits,
             max_orders=self.settings.max_orders if effect.spends else None,

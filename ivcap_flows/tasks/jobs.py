@@ -68,7 +68,7 @@ async def _request_job(
     discriminator: str | None = None,
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
-    on_divergence: OnDivergence = "raise",
+    on_divergence: OnDivergence = "warn",
     reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:

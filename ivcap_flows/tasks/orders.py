@@ -67,7 +67,7 @@ async def _place_order(
     discriminator: str | None = None,
     on_failure: OnFailure = "keep",
     max_resubmits: int = 3,
-    on_divergence: OnDivergence = "raise",
+    on_divergence: OnDivergence = "warn",
     reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
@@ -79,8 +79,9 @@ async def _place_order(
 
     An equal request within the scope, from a retry, a restart or a second call, returns the same order. If you want two
     orders with equal requests, give them different `discriminator`s. An order that failed remains the result, unless
-    `on_failure="resubmit"` places it again, up to `max_resubmits` times. `on_divergence` says what happens if a
-    replayed flow makes a request that it did not make before.
+    `on_failure="resubmit"` places it again, up to `max_resubmits` times. If a replayed flow asks for something new
+    while an earlier order of the service goes unasked, a warning says that it may be paying twice; with
+    `on_divergence="raise"`, nothing is sent.
 
     With `reuse`, an earlier order is used instead of paying again, from any run or machine of the account, if it
     succeeded with the same service definition, equal parameters and policy, and its products can still be read.

@@ -6,7 +6,7 @@ import pytest
 from mutants import mutate
 from prefect import Task, flow, task
 
-from ivcap_flows.capture import context, early, journal, recorded, recorder
+from ivcap_flows.capture import context, early, journal, recorder
 from ivcap_flows.capture.calls import Call
 
 
@@ -20,27 +20,6 @@ def test_prefect_runs_tasks_by_the_methods_that_are_followed():
         "on_failure", "on_rollback", "on_running", "with_options",
     }  # fmt: skip
     assert {name for name in vars(Task) if not name.startswith("_")} == runs | outside_of_flows | beside
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_the_calls_of_a_flow_are_counted_by_short_names():
-    """They are counted by the texts that they give to their tasks, of which none is kept: these may be long."""
-    seen = []
-
-    @task
-    def read(text: str) -> int:
-        return len(text)
-
-    @flow
-    @recorded
-    def reads() -> None:
-        for text in ("x" * 100_000, "x" * 100_000, "y" * 100_000):
-            read(text)
-            seen.append(context.count_calls(0, read.task_key, f"0={text}"))
-
-    reads()
-    assert seen == [1, 2, 1]
-    assert max(len(part) for key in context._calls._known for part in key) < 100
 
 
 def keep_too_many_calls(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], int]:

@@ -1,7 +1,6 @@
 """Tables and files that pass through task runners of other processes: a process pool, and Dask."""
 
 import contextlib
-import math
 import os
 import socket
 import sqlite3
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from prefect import flow, task, unmapped
+from prefect import flow, task
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from sqlalchemy.engine import Connection
 
@@ -127,26 +126,6 @@ def test_a_plain_task_may_use_the_package_in_another_process(embedded_platform: 
     [run] = journal().runs.recent()
     assert [each.outcome for each in journal().runs.attempts(run.id)] == ["completed"]
     assert {row.urn for row in journal().intents.where(run_id=run.id)} == set(made)
-
-
-@pytest.mark.long
-def test_a_task_knows_how_many_calls_may_come_in_any_order(tmp_path: Path) -> None:
-    """Those of its map and the flow's before it; it cannot know where it was submitted to another process."""
-
-    @task
-    @recorded
-    def calls(_: Any = None, __: Any = None) -> float:
-        return context.calls_at_once()
-
-    @flow
-    def counted() -> list[Any]:
-        alone = [calls(), calls()]
-        mapped = calls.map([1, 2, 3], unmapped([4, 5])).result()
-        return [alone, mapped, calls.submit().result(), calls.map([1]).result()]
-
-    assert counted() == [[0, 0], [5, 5, 5], 0, [7]]
-    elsewhere = counted.with_options(task_runner=ProcessPoolTaskRunner(max_workers=1))
-    assert elsewhere() == [[0, 0], [5, 5, 5], math.inf, [7]]
 
 
 def test_a_worker_finds_the_attempt_though_its_connection_breaks(postgresql_url: str) -> None:

@@ -24,6 +24,7 @@ from ivcap_flows import canonical
 from ivcap_flows.capture import early, files, prefect_artifacts, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
+from ivcap_flows.durable import divergence
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
@@ -329,6 +330,16 @@ def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
     patch(Graph, "_names", frozenset())
 
 
+def a_replay_in_another_order_is_refused(patch: SetAttribute) -> None:
+    check = divergence.check_divergence
+    perform = sys.modules["ivcap_flows.durable.perform"]
+    patch(perform, "check_divergence", lambda journal, wanted, _: check(journal, wanted, "raise"))
+
+
+def a_changed_request_is_not_named(patch: SetAttribute) -> None:
+    patch(Intents, "unasked", lambda self, wanted: [])
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -353,6 +364,10 @@ MUTANTS: Final = {
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "sent again not noted": Mutant("the journal knows of what a late first request may show", sent_again_not_noted),
+    "a replay in another order is refused": Mutant(
+        "a replay is judged by what it asks for, in any order", a_replay_in_another_order_is_refused
+    ),
+    "a changed request is not named": Mutant("a replay says what it leaves behind", a_changed_request_is_not_named),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
     "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),
     "no shapes of secrets": Mutant("a token is known by its shape", no_shapes_of_secrets),
