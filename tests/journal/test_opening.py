@@ -221,7 +221,9 @@ def test_a_journal_that_was_opened_leaves_nothing_in_the_process(tmp_path: Path)
     before = left_in_the_process()
     for _ in range(10):
         open_and_record(url)
-    assert left_in_the_process() == before
+    functions, callbacks = (now - then for now, then in zip(left_in_the_process(), before, strict=True))
+    # Other threads may have made a function meanwhile, but none for each journal.
+    assert functions < 10 and callbacks == 0
 
 
 @pytest.mark.mutant("callback for each journal")

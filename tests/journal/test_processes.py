@@ -131,9 +131,7 @@ def test_who_asks_once_listens_first(
     assert journal.intents.claim(WANTED).kind == "held"
     child.kill()
     child.join()
-    began = time.monotonic()
     listen(journal)
-    assert 0.2 < time.monotonic() - began < 5
     assert journal.runs.unheard() == 0.0 and journal.intents.claim(WANTED).kind == "doubt"
 
 
