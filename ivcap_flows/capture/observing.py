@@ -36,18 +36,36 @@ _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
 
 
 def observe_tasks() -> None:
-    """Record every Prefect task that runs in a recorded flow. A second call does nothing."""
+    """Record every Prefect task that runs in a recorded flow, and plan flows and tasks. A second call does nothing."""
     task = getattr(sys.modules.get("prefect.tasks"), "Task", None)
     if task is not None and not getattr(task, "_ivcap_flows_observed", False):
         task._ivcap_flows_observed = True
         for name in _RUNS:
             setattr(task, name, _observing(getattr(task, name), name))
+        flow = sys.modules["prefect.flows"].Flow
+        flow.__call__ = _planning(flow.__call__)
+
+
+def _planning(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def planned(flow: Any, *args: Any, **kwargs: Any) -> Any:
+        if planning() is None:
+            return run(flow, *args, **kwargs)
+        from ivcap_flows.capture.planned_runs import run_flow
+
+        return run_flow(flow, *args, **kwargs)
+
+    return planned
 
 
 def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     @functools.wraps(run)
     def observed(task: Any, *args: Any, **kwargs: Any) -> Any:
-        if name != "__call__" and planning() is None:
+        if planning() is not None:
+            from ivcap_flows.capture.planned_runs import run_task
+
+            return run_task(task, name, *args, **kwargs)
+        if name != "__call__":
             _open_before_sending(task)
         others: set[str] = set()
         if name == "map":
@@ -78,8 +96,8 @@ def _open_before_sending(task: Any) -> None:
 
 
 def _observed(task: Any) -> Any:
-    """Return a copy of the task that is observed; the task itself if it is recorded, outside of flows, or planned."""
-    if is_followed(task.fn) or context.flow_run_id() == "" or planning() is not None:
+    """Return a copy of the task that is observed; the task itself if it is recorded or outside of flows."""
+    if is_followed(task.fn) or context.flow_run_id() == "":
         return task
     other = copy.copy(task)
     other.fn = followed(task.fn, _enter)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import yaml
 from cyclopts import Parameter
@@ -24,9 +24,6 @@ from ivcap_flows.errors import InputError
 
 __all__ = ["plan"]
 
-_STARTING: Final = 120
-"""Seconds that Prefect's server may take to start, which is long on a busy machine."""
-
 
 def plan(
     flow: str,
@@ -37,8 +34,8 @@ def plan(
 ) -> int:
     """List what a flow would request from the platforms, without sending anything. Exit status 1 if the flow fails.
 
-    The flow's own code runs, up to its first wait for work that does not exist yet, on a temporary Prefect server; what
-    it prints goes to standard error. The list says where each result comes from that exists already.
+    The flow's own code runs, up to its first wait for work that does not exist yet, without a Prefect server; what it
+    prints goes to standard error. The list says where each result comes from that exists already.
 
     Args:
         flow: `path/to/file.py:flow` or `module:flow`.
@@ -65,23 +62,10 @@ def plan(
 
 def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception | None]:
     """Return the plan, how the flow ended, and the error that ended it, if any."""
-    from prefect.settings import (
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        PREFECT_SERVER_ANALYTICS_ENABLED,
-        PREFECT_SERVER_LOGGING_LEVEL,
-        temporary_settings,
-    )
-    from prefect.testing.utilities import prefect_test_harness
-
     from ivcap_flows.tasks.waiting import PlannedError
 
     _check(entry, parameters)
-    # The temporary server would write its log to the screen.
-    silent = temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_SERVER_LOGGING_LEVEL: "CRITICAL"})
-    # Prefect's heartbeat would report a run that does not exist.
-    without_beat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    server = prefect_test_harness(server_startup_timeout=_STARTING)
-    with _quietly(), silent, server, without_beat, planned() as found:
+    with _quietly(), planned() as found:
         try:
             result = entry(**parameters)
             if inspect.isawaitable(result):
