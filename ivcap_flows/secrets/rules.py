@@ -88,6 +88,8 @@ _HARMLESS_LAST: Final = frozenset(
         "ttl", "type", "uri", "url", "version",
     }
 )  # fmt: skip
+_OF_PREFECT: Final = ["result", "storage", "key"]
+"""The option of a task that names the place of its result."""
 _SPLIT: Final = re.compile(r"[\W_]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SIGNATURES: Final = frozenset({"sig", "signature"})
 _NAME_HINTS: Final = ("pass", "pwd", "secret", "token", "key", "auth", "cookie", "cred", "jwt", "bearer", "contrase")
@@ -98,7 +100,7 @@ _NAME_HINTS: Final = ("pass", "pwd", "secret", "token", "key", "auth", "cookie",
 def is_secret_name(name: str) -> bool:
     """Whether to hide the value of this name: `api_key`, `userPassword`, but not `token_count`, `secret_name`."""
     words = [word.lower() for word in _SPLIT.split(name) if word]
-    if not words or words[-1] in _HARMLESS_LAST:
+    if not words or words[-1] in _HARMLESS_LAST or words == _OF_PREFECT:
         return False
     return any(_is_secret_word(word) for word in words) or any(pair in _PAIRS for pair in pairwise(words))
 

@@ -329,7 +329,10 @@ def test_what_identity_is_made_of_depends_on_the_value_alone():
         ),
         *((name, True) for name in ("client-secret", "db_pass", "authToken", "mypasswd", "contraseña", "jwt")),
         *((name, False) for name in ("token_count", "secret_name", "key", "keys", "monkey", "author", "password_file")),
-        *((name, False) for name in ("max_tokens", "primary_key", "secretary", "passes", "compass", "n", "")),
+        *(
+            (name, False)
+            for name in ("max_tokens", "primary_key", "result_storage_key", "secretary", "passes", "compass", "n", "")
+        ),
     ],
 )
 def test_names_of_secrets(name, secret):
