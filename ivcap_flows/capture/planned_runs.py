@@ -41,7 +41,10 @@ class _AtOnce(TaskRunner[PrefectConcurrentFuture[Any]]):
         done: concurrent.futures.Future[Any] = concurrent.futures.Future()
         state = _called(task.fn, parameters, as_state=True)
         done.set_result(run_coro_as_sync(state) if inspect.iscoroutine(state) else state)
-        return PrefectConcurrentFuture(uuid.uuid4(), done)
+        future: PrefectConcurrentFuture[Any] = PrefectConcurrentFuture(uuid.uuid4(), done)
+        # It has its state from now on. Otherwise it would ask the server.
+        future.wait()
+        return future
 
 
 def run_task(task: Task[Any, Any], method: str, *args: Any, **kwargs: Any) -> Any:

@@ -42,12 +42,15 @@ class Planned:
 class Plan:
     """The effects that a flow requested while planning, each once.
 
-    `run` is the logical run that would be continued, and `flow` is the name of the planned flow.
+    `run` is the logical run that would be continued, and `flow` is the name of the planned flow. The flow can read what
+    would be made: `values` are the handles by URN, and `members` what each collection would get.
     """
 
     run: RunRow | None = None
     flow: str | None = None
     effects: list[Planned] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
+    members: dict[str, list[Any]] = field(default_factory=dict, repr=False)
     _new_run: str = field(default_factory=lambda: str(uuid.uuid4()), repr=False)
 
     @property

@@ -66,7 +66,10 @@ async def preview(
         if (performed := await reused()) is not None:
             return performed
         note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
-    return Performed(effect.placeholder(key), "planned", key)
+    value = effect.placeholder(key)
+    if (urn := effect.urn(value)) is not None:
+        plan.values[urn] = value
+    return Performed(value, "planned", key)
 
 
 async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, object] | None:

@@ -21,8 +21,10 @@ from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import planned, planned_members
 from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened
 from ivcap_flows.tasks.uploads import content_of, upload, uploaded
+from ivcap_flows.tasks.waiting import PlannedError
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -100,6 +102,7 @@ async def _upload_artifact(
         ):
             logger.warning("Could not write a side-car file beside %s: is its folder writable?", place)
     if collection is not None:
+        planned_members(urn_of(collection), done.value)
         holding(call, collection, [done.value])
     note_assets([Version(done.value, place_of(collection), new=done.how == "sent")])
     return done.value
@@ -138,6 +141,8 @@ def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
 async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
     """Return the handle of an existing artifact. Raises NotFoundError if the account cannot see it."""
     call = await IvcapCall.of(credentials)
+    if (artifact := planned(urn_of(urn), Artifact)) is not None:
+        return artifact
     record = await call.client.artifacts.read(urn_of(urn))
     found(record.urn)
     return record.handle(call.platform, sha256=await content_of(call, record.urn))
@@ -255,7 +260,8 @@ def _known(call: IvcapCall, record: ArtifactRecord, source: Source) -> Artifact:
 
 
 async def _digest(call: IvcapCall, artifact: Artifact | str) -> str | None:
-    """Return the sha256 that the artifact's content must have, or None if it is unknown."""
+    """Return the sha256 that the artifact's content must have, or None if it is unknown. Of a plan, there is none."""
+    PlannedError.refuse([artifact])
     known = artifact.sha256 if isinstance(artifact, Artifact) else None
     return known or await content_of(call, urn_of(artifact))
 

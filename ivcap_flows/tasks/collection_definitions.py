@@ -15,9 +15,10 @@ from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
 from ivcap_flows.handles import Collection, Handle
 from ivcap_flows.identity import canonical, digest
 from ivcap_flows.provenance import Record, describe, relation
-from ivcap_flows.tasks.call import IvcapCall
+from ivcap_flows.tasks.call import IvcapCall, urn_of
+from ivcap_flows.tasks.planned import only_planned, planned
 
-__all__ = ["collection_urn", "defined", "holding"]
+__all__ = ["collection_urn", "defined", "holding", "known"]
 
 _OURS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:ivcap-flows:collection")
 
@@ -31,21 +32,30 @@ async def defined(
     call: IvcapCall, urn: str, name: str, description: str | None = None, policy: str | None = None
 ) -> Collection:
     """Return the collection with this URN. Define or redefine it first unless its name and description are these."""
-    before = await _definition(call, urn)
+    before = planned(urn, Collection) or await _definition(call, urn)
     if before is not None and (before.name, before.description) == (name, description):
         found(urn)
         return before
+    after = Collection(urn=urn, platform=call.platform, name=name, description=description)
+    if only_planned("collection", name, after):
+        return after
     try:
         made = await call.client.collections.create(name, urn=urn, description=description, policy=policy)
     except (UnreachableError, UnavailableError):
         # Perhaps only the reply was lost and the collection is defined.
-        after = await _definition(call, urn)
-        if after is None or (after.name, after.description) != (name, description):
+        there = await _definition(call, urn)
+        if there is None or (there.name, there.description) != (name, description):
             raise
-        return after
+        return there
     if before is not None:
         found(urn)
     return made.handle(call.platform)
+
+
+async def known(call: IvcapCall, collection: Collection | str) -> Collection:
+    """Return the handle of a collection that exists or is planned. Raises NotFoundError for any other."""
+    urn = urn_of(collection)
+    return planned(urn, Collection) or (await call.client.collections.read(urn)).handle(call.platform)
 
 
 async def _definition(call: IvcapCall, urn: str) -> Collection | None:

@@ -10,9 +10,9 @@ from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Artifact, Collection, Handle
 from ivcap_flows.provenance import reference
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
+from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding, known
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.planned import only_planned, planned_members
 
 __all__ = [
     "aadd_to_collection",
@@ -49,10 +49,7 @@ async def _create_collection(
     only for a new definition. Raises NotUniqueError if other clients have defined the collection several times.
     """
     call = await IvcapCall.of(credentials)
-    named = urn_of(urn or collection_urn(call, "name", name))
-    if only_planned("collection", name):
-        return Collection(urn=named, platform=call.platform, name=name, description=description)
-    return await defined(call, named, name, description, policy)
+    return await defined(call, urn_of(urn or collection_urn(call, "name", name)), name, description, policy)
 
 
 async def _attach_collection(urn: str, *, credentials: IvcapCredentialsLike = None) -> Collection:
@@ -61,9 +58,9 @@ async def _attach_collection(urn: str, *, credentials: IvcapCredentialsLike = No
     Raises NotFoundError if it has neither a definition nor items.
     """
     call = await IvcapCall.of(credentials)
-    record = await call.client.collections.read(urn_of(urn))
-    found(record.urn)
-    return record.handle(call.platform)
+    handle = await known(call, urn)
+    found(handle.urn)
+    return handle
 
 
 async def _list_collections(
@@ -94,7 +91,7 @@ async def _collection_items(
     for item in items:
         found(item.urn)
     holding(call, collection, items, since=since)
-    return items
+    return items + [each for each in planned_members(urn) if each.urn not in since]
 
 
 async def _add_to_collection(
@@ -110,9 +107,12 @@ async def _add_to_collection(
     moment, both may write it; it counts once, and a warning is logged. Raises NotFoundError for an unknown collection.
     """
     call, handle, urns = await _asked(collection, items, credentials)
-    if not only_planned("collection items", handle.urn):
-        await call.client.collections.add(handle.urn, urns, policy=policy)
-        holding(call, handle, _given(call, items))
+    given = _given(call, items)
+    if only_planned("collection items", handle.urn):
+        planned_members(handle.urn, *given)
+        return handle
+    await call.client.collections.add(handle.urn, urns, policy=policy)
+    holding(call, handle, given)
     return handle
 
 
@@ -155,7 +155,7 @@ async def _asked(
     urns = [urn_of(item) for item in given]
     if isinstance(collection, Collection):
         return call, collection, urns
-    handle = (await call.client.collections.read(urn_of(collection))).handle(call.platform)
+    handle = await known(call, collection)
     found(handle.urn)
     return call, handle, urns
 

@@ -22,7 +22,7 @@ from ivcap_flows.provenance import describe, relation
 from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
-from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.planned import planned_members
 from ivcap_flows.tasks.sources import Source, opened, spooled
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
 
@@ -61,9 +61,10 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
         contents = [[member, source.size, source.sha256] for member, source in sources.items()]
         urn = collection_urn(call, "folder", named, policy, contents)
         done = await all_of(sent, sources, SMALL_AT_ONCE)
-    if only_planned("collection", named):
-        return Collection(urn=urn, platform=call.platform, name=named)
     collection = await defined(call, urn, named, policy=policy)
+    if planning() is not None:
+        planned_members(urn, *(one.value for one in done))
+        return collection
     await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
     _state(call, collection, done)
     # One asset, not one for each file.

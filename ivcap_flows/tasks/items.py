@@ -20,6 +20,7 @@ from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = [
     "afetch_item",
@@ -225,6 +226,7 @@ class VersionEffect(Effect[RegistryItem]):
 
 async def stated(call: ProvenaCall, urn: str) -> Item[Any]:
     """Read the complete item with an id. Raises NotFoundError if it is unknown, and InputError for a seed."""
+    PlannedError.refuse([urn])
     item = await call.client.registry.fetch_any(urn)
     if not isinstance(item, Item):
         raise InputError(f"{urn} is a seed of a {item.item_subtype}: it has no content yet. Add its content first.")

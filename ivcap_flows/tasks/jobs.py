@@ -23,6 +23,7 @@ from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
@@ -322,6 +323,8 @@ async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> 
     Raises NotFoundError if the account cannot see it.
     """
     call = await IvcapCall.of(credentials)
+    if (job := planned(urn_of(urn), Job)) is not None:
+        return job
     record = await call.client.jobs.find(urn_of(urn))
     return await service_named(call, record.handle(call.platform))
 

@@ -9,6 +9,7 @@ from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order,
 from ivcap_flows.loop import all_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.waiting import PlannedError
 
 # Provena's models take long to build. They are imported when a run is registered.
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ async def _register_model_run(
     call = await ProvenaCall.of(credentials)
     call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)
     call.check([each for _, each in (*_rows(inputs), *_rows(outputs)) if isinstance(each, Dataset)])
+    PlannedError.refuse([subject])
     check_ended(subject)
     template = urn_of(workflow_template)
     person = urn_of(modeller) if modeller is not None else (await alinked_person.fn(credentials=credentials)).urn

@@ -14,8 +14,9 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.collection_definitions import holding
+from ivcap_flows.tasks.collection_definitions import holding, known
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
@@ -96,7 +97,7 @@ async def _place_order(
     PlannedError.refuse([service])
     record = await call.service(str(service))
     encoded = call.client.services.encode_parameters(record, parameters)
-    into = None if collection is None else (await call.client.collections.read(urn_of(collection))).urn
+    into = None if collection is None else (await known(call, collection)).urn
     done = await call.perform(
         OrderEffect(
             call=call,
@@ -271,6 +272,8 @@ async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -
     Raises NotFoundError if the account cannot see it.
     """
     call = await IvcapCall.of(credentials)
+    if (order := planned(urn_of(urn), Order)) is not None:
+        return order
     record = await call.client.orders.read(urn_of(urn))
     return await service_named(call, record.handle(call.platform))
 

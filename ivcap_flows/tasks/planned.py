@@ -1,17 +1,43 @@
-"""Plan idempotent writes: they need no key, since repeating them changes nothing. A plan lists them unsent."""
+"""What a plan keeps of the tasks: writes that need no key, which it lists unsent, and handles of what would be made."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from ivcap_flows.durable import Planned, planning
+from ivcap_flows.handles import Handle
 from ivcap_flows.identity import fingerprint
 
-__all__ = ["only_planned"]
+__all__ = ["only_planned", "planned", "planned_members"]
+
+H = TypeVar("H", bound=Handle)
 
 
-def only_planned(noun: str, subject: str) -> bool:
-    """If a plan is being made, add this write to it and return True; then the caller must not send anything."""
+def only_planned(noun: str, subject: str, *made: Handle) -> bool:
+    """If a plan is being made, add this write, which makes handles, to it and return True: send nothing then.
+
+    The write is idempotent: repeating it changes nothing.
+    """
     plan = planning()
     if plan is None:
         return False
     plan.add(Planned(noun, subject, None, {"subject": subject}, fingerprint([noun, subject]), "new"))
+    plan.values |= {handle.urn: handle for handle in made}
     return True
+
+
+def planned_members(collection: str, *more: Handle) -> list[Handle]:
+    """Return what a collection would get, after it would get `more`. Without a plan, that is nothing."""
+    plan = planning()
+    if plan is None:
+        return []
+    found = plan.members.setdefault(collection, [])
+    found += [each for each in more if each not in found]
+    return found
+
+
+def planned(urn: str, kind: type[H]) -> H | None:
+    """Return the handle of what would be made under a URN, or None if no plan is being made or it has no such thing."""
+    plan = planning()
+    value = None if plan is None else plan.values.get(urn)
+    return value if isinstance(value, kind) else None

@@ -5,7 +5,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from ivcap_flows.journal.intents import Intents
 
@@ -31,22 +30,7 @@ def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platfor
     assert ivcap_flows("runs", "--json").json == []
 
 
-@pytest.fixture
-def at_hand(monkeypatch, prefect_server):
-    """The session's Prefect server in the place of one that is made for a plan alone, which takes seconds."""
-    # Imported late: it takes seconds.
-    from prefect.testing import utilities
-
-    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
-
-    def harness(*, server_startup_timeout):
-        assert server_startup_timeout == 120  # on a busy machine Prefect's own 30 s are not enough
-        return temporary_settings(settings)
-
-    monkeypatch.setattr(utilities, "prefect_test_harness", harness)
-
-
-def test_what_an_unfinished_run_has_is_kept(on_record, world, embedded_platform, monkeypatch, at_hand):
+def test_what_an_unfinished_run_has_is_kept(on_record, world, embedded_platform, monkeypatch):
     """The accepted order of the lost run is kept; the other is found on the platform. None is asked for again."""
     # The flow replaces this.
     monkeypatch.setattr(Intents, "mark_in_doubt", Intents.mark_in_doubt)
@@ -83,7 +67,7 @@ plain = 1
     return name
 
 
-def test_a_flow_that_fails_is_told(ivcap_flows, module, at_hand):
+def test_a_flow_that_fails_is_told(ivcap_flows, module):
     """`module:flow`, an asynchronous one; what it prints is not in the plan; the status is 1."""
     said = ivcap_flows("plan", f"{module}:careless", "-p", "times=1", "--json")
     assert (said.status, said.json) == (1, {"effects": [], "end": "The flow failed."})

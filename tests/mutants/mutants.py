@@ -26,6 +26,7 @@ from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
 from ivcap_flows.durable.permit import Permit
+from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.ivcap import archive
@@ -336,6 +337,10 @@ def a_replay_in_another_order_is_refused(patch: SetAttribute) -> None:
     patch(perform, "check_divergence", lambda journal, wanted, _: check(journal, wanted, "raise"))
 
 
+def a_plan_forgets_what_it_makes(patch: SetAttribute) -> None:
+    patch(Plan, "__getattribute__", lambda self, name: {} if name == "values" else object.__getattribute__(self, name))
+
+
 def a_changed_request_is_not_named(patch: SetAttribute) -> None:
     patch(Intents, "unasked", lambda self, wanted: [])
 
@@ -367,6 +372,7 @@ MUTANTS: Final = {
     "a replay in another order is refused": Mutant(
         "a replay is judged by what it asks for, in any order", a_replay_in_another_order_is_refused
     ),
+    "a plan forgets what it makes": Mutant("what is planned can be read", a_plan_forgets_what_it_makes),
     "a changed request is not named": Mutant("a replay says what it leaves behind", a_changed_request_is_not_named),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
     "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
-from prefect import flow
+from prefect import flow, get_run_logger, task, unmapped
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import plan
@@ -11,8 +16,18 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
     add_aspect,
+    add_to_collection,
+    attach_artifact,
+    attach_collection,
+    attach_job,
+    attach_order,
+    collection_items,
+    create_collection,
+    download_artifact,
+    fetch_item,
     mint_dataset,
     place_order,
+    read_artifact,
     register_item,
     register_model_run,
     request_job,
@@ -101,6 +116,117 @@ def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal,
     with plan() as planned:
         assert plain() == placed
     assert [(effect.source, effect.urn) for effect in planned.effects] == [("kept", placed.urn)]
+
+
+@pytest.mark.catches("a plan forgets what it makes")
+def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, unique):
+    """A flow defines a collection, fills it, orders into it and attaches what it made: all of it is listed, once."""
+
+    def body():
+        collection = create_collection(unique)
+        artifact = upload_artifact(source)
+        add_to_collection(collection.urn, attach_artifact(artifact.urn))
+        put = upload_artifact(b"more", name="more", collection=collection)
+        assert collection_items(attach_collection(collection.urn)) == [artifact, put]
+        order = place_order("echo", {"message": unique}, collection=create_collection(unique))
+        job = request_job("echo", {"message": unique})
+        assert [attach_order(order.urn).urn, attach_job(job.urn).urn] == [order.urn, job.urn]
+
+    with plan() as planned:
+        in_flow(body)
+    nouns = ["collection", "upload", "collection items", "upload", "order", "job"]
+    assert [(effect.noun, effect.source) for effect in planned.effects] == [(noun, "new") for noun in nouns]
+    assert writes(effects) == []
+
+
+def test_a_collection_that_exists_is_not_planned(in_flow, effects, source, unique):
+    """Nor one that an equal folder would give. The plan lists what would be new."""
+    in_flow(lambda: create_collection(unique))
+    with plan() as planned:
+        in_flow(lambda: [create_collection(unique), create_collection(unique, description="another")])
+    assert [effect.noun for effect in planned.effects] == ["collection"]
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        lambda made, tmp_path: read_artifact(made["artifact"]),
+        lambda made, tmp_path: download_artifact(made["artifact"], tmp_path / "there"),
+        lambda made, tmp_path: fetch_item(made["item"]),
+        lambda made, tmp_path: register_model_run(made["order"], workflow_template="1/1", inputs={}, outputs={}),
+    ],
+)
+def test_a_plan_ends_where_content_is_read_that_is_not_there(in_flow, effects, source, unique, tmp_path, reads):
+    """Contents and results are not planned. That is no failure of the flow."""
+
+    def body():
+        artifact, order = upload_artifact(source), place_order("echo", {"message": unique})
+        item = register_item(Organisation(display_name=unique, name=unique))
+        reads({"artifact": artifact, "order": order, "item": item}, tmp_path)
+
+    with plan() as planned, pytest.raises(PlannedError, match="The plan ends here"):
+        in_flow(body)
+    assert [effect.noun for effect in planned.effects] == ["upload", "order", "registry item"]
+    assert writes(effects) == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_plan_runs_what_prefect_would_run(embedded_platform, ivcap_journal, unique, asynchronous):
+    """Tasks called, submitted and mapped, futures, states, failures, subflows and loggers: all without an engine."""
+
+    @task
+    def add(number: int, more: int = 1) -> int:
+        get_run_logger().info("adding")
+        return number + more
+
+    @task
+    async def aadd(number: int) -> int:
+        return number + 1
+
+    @task
+    def fails() -> None:
+        raise ValueError("of its own")
+
+    @flow
+    def inner(number: int) -> int:
+        return add(number)
+
+    @flow
+    def stated() -> Any:
+        return Completed(name="Unchanged", data=[7])
+
+    def values() -> list[Any]:
+        future = add.submit(1)
+        state = fails(return_state=True)
+        failed = fails.submit()
+        with pytest.raises(ValueError, match="of its own"):
+            failed.result()
+        assert state.is_failed() and failed.state.is_failed() and fails.submit(return_state=True).is_failed()
+        return [
+            future.result(),
+            add.submit(future, wait_for=[future]).result(),
+            add.map([1, future], unmapped(2)).result(),
+            aadd.submit(3).result(),
+            add(add(1, return_state=True)),
+            inner("4"),
+            stated(),
+            stated(return_state=True).name,
+            place_order("echo", {"message": unique}).status,
+        ]
+
+    @flow
+    def plain() -> list[Any]:
+        return values()
+
+    @flow
+    async def aplain() -> list[Any]:
+        assert await aadd(1) == 2 and (await aadd(1, return_state=True)).is_completed()
+        return await asyncio.to_thread(values)
+
+    wanted = [2, 3, [3, 4], 4, 3, 5, [7], "Unchanged", "planned"]
+    with plan() as planned, temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert (asyncio.run(aplain()) if asynchronous else plain()) == wanted
+    assert [effect.noun for effect in planned.effects] == ["order"]
 
 
 def test_a_plan_ends_where_the_flow_would_wait(in_flow, effects, unique):
