@@ -27,12 +27,31 @@ from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 
-__all__ = ["observe_tasks"]
+__all__ = ["observe_tasks", "runs_again"]
 
 _RUNS: Final = ("__call__", "submit", "map")
 """The methods of Prefect's `Task` that run it within a flow."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
 """The attributes of a function in which Prefect keeps what its task is bound to."""
+
+
+_run_again: set[str] = set()
+
+
+def runs_again(task_key: str) -> bool:
+    """Whether a task runs again in a flow that begins anew, even if its result is persisted: it is not read back.
+
+    This is known of each task that a flow of this process has called.
+    """
+    return task_key in _run_again
+
+
+def _is_not_read_back(task: Any) -> bool:
+    from prefect.cache_policies import NO_CACHE
+
+    uncached = task.result_storage_key is None and task.cache_policy in (None, NO_CACHE)
+    # A result that expires may have done so when the flow begins anew.
+    return bool(uncached or task.refresh_cache or task.cache_expiration is not None)
 
 
 def observe_tasks() -> None:
@@ -65,6 +84,8 @@ def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
             from ivcap_flows.capture.planned_runs import run_task
 
             return run_task(task, name, *args, **kwargs)
+        if _is_not_read_back(task):
+            _run_again.add(task.task_key)
         if name != "__call__":
             _open_before_sending(task)
         others: set[str] = set()

@@ -11,7 +11,7 @@ import inspect
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from prefect import Task, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
@@ -29,8 +29,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Scheduled
 
 from ivcap_flows import __version__
+from ivcap_flows.capture.observing import runs_again
 
-__all__ = ["PARKED", "REPLAY_SAFE", "Obstacle", "OwnRun", "cancel_parked", "end_cancelling", "standing", "wake"]
+__all__ = [
+    "PARKED",
+    "REPLAY_SAFE",
+    "Obstacle",
+    "OwnRun",
+    "cancel_parked",
+    "end_cancelling",
+    "some_of",
+    "standing",
+    "wake",
+]
 
 PARKED: Final = "Parked"
 """The name of the state of a parked run."""
@@ -93,8 +104,8 @@ class OwnRun:
             return Obstacle("it was called in a thread or another asyncio task; call it directly in the flow's body")
         return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
 
-    def obstacle(self) -> Obstacle | None:
-        """Return the obstacle because of which the run cannot park now, or None.
+    def judge(self) -> Obstacle | list[str]:
+        """Return the obstacle because of which the run cannot park now, or else the tasks that run again when it wakes.
 
         Asks Prefect's API and blocks. Must be called in the flow's context.
         """
@@ -103,7 +114,7 @@ class OwnRun:
                 run = client.read_flow_run(self.id)
                 found = self._deployment(client) or self._tasks(client, run)
                 # The API shows task runs late. If the first look finds nothing, wait for the API and look again.
-                return found or self._lag(client) or self._tasks(client, run)
+                return found if isinstance(found, Obstacle) else self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the API, the wait continues in the process
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
@@ -178,12 +189,15 @@ class OwnRun:
             time.sleep(_LOOK)
         return Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
 
-    def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | None:
-        """Return an obstacle if a task or subflow of the run is still running, or would run again after waking."""
+    def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | list[str]:
+        """Return the tasks that may run again after waking, and would.
+
+        An obstacle is any other task or subflow that would run again, or that is still running.
+        """
         since = run.state.timestamp if run.state is not None else datetime.now(timezone.utc)
         running: list[str] = []
         again: list[str] = []
-        never_cached = {near.task_key for near in _tasks_near(self.flow.fn) if near.cache_policy == NO_CACHE}
+        safely: list[str] = []
         for flow_run, count in ((run, self.run_count), *_subflows(client, run, since)):
             for task_run in _task_runs(client, flow_run.id):
                 # Ignore task runs of earlier attempts: Prefect shows one whose process was killed as running for ever.
@@ -193,7 +207,9 @@ class OwnRun:
                     continue
                 if not task_run.state.is_final():
                     running.append(task_run.name)
-                elif not _is_replay_safe(task_run, never_cached):
+                elif REPLAY_SAFE in task_run.tags:
+                    safely.append(task_run.name)
+                elif not _is_kept(task_run):
                     again.append(task_run.name)
             if flow_run is not run:
                 if flow_run.deployment_id is not None:
@@ -202,12 +218,12 @@ class OwnRun:
                     running.append(flow_run.name)
         if again:
             return Obstacle(
-                f"a run that wakes starts at the flow's first line, and {_some(again)} would run again; set "
+                f"a run that wakes starts at the flow's first line, and {some_of(again)} would run again; set "
                 f"persist_result=True for such a task, or the tag {REPLAY_SAFE!r} if running it again does no harm"
             )
         if running:
-            return Obstacle(f"still running: {_some(running)}; the run parks when that has ended", passing=True)
-        return None
+            return Obstacle(f"still running: {some_of(running)}; the run parks when that has ended", passing=True)
+        return safely
 
 
 @task(name="Look before parking", version=f"ivcap-flows {__version__}", cache_policy=NO_CACHE, persist_result=False)
@@ -309,22 +325,13 @@ def _is_in_body_of(function: Callable[..., Any]) -> bool:
     return False
 
 
-def _tasks_near(function: Callable[..., Any]) -> Iterator[Task[..., Any]]:
-    """Yield the tasks among the globals of a flow's module. Prefect's API does not give a task's cache policy."""
-    inner = inspect.unwrap(function)
-    for value in list(getattr(inner, "__globals__", {}).values()):
-        if isinstance(value, Task):
-            yield value
-
-
-def _is_replay_safe(task_run: TaskRun, never_cached: set[str]) -> bool:
+def _is_kept(task_run: TaskRun) -> bool:
     # The journal has the results of the package's own tasks. Only `dequeue` would take another message.
-    ours = (task_run.task_version or "").startswith("ivcap-flows ") and "dequeue" not in task_run.task_key
-    if ours or REPLAY_SAFE in task_run.tags:
+    if (task_run.task_version or "").startswith("ivcap-flows ") and "dequeue" not in task_run.task_key:
         return True
     completed = task_run.state is not None and task_run.state.is_completed()
     kept = task_run.state is not None and task_run.state.data is not None
-    return completed and kept and task_run.task_key not in never_cached
+    return completed and kept and not runs_again(task_run.task_key)
 
 
 def _task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> Iterator[TaskRun]:
@@ -353,7 +360,8 @@ def _subflows(client: SyncPrefectClient, run: FlowRun, since: datetime) -> Itera
                 yield child, None
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """Name the first of the tasks, and say how many more there are."""
     shown = ", ".join(repr(name) for name in names[:_NAMED])
     more = len(names) - _NAMED
     return f"{shown} and {more} more" if more > 0 else shown

@@ -44,9 +44,12 @@ def run_orders(
 ) -> list[Order]:
     """Place the orders of all steps, wait for them, and place again those that failed. Return one order a step.
 
-    Call it in the flow's body, where it waits like `wait_or_park`. When all orders have ended, each that failed is
-    placed again, and so on: `max_resubmits` times at most for each step, in all attempts of the run together. An order
-    that succeeded is not placed again, however often the flow is killed, retried or started again.
+    Call it in the flow's body, where it waits like `wait_or_park`: a deployed run may park, and then begins again from
+    its first line, so your own tasks need a persisted result or the tag `replay-safe`.
+
+    When all orders have ended, each that failed is placed again, and so on: `max_resubmits` times at most for each
+    step, in all attempts of the run together. An order that succeeded is not placed again, however often the flow is
+    killed, retried or started again.
 
     Use it for failures that pass, such as a lost machine: a service that refuses its parameters refuses them each time.
     If orders have failed after that, OrderFailedError names each with the end of its log; with

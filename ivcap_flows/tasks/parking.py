@@ -31,7 +31,7 @@ from ivcap_flows.journal.rows import AttemptRow, ParkRow, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
+from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
@@ -70,9 +70,10 @@ def wait_or_park(
     Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (default 60). Then a deployed
     run *parks*: its process ends and its slot is free. A worker starts the run again when the work should have ended,
     or, if `ivcap-flows watch` runs, as soon as it has ended. The flow then runs its body again from the first line.
-    This package's tasks return the same results as before, and so do your own tasks with persisted results. If a task
-    would run again, or the run cannot park for another reason, the wait continues in the process and a warning says
-    why, once.
+    This package's tasks return the same results as before, and so do your own tasks with persisted results, unless
+    their cache is off, refreshed or expires. If a task would run again, or the run cannot park for another reason, the
+    wait continues in the process and a warning says why, once. A task with the tag `replay-safe` may run again; the log
+    names it when the run parks.
 
     `timeout` (seconds) counts over all rounds of parking, and anew after a failure of the flow. A run that wakes after
     it asks the platform once more. Raises the errors of the two tasks.
@@ -206,13 +207,16 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     call.check(list(asked.work.values()))
     stay = await _Stay.begin(call, asked, await patience.read(lambda: asked.waits(call)))
     while stay.pending and stay.left > SHORTEST:
-        hindered = own if isinstance(own, Obstacle) else await asyncio.to_thread(own.obstacle)
-        if hindered is None and isinstance(own, OwnRun):
-            left = await stay.park(own, asked)
+        hindered: Obstacle
+        if isinstance(own, Obstacle):
+            hindered = own
+        elif isinstance(again := await asyncio.to_thread(own.judge), Obstacle):
+            hindered = again
+        else:
+            left = await stay.park(own, asked, again)
             if isinstance(left, State):
                 return left
             hindered = left
-        assert hindered is not None
         stay.tell(hindered)
         if not hindered.passing:
             break
@@ -288,8 +292,8 @@ class _Stay:
         """Seconds until the caller's timeout."""
         return self.until - time.monotonic()
 
-    async def park(self, own: OwnRun, asked: _Asked) -> State[Any] | Obstacle:
-        """Park the run until the work should have ended, after its facts are written.
+    async def park(self, own: OwnRun, asked: _Asked, again: Sequence[str]) -> State[Any] | Obstacle:
+        """Park the run until the work should have ended, after its facts are written. The log names what runs `again`.
 
         Returns the state to leave the process with, or the obstacle because of which the run stays.
         """
@@ -320,6 +324,8 @@ class _Stay:
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
         cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
+        if again:
+            cause += f" When it wakes, {some_of(again)} {'runs' if len(again) == 1 else 'run'} again."
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):

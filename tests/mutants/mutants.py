@@ -21,7 +21,7 @@ from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
-from ivcap_flows.capture import early, files, prefect_artifacts, values
+from ivcap_flows.capture import early, files, observing, prefect_artifacts, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
@@ -337,6 +337,10 @@ def a_replay_in_another_order_is_refused(patch: SetAttribute) -> None:
     patch(perform, "check_divergence", lambda journal, wanted, _: check(journal, wanted, "raise"))
 
 
+def results_that_are_not_read_back(patch: SetAttribute) -> None:
+    patch(observing, "_is_not_read_back", lambda task: False)
+
+
 def a_plan_forgets_what_it_makes(patch: SetAttribute) -> None:
     patch(Plan, "__getattribute__", lambda self, name: {} if name == "values" else object.__getattribute__(self, name))
 
@@ -371,6 +375,9 @@ MUTANTS: Final = {
     "sent again not noted": Mutant("the journal knows of what a late first request may show", sent_again_not_noted),
     "a replay in another order is refused": Mutant(
         "a replay is judged by what it asks for, in any order", a_replay_in_another_order_is_refused
+    ),
+    "results that are not read back": Mutant(
+        "a run that parks repeats no task in silence", results_that_are_not_read_back
     ),
     "a plan forgets what it makes": Mutant("what is planned can be read", a_plan_forgets_what_it_makes),
     "a changed request is not named": Mutant("a replay says what it leaves behind", a_changed_request_is_not_named),

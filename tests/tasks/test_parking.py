@@ -160,8 +160,8 @@ def finish(run: Deployed, end: Path) -> Any:
 def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journal, effects, unique, end):
     """A parked run leaves its process and continues with the same order.
 
-    A task with a kept result runs once, a replay-safe one again. The journal has both attempts and the park, and
-    Prefect knows when to wake the run.
+    A task with a kept result runs once, a replay-safe one again, of which the log tells. The journal has both attempts
+    and the park, and Prefect knows when to wake the run.
     """
     counted: list[str] = []
 
@@ -195,6 +195,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     [attempt] = ivcap_journal.runs.attempts(run_id)
     assert attempt.outcome == "parked"
     assert attempt.cause.startswith("Parked: waits for 1 order (parking-until); wakes at")
+    assert re.search(r"When it wakes, 'harmless-\w+' runs again\.$", attempt.cause)
     end.touch()
     assert finish(run, end) == ["succeeded"]
     assert counted[:2] == ["kept", "harmless"] and set(counted[2:]) == {"harmless"}
@@ -388,11 +389,6 @@ def fails() -> None:
     raise ValueError("always")
 
 
-@task(persist_result=True, cache_policy=NO_CACHE)
-def never_read_back() -> int:
-    return 1
-
-
 @flow
 def subflow_with_unkept() -> int:
     return unkept()
@@ -409,11 +405,10 @@ def with_dequeue() -> None:
     [
         (unkept, "'unkept-.*' would run again; set persist_result=True for such a task, or the tag 'replay-safe'"),
         pytest.param(lambda: fails(return_state=True), "'fails-.*' would run again", marks=pytest.mark.long),
-        pytest.param(never_read_back, "'never_read_back-.*' would run again", marks=pytest.mark.long),
         pytest.param(subflow_with_unkept, "'unkept-.*' would run again", marks=pytest.mark.long),
         pytest.param(with_dequeue, "'.*dequeue.*' would run again", marks=pytest.mark.long),
     ],
-    ids=["not kept", "failed", "kept but never read back", "in a subflow", "off a queue"],
+    ids=["not kept", "failed", "in a subflow", "off a queue"],
 )
 def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed, before, why):
     """A run does not park if a task would run again. The obstacle names the task and what to change."""
@@ -427,12 +422,37 @@ def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed, before, w
     assert re.search(why, found.reason) and not found.passing
 
 
+@pytest.mark.catches("results that are not read back")
+@pytest.mark.parametrize(
+    "options", [{"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)}]
+)
+def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed, options):
+    """From wherever the flow has the task, which is no global of its module."""
+
+    def charged() -> int:
+        return 1
+
+    # A task of its own for each build.
+    charged.__qualname__ = f"charged-{uuid.uuid4()}"
+    charge = task(persist_result=True, **options)(charged)
+
+    @flow
+    def judged() -> Obstacle | None:
+        charge()
+        return obstacle_here()
+
+    found = deployed(judged).go()
+    assert found is not None and re.search("'charged-.*' would run again", found.reason)
+
+
 def obstacle_here(*, patient: bool = True) -> Obstacle | None:
     own = OwnRun.here()
     while not isinstance(own, Obstacle):
-        found = own.obstacle()
+        found = own.judge()
+        if not isinstance(found, Obstacle):
+            return None
         # A server under load shows late what the tasks of a run did; a wait asks again, too.
-        if found is None or not found.passing or not patient:
+        if not found.passing or not patient:
             return found
     return own
 
