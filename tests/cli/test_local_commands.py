@@ -196,6 +196,7 @@ def test_a_description_in_either_spelling_is_a_service(ivcap_flows, tmp_path, em
     assert said.status == 0 and said.out.strip() in {service["id"] for service in services()}
 
 
+@pytest.mark.catches("descriptions unchecked")
 def test_the_description_of_another_account_s_service_is_refused(ivcap_flows, tmp_path, embedded_folder):
     """Nobody can register a service under a URN that is somebody else's."""
     echo = next(one["id"] for one in services() if one["name"] == "echo")
