@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ from ivcap_flows.cli import (
     verify,
     watch,
 )
-from ivcap_flows.cli.output import complain
+from ivcap_flows.cli.output import complain, discard, set_up_streams
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
 __all__ = ["app", "main"]
@@ -60,18 +61,37 @@ app.command(login.login)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name, and exit with its status."""
+    set_up_streams()
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         usage = " ".join(["ivcap-flows", *(error.command_chain or ()), "--help"])
-        complain(error, f"`{usage}` says how it is used.")
+        names = _names(error, sys.argv[1:] if arguments is None else arguments)
+        complain(error, f"{names}`{usage}` says how it is used.")
         sys.exit(2)
     except IvcapFlowsError as error:
         complain(error)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
-        # The reader closed the pipe. The interpreter flushes standard output when it exits, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader closed the pipe.
+        discard(sys.stdout)
         sys.exit(0)
+    except OSError as error:
+        try:
+            # Whether it is standard output that fails, only a further attempt tells.
+            print(flush=True)
+        except OSError:
+            discard(sys.stdout)
+            complain(OSError(f"Standard output cannot be written: {error.strerror}."))
+            sys.exit(1)
+        raise
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _names(error: cyclopts.CycloptsError, words: Sequence[str]) -> str:
+    """Say how a name that was taken for an option is written, if a word may be one."""
+    names = [word for word in words if re.match("-[^-].", word) or (word[:1] == "-" and os.path.lexists(word))]
+    if not names or not isinstance(error, (cyclopts.UnknownOptionError, cyclopts.MissingArgumentError)):
+        return ""
+    return f"If {names[0]} is the name of a file, write `./{names[0]}`; another name goes after `--`. "

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ivcap_flows.cli.output import write
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import RunRow
@@ -42,7 +43,7 @@ def export(
     if output is None:
         if format == "ro-crate":
             raise InputError("An RO-Crate is a folder or a zip file: name it with -o.")
-        print(text_of(format, row, graph), end="")
+        write(text_of(format, row, graph))
         return
     try:
         if format == "ro-crate":

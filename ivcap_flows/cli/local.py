@@ -106,8 +106,11 @@ def register(
     if run is not None:
         mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
     requests = read_definition(tool) if tool is not None else None
+    if requests is not None and not isinstance(requests.get("fn_schema"), dict):
+        raise InputError(f"{tool} has no fn_schema, so it is not what --print-tool-description prints.")
     embedded = local.ensure(_folder(directory))
     token = embedded.environment["IVCAP_JWT"]
+    urns = []
     for definition, content in read.items():
         try:
             if definition in described:
@@ -116,11 +119,15 @@ def register(
                 )
             else:
                 urn = register_with(embedded.url, token, content, definition)
+        except InputError as error:
+            raise InputError(f"{definition}: {error}") from error
         except PlatformError as error:
-            if error.status in (400, 422):
-                raise InputError(f"The service definition {definition} is malformed: {error.detail}") from error
-            raise
-        console.print(urn)
+            if error.status not in (400, 403, 422):
+                raise
+            fault = "is malformed" if error.status in (400, 422) else "cannot be registered"
+            raise InputError(f"The service definition {definition} {fault}: {error.detail}") from error
+        urns.append(urn)
+    console.print("\n".join(urns))
 
 
 def _words(command: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.output import Json, console, emit, table, write
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
@@ -60,7 +60,7 @@ def template(workflow: str, /, *, output: Annotated[Path | None, Parameter(name=
     except BadRequestError as error:
         raise InputError(f"{workflow} is not a workflow template of this Provena: {error.detail}") from error
     if output is None:
-        print(text, end="")
+        write(text)
         return
     try:
         with output.open("x", encoding="utf-8", newline="") as file:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 from cyclopts import Parameter
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,7 +20,22 @@ from rich.text import Text
 
 from ivcap_flows.errors import InputError
 
-__all__ = ["Full", "Json", "agreed", "brief", "coloured", "complain", "console", "emit", "moment", "table", "zone"]
+__all__ = [
+    "Full",
+    "Json",
+    "agreed",
+    "brief",
+    "coloured",
+    "complain",
+    "console",
+    "discard",
+    "emit",
+    "moment",
+    "set_up_streams",
+    "table",
+    "write",
+    "zone",
+]
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.")]
 Full = Annotated[bool, Parameter(name="--full", help="Print complete ids on a terminal, too.")]
@@ -93,7 +110,31 @@ def coloured(word: str) -> Text:
 def emit(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    print(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}))
+    write(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}) + "\n")
+
+
+def write(document: str) -> None:
+    """Write a document to standard output, in UTF-8 whatever the encoding of the terminal is."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    print(document, end="")
+
+
+def set_up_streams() -> None:
+    """Replace standard streams that are closed by ones that lead nowhere, and let every text be printed.
+
+    Otherwise the next file that is opened gets the number of the closed stream, and what is written to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is still to be written to a stream go nowhere, so that the interpreter does not fail at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def agreed(what: str, *, yes: bool) -> bool:
@@ -115,7 +156,11 @@ def agreed(what: str, *, yes: bool) -> bool:
 
 def complain(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    print(f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS), file=sys.stderr)
+    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
 
 
 def _plain(value: object) -> Any:

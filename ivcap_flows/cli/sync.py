@@ -43,6 +43,9 @@ def sync(*, again: bool = False, as_json: Json = False) -> int:
             ("sink", "delivered", "pending", "refused"),
             [(d.sink, "busy" if d.busy else str(d.delivered), str(d.pending), str(d.dead)) for d in done.sinks],
         )
+        for drained in done.sinks:
+            for reason, count in drained.reasons.items():
+                console.print(f"{drained.sink}: of {count} delivered {'run' if count == 1 else 'runs'}, {reason}")
         for row in done.left:
             console.print(f"{row.sink}: run {short_run(row.run_id or '')} {row.state}: {row.reason}", style="red")
     return int(not done.complete)

@@ -9,7 +9,7 @@ from typing import Final
 
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.reconcile import unended
-from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment
+from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, write
 from ivcap_flows.cli.picture import write_page
 from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.cli.records import open_journal, unknowns
@@ -97,7 +97,7 @@ def trace(
         write_page(html, found, direction)
         return
     if mermaid or dot:
-        print((as_mermaid if mermaid else as_dot)(found.graph, found.starts), end="")
+        write((as_mermaid if mermaid else as_dot)(found.graph, found.starts))
         return
     shown: set[str] = set()
     for way in ("up", "down") if direction == "both" else (direction,):

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from ivcap_flows.errors import InputError
 from ivcap_flows.http.session import Reply, Session
 
-__all__ = ["PAGE_SIZE", "cursor_of", "next_link", "paged", "pages", "walked"]
+__all__ = ["PAGE_SIZE", "checked_limit", "cursor_of", "next_link", "paged", "pages", "walked"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,13 @@ _BREATH: Final = 10
 
 PAGE_SIZE: Final = 50
 """Maximum items of one page (IVCAP OpenAPI: `limit` from 1 to 50)."""
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Return a limit of items, None for all. Raises InputError unless it is a number from 0."""
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise InputError(f"`limit` must be a whole number from 0, or None for all, not {limit!r}.")
+    return limit
 
 
 def cursor_of(href: str) -> str | None:
@@ -114,8 +122,8 @@ async def walked(
             raise reply.violation("names a page as the next that was read before")
         return page, upcoming
 
-    left = limit
-    if left is not None and left <= 0:
+    left = checked_limit(limit)
+    if left == 0:
         return
     page, cursor = await read(None, left)
     ahead: asyncio.Task[tuple[list[T], str | None]] | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from typing import Final
+from urllib.request import getproxies
 
 import anyio
 import httpx
@@ -106,10 +107,27 @@ def _client(cookies: CookieJar) -> httpx.AsyncClient:
     try:
         return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT, cookies=cookies)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
+        proxies = getproxies()
+        direct = proxies.pop("no", "")
+        if direct and _usable(proxies, trust):
+            raise ConfigurationError(
+                f"NO_PROXY cannot be read: {error}. Name hosts in it, separated by commas; it is {scrub_text(direct)}"
+            ) from error
         raise ConfigurationError(
             f"A proxy of the environment cannot be used: {scrub_text(str(error))} Set HTTP_PROXY, HTTPS_PROXY and "
             "ALL_PROXY to proxies of HTTP, or name the host in NO_PROXY."
         ) from error
+
+
+def _usable(proxies: Mapping[str, str], trust: ssl.SSLContext) -> bool:
+    """Return whether httpx can use each of these proxies."""
+    try:
+        for kind in proxies.keys() & {"http", "https", "all"}:
+            url = proxies[kind]
+            httpx.AsyncHTTPTransport(verify=trust, proxy=url if "://" in url else f"http://{url}")
+    except (ImportError, ValueError, httpx.InvalidURL):
+        return False
+    return True
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError, WaitTimeoutError
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
@@ -64,6 +65,7 @@ class Agents:
 
     async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
         """Yield each agent once; `limit` is the total."""
+        checked_limit(limit)
         seen: set[str] = set()
         async for aspect in self._aspects.list(schema=TOOL_SCHEMA):
             if limit is not None and len(seen) >= limit:

@@ -18,6 +18,7 @@ from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotF
 from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import Artifact, LocalFile, Products
 from ivcap_flows.http import download, tus
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.reader import Reader
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.tus_blocks import Blocks, send_blocks
@@ -386,7 +387,7 @@ def _short(record: ArtifactRecord) -> str:
 
 async def _named(name: str, records: AsyncIterator[ArtifactRecord], limit: int | None) -> AsyncIterator[ArtifactRecord]:
     """Yield the records with exactly this name."""
-    left = limit
+    left = checked_limit(limit)
     while left is None or left > 0:
         record = await anext(records, None)
         if record is None:

@@ -22,6 +22,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.handles import Collection
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.wire import urn_argument
@@ -125,6 +126,7 @@ class Collections:
         `name` is the whole name; with it, only defined collections are yielded. Collections that only uploads name are
         never listed.
         """
+        checked_limit(limit)
         seen: set[str] = set()
         path = f"$.name ? (@ == {json.dumps(name)})" if name is not None else None
         async for aspect in self._aspects.where(path, schema=_DEFINITION):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ivcap_flows.errors import BadRequestError, NotFoundError, PlatformError, ProtocolError
 from ivcap_flows.handles import JobEvent
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
@@ -146,7 +147,7 @@ class Jobs:
         The records have `id`, `service`, `service_name`, `status` and `requested_at`. `status` selects jobs with that
         status; `limit` is the total.
         """
-        if limit is not None and limit <= 0:
+        if checked_limit(limit) == 0:
             return
         path = None if status is None else f"$.status ? (@ == {json.dumps(status)})"
         seen: set[str] = set()

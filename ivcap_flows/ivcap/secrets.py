@@ -91,6 +91,8 @@ class Secrets:
             raise InputError(f"The value of the secret {name!r} must be a SecretStr. Wrap it: SecretStr(value).")
         if expires_at is not None and expires_at.tzinfo is None:
             raise InputError(f"The time {expires_at.isoformat()} has no offset; give it one, such as timezone.utc.")
+        if expires_at is not None and expires_at <= datetime.now(timezone.utc):
+            raise InputError(f"The secret {name!r} would expire in the past, at {expires_at.isoformat()}.")
         plain = value.get_secret_value()
         hide(plain)
         body = {

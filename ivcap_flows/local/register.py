@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from ivcap_flows.errors import InputError, NotAuthorizedError, PlatformError, UnreachableError
 from ivcap_flows.identity import ivcap_urn
+from ivcap_flows.local.ids import as_urn
 
-__all__ = ["account_of", "put", "read_definition", "register", "service_urn"]
+__all__ = ["account_of", "define", "put", "read_definition", "register", "service_urn"]
 
 _SCHEMA: Final = "urn:ivcap-flows:schema:service.local.1"
 _CONTROLLER: Final = ("entry", "command", "cwd", "path")
@@ -79,7 +80,6 @@ def register(url: str, token: str, definition: Mapping[str, Any], path: Path) ->
     else:
         controller.setdefault("cwd", project)
     body = {
-        "id": urn,
         "name": name,
         "description": definition.get("description") or name,
         "parameters": definition.get("parameters") or [],
@@ -88,8 +88,15 @@ def register(url: str, token: str, definition: Mapping[str, Any], path: Path) ->
         "controller": controller,
         **{field: definition[field] for field in ("tags", "request-schema") if field in definition},
     }
-    put(url, token, f"/1/services2/{urn}?force-create=true", body)
-    return urn
+    return define(url, token, urn, body)
+
+
+def define(url: str, token: str, given: str, body: Mapping[str, Any]) -> str:
+    """Create or update a service by its definition. Returns the URN under which the platform has it."""
+    urn = as_urn("service", given)
+    if urn is None:
+        raise InputError(f"The service {body.get('name')} cannot have the id {given!r}, which is not a service's.")
+    return str(put(url, token, f"/1/services2/{urn}?force-create=true", {**body, "id": urn})["id"])
 
 
 def account_of(token: str) -> str:
@@ -118,8 +125,11 @@ def _project(path: Path) -> Path:
     return folder
 
 
-def put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
-    """Send a platform something that has a name. Raises UnreachableError, NotAuthorizedError, PlatformError."""
+def put(url: str, token: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a platform something that has a name. Returns its record.
+
+    Raises UnreachableError, NotAuthorizedError, PlatformError.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=30)
@@ -140,14 +150,16 @@ def put(url: str, token: str, path: str, body: Mapping[str, Any]) -> None:
         connection.close()
     if status == 401:
         raise NotAuthorizedError(f"{url} does not accept the token.", **told, status=status, detail=None)
-    if status >= 400:
-        try:
-            detail = json.loads(text)["message"]
-        except (ValueError, KeyError, TypeError):
-            detail = text[:300]
+    try:
+        record = dict(json.loads(text))
+    except (ValueError, TypeError):
+        record = {}
+    if status >= 400 or "id" not in record:
+        detail = record.get("message", text[:300])
         raise PlatformError(
             f"{url} refused the service {body.get('name')} (HTTP {status}): {detail}",
             **told,
             status=status,
             detail=detail,
         )
+    return record

@@ -15,6 +15,7 @@ from ivcap_flows.errors import (
     PlatformError,
     ProtocolError,
 )
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.retry import Repeat
 from ivcap_flows.http.session import UNSET, Reply, Session
 from ivcap_flows.http.status import detail_of, status_error
@@ -101,6 +102,7 @@ class Api:
         items of a page, the page reports a failure but still holds the others; a warning names the items left out.
         Raises ProtocolError if a page names itself as the next one.
         """
+        checked_limit(limit)
         count, key = 0, None
         while limit is None or count < limit:
             wanted = request if key is None else request | {"pagination_key": key}

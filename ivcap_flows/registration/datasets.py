@@ -20,7 +20,7 @@ def read_defaults(path: Path) -> DatasetDefaults:
     Raises InputError, which names every fault (data: `faults`).
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The DatasetDefaults in {path} cannot be read: {error}.") from error
     value = _toml(path, text) if path.suffix.lower() == ".toml" else _yaml(path, text)

@@ -114,7 +114,7 @@ _WRONG: Final[Mapping[str, FaultKind]] = {"missing": "missing value", "extra_for
 def unstorable(row: Row) -> list[Fault]:
     """Return a fault for each text of a row that no journal could store. Such a row is not read further."""
     texts = {"key": row.key, "_model_run_record_id": row.handle, **(row.body or {})}
-    words = "A text must not hold a NUL or half of a surrogate pair"
+    words = "A text must be UTF-8, without a NUL or half of a surrogate pair"
     return [Fault(row.number, place or "the row", "wrong value", words) for place in _unstorable("", texts)]
 
 

@@ -39,8 +39,8 @@ HANDLE: Final = "_model_run_record_id"
 FILLED: Final = (JOB, _STATUS, HANDLE, "_error_info")
 """Columns that Provena fills in."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
-"""Times in the only form that Provena's converter accepts: no fractions of a second, no offsets such as `+1000`."""
+_TIME: Final = re.compile(r"\d{4}([-/])\d\d\1\d\d[ T]\d\d:\d\d(:\d\d)?([+-]\d\d:\d\d)?")
+"""Times in the forms that Provena's guide lists. Its converter takes no offset such as `+1000` or `Z`."""
 
 
 @dataclass
@@ -99,12 +99,12 @@ class Sheet:
         body |= {name: values[column] for column, name in _TEXTS.items() if values.get(column)}
         body["associations"] = {"modeller_id": values[_AGENT]} if values.get(_AGENT) else {}
         for column, name in _TIMES.items():
-            if text := values.get(column, ""):
-                seconds = _seconds(text)
-                body[name] = 0 if seconds is None else seconds
-                if seconds is None:
-                    words = f"{text!r} must have the form YYYY-MM-DD HH:MM:SS+HH:MM, with the offset from UTC"
-                    faults.append(Fault(number, name, "time", words))
+            if text := values.get(column):
+                try:
+                    body[name] = _seconds(text)
+                except ValueError as error:
+                    body[name] = 0
+                    faults.append(Fault(number, name, "time", str(error)))
         for side, template, place, resources in self._ends:
             dataset = cells[place].strip()
             paths = {key: cells[at].strip() for key, at in resources.items() if cells[at].strip()}
@@ -153,11 +153,18 @@ def filled_in(number: int, values: Mapping[str, Any]) -> tuple[str | None, str |
     return handle, job, faults
 
 
-def _seconds(text: str) -> int | None:
-    """Return the Unix seconds of a time in the form that Provena accepts; None for any other text."""
-    if not _TIME.fullmatch(text):
-        return None
+def _seconds(text: str) -> int:
+    """Return the Unix seconds of a time. Raises ValueError that says what is wrong with the text."""
+    found = _TIME.fullmatch(text)
     try:
-        return int(datetime.fromisoformat(text).timestamp())
+        time = datetime.fromisoformat(text.replace("/", "-")) if found else None
     except ValueError:
-        return None
+        time = None
+    if time is None:
+        raise ValueError(f"{text!r} must have the form YYYY-MM-DD HH:MM:SS+HH:MM, with the offset from UTC")
+    if time.tzinfo is None:
+        raise ValueError(
+            f"{text!r} has no offset from UTC. Provena's guide reads such a time as UTC, and its converter in the "
+            f"server's own zone. For UTC, write {text}+00:00"
+        )
+    return int(time.timestamp())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import hashlib
 import io
@@ -84,7 +83,7 @@ class _Hashing(io.RawIOBase):
         super().close()
 
 
-class _File:
+class _File(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sha256 = ""
@@ -95,15 +94,21 @@ class _File:
     def name(self) -> str:
         return self.path.name
 
-
-class _Text(_File, ABC):
     def rows(self) -> Iterator[Row]:
+        try:
+            yield from self._rows()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+    @abstractmethod
+    def _rows(self) -> Iterator[Row]: ...
+
+
+class _Text(_File):
+    def _rows(self) -> Iterator[Row]:
         hashing = _Hashing(self.path)
-        with io.BufferedReader(hashing, _BLOCK) as blocks, io.TextIOWrapper(blocks, "utf-8", newline="") as text:
-            if blocks.peek(3).startswith(codecs.BOM_UTF8):
-                raise InputError(
-                    f"{self.path} begins with a byte-order mark, which Provena refuses. Save it as UTF-8 without BOM."
-                )
+        # Windows writes a byte-order mark; "utf-8-sig" reads past it.
+        with io.BufferedReader(hashing, _BLOCK) as blocks, io.TextIOWrapper(blocks, "utf-8-sig", newline="") as text:
             try:
                 yield from self._read(text)
             except UnicodeDecodeError as error:
@@ -146,7 +151,7 @@ class _Lines(_Text):
 class _Parquet(_File):
     """A Parquet file. Its columns are those of a ModelRunRecord, nested, or those of Provena's sheet, flat."""
 
-    def rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Row]:
         try:
             from pyarrow import ArrowException
             from pyarrow.parquet import ParquetFile
@@ -163,7 +168,7 @@ class _Parquet(_File):
         try:
             with ParquetFile(self.path) as parquet:
                 yield from self._table(parquet)
-        except ArrowException as error:
+        except (ArrowException, UnicodeDecodeError) as error:
             raise InputError(f"{self.path} cannot be read as a Parquet file: {error}") from error
         after = self.path.stat()
         if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
@@ -178,10 +183,13 @@ class _Parquet(_File):
             self.names, self.warnings = sheet.names, sheet.warnings
         number = 0
         for batch in parquet.iter_batches(batch_size=_ROWS):
-            for values in batch.to_pylist():
+            for values in _listed(batch):
                 number += 1
-                if sheet is not None:
-                    yield sheet.row(number, ["" if values[name] is None else str(values[name]) for name in header])
+                if isinstance(values, Exception):
+                    words = f"Python cannot represent a value: {values}"
+                    yield Row(number, None, faults=(Fault(number, "the row", "unreadable", words),))
+                elif sheet is not None:
+                    yield sheet.row(number, [_cell(values[name]) for name in header])
                 else:
                     yield _from_object(number, _plain(values))
 
@@ -232,16 +240,34 @@ def _from_object(number: int, value: Any) -> Row:
     return Row(number, None if job or handle else body, key, handle, job, tuple(faults))
 
 
+def _listed(batch: Any) -> list[Any]:
+    """Return the rows of a Parquet batch as objects; instead of a row that Python cannot represent, the error."""
+    try:
+        return list(batch.to_pylist())
+    except (ArithmeticError, LookupError, ValueError) as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [values for place in range(batch.num_rows) for values in _listed(batch.slice(place, 1))]
+
+
+def _cell(value: Any) -> str:
+    """Return a Parquet value as the text of a cell. Bytes that are not UTF-8 become what `unstorable` names."""
+    return "" if value is None else value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+
+
 def _plain(value: Any) -> Any:
     """Convert a Parquet value to JSON: maps become objects, and members without a value are left out.
 
-    Instants become Unix seconds. A time without a zone, or with a fraction of a second, stays as it is.
+    Bytes are texts that the file does not declare as such. Instants become Unix seconds. A time without a zone, or
+    with a fraction of a second, stays as it is.
     """
+    if isinstance(value, bytes):
+        return _cell(value)
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items() if part is not None}
     if isinstance(value, list):
         if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
-            return {str(name): _plain(part) for name, part in value if part is not None}
+            return {_cell(name): _plain(part) for name, part in value if part is not None}
         return [_plain(part) for part in value]
     if isinstance(value, datetime) and value.tzinfo is not None and value.timestamp().is_integer():
         return int(value.timestamp())

@@ -107,7 +107,7 @@ class Spool:
         self._lock = threading.RLock()
         place = Path(self._folder.name) / "rows.sqlite"
         self._database = sqlite3.connect(place, check_same_thread=False, isolation_level=None)
-        self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self._database.executescript("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;" + _SCHEMA)
 
     def __enter__(self) -> Spool:
         return self
@@ -324,10 +324,9 @@ class Spool:
             return self._database.execute(query, values).fetchall()
 
     def _many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
-        with self._lock:
+        with self._lock, self._database:
             self._database.execute("BEGIN")
             self._database.executemany(statement, values)
-            self._database.execute("COMMIT")
 
 
 def _column(standings: Sequence[Standing]) -> str:

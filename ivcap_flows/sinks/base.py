@@ -24,7 +24,7 @@ from ivcap_flows.provenance.records import Record
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["REFUSALS", "Delivery", "Sink", "is_trial", "shareable"]
+__all__ = ["REFUSALS", "TRIAL", "Delivery", "Sink", "is_trial", "shareable"]
 
 REFUSALS: Final = (BadRequestError, InvalidParameterError, ForbiddenError, InputError, RegistrationFailedError)
 """Errors whose cause a user must remove before another try makes sense. Any other error may be a fault of the code."""
@@ -42,6 +42,10 @@ class Delivery:
     reason: str | None = None
     facts: Sequence[Record] = ()
     next_try: datetime | None = None
+
+
+TRIAL: Final = "nothing was sent: the run is a trial, since it used another platform, an embedded one"
+"""The reason of a delivery after which the sink has nothing of the run."""
 
 
 async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool:

@@ -23,7 +23,7 @@ from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import prov_json
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.sinks.base import Delivery, is_trial, shareable
+from ivcap_flows.sinks.base import TRIAL, Delivery, is_trial, shareable
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
@@ -121,7 +121,7 @@ class IvcapSink:
         """Read what is there first. Leave an equal record; retract an older one once the new one is in place."""
         platform = await self._client.platform()
         if await is_trial(graph, self._client.platform):
-            return Delivery("delivered", "nothing was sent: the run used another platform, an embedded one")
+            return Delivery("delivered", TRIAL)
         wanted = [_Stated(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
         wanted += [_Stated(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
         await self._read(run, wanted)

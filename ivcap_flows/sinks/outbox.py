@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
@@ -53,13 +53,15 @@ _ROUNDS: Final = 100
 class Drained:
     """The result of the passes over one sink.
 
-    `busy`: another process drains it. `reached`: it was offered all there is.
+    `busy`: another process drains it. `reached`: it was offered all there is. `reasons` of the sink for runs that count
+    as delivered, such as why it sent nothing, each with the number of runs.
     """
 
     sink: str
     delivered: int = 0
     pending: int = 0
     dead: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict, compare=False)
     busy: bool = False
     reached: bool = field(default=True, compare=False)
 
@@ -67,7 +69,8 @@ class Drained:
         """Return both passes together. What is left is what the later pass has left."""
         if later.busy:
             return replace(self, reached=False)
-        return replace(later, delivered=self.delivered + later.delivered)
+        reasons = Counter(self.reasons) + Counter(later.reasons)
+        return replace(later, delivered=self.delivered + later.delivered, reasons=reasons)
 
 
 def run_graph(journal: Journal, run_id: str) -> Graph:
@@ -152,6 +155,7 @@ class _Pass:
     def __init__(self, journal: Journal, sink: Sink, again: bool) -> None:
         self._journal, self._sink, self._again = journal, sink, again
         self._counts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         self._left = journal.deliveries.left(sink.name)
         self._seen = set(self._left)
         self._misses = 0
@@ -176,7 +180,8 @@ class _Pass:
         for run_id in self._left:
             self._offer(run_id)
         counts = self._counts
-        return Drained(name, counts["delivered"], counts["pending"], counts["dead"], reached=self._reachable)
+        ends = counts["delivered"], counts["pending"], counts["dead"]
+        return Drained(name, *ends, dict(self._reasons), reached=self._reachable)
 
     def _offered(self, run_ids: Iterable[str]) -> list[str]:
         """Offer runs to the sink. Return those that are still running."""
@@ -227,6 +232,8 @@ class _Pass:
             next_try=(delivery.next_try or _next_try(row.tries if row is not None else 0)) if pending else None,
         )
         self._counts[delivery.state] += 1
+        if delivery.state == "delivered" and reason:
+            self._reasons[reason] += 1
 
 
 def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:

@@ -27,7 +27,7 @@ from ivcap_flows.registration.lookup import Sign, half, look_for
 from ivcap_flows.registration.mapping import ModelRunMapping
 from ivcap_flows.registration.model_runs import run_of_sign
 from ivcap_flows.registration.requirements import Requirements
-from ivcap_flows.sinks.base import REFUSALS, Delivery, is_trial
+from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
 from ivcap_flows.sinks.registrar import Registrar
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ProvenaSink:
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Register what succeeded and is in the mapping. Then look for what else was sent and not seen as lodged."""
-        refused = await self._register(run, graph)
+        refused, unsent = await self._register(run, graph)
         waiting, failed = await self._look(run)
         facts = await self._unstated(run, graph)
         refused += [words for key, words in failed.items() if not any(key in said for said in refused)]
@@ -75,10 +75,13 @@ class ProvenaSink:
         if waiting:
             told = f"Not visible on Provena yet: {_few(waiting, ', ')}. Run the flow again to register them."
             return Delivery("pending", f"{reason} {told}".strip(), facts)
-        return Delivery("dead", reason, facts) if refused else Delivery("delivered", facts=facts)
+        return Delivery("dead", reason, facts) if refused else Delivery("delivered", unsent, facts)
 
-    async def _register(self, run: RunRow, graph: Graph) -> list[str]:
-        """Register the run and its orders and jobs, if they succeeded and are in the mapping. Return the refusals."""
+    async def _register(self, run: RunRow, graph: Graph) -> tuple[list[str], str | None]:
+        """Register the run and its orders and jobs, if they succeeded and are in the mapping.
+
+        Return the refusals, and the reason why nothing is registered although the mapping says so.
+        """
         asked = await asyncio.to_thread(self._work, run, graph)
         done = [
             (intent, _WORK[intent.noun].model_validate(intent.outcome))
@@ -91,8 +94,10 @@ class ProvenaSink:
             if (entry := self._mapping.entry_for(work, run.flow_name)) is not None
         ]
         whole = self._mapping.entry_for_run(run.flow_name) if run.outcome == "completed" else None
-        if not (mapped or whole) or await is_trial(graph, self._client.platform):
-            return []
+        if not (mapped or whole):
+            return [], None
+        if await is_trial(graph, self._client.platform):
+            return [], TRIAL
         attempts = await self._journal.ask(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
@@ -105,7 +110,7 @@ class ProvenaSink:
         ]
         if whole is not None:
             refused.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, whole)))
-        return [said for said in refused if said is not None]
+        return [said for said in refused if said is not None], None
 
     async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
         rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)

@@ -49,7 +49,7 @@ async def _set_secret(
     """Create a secret of the account, or replace the one of that name. Idempotent.
 
     `secret` must be a SecretStr, since a plain text could appear in logs and records; otherwise InputError is raised.
-    `expires` is the time when it expires, or the duration until then; None means never.
+    `expires` is the time when it expires, or the duration until then, in the future; None means never.
     """
     if not isinstance(secret, SecretStr):
         raise InputError(

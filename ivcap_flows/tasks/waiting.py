@@ -14,6 +14,7 @@ from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import InputError, JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
+from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -86,7 +87,7 @@ async def first_of(
 ) -> list[W]:
     """Return the handles of the records with a status, or of all, at most `limit`. Reads no record after the last."""
     kept: list[W] = []
-    if limit is not None and limit <= 0:
+    if checked_limit(limit) == 0:
         return kept
     async for record in records:
         if status is None or record.status == status:

@@ -144,6 +144,88 @@ def test_a_malformed_definition_is_wrong_use(ivcap_flows, definition, text, faul
     assert said.status == 2 and fault in said.err
 
 
+PRINTED = {
+    "$schema": "urn:ivcap:schema.service.2",
+    "$id": "#SERVICE_ID#",
+    "name": "printed",
+    "description": "As an SDK prints it.",
+    "policy": "urn:ivcap:policy:ivcap.open.service",
+    "controller-schema": "urn:ivcap:schema.service.rest.1",
+    "controller": {"$schema": "urn:ivcap:schema.service.rest.1", "image": "none", "command": ["/app/main"]},
+}
+PROXY = {"$schema": "urn:ivcap:schema.controller.service-proxy.1", "image": "#DOCKER_TAG#", "ready-url": "/_healtz"}
+"""The controller in the public examples of the lambda kind, which do not state its schema beside it."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"controller-schema": None}, "`controller-schema` is missing: urn:ivcap:schema.service.rest.1"),
+        ({"controller-schema": None, "controller": PROXY}, "urn:ivcap:schema.controller.service-proxy.1"),
+        ({"controller-schema": 7}, "`controller-schema` is missing"),
+        ({"controller": None}, "controller is missing or has the wrong type"),
+        ({"controller": "python service.py"}, "controller is missing or has the wrong type"),
+        ({"parameters": [{"name": "n", "type": "number"}]}, "type of n must be one of"),
+        ({"parameters": {"n": "int"}}, "parameters must be a list"),
+        ({"request-schema": "many"}, "request-schema must be a JSON schema"),
+        ({"policy": "open"}, "policy"),
+        ({"name": None}, "no name"),
+        ({"$schema": "urn:ivcap:schema.service.3"}, "urn:ivcap:schema.service.3"),
+        ({"$schema": "urn:ivcap:schema:service.1"}, "urn:ivcap:schema:service.1"),
+        ({"$schema": None, "workflow": {"type": "basic", "basic": {}}}, "ivcap-sdk-service"),
+        ({"$id": "urn:ivcap:service:not a/uuid"}, "not a/uuid"),
+    ],
+)
+def test_a_description_that_is_no_service_is_refused(ivcap_flows, tmp_path, embedded_folder, changes, fault):
+    """No URN is printed and no service is there; the error names the file and the fault."""
+    file = tmp_path / "printed.json"
+    content = {**PRINTED, "name": f"refused {fault}", **changes}
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+    there = services()
+    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
+    assert (said.status, said.out) == (2, "") and str(file) in said.err and fault in said.err
+    assert services() == there
+
+
+@pytest.mark.parametrize("schema", ["urn:ivcap:schema.service.2", "urn:ivcap:schema:service.2"])
+def test_a_description_in_either_spelling_is_a_service(ivcap_flows, tmp_path, embedded_folder, schema):
+    """As the SDKs print it, and as the examples of the lambda kind write it by hand: without the `$` of its id."""
+    file = tmp_path / "printed.json"
+    file.write_text(json.dumps({**PRINTED, "$schema": schema, "$id": None, "id": "#SERVICE_ID#"}))
+    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
+    assert said.status == 0 and said.out.strip() in {service["id"] for service in services()}
+
+
+@pytest.mark.catches("descriptions unchecked")
+def test_the_description_of_another_account_s_service_is_refused(ivcap_flows, tmp_path, embedded_folder):
+    """Nobody can register a service under a URN that is somebody else's."""
+    echo = next(one["id"] for one in services() if one["name"] == "echo")
+    file = tmp_path / "printed.json"
+    file.write_text(json.dumps({**PRINTED, "$id": echo}))
+    options = {"url": f"{os.environ['IVCAP_URL']}/1/services2/{echo}"}
+    request = urllib.request.Request(**options, headers={"Authorization": f"Bearer {os.environ['IVCAP_JWT']}"})
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        before = reply.read()
+    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
+    assert (said.status, said.out) == (2, "") and str(file) in said.err
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        assert reply.read() == before
+
+
+def test_each_fault_of_several_files_names_its_file(ivcap_flows, tmp_path, embedded_folder):
+    """Also that of a file whose definition is written by hand, or of a description of requests."""
+    good, bad, tool = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "tool.json"
+    good.write_text("name: good\nentry: somewhere:run\n")
+    bad.write_text("name: bad\nentry: somewhere:run\ncolour: red\n")
+    said = ivcap_flows("local", "register", good, bad, "--dir", embedded_folder)
+    assert said.status == 2 and str(bad) in said.err and "colour" in said.err
+    tool.write_text("{}")
+    (tmp_path / "printed.json").write_text(json.dumps(PRINTED))
+    printed = ["local", "register", tmp_path / "printed.json", "--dir", embedded_folder]
+    said = ivcap_flows(*printed, "--tool", tool)
+    assert (said.status, said.out) == (2, "") and str(tool) in said.err and "fn_schema" in said.err
+
+
 def test_a_definition_that_is_not_there_is_wrong_use(ivcap_flows, tmp_path, embedded_folder):
     """The error names the file."""
     said = ivcap_flows("local", "register", tmp_path / "none.yaml", "--dir", embedded_folder)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import ivcap_flows as package
+from ivcap_flows.journal import Journal, RunIdentity
 
 COMMANDS = [
     [],
@@ -119,6 +120,73 @@ def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
     piped = ["bash", "-o", "pipefail", "-c", f"{command} | true"]
     early = subprocess.run(piped, env=environment, capture_output=True, text=True, timeout=60)
     assert (early.returncode, early.stderr) == (0, "")
+
+
+def shell(command, **environment):
+    """Run a command line of the shell, in which `ivcap-flows` is the package's."""
+    words = command.replace("ivcap-flows", f"{sys.executable} -m ivcap_flows.cli", 1)
+    environment = {**os.environ, **environment}
+    return subprocess.run(words, shell=True, env=environment, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def run_of_an_umlaut(journal_file):
+    """A run whose flow has a name that ASCII lacks."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("h\u00e4rvest", "/a.py:f", {}, "r", "r"))
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+        journal.runs.open_attempt(RunIdentity("running", "/a.py:f", {}, "q", "q"))
+    return {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "err"),
+    [
+        ("ivcap-flows runs >&-", 0, ""),
+        ("ivcap-flows runs --json >&-", 0, ""),
+        ("ivcap-flows --help >&-", 0, ""),
+        ("ivcap-flows runs abandon q <&-", 2, "InputError: "),
+        ("ivcap-flows show nope >&- 2>&-", 2, ""),
+        ("ivcap-flows show nope 2>/dev/full", 2, ""),
+        ("ivcap-flows runs >/dev/full", 1, "OSError: Standard output cannot be written: No space left on device.\n"),
+        ("ivcap-flows runs --json >/dev/full", 1, "OSError: Standard output cannot be written: No space"),
+        ("ivcap-flows --version >/dev/full", 1, "OSError: Standard output cannot be written: No space"),
+    ],
+)
+def test_output_that_goes_nowhere(run_of_an_umlaut, command, status, err):
+    """A closed stream is one that nobody reads, and a full disk is told in one line; nothing ends in a traceback."""
+    said = shell(command, **run_of_an_umlaut)
+    assert (said.returncode, said.stdout) == (status, b"") and said.stderr.decode().startswith(err)
+    assert said.stderr.count(b"\n") == bool(err)
+
+
+def test_an_error_is_not_written_to_standard_output(run_of_an_umlaut):
+    """Where standard error is closed, since a program reads the output."""
+    assert (shell("ivcap-flows show nope 2>&-", **run_of_an_umlaut).stdout) == b""
+
+
+@pytest.mark.parametrize("command", ["runs", "runs --json", "show r", "export r", "export r --format turtle"])
+def test_output_in_ascii(run_of_an_umlaut, command):
+    """A text is printed with escapes; a document, such as JSON, is UTF-8 everywhere."""
+    said = shell(f"ivcap-flows {command}", PYTHONIOENCODING="ascii", **run_of_an_umlaut)
+    assert (said.returncode, said.stderr) == (0, b"")
+    if command in ("runs", "show r"):
+        assert b"h\\xe4rvest" in said.stdout
+    else:
+        assert said.stdout == shell(f"ivcap-flows {command}", PYTHONIOENCODING="utf-8", **run_of_an_umlaut).stdout
+
+
+@pytest.mark.parametrize(
+    "words", ["models validate -rows.csv", "local register --x.yaml", "models register rows.csv --out -out.csv"]
+)
+def test_a_name_with_a_leading_dash_is_no_option(ivcap_flows, tmp_path, monkeypatch, words):
+    """The error says how such a name is written; a plain mistake in an option is told without that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "--x.yaml").touch()
+    name = words.split()[-1]
+    said = ivcap_flows(*words.split())
+    assert said.status == 2 and f"`./{name}`" in said.err and "`--`" in said.err
+    assert "`./" not in ivcap_flows("runs", "--bogus").err
 
 
 def test_commands_that_do_not_need_prefect_do_not_import_it():

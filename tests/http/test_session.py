@@ -390,6 +390,17 @@ async def test_a_proxy_that_cannot_be_used_is_named_however_often(monkeypatch):
     assert "s3cr3t" not in str(error.value)
 
 
+async def test_a_no_proxy_that_cannot_be_read_is_named(monkeypatch):
+    """As what it is: the proxies are right."""
+    for name in ("http_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "gate:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost,host:port")
+    async with Session("http://ivcap.invalid", platform="IVCAP", timeout=0.2) as session:
+        with pytest.raises(ConfigurationError, match="NO_PROXY cannot be read.*port.*localhost,host:port"):
+            await session.request("GET", "/1/x", repeat="idempotent")
+
+
 async def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path):
     """The variable and the path."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))

@@ -218,6 +218,15 @@ async def test_queues_on_the_embedded_platform(embedded):
     assert (handle.urn, handle.platform, handle.name) == (queue.urn, "p", "nouns-queue")
 
 
+@pytest.mark.parametrize("ends", [timedelta(seconds=-1), timedelta(days=-36500)])
+async def test_a_secret_that_has_expired_is_refused(embedded, ends):
+    """It would be gone at once, or, before 1970, never expire; nothing is stored."""
+    with pytest.raises(InputError, match="'late' would expire in the past"):
+        await embedded.secrets.set("late", SecretStr("x"), expires_at=datetime.now(timezone.utc) + ends)
+    with pytest.raises(NotFoundError):
+        await embedded.secrets.get("late")
+
+
 async def test_secrets_on_the_embedded_platform(embedded):
     """Set, replaced, read, and listed over pages without their values."""
     ends = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)

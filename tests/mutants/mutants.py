@@ -36,6 +36,7 @@ from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.reading import inputs, names, verification
@@ -357,6 +358,10 @@ def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None
     return apply
 
 
+def descriptions_unchecked(patch: SetAttribute) -> None:
+    patch(descriptions, "define", lambda url, token, given, body: given)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -417,6 +422,7 @@ MUTANTS: Final = {
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
+    "descriptions unchecked": Mutant("a service that is reported exists", descriptions_unchecked),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import BadRequestError, InputError
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
@@ -244,11 +245,63 @@ def test_a_cell_too_many_or_too_few_is_named_by_line(run_items, check, tmp_path,
     assert fault.words.startswith(f"Line 4: The row has {len(header) + (1 if extra else -1)} cells")
 
 
-def test_a_byte_order_mark_is_refused(run_items, check, tmp_path):
-    """As Provena does, before a row is read."""
-    (tmp_path / "rows.csv").write_text(sheet(sheet_header(run_items), [cells(run_items, 1)]), "utf-8-sig", newline="")
-    with pytest.raises(InputError, match="byte-order mark"):
-        check(tmp_path / "rows.csv")
+TIMES = {
+    "2011-12-03 10:15:30+11:00": 1322867730,
+    "2011/12/03 10:15:30+11:00": 1322867730,
+    "2011-12-03T10:15:30+00:00": 1322907330,
+    "2011/12/03T10:15:30-01:00": 1322910930,
+    "2011-12-03 10:15+11:00": 1322867700,
+    "2011/12/03T10:15+11:00": 1322867700,
+    "2011-12-03 10:15:30": None,
+    "2011/12/03 10:15:30": None,
+    "2011-12-03 10:15": None,
+    "2011/12/03T10:15": None,
+    "2011-12-03": None,
+    "03/12/2011 10:15:30+11:00": None,
+    "2011-12-03 10:15:30.5+11:00": None,
+    "2011-12-03 10:15:30+99:00": None,
+}
+"""Times in the forms that Provena's guide lists, and others: the Unix seconds, or None if they must be refused."""
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("text", TIMES)
+def test_a_time_has_one_meaning_or_none(run_items, provena, tmp_path, form, text):
+    """The forms of Provena's guide that name one instant are read as Provena's converter reads them. A time without a
+    zone is refused with the reason, since guide and converter differ about it."""
+    header = sheet_header(run_items)
+    # The converter needs every resource and dataset.
+    row = cells(run_items, 1) | {header[6]: text, "Input resource: mask": "m", header[11]: run_items.datasets[0]}
+    written = sheet(header, [row])
+    file = tmp_path / f"rows.{form}"
+    if form == "csv":
+        file.write_text(written, newline="")
+    else:
+        import pyarrow
+
+        table = pyarrow.Table.from_pylist([{name: row.get(name) for name in header}])
+        pytest.importorskip("pyarrow.parquet").write_table(table, file)
+    [read] = open_source(file).rows()
+    if TIMES[text] is not None:
+        assert read.faults == () and read.body is not None and read.body["start_time"] == TIMES[text]
+        [theirs] = loop.run(provena.prov.convert_csv(written.encode())).new_records
+        assert theirs.start_time == TIMES[text]
+    else:
+        [fault] = read.faults
+        assert (fault.column, fault.kind) == ("start_time", "time")
+        assert ("no offset from UTC" in fault.words) == text.endswith(("10:15:30", "10:15"))
+        with pytest.raises(BadRequestError):
+            loop.run(provena.prov.convert_csv(written.encode()))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_byte_order_mark_is_read_past(run_items, check, tmp_path, form):
+    """Windows writes one before a text in UTF-8; it belongs to no column and no value."""
+    lines = json.dumps(run_items.record(1))
+    text = sheet(sheet_header(run_items), [cells(run_items, 1)]) if form == "csv" else lines
+    (tmp_path / f"rows.{form}").write_text(text, "utf-8-sig", newline="")
+    report, faults = check(tmp_path / f"rows.{form}")
+    assert (report.rows, report.unsent, faults) == (1, 1, [])
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
@@ -364,6 +417,76 @@ def test_a_time_in_parquet_is_one_instant(run_items, check, tmp_path, zone, micr
     assert [(each.column, each.kind) for each in faults] == [("end_time", kind) for kind in kinds]
     [read] = open_source(tmp_path / "rows.parquet").rows()
     assert kinds or (read.body is not None and read.body["end_time"] == end)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    """Whichever byte of a file is wrong, it is read, or refused by name: no error of another kind leaves the reader."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"key": [f"k{n}" for n in range(20)]}), file)
+    whole = file.read_bytes()
+    refused = 0
+    for at in range(4, len(whole) - 8):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            list(open_source(file).rows())
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith(f"{file} cannot be read")  # noqa: PT017 - many bytes do no damage
+    assert refused > 100
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, form):
+    """As one that was moved away meanwhile."""
+    file = tmp_path / f"rows.{form}"
+    file.touch()
+    rows = open_source(file).rows()
+    file.unlink()
+    with pytest.raises(InputError, match=f"rows.{form} cannot be read: No such file"):
+        next(rows)
+
+
+UNUSUAL = {
+    "a time that Python cannot say": lambda pa: pa.array([0, 0, 2**62], pa.timestamp("us", "UTC")),
+    "a date that Python cannot say": lambda pa: pa.array([0, 0, 2**30], pa.date32()),
+    "bytes that are no text": lambda pa: pa.array([b"a", b"b", b"\xff"]),
+    "bytes with a NUL": lambda pa: pa.array([b"a", b"b", b"a\0b"]),
+    "such a key of a map": lambda pa: pa.array([[], [], [(b"\xff", b"x")]], pa.map_(pa.binary(), pa.binary())),
+    "nanoseconds": lambda pa: pa.array([0, 0, 1_000_001], pa.timestamp("ns", "UTC")),
+}
+
+
+@pytest.mark.parametrize("column", ["display_name", "annotations", "start_time", "more"])
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_an_unusual_value_in_parquet_is_a_fault_of_its_row(run_items, check, tmp_path, column, what):
+    """Parquet can say what Python, JSON or a journal cannot; the other rows are read."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist([run_items.record(number) for number in range(3)])
+    values = UNUSUAL[what](pyarrow)
+    place = table.schema.get_field_index(column)
+    table = table.append_column(column, values) if place < 0 else table.set_column(place, column, values)
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    report, faults = check(tmp_path / "rows.parquet")
+    assert report.rows == 3 and 3 in {each.row for each in faults}
+    if column == "display_name" and what.startswith("bytes"):
+        assert {each.row for each in faults} == {3} and report.unsent == 2
+
+
+def test_texts_as_bytes_in_parquet_are_texts(run_items, tmp_path):
+    """Some writers store texts without saying that they are: columns of bytes are read as UTF-8, in a sheet, too."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    header = sheet_header(run_items)
+    row = {name: cells(run_items, 1).get(name, "").encode() for name in header}
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text(sheet(header, [cells(run_items, 1)]), newline="")
+    assert list(open_source(tmp_path / "rows.parquet").rows()) == list(open_source(tmp_path / "rows.csv").rows())
 
 
 def test_a_sheet_in_parquet_is_the_sheet(run_items, tmp_path):

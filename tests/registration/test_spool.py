@@ -1,7 +1,12 @@
 """Rows on disk: their file is closed only when nobody is in it."""
 
+import sqlite3
 import subprocess
 import sys
+
+import pytest
+
+from ivcap_flows.registration.spool import Spool
 
 SCRIPT = """
 import threading
@@ -28,3 +33,23 @@ def test_a_thread_that_still_reads_is_waited_for():
     """A batch that was cancelled leaves it behind; a file of SQLite closed meanwhile would end the process."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.split("\n")) == (0, ["waits", "[(1,)]", "closed", ""]), done.stderr
+
+
+@pytest.mark.parametrize("fault", ["a full disk", "a row that cannot be stored"])
+def test_what_cannot_be_written_whole_is_not_written(fault):
+    """The rows stay as they were, and when the cause is gone, they can be written."""
+
+    def row(number):
+        return (number, f"k{number}", None, "s", "w", "n", "x" * 4000, "ready", None, None)
+
+    rows = [row(number) for number in range(1, 500)]
+    with Spool() as spool:
+        spool.add_rows([row(0)])
+        if fault == "a full disk":
+            spool._database.execute("PRAGMA max_page_count = 60")
+        with pytest.raises(sqlite3.Error, match=r"full|UNIQUE"):
+            spool.add_rows(rows if fault == "a full disk" else [*rows, row(0)])
+        assert spool.counts() == {"ready": 1}
+        spool._database.execute("PRAGMA max_page_count = 100000")
+        spool.add_rows(rows)
+        assert spool.counts() == {"ready": 500}

@@ -28,6 +28,7 @@ from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
+from ivcap_flows.sinks.base import TRIAL
 from ivcap_flows.sinks.provena import _wanted
 from ivcap_flows.tasks import register_model_run
 
@@ -370,6 +371,20 @@ def test_sync_delivers_by_the_mapping_in_the_settings(
     written()
     assert sync() == 0
     assert accepted(embedded_platform) == len(model_runs(ivcap_journal)) == 1
+
+
+def test_sync_says_by_which_rule_nothing_was_registered(
+    embedded_platform, ivcap_journal, ended_work, written, monkeypatch, capsys
+):
+    """A trial on another embedded platform counts as delivered; the rule is printed, and kept for `show`."""
+    opened, _ = ended_work()
+    elsewhere = entity("urn:ivcap:artifact:1", "artifact", platform="urn:ivcap-flows:embedded:another")
+    ivcap_journal.facts.append([Fact(elsewhere, opened.run.id)])
+    monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"provena:{written()}")
+    assert sync() == 0
+    assert "of 1 delivered run, nothing was sent: the run is a trial" in capsys.readouterr().out
+    assert [row.reason for row in ivcap_journal.deliveries.where(run_id=opened.run.id)] == [TRIAL]
+    assert accepted(embedded_platform) == 0
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIden
 from ivcap_flows.provena.runs import JobRow
 from ivcap_flows.provenance import Graph, activity, agent, entity, faults, relation
 from ivcap_flows.sinks import RUN_SCHEMA, Delivery, Drained, FolderSink, IvcapSink, ProvenaSink, drain, shareable
+from ivcap_flows.sinks.base import TRIAL
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
@@ -242,7 +243,8 @@ def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, e
     elsewhere = "urn:ivcap-flows:embedded:another"
     ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), opened.run.id)])
     client = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]))
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", delivered=1)]
+    [drained] = drain(ivcap_journal, [IvcapSink(client, ivcap_journal)])
+    assert drained == Drained("ivcap", delivered=1) and drained.reasons == {TRIAL: 1}
 
     async def active():
         return [record async for record in client.aspects.list(entity=flows_urn("run", opened.run.id))]

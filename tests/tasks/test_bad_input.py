@@ -46,6 +46,30 @@ def writes(effects):
     return [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")]
 
 
+LISTS = {
+    "list_artifacts": {},
+    "list_artifacts by name": {"name": "n"},
+    "list_aspects": {"schema": "urn:x:schema:1"},
+    "search": {"query": "query(X) :- p(X)."},
+    "list_collections": {},
+    "list_items": {"subtype": "PERSON"},
+    "list_jobs": {},
+    "list_jobs by status": {"status": "succeeded"},
+    "list_orders": {},
+    "list_orders by status": {"status": "succeeded"},
+    "list_services": {},
+}
+
+
+@pytest.mark.parametrize("limit", [-1, "3"])
+@pytest.mark.parametrize("what", LISTS)
+def test_a_limit_that_is_none(in_flow, effects, what, limit):
+    """It is refused, since an empty list would say that there is nothing."""
+    task = getattr(tasks, what.partition(" ")[0])
+    with pytest.raises(InputError, match="`limit` must be a whole number from 0"):
+        in_flow(lambda: task(**LISTS[what], limit=limit))
+
+
 @pytest.mark.parametrize("task", [place_order, request_job])
 def test_an_unknown_service(in_flow, effects, task):
     """An unknown service is refused with similar names, before anything is written."""

@@ -20,7 +20,7 @@ _START = "execution start time (YYYY-MM-DD HH:MM:SS+HH:MM)"
 _END = "execution end time (YYYY-MM-DD HH:MM:SS+HH:MM)"
 _FIXED = ("display name", "description", "model version (optional)", "agent id", "study id", _START, _END)
 _JOB = ("_job_id", "_job_status", "_model_run_record_id", "_error_info")
-_TIME = re.compile(r"\d{4}([-/])\d\d\1\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
+_TIME = re.compile(r"\d{4}([-/])\d\d\1\d\d[ T]\d\d:\d\d(:\d\d)?[+-]\d\d:\d\d")
 
 
 class Sheet:
