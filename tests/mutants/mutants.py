@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import httpx
 import sqlalchemy as sa
 from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
@@ -28,6 +29,8 @@ from ivcap_flows.durable import divergence
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
+from ivcap_flows.http import pool, session
+from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
@@ -348,6 +351,21 @@ def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None
     return apply
 
 
+def connections_kept(patch: SetAttribute) -> None:
+    begin = Session.__init__
+
+    def keep(self: Session, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        self._headers["Connection"] = "keep-alive"
+
+    patch(Session, "__init__", keep)
+    patch(pool, "_LIMITS", httpx.Limits(max_connections=None, max_keepalive_connections=16))
+
+
+def replies_unjudged(patch: SetAttribute) -> None:
+    patch(session, "misfit", lambda *_: None)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -403,6 +421,8 @@ MUTANTS: Final = {
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
+    "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
 }
 
