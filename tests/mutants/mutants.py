@@ -22,6 +22,7 @@ from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
+from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.capture import early, files, prefect_artifacts, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
@@ -366,6 +367,13 @@ def replies_unjudged(patch: SetAttribute) -> None:
     patch(session, "misfit", lambda *_: None)
 
 
+def block_not_checked(patch: SetAttribute) -> None:
+    async def unchecked(self: BlockLogin) -> None:
+        pass
+
+    patch(BlockLogin, "_check_writable", unchecked)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -421,6 +429,7 @@ MUTANTS: Final = {
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
     "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
