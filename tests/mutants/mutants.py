@@ -33,6 +33,7 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.http import pool, session
 from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap import archive
+from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
@@ -374,6 +375,13 @@ def block_not_checked(patch: SetAttribute) -> None:
     patch(BlockLogin, "_check_writable", unchecked)
 
 
+def update_only_adds(patch: SetAttribute) -> None:
+    async def add(self: Aspects, entity: str, schema: str, content: Any, policy: str | None, _: Exception) -> str:
+        return await self.add(entity, schema, content, policy)
+
+    patch(Aspects, "_add_and_retract", add)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -429,6 +437,7 @@ MUTANTS: Final = {
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
     "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
     "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
