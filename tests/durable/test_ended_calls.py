@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -279,3 +280,28 @@ def test_who_holds_a_key_is_named_to_the_one_who_waits(
     assert asyncio.run(asyncio.wait_for(wait(), 60)).how == "kept"
     [said] = [record.getMessage() for record in caplog.records if "Ctrl-Z" in record.getMessage()]
     assert "since 20" in said and "the order k1:" in said and len(platform.urns) == 1
+
+
+@pytest.mark.catches("end on the loop")
+def test_the_end_of_a_call_does_not_stop_the_loop(sqlite_journal: Journal, platform: Platform) -> None:
+    """While the journal cannot be written, a cancelled call waits for it, and everything else on its loop goes on."""
+    platform.faults = ["hang"]
+    away = sqlite3.connect(sqlite_journal.url.removeprefix("sqlite:///"), isolation_level=None)
+
+    async def cancel() -> None:
+        asked = asyncio.create_task(perform(order(platform), journal=sqlite_journal, **SOMEBODY))
+        while not platform.sends:
+            await asyncio.sleep(0.01)
+        away.execute("BEGIN IMMEDIATE")
+        asked.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+        assert not asked.done()
+        away.execute("ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(cancel())
+    away.close()
+    [row] = sqlite_journal.intents.where()
+    assert row.state == "in_doubt" and not sqlite_journal.intents.held(row)

@@ -35,7 +35,7 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
@@ -382,6 +382,13 @@ def update_only_adds(patch: SetAttribute) -> None:
     patch(Aspects, "_add_and_retract", add)
 
 
+def end_on_the_loop(patch: SetAttribute) -> None:
+    async def at_once(self: Journal, call: Callable[..., None], *args: Any) -> None:
+        call(*args)
+
+    patch(Journal, "ask_surely", at_once)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -437,6 +444,7 @@ MUTANTS: Final = {
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "end on the loop": Mutant("a claim's end does not stop the package's loop", end_on_the_loop),
     "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
     "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
