@@ -19,6 +19,7 @@
     │   ├── NotUniqueError          424
     │   ├── UnavailableError        408, 423, 425, 429 and 5xx
     │   └── ProtocolError           a reply that the platform's API contract does not allow
+    │       └── MisfitReplyError    a reply that is cut off, or answers another request
     ├── IntegrityError              bytes with another sha256 or size than expected
     ├── OutcomeError                remote work failed
     │   ├── OrderFailedError
@@ -63,6 +64,7 @@ __all__ = [
     "JobFailedError",
     "JournalError",
     "JournalLossError",
+    "MisfitReplyError",
     "NewerSchemaError",
     "NotAuthorizedError",
     "NotFoundError",
@@ -185,6 +187,12 @@ class UnavailableError(PlatformError):
 
 class ProtocolError(PlatformError):
     """A reply breaks the platform's API contract, such as a body that is not JSON or a URL of a foreign host."""
+
+
+class MisfitReplyError(ProtocolError):
+    """A reply is cut off or answers another request, which intermediaries cause. The next one may be right."""
+
+    retryable = True
 
 
 class IntegrityError(IvcapFlowsError):

@@ -167,7 +167,7 @@ class Job(_Work):
     result_type: str | None = None
     error_message: str | None = None
     events: tuple[JobEvent, ...] = ()
-    """The events that the service reported, oldest first. Only a call that waited for the job has them."""
+    """The events that the service reported, oldest first. A wait reads them on request, and of a job that failed."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ __all__ = [
     "CONTENT_SCHEMA",
     "EMBEDDED",
     "INTENT_SCHEMA",
+    "KEY_FIELD",
+    "KEY_TAG",
     "KEY_VERSION",
     "Scope",
     "api_address",
@@ -47,6 +49,10 @@ __all__ = [
 
 KEY_VERSION: Final = "k1"
 _KEY_IN_NAME: Final = re.compile(r" ?\[([0-9a-f]{16}(?:\.\d+)?)\]")
+KEY_FIELD: Final = "ivcap-flows-key"
+"""The user metadata, or annotation, of an item of Provena that holds its key."""
+KEY_TAG: Final = "ivcap-flows:"
+"""What precedes the short id of the key in the tag of an order."""
 INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """The aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP keeps no digest."""

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import anyio
 from pydantic import SecretStr, ValidationError
@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 from ivcap_flows.blocks.prefect_lock import HELD, prefect_lock, prefect_unreachable
 from ivcap_flows.errors import ConfigurationError, UnreachableError
 from ivcap_flows.http.oauth import Tokens
+from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.shared_login import Login, SharedToken
 from ivcap_flows.secrets import hide
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import BlockDocument
 
 __all__ = ["BlockLogin", "lock_of_login"]
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds between two tries to write a renewed login to its block."""
 
 
 def lock_of_login(document: UUID) -> AbstractAsyncContextManager[None]:
@@ -87,6 +92,7 @@ class BlockLogin(ABC):
     async def renew(self, login: Login) -> Tokens:
         if self._document is None:
             return await self._renewed(login)
+        await self._check_writable()
         # Another process takes the lock from one that holds it longer.
         try:
             with anyio.fail_after(self._deadline - time.monotonic()):
@@ -102,10 +108,6 @@ class BlockLogin(ABC):
             ) from error
 
     async def write(self, tokens: Tokens) -> None:
-        from prefect.client.orchestration import get_client
-        from prefect.client.schemas.actions import BlockDocumentUpdate
-        from prefect.exceptions import ObjectNotFound
-
         data = {name: secret.get_secret_value() for name, secret in self._changes(tokens).items()}
         if not data:
             return
@@ -113,14 +115,41 @@ class BlockLogin(ABC):
             raise ConfigurationError(
                 "only a saved block can store it. Save the credentials, and pass the block's name."
             )
+        pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            try:
+                await self._change(self._document, data)
+            except UnreachableError as error:
+                # The lock is kept meanwhile: another process would spend the refresh token that is stored.
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise ConfigurationError(str(error)) from None
+                await pauses.sleep(left)
+            else:
+                return
+
+    async def _check_writable(self) -> None:
+        """Raise an error if the block cannot be changed: then no refresh token is spent whose successor is lost."""
+        if self._document is not None:
+            await self._change(self._document, {})
+
+    async def _change(self, document: UUID, data: dict[str, str]) -> None:
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import BlockDocumentUpdate
+        from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
         try:
             async with get_client() as client:
-                change = BlockDocumentUpdate(data=data, merge_existing_data=True)
-                await client.update_block_document(self._document, change)
+                await client.update_block_document(document, BlockDocumentUpdate(data=data, merge_existing_data=True))
         except ObjectNotFound:
             raise self._deleted() from None
         except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
-            raise ConfigurationError(str(prefect_unreachable(error))) from None
+            if isinstance(error, PrefectHTTPStatusError) and error.response.status_code in (401, 403):
+                raise ConfigurationError(
+                    f"{self} cannot be renewed, since Prefect refuses to change the block "
+                    f"({error.response.status_code}). Use a key of Prefect that may change it."
+                ) from None
+            raise prefect_unreachable(error) from None
 
     async def _read(self, document: UUID) -> BlockDocument:
         from prefect.client.orchestration import get_client

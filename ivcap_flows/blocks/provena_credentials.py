@@ -146,7 +146,11 @@ class ProvenaCredentials(CredentialsBlock):
 
 
 class ProvenaBlockLogin(BlockLogin):
-    """The login of a user in ProvenaCredentials. Many realms give no new offline token; then nothing is stored."""
+    """The login of a user in ProvenaCredentials. Keycloak gives a new offline token at each renewal.
+
+    Unless the realm revokes a token when it is used, the old one stays valid. So a login that is in no saved block is
+    not stored, and one in a block that cannot be changed is used all the same.
+    """
 
     platform = "Provena"
     option = "--provena"
@@ -165,7 +169,12 @@ class ProvenaBlockLogin(BlockLogin):
 
     def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
         new = tokens.refresh
-        return {} if new is None or new == self._block.offline_token else {"offline_token": new}
+        if new is None or new == self._block.offline_token or self._document is None:
+            return {}
+        return {"offline_token": new}
+
+    async def _check_writable(self) -> None:
+        """Nothing is lost for good where a new token cannot be stored."""
 
 
 def addresses_in(found: Settings) -> dict[Address, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
@@ -34,6 +35,8 @@ logger = logger_of("ivcap_flows.durable")
 
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
+_SAID_AFTER: Final = 3.0
+"""Seconds of waiting for another call after which the log says who works on the effect."""
 
 
 async def perform(
@@ -89,6 +92,7 @@ async def perform(
         await check_divergence(journal, wanted, on_divergence)
 
     pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
+    began, said = time.monotonic(), False
     sent: str | None = None
     earlier: Reusable[T] | None = None
     start_heartbeat(journal)
@@ -117,6 +121,9 @@ async def perform(
             if claim.kind == "given up":
                 raise _given_up(claim.intent)
             if claim.kind == "held":
+                if not said and time.monotonic() - began > _SAID_AFTER:
+                    said = True
+                    await _say_who_holds(journal, claim.intent)
                 await pauses.sleep()
                 continue
             submission = Submission(
@@ -218,6 +225,21 @@ def _given_up(intent: IntentRow) -> InDoubtError:
         key=intent.key,
         candidates=[],
     )
+
+
+async def _say_who_holds(journal: Journal, held: IntentRow) -> None:
+    holder = await journal.ask(journal.intents.holder, held)
+    if holder is not None:
+        logger.warning(
+            "Waiting for process %d on %s, which has worked on the %s %s (%s) since %s. If it is stopped (Ctrl-Z) or "
+            "hangs, continue it or end it: then this call goes on, and nothing is sent twice.",
+            holder.pid,
+            holder.host,
+            held.noun,
+            held.key,
+            held.name or held.subject,
+            held.updated_at.astimezone().isoformat(" ", "seconds"),
+        )
 
 
 async def _report(journal: Journal, kept: IntentRow, urn: str) -> None:

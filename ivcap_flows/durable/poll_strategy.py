@@ -17,10 +17,13 @@ from typing import Final, Protocol, TypeVar
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.handles import TERMINAL
+from ivcap_flows.secrets import logger_of
 
 __all__ = ["PAGES", "ROUND", "SINGLE_READS", "Change", "PollStrategy", "Source"]
 
 R = TypeVar("R")
+
+logger = logger_of("ivcap_flows.waiting")
 
 ROUND: Final = 24
 """Maximum number of requests per round."""
@@ -119,6 +122,8 @@ class PollStrategy:
         self._changes_known: set[str] = set()
         self._thorough = (0, time.monotonic())
         """Number and time of the last round that read the lists although it relied on the change feed."""
+        self._unreadable: set[str] = set()
+        """The lists of which the log says that they cannot be read."""
         self._believed: bool | None = None
         """Whether to rely on the change feed; None while that is not known."""
 
@@ -229,9 +234,18 @@ class PollStrategy:
             # read one by one.
             if isinstance(error, PlatformError) and error.retryable:
                 raise
+            self._say_unreadable(f"list of {self._source.what} {name}".rstrip(), error)
         self._depth[name] = depth
         for urn in sought:
             self._listed[urn] = urn not in missing
+
+    def _say_unreadable(self, what: str, error: Exception) -> None:
+        """Log once for each list why it cannot be read. A fault of this package is shown with its traceback."""
+        if what not in self._unreadable:
+            self._unreadable.add(what)
+            shown = None if isinstance(error, PlatformError) else error
+            why = f"{type(error).__name__}: {error}"
+            logger.warning("The %s cannot be read, so the wait goes on without it. %s", what, why, exc_info=shown)
 
     async def _ask_for_changes(self, targets: Mapping[str, str], failures: list[PlatformError]) -> None:
         seen: set[str] = set()
@@ -261,6 +275,7 @@ class PollStrategy:
             if error.retryable:
                 failures.append(error)
             else:
+                self._say_unreadable(f"list of changes of {self._source.what}", error)
                 self._believed = False
             return
         if number == 0 or suspects:

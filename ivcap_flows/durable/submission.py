@@ -119,7 +119,7 @@ class Submission(Generic[T]):
         try:
             return await self._accept(earlier.value, "reused")
         finally:
-            self.journal.intents.release(self.intent)
+            await self.journal.ask_surely(self.journal.intents.release, self.intent)
 
     async def run(self) -> Performed[T]:
         """Return the effect, and release the claim in any case. Raises FencedError if another process has taken it."""
@@ -133,8 +133,7 @@ class Submission(Generic[T]):
             doubt = _say(error)
             raise
         finally:
-            # It must work while the task is being cancelled, so it does not await.
-            self.journal.intents.release(self.intent, doubt, self._time)
+            await self.journal.ask_surely(self.journal.intents.release, self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
         """Write the idempotency record if the effect publishes its intent, and adopt an effect that exists already."""

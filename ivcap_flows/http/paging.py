@@ -14,8 +14,8 @@ __all__ = ["PAGE_SIZE", "checked_limit", "cursor_of", "next_link", "paged", "pag
 
 T = TypeVar("T")
 
-_TURNS: Final = 3
-"""Turns of the event loop that it takes to send a request on an open connection."""
+_TURNS: Final = 24
+"""Turns of the event loop that suffice to connect to an address and to send a request."""
 
 _BREATH: Final = 10
 """Items after which the loop gets a turn while a page is read ahead, for callers that never await."""

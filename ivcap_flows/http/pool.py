@@ -1,4 +1,4 @@
-"""The httpx clients that the sessions of one platform share, with a limit of concurrent requests."""
+"""The httpx client that the sessions of one platform share, with a limit of concurrent requests."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ __all__ = ["Pool"]
 
 AT_ONCE: Final = 16
 STREAMS_AT_ONCE: Final = 128
-# Close idle connections before common servers do (uvicorn after 5 s), so that no request is written to a dead one.
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=4.0)
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 # Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
 
 class Pool:
-    """Shared clients. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
+    """A shared client. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
-    At most 16 requests whose replies are read whole run at once, each in its own client of httpx, and 128 streams,
-    which share one. Streams have their own limit because their readers may hold them as long as they like. The
-    limits are here and not in httpx: its queue gets slower the more requests wait in it, and for each request it
-    looks at all idle connections of a client.
+    At most 16 requests whose replies are read whole run at once, and 128 streams. Streams have their own limit because
+    their readers may hold them as long as they like. The limits are here and not in httpx, whose queue gets slower the
+    more requests wait in it.
+
+    Each request has a connection of its own. An intermediary may send a reply twice, and httpx takes what is left on a
+    kept connection for the reply to the next request.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._clients: list[httpx.AsyncClient] = []
-        self._free: list[httpx.AsyncClient] = []
-        self._of_streams: httpx.AsyncClient | None = None
+        self._client: httpx.AsyncClient | None = None
         self._cookies = CookieJar()
 
     @asynccontextmanager
@@ -52,14 +51,8 @@ class Pool:
         unusable proxy or certificates.
         """
         self._of_this_loop()
-        free = self._free
         async with self._requests:
-            # The client that became free last has an open connection.
-            client = free.pop() if free else self._new_client()
-            try:
-                yield client
-            finally:
-                free.append(client)
+            yield self._opened()
 
     @asynccontextmanager
     async def stream(self, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
@@ -75,29 +68,26 @@ class Pool:
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error
         try:
-            if self._of_streams is None:
-                self._of_streams = self._new_client()
-            yield self._of_streams
+            yield self._opened()
         finally:
             streams.release()
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
-        clients = self._clients
-        self._clients, self._free, self._of_streams = [], [], None
-        for client in clients:
+        client, self._client = self._client, None
+        if client is not None:
             await client.aclose()
 
-    def _new_client(self) -> httpx.AsyncClient:
-        client = _client(self._cookies)
-        self._clients.append(client)
-        return client
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = _client(self._cookies)
+        return self._client
 
     def _of_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
-            self._loop, self._clients, self._free, self._of_streams = loop, [], [], None
+            self._loop, self._client = loop, None
             self._requests = anyio.Semaphore(AT_ONCE, fast_acquire=True)
             self._streams = anyio.Semaphore(STREAMS_AT_ONCE)
 

@@ -7,17 +7,19 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import unescape
 from typing import Any, Final
 
 import httpx
 
-from ivcap_flows.errors import ProtocolError
+from ivcap_flows.errors import MisfitReplyError, ProtocolError
 
 __all__ = ["Reply", "StreamedReply"]
 
 
 _UNFINISHED: Final = re.compile(r"\s*|-|[.eE]\d*[eE]?[+-]?|\\?u?[0-9a-fA-F]{0,4}")
 """The rest of a text after which JSON cannot be parsed, if only the end of a number or escape is missing."""
+_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
 _WORDS: Final = ("true", "false", "null")
 
 
@@ -42,16 +44,24 @@ class Reply:
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         return kind == "application/json" or kind.endswith("+json")
 
+    @property
+    def has_json(self) -> bool:
+        """Whether the body is JSON, whatever the Content-Type says."""
+        return not isinstance(self._value, Exception)
+
     def json(self) -> Any:
-        """Return the JSON value of the body. Raises ProtocolError if it is not JSON."""
+        """Return the JSON value of the body. Raises ProtocolError, which says what came, if it is not JSON."""
         if isinstance(self._value, Exception):
-            raise self.violation("is no JSON") from self._value
+            title = _TITLE.search(self.text)
+            kind = self.headers.get("content-type") or "of no stated type"
+            came = f"a web page with the title {' '.join(unescape(title[1]).split())[:200]!r}" if title else kind
+            raise self.violation(f"is no JSON, but {came}") from self._value
         return self._value
 
     def check_whole(self) -> None:
-        """Raise a ProtocolError with `cut_off` set if the JSON is truncated, whatever the HTTP framing says."""
+        """Raise MisfitReplyError if the JSON is truncated, whatever the HTTP framing says."""
         if self.is_json and self.body and isinstance(self._value, ValueError) and _ends_early(self._value):
-            raise self.violation("breaks off in the middle of its JSON", cut_off=True)
+            raise self.violation("breaks off in the middle of its JSON", MisfitReplyError)
 
     @cached_property
     def _value(self) -> Any:
@@ -61,9 +71,9 @@ class Reply:
         except (ValueError, RecursionError) as error:
             return error
 
-    def violation(self, fault: str, **data: Any) -> ProtocolError:
+    def violation(self, fault: str, kind: type[ProtocolError] = ProtocolError) -> ProtocolError:
         """Return the error for a reply that breaks the contract; `fault` completes "the reply …"."""
-        return ProtocolError(
+        return kind(
             f"The reply of {self.platform} to {self.method} {self.path} {fault}.",
             platform=self.platform,
             method=self.method,
@@ -71,7 +81,6 @@ class Reply:
             status=self.status,
             detail=fault,
             sent=True,
-            **data,
         )
 
 

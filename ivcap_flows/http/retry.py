@@ -11,10 +11,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from ivcap_flows.errors import IvcapFlowsError, ProtocolError, UnavailableError, UnreachableError
+from ivcap_flows.errors import IvcapFlowsError, MisfitReplyError, UnavailableError, UnreachableError
+from ivcap_flows.http.server_clock import date_of
 
 __all__ = ["Backoff", "Repeat", "is_transient", "may_repeat", "retry_after"]
 
@@ -36,11 +36,10 @@ def may_repeat(repeat: Repeat, error: BaseException) -> bool:
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request can succeed later.
 
-    That is so if there was no reply or half of one, and for 408, 423, 425, 429 and any 5xx but 501.
+    That is so if there was no reply, half of one or that of another request, and for 408, 423, 425, 429 and any 5xx but
+    501.
     """
-    return isinstance(error, UnreachableError | UnavailableError) or (
-        isinstance(error, ProtocolError) and error.data.get("cut_off") is True
-    )
+    return isinstance(error, UnreachableError | UnavailableError | MisfitReplyError)
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
@@ -51,12 +50,9 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(text)
-        except (TypeError, ValueError):
+        moment = date_of(text)
+        if moment is None:
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
         seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -23,14 +23,16 @@ def elapsed() -> float:
 
 
 def date_of(header: str | None) -> datetime | None:
-    """Return the moment of a Date header; None if it is absent or unreadable."""
+    """Return the moment of a Date header; None if it is absent, unreadable or impossible."""
     if header is None:
         return None
     try:
         moment = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
+        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    # At the ends of the calendar, nothing can be added to a time.
+    return moment if MINYEAR < moment.year < MAXYEAR else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.errors import InputError, MisfitReplyError, PlatformError
+from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
@@ -97,6 +98,7 @@ class Session:
         self._headers = {
             "Accept": "*/*",
             "Accept-Encoding": "gzip, deflate",
+            "Connection": "close",
             "User-Agent": "ivcap-flows",
             **(headers or {}),
         }
@@ -160,8 +162,8 @@ class Session:
         `false`. `data` is a form. Statuses in `expect` (default: any 2xx) are returned; any other raises the
         PlatformError of that status. Without a reply, UnreachableError is raised; its data `sent` says whether the
         request may have been processed. `discreet` keeps the platform's message out of errors and logs, since it may
-        repeat a secret that was sent. If the request is idempotent, truncated JSON counts as a failure that may be
-        retried, unless the body is users' content (`raw`).
+        repeat a secret that was sent. A reply that answers another request raises MisfitReplyError. If the request is
+        idempotent, that and truncated JSON count as failures that may be retried. Users' content (`raw`) is not judged.
         """
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
@@ -176,6 +178,8 @@ class Session:
                     await response.aclose()
             if repeat == "idempotent" and not raw:
                 reply.check_whole()
+            if not raw and (fault := misfit(reply, params or {}, json)):
+                raise reply.violation(f"{fault}, so it answers another request", MisfitReplyError)
             return reply
 
         return await self._tried(once, self._pool.turn, repeat, method, path)

@@ -65,7 +65,10 @@ class LoginStore(Protocol):
         """Return the login as it is stored now. Raises ConfigurationError if it is gone."""
 
     async def renew(self, login: Login) -> Tokens:
-        """Ask the identity provider for new tokens. Raises NotAuthorizedError if it refuses."""
+        """Ask the identity provider for new tokens. Raises NotAuthorizedError if it refuses.
+
+        Raises an error before anything is asked if the store surely could not be written.
+        """
 
     async def write(self, tokens: Tokens) -> None:
         """Store new tokens. Raises ConfigurationError if that fails."""
@@ -75,8 +78,9 @@ class SharedToken:
     """The access token of a stored login.
 
     It is renewed under the store's lock, from the login as it is stored then, and written back. A refresh token may be
-    valid for one use, and a provider may end the login of everybody who shares it at the second use. If the new tokens
-    cannot be written back, this process keeps them, logs a warning, and writes after the next renewal.
+    valid for one use, and a provider may end the login of everybody who shares it at the second use. So the store says
+    before a renewal that it cannot be written, and tries for as long as it may hold its lock. If it fails even so, this
+    process keeps the new tokens, logs a warning, and writes after the next renewal.
     """
 
     refreshable = True
@@ -134,8 +138,8 @@ class SharedToken:
         except ConfigurationError as error:
             self._spent = stored
             _log.warning(
-                "%s was renewed, but this process alone has the new one: %s Others that use it may have to log in "
-                "again.",
+                "%s was renewed, but this process alone has the new one: %s If the provider accepts a refresh token "
+                "only once, others that use it have to log in again.",
                 self._store,
                 error,
             )

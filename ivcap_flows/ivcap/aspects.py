@@ -15,6 +15,8 @@ from ivcap_flows.errors import (
     InputError,
     InvalidParameterError,
     NotFoundError,
+    NotUniqueError,
+    PlatformError,
     UnavailableError,
 )
 from ivcap_flows.handles import Aspect
@@ -85,17 +87,36 @@ class Aspects:
     async def update(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
         """Replace the one active aspect of this entity and schema; return the URN of the new aspect.
 
-        Adds one if there is none, or if a deployment allows only adding (403, 404). Raises NotUniqueError if several
-        are active. Keyed: sent once.
+        Adds one if there is none. If a deployment does not offer to replace (403, 404), adds one and then retracts the
+        other. Raises NotUniqueError if several are active. Keyed: sent once.
         """
         params = _pair(entity, schema, policy)
         try:
             reply = await self._session.request(
                 "PUT", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
             )
-        except (ForbiddenError, NotFoundError):
-            return await self.add(entity, schema, content, policy)
+        except (ForbiddenError, NotFoundError) as error:
+            return await self._add_and_retract(entity, schema, content, policy, error)
         return self._written(reply)
+
+    async def _add_and_retract(
+        self, entity: str, schema: str, content: Any, policy: str | None, refusal: PlatformError
+    ) -> str:
+        before = [record.urn async for record in self.list(entity=entity, schema=schema, include_content=False)]
+        if len(before) > 1:
+            raise NotUniqueError(
+                f"{entity} has {len(before)} active aspects of {schema}, so it is not clear which to replace: "
+                f"{', '.join(before)}. Retract all but one.",
+                **refusal.data,
+            )
+        added = await self.add(entity, schema, content, policy)
+        for urn in before:
+            try:
+                await self.retract(urn)
+            except (ForbiddenError, NotFoundError) as error:
+                # The new aspect exists, so this is no refusal of the update.
+                _log.warning("The aspect %s was added, and the one it replaces stays active: %s", added, error)
+        return added
 
     def _written(self, reply: Reply) -> str:
         return ivcap_urn("aspect", replied(_Written, reply, self._session).id)

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ import yaml
 from platformdirs import user_config_path
 from pydantic import SecretStr
 
-from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.errors import ConfigurationError, UnreachableError
 from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login, login_ended
 from ivcap_flows.ivcap.authinfo import provider_at
-from ivcap_flows.secrets import hide
+from ivcap_flows.secrets import hide, logger_of
 
 __all__ = ["ACTIVE", "Context", "ContextFile", "ContextLogin", "config_file"]
+
+_log = logger_of(__name__)
 
 ACTIVE: Final = "active"
 """The name that selects the active context of the `ivcap` command."""
@@ -36,6 +39,9 @@ ACTIVE: Final = "active"
 _VERSION: Final = "v1"
 _MARGIN: Final = 10.0
 """Seconds by which the command records an expiry too early."""
+LONGEST_WAIT: Final = 60.0
+_SAID_AFTER: Final = 3.0
+"""Seconds to wait for another process that renews the login, and those after which the log says which it is."""
 _LOGIN: Final = "Log in by `ivcap-flows login` or `ivcap login`."
 
 
@@ -120,16 +126,38 @@ class ContextFile:
     async def locked(self) -> AsyncIterator[None]:
         """Keep other processes of this package from renewing and writing meanwhile; the command takes no lock."""
         descriptor = self._lock_file()
+        began, said = time.monotonic(), False
         try:
             while True:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    await asyncio.sleep(0.1)
+                    waited = time.monotonic() - began
+                    if waited > LONGEST_WAIT:
+                        raise self._held(descriptor) from None
+                    if waited > _SAID_AFTER and not said:
+                        said = True
+                        _log.warning("%s", self._held(descriptor))
+                await asyncio.sleep(0.1)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(descriptor)
+
+    def _held(self, descriptor: int) -> UnreachableError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace") or "of an unknown number"
+        detail = f"process {holder} of this machine renews the login in {self.path}"
+        return UnreachableError(
+            f"The login cannot be renewed, since {detail}. If it is stopped (Ctrl-Z) or hangs, continue it or end it.",
+            platform="IVCAP",
+            method="POST",
+            path="",
+            status=None,
+            detail=detail,
+            sent=False,
+        )
 
     def _lock_file(self) -> int:
         try:

@@ -29,6 +29,7 @@ from ivcap_flows.journal.rows import (
     Claim,
     IntentRow,
     NewIntent,
+    ProcessRow,
     Settled,
 )
 from ivcap_flows.journal.states import DONE, OPEN, State
@@ -415,6 +416,13 @@ class Intents:
         with self._store.read() as connection:
             now = self._store.now(connection)
             return self._processes.seems_held(self._processes.read(connection, intent.process_id), intent.token, now)
+
+    def holder(self, intent: IntentRow) -> ProcessRow | None:
+        """Return the process that claimed an intent, alive or not; None if nobody holds it."""
+        if intent.process_id is None:
+            return None
+        with self._store.read() as connection:
+            return self._processes.read(connection, intent.process_id)
 
     def unasked(self, wanted: NewIntent) -> list[IntentRow]:
         """Return the effects on the same subject that an earlier attempt of the run requested and this one has not."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -162,10 +165,26 @@ class Journal:
         try:
             return await self.ask(take)
         except BaseException:
-            with lock:
-                unheard = True
-                self.intents.release_many(granted)
+
+            def give_up() -> None:
+                nonlocal unheard
+                with lock:
+                    unheard = True
+                    self.intents.release_many(granted)
+
+            await self.ask_surely(give_up)
             raise
+
+    async def ask_surely(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a method of the journal in a thread, to its end even if this coroutine is cancelled."""
+        bound = partial(copy_context().run, call, *args, **kwargs)
+        try:
+            done = asyncio.get_running_loop().run_in_executor(None, bound)
+        except RuntimeError:
+            # The interpreter ends, and no thread can be started any more.
+            bound()
+        else:
+            await asyncio.shield(done)
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

@@ -11,7 +11,6 @@ import hmac
 import os
 import secrets
 import tempfile
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +43,6 @@ class Redaction:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
         self._key: bytes | None = None
 
     def of(self, value: Any) -> Any:
@@ -74,10 +72,11 @@ class Redaction:
         return f"{HIDDEN}:{told[:_SHOWN]}"
 
     def _known_key(self) -> bytes:
-        with self._lock:
-            if self._key is None:
-                self._key = self._from_file(self._store.path) if self._store.path else self._from_server()
-            return self._key
+        # Without a lock: a thread in a write transaction would wait for one that waits for its own turn to write. Two
+        # threads that look at once find the same key.
+        if self._key is None:
+            self._key = self._from_file(self._store.path) if self._store.path else self._from_server()
+        return self._key
 
     def _from_server(self) -> bytes:
         table = schema.redaction_keys

@@ -111,7 +111,7 @@ class ProvenaClient:
     `visibility_delay` is the number of seconds that an accepted request may stay invisible; `platform()` replaces it
     with the server's own value if the server gives one. `documents` saves the file behind a presigned URL; `files`
     transfers the files of a dataset. `trusted_hosts` are hosts that such URLs may name, besides Provena's own and
-    Amazon S3's; no token is sent to them. All APIs share one connection pool.
+    Amazon S3's; no token is sent to them. All APIs share one pool.
     """
 
     def __init__(self, endpoints: Endpoints, auth: Auth, *, trusted_hosts: Collection[str] = ()) -> None:

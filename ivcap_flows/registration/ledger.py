@@ -88,13 +88,13 @@ class Ledger:
             await self.keep([(row, claim.intent) for row, claim in pairs if claim.kind == "kept"])
             await self.stand([given_up(row) for row, claim in pairs if claim.kind == "given up"])
         except BaseException:
-            self.release(works)
+            await self.release(works)
             raise
         return works
 
-    def release(self, works: Iterable[Work]) -> None:
+    async def release(self, works: Iterable[Work]) -> None:
         """Release the claims. Rows that have ended keep their outcome."""
-        self._intents.release_many(work.intent for work in works)
+        await self._journal.ask_surely(self._intents.release_many, [work.intent for work in works])
 
     async def note(self, rows: Sequence[Spooled]) -> None:
         """Write intents for rows that will be sent."""

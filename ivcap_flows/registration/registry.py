@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import KEY_FIELD, Scope
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import DatasetInfo, Item
 
@@ -30,9 +30,6 @@ __all__ = [
     "moment",
     "person_of",
 ]
-
-KEY_FIELD: Final = "ivcap-flows-key"
-"""The name of the user metadata or annotation that contains the key, by which an item or run is found again."""
 
 SUBJECT_FIELD: Final = "ivcap-subject"
 """The annotation with the subject of a run, such as an order's URN, if the subject is not only its record."""

@@ -164,7 +164,7 @@ class Submission:
                 for unsent in await self._resolver.take_up(works):
                     self._spool.look_again((work.row.number, work.intent.fence) for work in unsent)
             finally:
-                self._ledger.release(works)
+                await self._ledger.release(works)
 
     async def _send_all(self) -> None:
         async def worker() -> None:
@@ -181,7 +181,7 @@ class Submission:
                             Unit(session, parent=True), accepted, stall_timeout=self._stall_timeout
                         )
                 finally:
-                    self._ledger.release(works or [])
+                    await self._ledger.release(works or [])
             self._under_way.set()
 
         working = [self._minting.run(), self._note(), *(worker() for _ in range(_WAITED_FOR * self._in_flight))]
@@ -211,7 +211,7 @@ class Submission:
             self._wait_for(rows)
             works = await self._ledger.claim(rows)
         unlooked = [work for work in works if not _may_be_sent(work)]
-        self._ledger.release(unlooked)
+        await self._ledger.release(unlooked)
         return [work for work in works if _may_be_sent(work)]
 
     def _next_rows(self) -> list[Spooled]:

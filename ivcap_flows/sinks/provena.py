@@ -183,7 +183,8 @@ class ProvenaSink:
                     ],
                 )
             finally:
-                self._journal.intents.release_many(claim.intent for claim in claims if claim.kind in ("new", "doubt"))
+                mine = [claim.intent for claim in claims if claim.kind in ("new", "doubt")]
+                await self._journal.ask_surely(self._journal.intents.release_many, mine)
             held += [claim.intent.key for claim in claims if claim.kind == "held"]
         return held
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
+from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Progress, look_since
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import Scope, fingerprint
@@ -100,6 +100,7 @@ async def _update_aspect(
                 raise
             continue  # It was never sent, so the change superseded nothing of ours.
         if settled.how != "kept":
+            await _retract_replaced(call, settled, earlier)
             return settled.value
 
     before = await _active(call, about, schema_urn)
@@ -108,11 +109,22 @@ async def _update_aspect(
         return before[0].handle(call.platform)
 
     replaces = [record.urn for record in before]
-    done = await call.perform(_replacing(call, pair, replaces, None))
+    effect = _replacing(call, pair, replaces, None)
+    done = await call.perform(effect)
     while done.how == "kept" and done.value.urn not in {r.urn for r in await _active(call, about, schema_urn)}:
         # The journal's outcome is an equal update of this run whose aspect was retracted or replaced since: send anew.
-        done = await call.perform(_replacing(call, pair, replaces, done.value.urn))
+        effect = _replacing(call, pair, replaces, done.value.urn)
+        done = await call.perform(effect)
+    await _retract_replaced(call, done, effect)
     return done.value.model_copy(update={"content": document})
+
+
+async def _retract_replaced(call: IvcapCall, done: Performed[Aspect], effect: Effect[Aspect]) -> None:
+    """Retract what an adopted update replaces, if its call was cut off between adding and retracting."""
+    if done.how == "adopted":
+        for record in await _active(call, effect.request["entity"], effect.request["schema"]):
+            if record.urn in effect.request["replaces"]:
+                await call.client.aspects.retract(record.urn)
 
 
 async def _unsettled(call: IvcapCall, pair: dict[str, Any]) -> list[IntentRow]:

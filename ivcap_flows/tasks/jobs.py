@@ -241,13 +241,14 @@ async def _wait_for_jobs(
     *,
     timeout: float | None = None,
     raise_on_failure: bool = True,
+    events: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]:
-    """Wait until all jobs have ended. Return them in the given order, with results, products and events.
+    """Wait until all jobs have ended. Return them in the given order, with results and products.
 
     For `timeout` (seconds) and `raise_on_failure`, see `wait_for_orders`. JobFailedError contains each job's error
-    message and the end of its order's log. Events are those that the service sent: the last hundred of each job, if the
-    platform stores them.
+    message and the end of its order's log. With `events`, each job also has the last hundred events that its service
+    sent, if the platform stores them, which takes two more requests a job. A job that failed always has them.
     """
     patience = Patience.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
@@ -261,7 +262,7 @@ async def _wait_for_jobs(
     async with progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
     ended = await all_of(
-        lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn]), records
+        lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn], events=events), records
     )
     known = {job.urn: job for job, _ in ended}
     done = [known[urn_of(job)] for job in jobs]
@@ -291,9 +292,9 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
 
 
 async def _ended(
-    call: IvcapCall, patience: Patience, record: JobRecord, service: str, before: Job | str
+    call: IvcapCall, patience: Patience, record: JobRecord, service: str, before: Job | str, *, events: bool
 ) -> tuple[Job, bool]:
-    """Write a job's end to the journal. Return its handle with products and events, and whether the end is news."""
+    """Write a job's end to the journal. Return its handle with products, and whether the end is news."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -308,12 +309,11 @@ async def _ended(
         return named.model_copy(update={"products": Products(products)})
 
     ended = await patience.read(whole)
-    try:
-        events = await call.client.jobs.told(service, record.urn)
-    except PlatformError as error:
-        logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
-        events = []
-    ended = ended.model_copy(update={"events": tuple(events)})
+    if events or not ended.succeeded:
+        try:
+            ended = ended.model_copy(update={"events": tuple(await call.client.jobs.told(service, record.urn))})
+        except PlatformError as error:
+            logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
     return ended, await note_end(call.journal, ended)
 
 

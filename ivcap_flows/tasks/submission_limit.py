@@ -18,6 +18,8 @@ _LEASE: Final = 60.0
 """Seconds after which Prefect takes back the slot of a process that was killed: the fewest that it accepts."""
 _SAID_AFTER: Final = 10.0
 """Seconds of waiting for a slot after which the log says so."""
+LOST_AFTER: Final = 150.0
+"""Seconds after which a slot may be lost. That of a killed process is free after some 75 s."""
 
 
 class SubmissionLimit:
@@ -48,9 +50,20 @@ class SubmissionLimit:
         from prefect.exceptions import PrefectHTTPStatusError
         from prefect.settings import get_current_settings
 
-        saying = asyncio.get_running_loop().call_later(
-            _SAID_AFTER, logger.info, "Waiting for a slot of Prefect's concurrency limit %r.", self._name
-        )
+        later = asyncio.get_running_loop().call_later
+        sayings = [
+            later(_SAID_AFTER, logger.info, "Waiting for a slot of Prefect's concurrency limit %r.", self._name),
+            later(
+                LOST_AFTER,
+                logger.warning,
+                "Still no slot of Prefect's concurrency limit %r after %.0f s. A slot that was held while Prefect's "
+                "server restarted is never free again. If no process submits, free all slots: `prefect gcl update %s "
+                "--active-slots 0`.",
+                self._name,
+                LOST_AFTER,
+                self._name,
+            ),
+        ]
         try:
             await slot.__aenter__()
         except ConcurrencySlotAcquisitionError as error:
@@ -69,7 +82,8 @@ class SubmissionLimit:
             logger.warning("The limit %r is not kept, since Prefect cannot be asked for a slot: %s", self._name, cause)
             return False
         finally:
-            saying.cancel()
+            for saying in sayings:
+                saying.cancel()
         return True
 
     async def _give_back(self, slot: AbstractAsyncContextManager[None]) -> None:

@@ -14,8 +14,12 @@ from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import InputError, JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
+<<<<<<< HEAD
 from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.identity import short_id
+=======
+from ivcap_flows.identity import KEY_TAG, short_id
+>>>>>>> part-quiet
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.wire import segment
@@ -157,7 +161,7 @@ def resubmission(task: str) -> str:
 
 def tag(key: str) -> str:
     """Return the tag for an order that is placed under a key."""
-    return f"ivcap-flows:{short_id(key)}"
+    return KEY_TAG + short_id(key)
 
 
 def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:

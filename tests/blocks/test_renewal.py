@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, provena_credentials
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.prefect_lock import prefect_lock
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnreachableError
@@ -184,22 +185,52 @@ def test_a_block_that_becomes_another_accounts(saved, embedded_platform):
         loop.run(block._reached()[2].header(force=True))
 
 
-def test_a_login_that_prefect_does_not_take_back(saved, embedded_platform, monkeypatch, caplog):
-    """The old refresh token is spent all the same: this process goes on, and stores the next renewal."""
+def refusing(monkeypatch, *statuses):
+    """Have Prefect answer these to the next changes of a block; 0 is a change that is made. Return what is left."""
+    left, update = list(statuses), PrefectClient.update_block_document
+
+    async def answer(self, *arguments, **options):
+        status = left.pop(0) if left else 0
+        if not status:
+            return await update(self, *arguments, **options)
+        request = httpx.Request("PATCH", "http://prefect")
+        raise PrefectHTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+    monkeypatch.setattr(PrefectClient, "update_block_document", answer)
+    return left
+
+
+@pytest.mark.catches("block not checked")
+@pytest.mark.parametrize(("status", "error"), [(403, ConfigurationError), (503, UnreachableError)])
+def test_a_block_that_cannot_be_changed_spends_no_token(saved, embedded_platform, monkeypatch, status, error):
+    """The block is changed once before the provider is asked. So nobody is logged out, and the next renewal works."""
     block = saved()
     auth = block._reached()[2]
-
-    async def down(*_, **__):
-        raise RuntimeError("down")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PrefectClient, "update_block_document", down)
+    refusing(monkeypatch, status)
+    with contextlib.suppress(ConfigurationError, UnreachableError):
         loop.run(auth.header(force=True))
-    assert any("this process alone" in record.getMessage() for record in caplog.records)
-    assert IvcapCredentials.load(NAME).refresh_token == block.refresh_token
+    assert grants(embedded_platform) == []
+    refusing(monkeypatch, status)
+    with pytest.raises(error, match="Prefect"):
+        loop.run(auth.header(force=True))
     fresh = loop.run(auth.header(force=True))
     assert f"Bearer {IvcapCredentials.load(NAME).token.get_secret_value()}" == fresh
-    assert grants(embedded_platform) == [200, 200]
+
+
+def test_a_renewed_login_is_written_until_it_is_written(saved, embedded_platform, monkeypatch, caplog):
+    """Prefect fails after the grant: the lock is kept meanwhile, and nobody else spends the old refresh token."""
+    block, other = saved(), IvcapCredentials.load(NAME)
+    auths = [each._reached()[2] for each in (block, other)]
+    embedded_platform.advance_clock(2)
+    left = refusing(monkeypatch, 0, 503, 503, 503)
+
+    async def both():
+        return await asyncio.gather(*(auth.header(force=True) for auth in auths))
+
+    first, second = loop.run(both())
+    assert left == [] and first == second
+    assert f"Bearer {IvcapCredentials.load(NAME).token.get_secret_value()}" == first
+    assert grants(embedded_platform) == [200] and "log in again" not in caplog.text
 
 
 def test_without_prefect_nothing_is_spent(saved, embedded_platform):
@@ -211,22 +242,22 @@ def test_without_prefect_nothing_is_spent(saved, embedded_platform):
     assert grants(embedded_platform) == []
 
 
-def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api, monkeypatch):
-    """Most realms leave it as it is, and nothing is written; a realm that replaces it has the new one stored."""
+def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api):
+    """Keycloak replaces it at each renewal, and the new one is stored, since a realm may revoke the old one."""
     ProvenaCredentials.from_environment().save(NAME, overwrite=True)
-    block = ProvenaCredentials.load(NAME)
-    renewed = provena_credentials.renewed
-
-    async def rotated(*arguments, **options):
-        tokens = await renewed(*arguments, **options)
-        return replace(tokens, refresh=type(block.offline_token)("s3cret-next"))
-
-    loop.run(block.get_client()._auth.header())
-    assert ProvenaCredentials.load(NAME).offline_token == block.offline_token
-    monkeypatch.setattr(provena_credentials, "renewed", rotated)
-    loop.run(block.get_client()._auth.header())
-    assert ProvenaCredentials.load(NAME).offline_token.get_secret_value() == "s3cret-next"
+    tokens = {ProvenaCredentials.load(NAME).offline_token}
+    for _ in range(2):
+        loop.run(ProvenaCredentials.load(NAME).get_client()._auth.header())
+        tokens.add(ProvenaCredentials.load(NAME).offline_token)
+    assert len(tokens) == 3
     ProvenaCredentials.delete(NAME)
+
+
+def test_an_offline_token_of_the_environment_is_renewed_without_a_warning(embedded_platform, caplog):
+    """The old one stays valid in Provena's realm, so no other process has to log in again."""
+    headers = [loop.run(ProvenaCredentials.from_environment().get_client()._auth.header()) for _ in range(2)]
+    assert len(set(headers)) == 2
+    assert not [record for record in caplog.records if record.name.startswith("ivcap_flows")]
 
 
 HOLDER = """

@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -244,3 +245,63 @@ def _move_elsewhere(journal: Journal) -> None:
     with journal._store.write() as connection:
         connection.execute(sa.update(schema.processes).values(silent))
         connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))
+
+
+def _hold(url: str, folder: Path, told: Any) -> None:
+    """Claim an effect, and stop with it, as by Ctrl-Z."""
+    platform = Platform(folder)
+
+    async def stopped(intent: IntentRow, progress: Any) -> dict[str, Any]:
+        told.send("claimed")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return {"urn": platform.take(intent.key, intent.request)}
+
+    platform.send = stopped  # type: ignore[method-assign]
+    run(order(platform), Journal.open(url), 60)
+
+
+def test_who_holds_a_key_is_named_to_the_one_who_waits(
+    durable_url: str,
+    durable_journal: Journal,
+    platform: Platform,
+    child: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A call that waits for a stopped process says which it is, since when and what to do; then it gets its outcome."""
+    process = child(_hold, durable_url, platform.folder)
+
+    async def wait() -> Performed[Any]:
+        asked = asyncio.create_task(perform(order(platform), journal=durable_journal, **SOMEBODY))
+        while f"process {process.pid} on" not in caplog.text:
+            await asyncio.sleep(0.05)
+        os.kill(process.pid, signal.SIGCONT)
+        return await asked
+
+    assert asyncio.run(asyncio.wait_for(wait(), 60)).how == "kept"
+    [said] = [record.getMessage() for record in caplog.records if "Ctrl-Z" in record.getMessage()]
+    assert "since 20" in said and "the order k1:" in said and len(platform.urns) == 1
+
+
+@pytest.mark.catches("end on the loop")
+def test_the_end_of_a_call_does_not_stop_the_loop(sqlite_journal: Journal, platform: Platform) -> None:
+    """While the journal cannot be written, a cancelled call waits for it, and everything else on its loop goes on."""
+    platform.faults = ["hang"]
+    away = sqlite3.connect(sqlite_journal.url.removeprefix("sqlite:///"), isolation_level=None)
+
+    async def cancel() -> None:
+        asked = asyncio.create_task(perform(order(platform), journal=sqlite_journal, **SOMEBODY))
+        while not platform.sends:
+            await asyncio.sleep(0.01)
+        away.execute("BEGIN IMMEDIATE")
+        asked.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+        assert not asked.done()
+        away.execute("ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(cancel())
+    away.close()
+    [row] = sqlite_journal.intents.where()
+    assert row.state == "in_doubt" and not sqlite_journal.intents.held(row)

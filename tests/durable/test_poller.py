@@ -324,6 +324,31 @@ async def test_a_list_that_does_not_answer_hides_no_other():
     assert work.requests - before == 4
 
 
+async def test_a_list_that_cannot_be_read_is_named_once(caplog):
+    """A refusal, and a fault of this package: each is in the log once with its cause, and the work is read singly."""
+    work = Work(**{f"{service}{i}": "executing" for service in "abc" for i in range(5)})
+    work.service = {urn: urn[0] for urn in work.status}
+    pages = work.pages
+
+    async def broken(name: str):
+        if name != "a":
+            raise KeyError("items") if name == "b" else NotFoundError("withdrawn", platform="p")
+        async for page in pages(name):
+            yield page
+
+    work.pages = broken  # type: ignore[method-assign]
+    heard: dict[str, str] = {}
+    rounds = round_of(work, heard)
+    for _ in range(4):
+        await rounds.look(work.service)
+    assert heard.keys() == work.status.keys()
+    said = sorted(record.getMessage() for record in caplog.records)
+    assert [("KeyError: 'items'" in line, "NotFoundError: withdrawn" in line) for line in said] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 async def test_a_list_that_does_not_answer_keeps_no_end_unread():
     """If one list never answers, the record of work that has ended is read until it can be read."""
     work = Work(**{f"{service}{i}": "executing" for service in "ac" for i in range(5)})

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ivcap_flows.errors import (
@@ -17,6 +17,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http.retry import Backoff, is_transient, may_repeat, retry_after
+from ivcap_flows.http.server_clock import ServerClock, date_of
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -74,7 +75,25 @@ def test_retry_after_is_read_as_seconds_and_as_date(seconds):
     assert retry_after(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW) == seconds
 
 
+IMPOSSIBLE = [
+    "Sun, 06 Nov 1994 08:49:37 +999999999999999",
+    "Sun, 06 Nov 1994 08:49:37 -123456789012345",
+    "Fri, 31 Dec 9999 23:59:59 -2359",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+]
+
+
+@pytest.mark.parametrize("text", IMPOSSIBLE)
+def test_a_date_that_cannot_be_is_no_date(text):
+    """Neither a wait nor the platform's time comes of it, and no error."""
+    clock = ServerClock()
+    clock.note("host", text, 0.0)
+    assert retry_after(text, NOW) is None and date_of(text) is None and clock.time is None
+
+
 @given(st.text(max_size=40))
+@example(IMPOSSIBLE[0])
 def test_retry_after_survives_any_text(text):
     """An unreadable header is no header; a readable one is a finite wait."""
     found = retry_after(text, NOW)

@@ -205,6 +205,17 @@ async def test_json_that_breaks_off_is_an_answer_to_what_may_not_be_repeated(web
     assert len(web.seen) == 1
 
 
+async def test_a_web_page_in_place_of_json_is_named(web):
+    """A portal or proxy that answers with 200 is recognised by what its page is called."""
+    page = "<!doctype html><html><head><title>Sign in &amp;\n continue</title></head></html>"
+    web.on("GET /1/x", Response(page, media_type="text/html"))
+    web.on("GET /1/y", Response("well", media_type="text/plain"))
+    async with web.session() as session:
+        for path, came in (("/1/x", "a web page with the title 'Sign in & continue'"), ("/1/y", "text/plain")):
+            with pytest.raises(ProtocolError, match=f"is no JSON, but {came}"):
+                (await session.request("GET", path, repeat="idempotent")).json()
+
+
 async def test_json_that_always_breaks_off_is_a_violation(web, quick):
     """When the budget is spent; what is wrong in another way is no matter of luck."""
     web.on("GET /1/x", Response(WHOLE[:-5], media_type="application/json"))

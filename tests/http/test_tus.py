@@ -107,26 +107,25 @@ async def test_a_reset_connection_is_resumed(web, source, quick):
     received = bytearray()
 
     def serve():
-        for cut in (120_000, None):
+        cuts = [120_000, None]
+        while cuts:
             connection, _ = server.accept()
             with connection:
-                while True:
-                    head = b""
-                    while b"\r\n\r\n" not in head and (more := connection.recv(1)):
-                        head += more
-                    if not head:
-                        break
-                    if head.startswith(b"HEAD"):
-                        connection.sendall(b"HTTP/1.1 200 OK\r\nUpload-Offset: %d\r\n\r\n" % len(received))
-                        continue
-                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                    assert int(head.lower().split(b"upload-offset: ")[1].split(b"\r\n")[0]) == len(received)
-                    end = len(received) + length
-                    while len(received) < (cut or end):
-                        received.extend(connection.recv((cut or end) - len(received)))
-                    if cut:
-                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                        break
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(1)
+                if head.startswith(b"HEAD"):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nUpload-Offset: %d\r\n\r\n" % len(received))
+                    continue
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                assert int(head.lower().split(b"upload-offset: ")[1].split(b"\r\n")[0]) == len(received)
+                cut = cuts.pop(0)
+                end = cut or len(received) + length
+                while len(received) < end:
+                    received.extend(connection.recv(end - len(received)))
+                if cut:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                else:
                     connection.sendall(b"HTTP/1.1 204 No Content\r\nUpload-Offset: %d\r\n\r\n" % len(received))
 
     thread = threading.Thread(target=serve, daemon=True)

@@ -27,7 +27,7 @@ def listing(*items):
 
 def tool(service=S, key="fn_schema", **more):
     content = {"name": "talker", "description": "Talks.", key: SCHEMA, **more}
-    return {"id": service, "entity": service, "schema": TOOL, "content": content}
+    return {"id": "urn:ivcap:aspect:x", "entity": service, "schema": TOOL, "content": content}
 
 
 async def test_agents_are_listed_once_each(client, scripted):

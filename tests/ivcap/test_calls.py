@@ -213,8 +213,9 @@ async def test_output_is_bytes_or_none(client, scripted):
 
 
 async def test_update_falls_back_to_add(client, scripted):
-    """Deployments that allow only adding answer 403 or 404 to PUT."""
+    """Deployments that allow only adding answer 403 or 404 to PUT. What is replaced is retracted, if there is one."""
     scripted.on("POST /1/aspects", {"id": "urn:ivcap:aspect:1"})
+    scripted.on("GET /1/aspects", listing())
     scripted.on("PUT /1/aspects", Response(status_code=403))
     assert await client.aspects.update("urn:e", "urn:s", {"a": 1}) == "urn:ivcap:aspect:1"
     assert scripted.to("POST /1/aspects")[0].query == {"entity": "urn:e", "schema": "urn:s"}

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
-from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError
+from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError, UnreachableError
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.oauth import Tokens
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.shared_login import SharedToken
-from ivcap_flows.ivcap import authinfo
+from ivcap_flows.ivcap import authinfo, contexts
 from ivcap_flows.ivcap.authinfo import discover
 from ivcap_flows.ivcap.contexts import ContextFile, ContextLogin, config_file
 
@@ -293,6 +295,37 @@ async def test_a_folder_that_cannot_be_written_is_named_before_a_token_is_spent(
     with pytest.raises(ConfigurationError, match="cannot be used: Is a directory"):
         async with ContextFile(path).locked():
             pass
+
+
+HOLDER = """
+import asyncio, sys, time
+from pathlib import Path
+from ivcap_flows.ivcap.contexts import ContextFile
+
+async def hold():
+    async with ContextFile(Path(sys.argv[1])).locked():
+        print("held", flush=True)
+        time.sleep(60)
+
+asyncio.run(hold())
+"""
+
+
+async def test_who_renews_the_login_is_named_and_not_waited_for_without_end(file, monkeypatch, caplog):
+    """After three seconds in the log, and at the limit in an error after which a wait goes on."""
+    monkeypatch.setattr(contexts, "LONGEST_WAIT", 3.5)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(file.path)], stdout=subprocess.PIPE)
+    try:
+        assert await asyncio.to_thread(holder.stdout.readline) == b"held\n"
+        with pytest.raises(UnreachableError, match=f"process {holder.pid} of this machine") as error:
+            async with file.locked():
+                pass
+    finally:
+        holder.kill()
+        holder.wait()
+    assert error.value.retryable and f"process {holder.pid} of this machine" in caplog.text
+    async with file.locked():
+        pass
 
 
 def test_a_first_login_makes_the_file(tmp_path):

@@ -49,7 +49,7 @@ async def test_a_service_is_defined_by_the_api_and_its_request_by_an_aspect(clie
     assert (told.query["entity"], told.query["schema"]) == (urn, TOOL)
     assert told.body["fn_schema"] == DEFINITION["request-schema"] and told.body["service-id"] == urn
 
-    scripted.on("GET /1/aspects", listing(aspect(TOOL, told.body | {"fn_signature": "another"})))
+    scripted.on("GET /1/aspects", listing(aspect(TOOL, told.body | {"fn_signature": "another"}) | {"entity": urn}))
     await client.services.register(DEFINITION)
     assert len(scripted.to("PUT /1/aspects")) == 1
 

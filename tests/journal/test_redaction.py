@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
 import stat
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ivcap_flows.errors import JournalLossError
 from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal.store import BUSY_SECONDS
 from ivcap_flows.secrets import HIDDEN, hide
 
 REQUEST = {"service": "s", "parameters": {"password": "pw1!", "dsn": "host=x password=pw2!", "n": "1"}}
@@ -66,6 +70,36 @@ def test_the_key_is_made_when_needed_for_its_owner_alone(url, tmp_path):
         assert not key.exists()
         journal.redaction.of(REQUEST)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(bytes.fromhex(key.read_text())) == 32
+
+
+def test_two_calls_that_need_the_first_key_do_not_wait_for_each_other(url):
+    """One has the turn to write and meets its first secret, while another thread makes the key and needs the turn."""
+    with Journal.open(url) as journal:
+        inside, others = threading.Event(), []
+
+        def write() -> None:
+            inside.set()
+            # The other thread is at the key by now, and waits for the turn that this one has.
+            others[0].join(0.5)
+            journal.intents.claim(wanted(REQUEST))
+
+        def make_the_key() -> None:
+            inside.wait()
+            journal.redaction.of(REQUEST)
+
+        async def together() -> None:
+            # What is asked while another call runs shares one transaction.
+            await asyncio.gather(
+                journal.ask(time.sleep, 0.2), journal.ask(write), journal.ask(journal.intents.get, "k1:none")
+            )
+
+        others.append(threading.Thread(target=make_the_key))
+        others[0].start()
+        began = time.monotonic()
+        asyncio.run(together())
+        others[0].join()
+        assert time.monotonic() - began < BUSY_SECONDS / 2
+        assert journal.intents.get("k1:a").request == journal.redaction.of(REQUEST)
 
 
 def test_a_key_that_could_not_be_written_is_written_next_time(url, tmp_path, monkeypatch):

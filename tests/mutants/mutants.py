@@ -16,11 +16,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import httpx
 import sqlalchemy as sa
 from capture_mutants import CAPTURE
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
+from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.capture import early, files, observing, prefect_artifacts, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
@@ -29,9 +31,12 @@ from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
+from ivcap_flows.http import pool, session
+from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap import archive
+from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.journal import Claim, IntentRow, NewIntent, RunRow, schema, store
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
@@ -362,6 +367,42 @@ def descriptions_unchecked(patch: SetAttribute) -> None:
     patch(descriptions, "define", lambda url, token, given, body: given)
 
 
+def connections_kept(patch: SetAttribute) -> None:
+    begin = Session.__init__
+
+    def keep(self: Session, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        self._headers["Connection"] = "keep-alive"
+
+    patch(Session, "__init__", keep)
+    patch(pool, "_LIMITS", httpx.Limits(max_connections=None, max_keepalive_connections=16))
+
+
+def replies_unjudged(patch: SetAttribute) -> None:
+    patch(session, "misfit", lambda *_: None)
+
+
+def block_not_checked(patch: SetAttribute) -> None:
+    async def unchecked(self: BlockLogin) -> None:
+        pass
+
+    patch(BlockLogin, "_check_writable", unchecked)
+
+
+def update_only_adds(patch: SetAttribute) -> None:
+    async def add(self: Aspects, entity: str, schema: str, content: Any, policy: str | None, _: Exception) -> str:
+        return await self.add(entity, schema, content, policy)
+
+    patch(Aspects, "_add_and_retract", add)
+
+
+def end_on_the_loop(patch: SetAttribute) -> None:
+    async def at_once(self: Journal, call: Callable[..., None], *args: Any) -> None:
+        call(*args)
+
+    patch(Journal, "ask_surely", at_once)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -421,6 +462,11 @@ MUTANTS: Final = {
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
+    "end on the loop": Mutant("a claim's end does not stop the package's loop", end_on_the_loop),
+    "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
+    "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
+    "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
+    "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
     "descriptions unchecked": Mutant("a service that is reported exists", descriptions_unchecked),
 }

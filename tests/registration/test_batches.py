@@ -416,7 +416,7 @@ async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, ta
     assert works
     if taken:
         await provena.prov.register_batch([ledger.record(work.row) for work in works])
-    ledger.release(await ledger.in_doubt(works, "the reply was lost"))
+    await ledger.release(await ledger.in_doubt(works, "the reply was lost"))
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import InputError, NotFoundError, SupersededError
+from ivcap_flows.errors import InputError, NotFoundError, NotUniqueError, SupersededError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.tasks import add_aspect, attach_aspect, list_aspects, retract_aspect, update_aspect
@@ -29,6 +29,10 @@ class Declared(BaseModel):
 class Beside(BaseModel):
     model_config = ConfigDict(json_schema_extra={"$id": SCHEMA})
     n: int
+
+
+async def listed(records):
+    return [record async for record in records]
 
 
 @pytest.fixture
@@ -237,3 +241,35 @@ def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeyp
     assert "is not the URN of an IVCAP aspect" in capsys.readouterr().err
     [row] = effects.intents("aspect update")
     assert row.state == "accepted" and row.outcome["entity"] == entity and row.outcome["content"]["n"] == 1
+
+
+@pytest.mark.catches("update only adds")
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_update_replaces_where_the_platform_only_adds(in_flow, effects, entity, on_platform, status):
+    """Where PUT is refused, the aspect before is retracted; two that are active are told, and neither is touched."""
+    effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=status)
+
+    def body():
+        return [update_aspect(entity, Declared(n=n)).urn for n in range(3)]
+
+    urns = in_flow(body)
+    active = on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))
+    assert [record.urn for record in active] == [urns[-1]]
+    on_platform(lambda client: client.aspects.add(entity, SCHEMA, {"$schema": SCHEMA, "n": 9}))
+    with pytest.raises(NotUniqueError, match="2 active aspects"):
+        in_flow(lambda: update_aspect(entity, Declared(n=4)))
+    assert len(on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))) == 2
+
+
+def test_an_update_that_was_cut_off_after_it_added_is_completed(in_flow, effects, entity, on_platform):
+    """Where the platform only adds, and the reply is lost: the aspect is adopted, and the one before is retracted."""
+    effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=403)
+
+    def body():
+        update_aspect(entity, Declared(n=1))
+        effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
+        return update_aspect(entity, Declared(n=2))
+
+    updated = in_flow(body)
+    active = on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))
+    assert [record.urn for record in active] == [updated.urn]

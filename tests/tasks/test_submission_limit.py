@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,14 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.registration import model_runs
-from ivcap_flows.tasks import linked_person, mint_dataset, place_order, register_model_run, register_model_runs
+from ivcap_flows.tasks import (
+    linked_person,
+    mint_dataset,
+    place_order,
+    register_model_run,
+    register_model_runs,
+    submission_limit,
+)
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 SUBMISSIONS = ("/1/orders", "/1/services")
@@ -134,6 +142,25 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
     with Journal.open(f"sqlite:///{tmp_path / unique}.sqlite") as journal:
         assert [intent.state for intent in journal.intents.where()] == ["intent", "intent"]
     assert submitted(embedded_platform) == []
+
+
+def test_a_slot_that_is_lost_is_named_with_the_command_that_frees_it(slots, prefect_server, monkeypatch, caplog):
+    """As after a restart of Prefect's server. The command of the warning lets the submission go on."""
+    monkeypatch.setattr(submission_limit, "LOST_AFTER", 0.5)
+    slots.create()
+    slots.update(active_slots=1)
+
+    async def submit():
+        entered = asyncio.create_task(SubmissionLimit(slots.name).turn().__aenter__())
+        while not (found := re.search("`prefect (.*)`", caplog.text)):
+            await asyncio.sleep(0.05)
+        freed = [sys.executable, "-m", "prefect", *found[1].split()]
+        await asyncio.to_thread(subprocess.run, freed, env=prefect_server, check=True, capture_output=True)
+        await asyncio.wait_for(entered, 60)
+
+    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
+        loop.run(submit())
+    assert slots.name in caplog.text and "never free again" in caplog.text
 
 
 @pytest.mark.long

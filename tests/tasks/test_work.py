@@ -221,7 +221,7 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique
             request_job(telling, {"message": unique, "kind": "text"}),
             request_job(telling, {"message": unique, "kind": "bytes"}),
         ]
-        done = wait_for_jobs(asked)
+        done = wait_for_jobs(asked, events=True)
         return done, [job_result(job) for job in done], job_result(done[0].urn)
 
     (many, *_), results, by_urn = in_flow(body)
@@ -230,11 +230,18 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique
     assert results == [{"said": unique}, unique, b"\x00\xff"] and by_urn == results[0]
 
 
+def test_events_of_a_success_are_read_on_request(in_flow, telling, unique):
+    """By default a wait spends no request on them."""
+    job = in_flow(lambda: wait_for_jobs([request_job(telling, {"message": unique})])[0])
+    assert job.succeeded and job.events == ()
+    assert [event.type for event in in_flow(lambda: wait_for_jobs([job], events=True)[0]).events] == ["ivcap.job.event"]
+
+
 def test_events_and_results_are_on_record(in_flow, telling, unique, ivcap_journal):
     """The service's events are recorded with the job, in short form."""
 
     def body():
-        return wait_for_jobs([request_job(telling, {"message": unique})])[0]
+        return wait_for_jobs([request_job(telling, {"message": unique})], events=True)[0]
 
     job = in_flow(body)
     facts = [f.record for f in ivcap_journal.facts.about(job.urn) if f.record.attributes.get("events")]
@@ -419,8 +426,8 @@ def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
         return opened(session, "/1/no-such-route", **options)
 
     monkeypatch.setattr(job_events, "event_stream", absent)
-    done = in_flow(lambda: wait_for_jobs([request_job("echo", {"message": unique})]))
-    again = in_flow(lambda: wait_for_jobs(done))
+    done = in_flow(lambda: wait_for_jobs([request_job("echo", {"message": unique})], events=True))
+    again = in_flow(lambda: wait_for_jobs(done, events=True))
     assert [job.events for job in [*done, *again]] == [(), ()] and 2 <= len(asked) <= 3
 
 

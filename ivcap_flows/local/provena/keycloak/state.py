@@ -56,8 +56,8 @@ class Key(RsaKey):
         """Return the account's offline token, which is always the same."""
         return self.refresh_token(account.username, OFFLINE_CLIENT, "roles offline_access", offline=True)
 
-    def refresh_token(self, username: str, client_id: str, scope: str, *, offline: bool) -> str:
-        """Return a token for the refresh grant; an offline one never expires."""
+    def refresh_token(self, username: str, client_id: str, scope: str, *, offline: bool, jti: str | None = None) -> str:
+        """Return a token for the refresh grant; an offline one never expires. Tokens of different `jti` differ."""
         claims: dict[str, Any] = {
             "typ": "Offline" if offline else "Refresh",
             "sub": _subject(username),
@@ -65,6 +65,8 @@ class Key(RsaKey):
             "azp": client_id,
             "scope": scope,
         }
+        if jti is not None:
+            claims["jti"] = jti
         if not offline:
             claims["exp"] = int(clock.seconds()) + _REFRESH_SECONDS
         return jwt.encode(claims, self.secret("refresh"), algorithm="HS256")
@@ -154,9 +156,8 @@ class Realm:
             raise GrantError("invalid_grant", "Invalid refresh token") from error
         if claims.get("azp") != client.client_id or claims.get("preferred_username") not in ACCOUNTS:
             raise GrantError("invalid_grant", "Invalid refresh token. Token client and authorized client don't match")
-        offline = claims["typ"] == "Offline"
-        answer = self._tokens(client, claims["preferred_username"], claims["scope"], refresh=not offline)
-        return answer | ({"refresh_token": token, "refresh_expires_in": 0} if offline else {})
+        # As Keycloak by default: a new refresh token each time, also for an offline one. The old one stays valid.
+        return self._tokens(client, claims["preferred_username"], claims["scope"], refresh=True)
 
     def _device(self, client: Client, code: str) -> dict[str, Any]:
         row = self._store.row("SELECT * FROM device_codes WHERE device_code=?", _hash(code))
@@ -213,7 +214,8 @@ class Realm:
         }
         if refresh:
             offline = "offline_access" in scopes
-            answer["refresh_token"] = self.key.refresh_token(username, client.client_id, scope, offline=offline)
+            new = self.key.refresh_token(username, client.client_id, scope, offline=offline, jti=str(uuid.uuid4()))
+            answer["refresh_token"] = new
             answer["refresh_expires_in"] = 0 if offline else _REFRESH_SECONDS
         return answer
 
