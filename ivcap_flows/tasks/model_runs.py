@@ -45,8 +45,9 @@ async def _register_model_run(
 
     `inputs` and `outputs` map dataset templates to their data: dataset handles, or artifacts, whose external datasets
     are found or minted from `datasets`. If the environment names the IVCAP of the subject, an idempotency record there
-    tells other journals of the run, so that IVCAP must answer. `resources` maps the deferred resources of a template, by key, to relative
-    paths. The modeller is the person linked to the caller unless you pass one. Times are those of the platform.
+    tells other journals of the run, so that IVCAP must answer. `resources` maps the deferred resources of a template,
+    by key, to relative paths. The modeller is the person linked to the caller unless you pass one. Times are those of
+    the platform.
 
     The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
     values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
