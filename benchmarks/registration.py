@@ -5,8 +5,11 @@ Each does it in the way that its users have: ours registers the records with `Ba
 
 Until all are accepted: the official client has one call for each record, one after the other. Accepted means that the
 reply to the last batch, or to the last record, is there; that the jobs come to their end is waited for by none. The
-requests are those until then. Each time Provena has no other runs: where there are some, and the journal does not know
-the records, each thousand of the user's jobs and of all runs costs ours one request more.
+requests are those until then. Provena has no other runs then.
+
+In a full registry: how many requests a row costs of a file with few new rows, where the user has 20,000 jobs and model
+runs already and the work is old, so that their times do not end the look for them earlier (`full_registry`). The
+embedded platform has pages of 1,000, while Provena's hold some 125 runs: it takes up to 8 requests more.
 
 End to end: the official client sends the same records in as long batches, and looks at their jobs until each record
 has its handle. Our checks, which it has not, are told apart from that (`check`). It looks once a second, which moves
@@ -19,10 +22,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +42,9 @@ ROUNDS_TO_THE_END = 9
 LIMIT = 0.1
 LIMIT_TO_THE_END = 1.1
 OURS = (sys.executable, "-m", "benchmarks.registering")
+FULL = 20_000
+NEW_ROWS = 5
+LIMIT_IN_A_FULL_REGISTRY = 40
 BATCH_BYTES = 150_000
 """Of records in one batch, by which the bound on requests counts."""
 SPARE = 10
@@ -71,23 +80,46 @@ def ids_in(value: Any) -> set[str]:
     return {value} if isinstance(value, str) and value.partition("/")[0].replace(".", "").isdecimal() else set()
 
 
-def registered(command: tuple[str, ...], what: str, latency: float = LATENCY, count: int = RECORDS) -> dict[str, float]:
-    """What the last line of a command says that registers new records with a Provena that has none; with its requests,
-    and what they may be."""
+def fill(folder: Path) -> None:
+    """Give Provena copies of its model run and of the job that lodged it, each made a second before the other."""
+    with closing(sqlite3.connect(folder / "provena.sqlite", timeout=30)) as connection, connection:
+        for table, column, kind in (
+            ("items", "id", "item_subtype = 'MODEL_RUN'"),
+            ("jobs", "session_id", "job_sub_type = 'MODEL_RUN_PROV_LODGE'"),
+        ):
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            changed = {column: f"n || {column}", "created_timestamp": "created_timestamp - n"}
+            values = ", ".join(changed.get(name, name) for name in names)
+            connection.execute(
+                f"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {FULL}) "
+                f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} "
+                f"FROM (SELECT * FROM {table} WHERE {kind} LIMIT 1), c"
+            )
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **QUIET, **environment}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def registered(
+    command: tuple[str, ...], what: str, latency: float = LATENCY, count: int = RECORDS, *, full: bool = False
+) -> dict[str, float]:
+    """What the last line of a command says that registers new records with a Provena that has none, or is `full`; with
+    its requests, and what they may be."""
     with tempfile.TemporaryDirectory() as folder, steered_platform() as (environment, control):
         record = python(MAKE_ITEMS, env=environment)
         path = Path(folder, "records.jsonl")
+        if full:
+            Path(folder, "first").mkdir()
+            write_records(path, record, 1)
+            run([*OURS, "whole", str(path)], environment | journal(f"{folder}/first"))
+            fill(Path(environment["IVCAP_LOCAL_DIR"]))
         write_records(path, record, count)
         control.forget_requests()
         if latency:
             control.add_fault(delay=latency)
-        done = subprocess.run(
-            [*command, what, str(path)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **QUIET, **environment, **journal(folder)},
-        )
+        done = run([*command, what, str(path)], environment | journal(folder))
         said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         if said["count"] != count:
             raise RuntimeError(f"{said['count']} of {count} records were registered.")
@@ -141,7 +173,17 @@ def to_the_end() -> dict[str, Any]:
     }
 
 
+def in_a_full_registry() -> dict[str, Any]:
+    """Raise an error above the limit."""
+    requests = int(registered(OURS, "whole", count=NEW_ROWS, full=True)["requests"])
+    if requests > LIMIT_IN_A_FULL_REGISTRY:
+        raise SystemExit(f"{requests} requests for {NEW_ROWS} rows are more than {LIMIT_IN_A_FULL_REGISTRY}.")
+    said = {"runs": FULL, "rows": NEW_ROWS, "requests": requests, "limit": LIMIT_IN_A_FULL_REGISTRY}
+    return {**said, "requests_a_row": requests / NEW_ROWS}
+
+
 def main() -> None:
+    full_registry = in_a_full_registry()
     accepted = until_accepted()
     report(
         "registration",
@@ -150,6 +192,7 @@ def main() -> None:
         **accepted,
         records=RECORDS,
         latency_ms=1000 * LATENCY,
+        full_registry=full_registry,
         end_to_end=to_the_end(),
     )
 

@@ -144,8 +144,10 @@ def _journal() -> list[str]:
                 for row in sent
             ),
             *(
-                f"made twice: {row.noun} for {row.subject} ({short_id(row.key)}): {row.urn} is kept; the platform also "
-                f"has {', '.join(row.duplicates)}"
+                _Wrong(
+                    f"made twice: {row.noun} for {row.subject} ({short_id(row.key)}): {row.urn} is kept; the "
+                    f"platform also has {', '.join(row.duplicates)}"
+                )
                 for row in twice
             ),
             *(f"refused by {row.sink}: run {row.run_id}: {row.reason}" for row in dead),
@@ -318,7 +320,8 @@ async def _made_in_provena() -> list[str]:
 
 def _twice(journal: Journal, found: list[Duplicate], looked_at: str) -> list[str]:
     note_duplicates(journal, found)
-    return [*map(str, found), f"searched for what was made twice among {looked_at}; older ones were not read"]
+    searched = f"searched for what was made twice among {looked_at}; older ones were not read"
+    return [*map(_Wrong, map(str, found)), searched]
 
 
 def _lost(journal: Journal, records: list[AspectRecord]) -> list[str]:

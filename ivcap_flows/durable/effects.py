@@ -110,6 +110,8 @@ class Effect(ABC, Generic[T]):
     - `name`: the user's name for the effect; not a part of the key.
     - `spends`: whether the effect counts against the run's limit.
     - `look_first`: look for the effect before the first send, since the platform's answer is certain.
+    - `bears_key`: the effect shows its key on the platform. One that the journal does not know is looked for before the
+      first send, since another journal may have made it. `find` limits the look for an intent in state `intent`.
     - `publishes_intent`: write an idempotency record before sending. Otherwise it is written with the outcome, which is
       enough for an effect that is over before another journal could wait for it, and that may happen twice.
     - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent. The turn
@@ -131,6 +133,7 @@ class Effect(ABC, Generic[T]):
     name: str | None = None
     spends: bool = False
     look_first: bool = False
+    bears_key: bool = False
     publishes_intent: bool = True
     limit: Limit | None = None
     resumable: bool = False

@@ -58,7 +58,7 @@ async def preview(
         if aspect is not None and aspect.get("urn") is not None:
             note("adopted", str(aspect["urn"]), "idempotency record of another journal")
             return Performed(effect.decode(aspect.get("outcome")), "adopted", key)
-        if effect.look_first:
+        if effect.look_first or (effect.bears_key and (newest is None or newest.state == "intent")):
             found = await effect.find(await _unwritten(wanted, journal))
             if found:
                 note("adopted", found[0].urn, "the platform")

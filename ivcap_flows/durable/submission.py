@@ -108,6 +108,7 @@ class Submission(Generic[T]):
         self.intent = claim.intent
         self.urn: str | None = None
         self._new = claim.kind == "new"
+        self._resent = claim.resent
         self._looked = False
         self._platform = platform
         self._idempotency_records = idempotency_records
@@ -144,8 +145,9 @@ class Submission(Generic[T]):
             doubt = "another journal has an intent under this key"
             self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
             return await self._look_for_it(self.effect.visibility_delay)
-        if self.effect.look_first:
-            return await self._adopt(await self._find())
+        if self.effect.look_first or (self.effect.bears_key and not self._resent):
+            # The idempotency record has just been read.
+            return await self._adopt(await self.effect.find(self.intent))
         return None
 
     async def _send(self) -> Performed[T]:
@@ -226,7 +228,7 @@ class Submission(Generic[T]):
 
         Return None if it has not shown within `visibility_delay` seconds (monotonic clock), or if sending resumes it.
         """
-        if self.effect.resumable and self._idempotency_records is not None:
+        if self.effect.stall_timeout and self._idempotency_records is not None:
             adopted = await self._leave_it_to_others()
             if adopted is not None:
                 return adopted

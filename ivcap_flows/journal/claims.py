@@ -143,7 +143,7 @@ class Claims:
                 if self._processes.holds(holder, row.token, now):
                     claims.append(Claim("held", row, again))
                     continue
-            claim = Claim(*self._taken_over(row, each, holder, now), again)
+            claim = Claim(*self._taken_over(row, each, holder, now), again, resent=row.state == "abandoned")
             claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
             check_arrow(row, claim.intent.state)
             self._store.note(IntentMoved(row.state, claim.intent))

@@ -278,12 +278,13 @@ class Claim:
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
     exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `again` is
-    true if another call of the same attempt requested the effect before.
+    true if another call of the same attempt requested the effect before, `resent` if an earlier request was abandoned.
     """
 
     kind: Literal["new", "doubt", "kept", "held", "given up"]
     intent: IntentRow
     again: bool = False
+    resent: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.durable.outages import through_outages
+from ivcap_flows.durable.platform_time import SPREAD
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
@@ -19,7 +20,7 @@ from ivcap_flows.registration.spool import Seen, Spool
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["BATCH", "LODGE", "Lookup", "Sign", "half", "look_for", "of_job", "read_sign"]
+__all__ = ["BATCH", "LODGE", "Lookup", "Newest", "Sign", "half", "look_for", "of_job", "read_sign"]
 
 LODGE: Final = "MODEL_RUN_PROV_LODGE"
 BATCH: Final = "MODEL_RUN_BATCH_SUBMIT"
@@ -29,6 +30,26 @@ _PAGE: Final = 1000
 
 _AT_ONCE: Final = 16
 """Maximum number of concurrent requests."""
+
+_CLOCKS: Final = timedelta(days=1)
+"""A work's end counts as this much earlier: it has another clock than Provena, and may be stated in another zone."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The user's newest jobs and the registry's newest model runs: at most `most` each, none from before `since`.
+
+    What this journal has not sent is looked for among these. Work is registered when it has ended, by a job of its
+    user.
+    """
+
+    since: datetime
+    most: int
+
+    @classmethod
+    def after(cls, end: int, most: int) -> Newest:
+        """Return the bounds for work that ended at `end`, in Unix seconds."""
+        return cls(datetime.fromtimestamp(end, timezone.utc) - _CLOCKS, most)
 
 
 @dataclass(frozen=True)
@@ -102,10 +123,11 @@ def half(handle: str | None, words: str | None) -> str:
     )
 
 
-async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime | None) -> dict[str, Sign]:
+async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime | Newest | None) -> dict[str, Sign]:
     """Return what Provena shows under these keys, in one pass over everything since `since`, by Provena's clock.
 
-    If `since` is None, the pass is over everything.
+    If `since` is None, the pass is over everything. If it is `Newest` and a job under a key has lodged no run, the pass
+    is over all model runs since that job, which may have left one.
     """
     seen: dict[str, dict[str, Seen]] = {}
 
@@ -116,10 +138,17 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
                 seen.setdefault(each.key, {})[each.job or each.handle] = each
 
     await note(_jobs(client, since))
+    if isinstance(since, Newest):
+        unlodged = [each.at for found in seen.values() if not _has_lodged(found.values()) for each in found.values()]
+        since = _before(min(at or 0 for at in unlodged)) if unlodged else since
     await note(_items(client, since))
     if any(_lacks_job([each for each in found.values() if not each.parent]) for found in seen.values()):
         await note(_jobs(client, since))
     return {key: sign for key, found in seen.items() if (sign := read_sign(found.values())) is not None}
+
+
+def _has_lodged(seen: Iterable[Seen]) -> bool:
+    return any(each.status == "SUCCEEDED" and not each.parent for each in seen)
 
 
 def _lacks_job(seen: Collection[Seen]) -> bool:
@@ -139,18 +168,21 @@ class Lookup:
         self._spool = spool
         self._stall_timeout = stall_timeout
 
-    async def everywhere(self, since: datetime | None) -> None:
-        """Look among the caller's jobs and the registry's model runs since `since`; None: among all."""
+    async def everywhere(self, since: datetime | Newest | None) -> None:
+        """Look among the caller's jobs and the registry's model runs, as far as `look_for` does."""
         await self.among_jobs(since)
+        if isinstance(since, Newest):
+            unlodged = self._spool.first_unlodged()
+            since = since if unlodged is None else _before(unlodged)
         await self.among_items(since)
         if self._spool.lacks_jobs():
             await self.among_jobs(since)
 
-    async def among_jobs(self, since: datetime | None) -> None:
+    async def among_jobs(self, since: datetime | Newest | None) -> None:
         """Look among the caller's jobs since `since`; None: among all."""
         await through_outages(lambda: self._pass(_jobs(self._client, since)), self._stall_timeout)
 
-    async def among_items(self, since: datetime | None) -> None:
+    async def among_items(self, since: datetime | Newest | None) -> None:
         """Look among the registry's model runs since `since`; None: among all."""
         await through_outages(lambda: self._pass(_items(self._client, since)), self._stall_timeout)
 
@@ -179,16 +211,18 @@ class Lookup:
         note()
 
 
-async def _jobs(client: ProvenaClient, since: datetime | None) -> AsyncIterator[Seen]:
-    async for row in client.jobs.list(page_size=_PAGE):
+async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Seen]:
+    since, page = _range(within)
+    async for row in client.jobs.list(**page):
         if _older(row.created_timestamp, since):
             return
         for each in of_job(row):
             yield each
 
 
-async def _items(client: ProvenaClient, since: datetime | None) -> AsyncIterator[Seen]:
-    async for item in client.registry.list(ModelRunInfo, sort="CREATED_TIME", page_size=_PAGE):
+async def _items(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Seen]:
+    since, page = _range(within)
+    async for item in client.registry.list(ModelRunInfo, sort="CREATED_TIME", **page):
         if _older(item.created_timestamp, since):
             return
         run = item.info
@@ -221,6 +255,20 @@ def of_job(row: JobRow) -> list[Seen]:
         )
         for key in keys
     ]
+
+
+def _range(within: datetime | Newest | None) -> tuple[datetime | None, dict[str, Any]]:
+    """Return since when to read, and the size of a page and the limit of a list."""
+    if not isinstance(within, Newest):
+        return within, {"page_size": _PAGE}
+    # The newest mostly suffice, and a page of many takes seconds.
+    return within.since, {"page_size": min(_PAGE, within.most // 5), "limit": within.most}
+
+
+def _before(seconds: int) -> datetime | None:
+    """Return the time from which on a run may be there of a job that was created at `seconds`."""
+    at = moment(seconds)
+    return None if at is None else at - SPREAD
 
 
 def _older(seconds: int | None, since: datetime | None) -> bool:

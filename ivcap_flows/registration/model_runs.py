@@ -17,8 +17,8 @@ from ivcap_flows.identity import Scope, digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.keys import NOUN
-from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.registry import KEY_FIELD, PACKAGE_FIELDS, SUBJECT_FIELD
+from ivcap_flows.registration.lookup import Newest, Sign, half, look_for
+from ivcap_flows.registration.registry import FIRST_LOOK, KEY_FIELD, PACKAGE_FIELDS, SUBJECT_FIELD
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -94,6 +94,7 @@ class ModelRunEffect(Effect[ModelRun]):
     noun: str = NOUN
     scope: Scope = "account"
     resumable: bool = True
+    bears_key: bool = True
     record: ModelRunRecord
     client: ProvenaClient
     platform: str
@@ -179,8 +180,10 @@ class ModelRunEffect(Effect[ModelRun]):
         )
 
     async def _sign(self, intent: IntentRow) -> Sign | None:
-        signs = await look_for(self.client, [intent.key], look_since(self.client.time, intent))
-        return signs.get(intent.key)
+        ended = Newest.after(self.record.end_time, FIRST_LOOK)
+        unsent = intent.state == "intent"
+        since = ended if unsent else look_since(self.client.time, intent) or ended.since
+        return (await look_for(self.client, [intent.key], since)).get(intent.key)
 
     def _handle(self, urn: str, record: ModelRunRecord, key: str, *, session_id: str | None) -> ModelRun:
         return model_run_handle(urn, record, self.request, session_id=session_id, platform=self.platform, key=key)

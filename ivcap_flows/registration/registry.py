@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Progress, look_since
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset
 from ivcap_flows.identity import KEY_FIELD, Scope
 from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
-from ivcap_flows.provena.models import DatasetInfo, Item
+from ivcap_flows.provena.models import DatasetInfo, Info, Item
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTEMPTS_FIELD",
+    "FIRST_LOOK",
     "KEY_FIELD",
     "PACKAGE_FIELDS",
     "SOFTWARE_FIELD",
     "SUBJECT_FIELD",
     "DatasetEffect",
     "dataset_of",
-    "items_since",
+    "is_version",
+    "items_of",
+    "key_of",
     "moment",
     "person_of",
 ]
@@ -42,6 +45,9 @@ SOFTWARE_FIELD: Final = "ivcap-flows-software"
 
 PACKAGE_FIELDS: Final = frozenset({KEY_FIELD, SUBJECT_FIELD, ATTEMPTS_FIELD, SOFTWARE_FIELD})
 """All fields that this package itself writes into annotations and user metadata."""
+
+FIRST_LOOK: Final = 500
+"""How many of the newest jobs or items are read before a request that the journal does not know is sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +132,32 @@ async def person_of(client: ProvenaClient, account: str) -> str:
     return person
 
 
-async def items_since(client: ProvenaClient, subtype: type[Any], since: datetime | None) -> AsyncIterator[Item[Any]]:
-    """Yield registry items that are not older than `since`, by Provena's clock, newest first; None: all."""
-    async for item in client.registry.list(subtype, sort="CREATED_TIME"):
+async def items_of(
+    client: ProvenaClient, subtype: type[Info], intent: IntentRow, account: str
+) -> AsyncIterator[Item[Any]]:
+    """Yield the account's items that have the key of an intent, newest first: among all since the intent, or before its
+    first send among the newest of the subtype, since another journal may have made one."""
+    unsent, since = intent.state == "intent", look_since(client.time, intent)
+    listed = client.registry.list(subtype, sort="CREATED_TIME", page_size=100, limit=FIRST_LOOK if unsent else None)
+    async for item in listed:
         made = moment(item.created_timestamp)
-        if since is not None and made is not None and made < since:
+        if not unsent and since is not None and made is not None and made < since:
             return
-        yield item
+        if key_of(item) == intent.key and item.owner_username == account and not is_version(item):
+            yield item
+
+
+def is_version(item: Item[Any]) -> bool:
+    """Return whether an item is a new version of another, from which it has its metadata and so the key."""
+    return item.versioning_info is not None and item.versioning_info.previous_version is not None
+
+
+def key_of(item: Item[Any]) -> str | None:
+    """Return the key in the user metadata of an item."""
+    info = item.info
+    if isinstance(info, DatasetInfo):
+        return (info.collection_format.dataset_info.user_metadata or {}).get(KEY_FIELD)
+    return (info.user_metadata or {}).get(KEY_FIELD)
 
 
 def moment(seconds: int | None) -> datetime | None:

@@ -313,6 +313,14 @@ class Spool:
             )
         )
 
+    def first_unlodged(self) -> int | None:
+        """Return when the first job was created of the rows that have not ended and whose jobs have lodged no run."""
+        found = self._all(
+            "SELECT min(coalesce(at, 0)) FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting')"
+            " GROUP BY key HAVING sum(status = 'SUCCEEDED' AND NOT parent) = 0"
+        )
+        return min((row[0] for row in found), default=None)
+
     def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
         """Run a query that ends in `IN` for any number of values."""
         for start in range(0, len(values), _PAGE):

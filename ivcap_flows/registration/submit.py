@@ -30,7 +30,7 @@ from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.registration.batch_watcher import Pulse, Sending, Unit
 from ivcap_flows.registration.keys import marked
 from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up, with_datasets
-from ivcap_flows.registration.lookup import Lookup
+from ivcap_flows.registration.lookup import Lookup, Newest
 from ivcap_flows.registration.minting import Mint, Minting
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import Progress, encoded
@@ -49,6 +49,10 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 5.0
 _WAITED_FOR: Final = 4
 """Number of batches waited for, per batch being sent. An accepted batch does not keep others from being sent."""
+_LOOKED_AT: Final = 1_000
+"""Rows that the journal does not know are looked for among so many jobs and runs, and two more for each row."""
+_SENT: Final = ("sent", "in_doubt")
+_NEVER: Final = 2**62
 _LONG_AGO: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LOOKS: Final = 8
 """After a lost reply, the first pause between two looks is the visibility delay divided by this; the pauses double."""
@@ -133,22 +137,26 @@ class Submission:
     async def _recall(self) -> None:
         """Look for the rows in the journal and then in Provena."""
         oldest: IntentRow | None = None
-        unknown = False
+        unknown, first_end = 0, _NEVER
         for page in self._spool.pages("ready"):
             known = await self._journal.ask(self._journal.intents.find_many, [row.key for row in page])
             for intent in known.values():
-                if intent.state not in DONE and (oldest is None or _began(intent) < _began(oldest)):
+                if intent.state in _SENT and (oldest is None or _began(intent) < _began(oldest)):
                     oldest = intent
-            unknown = unknown or len(known) < len(page)
+            for row in page:
+                if row.key not in known:
+                    unknown, first_end = unknown + 1, min(first_end, row.body["end_time"])
             found = [(row, known[row.key]) for row in page if row.key in known]
             await self._ledger.keep([(row, intent) for row, intent in found if intent.state in DONE])
             await self._ledger.stand([given_up(row) for row, intent in found if intent.given_up])
             self._spool.look_again((row.number, intent.fence) for row, intent in found if _is_resent(intent))
-            self._wait_for([row for row, intent in found if intent.state in ("sent", "in_doubt")])
-        if not self._spool.page("ready", "waiting", limit=1):
-            return
-        # When the journal first stored a row, Provena was searched for it. So search only what is newer.
-        await self._lookup.everywhere(None if unknown or oldest is None else look_since(self._client.time, oldest))
+            self._wait_for([row for row, intent in found if intent.state in _SENT])
+        # When the journal first stored a row, Provena was searched for it. So search only for what it does not know,
+        # and for what may have been sent since.
+        if oldest is not None:
+            await self._lookup.everywhere(look_since(self._client.time, oldest))
+        if unknown:
+            await self._lookup.everywhere(Newest.after(first_end, _LOOKED_AT + 2 * unknown))
         for page in self._spool.pages("ready"):
             signs = self._ledger.signs(row for row in page if row.looked_at is None)
             self._wait_for([row for row in page if row.key in signs and signs[row.key].kind != "failed"])

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress, look_since
+from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
-from ivcap_flows.registration.registry import KEY_FIELD, items_since, moment, person_of
+from ivcap_flows.registration.registry import KEY_FIELD, items_of, moment, person_of
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
@@ -84,6 +84,7 @@ class DatasetMint(Effect[Dataset]):
 
     noun: str = "dataset"
     scope: Scope = "account"
+    bears_key: bool = True
     call: ProvenaCall
     metadata: CollectionFormat
 
@@ -94,11 +95,9 @@ class DatasetMint(Effect[Dataset]):
         return _handle(self.call, minted.handle, self.metadata)
 
     async def find(self, intent: IntentRow) -> list[Found[Dataset]]:
-        client = self.call.client
         return [
             Found(_handle(self.call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
-            async for item in items_since(client, DatasetInfo, look_since(client.time, intent))
-            if _metadata(item).get(KEY_FIELD) == intent.key
+            async for item in items_of(self.call.client, DatasetInfo, intent, self.call.account)
         ]
 
     def decode(self, outcome: Any) -> Dataset:

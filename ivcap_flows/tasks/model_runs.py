@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.errors import PlatformOffError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.loop import all_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
@@ -42,8 +45,10 @@ async def _register_model_run(
     """Register an ended order or job with Provena as a model run, once per URN and workflow template.
 
     `inputs` and `outputs` map dataset templates to their data: dataset handles, or artifacts, whose external datasets
-    are found or minted from `datasets`. `resources` maps the deferred resources of a template, by key, to relative
-    paths. The modeller is the person linked to the caller unless you pass one. Times are those of the platform.
+    are found or minted from `datasets`. If the environment names the IVCAP of the subject, an idempotency record there
+    tells other journals of the run, so that IVCAP must answer. `resources` maps the deferred resources of a template,
+    by key, to relative paths. The modeller is the person linked to the caller unless you pass one. Times are those of
+    the platform.
 
     The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
     values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
@@ -75,9 +80,26 @@ async def _register_model_run(
         model_version=model_version,
     )
     done = await call.perform(
-        ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform, limit=call.limit)
+        ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform, limit=call.limit),
+        idempotency_records=await _records_of(subject, call, alone=credentials is not None),
     )
     return done.value
+
+
+async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -> IdempotencyRecords | None:
+    """Return the idempotency records of the IVCAP that did the work, or None if the environment names another or none.
+
+    Nothing is named if Provena was given `alone`: then an embedded IVCAP would be started, which knows nothing of it.
+    """
+    if alone and not call.settings.ivcap_configured:
+        return None
+    try:
+        client = await ivcap_client(None, deployed=call.attempt is not None and call.attempt.run.deployed)
+    except PlatformOffError:
+        return None
+    if await client.platform() != subject.platform:
+        return None
+    return IdempotencyRecords(client.aspects, await client.account())
 
 
 async def _datasets(

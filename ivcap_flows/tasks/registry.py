@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress, look_since
+from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.identity import Scope
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Info, Item, Person
-from ivcap_flows.registration.registry import KEY_FIELD, DatasetEffect, items_since, moment, person_of
+from ivcap_flows.registration.registry import KEY_FIELD, DatasetEffect, items_of, moment, person_of
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
@@ -85,6 +85,7 @@ class ItemEffect(Effect[RegistryItem]):
 
     noun: str = "registry item"
     scope: Scope = "account"
+    bears_key: bool = True
     call: ProvenaCall
     info: Info
 
@@ -95,11 +96,9 @@ class ItemEffect(Effect[RegistryItem]):
         return _item(self.call, created.item)
 
     async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
-        client = self.call.client
         return [
             Found(_item(self.call, item), item.id, moment(item.created_timestamp))
-            async for item in items_since(client, type(self.info), look_since(client.time, intent))
-            if (item.info.user_metadata or {}).get(KEY_FIELD) == intent.key
+            async for item in items_of(self.call.client, type(self.info), intent, self.call.account)
         ]
 
     def decode(self, outcome: Any) -> RegistryItem:

@@ -14,12 +14,8 @@ from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import InputError, JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
-<<<<<<< HEAD
 from ivcap_flows.http.paging import checked_limit
-from ivcap_flows.identity import short_id
-=======
 from ivcap_flows.identity import KEY_TAG, short_id
->>>>>>> part-quiet
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.ivcap.wire import segment

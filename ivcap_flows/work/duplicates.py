@@ -120,7 +120,8 @@ async def duplicates_on_ivcap(
     seen, claimed = ByKey(journal), set[str]()
     for record in records:
         content = record.content
-        if isinstance(content, Mapping) and isinstance(content.get("urn"), str):
+        # What Provena has is found there.
+        if isinstance(content, Mapping) and isinstance(content.get("urn"), str) and content.get("noun") in _NEXT:
             key = content.get("key") or record.entity.rpartition(":")[2]
             seen.add(key, content["urn"], str(content.get("noun")), content.get("subject"), content.get("journal"))
             claimed.add(content["urn"])

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import httpx
@@ -45,6 +45,7 @@ from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.reading import inputs, names, verification
+from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import known, rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import pair
@@ -355,6 +356,21 @@ def a_changed_request_is_not_named(patch: SetAttribute) -> None:
     patch(Intents, "unasked", lambda self, wanted: [])
 
 
+def no_look_before_the_first_send(patch: SetAttribute) -> None:
+    begin = Submission.__init__
+
+    def as_if_resent(self: Submission[Any], *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        self._resent = True
+
+    patch(Submission, "__init__", as_if_resent)
+
+
+def a_look_without_bounds(patch: SetAttribute) -> None:
+    everything = Newest(datetime.min.replace(tzinfo=timezone.utc), 2**31)
+    patch(Newest, "after", classmethod(lambda *_: everything))
+
+
 def _all(*some: Callable[[SetAttribute], None]) -> Callable[[SetAttribute], None]:
     def apply(patch: SetAttribute) -> None:
         for each in some:
@@ -409,6 +425,8 @@ MUTANTS: Final = {
     ),
     "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
+    "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
+    "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
     "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),

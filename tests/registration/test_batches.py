@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +24,8 @@ from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, Unreach
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.journal.store import Store
+from ivcap_flows.local import EmbeddedPlatform
+from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.jobs import JobsApi
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
@@ -664,12 +668,17 @@ def test_a_job_that_fails_half_way(
 
 
 @pytest.fixture
-def late_job(provena: ProvenaClient, lodged: Callable[..., list[ModelRun]], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets jobs that lodge show only after their runs in the registry, to the first that lists: `late_job(name)`."""
+def late_job(provena: ProvenaClient, embedded_platform: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets jobs that lodge show only after their runs in the registry, to the first that lists when they were sent:
+    `late_job(name)`."""
     listed = JobsApi.list
 
     def hide(name: str) -> None:
         async def once(*args: Any, **options: Any) -> AsyncIterator[JobRow]:
+            if not [each for each in embedded_platform.requests("POST") if "/model_run/register" in each["path"]]:
+                async for row in listed(*args, **options):
+                    yield row
+                return
             monkeypatch.setattr(JobsApi, "list", listed)
             while not [
                 run async for run in provena.registry.list(ModelRunInfo) if run.info.display_name.startswith(name)
@@ -931,3 +940,40 @@ async def registered_now(provena: ProvenaClient, name: str) -> list[str]:
     """The model runs on Provena whose display name begins so."""
     found = provena.registry.list(ModelRunInfo, page_size=500)
     return [item.info.display_name async for item in found if item.info.display_name.startswith(name)]
+
+
+@pytest.fixture
+def full_registry(_embedded: EmbeddedPlatform, done_run: tuple[str, str]) -> Iterator[None]:
+    """While the test runs, Provena has 10,000 jobs of the user and as many model runs, made in the last hours."""
+    count, run, job = 10_000, *done_run
+    with closing(sqlite3.connect(Directory(_embedded.directory).root / "provena.sqlite", timeout=30)) as connection:
+        for table, column, key in (("items", "id", run), ("jobs", "session_id", job)):
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            values = [
+                {column: f"'full-' || n || {column}", "created_timestamp": "created_timestamp - n"}.get(name, name)
+                for name in names
+            ]
+            connection.execute(
+                f"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count}) "
+                f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}, c "
+                f"WHERE {column} = ?",
+                (key,),
+            )
+        connection.commit()
+        yield
+        for table, column in (("items", "id"), ("jobs", "session_id")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} LIKE 'full-%'")
+        connection.commit()
+
+
+@pytest.mark.catches("a look without bounds")
+def test_a_few_rows_do_not_read_a_full_registry(
+    run_items, register, journal, lodged, tmp_path, embedded_platform, full_registry
+):
+    """Five new rows are five runs after at most 40 requests, of old work and of work that has just ended."""
+    for end, lists in ((1_600_000_100, 20), (int(time.time()) + 86_400, 6)):
+        _, rows = rows_of(run_items, 5, end_time=end)
+        embedded_platform.forget_requests()
+        assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 5
+        asked = embedded_platform.requests()
+        assert len(asked) <= 40 and len([each for each in asked if each["path"].endswith("/list")]) <= lists
