@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Token
 from typing import Any, Final
@@ -56,16 +56,20 @@ def _is_not_read_back(task: Any) -> bool:
 
 def observe_tasks() -> None:
     """Record every Prefect task that runs in a recorded flow, and plan flows and tasks. A second call does nothing."""
-    task = getattr(sys.modules.get("prefect.tasks"), "Task", None)
-    if task is not None and not getattr(task, "_ivcap_flows_observed", False):
-        task._ivcap_flows_observed = True
-        for name in _RUNS:
-            setattr(task, name, _observing(getattr(task, name), name))
-        flow = sys.modules["prefect.flows"].Flow
-        flow.__call__ = _planning(flow.__call__)
+    _wrap("prefect.tasks", "Task", _RUNS, _observing)
+    _wrap("prefect.flows", "Flow", ("__call__",), _planning)
 
 
-def _planning(run: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(module: str, kind: str, methods: Iterable[str], wrapper: Callable[[Any, str], Any]) -> None:
+    """Wrap methods of a class of Prefect once, if its module is loaded."""
+    owner = getattr(sys.modules.get(module), kind, None)
+    if owner is not None and not getattr(owner, "_ivcap_flows_observed", False):
+        owner._ivcap_flows_observed = True
+        for name in methods:
+            setattr(owner, name, wrapper(getattr(owner, name), name))
+
+
+def _planning(run: Callable[..., Any], _: str) -> Callable[..., Any]:
     @functools.wraps(run)
     def planned(flow: Any, *args: Any, **kwargs: Any) -> Any:
         if planning() is None:

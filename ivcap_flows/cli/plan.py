@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import yaml
 from cyclopts import Parameter
 
+from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.cli.effects import given
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.durable import Plan
@@ -65,6 +66,7 @@ def _run(entry: Any, parameters: dict[str, Any]) -> tuple[Plan, str, Exception |
     from ivcap_flows.tasks.waiting import PlannedError
 
     _check(entry, parameters)
+    observe_tasks()
     with _quietly(), planned() as found:
         try:
             result = entry(**parameters)

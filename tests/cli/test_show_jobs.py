@@ -40,7 +40,7 @@ def two_jobs(_embedded, embedded_platform, prefect_settings, journal_file, tmp_p
     @recorded
     def asking(message):
         jobs = [request_job("cli-told", {"message": message}), request_job("fail", {"message": message})]
-        return wait_for_jobs(jobs, raise_on_failure=False)
+        return wait_for_jobs(jobs, raise_on_failure=False, events=True)
 
     with (
         temporary_settings(prefect_settings),

@@ -48,7 +48,9 @@ SHORT = {
             vary=("clocks",),
             seed=1,
         ),
-        Scenario("waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"]),
+        Scenario(
+            "waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"], vary=("any order",)
+        ),
         Scenario(
             "uploading",
             (*kills(*STEPS[12:16]), *(Kill("after a chunk", nth=nth) for nth in (2, 4, 3))),

@@ -47,7 +47,7 @@ def waited_twice(in_flow: Callable[..., Any], effects: Any, on_platform: Callabl
         asked = request_job(NAME, {"message": message})
         seen.append(asked)
         if len(seen) == 1:
-            seen.extend(wait_for_jobs([asked]))
+            seen.extend(wait_for_jobs([asked], events=True))
             raise RuntimeError("again")
 
     in_flow(body, retries=1)

@@ -8,10 +8,13 @@ scenario's folder is in CRASH_FOLDER.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
+import time
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
 from pydantic import BaseModel
 
 from harness.scenario import NOTE, Scenario
@@ -26,6 +29,7 @@ from ivcap_flows.tasks import (
     OrderStep,
     add_aspect,
     mint_dataset,
+    place_order,
     register_item,
     request_job,
     run_orders,
@@ -62,7 +66,10 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]
     seconds = {name: scenario.seconds if name == last else 0.0 for name in scenario.names}
-    done = run_orders(moody(seconds, series, scenario, here), max_resubmits=REPEATS)
+    steps = moody(seconds, series, scenario, here)
+    if "any order" in scenario.vary:
+        place_in_any_order(steps)
+    done = run_orders(steps, max_resubmits=REPEATS)
     together = here / f"{scenario.mark}-{FAN_IN}"
     # The same bytes again whoever writes them, and whole whenever somebody reads them.
     written = here / f"{FAN_IN}.{os.getpid()}"
@@ -83,6 +90,27 @@ def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Pat
     owner = register_item(Organisation(display_name=scenario.owner, name=scenario.owner)).urn
     defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
     mint_dataset(series, datasets=defaults)
+
+
+def place_in_any_order(steps: list[OrderStep]) -> None:
+    """Place the orders at once, in tasks whose first step takes another time in each process; then they exist."""
+    chance = random.Random(os.getpid())
+    cases = [(step, chance.uniform(0.0, 0.5)) for step in steps]
+    if chance.random() < 0.5:
+        for future in [case.submit(*each) for each in cases]:
+            future.result()
+    else:
+        asyncio.run(at_once(cases))
+
+
+async def at_once(cases: list[tuple[OrderStep, float]]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(case, *each) for each in cases))
+
+
+@task(name="A case", tags=["replay-safe"])
+def case(step: OrderStep, seconds: float) -> str:
+    time.sleep(seconds)
+    return place_order(step.service, step.parameters, scope=step.scope).urn
 
 
 def moody(names: dict[str, float], series: Artifact, scenario: Scenario, here: Path) -> list[OrderStep]:

@@ -88,12 +88,13 @@ ASLEEP_STEPS: Final = (
 )
 """Where a flow may be suspended for longer than its lease, while another machine goes on with the run."""
 
-VARIATIONS: Final = ("hash seed", "working folder", "checkout", "sets", "clocks", "other effects", "large")
+VARIATIONS: Final = ("hash seed", "working folder", "checkout", "sets", "clocks", "any order", "other effects", "large")
 """What may differ from one process of a trial to the next, or from one trial to the next.
 
 Hash seed: of Python, another for each process. Working folder, checkout: likewise, the folder with the flow's code.
-Sets: among the parameters. Clocks: the journal's, another time for each process. Other effects: a job, an aspect, an
-item, a dataset. Large: files of many chunks.
+Sets: among the parameters. Clocks: the journal's, another time for each process. Any order: tasks that run at once, by
+submit or gather, and take another time in each process, place the orders. Other effects: a job, an aspect, an item, a
+dataset. Large: files of many chunks.
 """
 
 VICTIMS: Final = ("flow", "embedded", "worker", "watcher", "flow and worker")
