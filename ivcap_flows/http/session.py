@@ -98,7 +98,6 @@ class Session:
         self._headers = {
             "Accept": "*/*",
             "Accept-Encoding": "gzip, deflate",
-            "Connection": "close",
             "User-Agent": "ivcap-flows",
             **(headers or {}),
         }

@@ -32,7 +32,6 @@ from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.http import pool, session
-from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
@@ -384,13 +383,6 @@ def descriptions_unchecked(patch: SetAttribute) -> None:
 
 
 def connections_kept(patch: SetAttribute) -> None:
-    begin = Session.__init__
-
-    def keep(self: Session, *args: Any, **options: Any) -> None:
-        begin(self, *args, **options)
-        self._headers["Connection"] = "keep-alive"
-
-    patch(Session, "__init__", keep)
     patch(pool, "_LIMITS", httpx.Limits(max_connections=None, max_keepalive_connections=16))
 
 
