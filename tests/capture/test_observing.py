@@ -8,6 +8,7 @@ from prefect import Task, flow, task
 
 from ivcap_flows.capture import context, early, journal, recorder
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.observing import observe_tasks
 
 
 @pytest.mark.canary
@@ -24,6 +25,7 @@ def test_prefect_runs_tasks_by_the_methods_that_are_followed():
 
 def keep_too_many_calls(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], int]:
     """Run flows without an attempt around one that opens its attempt late. Return its task runs and missing facts."""
+    observe_tasks()
     monkeypatch.setattr(early, "MOST", 4)
     early._kept.clear()
 
