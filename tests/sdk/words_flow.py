@@ -14,7 +14,7 @@ from ivcap_flows.tasks import download_artifact, request_job, upload_artifact, w
 def words(source: Path, services: list[str]):
     text = upload_artifact(source)
     jobs = [request_job(service, {"text": text}) for service in services]
-    for number, done in enumerate(wait_for_jobs(jobs)):
+    for number, done in enumerate(wait_for_jobs(jobs, events=True)):
         download_artifact(done.products["capitals.txt"], source.with_name(f"{number}.txt"))
 
 
