@@ -12,6 +12,8 @@ are hashed as they leave. A file of less than 32 KiB that is younger than a tick
 would not show, is read again.
 
 Last, a task copies a folder of many small files, recorded and plain, in turns; the figure is of the fastest of each.
+Recording costs some 0.8 ms for each file that is copied, most of it for the five facts about it that are written: two
+files, which call read the one and made the other, and that one comes from the other.
 """
 
 import statistics
@@ -25,7 +27,7 @@ LIMIT = 1.15
 LIMIT_MS = 0.5
 LIMIT_PASSES = 1.0
 COPIES = 4_000
-LIMIT_COPYING = 2.0
+LIMIT_COPYING = 5.0
 
 SERVICES = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
 """Of a Prefect server, those that take in events."""

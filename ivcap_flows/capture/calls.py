@@ -52,8 +52,9 @@ class Call:
     received.
 
     `declared` are the parameters that it declares as read or written; `file_activity` is what it was seen to do to
-    files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made;
-    `unknown` is what could not be decided about them.
+    files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made,
+    `made` those that it made, by their paths, and `made_within` those that calls within it made; `unknown` is what
+    could not be decided about them.
 
     `asker` is the task run that the call is part of, as it requests effects; None outside of tasks. `outer` is the call
     around it. Of collections, datasets and queues, calls within it only wrote to those in `put_into`, and read those in
@@ -86,7 +87,8 @@ class Call:
     file_activity: FileActivity = field(default_factory=FileActivity)
     entry: dict[str, Seen] = field(default_factory=dict)
     files: list[FileEdge] = field(default_factory=list)
-    made_paths: set[str] = field(default_factory=set)
+    made: dict[str, Seen] = field(default_factory=dict)
+    made_within: dict[str, Seen] = field(default_factory=dict)
     unknown: dict[str, str] | None = None
     held: list[Held] = field(default_factory=list)
     changed: list[tuple[Held, Held]] = field(default_factory=list)
@@ -113,13 +115,14 @@ class Call:
         return handle.urn in self.taken or handle.urn not in self.put_into
 
     def tell_outer(self) -> None:
-        """Tell the call around this one, when it ends, which collections, datasets and queues it read or wrote to."""
+        """Tell the call around this one what it made, and which collections and the like it read or wrote to."""
         if self.outer is not None:
             for role, handle in self.given.handles:
                 if isinstance(handle, _RECEIVERS):
                     (self.outer.taken if self.uses(role, handle) else self.outer.put_into).add(handle.urn)
             self.outer.taken |= self.taken
             self.outer.put_into |= self.put_into
+            self.outer.made_within |= {**self.made_within, **self.made}
 
     def look_at_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""
@@ -161,16 +164,18 @@ class Call:
             self.declared,
             self.file_activity,
             digests,
+            self.made_within if self.kind == "attempt" else {},
             frame=self.kind == "attempt",
             apart=apart,
         ).decide()
         self.files, self.unknown = decided.edges, decided.said()
-        self.made_paths = {edge.seen.path for edge in decided.edges if edge.verb == "made"}
+        self.made = {edge.seen.path: edge.seen for edge in decided.edges if edge.verb == "made"}
         # Only what the flow itself holds of a result is followed.
         self.returned.paths.clear()
 
     def end(self, outcome: str, cause: str | None) -> None:
-        """State how and when it ended."""
+        """State how and when it ended, and tell the call around it."""
+        self.tell_outer()
         self.outcome = outcome
         self.cause = scrub_text(cause)[:_MAX_CAUSE] if cause is not None else None
         # Set `ended` last, since the recorder takes a call with an end as finished. Never before the start: the clock
@@ -180,7 +185,7 @@ class Call:
     def wrote(self, path: str) -> bool:
         """Whether it made the file or folder at an absolute path, as far as is known."""
         written = self.file_activity.written(path)
-        return path in self.made_paths or (written is not None and written.gone is None)
+        return path in self.made or (written is not None and written.gone is None)
 
     def _look_at_data(self) -> None:
         again: dict[int, Held] = {}

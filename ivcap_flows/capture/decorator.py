@@ -190,7 +190,6 @@ class _Scope:
         call, digests = self.call, self.recorder.journal.files
         here = _runs_here(self.attempt.attempt.process, os.getpid())
         with self._unraised("The files and data of %s could not be recorded."):
-            call.tell_outer()
             if self.ours:
                 for _, handle in call.returned.handles:
                     if isinstance(handle, LocalFile):

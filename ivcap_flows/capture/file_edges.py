@@ -60,7 +60,8 @@ class FileEdges:
     """Decides what a call did with its paths, from their states when it began (`entry`) and ended (`exit`).
 
     `named` are the paths in its result; `given` are those of its arguments that it may have read unseen. `frame` marks
-    a flow, whose tasks do the work. `apart` marks a call in a separate process, where other calls are not seen.
+    a flow, whose tasks do the work: `within` is what they made, which the flow itself did not make. `apart` marks a
+    call in a separate process, where other calls are not seen.
     """
 
     entry: Mapping[str, Seen]
@@ -70,6 +71,7 @@ class FileEdges:
     declared: Declared
     activity: FileActivity
     digests: Digests | None
+    within: Mapping[str, Seen] = field(default_factory=dict)
     frame: bool = False
     apart: bool = False
     edges: list[FileEdge] = field(default_factory=list)
@@ -91,6 +93,7 @@ class FileEdges:
                 self._folder(path, before, after, plain)
         if self.activity.lost:
             self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
+        self._made = [each for each in self._made if not self._is_made_within(each[0])]
         files.hash_all((after for after, _ in self._made if not after.folder), self.digests)
         contents = {edge.seen.sha256: edge.seen for edge in self._used.values() if not edge.seen.folder}
         made = [self._made_edge(after, before, contents) for after, before in self._made]
@@ -105,6 +108,10 @@ class FileEdges:
         if len(self.unknown) > len(shown):
             shown["…"] = f"{len(self.unknown)} files in all"
         return shown
+
+    def _is_made_within(self, after: Seen) -> bool:
+        inner = self.within.get(after.path)
+        return inner is not None and files.unchanged(inner, after)
 
     # What is known of a path
 

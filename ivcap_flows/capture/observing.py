@@ -191,7 +191,6 @@ class _Observed:
     def _end(self, outcome: str, cause: str | None) -> None:
         try:
             with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
-                self.call.tell_outer()
                 self.call.end(outcome, cause)
                 context.put_in_flow(self.call)
                 if context.elsewhere():

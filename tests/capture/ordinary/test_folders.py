@@ -13,6 +13,7 @@ import pytest
 from prefect import flow, task
 
 from ivcap_flows import recorded
+from ivcap_flows.capture import journal
 from ivcap_flows.capture.calls import Call
 
 Edges = Callable[..., list[dict[str, str]]]
@@ -445,3 +446,21 @@ def test_paths_beyond_a_limit_are_not_looked_at(tmp_path: Path, monkeypatch: pyt
     seen = walked(monkeypatch)
     call.look_at_exit(None, apart=False)
     assert len(seen) == 256
+
+
+def test_what_a_task_made_is_not_stated_again_by_its_flow(tmp_path: Path, edges: Edges) -> None:
+    """Of a folder with thousands of files that a flow is given, the journal would hold everything twice."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    @flow
+    @recorded
+    def main(out: Path) -> None:
+        split(0, out)
+        (out / "list.txt").write_text("the names of all the files in this folder")
+
+    main(out)
+    edges({("made", "split", "out/0.csv"), ("made", "main[1]", "out/list.txt")})
+    [run] = journal().runs.recent(1)
+    stated = [fact.record.id for fact in journal().facts.of_run(run.id) if fact.record.type == "wasGeneratedBy"]
+    assert len(stated) == 2
