@@ -69,6 +69,12 @@ SHORT = {
             vary=("other effects", "hash seed", "sets", "clocks"),
         ),
         Scenario(
+            "new-journals",
+            kills("after the request, before its reply", "after the last byte", *OTHER_STEPS),
+            orders=2,
+            vary=("other effects", "new journal"),
+        ),
+        Scenario(
             "no-database",
             kills("after the intent", "after the reply", "before the upload is noted", victim="database"),
             orders=1,

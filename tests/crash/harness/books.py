@@ -136,10 +136,13 @@ class Books:
             "dataset": self._items("item_subtype = 'DATASET' AND instr(item, ?)", self._series),
         }
         for noun, rows in made.items():
-            if len(rows) > 1:
-                verdict.duplicates.append(f"{len(rows)} of {noun}")
             if not rows:
                 verdict.lost.append(f"no {noun}")
+            if noun == "aspect" and self.scenario.new_journal:
+                # It has no key by which a new journal could find it.
+                continue
+            if len(rows) > 1:
+                verdict.duplicates.append(f"{len(rows)} of {noun}")
             verdict.unrecorded += [f"{noun} {urn}" for (urn,) in rows if urn not in self._known]
 
     @property
@@ -150,7 +153,8 @@ class Books:
 
     def _attempts(self, verdict: Verdict) -> None:
         shown = [attempt for run in self.shown for attempt in run["attempts"]]
-        missing = Counter(self._pids("entered")) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
+        entered = self._pids("entered")[-1:] if self.scenario.new_journal else self._pids("entered")
+        missing = Counter(entered) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
         # Without a journal nothing is done: a process that found none from its first effect to its end said so.
         missing -= Counter(self._pids("refused"))
         verdict.unrecorded += [f"the attempt of process {pid}" for pid in missing]

@@ -88,13 +88,24 @@ ASLEEP_STEPS: Final = (
 )
 """Where a flow may be suspended for longer than its lease, while another machine goes on with the run."""
 
-VARIATIONS: Final = ("hash seed", "working folder", "checkout", "sets", "clocks", "any order", "other effects", "large")
+VARIATIONS: Final = (
+    "hash seed",
+    "working folder",
+    "checkout",
+    "sets",
+    "clocks",
+    "any order",
+    "other effects",
+    "large",
+    "new journal",
+)
 """What may differ from one process of a trial to the next, or from one trial to the next.
 
 Hash seed: of Python, another for each process. Working folder, checkout: likewise, the folder with the flow's code.
 Sets: among the parameters. Clocks: the journal's, another time for each process. Any order: tasks that run at once, by
 submit or gather, and take another time in each process, place the orders. Other effects: a job, an aspect, an item, a
-dataset. Large: files of many chunks.
+dataset. Large: files of many chunks. New journal: each process begins with an empty one, as a pod whose disk is gone
+with it.
 """
 
 VICTIMS: Final = ("flow", "embedded", "worker", "watcher", "flow and worker")
@@ -180,8 +191,12 @@ class Scenario:
 
     @property
     def scope(self) -> str:
-        """Two commands at once are two runs, which are to share their effects."""
-        return "flow" if self.twice and not self.deployed else "run"
+        """Two commands at once, or with a journal each, are two runs, which are to share their effects."""
+        return "flow" if (self.twice and not self.deployed) or self.new_journal else "run"
+
+    @property
+    def new_journal(self) -> bool:
+        return "new journal" in self.vary
 
     @property
     def asleep(self) -> bool:
@@ -265,13 +280,17 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         elif not is_deployed and chance.random() < 0.15:
             kills.append(Kill(next(given_up), "call"))
         has_database = any(kill.victim == "database" for kill in kills)
+        if is_deployed or fault == "twice at once" or {"database", "flow asleep", "call"} & {k.victim for k in kills}:
+            # A worker has the journal of its deployment, and two processes at work at once have one between them.
+            vary = [each for each in vary if each != "new journal"]
+        on_postgresql = has_database or (chance.random() < 0.35 and "new journal" not in vary)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
         yield Scenario(
             mark=f"s{seed}-{number}",
             kills=tuple(timed),
             fault=fault,
-            backend="postgresql" if postgresql and (chance.random() < 0.35 or has_database) else "sqlite",
+            backend="postgresql" if postgresql and on_postgresql else "sqlite",
             deployed=is_deployed,
             watched=is_deployed and (chance.random() < 0.5 or any(kill.victim == "watcher" for kill in kills)),
             seconds=300.0 if is_deployed else 0.5,

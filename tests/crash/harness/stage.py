@@ -288,11 +288,12 @@ class Stage:
         with self._lock:
             self._free.append(platform)
 
-    def journal(self, folder: Path, backend: str) -> str:
+    def journal(self, folder: Path, backend: str, number: int = 0) -> str:
         """The URL of an empty journal of its own."""
         if backend == "sqlite":
-            shutil.copy(self._journal, folder / "journal.sqlite")
-            return f"sqlite:///{folder / 'journal.sqlite'}"
+            path = folder / f"journal-{number}.sqlite"
+            shutil.copy(self._journal, path)
+            return f"sqlite:///{path}"
         assert self._postgresql is not None
         name = f"crash_{folder.name.replace('-', '_')}_{os.getpid()}"
         with self._lock, psycopg.connect(self._postgresql.format("postgres"), autocommit=True) as connection:

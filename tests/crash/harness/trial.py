@@ -127,6 +127,8 @@ class Trial:
         """One more process of the flow, in so far as the scenario wants it another."""
         number, self._started = self._started, self._started + 1
         vary, log = self.scenario.vary, self.folder / "log"
+        if number and self.scenario.new_journal:
+            self.environment["IVCAP_FLOWS_JOURNAL"] = self.stage.journal(self.folder, "sqlite", number)
         code = self._checkout(number if "checkout" in vary else 0)
         place = self.folder / f"work-{number if 'working folder' in vary else 0}"
         place.mkdir(exist_ok=True)
