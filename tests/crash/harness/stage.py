@@ -289,10 +289,11 @@ class Stage:
             self._free.append(platform)
 
     def journal(self, folder: Path, backend: str, number: int = 0) -> str:
-        """The URL of an empty journal of its own."""
+        """The URL of an empty journal of its own. Each but the first has its own name in the records, too."""
         if backend == "sqlite":
             path = folder / f"journal-{number}.sqlite"
-            shutil.copy(self._journal, path)
+            if not number:
+                shutil.copy(self._journal, path)
             return f"sqlite:///{path}"
         assert self._postgresql is not None
         name = f"crash_{folder.name.replace('-', '_')}_{os.getpid()}"
