@@ -147,7 +147,7 @@ class Caller:
         return self.get("/1/aspects", params={"include-content": "true", "limit": 50, **params})["items"]
 
 
-def until(read, done, seconds=15):
+def until(read, done, seconds=60):
     end = time.monotonic() + seconds
     while not done(value := read()):
         assert time.monotonic() < end, f"gave up; last: {str(value)[:300]}"
