@@ -22,6 +22,7 @@ from ivcap_flows.cli import (
     orders,
     plan,
     rerun,
+    run,
     runs,
     show,
     sync,
@@ -41,6 +42,8 @@ app = cyclopts.App(
     # No `--no-clear` beside `--clear`: every flag is off unless it is given.
     default_parameter=Parameter(negative=()),
 )
+app.command(run.app)
+app.command(plan.plan)
 app.command(local.app)
 app.command(runs.app)
 app.command(show.show)
@@ -54,7 +57,6 @@ app.command(watch.watch)
 app.command(orders.app)
 app.command(journal.app)
 app.command(models.app)
-app.command(plan.plan)
 app.command(doctor.doctor)
 app.command(login.login)
 

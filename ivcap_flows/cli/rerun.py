@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
-import json
 import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -20,6 +18,7 @@ from cyclopts import Parameter
 
 from ivcap_flows.capture import files
 from ivcap_flows.cli.diff import difference, in_json, print_difference
+from ivcap_flows.cli.entry_point import call, environment, value_of
 from ivcap_flows.cli.output import Json, complain, emit
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError
@@ -66,7 +65,7 @@ def rerun(
         _check_inputs(inputs, journal, before)
         _check_folder(inputs, before)
         entry = _flow_of(before)
-        parameters = _parameters(entry, before, run_graph(journal, before.id), _given(before, secrets or []))
+        parameters = _parameters(entry, before, run_graph(journal, before.id), _given(entry, before, secrets or []))
         since = journal.now()
         error = _run(entry, parameters, pay=pay)
         after = _made(journal, before, since)
@@ -182,8 +181,8 @@ def _module_of(path: Path) -> tuple[str | None, Path]:
     return (".".join(parts) if len(parts) > 1 else None), root
 
 
-def _given(run: RunRow, secrets: list[str]) -> dict[str, Any]:
-    """Parse the values of secret parameters; one that was not a text is given as JSON.
+def _given(entry: Any, run: RunRow, secrets: list[str]) -> dict[str, Any]:
+    """Parse the values of secret parameters. One that was a text is given as it is.
 
     Raise InputError for a parameter that was not a secret.
     """
@@ -196,10 +195,7 @@ def _given(run: RunRow, secrets: list[str]) -> dict[str, Any]:
                 f"`{name}` is not a secret parameter of run {run.id}. Those are: {', '.join(hidden) or 'none'}."
             )
         hide(value)
-        try:
-            given[name] = value if isinstance(run.parameters[name], str) else json.loads(value)
-        except ValueError as error:
-            raise InputError(f"`--set {name}=…` needs JSON, since {name} was not a text: {error}") from None
+        given[name] = value if isinstance(run.parameters[name], str) else value_of(entry, name, value)
     return given
 
 
@@ -310,32 +306,12 @@ def _block(kind: str, name: str) -> Any:
 def _run(entry: Any, parameters: dict[str, Any], *, pay: bool) -> Exception | None:
     """Run the flow as a new run, and return the error that ended it, if any."""
     how = {"IVCAP_FLOWS_FRESH": "1", "IVCAP_FLOWS_REUSE": "1", "IVCAP_FLOWS_PAY_AGAIN": "1" if pay else "0"}
-    with _environment(**how), redirect_stdout(sys.stderr):
+    with environment(**how), redirect_stdout(sys.stderr):
         try:
-            result = entry(**parameters)
-            if inspect.isawaitable(result):
-                asyncio.run(_awaited(result))
+            call(entry, parameters)
         except Exception as error:  # noqa: BLE001 - the flow's own
             return error
     return None
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _made(journal: Journal, before: RunRow, since: datetime) -> RunRow | None:

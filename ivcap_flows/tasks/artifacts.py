@@ -114,7 +114,7 @@ async def _download_artifact(
     *,
     credentials: IvcapCredentialsLike = None,
 ) -> LocalFile:
-    """Download an artifact into a file. The file appears only after its content is verified.
+    """Download an artifact into a file. The file appears only after its content is verified. Missing folders are made.
 
     The size is always checked. The sha256 is checked if the handle has it or an aspect on the artifact states it, as
     for every artifact that this package uploaded. If the file already has that content, nothing is downloaded. An
@@ -129,6 +129,10 @@ async def _download_artifact(
         there = await asyncio.to_thread(_there, target, sha256, call.journal)
         if there is not None:
             return there
+    try:
+        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder of {target} cannot be made: {error}", path=str(target)) from error
     return await call.client.artifacts.download(urn, target, sha256=sha256)
 
 

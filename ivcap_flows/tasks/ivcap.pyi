@@ -52,9 +52,6 @@ from .jobs import job_result as job_result
 from .jobs import list_jobs as list_jobs
 from .jobs import request_job as request_job
 from .jobs import wait_for_jobs as wait_for_jobs
-from .order_steps import OrderStep as OrderStep
-from .order_steps import arun_orders as arun_orders
-from .order_steps import run_orders as run_orders
 from .orders import aattach_order as aattach_order
 from .orders import alist_orders as alist_orders
 from .orders import aorder_log as aorder_log
@@ -65,6 +62,8 @@ from .orders import list_orders as list_orders
 from .orders import order_log as order_log
 from .orders import place_order as place_order
 from .orders import wait_for_orders as wait_for_orders
+from .products import adownload_products as adownload_products
+from .products import download_products as download_products
 from .queues import acreate_queue as acreate_queue
 from .queues import adelete_queue as adelete_queue
 from .queues import adequeue as adequeue
@@ -75,6 +74,13 @@ from .queues import delete_queue as delete_queue
 from .queues import dequeue as dequeue
 from .queues import enqueue as enqueue
 from .queues import list_queues as list_queues
+from .running import OrderStep as OrderStep
+from .running import arun_job as arun_job
+from .running import arun_order as arun_order
+from .running import arun_orders as arun_orders
+from .running import run_job as run_job
+from .running import run_order as run_order
+from .running import run_orders as run_orders
 from .secrets import aget_secret as aget_secret
 from .secrets import alist_secrets as alist_secrets
 from .secrets import aset_secret as aset_secret

@@ -153,7 +153,8 @@ def ivcap_flows(
 ) -> Callable[..., Said]:
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
-    Only `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a token.
+    Only `run`, `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a
+    token.
     """
     tokens = [value for name, value in os.environ.items() if "JWT" in name or "TOKEN" in name]
 
@@ -172,7 +173,7 @@ def ivcap_flows(
             own = said.err.splitlines(keepends=True)[-1] if words[0] == "plan" else said.err
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err
         decides = {"abandon", "adopt", "write-off", "--urn", "--none", "rebuild", "prune"} & set(words)
-        if before is not None and words[0] not in ("sync", "models", "doctor") and not decides:
+        if before is not None and words[0] not in ("run", "sync", "models", "doctor") and not decides:
             assert contents(journal_file) == before
         assert not any(token in said.out + said.err for token in tokens)
         return said

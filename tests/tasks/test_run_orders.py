@@ -1,7 +1,9 @@
-"""`run_orders`: many orders placed, waited for, and placed again where they failed, each as often as allowed."""
+"""`run_orders`, `run_order`, `run_job`: work asked for, waited for, and again where it failed, as often as allowed."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,21 @@ import pytest
 from prefect import flow
 
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import InputError, OrderFailedError
+from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError
+from ivcap_flows.handles import Artifact, Order, Products
 from ivcap_flows.local.register import register
-from ivcap_flows.tasks import OrderStep, arun_orders, run_orders
+from ivcap_flows.tasks import (
+    OrderStep,
+    adownload_products,
+    arun_job,
+    arun_order,
+    arun_orders,
+    download_products,
+    run_job,
+    run_order,
+    run_orders,
+    running,
+)
 from ivcap_flows.tasks.waiting import PlannedError
 
 SERVICE = """
@@ -25,6 +39,9 @@ def stumbles(request, job):
     job.log(f"try of {ledger.name}")
     if len(ledger.read_text().splitlines()) <= int(request["fails"]):
         raise ValueError("not yet")
+    for name in request.get("products", "").split():
+        job.add_product(name, b"made", "text/plain")
+    return {"tried": len(ledger.read_text().splitlines())}
 """
 
 
@@ -34,7 +51,11 @@ def stumbling(_embedded, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("run-orders")
     (folder / "setup.cfg").touch()
     (folder / "services_of_run_orders.py").write_text(SERVICE)
-    parameters = [{"name": "ledger", "type": "string"}, {"name": "fails", "type": "int"}]
+    parameters = [
+        {"name": "ledger", "type": "string"},
+        {"name": "fails", "type": "int"},
+        {"name": "products", "type": "string", "optional": True},
+    ]
     definition = {"name": "run-orders-stumbles", "entry": "services_of_run_orders:stumbles", "parameters": parameters}
     register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
     return "run-orders-stumbles"
@@ -74,6 +95,97 @@ async def test_the_asynchronous_form_does_the_same(embedded_platform, ivcap_jour
 
     assert await asynchronous() == ["succeeded"] * 3
     assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
+
+
+def test_of_a_mapping_each_order_has_its_key(in_flow, steps):
+    """Nothing needs to be paired again."""
+    named = dict(zip("abc", steps(0, 1, 0), strict=True))
+    done = in_flow(lambda: run_orders(named))
+    assert {key: order.name.partition(" ~")[0] for key, order in done.items()} == {
+        key: step.name for key, step in named.items()
+    }
+
+
+@pytest.mark.parametrize("form", [run_orders, arun_orders])
+def test_at_most_so_many_orders_are_on_their_way_together(in_flow, effects, steps, form, monkeypatch):
+    """The next ones are placed when these have ended, those that failed and were placed again among them."""
+    placed = []
+    waits = {run_orders: "wait_or_park", arun_orders: "await_or_park"}[form]
+    wait = getattr(running, waits)
+    monkeypatch.setattr(running, waits, lambda work, **more: placed.append(len(work)) or wait(work, **more))
+
+    def body():
+        called = form(steps(0, 1, 0), at_once=2)
+        return called if form is run_orders else asyncio.run(called)
+
+    done = in_flow(body)
+    assert [order.status for order in done] == ["succeeded"] * 3 and placed == [2, 1, 1]
+
+
+def test_one_order_is_one_call(in_flow, effects, stumbling, tmp_path):
+    """It is placed again if it failed, and comes with its products, which a folder gets by their names."""
+    given = {"ledger": str(tmp_path / "ledger-0"), "fails": 1, "products": "a.txt b.txt"}
+
+    def body():
+        done = run_order(stumbling, given, name="one")
+        return done, download_products(done, tmp_path / "new" / "folder")
+
+    done, files = in_flow(body)
+    assert done.succeeded and tries(tmp_path) == [2] and effects.count("/1/orders") == 2
+    assert {name: Path(file).relative_to(tmp_path).as_posix() for name, file in files.items()} == {
+        "a.txt": "new/folder/a.txt",
+        "b.txt": "new/folder/b.txt",
+    }
+    assert all(Path(file).read_bytes() == b"made" for file in files.values())
+
+
+def test_one_job_is_one_call(in_flow, effects, stumbling, tmp_path):
+    """It is requested again if it failed, and comes with its result."""
+    done = in_flow(lambda: run_job(stumbling, {"ledger": str(tmp_path / "ledger-0"), "fails": 1}))
+    assert done.result == {"tried": 2} and tries(tmp_path) == [2]
+
+
+def test_a_job_that_fails_each_time_is_an_error(in_flow, stumbling, tmp_path):
+    """As often as it may be requested, and no more."""
+
+    def body():
+        with pytest.raises(JobFailedError, match="not yet"):
+            run_job(stumbling, {"ledger": str(tmp_path / "ledger-0"), "fails": 9}, max_resubmits=1)
+
+    in_flow(body)
+    assert tries(tmp_path) == [2]
+
+
+async def test_the_asynchronous_forms_of_one_call(embedded_platform, ivcap_journal, stumbling, tmp_path):
+    """`arun_order`, `arun_job` and `adownload_products` do the same."""
+
+    @flow
+    async def asynchronous() -> tuple[Any, Any]:
+        given = {"ledger": str(tmp_path / "ledger-0"), "fails": 0, "products": "a.txt"}
+        done, job = await arun_order(stumbling, given), await arun_job(stumbling, given)
+        return await adownload_products(done, tmp_path / "products"), job.result
+
+    files, result = await asynchronous()
+    assert Path(files["a.txt"]).read_bytes() == b"made" and result == {"tried": 2}
+
+
+def products(*names: str, status: str = "succeeded") -> Order:
+    made = [Artifact(urn=f"urn:ivcap:artifact:{place}", platform="p", name=name) for place, name in enumerate(names)]
+    return Order(urn="urn:ivcap:order:1", platform="p", service="s", status=status, products=Products(made))
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        (products("a.txt", "a.txt"), "several products have the name 'a.txt'"),
+        (products("../a.txt"), "no file can have the name of the product '../a.txt'"),
+        (products(status="executing"), "is executing; wait for it"),
+    ],
+)
+def test_products_that_no_folder_can_hold_are_refused(order, words, tmp_path):
+    """Before anything is downloaded, and with the way that there is."""
+    with pytest.raises(InputError, match=re.escape(words)):
+        download_products(order, tmp_path)
 
 
 def test_what_fails_each_time_is_an_error_that_names_it(in_flow, effects, steps, tmp_path):
@@ -122,7 +234,11 @@ def test_a_plan_has_an_order_for_each_step(in_flow, effects, steps):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"steps": [("echo", {})]}, "OrderSteps, not tuple"), ({"steps": [], "max_resubmits": -1}, "at least 0, not -1")],
+    [
+        ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
+        ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
+        ({"steps": [], "at_once": 0}, "at least 1, not 0"),
+    ],
 )
 def test_what_is_no_step_is_refused(in_flow, effects, given: dict[str, Any], words):
     """Nothing is placed for a wrong argument."""

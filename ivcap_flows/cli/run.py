@@ -1,0 +1,77 @@
+"""`ivcap-flows run`: run a flow once, in this process."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from ivcap_flows.cli.entry_point import Params, call, environment, load, parameters
+from ivcap_flows.cli.output import complain, console, table
+from ivcap_flows.errors import InputError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="run", help_flags=())
+
+
+@app.default
+def run(
+    flow: str | None = None,
+    /,
+    *,
+    param: Params = None,
+    fresh: bool = False,
+    about: Annotated[bool, Parameter(name=("--help", "-h"))] = False,
+) -> int:
+    """Run a flow in this process, as a call of it in Python does. Exit status 1 if the flow fails.
+
+    The last run with the same parameters goes on if it did not complete: nothing is ordered again.
+
+    Args:
+        flow: `path/to/file.py:flow` or `module:flow`.
+        fresh: Begin a new run instead of continuing one.
+        about: Print what the flow does and its parameters; without a flow, this.
+    """
+    if flow is None:
+        if about:
+            app.help_print()
+            return 0
+        raise InputError("Name the flow as path/to/file.py:flow or module:flow.")
+    entry = load(flow)
+    if about:
+        _describe(entry)
+        return 0
+    values = parameters(entry, param or [])
+    with environment(**({"IVCAP_FLOWS_FRESH": "1"} if fresh else {})):
+        try:
+            state = call(entry, values, return_state=True)
+        except KeyboardInterrupt:
+            return 130
+    if state.is_completed():
+        if state.name != "Completed":
+            console.print(f"{state.name}: {state.message}")
+        return 0
+    error = state.result(raise_on_failure=False)
+    complain(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
+    return 1
+
+
+def _describe(flow: Flow[..., Any]) -> None:
+    """Print the docstring of a flow, and its parameters as a table."""
+    said = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
+    console.print(said, end="\n\n")
+    needed = flow.parameters.required or []
+    table(
+        "Parameters",
+        ("name", "default", "about"),
+        [
+            (name, "" if name in needed else str(about.get("default")), about.get("description", ""))
+            for name, about in flow.parameters.properties.items()
+        ],
+    )

@@ -1,0 +1,127 @@
+"""`ivcap-flows run`: a flow as the command line's user has it."""
+
+import logging
+import uuid
+
+import pytest
+from prefect.settings import temporary_settings
+
+TEXT = '''
+from pathlib import Path
+from typing import Literal
+
+from prefect import flow
+from prefect.states import Completed
+
+from ivcap_flows import recorded
+from ivcap_flows.settings import Settings
+
+@flow
+@recorded
+def told(
+    month: str, times: int = 1, base: tuple[int, int] = (1981, 2010), until: str | None = None, fails: bool = False
+):
+    """Tell of a month.
+
+    Says it as often as it is asked to.
+
+    Args:
+        month: The month, such as 1997-03.
+        times: How often to tell.
+    """
+    if fails:
+        raise ValueError("of its own")
+    print([month, times, base, until, Settings.current().fresh])
+
+@flow
+async def same():
+    """Find nothing new."""
+    return Completed(name="Unchanged", message="all as it was")
+
+@flow
+def stopped():
+    raise KeyboardInterrupt
+'''
+
+
+@pytest.fixture
+def run(ivcap_flows, prefect_settings, tmp_path, monkeypatch):
+    """`run("told", …)` runs a flow of a module in the working directory, without Prefect's log."""
+    name = f"told_{uuid.uuid4().hex}"
+    (tmp_path / f"{name}.py").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    logging.disable(logging.CRITICAL)
+    with temporary_settings(prefect_settings):
+        yield lambda flow, *options: ivcap_flows("run", f"{name}:{flow}", *options)
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["month=2010"], ["2010", 1, (1981, 2010), None, False]),
+        (["month=null", "until=null"], ["null", 1, (1981, 2010), None, False]),
+        (["month=a=b", "times=2", "base=[1951, 1980]", "until=7"], ["a=b", 2, (1951, 1980), "7", False]),
+    ],
+)
+def test_parameters_are_read_as_the_flow_takes_them(run, given, said):
+    """A text is a text whatever it looks like; all else is YAML."""
+    options = [word for each in given for word in ("-p", each)]
+    ended = run("told", *options)
+    assert (ended.status, ended.out) == (0, f"{said}\n")
+
+
+def test_a_run_may_begin_anew(run):
+    """`--fresh` is for this run alone."""
+    assert run("told", "-p", "month=1", "--fresh").out.endswith("True]\n")
+    assert run("told", "-p", "month=1").out.endswith("False]\n")
+
+
+def test_the_docstring_of_the_flow_is_its_help(run):
+    """With its parameters, their defaults, and what is said of them; nothing runs."""
+    said = run("told", "--help")
+    assert said.status == 0 and said.out.startswith("Tell of a month.\n\nSays it as often as it is asked to.\n\n")
+    rows = [line.split() for line in said.out.splitlines()]
+    assert ["month", "The", "month,", "such", "as", "1997-03."] in rows
+    assert ["times", "1", "How", "often", "to", "tell."] in rows
+    assert "Args:" not in said.out
+
+
+def test_without_a_flow_the_command_says_what_it_does(ivcap_flows):
+    """As every command does."""
+    assert "--fresh" in ivcap_flows("run", "--help").out
+    said = ivcap_flows("run")
+    assert said.status == 2 and "path/to/file.py:flow" in said.err
+
+
+def test_an_end_of_another_name_is_told(run):
+    """Of an asynchronous flow, too."""
+    said = run("same")
+    assert (said.status, said.out) == (0, "Unchanged: all as it was\n")
+
+
+def test_a_flow_that_fails_is_one_line(run):
+    """The error and no traceback; the status is 1."""
+    said = run("told", "-p", "month=1", "-p", "fails=true")
+    assert (said.status, said.out, said.err) == (1, "", "ValueError: of its own\n")
+
+
+def test_a_flow_that_is_stopped_has_the_status_of_ctrl_c(run):
+    """As a shell expects it."""
+    assert run("stopped").status == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ([], "month"),
+        (["-p", "month=1", "-p", "times=often"], "times"),
+        (["-p", "month=1", "-p", "time=2"], "has no parameter time. Did you mean times?"),
+        (["-p", "month=1", "-p", "base=["], "not YAML"),
+        (["-p", "month"], "name=value"),
+    ],
+)
+def test_wrong_parameters_are_wrong_use(run, options, fault):
+    """The flow does not begin, and the error names what is wrong."""
+    said = run("told", *options)
+    assert said.status == 2 and fault in said.err
