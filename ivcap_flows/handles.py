@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr
 from pydantic_core import core_schema
 
-from ivcap_flows.identity import data_urns
+from ivcap_flows.identity import How, data_urns
 
 __all__ = [
     "TERMINAL",
@@ -47,6 +47,23 @@ class Handle(BaseModel):
 
     urn: str
     platform: str
+    # No field: a handle is the same thing, with one digest, however a run came by it.
+    _how: How | None = PrivateAttr(None)
+
+    @property
+    def how(self) -> How | None:
+        """How the run came by the thing: the same in each of its attempts, and None if it did not ask for it.
+
+        "sent": the run requested it; "kept": an earlier run of the journal had; "adopted": another journal had, and it
+        was found on the platform; "reused": it is that of an earlier equal request; "planned": nothing was sent.
+        """
+        return self._how
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.urn, self.platform))
 
     def __str__(self) -> str:
         return self.urn

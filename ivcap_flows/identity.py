@@ -21,6 +21,7 @@ __all__ = [
     "KEY_FIELD",
     "KEY_TAG",
     "KEY_VERSION",
+    "How",
     "Scope",
     "api_address",
     "artifact_urns",
@@ -57,6 +58,8 @@ INTENT_SCHEMA: Final = "urn:ivcap-flows:schema:intent.1"
 CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 """The aspect on an artifact with the `sha256` and `size` of its bytes, since IVCAP keeps no digest."""
 
+How = Literal["sent", "kept", "adopted", "reused", "planned"]
+"""How a run came by an effect."""
 Scope = Literal["run", "flow", "account", "call"]
 """Where equal requests count as one effect: in the logical run, in all runs of the flow, in the account, or never."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import How, Scope
 from ivcap_flows.journal import IntentRow, NewIntent
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ class Performed(Generic[T]):
     """The result of `perform`, an effect that exists.
 
     "sent": by this call; "kept": known from the journal; "adopted": found on the platform; "reused": an earlier one of
-    an equal request; "planned": only a placeholder, nothing was sent.
+    an equal request; "planned": only a placeholder, nothing was sent. `in_run` says the same of the logical run, so it
+    is the same in each of its attempts: "sent" if any of them requested it, however its reply came.
     """
 
     value: T
-    how: Literal["sent", "kept", "adopted", "reused", "planned"]
+    how: How
     key: str
+    in_run: How
 
 
 @dataclass(frozen=True)

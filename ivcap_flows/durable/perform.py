@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.divergence import OnDivergence, check_divergence
@@ -15,10 +15,10 @@ from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
 from ivcap_flows.durable.scopes import Asker, expand, warn_shared
-from ivcap_flows.durable.submission import Submission
+from ivcap_flows.durable.submission import Submission, in_run
 from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
-from ivcap_flows.identity import Scope, key_of, key_of_generation
+from ivcap_flows.identity import How, Scope, key_of, key_of_generation
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 
@@ -117,7 +117,7 @@ async def perform(
                     continue
                 if sent is not None and sent != claim.intent.urn:
                     await _report(journal, claim.intent, sent)
-                return Performed(effect.decode(claim.intent.outcome), "kept", claim.intent.key)
+                return _kept(effect, claim.intent, wanted)
             if claim.kind == "given up":
                 raise _given_up(claim.intent)
             if claim.kind == "held":
@@ -216,6 +216,12 @@ def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> b
         and newest.status != "succeeded"
         and newest.generation < limit
     )
+
+
+def _kept(effect: Effect[T], intent: IntentRow, wanted: NewIntent) -> Performed[T]:
+    own = intent.run_id is not None and intent.run_id == wanted.run_id
+    how = in_run(cast(How, intent.how), intent) if own else "kept"
+    return Performed(effect.decode(intent.outcome), "kept", intent.key, how)
 
 
 def _given_up(intent: IntentRow) -> InDoubtError:

@@ -38,7 +38,7 @@ async def preview(
         if earlier is None or earlier.found is None:
             return None
         note("reused", earlier.found.urn, earlier.why)
-        return Performed(earlier.found.value, "reused", key)
+        return Performed(earlier.found.value, "reused", key, "reused")
 
     if resubmit:
         if (performed := await reused()) is not None:
@@ -46,30 +46,30 @@ async def preview(
         note("resubmitted")
     elif newest is not None and newest.state in DONE:
         note("kept", newest.urn, f"run {newest.run_id}" if newest.run_id else f"journal {journal.url}")
-        return Performed(effect.decode(newest.outcome), "kept", newest.key)
+        return Performed(effect.decode(newest.outcome), "kept", newest.key, "kept")
     elif newest is not None and newest.state in ("sent", "in_doubt"):
         found: Sequence[Found[T]] = [one for one in await effect.find(newest) if one.matched_by == "key"]
         if found:
             note("adopted", found[0].urn, "the platform")
-            return Performed(found[0].value, "adopted", key)
+            return Performed(found[0].value, "adopted", key, "adopted")
         note("in doubt")
     else:
         aspect = await _read(idempotency_records, key)
         if aspect is not None and aspect.get("urn") is not None:
             note("adopted", str(aspect["urn"]), "idempotency record of another journal")
-            return Performed(effect.decode(aspect.get("outcome")), "adopted", key)
+            return Performed(effect.decode(aspect.get("outcome")), "adopted", key, "adopted")
         if effect.look_first or (effect.bears_key and (newest is None or newest.state == "intent")):
             found = await effect.find(await _unwritten(wanted, journal))
             if found:
                 note("adopted", found[0].urn, "the platform")
-                return Performed(found[0].value, "adopted", key)
+                return Performed(found[0].value, "adopted", key, "adopted")
         if (performed := await reused()) is not None:
             return performed
         note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
     value = effect.placeholder(key)
     if (urn := effect.urn(value)) is not None:
         plan.values[urn] = value
-    return Performed(value, "planned", key)
+    return Performed(value, "planned", key, "planned")
 
 
 async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, object] | None:

@@ -35,11 +35,11 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse
-from ivcap_flows.journal import Claim, Journal
+from ivcap_flows.identity import How, canonical, digest, fingerprint_for_reuse
+from ivcap_flows.journal import Claim, IntentRow, Journal
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Submission", "may_have_taken_effect"]
+__all__ = ["Submission", "in_run", "may_have_taken_effect"]
 
 T = TypeVar("T")
 
@@ -84,6 +84,11 @@ class _Progress:
 
     async def tell(self) -> None:
         await self._submission.tell_others()
+
+
+def in_run(how: How, intent: IntentRow) -> How:
+    """Return how the run that requested an effect came by it, in all its attempts: sent, though its reply was lost."""
+    return "sent" if how == "adopted" and intent.sent_at is not None else how
 
 
 class Submission(Generic[T]):
@@ -370,7 +375,7 @@ class Submission(Generic[T]):
             tell_later(self.journal, partial(_unless_settled, settle))
         if not told_first and (more := await self._tell_outcome(urn, outcome)):
             await self._note_duplicates(more)
-        return Performed(value, how, self.intent.key)
+        return Performed(value, how, self.intent.key, in_run(how, self.intent))
 
     def _left_behind(self, urn: str | None) -> list[str]:
         """Return the URN of an effect that was begun here before another was adopted; it may be complete by now."""

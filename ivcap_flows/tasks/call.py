@@ -95,6 +95,8 @@ class _Call:
         urn = effect.urn(done.value)
         if done.how in ("kept", "reused") and urn is not None:
             found(urn, reused=done.how == "reused")
+        if isinstance(done.value, Handle):
+            done.value._how = done.in_run
         return done
 
     def check(self, *values: Any) -> None:

@@ -302,6 +302,7 @@ async def _ended(
         service_name=known.service_name if known else None,
         key=known.key if known else None,
     )
+    handle._how = known.how if known else None
 
     async def whole() -> Job:
         named = await service_named(call, handle)

@@ -242,6 +242,7 @@ async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, befor
         # Lineage reads the requested parameters, so keep those of the given handle if it has them.
         kept = {name: getattr(before, name) for name in ("service_name", "key", "parameters", "collection")}
         handle = handle.model_copy(update={name: value for name, value in kept.items() if value})
+        handle._how = before.how
 
     async def whole() -> Order:
         named = await service_named(call, handle)
