@@ -92,8 +92,8 @@ exists twice, for synchronous flows and, with an `a` before its name, for asynch
 same. An asynchronous task is awaited and never blocks the flow's loop.
 
 The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
-`run_orders`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and may park the
-run; `download_products` calls a task for each product.
+`run_orders`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and may park
+the run; `download_products` calls a task for each product.
 
 | synchronous | asynchronous | Prefect's name | returns |
 |---|---|---|---|

@@ -195,7 +195,10 @@ def _given(entry: Any, run: RunRow, secrets: list[str]) -> dict[str, Any]:
                 f"`{name}` is not a secret parameter of run {run.id}. Those are: {', '.join(hidden) or 'none'}."
             )
         hide(value)
-        given[name] = value if isinstance(run.parameters[name], str) else value_of(entry, name, value)
+        was_text = isinstance(run.parameters[name], str)
+        given[name] = value if was_text else value_of(entry, name, value)
+        if not was_text and isinstance(given[name], str):
+            raise InputError(f"`--set {name}=…` needs YAML or JSON, since {name} was not a text.")
     return given
 
 

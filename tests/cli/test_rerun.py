@@ -177,7 +177,7 @@ def test_what_was_secret_is_given_again(flows, rerun):
     assert status == 2 and "--set name=value" in out and "word" in out
     given = ["--set", "word=hush-hush-1", "--set", "dsn=host=x password=other-1"]
     status, _, out = rerun("latest", *given, "--set", "options=third-1")
-    assert status == 2 and "needs JSON" in out
+    assert status == 2 and "needs YAML or JSON" in out
     status, _, out = rerun("latest", "--set", "nothing=1")
     assert status == 2 and "word, dsn, options" in out
     status, said, out = rerun("latest", *given, "--set", 'options={"password": "third-1"}', "--json")
