@@ -242,7 +242,8 @@ def current_attempt() -> OpenedAttempt:
 def open_before_sending() -> None:
     """Open the attempt of the running flow if its task runner sends tasks to other processes.
 
-    These find it in the journal, and cannot close one of their own with the flow. Raises as `current_attempt` does.
+    These find it in the journal by the flow run, and cannot close one of their own with the flow. So a subflow that is
+    not recorded itself needs one, too. Raises as `current_attempt` does.
     """
     context = flow_context()
     if context is None or context.flow_run is None or context.detached:
@@ -250,7 +251,7 @@ def open_before_sending() -> None:
     from prefect.task_runners import ThreadPoolTaskRunner
 
     if not isinstance(context.task_runner, ThreadPoolTaskRunner):
-        current_attempt()
+        _attempt_of_context(context)
 
 
 def attempt_at_hand() -> OpenedAttempt | None:

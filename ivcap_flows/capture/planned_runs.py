@@ -72,9 +72,15 @@ def run_flow(flow: Flow[Any, Any], *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def _running(flow: Flow[Any, Any], parameters: dict[str, Any]) -> Iterator[None]:
-    """Set what the code of a flow finds of its run: a logger, names and parameters. There is no client."""
+    """Set what the code of a flow finds of its run: a logger, names and parameters. Who loads a block makes a client."""
     run = FlowRun(flow_id=uuid.uuid4(), name=flow.name, parameters=parameters)
-    known: dict[str, Any] = {"flow": flow, "flow_run": run, "parameters": parameters, "task_runner": _AtOnce()}
+    known: dict[str, Any] = {
+        "flow": flow,
+        "flow_run": run,
+        "parameters": parameters,
+        "task_runner": _AtOnce(),
+        "client": None,
+    }
     with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}), FlowRunContext.model_construct(**known):
         yield
 

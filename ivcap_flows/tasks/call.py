@@ -21,6 +21,7 @@ from ivcap_flows.identity import EMBEDDED, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ class IvcapCall(_Call):
 
     @classmethod
     async def of(cls, credentials: IvcapCredentialsLike) -> IvcapCall:
-        """Resolve the credentials within the running attempt."""
+        """Resolve the credentials within the running attempt: those given, the flow's, or the environment's."""
         attempt = await _attempt()
+        credentials = credentials_of("ivcap", credentials, attempt)
         client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, account = await client.platform(), await client.account()
         if attempt is not None:
@@ -172,8 +174,9 @@ class ProvenaCall(_Call):
 
     @classmethod
     async def of(cls, credentials: ProvenaCredentialsLike) -> ProvenaCall:
-        """Resolve the credentials within the running attempt."""
+        """Resolve the credentials within the running attempt: those given, the flow's, or the environment's."""
         attempt = await _attempt()
+        credentials = credentials_of("provena", credentials, attempt)
         client = await provena_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, username = await client.platform(), await client.username()
         if attempt is not None:

@@ -10,6 +10,7 @@ from ivcap_flows.errors import PlatformOffError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.loop import all_of
+from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.waiting import PlannedError
@@ -79,22 +80,24 @@ async def _register_model_run(
         study=urn_of(study) if study is not None else None,
         model_version=model_version,
     )
+    alone = credentials_of("provena", credentials, call.attempt) is not None
     done = await call.perform(
         ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform, limit=call.limit),
-        idempotency_records=await _records_of(subject, call, alone=credentials is not None),
+        idempotency_records=await _records_of(subject, call, alone=alone),
     )
     return done.value
 
 
 async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -> IdempotencyRecords | None:
-    """Return the idempotency records of the IVCAP that did the work, or None if the environment names another or none.
+    """Return the idempotency records of the IVCAP that did the work, or None if the flow and the environment name none.
 
     Nothing is named if Provena was given `alone`: then an embedded IVCAP would be started, which knows nothing of it.
     """
-    if alone and not call.settings.ivcap_configured:
+    credentials = credentials_of("ivcap", None, call.attempt)
+    if alone and credentials is None and not call.settings.ivcap_configured:
         return None
     try:
-        client = await ivcap_client(None, deployed=call.attempt is not None and call.attempt.run.deployed)
+        client = await ivcap_client(credentials, deployed=call.attempt is not None and call.attempt.run.deployed)
     except PlatformOffError:
         return None
     if await client.platform() != subject.platform:

@@ -21,7 +21,7 @@ from prefect.exceptions import Pause
 
 from ivcap_flows import loop
 from ivcap_flows.capture import recorder
-from ivcap_flows.capture.context import close_attempt
+from ivcap_flows.capture.context import attempt_at_hand, close_attempt
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, rest
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -30,6 +30,7 @@ from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import AttemptRow, ParkRow, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
@@ -176,7 +177,9 @@ class _Asked:
 
     @classmethod
     def of(cls, work: Sequence[Order | Job | str], timeout: float | None, credentials: IvcapCredentialsLike) -> _Asked:
-        return cls({urn_of(each): each for each in work}, timeout, credentials)
+        # Who wakes a parked run is in no flow, so the flow's credentials are noted as if they had been given.
+        given = credentials_of("ivcap", credentials, attempt_at_hand())
+        return cls({urn_of(each): each for each in work}, timeout, given)
 
     async def waits(self, call: IvcapCall) -> list[Wait]:
         """Return what to wait for, each with its service; a job can only be read by its service."""
