@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import cyclopts
 import yaml
@@ -35,7 +35,7 @@ from ivcap_flows.tasks import (
     add_to_collection,
     attach_artifact,
     create_collection,
-    download_artifact,
+    download_products,
     list_aspects,
     register_item,
     register_model_run,
@@ -46,8 +46,6 @@ from ivcap_flows.tasks import (
 )
 
 __all__ = ["CoastalElNino", "CoastalElNinoEvents", "ElNinoEvent", "Published", "Terms", "coastal_el_nino"]
-
-PRODUCTS: Final = ("index.csv", "events.csv", "plot.png")
 
 MonthText = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 """A month such as 1997-03."""
@@ -116,14 +114,6 @@ class CoastalElNino(BaseModel):
 
 
 @dataclass(frozen=True)
-class Accounts:
-    """The names of saved credentials blocks; None for what the environment says."""
-
-    ivcap: str | None = None
-    provena: str | None = None
-
-
-@dataclass(frozen=True)
 class Workflow:
     """What Provena knows of this kind of run: the forms of series, index and events, and the workflow."""
 
@@ -143,8 +133,8 @@ def coastal_el_nino(
     max_resubmits: Annotated[int, Field(ge=0)] = 3,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
-    ivcap_credentials: str | None = None,
-    provena_credentials: str | None = None,
+    ivcap: str | None = None,
+    provena: str | None = None,
 ) -> list[CoastalElNino]:
     """Publish the index of the newest month of a table, once for each content, and download it to a folder.
 
@@ -160,22 +150,21 @@ def coastal_el_nino(
         max_resubmits: How often an order that failed is placed again, in all runs together.
         output: Folder for the table, with a folder for each month: series, index, events and plot.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
-        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
+        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
     """
-    accounts = Accounts(ivcap_credentials, provena_credentials)
     stated = read_terms(data_file(terms))
     output = output.expanduser()
     output.mkdir(parents=True, exist_ok=True)
     base = base_period(base_start, base_end)
-    collection = create_collection(f"Coastal El Niño index against {base}", credentials=accounts.ivcap)
+    collection = create_collection(f"Coastal El Niño index against {base}")
     is_range = first_month is not None or last_month is not None
-    before = None if is_range else published_before(collection, source, accounts)
+    before = None if is_range else published_before(collection, source)
 
     extracted = extract(source, output, before.validators if before is not None else None)
     if extracted is None:
         assert before is not None  # Only of a version that is known can a server say that it is still the same.
-        return unchanged(before, output, accounts)
+        return unchanged(before, output)
     table = read_table(extracted.file.read_bytes(), source)
     if before is not None and table.last < parsed(before.month):
         raise InputError(f"{source} ends with {table.last}, but {before.month} was published. Is it half a table?")
@@ -187,11 +176,11 @@ def coastal_el_nino(
             f"The base period {base} should lie in the series, which goes from {reach}. Nothing was ordered."
         )
     folders = [output / str(month) for month in months]
-    series = load(extracted.file, months, folders, collection, accounts)
+    series = load(extracted.file, months, folders, collection)
     if before is not None and series[0].urn == before.series:
         now = before.model_copy(update={"validators": extracted.validators})
-        update_aspect(collection, now, credentials=accounts.ivcap)
-        return unchanged(before, output, accounts)
+        update_aspect(collection, now)
+        return unchanged(before, output)
 
     steps = [
         OrderStep(
@@ -204,16 +193,16 @@ def coastal_el_nino(
         )
         for month, each in zip(months, series, strict=True)
     ]
-    orders = run_orders(steps, max_resubmits=max_resubmits, credentials=accounts.ivcap)
+    orders = run_orders(steps, max_resubmits=max_resubmits)
 
-    workflow, datasets = register_workflow(accounts), dataset_defaults(stated, accounts)
+    workflow, datasets = register_workflow(), dataset_defaults(stated)
     made = [
-        publish(each, done, base, workflow, datasets, accounts, month=str(month), folder=folder)
+        publish(each, done, base, workflow, datasets, month=str(month), folder=folder)
         for month, folder, each, done in zip(months, folders, series, orders, strict=True)
     ]
     if not is_range:
         now = published(made[0], source, extracted.validators)
-        update_aspect(collection, now, credentials=accounts.ivcap)
+        update_aspect(collection, now)
     return made
 
 
@@ -223,11 +212,11 @@ def base_period(start: int, end: int) -> BasePeriod:
     return BasePeriod(start, end)
 
 
-def published_before(collection: Collection, source: str, accounts: Accounts) -> Published | None:
+def published_before(collection: Collection, source: str) -> Published | None:
     """What was published last of this source, unless its series can no longer be read."""
-    for aspect in list_aspects(collection, schema=Published, limit=1, credentials=accounts.ivcap):
+    for aspect in list_aspects(collection, schema=Published, limit=1):
         before = Published.model_validate(aspect.content)
-        if before.source == source and is_readable(before.series, accounts):
+        if before.source == source and is_readable(before.series):
             return before
     return None
 
@@ -243,18 +232,18 @@ def published(made: CoastalElNino, source: str, validators: Validators) -> Publi
     )
 
 
-def is_readable(artifact: str, accounts: Accounts) -> bool:
+def is_readable(artifact: str) -> bool:
     try:
-        attach_artifact(artifact, credentials=accounts.ivcap)
+        attach_artifact(artifact)
     except NotFoundError:
         return False
     return True
 
 
-def unchanged(before: Published, output: Path, accounts: Accounts) -> list[CoastalElNino]:
+def unchanged(before: Published, output: Path) -> list[CoastalElNino]:
     """End a run for which there is nothing to publish. The results are in the folder all the same."""
-    [done] = wait_for_orders([before.order], credentials=accounts.ivcap)
-    download(done, output / before.month, accounts)
+    [done] = wait_for_orders([before.order])
+    download_products(done, output / before.month)
     said = f"{before.source} still ends with {before.month}, published by {before.order} as {before.model_run}."
     return Completed(name="Unchanged", message=said, data=[])  # type: ignore[return-value] # the flow returns the data
 
@@ -274,14 +263,12 @@ def parsed(month: str) -> Month:
     return Month(int(year), int(number))
 
 
-def load(
-    table: Path, months: list[Month], folders: list[Path], collection: Collection, accounts: Accounts
-) -> list[Artifact]:
+def load(table: Path, months: list[Month], folders: list[Path], collection: Collection) -> list[Artifact]:
     """The table as it was in each month, as an artifact of the collection."""
     files = [cut(table, month, folder / "series.csv") for month, folder in zip(months, folders, strict=True)]
     names = [f"Monthly sea surface temperature to {month}" for month in months]
-    series = upload_artifact.map(files, name=names, credentials=accounts.ivcap).result()
-    add_to_collection(collection, series, credentials=accounts.ivcap)
+    series = upload_artifact.map(files, name=names).result()
+    add_to_collection(collection, series)
     return series
 
 
@@ -299,15 +286,14 @@ def publish(
     base: BasePeriod,
     workflow: Workflow,
     datasets: DatasetDefaults,
-    accounts: Accounts,
     *,
     month: str,
     folder: Path,
 ) -> CoastalElNino:
     """Download what an order made, say what events are in it, and register the run, once."""
-    index, table, plot = download(done, folder, accounts)
-    events = read_events(table, base.start, base.end)
-    add_aspect(done.products["events.csv"], events, scope="account", credentials=accounts.ivcap)
+    files = download_products(done, folder)
+    events = read_events(files["events.csv"], base.start, base.end)
+    add_aspect(done.products["events.csv"], events, scope="account")
     model_run = register_model_run(
         done,
         workflow_template=workflow.template,
@@ -316,18 +302,16 @@ def publish(
         display_name=f"Coastal El Niño index to {month} against {base}",
         description=f"ICEN (ENFEN 2012) of the months to {month}: {len(events.events)} events.",
         datasets=datasets,
-        credentials=accounts.provena,
     )
     return CoastalElNino(
-        month=month, series=series, order=done, model_run=model_run, index=index, plot=plot, events=events
+        month=month,
+        series=series,
+        order=done,
+        model_run=model_run,
+        index=files["index.csv"],
+        plot=files["plot.png"],
+        events=events,
     )
-
-
-def download(done: Order, folder: Path, accounts: Accounts) -> list[LocalFile]:
-    """The products of an order in a folder, where they are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    products, paths = [done.products[name] for name in PRODUCTS], [folder / name for name in PRODUCTS]
-    return download_artifact.map(products, paths, credentials=accounts.ivcap).result()
 
 
 @task(name="Read the events")
@@ -346,15 +330,15 @@ def read_terms(path: Path) -> Terms:
         raise InputError(f"The terms file {path} cannot be used: {fault}") from fault
 
 
-def dataset_defaults(terms: Terms, accounts: Accounts) -> DatasetDefaults:
+def dataset_defaults(terms: Terms) -> DatasetDefaults:
     """The statements about datasets; an owner that has no id yet is registered with Provena."""
     if terms.owner is None:
         return terms.datasets
-    owner = register_item(terms.owner, credentials=accounts.provena)
+    owner = register_item(terms.owner)
     return terms.datasets.model_copy(update={"organisation_id": owner.urn, "publisher_id": owner.urn})
 
 
-def register_workflow(accounts: Accounts) -> Workflow:
+def register_workflow() -> Workflow:
     """Tell Provena of this kind of run, once."""
     model = register_item(
         Model(
@@ -364,14 +348,13 @@ def register_workflow(accounts: Accounts) -> Workflow:
             documentation_url="http://met.igp.gob.pe/elnino/indices.html",
             source_url="http://hdl.handle.net/20.500.12816/4639",
         ),
-        credentials=accounts.provena,
     )
     forms = [
         DatasetTemplate(display_name="Monthly sea surface temperature, one row a year"),
         DatasetTemplate(display_name="Coastal El Niño index by month"),
         DatasetTemplate(display_name="Coastal El Niño events"),
     ]
-    series, index, events = register_item.map(forms, credentials=accounts.provena).result()
+    series, index, events = register_item.map(forms).result()
     template = register_item(
         WorkflowTemplate(
             display_name="Coastal El Niño index on IVCAP",
@@ -379,7 +362,6 @@ def register_workflow(accounts: Accounts) -> Workflow:
             input_templates=[TemplateUse(template_id=series.urn)],
             output_templates=[TemplateUse(template_id=index.urn), TemplateUse(template_id=events.urn)],
         ),
-        credentials=accounts.provena,
     )
     return Workflow(series, index, events, template)
 
@@ -398,8 +380,8 @@ def main(
     max_resubmits: int = 3,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
-    ivcap_credentials: str | None = None,
-    provena_credentials: str | None = None,
+    ivcap: str | None = None,
+    provena: str | None = None,
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Compute the coastal El Niño index and its events, and register the run.
@@ -413,8 +395,8 @@ def main(
         max_resubmits: How often an order that failed is placed again, in all runs together.
         output: Folder for the table, with a folder for each month: series, index, events and plot.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
-        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
+        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
         fresh: Begin anew instead of continuing an unfinished run.
     """
     if fresh:
@@ -428,8 +410,8 @@ def main(
         max_resubmits,
         output,
         terms,
-        ivcap_credentials,
-        provena_credentials,
+        ivcap,
+        provena,
         return_state=True,
     )
     try:

@@ -12,7 +12,7 @@ waits long. The flow is asynchronous. With nothing configured it runs on the emb
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
@@ -24,8 +24,15 @@ from flows.monthly_source import BUNDLED, data_file
 from flows.services.coastal_el_nino_report import BASE
 from ivcap_flows import flow, task
 from ivcap_flows.errors import InputError, IvcapFlowsError
-from ivcap_flows.handles import Artifact, LocalFile, Order
-from ivcap_flows.tasks import OrderStep, adownload_artifact, arun_orders, aupload_artifact
+from ivcap_flows.handles import LocalFile, Order
+from ivcap_flows.tasks import (
+    OrderStep,
+    adownload_artifact,
+    adownload_products,
+    arun_order,
+    arun_orders,
+    aupload_artifact,
+)
 
 __all__ = ["OrderPipeline", "order_pipeline"]
 
@@ -44,10 +51,14 @@ class OrderPipeline(BaseModel):
 
 
 class Case(NamedTuple):
-    """An order to be placed, and the base period that it is about."""
+    """What an order makes of an index: its product, what that is about, and the base period of the index."""
 
+    product: str
+    about: str
     base: str
-    step: OrderStep
+
+    def __str__(self) -> str:
+        return f"{self.about} against {self.base}"
 
 
 @flow(name="order-pipeline")
@@ -58,7 +69,7 @@ async def order_pipeline(
     resamples: int = 2000,
     breakdowns: float = 0.0,
     output: Path = Path("results"),
-    ivcap_credentials: str | None = None,
+    ivcap: str | None = None,
 ) -> OrderPipeline:
     """Order what each base period makes of the series, and a report on all of them.
 
@@ -71,49 +82,36 @@ async def order_pipeline(
         resamples: Resamples of each return period; two million take about two minutes.
         breakdowns: The share of the orders of single seasons that fail on purpose.
         output: Folder for the tables, the report and its plot.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
     """
-    output, account = folder(output), ivcap_credentials
-    name = "Monthly sea surface temperature"
-    series = await aupload_artifact(data_file(source), name=name, credentials=account)
-
-    indices = [
-        OrderStep("coastal-el-nino-index", {"series": series, **years(base)}, name=f"Index against {base}")
+    series = await aupload_artifact(data_file(source), name="Monthly sea surface temperature")
+    indices = {
+        base: OrderStep("coastal-el-nino-index", {"series": series, **years(base)}, name=f"Index against {base}")
         for base in bases
-    ]
-    indexed = await arun_orders(indices, max_resubmits=REPEATS, credentials=account)
-    index_of = {base: done.products["index.csv"] for base, done in zip(bases, indexed, strict=True)}
+    }
+    indexed = await arun_orders(indices, max_resubmits=REPEATS)
 
-    seasonal = [seasonal_case(base, season, index_of[base], breakdowns) for base in bases for season in seasons]
-    returns = [returns_case(base, index_of[base], resamples) for base in bases]
-    cases = [*seasonal, *returns]
-    ordered = await arun_orders([case.step for case in cases], max_resubmits=REPEATS, credentials=account)
-    made = dict(zip((case.step.name for case in cases), ordered, strict=True))
+    steps: dict[Case, OrderStep] = {}
+    for base, done in indexed.items():
+        index = done.products["index.csv"]
+        for season in seasons:
+            parameters = {"index": index, "season": season, "breakdowns": breakdowns}
+            case = Case("season.csv", season, base)
+            steps[case] = OrderStep("coastal-el-nino-season", parameters, name=str(case))
+        case = Case("returns.csv", "Return periods", base)
+        steps[case] = OrderStep("coastal-el-nino-returns", {"index": index, "resamples": resamples}, name=str(case))
+    ordered = await arun_orders(steps, max_resubmits=REPEATS)
 
     tables = await asyncio.gather(
-        put_together("seasons", "season.csv", seasonal, made, output, account),
-        put_together("returns", "returns.csv", returns, made, output, account),
+        put_together("seasons", "season.csv", ordered, output), put_together("returns", "returns.csv", ordered, output)
     )
-    parameters = {table.stem: await aupload_artifact(table, credentials=account) for table in tables}
-    step = OrderStep("coastal-el-nino-report", parameters, name="Report on all seasons")
-    [reported] = await arun_orders([step], max_resubmits=REPEATS, credentials=account)
-    report, plot = await asyncio.gather(
-        *(
-            adownload_artifact(reported.products[name], output / name, credentials=account)
-            for name in ("report.md", "plot.png")
-        )
+    parameters = {table.stem: await aupload_artifact(table) for table in tables}
+    reported = await arun_order(
+        "coastal-el-nino-report", parameters, name="Report on all seasons", max_resubmits=REPEATS
     )
-    return OrderPipeline(orders=[*indexed, *ordered, reported], report=report, plot=plot)
-
-
-def seasonal_case(base: str, season: str, index: Artifact, breakdowns: float) -> Case:
-    parameters = {"index": index, "season": season, "breakdowns": breakdowns}
-    return Case(base, OrderStep("coastal-el-nino-season", parameters, name=f"{season} against {base}"))
-
-
-def returns_case(base: str, index: Artifact, resamples: int) -> Case:
-    parameters = {"index": index, "resamples": resamples}
-    return Case(base, OrderStep("coastal-el-nino-returns", parameters, name=f"Return periods against {base}"))
+    files = await adownload_products(reported, output)
+    orders = [*indexed.values(), *ordered.values(), reported]
+    return OrderPipeline(orders=orders, report=files["report.md"], plot=files["plot.png"])
 
 
 def years(base: str) -> dict[str, int]:
@@ -124,25 +122,13 @@ def years(base: str) -> dict[str, int]:
     return {"base_start": int(first), "base_end": int(last)}
 
 
-async def put_together(
-    name: str, product: str, cases: Sequence[Case], made: Mapping[str | None, Order], output: Path, account: str | None
-) -> Path:
-    """The products of all cases as one table, in a file of this name."""
-    parts = folder(output / name)
+async def put_together(name: str, product: str, orders: Mapping[Case, Order], output: Path) -> Path:
+    """The products of this name as one table, in a file of another."""
+    cases = [case for case in orders if case.product == product]
     files = await asyncio.gather(
-        *(
-            adownload_artifact(made[step.name].products[product], parts / f"{step.name}.csv", credentials=account)
-            for _, step in cases
-        )
+        *(adownload_artifact(orders[case].products[product], output / name / f"{case}.csv") for case in cases)
     )
     return join_tables(files, [case.base for case in cases], output / f"{name}.csv")
-
-
-def folder(path: Path) -> Path:
-    """A folder that is there."""
-    path = path.expanduser()
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 # Kept by Prefect, so that a run that parks and wakes need not do it again.
@@ -169,7 +155,7 @@ def main(
     resamples: int = 2000,
     breakdowns: float = 0.0,
     output: Path = Path("results"),
-    ivcap_credentials: str | None = None,
+    ivcap: str | None = None,
     fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Order the seasons of the coastal El Niño index against several base periods, and a report on all of them.
@@ -181,13 +167,13 @@ def main(
         resamples: Resamples of each return period; two million take about two minutes.
         breakdowns: The share of the orders of single seasons that fail on purpose.
         output: Folder for the tables, the report and its plot.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
         fresh: Begin anew instead of continuing an unfinished run.
     """
     if fresh:
         os.environ["IVCAP_FLOWS_FRESH"] = "1"
     try:
-        made = asyncio.run(order_pipeline(source, bases, seasons, resamples, breakdowns, output, ivcap_credentials))
+        made = asyncio.run(order_pipeline(source, bases, seasons, resamples, breakdowns, output, ivcap))
     except IvcapFlowsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     show(made)

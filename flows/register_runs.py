@@ -17,7 +17,7 @@ from typing import Literal
 import cyclopts
 from pydantic import BaseModel
 
-from flows.coastal_el_nino import Accounts, dataset_defaults, read_terms, register_workflow
+from flows.coastal_el_nino import dataset_defaults, read_terms, register_workflow
 from flows.monthly_source import BUNDLED, data_file
 from flows.services.icen import BasePeriod
 from flows.services.months import read_series
@@ -100,8 +100,8 @@ def register_runs(
     at_once: int = 8,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
-    ivcap_credentials: str | None = None,
-    provena_credentials: str | None = None,
+    ivcap: str | None = None,
+    provena: str | None = None,
 ) -> RegisterRuns:
     """Order the index of every case, and register all as model runs in one go.
 
@@ -115,37 +115,31 @@ def register_runs(
         at_once: Orders that are on their way together.
         output: Folder for the windows, and for `model-runs.csv` with the outcome of each run.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
-        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
+        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
     """
-    accounts = Accounts(ivcap_credentials, provena_credentials)
     stated, table = read_terms(data_file(terms)), data_file(source)
     output = output.expanduser()
     output.mkdir(parents=True, exist_ok=True)
     cases = grid(years_of(table), window_years, base_years, step)
     uploads = {
-        window: upload_artifact.submit(
-            cut(table, output / f"series-{window}.csv", window.start, window.end), credentials=accounts.ivcap
-        )
+        window: upload_artifact.submit(cut(table, output / f"series-{window}.csv", window.start, window.end))
         for window in dict.fromkeys(case.window for case in cases)
     }
     series = {window: upload.result() for window, upload in uploads.items()}
-    orders = order_indices(cases, [series[case.window] for case in cases], at_once, ivcap_credentials)
+    orders = order_indices(cases, [series[case.window] for case in cases], at_once)
 
-    records = describe(cases, orders, series, accounts)
+    records = describe(cases, orders, series)
     runs = register_model_runs(
         records,
-        datasets=dataset_defaults(stated, accounts),
+        datasets=dataset_defaults(stated),
         out=output / "model-runs.csv",
-        credentials=accounts.provena,
     )
-    return RegisterRuns(runs=runs, explored=explore(runs, accounts))
+    return RegisterRuns(runs=runs, explored=explore(runs))
 
 
 @flow(name="order-indices")
-def order_indices(
-    cases: list[Case], series: list[Artifact], at_once: int, ivcap_credentials: str | None = None
-) -> list[Order]:
+def order_indices(cases: list[Case], series: list[Artifact], at_once: int) -> list[Order]:
     """The index of each case, of the series beside it: a run of its own within the run."""
     steps = [
         OrderStep(
@@ -157,10 +151,7 @@ def order_indices(
         )
         for case, each in zip(cases, series, strict=True)
     ]
-    orders: list[Order] = []
-    for first in range(0, len(steps), at_once):
-        orders += run_orders(steps[first : first + at_once], credentials=ivcap_credentials)
-    return orders
+    return run_orders(steps, at_once=at_once)
 
 
 def years_of(source: Path) -> BasePeriod:
@@ -179,11 +170,11 @@ def cut(source: Path, target: Path, start: int, end: int) -> Path:
 
 
 def describe(
-    cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact], accounts: Accounts
+    cases: Sequence[Case], orders: Sequence[Order], series: dict[BasePeriod, Artifact]
 ) -> list[tuple[str, ModelRunRecord]]:
     """The records of all runs, each with its order's URN as the key. Templates are registered if Provena lacks them."""
-    workflow = register_workflow(accounts)
-    person = linked_person(credentials=accounts.provena)
+    workflow = register_workflow()
+    person = linked_person()
 
     def dataset(form: str, artifact: Artifact) -> TemplatedDataset:
         return TemplatedDataset(dataset_template_id=form, dataset_id=artifact.urn)
@@ -209,16 +200,16 @@ def describe(
     ]
 
 
-def explore(runs: ModelRuns, accounts: Accounts) -> list[Explored]:
+def explore(runs: ModelRuns) -> list[Explored]:
     """What came of each window's series, and what the last run came of."""
     starts = dict.fromkeys(dataset for run in runs.runs for dataset in run.inputs)
-    found = [_explored(start, "downstream", accounts) for start in starts]
-    return [*found, _explored(runs.runs[-1].urn, "upstream", accounts)]
+    found = [_explored(start, "downstream") for start in starts]
+    return [*found, _explored(runs.runs[-1].urn, "upstream")]
 
 
-def _explored(start: str, direction: Literal["upstream", "downstream"], accounts: Accounts) -> Explored:
+def _explored(start: str, direction: Literal["upstream", "downstream"]) -> Explored:
     items: dict[str, int] = {}
-    for node in explore_lineage(start, direction, credentials=accounts.provena).nodes:
+    for node in explore_lineage(start, direction).nodes:
         if node.id != start:
             items[node.subtype] = items.get(node.subtype, 0) + 1
     return Explored(start=start, direction=direction, items=items)
@@ -237,8 +228,8 @@ def main(
     at_once: int = 8,
     output: Path = Path("results"),
     terms: str = "terms.yaml",
-    ivcap_credentials: str | None = None,
-    provena_credentials: str | None = None,
+    ivcap: str | None = None,
+    provena: str | None = None,
 ) -> None:
     """Compute the coastal El Niño index over a grid of windows and base periods, and register all runs.
 
@@ -250,8 +241,8 @@ def main(
         at_once: Orders that are on their way together.
         output: Folder for the windows and the outcome of each run.
         terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap_credentials: Name of a saved block; without it, the environment says which IVCAP it is.
-        provena_credentials: Name of a saved block; without it, the environment says which Provena it is.
+        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
+        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
     """
     try:
         made = register_runs(
@@ -262,8 +253,8 @@ def main(
             at_once,
             output,
             terms,
-            ivcap_credentials,
-            provena_credentials,
+            ivcap,
+            provena,
         )
     except IvcapFlowsError as error:
         sys.exit(f"{type(error).__name__}: {error}")

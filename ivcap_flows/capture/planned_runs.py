@@ -72,7 +72,7 @@ def run_flow(flow: Flow[Any, Any], *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def _running(flow: Flow[Any, Any], parameters: dict[str, Any]) -> Iterator[None]:
-    """Set what the code of a flow finds of its run: a logger, names and parameters. Who loads a block makes a client."""
+    """Set what the code of a flow finds of its run: a logger, names and parameters. It has no client."""
     run = FlowRun(flow_id=uuid.uuid4(), name=flow.name, parameters=parameters)
     known: dict[str, Any] = {
         "flow": flow,

@@ -29,9 +29,7 @@ _SAID: Final = (
 
 
 @flow(name="deliver-records")
-def deliver_records(
-    again: bool = False, ivcap_credentials: str | None = None, provena_credentials: str | None = None
-) -> int:
+def deliver_records(again: bool = False, ivcap: str | None = None, provena: str | None = None) -> int:
     """Deliver the records in this worker's journal to the sinks in IVCAP_FLOWS_SINKS. Return how many are left.
 
     The table artifact `ivcap-flows-deliveries` lists what is left, and the run ends in a completed state that
@@ -40,15 +38,15 @@ def deliver_records(
 
     Args:
         again: Also try deliveries that wait for their next try, and deliveries that were refused.
-        ivcap_credentials: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
-        provena_credentials: Name of the block `ProvenaCredentials`; by default, the worker's environment decides.
+        ivcap: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
+        provena: Name of the block `ProvenaCredentials`; by default, the worker's environment decides.
     """
     names = Settings.current().sinks
     if not names:
         logger.warning("No sink is enabled: name the sinks in IVCAP_FLOWS_SINKS on the worker.")
     clients = Clients(
-        partial(ivcap_client, ivcap_credentials, deployed=True),
-        partial(provena_client, provena_credentials, deployed=True),
+        partial(ivcap_client, ivcap, deployed=True),
+        partial(provena_client, provena, deployed=True),
     )
     done = synchronise(journal(), names, clients, again=again)
     rows = [

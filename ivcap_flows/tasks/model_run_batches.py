@@ -20,6 +20,7 @@ from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, open_source
 from ivcap_flows.registration.spool import Outcome
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.batch_artifacts import Shown, tell_faults, tell_outcomes
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
@@ -71,7 +72,10 @@ async def _register_model_runs(
         rows,
         call.client,
         datasets=datasets,
-        describe=_describing(ivcap_credentials, alone=credentials is not None),
+        describe=_describing(
+            credentials_of("ivcap", ivcap_credentials, call.attempt),
+            alone=credentials_of("provena", credentials, call.attempt) is not None,
+        ),
         stall_timeout=stall_timeout,
         progress=progress.tell,
     ) as batch:

@@ -29,19 +29,19 @@ _SAID: Final = (
 
 
 @flow(name="report-orphans")
-def report_orphans(ivcap_credentials: str | None = None) -> int:
+def report_orphans(ivcap: str | None = None) -> int:
     """Write the table artifact `ivcap-flows-orphans` and return the number of orphans that this journal knows.
 
     It lists the orders and jobs that cancelled, killed and failed runs left. If there are any, the run ends as
     `OrphansFound`, a completed state that automations can match. It needs the journal of the flows.
 
     Args:
-        ivcap_credentials: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
+        ivcap: Name of the block `IvcapCredentials`; by default, the worker's environment decides.
     """
     known = journal()
     reconcile(known)
     here = orphans_of(known, not_to_come_back)
-    rows = loop.run(_rows(here, ivcap_credentials))
+    rows = loop.run(_rows(here, ivcap))
     show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
     if not here:
         return 0

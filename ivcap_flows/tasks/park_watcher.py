@@ -267,13 +267,13 @@ def _key(park: ParkRow) -> tuple[str, int]:
 
 
 @flow(name="watch-parked-runs")
-def watch_parked_runs(minutes: float = 15.0, ivcap_credentials: str | None = None) -> None:
+def watch_parked_runs(minutes: float = 15.0, ivcap: str | None = None) -> None:
     """Watch the parked runs of this worker's journal. The deployment's schedule starts it again.
 
     Args:
         minutes: How long to watch.
-        ivcap_credentials: Name of the block `IvcapCredentials` for runs that named none; by default, the worker's
+        ivcap: Name of the block `IvcapCredentials` for runs that named none; by default, the worker's
             environment decides.
     """
-    watcher = Watcher(own_journal(), credentials=ivcap_credentials, deployed=True)
+    watcher = Watcher(own_journal(), credentials=ivcap, deployed=True)
     loop.run(watcher.watch(seconds=60 * minutes))

@@ -163,7 +163,7 @@ def test_the_accounts_are_those_of_saved_blocks(published, monkeypatch, tmp_path
             if variable.startswith(("IVCAP_URL", "IVCAP_JWT", "PROVENA_")):
                 patch.delenv(variable)
         patch.setenv("IVCAP_LOCAL_DIR", str(tmp_path / "another"))
-        blocks = {"ivcap_credentials": name, "provena_credentials": name}
+        blocks = {"ivcap": name, "provena": name}
         assert [made.month for made in published(**blocks).result()] == ["2009-12"]
         assert published(**blocks).name == "Unchanged"
     assert Books.read() == Books.of(1) and not (tmp_path / "another").exists()

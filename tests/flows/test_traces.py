@@ -15,7 +15,7 @@ import pytest
 from prefect.settings import temporary_settings
 from table_server import measured, noaa_text, table_server
 
-from flows.coastal_el_nino import PRODUCTS, CoastalElNino, coastal_el_nino
+from flows.coastal_el_nino import CoastalElNino, coastal_el_nino
 from flows.order_pipeline import order_pipeline
 from flows.register_runs import register_runs
 from flows.services.months import Month
@@ -32,6 +32,8 @@ from ivcap_flows.provenance.names import NAMESPACES
 from ivcap_flows.reading import lineage
 from ivcap_flows.sinks import IvcapSink, drain, run_graph
 from ivcap_flows.sinks.folder import text_of
+
+PRODUCTS = ("index.csv", "events.csv", "plot.png")
 
 ROOT = Path(__file__).parents[2]
 BASE = (1971, 2000)

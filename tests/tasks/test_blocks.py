@@ -93,10 +93,10 @@ def test_many_model_runs_of_artifacts(in_flow, loads, registry, source, effects)
 def test_shipped_deployments(in_flow, loads, unique, ivcap_journal, monkeypatch):
     """Each takes the names of blocks as parameters, which a form of the deployment shows."""
     order = in_flow(lambda: place_order("sleep", {"seconds": 0}, name=unique, credentials=NAME))
-    assert report_orphans(ivcap_credentials=NAME) >= 0
+    assert report_orphans(ivcap=NAME) >= 0
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap,provena")
-    assert deliver_records(ivcap_credentials=NAME, provena_credentials=NAME) == 0
-    watch_parked_runs(minutes=0.001, ivcap_credentials=NAME)
+    assert deliver_records(ivcap=NAME, provena=NAME) == 0
+    watch_parked_runs(minutes=0.001, ivcap=NAME)
     assert order.urn in run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes
     for each in (report_orphans, deliver_records, watch_parked_runs):
         properties = each.parameters.properties
