@@ -54,7 +54,7 @@ peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service S
 # Where the development tools are installed, they include what the demo needs.
 demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
-	@$(BIN)/python -m flows.coastal_el_nino --output results
+	@$(BIN)/ivcap-flows run flows/coastal_el_nino.py:coastal_el_nino
 	@printf '\nWhere results/2010-12/events.csv comes from:\n'
 	@$(BIN)/ivcap-flows trace results/2010-12/events.csv
 

@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 ROOT: Final = Path(__file__).parents[1]
 IMAGES: Final = ROOT / "docs" / "images"
 CHROMIUM: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SMALL: Final = ("--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", "--breakdowns", 0)
+SMALL: Final = ("-p", "bases=[1981-2010]", "-p", "seasons=[DJF, MAM]")
 
 
 def pages(folder: Path) -> tuple[Path, Path]:
@@ -39,14 +39,15 @@ def pages(folder: Path) -> tuple[Path, Path]:
         subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, env=environment, check=True)
 
     def order(output: str, *options: object) -> None:
-        run("flows.order_pipeline", "--resamples", 200, "--output", folder / output, *options)
+        flow = ROOT / "flows" / "order_pipeline.py:order_pipeline"
+        run("ivcap_flows.cli", "run", flow, "-p", "resamples=200", "-p", f"output={folder / output}", *options)
 
     def trace(name: object, page: str) -> Path:
         run("ivcap_flows.cli", "trace", name, "--up", "--down", "--html", folder / page)
         return folder / page
 
     run("ivcap_flows.cli", "local", "register", *sorted((ROOT / "flows" / "services").glob("*.yaml")))
-    order("results", "--breakdowns", 0.3)
+    order("results", "-p", "breakdowns=0.3")
     report = trace(folder / "results" / "report.md", "report.html")
     order("before", *SMALL)
     order("last", *SMALL)

@@ -1,6 +1,6 @@
 """The coastal El Niño index of a monthly table, computed on IVCAP and registered with Provena: a scheduled ETL.
 
-    python -m flows.coastal_el_nino --help
+    ivcap-flows run flows/coastal_el_nino.py:coastal_el_nino --help
 
 The table is extracted from an address or a path, checked, loaded into a collection, and the index of its newest month
 is ordered and registered, once for each content. With nothing configured it runs on the embedded platforms; with
@@ -8,15 +8,11 @@ is ordered and registered, once for each content. With nothing configured it run
 """
 
 import csv
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cyclopts
 import yaml
-from cyclopts import Parameter
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,7 +21,7 @@ from flows.monthly_table import MonthlyTable, read_table
 from flows.services.icen import BasePeriod
 from flows.services.months import Month
 from ivcap_flows import flow, task
-from ivcap_flows.errors import InputError, IvcapFlowsError, NotFoundError
+from ivcap_flows.errors import InputError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile, ModelRun, Order, RegistryItem
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
@@ -364,80 +360,3 @@ def register_workflow() -> Workflow:
         ),
     )
     return Workflow(series, index, events, template)
-
-
-app = cyclopts.App(version_flags=())
-
-
-@app.default
-def main(
-    *,
-    source: str = BUNDLED,
-    first_month: str | None = None,
-    last_month: str | None = None,
-    base_start: int = 1981,
-    base_end: int = 2010,
-    max_resubmits: int = 3,
-    output: Path = Path("results"),
-    terms: str = "terms.yaml",
-    ivcap: str | None = None,
-    provena: str | None = None,
-    fresh: Annotated[bool, Parameter(negative=())] = False,
-) -> None:
-    """Compute the coastal El Niño index and its events, and register the run.
-
-    Args:
-        source: Address or path of a monthly table: NOAA's text, or a CSV with the columns YEAR, JAN to DEC, in °C.
-        first_month: First month of a range to publish, such as 1997-03. Without a range, it is the newest month.
-        last_month: Last month of the range.
-        base_start: First year of the climatology's base period.
-        base_end: Last year of the climatology's base period.
-        max_resubmits: How often an order that failed is placed again, in all runs together.
-        output: Folder for the table, with a folder for each month: series, index, events and plot.
-        terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
-        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
-        fresh: Begin anew instead of continuing an unfinished run.
-    """
-    if fresh:
-        os.environ["IVCAP_FLOWS_FRESH"] = "1"
-    state = coastal_el_nino(
-        source,
-        first_month,
-        last_month,
-        base_start,
-        base_end,
-        max_resubmits,
-        output,
-        terms,
-        ivcap,
-        provena,
-        return_state=True,
-    )
-    try:
-        made: list[CoastalElNino] = state.result()
-    except IvcapFlowsError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    if state.name == "Unchanged":
-        print(f"\nUnchanged: {state.message}")
-    for each in made:
-        show(each)
-
-
-def show(made: CoastalElNino) -> None:
-    """Print the events found, the identifiers and where the files are."""
-    print(f"\n{'event':<20} {'from':<8} {'to':<8} {'months':>6} {'peak °C':>8}")
-    for event in made.events.events:
-        kind = f"{event.category} {event.kind}"
-        print(f"{kind:<20} {event.start:<8} {event.end:<8} {event.months:>6} {event.peak:>+8.2f}")
-    print(f"\nmonth      {made.month}")
-    print(f"series     {made.series.urn}")
-    print(f"order      {made.order.urn}")
-    for product in made.order.products:
-        print(f"product    {product.urn}  {product.name}")
-    print(f"model run  {made.model_run.urn}")
-    print(f"plot       {made.plot.path}")
-
-
-if __name__ == "__main__":
-    app()

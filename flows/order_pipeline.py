@@ -1,7 +1,7 @@
 """A chain of orders over many inputs: the seasons of the coastal El Niño index against several base periods.
 
     ivcap-flows local register flows/services/*.yaml
-    python -m flows.order_pipeline --help
+    ivcap-flows run flows/order_pipeline.py:order_pipeline --help
 
 An index for each base period; of each index its seasons, ordered one by one from a service that may fail now and then,
 and its return periods, from a service that takes long; one report on all. Deployed, the run leaves its worker while it
@@ -10,20 +10,16 @@ waits long. The flow is asynchronous. With nothing configured it runs on the emb
 """
 
 import asyncio
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import cyclopts
-from cyclopts import Parameter
 from pydantic import BaseModel
 
 from flows.monthly_source import BUNDLED, data_file
 from flows.services.coastal_el_nino_report import BASE
 from ivcap_flows import flow, task
-from ivcap_flows.errors import InputError, IvcapFlowsError
+from ivcap_flows.errors import InputError
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.tasks import (
     OrderStep,
@@ -141,53 +137,3 @@ def join_tables(files: list[LocalFile], bases: list[str], target: Path) -> Path:
         rows += [*([] if rows else [f"{BASE},{header}"]), *(f"{base},{line}" for line in lines)]
     target.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     return target
-
-
-app = cyclopts.App(version_flags=())
-
-
-@app.default
-def main(
-    *,
-    source: str = BUNDLED,
-    bases: tuple[str, ...] = BASES,
-    seasons: tuple[str, ...] = SEASONS,
-    resamples: int = 2000,
-    breakdowns: float = 0.0,
-    output: Path = Path("results"),
-    ivcap: str | None = None,
-    fresh: Annotated[bool, Parameter(negative=())] = False,
-) -> None:
-    """Order the seasons of the coastal El Niño index against several base periods, and a report on all of them.
-
-    Args:
-        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
-        bases: Base periods of the climatology, such as 1981-2010.
-        seasons: Seasons by the initials of their months: DJF, MAM, JJA, SON.
-        resamples: Resamples of each return period; two million take about two minutes.
-        breakdowns: The share of the orders of single seasons that fail on purpose.
-        output: Folder for the tables, the report and its plot.
-        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
-        fresh: Begin anew instead of continuing an unfinished run.
-    """
-    if fresh:
-        os.environ["IVCAP_FLOWS_FRESH"] = "1"
-    try:
-        made = asyncio.run(order_pipeline(source, bases, seasons, resamples, breakdowns, output, ivcap))
-    except IvcapFlowsError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    show(made)
-
-
-def show(made: OrderPipeline) -> None:
-    """Print the orders by service, how many were placed again, and where the report is."""
-    print()
-    for service in dict.fromkeys(order.service_name for order in made.orders):
-        count = sum(order.service_name == service for order in made.orders)
-        print(f"{count:>4} x {service}")
-    print(f"\nreport  {made.report.path}")
-    print(f"plot    {made.plot.path}")
-
-
-if __name__ == "__main__":
-    app()

@@ -1,20 +1,18 @@
 """How the coastal El Niño index depends on its base period: hundreds of runs on IVCAP, all registered with Provena.
 
     ivcap-flows local register flows/services/coastal_el_nino_index.yaml
-    python -m flows.register_runs --help
+    ivcap-flows run flows/register_runs.py:register_runs --help
 
 The series is cut to windows of years, and the index of each window is ordered against every base period that lies in
 it. With nothing configured it runs on the embedded platforms; with `IVCAP_URL`, `IVCAP_JWT` and the Provena settings,
 on the real ones.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cyclopts
 from pydantic import BaseModel
 
 from flows.coastal_el_nino import dataset_defaults, read_terms, register_workflow
@@ -22,7 +20,7 @@ from flows.monthly_source import BUNDLED, data_file
 from flows.services.icen import BasePeriod
 from flows.services.months import read_series
 from ivcap_flows import flow, task
-from ivcap_flows.errors import InputError, IvcapFlowsError
+from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, ModelRuns, Order
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
 from ivcap_flows.registration import model_run_record
@@ -213,61 +211,3 @@ def _explored(start: str, direction: Literal["upstream", "downstream"]) -> Explo
         if node.id != start:
             items[node.subtype] = items.get(node.subtype, 0) + 1
     return Explored(start=start, direction=direction, items=items)
-
-
-app = cyclopts.App(version_flags=())
-
-
-@app.default
-def main(
-    *,
-    source: str = BUNDLED,
-    window_years: tuple[int, ...] = WINDOW_YEARS,
-    base_years: tuple[int, ...] = BASE_YEARS,
-    step: int = 5,
-    at_once: int = 8,
-    output: Path = Path("results"),
-    terms: str = "terms.yaml",
-    ivcap: str | None = None,
-    provena: str | None = None,
-) -> None:
-    """Compute the coastal El Niño index over a grid of windows and base periods, and register all runs.
-
-    Args:
-        source: Path of a CSV with the columns YEAR, JAN to DEC, in °C.
-        window_years: Lengths of the windows that the series is cut to.
-        base_years: Lengths of the base periods.
-        step: Years from the begin of one window or base period to that of the next.
-        at_once: Orders that are on their way together.
-        output: Folder for the windows and the outcome of each run.
-        terms: YAML file with what you state about the datasets: owner, licence, approvals.
-        ivcap: Name of the saved block whose IVCAP all tasks use; without it, the environment says which.
-        provena: Name of the saved block whose Provena all tasks use; without it, the environment says which.
-    """
-    try:
-        made = register_runs(
-            source,
-            window_years,
-            base_years,
-            step,
-            at_once,
-            output,
-            terms,
-            ivcap,
-            provena,
-        )
-    except IvcapFlowsError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    show(made)
-
-
-def show(made: RegisterRuns) -> None:
-    """Print how many runs there are, and what lineage leads to in both directions."""
-    print(f"\n{len(made.runs.runs)} of {made.runs.rows} model runs are registered.\n")
-    for each in made.explored:
-        counts = ", ".join(f"{count} {subtype}" for subtype, count in sorted(each.items.items()))
-        print(f"{each.direction:<10} of {each.start:<20} {counts or 'nothing'}")
-
-
-if __name__ == "__main__":
-    app()

@@ -24,6 +24,7 @@ from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.capture.recorder_registry import journal, recorder
 from ivcap_flows.capture.run_artifacts import show_in_prefect
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
+from ivcap_flows.capture.summary import tell_what_is_on_record
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import canonical, digest, flows_urn, path_text
@@ -260,6 +261,7 @@ def close_attempt(
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
+        tell_what_is_on_record(writer.journal, opened)
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:

@@ -409,6 +409,13 @@ class Intents:
         with self._store.read() as connection:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
+    def counts(self, run_id: str) -> dict[str, int]:
+        """Return how many intents of each noun a run requested, those that it requested first coming first."""
+        query = sa.select(_I.c.noun, sa.func.count()).where(_I.c.run_id == run_id, _I.c.state.in_(DONE))
+        query = query.group_by(_I.c.noun).order_by(sa.func.min(_I.c.serial))
+        with self._store.read() as connection:
+            return dict(connection.execute(query).tuples().all())
+
     def held(self, intent: IntentRow) -> bool:
         """Return whether a live process seems to hold an intent. Only for display: a claim checks again."""
         if intent.process_id is None:

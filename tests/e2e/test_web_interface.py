@@ -33,7 +33,7 @@ REQUIRED = {
     "ivcap-service": ["Service"],
     "ivcap-collection": ["Collection"],
 }
-PIPELINE = ["--bases", "1981-2010", "--seasons", "DJF", "--seasons", "MAM", "--resamples", "200"]
+PIPELINE = ["-p", "bases=[1981-2010]", "-p", "seasons=[DJF, MAM]", "-p", "resamples=200"]
 ORDER = "urn:ivcap:order:7a7a0b3e-6d3c-4f52-9d5f-0c1c5f0b9f11"
 
 
@@ -60,7 +60,8 @@ def filled(command, web_interface, tmp_path_factory) -> str:
     command("prefect", "work-pool", "create", "ivcap-flows", "--type", "process")
     command("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
     command("ivcap_flows.cli", "local", "register", *sorted((ROOT / "flows/services").glob("*.yaml")))
-    command("flows.order_pipeline", *PIPELINE, "--output", tmp_path_factory.mktemp("results"))
+    flow = "flows/order_pipeline.py:order_pipeline"
+    command("ivcap_flows.cli", "run", flow, *PIPELINE, "-p", f"output={tmp_path_factory.mktemp('results')}")
     return web_interface["PREFECT_API_URL"].removesuffix("/api")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from flows.coastal_el_nino import CoastalElNinoEvents, app, coastal_el_nino, read_events, read_terms
+from flows.coastal_el_nino import CoastalElNinoEvents, read_events, read_terms
 from flows.services.tables import EVENTS_HEADER
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import LocalFile
@@ -85,14 +85,3 @@ def test_terms_that_do_not_exist_are_named(tmp_path):
     """A wrong path is an input error that names it."""
     with pytest.raises(InputError, match="nowhere.yaml"):
         read_terms(tmp_path / "nowhere.yaml")
-
-
-def test_the_script_offers_every_parameter_of_the_flow(capsys):
-    """`--help` lists an option for each parameter of the flow, and `--fresh`."""
-    with pytest.raises(SystemExit) as left:
-        app(["--help"])
-
-    text = capsys.readouterr().out
-    assert left.value.code == 0
-    for name in (*coastal_el_nino.parameters.properties, "fresh"):
-        assert f"--{name.replace('_', '-')}" in text

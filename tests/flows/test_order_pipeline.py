@@ -8,7 +8,7 @@ import pytest
 from prefect.settings import temporary_settings
 
 from flows import order_pipeline as module
-from flows.order_pipeline import app, order_pipeline, show
+from flows.order_pipeline import order_pipeline, show
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.local.register import read_definition, register
 
@@ -59,11 +59,3 @@ def test_a_base_period_that_is_none_is_refused():
     """Nothing is ordered for a base period that is not two years."""
     with pytest.raises(InputError, match="should be two years"):
         module.years("thirty years")
-
-
-def test_the_script_offers_every_parameter_of_the_flow(capsys):
-    """`--help` lists an option for each parameter of the flow."""
-    with pytest.raises(SystemExit):
-        app(["--help"])
-    text = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}" in text for name in order_pipeline.parameters.properties)

@@ -1,0 +1,28 @@
+"""One line at the end of a run: what its flow requested, and the command that shows the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ivcap_flows.identity import short_run
+from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Journal, OpenedAttempt
+
+__all__ = ["tell_what_is_on_record"]
+
+log = logger_of("ivcap_flows.capture")
+
+
+def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt) -> None:
+    """Log how many effects of each noun the run of a flow requested. Never raises."""
+    if opened.run.entry_point.endswith(":"):
+        return
+    try:
+        counts = journal.intents.counts(opened.run.id)
+    except Exception:  # noqa: BLE001 - the run has ended, and is on record
+        return
+    said = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items())
+    name = opened.attempt.flow_run_name or short_run(opened.run.id)
+    log.info("On record%s. `ivcap-flows show %s` shows the run.", f": {said}" if said else "", name)
