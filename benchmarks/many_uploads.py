@@ -23,7 +23,7 @@ from benchmarks.upload import MIB, journal
 FILES = 64
 LATENCIES = (0.1, 0.02)
 ROUNDS = 3
-LIMIT = 0.2
+LIMIT = 0.25
 
 OURS = """
 import asyncio, sys, time

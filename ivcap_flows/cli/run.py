@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="run", help_flags=())
+app = cyclopts.App(name="run", help_flags=(), usage="Usage: ivcap-flows run FLOW [OPTIONS]")
 
 
 @app.default

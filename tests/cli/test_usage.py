@@ -30,6 +30,7 @@ COMMANDS = [
     ["journal"],
     ["journal", "rebuild"],
     ["watch"],
+    ["run"],
     ["plan"],
     ["doctor"],
     ["login"],

@@ -64,7 +64,7 @@ def test_named_files_exist(page):
 def test_commands_parse(page):
     """Each `ivcap-flows …` that a page shows is a command with these options."""
     for words in our_commands(page):
-        shown = [re.sub(r"\$\(.*\)|\$\w+|…", "x", word) for word in words]
+        shown = [re.sub(r"\$\(.*\)|\$\w+|…", "x", word) for word in words if word != "&"]
         if shown[0] == "…":
             continue
         try:
