@@ -27,11 +27,11 @@ from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
 from ivcap_flows.tasks import (
     OrderStep,
-    add_aspect,
     add_to_collection,
-    attach_artifact,
+    attach_aspect,
     create_collection,
     download_products,
+    get_artifact,
     list_aspects,
     register_item,
     register_model_run,
@@ -230,7 +230,7 @@ def published(made: CoastalElNino, source: str, validators: Validators) -> Publi
 
 def is_readable(artifact: str) -> bool:
     try:
-        attach_artifact(artifact)
+        get_artifact(artifact)
     except NotFoundError:
         return False
     return True
@@ -289,7 +289,7 @@ def publish(
     """Download what an order made, say what events are in it, and register the run, once."""
     files = download_products(done, folder)
     events = read_events(files["events.csv"], base.start, base.end)
-    add_aspect(done.products["events.csv"], events, scope="account")
+    attach_aspect(done.products["events.csv"], events, scope="account")
     model_run = register_model_run(
         done,
         workflow_template=workflow.template,

@@ -7,6 +7,7 @@ handle used the thing, and a task that returns one generated it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -67,6 +68,12 @@ class Handle(BaseModel):
 
     def __str__(self) -> str:
         return self.urn
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """What tells handles apart for people. `model_dump` has all."""
+        for name in ("urn", "name", "display_name", "status"):
+            if (value := getattr(self, name, None)) is not None:
+                yield name, value
 
 
 class LocalFile(BaseModel):
@@ -145,7 +152,7 @@ class _Work(Handle):
     finished_at: datetime | None = None
     products: Products = Products()
     key: str | None = None
-    """The idempotency key under which this package sent it; None if it was attached by URN."""
+    """The idempotency key under which this package sent it; None if it was read by its URN."""
 
     @property
     def done(self) -> bool:

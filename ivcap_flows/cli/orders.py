@@ -133,7 +133,7 @@ def why_not(which: str, /, *, as_json: Json = False) -> None:
     with open_journal() as journal:
         row = _placed(journal, which) if which.startswith(_URN) else find_intent(journal, which)
         if row.noun not in KINDS:
-            raise InputError(f"{which} is a {row.noun}; only orders and jobs are placed anew or reused.")
+            raise InputError(f"{which} is of the kind {row.noun}; only orders and jobs are placed anew or reused.")
         print_why_not(journal, row, as_json=as_json)
 
 

@@ -93,7 +93,7 @@ _WAYS: Final = (
 
 def _side_by_side(wanted: NewIntent, earlier: Sequence[IntentRow]) -> str:
     lines = [
-        f"The flow asks for a {wanted.noun} for {wanted.subject} that its earlier attempts did not ask for, while "
+        f"The flow asks for what its earlier attempts did not ask for ({wanted.noun} for {wanted.subject}), while "
         f"{len(earlier)} of theirs go unasked so far.",
         f"  now:     {_short(wanted.request)}",
         *(f"  earlier: {_short(row.request)} ({row.urn or row.state})" for row in earlier[:5]),

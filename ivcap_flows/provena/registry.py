@@ -136,7 +136,7 @@ class RegistryApi(Api):
         """
         kind = kind_of(subtype)
         if kind not in VERSIONED:
-            raise InputError(f"The registry makes no versions of a {kind.subtype}.")
+            raise InputError(f"The registry makes no versions of {kind.subtype}.")
         wanted = {"id": id, "reason": reason}
         body = await self.call("POST", f"{route(kind)}/version", repeat="keyed", json=wanted)
         return parse(NewVersion, body, f"new version of {id}")
@@ -216,7 +216,7 @@ class RegistryApi(Api):
         kind = kind_of(subtype)
         request = order("CREATED_TIME", False, None, page_size) | {"filter_by": {"record_type": "SEED_ONLY"}}
         async for item in self.listed(f"{route(kind)}/list", request, "seed_items", limit):
-            yield parse(Seed, item, f"listed seed of a {kind.subtype}")
+            yield parse(Seed, item, f"listed seed of {kind.subtype}")
 
     async def list_any(
         self,

@@ -63,7 +63,7 @@ def written_here(subtype: type[Info] | str, info: Info | None = None) -> type[In
     """Return the class of a subtype that the registry writes and `info` belongs to. Raises InputError otherwise."""
     kind = kind_of(subtype)
     if kind not in CREATABLE:
-        raise InputError(f"The registry does not write a {kind.subtype}; it is made and changed by another API.")
+        raise InputError(f"The registry does not write {kind.subtype}; it is made and changed by another API.")
     if info is not None and not isinstance(info, kind):
-        raise InputError(f"A {kind.subtype} is described by {kind.__name__}, not by {type(info).__name__}.")
+        raise InputError(f"{kind.subtype} is described by {kind.__name__}, not by {type(info).__name__}.")
     return kind

@@ -63,7 +63,10 @@ class DoneRows:
             # The caller may not read it, so it exists.
             return None
         if item.item_subtype != ModelRun.subtype:
-            return "wrong type", f"{handle} is a {item.item_subtype}, but the row needs a {ModelRun.subtype}. {_ANEW}"
+            return (
+                "wrong type",
+                f"{handle} is {item.item_subtype}, but the row needs {ModelRun.subtype}. {_ANEW}",
+            )
         return None
 
     async def _of_job(self, job: str) -> tuple[FaultKind, str] | None:
@@ -76,7 +79,10 @@ class DoneRows:
                 return None
             return "unknown id", f"Provena has no job {job}. {_ANEW}"
         if row.job_sub_type != LODGE:
-            return "wrong type", f"The job {job} is a {row.job_sub_type}, which does not register a run. {_ANEW}"
+            return (
+                "wrong type",
+                f"The job {job} is {row.job_sub_type} and registers no run. {_ANEW}",
+            )
         if row.status == "FAILED":
             return "failed job", f"The job {job} failed ({(row.info or '').strip() or 'no reason given'}). {_ANEW}"
         return None

@@ -175,8 +175,8 @@ class Preflight:
             found, _, words, _ = await self._ask(id_)
             if found != subtype or words is not None:
                 raise InputError(
-                    f"No dataset can be minted: {name} in the DatasetDefaults must be the handle of a complete "
-                    f"{subtype}. {words or f'{id_} is a {found}'}."
+                    f"No dataset can be minted: {name} in the DatasetDefaults must be the handle of a complete item "
+                    f"of {subtype}. {words or f'{id_} is {found}'}."
                 )
 
     def _check(self) -> None:
@@ -223,7 +223,7 @@ class Preflight:
                 kind: FaultKind = "no access" if trouble == "no access" else "unknown id"
                 yield fault(place, kind, words or id)
             elif found != subtype:
-                yield fault(place, "wrong type", f"{id} is a {found}, but a {subtype} is needed")
+                yield fault(place, "wrong type", f"{id} is {found}, but {subtype} is needed")
 
         yield from item("workflow_template_id", row.workflow, WorkflowTemplate.subtype)
         yield from item("study_id", body.get("study_id"), "STUDY")
@@ -255,7 +255,7 @@ class Preflight:
                 yield "workflow_template_id", "unknown id", words
         found, _, words_of_model = self._spool.ids([workflow.software_id])[workflow.software_id]
         if found != "MODEL" or words_of_model is not None:
-            words = words_of_model or f"{workflow.software_id} is a {found}"
+            words = words_of_model or f"{workflow.software_id} is {found}"
             yield "workflow_template_id", "unknown id", f"Its model cannot be used: {words}"
 
     def _fault(self, row: Spooled, place: str, kind: FaultKind, words: str) -> Fault:

@@ -85,7 +85,7 @@ class Requirements:
         if found.words is not None:
             faults.append(found.words)
         elif not isinstance(found.info, kind):
-            faults.append(f"{id} is a {found.subtype}, but a {kind.subtype} is needed")
+            faults.append(f"{id} is {found.subtype}, but {kind.subtype} is needed")
         else:
             return found.info
         return None

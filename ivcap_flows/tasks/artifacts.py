@@ -1,4 +1,4 @@
-"""Tasks for IVCAP artifacts: upload once, download and verify, list, attach by URN."""
+"""Tasks for IVCAP artifacts: upload once, download and verify, list, get by URN."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "aartifact_for_file",
-    "aattach_artifact",
     "adownload_artifact",
+    "aget_artifact",
     "alist_artifacts",
     "aread_artifact",
     "artifact_for_file",
-    "attach_artifact",
     "auntar_artifact",
     "aupload_artifact",
     "aupload_directory",
     "download_artifact",
+    "get_artifact",
     "list_artifacts",
     "read_artifact",
     "untar_artifact",
@@ -142,7 +142,7 @@ def _there(path: Path, sha256: str, journal: Journal) -> LocalFile | None:
     return there if there is not None and there.sha256 == sha256 else None
 
 
-async def _attach_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
+async def _get_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -> Artifact:
     """Return the handle of an existing artifact. Raises NotFoundError if the account cannot see it."""
     call = await IvcapCall.of(credentials)
     if (artifact := planned(urn_of(urn), Artifact)) is not None:
@@ -279,7 +279,7 @@ upload_artifact, aupload_artifact = task_pair(
 download_artifact, adownload_artifact = task_pair(
     _download_artifact, name="Download artifact", run_name="download {artifact} to {path}", writes=("path",)
 )
-attach_artifact, aattach_artifact = task_pair(_attach_artifact, name="Attach artifact", run_name="attach {urn}")
+get_artifact, aget_artifact = task_pair(_get_artifact, name="Get artifact", run_name="get {urn}")
 upload_directory, aupload_directory = task_pair(
     _upload_directory, name="Upload directory", run_name="upload {path} as {pack}"
 )

@@ -1,4 +1,4 @@
-"""Tasks for IVCAP aspects: add once, update without overwriting changes of others, list, attach by URN, retract."""
+"""Tasks for IVCAP aspects: attach once, update without overwriting changes of others, list, get by URN, retract."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 
 __all__ = [
-    "aadd_aspect",
     "aattach_aspect",
-    "add_aspect",
+    "aget_aspect",
     "alist_aspects",
     "aretract_aspect",
     "attach_aspect",
     "aupdate_aspect",
+    "get_aspect",
     "list_aspects",
     "retract_aspect",
     "update_aspect",
@@ -39,7 +39,7 @@ __all__ = [
 _UPDATE = "aspect update"
 
 
-async def _add_aspect(
+async def _attach_aspect(
     entity: Handle | str,
     content: BaseModel | Mapping[str, Any],
     *,
@@ -49,7 +49,7 @@ async def _add_aspect(
     discriminator: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Aspect:
-    """Add an aspect to an entity, at most once within `scope`. The entity's other aspects stay.
+    """Attach an aspect to an entity, at most once within `scope`. The entity's other aspects stay.
 
     `content` is a mapping or a pydantic model (by alias); handles in it become their URNs. `schema` is required if the
     content has no `$schema` and the model does not declare one. `policy` is a URN; without it, the platform's default
@@ -237,7 +237,7 @@ class UpdateEffect(AspectEffect):
         ]
 
 
-async def _attach_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> Aspect:
+async def _get_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> Aspect:
     """Return the handle of an existing aspect with its content. A retracted aspect can still be read.
 
     Raises NotFoundError if the account cannot see it.
@@ -321,13 +321,13 @@ def _handle(call: IvcapCall, urn: str, entity: str, schema: str, content: dict[s
     return Aspect(urn=urn, platform=call.platform, entity=entity, schema_urn=schema, content=content)
 
 
-add_aspect, aadd_aspect = task_pair(
-    _add_aspect, name="Add aspect", run_name="add aspect to {entity}", writes=("entity",)
+attach_aspect, aattach_aspect = task_pair(
+    _attach_aspect, name="Attach aspect", run_name="attach aspect to {entity}", writes=("entity",)
 )
 update_aspect, aupdate_aspect = task_pair(
     _update_aspect, name="Update aspect", run_name="update aspect of {entity}", writes=("entity",)
 )
-attach_aspect, aattach_aspect = task_pair(_attach_aspect, name="Attach aspect", run_name="attach {urn}")
+get_aspect, aget_aspect = task_pair(_get_aspect, name="Get aspect", run_name="get {urn}")
 list_aspects, alist_aspects = task_pair(
     _list_aspects, name="List aspects", run_name="list aspects of {entity}", writes=("entity",)
 )

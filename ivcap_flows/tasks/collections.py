@@ -16,16 +16,16 @@ from ivcap_flows.tasks.planned import only_planned, planned_members
 
 __all__ = [
     "aadd_to_collection",
-    "aattach_collection",
     "acollection_items",
     "acreate_collection",
     "add_to_collection",
+    "aget_collection",
     "alist_collections",
     "aremove_from_collection",
     "aretract_collection",
-    "attach_collection",
     "collection_items",
     "create_collection",
+    "get_collection",
     "list_collections",
     "remove_from_collection",
     "retract_collection",
@@ -52,7 +52,7 @@ async def _create_collection(
     return await defined(call, urn_of(urn or collection_urn(call, "name", name)), name, description, policy)
 
 
-async def _attach_collection(urn: str, *, credentials: IvcapCredentialsLike = None) -> Collection:
+async def _get_collection(urn: str, *, credentials: IvcapCredentialsLike = None) -> Collection:
     """Return the handle of an existing collection, made by this package, ivcap-client, ivcap-cli or an upload.
 
     Raises NotFoundError if it has neither a definition nor items.
@@ -80,7 +80,7 @@ async def _collection_items(
 ) -> list[Artifact | Handle]:
     """Return the items of a collection, each once, in the order in which they were added.
 
-    The handle of an artifact has only its URN; `attach_artifact` reads the rest. Items that ivcap-cli added, or uploads
+    The handle of an artifact has only its URN; `get_artifact` reads the rest. Items that ivcap-cli added, or uploads
     that name the collection, are included. A collection that does not exist has no items.
     """
     call = await IvcapCall.of(credentials)
@@ -174,7 +174,7 @@ def _handle(call: IvcapCall, urn: str) -> Artifact | Handle:
 create_collection, acreate_collection = task_pair(
     _create_collection, name="Create collection", run_name="create collection {name}"
 )
-attach_collection, aattach_collection = task_pair(_attach_collection, name="Attach collection", run_name="attach {urn}")
+get_collection, aget_collection = task_pair(_get_collection, name="Get collection", run_name="get {urn}")
 list_collections, alist_collections = task_pair(_list_collections, name="List collections", run_name="list collections")
 collection_items, acollection_items = task_pair(
     _collection_items, name="Collection items", run_name="items of {collection}"

@@ -110,7 +110,7 @@ async def _update_item(
     registry = call.client.registry
     before = await registry.fetch(kind, urn)
     if strange := sorted((info.model_extra or {}).keys() - (before.info.model_extra or {}).keys()):
-        raise InputError(f"A {info.subtype} has no such fields: {', '.join(strange)}. Remove them.", faults=strange)
+        raise InputError(f"{info.subtype} has no such fields: {', '.join(strange)}. Remove them.", faults=strange)
     wanted = info.model_copy(
         update={"user_metadata": with_package_fields(info.user_metadata, before.info.user_metadata)}
     )
@@ -229,7 +229,7 @@ async def stated(call: ProvenaCall, urn: str) -> Item[Any]:
     PlannedError.refuse([urn])
     item = await call.client.registry.fetch_any(urn)
     if not isinstance(item, Item):
-        raise InputError(f"{urn} is a seed of a {item.item_subtype}: it has no content yet. Add its content first.")
+        raise InputError(f"{urn} is a seed of {item.item_subtype}: it has no content yet. Add its content first.")
     return item
 
 

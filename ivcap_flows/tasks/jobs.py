@@ -1,4 +1,4 @@
-"""Tasks for IVCAP jobs: request once, wait for several, attach by URN, list, read results of any type."""
+"""Tasks for IVCAP jobs: request once, wait for several, get by URN, list, read results of any type."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from ivcap_flows.work.kinds import JOBS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 __all__ = [
-    "aattach_job",
+    "aget_job",
     "ajob_result",
     "alist_jobs",
     "arequest_job",
-    "attach_job",
     "await_for_jobs",
+    "get_job",
     "job_result",
     "list_jobs",
     "request_job",
@@ -318,7 +318,7 @@ async def _ended(
     return ended, await note_end(call.journal, ended)
 
 
-async def _attach_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:
+async def _get_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:
     """Return the handle of an existing job, whoever requested it. You can wait for it as for your own jobs.
 
     Raises NotFoundError if the account cannot see it.
@@ -340,7 +340,7 @@ async def _list_jobs(
     """List the jobs of a service, or of all services, newest first: all jobs, or the first `limit`.
 
     `service` is a handle, name or URN. `status` selects the jobs with that status. The handles have neither requests
-    nor results; `attach_job` reads a job completely.
+    nor results; `get_job` reads a job completely.
     """
     call = await IvcapCall.of(credentials)
     call.check(service)
@@ -384,6 +384,6 @@ async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = Non
 
 request_job, arequest_job = task_pair(_request_job, name="Request job", run_name="job of {service}")
 wait_for_jobs, await_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
-attach_job, aattach_job = task_pair(_attach_job, name="Attach job", run_name="attach {urn}")
+get_job, aget_job = task_pair(_get_job, name="Get job", run_name="get {urn}")
 list_jobs, alist_jobs = task_pair(_list_jobs, name="List jobs", run_name="list jobs")
 job_result, ajob_result = task_pair(_job_result, name="Read job result", run_name="result of {job}")

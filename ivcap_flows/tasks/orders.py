@@ -1,4 +1,4 @@
-"""Tasks for IVCAP orders: place once, wait for several, attach by URN, list, read the log."""
+"""Tasks for IVCAP orders: place once, wait for several, get by URN, list, read the log."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, NewIntent
 
 __all__ = [
-    "aattach_order",
+    "aget_order",
     "alist_orders",
     "aorder_log",
     "aplace_order",
-    "attach_order",
     "await_for_orders",
+    "get_order",
     "list_orders",
     "order_log",
     "place_order",
@@ -267,7 +267,7 @@ async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFai
     return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
 
 
-async def _attach_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:
+async def _get_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:
     """Return the handle of an existing order, whoever placed it. You can wait for it as for your own orders.
 
     Raises NotFoundError if the account cannot see it.
@@ -289,7 +289,7 @@ async def _list_orders(
     """List the orders that the account can see, newest first: all orders, or the first `limit`.
 
     `status` selects the orders with that status. `filter` is an expression in the platform's grammar, such as
-    `name ~= 'survey%'`. The handles have neither parameters nor products; `attach_order` reads an order completely.
+    `name ~= 'survey%'`. The handles have neither parameters nor products; `get_order` reads an order completely.
     """
     call = await IvcapCall.of(credentials)
     records = call.client.orders.list(
@@ -325,6 +325,6 @@ def _order_run(parameters: dict[str, Any]) -> str:
 
 place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run, writes=("collection",))
 wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
-attach_order, aattach_order = task_pair(_attach_order, name="Attach order", run_name="attach {urn}")
+get_order, aget_order = task_pair(_get_order, name="Get order", run_name="get {urn}")
 list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")
 order_log, aorder_log = task_pair(_order_log, name="Read order log", run_name="log of {order}")

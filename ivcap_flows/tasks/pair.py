@@ -6,6 +6,7 @@ Prefect's own dispatching decorator `.submit`, `.map` and `.with_options` do not
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import os
@@ -20,6 +21,7 @@ from pydantic import SecretStr
 from ivcap_flows import __version__, loop
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import recorded
+from ivcap_flows.capture.context import flow_context
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import is_utf8
@@ -54,12 +56,13 @@ def task_pair(
     credentials that they take. They neither retry nor cache: requests that are safe to repeat are repeated inside the
     task, and a cached task would record nothing.
     """
-
+    verb = body.__name__.removeprefix("_")
     check = _checker(body)
 
     @functools.wraps(body)
     def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _refuse_in_asynchronous_flow(verb)
             check(*args, **kwargs)
             return loop.run(body(*args, **kwargs))
         except IvcapFlowsError as error:
@@ -73,7 +76,6 @@ def task_pair(
         except IvcapFlowsError as error:
             raise _short(error) from None
 
-    verb = body.__name__.removeprefix("_")
     synchronous.__name__ = synchronous.__qualname__ = verb
     asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
     options: dict[str, Any] = {
@@ -88,6 +90,20 @@ def task_pair(
     }
     record = recorded(writes=writes)
     return Task(record(synchronous), **options), Task(record(asynchronous), **options)
+
+
+def _refuse_in_asynchronous_flow(verb: str) -> None:
+    """Raise InputError if the task would block the loop of an asynchronous flow, whose result cannot be awaited.
+
+    In a thread of the flow, as by `.submit`, there is no loop. In a notebook there is, under synchronous flows, too.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    context = flow_context()
+    if context is not None and context.flow is not None and context.flow.isasync:
+        raise InputError(f"An asynchronous flow awaits `a{verb}`: `{verb}` would block it. Nothing was requested.")
 
 
 def _platforms(body: Callable[..., Any]) -> list[str]:

@@ -13,20 +13,20 @@ from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.tasks.jobs import (
-    aattach_job,
+    aget_job,
     ajob_result,
     arequest_job,
-    attach_job,
     await_for_jobs,
+    get_job,
     job_result,
     request_job,
     wait_for_jobs,
 )
 from ivcap_flows.tasks.orders import (
-    aattach_order,
+    aget_order,
     aplace_order,
-    attach_order,
     await_for_orders,
+    get_order,
     place_order,
     wait_for_orders,
 )
@@ -153,12 +153,12 @@ class IvcapService(JobBlock[Any]):
 
     def attach(self, urn: str) -> IvcapOrder:
         """Return an existing order or job by its URN, whoever requested it. Raises NotFoundError."""
-        known: Any = attach_order if _is_order(urn) else attach_job
+        known: Any = get_order if _is_order(urn) else get_job
         return IvcapOrder(self, known(urn, credentials=self.credentials))
 
     async def aattach(self, urn: str) -> IvcapOrder:
         """Return what `attach` returns, in an asynchronous flow."""
-        known: Any = aattach_order if _is_order(urn) else aattach_job
+        known: Any = aget_order if _is_order(urn) else aget_job
         return IvcapOrder(self, await known(urn, credentials=self.credentials))
 
     def _with(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:

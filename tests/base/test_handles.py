@@ -52,3 +52,17 @@ def test_a_product_is_found_by_name_by_urn_and_by_place():
 def test_the_inputs_of_work_are_the_artifacts_in_its_request():
     """Lineage reads an order's and a job's inputs off the request itself."""
     assert ALL[1].inputs == ALL[2].inputs == ("urn:ivcap:artifact:9",)
+
+
+def test_a_handle_is_shown_by_what_tells_it_apart():
+    """Forty fields tell nobody which order it is."""
+    assert repr(ARTIFACT) == "Artifact(urn='urn:ivcap:artifact:1', name='events.csv')"
+    assert repr(ALL[1]) == "Order(urn='urn:ivcap:order:1', status='unknown')"
+
+
+def test_a_handle_is_one_thing_however_a_run_came_by_it():
+    """Two attempts of a run have the same thing, and a cache by its value has one entry."""
+    sent = ARTIFACT.model_copy()
+    sent._how = "sent"
+    assert {sent, ARTIFACT} == {ARTIFACT} and sent.model_dump_json() == ARTIFACT.model_dump_json()
+    assert pickle.loads(pickle.dumps(sent)).how == "sent" and ARTIFACT.how is None

@@ -84,12 +84,12 @@ def test_a_run_that_parks_is_no_error(caplog):
 FAILS = """
 from prefect import flow
 from ivcap_flows import recorded
-from ivcap_flows.tasks import attach_order
+from ivcap_flows.tasks import get_order
 
 @flow
 @recorded
 def fails():
-    attach_order("urn:ivcap:order:00000000-0000-0000-0000-000000000000")
+    get_order("urn:ivcap:order:00000000-0000-0000-0000-000000000000")
 
 if __name__ == "__main__":
     fails()

@@ -23,7 +23,7 @@ from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.capture import run_artifacts, use_journal
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
-from ivcap_flows.tasks import add_aspect, upload_artifact
+from ivcap_flows.tasks import attach_aspect, upload_artifact
 
 FOLDERS = ("prov-json", "prov-n", "turtle", "ro-crate")
 EXPORTS = ("prov-json", "prov-n", "turtle", "openlineage")
@@ -39,7 +39,7 @@ def careless(source: Path, password: str, note: str, headers: dict[str, str]) ->
     annotate(note=told)
     series = upload_artifact(source, name=f"series {told}")
     annotate(series, said=told)
-    add_aspect(series, {"$schema": "urn:example:schema:careless.1", "note": told})
+    attach_aspect(series, {"$schema": "urn:example:schema:careless.1", "note": told})
     raise RuntimeError(f"The server refused {note} with {headers}.")
 
 

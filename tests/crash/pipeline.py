@@ -19,7 +19,7 @@ from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
 from ivcap_flows.tasks import (
-    add_aspect,
+    attach_aspect,
     place_order,
     register_item,
     register_model_run,
@@ -34,7 +34,7 @@ def pipeline(source: str, seconds: float = 1.0) -> str:
     series = upload_artifact(source)
     order = place_order("sleep", {"seconds": seconds})
     [done] = wait_for_orders([order])
-    add_aspect(done, {"$schema": "urn:example:schema:note.1", "series": series.urn})
+    attach_aspect(done, {"$schema": "urn:example:schema:note.1", "series": series.urn})
     owner = register_item(Organisation(display_name="Example", name="Example")).urn
     model = register_item(
         Model(

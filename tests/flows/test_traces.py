@@ -319,13 +319,13 @@ def test_the_traces_of_a_month_as_exact_sets(world):
                     *[download] * len(files),
                     collection,
                     *several("*", "task-run", "Add to collection", "Wait for orders", "Register model run"),
-                    *several("*", "task-run", "Read the events", "Add aspect"),
+                    *several("*", "task-run", "Read the events", "Attach aspect"),
                     ("aspect", ""),
                     *several("*", "call", "alinked_person", *["amint_dataset"] * 3),
                     ("model-run", index),
                     ("dataset", series[1]),
                     *several("*", "dataset", "index.csv", "events.csv"),
-                    *([("task-run", "Attach artifact")] if again else []),
+                    *([("task-run", "Get artifact")] if again else []),
                 ]
             )
             plot = PRODUCTS.index("plot.png")

@@ -136,7 +136,10 @@ def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, pr
             {"inputs": {"series": {"template": "SOURCE", "dataset": "102.100.100/none"}}},
             ["The registry has no item 102.100.100/none"],
         ),
-        ({"inputs": {"series": {"template": "SOURCE", "dataset": "TABLE"}}}, ["a DATASET_TEMPLATE, but a DATASET is"]),
+        (
+            {"inputs": {"series": {"template": "SOURCE", "dataset": "TABLE"}}},
+            ["DATASET_TEMPLATE, but DATASET is"],
+        ),
         ({"inputs": {"base": "SOURCE"}}, ["base of index are artifacts or datasets", "something else"]),
         ({"inputs": {}}, ["No dataset for the template", "Anything"]),
         ({"outputs": {"index.csv": "TABLE"}}, ["'A table' needs 'index'"]),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ivcap_flows import recorded
 from ivcap_flows.handles import Artifact
-from ivcap_flows.tasks import add_aspect, place_order, request_job, upload_artifact
+from ivcap_flows.tasks import attach_aspect, place_order, request_job, upload_artifact
 
 
 class Season(Enum):
@@ -49,7 +49,7 @@ def keyed(source: Path, windows: set[Window], around: datetime, unique: str, sco
     place_order("keyed", {"message": unique, "around": around}, scope=scope)
     request_job("keyed", {"unique": unique, "seasons": set(Season), "artifacts": artifacts}, scope=scope)
     request_job("keyed", request, discriminator=unique, scope=scope)
-    add_aspect(f"urn:example:{unique}", request, schema="urn:example:schema:windows.1", scope=scope)
+    attach_aspect(f"urn:example:{unique}", request, schema="urn:example:schema:windows.1", scope=scope)
     if os.environ.get("DIE"):
         os.kill(os.getpid(), signal.SIGKILL)
 

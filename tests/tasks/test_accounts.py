@@ -22,10 +22,10 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import Artifact
 from ivcap_flows.tasks import (
-    add_aspect,
-    attach_artifact,
-    attach_order,
+    attach_aspect,
     download_artifact,
+    get_artifact,
+    get_order,
     linked_person,
     place_order,
     request_job,
@@ -63,9 +63,9 @@ def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, s
 
     def body():
         for look in (
-            lambda: attach_artifact(series.urn, credentials=second_account),
+            lambda: get_artifact(series.urn, credentials=second_account),
             lambda: download_artifact(series, tmp_path / "back.csv", credentials=second_account),
-            lambda: attach_order(order.urn, credentials=second_account),
+            lambda: get_order(order.urn, credentials=second_account),
         ):
             with pytest.raises((NotFoundError, ForbiddenError)) as caught:
                 look()
@@ -111,7 +111,7 @@ def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
         for use in (
             lambda: place_order("echo", {"message": foreign}),
             lambda: request_job("echo", {"nested": [{"message": foreign}]}),
-            lambda: add_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
+            lambda: attach_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
             lambda: download_artifact(foreign, tmp_path / "back"),
             lambda: wait_for_orders([foreign]),
         ):

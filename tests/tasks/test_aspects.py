@@ -16,7 +16,7 @@ from ivcap_flows.durable import plan
 from ivcap_flows.errors import InputError, NotFoundError, NotUniqueError, SupersededError
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.intents import Intents
-from ivcap_flows.tasks import add_aspect, attach_aspect, list_aspects, retract_aspect, update_aspect
+from ivcap_flows.tasks import attach_aspect, get_aspect, list_aspects, retract_aspect, update_aspect
 
 SCHEMA = "urn:example:schema:tasks-aspect.1"
 
@@ -44,7 +44,7 @@ def entity(unique):
 @pytest.mark.parametrize("content", [Declared(n=1), Beside(n=1), {"$schema": SCHEMA, "n": 1}])
 def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, content):
     """The schema may be a field, stand beside the model's JSON Schema, or be in a mapping. The aspect is the same."""
-    added, updated = in_flow(lambda: (add_aspect(entity, content), update_aspect(entity, content)))
+    added, updated = in_flow(lambda: (attach_aspect(entity, content), update_aspect(entity, content)))
     assert added.schema_urn == SCHEMA and added.content == {"$schema": SCHEMA, "n": 1}
     assert updated.urn == added.urn
 
@@ -61,7 +61,7 @@ def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, conte
 def test_a_schema_that_cannot_be_told_is_an_error(in_flow, effects, entity, content, options, said):
     """A missing or wrong schema is an error that says what to do, before anything is written."""
     with pytest.raises(InputError, match=said):
-        in_flow(lambda: add_aspect(entity, content, **options))
+        in_flow(lambda: attach_aspect(entity, content, **options))
     assert effects.intents("aspect") == []
 
 
@@ -70,8 +70,8 @@ def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
 
     def body():
         for n in range(55):
-            add_aspect(entity, Declared(n=n))
-        other = add_aspect(entity, {"n": -1}, schema="urn:example:schema:tasks-other.1")
+            attach_aspect(entity, Declared(n=n))
+        other = attach_aspect(entity, {"n": -1}, schema="urn:example:schema:tasks-other.1")
         everything = list_aspects(entity, order_by=["schema", "valid_from"], order_direction=["DESC", "ASC"])
         mine = list_aspects(entity, schema=Declared, order_direction="ASC")
         return (
@@ -81,7 +81,7 @@ def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
             [aspect.content["n"] for aspect in list_aspects(entity, schema=Declared, content_path="$.n ? (@ > 52)")],
             [aspect.content for aspect in list_aspects(entity, include_content=False, limit=1)],
             list_aspects(entity, at_time=datetime.now(timezone.utc) - timedelta(hours=1)),
-            attach_aspect(other.urn) == other,
+            get_aspect(other.urn) == other,
         )
 
     everything, mine, some, large, bare, before, same = in_flow(body)
@@ -95,14 +95,14 @@ def test_a_retraction_is_idempotent(in_flow, effects, entity):
     """Retracting twice changes nothing more. An unknown aspect is an error, and a plan only names the retraction."""
 
     def body():
-        first = add_aspect(entity, Declared(n=1))
+        first = attach_aspect(entity, Declared(n=1))
         with plan() as planned:
             retract_aspect(first)
         assert [str(effect) for effect in planned.effects] == [f"new: aspect retraction for {first.urn}"]
         assert len(list_aspects(entity)) == 1
         for _ in range(2):
             retract_aspect(first)
-        assert list_aspects(entity) == [] and attach_aspect(first.urn).content["n"] == 1
+        assert list_aspects(entity) == [] and get_aspect(first.urn).content["n"] == 1
         with pytest.raises(NotFoundError):
             retract_aspect("urn:ivcap:aspect:00000000-0000-4000-8000-000000000000")
 
@@ -115,7 +115,7 @@ import os, signal, sys
 from prefect import flow
 from ivcap_flows import recorded
 from ivcap_flows.journal.intents import Intents
-from ivcap_flows.tasks import add_aspect, update_aspect
+from ivcap_flows.tasks import attach_aspect, update_aspect
 
 if os.environ.get("KILL"):
     def gone(*_, **__):
@@ -129,7 +129,7 @@ if os.environ.get("KILL"):
 @flow
 @recorded
 def killed(entity: str):
-    add_aspect(entity, {"n": 1}, schema="urn:example:schema:killed.1")
+    attach_aspect(entity, {"n": 1}, schema="urn:example:schema:killed.1")
     return update_aspect(entity, {"n": 2}, schema="urn:example:schema:killed.1").urn
 
 print(killed(sys.argv[1]))
@@ -186,7 +186,7 @@ def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, e
     def body():
         tries.append(1)
         if len(tries) == 1:
-            add_aspect(entity, Declared(n=1))
+            attach_aspect(entity, Declared(n=1))
             return update_aspect(entity, Declared(n=2))
         if len(tries) == 2:
             on_platform(by_another)

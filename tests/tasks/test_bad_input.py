@@ -29,8 +29,8 @@ from ivcap_flows.errors import (
 from ivcap_flows.handles import Job, LocalFile
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
-    add_aspect,
-    attach_order,
+    attach_aspect,
+    get_order,
     linked_person,
     place_order,
     register_dataset,
@@ -114,13 +114,13 @@ def test_a_file_where_an_artifact_belongs(in_flow, effects, tasks_service, sourc
 
 
 NONSENSE = [
-    (lambda: add_aspect("urn:example:thing:1", {"text": "?"}), "declares no aspect schema"),
-    (lambda: add_aspect("no urn", {"$schema": "urn:example:schema:1"}), "Pass a handle or a URN"),
-    (lambda: add_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
+    (lambda: attach_aspect("urn:example:thing:1", {"text": "?"}), "declares no aspect schema"),
+    (lambda: attach_aspect("no urn", {"$schema": "urn:example:schema:1"}), "Pass a handle or a URN"),
+    (lambda: attach_aspect("urn:example:thing:1", "text", schema="urn:x:1"), "a mapping or a pydantic model, not str"),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
     (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
     (lambda: place_order(" ", {"message": "?"}), "The name of the service is empty"),
-    (lambda: attach_order("the last one"), "Pass a handle or a URN"),
+    (lambda: get_order("the last one"), "Pass a handle or a URN"),
     (
         lambda: wait_for_jobs(Job(urn="urn:ivcap:job:1", platform="p", service="urn:ivcap:service:1")),
         "Pass a list of jobs, as in `wait_for_jobs([job])`, not Job alone",

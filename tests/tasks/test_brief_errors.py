@@ -8,10 +8,10 @@ import pytest
 from prefect import flow
 
 from ivcap_flows.errors import NotFoundError
-from ivcap_flows.tasks import aattach_order, attach_order
+from ivcap_flows.tasks import aget_order, get_order
 
 NOWHERE = "urn:ivcap:order:00000000-0000-0000-0000-000000000000"
-WAY = ("in _attach_order", "http/session.py", "loop.py", "During handling", "direct cause")
+WAY = ("in _get_order", "http/session.py", "loop.py", "During handling", "direct cause")
 
 
 @pytest.mark.parametrize("kind", ["synchronous", "asynchronous"])
@@ -20,11 +20,11 @@ def test_an_error_of_a_task_is_short(in_flow, caplog, kind):
 
     @flow
     async def lost() -> None:
-        await aattach_order(NOWHERE)
+        await aget_order(NOWHERE)
 
     caplog.set_level(logging.INFO)
     with pytest.raises(NotFoundError) as raised:
-        in_flow(lambda: attach_order(NOWHERE)) if kind == "synchronous" else asyncio.run(lost())
+        in_flow(lambda: get_order(NOWHERE)) if kind == "synchronous" else asyncio.run(lost())
     shown = "".join(traceback.format_exception(raised.value))
     for told in (shown, caplog.text):
         assert raised.value.message in told
@@ -36,7 +36,7 @@ def test_the_way_to_an_error_is_in_the_log_at_debug(in_flow, caplog):
     """The full traceback is in the log at level DEBUG."""
     caplog.set_level(logging.DEBUG, "ivcap_flows.tasks")
     with pytest.raises(NotFoundError):
-        in_flow(lambda: attach_order(NOWHERE))
+        in_flow(lambda: get_order(NOWHERE))
     [record] = [record for record in caplog.records if record.name == "ivcap_flows.tasks"]
     assert record.levelno == logging.DEBUG
-    assert "in _attach_order" in "".join(traceback.format_exception(*record.exc_info))
+    assert "in _get_order" in "".join(traceback.format_exception(*record.exc_info))

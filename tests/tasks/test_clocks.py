@@ -11,7 +11,7 @@ from ivcap_flows.identity import short_id
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model, Organisation
 from ivcap_flows.tasks import (
-    add_aspect,
+    attach_aspect,
     list_aspects,
     mint_dataset,
     place_order,
@@ -103,7 +103,7 @@ def test_aspect(journal_clock, in_flow, effects, on_platform, unique):
     effects.embedded.add_fault(
         method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
-    aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
+    aspect = in_flow(lambda: attach_aspect(entity, {"text": "once"}, schema=NOTE))
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert [record.urn for record in found] == [aspect.urn]
 
@@ -119,7 +119,7 @@ def test_an_equal_aspect_of_before_is_not_ours(journal_clock, in_flow, effects, 
     def body():
         # The platform's time is known by its replies.
         list_aspects(f"{entity}:other")
-        return add_aspect(entity, {"text": "once"}, schema=NOTE)
+        return attach_aspect(entity, {"text": "once"}, schema=NOTE)
 
     aspect = in_flow(body)
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))

@@ -18,10 +18,10 @@ from ivcap_flows.provenance import prov_json
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
     add_to_collection,
-    attach_collection,
     collection_items,
     create_collection,
     download_artifact,
+    get_collection,
     list_collections,
     remove_from_collection,
     retract_collection,
@@ -74,14 +74,14 @@ def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, uniqu
     assert [type(thing).__name__ for thing in held] == ["Artifact", "Artifact", "Handle"]
     assert urns(left) == [artifact.urn]
     assert in_flow(lambda: list_collections(unique)) == [made[0]]
-    assert in_flow(lambda: attach_collection(made[0].urn)) == made[0]
+    assert in_flow(lambda: get_collection(made[0].urn)) == made[0]
     posts = len(effects.embedded.requests("POST", "/1/aspects"))
     assert in_flow(lambda: create_collection(unique, description="of a test")) == made[0]
     assert len(effects.embedded.requests("POST", "/1/aspects")) == posts
     assert in_flow(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
     assert in_flow(lambda: list_collections(unique)) == []
     with pytest.raises(NotFoundError):
-        in_flow(lambda: attach_collection(made[0].urn))
+        in_flow(lambda: get_collection(made[0].urn))
 
 
 def test_another_description(in_flow, effects, unique):

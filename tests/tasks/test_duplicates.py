@@ -33,7 +33,7 @@ from ivcap_flows.provena.models import (
 from ivcap_flows.registration import duplicates as provena_duplicates
 from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
 from ivcap_flows.tasks import (
-    add_aspect,
+    attach_aspect,
     mint_dataset,
     place_order,
     register_dataset,
@@ -83,7 +83,7 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     def job_of_an_aspect():
-        asked = add_aspect(artifact.urn, {"message": unique}, schema="urn:x:schema:asked.1", scope="account")
+        asked = attach_aspect(artifact.urn, {"message": unique}, schema="urn:x:schema:asked.1", scope="account")
         return request_job("echo", request_aspect=asked, scope="account")
 
     def update():
@@ -96,7 +96,7 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
         "aspect update": update,
         "small upload": lambda: upload_artifact(tmp_path / "small"),
         "large upload": lambda: upload_artifact(tmp_path / "large"),
-        "aspect": lambda: add_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", scope="account"),
+        "aspect": lambda: attach_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", scope="account"),
         "registry item": lambda: register_item(organisation),
         "dataset": lambda: register_dataset(metadata),
         "mint": lambda: mint_dataset(artifact, datasets=registry.defaults),
@@ -431,8 +431,8 @@ def test_what_is_meant_is_not_named(in_flow, effects, make, doctor, artifact, un
     def body():
         note = {"said": unique}
         schema = "urn:x:schema:note.1"
-        twice = [add_aspect(artifact.urn, note, schema=schema, discriminator=each) for each in "ab"]
-        gone = add_aspect(artifact.urn, {"said": f"not {unique}"}, schema=schema)
+        twice = [attach_aspect(artifact.urn, note, schema=schema, discriminator=each) for each in "ab"]
+        gone = attach_aspect(artifact.urn, {"said": f"not {unique}"}, schema=schema)
         retract_aspect(gone)
         item = make("registry item")
         dataset = make("dataset")

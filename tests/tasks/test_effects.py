@@ -23,11 +23,11 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
-    add_aspect,
     arequest_job,
-    attach_artifact,
-    attach_job,
-    attach_order,
+    attach_aspect,
+    get_artifact,
+    get_job,
+    get_order,
     place_order,
     request_job,
     update_aspect,
@@ -181,7 +181,7 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plai
         series = upload_artifact(source)
         order = place_order("echo", {"message": series.urn})
         job = request_job("echo", {"message": unique})
-        aspect = add_aspect(order, {"$schema": "urn:example:schema:retry.1"})
+        aspect = attach_aspect(order, {"$schema": "urn:example:schema:retry.1"})
         seen.append((series.urn, order.urn, job.urn, aspect.urn))
         if len(seen) == 1:
             raise RuntimeError("the first attempt fails")
@@ -398,9 +398,9 @@ def test_products_and_attached_work(in_flow, effects, source, unique):
     def body():
         series = upload_artifact(source)
         order, job = place_order("echo", {"message": unique}), request_job("echo", {"message": unique})
-        [done] = wait_for_orders([attach_order(order.urn)], timeout=60)
-        [ended] = wait_for_jobs([attach_job(job.urn)], timeout=60)
-        again = attach_artifact(series.urn)
+        [done] = wait_for_orders([get_order(order.urn)], timeout=60)
+        [ended] = wait_for_jobs([get_job(job.urn)], timeout=60)
+        again = get_artifact(series.urn)
         return series, order, done, ended, again
 
     series, order, done, ended, again = in_flow(body)
@@ -409,15 +409,15 @@ def test_products_and_attached_work(in_flow, effects, source, unique):
     assert (again.urn, again.sha256, again.size) == (series.urn, series.sha256, series.size)
 
 
-def test_add_aspect_is_added_once_in_a_run(in_flow, effects, unique):
+def test_an_aspect_is_attached_once_in_a_run(in_flow, effects, unique):
     """Equal aspects in one run are one. Other content or a discriminator makes another."""
     entity = f"urn:example:thing:{unique}"
 
     def body():
-        one = add_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1")
-        same = add_aspect(entity, {"$schema": "urn:example:schema:add.1", "n": 1})
-        other = add_aspect(entity, {"n": 2}, schema="urn:example:schema:add.1")
-        meant = add_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1", discriminator="again")
+        one = attach_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1")
+        same = attach_aspect(entity, {"$schema": "urn:example:schema:add.1", "n": 1})
+        other = attach_aspect(entity, {"n": 2}, schema="urn:example:schema:add.1")
+        meant = attach_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1", discriminator="again")
         return one, same, other, meant
 
     one, same, other, meant = in_flow(body)

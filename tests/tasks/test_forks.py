@@ -19,7 +19,7 @@ for module in pkgutil.walk_packages(ivcap_flows.__path__, "ivcap_flows."):
         importlib.import_module(module.name)
 
 def add(number):
-    return tasks.add_aspect.fn("urn:test:forks", {"number": number}, schema="urn:test:schema:forks.1").urn
+    return tasks.attach_aspect.fn("urn:test:forks", {"number": number}, schema="urn:test:schema:forks.1").urn
 
 first = add(1)
 kinds = (type(threading.Lock()), type(threading.RLock()))

@@ -9,7 +9,7 @@ import pytest
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
-    add_aspect,
+    attach_aspect,
     mint_dataset,
     place_order,
     register_item,
@@ -91,7 +91,7 @@ def test_aspect(in_flow, effects, on_platform, unique):
     """One aspect exists after a lost reply, and it is the one returned."""
     entity = f"urn:example:thing:{unique}"
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
-    aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
+    aspect = in_flow(lambda: attach_aspect(entity, {"text": "once"}, schema=NOTE))
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert [record.urn for record in found] == [aspect.urn]
     assert effects.count("/1/aspects") == 1
@@ -102,7 +102,7 @@ def test_changed_aspect(in_flow, effects, on_platform, unique):
     entity = f"urn:example:thing:{unique}"
 
     def body():
-        add_aspect(entity, {"text": "old"}, schema=NOTE)
+        attach_aspect(entity, {"text": "old"}, schema=NOTE)
         effects.embedded.add_fault(method="PUT", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
         return update_aspect(entity, {"text": "new"}, schema=NOTE)
 

@@ -15,16 +15,16 @@ from ivcap_flows.durable import plan
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
-    add_aspect,
     add_to_collection,
-    attach_artifact,
-    attach_collection,
-    attach_job,
-    attach_order,
+    attach_aspect,
     collection_items,
     create_collection,
     download_artifact,
     fetch_item,
+    get_artifact,
+    get_collection,
+    get_job,
+    get_order,
     mint_dataset,
     place_order,
     read_artifact,
@@ -53,7 +53,7 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
         series = upload_artifact(source)
         order = place_order("echo", {"message": series.urn})
         request_job("echo", {"message": unique})
-        add_aspect(order, {"$schema": "urn:example:schema:plan.1"})
+        attach_aspect(order, {"$schema": "urn:example:schema:plan.1"})
         update_aspect(series, {"$schema": "urn:example:schema:plan.1"})
         register_item(Organisation(display_name=unique, name=unique))
         data = {registry.template: mint_dataset(series, datasets=registry.defaults)}
@@ -125,12 +125,12 @@ def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, uniqu
     def body():
         collection = create_collection(unique)
         artifact = upload_artifact(source)
-        add_to_collection(collection.urn, attach_artifact(artifact.urn))
+        add_to_collection(collection.urn, get_artifact(artifact.urn))
         put = upload_artifact(b"more", name="more", collection=collection)
-        assert collection_items(attach_collection(collection.urn)) == [artifact, put]
+        assert collection_items(get_collection(collection.urn)) == [artifact, put]
         order = place_order("echo", {"message": unique}, collection=create_collection(unique))
         job = request_job("echo", {"message": unique})
-        assert [attach_order(order.urn).urn, attach_job(job.urn).urn] == [order.urn, job.urn]
+        assert [get_order(order.urn).urn, get_job(job.urn).urn] == [order.urn, job.urn]
 
     with plan() as planned:
         in_flow(body)

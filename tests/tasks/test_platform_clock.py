@@ -10,7 +10,7 @@ import pytest
 from ivcap_flows import local
 from ivcap_flows.errors import InDoubtError
 from ivcap_flows.provena.models import Organisation
-from ivcap_flows.tasks import add_aspect, list_aspects, list_items, place_order, register_item, request_job
+from ivcap_flows.tasks import attach_aspect, list_aspects, list_items, place_order, register_item, request_job
 
 NOTE = "urn:example:schema:clocks.1"
 
@@ -57,7 +57,7 @@ def test_aspects_and_items(clock, in_flow, effects, on_platform, unique, minutes
     in_flow(lambda: (list_aspects(entity), list_items("ORGANISATION")))
     for path in ("^/1/aspects$", "/organisation/create$"):
         effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
-    aspect = in_flow(lambda: add_aspect(entity, {"text": "once"}, schema=NOTE))
+    aspect = in_flow(lambda: attach_aspect(entity, {"text": "once"}, schema=NOTE))
     item = in_flow(lambda: register_item(Organisation(display_name=unique, name=unique)))
     assert effects.count("/1/aspects") == 1 == len(posts(effects, "/organisation/create"))
     assert [effects.intents(noun)[0].urn for noun in ("aspect", "registry item")] == [aspect.urn, item.urn]
@@ -82,7 +82,7 @@ def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, uni
     clock(10)
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     with pytest.raises(InDoubtError):
-        in_flow(lambda: add_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
+        in_flow(lambda: attach_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
     entity = f"urn:example:thing:{unique}"
     assert len(on_platform(lambda client: listed(client.aspects.list(entity=entity)))) == 1
 

@@ -17,7 +17,6 @@ from ivcap_flows.reading import lineage
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
     add_to_collection,
-    attach_collection,
     collection_items,
     create_collection,
     create_queue,
@@ -25,6 +24,7 @@ from ivcap_flows.tasks import (
     dequeue,
     download_artifact,
     enqueue,
+    get_collection,
     list_aspects,
     list_collections,
     list_queues,
@@ -83,7 +83,7 @@ def receive(source: Path, unique: str) -> tuple[str, str]:
     wait_for_orders([place_order("echo", {"message": unique}, collection=collection)])
     update_aspect(collection, {"$schema": "urn:example:schema:note.1", "of": unique})
     list_aspects(collection)
-    create_collection(unique), attach_collection(collection.urn), list_collections(unique)
+    create_collection(unique), get_collection(collection.urn), list_collections(unique)
     enqueue(queue, {"message": unique}), list_queues()
     remove_from_collection(collection, artifact)
     retract_collection(collection)

@@ -112,7 +112,7 @@ def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, uniq
     reasons = [row.reuse for row in effects.intents("order")]
     assert reasons[0] == f"{bad.urn} ended as failed" and reasons[1].startswith(f"{running.urn} is ")
     [warned] = [r for r in caplog.records if r.levelno == logging.WARNING and running.urn in r.getMessage()]
-    assert "attach_order" in warned.getMessage()
+    assert "get_order" in warned.getMessage()
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ivcap_flows.errors import InputError, PlatformError
-from ivcap_flows.tasks import add_aspect, search
+from ivcap_flows.tasks import attach_aspect, search
 
 
 @pytest.mark.long
@@ -18,8 +18,8 @@ def test_a_search_goes_over_all_pages(in_flow, effects, unique):
 
     def body():
         for n in range(53):
-            add_aspect(f"urn:example:thing:{unique}:{n}", {"k": "v"}, schema=schema)
-        add_aspect(f"urn:example:thing:{unique}:other", {"k": "w"}, schema=schema)
+            attach_aspect(f"urn:example:thing:{unique}:{n}", {"k": "v"}, schema=schema)
+        attach_aspect(f"urn:example:thing:{unique}:other", {"k": "w"}, schema=schema)
         return search(program), search(program, limit=3)
 
     everything, some = in_flow(body)

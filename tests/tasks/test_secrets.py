@@ -20,8 +20,8 @@ from ivcap_flows.blocks.resolve import provena_client
 from ivcap_flows.capture import recorder
 from ivcap_flows.handles import Handle
 from ivcap_flows.tasks import (
-    add_aspect,
-    attach_artifact,
+    attach_aspect,
+    get_artifact,
     linked_person,
     mint_dataset,
     place_order,
@@ -81,7 +81,7 @@ def test_no_token_anywhere(
         series = upload_artifact(source)
         other = upload_artifact(source, credentials=second_account)
         [done] = wait_for_orders([place_order("echo", {"message": series.urn})], timeout=60)
-        note = add_aspect(done, {"$schema": "urn:example:schema:secret.1"})
+        note = attach_aspect(done, {"$schema": "urn:example:schema:secret.1"})
         data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
         run = register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
         return [series, other, done, note, run, *data.values()]
@@ -110,7 +110,7 @@ def test_no_token_anywhere(
         refused,
         lambda: place_order("echo", {"message": unique}, credentials=expired),
         lambda: linked_person(credentials=stranger),
-        lambda: attach_artifact(results[0].urn, credentials=second_account),
+        lambda: get_artifact(results[0].urn, credentials=second_account),
         lambda: place_order("no such service", {}, credentials=second_account),
     ]
     with ExitStack() as everything:

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.runtime import flow_run
 
 from ivcap_flows import handles, recorded, tasks
+from ivcap_flows.errors import InputError
 from ivcap_flows.handles import (
     Artifact,
     Aspect,
@@ -33,8 +34,7 @@ from ivcap_flows.handles import (
 )
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
-    aadd_aspect,
-    add_aspect,
+    aattach_aspect,
     adownload_artifact,
     alinked_person,
     amint_dataset,
@@ -42,6 +42,7 @@ from ivcap_flows.tasks import (
     aregister_item,
     aregister_model_run,
     arequest_job,
+    attach_aspect,
     aupdate_aspect,
     aupload_artifact,
     await_for_jobs,
@@ -66,10 +67,10 @@ VERBS = [name for name in TASKS if "a" + name in TASKS]
 NAMES = {
     "upload_artifact": "Upload artifact",
     "download_artifact": "Download artifact",
-    "attach_artifact": "Attach artifact",
+    "get_artifact": "Get artifact",
     "place_order": "Place order",
     "wait_for_orders": "Wait for orders",
-    "attach_order": "Attach order",
+    "get_order": "Get order",
     "list_orders": "List orders",
     "order_log": "Read order log",
     "find_service": "Find service",
@@ -80,10 +81,10 @@ NAMES = {
     "exec_agent": "Run agent",
     "request_job": "Request job",
     "wait_for_jobs": "Wait for jobs",
-    "attach_job": "Attach job",
-    "add_aspect": "Add aspect",
-    "update_aspect": "Update aspect",
+    "get_job": "Get job",
     "attach_aspect": "Attach aspect",
+    "update_aspect": "Update aspect",
+    "get_aspect": "Get aspect",
     "list_aspects": "List aspects",
     "retract_aspect": "Retract aspect",
     "create_queue": "Create queue",
@@ -102,7 +103,7 @@ NAMES = {
     "linked_person": "Look up person",
     "add_to_collection": "Add to collection",
     "artifact_for_file": "Artifact for file",
-    "attach_collection": "Attach collection",
+    "get_collection": "Get collection",
     "collection_items": "Collection items",
     "create_collection": "Create collection",
     "explore_lineage": "Explore lineage",
@@ -208,7 +209,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
         job = request_job("echo", {"message": unique})
         [done] = wait_for_orders([order], timeout=60)
         [ended] = wait_for_jobs([job], timeout=60)
-        note = add_aspect(done, dict([NOTE], text="one"))
+        note = attach_aspect(done, dict([NOTE], text="one"))
         changed = update_aspect(done, dict([NOTE], text="two"))
         file = download_artifact(series, tmp_path / "back.csv")
         dataset = mint_dataset(series, datasets=registry.defaults)
@@ -255,7 +256,7 @@ async def test_the_asynchronous_tasks_do_the_whole_job(
         [done], [ended] = await asyncio.gather(
             await_for_orders([order], timeout=60), await_for_jobs([request], timeout=60)
         )
-        note = await aadd_aspect(done, dict([NOTE], text="one"))
+        note = await aattach_aspect(done, dict([NOTE], text="one"))
         changed = await aupdate_aspect(done, dict([NOTE], text="two"))
         file = await adownload_artifact(series, tmp_path / "back.csv")
         dataset = await amint_dataset(series, datasets=registry.defaults)
@@ -268,7 +269,7 @@ async def test_the_asynchronous_tasks_do_the_whole_job(
         )
         item = await aregister_item(Organisation(display_name=unique, name=unique))
         attached = await asyncio.gather(
-            tasks.aattach_artifact(series.urn), tasks.aattach_order(done.urn), tasks.aattach_job(ended.urn)
+            tasks.aget_artifact(series.urn), tasks.aget_order(done.urn), tasks.aget_job(ended.urn)
         )
         return series, done, ended, note, changed, file, dataset, run, item, attached
 
@@ -319,7 +320,7 @@ def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
         series = upload_artifact.map(paths)
         renamed = place_order.with_options(name="Order an echo", task_run_name="ordered", timeout_seconds=60)
         orders = [renamed.submit("echo", {"message": one.result().urn}) for one in series]
-        noted = add_aspect.map(series, unmapped({"$schema": "urn:example:schema:mapped.1", "batch": unique}))
+        noted = attach_aspect.map(series, unmapped({"$schema": "urn:example:schema:mapped.1", "batch": unique}))
         assert renamed.name == "Order an echo"
         return [one.result() for one in orders], noted.result()
 
@@ -340,6 +341,35 @@ async def test_async_tasks_submit_and_map(embedded_platform, ivcap_journal, uniq
 
     assert len({order.urn for order in await mapped()}) == 3
     assert effects.count("/1/orders") == 3
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_a_synchronous_task_of_an_asynchronous_flow_is_refused(
+    embedded_platform, ivcap_journal, unique, effects, awaited
+):
+    """Before it spends, with the name of the task to await; in a thread of the flow it blocks nothing."""
+
+    @flow
+    async def confused(submitted: bool = False):
+        if submitted:
+            return place_order.submit("echo", {"message": unique}).result().urn
+        order = place_order("echo", {"message": unique})
+        return await order if awaited else order
+
+    with pytest.raises(InputError, match="awaits `aplace_order`"):
+        await confused()
+    assert effects.count("/1/orders") == 0
+    assert await confused(submitted=True) and effects.count("/1/orders") == 1
+
+
+async def test_a_synchronous_flow_runs_on_a_loop(embedded_platform, ivcap_journal, unique, effects):
+    """As in a notebook."""
+
+    @flow
+    def of_notebook():
+        return place_order("echo", {"message": unique}).urn
+
+    assert of_notebook() and effects.count("/1/orders") == 1
 
 
 @pytest.mark.long

@@ -27,9 +27,9 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     artifact_for_file,
-    attach_artifact,
     collection_items,
     download_artifact,
+    get_artifact,
     list_artifacts,
     read_artifact,
     untar_artifact,
@@ -361,7 +361,7 @@ def stored_as_read(in_flow, effects, tmp_path):
     def body():
         file, tar = upload_artifact(version), upload_directory(UNSIZED, pack="tar", name="epoll")
         collection = upload_directory(UNSIZED, pack="collection", name="epoll")
-        items = [attach_artifact(item.urn) for item in collection_items(collection)]
+        items = [get_artifact(item.urn) for item in collection_items(collection)]
         members = {item.name: read_artifact(item) for item in items}
         return file, read_artifact(file), untar_artifact(tar, tmp_path / "back"), members
 

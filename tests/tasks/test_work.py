@@ -24,10 +24,10 @@ from ivcap_flows.local.register import register
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
-    add_aspect,
-    attach_job,
+    attach_aspect,
     exec_agent,
     find_service,
+    get_job,
     job_result,
     list_jobs,
     list_orders,
@@ -192,7 +192,7 @@ def test_a_request_may_be_an_aspect(in_flow, effects, unique):
     """The content of the aspect is checked, is the request in the handle, and makes one job."""
 
     def body():
-        note = add_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "message": unique})
+        note = attach_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "message": unique})
         first = request_job("echo", request_aspect=note)
         again = request_job("echo", request_aspect=note.urn)
         [done] = wait_for_jobs([first])
@@ -205,7 +205,7 @@ def test_a_request_may_be_an_aspect(in_flow, effects, unique):
         in_flow(lambda: request_job("echo"))
 
     def wrong():
-        note = add_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "mesage": unique})
+        note = attach_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "mesage": unique})
         return request_job("echo", request_aspect=note)
 
     with pytest.raises(ParameterError, match="did you mean 'message'"):
@@ -288,7 +288,7 @@ def test_a_job_is_attached_by_its_urn_alone(in_flow, unique):
     """The job's service is found from its URN."""
 
     def body():
-        return attach_job(wait_for_jobs([request_job("echo", {"message": unique})])[0].urn)
+        return get_job(wait_for_jobs([request_job("echo", {"message": unique})])[0].urn)
 
     job = in_flow(body)
     assert (job.service_name, job.request, job.status) == ("echo", {"message": unique}, "succeeded")

@@ -27,7 +27,7 @@ from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Organisation
 from ivcap_flows.tasks import (
     OrderStep,
-    add_aspect,
+    attach_aspect,
     mint_dataset,
     place_order,
     register_item,
@@ -86,7 +86,7 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
 def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Path) -> None:
     request = {"name": scenario.job, "series": series.urn, "ledger": str(here / "ledger"), "fails": 0, "seconds": 0.0}
     wait_for_jobs([request_job("moody", request, scope=scenario.scope)])
-    add_aspect(series, wanted, schema=NOTE, scope=scenario.scope)
+    attach_aspect(series, wanted, schema=NOTE, scope=scenario.scope)
     owner = register_item(Organisation(display_name=scenario.owner, name=scenario.owner)).urn
     defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
     mint_dataset(series, datasets=defaults)
