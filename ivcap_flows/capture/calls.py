@@ -34,6 +34,8 @@ CallKind = Literal["attempt", "task-run", "call"]
 _SKEW: Final = timedelta(seconds=60)
 """If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
 _MAX_PATHS: Final = 256
+_MOST_MADE: Final = 20_000
+"""The number of files beyond which a flow may state again what calls within it made, since not all are kept in mind."""
 _MAX_CAUSE: Final = 2_000
 _RECEIVERS: Final = (Collection, Dataset, Queue)
 """Things that calls put something into. What they put in is a thing of its own."""
@@ -122,7 +124,8 @@ class Call:
                     (self.outer.taken if self.uses(role, handle) else self.outer.put_into).add(handle.urn)
             self.outer.taken |= self.taken
             self.outer.put_into |= self.put_into
-            self.outer.made_within |= {**self.made_within, **self.made}
+            if len(self.outer.made_within) < _MOST_MADE:
+                self.outer.made_within |= {**self.made_within, **self.made}
 
     def look_at_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""

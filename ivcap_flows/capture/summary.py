@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ivcap_flows.capture.recorder_registry import rests
 from ivcap_flows.identity import short_run
 from ivcap_flows.secrets import logger_of
 
@@ -17,7 +18,7 @@ log = logger_of("ivcap_flows.capture")
 
 def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt) -> None:
     """Log how many effects of each noun the run of a flow requested. Never raises."""
-    if opened.run.entry_point.endswith(":"):
+    if opened.run.entry_point.endswith(":") or rests():
         return
     try:
         counts = journal.intents.counts(opened.run.id)
