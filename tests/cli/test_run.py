@@ -6,6 +6,9 @@ import uuid
 import pytest
 from prefect.settings import temporary_settings
 
+from ivcap_flows.capture import use_journal
+from ivcap_flows.journal import Journal
+
 TEXT = '''
 from pathlib import Path
 from typing import Literal
@@ -45,13 +48,17 @@ def stopped():
 
 
 @pytest.fixture
-def run(ivcap_flows, prefect_settings, tmp_path, monkeypatch):
+def run(ivcap_flows, prefect_settings, journal_file, tmp_path, monkeypatch):
     """`run("told", …)` runs a flow of a module in the working directory, without Prefect's log."""
     name = f"told_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     logging.disable(logging.CRITICAL)
-    with temporary_settings(prefect_settings):
+    with (
+        temporary_settings(prefect_settings),
+        Journal.open(f"sqlite:///{journal_file}") as journal,
+        use_journal(journal),
+    ):
         yield lambda flow, *options: ivcap_flows("run", f"{name}:{flow}", *options)
     logging.disable(logging.NOTSET)
 

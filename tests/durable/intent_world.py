@@ -57,7 +57,7 @@ class Killed(BaseException):
     """SIGKILL as the running code sees it: it ends here and cannot clean up."""
 
 
-class _Selector(selectors.SelectSelector):
+class _Selector(selectors.DefaultSelector):
     """A selector that never waits: where the event loop would wait, the clock jumps."""
 
     clock: Callable[[float], None]
