@@ -261,7 +261,7 @@ def close_attempt(
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
-        tell_what_is_on_record(writer.journal, opened)
+        tell_what_is_on_record(writer.journal, opened, outcome)
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:

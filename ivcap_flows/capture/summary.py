@@ -9,16 +9,16 @@ from ivcap_flows.identity import short_run
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import Journal, OpenedAttempt
+    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
 
 __all__ = ["tell_what_is_on_record"]
 
 log = logger_of("ivcap_flows.capture")
 
 
-def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt) -> None:
-    """Log how many effects of each noun the run of a flow requested. Never raises."""
-    if opened.run.entry_point.endswith(":") or rests():
+def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises."""
+    if outcome == "parked" or opened.run.entry_point.endswith(":") or rests():
         return
     try:
         counts = journal.intents.counts(opened.run.id)

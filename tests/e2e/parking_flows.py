@@ -8,7 +8,7 @@ from prefect import flow, task
 
 from ivcap_flows import await_or_park, recorded, wait_or_park
 from ivcap_flows.durable import parking as times
-from ivcap_flows.tasks import parking, place_order, request_job
+from ivcap_flows.tasks import aplace_order, arequest_job, parking, place_order
 
 # So that a test need not wait for what takes minutes.
 times.SHORTEST = parking.SHORTEST = float(os.environ["PARK_FOR_AT_LEAST"])  # type: ignore[misc]
@@ -40,6 +40,8 @@ async def parks_twice(mark: str, seconds: float) -> list[str]:
     """An order, then a job that needs it, in an asynchronous flow that is not recorded."""
     count(f"{mark} begins in {os.getpid()}")
     side_effect(mark)
-    [order] = await await_or_park([place_order("sleep", {"seconds": seconds}, discriminator=mark)])
-    [job] = await await_or_park([request_job("sleep", {"seconds": seconds}, discriminator=f"{mark} {order.urn}")])
+    placed = await aplace_order("sleep", {"seconds": seconds}, discriminator=mark)
+    [order] = await await_or_park([placed])
+    asked = await arequest_job("sleep", {"seconds": seconds}, discriminator=f"{mark} {order.urn}")
+    [job] = await await_or_park([asked])
     return [order.status, job.status]

@@ -38,6 +38,8 @@ from ivcap_flows.journal.runs import Runs
 from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
     OrderStep,
+    aplace_order,
+    arequest_job,
     arun_orders,
     create_queue,
     dequeue,
@@ -721,9 +723,9 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
 
     @flow
     async def parks() -> list[str]:
-        order = place_order("echo", {"message": unique})
-        job = request_job("parking-until", {"until": str(end)})
-        wrong = place_order("fail", {"message": unique})
+        order = await aplace_order("echo", {"message": unique})
+        job = await arequest_job("parking-until", {"until": str(end)})
+        wrong = await aplace_order("fail", {"message": unique})
         done = await await_or_park([job, order])
         assert [each.kind for each in done] == ["job", "order"] and all(each.succeeded for each in done)
         with pytest.raises(OrderFailedError, match="1 of 1 orders"):
