@@ -48,7 +48,6 @@ from ivcap_flows.tasks import (
     park_watcher,
     parking,
     place_order,
-    request_job,
     run_orders,
 )
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
