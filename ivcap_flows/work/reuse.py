@@ -131,7 +131,7 @@ async def look_for_reuse(
             if refused.running:
                 logger.warning(
                     "An equal %s for %s is still running: %s. Another one is requested, because that one may fail. "
-                    "To use the running one instead, call `attach_%s` with its URN and wait for it.",
+                    "To use the running one instead, call `get_%s` with its URN and wait for it.",
                     wanted.noun,
                     wanted.subject,
                     earlier.urn,
