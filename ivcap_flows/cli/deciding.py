@@ -84,7 +84,7 @@ def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
     name = f"{row.noun} {short_id(row.key)}"
     if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, reconcile.not_to_come_back):
         journal.intents.take_over(row.key)
-        return f'{name} is yours: {row.urn}. It continues; `attach_{row.noun}("{row.urn}")` waits for it in any flow.'
+        return f'{name} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it in any flow.'
     if urn is None:
         if row.state not in OPEN:
             raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
