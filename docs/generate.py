@@ -114,7 +114,7 @@ TYPES: Final = """
 | `Items` | an artifact, another handle or a URN, or several of them |
 | `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
 | `Info` | a statement of `ivcap_flows.provena.models`, such as `Model`, `DatasetTemplate` or `Organisation` |
-| `DatasetDefaults` | from `ivcap_flows.provena.datasets`: owner, publisher, licence, approvals of minted datasets |
+| `Terms` | from `ivcap_flows.provena.terms`: owner, publisher, licence, approvals of minted datasets |
 """
 
 HANDLES: Final = """

@@ -1,7 +1,7 @@
 """Monthly tables of sea surface temperatures in the region Niño 1+2, each row checked before anything is paid for.
 
 Two forms are read: NOAA's text, a row a month, with the columns `YR MON NINO1+2 ANOM …`; and a CSV, a row a year, with
-the columns YEAR, JAN to DEC, which is also what the services take.
+the columns YEAR, JAN to DEC, which is also what the services take. Read as well are the events that came of a table.
 """
 
 from __future__ import annotations
@@ -11,14 +11,41 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Final
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from flows.services.months import COLUMNS, MISSING, PLAUSIBLE, Month
+from ivcap_flows import task
 from ivcap_flows.errors import InputError
 
-__all__ = ["MonthlyTable", "Row", "read_table"]
+__all__ = [
+    "BUNDLED",
+    "Folder",
+    "MonthText",
+    "MonthlyTable",
+    "Row",
+    "data_file",
+    "months_of",
+    "parse_table",
+    "read_events",
+    "read_table",
+]
+
+MonthText = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+"""A month such as 1997-03."""
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A folder, which may be below `~`."""
+YearsText = Annotated[str, Field(pattern=r"^\d{4}-\d{4}$")]
+"""Years such as 1981-2010, both included."""
+
+DATA: Final = Path(__file__).parent / "data"
+BUNDLED: Final = "ersst_nino12_monthly.csv"
+"""The series that comes with the examples, in `flows/data`."""
+
+EVENTS_SCHEMA: Final = "urn:ivcap-flows-examples:schema:coastal-el-nino-events.1"
 
 NOAA: Final = ("YR", "MON", "NINO1+2", "ANOM")
 """The first columns of NOAA's text. More regions follow."""
@@ -56,8 +83,9 @@ class MonthlyTable:
         """The newest month that has a temperature."""
         return max(self.temperatures)
 
-    def until(self, month: Month) -> MonthlyTable:
+    def until(self, text: MonthText) -> MonthlyTable:
         """The table as it was when this month was the newest. Raises InputError where it has no such month."""
+        month = _month(text)
         if month not in self.temperatures:
             raise InputError(f"The series has no {month}; it goes from {min(self.temperatures)} to {self.last}.")
         return MonthlyTable({at: value for at, value in self.temperatures.items() if at <= month})
@@ -72,7 +100,51 @@ class MonthlyTable:
         return "".join(f"{line}\n" for line in (header, *years))
 
 
-def read_table(data: bytes, name: str) -> MonthlyTable:
+def data_file(name: str | Path) -> Path:
+    """The file of a path, or of the name of a file in `flows/data`, which is the same on every machine."""
+    path = Path(name).expanduser()
+    return DATA / name if not path.exists() and (DATA / name).exists() else path
+
+
+def months_of(path: Path, first: str | None, last: str | None, base: tuple[int, int]) -> list[MonthText]:
+    """The months of a table from the first to the last, or only its newest one.
+
+    Raises InputError for a table that cannot be used, if it has none of the months, and for a base period that does not
+    lie before the first.
+    """
+    table = read_table(path)
+    end = _month(last) if last is not None else table.last
+    begin = _month(first) if first is not None else end
+    months = [month for month in table.temperatures if begin <= month <= end]
+    if not months:
+        raise InputError(f"The series has no month from {begin} to {end}; its last is {table.last}.")
+    if not min(table.temperatures).year <= base[0] <= base[1] <= months[0].year:
+        reach = f"{min(table.temperatures)} to {months[0]}"
+        raise InputError(f"The base period {base[0]}-{base[1]} should lie in the series, which goes from {reach}.")
+    return [str(month) for month in months]
+
+
+@task(name="Read the events")
+def read_events(table: str | PathLike[str]) -> dict[str, Any]:
+    """The rows of an events table, as the content of an aspect."""
+    with Path(table).open(encoding="utf-8", newline="") as file:
+        return {"$schema": EVENTS_SCHEMA, "events": list(csv.DictReader(file))}
+
+
+def read_table(path: Path) -> MonthlyTable:
+    """The table in a file. Raises InputError as `parse_table`."""
+    try:
+        return parse_table(path.read_bytes(), path.name)
+    except OSError as error:
+        raise InputError(f"The table {path} cannot be read: {error.strerror}.") from error
+
+
+def _month(text: str) -> Month:
+    year, _, month = text.partition("-")
+    return Month(int(year), int(month))
+
+
+def parse_table(data: bytes, name: str) -> MonthlyTable:
     """The table in the bytes of the file `name`, of either form.
 
     Raises InputError for anything else, such as a web page or half a table. It names each fault by its line; the data

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     sinks: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         alias="IVCAP_FLOWS_SINKS",
-        description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `provena:<mapping.yaml>`, "
+        description="Sinks that `sync` delivers to, comma separated: `ivcap`, `provena`, `provena:<workflows.yaml>`, "
         "`prov-json:<folder>`, `prov-n:<folder>`, `turtle:<folder>`, `ro-crate:<folder>`, `openlineage`.",
     )
     sync_at_end: bool = Field(

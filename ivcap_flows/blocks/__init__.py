@@ -1,4 +1,4 @@
-"""Prefect blocks: credentials for IVCAP and Provena, and services and collections of IVCAP."""
+"""Prefect blocks: credentials for IVCAP and Provena, terms of datasets, and services and collections of IVCAP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _PLACES: Final = {
     "IvcapOrder": "ivcap_flows.tasks.service_block",
     "IvcapService": "ivcap_flows.tasks.service_block",
     "ProvenaCredentials": "ivcap_flows.blocks.provena_credentials",
+    "ProvenaTerms": "ivcap_flows.blocks.provena_terms",
 }
 """Where each name is. Blocks that do work are made of tasks, and tasks need the credentials: so names are imported when
 they are asked for."""

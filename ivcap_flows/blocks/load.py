@@ -1,4 +1,4 @@
-"""Load saved credentials blocks: once in each run of a flow."""
+"""Load saved blocks: once in each run of a flow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from prefect.blocks.abstract import CredentialsBlock
+from prefect.blocks.core import Block
 from pydantic import ValidationError
 
 from ivcap_flows.capture.context import flow_context
@@ -17,11 +17,14 @@ from ivcap_flows.errors import ConfigurationError
 
 __all__ = ["asked_once", "load_block"]
 
-B = TypeVar("B", bound=CredentialsBlock)
+B = TypeVar("B", bound=Block)
 T = TypeVar("T")
 
-_LOGINS: Final = {"IvcapCredentials": "URL --block", "ProvenaCredentials": "--provena"}
-"""What to tell `ivcap-flows login` before the name of a block, so that it stores a login in a new one."""
+_LOGINS: Final = {
+    "IvcapCredentials": "`ivcap-flows login URL --block {name}` or ",
+    "ProvenaCredentials": "`ivcap-flows login --provena {name}` or ",
+}
+"""The command that stores a login in a new block."""
 _MOST: Final = 100
 _loaded: Latest[tuple[str, int, type, str], Any] = Latest(_MOST)
 """The blocks that runs have loaded, by flow run and its attempt, so that a retry sees a block that was corrected."""
@@ -71,5 +74,5 @@ async def _load(cls: type[B], name: str) -> B:
     except ValueError as error:
         raise ConfigurationError(
             f"There is no block {cls.__name__} named {name!r}. Save one by "
-            f"`ivcap-flows login {_LOGINS[cls.__name__]} {name}` or `{cls.__name__}(...).save({name!r})`."
+            f"{_LOGINS.get(cls.__name__, '').format(name=name)}`{cls.__name__}(...).save({name!r})`."
         ) from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,6 +50,7 @@ __all__ = [
     "acting_as",
     "asker",
     "attempt_at_hand",
+    "beside",
     "close_attempt",
     "current_activity",
     "current_attempt",
@@ -135,6 +138,16 @@ def current_activity() -> str | None:
     """Return the id of the innermost recorded activity around the running code."""
     call = _call.get()
     return None if call is None else call.id
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """Record calls of this code as parts of the flow: what they make does not come of the running call's inputs."""
+    token = _call.set(None)
+    try:
+        yield
+    finally:
+        _call.reset(token)
 
 
 def asker() -> Asker | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,15 +24,18 @@ from ivcap_flows.errors import BadRequestError, InputError, NotFoundError, Platf
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.provena.terms import Terms as StatedTerms
 from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
-from ivcap_flows.registration.datasets import read_defaults
-from ivcap_flows.registration.mapping import MappingEntry, ModelRunMapping
 from ivcap_flows.registration.model_runs import model_run_handle
-from ivcap_flows.registration.orders import OrderSource
 from ivcap_flows.registration.outcome import BatchReport, check_place
-from ivcap_flows.registration.registry import person_of
+from ivcap_flows.registration.registry import item_registering, person_of
 from ivcap_flows.registration.sources import Source, open_source
 from ivcap_flows.registration.spool import Spooled
+from ivcap_flows.registration.terms import read_terms
+from ivcap_flows.registration.work import work_record
+from ivcap_flows.registration.work_source import WorkSource, succeeded_orders
+from ivcap_flows.registration.workflow import Workflow
+from ivcap_flows.registration.workflows import Workflows
 
 __all__ = ["app"]
 
@@ -43,7 +46,7 @@ app = cyclopts.App(
 _SHOWN: Final = 200
 """Rows that a printed table has at most; the outcome file has all rows."""
 
-Datasets = Annotated[Path | None, Parameter(name="--datasets")]
+Terms = Annotated[Path | None, Parameter(name="--terms")]
 StallTimeout = Annotated[float, Parameter(name="--stall-timeout")]
 
 
@@ -74,17 +77,17 @@ def template(workflow: str, /, *, output: Annotated[Path | None, Parameter(name=
 
 @app.command
 def validate(
-    file: Path, /, *, datasets: Datasets = None, stall_timeout: StallTimeout = STALL_TIMEOUT, as_json: Json = False
+    file: Path, /, *, terms: Terms = None, stall_timeout: StallTimeout = STALL_TIMEOUT, as_json: Json = False
 ) -> int:
     """Check every row of a file and list all faults, without sending anything. Exit status 1 if a row is wrong.
 
     Args:
         file: Provena's CSV template (`models template`) filled in, JSON Lines (one record of a model run per line,
             optionally with `key`), or Parquet.
-        datasets: YAML or TOML file with your statements about the datasets that are minted for IVCAP artifacts.
+        terms: YAML file with your statements about the datasets that are minted for IVCAP artifacts.
         stall_timeout: Seconds for which Provena may be unreachable.
     """
-    with _bar() as progress, _batch(open_source(file), datasets, stall_timeout, progress) as batch:
+    with _bar() as progress, _batch(open_source(file), terms, stall_timeout, progress) as batch:
         report = loop.run(batch.check())
         faults = [asdict(fault) for fault in batch.faults()]
     if as_json:
@@ -103,8 +106,8 @@ def register(
     *,
     orders_of: str | None = None,
     since: datetime | None = None,
-    mapping: Path | None = None,
-    datasets: Datasets = None,
+    workflow: Path | None = None,
+    terms: Terms = None,
     skip_invalid: bool = False,
     out: Path | None = None,
     in_flight: int = IN_FLIGHT,
@@ -120,8 +123,8 @@ def register(
         file: As for `validate`.
         orders_of: Instead of a file: name or URN of a service whose successful orders are registered.
         since: With --orders-of: only orders placed since this time. A time without an offset is this machine's.
-        mapping: With --orders-of: YAML file that maps orders to model runs, as for the Provena sink, without `flow`.
-        datasets: As for `validate`. Default: the statements in the mapping.
+        workflow: With --orders-of: YAML file with the service's workflow, without `flow`.
+        terms: As for `validate`. Default: the terms in the workflow.
         skip_invalid: Leave wrong rows out, and register the others.
         out: CSV file to which the handle, reason or doubt of each row is written.
         in_flight: Number of batches that are under way at once.
@@ -134,12 +137,15 @@ def register(
         raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
     if out is not None and file is not None:
         check_place(out, file)
-    source, entry = _source(file, orders_of, since, mapping)
-    with (
-        _bar() as progress,
-        open_journal(new=True) as journal,
-        _batch(source, datasets, stall_timeout, progress, entry) as batch,
-    ):
+    chosen = _chosen(file, orders_of, since, workflow)
+    with ExitStack() as stack:
+        progress, journal = stack.enter_context(_bar()), stack.enter_context(open_journal(new=True))
+        source: Source
+        if isinstance(chosen, Path):
+            source, stated = open_source(chosen), None
+        else:
+            source, stated = loop.run(_orders(*chosen, journal)), chosen[0].terms
+        batch = stack.enter_context(_batch(source, terms, stall_timeout, progress, stated))
         report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
         if report.wrong and not skip_invalid:
@@ -281,53 +287,54 @@ def _pages(rows: Iterator[Spooled]) -> Iterator[list[Spooled]]:
     yield page
 
 
-def _source(
-    file: Path | None, orders_of: str | None, since: datetime | None, mapping: Path | None
-) -> tuple[Source, MappingEntry | None]:
+def _chosen(
+    file: Path | None, orders_of: str | None, since: datetime | None, path: Path | None
+) -> Path | tuple[Workflow, datetime]:
+    """Return the file whose rows are registered, or the workflow of the orders that are, and the time of the first."""
     if file is not None:
-        if orders_of or since or mapping:
-            raise InputError("Give either a file, or --orders-of with --since and --mapping.")
-        return open_source(file), None
-    if not (orders_of and since and mapping):
-        raise InputError("Give a file, or --orders-of with --since and --mapping.")
-    entries = [each for each in ModelRunMapping.read(mapping).entries if each.service == orders_of]
-    if not entries:
-        raise InputError(f"The mapping {mapping} has no entry for the service {orders_of!r}.")
-    if flows := sorted(each.flow for each in entries if each.flow is not None):
+        if orders_of or since or path:
+            raise InputError("Give either a file, or --orders-of with --since and --workflow.")
+        return file
+    if not (orders_of and since and path):
+        raise InputError("Give a file, or --orders-of with --since and --workflow.")
+    found = [each for each in Workflows.read(path).all if each.service == orders_of]
+    if not found:
+        raise InputError(f"{path} has no workflow for the service {orders_of!r}.")
+    if flows := sorted(each.flow for each in found if each.flow is not None):
         raise InputError(
-            f"The mapping {mapping} limits the service {orders_of!r} to the flow {', '.join(flows)}, but IVCAP does "
-            "not say which flow placed an order. Give a mapping with one entry for the service, without a flow."
+            f"{path} limits the service {orders_of!r} to the flow {', '.join(flows)}, but IVCAP does not say which "
+            "flow placed an order. Give a file with one workflow for the service, without a flow."
         )
-    moment = since.astimezone(timezone.utc)
-    return loop.run(_orders(orders_of, entries[0], moment)), entries[0]
+    return found[0], since.astimezone(timezone.utc)
 
 
-async def _orders(service: str, entry: MappingEntry, since: datetime) -> Source:
-    client = await ivcap()
-    registry = await provena()
-    modeller = entry.modeller or await person_of(registry, await registry.username())
-    return OrderSource(
-        client,
-        entry,
-        service=(await client.services.by_name(service)).urn,
-        since=since,
-        platform=await client.platform(),
-        modeller=modeller,
+async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> Source:
+    client, registry = await ivcap(), await provena()
+    modeller = workflow.modeller or await person_of(registry, await registry.username())
+    known = await workflow.registered(await item_registering(registry, journal))
+    name = workflow.service or ""
+    service, platform = (await client.services.by_name(name)).urn, await client.platform()
+    orders = succeeded_orders(client, service, name=name, since=since, platform=platform)
+    # The orders may be of any flow, so only what the platform says of each is used.
+    return WorkSource(
+        f"orders of {name} since {since.isoformat(timespec='seconds')}",
+        orders,
+        lambda order: work_record(order, known, modeller=modeller),
     )
 
 
 @contextmanager
 def _batch(
     source: Source,
-    datasets: Path | None,
+    terms: Path | None,
     stall_timeout: float,
     progress: Callable[[str, int, int | None], None],
-    entry: MappingEntry | None = None,
+    default: StatedTerms | None = None,
 ) -> Iterator[Batch]:
-    stated = read_defaults(datasets) if datasets else entry.datasets if entry else None
+    stated = read_terms(terms) if terms else default
     client = loop.run(provena())
     with Batch(
-        source, client, datasets=stated, describe=_artifact, stall_timeout=stall_timeout, progress=progress
+        source, client, terms=stated, describe=_artifact, stall_timeout=stall_timeout, progress=progress
     ) as batch:
         yield batch
 

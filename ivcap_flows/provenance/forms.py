@@ -40,8 +40,8 @@ _FILE: Final = ("File",)
 _CODE: Final = ("File", "SoftwareSourceCode", "ComputationalWorkflow")
 _TOOL: Final = ("SoftwareApplication",)
 _PLAN: Final = ("SoftwareApplication", "CreativeWork")
-_MAPPED: Final = "a model run, if a mapping or a task registers it"
-_EXTERNAL: Final = "an external dataset, if a mapping or a task registers it"
+_MAPPED: Final = "a model run, if a workflow or a task registers it"
+_EXTERNAL: Final = "an external dataset, if a workflow or a task registers it"
 
 FORMS: Final[Mapping[str, Form]] = {
     "flow-run": Form(
@@ -81,6 +81,7 @@ FORMS: Final[Mapping[str, Form]] = {
     ),
     "service": Form("Plan", _PLAN, "facet", ("the name of the job",), ivcap="itself"),
     "queue": Form(ivcap="itself"),
+    "url": Form(),
     "workflow-template": Form("Plan", _PLAN, "facet", ("the name of the job",), provena="itself"),
     "entity": Form(),
     "user": Form("Person", ("Person",), "facet", ("ownership",), ivcap="itself", provena="the modeller, if linked"),

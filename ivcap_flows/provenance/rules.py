@@ -46,6 +46,7 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
         "code": "a version of a flow's code",
         "service": "an IVCAP service, the plan of orders and jobs",
         "queue": "an IVCAP queue of messages",
+        "url": "what an address of the web has",
         "workflow-template": "a Provena workflow template, the plan of model runs",
         "entity": "an entity of which only the URN is known",
     },

@@ -1,5 +1,7 @@
-"""Model runs on Provena: make the record of an order or job, and register thousands of runs from a file, each once."""
+"""Model runs on Provena: say by a workflow which work is one, and register thousands of runs, each once."""
 
 from ivcap_flows.registration.model_runs import model_run_record
+from ivcap_flows.registration.values import ValueFrom
+from ivcap_flows.registration.workflow import DataUse, NewWorkflowTemplate, Workflow
 
-__all__ = ["model_run_record"]
+__all__ = ["DataUse", "NewWorkflowTemplate", "ValueFrom", "Workflow", "model_run_record"]

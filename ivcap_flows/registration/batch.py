@@ -12,10 +12,10 @@ from ivcap_flows.durable import Limit, perform
 from ivcap_flows.errors import ForbiddenError, InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
-from ivcap_flows.provena.datasets import DatasetDefaults
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
 from ivcap_flows.registration.preflight import Preflight, Progress
-from ivcap_flows.registration.registry import DatasetEffect
+from ivcap_flows.registration.registry import DatasetEffect, item_registering
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import Source
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
@@ -49,7 +49,7 @@ async def _by_urn(urn: str) -> Artifact:
 class Batch:
     """The registration of one source. Use it as a context manager: `check`, which sends nothing, then `register`.
 
-    `datasets` are the user's statements for datasets that are minted for artifacts. `stall_timeout` is in seconds.
+    `terms` are the user's statements for datasets that are minted for artifacts. `stall_timeout` is in seconds.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Batch:
         source: Source,
         client: ProvenaClient,
         *,
-        datasets: DatasetDefaults | None = None,
+        terms: Terms | None = None,
         describe: Describe = _by_urn,
         stall_timeout: float = STALL_TIMEOUT,
         progress: Progress = _silent,
     ) -> None:
         self._source = source
         self._client = client
-        self._datasets = datasets
+        self._terms = terms
         self._describe = describe
         self._stall_timeout = stall_timeout
         self._progress = progress
@@ -116,13 +116,16 @@ class Batch:
             )
         platform, account = await self._client.platform(), await self._client.username()
 
+        register = await item_registering(self._client, journal, attempt)
+        terms = await self._terms.registered(register) if self._terms is not None else None
+
         async def mint(urn: str) -> str:
             try:
                 artifact = await self._describe(urn)
             except ForbiddenError as error:
                 # IVCAP hides this artifact. What Provena forbids is judged otherwise.
                 raise InputError(str(error)) from error
-            effect = DatasetEffect.of(artifact, self._datasets, client=self._client, platform=platform, account=account)
+            effect = DatasetEffect.of(artifact, terms, client=self._client, platform=platform, account=account)
             done = await perform(
                 effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client
             )
@@ -179,7 +182,7 @@ class Batch:
             self._spool,
             platform=await self._client.platform(),
             account=await self._client.username(),
-            defaults=self._datasets,
+            terms=self._terms,
             stall_timeout=self._stall_timeout,
             progress=self._progress,
             journal=journal,

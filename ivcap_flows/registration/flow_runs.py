@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ivcap_flows import __version__
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import artifact_urns, file_urn, flows_urn, short_run
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.registration.mapping import MappingEntry
 from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD
 from ivcap_flows.registration.requirements import ARTIFACT
 from ivcap_flows.registration.values import WorkRecord
-from ivcap_flows.registration.work import annotations_of, data_urns, registered, templated
+from ivcap_flows.registration.work import SOFTWARE, after_failures, annotations_of, data_urns, registered, templated
+from ivcap_flows.registration.workflow import RegisteredWorkflow
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, RunRow
 
-__all__ = ["SOFTWARE", "after_failures", "artifact_on_record", "run_inputs", "run_outputs", "run_record"]
-
-SOFTWARE: Final = f"ivcap-flows {__version__}"
+__all__ = ["artifact_on_record", "run_record"]
 
 
-def run_inputs(run: RunRow, entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
+def _inputs(run: RunRow, workflow: RegisteredWorkflow, known: WorkRecord) -> list[TemplatedDataset]:
     """Return the inputs of a run: artifacts by their URNs and datasets by their handles.
 
-    Each input is the dataset that the entry names, else the value of the flow's parameter with that name, else an
+    Each input is the dataset that the workflow names, else the value of the flow's parameter with that name, else an
     artifact with that name that the run used. Inputs that the run does not have are left out. Raises InputError for a
     parameter that is a file without a recorded artifact.
     """
@@ -39,21 +35,21 @@ def run_inputs(run: RunRow, entry: MappingEntry, known: WorkRecord) -> list[Temp
     named = [node for node in graph.nodes.values() if node.id in used]
     return [
         part
-        for name, use in entry.uses("inputs").items()
+        for name, use in workflow.inputs.items()
         for part in templated(
             use, known, registered(name, use, known) or _given(name, run, graph) or _called(name, named)
         )
     ]
 
 
-def run_outputs(entry: MappingEntry, known: WorkRecord) -> list[TemplatedDataset]:
-    """Return the outputs of a run: the datasets that the entry names, else artifacts of that name that the run made."""
+def _outputs(workflow: RegisteredWorkflow, known: WorkRecord) -> list[TemplatedDataset]:
+    """Return the outputs: the datasets that the workflow names, else artifacts of that name that the run made."""
     graph = known.graph
     made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
     named = [node for node in graph.nodes.values() if node.id in made]
     return [
         part
-        for name, use in entry.uses("outputs").items()
+        for name, use in workflow.outputs.items()
         for part in templated(use, known, registered(name, use, known) or _called(name, named))
     ]
 
@@ -74,22 +70,21 @@ def artifact_on_record(urn: str, graph: Graph, platform: str | None = None) -> A
 def run_record(
     run: RunRow,
     attempts: Sequence[AttemptRow],
-    entry: MappingEntry,
-    known: WorkRecord,
+    workflow: RegisteredWorkflow,
+    graph: Graph,
     *,
     modeller: str,
-    inputs: Sequence[TemplatedDataset],
-    outputs: Sequence[TemplatedDataset],
 ) -> ModelRunRecord:
     """Return the record of a completed run, from the start of its first attempt to the end of its last.
 
-    The modeller is the person who ran it. The annotations name the software that ran the flow and the attempts that
-    failed before. The name says both as well; a name that the entry states only gets the failed attempts. Raises
-    InputError, which names every fault at once.
+    In it, artifacts stand for their datasets. The modeller is the person who ran it. The annotations name the software
+    that ran the flow and the attempts that failed before. The name says both as well; a name that the workflow states
+    only gets the failed attempts. Raises InputError, which names every fault at once.
     """
+    stated, known = workflow.stated, WorkRecord.of_run(run, attempts, graph)
     leading = [attempt for attempt in attempts if attempt.leads]
     failed = [attempt.outcome for attempt in leading[:-1]]
-    name = known.text_if(entry.display_name)
+    name = known.text_if(stated.display_name)
     if name is None:
         title = f"{run.flow_name} {short_run(run.id)}{after_failures(failed)}, run by {SOFTWARE}"
     else:
@@ -99,27 +94,23 @@ def run_record(
         annotations[ATTEMPTS_FIELD] = "; ".join(f"{attempt.number}: {attempt.outcome}" for attempt in leading)
     ended = leading[-1].ended_at or run.updated_at
     record = ModelRunRecord(
-        workflow_template_id=entry.workflow_template,
-        model_version=known.text_if(entry.model_version),
-        inputs=list(inputs),
-        outputs=list(outputs),
-        annotations={**annotations, **annotations_of(entry, known)},
+        workflow_template_id=workflow.template,
+        model_version=known.text_if(stated.model_version),
+        inputs=_inputs(run, workflow, known),
+        outputs=_outputs(workflow, known),
+        annotations={**annotations, **annotations_of(stated.annotations, known)},
         display_name=title,
-        description=f"The flow {run.flow_name}, run by {SOFTWARE} as {flows_urn('run', run.id)}.",
-        study_id=entry.study,
-        associations=Associations(modeller_id=modeller, requesting_organisation_id=entry.organisation),
+        description=known.text_if(stated.description)
+        or f"The flow {run.flow_name}, run by {SOFTWARE} as {flows_urn('run', run.id)}.",
+        study_id=stated.study,
+        associations=Associations(
+            modeller_id=stated.modeller or modeller, requesting_organisation_id=stated.organisation
+        ),
         start_time=int(leading[0].started_at.timestamp()),
         end_time=int(ended.timestamp()),
     )
     record.body()  # names every fault before anything is sent
     return record
-
-
-def after_failures(outcomes: Iterable[str]) -> str:
-    """Return the suffix of a name for attempts without success, such as ` (after 2 failed, 1 lost)`."""
-    counts = Counter(outcomes)
-    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    return f" (after {said})" if said else ""
 
 
 def _given(name: str, run: RunRow, graph: Graph) -> list[str]:
@@ -162,9 +153,9 @@ def _as_data(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
     ]
     if not same:
         raise InputError(
-            f"The mapping says that {name} of the flow {run.flow_name} is an artifact, but in the run "
+            f"The workflow says that {name} of the flow {run.flow_name} is an artifact, but in the run "
             f"{flows_urn('run', run.id)} it is a file that the run did not upload. Upload it in the flow, or remove "
-            f"{name} from the inputs of the mapping.",
+            f"{name} from the inputs of the workflow.",
             urn=flows_urn("run", run.id),
         )
     return [same[0] or ""]

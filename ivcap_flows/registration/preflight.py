@@ -14,9 +14,9 @@ from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import Journal
 from ivcap_flows.loop import all_of
-from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, WorkflowTemplate
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.provena.terms import Terms, missing_terms
 from ivcap_flows.registration.done_rows import DoneRows
 from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.registry import dataset_of, person_of
@@ -55,7 +55,7 @@ class Preflight:
         *,
         platform: str,
         account: str,
-        defaults: DatasetDefaults | None,
+        terms: Terms | None,
         stall_timeout: float,
         progress: Progress,
         journal: Journal | None = None,
@@ -66,7 +66,7 @@ class Preflight:
         self._journal = journal
         self._platform = platform
         self._account = account
-        self._defaults = defaults
+        self._terms = terms
         self._stall_timeout = stall_timeout
         self._progress = progress
         self._workflows: dict[str, WorkflowTemplate] = {}
@@ -76,7 +76,7 @@ class Preflight:
     async def run(self, source: Source) -> None:
         """Read and check all rows.
 
-        Raises InputError if the source cannot be read at all, and for defaults with which no dataset can be minted.
+        Raises InputError if the source cannot be read at all, and for terms with which no dataset can be minted.
         """
         await asyncio.to_thread(self.read, source)
         self._names = source.names
@@ -162,20 +162,20 @@ class Preflight:
             self._spool.told_of_datasets(found)
             lacking = lacking or len(found) < len(artifacts)
             after = artifacts[-1]
-        if lacking and self._defaults is not None and not missing_defaults(self._defaults):
-            await self._check_defaults(self._defaults)
+        if lacking and self._terms is not None and not missing_terms(self._terms):
+            await self._check_terms(self._terms)
 
-    async def _check_defaults(self, defaults: DatasetDefaults) -> None:
-        """Check the items that the defaults name, since minting is the first effect and must not be refused later."""
+    async def _check_terms(self, terms: Terms) -> None:
+        """Check the items that the terms name, since minting is the first effect and must not be refused later."""
         await person_of(self._client, self._account)
         wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
         for name, subtype in wanted.items():
-            if (id_ := getattr(defaults, name)) is None:
+            if (id_ := getattr(terms, name)) is None:
                 continue
             found, _, words, _ = await self._ask(id_)
             if found != subtype or words is not None:
                 raise InputError(
-                    f"No dataset can be minted: {name} in the DatasetDefaults must be the handle of a complete item "
+                    f"No dataset can be minted: {name} in the Terms must be the handle of a complete item "
                     f"of {subtype}. {words or f'{id_} is {found}'}."
                 )
 
@@ -237,9 +237,9 @@ class Preflight:
                 place, id_ = f"{side}[{number}].dataset_id", part["dataset_id"]
                 if not id_.startswith(ARTIFACT):
                     yield from item(place, id_, "DATASET")
-                elif id_ not in datasets and (missing := missing_defaults(self._defaults)):
+                elif id_ not in datasets and (missing := missing_terms(self._terms)):
                     words = f"{id_} has no dataset, and to mint one these are missing: {', '.join(missing)}"
-                    yield fault(place, "no dataset", f"{words}. State them in DatasetDefaults")
+                    yield fault(place, "no dataset", f"{words}. State them in Terms")
         workflow = self._workflows.get(row.workflow)
         if workflow is not None:
             for place, kind, words in unmet(workflow, self._templates, body):

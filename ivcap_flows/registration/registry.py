@@ -1,21 +1,21 @@
-"""What registrations need of Provena's registry: fields with the key, an artifact's dataset, the caller's person."""
+"""What registrations need of Provena's registry: items once per content, an artifact's dataset, the caller's person."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress, look_since
+from ivcap_flows.durable import Effect, Found, Progress, look_since, perform
 from ivcap_flows.errors import InputError
-from ivcap_flows.handles import Artifact, Dataset
+from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.identity import KEY_FIELD, Scope
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import DatasetInfo, Info, Item
+from ivcap_flows.provena.terms import Terms, collection_format
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import IntentRow
+    from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
@@ -26,8 +26,11 @@ __all__ = [
     "SOFTWARE_FIELD",
     "SUBJECT_FIELD",
     "DatasetEffect",
+    "ItemEffect",
     "dataset_of",
     "is_version",
+    "item_handle",
+    "item_registering",
     "items_of",
     "key_of",
     "moment",
@@ -51,28 +54,73 @@ FIRST_LOOK: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
+class ItemEffect(Effect[RegistryItem]):
+    """Creating an item of the registry, once per content. Its user metadata contain the key."""
+
+    noun: str = "registry item"
+    scope: Scope = "account"
+    bears_key: bool = True
+    info: Info
+    client: ProvenaClient
+    platform: str
+    account: str
+
+    @classmethod
+    def of(cls, info: Info, *, client: ProvenaClient, platform: str, account: str) -> ItemEffect:
+        """Raises InputError that lists what Provena would refuse in the content."""
+        return cls(
+            info=info,
+            client=client,
+            platform=platform,
+            account=account,
+            request={"subtype": info.subtype, "info": info.body()},
+            visibility_delay=client.visibility_delay,
+            subject=info.display_name,
+        )
+
+    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
+        metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
+        marked = self.info.model_copy(update={"user_metadata": metadata})
+        created = await self.client.registry.create(type(self.info), marked)
+        return item_handle(self.platform, created.item)
+
+    async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
+        return [
+            Found(item_handle(self.platform, item), item.id, moment(item.created_timestamp))
+            async for item in items_of(self.client, type(self.info), intent, self.account)
+        ]
+
+    def decode(self, outcome: Any) -> RegistryItem:
+        return RegistryItem.model_validate(outcome)
+
+    def placeholder(self, key: str) -> RegistryItem:
+        urn = f"urn:ivcap-flows:planned:{key}"
+        return RegistryItem(urn=urn, platform=self.platform, subtype=self.info.subtype)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetEffect(Effect[Dataset]):
     """Minting an artifact's external dataset, unless the caller can read one already, whoever minted it.
 
-    Minting raises InputError, which names the values missing in `defaults`, and if no person is linked to the caller.
+    Minting raises InputError, which names the values missing in `terms`, and if no person is linked to the caller.
     """
 
     noun: str = "dataset"
     scope: Scope = "account"
     look_first: bool = True
     artifact: Artifact
-    defaults: DatasetDefaults | None
+    terms: Terms | None
     client: ProvenaClient
     platform: str
     account: str
 
     @classmethod
     def of(
-        cls, artifact: Artifact, defaults: DatasetDefaults | None, *, client: ProvenaClient, platform: str, account: str
+        cls, artifact: Artifact, terms: Terms | None, *, client: ProvenaClient, platform: str, account: str
     ) -> DatasetEffect:
         return cls(
             artifact=artifact,
-            defaults=defaults,
+            terms=terms,
             client=client,
             platform=platform,
             account=account,
@@ -85,7 +133,7 @@ class DatasetEffect(Effect[Dataset]):
     async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
         # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
         await person_of(self.client, self.account)
-        statement = collection_format(self.artifact, self.defaults, user_metadata={KEY_FIELD: intent.key})
+        statement = collection_format(self.artifact, self.terms, user_metadata={KEY_FIELD: intent.key})
         minted = await self.client.datastore.mint(statement)
         return self._handle(minted.handle, self.artifact.name)
 
@@ -145,6 +193,25 @@ async def items_of(
             return
         if key_of(item) == intent.key and item.owner_username == account and not is_version(item):
             yield item
+
+
+async def item_registering(
+    client: ProvenaClient, journal: Journal, attempt: OpenedAttempt | None = None
+) -> Callable[[Info], Awaitable[str]]:
+    """Return a function that registers content, once, as part of an attempt or of none, and returns its handle."""
+    platform, account = await client.platform(), await client.username()
+
+    async def register(info: Info) -> str:
+        effect = ItemEffect.of(info, client=client, platform=platform, account=account)
+        done = await perform(effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=client)
+        return done.value.urn
+
+    return register
+
+
+def item_handle(platform: str, item: Item[Any]) -> RegistryItem:
+    """Return the handle of an item that has its content."""
+    return RegistryItem(urn=item.id, platform=platform, subtype=item.info.subtype, display_name=item.info.display_name)
 
 
 def is_version(item: Item[Any]) -> bool:

@@ -73,8 +73,8 @@ class Requirements:
             faults += [words for _, _, words in unmet(workflow, templates, body)]
         if faults:
             raise InputError(
-                f"The mapping does not fit the workflow template {record.workflow_template_id}. {'. '.join(faults)}. "
-                "Correct the mapping.",
+                f"The workflow does not fit the workflow template {record.workflow_template_id}. {'. '.join(faults)}. "
+                "Correct the workflow.",
                 faults=faults,
             )
 

@@ -1,13 +1,13 @@
-"""Values that a mapping takes from the work: its parameters, its annotations, and recorded facts."""
+"""Values that a workflow takes from the work: its parameters, its annotations, and recorded facts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
@@ -19,7 +19,7 @@ from ivcap_flows.secrets import HIDDEN
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, RunRow
 
-__all__ = ["Stated", "Text", "ValueFrom", "WorkRecord"]
+__all__ = ["Stated", "Text", "ValueFrom", "WorkRecord", "text_or_more"]
 
 Text = Annotated[str, Field(min_length=1)]
 _KINDS: Final = ("parameter", "annotation", "record")
@@ -56,7 +56,15 @@ class ValueFrom(BaseModel):
         return str(getattr(self, self.kind))
 
 
-Stated = Text | ValueFrom
+def text_or_more(value: Any) -> Literal["text", "more"]:
+    """Return which alternative a value is meant as, so that the faults of one only are said."""
+    return "more" if isinstance(value, Mapping | BaseModel) else "text"
+
+
+Stated = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[ValueFrom, Tag("more")],
+    Discriminator(text_or_more),
+]
 """A text, or where it comes from."""
 
 
@@ -93,14 +101,14 @@ class WorkRecord:
             names = sorted({name for place in self._places(source) for name in place})
             known = f" It has {', '.join(names)}." if names else ""
             raise InputError(
-                f"The mapping takes the {source.kind} {source.name!r}{of} from {self.title}, whose record has no such "
-                f"{source.kind}.{known} Correct the mapping, or state the value in the flow.",
+                f"The workflow takes the {source.kind} {source.name!r}{of} from {self.title}, whose record has no such "
+                f"{source.kind}.{known} Correct the workflow, or state the value in the flow.",
                 urn=self.urn,
             )
         if any(HIDDEN in json.dumps(value, default=str) for value in values):
             raise InputError(
-                f"The mapping takes the {source.kind} {source.name!r} from {self.title}, which is hidden as a secret. "
-                "Remove it from the mapping.",
+                f"The workflow takes the {source.kind} {source.name!r} from {self.title}, which is hidden as a secret. "
+                "Remove it from the workflow.",
                 urn=self.urn,
             )
         return values
@@ -115,7 +123,7 @@ class WorkRecord:
         values = self.values(stated)
         if len(values) > 1:
             raise InputError(
-                f"The mapping takes the {stated.kind} {stated.name!r} of {stated.of!r} from {self.title}, which has "
+                f"The workflow takes the {stated.kind} {stated.name!r} of {stated.of!r} from {self.title}, which has "
                 f"{len(values)} different ones on record ({_shown(values)}), but one is needed. Take the value from "
                 "another place, or state it in the flow with annotate().",
                 urn=self.urn,
@@ -148,8 +156,8 @@ class WorkRecord:
         ]
         if not parts:
             raise InputError(
-                f"The mapping names {name!r}, but no flow, task or recorded function of that name is on record with "
-                f"{self.title}. Correct the mapping.",
+                f"The workflow names {name!r}, but no flow, task or recorded function of that name is on record with "
+                f"{self.title}. Correct the workflow.",
                 urn=self.urn,
             )
         return parts

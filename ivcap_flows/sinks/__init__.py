@@ -10,23 +10,17 @@ from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, IvcapSink, parts_by
 from ivcap_flows.sinks.outbox import Drained, drain, run_graph, run_records
 
 if TYPE_CHECKING:
-    from ivcap_flows.registration.mapping import DataUse, MappingEntry, ModelRunMapping
-    from ivcap_flows.registration.values import ValueFrom
     from ivcap_flows.sinks.provena import ProvenaSink
 
 __all__ = [
     "LINK_SCHEMA",
     "RUN_SCHEMA",
-    "DataUse",
     "Delivery",
     "Drained",
     "FolderSink",
     "IvcapSink",
-    "MappingEntry",
-    "ModelRunMapping",
     "ProvenaSink",
     "Sink",
-    "ValueFrom",
     "drain",
     "parts_by_run",
     "run_graph",
@@ -35,11 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DataUse": "ivcap_flows.registration.mapping",
-    "MappingEntry": "ivcap_flows.registration.mapping",
-    "ModelRunMapping": "ivcap_flows.registration.mapping",
     "ProvenaSink": "ivcap_flows.sinks.provena",
-    "ValueFrom": "ivcap_flows.registration.values",
 }
 
 

@@ -1,6 +1,6 @@
-"""Register the work of a run as model runs on Provena: by a mapping, and what a killed flow had requested.
+"""Register the work of a run as model runs on Provena: as workflows say, and what a killed flow had requested.
 
-Without a mapping nothing is sent, since a registration needs facts that no record of a run has (templates, licences,
+Without a workflow nothing is sent, since a registration needs facts that no record of a run has (templates, licences,
 people). What a task sent is looked up by its key and noted in the journal, so that the task finds it done.
 """
 
@@ -24,9 +24,9 @@ from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.ledger import doubted_since
 from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.mapping import ModelRunMapping
 from ivcap_flows.registration.model_runs import run_of_sign
 from ivcap_flows.registration.requirements import Requirements
+from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
 from ivcap_flows.sinks.registrar import Registrar
 
@@ -50,23 +50,23 @@ _NAMED: Final = 5
 class ProvenaSink:
     """Delivers with one user's client.
 
-    A run for which the mapping has no entry, and that has no open registration, has nothing to deliver.
+    A run for which there is no workflow, and that has no open registration, has nothing to deliver.
     """
 
     def __init__(
-        self, client: ProvenaClient, journal: Journal, name: str = "provena", mapping: ModelRunMapping | None = None
+        self, client: ProvenaClient, journal: Journal, name: str = "provena", workflows: Workflows | None = None
     ) -> None:
         self._client = client
         self._journal = journal
         self._name = name
-        self._mapping = mapping or ModelRunMapping(())
+        self._workflows = workflows or Workflows(())
 
     @property
     def name(self) -> str:
         return self._name
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
-        """Register what succeeded and is in the mapping. Then look for what else was sent and not seen as lodged."""
+        """Register what succeeded and has a workflow. Then look for what else was sent and not seen as lodged."""
         refused, unsent = await self._register(run, graph)
         waiting, failed = await self._look(run)
         facts = await self._unstated(run, graph)
@@ -78,9 +78,9 @@ class ProvenaSink:
         return Delivery("dead", reason, facts) if refused else Delivery("delivered", unsent, facts)
 
     async def _register(self, run: RunRow, graph: Graph) -> tuple[list[str], str | None]:
-        """Register the run and its orders and jobs, if they succeeded and are in the mapping.
+        """Register the run and its orders and jobs, if they succeeded and have a workflow.
 
-        Return the refusals, and the reason why nothing is registered although the mapping says so.
+        Return the refusals, and the reason why nothing is registered although there is a workflow.
         """
         asked = await asyncio.to_thread(self._work, run, graph)
         done = [
@@ -88,13 +88,13 @@ class ProvenaSink:
             for intent in asked
             if intent.state == "terminal" and intent.status == "succeeded"
         ]
-        mapped = [
-            (intent, work, entry)
+        meant = [
+            (intent, work, workflow)
             for intent, work in done
-            if (entry := self._mapping.entry_for(work, run.flow_name)) is not None
+            if (workflow := self._workflows.for_work(work, run.flow_name)) is not None
         ]
-        whole = self._mapping.entry_for_run(run.flow_name) if run.outcome == "completed" else None
-        if not (mapped or whole):
+        whole = self._workflows.for_run(run.flow_name) if run.outcome == "completed" else None
+        if not (meant or whole):
             return [], None
         if await is_trial(graph, self._client.platform):
             return [], TRIAL
@@ -105,8 +105,8 @@ class ProvenaSink:
         requirements = Requirements(self._client)
         registrar = Registrar(self._client, self._journal, attempt, graph, platform, account, requirements)
         refused = [
-            await _refusal(work.urn, registrar.register(work, entry, _before(intent, asked)))
-            for intent, work, entry in mapped
+            await _refusal(work.urn, registrar.register(work, workflow, _before(intent, asked)))
+            for intent, work, workflow in meant
         ]
         if whole is not None:
             refused.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, whole)))

@@ -53,13 +53,13 @@ def _ivcap(place: str, journal: Journal, clients: Clients) -> Sink:
 
 def _provena(place: str, journal: Journal, clients: Clients) -> Sink:
     # Import Provena's client only when it is needed: commands that only read the record start faster.
-    from ivcap_flows.registration.mapping import ModelRunMapping
+    from ivcap_flows.registration.workflows import Workflows
     from ivcap_flows.sinks.provena import ProvenaSink
 
-    mapping = ModelRunMapping.named(_settled("provena", place)) if place else None
+    workflows = Workflows.named(_settled("provena", place)) if place else None
     client = loop.run(clients.provena())
     name = ":".join(["provena", loop.run(client.platform()), *([_settled("provena", place)] if place else [])])
-    return ProvenaSink(client, journal, name, mapping)
+    return ProvenaSink(client, journal, name, workflows)
 
 
 def _folder(form: Form) -> Callable[[str, Journal, Clients], Sink]:
@@ -75,7 +75,7 @@ def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "ivcap": Kind(_ivcap, bare=True),
-    "provena": Kind(_provena, bare=True, place="<mapping.yaml>", states=True),
+    "provena": Kind(_provena, bare=True, place="<workflows.yaml>", states=True),
     **{form: Kind(_folder(form), place="<folder>") for form in ENDINGS},
     "openlineage": Kind(_openlineage, bare=True),
 }
@@ -123,8 +123,8 @@ def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Open
 def _settled(kind: str, place: str) -> str:
     """Return a place that means the same in any working directory."""
     if kind == "provena":
-        from ivcap_flows.registration.mapping import ModelRunMapping
+        from ivcap_flows.registration.workflows import Workflows
 
-        if ModelRunMapping.is_in_code(place):
+        if Workflows.is_in_code(place):
             return place
     return str(Path(place).expanduser().absolute())

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
-from ivcap_flows.errors import InputError, NotFoundError, PlatformOffError, RegistrationFailedError
-from ivcap_flows.handles import Artifact, ModelRun, ModelRuns
+from ivcap_flows.errors import InputError, RegistrationFailedError
+from ivcap_flows.handles import Job, ModelRun, ModelRuns, Order
 from ivcap_flows.journal import Journal
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
 from ivcap_flows.registration.outcome import BatchReport, check_place
+from ivcap_flows.registration.registry import person_of
 from ivcap_flows.registration.rows import Fault
-from ivcap_flows.registration.sources import RecordSource, open_source
+from ivcap_flows.registration.sources import RecordSource, Source, open_source
 from ivcap_flows.registration.spool import Outcome
-from ivcap_flows.settings import Settings
+from ivcap_flows.registration.work import work_record
+from ivcap_flows.registration.work_source import WorkSource
+from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.batch_artifacts import Shown, tell_faults, tell_outcomes
-from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
+from ivcap_flows.tasks.call import IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
+from ivcap_flows.tasks.describing import describing
+from ivcap_flows.tasks.model_runs import workflow_for
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
+from ivcap_flows.tasks.registry import registering
+from ivcap_flows.tasks.terms import TermsLike, terms_of
+from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = ["aregister_model_runs", "register_model_runs"]
 
@@ -33,9 +41,10 @@ _NAMED: Final = 20
 
 
 async def _register_model_runs(
-    source: Path | str | Iterable[ModelRunRecord | tuple[str, ModelRunRecord]],
+    source: Path | str | Iterable[ModelRunRecord | tuple[str, ModelRunRecord] | Order | Job],
     *,
-    datasets: DatasetDefaults | None = None,
+    workflow: Workflow | Path | str | None = None,
+    terms: TermsLike = None,
     skip_invalid: bool = False,
     out: Path | str | None = None,
     in_flight: int = IN_FLIGHT,
@@ -44,13 +53,18 @@ async def _register_model_runs(
     credentials: ProvenaCredentialsLike = None,
     ivcap_credentials: IvcapCredentialsLike = None,
 ) -> ModelRuns:
-    """Register many model runs, each once, from the rows of a file or from records. All are checked before one is sent.
+    """Register many model runs, each once: orders and jobs by their workflow, the rows of a file, or records.
+
+    All are checked before one is sent. `workflow` is a Workflow, or the path of a YAML file, for orders and jobs: it
+    says which of their parameters and products are data, and what is stated of the runs. What it names without a handle
+    is registered once.
 
     A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord per line, optionally with `key`), or
     Parquet. Records of a flow may be pairs `(key, record)`. A key is your own name for a run, such as an order's URN;
     `register_model_run` recognises the run by it too. A run without a key is identified by its record. If a row names
-    an IVCAP artifact's URN in place of a dataset, the artifact's dataset is found, or minted from `datasets` and from
-    what IVCAP knows of the artifact, which is read with `ivcap_credentials`.
+    an IVCAP artifact's URN in place of a dataset, the artifact's dataset is found, or minted from `terms` (Terms, the
+    path of a YAML file, or the name of a saved ProvenaTerms block; default those of the workflow) and from what IVCAP
+    knows of the artifact, which is read with `ivcap_credentials`.
 
     Raises InputError, with `faults`, if a row is wrong; with `skip_invalid`, wrong rows are left out instead. `out` is
     a CSV file that always shows what is known of each row. `in_flight` is the number of batches that are sent at the
@@ -66,13 +80,26 @@ async def _register_model_runs(
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
-    rows = open_source(Path(source)) if isinstance(source, str | Path) else RecordSource(source)
+    stated = await terms_of(terms)
+    if stated is not None:
+        stated = await stated.registered(registering(credentials))
+    rows: Source
+    if isinstance(source, str | Path):
+        rows = open_source(Path(source))
+    elif workflow is not None:
+        work = [*source]
+        rows, default = await _work_source(work, workflow, credentials, call)
+        stated = stated or default
+    else:
+        rows = RecordSource(cast("Iterable[ModelRunRecord | tuple[str, ModelRunRecord]]", source))
+    if workflow is not None and isinstance(source, str | Path):
+        raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
     progress = Shown()
     with Batch(
         rows,
         call.client,
-        datasets=datasets,
-        describe=_describing(
+        terms=stated,
+        describe=describing(
             credentials_of("ivcap", ivcap_credentials, call.attempt),
             alone=credentials_of("provena", credentials, call.attempt) is not None,
         ),
@@ -109,6 +136,30 @@ async def _register_model_runs(
     )
 
 
+async def _work_source(
+    work: Sequence[Any], given: Workflow | Path | str, credentials: ProvenaCredentialsLike, call: ProvenaCall
+) -> tuple[Source, Terms | None]:
+    """Return a source of the work's records, and the terms of its workflow."""
+    if strange := next((each for each in work if not isinstance(each, Order | Job)), None):
+        raise InputError(f"By a workflow, orders and jobs are registered, not {type(strange).__name__}.")
+    PlannedError.refuse(work)
+    known: dict[str, RegisteredWorkflow] = {}
+    for each in work:
+        if each.service not in known:
+            known[each.service] = await workflow_for(each, given, credentials, call)
+    terms = {id(each.stated.terms): each.terms for each in known.values()}
+    if len(terms) > 1:
+        raise InputError("The workflows of one batch must have the same terms. Register each in a call of its own.")
+    modellers = {each.stated.modeller for each in known.values()}
+    person = await person_of(call.client, call.account) if None in modellers else ""
+    source = WorkSource(
+        ", ".join(sorted(f"orders of {each.stated.service}" for each in known.values())),
+        work,
+        lambda each: work_record(each, known[each.service], modeller=person),
+    )
+    return source, next(iter(terms.values()), None)
+
+
 def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
     """Return the registered runs in the order of their rows."""
     return tuple(
@@ -137,26 +188,6 @@ def _failure(report: BatchReport, troubles: Sequence[Outcome]) -> RegistrationFa
         session_id=None,
         detail=first,
     )
-
-
-def _describing(credentials: IvcapCredentialsLike, *, alone: bool) -> Callable[[str], Awaitable[Artifact]]:
-    """Return a function that returns an artifact's handle from IVCAP.
-
-    If IVCAP is off or does not know the artifact, the handle has only its URN. IVCAP is off, too, if Provena was given
-    `alone` and the environment names no platform: the embedded one knows nothing of it.
-    """
-
-    async def described(urn: str) -> Artifact:
-        bare = Artifact(urn=urn, platform="IVCAP")
-        if alone and credentials is None and not Settings.current().ivcap_configured:
-            return bare
-        try:
-            call = await IvcapCall.of(credentials)
-            return (await call.client.artifacts.read(urn)).handle(call.platform)
-        except (PlatformOffError, NotFoundError):
-            return bare
-
-    return described
 
 
 register_model_runs, aregister_model_runs = task_pair(

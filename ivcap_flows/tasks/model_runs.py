@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.blocks.resolve import ivcap_client
-from ivcap_flows.errors import PlatformOffError
+from ivcap_flows.errors import InputError, PlatformOffError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.loop import all_of
 from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
+from ivcap_flows.tasks.describing import Describe, describing
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.terms import TermsLike
 from ivcap_flows.tasks.waiting import PlannedError
 
 # Provena's models take long to build. They are imported when a run is registered.
 if TYPE_CHECKING:
-    from ivcap_flows.provena.datasets import DatasetDefaults
     from ivcap_flows.provena.models import TemplatedDataset
+    from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 
-__all__ = ["Data", "aregister_model_run", "register_model_run"]
+__all__ = ["Data", "aregister_model_run", "register_model_run", "workflow_for"]
 
 Data = Artifact | Dataset | str
 """An artifact, whose dataset is found or minted; or a dataset or its handle."""
@@ -29,9 +34,10 @@ Data = Artifact | Dataset | str
 async def _register_model_run(
     subject: Order | Job,
     *,
-    workflow_template: RegistryItem | str,
-    inputs: Mapping[RegistryItem | str, Data | Sequence[Data]],
-    outputs: Mapping[RegistryItem | str, Data | Sequence[Data]],
+    workflow: Workflow | Path | str | None = None,
+    workflow_template: RegistryItem | str | None = None,
+    inputs: Mapping[RegistryItem | str, Data | Sequence[Data]] | None = None,
+    outputs: Mapping[RegistryItem | str, Data | Sequence[Data]] | None = None,
     display_name: str | None = None,
     description: str | None = None,
     resources: Mapping[RegistryItem | str, Mapping[str, str]] | None = None,
@@ -40,16 +46,21 @@ async def _register_model_run(
     organisation: RegistryItem | str | None = None,
     study: RegistryItem | str | None = None,
     model_version: str | None = None,
-    datasets: DatasetDefaults | None = None,
+    terms: TermsLike = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> ModelRun:
     """Register an ended order or job with Provena as a model run, once per URN and workflow template.
 
-    `inputs` and `outputs` map dataset templates to their data: dataset handles, or artifacts, whose external datasets
-    are found or minted from `datasets`. If the environment names the IVCAP of the subject, an idempotency record there
-    tells other journals of the run, so that IVCAP must answer. `resources` maps the deferred resources of a template,
-    by key, to relative paths. The modeller is the person linked to the caller unless you pass one. Times are those of
-    the platform.
+    `workflow` is a Workflow, or the path of a YAML file: it says which of the work's parameters and products are data,
+    and what is stated of the run. What it names without a handle is registered once. Other arguments win over it.
+    Without one, give the `workflow_template`, and `inputs` and `outputs`, which map its dataset templates to their
+    data: dataset handles, or artifacts. `resources` maps the deferred resources of a template, by key, to relative
+    paths.
+
+    Artifacts get an external dataset, which is found or minted from `terms`: Terms, the path of a YAML file, or the
+    name of a saved ProvenaTerms block. If the environment names the IVCAP of the subject, an idempotency record there
+    tells other journals of the run, so that IVCAP must answer. The modeller is the person linked to the caller unless
+    one is named. Times are those of the platform.
 
     The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
     values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
@@ -57,35 +68,74 @@ async def _register_model_run(
     such a run is not sent again automatically.
     """
     from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+    from ivcap_flows.registration.work import work_record
     from ivcap_flows.tasks.registry import alinked_person
 
+    if (workflow is None) == (workflow_template is None) or (workflow is not None and (inputs or outputs or resources)):
+        raise InputError(
+            "A model run is registered by a `workflow`, or by a `workflow_template` with its `inputs` and `outputs`."
+        )
     call = await ProvenaCall.of(credentials)
-    call.check(workflow_template, list(inputs), list(outputs), modeller, organisation, study)
-    call.check([each for _, each in (*_rows(inputs), *_rows(outputs)) if isinstance(each, Dataset)])
+    data = [*_rows(inputs or {}), *_rows(outputs or {})]
+    call.check(workflow_template, list(inputs or ()), list(outputs or ()), modeller, organisation, study)
+    call.check([each for _, each in data if isinstance(each, Dataset)])
     PlannedError.refuse([subject])
     check_ended(subject)
-    template = urn_of(workflow_template)
-    person = urn_of(modeller) if modeller is not None else (await alinked_person.fn(credentials=credentials)).urn
-    sides = [await _datasets(side, resources or {}, datasets, credentials) for side in (inputs, outputs)]
-    record = model_run_record(
-        subject,
-        workflow_template=template,
-        modeller=person,
-        inputs=sides[0],
-        outputs=sides[1],
-        display_name=display_name,
-        description=description,
-        annotations=annotations,
-        organisation=urn_of(organisation) if organisation is not None else None,
-        study=urn_of(study) if study is not None else None,
-        model_version=model_version,
-    )
+    known = None if workflow is None else await workflow_for(subject, workflow, credentials, call)
+    person = modeller or (known.stated.modeller if known is not None else None)
+    more: dict[str, Any] = {
+        "modeller": urn_of(person or await alinked_person.fn(credentials=credentials)),
+        "display_name": display_name,
+        "description": description,
+        "annotations": annotations,
+        "organisation": urn_of(organisation) if organisation is not None else None,
+        "study": urn_of(study) if study is not None else None,
+        "model_version": model_version,
+    }
+    if known is not None:
+        record = work_record(subject, known, **more)
+    else:
+        record = model_run_record(
+            subject,
+            workflow_template=urn_of(workflow_template or ""),
+            inputs=_parts(inputs or {}, resources or {}),
+            outputs=_parts(outputs or {}, resources or {}),
+            **more,
+        )
     alone = credentials_of("provena", credentials, call.attempt) is not None
+    minting = _Minting(
+        {each.urn: each for each in (*subject.products, *(each for _, each in data)) if isinstance(each, Artifact)},
+        terms if terms is not None or known is None else known.terms,
+        describing(credentials_of("ivcap", None, call.attempt), alone=alone),
+        credentials,
+    )
+    inputs_of, outputs_of = [await all_of(minting.with_dataset, side) for side in (record.inputs, record.outputs)]
+    whole = record.model_copy(update={"inputs": inputs_of, "outputs": outputs_of})
     done = await call.perform(
-        ModelRunEffect.of(subject.urn, record, client=call.client, platform=call.platform, limit=call.limit),
+        ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit),
         idempotency_records=await _records_of(subject, call, alone=alone),
     )
     return done.value
+
+
+async def workflow_for(
+    work: Order | Job, given: Workflow | Path | str, credentials: ProvenaCredentialsLike, call: ProvenaCall
+) -> RegisteredWorkflow:
+    """Return the workflow for this work, with all that it names registered. Raises InputError if there is none."""
+    from ivcap_flows.registration.workflows import Workflows
+    from ivcap_flows.tasks.registry import registering
+
+    workflows = await asyncio.to_thread(Workflows.of, given)
+    run = call.attempt.run if call.attempt is not None else None
+    found = workflows.for_work(work, run.flow_name if run is not None else None)
+    if found is None:
+        services = ", ".join(sorted({each.service for each in workflows.all if each.service is not None})) or "none"
+        raise InputError(
+            f"There is no workflow for the service {work.service_name or work.service} of {work.urn}. The services of "
+            f"the workflows given: {services}.",
+            urn=work.urn,
+        )
+    return await found.registered(registering(credentials))
 
 
 async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -> IdempotencyRecords | None:
@@ -105,20 +155,17 @@ async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -
     return IdempotencyRecords(client.aspects, await client.account())
 
 
-async def _datasets(
+def _parts(
     side: Mapping[RegistryItem | str, Data | Sequence[Data]],
     resources: Mapping[RegistryItem | str, Mapping[str, str]],
-    defaults: DatasetDefaults | None,
-    credentials: ProvenaCredentialsLike,
 ) -> list[TemplatedDataset]:
+    """Return the data of one side with their dataset templates. Artifacts stand for their datasets."""
     from ivcap_flows.provena.models import TemplatedDataset
 
     paths = {urn_of(template): dict(given) for template, given in resources.items()}
-    rows = _rows(side)
-    handles = await all_of(lambda row: _dataset(row[1], defaults, credentials), rows)
     return [
-        TemplatedDataset(dataset_template_id=template, dataset_id=dataset, resources=paths.get(template))
-        for (template, _), dataset in zip(rows, handles, strict=True)
+        TemplatedDataset(dataset_template_id=template, dataset_id=urn_of(each), resources=paths.get(template))
+        for template, each in _rows(side)
     ]
 
 
@@ -131,12 +178,26 @@ def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tupl
     ]
 
 
-async def _dataset(data: Data, defaults: DatasetDefaults | None, credentials: ProvenaCredentialsLike) -> str:
-    from ivcap_flows.tasks.registry import amint_dataset
+@dataclass(frozen=True)
+class _Minting:
+    """Finds or mints the datasets of artifacts. `known` are handles by URN; others are described by IVCAP."""
 
-    if isinstance(data, Artifact):
-        return (await amint_dataset.fn(data, datasets=defaults, credentials=credentials)).urn
-    return urn_of(data)
+    known: Mapping[str, Artifact]
+    terms: TermsLike
+    describe: Describe
+    credentials: ProvenaCredentialsLike
+
+    async def with_dataset(self, part: TemplatedDataset) -> TemplatedDataset:
+        """Return the same, with the dataset of an artifact in its place."""
+        from ivcap_flows.registration.requirements import ARTIFACT
+        from ivcap_flows.tasks.registry import amint_dataset
+
+        urn = part.dataset_id
+        if not urn.startswith(ARTIFACT):
+            return part
+        artifact = self.known.get(urn) or await self.describe(urn)
+        dataset = await amint_dataset.fn(artifact, terms=self.terms, credentials=self.credentials)
+        return part.model_copy(update={"dataset_id": dataset.urn})
 
 
 register_model_run, aregister_model_run = task_pair(

@@ -31,7 +31,7 @@ __all__ = ["task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
 
-_PATHS: Final = ("Path", "SourceLike")
+_PATHS: Final = ("Path", "SourceLike", "TermsLike")
 _BYTES: Final = re.compile("[\udc80-\udcff]")
 _CREDENTIALS: Final = {"ivcap": "IvcapCredentialsLike", "provena": "ProvenaCredentialsLike"}
 

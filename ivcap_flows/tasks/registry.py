@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.capture.context import beside
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
-from ivcap_flows.identity import Scope
-from ivcap_flows.journal import IntentRow
-from ivcap_flows.provena.datasets import DatasetDefaults
-from ivcap_flows.provena.models import Info, Item, Person
-from ivcap_flows.registration.registry import KEY_FIELD, DatasetEffect, items_of, moment, person_of
+from ivcap_flows.provena.models import Info, Person
+from ivcap_flows.registration.registry import DatasetEffect, ItemEffect, item_handle, person_of
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.terms import TermsLike, terms_of
 
 __all__ = [
     "alinked_person",
@@ -25,6 +22,7 @@ __all__ = [
     "linked_person",
     "mint_dataset",
     "register_item",
+    "registering",
 ]
 
 
@@ -39,80 +37,52 @@ async def _register_item(info: Info, *, credentials: ProvenaCredentialsLike = No
         raise InputError(
             f"Pass a statement of ivcap_flows.provena.models, such as Model or Organisation, not {type(info).__name__}."
         )
-    done = await call.perform(
-        ItemEffect(
-            call=call,
-            info=info,
-            request={"subtype": info.subtype, "info": info.body()},
-            visibility_delay=call.client.visibility_delay,
-            subject=info.display_name,
-        )
-    )
+    done = await call.perform(ItemEffect.of(info, client=call.client, platform=call.platform, account=call.account))
     return done.value
 
 
 async def _mint_dataset(
     artifact: Artifact,
     *,
-    datasets: DatasetDefaults | None = None,
+    terms: TermsLike = None,
     credentials: ProvenaCredentialsLike = None,
 ) -> Dataset:
     """Return the external dataset of an artifact; mint it once if there is none. Its `access_info.uri` is the URN.
 
-    If the caller can read an external dataset with that URI, it is the result, whoever minted it. Otherwise `datasets`
+    If the caller can read an external dataset with that URI, it is the result, whoever minted it. Otherwise `terms`
     must state owner, publisher, licence and approvals; InputError names the missing values.
     """
     call = await ProvenaCall.of(credentials)
+    stated = await terms_of(terms)
+    known = await stated.registered(registering(credentials)) if stated is not None else None
     done = await call.perform(
-        DatasetEffect.of(artifact, datasets, client=call.client, platform=call.platform, account=call.account)
+        DatasetEffect.of(artifact, known, client=call.client, platform=call.platform, account=call.account)
     )
     told = {"artifact": artifact.urn, "artifact_sha256": artifact.sha256}
     note_assets([Version(done.value, "datasets", new=done.how == "sent", facts=told)], inputs=[artifact.urn])
     return done.value
 
 
+def registering(credentials: ProvenaCredentialsLike) -> Callable[[Info], Awaitable[str]]:
+    """Return a function that registers content, once, and returns its handle.
+
+    That is a call of the flow in the record. Else a run whose workflow was registered beside another would come of it.
+    """
+
+    async def register(info: Info) -> str:
+        with beside():
+            return (await aregister_item.fn(info, credentials=credentials)).urn
+
+    return register
+
+
 async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
     """Return the Person that is linked to the caller. Raises InputError, with the next step, if there is none."""
     call = await ProvenaCall.of(credentials)
-    person = _item(call, await call.client.registry.fetch(Person, await person_of(call.client, call.account)))
+    item = await call.client.registry.fetch(Person, await person_of(call.client, call.account))
+    person = item_handle(call.platform, item)
     found(person.urn)
     return person
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemEffect(Effect[RegistryItem]):
-    """Creating an item of the registry. Its user metadata contain the key."""
-
-    noun: str = "registry item"
-    scope: Scope = "account"
-    bears_key: bool = True
-    call: ProvenaCall
-    info: Info
-
-    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
-        metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
-        marked = self.info.model_copy(update={"user_metadata": metadata})
-        created = await self.call.client.registry.create(type(self.info), marked)
-        return _item(self.call, created.item)
-
-    async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
-        return [
-            Found(_item(self.call, item), item.id, moment(item.created_timestamp))
-            async for item in items_of(self.call.client, type(self.info), intent, self.call.account)
-        ]
-
-    def decode(self, outcome: Any) -> RegistryItem:
-        return RegistryItem.model_validate(outcome)
-
-    def placeholder(self, key: str) -> RegistryItem:
-        urn = f"urn:ivcap-flows:planned:{key}"
-        return RegistryItem(urn=urn, platform=self.call.platform, subtype=self.info.subtype)
-
-
-def _item(call: ProvenaCall, item: Item[Any]) -> RegistryItem:
-    return RegistryItem(
-        urn=item.id, platform=call.platform, subtype=item.info.subtype, display_name=item.info.display_name
-    )
 
 
 register_item, aregister_item = task_pair(_register_item, name="Register item", run_name="register {info.display_name}")

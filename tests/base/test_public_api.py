@@ -30,6 +30,7 @@ PUBLIC = {
         "IvcapOrder",
         "IvcapService",
         "ProvenaCredentials",
+        "ProvenaTerms",
     ],
     "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
     "ivcap_flows.handles": [
@@ -53,8 +54,8 @@ PUBLIC = {
         "Service",
     ],
     "ivcap_flows.local": ["EmbeddedPlatform", "ensure", "serve"],
-    "ivcap_flows.provena.datasets": ["DatasetDefaults", "collection_format", "missing_defaults"],
-    "ivcap_flows.registration": ["model_run_record"],
+    "ivcap_flows.provena.terms": ["Terms", "collection_format", "missing_terms"],
+    "ivcap_flows.registration": ["DataUse", "NewWorkflowTemplate", "ValueFrom", "Workflow", "model_run_record"],
     "ivcap_flows.settings": ["Settings"],
     "ivcap_flows.testing": ["embedded_platform", "ivcap_journal"],
 }

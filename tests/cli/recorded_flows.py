@@ -13,8 +13,8 @@ from prefect import flow
 from ivcap_flows import recorded
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.tasks import (
     download_artifact,
     mint_dataset,
@@ -47,7 +47,7 @@ def harvest(source: str, folder: str, note: str = "[bold]x[/y] :fire:") -> dict[
     owner = register_item(Organisation(display_name="Example", name="Example")).urn
     dataset = mint_dataset(
         product,
-        datasets=DatasetDefaults(
+        terms=Terms(
             organisation_id=owner,
             publisher_id=owner,
             license="https://creativecommons.org/licenses/by/4.0/",

@@ -189,42 +189,42 @@ def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, argumen
 
 @pytest.mark.parametrize("flows", [["coastal"], ["coastal", None]], ids=["alone", "beside one for all flows"])
 def test_orders_are_not_taken_for_those_of_one_flow(ivcap_flows, tmp_path, embedded_platform, world, flows):
-    """IVCAP does not say which flow placed an order, so an entry for one flow could be used for those of others."""
+    """IVCAP does not say which flow placed an order, so a workflow for one flow could be used for those of others."""
     entries = [
         {"service": "cli-upper", "workflow_template": "102.100.100/1"} | ({"flow": flow} if flow else {})
         for flow in flows
     ]
-    (tmp_path / "mapping.yaml").write_text(json.dumps(entries), encoding="utf-8")
-    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--mapping")
-    said = ivcap_flows(*words, tmp_path / "mapping.yaml")
+    (tmp_path / "workflows.yaml").write_text(json.dumps(entries), encoding="utf-8")
+    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--workflow")
+    said = ivcap_flows(*words, tmp_path / "workflows.yaml")
     assert said.status == 2 and "the flow coastal" in said.err
     assert embedded_platform.requests() == []
 
 
 def test_orders_of_a_service(ivcap_flows, items, tmp_path, embedded_platform, world):
-    """The successful orders since a time become runs by the mapping, and the same ones once."""
-    mapping = [
+    """The successful orders since a time become runs by the workflow, and the same ones once."""
+    stated = [
         {
             "service": "cli-upper",
             "workflow_template": items.workflow,
             "inputs": {"series": items.source},
             "outputs": {"upper.csv": items.result},
             "annotations": {"region": "all"},
-            "datasets": json.loads(items.defaults.model_dump_json()),
+            "terms": json.loads(items.terms.model_dump_json()),
         }
     ]
-    (tmp_path / "mapping.yaml").write_text(json.dumps(mapping), encoding="utf-8")
-    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--mapping")
-    said = ivcap_flows(*words, tmp_path / "mapping.yaml", "--json")
+    (tmp_path / "workflows.yaml").write_text(json.dumps(stated), encoding="utf-8")
+    words = ("models", "register", "--orders-of", "cli-upper", "--since", "2020-01-01", "--workflow")
+    said = ivcap_flows(*words, tmp_path / "workflows.yaml", "--json")
     faults = said.json["faults"]
     assert said.status == 1 and {each["kind"] for each in faults} == {"missing resource"}
-    mapping[0]["inputs"] = {"series": items.extra}
-    mapping[0]["workflow_template"] = plain_workflow(items)
-    (tmp_path / "mapping.yaml").write_text(json.dumps(mapping), encoding="utf-8")
-    first = ivcap_flows(*words, tmp_path / "mapping.yaml", "--json")
+    stated[0]["inputs"] = {"series": items.extra}
+    stated[0]["workflow_template"] = plain_workflow(items)
+    (tmp_path / "workflows.yaml").write_text(json.dumps(stated), encoding="utf-8")
+    first = ivcap_flows(*words, tmp_path / "workflows.yaml", "--json")
     assert first.status == 0 and first.json["registered"] == first.json["rows"] == len(faults) > 0
     embedded_platform.forget_requests()
-    assert ivcap_flows(*words, tmp_path / "mapping.yaml", "--json").json == first.json
+    assert ivcap_flows(*words, tmp_path / "workflows.yaml", "--json").json == first.json
     assert not embedded_platform.requests("POST", REGISTER)
 
 

@@ -269,9 +269,9 @@ def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(on_record, journal_file
     assert on_record("runs", "prune", "--older-than-days", 0).status == 0
     assert [each["id"] for each in on_record("runs", "--json").json].count(run) == 1
     with monkeypatch.context() as away:
-        away.setenv("IVCAP_FLOWS_SINKS", "provena:/no/such/mapping.yaml")
+        away.setenv("IVCAP_FLOWS_SINKS", "provena:/no/such/workflows.yaml")
         said = on_record("runs", "prune", "--older-than-days", 0)
-        assert said.status == 2 and "/no/such/mapping.yaml" in said.err
+        assert said.status == 2 and "/no/such/workflows.yaml" in said.err
     on_record("sync")
     on_record("runs", "prune", "--older-than-days", 0)
     assert [each["id"] for each in on_record("runs", "--json").json].count(run) == 0

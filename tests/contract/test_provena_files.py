@@ -16,8 +16,8 @@ import pytest
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.provena.collection_format import AccessInfo, Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.provena.terms import Terms, collection_format
 from ivcap_flows.settings import Settings
 
 pytestmark = [pytest.mark.contract, pytest.mark.long]
@@ -44,9 +44,9 @@ def read(folder: Path) -> dict[str, bytes]:
 async def minted(client: Any) -> str:
     owner = (await client.registry.create(Organisation, Organisation(display_name="O", name="O"))).item.id
     licence = "https://creativecommons.org/licenses/by/4.0/"
-    defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
+    terms = Terms(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="p", name="files")
-    found = collection_format(artifact, defaults)
+    found = collection_format(artifact, terms)
     info = found.dataset_info.model_copy(update={"access_info": AccessInfo(reposited=True)})
     return (await client.datastore.mint(found.model_copy(update={"dataset_info": info}))).handle
 

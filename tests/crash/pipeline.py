@@ -16,8 +16,8 @@ from prefect import flow
 from ivcap_flows import recorded
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.tasks import (
     attach_aspect,
     place_order,
@@ -56,7 +56,7 @@ def pipeline(source: str, seconds: float = 1.0) -> str:
         workflow_template=workflow,
         inputs={form: series},
         outputs={},
-        datasets=DatasetDefaults(
+        terms=Terms(
             organisation_id=owner,
             publisher_id=owner,
             license="https://creativecommons.org/licenses/by/4.0/",

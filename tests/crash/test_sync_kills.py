@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mapping(home: Path) -> Iterator[dict[str, Any]]:
+def workflow(home: Path) -> Iterator[dict[str, Any]]:
     """The entry that makes runs of the flow model runs, once the platforms have the templates that it names."""
     embedded = ensure(home, idle=600.0)
 
@@ -89,21 +89,23 @@ def mapping(home: Path) -> Iterator[dict[str, Any]]:
             licence = "https://creativecommons.org/licenses/by/4.0/"
             stated = {"organisation_id": owner, "publisher_id": owner, "license": licence, "approvals": {}}
             template = await new(work)
-            return {"flow": FLOW, "workflow_template": template, "inputs": {"series": form}, "datasets": stated}
+            return {"flow": FLOW, "workflow_template": template, "inputs": {"series": form}, "terms": stated}
 
     yield loop.run(made())
     ensure(home).end()
 
 
 @pytest.fixture
-def environment(home: Path, mapping: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environment(
+    home: Path, workflow: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """The platforms run; the environment names them, a journal of the test's own and both as sinks."""
-    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump([mapping]))
+    (tmp_path / "workflows.yaml").write_text(yaml.safe_dump([workflow]))
     variables = {
         **ensure(home, idle=600.0).environment,
         "IVCAP_LOCAL_DIR": str(home),
         "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / 'journal.sqlite'}",
-        "IVCAP_FLOWS_SINKS": f"ivcap,provena:{tmp_path / 'mapping.yaml'}",
+        "IVCAP_FLOWS_SINKS": f"ivcap,provena:{tmp_path / 'workflows.yaml'}",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

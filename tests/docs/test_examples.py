@@ -18,8 +18,9 @@ from ivcap_flows.local.register import read_definition, register
 README = ROOT / "README.md"
 SERVICE = ROOT / "docs" / "how-to" / "run-a-service-locally.md"
 LINEAGE = ROOT / "docs" / "explanation" / "provenance.md"
+MODEL_RUNS = [ROOT / "docs" / "how-to" / f"register-{name}.md" for name in ("a-model-run", "many-model-runs")]
 DATASET_FILES = ROOT / "docs" / "how-to" / "move-dataset-files.md"
-WITH_OWN_TESTS = (README, SERVICE, LINEAGE, DATASET_FILES)
+WITH_OWN_TESTS = (README, SERVICE, LINEAGE, DATASET_FILES, *MODEL_RUNS)
 
 ALL = [
     pytest.param(block, test, id=f"{block} {test}".strip())
@@ -80,6 +81,19 @@ def test_the_service_of_the_how_to_works(folder):
     shout = run(flow, folder)["shout"]
     done = shout(folder / "words.txt", folder / "loud.txt")
     assert Path(done).read_text(encoding="utf-8") == "QUIET QUIET "
+
+
+def test_the_workflow_of_the_how_to_registers_one_and_many(folder, embedded_platform):
+    """The file that the first of the two pages shows is what both register by."""
+    (folder / "echo.yaml").write_text(blocks(MODEL_RUNS[0], "yaml")[0].text, encoding="utf-8")
+    for page, runs in zip(MODEL_RUNS, (1, 3), strict=True):
+        embedded_platform.forget_requests()
+        [block] = blocks(page, "python")
+        run(block, folder)
+        asked = [each["path"] for each in embedded_platform.requests("POST")]
+        assert len([path for path in asked if path.endswith("/mint-dataset")]) == runs
+        # A model, a dataset template, a workflow template and, unless another page did, an owner: once for both pages.
+        assert len([path for path in asked if path.endswith("/create")]) in ((3, 4) if runs == 1 else (0,))
 
 
 def test_lineage_of_the_explanation_is_there(folder, ivcap_journal):

@@ -82,4 +82,4 @@ def example(name: str, output: Path) -> None:
     elif name == "order-pipeline":
         asyncio.run(order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, output=output))
     else:
-        register_runs(window_years=(55,), base_years=(50,), step=5, output=output)
+        register_runs(window_years=(55,), base_years=(50,), output=output)

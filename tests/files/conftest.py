@@ -14,8 +14,8 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.collection_format import AccessInfo, Approvals, CollectionFormat
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.provena.terms import Terms, collection_format
 from ivcap_flows.settings import Settings
 
 
@@ -49,14 +49,14 @@ async def provena() -> AsyncIterator[ProvenaClient]:
 @pytest.fixture
 def stated(owner: str) -> CollectionFormat:
     """The metadata of a dataset whose files Provena keeps."""
-    defaults = DatasetDefaults(
+    terms = Terms(
         organisation_id=owner,
         publisher_id=owner,
         license="https://creativecommons.org/licenses/by/4.0/",
         approvals=Approvals(),
     )
     named = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="p", name=f"set {uuid.uuid4()}")
-    found = collection_format(named, defaults)
+    found = collection_format(named, terms)
     return found.model_copy(
         update={"dataset_info": found.dataset_info.model_copy(update={"access_info": AccessInfo(reposited=True)})}
     )

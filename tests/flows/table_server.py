@@ -22,7 +22,7 @@ HEADER = " YR   MON  NINO1+2   ANOM   NINO3    ANOM   NINO4    ANOM NINO3.4    A
 
 def measured() -> dict[Month, Decimal]:
     """The real series, by month."""
-    return dict(read_table(BUNDLED.read_bytes(), BUNDLED.name).temperatures)
+    return dict(read_table(BUNDLED).temperatures)
 
 
 def noaa_text(temperatures: Mapping[Month, Decimal]) -> str:

@@ -37,7 +37,7 @@ RUNS = {
     "order-pipeline": lambda output: asyncio.run(
         order_pipeline(bases=("1961-1990", "1981-2010"), seasons=("DJF",), resamples=100, output=output)
     ),
-    "register-runs": lambda output: register_runs(window_years=(55,), base_years=(50,), step=5, output=output),
+    "register-runs": lambda output: register_runs(window_years=(55,), base_years=(50,), output=output),
 }
 
 

@@ -57,21 +57,21 @@ def asked(embedded: PlatformControl, path: str) -> int:
 
 def test_the_coastal_el_nino(production, ivcap_journal, own_series, tmp_path):
     """One order and one model run, and no reply is lost."""
-    [made] = coastal_el_nino(str(own_series), output=tmp_path / "results")
+    made = coastal_el_nino(str(own_series), output=tmp_path / "results")
     assert (asked(production, "/1/orders"), asked(production, "/model_run/register")) == (1, 1)
-    assert made.events.events and made.model_run.urn
+    assert [run.urn for run in made.values()] != []
 
 
 def test_the_order_pipeline(production, ivcap_journal, tmp_path):
     """Each order of the chain is placed once."""
-    made = asyncio.run(order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, output=tmp_path))
-    assert asked(production, "/1/orders") == len(made.orders) == 1 + 1 + 1 + 1
+    asyncio.run(order_pipeline(bases=("1981-2010",), seasons=("DJF",), resamples=100, output=tmp_path))
+    assert asked(production, "/1/orders") == 1 + 1 + 1 + 1
 
 
 def test_the_registered_runs(production, ivcap_journal, tmp_path):
     """Each case is ordered once, and becomes one model run."""
-    made = register_runs(window_years=(55,), base_years=(50,), step=10, output=tmp_path)
-    assert asked(production, "/1/orders") == len(made.runs.runs) == made.runs.rows >= 1
+    made, _ = register_runs(window_years=(60,), base_years=(55,), output=tmp_path)
+    assert asked(production, "/1/orders") == len(made.runs) == made.rows >= 1
 
 
 def test_a_batch_with_as_many_mints(production, ivcap_journal: Journal, tmp_path):
@@ -81,7 +81,7 @@ def test_a_batch_with_as_many_mints(production, ivcap_journal: Journal, tmp_path
     async def whole() -> list[str]:
         async with ProvenaCredentials.from_environment().get_client() as client:
             items = await make_items(client)
-            with Batch(written(items), client, datasets=items.defaults) as batch:
+            with Batch(written(items), client, terms=items.terms) as batch:
                 assert (await batch.check()).wrong == 0
                 assert (await batch.register(ivcap_journal)).is_whole
             found = client.registry.list(ModelRun, page_size=200)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.monthly_table import MonthlyTable, read_table
+from flows.monthly_table import MonthlyTable, parse_table
 from flows.services.months import Month, read_series
 from ivcap_flows.errors import InputError
 
@@ -19,7 +19,7 @@ NOAA = b""" YR   MON  NINO1+2   ANOM   NINO3    ANOM   NINO4    ANOM NINO3.4    
 
 def test_the_rows_of_noaa_are_months():
     """Of NOAA's columns, the region Niño 1+2 is read, and not its anomaly or another region."""
-    table = read_table(NOAA, "ersst5.nino.mth.91-20.ascii")
+    table = parse_table(NOAA, "ersst5.nino.mth.91-20.ascii")
     assert table.temperatures == {
         Month(2025, 11): Decimal("21.01"),
         Month(2025, 12): Decimal("22.40"),
@@ -30,8 +30,8 @@ def test_the_rows_of_noaa_are_months():
 
 def test_what_the_services_get_has_every_digit_of_the_source():
     """The bundled CSV is written as it is, byte for byte; NOAA's text as a CSV that the services read."""
-    assert read_table(BUNDLED.read_bytes(), BUNDLED.name).csv().encode() == BUNDLED.read_bytes()
-    table = read_table(NOAA, "text")
+    assert parse_table(BUNDLED.read_bytes(), BUNDLED.name).csv().encode() == BUNDLED.read_bytes()
+    table = parse_table(NOAA, "text")
     lines = table.csv().splitlines()
     assert lines[1:] == ["2025,,,,,,,,,,,21.01,22.40", "2026,24.50,,,,,,,,,,,"]
     assert read_series(table.csv().encode()) == {at: float(value) for at, value in table.temperatures.items()}
@@ -39,15 +39,15 @@ def test_what_the_services_get_has_every_digit_of_the_source():
 
 def test_a_table_as_it_was():
     """`until` leaves out the months after, and refuses one that the table does not have."""
-    table = read_table(NOAA, "text")
-    assert table.until(Month(2025, 12)).csv().splitlines()[1:] == ["2025,,,,,,,,,,,21.01,22.40"]
+    table = parse_table(NOAA, "text")
+    assert table.until("2025-12").csv().splitlines()[1:] == ["2025,,,,,,,,,,,21.01,22.40"]
     with pytest.raises(InputError, match="no 2026-02; it goes from 2025-11 to 2026-01"):
-        table.until(Month(2026, 2))
+        table.until("2026-02")
 
 
 def test_missing_months_have_no_temperature():
     """An empty cell and NOAA's marks are missing months, and no fault."""
-    table = read_table(BUNDLED.read_bytes().replace(b"24.190,", b",", 1).replace(b"25.280,", b"-99.99,", 1), "a.csv")
+    table = parse_table(BUNDLED.read_bytes().replace(b"24.190,", b",", 1).replace(b"25.280,", b"-99.99,", 1), "a.csv")
     assert not {Month(1951, 1), Month(1951, 2)} & table.temperatures.keys()
     assert isinstance(table, MonthlyTable) and Month(1951, 3) in table.temperatures
 
@@ -89,7 +89,7 @@ def test_missing_months_have_no_temperature():
 def test_each_fault_is_named_by_its_line(data, faults):
     """All faults of a table are named at once, with line, column and what stands there."""
     with pytest.raises(InputError, match="table.txt is no monthly table") as caught:
-        read_table(data, "table.txt")
+        parse_table(data, "table.txt")
     found = caught.value.faults
     assert all(any(each.startswith(fault) for each in found) for fault in faults), found
     assert all(fault in str(caught.value) for fault in found)
@@ -98,11 +98,11 @@ def test_each_fault_is_named_by_its_line(data, faults):
 def test_a_web_page_is_no_table():
     """HTML in place of data is said to be that."""
     with pytest.raises(InputError, match="is a web page, not a monthly table"):
-        read_table(b"\n<!DOCTYPE html>\n<title>Moved</title>\n", "https://example.org/table")
+        parse_table(b"\n<!DOCTYPE html>\n<title>Moved</title>\n", "https://example.org/table")
 
 
 def test_a_message_names_ten_faults_and_the_data_all():
     """A table that is wrong throughout does not fill the log."""
     with pytest.raises(InputError, match="and 51 more") as caught:
-        read_table(BUNDLED.read_bytes().replace(b"\n", b",\n").replace(b",\n", b"\n", 1), BUNDLED.name)
+        parse_table(BUNDLED.read_bytes().replace(b"\n", b",\n").replace(b",\n", b"\n", 1), BUNDLED.name)
     assert len(caught.value.faults) == 61

@@ -10,39 +10,33 @@ from pathlib import Path
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.register_runs import Case, grid, register_runs
-from flows.services.icen import BasePeriod
+from flows.register_runs import grid, register_runs
 from ivcap_flows.errors import InputError
 from ivcap_flows.local import ensure
 from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.local.remote import PlatformControl
 
 FLOWS = Path(__file__).parents[2] / "flows"
-YEARS = BasePeriod(1950, 2010)
 
 
 def test_the_grid_has_200_cases_and_more():
     """Every case is another one, and has its base period in its window and its window in the data."""
-    cases = grid(YEARS)
+    cases = grid(1950, 2010, (40, 50, 60), (15, 20, 25, 30))
     assert len(set(cases)) == len(cases) >= 200
-    for case in cases:
-        assert YEARS.start <= case.window.start <= case.base.start <= case.base.end <= case.window.end <= YEARS.end
+    for first, last, start, end in cases:
+        assert 1950 <= first <= start <= end <= last <= 2010
 
 
 def test_the_grid_has_the_last_period_that_fits():
     """A window that ends with the data is in, and so is a base period that ends with its window."""
-    cases = grid(BasePeriod(2000, 2009), (8,), (6,), 2)
-    assert cases == [
-        Case(BasePeriod(start, start + 7), BasePeriod(start + more, start + more + 5))
-        for start in (2000, 2002)
-        for more in (0, 2)
-    ]
+    cases = grid(2000, 2014, (10,), (5,))
+    assert cases == [(start, start + 9, start + more, start + more + 4) for start in (2000, 2005) for more in (0, 5)]
 
 
 def test_a_grid_without_cases_is_refused():
     """Windows that are longer than the data are an error, not a flow that does nothing."""
     with pytest.raises(InputError, match="No window"):
-        grid(BasePeriod(2000, 2009), (20,), (5,), 1)
+        grid(2000, 2009, (20,), (5,))
 
 
 @pytest.fixture
@@ -59,26 +53,21 @@ def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, 
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     def start():
-        return register_runs(str(own_series), window_years=(55,), base_years=(50,), step=5, output=tmp_path / "results")
+        return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
 
-    made = start()
+    made, origins = start()
 
     # Windows begin in 1950 and 1955, and base periods with each window and five years later.
-    assert len(made.runs.runs) == made.runs.rows == 4
-    *downstream, upstream = made.explored
-    assert [(each.direction, each.items["MODEL_RUN"], each.items["DATASET"]) for each in downstream] == [
-        ("downstream", 2, 4),
-        ("downstream", 2, 4),
-    ]
-    assert upstream.direction == "upstream" and upstream.items["DATASET"] == 1 and upstream.items["PERSON"] == 1
+    assert len(made.runs) == made.rows == 4
+    found = Counter(node.subtype for node in origins.nodes)
+    assert (found["MODEL_RUN"], found["DATASET"], found["PERSON"]) == (1, 1, 1)
     with (tmp_path / "results/model-runs.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["model_run"] for row in csv.DictReader(file)] == [run.urn for run in made.runs.runs]
+        assert [row["model_run"] for row in csv.DictReader(file)] == [run.urn for run in made.runs]
     assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register_batch")) == 1
 
     embedded_platform.forget_requests()
-    again = start()
-    assert again.runs.runs == made.runs.runs
-    assert again.explored == made.explored
+    again, _ = start()
+    assert again.runs == made.runs
     sent = [each["path"] for each in embedded_platform.requests("POST")]
     assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
 

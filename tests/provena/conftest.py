@@ -28,7 +28,6 @@ from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.login import offline_token
 from ivcap_flows.provena.models import (
     Annotations,
@@ -42,6 +41,7 @@ from ivcap_flows.provena.models import (
     TemplateUse,
     WorkflowTemplate,
 )
+from ivcap_flows.provena.terms import Terms, collection_format
 
 
 @dataclass
@@ -220,8 +220,8 @@ class World:
     workflow: str
 
     @property
-    def defaults(self) -> DatasetDefaults:
-        return DatasetDefaults(
+    def terms(self) -> Terms:
+        return Terms(
             organisation_id=self.organisation,
             publisher_id=self.organisation,
             license="https://creativecommons.org/licenses/by/4.0/",
@@ -232,7 +232,7 @@ class World:
         """A dataset for a new artifact: its handle and the artifact's URN."""
         urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
         artifact = handles.Artifact(urn=urn, platform="p", name="series.csv", media_type="text/csv")
-        return (await client.datastore.mint(collection_format(artifact, self.defaults))).handle, urn
+        return (await client.datastore.mint(collection_format(artifact, self.terms))).handle, urn
 
     def record(self, source: str, result: str, **over: object) -> ModelRunRecord:
         now = int(time.time())

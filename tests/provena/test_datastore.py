@@ -20,16 +20,16 @@ from ivcap_flows.errors import (
     ProtocolError,
 )
 from ivcap_flows.provena.collection_format import Duration, SpatialInfo, TemporalInfo
-from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.documents import Documents
 from ivcap_flows.provena.models import DatasetInfo, Organisation
+from ivcap_flows.provena.terms import collection_format
 
 PERIOD = TemporalInfo(duration=Duration(begin_date=date(1981, 1, 1), end_date=date(2010, 12, 31)), resolution="P1M")
 
 
 def stated(world, **over):
     artifact = handles.Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="p", name="series.csv")
-    found = collection_format(artifact, world.defaults)
+    found = collection_format(artifact, world.terms)
     return found.model_copy(update={"dataset_info": found.dataset_info.model_copy(update=over)})
 
 

@@ -19,7 +19,6 @@ from ivcap_flows.errors import (
     UnavailableError,
 )
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.login import client_credentials
 from ivcap_flows.provena.models import (
     DatasetInfo,
@@ -28,6 +27,7 @@ from ivcap_flows.provena.models import (
     Study,
     WorkflowTemplate,
 )
+from ivcap_flows.provena.terms import collection_format
 
 WAIT = 15.0
 
@@ -151,7 +151,7 @@ async def test_a_reader_cannot_write(embedded_provena, user, world):
     async with embedded_provena.client("PROVENA_OFFLINE_TOKEN_READER") as reader:
         with pytest.raises(NotAuthorizedError) as caught:
             await reader.datastore.mint(
-                collection_format(handles.Artifact(urn="urn:ivcap:artifact:x", platform="p"), world.defaults)
+                collection_format(handles.Artifact(urn="urn:ivcap:artifact:x", platform="p"), world.terms)
             )
 
     assert caught.value.about == "token"

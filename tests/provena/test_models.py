@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from ivcap_flows import handles
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.collection_format import Approval, Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import (
     Annotations,
     Associations,
@@ -30,6 +29,7 @@ from ivcap_flows.provena.models import (
     WorkflowTemplate,
 )
 from ivcap_flows.provena.prov import MAX_BATCH_BYTES, batches
+from ivcap_flows.provena.terms import Terms, collection_format
 
 ARTIFACT = handles.Artifact(
     urn="urn:ivcap:artifact:a1",
@@ -205,7 +205,7 @@ def test_a_dataset_item_gives_where_it_lies():
     assert handle.access_uri == ARTIFACT.urn
 
 
-DEFAULTS = DatasetDefaults(
+DEFAULTS = Terms(
     organisation_id="O",
     publisher_id="U",
     license="https://creativecommons.org/licenses/by/4.0/",
@@ -231,16 +231,16 @@ def test_a_dataset_lies_where_its_artifact_lies():
 
 
 @pytest.mark.parametrize(
-    ("defaults", "missing"),
+    ("terms", "missing"),
     [
         (None, ["organisation_id", "publisher_id", "license", "approvals"]),
-        (DatasetDefaults(organisation_id="O", publisher_id="U"), ["license", "approvals"]),
+        (Terms(organisation_id="O", publisher_id="U"), ["license", "approvals"]),
     ],
 )
-def test_legal_facts_are_never_invented(defaults, missing):
+def test_legal_facts_are_never_invented(terms, missing):
     """Without them the error names each missing field."""
     with pytest.raises(InputError) as caught:
-        collection_format(ARTIFACT, defaults)
+        collection_format(ARTIFACT, terms)
 
     assert caught.value.missing == missing
     assert ", ".join(missing) in str(caught.value)

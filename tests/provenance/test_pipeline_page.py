@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.monthly_source import DATA
+from flows.monthly_table import BUNDLED, data_file
 from flows.order_pipeline import order_pipeline
 from ivcap_flows.cli import main
 from ivcap_flows.local.register import read_definition, register
@@ -35,7 +35,7 @@ def in_thread(run: Callable[[], T]) -> T:
 def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_path) -> Path:
     """The report of a short run on a series that no other test has uploaded, so that its artifact is this run's."""
     source = tmp_path / "ersst_nino12_monthly.csv"
-    source.write_bytes((DATA / source.name).read_bytes() + b"\n")
+    source.write_bytes(data_file(BUNDLED).read_bytes() + b"\n")
     for path in SERVICES.glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     with temporary_settings(prefect_settings):
@@ -50,7 +50,7 @@ def report(chromium, prefect_settings, embedded_platform, ivcap_journal, tmp_pat
                 )
             )
         )
-    return Path(made.report.path)
+    return Path(made["report.md"])
 
 
 @pytest.mark.long

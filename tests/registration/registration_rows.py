@@ -13,7 +13,6 @@ from typing import Any
 from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults, collection_format
 from ivcap_flows.provena.models import (
     Annotations,
     DatasetTemplate,
@@ -24,6 +23,7 @@ from ivcap_flows.provena.models import (
     TemplateUse,
     WorkflowTemplate,
 )
+from ivcap_flows.provena.terms import Terms, collection_format
 
 REGISTER = "/provena/prov/model_run/register_batch"
 
@@ -41,7 +41,7 @@ class Items:
     study: str
     model: str
     datasets: tuple[str, ...]
-    defaults: DatasetDefaults
+    terms: Terms
 
     def record(self, number: int, **changes: Any) -> dict[str, Any]:
         """The JSON of a record without a fault, another for each number."""
@@ -103,12 +103,12 @@ async def make_items(client: ProvenaClient) -> Items:
     )
     study = await new(Study(display_name="Study", title="Study", description="A study"))
     licence = "https://creativecommons.org/licenses/by/4.0/"
-    defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
+    terms = Terms(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
     datasets = []
     for name in ("one", "two"):
         artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name=name)
-        datasets.append((await client.datastore.mint(collection_format(artifact, defaults))).handle)
-    return Items(workflow, source, result, extra, person, owner, study, model, tuple(datasets), defaults)
+        datasets.append((await client.datastore.mint(collection_format(artifact, terms))).handle)
+    return Items(workflow, source, result, extra, person, owner, study, model, tuple(datasets), terms)
 
 
 def spoiled(items: Items) -> tuple[list[dict[str, Any]], set[tuple[int, str, str]]]:

@@ -47,10 +47,10 @@ def register(provena: ProvenaClient, tmp_path: Path) -> Callable[..., BatchRepor
     """Checks and registers a file of rows, with the outcome in `out.csv`."""
 
     def run(
-        file: Path, journal: Journal, stall_timeout: float = 20.0, datasets: Any = None, **options: Any
+        file: Path, journal: Journal, stall_timeout: float = 20.0, terms: Any = None, **options: Any
     ) -> BatchReport:
         async def both() -> BatchReport:
-            with Batch(open_source(file), provena, datasets=datasets, stall_timeout=stall_timeout) as batch:
+            with Batch(open_source(file), provena, terms=terms, stall_timeout=stall_timeout) as batch:
                 await batch.check()
                 return await batch.register(journal, out=tmp_path / "out.csv", **options)
 
@@ -759,7 +759,7 @@ def test_an_artifact_gets_one_dataset(run_items, journal, lodged, tmp_path, embe
     file = write_lines(tmp_path / "rows.jsonl", rows)
 
     async def one(opened: Journal) -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=20) as batch:
+        with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=20) as batch:
             await batch.check()
             assert (await batch.register(opened)).is_whole
 
@@ -809,7 +809,7 @@ def test_datasets_that_another_start_has_minted(run_items, journal, tmp_path, em
     file = write_lines(tmp_path / "rows.jsonl", rows)
 
     async def both() -> None:
-        one, two = (Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=20) for _ in range(2))
+        one, two = (Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=20) for _ in range(2))
         with one, two, Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
             await asyncio.gather(one.check(), two.check())
             assert (await one.register(journal)).registered == 3
@@ -831,7 +831,7 @@ def test_provena_is_away_while_datasets_are_minted(run_items, journal, lodged, t
     embedded_platform.add_fault(method="POST", path=mint, count=1, drop_reply_after_effect=True)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
+        with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=40) as batch:
             await batch.check()
             embedded_platform.add_fault(path=f"{mint}|/dataset/list$", count=12, status=503)
             assert (await batch.register(journal)).is_whole
@@ -858,7 +858,7 @@ def test_a_narrow_data_store_loses_no_reply(run_items, journal, lodged, tmp_path
     embedded_platform.add_fault(path="^/provena/data/", at_once=2, delay=0.1, lost_after=1.5)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
+        with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=40) as batch:
             await batch.check()
             assert (await batch.register(journal)).is_whole
 
@@ -879,7 +879,7 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
     embedded_platform.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
+        with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=40) as batch:
             await batch.check()
             registering = asyncio.create_task(batch.register(journal))
             while len(lodged_now := await registered_now(provena, name)) < 3:
@@ -901,11 +901,11 @@ def test_one_artifact_that_is_refused_stops_no_other(
     name, rows = minting_rows(run_items, 3)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     embedded_platform.add_fault(method="POST", path="mint-dataset$", status=status, count=1)
-    report = register(file, journal, datasets=run_items.defaults)
+    report = register(file, journal, terms=run_items.terms)
     assert (report.registered, report.failed) == (2, 1)
     [failed] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "failed"]
     assert str(status) in failed["reason"]
-    assert register(file, journal, datasets=run_items.defaults).is_whole and len(lodged(name)) == 3
+    assert register(file, journal, terms=run_items.terms).is_whole and len(lodged(name)) == 3
 
 
 @pytest.mark.long
@@ -914,7 +914,7 @@ def test_a_caller_who_may_not_mint_is_refused_as_such(run_items, register, journ
     _, rows = minting_rows(run_items, 60)
     embedded_platform.add_fault(method="POST", path="mint-dataset$", status=403)
     with pytest.raises(ForbiddenError):
-        register(write_lines(tmp_path / "rows.jsonl", rows), journal, datasets=run_items.defaults)
+        register(write_lines(tmp_path / "rows.jsonl", rows), journal, terms=run_items.terms)
     assert len([each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]) < 60
 
 
@@ -927,7 +927,7 @@ def test_a_data_store_that_refuses_is_asked_for_less_at_once(
     embedded_platform.add_fault(method="POST", path="mint-dataset$", status=429, count=1)
 
     async def both() -> None:
-        with Batch(open_source(file), provena, datasets=run_items.defaults, stall_timeout=40) as batch:
+        with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=40) as batch:
             await batch.check()
             assert (await batch.register(journal)).is_whole
 

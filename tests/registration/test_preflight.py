@@ -18,8 +18,8 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.errors import BadRequestError, InputError
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import ModelRunRecord
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.keys import new_intent, run_key
 from ivcap_flows.registration.outcome import BatchReport
@@ -148,11 +148,11 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path
     file = write_lines(tmp_path / "rows.jsonl", [row])
     [fault] = check(file)[1]
     assert all(name in fault.words for name in ("organisation_id", "publisher_id", "license", "approvals"))
-    [fault] = check(file, datasets=run_items.defaults.model_copy(update={"license": None}))[1]
+    [fault] = check(file, terms=run_items.terms.model_copy(update={"license": None}))[1]
     assert "missing: license." in fault.words
-    assert check(file, datasets=run_items.defaults)[1] == []
-    wrong = DatasetDefaults(**{**vars(run_items.defaults), "publisher_id": run_items.person})
-    with pytest.raises(InputError, match="publisher_id in the DatasetDefaults"):
+    assert check(file, terms=run_items.terms)[1] == []
+    wrong = Terms(**{**vars(run_items.terms), "publisher_id": run_items.person})
+    with pytest.raises(InputError, match="publisher_id in the Terms"):
         check(file, datasets=wrong)
     assert not [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
 

@@ -1,4 +1,4 @@
-"""Items of the embedded Provena that a mapping names, and runs in a journal whose orders and jobs have ended."""
+"""Items of the embedded Provena that a workflow names, and runs in a journal whose orders and jobs have ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Registered:
     person: str
 
     @property
-    def datasets(self) -> dict[str, Any]:
+    def terms(self) -> dict[str, Any]:
         """What the user states of the datasets."""
         licence = "https://creativecommons.org/licenses/by/4.0/"
         return {"organisation_id": self.owner, "publisher_id": self.owner, "license": licence, "approvals": {}}

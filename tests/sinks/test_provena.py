@@ -1,4 +1,4 @@
-"""Orders and jobs become model runs on Provena: those that a mapping names, once, late rather than never."""
+"""Orders and jobs become model runs on Provena: those that a workflow names, once, late rather than never."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
-from ivcap_flows.provena.datasets import DatasetDefaults, missing_defaults
 from ivcap_flows.provena.models import DatasetInfo, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.provena.terms import Terms, missing_terms
 from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.sources import RecordSource
-from ivcap_flows.sinks import Drained, FolderSink, MappingEntry, ModelRunMapping, ProvenaSink, drain, run_graph
+from ivcap_flows.registration.workflow import Workflow
+from ivcap_flows.registration.workflows import Workflows
+from ivcap_flows.sinks import Drained, FolderSink, ProvenaSink, drain, run_graph
 from ivcap_flows.sinks.base import TRIAL
 from ivcap_flows.sinks.provena import _wanted
 from ivcap_flows.tasks import register_model_run
@@ -37,7 +39,7 @@ REGISTER = "/provena/prov/model_run/register"
 
 @pytest.fixture
 def written(tmp_path: Path, provena_items: Any) -> Callable[..., Path]:
-    """Writes the mapping of the service `index`, changed as told; a field given as None is left out."""
+    """Writes the workflow of the service `index`, changed as told; a field given as None is left out."""
 
     def write(**changes: Any) -> Path:
         entry = {
@@ -47,9 +49,9 @@ def written(tmp_path: Path, provena_items: Any) -> Callable[..., Path]:
             "outputs": {"index.csv": provena_items.template},
             "annotations": {"region": "Tasman Sea"},
             "organisation": provena_items.owner,
-            "datasets": provena_items.datasets,
+            "terms": provena_items.terms,
         } | changes
-        path = tmp_path / "mapping.yaml"
+        path = tmp_path / "workflows.yaml"
         path.write_text(yaml.safe_dump([{name: value for name, value in entry.items() if value is not None}]))
         return path
 
@@ -58,10 +60,10 @@ def written(tmp_path: Path, provena_items: Any) -> Callable[..., Path]:
 
 @pytest.fixture
 def sink(provena: Any, ivcap_journal: Journal, written: Callable[..., Path]) -> Callable[..., ProvenaSink]:
-    """Makes the sink with the mapping as it is then."""
+    """Makes the sink with the workflow as it is then."""
 
     def make(name: str = "provena", **changes: Any) -> ProvenaSink:
-        return ProvenaSink(provena, ivcap_journal, name, ModelRunMapping.read(written(**changes)))
+        return ProvenaSink(provena, ivcap_journal, name, Workflows.read(written(**changes)))
 
     return make
 
@@ -93,7 +95,7 @@ def model_runs(journal: Journal) -> list[ModelRun]:
 def test_what_succeeded_is_registered_once(
     embedded_platform, ivcap_journal, provena, ended_work, sink, provena_items, kind
 ):
-    """One model run, with the mapping's statements and the work's times; a second sync or sink sends nothing."""
+    """One model run, with the workflow's statements and the work's times; a second sync or sink sends nothing."""
     opened, work = ended_work(kind)
     assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
     [run] = model_runs(ivcap_journal)
@@ -171,7 +173,7 @@ def test_the_task_and_the_sink_meet_in_one_run(
             inputs={provena_items.template: work.products[0]},
             outputs={provena_items.template: work.products[0]},
             annotations={"region": "anywhere"},
-            datasets=DatasetDefaults(**provena_items.datasets),
+            terms=Terms(**provena_items.terms),
         )
 
     def by_sink():
@@ -244,9 +246,9 @@ def test_a_registration_that_failed_half_way_is_a_dead_letter(
 def test_what_nobody_has_stated_is_a_dead_letter(embedded_platform, ivcap_journal, ended_work, sink, provena_items):
     """The missing fields are named and nothing is minted or registered; with them stated, `again` delivers."""
     _, work = ended_work()
-    stated = {**provena_items.datasets}
+    stated = {**provena_items.terms}
     del stated["license"], stated["approvals"]
-    assert drain(ivcap_journal, [sink(datasets=stated)]) == [Drained("provena", dead=1)]
+    assert drain(ivcap_journal, [sink(terms=stated)]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena", state="dead")
     assert work.urn in row.reason and "nobody has stated license, approvals" in row.reason
     assert accepted(embedded_platform, "/mint-dataset") == accepted(embedded_platform) == 0
@@ -292,73 +294,95 @@ def test_what_is_not_meant_is_left_alone(embedded_platform, ivcap_journal, ended
     assert ivcap_journal.facts.last_seq(opened.run.id) == before
 
 
-def test_an_entry_for_the_flow_goes_first(tmp_path, ended_work):
-    """A service is known by name or URN; the entry of its flow is taken before that of all flows."""
+def test_a_workflow_for_the_flow_goes_first(tmp_path, ended_work):
+    """A service is known by name or URN; the workflow of its flow is taken before that of all flows."""
     _, work = ended_work()
-    path = tmp_path / "mapping.yaml"
-    entries = [
+    path = tmp_path / "workflows.yaml"
+    stated = [
         {"service": "index", "workflow_template": "1/1"},
         {"service": work.service, "flow": "coastal", "workflow_template": "1/2"},
     ]
-    path.write_text(yaml.safe_dump(entries))
-    mapping = ModelRunMapping.read(path)
-    assert mapping.entry_for(work, "coastal").workflow_template == "1/2"
-    assert mapping.entry_for(work, "inland").workflow_template == "1/1"
+    path.write_text(yaml.safe_dump(stated))
+    workflows = Workflows.read(path)
+    assert workflows.for_work(work, "coastal").workflow_template == "1/2"
+    assert workflows.for_work(work, "inland").workflow_template == "1/1"
 
 
-def test_a_wrong_mapping_names_every_fault(tmp_path):
-    """File, entry and field of each, at once; neither a guess nor a silent part."""
-    path = tmp_path / "mapping.yaml"
+def test_a_wrong_workflow_names_every_fault(tmp_path):
+    """File, line and field of each, at once; neither a guess nor a silent part."""
+    path = tmp_path / "workflows.yaml"
     path.write_text(
         "- {service: echo, workflow_templat: 1/1}\n"
-        "- {service: index, workflow_template: 1/1, inputs: [series], datasets: {licence: MIT}}\n"
-        "- {service: index, workflow_template: 1/2}\n"
-        "- {service: index, workflow_template: 1/3}\n"
+        "- {service: index, workflow_template: 1/1, inputs: [series], terms: {licence: MIT}}\n"
+        "- service: index\n"
+        "  workflow_template: {display_name: W, model: {display_name: M, name: M}}\n"
+        "  inputs:\n"
+        "    series: {display_name: Series, colour: blue}\n"
+        "    mask: {templat: 1/1}\n"
         "- nothing\n"
     )
     with pytest.raises(InputError) as caught:
-        ModelRunMapping.read(path)
+        Workflows.read(path)
     said = str(caught.value)
-    assert str(path) in said and len(caught.value.faults) == 6
-    for place in (
-        "entry 1 (echo), workflow_template: Field required",
-        "entry 1 (echo), workflow_templat: Extra inputs",
-        "entry 2 (index), inputs: ",
-        "entry 2 (index), datasets.licence: Extra inputs",
-        "entry 5: ",
-        "2 entries are for the service 'index'",
-    ):
-        assert place in said
+    assert str(path) in said
+    assert [fault.partition(": ")[::2] for fault in caught.value.faults] == [
+        ("line 1", "workflow_template is missing"),
+        ("line 1, workflow_templat", "there is no such field"),
+        ("line 2, inputs", "Input should be a valid dictionary"),
+        ("line 2, terms.licence", "there is no such field"),
+        ("line 4, workflow_template.model", "description is missing"),
+        ("line 4, workflow_template.model", "documentation_url is missing"),
+        ("line 4, workflow_template.model", "source_url is missing"),
+        ("line 6, inputs.series", "colour is no field of DatasetTemplate"),
+        ("line 7, inputs.mask", "template is missing"),
+        ("line 7, inputs.mask.templat", "there is no such field"),
+        ("line 8", "Input should be a valid dictionary or instance of Workflow"),
+    ]
 
 
-def test_the_documented_mapping_is_one(tmp_path):
-    """The example of the guide can be used as it stands."""
-    guide = Path("docs/how-to/deliver-the-record.md").read_text(encoding="utf-8")
-    path = tmp_path / "mapping.yaml"
-    path.write_text(guide.split("```yaml\n")[1].split("```")[0])
-    entries = ModelRunMapping.read(path).entries
-    assert [(entry.service, entry.flow) for entry in entries] == [
+def test_several_workflows_for_the_same_work_are_refused(tmp_path):
+    """Which of them is meant, nobody can say."""
+    path = tmp_path / "workflows.yaml"
+    path.write_text("[{service: index, workflow_template: 1/2}, {service: index, workflow_template: 1/3}]")
+    with pytest.raises(InputError, match="workflows.yaml are wrong. 2 are for the service 'index'"):
+        Workflows.read(path)
+
+
+def test_the_documented_workflows_are_some(tmp_path):
+    """The examples of the guide can be used as they stand."""
+    guide = Path("docs/how-to/register-a-model-run.md").read_text(encoding="utf-8")
+    path = tmp_path / "workflows.yaml"
+    found = []
+    for part in guide.split("```yaml\n")[1:]:
+        path.write_text(part.split("```")[0])
+        found += Workflows.read(path).all
+    assert [(each.service, each.flow) for each in found] == [
+        ("echo", None),
         ("coastal-el-nino-index", None),
         (None, "monthly-index"),
     ]
-    assert [missing_defaults(entry.datasets) for entry in entries] == [[], []]
+    assert [missing_terms(each.terms) for each in found] == [[], [], []]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "cannot be read"), ("a: [", "is not valid YAML"), ("service: index", "must be a list")],
+    [
+        (None, "cannot be read"),
+        ("a: [", "are not valid YAML"),
+        ("a", "are wrong. line 1: Input should be a valid list"),
+    ],
     ids=["absent", "no YAML", "no list"],
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, said):
+def test_a_file_without_workflows_is_refused(tmp_path, text, said):
     """The file is named with what is wrong."""
-    path = tmp_path / "mapping.yaml"
+    path = tmp_path / "workflows.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(InputError, match=f"mapping.yaml {said}"):
-        ModelRunMapping.read(path)
+    with pytest.raises(InputError, match=f"workflows.yaml {said}"):
+        Workflows.read(path)
 
 
-def test_sync_delivers_by_the_mapping_in_the_settings(
+def test_sync_delivers_by_the_workflow_in_the_settings(
     embedded_platform, ivcap_journal, provena, ended_work, written, tmp_path, monkeypatch, capsys
 ):
     """A wrong file holds no other sink and is named; once it is right, the model run follows."""
@@ -366,7 +390,7 @@ def test_sync_delivers_by_the_mapping_in_the_settings(
     prov = tmp_path / "prov"
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"provena:{written(workflow_template=None)},prov-json:{prov}")
     assert sync() == 1
-    assert "workflow_template: Field required" in " ".join(capsys.readouterr().err.split())
+    assert "workflow_template is missing" in " ".join(capsys.readouterr().err.split())
     assert [file.name for file in prov.iterdir()] == [f"{opened.run.id}.{ivcap_journal.id}.prov.json"]
     written()
     assert sync() == 0
@@ -388,19 +412,19 @@ def test_sync_says_by_which_rule_nothing_was_registered(
 
 
 @pytest.fixture
-def flow_mapping(provena_items: Any) -> Callable[..., ModelRunMapping]:
-    """Makes the mapping of the runs of the flow `coastal`, changed as told."""
+def flow_workflow(provena_items: Any) -> Callable[..., Workflows]:
+    """Makes the workflow of the runs of the flow `coastal`, changed as told."""
 
-    def make(**changes: Any) -> ModelRunMapping:
+    def make(**changes: Any) -> Workflows:
         entry = {
             "flow": "coastal",
             "workflow_template": provena_items.workflow,
             "inputs": {"series": provena_items.template},
             "outputs": {"index.csv": provena_items.template},
             "annotations": {"region": "Tasman Sea"},
-            "datasets": provena_items.datasets,
+            "terms": provena_items.terms,
         } | changes
-        return ModelRunMapping((MappingEntry.model_validate(entry),))
+        return Workflows((Workflow.model_validate(entry),))
 
     return make
 
@@ -438,10 +462,10 @@ def ended_run(ivcap_journal: Journal) -> Callable[..., tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("given", ["urn", "uploaded"])
-def test_a_flow_is_a_model_run(embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, given):
+def test_a_flow_is_a_model_run(embedded_platform, ivcap_journal, provena, ended_run, flow_workflow, given):
     """Once, with the artifact that a parameter names, or that holds the file it was given, and the one it made."""
     run_id, source, product = ended_run("completed", given=given)
-    delivering = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
+    delivering = ProvenaSink(provena, ivcap_journal, "provena", flow_workflow())
     assert drain(ivcap_journal, [delivering]) == [Drained("provena", delivered=1)]
     [run] = model_runs(ivcap_journal)
     assert run.subject == flows_urn("run", run_id)
@@ -456,17 +480,17 @@ def test_a_flow_is_a_model_run(embedded_platform, ivcap_journal, provena, ended_
     for side, artifact in ((record.inputs, source), (record.outputs, product)):
         dataset = loop.run(provena.registry.fetch(DatasetInfo, side[0].dataset_id))
         assert dataset.info.access_info_uri == artifact
-    again = ProvenaSink(provena, ivcap_journal, "again", flow_mapping())
+    again = ProvenaSink(provena, ivcap_journal, "again", flow_workflow())
     assert drain(ivcap_journal, [again]) == [Drained("again", delivered=1)]
     assert accepted(embedded_platform) == 1
     graph = run_graph(ivcap_journal, run_id)
     assert f"wasInformedBy({run.urn},{flows_urn('run', run_id)})" in graph
 
 
-def test_attempts_that_failed_are_said(ivcap_journal, provena, ended_run, flow_mapping):
+def test_attempts_that_failed_are_said(ivcap_journal, provena, ended_run, flow_workflow):
     """In the name and the annotations, by their outcomes alone: no host, no path, no user."""
     ended_run("failed", "crashed", "failed", "completed")
-    drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())])
+    drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal, "provena", flow_workflow())])
     [run] = model_runs(ivcap_journal)
     record = loop.run(provena.registry.fetch(ModelRunInfo, run.urn)).info.record
     assert "(after 2 failed, 1 crashed), run by ivcap-flows" in record.display_name
@@ -497,11 +521,11 @@ def test_an_order_that_took_a_second_one_says_so(ivcap_journal, provena, ended_w
 
 @pytest.mark.parametrize("outcome", ["failed", "parked", "lost"])
 def test_a_flow_that_did_not_complete_is_no_model_run(
-    embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, outcome
+    embedded_platform, ivcap_journal, provena, ended_run, flow_workflow, outcome
 ):
     """Provena has no outcome for one; nothing is asked of it."""
     ended_run(outcome)
-    sink = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping())
+    sink = ProvenaSink(provena, ivcap_journal, "provena", flow_workflow())
     assert drain(ivcap_journal, [sink]) == [Drained("provena", delivered=1)]
     assert embedded_platform.requests() == []
 
@@ -509,49 +533,49 @@ def test_a_flow_that_did_not_complete_is_no_model_run(
 @pytest.mark.parametrize(
     ("changes", "given", "words"),
     [
-        ({"datasets": {"license": "https://example.org/l"}}, "urn", "stated organisation_id, publisher_id, approvals"),
-        ({"datasets": None}, "urn", "nobody has stated organisation_id, publisher_id, license, approvals"),
+        ({"terms": {"license": "https://example.org/l"}}, "urn", "stated organisation_id, publisher_id, approvals"),
+        ({"terms": None}, "urn", "nobody has stated organisation_id, publisher_id, license, approvals"),
         ({}, "file", "series of the flow coastal is an artifact, but in the run"),
     ],
     ids=["some", "nothing", "no artifact"],
 )
 def test_what_a_flow_lacks_is_a_dead_letter(
-    embedded_platform, ivcap_journal, provena, ended_run, flow_mapping, changes, given, words
+    embedded_platform, ivcap_journal, provena, ended_run, flow_workflow, changes, given, words
 ):
     """The missing fields are named, and nothing is minted or registered until they are there."""
     ended_run("completed", given=given)
-    lacking = ProvenaSink(provena, ivcap_journal, "provena", flow_mapping(**changes))
+    lacking = ProvenaSink(provena, ivcap_journal, "provena", flow_workflow(**changes))
     assert drain(ivcap_journal, [lacking]) == [Drained("provena", dead=1)]
     [row] = ivcap_journal.deliveries.where("provena", state="dead")
     assert words in row.reason
     assert accepted(embedded_platform, "/mint-dataset") == accepted(embedded_platform) == 0
 
 
-def test_a_mapping_may_be_code(tmp_path, monkeypatch, flow_mapping):
-    """A module of the working directory names it; what is no mapping, or is not there, is refused by its place."""
-    (tmp_path / "my_mapping_of_tests.py").write_text(
-        "from ivcap_flows.sinks import MappingEntry, ModelRunMapping\n"
-        "E = MappingEntry(flow='coastal', workflow_template='1/1')\n"
-        "LIST, WHOLE, TWICE, WRONG = [E], ModelRunMapping((E,)), [E, E], {'flow': 'coastal'}\n"
+def test_a_workflow_may_be_code(tmp_path, monkeypatch):
+    """A module of the working directory names it; what is none, or is not there, is refused by its place."""
+    (tmp_path / "my_workflows_of_tests.py").write_text(
+        "from ivcap_flows.registration import Workflow\n"
+        "ONE = Workflow(flow='coastal', workflow_template='1/1')\n"
+        "LIST, TWICE, WRONG = [ONE], [ONE, ONE], {'flow': 'coastal'}\n"
     )
     monkeypatch.chdir(tmp_path)
-    for name in ("LIST", "WHOLE"):
-        entry = ModelRunMapping.named(f"my_mapping_of_tests:{name}").entry_for_run("coastal")
-        assert entry is not None
-        assert entry.workflow_template == "1/1"
+    for name in ("ONE", "LIST"):
+        found = Workflows.named(f"my_workflows_of_tests:{name}").for_run("coastal")
+        assert found is not None
+        assert found.workflow_template == "1/1"
     for name, words in (
-        ("TWICE", "2 entries are for the flow 'coastal'"),
-        ("WRONG", "must be a ModelRunMapping"),
+        ("TWICE", "2 are for the flow 'coastal'"),
+        ("WRONG", "must be a Workflow, or a list of them"),
         ("NOTHING", "cannot be imported"),
     ):
-        with pytest.raises(InputError, match=f"my_mapping_of_tests:{name}.*{words}"):
-            ModelRunMapping.named(f"my_mapping_of_tests:{name}")
+        with pytest.raises(InputError, match=f"my_workflows_of_tests:{name}.*{words}"):
+            Workflows.named(f"my_workflows_of_tests:{name}")
     for number, (text, words) in enumerate((("a b", "invalid syntax"), ("open('not-there')", "not-there"), ("b", "b"))):
-        (tmp_path / f"my_wrong_mapping_{number}.py").write_text(text)
-        with pytest.raises(InputError, match=f"my_wrong_mapping_{number}:LIST cannot be imported.*{words}"):
-            ModelRunMapping.named(f"my_wrong_mapping_{number}:LIST")
+        (tmp_path / f"my_wrong_workflows_{number}.py").write_text(text)
+        with pytest.raises(InputError, match=f"my_wrong_workflows_{number}:LIST cannot be imported.*{words}"):
+            Workflows.named(f"my_wrong_workflows_{number}:LIST")
     with pytest.raises(ValueError, match="give a service, a flow, or both"):
-        MappingEntry(workflow_template="1/1")
+        Workflow(workflow_template="1/1")
 
 
 @pytest.fixture
@@ -564,7 +588,7 @@ def killed_batch(
 
     def make(count: int) -> list[str]:
         name = uuid.uuid4().hex
-        defaults = DatasetDefaults(**provena_items.datasets)
+        terms = Terms(**provena_items.terms)
         opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", {}, name, name))
         rows = [(f"{name}-{number}", ModelRunRecord(**record(f"{name} {number}"))) for number in range(count)]
         source = RecordSource(rows)
@@ -577,7 +601,7 @@ def killed_batch(
                 accepted.set()
                 await asyncio.Event().wait()
 
-            with monkeypatch.context() as patch, Batch(source, provena, datasets=defaults, stall_timeout=20) as batch:
+            with monkeypatch.context() as patch, Batch(source, provena, terms=terms, stall_timeout=20) as batch:
                 save = Ledger.save
                 patch.setattr(Ledger, "save", and_no_further)
                 await batch.check()

@@ -29,8 +29,8 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.settings import Settings
 
 T = TypeVar("T")
@@ -152,7 +152,7 @@ class Registry:
 
     workflow: str
     template: str
-    defaults: DatasetDefaults
+    terms: Terms
 
 
 @pytest.fixture(scope="session")
@@ -182,8 +182,8 @@ def registry(_embedded: EmbeddedPlatform) -> Registry:
                 WorkflowTemplate(display_name="Work", software_id=model, input_templates=uses, output_templates=uses)
             )
         licence = "https://creativecommons.org/licenses/by/4.0/"
-        defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
-        return Registry(workflow, template, defaults)
+        terms = Terms(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
+        return Registry(workflow, template, terms)
 
     return loop.run(make())
 

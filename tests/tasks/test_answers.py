@@ -113,7 +113,7 @@ def test_orders(between, in_flow, effects, on_platform, unique):
 def test_mints(between, in_flow, registry, artifact, other_artifact):
     """The reply to a mint names nothing that was sent, and yet each artifact has its own dataset."""
     between.doubled = "^POST "
-    minted = in_flow(lambda: [mint_dataset(one, datasets=registry.defaults) for one in (artifact, other_artifact)])
+    minted = in_flow(lambda: [mint_dataset(one, terms=registry.terms) for one in (artifact, other_artifact)])
     assert between.sent_twice >= 2 and len({dataset.urn for dataset in minted}) == 2
     assert [dataset.access_uri for dataset in minted] == [artifact.urn, other_artifact.urn]
 

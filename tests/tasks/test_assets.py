@@ -151,7 +151,7 @@ def test_jobs_folders_collections_and_datasets(in_flow, effects, tasks_service, 
         series = upload_artifact(source, collection=collection)
         folder = upload_directory(source.parent / "two", pack="collection", name=f"two-{unique}")
         [job] = wait_for_jobs([request_job(tasks_service, {"series": series, "base": 1981})])
-        return series, folder, job, mint_dataset(series, datasets=registry.defaults)
+        return series, folder, job, mint_dataset(series, terms=registry.terms)
 
     series, folder, job, dataset = in_flow(body)
     place = f"ivcap://{host(series)}"
@@ -188,7 +188,7 @@ def test_the_datasets_of_a_model_run(in_flow, effects, ended_order, source, tmp_
             workflow_template=registry.workflow,
             inputs={registry.template: series},
             outputs={registry.template: index},
-            datasets=registry.defaults,
+            terms=registry.terms,
         )
         summary(run)
         return series, run

@@ -24,7 +24,7 @@ def records(in_flow, artifact, registry, unique) -> list[ModelRunRecord]:
     """Three records without a fault."""
 
     def body() -> tuple[str, str]:
-        return linked_person().urn, mint_dataset(artifact, datasets=registry.defaults).urn
+        return linked_person().urn, mint_dataset(artifact, terms=registry.terms).urn
 
     person, dataset = in_flow(body)
     part = TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset)
@@ -99,7 +99,7 @@ def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, 
     records[0].outputs = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=urn)]
 
     def body():
-        return register_model_runs(records, datasets=registry.defaults, raise_on_failure=False)
+        return register_model_runs(records, terms=registry.terms, raise_on_failure=False)
 
     effects.embedded.add_fault(method="GET", path=f"/artifacts/{urn}$", status=status)
     left = in_flow(body)

@@ -81,7 +81,7 @@ def test_many_model_runs_of_artifacts(in_flow, loads, registry, source, effects)
             end_time=200,
         )
         effects.embedded.forget_requests()
-        return register_model_runs([record], datasets=registry.defaults, credentials=NAME, **options)
+        return register_model_runs([record], terms=registry.terms, credentials=NAME, **options)
 
     assert in_flow(lambda: body(ivcap_credentials=NAME)).rows == 1
     assert any("/1/artifacts/" in request["path"] for request in effects.embedded.requests("GET"))

@@ -161,7 +161,7 @@ def test_mint(journal_clock, in_flow, effects, artifact, registry):
     effects.embedded.add_fault(
         method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True, late_visibility=1.0
     )
-    dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
+    dataset = in_flow(lambda: mint_dataset(artifact, terms=registry.terms))
     assert len(posts(effects, "/register/mint-dataset")) == 1
     assert effects.intents("dataset")[0].urn == dataset.urn
 
@@ -173,7 +173,7 @@ def test_model_run(journal_clock, in_flow, effects, ended_order, artifact, regis
     )
 
     def body():
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     run = in_flow(body)

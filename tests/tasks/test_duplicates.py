@@ -21,7 +21,6 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal, NewIntent
-from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.models import (
     Associations,
     DatasetTemplate,
@@ -30,6 +29,7 @@ from ivcap_flows.provena.models import (
     TemplatedDataset,
     WorkflowTemplate,
 )
+from ivcap_flows.provena.terms import collection_format
 from ivcap_flows.registration import duplicates as provena_duplicates
 from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
 from ivcap_flows.tasks import (
@@ -72,9 +72,9 @@ def other(tmp_path):
 def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
     """Return a function that makes a thing of some kind, equal for every journal."""
     another = artifact.model_copy(update={"urn": f"{artifact.urn}-0"})
-    taken = in_flow(lambda: mint_dataset(another, datasets=registry.defaults))
+    taken = in_flow(lambda: mint_dataset(another, terms=registry.terms))
     organisation = Organisation(display_name=unique, name=unique)
-    metadata = collection_format(artifact, registry.defaults)
+    metadata = collection_format(artifact, registry.terms)
     for name, size in (("small", 100), ("large", 3 << 20)):
         (tmp_path / name).write_bytes(unique.encode() * (size // len(unique)))
 
@@ -99,7 +99,7 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
         "aspect": lambda: attach_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", scope="account"),
         "registry item": lambda: register_item(organisation),
         "dataset": lambda: register_dataset(metadata),
-        "mint": lambda: mint_dataset(artifact, datasets=registry.defaults),
+        "mint": lambda: mint_dataset(artifact, terms=registry.terms),
         "model run": run,
     }
     return lambda kind: kinds[kind]()
@@ -254,7 +254,7 @@ def on_provena(effects):
 @pytest.fixture
 def register_by_hand(on_provena, in_flow, artifact, registry):
     """Return a function that registers a model run with these annotations, and returns its handle."""
-    dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults)).urn
+    dataset = in_flow(lambda: mint_dataset(artifact, terms=registry.terms)).urn
 
     def register(annotations, workflow=registry.workflow, user=""):
         async def ask(client):
@@ -416,7 +416,7 @@ def test_a_dataset_that_somebody_else_minted_too_is_named(in_flow, make, artifac
 
     async def mint():
         async with ProvenaCredentials.from_environment().get_client() as client:
-            return (await client.datastore.mint(collection_format(artifact, registry.defaults))).handle
+            return (await client.datastore.mint(collection_format(artifact, registry.terms))).handle
 
     theirs = loop.run(mint())
     [said] = naming(doctor()[1], ours.urn, theirs)

@@ -131,7 +131,7 @@ def test_a_registered_model_run(in_flow, listed, ended_order, artifact, registry
 
     def body():
         data = {registry.template: artifact}
-        given = {"inputs": data, "outputs": data, "datasets": registry.defaults}
+        given = {"inputs": data, "outputs": data, "terms": registry.terms}
         return [register_model_run(ended_order, workflow_template=registry.workflow, **given) for _ in range(2)]
 
     run, _ = in_flow(body)

@@ -22,8 +22,8 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
 from ivcap_flows.provena import models
-from ivcap_flows.provena.datasets import collection_format
 from ivcap_flows.provena.models import Model, Organisation, Study
+from ivcap_flows.provena.terms import collection_format
 from ivcap_flows.registration.registry import KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
 from ivcap_flows.tasks import (
     explore_lineage,
@@ -62,7 +62,7 @@ def provena(embedded_platform):
 @pytest.fixture
 def metadata(registry, artifact):
     """The metadata of a dataset that no other test has."""
-    return collection_format(artifact, registry.defaults)
+    return collection_format(artifact, registry.terms)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def lodged(ended_order, artifact, registry):
     def make() -> ModelRun:
         data = {registry.template: artifact}
         return register_model_run(
-            ended_order, workflow_template=registry.workflow, inputs=data, outputs=data, datasets=registry.defaults
+            ended_order, workflow_template=registry.workflow, inputs=data, outputs=data, terms=registry.terms
         )
 
     return make

@@ -130,7 +130,7 @@ def test_key_aspect(in_flow, effects, on_platform, unique, method):
 def test_mint(in_flow, effects, artifact, registry):
     """One dataset exists after a lost reply, found by the artifact's URN."""
     effects.embedded.add_fault(method="POST", path="/register/mint-dataset$", count=1, drop_reply_after_effect=True)
-    dataset = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
+    dataset = in_flow(lambda: mint_dataset(artifact, terms=registry.terms))
     assert len(posts(effects, "/register/mint-dataset")) == 1
     assert effects.intents("dataset")[0].urn == dataset.urn
 
@@ -154,7 +154,7 @@ def test_model_run(in_flow, effects, ended_order, artifact, registry, late):
     )
 
     def body():
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     run = in_flow(body)

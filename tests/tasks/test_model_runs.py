@@ -67,7 +67,7 @@ def test_an_order_is_registered_once(in_flow, effects, ended_order, artifact, re
         data = {registry.template: artifact}
         return [
             register_model_run(
-                ended_order, workflow_template=registry.workflow, inputs=data, outputs=data, datasets=registry.defaults
+                ended_order, workflow_template=registry.workflow, inputs=data, outputs=data, terms=registry.terms
             )
             for _ in range(2)
         ]
@@ -89,7 +89,7 @@ def test_what_has_not_succeeded_is_not_registered(in_flow, effects, ended_order,
                     workflow_template=registry.workflow,
                     inputs={registry.template: artifact},
                     outputs={},
-                    datasets=registry.defaults,
+                    terms=registry.terms,
                 )
             )
     assert minted(effects) == effects.count(REGISTER) == 0
@@ -102,7 +102,7 @@ def test_what_has_not_succeeded_is_not_registered(in_flow, effects, ended_order,
 )
 def test_what_nobody_has_stated_is_named(in_flow, effects, ended_order, artifact, registry, stated, missing):
     """A missing licence, owner, publisher or approval is never invented. The error names it, and nothing is sent."""
-    defaults = registry.defaults.model_copy(update={stated: None}) if stated else None
+    terms = registry.terms.model_copy(update={stated: None}) if stated else None
 
     def body():
         register_model_run(
@@ -110,10 +110,10 @@ def test_what_nobody_has_stated_is_named(in_flow, effects, ended_order, artifact
             workflow_template=registry.workflow,
             inputs={registry.template: artifact},
             outputs={registry.template: artifact},
-            datasets=defaults,
+            terms=terms,
         )
 
-    with pytest.raises(InputError, match="DatasetDefaults") as caught:
+    with pytest.raises(InputError, match="in the terms") as caught:
         in_flow(body)
     assert caught.value.missing == missing
     assert all(name in str(caught.value) for name in missing)
@@ -124,7 +124,7 @@ def test_what_was_missing_can_be_stated_later(in_flow, effects, artifact, regist
     """After a refusal, the same dataset is minted once the licence is stated."""
     with pytest.raises(InputError, match="license"):
         in_flow(lambda: mint_dataset(artifact))
-    assert in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults)).access_uri == artifact.urn
+    assert in_flow(lambda: mint_dataset(artifact, terms=registry.terms)).access_uri == artifact.urn
     assert minted(effects) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_user_without_a_person(in_flow, effects, ended_order, artifact, regist
             workflow_template=registry.workflow,
             inputs={registry.template: artifact},
             outputs={registry.template: artifact},
-            datasets=registry.defaults,
+            terms=registry.terms,
             credentials=credentials,
         )
 
@@ -146,7 +146,7 @@ def test_a_user_without_a_person(in_flow, effects, ended_order, artifact, regist
         for need in (
             register,
             lambda: linked_person(credentials=credentials),
-            lambda: mint_dataset(artifact, datasets=registry.defaults, credentials=credentials),
+            lambda: mint_dataset(artifact, terms=registry.terms, credentials=credentials),
         ):
             with pytest.raises(InputError, match="not linked to a Person.*link it in Provena's"):
                 need()
@@ -169,7 +169,7 @@ def test_a_faulty_record_is_refused_and_can_be_corrected(in_flow, effects, ended
     """A record that Provena refuses at once leaves nothing behind, so the corrected one is registered."""
 
     def body(outputs):
-        data = mint_dataset(artifact, datasets=registry.defaults)
+        data = mint_dataset(artifact, terms=registry.terms)
         return register_model_run(
             ended_order,
             workflow_template=registry.workflow,
@@ -187,7 +187,7 @@ def test_a_failed_registration_can_be_corrected(in_flow, effects, ended_order, a
     """If Provena's job fails, its reason is raised, and the next run registers again."""
 
     def body():
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     with failing_jobs(embedded_directory.root), pytest.raises(RegistrationFailedError, match="failed: Out of luck"):
@@ -208,7 +208,7 @@ def test_a_registration_that_cannot_be_watched_is_not_sent_again(
     """A refusal during the wait says nothing about the registration, so the next run continues to wait for it."""
 
     def body():
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     effects.embedded.add_fault(method="GET", path="/jobs/user/fetch$", **fault)
@@ -222,8 +222,8 @@ def test_a_registration_that_cannot_be_watched_is_not_sent_again(
 def test_items_of_other_users_can_be_used(in_flow, effects, ended_order, artifact, registry, user):
     """A second user mints and registers for itself. It finds the dataset of the first and does not mint it again."""
     credentials = user("2")
-    first = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults))
-    second = in_flow(lambda: mint_dataset(artifact, datasets=registry.defaults, credentials=credentials))
+    first = in_flow(lambda: mint_dataset(artifact, terms=registry.terms))
+    second = in_flow(lambda: mint_dataset(artifact, terms=registry.terms, credentials=credentials))
     assert (first.urn, minted(effects)) == (second.urn, 1)
 
 

@@ -56,7 +56,7 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
         attach_aspect(order, {"$schema": "urn:example:schema:plan.1"})
         update_aspect(series, {"$schema": "urn:example:schema:plan.1"})
         register_item(Organisation(display_name=unique, name=unique))
-        data = {registry.template: mint_dataset(series, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(series, terms=registry.terms)}
         register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
         return "the end"
 
@@ -254,7 +254,7 @@ def test_a_plan_finds_what_exists_without_this_journal(in_flow, effects, source,
     """An upload or dataset of another journal's run is not planned as new."""
 
     def body():
-        return upload_artifact(source).urn, mint_dataset(artifact, datasets=registry.defaults).urn
+        return upload_artifact(source).urn, mint_dataset(artifact, terms=registry.terms).urn
 
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         made = in_flow(body)

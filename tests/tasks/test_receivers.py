@@ -272,13 +272,13 @@ def test_a_registration_uses_the_inputs_of_the_run_and_not_its_outputs(
 
     def body():
         series = upload_artifact(source)
-        datasets = [mint_dataset(each, datasets=registry.defaults) for each in (series, artifact)]
+        datasets = [mint_dataset(each, terms=registry.terms) for each in (series, artifact)]
         run = register_model_run(
             ended_order,
             workflow_template=registry.workflow,
             inputs={registry.template: series},
             outputs={registry.template: artifact},
-            datasets=registry.defaults,
+            terms=registry.terms,
         )
         return series, datasets, run
 

@@ -82,7 +82,7 @@ def test_no_token_anywhere(
         other = upload_artifact(source, credentials=second_account)
         [done] = wait_for_orders([place_order("echo", {"message": series.urn})], timeout=60)
         note = attach_aspect(done, {"$schema": "urn:example:schema:secret.1"})
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         run = register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
         return [series, other, done, note, run, *data.values()]
 

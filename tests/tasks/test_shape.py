@@ -212,7 +212,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
         note = attach_aspect(done, dict([NOTE], text="one"))
         changed = update_aspect(done, dict([NOTE], text="two"))
         file = download_artifact(series, tmp_path / "back.csv")
-        dataset = mint_dataset(series, datasets=registry.defaults)
+        dataset = mint_dataset(series, terms=registry.terms)
         person = linked_person()
         run = register_model_run(
             done,
@@ -259,7 +259,7 @@ async def test_the_asynchronous_tasks_do_the_whole_job(
         note = await aattach_aspect(done, dict([NOTE], text="one"))
         changed = await aupdate_aspect(done, dict([NOTE], text="two"))
         file = await adownload_artifact(series, tmp_path / "back.csv")
-        dataset = await amint_dataset(series, datasets=registry.defaults)
+        dataset = await amint_dataset(series, terms=registry.terms)
         run = await aregister_model_run(
             done,
             workflow_template=registry.workflow,

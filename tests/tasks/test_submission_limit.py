@@ -197,7 +197,7 @@ def test_a_slot_is_held_until_provena_has_accepted(
         monkeypatch.setattr(owner, name, watched)
 
     def body() -> None:
-        data = {registry.template: mint_dataset(artifact, datasets=registry.defaults)}
+        data = {registry.template: mint_dataset(artifact, terms=registry.terms)}
         register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
         [dataset] = data.values()
         part = TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset.urn)

@@ -23,8 +23,8 @@ from ivcap_flows import recorded
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.tasks import (
     OrderStep,
     attach_aspect,
@@ -88,8 +88,8 @@ def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Pat
     wait_for_jobs([request_job("moody", request, scope=scenario.scope)])
     attach_aspect(series, wanted, schema=NOTE, scope=scenario.scope)
     owner = register_item(Organisation(display_name=scenario.owner, name=scenario.owner)).urn
-    defaults = DatasetDefaults(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
-    mint_dataset(series, datasets=defaults)
+    terms = Terms(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
+    mint_dataset(series, terms=terms)
 
 
 def place_in_any_order(steps: list[OrderStep]) -> None:

@@ -5,6 +5,7 @@ They are owner, publisher, licence and approvals.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Final
 
@@ -20,21 +21,25 @@ from ivcap_flows.provena.collection_format import (
     DatasetDescription,
     RelevantDate,
 )
+from ivcap_flows.provena.infos import Info, Organisation
 
-__all__ = ["DatasetDefaults", "collection_format", "missing_defaults"]
+__all__ = ["Terms", "collection_format", "missing_terms"]
 
-_REQUIRED: Final = ("organisation_id", "publisher_id", "license", "approvals")
+_OWNERS: Final = ("organisation_id", "publisher_id")
+_REQUIRED: Final = (*_OWNERS, "license", "approvals")
 
 
-class DatasetDefaults(BaseModel):
+class Terms(BaseModel):
     """Statements for the datasets that are minted for artifacts.
 
     No value is made up: an error names a missing field when it is needed. `approvals` must be given even if none is
-    relevant (`Approvals()`), since that is a statement too.
+    relevant (`Approvals()`), since that is a statement too. An `owner` that Provena does not have yet is registered,
+    once; it is the organisation and the publisher where no handle is given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    owner: Organisation | None = Field(None, description="The organisation that owns and publishes the data.")
     organisation_id: str | None = Field(None, description="Handle of the organisation that the data belong to.")
     publisher_id: str | None = Field(None, description="Handle of the organisation that publishes the data.")
     license: str | None = Field(None, description="URL of the licence.")
@@ -51,17 +56,26 @@ class DatasetDefaults(BaseModel):
     preferred_citation: str | None = Field(None, description="How to cite the data.")
     keywords: tuple[str, ...] = Field((), description="Words to find the data by.")
 
+    async def registered(self, register: Callable[[Info], Awaitable[str]]) -> Terms:
+        """Return the same with the handle of the owner, after `register` has registered it."""
+        if self.owner is None:
+            return self
+        owner = await register(self.owner)
+        handles = {name: getattr(self, name) or owner for name in _OWNERS}
+        return self.model_copy(update={"owner": None, **handles})
 
-def missing_defaults(defaults: DatasetDefaults | None) -> list[str]:
+
+def missing_terms(terms: Terms | None) -> list[str]:
     """Return the names of required fields that are not set."""
-    if defaults is None:
+    if terms is None:
         return list(_REQUIRED)
-    return [name for name in _REQUIRED if not getattr(defaults, name)]
+    owned = _OWNERS if terms.owner is not None else ()
+    return [name for name in _REQUIRED if not getattr(terms, name) and name not in owned]
 
 
 def collection_format(
     artifact: handles.Artifact,
-    defaults: DatasetDefaults | None,
+    terms: Terms | None,
     *,
     user_metadata: dict[str, str] | None = None,
 ) -> CollectionFormat:
@@ -69,39 +83,39 @@ def collection_format(
 
     Raises InputError with the names of the missing fields, also as `missing`.
     """
-    missing = missing_defaults(defaults)
-    if missing or defaults is None:
+    missing = missing_terms(terms)
+    if missing or terms is None:
         raise InputError(
             f"No Provena dataset is minted for {artifact.urn}: nobody has stated {', '.join(missing)}. "
-            "Give them in DatasetDefaults.",
+            "State them in the terms.",
             missing=missing,
         )
-    made = defaults.created_date or (artifact.created_at.date() if artifact.created_at else None)
+    made = terms.created_date or (artifact.created_at.date() if artifact.created_at else None)
     return CollectionFormat(
         associations=CollectionAssociations(
-            organisation_id=defaults.organisation_id or "",
-            data_custodian_id=defaults.data_custodian_id,
-            point_of_contact=defaults.point_of_contact,
+            organisation_id=terms.organisation_id or "",
+            data_custodian_id=terms.data_custodian_id,
+            point_of_contact=terms.point_of_contact,
         ),
-        approvals=defaults.approvals or Approvals(),
+        approvals=terms.approvals or Approvals(),
         dataset_info=DatasetDescription(
             name=artifact.name or artifact.urn,
-            description=defaults.description or f"The IVCAP artifact {artifact.urn}.",
+            description=terms.description or f"The IVCAP artifact {artifact.urn}.",
             access_info=AccessInfo(
                 reposited=False,
                 uri=artifact.urn,
-                description=defaults.access_description or f"An artifact of the IVCAP platform {artifact.platform}.",
+                description=terms.access_description or f"An artifact of the IVCAP platform {artifact.platform}.",
             ),
-            publisher_id=defaults.publisher_id or "",
+            publisher_id=terms.publisher_id or "",
             created_date=RelevantDate.of(made),
-            published_date=RelevantDate.of(defaults.published_date),
-            license=defaults.license or "",
-            purpose=defaults.purpose,
-            rights_holder=defaults.rights_holder,
-            usage_limitations=defaults.usage_limitations,
-            preferred_citation=defaults.preferred_citation,
+            published_date=RelevantDate.of(terms.published_date),
+            license=terms.license or "",
+            purpose=terms.purpose,
+            rights_holder=terms.rights_holder,
+            usage_limitations=terms.usage_limitations,
+            preferred_citation=terms.preferred_citation,
             formats=[artifact.media_type] if artifact.media_type else None,
-            keywords=list(defaults.keywords) or None,
+            keywords=list(terms.keywords) or None,
             user_metadata=user_metadata,
         ),
     )

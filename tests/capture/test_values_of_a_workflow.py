@@ -1,16 +1,22 @@
-"""What a flow was given and says is on record, so that a mapping can take a model run's statements from it."""
+"""What a flow was given and says is on record, so that a workflow can take a model run's statements from it."""
 
 from __future__ import annotations
 
 import pytest
 
-from ivcap_flows import annotate, flow, task
+from ivcap_flows import annotate, flow, loop, task
 from ivcap_flows.capture import journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
-from ivcap_flows.registration.flow_runs import run_inputs, run_record
-from ivcap_flows.registration.mapping import DataUse, MappingEntry
-from ivcap_flows.registration.values import ValueFrom, WorkRecord
+from ivcap_flows.provena.models import Info
+from ivcap_flows.registration import DataUse, ValueFrom, Workflow
+from ivcap_flows.registration.flow_runs import run_record
+from ivcap_flows.registration.values import WorkRecord
+
+
+async def never(content: Info) -> str:
+    """All that the workflow names has a handle."""
+    raise AssertionError(content)
 
 
 @pytest.mark.usefixtures("prefect_api", "ivcap_journal")
@@ -36,7 +42,7 @@ def test_a_flow_says_what_its_model_run_is(recorded_graph):
     [run] = journal().runs.recent(1)
     attempts = journal().runs.attempts(run.id)
     known = WorkRecord.of_run(run, attempts, graph)
-    entry = MappingEntry(
+    workflow = Workflow(
         flow="coastal",
         workflow_template="102.100.100/1",
         display_name=ValueFrom(parameter="title"),
@@ -53,13 +59,12 @@ def test_a_flow_says_what_its_model_run_is(recorded_graph):
             "both": DataUse(template="102.100.100/3", dataset=ValueFrom(parameter="masks")),
         },
     )
-    inputs = run_inputs(run, entry, known)
-    assert [(part.dataset_template_id, part.dataset_id) for part in inputs] == [
+    record = run_record(run, attempts, loop.run(workflow.registered(never)), graph, modeller="102.100.100/4")
+    assert [(part.dataset_template_id, part.dataset_id) for part in record.inputs] == [
         ("102.100.100/2", "102.100.100/8"),
         ("102.100.100/3", "102.100.100/9"),
         ("102.100.100/3", "102.100.100/10"),
     ]
-    record = run_record(run, attempts, entry, known, modeller="102.100.100/4", inputs=inputs, outputs=[])
     assert (record.display_name, record.model_version) == ("A run", "2.1")
     annotations = {name: text for name, text in (record.annotations or {}).items() if not name.startswith("ivcap-")}
     assert annotations == {

@@ -1,4 +1,4 @@
-"""A mapping's entry that takes what differs from run to run from the work itself, and is checked before it is sent."""
+"""A workflow that takes what differs from run to run from the work itself, and is checked before it is sent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 from ivcap_flows import loop
 from ivcap_flows.handles import Artifact, Dataset, Job, Order
 from ivcap_flows.journal import Fact, Journal
-from ivcap_flows.provena.datasets import DatasetDefaults
 from ivcap_flows.provena.models import Annotations, DatasetTemplate, Deferred, TemplateUse, WorkflowTemplate
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.provena.terms import Terms
 from ivcap_flows.provenance import activity
-from ivcap_flows.sinks import Drained, MappingEntry, ModelRunMapping, ProvenaSink, drain
+from ivcap_flows.registration.workflow import Workflow
+from ivcap_flows.registration.workflows import Workflows
+from ivcap_flows.sinks import Drained, ProvenaSink, drain
 from ivcap_flows.tasks import mint_dataset, register_model_run
 
 
@@ -53,7 +55,7 @@ def demanding(embedded_platform: Any, ivcap_journal: Journal, provena: Any, prov
 
     workflow, table = loop.run(make())
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
-    dataset: Dataset = mint_dataset.fn(artifact, datasets=DatasetDefaults(**provena_items.datasets))
+    dataset: Dataset = mint_dataset.fn(artifact, terms=Terms(**provena_items.terms))
     embedded_platform.forget_requests()
     return Demanding(workflow, provena_items.template, table, dataset.urn)
 
@@ -71,9 +73,9 @@ def sink(provena: Any, ivcap_journal: Journal, provena_items: Any, demanding: De
             "inputs": {"series": demanding.source},
             "outputs": {"index.csv": {"template": demanding.table, "resources": {"index": {"parameter": "path"}}}},
             "annotations": {"region": {"annotation": "region"}},
-            "datasets": provena_items.datasets,
+            "terms": provena_items.terms,
         } | changes
-        return ProvenaSink(provena, ivcap_journal, mapping=ModelRunMapping((MappingEntry.model_validate(entry),)))
+        return ProvenaSink(provena, ivcap_journal, workflows=Workflows((Workflow.model_validate(entry),)))
 
     return make
 
@@ -111,7 +113,7 @@ def test_statements_come_from_the_work(embedded_platform, ivcap_journal, provena
     assert sent(embedded_platform) == 2
 
 
-def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, provena, annotated, sink, demanding):
+def test_a_dataset_may_stand_in_the_workflow(embedded_platform, ivcap_journal, provena, annotated, sink, demanding):
     """As an input and as an output, whatever the work was given and made: nothing is minted."""
     annotated()
     use = {"template": demanding.source, "dataset": demanding.dataset}
@@ -128,7 +130,7 @@ def test_a_dataset_may_stand_in_the_mapping(embedded_platform, ivcap_journal, pr
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"annotations": {}}, ["requires the annotation 'region'", "Correct the mapping"]),
+        ({"annotations": {}}, ["requires the annotation 'region'", "Correct the workflow"]),
         ({"annotations": {"region": {"annotation": "area"}}}, ["the annotation 'area'", "It has region."]),
         ({"model_version": {"parameter": "model"}}, ["the parameter 'model'", "It has base, path, series."]),
         ({"workflow_template": "102.100.100/none"}, ["The registry has no item 102.100.100/none"]),
@@ -169,7 +171,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
 
 
 def test_what_is_registered_already_is_not_judged(embedded_platform, ivcap_journal, annotated, sink, demanding):
-    """A task that has registered the work is not held up by a mapping that could not."""
+    """A task that has registered the work is not held up by a workflow that could not."""
     work = annotated()
     register_model_run.fn(
         work,

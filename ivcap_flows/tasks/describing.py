@@ -1,0 +1,35 @@
+"""What IVCAP says of the artifacts that a registration names by their URNs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from ivcap_flows.errors import NotFoundError, PlatformOffError
+from ivcap_flows.handles import Artifact
+from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
+
+__all__ = ["Describe", "describing"]
+
+Describe: TypeAlias = Callable[[str], Awaitable[Artifact]]
+
+
+def describing(credentials: IvcapCredentialsLike, *, alone: bool) -> Describe:
+    """Return a function that returns an artifact's handle from IVCAP.
+
+    If IVCAP is off or does not know the artifact, the handle has only its URN. IVCAP is off, too, if Provena was given
+    `alone` and the environment names no platform: the embedded one knows nothing of it.
+    """
+
+    async def described(urn: str) -> Artifact:
+        bare = Artifact(urn=urn, platform="IVCAP")
+        if alone and credentials is None and not Settings.current().ivcap_configured:
+            return bare
+        try:
+            call = await IvcapCall.of(credentials)
+            return (await call.client.artifacts.read(urn)).handle(call.platform)
+        except (PlatformOffError, NotFoundError):
+            return bare
+
+    return described
