@@ -81,19 +81,18 @@ async def _register_model_runs(
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
     stated = await terms_of(terms)
-    if stated is not None:
-        stated = await stated.registered(registering(credentials))
     rows: Source
     if isinstance(source, str | Path):
         rows = open_source(Path(source))
     elif workflow is not None:
         work = [*source]
-        rows, default = await _work_source(work, workflow, credentials, call)
-        stated = stated or default
+        rows, stated = await _work_source(work, workflow, stated, credentials, call)
     else:
         rows = RecordSource(cast("Iterable[ModelRunRecord | tuple[str, ModelRunRecord]]", source))
     if workflow is not None and isinstance(source, str | Path):
         raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
+    if stated is not None:
+        stated = await stated.registered(registering(credentials))
     progress = Shown()
     with Batch(
         rows,
@@ -137,7 +136,11 @@ async def _register_model_runs(
 
 
 async def _work_source(
-    work: Sequence[Any], given: Workflow | Path | str, credentials: ProvenaCredentialsLike, call: ProvenaCall
+    work: Sequence[Any],
+    given: Workflow | Path | str,
+    stated: Terms | None,
+    credentials: ProvenaCredentialsLike,
+    call: ProvenaCall,
 ) -> tuple[Source, Terms | None]:
     """Return a source of the work's records, and the terms of its workflow."""
     if strange := next((each for each in work if not isinstance(each, Order | Job)), None):
@@ -146,7 +149,7 @@ async def _work_source(
     known: dict[str, RegisteredWorkflow] = {}
     for each in work:
         if each.service not in known:
-            known[each.service] = await workflow_for(each, given, credentials, call)
+            known[each.service] = await workflow_for(each, given, stated, credentials, call)
     terms = {id(each.stated.terms): each.terms for each in known.values()}
     if len(terms) > 1:
         raise InputError("The workflows of one batch must have the same terms. Register each in a call of its own.")

@@ -17,12 +17,13 @@ from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.describing import Describe, describing
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.terms import TermsLike
+from ivcap_flows.tasks.terms import TermsLike, terms_of
 from ivcap_flows.tasks.waiting import PlannedError
 
 # Provena's models take long to build. They are imported when a run is registered.
 if TYPE_CHECKING:
     from ivcap_flows.provena.models import TemplatedDataset
+    from ivcap_flows.provena.terms import Terms
     from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 
 __all__ = ["Data", "aregister_model_run", "register_model_run", "workflow_for"]
@@ -81,7 +82,8 @@ async def _register_model_run(
     call.check([each for _, each in data if isinstance(each, Dataset)])
     PlannedError.refuse([subject])
     check_ended(subject)
-    known = None if workflow is None else await workflow_for(subject, workflow, credentials, call)
+    stated = await terms_of(terms)
+    known = None if workflow is None else await workflow_for(subject, workflow, stated, credentials, call)
     person = modeller or (known.stated.modeller if known is not None else None)
     more: dict[str, Any] = {
         "modeller": urn_of(person or await alinked_person.fn(credentials=credentials)),
@@ -105,7 +107,7 @@ async def _register_model_run(
     alone = credentials_of("provena", credentials, call.attempt) is not None
     minting = _Minting(
         {each.urn: each for each in (*subject.products, *(each for _, each in data)) if isinstance(each, Artifact)},
-        terms if terms is not None or known is None else known.terms,
+        stated if known is None else known.terms,
         describing(credentials_of("ivcap", None, call.attempt), alone=alone),
         credentials,
     )
@@ -119,9 +121,16 @@ async def _register_model_run(
 
 
 async def workflow_for(
-    work: Order | Job, given: Workflow | Path | str, credentials: ProvenaCredentialsLike, call: ProvenaCall
+    work: Order | Job,
+    given: Workflow | Path | str,
+    terms: Terms | None,
+    credentials: ProvenaCredentialsLike,
+    call: ProvenaCall,
 ) -> RegisteredWorkflow:
-    """Return the workflow for this work, with all that it names registered. Raises InputError if there is none."""
+    """Return the workflow for this work, with all that it names registered. Raises InputError if there is none.
+
+    `terms` replace those of the workflow, if they are given.
+    """
     from ivcap_flows.registration.workflows import Workflows
     from ivcap_flows.tasks.registry import registering
 
@@ -135,6 +144,8 @@ async def workflow_for(
             f"the workflows given: {services}.",
             urn=work.urn,
         )
+    if terms is not None:
+        found = found.model_copy(update={"terms": terms})
     return await found.registered(registering(credentials))
 
 
@@ -183,7 +194,7 @@ class _Minting:
     """Finds or mints the datasets of artifacts. `known` are handles by URN; others are described by IVCAP."""
 
     known: Mapping[str, Artifact]
-    terms: TermsLike
+    terms: Terms | None
     describe: Describe
     credentials: ProvenaCredentialsLike
 

@@ -47,7 +47,7 @@ from ivcap_flows.reading import inputs, names, verification
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import known, rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import pair
+from ivcap_flows.tasks import pair, registry
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -411,6 +411,10 @@ def end_on_the_loop(patch: SetAttribute) -> None:
     patch(Journal, "ask_surely", at_once)
 
 
+def items_of_the_task_that_needs_them(patch: SetAttribute) -> None:
+    patch(registry, "beside", nullcontext)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -473,6 +477,9 @@ MUTANTS: Final = {
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
     "files before runs": Mutant("a file does not hide the run of its name", files_before_runs),
     "end on the loop": Mutant("a claim's end does not stop the package's loop", end_on_the_loop),
+    "items of the task that needs them": Mutant(
+        "what a workflow declares leads from no run to another", items_of_the_task_that_needs_them
+    ),
     "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
     "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),

@@ -1,0 +1,172 @@
+"""Files from the web: whole, only when they are new, and with their address on record."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcap_flows import flow
+from ivcap_flows.errors import InputError, UnavailableError
+from ivcap_flows.http import session
+from ivcap_flows.http.retry import Backoff
+from ivcap_flows.sinks import run_graph
+from ivcap_flows.tasks import fetch_url
+
+NEW, OLD = b"a,b\n1,2\n", b"a,b\n"
+TAGGED = {"ETag": '"v1"', "Last-Modified": "Mon, 05 Jan 2026 00:00:00 GMT"}
+
+
+@dataclass
+class Reply:
+    """What the server says once. `promised` is the length that it announces, if that is another."""
+
+    status: int = 200
+    body: bytes = NEW
+    headers: dict[str, str] = field(default_factory=dict)
+    promised: int | None = None
+
+
+@dataclass
+class Web:
+    """A server that gives its replies in turn, the last one for ever."""
+
+    url: str
+    replies: list[Reply] = field(default_factory=lambda: [Reply()])
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            there.asked.append({name.lower(): value for name, value in self.headers.items()} | {":path": self.path})
+            reply = there.replies.pop(0) if len(there.replies) > 1 else there.replies[0]
+            self.send_response(reply.status)
+            for name, value in {"Content-Type": "text/csv", **reply.headers}.items():
+                self.send_header(name, value)
+            if reply.status != 304:
+                self.send_header("Content-Length", str(reply.promised or len(reply.body)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(b"" if reply.status == 304 else reply.body)
+            self.close_connection = True
+
+        def log_message(self, *_: Any) -> None:
+            """Write nothing to the test's output."""
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    there = Web(f"http://127.0.0.1:{listening.server_port}/table.csv")
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    yield there
+    listening.shutdown()
+    listening.server_close()
+    thread.join(10)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of trying again would make the tests of what does not pass as long."""
+    monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(budget=3.0))
+
+
+def test_what_is_there_is_not_sent_again(web, in_flow, tmp_path):
+    """Any run asks with the version that it has; another file in its place, or a new version, is replaced."""
+    target = tmp_path / "new" / "table.csv"
+    web.replies = [Reply(headers=TAGGED), Reply(304), Reply(body=OLD, headers={"ETag": '"v2"'}), Reply(headers=TAGGED)]
+    first, same, newer = [in_flow(lambda: fetch_url(web.url, target)) for _ in range(3)]
+    assert first == same and target.read_bytes() == OLD and newer.size == len(OLD)
+    target.write_bytes(b"mine")
+    assert in_flow(lambda: fetch_url(web.url, target)) == first
+    conditions = [(each.get("if-none-match"), "if-modified-since" in each) for each in web.asked]
+    assert conditions == [(None, False), ('"v1"', True), ('"v1"', True), (None, False)]
+
+
+def test_the_address_is_on_record(web, ivcap_journal, tmp_path):
+    """The file came of the task, which used the address; of a file that was there, the task that fetched it did."""
+    web.replies = [Reply(headers=TAGGED), Reply(304)]
+
+    @flow
+    def fetched() -> None:
+        fetch_url(web.url, tmp_path / "table.csv")
+
+    for _ in range(2):
+        fetched()
+    for run in ivcap_journal.runs.recent(2):
+        graph = run_graph(ivcap_journal, run.id)
+        [used] = [link for link in graph.relations.values() if link.type == "used" and link.target == web.url]
+        assert graph.nodes[web.url].type == "url" and used.attributes["etag"] == '"v1"'
+    [file] = [node.id for node in graph.nodes.values() if node.type == "file"]
+    assert web.url in graph.lineage(file, "up").nodes
+
+
+@pytest.mark.parametrize(
+    "first",
+    [Reply(503), Reply(429), Reply(promised=len(NEW) + 5), Reply(body=b"", promised=len(NEW))],
+    ids=["unavailable", "too many", "half", "nothing"],
+)
+def test_what_may_pass_is_tried_again(web, in_flow, tmp_path, first):
+    """Half a file is none: it appears once it is whole."""
+    web.replies = [first, Reply()]
+    assert Path(in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))).read_bytes() == NEW
+    assert [path.name for path in tmp_path.iterdir() if "table" in path.name] == ["table.csv"]
+
+
+def test_a_redirect_leads_to_the_file(web, in_flow, tmp_path):
+    """A relative one, too; one that leads round in circles is an error."""
+    web.replies = [Reply(302, headers={"Location": "/moved.csv"}), Reply()]
+    in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+    assert [each[":path"] for each in web.asked] == ["/table.csv", "/moved.csv"]
+    web.replies = [Reply(307, headers={"Location": "/moved.csv"})]
+    with pytest.raises(InputError, match="without an end"):
+        in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(404, b"no such table"), r"answered 404 .*no such table.*Is the address right\?"),
+        (Reply(403, b""), "answered 403"),
+        (Reply(304), "has the status 304"),
+        (Reply(headers={"Content-Type": "text/html; charset=utf-8"}), "a web page .* instead of a file"),
+    ],
+    ids=["absent", "forbidden", "unasked 304", "web page"],
+)
+def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_flow, tmp_path, reply, words):
+    """The error names the address without its query, which may hold a secret, and the next step."""
+    web.replies, target = [reply], tmp_path / "table.csv"
+    target.write_bytes(b"mine")
+    with pytest.raises(InputError, match=words) as caught:
+        in_flow(lambda: fetch_url(f"{web.url}?token=hunter2", target))
+    assert target.read_bytes() == b"mine" and web.url in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_stays_away_is_unavailable(web, in_flow, tmp_path):
+    """Prefect's own retries may ask later: the error says that it can pass."""
+    web.replies = [Reply(503)]
+    with pytest.raises(UnavailableError) as caught:
+        in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+    assert caught.value.retryable and not (tmp_path / "table.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://example.org/table.csv", "is no address of the web"),
+        ("table.csv", "is no address of the web"),
+        ("https://user:hunter2@example.org/table.csv", "Leave it out"),
+    ],
+)
+def test_what_is_no_address_is_refused(in_flow, tmp_path, url, words):
+    """Before anything is asked; a password is not repeated."""
+    with pytest.raises(InputError, match=words) as caught:
+        in_flow(lambda: fetch_url(url, tmp_path / "table.csv"))
+    assert "hunter2" not in str(caught.value)

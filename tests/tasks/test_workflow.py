@@ -1,0 +1,163 @@
+"""Model runs by a workflow: one declaration for one run and for many, whose items are registered once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ivcap_flows.blocks import ProvenaTerms
+from ivcap_flows.capture import use_journal
+from ivcap_flows.errors import ConfigurationError, InputError
+from ivcap_flows.handles import ModelRun, Order
+from ivcap_flows.journal import Journal
+from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation
+from ivcap_flows.provena.terms import Terms
+from ivcap_flows.registration import DataUse, NewWorkflowTemplate, ValueFrom, Workflow
+from ivcap_flows.sinks import run_graph
+from ivcap_flows.tasks import OrderStep, register_model_run, register_model_runs, run_orders, upload_artifact
+
+CREATE, MINT, REGISTER = "/create", "/mint-dataset", "/model_run/register"
+LICENCE = "https://creativecommons.org/licenses/by/4.0/"
+
+
+@pytest.fixture
+def workflow(tasks_service: str, unique: str) -> Workflow:
+    """A workflow of which Provena has nothing yet."""
+    return Workflow(
+        service=tasks_service,
+        workflow_template=NewWorkflowTemplate(
+            display_name=f"Work {unique}",
+            model=Model(
+                display_name=unique,
+                name=unique,
+                description="Computes.",
+                documentation_url="https://example.org/docs",
+                source_url="https://example.org/source",
+            ),
+        ),
+        inputs={"series": DatasetTemplate(display_name=f"Series {unique}")},
+        outputs={
+            "upper.csv": DatasetTemplate(display_name=f"Upper {unique}"),
+            "lower.csv": DataUse(template=DatasetTemplate(display_name=f"Lower {unique}"), optional=True),
+        },
+        annotations={"base": ValueFrom(parameter="base"), "region": "Tasman Sea"},
+        terms=Terms(owner=Organisation(display_name=unique, name=unique), license=LICENCE, approvals={}),
+    )
+
+
+@pytest.fixture
+def ordered(in_flow: Any, tasks_service: str, unique: str) -> list[Order]:
+    """Two orders of the service that have ended, each of a series of its own."""
+
+    def body() -> list[Order]:
+        series = [upload_artifact(f"{unique},{number}".encode(), name=f"{unique}-{number}") for number in range(2)]
+        return run_orders([OrderStep(tasks_service, {"series": each, "base": 1950}, each.name) for each in series])
+
+    done: list[Order] = in_flow(body)
+    return done
+
+
+def sent(effects: Any, *ends: str) -> list[int]:
+    """How many requests whose path ends so took effect since the last time."""
+    paths = [each["path"] for each in effects.embedded.requests("POST") if (each["status"] or 999) < 300]
+    effects.embedded.forget_requests()
+    return [len([path for path in paths if path.endswith(end)]) for end in ends]
+
+
+def test_what_a_workflow_declares_is_registered_once(in_flow, effects, ordered, workflow, tmp_path):
+    """An owner, a model, three dataset templates and the workflow template: for both runs, and for another journal."""
+    effects.embedded.forget_requests()
+    first, second = in_flow(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
+    assert sent(effects, CREATE, MINT, REGISTER) == [6, 6, 2]
+    assert first.workflow_template == second.workflow_template and first.urn != second.urn
+    assert first.annotations["base"] == "1950" and first.annotations["region"] == "Tasman Sea"
+    assert (len(first.inputs), len(first.outputs)) == (1, 2)
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal, use_journal(journal):
+        again = in_flow(lambda: register_model_run(ordered[0], workflow=workflow))
+    assert again.urn == first.urn and sent(effects, CREATE, MINT, REGISTER) == [0, 0, 0]
+
+
+def test_a_batch_makes_the_same_runs(in_flow, effects, ordered, workflow):
+    """Whichever comes first, the task for one or that for many."""
+    one = in_flow(lambda: register_model_run(ordered[0], workflow=workflow))
+    effects.embedded.forget_requests()
+    many = in_flow(lambda: register_model_runs(ordered, workflow=workflow))
+    assert [run.urn for run in many.runs][:1] == [one.urn] and many.rows == 2 and many.differing == 0
+    assert sent(effects, CREATE, "/register_batch") == [0, 1]
+
+
+@pytest.mark.catches("items of the task that needs them")
+def test_a_run_does_not_come_of_the_order_beside_which_its_template_was_registered(
+    in_flow, ivcap_journal, ordered, workflow
+):
+    """The template has no origin but the flow."""
+    runs: list[ModelRun] = in_flow(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
+    graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+    for run, own, other in zip(runs, ordered, reversed(ordered), strict=True):
+        origins = graph.lineage(run.urn, "up").nodes
+        assert own.urn in origins and run.workflow_template in origins
+        assert other.urn not in origins
+
+
+@pytest.mark.parametrize("way", ["block", "file", "object"])
+def test_terms_stated_elsewhere_win(in_flow, effects, ordered, workflow, registry, tmp_path, way):
+    """Those of a saved block, of a file, or given as they are."""
+    stated = registry.terms.model_dump(mode="json", exclude_none=True)
+    name = f"terms-{os.getpid()}"
+    ProvenaTerms(**stated).save(name, overwrite=True)
+    (tmp_path / "terms.yaml").write_text(yaml.safe_dump(stated))
+    terms = {"block": name, "file": tmp_path / "terms.yaml", "object": registry.terms}[way]
+    effects.embedded.forget_requests()
+    in_flow(lambda: register_model_run(ordered[0], workflow=workflow, terms=terms))
+    # No owner is registered, since these terms have a handle for it.
+    assert sent(effects, CREATE, MINT) == [5, 3]
+
+
+def test_arguments_win_over_the_workflow(in_flow, ordered, workflow):
+    """And annotations of both are there."""
+    run = in_flow(
+        lambda: register_model_run(
+            ordered[0], workflow=workflow, display_name="Mine", annotations={"region": "Coral Sea", "more": "1"}
+        )
+    )
+    assert run.display_name == "Mine"
+    assert [run.annotations[name] for name in ("base", "region", "more")] == ["1950", "Coral Sea", "1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({}, InputError, "by a `workflow`, or by a `workflow_template`"),
+        ({"workflow": "x.yaml", "workflow_template": "1/1"}, InputError, "by a `workflow`, or by"),
+        ({"workflow": "x.yaml", "inputs": {"1/1": "1/2"}}, InputError, "by a `workflow`, or by"),
+        ({"workflow": "no.yaml"}, InputError, r"workflows in no.yaml cannot be read"),
+        ({"workflow": Workflow(service="other", workflow_template="1/1")}, InputError, "workflows given: other"),
+        ({"workflow": "own", "terms": "no-such-block"}, ConfigurationError, "no block ProvenaTerms named"),
+        ({"workflow": "own", "terms": "no.yaml"}, InputError, "The terms in no.yaml cannot be read"),
+        ({"workflow": "own", "terms": 5}, InputError, "Give Terms, the path of a YAML file, or the name"),
+        ({"workflow": "own", "terms": Terms(license=LICENCE)}, InputError, "organisation_id, publisher_id, approvals"),
+    ],
+)
+def test_what_cannot_be_registered_is_named(in_flow, effects, ordered, workflow, given, error, words):
+    """Before a dataset is minted or a run is sent."""
+    given = {name: workflow if value == "own" else value for name, value in given.items()}
+    effects.embedded.forget_requests()
+    with pytest.raises(error, match=words):
+        in_flow(lambda: register_model_run(ordered[0], **given))
+    assert sent(effects, MINT, REGISTER) == [0, 0]
+
+
+def test_only_work_is_registered_by_a_workflow(in_flow, ordered, workflow, tmp_path):
+    """Neither the rows of a file, which say all themselves, nor anything else."""
+    path = Path(tmp_path, "rows.jsonl")
+    path.touch()
+    with pytest.raises(InputError, match="the rows of a file say all"):
+        in_flow(lambda: register_model_runs(path, workflow=workflow))
+    with pytest.raises(InputError, match="orders and jobs are registered, not str"):
+        in_flow(lambda: register_model_runs([*ordered, "urn:ivcap:order:1"], workflow=workflow))
+    with pytest.raises(InputError, match="must be a ModelRunRecord, not a Order"):
+        in_flow(lambda: register_model_runs(ordered))
