@@ -24,6 +24,7 @@ from ivcap_flows.cli import (
     rerun,
     run,
     runs,
+    services,
     show,
     sync,
     trace,
@@ -44,6 +45,7 @@ app = cyclopts.App(
 )
 app.command(run.app)
 app.command(plan.plan)
+app.command(services.services)
 app.command(local.app)
 app.command(runs.app)
 app.command(show.show)

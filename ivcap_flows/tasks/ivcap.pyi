@@ -87,6 +87,7 @@ from .secrets import aset_secret as aset_secret
 from .secrets import get_secret as get_secret
 from .secrets import list_secrets as list_secrets
 from .secrets import set_secret as set_secret
+from .service_request import ServiceRequest as ServiceRequest
 from .services import afind_service as afind_service
 from .services import alist_services as alist_services
 from .services import aregister_service as aregister_service

@@ -19,6 +19,7 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
+from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
     Patience,
     PlannedError,
@@ -57,8 +58,8 @@ _LONGEST_LOG: Final = 100_000
 
 
 async def _place_order(
-    service: Service | str,
-    parameters: Mapping[str, Any],
+    service: Service | ServiceRequest | str,
+    parameters: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
     tags: Sequence[str] = (),
@@ -74,9 +75,9 @@ async def _place_order(
 ) -> Order:
     """Place an order for a service, at most once within `scope`, and return without waiting for it.
 
-    `service` is a handle, name or URN. `parameters` are Python values and handles. They are checked before anything is
-    sent, and all faults are reported at once. `wait_for_orders` adds the products to the `collection`, since the
-    platform does not accept one with an order.
+    `service` is a handle, name or URN, or a ServiceRequest, which has the parameters. `parameters` are Python values
+    and handles. They are checked before anything is sent, and all faults are reported at once. `wait_for_orders` adds
+    the products to the `collection`, since the platform does not accept one with an order.
 
     An equal request within the scope, from a retry, a restart or a second call, returns the same order. If you want two
     orders with equal requests, give them different `discriminator`s. An order that failed remains the result, unless
@@ -90,6 +91,10 @@ async def _place_order(
     Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError,
     DivergenceError and SpendLimitError.
     """
+    if isinstance(service, ServiceRequest):
+        if parameters is not None:
+            raise InputError(f"{type(service).__name__} has the parameters; give no others.")
+        parameters, service = service.parameters(), service.service
     if not isinstance(parameters, Mapping):
         raise InputError(f"Parameters must be a mapping of names to values, not {type(parameters).__name__}.")
     call = await IvcapCall.of(credentials)

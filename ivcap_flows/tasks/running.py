@@ -19,6 +19,7 @@ from ivcap_flows.tasks.call import IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import arequest_job, request_job
 from ivcap_flows.tasks.orders import aplace_order, place_order
 from ivcap_flows.tasks.parking import await_or_park, wait_or_park
+from ivcap_flows.tasks.service_request import ServiceRequest
 
 __all__ = ["OrderStep", "arun_job", "arun_order", "arun_orders", "run_job", "run_order", "run_orders"]
 
@@ -29,8 +30,8 @@ K = TypeVar("K")
 class OrderStep:
     """One order of `run_orders`: arguments of `place_order`. Two steps with equal requests share one order."""
 
-    service: Service | str
-    parameters: Mapping[str, Any]
+    service: Service | ServiceRequest | str
+    parameters: Mapping[str, Any] | None = None
     name: str | None = None
     tags: Sequence[str] = ()
     collection: Collection | str | None = None
@@ -146,8 +147,8 @@ async def arun_orders(
 
 
 def run_order(
-    service: Service | str,
-    parameters: Mapping[str, Any],
+    service: Service | ServiceRequest | str,
+    parameters: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
     tags: Sequence[str] = (),
@@ -165,8 +166,8 @@ def run_order(
 
 
 async def arun_order(
-    service: Service | str,
-    parameters: Mapping[str, Any],
+    service: Service | ServiceRequest | str,
+    parameters: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
     tags: Sequence[str] = (),

@@ -69,7 +69,7 @@ def test_a_public_module_lists_just_these_names(module):
     assert all(hasattr(found, name) for name in found.__all__)
 
 
-FUNCTIONS = {"OrderStep"} | {
+FUNCTIONS = {"OrderStep", "ServiceRequest"} | {
     form + name for name in ("download_products", "run_job", "run_order", "run_orders") for form in ("", "a")
 }
 """Names beside the tasks: functions that call tasks in the flow's body, and what they take."""

@@ -1,0 +1,124 @@
+"""`services`: what can be ordered, what it takes, and a typed module of it."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Artifact
+from ivcap_flows.ivcap.parameters import ParameterDef
+from ivcap_flows.ivcap.service_module import service_module
+from ivcap_flows.ivcap.services import ServiceRecord
+from ivcap_flows.tasks import OrderStep, ServiceRequest, place_order, run_orders
+
+TAKEN = frozenset(dir(ServiceRequest)) | {"service", "names"}
+EVERY_KIND = ServiceRecord(
+    id="urn:ivcap:service:1",
+    name="tide-levels.v2",
+    description='The tides "as they are", with a back\\slash. ' + "And more. " * 12,
+    parameters=[
+        ParameterDef(name="level", type="float", default="0.5", unit="m", description="How high."),
+        ParameterDef(name="station", type="string"),
+        ParameterDef(name="kind", type="option", options=[{"value": "high", "description": "Flood"}, {"value": "low"}]),
+        ParameterDef(name="days", type="int", default="many", description='Ends in a quote"'),
+        ParameterDef(name="all", type="bool", default="true"),
+        ParameterDef(name="sea-level", type="collection", optional=True),
+        ParameterDef(name="class", type="artifact", optional=True),
+        ParameterDef(name="service", type="other", optional=True),
+        ParameterDef(name="model_run", type="string", optional=True),
+    ],
+)
+URN = "urn:ivcap:artifact:1"
+
+
+def module(path: Path, record: ServiceRecord = EVERY_KIND) -> dict[str, Any]:
+    """What the module of a service defines."""
+    path.write_text(service_module(record, TAKEN), encoding="utf-8")
+    return runpy.run_path(str(path))
+
+
+def test_services_are_listed_and_shown(ivcap_flows, world):
+    """By name, with what an order takes: types, defaults, and what must be given."""
+    said = ivcap_flows("services").out
+    assert "cli-upper" in said and "echo" in said
+    shown = ivcap_flows("services", "echo").out
+    assert "message  string  required" in shown and "Parameters of an order" in shown and "Request of a job" in shown
+    told = ivcap_flows("services", "echo", "--json").json
+    assert told["name"] == "echo" and told["request_schema"]["required"] == ["message"]
+    assert {each["name"] for each in ivcap_flows("services", "--json").json} >= {"cli-upper", "echo"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["ecko"], "'echo'"), (["--python"], "Name the service")],
+    ids=["near name", "no name"],
+)
+def test_a_service_that_is_not_there_is_named(ivcap_flows, world, words, said):
+    """With names that are near, and the next step."""
+    ended = ivcap_flows("services", *words)
+    assert ended.status == 2 and said in ended.err
+
+
+def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal):
+    """The module's class has the service and its parameters; those that were not given are left to the service."""
+    path = tmp_path / "services.py"
+    path.write_text(ivcap_flows("services", "echo", "--python").out, encoding="utf-8")
+    made = runpy.run_path(str(path))["Echo"](message="typed")
+    order = place_order(made)
+    assert order.service_name == "echo" and order.parameters == {"message": "typed"}
+    [done] = run_orders([OrderStep(made)])
+    assert done.urn == order.urn
+    with pytest.raises(InputError, match="Echo has the parameters"):
+        place_order(made, {"message": "more"})
+
+
+def test_a_class_has_the_parameters_by_their_types(tmp_path):
+    """Names that Python does not allow have others, and are sent as they are."""
+    cls = module(tmp_path / "tides.py")["TideLevelsV2"]
+    artifact = Artifact(urn=URN, platform="p")
+    made = cls(station="Callao", kind="low", sea_level="urn:ivcap:collection:1", class_=artifact, service_=5)
+    assert made.parameters() == {
+        "station": "Callao",
+        "kind": "low",
+        "sea-level": "urn:ivcap:collection:1",
+        "class": artifact,
+        "service": 5,
+    }
+    assert (made.level, made.all, made.days) == (0.5, True, None)
+    for wrong in ({"kind": "middle"}, {"station": None}, {"depth": 3}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            cls(**{"station": "Callao", "kind": "low", **wrong})
+
+
+def test_what_is_said_of_a_service_is_in_its_module(tmp_path):
+    """In lines, with units and the meanings of choices, whatever characters it has."""
+    module(tmp_path / "tides.py")
+    text = (tmp_path / "tides.py").read_text(encoding="utf-8")
+    assert '"""How high. In m."""' in text and '"""high: Flood."""' in text and "\\\\slash" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_service_without_parameters_is_refused(tmp_path):
+    """Its jobs take a document: the error says how to get its schema."""
+    with pytest.raises(InputError, match="prints its JSON schema"):
+        module(tmp_path / "none.py", ServiceRecord(id="urn:ivcap:service:1", name="none"))
+
+
+@pytest.mark.long
+def test_the_module_is_checked_by_mypy(tmp_path):
+    """It is clean itself, and a wrong use of it is found."""
+    module(tmp_path / "tides.py")
+    use = "from tides import TideLevelsV2\n\nTideLevelsV2(station='Callao', kind='low')\n"
+    (tmp_path / "right.py").write_text(use)
+    (tmp_path / "wrong.py").write_text(use.replace("'low'", "'middle'"))
+    command = [sys.executable, "-m", "mypy", "--strict", "right.py", "wrong.py", "--config-file", ""]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    faults = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert faults and all(line.startswith("wrong.py:3:") for line in faults), done.stdout
+    assert '"kind"' in done.stdout
