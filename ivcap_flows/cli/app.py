@@ -15,6 +15,7 @@ from ivcap_flows.cli import (
     diff,
     doctor,
     export,
+    init,
     journal,
     local,
     login,
@@ -43,6 +44,7 @@ app = cyclopts.App(
     # No `--no-clear` beside `--clear`: every flag is off unless it is given.
     default_parameter=Parameter(negative=()),
 )
+app.command(init.init)
 app.command(run.app)
 app.command(plan.plan)
 app.command(services.services)

@@ -1,4 +1,4 @@
-"""Control a running embedded platform from another process: its faults, its request log and its clock."""
+"""Control a running embedded platform from another process: its services, faults, request log and clock."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import urllib.error
 import urllib.request
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ivcap_flows.errors import EmbeddedPlatformError, InputError
 from ivcap_flows.local.ondemand import EmbeddedPlatform
+from ivcap_flows.local.register import read_definition, register
 
 __all__ = ["PlatformControl"]
 
@@ -48,6 +50,12 @@ class PlatformControl:
     def forget_requests(self) -> None:
         """Empty the log of requests."""
         self._call("DELETE", "log")
+
+    def register(self, *definitions: Path) -> None:
+        """Register the services that these files describe, as `ivcap-flows local register` does."""
+        environment = self._embedded.environment
+        for path in definitions:
+            register(environment["IVCAP_URL"], environment["IVCAP_JWT"], read_definition(path), path)
 
     def clock(self) -> dict[str, Any]:
         """Return `now` (RFC 3339), `rate` (0 while it is stopped) and `offset` in seconds from the machine's time."""

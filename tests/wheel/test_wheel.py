@@ -79,6 +79,23 @@ def test_a_plain_install_gets_a_working_set(installed, home, tmp_path):
 
 
 @pytest.mark.long
+def test_a_first_project_runs_from_the_wheel(installed, home, tmp_path):
+    """Its test passes, a run orders once however often it is started, and what its service takes is typed."""
+    pip = [sys.executable, "-m", "pip", "--python", str(installed.parent), "install", "--quiet", "pytest"]
+    run(pip, env=UNPINNED)
+    ours = str(installed / "ivcap-flows")
+    run([ours, "init", "demo"], cwd=tmp_path, env=home)
+    demo = tmp_path / "demo"
+    assert "1 passed" in run([str(installed / "python"), "-m", "pytest", "-q"], cwd=demo, env=home)
+    run([ours, "local", "register", "services/shout.yaml"], cwd=demo, env=home)
+    assert "order" in run([ours, "plan", "flow.py:shout"], cwd=demo, env=home)
+    assert "On record: 1 upload, 1 order" in run([ours, "run", "flow.py:shout"], cwd=demo, env=home)
+    assert (demo / "results/shout.txt").read_text(encoding="utf-8") == "HELLO\n"
+    assert "flow.py" in run([ours, "trace", "results/shout.txt"], cwd=demo, env=home)
+    assert "class Shout(ServiceRequest)" in run([ours, "services", "shout", "--python"], cwd=demo, env=home)
+
+
+@pytest.mark.long
 def test_the_readme_flow_runs_from_the_wheel(installed, home, tmp_path):
     """The README's own flow prints what `echo` answered, and is on record with one job."""
     readme = Path("README.md").read_text(encoding="utf-8")

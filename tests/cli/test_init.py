@@ -1,0 +1,49 @@
+"""`init`: a project that runs."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import yaml
+
+from ivcap_flows.cli.init import FILES
+
+
+def test_a_project_is_written_whole(ivcap_flows, tmp_path):
+    """Its code compiles, and its deployments are those of the flow and of what operates it."""
+    said = ivcap_flows("init", tmp_path / "new" / "demo")
+    assert said.status == 0 and str(tmp_path / "new" / "demo") in said.out
+    there = tmp_path / "new" / "demo"
+    files = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
+    assert files == set(FILES)
+    for path in there.rglob("*.py"):
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    shipped = yaml.safe_load((there / "prefect.yaml").read_text(encoding="utf-8"))
+    assert [each["name"] for each in shipped["deployments"]] == [
+        *("shout", "wake-parked-runs", "report-orphans", "deliver-records")
+    ]
+    [step] = shipped["pull"]
+    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(there)}}
+
+
+def test_nothing_is_replaced(ivcap_flows, tmp_path, monkeypatch):
+    """The error names the file that is there; a folder that cannot be made is named, too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flow.py").write_text("mine")
+    said = ivcap_flows("init")
+    assert said.status == 2 and "flow.py exists" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.py"]
+    assert ivcap_flows("init", tmp_path / "flow.py" / "below").status == 2
+
+
+def test_its_flow_runs(ivcap_flows, tmp_path, monkeypatch, embedded_platform, ivcap_journal):
+    """As its test runs it: an order whose reply is lost is placed once."""
+    ivcap_flows("init", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    embedded_platform.register(tmp_path / "services/shout.yaml")
+    monkeypatch.delitem(sys.modules, "flow", raising=False)
+    test = runpy.run_path(str(tmp_path / "test_flow.py"))["test_a_lost_reply_is_not_paid_for_twice"]
+    embedded_platform.forget_requests()
+    test(embedded_platform, tmp_path / "results")
