@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from html import escape
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr
@@ -39,6 +40,13 @@ __all__ = [
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "error"})
 """The terminal statuses of orders and jobs (IVCAP OpenAPI, `OrderStatusRT` and `JobStatusRT`)."""
+
+
+_SHOWN: Final = (
+    *("urn", "name", "display_name", "status", "how", "service_name", "subtype", "description"),
+    *("media_type", "size", "created_at", "requested_at", "finished_at"),
+)
+"""What a notebook shows of a handle."""
 
 
 class Handle(BaseModel):
@@ -74,6 +82,15 @@ class Handle(BaseModel):
         for name in ("urn", "name", "display_name", "status"):
             if (value := getattr(self, name, None)) is not None:
                 yield name, value
+
+    def _repr_html_(self) -> str:
+        """Return the handle as a table for a notebook: names, states, sizes and times, and nothing that was given."""
+        rows = {name: getattr(self, name, None) for name in _SHOWN}
+        told = {name: value for name, value in rows.items() if value is not None}
+        if products := getattr(self, "products", ()):
+            told["products"] = ", ".join(each.name or each.urn for each in products)
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in told.items())
+        return f"<table><caption>{type(self).__name__}</caption>{cells}</table>"
 
 
 class LocalFile(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         False,
         alias="IVCAP_FLOWS_SYNC_AT_END",
         description="Start `ivcap-flows sync` in a separate process when a run ends or parks.",
+    )
+    artifacts: Literal["off", "summary", "all"] = Field(
+        "all",
+        alias="IVCAP_FLOWS_ARTIFACTS",
+        description="Artifacts that a run gets in Prefect: `all`; `summary`, only the page of what it was; or `off`.",
     )
     max_orders: int | None = Field(
         None, alias="IVCAP_FLOWS_MAX_ORDERS", description="Maximum number of orders and jobs in one logical run."

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, moment, show
+from ivcap_flows.capture.summary import counted
 from ivcap_flows.identity import EMBEDDED, api_address, flows_urn, short_run
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, IntentRow, Journal, OpenedAttempt, Outcome, RunRow
@@ -28,6 +30,8 @@ log = logger_of("ivcap_flows.capture")
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})
+MODEL_RUN: Final = "model run"
+_WORK: Final = ("order", "job", MODEL_RUN)
 _MOST: Final = 200
 """The maximum number of things that are shown. The journal has all."""
 _TIMEOUT: Final = 3.0
@@ -41,6 +45,7 @@ _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
 _COLUMNS: Final = {
     "Attempts": ("no.", "outcome", "begun (UTC)", "ended (UTC)", "cause"),
     "Orders and jobs": ("name", "service", "status", "requested (UTC)", "id"),
+    "Model runs": ("name", "of", "status", "requested (UTC)", "id"),
 }
 
 _showing: list[threading.Thread] = []
@@ -68,21 +73,23 @@ def _finish() -> None:
 
 def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
     try:
+        extent = Settings.current().artifacts
+        if extent == "off":
+            return
         run, attempt = opened.run, opened.attempt
         used, made, count = journal.lineages.ends(run.id, most=_MOST)
         used, made = ([record for record in records if record.type not in _HIDDEN] for records in (used, made))
         frame = list(journal.lineages.around([flows_urn("attempt", attempt.id)], "runs"))
-        work = [
-            row for noun in ("order", "job") for row in journal.intents.where(run_id=run.id, noun=noun, limit=_MOST)
-        ]
-        page = page_of(run, outcome, journal.runs.attempts(run.id), work, used, made, frame)
+        work = [row for noun in _WORK for row in journal.intents.where(run_id=run.id, noun=noun, limit=_MOST)]
+        said = counted(journal, run.id)
+        page = page_of(run, outcome, journal.runs.attempts(run.id), work, used, made, frame, said)
         things = f"The inputs and outputs of run {short_run(run.id)}{_cut(count)}."
-        key, here = key_for("ivcap-record", run.flow_name), attempt.flow_run_id
+        key, here = key_for("provenance", run.flow_name), attempt.flow_run_id
         shown = [
             PrefectArtifact("markdown", page, f"The record of run {short_run(run.id)}: {outcome}.", here, key=key),
-            PrefectArtifact("table", rows_of(used, made), things, here, key=key_for("ivcap-things", run.flow_name)),
+            PrefectArtifact("table", rows_of(used, made), things, here, key=key_for("data", run.flow_name)),
         ]
-        show(*(each for each in shown if each.content))
+        show(*(each for each in shown[: None if extent == "all" else 1] if each.content))
     except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
         log.debug("The record of run %s could not be shown in Prefect: %s", opened.run.id, error)
 
@@ -95,9 +102,14 @@ def page_of(
     used: Sequence[Record],
     made: Sequence[Record],
     frame: Sequence[Record],
+    said: str = "",
 ) -> str:
-    """Return the page in Markdown. Names that users gave are in code spans, so that Markdown in them has no effect."""
-    lines = [f"# {_span(run.flow_name)}: {outcome}", "", f"Run {_span(run.id)}"]
+    """Return the page in Markdown. Names that users gave are in code spans, so that Markdown in them has no effect.
+
+    `said` is what the run requested, in words.
+    """
+    title, summary = f"# {_span(run.flow_name)}: {outcome}", f"**{_summary(attempts, work, said)}**"
+    lines = [title, "", summary, "", f"Run {_span(run.id)}"]
     for record in frame:
         if record.type == "code" and record.attributes.get("commit"):
             dirty = ", with uncommitted changes" if record.attributes.get("dirty") else ""
@@ -114,7 +126,9 @@ def page_of(
         )
         for row in work
     ]
-    for title, rows in (("Attempts", tried), ("Orders and jobs", asked)):
+    runs = [row for row, intent in zip(asked, work, strict=True) if intent.noun == MODEL_RUN]
+    orders = [row for row, intent in zip(asked, work, strict=True) if intent.noun != MODEL_RUN]
+    for title, rows in (("Orders and jobs", orders), ("Model runs", runs), ("Attempts", tried)):
         if rows:
             lines += ["", f"## {title}", "", *_table(_COLUMNS[title], rows)]
     for title, records in (("Inputs", used), ("Outputs", made)):
@@ -124,6 +138,16 @@ def page_of(
         lines += ["", "## Links", "", links]
     lines += ["", "## More", "", f"    ivcap-flows show {run.id}", f"    ivcap-flows trace {run.id} --html run.html"]
     return "\n".join(lines)
+
+
+def _summary(attempts: Sequence[AttemptRow], work: Sequence[IntentRow], said: str) -> str:
+    """Return in two sentences what the run requested, how long it took, and what nobody knows."""
+    leading = [each for each in attempts if each.leads]
+    ended = [each.ended_at for each in leading if each.ended_at is not None]
+    seconds = f", {(max(ended) - leading[0].started_at).total_seconds():.0f} s" if leading and ended else ""
+    tries = f" in {len(leading)} attempts" if len(leading) > 1 else ""
+    doubt = sum(row.state == "in_doubt" for row in work)
+    return f"{said or 'Nothing was requested'}{seconds}{tries}. {doubt or 'Nothing'} in doubt."
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -11,9 +11,15 @@ from ivcap_flows.secrets import logger_of
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
 
-__all__ = ["tell_what_is_on_record"]
+__all__ = ["counted", "tell_what_is_on_record"]
 
 log = logger_of("ivcap_flows.capture")
+
+
+def counted(journal: Journal, run_id: str) -> str:
+    """Return how many effects of each noun a run requested, in words; nothing if there are none."""
+    counts = journal.intents.counts(run_id)
+    return ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items())
 
 
 def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
@@ -21,9 +27,8 @@ def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Out
     if outcome == "parked" or opened.run.entry_point.endswith(":") or rests():
         return
     try:
-        counts = journal.intents.counts(opened.run.id)
+        said = counted(journal, opened.run.id)
     except Exception:  # noqa: BLE001 - the run has ended, and is on record
         return
-    said = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items())
     name = opened.attempt.flow_run_name or short_run(opened.run.id)
     log.info("On record%s. `ivcap-flows show %s` shows the run.", f": {said}" if said else "", name)

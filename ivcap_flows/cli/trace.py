@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+import webbrowser
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.reconcile import unended
@@ -41,6 +45,13 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 _GIVEN: Final = ("was given", "given to")
 """The words for a use that was not seen."""
 
+_NAMED_BRIEFLY: Final = frozenset(
+    {"file", "directory", "url", "artifact", "order", "job", "model-run", "dataset", "dataset-file", "frame", "array"}
+)
+"""The types that `--brief` names: data, and what was ordered."""
+_FEW: Final = 3
+"""The maximum number of things of a type that `--brief` names; more are counted."""
+
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
 _TOLD_OF_RUNS: Final = frozenset({"parameters", "code"})
 
@@ -54,6 +65,8 @@ def trace(
     html: Path | None = None,
     mermaid: bool = False,
     dot: bool = False,
+    open_: Annotated[bool, Parameter(name="--open")] = False,
+    brief_: Annotated[bool, Parameter(name="--brief")] = False,
     full: Full = False,
     as_json: Json = False,
 ) -> None:
@@ -71,9 +84,11 @@ def trace(
         html: Write a page with the graph to this file. The page opens in any browser and needs no network.
         mermaid: Print the graph as a Mermaid flowchart, which Markdown pages can show; similar things are one node.
         dot: Print the complete graph in Graphviz's DOT language.
+        open_: Open the page in a browser; without --html, it is a temporary file.
+        brief_: Print one line: data and what was ordered, nearest first.
     """
-    if sum((as_json, html is not None, mermaid, dot)) > 1:
-        raise InputError("Give only one of --html, --mermaid, --dot and --json.")
+    if sum((as_json, html is not None or open_, mermaid, dot, brief_)) > 1:
+        raise InputError("Give only one of --html, --open, --mermaid, --dot, --brief and --json.")
     direction: Direction = "both" if up and down else "down" if down else "up"
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
@@ -93,14 +108,23 @@ def trace(
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
-    if html is not None:
-        write_page(html, found, direction)
+    if html is not None or open_:
+        page = html or Path(tempfile.mkdtemp(prefix="ivcap-flows-"), "trace.html")
+        write_page(page, found, direction)
+        if open_:
+            # Where there is no browser, the line that names the page is there.
+            webbrowser.open(page.resolve().as_uri())
+        return
+    ways: tuple[Direction, ...] = ("up", "down") if direction == "both" else (direction,)
+    if brief_:
+        for way in ways:
+            console.print((" ← " if way == "up" else " → ").join(_chain(_Tree(found, way, set(), full=False), found)))
         return
     if mermaid or dot:
         write((as_mermaid if mermaid else as_dot)(found.graph, found.starts))
         return
     shown: set[str] = set()
-    for way in ("up", "down") if direction == "both" else (direction,):
+    for way in ways:
         told = _Tree(found, way, shown, full=full)
         for start in found.starts:
             for line in told.lines(start):
@@ -114,6 +138,25 @@ def trace(
         console.print(line)
     for trouble in found.unasked:
         console.print(trouble, style="red")
+
+
+def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
+    """Yield what is as far from the start, nearest first, in words. A name that has been said is not said again."""
+    level, seen, said = list(found.starts), set(found.starts), set[str]()
+    while level:
+        named: dict[str, dict[str, None]] = {}
+        for node in (found.graph.nodes[id_] for id_ in level):
+            name = str(node.attributes.get("name") or Path(node.attributes.get("path") or node.id).name)
+            if node.type in _NAMED_BRIEFLY and name not in said:
+                named.setdefault(node.type, {})[name] = None
+        said |= {name for names in named.values() for name in names}
+        if named:
+            yield ", ".join(
+                f"{len(names)} {type_}s" if len(names) > _FEW else ", ".join(names) for type_, names in named.items()
+            )
+        fresh = dict.fromkeys(other for id_ in level for other in tree.steps(id_) if other not in seen)
+        seen |= fresh.keys()
+        level = list(fresh)
 
 
 def _tell_of_lost(journal: Journal, found: Lineage) -> None:
@@ -195,6 +238,10 @@ class _Tree:
             if not again and not (self._up and word == _WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
                 stack.append((below, other, self._next(other, trail)))
+
+    def steps(self, node: str) -> list[str]:
+        """Return what a node leads to, and its other names."""
+        return [*self._steps[node], *self._names[node]]
 
     def _label(self, node: str) -> str:
         return _label(self._graph.nodes[node], full=self._full)

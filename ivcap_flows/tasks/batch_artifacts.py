@@ -16,6 +16,7 @@ from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.spool import Outcome
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.progress import runs_here
 
 __all__ = ["Shown", "tell_faults", "tell_outcomes"]
@@ -110,6 +111,8 @@ async def _shown(
     kind: Literal["table", "progress"], content: Any, words: str, known: UUID | None = None
 ) -> UUID | None:
     """Show an artifact and return its id. A failure is logged and not raised: the registration must continue."""
+    if Settings.current().artifacts != "all":
+        return None
     try:
         return await ashow(PrefectArtifact(kind, content, words, *runs_here()), known)
     except Exception as error:  # noqa: BLE001 - Prefect's API may be away; the outcome is in the journal and the file

@@ -20,6 +20,7 @@ from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.identity import api_address
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.job_records import JobRecord
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLE", "progress_of", "runs_here"]
 
-TABLE: Final = "ivcap-work"
+TABLE: Final = "orders"
 """The key of the table artifact begins so and ends with the flow's name; each flow run makes one version of it."""
 
 FIRST: Final = 3.0
@@ -67,7 +68,7 @@ async def progress_of(
     Call the yielded function with the status of each running order or job, or its record if it has ended, by URN.
     """
     flow_run, task_run = runs_here()
-    if flow_run is None or not asked:
+    if flow_run is None or not asked or Settings.current().artifacts != "all":
         yield lambda seen: None
         return
     flow = getattr(getattr(flow_context(), "flow", None), "name", "")

@@ -66,3 +66,24 @@ def test_a_handle_is_one_thing_however_a_run_came_by_it():
     sent._how = "sent"
     assert {sent, ARTIFACT} == {ARTIFACT} and sent.model_dump_json() == ARTIFACT.model_dump_json()
     assert pickle.loads(pickle.dumps(sent)).how == "sent" and ARTIFACT.how is None
+
+
+def test_a_notebook_shows_a_handle_as_a_table():
+    """With what it has, and no tag of its name's."""
+    artifact = handles.Artifact(urn="urn:ivcap:artifact:1", platform="p", name="<b>x</b>")
+    shown = artifact._repr_html_()
+    assert "<caption>Artifact</caption>" in shown and "urn:ivcap:artifact:1" in shown
+    assert "&lt;b&gt;x&lt;/b&gt;" in shown and "<b>" not in shown and "media_type" not in shown
+    order = handles.Order(
+        urn="urn:ivcap:order:1",
+        platform="p",
+        service="s",
+        status="succeeded",
+        parameters={"key": "hunter2"},
+        products=handles.Products([artifact]),
+    )
+    assert (
+        "hunter2" not in order._repr_html_()
+        and "succeeded" in order._repr_html_()
+        and "products" in order._repr_html_()
+    )

@@ -82,7 +82,7 @@ def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_
     assert named["made.csv"]["role"] == "output" and len(named["made.csv"]["sha256"]) == 64
     assert named[source.name]["role"] == "input"
     assert list(rows[0]) == ["name", "type", "role", "id", "sha256"]
-    assert sorted(artifact.key for artifact in found) == ["ivcap-record-doubling", "ivcap-things-doubling"]
+    assert sorted(artifact.key for artifact in found) == ["data-doubling", "provenance-doubling"]
 
 
 ASYNCHRONOUS = """
@@ -206,7 +206,7 @@ FLOWS = ["my-flow", "my_flow", "My Flow", "MY-FLOW", "my--flow", "日本語の�
 
 
 def told_apart() -> None:
-    keys = {key_for("ivcap-work", name) for name in FLOWS}
+    keys = {key_for("orders", name) for name in FLOWS}
     assert len(keys) == len(FLOWS)
     assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)+", key) for key in keys), keys
 
@@ -219,8 +219,8 @@ def test_keys_of_artifacts_tell_flows_apart() -> None:
     usual name is its own key.
     """
     told_apart()
-    assert key_for("ivcap-work", "my-flow") == "ivcap-work-my-flow"
-    assert key_for("ivcap-work", "Coastal El Niño (v2)").startswith("ivcap-work-coastal-el-ni-o-v2-")
+    assert key_for("orders", "my-flow") == "orders-my-flow"
+    assert key_for("orders", "Coastal El Niño (v2)").startswith("orders-coastal-el-ni-o-v2-")
 
 
 @pytest.mark.mutant("keys by letters alone")

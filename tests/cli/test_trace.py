@@ -331,3 +331,25 @@ def test_a_build_that_hides_unknowns_is_found(ivcap_flows, journal_file, tmp_pat
     mutate("unknowns untold", monkeypatch.setattr)
     with pytest.raises(AssertionError):
         told_unknown(ivcap_flows, journal_file, tmp_path / "log.txt")
+
+
+def test_a_trace_in_one_line(on_record, world):
+    """Data and what was ordered, nearest first; each name once."""
+    up = on_record("trace", world.downloaded, "--brief").out.strip()
+    assert up.startswith("upper.csv ← cli-upper") or up.split(" ← ")[0] == world.downloaded.name
+    assert up.endswith(world.source.name) and up.count(world.source.name) == 1
+    down = on_record("trace", world.source, "--down", "--brief").out.strip()
+    assert down.startswith(world.source.name) and " → " in down and "upper.csv" in down
+
+
+def test_a_page_is_opened(on_record, world, monkeypatch, tmp_path):
+    """In the user's browser, from a file of its own or the one that was named; without a browser it is named."""
+    opened = []
+    monkeypatch.setattr(trace.webbrowser, "open", lambda address: opened.append(address) or True)
+    assert on_record("trace", world.made["product"], "--open").status == 0
+    assert on_record("trace", world.made["product"], "--open", "--html", tmp_path / "page.html").status == 0
+    assert [address.startswith("file:///") for address in opened] == [True, True]
+    assert opened[1] == (tmp_path / "page.html").as_uri() and (tmp_path / "page.html").exists()
+    monkeypatch.setattr(trace.webbrowser, "open", lambda address: False)
+    said = on_record("trace", world.made["product"], "--open")
+    assert said.status == 0 and "trace.html: " in said.out

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from docs_pages import PAGES, ROOT, Block, blocks
 
+from ivcap_flows.capture import use_journal
+from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
 
 README = ROOT / "README.md"
@@ -59,12 +61,21 @@ def test_example_runs(block, test, folder, request):
         defined[test](**{fixture: request.getfixturevalue(fixture) for fixture in given})
 
 
-def test_the_first_flow_says_what_the_readme_promises(folder, capsys):
-    """README.md shows one flow, which prints what `echo` answered."""
-    (block,) = blocks(README, "python")
-    assert block.text.startswith("# hello.py")
-    run(block, folder)
+def test_the_first_flow_says_what_the_readme_promises(folder, capsys, monkeypatch, embedded_platform):
+    """README.md shows one flow, which prints what `echo` answered, and its test, which passes."""
+    hello, test = blocks(README, "python")
+    assert hello.text.startswith("# hello.py")
+    run(hello, folder)
     assert "Good day" in capsys.readouterr().out
+    (folder / "hello.py").write_text(hello.text, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    with Journal.open(f"sqlite:///{folder / 'test.sqlite'}") as journal, use_journal(journal):
+        run(test, folder)["test_a_lost_reply_costs_nothing"](embedded_platform, journal)
+
+
+def test_the_readme_is_short():
+    """It says what the project is, and leads on."""
+    assert len(README.read_text(encoding="utf-8").split()) <= 600
 
 
 def test_the_service_of_the_how_to_works(folder):

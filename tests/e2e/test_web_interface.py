@@ -138,16 +138,16 @@ def test_a_deployment_has_a_form_without_paths_of_this_machine(opened, filled, d
 def test_a_run_shows_its_orders_and_its_record(opened, filled):
     """The table of orders with names and times, and the page of the record with its attempts."""
     artifacts = {each["key"]: each for each in asked(filled, "/artifacts/filter") if each["key"]}
-    work = opened(f"/artifacts/artifact/{artifacts['ivcap-work-order-pipeline']['id']}")
+    work = opened(f"/artifacts/artifact/{artifacts['orders-order-pipeline']['id']}")
     for said in ("Index against 1981-2010", "DJF against 1981-2010", "Report on all seasons"):
         expect(work.get_by_text(said, exact=True)).to_be_visible()
     expect(work.get_by_text(re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d$")).first).to_be_visible()
-    record = opened(f"/artifacts/artifact/{artifacts['ivcap-record-order-pipeline']['id']}")
+    record = opened(f"/artifacts/artifact/{artifacts['provenance-order-pipeline']['id']}")
     expect(record.get_by_role("heading", name=re.compile("order-pipeline ?: completed"))).to_be_visible()
     for title in ("Attempts", "Orders and jobs", "Inputs", "Outputs"):
         expect(record.get_by_role("heading", name=title)).to_be_visible()
     keep(record, "web-record")
-    run = opened(f"/runs/flow-run/{artifacts['ivcap-work-order-pipeline']['flow_run_id']}")
+    run = opened(f"/runs/flow-run/{artifacts['orders-order-pipeline']['flow_run_id']}")
     expect(run.get_by_text("Waiting for").or_(run.get_by_text("Finished in state Completed()")).first).to_be_visible()
     keep(run, "web-run")
 
