@@ -73,6 +73,8 @@ def our_commands(page: Path) -> Iterator[list[str]]:
             continue
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
+        if ">" in words:
+            del words[words.index(">") :]
         if len(words) > 1 and Path(words[0]).name == PROGRAM:
             yield words[1:]
 

@@ -153,7 +153,7 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, tmp_path
     assert check(file, terms=run_items.terms)[1] == []
     wrong = Terms(**{**vars(run_items.terms), "publisher_id": run_items.person})
     with pytest.raises(InputError, match="publisher_id in the Terms"):
-        check(file, datasets=wrong)
+        check(file, terms=wrong)
     assert not [each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]
 
 
