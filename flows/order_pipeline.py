@@ -48,7 +48,9 @@ async def order_pipeline(
     chain = {}
     for base, order in indices.items():
         parameters = {"index": order.products["index.csv"], "resamples": resamples}
-        chain["returns", base, "all"] = OrderStep("coastal-el-nino-returns", parameters, f"Returns against {base}")
+        chain["returns", base, "all"] = OrderStep(
+            "coastal-el-nino-returns", parameters, f"Return periods against {base}"
+        )
         for season in seasons:
             parameters = {"index": order.products["index.csv"], "season": season, "breakdowns": breakdowns}
             chain["seasons", base, season] = OrderStep("coastal-el-nino-season", parameters, f"{season} against {base}")

@@ -361,7 +361,7 @@ def test_the_trace_of_the_pipelines_report_as_an_exact_set(recording):
             ("artifact", "Monthly sea surface temperature"),
             *several("Index against *", "order", *bases),
             *several("DJF against *", "order", *bases),
-            *several("Returns against *", "order", *bases),
+            *several("Return periods against *", "order", *bases),
             *several("*.csv", "artifact", "index", "index", "season", "season", "returns", "returns"),
             *several("pipeline/seasons/*/DJF/season.csv", "file", *bases),
             *several("pipeline/returns/*/all/returns.csv", "file", *bases),
