@@ -91,7 +91,7 @@ def test_a_first_project_runs_from_the_wheel(installed, home, tmp_path):
     assert "order" in run([ours, "plan", "flow.py:shout"], cwd=demo, env=home)
     assert "On record: 1 upload, 1 order" in run([ours, "run", "flow.py:shout"], cwd=demo, env=home)
     assert (demo / "results/shout.txt").read_text(encoding="utf-8") == "HELLO\n"
-    assert "flow.py" in run([ours, "trace", "results/shout.txt"], cwd=demo, env=home)
+    assert "hello.txt" in run([ours, "trace", "results/shout.txt"], cwd=demo, env=home)
     assert "class Shout(ServiceRequest)" in run([ours, "services", "shout", "--python"], cwd=demo, env=home)
 
 
