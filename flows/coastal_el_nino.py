@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from flows.monthly_table import BUNDLED, Folder, MonthText, data_file, months_of, read_events, read_table
 from ivcap_flows import flow, task
-from ivcap_flows.handles import ModelRun
+from ivcap_flows.handles import LocalFile, ModelRun, Order
 from ivcap_flows.tasks import (
     OrderStep,
     attach_aspect,
@@ -34,7 +34,7 @@ def coastal_el_nino(
     terms: str | None = None,
     ivcap: str | None = None,
     provena: str | None = None,
-) -> dict[str, ModelRun]:
+) -> dict[str, tuple[Order, ModelRun, dict[str, LocalFile]]]:
     """Publish the index of a table's newest month, or of a range of months, once for each content.
 
     A run without anything new ends as Completed with the name Unchanged.
@@ -61,15 +61,15 @@ def coastal_el_nino(
         parameters = {"series": series, "base_start": base_start, "base_end": base_end}
         name = f"Coastal El Niño index to {month} against {base_start}-{base_end}"
         steps[month] = OrderStep("coastal-el-nino-index", parameters, name, collection=collection, scope="account")
-    orders = run_orders(steps)
-    workflow = Path(__file__).with_suffix(".yaml")
-    runs = {month: register_model_run(done, workflow=workflow, terms=terms) for month, done in orders.items()}
-    for month, done in orders.items():
+    made = {}
+    for month, done in run_orders(steps).items():
         files = download_products(done, output / month)
         attach_aspect(done.products["events.csv"], read_events(files["events.csv"]), scope="account")
-    if all(each.how != "sent" for each in (*orders.values(), *runs.values())):
-        return Completed(name="Unchanged", message=f"As before, to {months[-1]}.", data=runs)  # type: ignore[return-value]
-    return runs
+        run = register_model_run(done, workflow=Path(__file__).with_suffix(".yaml"), terms=terms)
+        made[month] = done, run, files
+    if all(each.how != "sent" for done, run, _ in made.values() for each in (done, run)):
+        return Completed(name="Unchanged", message=f"As before, to {months[-1]}.", data=made)  # type: ignore[return-value]
+    return made
 
 
 @task(name="Cut the series", task_run_name="series to {month}", tags=["replay-safe"])

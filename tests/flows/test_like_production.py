@@ -59,7 +59,7 @@ def test_the_coastal_el_nino(production, ivcap_journal, own_series, tmp_path):
     """One order and one model run, and no reply is lost."""
     made = coastal_el_nino(str(own_series), output=tmp_path / "results")
     assert (asked(production, "/1/orders"), asked(production, "/model_run/register")) == (1, 1)
-    assert [run.urn for run in made.values()] != []
+    assert [run.urn for _, run, _ in made.values()] != []
 
 
 def test_the_order_pipeline(production, ivcap_journal, tmp_path):

@@ -130,13 +130,14 @@ def world(
             common = {"base_start": BASE[0], "base_end": BASE[1]}
             output = world.output / "backfill"
             last = f"2010-{months:02}"
-            for month, made in coastal_el_nino(first_month="2010-01", last_month=last, output=output, **common).items():
+            backfilled = coastal_el_nino(first_month="2010-01", last_month=last, output=output, **common)
+            for month, (_, made, _) in backfilled.items():
                 world.backfill[month] = world.note(made, output / month)
             for number in range(runs):
                 values = {at: value for at, value in measured().items() if at <= Month(2008, number + 1)}
                 noaa.serve(noaa_text(values))
                 output = world.output / "scheduled"
-                [(month, made)] = coastal_el_nino(source=noaa.url, output=output, **common).items()
+                [(month, (_, made, _))] = coastal_el_nino(source=noaa.url, output=output, **common).items()
                 world.scheduled[month] = world.note(made, output / month)
         yield world
     embedded.end()
