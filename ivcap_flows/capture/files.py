@@ -31,6 +31,7 @@ __all__ = [
     "Seen",
     "blocks_read",
     "file_at",
+    "file_record",
     "forget",
     "hash_all",
     "hash_members",
@@ -262,6 +263,17 @@ def file_at(path: str | os.PathLike[str], digests: Digests | None) -> LocalFile:
 
     Raises InputError if it is not a readable file, and SourceChangedError if it changes while it is read.
     """
+    seen = _file_seen(path, digests)
+    assert seen.sha256 is not None
+    return LocalFile(path=seen.path, sha256=seen.sha256, size=seen.size)
+
+
+def file_record(path: str | os.PathLike[str], digests: Digests | None) -> Record:
+    """Return the record of a file as it is now. Reads and raises as `file_at`."""
+    return records_of(_file_seen(path, digests))[0]
+
+
+def _file_seen(path: str | os.PathLike[str], digests: Digests | None) -> Seen:
     with reading(path):
         os.stat(path)
     seen = look(os.fspath(path), "", digests)
@@ -272,7 +284,7 @@ def file_at(path: str | os.PathLike[str], digests: Digests | None) -> LocalFile:
     if seen.sha256 is None:
         error = SourceChangedError if "changed" in (seen.reason or "") else InputError
         raise error(f"{os.fspath(path)} could not be hashed: {seen.reason}.", path=os.fspath(path))
-    return LocalFile(path=seen.path, sha256=seen.sha256, size=seen.size)
+    return seen
 
 
 def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None:

@@ -23,6 +23,7 @@ from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import planned, planned_members
 from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened
+from ivcap_flows.tasks.there import state_there
 from ivcap_flows.tasks.uploads import content_of, upload, uploaded
 from ivcap_flows.tasks.waiting import PlannedError
 
@@ -128,6 +129,7 @@ async def _download_artifact(
     if sha256 is not None:
         there = await asyncio.to_thread(_there, target, sha256, call.journal)
         if there is not None:
+            await asyncio.to_thread(state_there, target, call.journal)
             return there
     try:
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance.records import entity, relation
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.there import state_there
 
 __all__ = ["afetch_url", "fetch_url"]
 
@@ -43,6 +44,8 @@ async def _fetch_url(url: str, target: str | os.PathLike[str]) -> LocalFile:
     except OSError as error:
         raise InputError(f"The folder of {path} cannot be made: {error}", path=str(path)) from error
     fetched = await fetch_if_changed(url, path, validators)
+    if fetched is None:
+        await asyncio.to_thread(state_there, path, known)
     file, version = fetched or (there, validators)
     assert file is not None
     assert version is not None

@@ -98,7 +98,7 @@ def test_a_run_that_ended_between_order_and_registration_is_made_up_for(publishe
         assert published().is_failed()
     assert Books.read() == Books(1, 4, 0)
     assert published("second").name == "Completed" and Books.read() == Books.of(1)
-    assert published().name == "Unchanged"
+    assert published("third").name == "Unchanged"
 
 
 @pytest.mark.long

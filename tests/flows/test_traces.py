@@ -42,7 +42,8 @@ SHARED = frozenset({"flow-run", "attempt", "parameters", "code", "user", "softwa
 """Types of what is on the way of everything that a run made, and contents, which are the digests of files."""
 BOTH: tuple[Direction, ...] = ("up", "down")
 
-pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+# The world of a year takes its time; it is made once.
+pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(600)]
 
 
 @dataclass
@@ -355,7 +356,11 @@ def test_the_trace_of_the_pipelines_report_as_an_exact_set(recording):
         order_pipeline(bases=bases, seasons=("DJF",), resamples=100, output=recording.output / "pipeline")
     )
     graph = run_graph(recording.journal, recording.journal.runs.recent(1)[0].id)
-    [plot] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "plot.png"]
+    [report] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "Report on all seasons"]
+    made_by = {link.source: link.target for link in graph.relations.values() if link.type == "wasGeneratedBy"}
+    [plot] = [
+        urn for urn, by in made_by.items() if by == report and graph.nodes[str(urn)].attributes["name"] == "plot.png"
+    ]
     assert recording.names(str(urn_at(made["report.md"].path)), "up") == Counter(
         [
             ("file", "ersst_nino12_monthly.csv"),
