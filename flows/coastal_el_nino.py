@@ -13,6 +13,7 @@ from ivcap_flows import flow, task
 from ivcap_flows.handles import LocalFile, ModelRun, Order
 from ivcap_flows.tasks import (
     OrderStep,
+    add_to_collection,
     attach_aspect,
     create_collection,
     download_products,
@@ -53,12 +54,11 @@ def coastal_el_nino(
     table = Path(fetch_url(source, output / "table.txt")) if "://" in source else data_file(source)
     months = months_of(table, first_month, last_month, (base_start, base_end))
     cuts = cut.map(unmapped(table), months, [output / month / "series.csv" for month in months])
-    names = [f"Monthly sea surface temperature to {month}" for month in months]
-    collection = create_collection(f"Coastal El Niño index against {base_start}-{base_end}")
-    uploads = upload_artifact.map(cuts, name=names, collection=unmapped(collection))
+    series = upload_artifact.map(cuts, name=[f"Monthly sea surface temperature to {each}" for each in months]).result()
+    collection = add_to_collection(create_collection(f"Coastal El Niño index against {base_start}-{base_end}"), series)
     steps = {}
-    for month, series in zip(months, uploads.result(), strict=True):
-        parameters = {"series": series, "base_start": base_start, "base_end": base_end}
+    for month, each in zip(months, series, strict=True):
+        parameters = {"series": each, "base_start": base_start, "base_end": base_end}
         name = f"Coastal El Niño index to {month} against {base_start}-{base_end}"
         steps[month] = OrderStep("coastal-el-nino-index", parameters, name, collection=collection, scope="account")
     made = {}

@@ -304,8 +304,6 @@ def test_the_traces_of_a_month_as_exact_sets(world):
                 source = [("file", "scheduled/table.txt"), ("task-run", "Fetch URL"), ("url", "")]
             index = f"Coastal El Niño index to {month} against {BASE[0]}-{BASE[1]}"
             series = ("artifact", f"Monthly sea surface temperature to {month}")
-            # A run that begins without its folder has made the folder.
-            made = [("directory", kind)] if kind == "backfill" or month == min(months) else []
             order = [series, ("task-run", "Place order"), ("order", index)]
             products, files = several("*", "artifact", *PRODUCTS), several(f"{folder}/*", "file", *PRODUCTS)
             download, events = ("task-run", "Download artifact"), PRODUCTS.index("events.csv")
@@ -320,20 +318,19 @@ def test_the_traces_of_a_month_as_exact_sets(world):
                     *files,
                     *[download] * len(files),
                     collection,
-                    *several("*", "task-run", "Wait for orders", "Register model run"),
+                    *several("*", "task-run", "Add to collection", "Wait for orders", "Register model run"),
                     *several("*", "task-run", "Read the events", "Attach aspect"),
                     ("aspect", ""),
                     *several("*", "call", "alinked_person", *["amint_dataset"] * 3),
                     ("model-run", index),
                     ("dataset", series[1]),
                     *several("*", "dataset", "index.csv", "events.csv"),
-                    *made,
                 ]
             )
             plot = PRODUCTS.index("plot.png")
-            down = [products[plot], collection, download, files[plot], *made]
+            down = [products[plot], collection, download, files[plot]]
             assert world.names(published.things["artifact plot.png"], "down") == Counter(down)
-            assert world.names(published.things["file plot.png"], "down") == Counter([files[plot], *made])
+            assert world.names(published.things["file plot.png"], "down") == Counter(files[plot : plot + 1])
 
 
 @pytest.fixture
