@@ -222,6 +222,22 @@ def _describe_code(writer: Recorder, opened: OpenedAttempt, path: str | None, na
     with unraised(lambda: writer.miss(opened.run.id), "The code of %s could not be described.", name):
         record = code_record(path, name)
         writer.put(Statement(opened.run.id, opened.attempt.id, made))
+        if opened.joined and opened.attempt.leads and not opened.run.deployed:
+            _tell_of_change(writer.journal, opened, record)
+
+
+def _tell_of_change(journal: Journal, opened: OpenedAttempt, code: Record) -> None:
+    """Tell the person who has edited a flow that failed what the next attempt makes of it."""
+    before = [
+        each for each in journal.runs.attempts(opened.run.id) if each.leads and each.number < opened.attempt.number
+    ]
+    earlier = journal.lineages.code_of(before[-1].id) if before else None
+    if earlier is not None and earlier.attributes.get("source_sha256") != code.attributes.get("source_sha256"):
+        log.warning(
+            "Your code has changed since attempt %d: what it asks for as before is kept, the rest is requested anew. "
+            "`ivcap-flows run --fresh` or IVCAP_FLOWS_FRESH=1 begins a new run instead.",
+            before[-1].number,
+        )
 
 
 def close_attempt(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance.graph import merge
 from ivcap_flows.provenance.records import Record, activity
 
-__all__ = ["Lineages"]
+__all__ = ["Lineages", "RunEnds"]
 
 _F, _A = schema.facts, schema.attempts
 
@@ -169,6 +170,21 @@ WHERE NOT {_no_agent("ids.id")} AND coalesce(l.target, '') IN (SELECT id FROM id
 ORDER BY 1"""
 
 
+@dataclass(frozen=True)
+class RunEnds:
+    """What a run `used` without making it, and what it `made`; `count` is the number of both, also beyond these.
+
+    `makers` has the activity that made each thing, and `model_runs` the model run that was registered for each order,
+    by id.
+    """
+
+    used: list[Record]
+    made: list[Record]
+    makers: dict[str, str]
+    model_runs: dict[str, str]
+    count: int
+
+
 class Lineages:
     """Lineage queries over the facts of one journal."""
 
@@ -205,6 +221,19 @@ class Lineages:
         with self._store.read() as connection:
             return sorted(connection.execute(query).scalars())
 
+    def code_of(self, attempt_id: str) -> Record | None:
+        """Return the code that an attempt ran, if that is on record."""
+        plan, code = _F.alias(), _F.alias()
+        query = (
+            sa.select(code.c.record)
+            .join_from(plan, code, code.c.record_id == plan.c.target)
+            .where(plan.c.source == flows_urn("attempt", attempt_id), plan.c.type == "hadPlan")
+            .limit(1)
+        )
+        with self._store.read() as connection:
+            text = connection.execute(query).scalar()
+        return None if text is None else Record.model_validate_json(text)
+
     def around(
         self,
         ids: Iterable[str],
@@ -231,24 +260,22 @@ class Lineages:
                 yield record
             yield from _endings(connection, list(attempts))
 
-    def ends(self, run_id: str, *, most: int) -> tuple[list[Record], list[Record], int]:
-        """Return what a run used without making it, what it made, and the number of both.
-
-        The two lists together have at most `most` records.
-        """
+    def ends(self, run_id: str, *, most: int) -> RunEnds:
+        """Return what a run used without making it, and what it made: together at most `most` records."""
         links = sa.select(_F.c.type, _F.c.source, _F.c.target).where(
             _F.c.run_id == run_id, _F.c.type.in_(("used", "wasGeneratedBy"))
         )
+        registered = sa.select(_F.c.record).where(_F.c.run_id == run_id, _F.c.type == "model-run")
         used: dict[str, None] = {}
-        made: dict[str, None] = {}
+        makers: dict[str, str] = {}
         with self._store.read() as connection:
             for type_, source, target in connection.execute(links.order_by(_F.c.seq)).tuples():
                 if type_ == "used":
                     used[target] = None
                 else:
-                    made[source] = None
-            inputs = [id_ for id_ in used if id_ not in made]
-            wanted = [*made, *inputs][:most]
+                    makers.setdefault(source, target)
+            inputs = [id_ for id_ in used if id_ not in makers]
+            wanted = [*makers, *inputs][:most]
             merged: dict[str, Record] = {}
             for first in range(0, len(wanted), _CHUNK):
                 some = sa.select(_F.c.record).where(
@@ -257,8 +284,12 @@ class Lineages:
                 for text in connection.execute(some.order_by(_F.c.seq)).scalars():
                     record = Record.model_validate_json(text)
                     merged[record.id] = merge(merged[record.id], record) if record.id in merged else record
-        one, two = ([merged[id_] for id_ in ids if id_ in merged] for ids in (inputs, made))
-        return one, two, len(made) + len(inputs)
+            runs = map(
+                Record.model_validate_json, connection.execute(registered.order_by(_F.c.seq).limit(most)).scalars()
+            )
+            about = {str(run.attributes.get("subject")): run.id for run in runs}
+        one, two = ([merged[id_] for id_ in ids if id_ in merged] for ids in (inputs, makers))
+        return RunEnds(one, two, makers, about, len(makers) + len(inputs))
 
     def _started(self, connection: Connection, ids: list[str], direction: str) -> list[str]:
         """Return the ids that a lineage starts from: what has a content, and upwards also a thing's other names and all

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from mutants import mutate
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -21,11 +22,13 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from ivcap_flows import recorded
-from ivcap_flows.capture import hide, use_journal
+from ivcap_flows.capture import hide, run_artifacts, use_journal
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for
-from ivcap_flows.capture.run_artifacts import links_of, page_of, rows_of
+from ivcap_flows.capture.run_page import MODEL_RUN, RunPage
+from ivcap_flows.identity import EMBEDDED
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.provenance import Record, activity, entity
+from ivcap_flows.journal.lineages import RunEnds
+from ivcap_flows.provenance import Record, entity
 
 pytestmark = pytest.mark.canary
 
@@ -47,6 +50,20 @@ def doubling(source: Path, target: Path) -> str:
     return str(context.flow_run.id)
 
 
+@flow
+@recorded
+def looking() -> str:
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return str(context.flow_run.id)
+
+
+def wait_until_shown() -> None:
+    for thread in run_artifacts._showing:
+        thread.join()
+
+
 def shown(flow_run: str, count: int) -> list[Any]:
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
     end = time.monotonic() + 20
@@ -58,9 +75,9 @@ def shown(flow_run: str, count: int) -> list[Any]:
             time.sleep(0.05)
 
 
-def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_path: Path) -> None:
-    """As a page and as a table with each sha256; what users named means nothing in Markdown."""
-    source = tmp_path / "a `<b>` |x|.csv"
+def test_a_run_shows_what_it_was(prefect_server: dict[str, str], tmp_path: Path) -> None:
+    """On one page; what users named means nothing in it. A run that makes nothing new shows none."""
+    source, target = tmp_path / "a `<b>` |x|.csv", tmp_path / "made.csv"
     source.write_text("1\n")
     settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_LOGGING_TO_API_ENABLED: False}
     with (
@@ -68,30 +85,36 @@ def test_a_run_shows_its_inputs_and_outputs(prefect_server: dict[str, str], tmp_
         Journal.open(f"sqlite:///{tmp_path / 'j.sqlite'}") as journal,
         use_journal(journal),
     ):
-        flow_run = doubling(source, tmp_path / "made.csv")
-        found = shown(flow_run, 2)
-        [run] = journal.runs.recent()
-    by_type: dict[str, Any] = {}
-    for artifact in found:
-        by_type.setdefault(artifact.type, artifact.data)
-    pages = [artifact.data for artifact in found if artifact.type == "markdown"]
-    page = next(page for page in pages if page.startswith("# "))
-    assert run.id in page and "completed" in page and "`<b>`" not in page and "'<b>'" in page
-    rows = by_type["table"] if isinstance(by_type["table"], list) else json.loads(by_type["table"])
-    named = {Path(row["name"]).name: row for row in rows}
-    assert named["made.csv"]["role"] == "output" and len(named["made.csv"]["sha256"]) == 64
-    assert named[source.name]["role"] == "input"
-    assert list(rows[0]) == ["name", "type", "role", "id", "sha256"]
-    assert sorted(artifact.key for artifact in found) == ["data-doubling", "provenance-doubling"]
+        flow_run, idle = doubling(source, target), looking()
+        [artifact] = shown(flow_run, 1)
+        run = journal.runs.get(flow_run)
+        wait_until_shown()
+        assert shown(idle, 0) == []
+    assert artifact.key == "provenance-doubling" and artifact.type == "markdown"
+    assert artifact.data.startswith("# doubling: completed\n") and run.id in artifact.data
+    assert (
+        "Inputs (1)" in artifact.data and "Outputs (1)" in artifact.data and f"<li>file {target}</li>" in artifact.data
+    )
+    assert "<b>" not in artifact.data and "a `&lt;b&gt;` |x|.csv" in artifact.data
 
 
 ASYNCHRONOUS = """
 import asyncio
+from pathlib import Path
+from prefect import task
 from prefect.runtime import flow_run
-from ivcap_flows import flow
+from ivcap_flows import flow, recorded
+
+@task
+@recorded
+def make():
+    made = Path("made.txt")
+    made.write_text("made")
+    return made
 
 @flow
 async def short():
+    make()
     return flow_run.get_id()
 
 if __name__ == "__main__":
@@ -112,85 +135,111 @@ def test_an_asynchronous_flow_ends_without_a_traceback(prefect_server: dict[str,
         assert any(artifact.data.startswith("# ") for artifact in shown(done.stdout.strip(), 1))
 
 
+NOTHING = RunEnds([], [], {}, {}, 0)
+THERE = "https://api.example.org"
+ASKED = {"account": "a", "scope": "s", "subject": "tides", "noun": "order", "run_id": "r", "platform": THERE}
+
+
+@pytest.fixture
+def page_of(sqlite_url: str) -> Iterator[Callable[..., str]]:
+    """Return a function that makes the page of a run, which has these attempts, orders and things."""
+    with Journal.open(sqlite_url) as journal:
+
+        def page(
+            *orders: dict[str, Any],
+            name: str = "coast",
+            outcome: Any = "completed",
+            cause: str | None = None,
+            tries: int = 1,
+            ends: RunEnds = NOTHING,
+            around: Sequence[Record] = (),
+            **changed: Any,
+        ) -> str:
+            for _ in range(tries):
+                opened = journal.runs.open_attempt(RunIdentity(name, "f.py:f", {}, "r", "r"))
+                for number, order in enumerate(orders):
+                    asked = {**ASKED, "request": {}, "attempt_id": opened.attempt.id, **order}
+                    key = f"{asked['noun']} {number}"
+                    journal.intents.claim(NewIntent(key=key, base_key=key, **asked))
+                journal.runs.close_attempt(opened.attempt.id, outcome, cause)
+            work = [replace(row, **changed) for row in journal.intents.where(run_id="r")]
+            attempts = journal.runs.attempts("r")
+            return RunPage(journal.runs.get("r"), outcome, attempts, work, ends, around, "1 order").markdown()
+
+        yield page
+
+
 @pytest.mark.parametrize(
-    ("record", "link"),
+    ("id_", "platform", "link"),
     [
-        (entity("102.1/7", "dataset", platform="https://provena.example"), "https://hdl.handle.net/102.1/7"),
-        (activity("102.1/8", "model-run", platform="urn:ivcap-flows:embedded:x"), None),
-        (
-            entity("c", "code", remote="git@github.com:o/r.git", commit="a" * 40),
-            f"https://github.com/o/r/commit/{'a' * 40}",
-        ),
-        (
-            entity("c", "code", remote="https://g.example/o/r", commit="b" * 40),
-            f"https://g.example/o/r/commit/{'b' * 40}",
-        ),
-        (entity("c", "code", remote="/srv/git/r", commit="c" * 40), None),
-        (entity("c", "code", remote="https://x.example/](javascript:1)", commit="c" * 40), None),
+        ("102.1/7", "https://provena.example", "https://hdl.handle.net/102.1/7"),
+        ("102.1/8", "urn:ivcap-flows:embedded:x", None),
     ],
 )
-def test_links_lead_to_what_is_public(record: Record, link: str | None) -> None:
-    """A handle that only an embedded platform knows, and a repository on this machine, lead nowhere."""
-    assert (f"({link})" in links_of([record])) if link else links_of([record]) == ""
+def test_a_handle_is_a_link_where_anybody_can_read_it(page_of: Any, id_: str, platform: str, link: str | None) -> None:
+    """One that only an embedded platform knows leads nowhere."""
+    page = page_of({"noun": MODEL_RUN, "platform": platform}, urn=id_, state="accepted")
+    assert f"| tides | {f'[{id_}]({link})' if link else id_} |" in page
 
 
-def test_a_run_without_things_has_a_page_and_no_table(sqlite_url: str) -> None:
-    """It says that there were none."""
-    with Journal.open(sqlite_url) as journal:
-        run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run
-    page = page_of(run, "failed", [], [], [], [], [])
-    assert "none" in page and "## Orders" not in page and rows_of([], []) == []
+def test_an_order_has_its_products_and_its_model_run_in_its_row(page_of: Any) -> None:
+    """A column without a word is left out, as that of how they ended where all succeeded."""
+    order, product = "urn:ivcap:order:1", entity("urn:ivcap:artifact:1", "artifact", name="index.csv")
+    ends = RunEnds([], [product], {product.id: order}, {order: "102.1/7"}, 1)
+    page = page_of({"platform": EMBEDDED}, urn=order, status="succeeded", ends=ends)
+    assert "| order | products | model run |" in page and "| tides | index.csv | 102.1/7 |" in page
 
 
-def test_the_page_has_the_orders_and_attempts(sqlite_url: str) -> None:
-    """With names, in tables that a name with a bar does not break; times are UTC, and the columns say so."""
-    with Journal.open(sqlite_url) as journal:
-        opened = journal.runs.open_attempt(RunIdentity("coast", "f.py:f", {}, "r", "r"))
-        asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "subject": "tides"}
-        for key, name in (("k1:1", "north|west"), ("k1:2", None)):
-            journal.intents.claim(NewIntent(key=key, base_key=key, noun="order", name=name, run_id="r", **asked))
-        journal.runs.close_attempt(opened.attempt.id, "failed", "out of luck")
-        page = page_of(
-            journal.runs.get("r"), "failed", journal.runs.attempts("r"), journal.intents.where(run_id="r"), [], [], []
-        )
-    lines = page.splitlines()
-    assert lines[0] == "# `coast`: failed"
-    assert "| no. | outcome | begun (UTC) | ended (UTC) | cause |" in lines
-    assert any(line.startswith("| `1` | `failed` | `20") and line.endswith("| `out of luck` |") for line in lines)
-    assert any(line.startswith("| `north\\|west` | `tides` | `intent` | `20") for line in lines)
-    assert any(line.startswith("| `tides` | `tides` |") for line in lines)
+@pytest.mark.parametrize(
+    ("remote", "link"),
+    [
+        ("git@github.com:o/r.git", f"https://github.com/o/r/commit/{'a' * 40}"),
+        ("https://g.example/o/r", f"https://g.example/o/r/commit/{'a' * 40}"),
+        ("/srv/git/r", None),
+        ("https://x.example/](javascript:1)", None),
+    ],
+)
+def test_a_commit_leads_to_its_repository(page_of: Any, remote: str, link: str | None) -> None:
+    """To its web view, unless it is a folder of this machine, or no plain address."""
+    page = page_of(around=[entity("c", "code", remote=remote, commit="a" * 40)])
+    commit = "a" * 12
+    assert ("commit " + (f"[{commit}]({link})" if link else commit)) in page and "javascript" not in page
 
 
-def test_an_order_of_a_real_platform_is_a_link(sqlite_url: str) -> None:
-    """In the page, to where the platform's API shows it."""
-    urn, there = "urn:ivcap:order:1", "https://api.example.org"
-    asked = {"account": "a", "scope": "s", "request": {}, "subject": "tides", "noun": "order", "run_id": "r"}
-    with Journal.open(sqlite_url) as journal:
-        journal.runs.open_attempt(RunIdentity("coast", "f.py:f", {}, "r", "r"))
-        claimed = journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", platform=there, **asked)).intent
-        page = page_of(journal.runs.get("r"), "failed", [], [replace(claimed, urn=urn)], [], [], [])
-    assert f"| [{urn}]({there}/1/orders/{urn}) |" in page
+def test_orders_are_told_apart(page_of: Any) -> None:
+    """By name, else by the parameters in which they differ; one that failed says why. Columns without a word go."""
+    nameless = [{"request": {"parameters": {"base": "1981", "month": month}}} for month in ("01", "02")]
+    page = page_of({"name": "north|west"}, *nameless)
+    assert "| order | status |\n" in page
+    for name in (r"north\|west", "tides month=01", "tides month=02"):
+        assert f"| {name} | intent |" in page
+    page = page_of({}, status="failed", error="out of *luck*", state="terminal", urn="urn:ivcap:order:1")
+    assert rf"[north\|west]({THERE}/1/orders/urn:ivcap:order:1) | failed: out of \*luck\* |" in page
+    assert "3 failed, nothing in doubt" in page
 
 
-def test_no_name_is_markdown(sqlite_url: str) -> None:
-    """No name, cause or URN leaves its code span or its cell, whatever backticks, bars and backslashes it has."""
+def test_what_an_earlier_attempt_did_is_counted(page_of: Any) -> None:
+    """With the attempts and what ended them, folded."""
+    page = page_of({}, tries=2, outcome="failed", cause="out of <luck>")
+    assert "in 2 attempts. 1 kept from an earlier attempt, nothing failed, nothing in doubt." in page
+    assert "Attempts (2)" in page and "UTC failed: out of &lt;luck&gt;</li>" in page
+
+
+def test_no_name_is_markdown(page_of: Any) -> None:
+    """No name, cause or URN means anything in Markdown or HTML, whatever backticks, bars and backslashes it has."""
     marks = "![x](https://evil.example/x.png)<img src=x>"
     nasty = [f"{before}{marks}{before}" for before in ("`", "|", r"\|", r"\\|", r"\`|", "``\n\n", r"\\\|`")]
-    asked = {"platform": "https://p.example", "account": "a", "scope": "s", "request": {}, "noun": "order"}
-    with Journal.open(sqlite_url) as journal:
-        opened = journal.runs.open_attempt(RunIdentity(nasty[0], "f.py:f", {}, "r", "r"))
-        for number, name in enumerate(nasty):
-            journal.intents.claim(
-                NewIntent(key=f"k{number}:1", base_key=f"k{number}", name=name, subject=name, run_id="r", **asked)
-            )
-        journal.runs.close_attempt(opened.attempt.id, "failed", nasty[3])
-        work = [replace(row, urn=f"urn:ivcap:order:{row.name}") for row in journal.intents.where(run_id="r")]
-        things = [entity(name, "file", path=name) for name in nasty]
-        page = page_of(journal.runs.get("r"), "failed", journal.runs.attempts("r"), work, things, things, [])
+    things = [entity(name, "file", path=name) for name in nasty]
+    ends = RunEnds(things, things, dict.fromkeys(nasty, "urn:ivcap:order:1"), {}, 2 * len(nasty))
+    orders = [{"name": name, "subject": name} for name in nasty]
+    page = page_of(
+        *orders, name=nasty[0], tries=2, outcome="failed", cause=nasty[3], ends=ends, urn="urn:ivcap:order:1"
+    )
     assert page.count("evil.example") > 4 * len(nasty)
-    for line in page.splitlines():
-        cells = re.split(r"(?<!\\)(?:\\\\)*\|", line) if line.startswith("|") else [line]
-        assert all("evil" not in re.sub("`[^`]*`", "", cell) for cell in cells), line
+    html = MarkdownIt("commonmark").enable("table").render(page)
+    assert "<img" not in html and 'href="https://evil' not in html
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {4}
 
 
 def test_no_artifact_shows_a_secret() -> None:

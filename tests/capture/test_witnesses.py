@@ -386,6 +386,21 @@ raise ValueError(os.fsdecode(b"M\\xfcnchen"))
     assert (attempt.outcome, attempt.cause) == ("failed", "ValueError: M\\udcfcnchen")
 
 
+@pytest.mark.parametrize(
+    ("deployed", "edited", "told"), [(False, True, True), (False, False, False), (True, True, False)]
+)
+def test_who_edits_a_flow_that_failed_is_told_what_is_kept(tmp_path, caplog, deployed, edited, told):
+    """Not if nothing was edited, nor in a deployment, whose next attempt may run on another version for good reason."""
+    path = tmp_path / "edited.py"
+    path.write_text("def flow(): 1 / 0")
+    identity = RunIdentity("edited", "edited.py:flow", {}, "once", "once", deployed=deployed)
+    for text in ("def flow(): 1 / 0", "def flow(): 1 / 1" if edited else "def flow(): 1 / 0"):
+        path.write_text(text)
+        attempts.close_attempt(attempts.open_attempt(identity, str(path), "flow"), "failed", "out of luck")
+        assert recorder().flush()
+    assert ("Your code has changed since attempt 1" in caplog.text) == told
+
+
 def test_a_run_that_completed_is_told_so_whatever_becomes_of_another_attempt(recorded_graph):
     """Of two at once the second fails after the first has completed."""
     identity = RunIdentity("twice", "twice.py:", {}, "once", "once")

@@ -135,19 +135,34 @@ def test_a_deployment_has_a_form_without_paths_of_this_machine(opened, filled, d
         keep(page, "web-deployment")
 
 
-def test_a_run_shows_its_orders_and_its_record(opened, filled):
-    """The table of orders with names and times, and the page of the record with its attempts."""
-    artifacts = {each["key"]: each for each in asked(filled, "/artifacts/filter") if each["key"]}
-    work = opened(f"/artifacts/artifact/{artifacts['orders-order-pipeline']['id']}")
+def keyed(address: str, key: str) -> dict[str, Any]:
+    """The newest artifact of a key."""
+    return next(each for each in asked(address, "/artifacts/filter") if each["key"] == key)
+
+
+@pytest.mark.parametrize(("interface", "picture"), [("", "web-record-v1"), ("/v2", "web-record")])
+def test_the_page_of_a_run_is_readable_in_both_interfaces(opened, filled, interface, picture):
+    """A row for each order, in columns none of which is cut; inputs and outputs open on a click."""
+    page = opened(f"{interface}/artifacts/artifact/{keyed(filled, 'provenance-order-pipeline')['id']}")
+    expect(page.get_by_role("heading", name="order-pipeline: completed")).to_be_visible()
+    for said in ("Report on all seasons", "plot.png, report.md"):
+        expect(page.get_by_text(said, exact=True)).to_be_visible()
+    assert page.locator("table").evaluate("table => table.scrollWidth <= table.clientWidth")
+    read = page.get_by_text("ersst_nino12_monthly.csv")
+    expect(read).to_be_hidden()
+    keep(page, picture)
+    page.get_by_text("Inputs (1)").click()
+    expect(read).to_be_visible()
+
+
+def test_a_run_shows_its_orders(opened, filled):
+    """The table of orders has names and times."""
+    shown = keyed(filled, "orders-order-pipeline")
+    work = opened(f"/artifacts/artifact/{shown['id']}")
     for said in ("Index against 1981-2010", "DJF against 1981-2010", "Report on all seasons"):
         expect(work.get_by_text(said, exact=True)).to_be_visible()
     expect(work.get_by_text(re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d$")).first).to_be_visible()
-    record = opened(f"/artifacts/artifact/{artifacts['provenance-order-pipeline']['id']}")
-    expect(record.get_by_role("heading", name=re.compile("order-pipeline ?: completed"))).to_be_visible()
-    for title in ("Attempts", "Orders and jobs", "Inputs", "Outputs"):
-        expect(record.get_by_role("heading", name=title)).to_be_visible()
-    keep(record, "web-record")
-    run = opened(f"/runs/flow-run/{artifacts['orders-order-pipeline']['flow_run_id']}")
+    run = opened(f"/runs/flow-run/{shown['flow_run_id']}")
     expect(run.get_by_text("Waiting for").or_(run.get_by_text("Finished in state Completed()")).first).to_be_visible()
     keep(run, "web-run")
 

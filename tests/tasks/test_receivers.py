@@ -98,8 +98,8 @@ def test_what_only_receives_is_no_input(in_flow, ivcap_journal, source, unique):
     graph = last_graph(ivcap_journal)
     assert graph.nodes[collection].type == "collection" and graph.nodes[queue].type == "queue"
     assert users(graph, collection) == users(graph, queue) == set()
-    inputs, _, _ = ivcap_journal.lineages.ends(ivcap_journal.runs.recent(1)[0].id, most=1000)
-    assert not {collection, queue} & {record.id for record in inputs}
+    ends = ivcap_journal.lineages.ends(ivcap_journal.runs.recent(1)[0].id, most=1000)
+    assert not {collection, queue} & {record.id for record in ends.used}
 
 
 @pytest.mark.mutant("inputs that are only written to")
