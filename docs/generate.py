@@ -104,9 +104,7 @@ TYPES: Final = """
 
 | type | values |
 |---|---|
-| `Scope` | `"run"`, `"flow"`, `"account"` or `"call"`: the range within which two equal requests are one effect |
-| `OnFailure` | `"keep"`: failed work stays the answer; `"resubmit"`: it is requested again |
-| `OnDivergence` | `"warn"`, or `"raise"` to send nothing new while an earlier request goes unasked |
+| `OncePer` | `"run"`, `"flow"`, `"account"` or `"call"`: the range within which two equal requests are one effect |
 | `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved block, or None for the environment's |
 | `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved block, or None for the environment's |
 | `OrderStep` | arguments of `place_order` for one step of `run_orders`: {steps} |

@@ -60,11 +60,11 @@ def coastal_el_nino(
     for month, each in zip(months, series, strict=True):
         parameters = {"series": each, "base_start": base_start, "base_end": base_end}
         name = f"Coastal El Niño index to {month} against {base_start}-{base_end}"
-        steps[month] = OrderStep("coastal-el-nino-index", parameters, name, collection=collection, scope="account")
+        steps[month] = OrderStep("coastal-el-nino-index", parameters, name, collection=collection, once_per="account")
     made = {}
     for month, done in run_orders(steps).items():
         files = download_products(done, output / month)
-        attach_aspect(done.products["events.csv"], read_events(files["events.csv"]), scope="account")
+        attach_aspect(done.products["events.csv"], read_events(files["events.csv"]), once_per="account")
         run = register_model_run(done, workflow=Path(__file__).with_suffix(".yaml"), terms=terms)
         made[month] = done, run, files
     if all(each.how != "sent" for done, run, _ in made.values() for each in (done, run)):

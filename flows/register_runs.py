@@ -52,7 +52,7 @@ def order_indices(cases: list[tuple[int, ...]], series: list[Artifact], at_once:
     for case, each in zip(cases, series, strict=True):
         parameters = {"series": each, "base_start": case[2], "base_end": case[3]}
         name = "Coastal El Niño index, {}-{} against {}-{}".format(*case)
-        steps.append(OrderStep("coastal-el-nino-index", parameters, name, scope="account"))
+        steps.append(OrderStep("coastal-el-nino-index", parameters, name, once_per="account"))
     return run_orders(steps, at_once=at_once)
 
 

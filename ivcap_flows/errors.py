@@ -28,7 +28,6 @@
     ├── WaitTimeoutError            the caller's time-out passed; the remote work continues
     ├── DurabilityError             a guarantee could not be kept, so nothing was sent
     │   ├── InDoubtError            several effects on the platform could be ours
-    │   ├── DivergenceError         a replayed flow asks for something new, which it forbids
     │   ├── FencedError             another process has taken the effect over
     │   ├── SupersededError         somebody else changed an aspect since it was read
     │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
@@ -49,7 +48,6 @@ __all__ = [
     "BadRequestError",
     "ConfigurationError",
     "ConflictError",
-    "DivergenceError",
     "DurabilityError",
     "EmbeddedPlatformError",
     "FencedError",
@@ -227,10 +225,6 @@ class DurabilityError(IvcapFlowsError):
 
 class InDoubtError(DurabilityError):
     """Several effects on the platform could be ours, and none carries our key. Data: `key`, `candidates` (URNs)."""
-
-
-class DivergenceError(DurabilityError):
-    """A replayed flow may not ask for something new before what it asked for earlier. Data: `asked`, `earlier`."""
 
 
 class FencedError(DurabilityError):

@@ -22,7 +22,7 @@ __all__ = [
     "KEY_TAG",
     "KEY_VERSION",
     "How",
-    "Scope",
+    "OncePer",
     "api_address",
     "artifact_urns",
     "canonical",
@@ -60,7 +60,7 @@ CONTENT_SCHEMA: Final = "urn:ivcap-flows:schema:content.1"
 
 How = Literal["sent", "kept", "adopted", "reused", "planned"]
 """How a run came by an effect."""
-Scope = Literal["run", "flow", "account", "call"]
+OncePer = Literal["run", "flow", "account", "call"]
 """Where equal requests count as one effect: in the logical run, in all runs of the flow, in the account, or never."""
 
 _ESCAPED: Final = re.compile(r"\\u(005c|d[89a-f][0-9a-f]{2})")

@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     pay_again: bool = Field(
         False,
         alias="IVCAP_FLOWS_PAY_AGAIN",
-        description="Let each new run place its orders and jobs anew, whatever their `scope` and `reuse` say. A run "
+        description="Let each new run place its orders and jobs anew, whatever their `once_per` and `reuse` say. A run "
         "still pays once, however often it is retried. `ivcap-flows rerun RUN --pay` sets it.",
     )
     fresh: bool = Field(

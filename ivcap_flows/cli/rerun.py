@@ -54,7 +54,7 @@ def rerun(
     before; what it prints goes to standard error.
 
     Args:
-        pay: Place all orders and jobs anew, also those that the flow would reuse or share with other runs by a `scope`.
+        pay: Place all orders and jobs anew, also those that the flow would reuse or share with other runs.
         secrets: `name=value` for each parameter that was a secret or contained one, and so is not on record.
     """
     from ivcap_flows.reading.inputs import inputs_of

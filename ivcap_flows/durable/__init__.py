@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ivcap_flows.durable.divergence import OnDivergence, aonce, once
+from ivcap_flows.durable.divergence import aonce, once
 from ivcap_flows.durable.effects import Effect, Found, Limit, MatchedBy, Performed, Progress, RecordStore, Reusable
-from ivcap_flows.durable.perform import OnFailure, perform
+from ivcap_flows.durable.perform import perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.runs import LogicalRun
@@ -15,8 +15,6 @@ __all__ = [
     "Limit",
     "LogicalRun",
     "MatchedBy",
-    "OnDivergence",
-    "OnFailure",
     "Performed",
     "Plan",
     "Planned",

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
-from ivcap_flows.errors import DivergenceError, InputError
+from ivcap_flows.errors import InputError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
 from ivcap_flows.secrets import logger_of, scrub_alone
 
-__all__ = ["OnDivergence", "aonce", "check_divergence", "once"]
+__all__ = ["aonce", "once", "warn_of_divergence"]
 
 T = TypeVar("T")
-
-OnDivergence = Literal["warn", "raise"]
 
 logger = logger_of("ivcap_flows.durable")
 
 _warned: deque[tuple[str | None, int, str | None]] = deque(maxlen=1_000)
 
 
-async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: OnDivergence) -> None:
+async def warn_of_divergence(journal: Journal, wanted: NewIntent) -> None:
     """Compare a request that the run never made with what earlier attempts requested on the same subject.
 
     If the present attempt has not requested all of that yet, log a warning, once for each subject and attempt: perhaps
-    the request replaces one of these, perhaps they are still to come, since a replay may ask in another order. With
-    `on_divergence="raise"`, raise DivergenceError instead.
+    the request replaces one of these, perhaps they are still to come, since a replay may ask in another order.
 
     An effect of scope account, such as an upload, replaces no request of the run, so it is not compared.
     """
@@ -37,12 +34,6 @@ async def check_divergence(journal: Journal, wanted: NewIntent, on_divergence: O
     earlier = await journal.ask(journal.intents.unasked, wanted)
     if not earlier:
         return
-    if on_divergence == "raise":
-        raise DivergenceError(
-            f"{_side_by_side(wanted, earlier)}\nNothing was sent. {_WAYS}",
-            asked=wanted.request,
-            earlier=[{"urn": row.urn, "request": row.request} for row in earlier],
-        )
     place = wanted.run_id, wanted.attempt_number, wanted.subject
     if place not in _warned:
         _warned.append(place)
@@ -86,8 +77,7 @@ def _dump(name: str, value: Any) -> str:
 
 _WAYS: Final = (
     "Record what changes with each attempt (a time, a random number, a listing) with once(name, fn), or start afresh "
-    "with IVCAP_FLOWS_FRESH=1. With on_divergence='raise', a new request is not sent before the earlier ones are asked "
-    "for."
+    "with IVCAP_FLOWS_FRESH=1."
 )
 
 

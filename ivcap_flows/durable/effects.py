@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
-from ivcap_flows.identity import How, Scope
+from ivcap_flows.identity import How, OncePer
 from ivcap_flows.journal import IntentRow, NewIntent
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Effect(ABC, Generic[T]):
     noun: str
     request: Any
     visibility_delay: float
-    scope: Scope = "run"
+    once_per: OncePer = "run"
     discriminator: str | None = None
     subject: str | None = None
     name: str | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.durable.divergence import OnDivergence, check_divergence
+from ivcap_flows.durable.divergence import warn_of_divergence
 from ivcap_flows.durable.effects import Effect, Performed, RecordStore, Reusable
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
@@ -18,18 +18,16 @@ from ivcap_flows.durable.scopes import Asker, expand, warn_shared
 from ivcap_flows.durable.submission import Submission, in_run
 from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
-from ivcap_flows.identity import How, Scope, key_of, key_of_generation
+from ivcap_flows.identity import How, OncePer, key_of, key_of_generation
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.journal.redaction import Redaction
 
-__all__ = ["OnFailure", "perform"]
+__all__ = ["perform"]
 
 T = TypeVar("T")
-
-OnFailure = Literal["keep", "resubmit"]
 
 logger = logger_of("ivcap_flows.durable")
 
@@ -49,9 +47,7 @@ async def perform(
     asker: Asker | None = None,
     idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
-    on_divergence: OnDivergence = "warn",
-    on_failure: OnFailure = "keep",
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     max_orders: int | None = None,
 ) -> Performed[T]:
     """Cause the effect unless it exists; wait while another live process works on the same effect.
@@ -62,16 +58,16 @@ async def perform(
     look; without it, all effects on the platform are considered.
 
     `asker` is the task run in which the call is made, outside of which every call is one of its own.
-    `on_failure="resubmit"` sends a new generation if the newest ended in failure, at most `max_resubmits` times.
+    If the newest generation ended in failure, a new one is sent, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
 
     Raise JournalError if the intent cannot be written (nothing was sent), InDoubtError if it is not known which effect
-    is ours or if the user wrote the effect off, DivergenceError, SpendLimitError, and PlatformError if the platform
-    refuses or does not reply. If it does not reply, the effect stays in doubt until the next call.
+    is ours or if the user wrote the effect off, SpendLimitError, and PlatformError if the platform refuses or does not
+    reply. If it does not reply, the effect stays in doubt until the next call.
     """
     plan = planning()
-    scope = _scope(effect.scope, attempt, plan)
+    scope = _scope(effect.once_per, attempt, plan)
     # In a thread: the first request with a secret reads or makes the journal's key file.
     wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
     if asker is not None:
@@ -79,17 +75,17 @@ async def perform(
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
-    direct = plan is None and not effect.reuses and on_failure == "keep" and wanted.attempt_number < 2
+    direct = plan is None and not effect.reuses and not max_resubmits and wanted.attempt_number < 2
     newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
     if newest is not None and newest.given_up:
         raise _given_up(newest)
     if plan is not None:
-        resubmit = _resubmits(newest, on_failure, max_resubmits)
+        resubmit = _resubmits(newest, max_resubmits)
         return await preview(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
     if not direct and (newest is None or newest.state == "abandoned"):
-        await check_divergence(journal, wanted, on_divergence)
+        await warn_of_divergence(journal, wanted)
 
     pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     began, said = time.monotonic(), False
@@ -99,20 +95,20 @@ async def perform(
     try:
         while True:
             if newest is not None:
-                again = _resubmits(newest, on_failure, max_resubmits)
+                again = _resubmits(newest, max_resubmits)
                 wanted = _generation(wanted, newest.generation + again)
             if effect.reuses and earlier is None and _unsent(newest, wanted):
                 earlier = await effect.earlier(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
             [claim] = await journal.claim([wanted], spend_limit=max_orders)
             if claim.again and claim.kind in ("kept", "held"):
-                warn_shared(claim.intent, effect.scope)
+                warn_shared(claim.intent, effect.once_per)
             if claim.kind == "kept":
                 if direct:
                     direct, newest = False, await journal.ask(journal.intents.newest, wanted.base_key)
                     if newest is not None and newest.generation != claim.intent.generation:
                         continue
-                if _resubmits(claim.intent, on_failure, max_resubmits):
+                if _resubmits(claim.intent, max_resubmits):
                     newest = await journal.ask(journal.intents.newest, wanted.base_key)
                     continue
                 if sent is not None and sent != claim.intent.urn:
@@ -146,12 +142,12 @@ async def perform(
         stop_heartbeat(journal)
 
 
-def _scope(scope: Scope, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
+def _scope(once_per: OncePer, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
     if attempt is not None:
-        return expand(scope, run=attempt.run.id, flow=attempt.run.flow)
+        return expand(once_per, run=attempt.run.id, flow=attempt.run.flow)
     if plan is not None:
-        return expand(scope, run=plan.run_id, flow=plan.flow if plan.run is None else plan.run.flow)
-    return expand(scope, run=None, flow=None)
+        return expand(once_per, run=plan.run_id, flow=plan.flow if plan.run is None else plan.run.flow)
+    return expand(once_per, run=None, flow=None)
 
 
 def _intent(
@@ -207,14 +203,10 @@ def _unsent(newest: IntentRow | None, wanted: NewIntent) -> bool:
     return newest is None or newest.key != wanted.key or newest.state in ("intent", "abandoned")
 
 
-def _resubmits(newest: IntentRow | None, on_failure: OnFailure, limit: int) -> bool:
+def _resubmits(newest: IntentRow | None, limit: int) -> bool:
     """Return whether the newest generation ended without success and another may follow."""
     return (
-        newest is not None
-        and on_failure == "resubmit"
-        and newest.state == "terminal"
-        and newest.status != "succeeded"
-        and newest.generation < limit
+        newest is not None and newest.state == "terminal" and newest.status != "succeeded" and newest.generation < limit
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import logger_of
 
@@ -57,31 +57,32 @@ class Asker:
             each = each._outer
 
 
-def expand(scope: Scope, *, run: str | None, flow: str | None) -> str:
+def expand(once_per: OncePer, *, run: str | None, flow: str | None) -> str:
     """Return the scope as a part of the key. Outside a run, each call gets a scope of its own.
 
-    `flow` is the flow's name, which does not depend on the place of its code. Raise InputError if `scope` is unknown.
+    `flow` is the flow's name, which does not depend on the place of its code. Raise InputError for another word.
     """
-    if scope not in get_args(Scope):
-        raise InputError(f"A scope is one of {', '.join(map(repr, get_args(Scope)))}, not {scope!r}.")
-    if scope == "account":
+    if once_per not in get_args(OncePer):
+        words = ", ".join(map(repr, get_args(OncePer)))
+        raise InputError(f"The argument once_per is one of {words}, not {once_per!r}.")
+    if once_per == "account":
         return "account"
-    if scope == "run" and run is not None:
+    if once_per == "run" and run is not None:
         return f"run:{run}"
-    if scope == "flow" and flow is not None:
+    if once_per == "flow" and flow is not None:
         return f"flow:{flow}"
     return f"call:{uuid.uuid4()}"
 
 
-def warn_shared(intent: IntentRow, scope: Scope) -> None:
-    """Warn, once per key and process, that two calls of one run share an effect. In scope account, that is intended."""
-    if scope == "account" or intent.run_id is None or intent.key in _warned:
+def warn_shared(intent: IntentRow, once_per: OncePer) -> None:
+    """Warn, once per key and process, that two calls of one run share an effect. Once per account, that is intended."""
+    if once_per == "account" or intent.run_id is None or intent.key in _warned:
         return
     _warned.append(intent.key)
     subject = f" for {intent.subject}" if intent.subject else ""
     logger.warning(
         "Two calls in one run ask for the same %s%s, so they share one (%s). If two are meant, give each call its own "
-        "discriminator='…', or scope='call' for one that is never shared.",
+        "discriminator='…', or once_per='call' for one that is never shared.",
         intent.noun,
         subject,
         intent.urn or intent.key,

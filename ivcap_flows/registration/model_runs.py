@@ -13,7 +13,7 @@ from ivcap_flows.durable import Effect, Found, Limit, Progress, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.http.pauses import Pauses
-from ivcap_flows.identity import Scope, digest
+from ivcap_flows.identity import OncePer, digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.keys import NOUN
@@ -92,7 +92,7 @@ class ModelRunEffect(Effect[ModelRun]):
     """
 
     noun: str = NOUN
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     resumable: bool = True
     bears_key: bool = True
     record: ModelRunRecord

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.durable import Effect, Found, Progress, look_since, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
-from ivcap_flows.identity import KEY_FIELD, Scope
+from ivcap_flows.identity import KEY_FIELD, OncePer
 from ivcap_flows.provena.models import DatasetInfo, Info, Item
 from ivcap_flows.provena.terms import Terms, collection_format
 
@@ -58,7 +58,7 @@ class ItemEffect(Effect[RegistryItem]):
     """Creating an item of the registry, once per content. Its user metadata contain the key."""
 
     noun: str = "registry item"
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     bears_key: bool = True
     info: Info
     client: ProvenaClient
@@ -106,7 +106,7 @@ class DatasetEffect(Effect[Dataset]):
     """
 
     noun: str = "dataset"
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     look_first: bool = True
     artifact: Artifact
     terms: Terms | None

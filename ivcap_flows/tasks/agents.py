@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ivcap_flows.durable import OnDivergence, OnFailure
 from ivcap_flows.handles import Aspect, Job, Service
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import _request_job, _wait_for_jobs
 from ivcap_flows.tasks.pair import task_pair
@@ -25,15 +24,15 @@ async def _exec_agent(
     request_aspect: Aspect | str | None = None,
     timeout: float | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
-    on_failure: OnFailure = "keep",
-    max_resubmits: int = 3,
-    on_divergence: OnDivergence = "warn",
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
-    """Run an agent on a request, at most once within `scope`, and wait for its job, which contains the result.
+    """Run an agent on a request, once per run unless `once_per` says otherwise, and wait for its job.
+
+    The job contains the result.
 
     `agent` is the handle, name or URN of the agent's service, or the agent's name as a tool. For the other arguments
     and the errors, see `request_job` and `wait_for_jobs`. A run that is restarted after a time-out or a crash waits for
@@ -48,11 +47,9 @@ async def _exec_agent(
         request,
         request_aspect=request_aspect,
         policy=policy,
-        scope=scope,
+        once_per=once_per,
         discriminator=discriminator,
-        on_failure=on_failure,
         max_resubmits=max_resubmits,
-        on_divergence=on_divergence,
         credentials=credentials,
     )
     [done] = await _wait_for_jobs([job], timeout=timeout, raise_on_failure=raise_on_failure, credentials=credentials)

@@ -14,7 +14,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Progress, look_since
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
-from ivcap_flows.identity import Scope, fingerprint
+from ivcap_flows.identity import OncePer, fingerprint
 from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.ivcap.schemas import schema_of
 from ivcap_flows.journal import IntentRow
@@ -45,11 +45,11 @@ async def _attach_aspect(
     *,
     schema: str | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Aspect:
-    """Attach an aspect to an entity, at most once within `scope`. The entity's other aspects stay.
+    """Attach an aspect to an entity, once per run unless `once_per` says otherwise. The entity's other aspects stay.
 
     `content` is a mapping or a pydantic model (by alias); handles in it become their URNs. `schema` is required if the
     content has no `$schema` and the model does not declare one. `policy` is a URN; without it, the platform's default
@@ -64,7 +64,7 @@ async def _attach_aspect(
             call=call,
             request={"entity": about, "schema": schema_urn, "content": document, "policy": policy},
             visibility_delay=call.client.visibility_delay,
-            scope=scope,
+            once_per=once_per,
             discriminator=discriminator,
         )
     )

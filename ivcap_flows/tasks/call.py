@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, asker, attempt_at_hand, current_attempt, found, journal
-from ivcap_flows.durable import Effect, OnDivergence, OnFailure, Performed, RecordStore, look_since, perform, planning
+from ivcap_flows.durable import Effect, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
 from ivcap_flows.handles import Handle
@@ -72,13 +72,11 @@ class _Call:
         effect: Effect[T],
         *,
         idempotency_records: RecordStore | None = None,
-        on_divergence: OnDivergence = "warn",
-        on_failure: OnFailure = "keep",
-        max_resubmits: int = 3,
+        max_resubmits: int = 0,
     ) -> Performed[T]:
         """Cause an effect at most once, as part of this attempt."""
-        if self.settings.pay_again and effect.spends and effect.scope in ("flow", "account"):
-            effect = replace(effect, scope="run")
+        if self.settings.pay_again and effect.spends and effect.once_per in ("flow", "account"):
+            effect = replace(effect, once_per="run")
         done = await perform(
             effect,
             journal=self.journal,
@@ -88,8 +86,6 @@ class _Call:
             asker=asker(),
             idempotency_records=idempotency_records,
             clock=self.client,
-            on_divergence=on_divergence,
-            on_failure=on_failure,
             max_resubmits=max_resubmits,
             max_orders=self.settings.max_orders if effect.spends else None,
         )

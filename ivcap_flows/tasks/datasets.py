@@ -9,7 +9,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
@@ -83,7 +83,7 @@ class DatasetMint(Effect[Dataset]):
     """Minting a dataset with these metadata. Its user metadata contain the idempotency key."""
 
     noun: str = "dataset"
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     bears_key: bool = True
     call: ProvenaCall
     metadata: CollectionFormat

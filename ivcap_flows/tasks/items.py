@@ -9,7 +9,7 @@ from ivcap_flows.capture import found, note
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
 from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import DatasetInfo, Info, Item, Seed
@@ -188,7 +188,7 @@ class VersionEffect(Effect[RegistryItem]):
     """Making the next version of an item. An item has at most one next version."""
 
     noun: str = "item version"
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     call: ProvenaCall
     item: RegistryItem | str
     reason: str

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.durable import Effect, Found, MatchedBy, OnDivergence, OnFailure, Progress, Reusable
+from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, Reusable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Job, Products, Service
-from ivcap_flows.identity import Scope, fingerprint, ivcap_urn
+from ivcap_flows.identity import OncePer, fingerprint, ivcap_urn
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord, is_json_type
 from ivcap_flows.ivcap.requests import indirect, validate_request
 from ivcap_flows.ivcap.services import ServiceRecord
@@ -65,15 +65,13 @@ async def _request_job(
     *,
     request_aspect: Aspect | str | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
-    on_failure: OnFailure = "keep",
-    max_resubmits: int = 3,
-    on_divergence: OnDivergence = "warn",
+    max_resubmits: int = 0,
     reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
-    """Request a job of a service, at most once within `scope`, and return without waiting for it.
+    """Request a job of a service, once per run unless `once_per` says otherwise, and return without waiting for it.
 
     `service` is a handle, name or URN. `request` is the document for the service: a mapping or a pydantic model (by
     alias). Handles in it become their URNs, and sets are sent in a fixed order. Instead of `request`, `request_aspect`
@@ -94,7 +92,7 @@ async def _request_job(
             document=asked.document,
             request={"service": record.urn, "request": asked.sent, "policy": policy},
             visibility_delay=call.client.visibility_delay,
-            scope=scope,
+            once_per=once_per,
             discriminator=discriminator,
             subject=record.name or record.urn,
             definition=version,
@@ -102,9 +100,7 @@ async def _request_job(
             limit=call.limit,
         ),
         idempotency_records=call.keys,
-        on_failure=on_failure,
         max_resubmits=max_resubmits,
-        on_divergence=on_divergence,
     )
     job = done.value
     result = job.result

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, OnDivergence, OnFailure, Progress, Reusable, planning
+from ivcap_flows.durable import Effect, Found, Progress, Reusable, planning
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
-from ivcap_flows.identity import Scope, key_in, short_id, with_key
+from ivcap_flows.identity import OncePer, key_in, short_id, with_key
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.tasks.assets import note_assets, products_of
@@ -65,31 +65,31 @@ async def _place_order(
     tags: Sequence[str] = (),
     collection: Collection | str | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
-    on_failure: OnFailure = "keep",
-    max_resubmits: int = 3,
-    on_divergence: OnDivergence = "warn",
+    max_resubmits: int = 0,
     reuse: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
-    """Place an order for a service, at most once within `scope`, and return without waiting for it.
+    """Place an order for a service, once per run unless `once_per` says otherwise, and return without waiting for it.
 
     `service` is a handle, name or URN, or a ServiceRequest, which has the parameters. `parameters` are Python values
     and handles. They are checked before anything is sent, and all faults are reported at once. `wait_for_orders` adds
     the products to the `collection`, since the platform does not accept one with an order.
 
-    An equal request within the scope, from a retry, a restart or a second call, returns the same order. If you want two
-    orders with equal requests, give them different `discriminator`s. An order that failed remains the result, unless
-    `on_failure="resubmit"` places it again, up to `max_resubmits` times. If a replayed flow asks for something new
-    while an earlier order of the service goes unasked, a warning says that it may be paying twice; with
-    `on_divergence="raise"`, nothing is sent.
+    An equal request of the same run, from a retry, a restart or a second call, returns the same order. With
+    `once_per="flow"` all runs of flows of this name share it, and with `"account"` all that the account does. With
+    `"call"` each call has an order of its own. Two equal requests with different `discriminator`s are two orders.
+
+    An order that failed remains the result, unless `max_resubmits` says how often it may be placed again. If a replayed
+    flow asks for something new while an earlier order of the service goes unasked, a warning says that it may be paying
+    twice.
 
     With `reuse`, an earlier order is used instead of paying again, from any run or machine of the account, if it
     succeeded with the same service definition, equal parameters and policy, and its products can still be read.
 
-    Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError,
-    DivergenceError and SpendLimitError.
+    Raises ParameterError, InputError for an unknown service, NotFoundError for an unknown collection, InDoubtError and
+    SpendLimitError.
     """
     if isinstance(service, ServiceRequest):
         if parameters is not None:
@@ -111,7 +111,7 @@ async def _place_order(
             tags=tags,
             request={"service": record.urn, "parameters": encoded, "policy": policy},
             visibility_delay=call.client.visibility_delay,
-            scope=scope,
+            once_per=once_per,
             discriminator=discriminator,
             subject=record.name or record.urn,
             name=name,
@@ -120,9 +120,7 @@ async def _place_order(
             limit=call.limit,
         ),
         idempotency_records=call.keys,
-        on_failure=on_failure,
         max_resubmits=max_resubmits,
-        on_divergence=on_divergence,
     )
     # A handle from the journal has its secrets redacted, so return the parameters as given.
     return done.value.model_copy(update={"collection": into, "parameters": encoded})

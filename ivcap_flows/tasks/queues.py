@@ -10,7 +10,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress, planning
 from ivcap_flows.errors import ConflictError
 from ivcap_flows.handles import Queue, QueueMessage
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.ivcap.queues import QueueRecord
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -88,11 +88,11 @@ async def _enqueue(
     content: Any,
     *,
     schema: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> QueueMessage:
-    """Send a message to a queue. Equal messages within `scope` are one, unless their `discriminator`s differ.
+    """Send a message to a queue. Equal messages of a run are one, unless their `discriminator`s differ.
 
     `content` is any JSON value or a pydantic model (by alias); handles in it become their URNs. `schema` defaults to
     the content's `$schema`.
@@ -112,7 +112,7 @@ async def _enqueue(
             call=call,
             request={"queue": urn, "content": document, "schema": schema},
             visibility_delay=_PAUSE,
-            scope=scope,
+            once_per=once_per,
             discriminator=discriminator,
         )
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Collection, Job, Order, Service
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.loop import all_of
 from ivcap_flows.tasks.call import IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import arequest_job, request_job
@@ -36,7 +36,7 @@ class OrderStep:
     tags: Sequence[str] = ()
     collection: Collection | str | None = None
     policy: str | None = None
-    scope: Scope = "run"
+    once_per: OncePer = "run"
     discriminator: str | None = None
     reuse: bool = False
 
@@ -154,14 +154,14 @@ def run_order(
     tags: Sequence[str] = (),
     collection: Collection | str | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 3,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Place one order and wait for it, as `run_orders` does for many. Return it with its products."""
-    step = OrderStep(service, parameters, name, tags, collection, policy, scope, discriminator, reuse)
+    step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     return run_orders([step], max_resubmits=max_resubmits, credentials=credentials)[0]
 
 
@@ -173,14 +173,14 @@ async def arun_order(
     tags: Sequence[str] = (),
     collection: Collection | str | None = None,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 3,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Like `run_order`, for asynchronous flows. Await it directly in the flow's body."""
-    step = OrderStep(service, parameters, name, tags, collection, policy, scope, discriminator, reuse)
+    step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     return (await arun_orders([step], max_resubmits=max_resubmits, credentials=credentials))[0]
 
 
@@ -189,7 +189,7 @@ def run_job(
     request: Mapping[str, Any] | BaseModel,
     *,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 3,
@@ -201,7 +201,7 @@ def run_job(
     job has failed after that, JobFailedError names it with the end of its log. Raises the errors of `request_job`.
     """
     options = _resubmitting(max_resubmits, credentials)
-    options |= {"policy": policy, "scope": scope, "discriminator": discriminator, "reuse": reuse}
+    options |= {"policy": policy, "once_per": once_per, "discriminator": discriminator, "reuse": reuse}
     for _ in range(max_resubmits + 1):
         asked: Job = request_job(service, request, **options)
         [job] = wait_or_park([asked], raise_on_failure=False, credentials=credentials)
@@ -215,7 +215,7 @@ async def arun_job(
     request: Mapping[str, Any] | BaseModel,
     *,
     policy: str | None = None,
-    scope: Scope = "run",
+    once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 3,
@@ -223,7 +223,7 @@ async def arun_job(
 ) -> Job:
     """Like `run_job`, for asynchronous flows. Await it directly in the flow's body."""
     options = _resubmitting(max_resubmits, credentials)
-    options |= {"policy": policy, "scope": scope, "discriminator": discriminator, "reuse": reuse}
+    options |= {"policy": policy, "once_per": once_per, "discriminator": discriminator, "reuse": reuse}
     for _ in range(max_resubmits + 1):
         asked: Job = await arequest_job(service, request, **options)
         [job] = await await_or_park([asked], raise_on_failure=False, credentials=credentials)
@@ -245,7 +245,7 @@ def _checked(steps: Mapping[Any, OrderStep] | Iterable[OrderStep], at_once: int 
 def _resubmitting(max_resubmits: int, credentials: IvcapCredentialsLike) -> dict[str, Any]:
     if max_resubmits < 0:
         raise InputError(f"The argument max_resubmits must be at least 0, not {max_resubmits}.")
-    return {"on_failure": "resubmit", "max_resubmits": max_resubmits, "credentials": credentials}
+    return {"max_resubmits": max_resubmits, "credentials": credentials}
 
 
 def _arguments(step: OrderStep) -> dict[str, Any]:

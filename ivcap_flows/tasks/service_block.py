@@ -140,7 +140,7 @@ class IvcapService(JobBlock[Any]):
         """Place an order, or request a job, at most once in a run of a flow, and return without waiting for it.
 
         `parameters` are added to those of the block. `options` are those of the tasks `place_order` or `request_job`,
-        such as `scope`, `reuse` or `discriminator`.
+        such as `once_per`, `reuse` or `discriminator`.
         """
         send: Any = place_order if self.kind == "order" else request_job
         return IvcapOrder(self, send(self.service, self._with(parameters), credentials=self.credentials, **options))

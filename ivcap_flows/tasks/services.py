@@ -14,7 +14,7 @@ from ivcap_flows.capture import found
 from ivcap_flows.durable import Effect, Found, Progress
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.local.register import read_definition
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
@@ -101,7 +101,7 @@ class ServiceEffect(Effect[Service]):
 
     noun: str = "service"
     # The service's state is read each time: it may have changed since this run registered it.
-    scope: Scope = "call"
+    once_per: OncePer = "call"
     look_first: bool = True
     call: IvcapCall
     service: str

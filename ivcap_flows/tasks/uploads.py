@@ -15,7 +15,7 @@ from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, Pl
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
-from ivcap_flows.identity import CONTENT_SCHEMA, Scope, key_of
+from ivcap_flows.identity import CONTENT_SCHEMA, OncePer, key_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -76,7 +76,7 @@ class UploadEffect(Effect[Artifact]):
     """Uploading an artifact, continued from the bytes that the platform has. `subject` is its name."""
 
     noun: str = "upload"
-    scope: Scope = "account"
+    once_per: OncePer = "account"
     resumable: bool = True
     call: IvcapCall
     source: Source

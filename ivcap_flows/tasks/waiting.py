@@ -150,8 +150,8 @@ async def log_tail(call: IvcapCall, order: str) -> str:
 def resubmission(task: str) -> str:
     """Return a sentence with the next step after work that failed."""
     return (
-        f"The same call in this run returns the same result. To try again, use {task}(…, on_failure='resubmit'), "
-        "with a larger max_resubmits if that was used, or a new run (IVCAP_FLOWS_FRESH=1)."
+        f"The same call in this run returns the same result. To try again, use {task}(…, max_resubmits=3), or more if "
+        "that was used, or a new run (IVCAP_FLOWS_FRESH=1)."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ivcap_flows.identity import Scope, short_run
+from ivcap_flows.identity import short_run
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.journal.rows import WRITTEN_OFF
 
@@ -100,8 +100,7 @@ def _of_key(row: IntentRow, other: IntentRow) -> Iterator[str]:
 def _scope(scope: str) -> str:
     kind, _, of = scope.partition(":")
     said: dict[str, str] = {"run": f"run {short_run(of)}", "flow": f"flow {of}", "call": "that call only"}
-    word: Scope | str = kind
-    return said.get(word, word)
+    return said.get(kind, kind)
 
 
 def _service(row: IntentRow) -> Any:

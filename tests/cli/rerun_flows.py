@@ -35,9 +35,9 @@ def shouted(source: Path, target: Path) -> str:
 @recorded
 def shared(message: str) -> list[str]:
     """Orders and jobs that runs share."""
-    steps = [OrderStep("echo", {"message": message}, scope="account"), OrderStep("echo", {"message": f"{message}!"})]
+    steps = [OrderStep("echo", {"message": message}, once_per="account"), OrderStep("echo", {"message": f"{message}!"})]
     orders = run_orders(steps)
-    jobs = wait_for_jobs([request_job("echo", {"message": message}, scope="flow", reuse=True)])
+    jobs = wait_for_jobs([request_job("echo", {"message": message}, once_per="flow", reuse=True)])
     return [done.urn for done in (*orders, *jobs)]
 
 

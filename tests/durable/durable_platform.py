@@ -17,7 +17,7 @@ from typing import Any
 
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
-from ivcap_flows.identity import Scope
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 
 VISIBILITY_DELAY = 0.4
@@ -177,7 +177,7 @@ def order(
     platform: Platform,
     request: Any = "x",
     *,
-    scope: Scope = "account",
+    once_per: OncePer = "account",
     discriminator: str | None = None,
     visibility_delay: float = VISIBILITY_DELAY,
     resumable: bool = False,
@@ -188,7 +188,7 @@ def order(
         on_send=platform.send,
         on_find=platform.find,
         visibility_delay=visibility_delay,
-        scope=scope,
+        once_per=once_per,
         discriminator=discriminator,
         subject="service",
         spends=True,

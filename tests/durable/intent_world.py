@@ -455,7 +455,7 @@ class _Platform:
             on_send=self.send,
             on_find=self.find,
             visibility_delay=self.world.visibility_delay,
-            scope="account",
+            once_per="account",
             subject="service",
             spends=True,
         )

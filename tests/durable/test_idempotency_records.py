@@ -344,7 +344,7 @@ def test_what_was_pruned_is_no_loss(durable_journal: Journal, platform: Platform
     """Its record stays on the platform, and says nothing of the journal."""
     journal = durable_journal
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
-    effect = replace(order(platform), scope="run")
+    effect = replace(order(platform), once_per="run")
     asyncio.run(
         perform(effect, journal=journal, attempt=opened, platform="https://x", account="a", idempotency_records=aspects)
     )

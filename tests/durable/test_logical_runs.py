@@ -30,7 +30,7 @@ def _order_and_die(url: str, folder: Path) -> None:
 
     with Journal.open(url) as journal:
         run = LogicalRun.open(journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-        effect = order(Platform(folder), scope="run")
+        effect = order(Platform(folder), once_per="run")
         asyncio.run(perform(effect, journal=journal, attempt=run.opened, platform="https://x", account="urn:acc"))
         os.kill(os.getpid(), signal.SIGKILL)
 

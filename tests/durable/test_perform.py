@@ -59,8 +59,8 @@ def test_second_call_gets_the_first_ones_effect(durable_journal: Journal, platfo
     run(order(platform, "y"), durable_journal)
     run(order(platform, discriminator="2"), durable_journal)
     run(order(platform), durable_journal, account="urn:other")
-    run(order(platform, scope="call"), durable_journal)
-    run(order(platform, scope="call"), durable_journal)
+    run(order(platform, once_per="call"), durable_journal)
+    run(order(platform, once_per="call"), durable_journal)
     assert len(platform.urns) == 6
 
 
@@ -298,7 +298,7 @@ def test_equal_calls_at_once_share_one_effect(
 
     async def many() -> list[Performed[Any]]:
         options: dict[str, Any] = {"attempt": attempt, "platform": "https://x", "account": "urn:acc"}
-        calls = (perform(order(platform, scope="run"), journal=durable_journal, **options) for _ in range(20))
+        calls = (perform(order(platform, once_per="run"), journal=durable_journal, **options) for _ in range(20))
         return await asyncio.gather(*calls)
 
     platform.faults = ["slow"]

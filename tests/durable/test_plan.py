@@ -36,7 +36,7 @@ def test_plan_tells_and_changes_nothing(sqlite_journal: Journal, tmp_path: Path)
 
     with plan() as planned:
         values = [
-            run(order(platform, request), sqlite_journal, idempotency_records=aspects, on_failure="resubmit")
+            run(order(platform, request), sqlite_journal, idempotency_records=aspects, max_resubmits=3)
             for request in ("new", "kept", "failed", "doubt", "adopted", "new")
         ]
     assert [effect.source for effect in planned.effects] == ["new", "kept", "resubmitted", "in doubt", "adopted"]
@@ -59,9 +59,9 @@ def test_plan_of_a_run_knows_what_it_would_continue(sqlite_journal: Journal, tmp
     platform = Platform(tmp_path / "platform")
     identity = RunIdentity("f", "f.py:f", {}, "1", "1")
     opened = sqlite_journal.runs.open_attempt(identity)
-    run(order(platform, scope="run"), sqlite_journal, attempt=opened)
+    run(order(platform, once_per="run"), sqlite_journal, attempt=opened)
     with plan(sqlite_journal.runs.continued(identity)) as planned:
-        run(order(platform, scope="run"), sqlite_journal)
+        run(order(platform, once_per="run"), sqlite_journal)
     [effect] = planned.effects
     assert (effect.source, effect.origin) == ("kept", f"run {opened.run.id}")
     assert len(sqlite_journal.runs.attempts(opened.run.id)) == 1

@@ -10,8 +10,8 @@ import pytest
 from durable_platform import Platform, Scripted, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Performed, Progress, aonce, once, perform
-from ivcap_flows.errors import DivergenceError, InputError, NotFoundError, SpendLimitError, UnreachableError
-from ivcap_flows.identity import Scope
+from ivcap_flows.errors import InputError, NotFoundError, SpendLimitError, UnreachableError
+from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, RunIdentity
 
 
@@ -47,20 +47,22 @@ def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -
     first = attempt_of(journal, "1", folder="/a/", deployed=True)
     second = attempt_of(journal, "2", folder="/b/", deployed=True)
     other = attempt_of(journal, "3", "g")
-    shares: dict[Scope, list[OpenedAttempt | None]] = {
+    shares: dict[OncePer, list[OpenedAttempt | None]] = {
         "run": [first, first, second],
         "flow": [first, second, other],
         "account": [first, second, other, None],
         "call": [first, first],
     }
     counts = {}
-    for scope, attempts in shares.items():
-        made = {run(order(platform, scope, scope=scope), journal, attempt).value["urn"] for attempt in attempts}
-        counts[scope] = len(made)
+    for once_per, attempts in shares.items():
+        made = {
+            run(order(platform, once_per, once_per=once_per), journal, attempt).value["urn"] for attempt in attempts
+        }
+        counts[once_per] = len(made)
     assert counts == {"run": 2, "flow": 2, "account": 1, "call": 2}
-    with pytest.raises(InputError, match="A scope is one of 'run', 'flow', 'account', 'call', not 'flows'"):
-        run(order(platform, scope="flows"), journal, first)  # type: ignore[arg-type]
-    loose = [run(order(platform, "loose", scope="run"), journal, None).value["urn"] for _ in range(2)]
+    with pytest.raises(InputError, match="once_per is one of 'run', 'flow', 'account', 'call', not 'flows'"):
+        run(order(platform, once_per="flows"), journal, first)  # type: ignore[arg-type]
+    loose = [run(order(platform, "loose", once_per="run"), journal, None).value["urn"] for _ in range(2)]
     assert loose[0] != loose[1]
 
 
@@ -73,17 +75,17 @@ def test_failed_order_keeps_its_key(journal: Journal, platform: Platform) -> Non
 
 
 def test_resubmission_has_generations_and_a_limit(journal: Journal, platform: Platform) -> None:
-    """With on_failure="resubmit" each failure takes the next generation, up to the limit; success takes none."""
+    """With max_resubmits each failure takes the next generation, up to the limit; success takes none."""
     keys = []
     for _ in range(4):
-        done = run(order(platform), journal, None, on_failure="resubmit", max_resubmits=2)
+        done = run(order(platform), journal, None, max_resubmits=2)
         keys.append(done.key)
         journal.intents.finish(done.key, "failed")
     assert [key.removeprefix(keys[0]) for key in keys] == ["", ".1", ".2", ".2"]
     assert len(platform.urns) == 3
-    other = run(order(platform, "y"), journal, None, on_failure="resubmit")
+    other = run(order(platform, "y"), journal, None, max_resubmits=3)
     journal.intents.finish(other.key, "succeeded")
-    assert run(order(platform, "y"), journal, None, on_failure="resubmit").how == "kept"
+    assert run(order(platform, "y"), journal, None, max_resubmits=3).how == "kept"
 
 
 def test_resubmission_at_once_is_one(journal: Journal, platform: Platform) -> None:
@@ -92,7 +94,7 @@ def test_resubmission_at_once_is_one(journal: Journal, platform: Platform) -> No
 
     async def many() -> list[Performed[Any]]:
         platform.faults = ["slow"]
-        return await asyncio.gather(*(call(order(platform), journal, None, on_failure="resubmit") for _ in range(10)))
+        return await asyncio.gather(*(call(order(platform), journal, None, max_resubmits=3) for _ in range(10)))
 
     assert len({done.key for done in asyncio.run(many())}) == 1
     assert len(platform.urns) == 2
@@ -102,12 +104,12 @@ def test_spend_limit_stops_before_sending(journal: Journal, platform: Platform) 
     """An order beyond max_orders is not sent. Existing orders are still returned."""
     attempt = attempt_of(journal)
     for n in range(2):
-        run(order(platform, n, scope="run"), journal, attempt, max_orders=2)
+        run(order(platform, n, once_per="run"), journal, attempt, max_orders=2)
     with pytest.raises(SpendLimitError):
-        run(order(platform, 2, scope="run"), journal, attempt, max_orders=2)
+        run(order(platform, 2, once_per="run"), journal, attempt, max_orders=2)
     assert len(platform.sends) == 2
     retried = attempt_of(journal)
-    assert run(order(platform, 1, scope="run"), journal, retried, max_orders=2).how == "kept"
+    assert run(order(platform, 1, once_per="run"), journal, retried, max_orders=2).how == "kept"
 
 
 @pytest.mark.catches("a changed request is not named")
@@ -115,48 +117,38 @@ def test_a_replay_that_asks_for_something_else_is_told(
     journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A request in place of an earlier one is sent, since that may come yet. One warning a subject shows both."""
-    run(order(platform, {"at": "monday"}, scope="run"), journal, attempt_of(journal))
+    run(order(platform, {"at": "monday"}, once_per="run"), journal, attempt_of(journal))
     replay = attempt_of(journal)
     for day in ("tuesday", "wednesday"):
-        assert run(order(platform, {"at": day}, scope="run"), journal, replay).how == "sent"
+        assert run(order(platform, {"at": day}, once_per="run"), journal, replay).how == "sent"
     [told] = [each.message for each in caplog.records if "earlier attempts" in each.message]
     assert re.search(r"(?s)tuesday.*monday.*once\(name, fn\)", told)
-
-
-def test_a_flow_may_forbid_what_it_did_not_ask_for_before(journal: Journal, platform: Platform) -> None:
-    """With on_divergence="raise", nothing new is sent as long as an earlier request goes unasked."""
-    run(order(platform, {"at": "monday"}, scope="run"), journal, attempt_of(journal))
-    replay = attempt_of(journal)
-    with pytest.raises(DivergenceError, match=r"(?s)tuesday.*monday.*once\(name, fn\)") as caught:
-        run(order(platform, {"at": "tuesday"}, scope="run"), journal, replay, on_divergence="raise")
-    assert (caught.value.asked, caught.value.earlier[0]["request"]) == ({"at": "tuesday"}, {"at": "monday"})
-    assert len(platform.sends) == 1
-    assert run(order(platform, {"at": "monday"}, scope="run"), journal, replay, on_divergence="raise").how == "kept"
-    assert run(order(platform, {"at": "tuesday"}, scope="run"), journal, replay, on_divergence="raise").how == "sent"
 
 
 def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform) -> None:
     """A replay after two of three orders may request all three in any order and at once: that is no divergence."""
     first = attempt_of(journal)
     for n in range(2):
-        run(order(platform, n, scope="run"), journal, first)
+        run(order(platform, n, once_per="run"), journal, first)
 
     async def replay(attempt: OpenedAttempt) -> list[str]:
-        calls = (call(order(platform, n, scope="run"), journal, attempt) for n in (2, 1, 0))
+        calls = (call(order(platform, n, once_per="run"), journal, attempt) for n in (2, 1, 0))
         return [done.how for done in await asyncio.gather(*calls)]
 
     assert asyncio.run(replay(attempt_of(journal))) == ["sent", "kept", "kept"]
 
 
-def test_refused_or_other_requests_do_not_diverge(journal: Journal, platform: Platform) -> None:
-    """An earlier request that had no effect, or is not shared, does not bind even a replay that may ask for no more."""
+def test_refused_or_other_requests_do_not_diverge(
+    journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is warned of an earlier request that had no effect, or that is not shared."""
     first = attempt_of(journal)
-    run(order(platform, "own", scope="call"), journal, first)
+    run(order(platform, "own", once_per="call"), journal, first)
     platform.faults = ["refuse"]
     with pytest.raises(Exception, match="no such parameter"):
-        run(order(platform, "bad", scope="run"), journal, first)
-    replayed = run(order(platform, "good", scope="run"), journal, attempt_of(journal), on_divergence="raise")
-    assert replayed.how == "sent"
+        run(order(platform, "bad", once_per="run"), journal, first)
+    assert run(order(platform, "good", once_per="run"), journal, attempt_of(journal)).how == "sent"
+    assert "earlier attempts" not in caplog.text
 
 
 def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
@@ -210,7 +202,7 @@ class Upload:
             on_send=self.send,
             on_find=self.find,
             visibility_delay=60.0,
-            scope="account",
+            once_per="account",
             resumable=True,
         )
 

@@ -26,7 +26,7 @@ from ivcap_flows.tasks import place_order, wait_for_orders
 def cloned(mark: str, told: str) -> str:
     with Path(told).open("a", encoding="utf-8") as file:
         file.write(f"{Path(__file__).resolve()}\\n")
-    order = place_order("echo", {"message": mark}, scope="flow")
+    order = place_order("echo", {"message": mark}, once_per="flow")
     [done] = wait_for_orders([order])
     return done.urn
 """
@@ -53,7 +53,7 @@ def commit(copy: Path, code: str) -> None:
 
 @pytest.mark.long
 def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedded_platform, repository, tmp_path):
-    """With scope="flow", two runs from two clones, of two commits, place one order."""
+    """With once_per="flow", two runs from two clones, of two commits, place one order."""
     told = tmp_path / "told"
     settings = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
     worker(**settings)

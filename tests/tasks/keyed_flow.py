@@ -46,10 +46,10 @@ def keyed(source: Path, windows: set[Window], around: datetime, unique: str, sco
     platform = upload_artifact(source).platform
     artifacts = frozenset(Artifact(urn=f"urn:ivcap:artifact:{n}", platform=platform) for n in range(4))
     request = Request(windows=windows, artifacts=artifacts, around=around)
-    place_order("keyed", {"message": unique, "around": around}, scope=scope)
-    request_job("keyed", {"unique": unique, "seasons": set(Season), "artifacts": artifacts}, scope=scope)
-    request_job("keyed", request, discriminator=unique, scope=scope)
-    attach_aspect(f"urn:example:{unique}", request, schema="urn:example:schema:windows.1", scope=scope)
+    place_order("keyed", {"message": unique, "around": around}, once_per=scope)
+    request_job("keyed", {"unique": unique, "seasons": set(Season), "artifacts": artifacts}, once_per=scope)
+    request_job("keyed", request, discriminator=unique, once_per=scope)
+    attach_aspect(f"urn:example:{unique}", request, schema="urn:example:schema:windows.1", once_per=scope)
     if os.environ.get("DIE"):
         os.kill(os.getpid(), signal.SIGKILL)
 

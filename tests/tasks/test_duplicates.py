@@ -83,20 +83,22 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
         return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     def job_of_an_aspect():
-        asked = attach_aspect(artifact.urn, {"message": unique}, schema="urn:x:schema:asked.1", scope="account")
-        return request_job("echo", request_aspect=asked, scope="account")
+        asked = attach_aspect(artifact.urn, {"message": unique}, schema="urn:x:schema:asked.1", once_per="account")
+        return request_job("echo", request_aspect=asked, once_per="account")
 
     def update():
         return update_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:updated.1")
 
     kinds = {
-        "order": lambda: place_order("echo", {"message": unique}, scope="account"),
-        "job": lambda: request_job("echo", {"message": unique}, scope="account"),
+        "order": lambda: place_order("echo", {"message": unique}, once_per="account"),
+        "job": lambda: request_job("echo", {"message": unique}, once_per="account"),
         "job of an aspect": job_of_an_aspect,
         "aspect update": update,
         "small upload": lambda: upload_artifact(tmp_path / "small"),
         "large upload": lambda: upload_artifact(tmp_path / "large"),
-        "aspect": lambda: attach_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", scope="account"),
+        "aspect": lambda: attach_aspect(
+            artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", once_per="account"
+        ),
         "registry item": lambda: register_item(organisation),
         "dataset": lambda: register_dataset(metadata),
         "mint": lambda: mint_dataset(artifact, terms=registry.terms),

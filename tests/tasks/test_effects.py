@@ -13,7 +13,6 @@ from ivcap_flows import once, recorded
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import submission
 from ivcap_flows.errors import (
-    DivergenceError,
     JobFailedError,
     JournalError,
     OrderFailedError,
@@ -128,29 +127,26 @@ def test_a_discriminator_tells_equal_requests_apart(in_flow, effects, unique):
     assert effects.count("/1/orders") == 2
 
 
-def test_scopes(in_flow, effects, unique):
-    """Scope `call` never shares and `run` shares within the run.
-
-    `flow` and `account` share with every run of the flow or account.
-    """
+def test_once_per(in_flow, effects, unique):
+    """Once per call is never shared, per run within the run, per flow or account with every run of it."""
 
     def body():
         return {
-            scope: [place_order("echo", {"message": unique + scope}, scope=scope).urn for _ in range(2)]
-            for scope in ("call", "run", "flow", "account")
+            word: [place_order("echo", {"message": unique + word}, once_per=word).urn for _ in range(2)]
+            for word in ("call", "run", "flow", "account")
         }
 
     first, second = in_flow(body), in_flow(body)
-    distinct = {scope: len({*first[scope], *second[scope]}) for scope in first}
+    distinct = {word: len({*first[word], *second[word]}) for word in first}
     assert distinct == {"call": 4, "run": 2, "flow": 1, "account": 1}
     assert effects.count("/1/orders") == 8
 
 
-def test_scope_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
+def test_once_per_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
     """With another journal, as on another machine, the idempotency record shows that the order exists."""
 
     def body():
-        return place_order("echo", {"message": unique}, scope="account").urn
+        return place_order("echo", {"message": unique}, once_per="account").urn
 
     first = in_flow(body)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
@@ -195,27 +191,20 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plai
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
-@pytest.mark.parametrize("choice", ["raise", "warn"])
-def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, choice, plain):
-    """A retry whose request has changed orders again, or fails with both requests in the error if that is asked for."""
+def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, plain, caplog):
+    """A retry whose request has changed orders again, and a warning shows both requests."""
     attempts = []
 
     def body():
         attempts.append(1)
-        order = place_order("echo", {"message": f"{unique} {len(attempts)}"}, on_divergence=choice)
+        place_order("echo", {"message": f"{unique} {len(attempts)}"})
         if len(attempts) == 1:
             raise RuntimeError("the first attempt fails")
-        return order
 
-    if choice == "warn":
-        in_flow(body, retries=1, plain=plain)
-        assert effects.count("/1/orders") == 2
-        return
-    with pytest.raises(DivergenceError) as caught:
-        in_flow(body, retries=1, plain=plain)
-    assert f"{unique} 1" in str(caught.value) and f"{unique} 2" in str(caught.value)
-    assert "once(" in str(caught.value) and "on_divergence" in str(caught.value)
-    assert effects.count("/1/orders") == 1
+    in_flow(body, retries=1, plain=plain)
+    [told] = [each.message for each in caplog.records if "earlier attempts" in each.message]
+    assert f"{unique} 1" in told and f"{unique} 2" in told and "once(" in told
+    assert effects.count("/1/orders") == 2
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
@@ -311,12 +300,12 @@ def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
 
 
 def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, unique):
-    """A failed order is kept, with its log in the error. `on_failure="resubmit"` places the next, up to the limit."""
+    """A failed order is kept, with its log in the error. `max_resubmits` places the next, up to the limit."""
     urns = []
 
     def body():
-        for on_failure in ("keep", "keep", "resubmit", "resubmit"):
-            order = place_order("fail", {"message": unique}, on_failure=on_failure, max_resubmits=1)
+        for most in (0, 0, 1, 1):
+            order = place_order("fail", {"message": unique}, max_resubmits=most)
             urns.append(order.urn)
             with pytest.raises(OrderFailedError) as caught:
                 wait_for_orders([order], timeout=60)

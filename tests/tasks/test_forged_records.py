@@ -55,7 +55,7 @@ def test_an_order_is_not_taken_from_another_account(
     """Neither when it is placed, nor when a journal is rebuilt, which finds one's own record behind the forged one."""
 
     def place():
-        return place_order("echo", {"message": unique}, scope="account")
+        return place_order("echo", {"message": unique}, once_per="account")
 
     theirs = in_flow(lambda: place_order("echo", {"message": "poison"}, policy=OPEN, credentials=second_account))
     key = in_flow(lambda: key_of(place))
@@ -82,5 +82,5 @@ def test_an_order_of_another_account_under_the_keys_name_is_not_adopted(
         return await sends(self, intent, progress)
 
     monkeypatch.setattr(OrderEffect, "send", sends_when_another_has)
-    mine = in_flow(lambda: place_order("echo", {"message": unique}, scope="account"))
+    mine = in_flow(lambda: place_order("echo", {"message": unique}, once_per="account"))
     assert theirs and mine.urn != theirs[0].urn and effects.intents("order")[0].how == "sent"

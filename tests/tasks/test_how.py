@@ -52,7 +52,7 @@ def test_what_another_run_requested_is_kept(in_flow, replayed, unique):
     """Whatever became of it since then."""
 
     def body():
-        return place_order("echo", {"message": unique}, scope="account")
+        return place_order("echo", {"message": unique}, once_per="account")
 
     first = in_flow(body)
     seen = replayed(body)
@@ -64,7 +64,7 @@ def test_what_another_journal_requested_is_adopted(in_flow, replayed, unique, tm
     """It is found on the platform."""
 
     def body():
-        return place_order("echo", {"message": unique}, scope="account").how
+        return place_order("echo", {"message": unique}, once_per="account").how
 
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         assert in_flow(body) == "sent"

@@ -74,7 +74,7 @@ def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
 
     def body():
         series = upload_artifact(source)
-        return place_order("echo", {"message": unique}, scope="flow"), place_order("echo", {"message": series.urn})
+        return place_order("echo", {"message": unique}, once_per="flow"), place_order("echo", {"message": series.urn})
 
     kept, _ = in_flow(body)
     effects.embedded.forget_requests()
@@ -97,7 +97,7 @@ def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
         for discriminator in ("a", "a", "b"):
             place_order("echo", {"message": unique}, discriminator=discriminator)
         for _ in range(2):
-            place_order("echo", {"message": unique}, scope="call")
+            place_order("echo", {"message": unique}, once_per="call")
 
     with plan() as planned:
         in_flow(body)
@@ -110,7 +110,7 @@ def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal,
 
     @flow
     def plain():
-        return place_order("echo", {"message": unique}, scope="flow")
+        return place_order("echo", {"message": unique}, once_per="flow")
 
     placed = plain()
     with plan() as planned:

@@ -22,8 +22,8 @@ def test_a_lost_journal_is_rebuilt(in_flow, effects, on_platform, tmp_path, uniq
     """An order and a job of scope account are restored from the idempotency records alone, and are kept afterwards."""
 
     def body():
-        order = wait_for_orders([place_order("echo", {"message": unique}, scope="account")])[0]
-        return order, wait_for_jobs([request_job("echo", {"message": unique}, scope="account")])[0]
+        order = wait_for_orders([place_order("echo", {"message": unique}, once_per="account")])[0]
+        return order, wait_for_jobs([request_job("echo", {"message": unique}, once_per="account")])[0]
 
     order, job = in_flow(body)
     lost = {row.key: row for noun in ("order", "job") for row in effects.intents(noun)}
@@ -54,13 +54,13 @@ def test_an_order_in_flight_is_rebuilt_as_a_doubt(in_flow, effects, on_platform,
     with monkeypatch.context() as patch:
         patch.setattr(Submission, "_accept", dies)
         with pytest.raises(RuntimeError):
-            in_flow(lambda: place_order("echo", {"message": unique}, scope="account"))
+            in_flow(lambda: place_order("echo", {"message": unique}, once_per="account"))
     [row] = effects.intents("order")
     with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as new:
         on_platform(lambda client: rebuild(client, new))
         assert new.intents.get(row.key).state == "in_doubt"
         with use_journal(new):
-            in_flow(lambda: place_order("echo", {"message": unique}, scope="account"))
+            in_flow(lambda: place_order("echo", {"message": unique}, once_per="account"))
         assert new.intents.get(row.key).how == "adopted"
     assert effects.count("/1/orders") == 1
 
