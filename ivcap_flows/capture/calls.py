@@ -283,7 +283,9 @@ def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
         if edge.verb == "used":
             yield from _stated(edge.seen, digests)
             thing = files.records_of(edge.seen)[0].id
-            yield relation("used", call.id, thing, call.started, role=edge.seen.role, basis=edge.basis)
+            # A file that is only returned may have been made after the call began.
+            at = call.ended if edge.seen.role == "result" else call.started
+            yield relation("used", call.id, thing, at, role=edge.seen.role, basis=edge.basis)
     yield from _data_given(call, digests)
 
 

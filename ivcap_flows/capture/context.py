@@ -479,6 +479,10 @@ def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
         _close(opened, outcome, None if outcome == "completed" else state.message)
 
 
+# Prefect writes the name of a hook in the log of its user.
+_flow_ended.__name__ = "record of ivcap-flows"
+
+
 def _close(opened: OpenedAttempt, outcome: Outcome, cause: str | None) -> None:
     # If closing fails, the attempt is not open any more, so count for its run by name.
     count = partial(recorder().miss, opened.run.id)

@@ -15,6 +15,7 @@ from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFo
 from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.media_types import media_type_of
+from ivcap_flows.provenance.records import entity
 from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
@@ -129,7 +130,7 @@ async def _download_artifact(
     if sha256 is not None:
         there = await asyncio.to_thread(_there, target, sha256, call.journal)
         if there is not None:
-            await asyncio.to_thread(state_there, target, call.journal)
+            await asyncio.to_thread(state_there, target, call.journal, entity(urn, "artifact", sha256=sha256))
             return there
     try:
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from mutants import mutate
 
 from ivcap_flows import flow, task
+from ivcap_flows.capture import use_journal
 from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import register
@@ -263,6 +264,23 @@ def test_what_a_run_downloads_of_a_collection_are_the_members_that_it_then_had(
     assert collection.urn in names(ivcap_journal, listing, "up")
     assert later.urn not in names(ivcap_journal, listing, "up")
     assert listing not in names(ivcap_journal, later.urn, "down")
+
+
+def test_a_file_of_a_lost_journal_still_comes_from_its_order(in_flow, joining, tmp_path, unique):
+    """A download that finds the file in place says whose content it has, though no run on record made the file."""
+    path = tmp_path / "product"
+
+    def body():
+        parts = create_collection(unique)
+        [order] = wait_for_orders([place_order(joining, {"parts": parts}, once_per="account")])
+        return order, download_artifact(order.products[0], path)
+
+    in_flow(body)
+    with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as journal, use_journal(journal):
+        order, _ = in_flow(body)
+        graph = last_graph(journal)
+    [file] = [node.id for node in graph.nodes.values() if node.attributes.get("path") == str(path)]
+    assert order.urn in graph.lineage(file, "up").nodes
 
 
 def test_a_registration_uses_the_inputs_of_the_run_and_not_its_outputs(
