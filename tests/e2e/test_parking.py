@@ -229,10 +229,9 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     assert stands_by.poll() is None
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
-    """A Prefect server of the test's own, on either database, and what kills it and starts it anew."""
-    with_postgresql = request.param == "postgresql"
+@pytest.fixture
+def own_server(postgresql_server, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """A Prefect server of the test's own, on PostgreSQL, and what kills it and starts it anew."""
     foreign = ("PREFECT_", "IVCAP", "PROVENA")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     with socket.socket() as found:
@@ -245,15 +244,13 @@ def own_server(request, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[],
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "DO_NOT_TRACK": "1",
     }
-    if with_postgresql:
-        url = request.getfixturevalue("postgresql_server")
-        with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
-            known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
-            if known is None:
-                pytest.skip("this PostgreSQL has no pg_trgm, without which Prefect makes no tables")
-            connection.execute("CREATE DATABASE prefect_parking")
-        asynchronous = url.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
-        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = asynchronous
+    with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+        known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
+        if known is None:
+            pytest.skip("this PostgreSQL has no pg_trgm, without which Prefect makes no tables")
+        connection.execute("CREATE DATABASE prefect_parking")
+    asynchronous = postgresql_server.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
+    environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = asynchronous
     servers: list[subprocess.Popen[bytes]] = []
 
     def restart() -> None:

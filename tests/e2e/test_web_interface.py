@@ -148,10 +148,10 @@ def test_the_page_of_a_run_is_readable_in_both_interfaces(opened, filled, interf
     for said in ("Report on all seasons", "plot.png, report.md"):
         expect(page.get_by_text(said, exact=True)).to_be_visible()
     assert page.locator("table").evaluate("table => table.scrollWidth <= table.clientWidth")
-    read = page.get_by_text("ersst_nino12_monthly.csv")
+    read = page.locator("details").first.get_by_text("ersst_nino12_monthly.csv")
     expect(read).to_be_hidden()
     keep(page, picture)
-    page.get_by_text("Inputs (1)").click()
+    page.get_by_text("Inputs (1)", exact=True).click()
     expect(read).to_be_visible()
 
 
