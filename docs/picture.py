@@ -42,31 +42,27 @@ def pages(folder: Path) -> tuple[Path, Path]:
         flow = ROOT / "flows" / "order_pipeline.py:order_pipeline"
         run("ivcap_flows.cli", "run", flow, "-p", "resamples=200", "-p", f"output={folder / output}", *options)
 
-    def trace(name: object, page: str) -> Path:
-        run("ivcap_flows.cli", "trace", name, "--up", "--down", "--html", folder / page)
+    def trace(page: str, *words: object) -> Path:
+        run("ivcap_flows.cli", "trace", *words, "--html", folder / page)
         return folder / page
 
     run("ivcap_flows.cli", "local", "register", *sorted((ROOT / "flows" / "services").glob("*.yaml")))
     order("results", "-p", "breakdowns=0.3")
-    report = trace(folder / "results" / "report.md", "report.html")
+    report = trace("report.html", folder / "results" / "report.md")
     order("before", *SMALL)
     order("last", *SMALL)
-    return report, trace("latest", "run.html")
+    return report, trace("run.html", "latest", "--up", "--down")
 
 
-def photograph(page: Path, picture: Path, scheme: Literal["light", "dark"], chosen: str | None = None) -> None:
-    """The page with a thing chosen, by a CSS selector, or all of it without the legend, as a PNG of few colours."""
+def photograph(address: str, picture: Path, scheme: Literal["light", "dark"]) -> None:
+    """The whole page without its legend, as a PNG of few colours."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1360, "height": 860}, color_scheme=scheme)
-        shown.goto(page.as_uri())
-        if chosen is not None:
-            # What has the focus is brought into view.
-            shown.locator(chosen).first.focus()
-            shown.keyboard.press("Enter")
-        else:
+        shown.goto(address)
+        if shown.locator("#legend[open]").count():
             shown.locator("summary").click()
-            shown.get_by_role("button", name="Fit").click()
+        shown.get_by_role("button", name="Fit").click()
         shown.mouse.move(5, 5)
         shown.screenshot(path=picture)
         browser.close()
@@ -82,7 +78,6 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     with TemporaryDirectory() as made:
         report, last = pages(Path(made))
-        failed = '[aria-label*="failed within"][aria-label^="Place order"]'
-        photograph(report, IMAGES / "order-pipeline.png", "light", failed)
+        photograph(report.as_uri(), IMAGES / "order-pipeline.png", "light")
         for scheme, name in (("light", "run.png"), ("dark", "run-dark.png")):
-            photograph(last, IMAGES / name, scheme)
+            photograph(f"{last.as_uri()}#all", IMAGES / name, scheme)

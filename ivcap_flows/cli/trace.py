@@ -21,6 +21,7 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import RULES, Direction, Record
+from ivcap_flows.provenance.data_view import SHOWN
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
@@ -45,10 +46,6 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 _GIVEN: Final = ("was given", "given to")
 """The words for a use that was not seen."""
 
-_NAMED_BRIEFLY: Final = frozenset(
-    {"file", "directory", "url", "artifact", "order", "job", "model-run", "dataset", "dataset-file", "frame", "array"}
-)
-"""The types that `--brief` names: data, and what was ordered."""
 _FEW: Final = 3
 """The maximum number of things of a type that `--brief` names; more are counted."""
 
@@ -147,7 +144,7 @@ def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
         named: dict[str, dict[str, None]] = {}
         for node in (found.graph.nodes[id_] for id_ in level):
             name = str(node.attributes.get("name") or Path(node.attributes.get("path") or node.id).name)
-            if node.type in _NAMED_BRIEFLY and name not in said:
+            if node.type in SHOWN and name not in said:
                 named.setdefault(node.type, {})[name] = None
         said |= {name for names in named.values() for name in names}
         if named:

@@ -45,19 +45,15 @@ _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 """JSON escapes for the characters in which an HTML parser would see markup."""
 
 
-def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "") -> str:
+def page(
+    graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "", first: Graph | None = None
+) -> str:
     """Return the page of a graph, in UTF-8. `starts` are the ids that were traced; `told` is the summary under
-    the title.
+    the title. If `first` is given, the page opens with that view of the graph, and a switch leads to all of it.
 
     Equal graphs have equal pages.
     """
-    shown = picture(graph, starts)
-    placed = layout(
-        {item.id: item.parent for item in shown.items.values()},
-        [(link.origin, link.result) for link in shown.links if kind_of(link.type) == "flow"],
-        [(link.origin, link.result) for link in shown.links if kind_of(link.type) != "flow"],
-    )
-    data = _data(shown, placed, title, told or f"{len(graph.nodes)} things, {len(graph.relations)} relations")
+    views = [_view(each, starts, title, told) for each in (first, graph) if each is not None]
     style, script = _part("page.css"), _script()
     policy = "; ".join(
         (
@@ -75,10 +71,20 @@ def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance
         "title": escape(_clean(title)),
         "style": style,
         "script": script,
-        "data": json.dumps(data, separators=(",", ":"), default=str).translate(_PLAIN),
+        "data": json.dumps(views, separators=(",", ":"), default=str).translate(_PLAIN),
     }
     head, *rest = _part("page.html").split("{{")
     return head + "".join(parts[name] + after for name, _, after in (piece.partition("}}") for piece in rest))
+
+
+def _view(graph: Graph, starts: Collection[str], title: str, told: str) -> dict[str, Any]:
+    shown = picture(graph, starts)
+    placed = layout(
+        {item.id: item.parent for item in shown.items.values()},
+        [(link.origin, link.result) for link in shown.links if kind_of(link.type) == "flow"],
+        [(link.origin, link.result) for link in shown.links if kind_of(link.type) != "flow"],
+    )
+    return _data(shown, placed, title, told or f"{len(graph.nodes)} things, {len(graph.relations)} relations")
 
 
 def _data(shown: Picture, placed: Layout, title: str, told: str) -> dict[str, Any]:

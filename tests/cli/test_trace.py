@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 
 import pytest
 from checkouts import git
@@ -259,6 +260,10 @@ def record_calls(journal_file, *calls):
     with Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
         for call, path in calls:
             call(path)
+        # git may take longer than the calls.
+        for thread in threading.enumerate():
+            if thread.name == "ivcap-flows-code":
+                thread.join()
         assert recorder().flush()
 
 

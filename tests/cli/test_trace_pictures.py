@@ -42,10 +42,11 @@ def test_a_trace_is_written_as_a_page(drawn, tmp_path):
         rf"{re.escape(str(tmp_path))}/page.html: \d+ things, \d+ relations\n", told.out
     )
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<title>What upper.csv came from</title>" in text
+    assert "<title>Lineage of upper.csv</title>" in text
     assert not re.search(r"(?:src|href)=|url\(|@import", text)
     [data] = re.findall(r'id="picture">(.*?)</script>', text)
-    shown = json.loads(data)
+    first, shown = json.loads(data)
+    assert [item["title"] for item in first["items"]] == ["series.csv", "series", "Upper", "upper.csv"]
     records = drawn("trace", PRODUCT, "--json").json
     assert {item["id"] for item in shown["items"] if "id" in item} == {
         record["id"] for record in records if record["kind"] != "relation"
@@ -56,9 +57,7 @@ def test_a_trace_is_written_as_a_page(drawn, tmp_path):
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize(
-    ("way", "title"), [("--down", "What came from series.csv"), ("--up", "What series.csv came from")]
-)
+@pytest.mark.parametrize(("way", "title"), [("--down", "What came from series.csv"), ("--up", "Lineage of series.csv")])
 def test_the_page_says_which_way_it_goes(drawn, tmp_path, way, title):
     """Up or down, in its title."""
     drawn("trace", SOURCE, way, "--html", tmp_path / "page.html")

@@ -194,7 +194,7 @@ def test_no_name_is_markup_in_a_page():
     assert "<img" not in text and "<!--" not in text
     text.encode("utf-8")
     [data] = re.findall(r'<script type="application/json" id="picture">(.*?)</script>', text)
-    titles = [item["title"] for item in json.loads(data)["items"] if item["kind"] == "entity"]
+    titles = [item["title"] for item in json.loads(data)[0]["items"] if item["kind"] == "entity"]
     assert titles == [" ".join(name.split()) for name in NASTY]
 
 

@@ -67,7 +67,14 @@ def test_the_page_of_the_pipeline_is_searched_folded_and_clicked(report, opened,
     assert tokens and not any(token in text for token in tokens)
 
     shown = opened(text)
-    assert shown.page.locator("#heading").inner_text() == "What report.md came from"
+    assert shown.page.locator("#heading").inner_text() == "Lineage of report.md"
+    assert shown.node("report.md, file").is_visible() and not shown.page.locator('[data-item$="task run"]').count()
+    assert not shown.page.locator('[data-item][aria-label*=", code"]').count()
+    shown.page.click("#who")
+    shown.page.locator("#who[aria-pressed=true]").wait_for()
+    shown.wait_drawn()
+    assert len(shown.asked) == 1, "the page is read again, and nothing else"
+    shown.asked.clear()
     shown.page.fill("#search", "ersst_nino12_monthly.csv")
     assert "hit" in shown.node("ersst_nino12_monthly.csv, file").get_attribute("class")
     shown.page.fill("#search", "MAM against 1981-2010")

@@ -368,12 +368,16 @@ at("in").addEventListener("click", () => zoomInMiddle(1.25));
 at("out").addEventListener("click", () => zoomInMiddle(0.8));
 at("fold").addEventListener("click", () => foldAll(true));
 at("unfold").addEventListener("click", () => foldAll(false));
+at("who").hidden = views.length === 1;
+at("who").setAttribute("aria-pressed", String(whole));
+at("who").addEventListener("click", () => { location.hash = whole ? "" : "#all"; });
+addEventListener("hashchange", () => location.reload());
 new ResizeObserver(look).observe(graph);
 
 at("heading").textContent = at("heading").title = data.title;
 at("signs").replaceChildren(...legend());
-// On a small screen the legend is closed, to leave the room to the graph.
-at("legend").open = matchMedia("(min-width: 761px) and (min-height: 600px)").matches;
+// On a small screen, and where data alone explain themselves, the legend is closed, to leave the room to the graph.
+at("legend").open = whole && matchMedia("(min-width: 761px) and (min-height: 600px)").matches;
 draw();
 fit();
 if (view.scale < READABLE && current !== null) begin();

@@ -1,6 +1,8 @@
 /* The scene: which things are shown, their places after folding, and the edges between them. */
 
-const data = JSON.parse(document.getElementById("picture").textContent);
+const views = JSON.parse(document.getElementById("picture").textContent);
+const whole = views.length === 1 || location.hash === "#all";
+const data = views.at(whole ? -1 : 0);
 const items = data.items;
 const [WIDTH, HEIGHT] = data.size;
 const NEAREST = 44; // Wider gaps are closed when the things in them are folded away.

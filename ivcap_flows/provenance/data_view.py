@@ -1,0 +1,104 @@
+"""The data of a graph and what was ordered, without the tasks, code and people behind them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.records import Record, relation
+
+__all__ = ["SHOWN", "data_view"]
+
+SHOWN: Final = frozenset(
+    {
+        *("file", "directory", "url", "artifact", "order", "job", "model-run", "dataset", "dataset-file"),
+        *("frame", "array", "unhashed", "collection", "aspect"),
+    }
+)
+"""The types that are shown: data, and what was ordered or registered."""
+
+_PASSED: Final = frozenset(
+    {"used", "wasGeneratedBy", "wasDerivedFrom", "wasInformedBy", "wasInfluencedBy", "alternateOf"}
+)
+"""The relations along which something was passed on, from what came of it to its origin."""
+_BETWEEN: Final = frozenset({"task-run", "call", "content"})
+"""The types that lie between two that are shown."""
+_STEP: Final = {
+    ("entity", "entity"): "wasDerivedFrom",
+    ("entity", "activity"): "wasInfluencedBy",
+    ("activity", "entity"): "used",
+    ("activity", "activity"): "wasInformedBy",
+}
+"""What a way between two things is called, by their kinds."""
+
+
+def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
+    """Return the shown things, the relations between them, and a relation for each way that leads through others.
+
+    `starts` are kept, whatever they are. A way that says no more than others do together is left out.
+    """
+    kept = {id_: node for id_, node in graph.nodes.items() if node.type in SHOWN or id_ in starts}
+    steps = _steps(graph)
+    found = Graph()
+    found.nodes = dict(kept)
+    found.relations = {
+        name: link for name, link in graph.relations.items() if link.source in kept and link.target in kept
+    }
+    direct: dict[str, set[str]] = defaultdict(set)
+    for link in found.relations.values():
+        direct[link.source or ""].add(link.target or "")
+    ways = {id_: set(_origins(id_, steps, kept, graph)) - direct[id_] - {id_} for id_ in kept}
+    whole = {id_: direct[id_] | ways[id_] for id_ in kept}
+    for id_, origins in ways.items():
+        for origin in origins:
+            if not _leads(whole[id_] - {origin}, origin, whole):
+                name = _STEP[kept[id_].kind, kept[origin].kind]
+                link = relation(name, id_, origin)
+                found.relations[link.id] = link
+    return found
+
+
+def _steps(graph: Graph) -> Mapping[str, list[str]]:
+    """Return the next things on the way to the origins of each. What nothing made comes from what has its content."""
+    steps: dict[str, list[str]] = defaultdict(list)
+    holders: dict[str, list[str]] = defaultdict(list)
+    for link in graph.relations.values():
+        if link.type in _PASSED:
+            steps[link.source or ""].append(link.target or "")
+        elif link.type == "specializationOf":
+            holders[link.target or ""].append(link.source or "")
+    for content, held in holders.items():
+        made = [each for each in held if steps[each]]
+        for each in held:
+            if each not in made:
+                steps[each].append(content)
+        steps[content] += made
+    return steps
+
+
+def _origins(start: str, steps: Mapping[str, list[str]], kept: Mapping[str, Record], graph: Graph) -> Iterator[str]:
+    """Yield the nearest shown origins of a thing."""
+    queue, seen = list(steps.get(start, ())), {start}
+    while queue:
+        id_ = queue.pop()
+        if id_ in seen or id_ not in graph.nodes:
+            continue
+        seen.add(id_)
+        if id_ in kept:
+            yield id_
+        elif graph.nodes[id_].type in _BETWEEN:
+            queue += steps.get(id_, ())
+
+
+def _leads(starts: Collection[str], end: str, ways: Mapping[str, Collection[str]]) -> bool:
+    """Return whether one of the things leads to the end."""
+    queue, seen = list(starts), set(starts)
+    while queue:
+        fresh = set(ways[queue.pop()]) - seen
+        if end in fresh:
+            return True
+        seen |= fresh
+        queue += fresh
+    return False
