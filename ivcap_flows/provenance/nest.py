@@ -29,6 +29,9 @@ _NEIGHBOURS: Final = 20
 BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what stands behind an activity or thing: plans and people."""
 
+_STEPS: Final = frozenset({"used", "wasGeneratedBy", "wasDerivedFrom"})
+"""Relations that set one stage after another."""
+
 _CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
 
 
@@ -232,7 +235,7 @@ class Nest:
         """Return the maximum number of data steps before each thing in its group."""
         flows: dict[str | None, dict[tuple[str, str], None]] = defaultdict(dict)
         for link in self._graph.relations.values():
-            if link.type in ("used", "wasGeneratedBy") and link.source in self._home and link.target in self._home:
+            if link.type in _STEPS and link.source in self._home and link.target in self._home:
                 group = self._shared([link.source, link.target])
                 origin, result = (self._trail(end, group)[-1] for end in (link.target, link.source))
                 flows[group][origin, result] = None
