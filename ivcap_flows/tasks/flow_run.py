@@ -19,6 +19,8 @@ from types import CodeType
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, State, TaskRun
@@ -26,6 +28,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Scheduled
 
+from ivcap_flows import __version__
 from ivcap_flows.capture.observing import runs_again
 
 __all__ = [
@@ -50,6 +53,9 @@ _NAMED: Final = 3
 """Maximum number of tasks that an obstacle names."""
 _OUT_OF_REACH: Final = 1.0
 """Seconds between two tries to read a run's state while Prefect's API does not answer."""
+_LAG: Final = 30.0
+"""Seconds that Prefect's API may take to show a task run."""
+_LOOK: Final = 0.1
 _SAME_CLOCK: Final = 3.0
 """Clocks that differ by fewer seconds than this count as equal."""
 _SURELY_ITSELF: Final = 20.0
@@ -101,12 +107,14 @@ class OwnRun:
     def judge(self) -> Obstacle | list[str]:
         """Return the obstacle because of which the run cannot park now, or else the tasks that run again when it wakes.
 
-        Asks Prefect's API and blocks. The API may show a task that has just begun some seconds late.
+        Asks Prefect's API and blocks. Must be called in the flow's context.
         """
         try:
             with get_client(sync_client=True) as client:
                 run = client.read_flow_run(self.id)
-                return self._deployment(client) or self._tasks(client, run)
+                found = self._deployment(client) or self._tasks(client, run)
+                # The API shows task runs late. If the first look finds nothing, wait for the API and look again.
+                return found if isinstance(found, Obstacle) else self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the API, the wait continues in the process
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
@@ -168,6 +176,19 @@ class OwnRun:
             )
         return None
 
+    def _lag(self, client: SyncPrefectClient) -> Obstacle | None:
+        """Run a task and wait until the API shows that it ended; then it also shows all task runs that began before."""
+        mark, end = _before_parking(), time.monotonic() + _LAG
+        while time.monotonic() < end:
+            try:
+                state = client.read_task_run(mark).state
+            except ObjectNotFound:
+                state = None
+            if state is not None and state.is_final():
+                return None
+            time.sleep(_LOOK)
+        return Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
+
     def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | list[str]:
         """Return the tasks that may run again after waking, and would.
 
@@ -203,6 +224,13 @@ class OwnRun:
         if running:
             return Obstacle(f"still running: {some_of(running)}; the run parks when that has ended", passing=True)
         return safely
+
+
+@task(name="Look before parking", version=f"ivcap-flows {__version__}", cache_policy=NO_CACHE, persist_result=False)
+def _before_parking() -> UUID:
+    context = TaskRunContext.get()
+    assert context is not None
+    return context.task_run.id
 
 
 def standing(ids: list[str]) -> dict[str, State[Any] | None]:

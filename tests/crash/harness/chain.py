@@ -85,8 +85,8 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
 
 def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Path) -> None:
     request = {"name": scenario.job, "series": series.urn, "ledger": str(here / "ledger"), "fails": 0, "seconds": 0.0}
-    wait_for_jobs([request_job("moody", request, scope=scenario.scope)])
-    attach_aspect(series, wanted, schema=NOTE, scope=scenario.scope)
+    wait_for_jobs([request_job("moody", request, once_per=scenario.scope)])
+    attach_aspect(series, wanted, schema=NOTE, once_per=scenario.scope)
     owner = register_item(Organisation(display_name=scenario.owner, name=scenario.owner)).urn
     terms = Terms(organisation_id=owner, publisher_id=owner, license=LICENCE, approvals=Approvals())
     mint_dataset(series, terms=terms)
@@ -110,7 +110,7 @@ async def at_once(cases: list[tuple[OrderStep, float]]) -> None:
 @task(name="A case", tags=["replay-safe"])
 def case(step: OrderStep, seconds: float) -> str:
     time.sleep(seconds)
-    return place_order(step.service, step.parameters, scope=step.scope).urn
+    return place_order(step.service, step.parameters, once_per=step.once_per).urn
 
 
 def moody(names: dict[str, float], series: Artifact, scenario: Scenario, here: Path) -> list[OrderStep]:
@@ -125,7 +125,7 @@ def moody(names: dict[str, float], series: Artifact, scenario: Scenario, here: P
                 "fails": scenario.fails if name == scenario.names[0] else 0,
                 "seconds": seconds,
             },
-            scope=scenario.scope,
+            once_per=scenario.scope,
         )
         for name, seconds in names.items()
     ]
