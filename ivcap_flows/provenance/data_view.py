@@ -27,11 +27,10 @@ _BETWEEN: Final = frozenset({"task-run", "call", "content"})
 """The types that lie between two that are shown."""
 _STEP: Final = {
     ("entity", "entity"): "wasDerivedFrom",
-    ("entity", "activity"): "wasInfluencedBy",
     ("activity", "entity"): "used",
     ("activity", "activity"): "wasInformedBy",
 }
-"""What a way between two things is called, by their kinds."""
+"""What a way between two things is called, by their kinds; any other is an influence."""
 
 
 def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
@@ -54,7 +53,7 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
     for id_, origins in ways.items():
         for origin in origins:
             if not _leads(whole[id_] - {origin}, origin, whole):
-                name = _STEP[kept[id_].kind, kept[origin].kind]
+                name = _STEP.get((kept[id_].kind, kept[origin].kind), "wasInfluencedBy")
                 link = relation(name, id_, origin)
                 found.relations[link.id] = link
     return found
