@@ -48,8 +48,8 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
     direct: dict[str, set[str]] = defaultdict(set)
     for link in found.relations.values():
         direct[link.source or ""].add(link.target or "")
-    ways = {id_: set(_origins(id_, steps, kept, graph)) - direct[id_] - {id_} for id_ in kept}
-    whole = {id_: direct[id_] | ways[id_] for id_ in kept}
+    ways = {id_: [each for each in _origins(id_, steps, kept, graph) if each not in direct[id_]] for id_ in kept}
+    whole = {id_: {*direct[id_], *ways[id_]} for id_ in kept}
     for id_, origins in ways.items():
         for origin in origins:
             if not _leads(whole[id_] - {origin}, origin, whole):
