@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, show
-from ivcap_flows.capture.run_page import MODEL_RUN, RunPage
+from ivcap_flows.capture.run_page import MODEL_RUN, MOST, RunPage
 from ivcap_flows.capture.summary import counted
 from ivcap_flows.identity import flows_urn, short_run
 from ivcap_flows.secrets import logger_of
@@ -28,8 +28,6 @@ log = logger_of("ivcap_flows.capture")
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _WORK: Final = ("order", "job", MODEL_RUN)
-_MOST: Final = 200
-"""The maximum number of things that are shown. The journal has all."""
 _TIMEOUT: Final = 3.0
 """Seconds for which a process that ends waits for the thread."""
 
@@ -61,9 +59,9 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
         if Settings.current().artifacts == "off":
             return
         run = opened.run
-        work = [row for noun in _WORK for row in journal.intents.where(run_id=run.id, noun=noun, limit=_MOST)]
+        work = [row for noun in _WORK for row in journal.intents.where(run_id=run.id, noun=noun, limit=MOST)]
         around = list(journal.lineages.around([flows_urn("attempt", opened.attempt.id)], "runs"))
-        ends, said = journal.lineages.ends(run.id, most=_MOST), counted(journal, run.id)
+        ends, said = journal.lineages.ends(run.id, most=MOST), counted(journal, run.id)
         page = RunPage(run, outcome, journal.runs.attempts(run.id), work, ends, around, said)
         if not page.empty:
             about, key = f"The record of run {short_run(run.id)}: {outcome}.", key_for("provenance", run.flow_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, IntentRow, RunRow
     from ivcap_flows.journal.lineages import RunEnds
 
-__all__ = ["MODEL_RUN", "RunPage"]
+__all__ = ["MODEL_RUN", "MOST", "RunPage"]
 
 MODEL_RUN: Final = "model run"
+MOST: Final = 200
+"""The maximum number of orders, of model runs and of things that are shown. The journal has all."""
 _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template", "queue"})
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _ADDRESS: Final = re.compile(r"https?://[\w.:/~+-]+")
@@ -56,6 +59,8 @@ class RunPage:
         for title, records in (("Inputs", used), ("Outputs", made)):
             if records:
                 parts.append(_folded(f"{title} ({len(records)})", (f"{each.type} {_name(each)}" for each in records)))
+        if max(self.ends.count, *Counter(row.noun for row in self.work).values(), 0) >= MOST:
+            parts.append(f"Of orders, model runs and things, the first {MOST} are shown.")
         leading = [each for each in self.attempts if each.leads]
         if len(leading) > 1:
             parts.append(_folded(f"Attempts ({len(leading)})", map(_tried, leading)))

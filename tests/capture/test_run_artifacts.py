@@ -218,6 +218,12 @@ def test_orders_are_told_apart(page_of: Any) -> None:
     assert "3 failed, nothing in doubt" in page
 
 
+def test_a_page_that_leaves_out_things_says_so(page_of: Any) -> None:
+    """Of a batch, for instance, which registers thousands of model runs."""
+    assert "the first 200 are shown" in page_of({}, ends=RunEnds([], [], {}, {}, 20_000))
+    assert "are shown" not in page_of({})
+
+
 def test_what_an_earlier_attempt_did_is_counted(page_of: Any) -> None:
     """With the attempts and what ended them, folded."""
     page = page_of({}, tries=2, outcome="failed", cause="out of <luck>")
