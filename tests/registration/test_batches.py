@@ -876,7 +876,7 @@ def test_rows_do_not_wait_for_the_datasets_of_others(run_items, journal, lodged,
     del rows[4:]
     rows[3]["outputs"][0]["dataset_id"] = run_items.datasets[1]
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    embedded_platform.add_fault(method="POST", path="mint-dataset$", delay=5.0, count=1)
+    embedded_platform.add_fault(method="POST", path="mint-dataset$", delay=12.0, count=1)
 
     async def both() -> None:
         with Batch(open_source(file), provena, terms=run_items.terms, stall_timeout=40) as batch:
