@@ -19,8 +19,6 @@ from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.collections import Collections
 from ivcap_flows.ivcap.jobs import Jobs
 from ivcap_flows.ivcap.orders import Orders
-from ivcap_flows.ivcap.packages import Packages
-from ivcap_flows.ivcap.projects import Projects
 from ivcap_flows.ivcap.queues import Queues
 from ivcap_flows.ivcap.search import search
 from ivcap_flows.ivcap.secrets import Secrets
@@ -83,8 +81,6 @@ class IvcapClient:
         )
         self.secrets = Secrets(self._session, self._manager)
         self.queues = Queues(self._session)
-        self.projects = Projects(self._session)
-        self.packages = Packages(self._session)
         self.visibility_delay = VISIBILITY_DELAY
         """Seconds after which a look-up surely sees an accepted request. `platform()` replaces it with the embedded
         platform's own value.

@@ -22,13 +22,12 @@ from ivcap_flows.ivcap.wire import (
     instant,
     listed,
     listed_pages,
-    record_of,
     replied,
     segment,
     urn_argument,
 )
 
-__all__ = ["ContainerUse", "OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
+__all__ = ["OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
 
 _FINISHED: Final = "urn:ivcap:schema%order-finished.1"
 _LINE: Final = 4096
@@ -105,16 +104,6 @@ class OrderMetadata(Wire):
     @property
     def urn(self) -> str:
         return ivcap_urn("aspect", self.id)
-
-
-class ContainerUse(Wire):
-    """The current resource use of one container of an order, in the platform's own words."""
-
-    container: Text = None
-    cpu: Text = None
-    memory: Text = None
-    storage: Text = None
-    ephemeral_storage: Text = None
 
 
 class Orders:
@@ -225,15 +214,6 @@ class Orders:
         async for line in self.logs(urn):
             tail.append(line)
         return "\n".join(tail)
-
-    async def top(self, urn: str) -> builtins.list[ContainerUse]:
-        """Return the current resource use of an order's containers; empty if none runs."""
-        path = f"/1/orders/{segment(urn)}/top"
-        reply = await self._session.request("GET", path, repeat="idempotent")
-        found = reply.json()
-        if not isinstance(found, list):
-            raise reply.violation("is no list")
-        return [record_of(ContainerUse, each, session=self._session, path=path) for each in found]
 
 
 def _line(line: bytes) -> str:

@@ -21,7 +21,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.ivcap.client import IvcapClient
 
-Q, P, U, X = "urn:ivcap:queue:q", "urn:ivcap:project:p", "urn:ivcap:user:u", "urn:ivcap:aspect:x"
+Q, X = "urn:ivcap:queue:q", "urn:ivcap:aspect:x"
 SECRET = "s3cr3t value ✓"
 
 
@@ -136,10 +136,8 @@ async def test_a_search_is_cut_where_it_is_asked_to_be(client, scripted):
     ("route", "items", "ask"),
     [
         ("POST /1/search", "items", lambda client: client.search("query(X) :- p(X).")),
-        ("GET /1/packages/list", "items", lambda client: client.packages.list()),
         ("GET /1/queues", "items", lambda client: client.queues.list()),
         ("GET /1/secrets/list", "items", lambda client: client.secrets.list()),
-        ("GET /1/project", "projects", lambda client: client.projects.list()),
         ("GET /1/aspects", "items", lambda client: client.aspects.list()),
     ],
 )
@@ -308,77 +306,14 @@ async def test_a_variable_outside_of_a_container_is_no_secret(client, monkeypatc
         await client.secrets.get("NOUNS_KEY")
 
 
-async def test_projects_by_their_own_conventions(client, scripted):
-    """`projects` and `page`, snake_case fields, an empty cursor at the end."""
-    scripted.on(
-        "GET /1/project",
-        {"projects": [{"urn": P, "created_at": "2026-06-01T00:00:00Z", "status": "new word"}], "page": "c1"},
-        {"projects": [{"urn": U}], "page": ""},
-    )
-    one, two = await all_of(client.projects.list(order_by="name", order_desc=False))
-    assert (one.created_at.year, one.status, two.urn) == (2026, "new word", U)
-    assert scripted.calls[1].query == {"order-by": "name", "order-desc": "false", "limit": "50", "page": "c1"}
-
-    scripted.on(f"GET /1/project/{P}/members", {"members": [{"urn": U, "role": "owner"}], "page": None})
-    assert [(m.urn, m.role) async for m in client.projects.members(P, role="owner")] == [(U, "owner")]
-    scripted.on("POST /1/project", JSONResponse({"urn": P, "name": "n"}, 201))
-    assert (await client.projects.create("n", account="urn:a", details="why")).urn == P
-    assert scripted.calls[-1].body == {"name": "n", "account": "urn:a", "properties": {"details": "why"}}
-    scripted.on("PUT /1/project/default", Response(status_code=204))
-    await client.projects.set_default(P)
-    assert scripted.calls[-1].body == {"project_urn": P}
-    scripted.on(f"PUT /1/project/{P}/account", Response(status_code=204))
-    await client.projects.set_account(P, "urn:ivcap:account:a")
-    assert scripted.calls[-1].body == {"account_urn": "urn:ivcap:account:a"}
-    scripted.on(f"PUT /1/project/{P}/memberships/{U}", Response(status_code=204))
-    await client.projects.set_member(P, U, "member")
-    assert scripted.calls[-1].body == {"role": "member"}
-    await client.projects.remove_member(P, U)  # a 404: who is gone stays so
-    await client.projects.delete(P)
-
-
-async def test_a_project_is_created_once(client, scripted):
-    """Nothing would tell a second one."""
-    scripted.on("POST /1/project", Response(status_code=502))
-    with pytest.raises(UnavailableError):
-        await client.projects.create("n")
-    assert len(scripted.calls) == 1
-
-
-async def test_projects_on_the_embedded_platform(embedded):
-    """Created, read, changed, found in the list with its members, deleted."""
-    made = await embedded.projects.create("nouns project", details="a test")
-    assert (await embedded.projects.read(made.urn)).properties == {"details": "a test"}
-    assert (await embedded.projects.update(made.urn, name="renamed project")).name == "renamed project"
-    assert made.urn in [project.urn async for project in embedded.projects.list()]
-    assert [member.role async for member in embedded.projects.members(made.urn)]
-    assert (await embedded.projects.account(made.urn)).startswith("urn:ivcap:account:")
-    await embedded.projects.set_default(made.urn)
-    assert (await embedded.projects.default()).urn == made.urn
-    await embedded.projects.delete(made.urn)
-
-
-async def test_packages(client, scripted, embedded):
-    """Names with tags; removing one that is gone changes nothing."""
-    scripted.on("GET /1/packages/list", page("a:1", following="?page=c"), page("b:2"))
-    assert await all_of(client.packages.list(tag="a:1")) == ["a:1", "b:2"]
-    assert scripted.calls[0].query == {"tag": "a:1", "limit": "50"}
-    await client.packages.remove("a:1")
-    assert scripted.calls[-1].query == {"tag": "a:1"}
-    scripted.on("GET /1/packages/list", page({"tag": "a"}))
-    with pytest.raises(ProtocolError, match="no page with a list of str"):
-        await all_of(client.packages.list())
-    assert isinstance(await all_of(embedded.packages.list()), list)
-
-
 async def test_a_host_header_in_the_place_of_the_urls(scripted):
     """It goes to the platform with each call, and links to that host are read as the platform's own."""
     from ivcap_flows.http.session import Session
 
     session = Session(scripted.url, platform="IVCAP", host="ivcap.example.org")
     async with IvcapClient(session) as client:
-        scripted.on("GET /1/packages/list", page())
-        await all_of(client.packages.list())
+        scripted.on("GET /1/queues", page())
+        await all_of(client.queues.list())
     assert scripted.calls[0].headers["host"] == "ivcap.example.org"
     assert session.own("http://ivcap.example.org/1/x?y=1") == "/1/x?y=1"
     with pytest.raises(ProtocolError):

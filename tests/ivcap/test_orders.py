@@ -4,9 +4,9 @@ import asyncio
 from datetime import datetime, timezone
 
 import pytest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-from ivcap_flows.errors import InputError, ProtocolError
+from ivcap_flows.errors import InputError
 
 O, A = "urn:ivcap:order:o", "urn:ivcap:artifact:a"  # noqa: E741
 ROUTE = f"/1/orders/{O}"
@@ -79,18 +79,8 @@ async def test_an_order_without_log_has_no_lines(client, scripted):
     assert await client.orders.log_tail(O) == ""
 
 
-async def test_what_an_orders_containers_take(client, scripted):
-    """As the platform words it."""
-    scripted.on(f"GET {ROUTE}/top", JSONResponse([{"container": "main", "cpu": "100m", "ephemeral-storage": "1Gi"}]))
-    [use] = await client.orders.top(O)
-    assert (use.container, use.cpu, use.ephemeral_storage, use.memory) == ("main", "100m", "1Gi", None)
-    scripted.on(f"GET {ROUTE}/top", {"items": []})
-    with pytest.raises(ProtocolError, match="is no list"):
-        await client.orders.top(O)
-
-
 async def test_an_order_on_the_embedded_platform(embedded, until):
-    """Status, log window, metadata with what was added, and nothing that runs."""
+    """Status, log window, and metadata with what was added."""
     service = await embedded.services.by_name("fail")
     order = await embedded.orders.place(service.urn, {"message": "one\ntwo"})
     await until(lambda: embedded.orders.read(order.urn))
@@ -100,4 +90,3 @@ async def test_an_order_on_the_embedded_platform(embedded, until):
     assert "two" in [line async for line in embedded.orders.logs(order.urn)][-1]
     past = datetime(2020, 1, 1, tzinfo=timezone.utc)
     assert [line async for line in embedded.orders.logs(order.urn, until=past)] == []
-    assert await embedded.orders.top(order.urn) == []
