@@ -88,6 +88,8 @@ class IvcapClient:
         self._platform: str | None = None
         self._asking = asyncio.Lock()
         self._account = account
+        self._account_name: str | None = None
+        """What the token says, once it was read; empty if it says nothing."""
 
     def __repr__(self) -> str:
         return f"IvcapClient({self._session.base_url!r})"
@@ -154,9 +156,7 @@ class IvcapClient:
         Raises ConfigurationError if none of them names it.
         """
         if self._account is None:
-            header = await self._session.auth.header() if self._session.auth else None
-            named = claims(header).get("acc")
-            found = named if isinstance(named, str) and named else await self._account_of_records()
+            found = await self._claim("acc") or await self._account_of_records()
             if found is None:
                 raise ConfigurationError(
                     "The account cannot be told: the token names none (claim `acc`) and there is no artifact or order "
@@ -164,6 +164,16 @@ class IvcapClient:
                 )
             self._account = ivcap_urn("account", found)
         return self._account
+
+    async def account_name(self) -> str | None:
+        """Return what a person calls the account (claims `name` or `nickname` of the token), or None."""
+        if self._account_name is None:
+            self._account_name = await self._claim("name") or await self._claim("nickname") or ""
+        return self._account_name or None
+
+    async def _claim(self, name: str) -> str | None:
+        found = claims(await self._session.auth.header() if self._session.auth else None).get(name)
+        return found if isinstance(found, str) and found else None
 
     async def _account_of_records(self) -> str | None:
         """Return the account of an artifact or order that surely belongs to this account, or None.

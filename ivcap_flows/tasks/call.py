@@ -129,7 +129,7 @@ class IvcapCall(_Call):
         client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, account = await client.platform(), await client.account()
         if attempt is not None:
-            acting_as(account)
+            acting_as(account, await client.account_name())
         return cls(journal(), attempt, platform, account, Settings.current(), client)
 
     @property

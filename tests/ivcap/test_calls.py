@@ -318,6 +318,19 @@ async def test_the_account_is_the_tokens(scripted):
     assert scripted.calls == []
 
 
+async def test_the_name_of_the_account_is_the_tokens(client, scripted):
+    """What a person calls it, if the token says so."""
+    for said, name in (
+        ({"name": "Reef group", "nickname": "reef"}, "Reef group"),
+        ({"nickname": "reef"}, "reef"),
+        ({}, None),
+    ):
+        async with IvcapClient(scripted.url, StaticToken(jwt.encode(said, "k" * 32))) as named:
+            assert await named.account_name() == name
+    assert await client.account_name() is None
+    assert scripted.calls == []
+
+
 async def test_the_account_of_an_opaque_token_is_that_of_a_record(client, scripted):
     """An order or an artifact tells; where there is none, an error does, rather than a guess that could change."""
     scripted.on("GET /1/orders", listing())

@@ -21,6 +21,7 @@ from ivcap_flows.errors import (
     PlatformOffError,
 )
 from ivcap_flows.handles import Artifact
+from ivcap_flows.provenance import Graph
 from ivcap_flows.tasks import (
     attach_aspect,
     download_artifact,
@@ -35,8 +36,8 @@ from ivcap_flows.tasks import (
 )
 
 
-def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_account):
-    """Each account has its own upload and order of equal requests, and its own wait."""
+def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_account, ivcap_journal):
+    """Each account has its own upload and order of equal requests, and its own wait; the record names both."""
 
     def body():
         uploads = [upload_artifact(source), upload_artifact(source, credentials=second_account)]
@@ -51,6 +52,9 @@ def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_accou
     assert mine.urn != theirs.urn and mine.succeeded and theirs.succeeded
     assert len({intent.account for intent in effects.intents("order")}) == 2
     assert effects.count("/1/orders") == effects.count("/1/artifacts") == 2
+    graph = Graph(fact.record for fact in ivcap_journal.facts.of_run(ivcap_journal.runs.get("latest").id))
+    names = {id_: node.attributes["name"] for id_, node in graph.nodes.items() if id_.startswith("urn:ivcap:account:")}
+    assert len(names) == 2 and all(names.values())
 
 
 def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, second_account):
