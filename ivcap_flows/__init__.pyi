@@ -6,6 +6,7 @@ from .capture import once as once
 from .capture import recorded as recorded
 from .capture.drop_ins import flow as flow
 from .capture.drop_ins import task as task
+from .notebook import trace as trace
 from .tasks.parking import await_or_park as await_or_park
 from .tasks.parking import wait_or_park as wait_or_park
 

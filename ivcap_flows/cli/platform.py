@@ -16,9 +16,8 @@ from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
-    from ivcap_flows.reading import Elsewhere
 
-__all__ = ["ask_ivcap", "ask_ivcap_if_there", "elsewhere", "ivcap", "place_of", "provena"]
+__all__ = ["ask_ivcap", "ask_ivcap_if_there", "ivcap", "place_of", "provena"]
 
 T = TypeVar("T")
 
@@ -80,18 +79,3 @@ def ask_ivcap_if_there(ask: Callable[[IvcapClient], Awaitable[T]]) -> tuple[T | 
         return ask_ivcap(ask), None
     except IvcapFlowsError as error:
         return None, str(error)
-
-
-def elsewhere() -> Elsewhere:
-    """Return the platforms to ask about what no run in the journal knows.
-
-    These are the platforms that the environment names; without one, the embedded platforms if their folder exists.
-    """
-    from ivcap_flows.reading import Elsewhere
-
-    settings = Settings.current()
-    folder = settings.embedded_in
-    here = folder is not None and folder.is_dir()
-    return Elsewhere(
-        ivcap if settings.ivcap_configured or here else None, provena if settings.provena_configured or here else None
-    )

@@ -11,22 +11,18 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from ivcap_flows.capture.files import urn_at
-from ivcap_flows.capture.reconcile import unended
+from ivcap_flows.blocks.elsewhere import elsewhere
 from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, write
-from ivcap_flows.cli.picture import write_page
-from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import flows_urn
-from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.data_view import SHOWN
 from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
-from ivcap_flows.reading import Lineage, is_path, lineage
-from ivcap_flows.reading.verification import digest_of
+from ivcap_flows.reading import Lineage
+from ivcap_flows.reading.on_record import on_record
+from ivcap_flows.reading.page import page_of
 
 __all__ = ["trace"]
 
@@ -89,25 +85,13 @@ def trace(
     direction: Direction = "both" if up and down else "down" if down else "up"
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
-        name, here = id, is_path(journal, id)
-        if here:
-            # The digest is not stored in the journal: reading commands do not write to it.
-            own = urn_at(id)
-            name = own if own is not None and journal.lineages.knows(own) else f"sha256:{digest_of(id)}"
-        found = lineage(journal, name, direction, elsewhere(), runs=not as_json)
-        if found is not None:
-            _tell_of_lost(journal, found)
-    if found is None:
-        what = f"Nothing is on record of {id}. No" if here else "No"
-        if not here and not id.startswith("urn:") and (Path(id).suffix or Path(id).name != id):
-            what = f"There is no file {id}, and no"
-        raise InputError(f"{what} run in the journal {journal.url} knows {name}.")
+        found = on_record(journal, id, direction, elsewhere(), runs=not as_json)
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
     if html is not None or open_:
         page = html or Path(tempfile.mkdtemp(prefix="ivcap-flows-"), "trace.html")
-        write_page(page, found, direction)
+        _write_page(page, found, direction)
         if open_:
             # Where there is no browser, the line that names the page is there.
             webbrowser.open(page.resolve().as_uri())
@@ -137,6 +121,17 @@ def trace(
         console.print(trouble, style="red")
 
 
+def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
+    """Write the page of a lineage and print how much it shows. Raise InputError if the file cannot be written."""
+    try:
+        path.write_text(page_of(found, direction), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The file {path} cannot be written: {error.strerror or error}.") from error
+    console.print(f"{path}: {len(found.graph.nodes)} things, {len(found.graph.relations)} relations")
+    for trouble in found.unasked:
+        console.print(trouble, style="red")
+
+
 def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
     """Yield what is as far from the start, nearest first, in words. A name that has been said is not said again."""
     level, seen, said = list(found.starts), set(found.starts), set[str]()
@@ -154,28 +149,6 @@ def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
         fresh = dict.fromkeys(other for id_ in level for other in tree.steps(id_) if other not in seen)
         seen |= fresh.keys()
         level = list(fresh)
-
-
-def _tell_of_lost(journal: Journal, found: Lineage) -> None:
-    """Show runs and attempts whose process is gone, and their unfinished activities, as lost.
-
-    The journal does not say so until `sync` runs or the run is continued.
-    """
-    begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
-    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
-        stood, attempts = journal.runs.standing(run)
-        outcomes = {flows_urn("run", run.id): stood.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
-        dead = (attempt for attempt in attempts if attempt.outcome == "lost" and attempt.ended_at is None)
-        outcomes |= {record.id: "lost" for attempt in dead for record in unended(journal, attempt)}
-        for nodes in (found.graph.nodes, found.around.nodes):
-            for id_ in outcomes.keys() & nodes.keys():
-                node = nodes[id_]
-                if outcomes[id_] == "lost" and _open(node):
-                    nodes[id_] = node.model_copy(update={"attributes": {**node.attributes, "outcome": "lost"}})
-
-
-def _open(node: Record) -> bool:
-    return node.attributes.get("outcome") in (None, "running")
 
 
 class _Tree:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ivcap_flows.blocks.elsewhere import elsewhere
 from ivcap_flows.cli.output import Json, console, emit, table
-from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.cli.records import RUN_NAMES, open_journal
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.reading.findings import WRONG, Finding, is_wrong

@@ -22,6 +22,7 @@ PUBLIC = {
         "once",
         "recorded",
         "task",
+        "trace",
         "wait_or_park",
     ],
     "ivcap_flows.blocks": [

@@ -8,7 +8,7 @@ import pytest
 
 ROOMS = [
     "cli",
-    "testing",
+    "testing|notebook",
     "tasks",
     "blocks",
     "reading",

@@ -1,5 +1,6 @@
 """`trace`: from a thing to what it came from and what came from it, through all runs."""
 
+import html
 import os
 import re
 import shutil
@@ -11,9 +12,12 @@ from checkouts import git
 from mutants import mutate
 
 from ivcap_flows import recorded
+from ivcap_flows import trace as trace_here
 from ivcap_flows.capture import files, recorder, use_journal
 from ivcap_flows.cli import trace
 from ivcap_flows.cli.output import console
+from ivcap_flows.errors import InputError
+from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, faults, relation
@@ -78,6 +82,22 @@ def test_a_trace_as_json_is_a_valid_graph(on_record, world):
     ids = {record.id for record in records}
     assert {world.made["product"], world.made["order"], world.made["series"]} <= ids
     assert [r.attributes["commit"] for r in records if r.type == "code"]
+
+
+@pytest.mark.parametrize("options", [[], ["--down"], ["--up", "--down"]])
+def test_a_notebook_shows_the_same(on_record, world, tmp_path, options):
+    """`trace` of a handle or a path has the records and the page of the command, in a frame of its own."""
+    page = tmp_path / "page.html"
+    assert on_record("trace", world.downloaded, *options, "--html", page).status == 0
+    there = trace_here(world.downloaded, **{option.strip("-"): True for option in options})
+    assert there.html == page.read_text(encoding="utf-8")
+    assert repr(there).startswith("<") and f"{len(there.graph.nodes)} things" in repr(there)
+    [frame] = re.findall(r'srcdoc="([^"]*)"', there._repr_html_())
+    assert html.unescape(frame) == there.html
+    artifact = Artifact(urn=world.made["product"], platform="any")
+    assert trace_here(artifact).graph.nodes.keys() >= {world.made["series"], world.made["order"]}
+    with pytest.raises(InputError, match="knows urn:ivcap:artifact:nothing"):
+        trace_here("urn:ivcap:artifact:nothing")
 
 
 @pytest.mark.parametrize("options", [[], ["--up"], ["--down"]])

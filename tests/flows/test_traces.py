@@ -21,10 +21,10 @@ from flows.register_runs import register_runs
 from flows.services.months import Month
 from ivcap_flows import local
 from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.blocks.elsewhere import elsewhere
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.cli import main
-from ivcap_flows.cli.platform import elsewhere
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register

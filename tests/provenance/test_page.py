@@ -9,9 +9,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from ivcap_flows.notebook import Trace
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.provenance.html import page
 from ivcap_flows.provenance.picture import OUTCOMES
+from ivcap_flows.reading import Lineage
 
 NASTY = [
     "</script><script>document.title = 'taken'</script>",
@@ -204,6 +206,16 @@ def test_no_name_becomes_markup(opened):
     tags = shown.page.evaluate("[...new Set([...document.querySelectorAll('body *')].map(each => each.localName))]")
     assert not {"img", "iframe", "a", "b", "i", "object", "foreignObject"} & set(tags)
     assert shown.page.evaluate("document.scripts.length") == 2
+
+
+def test_a_notebook_has_the_page_in_a_frame(opened, make_survey):
+    """The page draws itself there, and its script has no way to the notebook."""
+    graph = make_survey(3)
+    shown = opened(Trace(Lineage(("out",), graph, graph), "up")._repr_html_())
+    frame = shown.page.frame_locator("iframe")
+    assert frame.locator("h1").inner_text() == "Lineage of out.csv"
+    assert frame.locator("#nodes > .node").count() > 5
+    assert shown.page.evaluate("document.querySelector('iframe').contentDocument") is None
 
 
 def test_the_pages_policy_lets_in_nothing_else(opened, make_survey):
