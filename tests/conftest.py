@@ -56,6 +56,11 @@ hypothesis.settings.load_profile("busy")
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
 os.environ["PREFECT_HOME"] = f"{os.environ['XDG_DATA_HOME']}/prefect"
 atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
+MIGRATED = Path(sys.prefix) / "prefect.db"
+"""A database as Prefect's server makes it. It takes the server longer than anything else at its start."""
+if MIGRATED.exists():
+    Path(os.environ["PREFECT_HOME"]).mkdir()
+    shutil.copy(MIGRATED, os.environ["PREFECT_HOME"])
 
 
 def frugal(folder: Path) -> dict[str, str]:
@@ -156,9 +161,20 @@ def turn(lock: Path) -> Iterator[None]:
         yield
 
 
+def keep_migrated(database: Path) -> None:
+    made = MIGRATED.with_name(f"prefect-{os.getpid()}.db")
+    with contextlib.closing(sqlite3.connect(database)) as one, contextlib.closing(sqlite3.connect(made)) as other:
+        one.backup(other)
+    made.replace(MIGRATED)
+
+
 def start_prefect_server(
     home: Path, environment: dict[str, str], *, interface: bool = False
 ) -> subprocess.Popen[bytes]:
+    on_sqlite = "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in environment
+    database = home / "prefect.db"
+    if on_sqlite and MIGRATED.exists() and not database.exists():
+        shutil.copy(MIGRATED, database)
     host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
     with open(home / "server.log", "wb") as log:
         program = str(Path(__file__).with_name("prefect_server.py"))
@@ -169,6 +185,8 @@ def start_prefect_server(
     while True:
         try:
             with urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=2):
+                if on_sqlite and not MIGRATED.exists():
+                    keep_migrated(database)
                 return server
         except OSError:
             if server.poll() is not None or time.monotonic() > end:
