@@ -6,32 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import cyclopts
 from cyclopts import Parameter
 
 import ivcap_flows
-from ivcap_flows.cli import (
-    diff,
-    doctor,
-    export,
-    init,
-    journal,
-    local,
-    login,
-    models,
-    orders,
-    plan,
-    rerun,
-    run,
-    runs,
-    services,
-    show,
-    sync,
-    trace,
-    verify,
-    watch,
-)
 from ivcap_flows.cli.output import complain, discard, set_up_streams
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
@@ -44,36 +24,47 @@ app = cyclopts.App(
     # No `--no-clear` beside `--clear`: every flag is off unless it is given.
     default_parameter=Parameter(negative=()),
 )
-app.command(init.init)
-app.command(run.app)
-app.command(plan.plan)
-app.command(services.services)
-app.command(local.app)
-app.command(runs.app)
-app.command(show.show)
-app.command(trace.trace)
-app.command(diff.diff)
-app.command(verify.verify)
-app.command(rerun.rerun)
-app.command(export.export)
-app.command(sync.sync)
-app.command(watch.watch)
-app.command(orders.app)
-app.command(journal.app)
-app.command(models.app)
-app.command(doctor.doctor)
-app.command(login.login)
+# Each is imported when it is given, since together they take longer than most of them run.
+_COMMANDS: Final = {
+    "init": "init",
+    "run": "app",
+    "plan": "plan",
+    "services": "services",
+    "local": "app",
+    "runs": "app",
+    "show": "show",
+    "trace": "trace",
+    "diff": "diff",
+    "verify": "verify",
+    "rerun": "rerun",
+    "export": "export",
+    "sync": "sync",
+    "watch": "watch",
+    "orders": "app",
+    "journal": "app",
+    "models": "app",
+    "doctor": "doctor",
+    "login": "login",
+}
+"""The module of each command, and what of it is the command."""
+
+for module, command in _COMMANDS.items():
+    app.command(f"ivcap_flows.cli.{module}:{command}", name=module)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name, and exit with its status."""
     set_up_streams()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] != ["--version"] and not _COMMANDS.keys() & words[:1]:
+        # The list of all commands says what each is for.
+        app.resolved_commands()
     try:
-        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         usage = " ".join(["ivcap-flows", *(error.command_chain or ()), "--help"])
-        names = _names(error, sys.argv[1:] if arguments is None else arguments)
+        names = _names(error, words)
         complain(error, f"{names}`{usage}` says how it is used.")
         sys.exit(2)
     except IvcapFlowsError as error:
