@@ -32,7 +32,7 @@
     │   ├── SupersededError         somebody else changed an aspect since it was read
     │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
     ├── JournalError                the journal cannot be opened, read or written
-    │   ├── JournalLossError        the journal has lost rows
+    │   ├── JournalKeyError         the journal's key file is missing, or has another key
     │   └── NewerSchemaError        a newer version of the package made the journal or state folder
     └── EmbeddedPlatformError       the embedded platform could not be started or reached
 
@@ -61,7 +61,7 @@ __all__ = [
     "IvcapFlowsError",
     "JobFailedError",
     "JournalError",
-    "JournalLossError",
+    "JournalKeyError",
     "MisfitReplyError",
     "NewerSchemaError",
     "NotAuthorizedError",
@@ -247,9 +247,8 @@ class JournalError(IvcapFlowsError):
     retryable = True
 
 
-class JournalLossError(JournalError):
-    """The journal has lost rows. Data: `seal` (its path), `known` and `found` (numbers of transactions; None if the
-    database is gone or is another journal)."""
+class JournalKeyError(JournalError):
+    """The key file of the journal is missing, or has another key than before. Data: `url`, `key_file` (its path)."""
 
     retryable = False
 

@@ -501,7 +501,7 @@ def postgresql_url(postgresql_server: str) -> str:
     with psycopg.connect(url) as connection:
         for table in CHILDREN_FIRST:
             connection.execute(f"DELETE FROM {table}")
-        emptied = "UPDATE journal_info SET id = %s, forgotten = 0, loss = NULL"
+        emptied = "UPDATE journal_info SET id = %s"
         connection.execute(emptied, (str(uuid.uuid4()),))
     return url
 

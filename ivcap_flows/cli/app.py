@@ -41,7 +41,6 @@ _COMMANDS: Final = {
     "sync": "sync",
     "watch": "watch",
     "orders": "app",
-    "journal": "app",
     "models": "app",
     "doctor": "doctor",
     "login": "login",

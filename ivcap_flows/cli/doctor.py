@@ -21,7 +21,6 @@ from ivcap_flows.cli.block_check import check_block, ending
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.durable.losses import LOST, stated_in
 from ivcap_flows.durable.parking import in_words
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.wording import counted
@@ -31,11 +30,10 @@ from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.outbox import FAULT
-from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates, records_of
+from ivcap_flows.work.duplicates import Duplicate, duplicates_on_ivcap, note_duplicates
 from ivcap_flows.work.orphans import orphans_of
 
 if TYPE_CHECKING:
-    from ivcap_flows.ivcap.aspects import AspectRecord
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.journal import Journal, Outcome, RunRow
     from ivcap_flows.journal.rows import ParkRow
@@ -131,12 +129,10 @@ def _journal() -> list[str]:
         twice = journal.intents.where(twice=True, limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
         pending = journal.deliveries.where(state="pending", limit=None)
-        loss = journal.losses.noted()
         exposure = journal.exposure()
-        lost = () if loss is None else (LOST % (journal.url, loss["key"], loss["created-at"]),)
         return [
             journal.url,
-            *map(_Wrong, (*lost, *journal.weaknesses())),
+            *map(_Wrong, journal.weaknesses()),
             *([] if exposure is None else [exposure]),
             *(
                 f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
@@ -302,11 +298,9 @@ async def _provena() -> list[str]:
 
 async def _made_on_ivcap() -> list[str]:
     client = await ivcap()
-    records = await records_of(client)
     with open_journal(new=True) as journal:
-        lost = await journal.ask(_lost, journal, records)
-        twice = await duplicates_on_ivcap(client, journal, records)
-        return [*lost, *await journal.ask(_twice, journal, *twice)]
+        twice = await duplicates_on_ivcap(client, journal)
+        return await journal.ask(_twice, journal, *twice)
 
 
 async def _made_in_provena() -> list[str]:
@@ -322,17 +316,6 @@ def _twice(journal: Journal, found: list[Duplicate], looked_at: str) -> list[str
     note_duplicates(journal, found)
     searched = f"searched for what was made twice among {looked_at}; older ones were not read"
     return [*map(_Wrong, map(str, found)), searched]
-
-
-def _lost(journal: Journal, records: list[AspectRecord]) -> list[str]:
-    """What this journal's own records tell of rows that it has lost."""
-    stated = [one for one in (stated_in(record.content, journal.id) for record in records) if one is not None]
-    lost = journal.losses.among(stated)
-    if not lost:
-        return []
-    journal.losses.note(lost[0])
-    more = f" The same is true of {len(lost)} of its newest records." if len(lost) > 1 else ""
-    return [_Wrong(LOST % (journal.url, lost[0].key, lost[0].created_at.isoformat(timespec="seconds")) + more)]
 
 
 async def _unfinished_uploads(client: IvcapClient) -> AsyncIterator[str]:

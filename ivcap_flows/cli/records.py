@@ -30,17 +30,16 @@ def unknowns(activity: Record) -> Iterator[str]:
         yield f"{path}: {what}"
 
 
-def open_journal(*, new: bool = False, accept_loss: bool = False) -> Journal:
+def open_journal(*, new: bool = False) -> Journal:
     """Open the journal that the settings name.
 
-    Raise InputError if it does not exist, unless `new` allows to create it. Raise JournalLossError if it has lost rows,
-    unless `accept_loss` is set.
+    Raise InputError if it does not exist, unless `new` allows to create it.
     """
     url = Settings().journal
     place = url.partition("sqlite:///")[2]
     is_file = bool(place) and not place.startswith((":memory:", "file:"))
     if is_file and not new and not Path(place).expanduser().exists():
         raise InputError(f"There is no journal {url}: no flow has run yet, or IVCAP_FLOWS_JOURNAL names another.")
-    journal = Journal.open(url, accept_loss=accept_loss)
+    journal = Journal.open(url)
     journal.observe(emit)
     return journal

@@ -91,7 +91,6 @@ async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
         asked_attempt=wanted.attempt_number,
         state="intent",
         fence=0,
-        serial=0,
         created_at=now,
         updated_at=now,
         duplicates=[],

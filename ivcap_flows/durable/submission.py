@@ -12,7 +12,6 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.heartbeat import start_heartbeat, tell_later
-from ivcap_flows.durable.losses import notice_loss
 from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.platform_time import PlatformClock, visibility_delay_left
 from ivcap_flows.errors import (
@@ -422,13 +421,10 @@ class Submission(Generic[T]):
         if self._idempotency_records is None:
             return None
         try:
-            content = await self._idempotency_records.read(self.intent.key)
+            return await self._idempotency_records.read(self.intent.key)
         except ForbiddenError as error:
             self._do_without(error)
             return None
-        if content is not None and not self._is_ours(content):
-            await notice_loss(self.journal, content)
-        return content
 
     async def tell_others(self) -> None:
         """Write the progress into the idempotency record."""
@@ -468,7 +464,6 @@ class Submission(Generic[T]):
         return {
             "key": row.key,
             "journal": self.journal.id,
-            "serial": row.serial,
             "noun": row.noun,
             "scope": row.scope,
             "generation": row.generation,

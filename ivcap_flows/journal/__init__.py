@@ -17,7 +17,6 @@ from ivcap_flows.journal.rows import (
     ProcessRow,
     RunIdentity,
     RunRow,
-    Stated,
 )
 from ivcap_flows.journal.states import State
 
@@ -37,5 +36,4 @@ __all__ = [
     "RunIdentity",
     "RunRow",
     "State",
-    "Stated",
 ]

@@ -103,7 +103,6 @@ class Claims:
         runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
         self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
         now = self._store.now(connection)
-        serial = self._store.serial(connection)
         process_id = self._processes.mine(connection, now)
         # Locked: otherwise a holder could change its row, or finish, before the check whether it still holds it.
         known = rows_of(connection, sorted(tokens), lock=True)
@@ -117,7 +116,7 @@ class Claims:
             mine: dict[str, Any] = {"process_id": process_id, "token": tokens[each.key]}
             row = known.get(each.key)
             if row is None:
-                fresh.append(fresh_row(each, now, serial) | mine)
+                fresh.append(fresh_row(each, now) | mine)
                 claims.append(Claim("new", IntentRow(**fresh[-1])))
                 spending.append(each)
                 if each.key != each.base_key:
@@ -244,7 +243,7 @@ def rows_of(connection: Connection, keys: Sequence[str], *, lock: bool = False) 
     return found
 
 
-def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
+def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
     """Return the row of an intent that is requested for the first time."""
     nothing = dict.fromkeys(
         (
@@ -258,7 +257,6 @@ def fresh_row(wanted: NewIntent, now: datetime, serial: int) -> dict[str, Any]:
         "asked_attempt": wanted.attempt_number,
         "state": "intent",
         "fence": 1,
-        "serial": serial,
         "created_at": now,
         "updated_at": now,
         "duplicates": [],

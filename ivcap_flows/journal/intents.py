@@ -76,8 +76,7 @@ class Intents:
             self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
             now = self._store.now(connection)
             known = rows_of(connection, [each.key for each in wanted])
-            serial = self._store.serial(connection)
-            rows = [fresh_row(each, now, serial) | LEFT for each in wanted if each.key not in known]
+            rows = [fresh_row(each, now) | LEFT for each in wanted if each.key not in known]
             self._store.insert_all_new(connection, _I, rows)
 
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
@@ -322,23 +321,6 @@ class Intents:
             row = self._get(connection, key, lock=True)
             return self._move(connection, row, "terminal", {"status": status, "error": WRITTEN_OFF})
 
-    def restore(self, wanted: NewIntent, created_at: datetime, *, urn: str | None, outcome: Any) -> bool:
-        """Insert another journal's intent, as the platform's records show it. Return False if the key exists already.
-
-        An intent without a `urn` is in doubt from now on.
-        """
-        wanted, outcome = self._redaction.of_intent(wanted), self._redaction.of(outcome)
-        with self._store.write() as connection:
-            self._store.take_turns(connection, f"key:{wanted.key}")
-            now = self._store.now(connection)
-            row = {**fresh_row(wanted, created_at, self._store.serial(connection)), **LEFT, "updated_at": now}
-            if urn is None:
-                # The time of sending is not known, so the visibility delay starts now.
-                row |= {"state": "in_doubt", "sent_at": now, "error": "known from its idempotency record alone"}
-            else:
-                row |= {"state": "accepted", "urn": urn, "outcome": outcome, "how": "adopted", "matched_by": "key"}
-            return self._store.insert_new(connection, _I, row)
-
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
@@ -394,8 +376,8 @@ class Intents:
         `mentions` selects those whose request has this text as a value, `twice` those with duplicates, `sent_again`
         those that were sent once more after a doubt. With `limit` None, return all.
         """
-        order = (_I.c.serial.desc(),) if newest else (_I.c.created_at, _I.c.key)
-        query = sa.select(_I).order_by(*order).limit(limit)
+        created = _I.c.created_at.desc() if newest else _I.c.created_at
+        query = sa.select(_I).order_by(created, _I.c.key).limit(limit)
         if mentions is not None:
             request = sa.type_coerce(_I.c.request, sa.Text)
             query = query.where(request.contains(f'"{mentions}"', autoescape=True))
@@ -412,7 +394,7 @@ class Intents:
     def counts(self, run_id: str) -> dict[str, int]:
         """Return how many intents of each noun a run requested, those that it requested first coming first."""
         query = sa.select(_I.c.noun, sa.func.count()).where(_I.c.run_id == run_id, _I.c.state.in_(DONE))
-        query = query.group_by(_I.c.noun).order_by(sa.func.min(_I.c.serial))
+        query = query.group_by(_I.c.noun).order_by(sa.func.min(_I.c.created_at))
         with self._store.read() as connection:
             return dict(connection.execute(query).tuples().all())
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.intents import Intents
     from ivcap_flows.journal.leases import Leases
     from ivcap_flows.journal.lineages import Lineages
-    from ivcap_flows.journal.losses import Losses
     from ivcap_flows.journal.observer import Observer
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
@@ -48,7 +47,6 @@ class Journal:
     files: FileStats
     leases: Leases
     lineages: Lineages
-    losses: Losses
     once: Once
     parks: Parks
     redaction: Redaction
@@ -67,7 +65,6 @@ class Journal:
         from ivcap_flows.journal.intents import Intents
         from ivcap_flows.journal.leases import Leases
         from ivcap_flows.journal.lineages import Lineages
-        from ivcap_flows.journal.losses import Losses
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
         from ivcap_flows.journal.poll_status import PollStatus
@@ -86,7 +83,6 @@ class Journal:
         self.runs = Runs(store, processes, self.facts)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)
-        self.losses = Losses(store)
         self.deliveries = Deliveries(store, self.leases)
         self.files = FileStats(store)
         self.once = Once(store)
@@ -94,16 +90,15 @@ class Journal:
         self.poll_status = PollStatus(store, processes)
 
     @classmethod
-    def open(cls, url: str, *, accept_loss: bool = False) -> Journal:
+    def open(cls, url: str) -> Journal:
         """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
 
         Raise ConfigurationError if the URL or place cannot hold a journal, NewerSchemaError if a newer version made it,
-        and JournalError if it cannot be reached, read or written. Raise JournalLossError if the file has lost rows,
-        unless `accept_loss` is true.
+        and JournalError if it cannot be reached, read or written.
         """
         from ivcap_flows.journal.store import Store
 
-        return cls(Store(url, accept_loss=accept_loss))
+        return cls(Store(url))
 
     def now(self) -> datetime:
         """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""

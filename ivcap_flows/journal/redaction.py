@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ivcap_flows.errors import JournalLossError
+from ivcap_flows.errors import JournalKeyError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import NewIntent
 from ivcap_flows.journal.store import Store
@@ -88,7 +88,7 @@ class Redaction:
     def _from_file(self, journal: Path) -> bytes:
         """Return the key in the file, and make it if the journal never had one.
 
-        Raise JournalLossError if the file is missing or has another key than before.
+        Raise JournalKeyError if the file is missing or has another key than before.
         """
         path = key_file_of(journal)
         info = schema.journal_info
@@ -100,11 +100,11 @@ class Redaction:
             if known is None:
                 connection.execute(sa.update(info).values(key_check=check))
             elif known != check:
-                raise JournalLossError(
+                raise JournalKeyError(
                     f"The key file {path} of the journal {self._store.url} is missing or has another key. Without the "
                     "right key, a request that contains a secret is not recognised and would be sent twice. Restore "
-                    "the file from a backup or from where the journal was copied; or continue without it: "
-                    "`ivcap-flows journal rebuild --accept-loss`.",
+                    "the file from a backup or from where the journal was copied; or name a new journal in "
+                    "IVCAP_FLOWS_JOURNAL, which looks on the platforms for what was requested before.",
                     url=self._store.url,
                     key_file=str(path),
                 )

@@ -35,7 +35,6 @@ __all__ = [
     "RunRow",
     "SendingRow",
     "Settled",
-    "Stated",
     "Wait",
     "Watch",
 ]
@@ -205,8 +204,7 @@ class NewIntent:
 class IntentRow:
     """An effect in the journal.
 
-    `fence` is the fencing token: it grows with each claim, and only the newest holder may write. `serial` grows with
-    each new intent and never falls.
+    `fence` is the fencing token: it grows with each claim, and only the newest holder may write.
 
     `sent_at` is the last moment at which a request may have left. In state `sent`, it is the moment when the claim was
     last confirmed, and the request may leave until `may_send_until`. `sent_platform_time` is the same moment or later
@@ -236,7 +234,6 @@ class IntentRow:
     asked_by: str | None
     state: State
     fence: int
-    serial: int
     process_id: str | None
     token: str | None
     created_at: datetime
@@ -261,15 +258,6 @@ class IntentRow:
     def given_up(self) -> bool:
         """Whether the user has decided that it is not requested again."""
         return self.state == "abandoned" and self.error == GIVEN_UP
-
-
-@dataclass(frozen=True)
-class Stated:
-    """An intent of a journal, as its idempotency record on a platform describes it."""
-
-    key: str
-    serial: int
-    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -377,11 +377,6 @@ class Runs:
                 paid = sa.and_(intents.c.spends, sa.exists().where(_R.c.id == intents.c.run_id, _R.c.deployed))
                 of_run = sa.or_(intents.c.scope.like("run:%"), intents.c.scope.like("call:%"))
                 gone = sa.and_(intents.c.run_id.in_(old), of_run, ~paid)
-                newest = connection.execute(sa.select(sa.func.max(intents.c.serial)).where(gone)).scalar()
-                if newest is not None:
-                    # Their idempotency records on a platform then do not look like a loss.
-                    info = schema.journal_info
-                    connection.execute(sa.update(info).where(info.c.forgotten < newest).values(forgotten=newest))
                 connection.execute(sa.delete(intents).where(gone))
                 pruned += connection.execute(sa.delete(_R).where(_R.c.id.in_(old))).rowcount
             return pruned

@@ -33,7 +33,6 @@ __all__ = [
     "redaction_keys",
     "runs",
     "sendings",
-    "serials",
     "work_durations",
 ]
 
@@ -84,12 +83,6 @@ journal_info = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("created_at", Instant, nullable=False),
-    # SQLite: how many transactions have written to the journal. Its seal has the same number.
-    sa.Column("generation", sa.BigInteger, nullable=False),
-    # Intents with a serial up to this may be missing: they were pruned, or the user has accepted their loss.
-    sa.Column("forgotten", sa.BigInteger, nullable=False),
-    # The first intent that showed a loss of rows, until the user accepts the loss.
-    sa.Column("loss", Json),
     # SQLite: a digest that identifies the key in the key file. Without a value, no key was needed yet.
     sa.Column("key_check", sa.Text),
 )
@@ -101,9 +94,6 @@ redaction_keys = sa.Table(
     sa.Column("journal_id", sa.Text, primary_key=True),
     sa.Column("key", sa.Text, nullable=False),
 )
-
-serials = sa.Sequence("intent_serials", metadata=metadata)
-"""PostgreSQL only. On SQLite, whose writers take turns, serials are the numbers of transactions."""
 
 processes = sa.Table(
     "processes",
@@ -196,7 +186,6 @@ intents = sa.Table(
     sa.Column("asked_by", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
-    sa.Column("serial", sa.BigInteger, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id")),
     sa.Column("token", sa.Text),
     sa.Column("created_at", Instant, nullable=False),

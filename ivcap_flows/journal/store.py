@@ -24,8 +24,7 @@ from ivcap_flows.errors import ConfigurationError, InputError, JournalError, New
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
-from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info, serials
-from ivcap_flows.journal.seal import Seal, Sealed
+from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
@@ -74,7 +73,7 @@ if hasattr(os, "register_at_fork"):
 class Store:
     """Transactions on one journal. It may be shared by threads, and the database by processes."""
 
-    def __init__(self, url: str, *, accept_loss: bool = False) -> None:
+    def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
         except ArgumentError as error:
@@ -90,27 +89,13 @@ class Store:
         """The file of an SQLite journal, otherwise None."""
         self.observer: Observer | None = None
         self._noted = threading.local()
-        self._seal: Seal | None = None
-        sealed: Sealed | None = None
-        if (path := self.path) is not None:
-            self._seal = Seal(path)
-            # Read the seal first: SQLite makes a missing database, and deletes the log of an empty one.
-            sealed = self._sealed()
-            if sealed is not None and not accept_loss and not (path.exists() and path.stat().st_size):
-                raise self._seal.loss(self.url, sealed, None)
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
-        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, on_commit=self._advance)
+        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS)
         _engines.add(self.engine)
         try:
-            self._prepare(None if accept_loss else sealed)
+            self._prepare()
             with self.read() as connection:
-                row = connection.execute(sa.select(journal_info.c.id, journal_info.c.generation)).one()
-            self.journal_id: str = row.id
-            if self._seal is not None:
-                self._check(self._seal, sealed, Sealed(row.id, row.generation), accept_loss=accept_loss)
-            if accept_loss:
-                with self.write() as connection:
-                    connection.execute(sa.update(journal_info).values(key_check=None))
+                self.journal_id: str = connection.execute(sa.select(journal_info.c.id)).scalar_one()
         except (SQLAlchemyError, OSError) as error:
             self.engine.dispose()
             raise self._failure("opened", error) from error
@@ -188,12 +173,6 @@ class Store:
             connection.execute(_TRANSACTION, limits)
             yield connection
 
-    def serial(self, connection: Connection) -> int:
-        """Return the serial for the intents that this transaction inserts: higher than all before."""
-        if self.is_sqlite:
-            return int(connection.exec_driver_sql("SELECT generation + 1 FROM journal_info").scalar_one())
-        return int(connection.execute(serials.next_value()).scalar_one())
-
     def now(self, connection: Connection) -> datetime:
         """Return the journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
         if self.is_sqlite:
@@ -246,40 +225,13 @@ class Store:
         """Insert a row, or replace these columns of the row with the same primary key."""
         connection.execute(InsertOver(table), row)
 
-    def _sealed(self) -> Sealed | None:
-        try:
-            return None if self._seal is None else self._seal.read()
-        except OSError as error:
-            raise self._failure("opened", error) from error
-
-    def _advance(self, journal_id: str, generation: int) -> None:
-        if self._seal is not None:
-            self._seal.advance(Sealed(journal_id, generation))
-
-    def _check(self, seal: Seal, sealed: Sealed | None, found: Sealed, *, accept_loss: bool) -> None:
-        """Compare the database with its seal. A database without a seal, such as a copy, gets one."""
-        if sealed is not None and not sealed.ahead_of(found):
-            return
-        if sealed is not None and not accept_loss:
-            raise seal.loss(self.url, sealed, found)
-        if sealed is not None and sealed.journal_id == found.journal_id:
-            # The lost numbers are not used again.
-            with self.write() as connection:
-                counted = {"generation": sealed.generation, "forgotten": sealed.generation}
-                connection.execute(sa.update(journal_info).values(counted))
-            found = Sealed(found.journal_id, sealed.generation + 1)
-        seal.place(found)
-
-    def _prepare(self, sealed: Sealed | None) -> None:
+    def _prepare(self) -> None:
         """Bring the tables to this version. If several processes open the journal first, one of them does it."""
         with self.engine.connect() as connection:
             if not self.is_sqlite and reads_only(connection):
                 raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
-            version = self._version(connection)
-            if version == HEAD:
+            if self._version(connection) == HEAD:
                 return
-            if self._seal is not None and sealed is not None and version is None:
-                raise self._seal.loss(self.url, sealed, None)
         with self.write() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
@@ -289,7 +241,6 @@ class Store:
                 upgrade(connection)
                 if connection.execute(sa.select(journal_info.c.id)).first() is None:
                     row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
-                    row |= {"generation": 0, "forgotten": 0}
                     connection.execute(sa.insert(journal_info), row)
 
     def _version(self, connection: Connection) -> str | None:

@@ -17,11 +17,9 @@ __all__ = ["Transactions"]
 class Transactions:
     """Write transactions on SQLite. Each waits for the disk at its end, which is most of the time of a small write."""
 
-    def __init__(self, engine: Engine, *, lock_timeout: float, on_commit: Callable[[str, int], None]) -> None:
-        """Call `on_commit` after each commit with the journal's id and the number of its transactions."""
+    def __init__(self, engine: Engine, *, lock_timeout: float) -> None:
         self._engine = engine
         self._lock_timeout = lock_timeout
-        self._on_commit = on_commit
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -93,15 +91,9 @@ class Transactions:
             with self._engine.connect() as plain:
                 connection = plain.execution_options(writes=True)
                 with connection.begin():
-                    before = _driver(connection).total_changes
                     yield connection
                     if not _stands(connection):
                         raise _taken_back()
-                    # A transaction without changes is not counted, since the count itself would be a write.
-                    changed = _driver(connection).total_changes != before
-                    counted = _count(connection) if changed else None
-                if counted is not None:
-                    self._on_commit(*counted)
         finally:
             if took:
                 turn.release()
@@ -113,16 +105,5 @@ def _taken_back() -> SQLAlchemyError:
 
 def _stands(connection: Connection) -> bool:
     """Return whether the transaction is open. After some errors, such as a full disk, SQLite has rolled it back."""
-    driver = _driver(connection)
+    driver: Any = connection.connection.dbapi_connection
     return driver is not None and driver.in_transaction
-
-
-def _count(connection: Connection) -> tuple[str, int]:
-    """Count the transaction inside itself, so that the count is lost with it. Return the journal's id and the count."""
-    connection.exec_driver_sql("UPDATE journal_info SET generation = generation + 1")
-    id_, generation = connection.exec_driver_sql("SELECT id, generation FROM journal_info").one()
-    return id_, generation
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.dbapi_connection

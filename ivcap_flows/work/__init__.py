@@ -1,1 +1,1 @@
-"""Orders and jobs, the work that IVCAP bills: find orphans, candidates and duplicates, reuse results, rebuild."""
+"""Orders and jobs, the work that IVCAP bills: find orphans, candidates and duplicates, reuse results."""

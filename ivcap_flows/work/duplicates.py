@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.job_records import JobRecord
     from ivcap_flows.journal import IntentRow, Journal
 
-__all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates", "records_of"]
+__all__ = ["ByKey", "Duplicate", "duplicates_on_ivcap", "note_duplicates"]
 
 ASPECTS_LOOKED_AT: Final = 50
 """Number of aspects to search duplicates of: the newest ones that the journal added. Each takes a request."""
@@ -103,22 +103,17 @@ class ByKey:
         return "this journal" if self._journal.intents.where(urn=urn, limit=1) else None
 
 
-async def records_of(client: IvcapClient) -> list[AspectRecord]:
+async def _records(client: IvcapClient) -> list[AspectRecord]:
     """Return the account's newest `LOOKED_AT` idempotency records, oldest first; none if reading is forbidden."""
     with suppress(ForbiddenError):
         return [record async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT)][::-1]
     return []
 
 
-async def duplicates_on_ivcap(
-    client: IvcapClient, journal: Journal, records: Sequence[AspectRecord]
-) -> tuple[list[Duplicate], str]:
-    """Return orders, jobs, uploads and aspects that exist twice, and a phrase that says what was searched.
-
-    `records` are the account's idempotency records, oldest first.
-    """
+async def duplicates_on_ivcap(client: IvcapClient, journal: Journal) -> tuple[list[Duplicate], str]:
+    """Return orders, jobs, uploads and aspects that exist twice, and a phrase that says what was searched."""
     seen, claimed = ByKey(journal), set[str]()
-    for record in records:
+    for record in await _records(client):
         content = record.content
         # What Provena has is found there.
         if isinstance(content, Mapping) and isinstance(content.get("urn"), str) and content.get("noun") in _NEXT:

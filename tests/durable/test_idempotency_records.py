@@ -15,7 +15,7 @@ from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forge
 
 from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
-from ivcap_flows.journal import IntentRow, Journal, RunIdentity, Stated, schema
+from ivcap_flows.journal import IntentRow, Journal, schema
 
 
 @pytest.fixture
@@ -316,39 +316,12 @@ def lose(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("left", ["outcome", "intent"])
-def test_a_journal_that_lost_rows_learns_it_from_its_own_record(
-    durable_journal: Journal, platform: Platform, aspects: Aspects, caplog: pytest.LogCaptureFixture, left: str
+def test_a_journal_that_lost_rows_finds_what_they_made(
+    durable_journal: Journal, platform: Platform, aspects: Aspects, left: str
 ) -> None:
-    """Said once and kept for `doctor`; nothing is sent twice, whether or not the record has an outcome."""
-    journal = durable_journal
+    """Nothing is sent twice, whether or not the record has an outcome."""
     platform.faults = ["hang after"] if left == "intent" else []
-    cut_off(platform, call(order(platform), journal, aspects))
-    [known] = journal.intents.where()
-    lose(journal)
-    assert journal.losses.noted() is None
-    with caplog.at_level("ERROR", "ivcap_flows"):
-        assert run(order(platform), journal, aspects).how == "adopted"
+    cut_off(platform, call(order(platform), durable_journal, aspects))
+    lose(durable_journal)
+    assert run(order(platform), durable_journal, aspects).how == "adopted"
     assert len(platform.urns) == 1
-    [said] = [record.getMessage() for record in caplog.records if "lost rows" in record.getMessage()]
-    assert known.key in said and "--accept-loss" in said
-    noted = journal.losses.noted()
-    assert noted is not None and (noted["key"], noted["serial"]) == (known.key, known.serial)
-    # What is made now has a record that the journal knows.
-    run(order(platform, "another"), journal, aspects)
-    journal.losses.accept(known.serial)
-    lose_nothing = run(order(platform, "another"), journal, aspects)
-    assert (lose_nothing.how, journal.losses.noted()) == ("kept", None)
-
-
-def test_what_was_pruned_is_no_loss(durable_journal: Journal, platform: Platform, aspects: Aspects) -> None:
-    """Its record stays on the platform, and says nothing of the journal."""
-    journal = durable_journal
-    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
-    effect = replace(order(platform), once_per="run")
-    asyncio.run(
-        perform(effect, journal=journal, attempt=opened, platform="https://x", account="a", idempotency_records=aspects)
-    )
-    [row] = journal.intents.where()
-    journal.runs.close_attempt(opened.attempt.id, "completed")
-    assert journal.runs.prune(0.0) == 1 and journal.intents.where() == []
-    assert journal.losses.among([Stated(row.key, row.serial, row.created_at)]) == []

@@ -20,7 +20,7 @@ from ivcap_flows.tasks import (
     request_job,
     version_item,
 )
-from ivcap_flows.work.duplicates import duplicates_on_ivcap, records_of
+from ivcap_flows.work.duplicates import duplicates_on_ivcap
 
 NOTE = "urn:example:schema:clocks.1"
 CLOCKS = {
@@ -76,7 +76,7 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, o
     assert effects.count("/1/orders") == 2
 
     async def made_twice(client):
-        found, _ = await duplicates_on_ivcap(client, effects.journal, await records_of(client))
+        found, _ = await duplicates_on_ivcap(client, effects.journal)
         return found
 
     [twice] = [each for each in on_platform(made_twice) if short_id(each.key) == short_id(order.key)]

@@ -454,20 +454,3 @@ def test_what_was_looked_at_is_said(effects, make, doctor, monkeypatch, in_flow)
     said = [note for note in notes if note.startswith("searched for what was made twice among")]
     assert len(said) == 2
     assert "newest 500 idempotency records" in said[0] and "newest 500 items of each kind" in said[1]
-
-
-def test_rows_that_the_journal_lost_are_wrong(in_flow, effects, make, doctor, unique):
-    """`doctor` reports a loss if records on the platform are newer than the journal, until the user accepts it."""
-    order = in_flow(lambda: make("order"))
-    [row] = effects.intents("order")
-    assert not [note for note in doctor()[1] if "has lost rows" in note]
-    with effects.journal._store.write() as connection:
-        connection.exec_driver_sql("DELETE FROM intents")
-    status, notes = doctor()
-    [said] = [note for note in notes if "has lost rows" in note and "platform has its record" in note]
-    assert status == 1 and row.key in said and "rebuild --accept-loss" in said
-    assert effects.journal.losses.noted()["key"] == row.key
-    with pytest.raises(SystemExit) as ended:
-        main(["journal", "rebuild", "--accept-loss"])
-    assert ended.value.code == 0 and effects.journal.intents.get(row.key).urn == order.urn
-    assert not [note for note in doctor()[1] if "lost rows" in note]

@@ -25,7 +25,7 @@ def second(second_account, unique) -> str:
 
 def accounts(effects) -> list[str]:
     """The accounts that placed orders, in their order."""
-    return [row.account for row in sorted(effects.intents("order"), key=lambda row: row.serial)]
+    return [row.account for row in sorted(effects.intents("order"), key=lambda row: row.created_at)]
 
 
 @pytest.mark.parametrize("decorate", [lambda body: flow(recorded(body)), flow], ids=["recorded", "plain"])

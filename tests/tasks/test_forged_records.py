@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from ivcap_flows import loop
+from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import plan
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import place_order, read_artifact, upload_artifact
 from ivcap_flows.tasks.orders import OrderEffect
-from ivcap_flows.work.rebuild import rebuild
 
 OPEN = "urn:ivcap:policy:ivcap.open.metadata"
 
@@ -49,10 +49,8 @@ def test_an_upload_is_not_taken_from_another_account(in_flow, effects, source, s
     assert mine.urn != theirs.urn and in_flow(lambda: read_artifact(mine)) == source.read_bytes()
 
 
-def test_an_order_is_not_taken_from_another_account(
-    in_flow, effects, on_platform, unique, second_account, forge, tmp_path
-):
-    """Neither when it is placed, nor when a journal is rebuilt, which finds one's own record behind the forged one."""
+def test_an_order_is_not_taken_from_another_account(in_flow, effects, unique, second_account, forge, tmp_path):
+    """Neither by this journal nor by a new one, which finds one's own record behind the forged one."""
 
     def place():
         return place_order("echo", {"message": unique}, once_per="account")
@@ -62,9 +60,8 @@ def test_an_order_is_not_taken_from_another_account(
     forge(key, "order", theirs)
     mine = in_flow(place)
     assert mine.urn != theirs.urn and mine.key == key
-    with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as new:
-        assert on_platform(lambda client: rebuild(client, new))["foreign"] >= 1
-        assert new.intents.get(key).urn == mine.urn
+    with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as new, use_journal(new):
+        assert in_flow(place).urn == mine.urn
 
 
 def test_an_order_of_another_account_under_the_keys_name_is_not_adopted(

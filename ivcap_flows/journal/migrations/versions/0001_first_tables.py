@@ -11,8 +11,6 @@ depends_on = None
 
 def upgrade() -> None:
     versioned, held = sa.text("version IS NOT NULL"), sa.text("process_id IS NOT NULL")
-    if op.get_context().dialect.supports_sequences:
-        op.execute(sa.schema.CreateSequence(sa.Sequence("intent_serials")))
     op.create_table(
         "cursors",
         sa.Column("sink", sa.Text, nullable=False),
@@ -36,9 +34,6 @@ def upgrade() -> None:
         "journal_info",
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("generation", sa.BigInteger, nullable=False),
-        sa.Column("forgotten", sa.BigInteger, nullable=False),
-        sa.Column("loss", sa.Text),
         sa.Column("key_check", sa.Text),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -227,7 +222,6 @@ def upgrade() -> None:
         sa.Column("asked_by", sa.Text),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("fence", sa.BigInteger, nullable=False),
-        sa.Column("serial", sa.BigInteger, nullable=False),
         sa.Column("process_id", sa.Text),
         sa.Column("token", sa.Text),
         sa.Column("created_at", sa.BigInteger, nullable=False),
