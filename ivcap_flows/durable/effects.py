@@ -68,9 +68,6 @@ class Progress(Protocol):
     async def save(self, value: Any) -> None:
         """Write a JSON value durably before the next step. Raise JournalError if that fails."""
 
-    async def tell(self) -> None:
-        """Publish the stored progress on the platform, so that other journals can continue. Never raise an error."""
-
 
 class RecordStore(Protocol):
     """The idempotency records on a platform, by which machines without a shared journal find each other's effects.
@@ -83,7 +80,7 @@ class RecordStore(Protocol):
     async def read(self, key: str) -> dict[str, Any] | None:
         """Return the content of an active record, or None if there is none.
 
-        Of several, take the oldest that names an effect, else the oldest that has a `progress`, else the oldest.
+        Of several, take the oldest that names an effect, else the oldest.
         """
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
@@ -114,14 +111,10 @@ class Effect(ABC, Generic[T]):
     - `look_first`: look for the effect before the first send, since the platform's answer is certain.
     - `bears_key`: the effect shows its key on the platform. One that the journal does not know is looked for before the
       first send, since another journal may have made it. `find` limits the look for an intent in state `intent`.
-    - `publishes_intent`: write an idempotency record before sending. Otherwise it is written with the outcome, which is
-      enough for an effect that is over before another journal could wait for it, and that may happen twice.
     - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent. The turn
       lasts until the reply, or until progress is stored.
-    - `resumable`: if progress is stored, continue with `send` instead of looking; any journal that may read the
-      idempotency records can do so.
-    - `stall_timeout`: the seconds to wait for another journal that works on the effect, since `remote_progress` last
-      returned something new.
+    - `resumable`: if progress is stored, continue with `send` instead of looking. The idempotency record is written
+      with the outcome, not before sending: two journals that work on it at the same moment make two equal things.
     - `definition`: a digest of what the request refers to, for effects that may be reused.
     - `reuses`: look for an `earlier` effect of an equal request before anything is sent.
     """
@@ -136,10 +129,8 @@ class Effect(ABC, Generic[T]):
     spends: bool = False
     look_first: bool = False
     bears_key: bool = False
-    publishes_intent: bool = True
     limit: Limit | None = None
     resumable: bool = False
-    stall_timeout: float = 0.0
     definition: str | None = None
     reuses: bool = False
 

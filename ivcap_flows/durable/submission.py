@@ -47,7 +47,6 @@ logger = logger_of("ivcap_flows.durable")
 SENDS: Final = 3
 """How often one call sends if each reply is lost and no effect shows. Then it raises and the intent stays in doubt."""
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
 _refused_on: set[str] = set()
 
@@ -80,9 +79,6 @@ class _Progress:
         submission.intent = replace(submission.intent, progress=saved.progress)
         # What follows can take as long as the platform's work.
         await self._turn.aclose()
-
-    async def tell(self) -> None:
-        await self._submission.tell_others()
 
 
 def in_run(how: How, intent: IntentRow) -> How:
@@ -141,8 +137,8 @@ class Submission(Generic[T]):
             await self.journal.ask_surely(self.journal.intents.release, self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
-        """Write the idempotency record if the effect publishes its intent, and adopt an effect that exists already."""
-        theirs = await (self._claim_on_platform() if self.effect.publishes_intent else self._aspect_of_another())
+        """Write the idempotency record, and adopt an effect that exists already."""
+        theirs = await (self._aspect_of_another() if self.effect.resumable else self._claim_on_platform())
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._from_aspect(theirs)])
         if theirs is not None:
@@ -232,12 +228,8 @@ class Submission(Generic[T]):
 
         Return None if it has not shown within `visibility_delay` seconds (monotonic clock), or if sending resumes it.
         """
-        if self.effect.stall_timeout and self._idempotency_records is not None:
-            adopted = await self._leave_it_to_others()
-            if adopted is not None:
-                return adopted
         if self._has_begun:
-            return None
+            return await self._adopt(await self._stated())
         end = asyncio.get_running_loop().time() + visibility_delay
         pauses = Pauses(max(_FIRST_PAUSE, self.effect.visibility_delay / 64), self.effect.visibility_delay)
         while True:
@@ -259,57 +251,17 @@ class Submission(Generic[T]):
                     return None
             await pauses.sleep(left)
 
-    async def _leave_it_to_others(self) -> Performed[T] | None:
-        """Adopt the effect of another journal.
-
-        While the other journal makes progress, wait. If it stalls, continue its work, unless this journal has begun.
-        """
-        loop = asyncio.get_running_loop()
-        seen: Any = None
-        begun, end, pauses = None, loop.time() + self.effect.stall_timeout, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while True:
-            try:
-                theirs = await self._read_aspect()
-                if theirs is not None and theirs.get("urn") is not None:
-                    return await self._adopt([self._from_aspect(theirs)])
-                if self._has_begun or theirs is None or self._is_ours(theirs):
-                    return None
-                begun = theirs.get("progress")
-                remote_progress = [begun, await self._remote_progress(begun)]
-            except PlatformError as error:
-                if self._has_begun:
-                    return None
-                if not error.retryable or loop.time() >= end:
-                    raise
-            else:
-                if remote_progress != seen:
-                    seen, end = remote_progress, loop.time() + self.effect.stall_timeout
-                elif loop.time() >= end:
-                    break
-            await pauses.sleep(end - loop.time())
-        logger.warning(
-            "Another journal works on the %s %s and has made no progress for %g s. This one %s.",
-            self.intent.noun,
-            self.intent.key,
-            self.effect.stall_timeout,
-            "starts over" if begun is None else "continues it",
-        )
-        if begun is not None:
-            self.intent = await self.journal.ask(self.journal.intents.progress, self.intent, begun)
-        return None
-
-    async def _remote_progress(self, begun: Any) -> Any:
-        return None if begun is None else await self.effect.remote_progress(begun)
-
     @property
     def _has_begun(self) -> bool:
         return self.effect.resumable and self.intent.progress is not None
 
     async def _find(self) -> Sequence[Found[T]]:
+        return await self._stated() or await self.effect.find(self.intent)
+
+    async def _stated(self) -> Sequence[Found[T]]:
+        """Return the effect that the idempotency record names, if it names one."""
         aspect = await self._read_aspect()
-        if aspect is not None and aspect.get("urn") is not None:
-            return [self._from_aspect(aspect)]
-        return await self.effect.find(self.intent)
+        return [] if aspect is None or aspect.get("urn") is None else [self._from_aspect(aspect)]
 
     async def _adopt(self, found: Sequence[Found[T]]) -> Performed[T] | None:
         """Adopt the oldest effect that is surely this intent's, and report the others.
@@ -426,10 +378,6 @@ class Submission(Generic[T]):
             self._do_without(error)
             return None
 
-    async def tell_others(self) -> None:
-        """Write the progress into the idempotency record."""
-        await self._write_aspect(None, None, "The progress of the %s %s is only in the journal: %s")
-
     async def _tell_outcome(self, urn: str | None, outcome: Any) -> list[str]:
         """Write the outcome into the idempotency record. Return what other journals made under its key."""
         others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
@@ -473,7 +421,6 @@ class Submission(Generic[T]):
             "created-at": row.created_at.isoformat(),
             "urn": urn,
             "outcome": outcome,
-            **({"progress": row.progress} if urn is None and row.progress is not None else {}),
             **self._for_reuse,
         }
 

@@ -35,13 +35,11 @@ class IdempotencyRecords:
     async def read(self, key: str) -> dict[str, Any] | None:
         """Return the content of the active record that says most; None if there is none.
 
-        That is the oldest record that names an effect, else the oldest that shows progress, else the oldest of all.
+        That is the oldest record that names an effect, else the oldest of all.
         """
         contents = _contents(await self._active(key_entity(key)))
-        for has in ("urn", "progress"):
-            if any(content.get(has) is not None for content in contents):
-                return next(content for content in contents if content.get(has) is not None)
-        return next(iter(contents), None)
+        named = (content for content in contents if content.get("urn") is not None)
+        return next(named, next(iter(contents), None))
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
         """Add or replace this journal's record; return the contents of other journals' records.

@@ -31,10 +31,6 @@ _READY_WAIT: Final = 30.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 
-_PUBLISHED: Final = BLOCK
-"""Size in bytes above which an upload publishes to other journals that it has begun and how far it is. A smaller upload
-has ended before they could read that, so it only publishes its outcome."""
-
 AT_ONCE: Final = 12
 """Maximum number of large uploads at once with one client. Each holds a block in memory."""
 SMALL_AT_ONCE: Final = 32
@@ -64,10 +60,8 @@ async def upload(
         visibility_delay=0.0,
         discriminator=discriminator,
         subject=name,
-        publishes_intent=source.size > _PUBLISHED,
-        stall_timeout=call.client.visibility_delay,
     )
-    async with _turn(call.client, AT_ONCE if effect.publishes_intent else SMALL_AT_ONCE):
+    async with _turn(call.client, AT_ONCE if source.size > BLOCK else SMALL_AT_ONCE):
         return await call.perform(effect, idempotency_records=call.keys)
 
 
@@ -94,11 +88,7 @@ class UploadEffect(Effect[Artifact]):
                     collection=self.request["collection"],
                 )
                 await progress.save({"urn": record.urn})
-                await _all(
-                    _send_new(call, record, source),
-                    _state_content(call, record.urn, source, intent.key),
-                    *([progress.tell()] if self.publishes_intent else []),
-                )
+                await _all(_send_new(call, record, source), _state_content(call, record.urn, source, intent.key))
             else:
                 if not record.ready:
                     await _send_rest(call, record, source)
@@ -107,8 +97,6 @@ class UploadEffect(Effect[Artifact]):
         except IntegrityError:
             # The platform's bytes are not those of the key. Forget the record, so that no process continues it.
             await progress.save(None)
-            if self.publishes_intent:
-                await progress.tell()
             raise
         ready = await _until_ready(call, record.urn)
         return ready.handle(call.platform, sha256=source.sha256)
@@ -116,10 +104,6 @@ class UploadEffect(Effect[Artifact]):
     async def find(self, intent: IntentRow) -> Sequence[Found[Artifact]]:
         # A record without bytes has no key. `doctor` lists those that remained after a lost reply.
         return []
-
-    async def remote_progress(self, begun: Any) -> int | None:
-        record = await _begun(self.call, begun, self.source.size, timeout=0.0)
-        return None if record is None or record.ready else await self.call.client.artifacts.offset(record)
 
     def decode(self, outcome: Any) -> Artifact:
         return Artifact.model_validate(outcome)
@@ -202,7 +186,7 @@ async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
 
 
 async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:
-    """Return the record that an earlier try or another journal created; None if it is gone or cannot be continued."""
+    """Return the record that an earlier try created; None if it is gone or cannot be continued."""
     urn = stored.get("urn") if isinstance(stored, dict) else None
     if not isinstance(urn, str):
         return None

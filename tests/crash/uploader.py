@@ -78,9 +78,6 @@ def in_the_middle_of_a_chunk() -> None:
 STEPS: dict[str, Callable[[], None]] = {
     "before the artifact is asked for": before(Artifacts, "create"),
     "before its name is in the journal": after(Artifacts, "create"),
-    "before others are told its name": before(
-        IdempotencyRecords, "write", lambda _, key, content, **__: "progress" in content
-    ),
     "before its digest is stated": before(Aspects, "add", lambda _, entity, schema, *__: schema == CONTENT_SCHEMA),
     "in the middle of a chunk": in_the_middle_of_a_chunk,
     "after the first chunk": after_the_first_chunk,

@@ -127,10 +127,8 @@ class Aspects:
 
     async def read(self, key: str) -> dict[str, Any] | None:
         contents = [json.loads(path.read_text()) for path in self._records(key)]
-        for has in ("urn", "progress"):
-            if found := [content for content in contents if content.get(has) is not None]:
-                return found[0]
-        return contents[0] if contents else None
+        named = [content for content in contents if content.get("urn") is not None]
+        return next(iter([*named, *contents]), None)
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
         mine = [path for path in self._records(key) if json.loads(path.read_text())["journal"] == content["journal"]]
@@ -149,16 +147,12 @@ class Scripted(Effect[dict[str, Any]]):
 
     on_send: Callable[[IntentRow, Progress], Awaitable[dict[str, Any]]]
     on_find: Callable[[IntentRow], Awaitable[Sequence[Found[dict[str, Any]]]]]
-    on_progress: Callable[[Any], Awaitable[Any]] | None = None
 
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
         return await self.on_send(intent, progress)
 
     async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:
         return await self.on_find(intent)
-
-    async def remote_progress(self, begun: Any) -> Any:
-        return None if self.on_progress is None else await self.on_progress(begun)
 
     def encode(self, value: dict[str, Any]) -> Any:
         return value

@@ -154,72 +154,21 @@ def test_lost_outcome_row_is_restored_from_the_aspect(
     assert (again.how, again.value) == ("adopted", first.value)
 
 
-def upload(
-    platform: Platform, *, stall_timeout: float = VISIBILITY_DELAY, seconds: float = 0.0, publishes_intent: bool = True
-) -> Effect[dict[str, Any]]:
-    """A resumable effect as an upload is one: it takes a name, tells it, and lasts."""
+def upload(platform: Platform) -> Effect[dict[str, Any]]:
+    """A resumable effect as an upload is one: it takes a name, stores it, and continues under it."""
 
     async def send(intent: IntentRow, progress: Progress) -> dict[str, Any]:
         if progress.stored is None:
             await progress.save({"urn": platform.take(intent.key, intent.request)})
-            if publishes_intent:
-                await progress.tell()
         if platform.faults and platform.faults.pop(0) == "hang":
             await platform.hang()
-        await asyncio.sleep(seconds)
         return dict(progress.stored)
 
     async def find(intent: IntentRow) -> list[Found[dict[str, Any]]]:
         return []
 
     plain = order(platform, visibility_delay=0.0, resumable=True)
-    return replace(plain, on_send=send, on_find=find, stall_timeout=stall_timeout, publishes_intent=publishes_intent)
-
-
-def test_two_machines_upload_once(two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects) -> None:
-    """Who comes second waits for who was first, and adopts."""
-
-    async def both() -> list[Performed[Any]]:
-        effect = upload(platform, seconds=0.2)
-        return await asyncio.gather(*(call(effect, journal, aspects) for journal in two_journals))
-
-    done = asyncio.run(both())
-    assert sorted(one.how for one in done) == ["adopted", "sent"]
-    assert len(platform.urns) == 1
-
-
-def test_other_machine_goes_on_with_what_stands_still(
-    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What another journal began and left is continued after a while, not begun anew; so the first adopts it later."""
-    platform.faults = ["hang"]
-    cut_off(platform, call(upload(platform), two_journals[0], aspects))
-    began = time.monotonic()
-    second = run(upload(platform), two_journals[1], aspects)
-    assert time.monotonic() - began >= VISIBILITY_DELAY
-    assert "has made no progress" in caplog.text
-    first = run(upload(platform), two_journals[0], aspects)
-    assert (first.how, first.value) == ("adopted", second.value)
-    assert [second.value["urn"]] == platform.urns
-
-
-def test_other_machine_that_gets_on_is_waited_for(
-    two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
-) -> None:
-    """While what another journal began grows, it is left to it, longer than the patience for one that stands still."""
-    at = iter(range(1000))
-
-    async def remote_progress(begun: Any) -> int:
-        return next(at)
-
-    effect = replace(upload(platform, stall_timeout=0.15, seconds=0.8), on_progress=remote_progress)
-
-    async def both() -> list[Performed[Any]]:
-        first = asyncio.create_task(call(effect, two_journals[0], aspects))
-        await asyncio.sleep(0.1)
-        return [await call(effect, two_journals[1], aspects), await first]
-
-    assert [one.how for one in asyncio.run(both())] == ["adopted", "sent"]
+    return replace(plain, on_send=send, on_find=find)
 
 
 def test_two_effects_under_one_key_are_reported(
@@ -259,19 +208,19 @@ class Counted(Aspects):
         return await super().write(key, content, first=first)
 
 
-def test_what_is_not_announced_is_known_by_its_outcome(
+def test_an_upload_is_known_by_its_outcome(
     two_journals: tuple[Journal, Journal], platform: Platform, aspects: Aspects
 ) -> None:
     """One look and one record; another journal adopts by them."""
     counted = Counted(aspects.folder)
-    first = run(upload(platform, publishes_intent=False), two_journals[0], counted)
+    first = run(upload(platform), two_journals[0], counted)
     assert counted.asked == ["read", "outcome"]
-    second = run(upload(platform, publishes_intent=False), two_journals[1], counted)
+    second = run(upload(platform), two_journals[1], counted)
     assert (second.how, second.value) == ("adopted", first.value)
     assert platform.urns == [first.value["urn"]]
 
 
-def test_two_machines_that_announce_nothing(
+def test_two_machines_that_upload_at_once(
     two_journals: tuple[Journal, Journal],
     sqlite_journal: Journal,
     platform: Platform,
@@ -282,7 +231,7 @@ def test_two_machines_that_announce_nothing(
     slow = Counted(aspects.folder, slow=0.1)
 
     async def both() -> list[Performed[Any]]:
-        effect = upload(platform, publishes_intent=False)
+        effect = upload(platform)
         return await asyncio.gather(*(call(effect, journal, slow) for journal in two_journals))
 
     done = [one.value["urn"] for one in asyncio.run(both())]
@@ -290,7 +239,7 @@ def test_two_machines_that_announce_nothing(
     noted = [row.duplicates for journal in two_journals for row in journal.intents.where()]
     assert sorted(noted, key=len) in ([[], [urn]] for urn in done)
     caplog.clear()
-    third = run(upload(platform, publishes_intent=False), sqlite_journal, aspects)
+    third = run(upload(platform), sqlite_journal, aspects)
     [row] = sqlite_journal.intents.where()
     assert third.how == "adopted" and {row.urn, *row.duplicates} == set(done)
     assert "Another journal has made" in caplog.text
@@ -301,9 +250,9 @@ def test_what_was_left_for_another_is_on_record(
 ) -> None:
     """A journal that had begun, and adopts what another made instead, keeps the name of its own: it may be whole."""
     platform.faults = ["hang"]
-    cut_off(platform, call(upload(platform, publishes_intent=False), two_journals[0], aspects))
-    second = run(upload(platform, publishes_intent=False), two_journals[1], aspects)
-    first = run(upload(platform, publishes_intent=False), two_journals[0], aspects)
+    cut_off(platform, call(upload(platform), two_journals[0], aspects))
+    second = run(upload(platform), two_journals[1], aspects)
+    first = run(upload(platform), two_journals[0], aspects)
     assert (first.how, first.value) == ("adopted", second.value)
     [row] = two_journals[0].intents.where()
     assert [*row.duplicates, row.urn] == platform.urns

@@ -6,8 +6,6 @@ import hashlib
 import io
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -38,44 +36,6 @@ from ivcap_flows.tasks import (
 )
 
 MIB = 1024 * 1024
-
-AT_ONCE = """
-import os, sys, time
-from ivcap_flows.tasks import upload_artifact
-open(sys.argv[2] + ".there", "x").close()
-while not os.path.exists(sys.argv[3]):
-    time.sleep(0.005)
-print(upload_artifact.fn(sys.argv[1]).urn)
-"""
-"""Uploads its first argument as soon as the third exists; tells by the second that it is there."""
-
-
-def uploading(path: Path, journal: Path, barrier: Path) -> subprocess.Popen[str]:
-    """Start a process with its own journal, which waits at the barrier."""
-    return subprocess.Popen(
-        [sys.executable, "-c", AT_ONCE, str(path), str(journal), str(barrier)],
-        env={**os.environ, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_two_machines_at_the_same_moment(effects, source, tmp_path):
-    """Two processes with their own journals that upload one file at the same time make one artifact, which both get."""
-    source.write_bytes(os.urandom(2 * MIB))
-    barrier = tmp_path / "go"
-    journals = [tmp_path / "a.sqlite", tmp_path / "b.sqlite"]
-    processes = [uploading(source, journal, barrier) for journal in journals]
-    end = time.monotonic() + 60
-    while not all(Path(f"{journal}.there").exists() for journal in journals):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    # All that they ask takes so long that their steps lie within each other.
-    effects.embedded.add_fault(delay=0.1)
-    barrier.touch()
-    urns = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert urns[0] == urns[1] and urns[0].startswith("urn:ivcap:artifact:")
-    assert effects.count("/1/artifacts") == 1
 
 
 def test_a_known_upload_says_under_which_name(in_flow, effects, source, caplog):
