@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 import pytest
 
 from ivcap_flows.errors import DurabilityError, SpendLimitError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity
 
 WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
-THEN = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
 
 def sent(journal: Journal) -> IntentRow:
@@ -48,19 +45,6 @@ def test_what_is_on_its_way_is_not_accounted_for(journal: Journal) -> None:
     sent(journal)
     with pytest.raises(DurabilityError):
         journal.intents.account_for("k1:a", "failed")
-
-
-@pytest.mark.parametrize(("urn", "state", "kind"), [("urn:o", "accepted", "kept"), (None, "in_doubt", "doubt")])
-def test_an_intent_is_restored_once(journal: Journal, urn: str | None, state: str, kind: str) -> None:
-    """A restored intent has its original time.
-
-    The next claim keeps its outcome, or looks for it. A known intent is not changed.
-    """
-    assert journal.intents.restore(WANTED, THEN, urn=urn, outcome=None if urn is None else {"x": 1})
-    assert not journal.intents.restore(WANTED, THEN, urn="urn:other", outcome={})
-    row = journal.intents.get("k1:a")
-    assert row is not None and (row.state, row.urn, row.created_at) == (state, urn, THEN)
-    assert journal.intents.claim(WANTED).kind == kind
 
 
 def test_what_is_reused_counts_for_nothing(journal: Journal) -> None:

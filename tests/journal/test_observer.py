@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ivcap_flows.errors import FencedError, JournalError, SpendLimitError
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
@@ -54,7 +55,7 @@ def test_a_change_that_is_refused_is_not_told(journal: Journal, told: list[Any])
     assert told == []
 
 
-def test_what_shares_a_commit_is_told_after_it(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_shares_a_commit_is_told_after_it(sqlite_url: str) -> None:
     """If the shared commit fails, nothing of it is told; otherwise each in the context of the call that asked."""
     journal = Journal.open(sqlite_url)
     intents = {name: journal.intents.claim(wanted(f"k1:{name}")).intent for name in "abcd"}
@@ -68,16 +69,14 @@ def test_what_shares_a_commit_is_told_after_it(sqlite_url: str, monkeypatch: pyt
     async def all_at_once() -> list[BaseException | None]:
         return await asyncio.gather(*map(sent, intents), return_exceptions=True)
 
-    advance = journal._store._transactions._on_commit
-
-    def fail(*_: Any) -> None:
+    def fail(_: sa.Connection) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(journal._store._transactions, "_on_commit", fail)
+    sa.event.listen(journal._store.engine, "commit", fail)
     failed = asyncio.run(all_at_once())
     assert all(isinstance(error, OSError | JournalError) for error in failed), failed
     assert told == []
-    monkeypatch.setattr(journal._store._transactions, "_on_commit", advance)
+    sa.event.remove(journal._store.engine, "commit", fail)
     intents = {name: found for name in "abcd" if (found := journal.intents.get(f"k1:{name}"))}
     assert asyncio.run(all_at_once()) == [None] * 4
     assert sorted(told) == [(name, f"k1:{name}") for name in "abcd"]
@@ -103,13 +102,6 @@ def test_the_doubt_that_a_killed_holder_leaves_is_told(journal: Journal, told: l
     [moved] = told
     assert isinstance(moved, IntentMoved)
     assert (moved.before, moved.intent.state) == ("sent", "in_doubt")
-
-
-def test_a_rebuilt_journal_tells_nothing(journal: Journal, told: list[Any]) -> None:
-    """What another journal did long ago does not happen again."""
-    assert journal.intents.restore(wanted(), journal.now(), urn="urn:o", outcome={})
-    assert journal.intents.restore(wanted("k1:b"), journal.now(), urn=None, outcome=None)
-    assert told == []
 
 
 def test_the_limit_of_a_run_is_told(journal: Journal, told: list[Any]) -> None:

@@ -44,7 +44,7 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.reading import inputs, names, verification
+from ivcap_flows.reading import inputs, names, on_record, verification
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import known, rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
@@ -310,7 +310,7 @@ def keys_by_letters_alone(patch: SetAttribute) -> None:
 
 
 def files_before_runs(patch: SetAttribute) -> None:
-    for module in (names, trace):
+    for module in (names, on_record):
         patch(module, "is_path", lambda journal, name: os.path.lexists(name))
 
 
