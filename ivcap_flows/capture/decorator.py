@@ -19,7 +19,7 @@ from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
-from ivcap_flows.capture.task_runs import call_of, id_of
+from ivcap_flows.capture.task_runs import call_of, end, id_of
 from ivcap_flows.capture.values import Look
 from ivcap_flows.capture.wrapping import followed, is_ours
 from ivcap_flows.durable.plan import planning
@@ -196,7 +196,7 @@ class _Scope:
                         files.remember(handle.path, handle.sha256, handle.size, digests)
             if call.given.paths or call.returned.paths or call.held or call.returned.data:
                 call.look_at_exit(digests, apart=not here)
-        call.end(outcome, cause)
+        end(call, outcome, cause)
         self.recorder.put(call)
         if self.opens:
             self.closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.informants import DOUBTED, doubted, informants_of
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 from ivcap_flows.capture.recorder_registry import rest, rests
-from ivcap_flows.capture.task_runs import call_of
+from ivcap_flows.capture.task_runs import call_of, end
 from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
@@ -191,7 +191,7 @@ class _Observed:
     def _end(self, outcome: str, cause: str | None) -> None:
         try:
             with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
-                self.call.end(outcome, cause)
+                end(self.call, outcome, cause)
                 context.put_in_flow(self.call)
                 if context.elsewhere():
                     # A worker of a pool may be killed at any moment, and runs no exit handlers.

@@ -12,7 +12,9 @@ from ivcap_flows.capture.informants import ran
 from ivcap_flows.durable.scopes import Asker
 from ivcap_flows.identity import flows_urn
 
-__all__ = ["call_of", "id_of"]
+__all__ = ["call_of", "end", "id_of", "newest"]
+
+_newest: str | None = None
 
 
 def id_of(task: Any) -> str:
@@ -35,6 +37,19 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
         call.before = _id_of_try(run.id, tries - 1)
     ran(str(run.id), call.id)
     return call
+
+
+def end(call: Call, outcome: str, cause: str | None) -> None:
+    """State how a call ended."""
+    global _newest
+    call.end(outcome, cause)
+    if call.kind == "task-run":
+        _newest = call.id.rpartition(":")[2].partition(".")[0]
+
+
+def newest() -> str | None:
+    """The id of the task run whose function ended last in this process."""
+    return _newest
 
 
 def _id_of_try(task_run_id: Any, number: int) -> str:

@@ -19,8 +19,6 @@ from types import CodeType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, State, TaskRun
@@ -28,8 +26,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Scheduled
 
-from ivcap_flows import __version__
 from ivcap_flows.capture.observing import runs_again
+from ivcap_flows.capture.task_runs import newest
 
 __all__ = [
     "PARKED",
@@ -177,17 +175,19 @@ class OwnRun:
         return None
 
     def _lag(self, client: SyncPrefectClient) -> Obstacle | None:
-        """Run a task and wait until the API shows that it ended; then it also shows all task runs that began before."""
-        mark, end = _before_parking(), time.monotonic() + _LAG
-        while time.monotonic() < end:
+        """Wait until the API shows the end of the task run that ended last here; then it also shows those before it."""
+        mark, end = newest(), time.monotonic() + _LAG
+        while mark is not None and time.monotonic() < end:
             try:
-                state = client.read_task_run(mark).state
+                state = client.read_task_run(UUID(mark)).state
             except ObjectNotFound:
                 state = None
             if state is not None and state.is_final():
                 return None
             time.sleep(_LOOK)
-        return Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
+        return (
+            None if mark is None else Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
+        )
 
     def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | list[str]:
         """Return the tasks that may run again after waking, and would.
@@ -224,13 +224,6 @@ class OwnRun:
         if running:
             return Obstacle(f"still running: {some_of(running)}; the run parks when that has ended", passing=True)
         return safely
-
-
-@task(name="Look before parking", version=f"ivcap-flows {__version__}", cache_policy=NO_CACHE, persist_result=False)
-def _before_parking() -> UUID:
-    context = TaskRunContext.get()
-    assert context is not None
-    return context.task_run.id
 
 
 def standing(ids: list[str]) -> dict[str, State[Any] | None]:

@@ -102,7 +102,7 @@ def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, uniq
         return wait_for_orders([place_order("fail", {"message": unique}, reuse=True)], raise_on_failure=False)[0]
 
     def slow():
-        return place_order("sleep", {"seconds": 3.25 + int(unique[:4], 16) / 1e6}, reuse=True)
+        return place_order("sleep", {"seconds": 60 + int(unique[:4], 16) / 1e6}, reuse=True)
 
     with use_journal(elsewhere):
         bad, running = in_flow(lambda: (failed(), slow()))
