@@ -110,9 +110,7 @@ class OwnRun:
         try:
             with get_client(sync_client=True) as client:
                 run = client.read_flow_run(self.id)
-                found = self._deployment(client) or self._tasks(client, run)
-                # The API shows task runs late. If the first look finds nothing, wait for the API and look again.
-                return found if isinstance(found, Obstacle) else self._lag(client) or self._tasks(client, run)
+                return self._deployment(client) or self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the API, the wait continues in the process
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
@@ -185,9 +183,9 @@ class OwnRun:
             if state is not None and state.is_final():
                 return None
             time.sleep(_LOOK)
-        return (
-            None if mark is None else Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
-        )
+        if mark is None:
+            return None
+        return Obstacle("Prefect's API does not show the run's newest tasks yet", passing=True)
 
     def _tasks(self, client: SyncPrefectClient, run: FlowRun) -> Obstacle | list[str]:
         """Return the tasks that may run again after waking, and would.
