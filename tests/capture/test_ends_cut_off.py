@@ -15,21 +15,24 @@ from ivcap_flows.journal import Journal
 
 SCRIPT = """
 import os, signal, sys
+from contextlib import contextmanager
 from ivcap_flows.capture.reconcile import PrefectWord, abandon, reconcile
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.store import Store
 
 what, place, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
-advance = Store._advance
+write = Store.write
 
-def advance_and_die(self, *told):
+@contextmanager
+def write_and_die(self):
     global left
-    advance(self, *told)
+    with write(self) as connection:
+        yield connection
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Store._advance = advance_and_die
+Store.write = write_and_die
 journal = Journal.open(place)
 if what in ("parked", "failed", "lost"):
     opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
