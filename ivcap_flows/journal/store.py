@@ -49,9 +49,14 @@ A process that is suspended, or a machine that is lost, in the middle of a trans
 _GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
 _MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
-_MISSING_ON_SERVER: Final = ("42703", "42P01")
-"""PostgreSQL's codes for a column and for a table that does not exist; Appendix A of its documentation."""
-_MISSING_IN_SQLITE: Final = ("no such column", "no such table", "has no column named")
+_OTHER_TABLES_ON_SERVER: Final = ("42703", "42P01", "23502")
+"""PostgreSQL's codes for a column and a table that do not exist, and for one that a row must fill; Appendix A."""
+_OTHER_TABLES_IN_SQLITE: Final = (
+    "no such column",
+    "no such table",
+    "has no column named",
+    "NOT NULL constraint failed",
+)
 
 
 _engines: WeakSet[Engine] = WeakSet()
@@ -279,7 +284,7 @@ class Store:
             )
         elif state == "40P01":
             step = "Two processes waited for each other. Try again."
-        elif state in _MISSING_ON_SERVER or any(words in " ".join(cause) for words in _MISSING_IN_SQLITE):
+        elif state in _OTHER_TABLES_ON_SERVER or any(words in " ".join(cause) for words in _OTHER_TABLES_IN_SQLITE):
             step = (
                 "Its tables are not those of this version. If a newer version of ivcap-flows has opened it, upgrade "
                 "here, too, and start again. If an unpublished version made it and nothing in it matters, delete it."

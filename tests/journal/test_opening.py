@@ -108,8 +108,9 @@ def test_migrations_lead_to_the_declared_tables(
         ("ALTER TABLE intents DROP COLUMN asked_by", sa.select(schema.intents.c.asked_by)),
         ("ALTER TABLE leases DROP COLUMN token", sa.insert(schema.leases).values(name="n", token="t")),
         ("DROP TABLE once", sa.select(schema.once.c.name)),
+        ("SELECT 1", sa.insert(schema.leases).values(name="n")),
     ],
-    ids=["column read", "column written", "table"],
+    ids=["column read", "column written", "table", "column that is filled"],
 )
 def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: str, statement: sa.Executable) -> None:
     """What is missing is told, with a step that helps, instead of a guess about paths and servers."""
@@ -117,7 +118,7 @@ def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: s
     store = Store(empty_url)
     with store.write() as connection:
         connection.execute(sa.text(change))
-    expected = r"(asked_by|token|once).*not those of this version.*upgrade here"
+    expected = r"(asked_by|token|once|leases).*not those of this version.*upgrade here"
     with pytest.raises(JournalError, match=expected), store.write() as connection:
         connection.execute(statement)
     store.close()
