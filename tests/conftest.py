@@ -23,6 +23,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,11 @@ import hypothesis
 import psutil
 import psycopg
 import pytest
+import sqlalchemy as sa
 from botocore.session import get_session
 
-from ivcap_flows.journal import Journal
+from ivcap_flows.journal import Journal, processes, schema
+from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.secrets import known
@@ -510,6 +513,22 @@ def postgresql_url(postgresql_server: str) -> str:
 def journal_url(request: pytest.FixtureRequest) -> str:
     """The URL of a journal without content, on either database."""
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function after which this process knows of those that a journal has had only what it would know of
+    processes of another machine: their heartbeats, of which the last was `silent` seconds ago, if that is given."""
+
+    def take(journal: Journal, silent: float | None = None) -> None:
+        monkeypatch.setattr(processes, "_mine", set())
+        monkeypatch.setattr(ProcessLocks, "life", lambda self, process: "unknown")
+        if silent is not None:
+            last = journal.now() - timedelta(seconds=silent)
+            with journal._store.write() as connection:
+                connection.execute(sa.update(schema.processes).values(heartbeat_at=last))
+
+    return take
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files, makers
 from ivcap_flows.capture.calls import Call, CallKind, seen_in
@@ -27,9 +26,6 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.secrets import logger_of
-
-if TYPE_CHECKING:
-    from ivcap_flows.journal import ProcessRow
 
 __all__ = ["recorded"]
 
@@ -187,8 +183,10 @@ class _Scope:
         return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
 
     def _end(self, outcome: str, cause: str | None) -> None:
+        from ivcap_flows.journal.processes import is_this
+
         call, digests = self.call, self.recorder.journal.files
-        here = _runs_here(self.attempt.attempt.process, os.getpid())
+        here = is_this(self.attempt.attempt.process)
         with self._unraised("The files and data of %s could not be recorded."):
             if self.ours:
                 for _, handle in call.returned.handles:
@@ -320,11 +318,3 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
     return _Scope(call, attempt, recorder, opens=True)
-
-
-@lru_cache(maxsize=256)
-def _runs_here(process: ProcessRow, pid: int) -> bool:
-    """Whether `process` is this process, which has the number `pid`. Two containers often use the same numbers."""
-    from ivcap_flows.journal.processes import is_this
-
-    return process.pid == pid and is_this(process)

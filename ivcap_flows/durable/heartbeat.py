@@ -22,6 +22,9 @@ _SOON: Final = 0.5
 """Seconds between two tries of a write that failed. Until it succeeds, a claim whose call has ended looks held to other
 processes, as long as this process is alive."""
 
+_LISTENING: Final = 5.0
+"""Seconds between two looks while `listen` waits."""
+
 
 class _HeartbeatThread:
     """The heartbeat's thread, the number of open starts per journal, and the writes that failed."""
@@ -162,7 +165,9 @@ def listen(journal: Journal) -> None:
     """
     if (seconds := journal.runs.unheard()) > 0:
         logger.info("A process of another machine is silent; listening for its heartbeat for %.0f s.", seconds)
-        time.sleep(seconds)
+    end = time.monotonic() + seconds
+    while journal.runs.unheard() > 0 and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _LISTENING))
 
 
 def _last_words() -> None:

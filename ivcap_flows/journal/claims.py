@@ -139,7 +139,7 @@ class Claims:
                 if row.process_id not in holders:
                     holders[row.process_id] = self._processes.read(connection, row.process_id)
                 holder = holders[row.process_id]
-                if self._processes.holds(holder, row.token, now):
+                if self._processes.holds(holder, row.token):
                     claims.append(Claim("held", row, again))
                     continue
             claim = Claim(*self._taken_over(row, each, holder, now), again, resent=row.state == "abandoned")

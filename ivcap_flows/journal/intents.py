@@ -324,14 +324,13 @@ class Intents:
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
             row = self._get(connection, key, lock=True)
-            now = self._store.now(connection)
             if row.state not in OPEN:
                 raise DurabilityError(
                     f"The {row.noun} {key} is {row.state}, not in doubt: there is nothing to decide.", key=key
                 )
             if row.process_id is not None:
                 holder = self._processes.read(connection, row.process_id)
-                if self._processes.holds(holder, row.token, now):
+                if self._processes.holds(holder, row.token):
                     raise DurabilityError(
                         f"Process {holder.pid} on {holder.host} is working on the {row.noun} {key}. Wait until it ends "
                         "or end it, then try again. If it ran on another machine or in another container, wait "

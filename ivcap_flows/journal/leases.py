@@ -65,7 +65,7 @@ class Leases:
                 if held is None:
                     return False
                 holder = self._processes.read(connection, held["process_id"])
-                if self._processes.holds(holder, held["token"], now):
+                if self._processes.holds(holder, held["token"]):
                     return False
                 connection.execute(sa.update(_L).where(_L.c.name == name).values(row))
             self._processes.begin(token)

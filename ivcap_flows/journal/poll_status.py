@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -114,8 +113,8 @@ class PollStatus:
             rows = connection.execute(chosen).all()
             processes = connection.execute(sa.select(_T).where(of_them)).mappings()
             known = {row["id"]: ProcessRow(**row) for row in processes}
-            holders, now = {each: known.get(process_id) for each, process_id, *_ in rows}, self._store.now(connection)
-            gone = {each for each, process in holders.items() if not self._lives(process, each, now)}
+        holders = {each: known.get(process_id) for each, process_id, *_ in rows}
+        gone = {each for each, process in holders.items() if not self._lives(process, each)}
         if gone:
             with self._store.write() as connection:
                 self._forget(connection, watchlist, gone)
@@ -169,10 +168,10 @@ class PollStatus:
     def _is_held(self, connection: Connection, row: RowMapping) -> bool:
         found = connection.execute(sa.select(_T).where(_T.c.id == row["process_id"])).mappings().first()
         process = None if found is None else ProcessRow(**found)
-        return self._lives(process, row["token"], self._store.now(connection))
+        return self._lives(process, row["token"])
 
-    def _lives(self, process: ProcessRow | None, token: str, now: datetime) -> bool:
-        return process is not None and self._processes.holds(process, token, now)
+    def _lives(self, process: ProcessRow | None, token: str) -> bool:
+        return process is not None and self._processes.holds(process, token)
 
     def _forget(self, connection: Connection, watchlist: str, watchers: Collection[str]) -> None:
         connection.execute(sa.delete(_W).where(_W.c.watchlist == watchlist, _W.c.watcher.in_(watchers)))

@@ -1,6 +1,6 @@
 """Which processes share a journal, and whether each is still alive; a killed process cannot write that itself.
 
-For processes on this machine, the process table answers at once. For those on another machine (or container) only the
+For processes that hold a lock on this machine, the lock answers at once. For those on another machine, only the
 heartbeat is known. What such a process holds becomes free when this process has seen that the heartbeat stopped, not
 when a clock says so.
 """
@@ -14,32 +14,31 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import sqlalchemy as sa
+from platformdirs import user_data_path
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.filesystems import network_file_system
+from ivcap_flows.journal.process_locks import Life, ProcessLocks
 from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
 
-__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "LISTEN_SECONDS", "Processes", "is_this", "start_of"]
+__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Processes", "is_this"]
 
 HEARTBEAT_SECONDS: Final = 10.0
 """Interval of the heartbeats of a process that holds something."""
 LEASE_SECONDS: Final = 60.0
 """A process of another machine without a heartbeat for so long counts as gone."""
-LISTEN_SECONDS: Final = 2 * HEARTBEAT_SECONDS
-"""How long this process itself must see no heartbeat before it relies on the journal's clock that one is overdue."""
 
-_INATTENTION: Final = LISTEN_SECONDS + HEARTBEAT_SECONDS
+_INATTENTION: Final = 3 * HEARTBEAT_SECONDS
 """Seconds between two looks at a process after which its silence counts from the second one."""
-
-Life = Literal["alive", "dead", "unknown"]
 
 _T, _I, _L = schema.processes, schema.intents, schema.leases
 _HEARTBEAT = (
@@ -53,7 +52,8 @@ _FREE_INTENT = (
     .values(process_id=None, token=None)
 )
 _FREE_LEASE = sa.delete(_L).where(_L.c.name == sa.bindparam("b_name"), _L.c.token == sa.bindparam("b_token"))
-_ENDED: Final = -1.0
+_mine: set[str] = set()
+"""The ids of this process, one for each of its journal objects that has taken something."""
 _tokens: set[str] = set()
 """The claims that run in this process now, of all its journal objects. Sets change atomically."""
 _heard: dict[str, tuple[datetime, float, float]] = {}
@@ -70,6 +70,7 @@ class Processes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._locks = ProcessLocks(lock_folder(store))
         self._ids: dict[int, str] = {}
         """Ids by process number: this process's, and that of the parent that it was forked from."""
         self._owed: dict[str, str] = {}
@@ -83,9 +84,11 @@ class Processes:
         pid = os.getpid()
         # `setdefault` is atomic. A lock could be held at a fork, and the child would inherit it held.
         id_ = self._ids.setdefault(pid, str(uuid.uuid4()))
+        if id_ not in _mine:
+            self._locks.hold(id_)
+            _mine.add(id_)
         if connection.execute(_HEARTBEAT, {"process": id_, "now": now}).rowcount == 0:
-            row = ProcessRow(id_, socket.gethostname(), boot_id(), pid, start_of(pid) or 0.0, now)
-            self._store.insert_new(connection, _T, vars(row))
+            self._store.insert_new(connection, _T, vars(ProcessRow(id_, socket.gethostname(), pid, now)))
         return id_
 
     def heartbeat(self) -> None:
@@ -113,43 +116,48 @@ class Processes:
         silent = _T.c.heartbeat_at < before - timedelta(seconds=LEASE_SECONDS)
         with self._store.write() as connection:
             connection.execute(sa.delete(_T).where(silent, *(~each for each in held)))
+            known = set(connection.execute(sa.select(_T.c.id)).scalars())
+        self._locks.forget(known)
 
     @property
     def owes(self) -> bool:
         """Whether claims have ended that the journal still shows; the next heartbeat writes their end."""
         return bool(self._owed)
 
+    def life(self, process: ProcessRow) -> Life:
+        """Return the state of a process by its lock."""
+        return "alive" if is_this(process) else self._locks.life(process.id)
+
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """Return a process by its id in the journal."""
         return ProcessRow(**connection.execute(sa.select(_T).where(_T.c.id == process_id)).mappings().one())
 
     def alive(self, process: ProcessRow, now: datetime) -> bool:
-        """Return whether the process seems to run: by this machine's process table, else by its heartbeat and a clock.
+        """Return whether the process seems to run: by its lock, else by its heartbeat and a clock.
 
         This is enough for display. Use `holds` to decide whether something may be taken.
         """
-        life = _life(process)
+        life = self.life(process)
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
         """Return what `holds` does, for display only: for another machine, rely on the journal's clock at once."""
         return token in _tokens if is_this(process) else self.alive(process, now)
 
-    def holds(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
+    def holds(self, process: ProcessRow, token: str | None) -> bool:
         """Return whether a live process holds the claim `token`; in this process the claim itself must still run.
 
-        A process that is known only by its heartbeat holds nothing once the heartbeat has stopped for `LEASE_SECONDS`
-        since this process first asked, or for `LISTEN_SECONDS` if it is overdue by the journal's clock, too. So after
-        True, ask again later.
+        A process that is known only by its heartbeat holds nothing once this process has seen the heartbeat stand
+        still for `LEASE_SECONDS`, whatever a clock says. So after True, ask again later.
         """
         if is_this(process):
             return token in _tokens
-        life = _life(process)
-        return life == "alive" or (life == "unknown" and not self._is_silent(process, now))
+        life = self.life(process)
+        return life == "alive" or (life == "unknown" and _heard_for(process) < LEASE_SECONDS)
 
     def has_left(self, process: ProcessRow) -> bool:
         """Return whether certainly no request of the process can still leave, for a claim that it no longer holds."""
-        return is_this(process) or _life(process) == "dead"
+        return is_this(process) or self.life(process) == "dead"
 
     def unheard(self) -> float:
         """Return for how many seconds to listen until it is known whether overdue holders on other machines are alive.
@@ -164,9 +172,9 @@ class Processes:
         silent = [
             _heard_for(process)
             for process in (ProcessRow(**row) for row in rows)
-            if _life(process) == "unknown" and _is_overdue(process, now)
+            if self.life(process) == "unknown" and _is_overdue(process, now)
         ]
-        return max((LISTEN_SECONDS - seconds for seconds in silent if seconds < LISTEN_SECONDS), default=0.0)
+        return max([0.0, *(LEASE_SECONDS - seconds for seconds in silent)])
 
     def begin(self, token: str) -> None:
         """Count a claim as running in this process."""
@@ -222,10 +230,6 @@ class Processes:
             self.end(token)
             self._owed[token] = name
 
-    def _is_silent(self, process: ProcessRow, now: datetime) -> bool:
-        seconds = _heard_for(process)
-        return seconds >= LEASE_SECONDS or (seconds >= LISTEN_SECONDS and _is_overdue(process, now))
-
 
 def _heard_for(process: ProcessRow) -> float:
     """Return for how many seconds this process has seen the same heartbeat of another."""
@@ -248,89 +252,27 @@ def _is_overdue(process: ProcessRow, now: datetime) -> bool:
     return not -HEARTBEAT_SECONDS <= age < LEASE_SECONDS
 
 
-def _life(process: ProcessRow) -> Life:
-    """Return the state of a process by this machine's process table."""
-    if process.boot != boot_id():
-        return "unknown"
-    started = start_of(process.pid)
-    if started is None or process.started == 0.0:
-        # Its start time may be hidden from this user, although the process runs.
-        return "unknown" if _exists(process.pid) else "dead"
-    return "alive" if started == process.started else "dead"
+def lock_folder(store: Store) -> Path | None:
+    """Return the folder of the lock files: beside the file of the journal; with PostgreSQL, among the user's data.
 
-
-def _exists(pid: int) -> bool:
-    """Return whether a process of any user has this number."""
-    if os.name != "posix":
-        import psutil
-
-        return psutil.pid_exists(pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@cache
-def boot_id() -> str:
-    """Return an id of the range of process numbers: the boot, and on Linux also the container's PID namespace.
-
-    On Linux it does not include the host name, which changes with the network, and which many machines share
-    (`localhost`).
+    On a network file system, a lock may not reach the other machines that see the file, and would show that a process
+    of theirs is dead. So then there is none.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.exists():
-        return f"{boot.read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
-    import psutil
-
-    return f"{socket.gethostname()}/{int(psutil.boot_time())}"
-
-
-def start_of(pid: int) -> float | None:
-    """Return when a process began; None if that cannot be read, such as for a process that does not exist.
-
-    For a zombie, return a value that no live process has. On Linux the unit is clock ticks since boot, which setting
-    the clock does not change (proc(5), field 22 of `stat`).
-    """
-    if not Path("/proc/self/stat").exists():
-        return _start_by_psutil(pid)
-    mine = pid == os.getpid()
-    try:
-        if not mine and os.readlink("/proc/self") != str(os.getpid()):
-            # This /proc shows the process numbers of another PID namespace.
-            return None
-        stat = Path("/proc/self/stat" if mine else f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return _ENDED if state in ("Z", "X") else float(fields[18])
-
-
-def _start_by_psutil(pid: int) -> float | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return _ENDED if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except (psutil.Error, OSError):
-        return None
+    if store.path is not None:
+        return store.path.resolve().with_name(f"{store.path.name}-processes")
+    folder = user_data_path("ivcap-flows", appauthor=False) / "processes" / store.journal_id
+    return None if network_file_system(folder) else folder
 
 
 def is_this(process: ProcessRow) -> bool:
     """Return whether the row is this process's, also if another journal object made it."""
-    if process.boot != boot_id() or process.pid != os.getpid():
-        return False
-    return process.started == (start_of(process.pid) or 0.0)
+    return process.id in _mine
 
 
 def _forget_parent() -> None:
-    """Reset a forked child: running claims are the parent's, and the PID namespace may differ."""
+    """Reset a forked child: ids and running claims are the parent's."""
+    _mine.clear()
     _tokens.clear()
-    boot_id.cache_clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+os.register_at_fork(after_in_child=_forget_parent)

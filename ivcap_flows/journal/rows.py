@@ -66,14 +66,12 @@ ParkState = Literal["parked", "woken", "over"]
 class ProcessRow:
     """A process that has, or had, an attempt, a claim or a lease in the journal.
 
-    `started` distinguishes two processes with the same `pid`; it need not be a clock time.
+    `id` is its alone; a `host` and a `pid` can be those of another process, too.
     """
 
     id: str
     host: str
-    boot: str
     pid: int
-    started: float
     heartbeat_at: datetime
 
 

@@ -17,7 +17,7 @@ from ivcap_flows.identity import fingerprint, flows_urn, short_run
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.observer import AttemptEnded
-from ivcap_flows.journal.processes import Processes, boot_id
+from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, Fact, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import scrub, scrub_text
@@ -354,8 +354,8 @@ class Runs:
             return attempt.outcome == "running" and self._alive(connection, attempt)
 
     def alive_here(self, attempt: AttemptRow) -> bool:
-        """Return whether the attempt still runs in a process of this machine, or of this container."""
-        return attempt.process.boot == boot_id() and self.alive(attempt)
+        """Return whether the attempt still runs in a process of this machine."""
+        return attempt.outcome == "running" and self._processes.life(attempt.process) == "alive"
 
     def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
         """Delete runs that ended so long ago, with their facts, deliveries and run-scoped intents. Return their number.

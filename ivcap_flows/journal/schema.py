@@ -100,9 +100,7 @@ processes = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
-    sa.Column("boot", sa.Text, nullable=False),
     sa.Column("pid", sa.BigInteger, nullable=False),
-    sa.Column("started", sa.Float, nullable=False),
     sa.Column("heartbeat_at", Instant, nullable=False),
 )
 

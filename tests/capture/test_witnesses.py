@@ -631,10 +631,10 @@ def test_what_is_queued_weighs_what_it_holds(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_has_the_number_of_the_flows_process_flushes(monkeypatch):
-    """In containers both may have the number 1: what tells them apart is the boot and the start."""
+    """In containers both may have the number 1: what tells them apart is their id."""
     own = current_attempt()
     recorder().flush()
-    foreign = replace(own, attempt=replace(own.attempt, process=replace(own.attempt.process, boot="another")))
+    foreign = replace(own, attempt=replace(own.attempt, process=replace(own.attempt.process, id="another")))
     flushed = []
     monkeypatch.setattr(Recorder, "flush", lambda self, timeout=None: flushed.append(1))
 

@@ -1,7 +1,7 @@
 """A world for the state machine: two machines, processes that die or are suspended at any step, a platform that forgets
 to answer.
 
-The package runs as it is. The world only answers what it asks of a machine: the process table, the boot, the clock.
+The package runs as it is. The world only answers what it asks of a machine: which processes hold a lock, the clock.
 Time passes only while everybody sleeps, so a visibility delay costs nothing and nothing depends on the machine's speed.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib
-import os
 import selectors
 import shutil
 import sqlite3
@@ -110,22 +109,14 @@ class Call:
 
 @dataclass
 class Machine:
-    """A process table: the start of each process by its number.
+    """The processes that have locked a file on it, by their ids in a journal.
 
-    A free number is reused at once. `ahead` is by how many seconds the machine's clock is ahead.
+    `ahead` is by how many seconds the machine's clock is ahead.
     """
 
     name: str
-    boot: str = field(default_factory=lambda: str(uuid.uuid4()))
-    table: dict[int, float] = field(default_factory=dict)
-    started: int = 0
+    locks: dict[str, Process] = field(default_factory=dict)
     ahead: float = 0.0
-
-    def start(self) -> tuple[int, float]:
-        self.started += 1
-        pid = next(pid for pid in range(100, 10_000) if pid not in self.table)
-        self.table[pid] = float(self.started)
-        return pid, self.table[pid]
 
 
 @dataclass(eq=False)
@@ -134,8 +125,6 @@ class Process:
 
     machine: Machine
     journal: Journal
-    pid: int
-    started: float
     seconds: Callable[[], float]
     """A clock that nobody sets."""
     tokens: set[str] = field(default_factory=set)
@@ -144,15 +133,11 @@ class Process:
     """How many of its calls want a heartbeat of it."""
     suspended: bool = False
     dead: bool = False
-
-    def end(self) -> None:
-        """Leave the process table."""
-        if self.machine.table.get(self.pid) == self.started:
-            del self.machine.table[self.pid]
+    ended: bool = False
+    """Whether its locks are gone."""
 
     def die(self) -> None:
-        self.dead = True
-        self.end()
+        self.dead = self.ended = True
 
     def check(self) -> None:
         if self.dead:
@@ -231,18 +216,37 @@ class _Heard(UserDict[str, Any]):
         return _here().heard
 
 
-class _Os:
-    """The module `os` of the process whose code runs now."""
+class _Mine(MutableSet[str]):
+    """The ids of the running process."""
 
-    def getpid(self) -> int:
-        return _here().pid
+    def __contains__(self, id_: object) -> bool:
+        return _here().machine.locks.get(str(id_)) is _here()
 
-    def kill(self, pid: int, signal: int) -> None:
-        if pid not in _here().machine.table:
-            raise ProcessLookupError(pid)
+    def __iter__(self) -> Iterator[str]:
+        return (id_ for id_, process in _here().machine.locks.items() if process is _here())
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def add(self, id_: str) -> None:
+        """It is known by its lock."""
+
+    def discard(self, id_: str) -> None:
+        """It keeps its id."""
+
+
+class _Locks:
+    """The lock files of the machine on which the running process is."""
+
+    def __init__(self, folder: object) -> None:
+        """They are in no folder."""
+
+    def hold(self, process: str) -> None:
+        _here().machine.locks[process] = _here()
+
+    def life(self, process: str) -> str:
+        holder = _here().machine.locks.get(process)
+        return "unknown" if holder is None else "dead" if holder.ended else "alive"
 
 
 def inhabit(patch: pytest.MonkeyPatch) -> None:
@@ -250,10 +254,9 @@ def inhabit(patch: pytest.MonkeyPatch) -> None:
 
     What it does with the answers is production code.
     """
-    patch.setattr(processes_module, "os", _Os())
     patch.setattr(processes_module, "socket", SimpleNamespace(gethostname=lambda: _here().machine.name))
-    patch.setattr(processes_module, "boot_id", lambda: _here().machine.boot)
-    patch.setattr(processes_module, "start_of", lambda pid: _here().machine.table.get(pid))
+    patch.setattr(processes_module, "ProcessLocks", _Locks)
+    patch.setattr(processes_module, "_mine", _Mine())
     patch.setattr(processes_module, "_tokens", _Tokens())
     patch.setattr(processes_module, "_heard", _Heard())
     patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
@@ -310,14 +313,14 @@ class World:
         self.forgotten |= self.excused
 
     def reboot(self, machine: int) -> None:
-        """Start process numbers from the beginning again."""
+        """Let a machine take its place that knows those processes by their heartbeats alone."""
         self.stop_all()
         self.machines[machine] = Machine(self.machines[machine].name)
 
     def start(self, machine: int) -> Process:
         """Start a process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
-        process = Process(self.machines[machine], journal, *self.machines[machine].start(), lambda: self.seconds)
+        process = Process(self.machines[machine], journal, lambda: self.seconds)
         store = journal._store
         store.now = lambda connection: self.time_of(process)  # type: ignore[method-assign]
         original = store.write
@@ -361,7 +364,7 @@ class World:
 
     def stop(self, process: Process) -> None:
         """End the process as one that has nothing left to do."""
-        process.end()
+        process.ended = True
         self.alive.remove(process)
         process.journal.close()
 
@@ -407,7 +410,7 @@ class World:
             raise AssertionError(f"no answer in {STALL_TIMEOUT:g} s to {call}") from error
         finally:
             if call.service is None:
-                process.end()
+                process.ended = True
 
     async def _perform(self, running: Running) -> Performed[Any]:
         running.task = asyncio.current_task()

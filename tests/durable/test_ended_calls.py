@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -220,6 +219,7 @@ def test_who_slept_does_not_send_on_an_old_claim(
     child: Callable[..., Any],
     server: Any,
     monkeypatch: pytest.MonkeyPatch,
+    take_elsewhere: Callable[..., None],
 ) -> None:
     """A process that was suspended just before it sends, and was overtaken, does not send when it wakes.
 
@@ -230,21 +230,16 @@ def test_who_slept_does_not_send_on_an_old_claim(
     while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < end
         time.sleep(0.01)
-    _move_elsewhere(durable_journal)
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
+    take_elsewhere(durable_journal)
+    with durable_journal._store.write() as connection:
+        # It can no longer send.
+        connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
     assert run(_posted(platform, server.server_port), durable_journal).how == "sent"
     os.kill(process.pid, signal.SIGCONT)
     assert process.pipe.poll(20)
     assert process.pipe.recv() == ("kept", {"urn": platform.urns[0]})
     assert len(server.taken) == len(platform.urns) == 1
-
-
-def _move_elsewhere(journal: Journal) -> None:
-    """Make the process look like one of another machine that has been silent for an hour and can no longer send."""
-    silent = {"boot": "of another machine", "heartbeat_at": journal.now() - timedelta(hours=1)}
-    with journal._store.write() as connection:
-        connection.execute(sa.update(schema.processes).values(silent))
-        connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))
 
 
 def _hold(url: str, folder: Path, told: Any) -> None:

@@ -9,13 +9,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
 
 from ivcap_flows.durable import Effect, Performed, heartbeat, perform
@@ -28,7 +27,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity
 
 SOMEBODY: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
 FORK = multiprocessing.get_context("fork")
@@ -410,10 +409,14 @@ def test_live_holder_is_waited_for(durable_url: str, durable_journal: Journal, p
 
 
 def test_holder_taken_for_gone_does_not_send(
-    durable_url: str, durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    durable_url: str,
+    durable_journal: Journal,
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    take_elsewhere: Callable[..., None],
 ) -> None:
     """A process of another machine that was silent too long loses its claim. When it wakes it does not send."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.LISTEN_SECONDS", 0.0)
+    monkeypatch.setattr("ivcap_flows.journal.processes.LEASE_SECONDS", 0.0)
     aspects = Aspects(platform.folder / "aspects")
     other = Journal.open(durable_url)
 
@@ -430,9 +433,7 @@ def test_holder_taken_for_gone_does_not_send(
         sleepy = Sleepy(platform.folder / "sleepy")
         first = asyncio.create_task(perform(order(platform), journal=other, idempotency_records=sleepy, **options))
         await asleep.wait()
-        silent = {"boot": "of another machine", "heartbeat_at": other.now() - timedelta(hours=1)}
-        with other._store.write() as connection:
-            connection.execute(sa.update(schema.processes).values(silent))
+        take_elsewhere(other)
         second = await perform(order(platform), journal=durable_journal, idempotency_records=aspects, **options)
         overtaken.set()
         return await first, second

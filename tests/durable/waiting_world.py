@@ -66,8 +66,9 @@ class Process:
 
     def __init__(self, world: World, machine: str, number: int) -> None:
         self.world, self.machine, self.number = world, machine, number
-        self.started = world.seconds + number
         self.dead = False
+        self.ids: set[str] = set()
+        """By which the journal knows it."""
         self.stopped: list[Callable[[], None]] | None = None
         """What is to happen when the process goes on; None while it runs."""
         self.stops_after_a_step = False
@@ -295,11 +296,29 @@ class World:
         self.loop.close()
         self.path.unlink()
 
-    def started(self, pid: int) -> float | None:
-        """What the process table of the machine says that the calling process runs on."""
-        machine = _here.get().machine
-        found = (each for each in self.live if (each.machine, each.number) == (machine, pid))
-        return next((each.started for each in found), None)
+
+class _Mine(set[str]):
+    """The ids of the process whose code runs."""
+
+    def __contains__(self, id_: object) -> bool:
+        return str(id_) in _here.get().ids
+
+
+class _Locks:
+    """The lock files of the machine on which the process is whose code runs."""
+
+    def __init__(self, folder: object) -> None:
+        """They are in no folder."""
+
+    def hold(self, process: str) -> None:
+        _here.get().ids.add(process)
+
+    def life(self, process: str) -> str:
+        here = _here.get()
+        holder = next((each for each in here.world.processes if process in each.ids), None)
+        if holder is None or holder.machine != here.machine:
+            return "unknown"
+        return "dead" if holder.dead else "alive"
 
 
 def template(folder: Path) -> Path:
@@ -315,17 +334,11 @@ def template(folder: Path) -> Path:
 def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     """Run the production code in the current world, with its time and processes and slightly shorter rests."""
 
-    def look_for(pid: int, _: int) -> None:
-        if current().started(pid) is None:
-            raise ProcessLookupError(pid)
-
     clock = SimpleNamespace(monotonic=lambda: current().monotonic())
     for module in (poller, boards, poll_strategy, rate_limiter, poll_status):
         patch.setattr(module, "time", clock, raising=False)
-    patch.setattr(processes_module, "boot_id", lambda: _here.get().machine)
-    patch.setattr(processes_module, "start_of", lambda pid: current().started(pid))
-    table = SimpleNamespace(name="posix", getpid=lambda: _here.get().number, kill=look_for)
-    patch.setattr(processes_module, "os", table)
+    patch.setattr(processes_module, "ProcessLocks", _Locks)
+    patch.setattr(processes_module, "_mine", _Mine())
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
     for name in ("start_heartbeat", "stop_heartbeat"):

@@ -1,7 +1,7 @@
 """Machines of a fleet, as far as one can stand for many.
 
-The processes of a machine share a host name, a boot id, process numbers, a home and a checkout with each other and with
-no others; networks and disks are shared by all. A machine is a set of Linux namespaces.
+The processes of a machine share a host name, process numbers, a home and a checkout with each other and with no others;
+networks and disks are shared by all. A machine is a set of Linux namespaces.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,6 @@ __all__ = ["Machine", "can_be_had"]
 ROOT: Final = Path(__file__).parents[2]
 AS_ROOT: Final = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 APART: Final = ["unshare", *AS_ROOT, "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
-BOOT: Final = "/proc/sys/kernel/random/boot_id"
 
 
 def can_be_had() -> bool:
@@ -47,8 +45,6 @@ class Machine:
             "PREFECT_HOME": str(home / "prefect"),
             "PYTHONPATH": os.pathsep.join((str(checkout), str(ROOT))),
         }
-        self._boot = folder / "boot_id"
-        self._boot.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
         self._init: subprocess.Popen[bytes] | None = None
         self._started: list[subprocess.Popen[bytes]] = []
         self.log = folder / "log"
@@ -73,7 +69,7 @@ class Machine:
         return process
 
     def kill(self) -> None:
-        """Cut the power. The next command starts it again, with another boot id."""
+        """Cut the power. The next command starts it again."""
         if self._init is None:
             return
         for init in _children(self._init.pid):
@@ -82,7 +78,6 @@ class Machine:
         for process in self._started:
             process.wait(30)
         self._init, self._started = None, []
-        self._boot.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
 
     def said(self) -> str:
         """The end of what its processes printed."""
@@ -92,7 +87,7 @@ class Machine:
     def _switch_on(self) -> None:
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
-        script = f"hostname {self.name} && mount --bind {self._boot} {BOOT} && touch {ready} && exec sleep infinity"
+        script = f"hostname {self.name} && touch {ready} && exec sleep infinity"
         self._init = subprocess.Popen([*APART, "sh", "-c", script], stderr=subprocess.DEVNULL)
         end = time.monotonic() + 30
         while not ready.exists():

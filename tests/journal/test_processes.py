@@ -1,4 +1,4 @@
-"""Whether a process lives is decided by the process table or by its heartbeat, and by no clock."""
+"""Whether a process lives is decided by its lock or by its heartbeat, and by no clock."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -23,7 +25,8 @@ import sqlalchemy as sa
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.journal import Journal, NewIntent, ProcessRow, processes, schema
-from ivcap_flows.journal.processes import boot_id, start_of
+from ivcap_flows.journal.process_locks import ProcessLocks
+from ivcap_flows.journal.store import Store
 
 FORK = multiprocessing.get_context("fork")
 WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
@@ -46,6 +49,12 @@ def _claim_and_beat(url: str, told: Any) -> None:
     time.sleep(60)
 
 
+def _rows(journal: Journal) -> list[ProcessRow]:
+    """The processes that the journal has."""
+    with journal._store.read() as connection:
+        return [ProcessRow(**row) for row in connection.execute(sa.select(schema.processes)).mappings()]
+
+
 @pytest.fixture
 def holder(journal_url: str) -> Iterator[Callable[[], Any]]:
     """A process that holds the claim and sends heartbeats."""
@@ -65,32 +74,25 @@ def holder(journal_url: str) -> Iterator[Callable[[], Any]]:
         child.join()
 
 
-def _take_elsewhere(journal: Journal) -> None:
-    """Make the journal know of the holder only what it would know of a process of another machine."""
-    with journal._store.write() as connection:
-        connection.execute(sa.update(schema.processes).values(boot="of another machine"))
-
-
 def _set_clock(journal: Journal, monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     now = journal._store.now
     monkeypatch.setattr(journal._store, "now", lambda connection: now(connection) + by)
 
 
-def _row(pid: int) -> ProcessRow:
-    return ProcessRow("id", "host", boot_id(), pid, start_of(pid) or 0.0, datetime.now(timezone.utc))
-
-
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.long), -2])
 def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
-    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
+    journal: Journal,
+    holder: Callable[[], Any],
+    take_elsewhere: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    hours: int,
 ) -> None:
     """A holder whose heartbeat moves keeps its claim, whatever the journal's clock says."""
     # A busy machine may keep the holder from its next heartbeat for more than a second.
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 2.0)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 3.0)
     holder()
-    _take_elsewhere(journal)
+    take_elsewhere(journal)
     _set_clock(journal, monkeypatch, timedelta(hours=hours))
     end = time.monotonic() + 5
     while time.monotonic() < end:
@@ -102,30 +104,33 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
 
 @pytest.mark.parametrize("hours", [*(pytest.param(each, marks=pytest.mark.long) for each in (1, 0)), -2])
 def test_a_holder_whose_heart_stands_still_has_let_go(
-    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, hours: int
+    journal: Journal,
+    holder: Callable[[], Any],
+    take_elsewhere: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    hours: int,
 ) -> None:
     """A killed holder of another machine loses its claim without waiting for a clock that was set back to catch up."""
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.3)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
     child = holder()
     child.kill()
     child.join()
-    _take_elsewhere(journal)
+    take_elsewhere(journal)
     _set_clock(journal, monkeypatch, timedelta(hours=hours))
     began = time.monotonic()
     while journal.intents.claim(WANTED).kind == "held":
         assert time.monotonic() < began + 5
         time.sleep(0.05)
-    assert time.monotonic() - began >= (0.3 if hours else 0.6)
+    assert time.monotonic() - began >= 0.9
 
 
 def test_who_asks_once_listens_first(
-    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    journal: Journal, holder: Callable[[], Any], take_elsewhere: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short command listens first: it hears the heartbeats of a live holder, and none of a dead one."""
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.5)
     child = holder()
-    _take_elsewhere(journal)
+    take_elsewhere(journal)
     _set_clock(journal, monkeypatch, timedelta(hours=1))
     listen(journal)
     assert journal.intents.claim(WANTED).kind == "held"
@@ -150,20 +155,23 @@ def test_the_doubt_counts_from_the_death_of_the_holder(journal: Journal, holder:
 
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_the_doubt_counts_no_longer_than_a_holder_may_send(
-    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+    journal: Journal,
+    holder: Callable[[], Any],
+    take_elsewhere: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: bool,
 ) -> None:
     """The visibility delay counts at the latest from when the holder's permission to send ended.
 
     A holder elsewhere may still send.
     """
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
     child = holder()
     marked = journal.intents.get(WANTED.key)
     assert marked is not None and marked.sent_at is not None and marked.may_send_until is not None
     assert marked.may_send_until > journal.now() + timedelta(seconds=30)
     if elsewhere:
-        _take_elsewhere(journal)
+        take_elsewhere(journal)
         expected = marked.may_send_until
     else:
         child.kill()
@@ -175,113 +183,146 @@ def test_the_doubt_counts_no_longer_than_a_holder_may_send(
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_hours(
-    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    journal: Journal, holder: Callable[[], Any], take_elsewhere: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that was set back does not move the end of a holder's permission to send further away."""
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
     monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
     holder()
-    _take_elsewhere(journal)
+    take_elsewhere(journal)
     _set_clock(journal, monkeypatch, -timedelta(hours=2))
     sent_at = journal.intents.claim(WANTED).intent.sent_at
     assert sent_at is not None and sent_at < journal.now() + timedelta(seconds=110)
 
 
-def test_what_the_process_table_says(journal: Journal) -> None:
-    """A process with the number of another and a different start time is not that process, nor is a missing number."""
-    holds = journal.intents._processes.holds
-    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
-    child.start()
-    row = _row(child.pid or 0)
-    assert holds(row, "t", journal.now()) and not holds(replace(row, started=row.started + 1), "t", journal.now())
-    os.kill(child.pid or 0, signal.SIGKILL)
-    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+@pytest.mark.catches("a lock that says nothing")
+def test_what_a_lock_says(journal: Journal, holder: Callable[[], Any]) -> None:
+    """A stopped process lives; a killed one does not, although its parent has not looked at it yet."""
+    child = holder()
+    [row] = _rows(journal)
+    life = journal.intents._processes.life
+    os.kill(child.pid, signal.SIGSTOP)
+    assert life(row) == "alive"
+    os.kill(child.pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while life(row) == "alive":
+        assert time.monotonic() < end
         time.sleep(0.01)
-    assert not holds(row, "t", journal.now()), "what is left of it until its parent looks is no process"
-    child.join()
-    assert not holds(row, "t", journal.now())
+    assert (life(row), psutil.Process(child.pid).status()) == ("dead", psutil.STATUS_ZOMBIE)
 
 
-def test_a_process_that_cannot_be_seen_is_not_dead(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a process's start time is hidden, its heartbeat decides."""
-    monkeypatch.setattr(processes, "LISTEN_SECONDS", 0.0)
-    holds = journal.intents._processes.holds
-    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
-    child.start()
-    now = journal.now()
-    row = replace(_row(child.pid or 0), heartbeat_at=now)
-    monkeypatch.setattr(processes, "start_of", lambda pid: None)
-    assert holds(row, "t", now) and not holds(replace(row, heartbeat_at=now - timedelta(hours=1)), "t", now)
-    child.kill()
-    child.join()
-    assert not holds(row, "t", now), "nobody has the number any more"
-
-
-def _ask_as_nobody(row: ProcessRow, told: Any) -> None:
-    """Ask as another user, to whom /proc shows nothing of root's processes."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    private, new_namespace = 0x40000 | 0x4000, 0x20000
-    if (
-        libc.unshare(new_namespace)
-        or libc.mount(b"none", b"/", None, private, None)
-        or libc.mount(b"proc", b"/proc", b"proc", 0, b"hidepid=2")
-    ):
-        told.send("cannot")
-        return
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-    seen = Path(f"/proc/{row.pid}/stat").exists()
-    store: Any = None
-    told.send((seen, processes.Processes(store).holds(row, "t", row.heartbeat_at)))
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs root on Linux")
-def test_another_users_process_is_not_dead_where_proc_hides_it() -> None:
-    """With hidepid=2, another user's process is visible only by its number, and is not taken for dead."""
-    child = FORK.Process(target=time.sleep, args=(60,), daemon=True)
-    child.start()
-    row = _row(child.pid or 0)
+def test_a_child_holds_nothing_of_its_parents(tmp_path: Path) -> None:
+    """A process whose forked child lives on is dead when it is, and takes nothing from the child."""
     ours, theirs = FORK.Pipe()
-    asking = FORK.Process(target=_ask_as_nobody, args=(row, theirs), daemon=True)
-    asking.start()
-    said = ours.recv()
-    asking.join()
+
+    def parent() -> None:
+        ProcessLocks(tmp_path).hold("parent")
+        child = FORK.Process(target=grandchild)
+        child.start()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def grandchild() -> None:
+        ProcessLocks(tmp_path).hold("child")
+        theirs.send(os.getpid())
+        time.sleep(60)
+
+    process = FORK.Process(target=parent)
+    process.start()
+    child = ours.recv()
+    process.join()
+    locks = ProcessLocks(tmp_path)
+    assert (locks.life("parent"), locks.life("child")) == ("dead", "alive")
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_survives_who_reads_its_file(tmp_path: Path) -> None:
+    """A process that copies the folder of its journal still lives for others."""
+
+    def hold(told: Any) -> None:
+        ProcessLocks(tmp_path).hold("x")
+        (tmp_path / "x").read_bytes()
+        told.send("read")
+        time.sleep(60)
+
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=hold, args=(theirs,))
+    process.start()
+    assert ours.recv() == "read"
+    assert ProcessLocks(tmp_path).life("x") == "alive"
+    process.kill()
+    process.join()
+    assert ProcessLocks(tmp_path).life("x") == "dead"
+
+
+def test_where_no_lock_can_be_had_the_heartbeat_decides(
+    journal: Journal, holder: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be written, and a home on a network, from which a lock does not reach other machines."""
+    monkeypatch.setattr(processes, "network_file_system", lambda path: "nfs4")
+    assert processes.lock_folder(cast(Store, SimpleNamespace(path=None, journal_id="j"))) is None
+    (tmp := Path(tempfile.mkdtemp())).joinpath("file").touch()
+    for locks in (ProcessLocks(None), ProcessLocks(tmp / "file")):
+        locks.hold("x")
+        assert locks.life("x") == "unknown"
+    shutil.rmtree(tmp)
+
+
+def test_the_lock_files_of_dead_processes_go_with_their_rows(journal: Journal, holder: Callable[[], Any]) -> None:
+    """What a process holds keeps its row, and its row its file."""
+    child = holder()
     child.kill()
     child.join()
-    if said == "cannot":
-        pytest.skip("no mount namespaces here")
-    assert said == (False, True)
+    folder = processes.lock_folder(journal._store)
+    assert folder is not None
+    (folder / "of a process without a row").touch()
+    journal._processes.prune(journal.now() + timedelta(days=1))
+    [row] = _rows(journal)
+    assert [each.name for each in folder.iterdir()] == [row.id]
+    with journal._store.write() as connection:
+        connection.execute(sa.delete(schema.intents))
+    journal._processes.prune(journal.now() + timedelta(days=1))
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_sees_who_lives(tmp_path: Path) -> None:
+    """Also a user to whom nothing of the process is shown."""
+    ProcessLocks(tmp_path).hold("x")
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+
+    def ask(told: Any) -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        told.send(ProcessLocks(tmp_path).life("x"))
+
+    ours, theirs = FORK.Pipe()
+    asking = FORK.Process(target=ask, args=(theirs,))
+    asking.start()
+    assert ours.recv() == "alive"
+    asking.join()
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs unshare and root")
-@pytest.mark.parametrize(
-    "mounts",
-    [pytest.param(["--mount-proc"], id="own /proc"), pytest.param([], id="the host's /proc", marks=pytest.mark.long)],
-)
-def test_processes_of_one_container_see_each_other(sqlite_url: str, mounts: list[str], tmp_path: Path) -> None:
-    """Processes in one PID namespace see each other, and see a kill, even if /proc shows the numbers of another."""
+def test_processes_of_two_containers_see_each_other(sqlite_url: str, tmp_path: Path) -> None:
+    """Processes that share no process numbers see each other, and see a kill, by the folder that they share."""
     (tmp_path / "claim.py").write_text(CLAIM)
-    ask = '"$0" "$1" "$2" & '
-    script = f"{ask} first=$!; read _; {ask} read _; kill -9 $first; wait $first; {ask} wait"
-    command = ["unshare", "--pid", "--fork", "--kill-child", *mounts, "sh", "-c", script]
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += [sys.executable, str(tmp_path / "claim.py"), sqlite_url]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes, text=True) as container:
-        try:
-            assert container.stdin is not None and container.stdout is not None
-            said = [container.stdout.readline().strip()]
+    said = []
+    containers: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
+        for _ in range(3):
+            started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stack.callback(stack.enter_context(started).kill)
+            containers.append(started)
+            assert started.stdout is not None and started.stderr is not None
+            said.append(started.stdout.readline().strip())
             if not said[0]:
-                assert container.stderr is not None
-                pytest.skip(container.stderr.read())
-            for _ in range(2):
-                # The next is started, and the first killed, once this one has said how it found the claim.
-                print(file=container.stdin, flush=True)
-                said.append(container.stdout.readline().strip())
-        finally:
-            container.kill()
+                pytest.skip(started.stderr.read())
+            if len(said) == 2:
+                containers[0].kill()
+                containers[0].wait()
     assert said == ["new", "held", "new"]
 
 
@@ -293,7 +334,7 @@ def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPa
     at = [0.0]
     monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: at[0]))
     monkeypatch.setattr(processes, "_heard", {})
-    other = replace(_row(1), id="other")
+    other = ProcessRow("other", "host", 1, datetime.now(timezone.utc))
 
     def silence(seconds: float) -> float:
         at[0] += seconds
@@ -301,6 +342,6 @@ def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPa
 
     assert [silence(0), silence(10), silence(20)] == [0, 10, 30]
     assert [silence(processes.LEASE_SECONDS), silence(20), silence(20)] == [0, 20, 40]
-    other = replace(_row(1), id="another")
+    other = replace(other, id="another")
     assert silence(10) == 0 and processes._heard.keys() == {"other", "another"}
     assert silence(30) == 30 and silence(31) == 0 and processes._heard.keys() == {"another"}

@@ -40,6 +40,7 @@ from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, sc
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.poll_status import PollStatus
+from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
@@ -140,7 +141,11 @@ def no_fence(patch: SetAttribute) -> None:
 
 
 def every_holder_dead(patch: SetAttribute) -> None:
-    patch(Processes, "holds", lambda self, process, token, now: False)
+    patch(Processes, "holds", lambda self, process, token: False)
+
+
+def a_lock_that_says_nothing(patch: SetAttribute) -> None:
+    patch(ProcessLocks, "life", lambda self, process: "unknown")
 
 
 def release_not_written(patch: SetAttribute) -> None:
@@ -429,6 +434,7 @@ MUTANTS: Final = {
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
+    "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
     "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
     "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),

@@ -239,9 +239,8 @@ def set_the_clock() -> None:
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the heartbeat is known."""
     processes.LEASE_SECONDS, processes.HEARTBEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
-    processes.LISTEN_SECONDS = LEASE / 4  # type: ignore[misc]
-    if boot := os.environ.get("CRASH_BOOT"):
-        processes.boot_id = lambda: boot  # type: ignore[assignment]
+    if os.environ.get("CRASH_ELSEWHERE"):
+        processes.lock_folder = lambda store: None
 
 
 def arm(folder: Path) -> Scenario:

@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import time
 import traceback
-import uuid
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -265,7 +264,7 @@ class Trial:
             time.sleep(0.02)
         self._say("--- the flow is suspended, and another machine goes on\n")
         time.sleep(LEASE + 1)
-        other = self._start(CRASH_BOOT=str(uuid.uuid4()))
+        other = self._start(CRASH_ELSEWHERE="1")
         self._running.append(other)
         try:
             other.wait(_PATIENCE)

@@ -61,9 +61,7 @@ def upgrade() -> None:
         "processes",
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("host", sa.Text, nullable=False),
-        sa.Column("boot", sa.Text, nullable=False),
         sa.Column("pid", sa.BigInteger, nullable=False),
-        sa.Column("started", sa.Float, nullable=False),
         sa.Column("heartbeat_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
