@@ -12,8 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.heartbeat import start_heartbeat, tell_later
-from ivcap_flows.durable.permit import Permit
-from ivcap_flows.durable.platform_time import PlatformClock, visibility_delay_left
+from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -36,6 +35,7 @@ from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import How, canonical, digest, fingerprint_for_reuse
 from ivcap_flows.journal import Claim, IntentRow, Journal
+from ivcap_flows.journal.rows import LEAVES_WITHIN
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["Submission", "in_run", "may_have_taken_effect"]
@@ -127,7 +127,7 @@ class Submission(Generic[T]):
         doubt: str | None = None
         try:
             adopted = await (
-                self._before_sending() if self._new else self._look_for_it(await self._visibility_delay_left())
+                self._before_sending() if self._new else self._look_for_it(shows_within(self.effect, self.intent))
             )
             return adopted or await self._send()
         except BaseException as error:
@@ -151,12 +151,6 @@ class Submission(Generic[T]):
         return None
 
     async def _send(self) -> Performed[T]:
-        permit = Permit(self._mark_sent)
-
-        async def ask(leaves_within: float) -> None:
-            # What has begun is resumed, not looked for, so nobody needs to know until when more of it may leave.
-            await permit(0.0 if self._has_begun else leaves_within)
-
         for last in (False,) * (SENDS - 1) + (True,):
             if self._clock is not None:
                 await self._clock.now()
@@ -164,8 +158,7 @@ class Submission(Generic[T]):
                 async with AsyncExitStack() as turn:
                     if self.effect.limit is not None and not self._has_begun:
                         await turn.enter_async_context(self.effect.limit.turn())
-                    await permit.renew()
-                    with asking_leave(ask):
+                    with asking_leave(self._mark_sent):
                         value = await self.effect.send(self.intent, _Progress(self, turn))
             except SupersededError as error:
                 await self._abandon(error)
@@ -185,6 +178,9 @@ class Submission(Generic[T]):
                     if over:
                         await self._abandon(error)
                     raise
+                if self.intent.state == "intent":
+                    # Only idempotent requests were sent, for which no leave is asked.
+                    await self._mark_sent()
                 self.intent = await self.journal.ask(
                     self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
                 )
@@ -207,8 +203,12 @@ class Submission(Generic[T]):
                 return performed
         raise AssertionError("the last turn returns or raises")
 
-    async def _mark_sent(self, leaves_within: float) -> None:
-        marked = await self.journal.ask(self.journal.intents.mark_sent, self.intent, leaves_within, self._time)
+    async def _mark_sent(self) -> None:
+        """Let a request leave: from here on it is in doubt. Raises FencedError if another process has taken over."""
+        if self._has_begun and self.intent.state == "sent":
+            # What has begun is resumed at the platform's offset, so more of it may leave at any time.
+            return
+        marked = await self.journal.ask(self.journal.intents.mark_sent, self.intent, self._time)
         # Progress may have been saved meanwhile.
         self.intent = replace(marked, progress=self.intent.progress)
 
@@ -216,12 +216,6 @@ class Submission(Generic[T]):
     def _time(self) -> ServerTime | None:
         """The platform's own time; None if it is not known."""
         return None if self._clock is None else self._clock.time
-
-    async def _visibility_delay_left(self) -> float:
-        """Return for how many seconds the effect of an earlier request may still be invisible."""
-        now = await self.journal.ask(self.journal.now)
-        time = None if self._clock is None else await self._clock.now()
-        return visibility_delay_left([self.intent], self.effect.visibility_delay, now, time)
 
     async def _look_for_it(self, visibility_delay: float) -> Performed[T] | None:
         """Adopt the effect as soon as it shows.
@@ -468,6 +462,11 @@ class Submission(Generic[T]):
             key=row.key,
             candidates=list(urns),
         )
+
+
+def shows_within(effect: Effect[Any], intent: IntentRow) -> float:
+    """Return within how many seconds from now the effect of an earlier request shows, if there is one."""
+    return effect.visibility_delay + (LEAVES_WITHIN if intent.lingering else 0.0)
 
 
 def _say(error: BaseException) -> str:

@@ -9,8 +9,8 @@ from typing import Final
 
 __all__ = ["AskLeave", "ask_leave", "asking_leave"]
 
-AskLeave = Callable[[float], Awaitable[None]]
-"""Takes the seconds within which the request will have been sent. Returns if it may be sent, and raises if not."""
+AskLeave = Callable[[], Awaitable[None]]
+"""Returns if the request may be sent now, and raises if not."""
 
 _asked: Final[ContextVar[AskLeave | None]] = ContextVar("ivcap_flows_leave", default=None)
 
@@ -25,8 +25,8 @@ def asking_leave(ask: AskLeave) -> Iterator[None]:
         _asked.reset(before)
 
 
-async def ask_leave(leaves_within: float) -> None:
-    """Return if a request may be sent within that many seconds; otherwise raise what the block's `ask` raises."""
+async def ask_leave() -> None:
+    """Return if a request may be sent now; otherwise raise what the block's `ask` raises."""
     ask = _asked.get()
     if ask is not None:
-        await ask(leaves_within)
+        await ask()

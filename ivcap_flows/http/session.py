@@ -288,7 +288,7 @@ class Session:
                 headers={**self._headers, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
                 timeout=timeouts,
-                extensions={} if repeat == "idempotent" else {"trace": _asking(2 * silence)},
+                extensions={} if repeat == "idempotent" else {"trace": _ask_before_the_head},
             )
             began = elapsed()
             auth = TokenAuth(self.auth) if self.auth and own else None
@@ -370,18 +370,14 @@ class Session:
         )
 
 
-def _asking(within: float) -> Callable[[str, Any], Awaitable[None]]:
-    """Return a trace function (httpcore) that asks for permission right before the head of each send is written.
+async def _ask_before_the_head(event: str, _: Any) -> None:
+    """Ask for permission right before the head of each send is written. A trace function of httpcore.
 
-    At that moment the connection is open, so head and body are sent within `within` seconds. A process that was
+    At that moment the connection is open, so head and body are sent within twice the time-out. A process that was
     suspended before then asks when it runs again.
     """
-
-    async def trace(event: str, _: Any) -> None:
-        if event == "http11.send_request_headers.started":
-            await ask_leave(within)
-
-    return trace
+    if event == "http11.send_request_headers.started":
+        await ask_leave()
 
 
 class _Anew:

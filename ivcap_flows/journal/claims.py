@@ -33,9 +33,9 @@ _I = schema.intents
 _AT_ONCE: Final = 500
 """Keys per statement. Every version of SQLite accepts at least 999 values."""
 _TAKEN: Final = (
-    *("process_id", "token", "updated_at", "state", "fence", "sent_at", "may_send_until", "error"),
+    *("process_id", "token", "updated_at", "state", "fence", "sent_at", "lingering", "error"),
     *("run_id", "attempt_id", "asked_attempt", "asked_by", "spends", "definition", "reuse", "name"),
-    *("platform_time", "sent_platform_time"),
+    "platform_time",
 )
 """The columns that a claim changes."""
 _TAKE: Final = (
@@ -142,7 +142,7 @@ class Claims:
                 if self._processes.holds(holder, row.token):
                     claims.append(Claim("held", row, again))
                     continue
-            claim = Claim(*self._taken_over(row, each, holder, now), again, resent=row.state == "abandoned")
+            claim = Claim(*self._taken_over(row, each, holder), again, resent=row.state == "abandoned")
             claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
             check_arrow(row, claim.intent.state)
             self._store.note(IntentMoved(row.state, claim.intent))
@@ -157,18 +157,19 @@ class Claims:
             self._check_limit(connection, each, spend_limit)
         return claims
 
-    def _taken_over(
-        self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None, now: datetime
-    ) -> tuple[Any, IntentRow]:
+    def _taken_over(self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None) -> tuple[Any, IntentRow]:
         """Return the kind and the row of a claim on an intent that nobody holds."""
+        if row.state == "sent":
+            lingering = holder is not None and not self._processes.has_left(holder)
+            return "doubt", replace(row, state="in_doubt", lingering=lingering)
         if row.state not in ("intent", "abandoned"):
-            return "doubt", self._in_doubt(row, holder, now) if row.state == "sent" else row
+            return "doubt", row
         # Certainly never sent, so it starts again and belongs to the caller.
         return "new", replace(
             row,
             state="intent",
             sent_at=None,
-            may_send_until=None,
+            lingering=False,
             error=None,
             run_id=wanted.run_id,
             attempt_id=wanted.attempt_id,
@@ -179,24 +180,6 @@ class Claims:
             reuse=wanted.reuse,
             name=wanted.name,
             platform_time=row.platform_time or wanted.platform_time,
-        )
-
-    def _in_doubt(self, row: IntentRow, holder: ProcessRow | None, now: datetime) -> IntentRow:
-        """Return the row of a sent intent as in doubt.
-
-        Its request may have left, or may still leave until the holder's time for sending is over.
-        """
-        if row.sent_at is None or row.may_send_until is None:
-            return replace(row, state="in_doubt")
-        rest = row.may_send_until - row.sent_at
-        has_left = holder is None or self._processes.has_left(holder)
-        return replace(
-            row,
-            state="in_doubt",
-            # Bounded: if the clock was set back, nobody waits longer than a holder may send.
-            sent_at=min(row.may_send_until, now if has_left else now + rest),
-            may_send_until=None if has_left else row.may_send_until,
-            sent_platform_time=None if row.sent_platform_time is None else row.sent_platform_time + rest,
         )
 
     def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
@@ -247,7 +230,7 @@ def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
     """Return the row of an intent that is requested for the first time."""
     nothing = dict.fromkeys(
         (
-            *("sent_at", "may_send_until", "sent_platform_time", "progress", "urn", "outcome"),
+            *("sent_at", "progress", "urn", "outcome"),
             *("how", "matched_by", "status", "error"),
         )
     )
@@ -260,5 +243,6 @@ def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
         "created_at": now,
         "updated_at": now,
         "duplicates": [],
+        "lingering": False,
         "sent_again": False,
     }

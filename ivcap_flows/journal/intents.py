@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import (
     GIVEN_UP,
-    LEAVES_WITHIN,
     RESEND,
     WRITTEN_OFF,
     Claim,
@@ -87,31 +86,24 @@ class Intents:
         """Request the right to cause each effect, as `Claims.take` does."""
         return self._claims.take(wanted, spend_limit=spend_limit)
 
-    def mark_sent(
-        self, intent: IntentRow, leaves_within: float = LEAVES_WITHIN, time: ServerTime | None = None
-    ) -> IntentRow:
+    def mark_sent(self, intent: IntentRow, time: ServerTime | None = None) -> IntentRow:
         """Mark an intent as `mark_sent_many` does."""
-        return self.mark_sent_many([intent], leaves_within, time, strict=True)[0]
+        return self.mark_sent_many([intent], time, strict=True)[0]
 
     def mark_sent_many(
-        self,
-        intents: Sequence[IntentRow],
-        leaves_within: float = LEAVES_WITHIN,
-        time: ServerTime | None = None,
-        *,
-        strict: bool = False,
+        self, intents: Sequence[IntentRow], time: ServerTime | None = None, *, strict: bool = False
     ) -> list[IntentRow]:
-        """Mark intents as sent: one request for all of them leaves within `leaves_within` seconds.
+        """Mark intents as sent: one request for all of them leaves now, which is `time` on the platform.
 
-        After this, a newer claim can no longer stop the request. `time` is the time on the platform.
+        After this, a newer claim can no longer stop the request.
         """
         with self._store.write() as connection:
             now = self._store.now(connection)
-            values = {intent.key: _sending(intent, now, time, leaves_within) for intent in intents}
+            values = {intent.key: _sending(intent, now, time) for intent in intents}
             for intent in intents:
                 # With progress it is resumed: nothing is begun a second time.
                 again = intent.state == "in_doubt" and intent.progress is None
-                values[intent.key]["sent_again"] = intent.sent_again or again
+                values[intent.key] |= {"sent_again": intent.sent_again or again, "lingering": False}
             return self._move_many(connection, intents, "sent", values, strict=strict)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
@@ -121,10 +113,7 @@ class Intents:
     def mark_in_doubt_many(
         self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None, *, strict: bool = False
     ) -> list[IntentRow]:
-        """Mark intents as in doubt, since their reply was lost, and keep the claims.
-
-        The visibility delay starts now, which is `time` on the platform.
-        """
+        """Mark intents as in doubt, since their reply was lost, and keep the claims. `time` is the platform's."""
         with self._store.write() as connection:
             now = self._store.now(connection)
             values = {intent.key: {**_sending(intent, now, time), "error": error} for intent in intents}
@@ -216,8 +205,8 @@ class Intents:
     def release(self, intent: IntentRow, doubt: str | None = None, time: ServerTime | None = None) -> None:
         """End the claim on an intent, and leave it in its state.
 
-        With `doubt`, a sent intent becomes in doubt for this reason, from now on, which is `time` on the platform.
-        Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
+        With `doubt`, a sent intent becomes in doubt for this reason; `time` is the platform's. Never raise
+        JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         if doubt is None or intent.state != "sent" or intent.token is None or not self._processes.runs(intent.token):
             self._claims.release([intent])
@@ -536,7 +525,7 @@ def _with(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[st
     return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
 
 
-def _sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_within: float = 0.0) -> dict[str, Any]:
+def _sending(intent: IntentRow, now: datetime, time: ServerTime | None) -> dict[str, Any]:
     """Return the columns that say when a request may have left, by the journal's clock and by the platform's."""
     first = intent.platform_time
     if time is not None and first is not None:
@@ -544,9 +533,4 @@ def _sending(intent: IntentRow, now: datetime, time: ServerTime | None, leaves_w
     elif time is not None and intent.state == "intent":
         # After the first request, an unknown time stays unknown: the effect may be older than this request.
         first = time.earliest
-    return {
-        "sent_at": now,
-        "may_send_until": now + timedelta(seconds=leaves_within) if leaves_within else None,
-        "platform_time": first,
-        "sent_platform_time": None if time is None else time.latest,
-    }
+    return {"sent_at": now, "platform_time": first}

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 LEAVES_WITHIN: Final = 90.0
-"""Seconds after it was marked as sent within which a request can leave, by the time-outs of both clients: 85 s with
+"""Seconds after it was marked as sent within which a request has left, by the time-outs of both clients: 85 s with
 those of Provena."""
 
 WRITTEN_OFF: Final = "written off by the user"
@@ -204,10 +204,9 @@ class IntentRow:
 
     `fence` is the fencing token: it grows with each claim, and only the newest holder may write.
 
-    `sent_at` is the last moment at which a request may have left. In state `sent`, it is the moment when the claim was
-    last confirmed, and the request may leave until `may_send_until`. `sent_platform_time` is the same moment or later
-    by the platform's clock, and `platform_time` is before the first such moment. Both are None if the platform did not
-    give its time.
+    `sent_at` is when a request last was about to leave, or its reply was lost. `lingering` says that the request of a
+    holder which only seems dead may still leave. `platform_time` is before the first request, by the platform's clock;
+    None if the platform did not give its time.
 
     `how` is "sent", "adopted" or "reused". For an adopted effect, `matched_by` is "key", "content" or "user". `status`
     is the platform's terminal status; `duplicates` are the URNs of further effects under the key. `sent_again` is True
@@ -248,8 +247,7 @@ class IntentRow:
     definition: str | None = None
     reuse: str | None = None
     platform_time: datetime | None = None
-    sent_platform_time: datetime | None = None
-    may_send_until: datetime | None = None
+    lingering: bool = False
     sent_again: bool = False
 
     @property
@@ -304,7 +302,6 @@ class SendingRow:
 
     sent_at: datetime
     sent_platform_time: datetime | None
-    may_send_until: None = None
 
 
 @dataclass(frozen=True)

@@ -191,9 +191,8 @@ intents = sa.Table(
     sa.Column("sent_at", Instant),
     # By the platform's clock: a time before the first request could leave, and when the last one was about to leave.
     sa.Column("platform_time", Instant),
-    sa.Column("sent_platform_time", Instant),
     # Until then, the holder may still send a request that it has marked as sent.
-    sa.Column("may_send_until", Instant),
+    sa.Column("lingering", sa.Boolean, nullable=False),
     # After a doubt: the first request may show its effect later.
     sa.Column("sent_again", sa.Boolean, nullable=False),
     sa.Column("progress", Json),

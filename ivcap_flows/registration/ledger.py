@@ -100,10 +100,9 @@ class Ledger:
         """Write intents for rows that will be sent."""
         await self._journal.ask(self._intents.note_many, [self._intent(row) for row in rows])
 
-    async def mark_sent(self, works: Sequence[Work], leaves_within: float) -> list[Work]:
-        """Mark works as sent within `leaves_within` seconds, and return those that this process still holds."""
-        time = self._clock.time
-        return _now(works, await self._journal.ask(self._intents.mark_sent_many, _intents(works), leaves_within, time))
+    async def mark_sent(self, works: Sequence[Work]) -> list[Work]:
+        """Mark works as sent now, and return those that this process still holds."""
+        return _now(works, await self._journal.ask(self._intents.mark_sent_many, _intents(works), self._clock.time))
 
     async def save(self, works: Sequence[Work], progress: Any) -> list[Work]:
         """Store what is needed to continue the works, and return those that this process still holds."""

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.journal import Journal
+from ivcap_flows.journal.rows import LEAVES_WITHIN
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import JobRow
 from ivcap_flows.registration.batch_watcher import BatchWatcher, End, Pulse, Sending, Unit
@@ -58,8 +59,8 @@ class Resolver:
         doubted = [work for work in silent if work.intent.state != "intent"]
         if doubted:
             intents = [work.intent for work in doubted]
-            now = await self._journal.ask(self._journal.now)
-            await asyncio.sleep(visibility_delay_left(intents, self._visibility_delay, now, self._client.time))
+            linger = any(intent.lingering for intent in intents)
+            await asyncio.sleep(self._visibility_delay + (LEAVES_WITHIN if linger else 0.0))
             await self._lookup.everywhere(look_since(self._client.time, *intents))
             silent = await self.by_signs(doubted, final=True)
             left = [work for work in silent if doubted_since(work.intent)]
@@ -134,16 +135,14 @@ class Resolver:
         if not works:
             return
         known = any(doubted_since(work.intent) for work in works)
-        age = self._stall_timeout if known else self._age(works, began)
+        age = self._stall_timeout if known else self._age(began)
         await self.follow(unit, works, stall_timeout=max(self._visibility_delay, self._stall_timeout - age), alone=True)
 
-    def _age(self, works: Sequence[Work], began: datetime | None) -> float:
+    def _age(self, began: datetime | None) -> float:
         """Return the seconds for which the rows have certainly been with Provena, by Provena's clock."""
-        sent = [began] if began is not None else [work.intent.sent_platform_time for work in works]
-        known = [moment for moment in sent if moment is not None]
-        if self._client.time is None or len(known) < len(sent):
+        if self._client.time is None or began is None:
             return 0.0
-        return max(0.0, (self._client.time.earliest - max(known)).total_seconds())
+        return max(0.0, (self._client.time.earliest - began).total_seconds())
 
     async def _judge_failed(self, failed: Sequence[tuple[Work, JobRow]]) -> None:
         """End rows whose jobs failed. A row is left in doubt if its job made a run in the registry before it failed."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from ivcap_flows.durable import Limit, look_since
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.outages import through_outages
-from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
@@ -243,18 +242,16 @@ class Submission:
         deadline = time.monotonic() + self._stall_timeout
         pauses = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
 
-        async def confirm(leaves_within: float) -> None:
+        async def mark_sent() -> None:
             nonlocal works
-            wanted, works = works, await self._ledger.mark_sent(works, leaves_within)
+            wanted, works = works, await self._ledger.mark_sent(works)
             if len(works) < len(wanted):
                 raise FencedError(f"Another process has claimed {len(wanted) - len(works)} rows of a batch.")
 
         while works:
             try:
                 async with self._posting, self._limit.turn() if self._limit is not None else nullcontext():
-                    permit = Permit(confirm)
-                    await permit.renew()
-                    with asking_leave(permit):
+                    with asking_leave(mark_sent):
                         session = await self._client.prov.register_batch(
                             [self._ledger.record(work.row) for work in works]
                         )

@@ -14,10 +14,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.platform_time import visibility_delay_left
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import canonical, digest, flows_urn
 from ivcap_flows.loop import all_of
@@ -26,6 +25,7 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import TRIAL, Delivery, is_trial, shareable
 
 if TYPE_CHECKING:
+    from ivcap_flows.http.server_clock import ServerTime
     from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.journal import Journal, RunRow
@@ -101,6 +101,13 @@ _SHORT: Final = 5.0
 """The maximum number of seconds that a delivery itself waits for what may still appear."""
 
 
+def _seconds_since(sent: SendingRow, now: datetime, time: ServerTime | None) -> float:
+    """Return the seconds since then, as far as the journal's clock and the platform's agree on them."""
+    if time is None or sent.sent_platform_time is None:
+        return 0.0
+    return min((now - sent.sent_at).total_seconds(), (time.earliest - sent.sent_platform_time).total_seconds())
+
+
 class IvcapSink:
     """Asserts records with one account's client, under `policy`.
 
@@ -131,7 +138,7 @@ class IvcapSink:
             if sent is not None:
                 # Its process was killed, or its reply was lost. What it sent may not be visible yet.
                 now, time = await self._journal.ask(self._journal.now), self._client.time
-                rest = visibility_delay_left([sent], NOTE_SECONDS + self._client.visibility_delay, now, time)
+                rest = max(0.0, NOTE_SECONDS + self._client.visibility_delay - _seconds_since(sent, now, time))
                 # Without the platform's time, the next pass would know no better than this one how much time has
                 # passed.
                 if rest > _SHORT and time is not None and sent.sent_platform_time is not None:

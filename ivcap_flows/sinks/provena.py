@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.platform_time import look_since, visibility_delay_left
+from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
@@ -156,7 +156,8 @@ class ProvenaSink:
                 sign is not None
                 and sign.kind == "failed"
                 # Until then, a later job under the same key may still appear.
-                and not visibility_delay_left([intent], self._client.visibility_delay, now, self._client.time)
+                and intent.sent_at is not None
+                and (now - intent.sent_at).total_seconds() > self._client.visibility_delay
             ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
             elif (since := doubted_since(intent)) is not None:

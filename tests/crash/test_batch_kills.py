@@ -237,14 +237,15 @@ def test_a_bad_day(command, embedded_platform, request):
     embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
     process = command.start("--stall-timeout", patience)
     end = time.monotonic() + 120
-    while not embedded_platform.requests("POST", REGISTER):
+    while not any(each["status"] == 200 for each in embedded_platform.requests("POST", REGISTER)):
         assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
     embedded_platform.clear_faults()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
     embedded_platform.add_fault(path="^/provena/", reset=True)
-    back = time.monotonic() + away
+    back, end = time.monotonic() + away, time.monotonic() + 600
     while time.monotonic() < back or embedded_platform.faults()[0]["hits"] < deaths:
+        assert time.monotonic() < end, command.said
         time.sleep(0.1)
     be_bad()
     assert process.wait(1200) == 1, command.said

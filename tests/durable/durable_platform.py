@@ -17,6 +17,7 @@ from typing import Any
 
 from ivcap_flows.durable import Effect, Found, MatchedBy, Progress
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
+from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 
@@ -55,6 +56,7 @@ class Platform:
         return [record["urn"] for record in self.records()]
 
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+        await ask_leave()
         self.sends.append(time.monotonic())
         fault = self.faults.pop(0) if self.faults else ""
         match fault:

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from durable_platform import Scripted
 
-from ivcap_flows.durable import Found, Performed, Progress, perform, permit
+from ivcap_flows.durable import Found, Performed, Progress, perform
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
@@ -260,7 +260,6 @@ def inhabit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(processes_module, "_tokens", _Tokens())
     patch.setattr(processes_module, "_heard", _Heard())
     patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
-    patch.setattr(permit, "_seconds", lambda: _here().seconds())
     performing = importlib.import_module("ivcap_flows.durable.perform")
     patch.setattr(performing, "start_heartbeat", lambda journal: _count_beating(1))
     patch.setattr(performing, "stop_heartbeat", lambda journal: _count_beating(-1))
@@ -487,7 +486,7 @@ class _Platform:
     async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
         await self.running.rest()
-        await ask_leave(VISIBILITY_DELAY)
+        await ask_leave()
         # Not suspended between the leave and this: what leaves then cannot be called back.
         await self._travel()
         if fault == "slow":

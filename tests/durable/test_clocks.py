@@ -14,7 +14,7 @@ import pytest
 from durable_platform import VISIBILITY_DELAY, Platform, cut_off, order
 
 from ivcap_flows.durable import look_since, perform
-from ivcap_flows.durable.platform_time import SPREAD, visibility_delay_left
+from ivcap_flows.durable.platform_time import SPREAD
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.journal.store import Store
@@ -100,16 +100,6 @@ def test_a_platforms_clock_that_is_off_is_no_matter(sqlite_journal: Journal, pla
     assert len(platform.urns) == 1
 
 
-def test_what_has_settled_is_not_waited_for(sqlite_journal: Journal, platform: Platform) -> None:
-    """If the visibility delay has passed on both clocks, the call looks once and then sends."""
-    clock = PlatformTime()
-    leave_open(platform, sqlite_journal, clock)
-    time.sleep(VISIBILITY_DELAY)
-    looks = len(platform.looks)
-    assert again(platform, sqlite_journal, clock)[0] == "sent"
-    assert len(platform.looks) - looks == 1
-
-
 def test_steps_within_one_call_are_no_matter(
     sqlite_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,39 +121,6 @@ def test_the_platform_is_asked_once_for_its_time(sqlite_journal: Journal, platfo
     assert all(row.platform_time is not None for row in sqlite_journal.intents.where())
 
 
-@pytest.mark.parametrize(
-    ("journal", "platform", "left"),
-    [(0, 0, 100), (30, 30, 70), (99, 200, 1), (200, 99, 1), (150, 150, 0), (10_800, 5, 95), (-10_800, 40, 100)],
-)
-def test_what_has_passed_is_what_both_clocks_say(
-    durable_journal: Journal, journal: float, platform: float, left: float
-) -> None:
-    """The delay is over only if both clocks say so.
-
-    Each row: seconds on the journal's clock, on the platform's, and what is left of 100.
-    """
-    intent = durable_journal.intents.claim(WANTED).intent
-    sent = replace(intent, sent_at=NOW, sent_platform_time=NOW + timedelta(days=9))
-    at = NOW + timedelta(days=9, seconds=platform)
-    passed = NOW + timedelta(seconds=journal)
-    assert visibility_delay_left([sent], 100, passed, ServerTime(at, at + timedelta(seconds=5))) == left
-    assert visibility_delay_left([sent], 100, passed, None) == 100
-    assert visibility_delay_left([replace(sent, sent_platform_time=None)], 100, passed, ServerTime(at, at)) == 100
-    assert visibility_delay_left([], 100, passed, ServerTime(at, at)) == 0
-
-
-@pytest.mark.parametrize(
-    ("platform", "left"), [(-30, 130), (-90, 190), (-10_800, 190)], ids=["soon", "just before", "clock set back"]
-)
-def test_nobody_waits_longer_than_a_holder_may_send(durable_journal: Journal, platform: float, left: float) -> None:
-    """Where a holder may still send, the delay counts from then; a platform's clock that was set back adds no hours."""
-    intent = durable_journal.intents.claim(WANTED).intent
-    until = NOW + timedelta(seconds=90)
-    sent = replace(intent, sent_at=until, sent_platform_time=until, may_send_until=until)
-    at = until + timedelta(seconds=platform)
-    assert visibility_delay_left([sent], 100, at, ServerTime(at, at)) == left
-
-
 def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     """An intent keeps its first platform time over refusals, later claims and a clock that is set back.
 
@@ -172,7 +129,7 @@ def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     intents = durable_journal.intents
     at = [ServerTime(NOW + timedelta(seconds=n), NOW + timedelta(seconds=n + 1)) for n in (0, 60, -60)]
     first = intents.mark_sent(intents.claim(replace(WANTED, platform_time=NOW)).intent, time=at[1])
-    assert (first.platform_time, first.sent_platform_time) == (NOW, at[1].latest)
+    assert first.platform_time == NOW
     intents.abandon(first, "refused")
     later = intents.claim(replace(WANTED, platform_time=at[1].earliest)).intent
     assert later.platform_time == NOW
@@ -180,7 +137,7 @@ def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     other = replace(WANTED, key="k1:b", base_key="k1:b")
     unknown = intents.mark_in_doubt(intents.mark_sent(intents.claim(other).intent), "lost")
     unknown = intents.mark_sent(unknown, time=at[1])
-    assert (unknown.platform_time, unknown.sent_platform_time) == (None, at[1].latest)
+    assert unknown.platform_time is None
     assert look_since(None, later) == look_since(at[0], later) == NOW - SPREAD
     assert look_since(None, later, unknown) is None
     assert look_since(at[2], later) is None, "the platform's clock was set back since"
@@ -193,7 +150,8 @@ def test_times_by_the_hundred(durable_journal: Journal) -> None:
     wanted = [replace(WANTED, key=key, base_key=key, platform_time=NOW) for key in keys]
     at = ServerTime(NOW + timedelta(seconds=9), NOW + timedelta(seconds=10))
     sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted)], time=at)
-    assert {(row.platform_time, row.sent_platform_time) for row in sent} == {(NOW, at.latest)}
-    doubted = intents.mark_in_doubt_many(sent, "lost", ServerTime(NOW, NOW + timedelta(seconds=30)))
-    assert {row.sent_platform_time for row in doubted} == {NOW + timedelta(seconds=30)}
+    assert {row.platform_time for row in sent} == {NOW}
+    before = NOW - timedelta(seconds=30)
+    doubted = intents.mark_in_doubt_many(sent, "lost", ServerTime(before, NOW))
+    assert {row.platform_time for row in doubted} == {before}
     assert [intents.get(row.key) for row in doubted] == doubted

@@ -17,15 +17,13 @@ from typing import Any
 
 import psutil
 import pytest
-import sqlalchemy as sa
 from durable_platform import Platform, order
 
 from ivcap_flows.durable import Effect, Performed, perform
-from ivcap_flows.durable import permit as permit_module
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import JournalError, UnreachableError
 from ivcap_flows.http.session import Session
-from ivcap_flows.journal import IntentRow, Journal, processes, schema
+from ivcap_flows.journal import IntentRow, Journal, processes
 from ivcap_flows.journal.store import Store
 
 FORK = multiprocessing.get_context("fork")
@@ -201,8 +199,6 @@ def _posted(platform: Platform, port: int, before: Callable[[], None] = lambda: 
 
 
 def _sleep_before_sending(url: str, folder: Path, port: int, told: Any) -> None:
-    permit_module.FRESH_SECONDS = 0.2  # type: ignore[misc]
-
     def sleep() -> None:
         told.send("asleep")
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -231,10 +227,8 @@ def test_who_slept_does_not_send_on_an_old_claim(
         assert time.monotonic() < end
         time.sleep(0.01)
     take_elsewhere(durable_journal)
-    with durable_journal._store.write() as connection:
-        # It can no longer send.
-        connection.execute(sa.update(schema.intents).values(may_send_until=schema.intents.c.sent_at))
     monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr("ivcap_flows.durable.submission.LEAVES_WITHIN", 0.0)
     assert run(_posted(platform, server.server_port), durable_journal).how == "sent"
     os.kill(process.pid, signal.SIGCONT)
     assert process.pipe.poll(20)

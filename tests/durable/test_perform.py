@@ -27,6 +27,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
+from ivcap_flows.http.leave import ask_leave, asking_leave
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity
 
 SOMEBODY: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
@@ -417,6 +418,7 @@ def test_holder_taken_for_gone_does_not_send(
 ) -> None:
     """A process of another machine that was silent too long loses its claim. When it wakes it does not send."""
     monkeypatch.setattr("ivcap_flows.journal.processes.LEASE_SECONDS", 0.0)
+    monkeypatch.setattr("ivcap_flows.durable.submission.LEAVES_WITHIN", 0.0)
     aspects = Aspects(platform.folder / "aspects")
     other = Journal.open(durable_url)
 
@@ -451,13 +453,18 @@ def test_effect_of_an_overtaken_holder_is_reported(
     """An effect that was sent by a process which had lost its claim is logged and kept as a duplicate."""
     original = platform.send
 
+    async def leave() -> None: ...
+
     async def overtaken(intent: IntentRow, progress: Any) -> Any:
         platform.send = original  # type: ignore[method-assign]
+        await ask_leave()
         sqlite_journal.intents.release(intent)
         other = sqlite_journal.intents.claim(_wanted(intent)).intent
         other = sqlite_journal.intents.mark_sent(other)
         sqlite_journal.intents.settle_outcome(other, urn="urn:first", outcome={"urn": "urn:first"}, how="sent")
-        return await original(intent, progress)
+        # It has its leave.
+        with asking_leave(leave):
+            return await original(intent, progress)
 
     platform.send = overtaken  # type: ignore[method-assign]
     done = run(order(platform), sqlite_journal)
@@ -515,6 +522,7 @@ def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Pl
         taken = asyncio.Event()
 
         async def send_b(intent, progress):
+            await ask_leave()
             urn = platform.take(intent.key, intent.request)
             taken.set()
             while not platform.looks:

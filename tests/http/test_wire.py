@@ -26,7 +26,7 @@ async def test_leave_is_asked_for_when_the_connection_is_there(wire):
     wire.answers = [OK]
     there = []
 
-    async def ask(leaves_within):
+    async def ask():
         await asyncio.sleep(0.05)
         there.append((wire.connections, len(wire.requests)))
 

@@ -27,7 +27,6 @@ from ivcap_flows.capture import early, files, observing, prefect_artifacts, valu
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
-from ivcap_flows.durable.permit import Permit
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.submission import Submission
@@ -160,10 +159,18 @@ def release_not_written(patch: SetAttribute) -> None:
 
 
 def no_leave_asked(patch: SetAttribute) -> None:
-    async def granted(self: Permit, leaves_within: float) -> None:
-        """The mark that was written once is good for ever."""
+    send = Submission._send
 
-    patch(Permit, "__call__", granted)
+    async def marked_before(self: Any) -> Any:
+        await self._mark_sent()
+
+        async def granted() -> None:
+            """The mark that was written once is good for ever."""
+
+        self._mark_sent = granted
+        return await send(self)
+
+    patch(Submission, "_send", marked_before)
 
 
 def progress_not_stored(patch: SetAttribute) -> None:

@@ -416,7 +416,7 @@ async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, ta
         attempt=None,
         progress=lambda *_: None,
     )
-    works = await ledger.mark_sent(await ledger.claim(list(batch.records())), 75.0)
+    works = await ledger.mark_sent(await ledger.claim(list(batch.records())))
     assert works
     if taken:
         await provena.prov.register_batch([ledger.record(work.row) for work in works])
@@ -510,9 +510,8 @@ def test_what_is_written_off_meanwhile_is_not_sent(
 
 @pytest.mark.long
 def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodged, tmp_path, provena, monkeypatch):
-    """Between the mark and the request the process slept, and another machine has taken some of the rows: these are not
-    in what leaves."""
-    monkeypatch.setattr("ivcap_flows.durable.permit.FRESH_SECONDS", 0.1)
+    """Right before the request the process slept, and another machine has taken some of the rows: these are not in what
+    leaves."""
     name, rows = rows_of(run_items, 5)
     record, taken = Ledger.record, list[Any]()
 
@@ -523,7 +522,6 @@ def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodge
             names = [field.name for field in fields(NewIntent) if field.name != "attempt_number"]
             wanted = [NewIntent(**{each: getattr(intent, each) for each in names}) for intent in intents.values()]
             taken.extend(journal.intents.claim_many(wanted))
-            time.sleep(0.2)
         return record(self, row)
 
     monkeypatch.setattr(Ledger, "record", slept)
@@ -535,7 +533,7 @@ def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodge
             while batch._spool.counts().get("registered", 0) < 3:
                 assert not registering.done()
                 await asyncio.sleep(0.05)
-            assert [claim.kind for claim in taken] == ["doubt", "doubt"]
+            assert [claim.kind for claim in taken] == ["new", "new"]
             await asyncio.sleep(1)
             found = provena.registry.list(ModelRunInfo, page_size=500)
             assert sum([item.info.display_name.startswith(name) async for item in found]) == 3
