@@ -183,6 +183,7 @@ class Journal:
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
+        self._processes.close()
         self._store.close()
 
     def __enter__(self) -> Journal:

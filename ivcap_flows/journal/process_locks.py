@@ -16,8 +16,8 @@ __all__ = ["Life", "ProcessLocks"]
 
 Life = Literal["alive", "dead", "unknown"]
 
-_held: Final[list[int]] = []
-"""The descriptors of the locks of this process. It keeps them to its end."""
+_held: Final[dict[str, int]] = {}
+"""The descriptors of the locks of this process, by its ids."""
 
 
 class ProcessLocks:
@@ -31,7 +31,7 @@ class ProcessLocks:
         self._folder = folder
 
     def hold(self, process: str) -> None:
-        """Lock the file of this process to its end. Without a folder, or where it cannot be written, do nothing."""
+        """Lock the file of this process until its end, or `release`. Where no file can be locked, do nothing."""
         if self._folder is None:
             return
         try:
@@ -45,7 +45,13 @@ class ProcessLocks:
             os.close(file)
             (self._folder / process).unlink(missing_ok=True)
         else:
-            _held.append(file)
+            _held[process] = file
+
+    def release(self, process: str) -> None:
+        """Give up the lock of this process, if it holds one."""
+        file = _held.pop(process, None)
+        if file is not None:
+            os.close(file)
 
     def life(self, process: str) -> Life:
         """Return whether another process lives; "unknown" if its file is not here, or cannot be read."""
@@ -76,7 +82,7 @@ class ProcessLocks:
 
 def _give_back() -> None:
     """Leave the locks of a forked child to its parent."""
-    for file in _held:
+    for file in _held.values():
         os.close(file)
     _held.clear()
 

@@ -91,6 +91,13 @@ class Processes:
             self._store.insert_new(connection, _T, vars(ProcessRow(id_, socket.gethostname(), pid, now)))
         return id_
 
+    def close(self) -> None:
+        """Count as ended: the journal is closed. If it is used again, this process lives again."""
+        id_ = self._ids.get(os.getpid())
+        if id_ is not None:
+            _mine.discard(id_)
+            self._locks.release(id_)
+
     def heartbeat(self) -> None:
         """Write this process's heartbeat, and the ends of claims that are still to be written.
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -838,6 +839,7 @@ def copy_of(place: Path, target: Path) -> Journal:
 
     with sqlite3.connect(place) as source, sqlite3.connect(target) as copy:
         source.backup(copy)
+    shutil.copytree(f"{place}-processes", f"{target}-processes")
     return Journal.open(f"sqlite:///{target}")
 
 

@@ -189,4 +189,5 @@ def on_record(world: World, journal_file: Path, ivcap_flows: Callable[..., Said]
         contextlib.closing(sqlite3.connect(journal_file)) as copy,
     ):
         source.backup(copy)
+    shutil.copytree(f"{world.journal}-processes", f"{journal_file}-processes")
     return ivcap_flows

@@ -193,6 +193,7 @@ def test_a_run_that_overslept_is_named(ivcap_flows):
             began_at=due,
             wake_at=due,
         )
+        journal.runs.close_attempt(opened.attempt.id, "parked")
     notes = finding(ivcap_flows("doctor", "--json"), "runs")["notes"]
     assert notes[0] == "1 parked run" and notes[1].startswith("overslept: the run root of f is parked and should")
 

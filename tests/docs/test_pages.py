@@ -115,7 +115,7 @@ def test_the_walk_of_an_order_names_what_is_there():
     """Each file of the walk is one of the package, and has the functions and classes that its row names."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \d+ \| `([\w/]+\.py)` \| (.+) \|$", page, re.MULTILINE)
-    assert len(rows) > 20
+    assert len(rows) >= 20
     for file, told in rows:
         words = re.findall(r"`([^`]+)`", told)
         files = [file, *(word for word in words if word.endswith(".py"))]

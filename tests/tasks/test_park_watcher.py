@@ -179,7 +179,7 @@ def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journa
     def take_away() -> None:
         with ivcap_journal._store.write() as connection:
             now = ivcap_journal._store.now(connection)
-            another = ProcessRow("another", "far", "of another machine", 1, 1.0, now)
+            another = ProcessRow("another", "far", 1, now)
             connection.execute(sa.insert(schema.processes).values(vars(another)))
             taken = {"process_id": "another", "token": "another"}
             connection.execute(sa.update(schema.leases).where(schema.leases.c.name == WATCHER).values(taken))
