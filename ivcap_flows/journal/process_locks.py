@@ -41,7 +41,11 @@ class ProcessLocks:
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Another thread of this process was first.
+            os.close(file)
         except OSError:
+            # A file without a lock would say that the process is dead.
             os.close(file)
             (self._folder / process).unlink(missing_ok=True)
         else:

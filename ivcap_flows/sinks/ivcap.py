@@ -105,7 +105,8 @@ def _seconds_since(sent: SendingRow, now: datetime, time: ServerTime | None) -> 
     """Return the seconds since then, as far as the journal's clock and the platform's agree on them."""
     if time is None or sent.sent_platform_time is None:
         return 0.0
-    return min((now - sent.sent_at).total_seconds(), (time.earliest - sent.sent_platform_time).total_seconds())
+    here, there = now - sent.sent_at, time.earliest - sent.sent_platform_time
+    return max(0.0, min(here, there).total_seconds())
 
 
 class IvcapSink:

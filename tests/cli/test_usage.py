@@ -104,7 +104,7 @@ def run_of_an_umlaut(journal_file):
         opened = journal.runs.open_attempt(RunIdentity("h\u00e4rvest", "/a.py:f", {}, "r", "r"))
         journal.runs.close_attempt(opened.attempt.id, "completed")
         journal.runs.open_attempt(RunIdentity("running", "/a.py:f", {}, "q", "q"))
-    return {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
+        yield {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
 
 
 @pytest.mark.parametrize(

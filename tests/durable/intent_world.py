@@ -244,6 +244,9 @@ class _Locks:
     def hold(self, process: str) -> None:
         _here().machine.locks[process] = _here()
 
+    def release(self, process: str) -> None:
+        """Whoever closes the journal has ended, or goes on until it does."""
+
     def life(self, process: str) -> str:
         holder = _here().machine.locks.get(process)
         return "unknown" if holder is None else "dead" if holder.ended else "alive"

@@ -313,6 +313,9 @@ class _Locks:
     def hold(self, process: str) -> None:
         _here.get().ids.add(process)
 
+    def release(self, process: str) -> None:
+        """Whoever closes the journal has ended, or goes on until it does."""
+
     def life(self, process: str) -> str:
         here = _here.get()
         holder = next((each for each in here.world.processes if process in each.ids), None)

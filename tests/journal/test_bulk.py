@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -105,16 +106,17 @@ def test_two_claim_the_same_at_once(journal_url: str, journal: Journal) -> None:
     """Callers that claim the same keys in another order do not deadlock, and no key is given twice."""
     got: list[str] = []
 
-    def claim(keys: list[NewIntent]) -> None:
-        with Journal.open(journal_url) as opened:
-            got.extend(claim.intent.key for claim in opened.intents.claim_many(keys) if claim.kind == "new")
+    def claim(opened: Journal, keys: list[NewIntent]) -> None:
+        got.extend(claim.intent.key for claim in opened.intents.claim_many(keys) if claim.kind == "new")
 
     keys = wanted(300)
-    threads = [threading.Thread(target=claim, args=(part,)) for part in (keys, keys[::-1], keys[100:])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    with ExitStack() as stack:
+        parts = [(stack.enter_context(Journal.open(journal_url)), some) for some in (keys, keys[::-1], keys[100:])]
+        threads = [threading.Thread(target=claim, args=part) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
     assert sorted(got) == [each.key for each in keys]
 
 
