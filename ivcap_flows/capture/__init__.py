@@ -5,13 +5,13 @@ from __future__ import annotations
 from ivcap_flows.capture.annotations import annotate
 from ivcap_flows.capture.context import (
     acting_as,
-    asker,
     attempt_at_hand,
     current_attempt,
     found,
     journal,
     note,
     recorder,
+    tries_around,
     use_journal,
 )
 from ivcap_flows.capture.decorator import recorded
@@ -22,7 +22,6 @@ __all__ = [
     "acting_as",
     "annotate",
     "aonce",
-    "asker",
     "attempt_at_hand",
     "current_attempt",
     "found",
@@ -32,5 +31,6 @@ __all__ = [
     "once",
     "recorded",
     "recorder",
+    "tries_around",
     "use_journal",
 ]

@@ -25,7 +25,7 @@ from ivcap_flows.provenance.records import Record, activity, relation
 from ivcap_flows.secrets import scrub_text
 
 if TYPE_CHECKING:
-    from ivcap_flows.durable.scopes import Asker
+    from ivcap_flows.durable.scopes import Tries
 
 __all__ = ["Call", "CallKind", "now", "records_of"]
 
@@ -58,9 +58,8 @@ class Call:
     `made` those that it made, by their paths, and `made_within` those that calls within it made; `unknown` is what
     could not be decided about them.
 
-    `asker` is the task run that the call is part of, as it requests effects; None outside of tasks. `outer` is the call
-    around it. Of collections, datasets and queues, calls within it only wrote to those in `put_into`, and read those in
-    `taken`.
+    `tries` are the task runs that the call is part of. `outer` is the call around it. Of collections, datasets and
+    queues, calls within it only wrote to those in `put_into`, and read those in `taken`.
 
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
     requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and
@@ -77,7 +76,7 @@ class Call:
     parameters: dict[str, Any] = field(default_factory=dict)
     before: str | None = None
     outer: Call | None = None
-    asker: Asker | None = None
+    tries: Tries = ()
     informants: list[Informant] = field(default_factory=list)
     started: datetime = field(default_factory=now)
     ended: datetime | None = None

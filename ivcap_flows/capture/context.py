@@ -43,12 +43,11 @@ from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import Plan
-    from ivcap_flows.durable.scopes import Asker
+    from ivcap_flows.durable.scopes import Tries
     from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
 
 __all__ = [
     "acting_as",
-    "asker",
     "attempt_at_hand",
     "beside",
     "close_attempt",
@@ -69,6 +68,7 @@ __all__ = [
     "recorder",
     "running",
     "task_context",
+    "tries_around",
     "use_journal",
 ]
 
@@ -150,10 +150,10 @@ def beside() -> Iterator[None]:
         _call.reset(token)
 
 
-def asker() -> Asker | None:
-    """Return the task run around the running code, as it requests effects; None outside of tasks."""
+def tries_around() -> Tries:
+    """Return the task runs around the running code."""
     call = _call.get()
-    return None if call is None else call.asker
+    return () if call is None else call.tries
 
 
 def put_in_flow(call: Call) -> None:

@@ -276,7 +276,7 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
     call.informants = informants_of(given)
-    call.asker = context.asker()
+    call.tries = context.tries_around()
     return _scope(call, attempt, given, shape)
 
 

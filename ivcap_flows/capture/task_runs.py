@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 from ivcap_flows.capture.calls import Call
-from ivcap_flows.capture.context import asker, elsewhere
+from ivcap_flows.capture.context import elsewhere, tries_around
 from ivcap_flows.capture.informants import ran
-from ivcap_flows.durable.scopes import Asker
 from ivcap_flows.identity import flows_urn
 
 __all__ = ["call_of", "end", "id_of", "newest"]
 
 _newest: str | None = None
+_tries: Final = count()
 
 
 def id_of(task: Any) -> str:
@@ -27,8 +28,7 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
     run, tries = task.task_run, task.task_run.run_count or 1
     call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
     call.attributes = {"run_name": run.name}
-    outer = asker()
-    call.asker = Asker(str(run.id)) if outer is None else outer.try_of(str(run.id))
+    call.tries = (*tries_around(), (str(run.id), next(_tries)))
     if elsewhere():
         # The flow runs in another process, which its attempt names.
         call.attributes["process"] = f"{socket.gethostname()}:{os.getpid()}"

@@ -158,10 +158,6 @@ class Effect(ABC, Generic[T]):
         """Return the URN of the effect, or None if the platform assigns none."""
         return cast("Handle", value).urn
 
-    async def remote_progress(self, begun: Any) -> Any:
-        """Return how far another journal's effect is, by the progress that it stored, or None if that is not known."""
-        return None
-
     async def earlier(self, wanted: NewIntent) -> Reusable[T]:
         """Look for an earlier effect to use instead of a new one."""
         return Reusable(None, f"no earlier {self.noun} is looked for")

@@ -14,7 +14,7 @@ from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
-from ivcap_flows.durable.scopes import Asker, expand, warn_shared
+from ivcap_flows.durable.scopes import Tries, expand, is_second_call, warn_shared
 from ivcap_flows.durable.submission import Submission, in_run
 from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
@@ -44,7 +44,7 @@ async def perform(
     attempt: OpenedAttempt | None,
     platform: str,
     account: str,
-    asker: Asker | None = None,
+    tries: Tries = (),
     idempotency_records: RecordStore | None = None,
     clock: PlatformClock | None = None,
     max_resubmits: int = 0,
@@ -57,7 +57,7 @@ async def perform(
     looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
     look; without it, all effects on the platform are considered.
 
-    `asker` is the task run in which the call is made, outside of which every call is one of its own.
+    `tries` are the task runs in which the call is made.
     If the newest generation ended in failure, a new one is sent, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
@@ -70,8 +70,6 @@ async def perform(
     scope = _scope(effect.once_per, attempt, plan)
     # In a thread: the first request with a secret reads or makes the journal's key file.
     wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
-    if asker is not None:
-        wanted = replace(wanted, asked_by=asker.call(wanted.base_key))
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
@@ -87,6 +85,7 @@ async def perform(
     if not direct and (newest is None or newest.state == "abandoned"):
         await warn_of_divergence(journal, wanted)
 
+    again = attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, tries)
     pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
     began, said = time.monotonic(), False
     sent: str | None = None
@@ -95,13 +94,12 @@ async def perform(
     try:
         while True:
             if newest is not None:
-                again = _resubmits(newest, max_resubmits)
-                wanted = _generation(wanted, newest.generation + again)
+                wanted = _generation(wanted, newest.generation + _resubmits(newest, max_resubmits))
             if effect.reuses and earlier is None and _unsent(newest, wanted):
                 earlier = await effect.earlier(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
             [claim] = await journal.claim([wanted], spend_limit=max_orders)
-            if claim.again and claim.kind in ("kept", "held"):
+            if again and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, effect.once_per)
             if claim.kind == "kept":
                 if direct:

@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import get_args
+from collections import OrderedDict, deque
+from typing import Final, get_args
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Asker", "expand", "warn_shared"]
+__all__ = ["Tries", "expand", "is_second_call", "warn_shared"]
 
 logger = logger_of("ivcap_flows.durable")
 
 _warned: deque[str] = deque(maxlen=1_000)
 
 
-@dataclass(frozen=True)
-class Asker:
-    """A try of a task run that requests effects: the outermost, or one that another called.
+Tries = tuple[tuple[str, int], ...]
+"""The Prefect task runs around a call, the outermost first. The number grows with each try of a task run."""
 
-    The next try requests the same ones once more, and so does a Dask or Ray worker that takes it over. These are not
-    second calls. Two equal requests within one try of the outermost task run are.
+_asked: OrderedDict[tuple[str, str], Tries] = OrderedDict()
+"""By attempt and key, the last call of this process that requested an effect."""
+_MOST: Final = 100_000
+
+
+def is_second_call(attempt_id: str, key: str, tries: Tries) -> bool:
+    """Return whether another call of the attempt requested this effect before, in this process.
+
+    A further try of a task run requests its effects once more, and is no other call.
     """
-
-    task_run: str
-    """The outermost task run."""
-    _outer: Asker | None = None
-    _requests: Counter[str] = field(default_factory=Counter)
-    _called: dict[str, Asker] = field(default_factory=dict)
-
-    def try_of(self, task_run: str) -> Asker:
-        """Return the asker for a try of a task run that this one called, which begins now."""
-        before = self._called.pop(task_run, None)
-        if before is not None:
-            for each in self._lineage():
-                each._requests.subtract(before._requests)
-        self._called[task_run] = begun = Asker(self.task_run, self)
-        return begun
-
-    def call(self, key: str) -> str:
-        """Name the call that now requests the effect with this key: the same name in each try of the task run."""
-        for each in self._lineage():
-            each._requests[key] += 1
-        return f"{self.task_run}#{each._requests[key]}"
-
-    def _lineage(self) -> Iterator[Asker]:
-        """Yield this one, the one that called it, and so on to the outermost."""
-        each: Asker | None = self
-        while each is not None:
-            yield each
-            each = each._outer
+    before = _asked.pop((attempt_id, key), None)
+    _asked[attempt_id, key] = tries
+    if len(_asked) > _MOST:
+        _asked.popitem(last=False)
+    pairs = zip(before or (), tries, strict=False)
+    return before is not None and not any(one[0] == other[0] and one[1] < other[1] for one, other in pairs)
 
 
 def expand(once_per: OncePer, *, run: str | None, flow: str | None) -> str:

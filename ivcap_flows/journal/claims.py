@@ -34,7 +34,7 @@ _AT_ONCE: Final = 500
 """Keys per statement. Every version of SQLite accepts at least 999 values."""
 _TAKEN: Final = (
     *("process_id", "token", "updated_at", "state", "fence", "sent_at", "lingering", "error"),
-    *("run_id", "attempt_id", "asked_attempt", "asked_by", "spends", "definition", "reuse", "name"),
+    *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse", "name"),
     "platform_time",
 )
 """The columns that a claim changes."""
@@ -47,7 +47,7 @@ _ASKED: Final = (
     sa.update(_I)
     .where(_I.c.base_key == sa.bindparam("b_base"), _I.c.run_id == sa.bindparam("b_run"))
     .where(_I.c.asked_attempt < sa.bindparam("b_asked"))
-    .values(asked_attempt=sa.bindparam("b_asked"), asked_by=sa.bindparam("b_by"))
+    .values(asked_attempt=sa.bindparam("b_asked"))
 )
 
 
@@ -123,16 +123,14 @@ class Claims:
                     # The call asks for all generations of its effect at once.
                     asked.append(_asked(each))
                 continue
-            again = (row.run_id, row.asked_attempt) == (each.run_id, each.attempt_number)
-            again = again and (each.asked_by is None or each.asked_by != row.asked_by)
             if row.run_id == each.run_id and row.asked_attempt < each.attempt_number:
-                row = replace(row, asked_attempt=each.attempt_number, asked_by=each.asked_by)
+                row = replace(row, asked_attempt=each.attempt_number)
                 asked.append(_asked(each))
             if row.state in DONE:
-                claims.append(Claim("kept", row, again))
+                claims.append(Claim("kept", row))
                 continue
             if row.given_up:
-                claims.append(Claim("given up", row, again))
+                claims.append(Claim("given up", row))
                 continue
             holder = None
             if row.process_id is not None:
@@ -140,9 +138,9 @@ class Claims:
                     holders[row.process_id] = self._processes.read(connection, row.process_id)
                 holder = holders[row.process_id]
                 if self._processes.holds(holder, row.token):
-                    claims.append(Claim("held", row, again))
+                    claims.append(Claim("held", row))
                     continue
-            claim = Claim(*self._taken_over(row, each, holder), again, resent=row.state == "abandoned")
+            claim = Claim(*self._taken_over(row, each, holder), resent=row.state == "abandoned")
             claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
             check_arrow(row, claim.intent.state)
             self._store.note(IntentMoved(row.state, claim.intent))
@@ -174,7 +172,6 @@ class Claims:
             run_id=wanted.run_id,
             attempt_id=wanted.attempt_id,
             asked_attempt=wanted.attempt_number,
-            asked_by=wanted.asked_by,
             spends=wanted.spends,
             definition=wanted.definition,
             reuse=wanted.reuse,
@@ -202,7 +199,6 @@ def _asked(wanted: NewIntent) -> dict[str, Any]:
         "b_base": wanted.base_key,
         "b_run": wanted.run_id,
         "b_asked": wanted.attempt_number,
-        "b_by": wanted.asked_by,
     }
 
 

@@ -173,8 +173,7 @@ class NewIntent:
     `name` is the user's name for the effect. An effect that `spends` counts against the run's limit of orders.
     `definition` is a digest of what the request refers to, such as the service's definition, which may change while its
     name stays. `reuse` says why an earlier effect of an equal request was or was not reused; None if none was looked
-    for. `platform_time` is the platform's time, if known: no effect of this intent is older. `asked_by` names the call
-    of the flow, the same in each try of it; None if each call is one of its own.
+    for. `platform_time` is the platform's time, if known: no effect of this intent is older.
     """
 
     key: str
@@ -192,7 +191,6 @@ class NewIntent:
     run_id: str | None = None
     attempt_id: str | None = None
     attempt_number: int = 0
-    asked_by: str | None = None
     definition: str | None = None
     reuse: str | None = None
     platform_time: datetime | None = None
@@ -228,7 +226,6 @@ class IntentRow:
     run_id: str | None
     attempt_id: str | None
     asked_attempt: int
-    asked_by: str | None
     state: State
     fence: int
     process_id: str | None
@@ -261,13 +258,12 @@ class Claim:
     """The result of a claim.
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
-    exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `again` is
-    true if another call of the same attempt requested the effect before, `resent` if an earlier request was abandoned.
+    exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `resent` is
+    true if an earlier request was abandoned.
     """
 
     kind: Literal["new", "doubt", "kept", "held", "given up"]
     intent: IntentRow
-    again: bool = False
     resent: bool = False
 
 

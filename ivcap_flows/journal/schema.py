@@ -181,7 +181,6 @@ intents = sa.Table(
     sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="SET NULL")),
     sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="SET NULL")),
     sa.Column("asked_attempt", sa.Integer, nullable=False),
-    sa.Column("asked_by", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id")),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.capture import acting_as, asker, attempt_at_hand, current_attempt, found, journal
+from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal, tries_around
 from ivcap_flows.durable import Effect, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
@@ -83,7 +83,7 @@ class _Call:
             attempt=self.attempt,
             platform=self.platform,
             account=self.account,
-            asker=asker(),
+            tries=tries_around(),
             idempotency_records=idempotency_records,
             clock=self.client,
             max_resubmits=max_resubmits,

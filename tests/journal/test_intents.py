@@ -99,28 +99,6 @@ def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
     assert claim.intent.fence == 1
 
 
-def test_a_call_that_is_repeated_is_no_other_call(journal: Journal) -> None:
-    """What one attempt requests twice is told apart by who asks, from the newest attempt's first call on."""
-    run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "flow-run", "flow-run")).run
-    first = replace(WANTED, run_id=run.id, attempt_number=1, asked_by="task-1#1")
-    settled = journal.intents.mark_sent(journal.intents.claim(first).intent)
-    journal.intents.settle_outcome(settled, urn="urn:o", outcome={}, how="sent")
-    asked = [
-        ("task-1#1", 1, False),
-        ("task-1#2", 1, True),
-        ("task-2#1", 1, True),
-        (None, 1, True),
-        ("task-3#1", 2, False),
-        ("task-3#1", 2, False),
-        ("task-1#1", 2, True),
-        (None, 3, False),
-        (None, 3, True),
-    ]
-    for by, number, again in asked:
-        claim = journal.intents.claim(replace(first, asked_by=by, attempt_number=number))
-        assert (claim.kind, claim.again) == ("kept", again), (by, number)
-
-
 def test_released_claim_is_free_at_once(journal: Journal) -> None:
     """A released claim is free at once, although its process lives."""
     first = journal.intents.claim(WANTED).intent

@@ -105,7 +105,7 @@ def test_migrations_lead_to_the_declared_tables(
 @pytest.mark.parametrize(
     ("change", "statement"),
     [
-        ("ALTER TABLE intents DROP COLUMN asked_by", sa.select(schema.intents.c.asked_by)),
+        ("ALTER TABLE intents DROP COLUMN reuse", sa.select(schema.intents.c.reuse)),
         ("ALTER TABLE leases DROP COLUMN token", sa.insert(schema.leases).values(name="n", token="t")),
         ("DROP TABLE once", sa.select(schema.once.c.name)),
         ("SELECT 1", sa.insert(schema.leases).values(name="n")),
@@ -118,7 +118,7 @@ def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: s
     store = Store(empty_url)
     with store.write() as connection:
         connection.execute(sa.text(change))
-    expected = r"(asked_by|token|once|leases).*not those of this version.*upgrade here"
+    expected = r"(reuse|token|once|leases).*not those of this version.*upgrade here"
     with pytest.raises(JournalError, match=expected), store.write() as connection:
         connection.execute(statement)
     store.close()

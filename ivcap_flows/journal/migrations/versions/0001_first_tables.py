@@ -217,7 +217,6 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text),
         sa.Column("attempt_id", sa.Text),
         sa.Column("asked_attempt", sa.Integer, nullable=False),
-        sa.Column("asked_by", sa.Text),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("fence", sa.BigInteger, nullable=False),
         sa.Column("process_id", sa.Text),
