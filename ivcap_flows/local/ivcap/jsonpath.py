@@ -5,7 +5,7 @@
 
 Supported are paths of `.key`, `."key"`, `.*`, `[*]`, `[0]`, `[last]`, `[last - 1]`, `[0 to 2, last]` and conditions `?
 (...)`. A condition compares (`==`, `!=`, `<>`, `<`, `<=`, `>`, `>=`) the values of paths from `@` or `$` with each
-other or with a text, a number, `true`, `false` or `null`. It can also use `starts with`, `like_regex` (regex.py) and
+other or with a text, a number, `true`, `false` or `null`. It can also use `starts with`, `like_regex` and
 `exists`; `&&`, `||`, `!` and `is unknown` combine conditions. Methods, arithmetic, `.**`, variables and strict mode are
 refused.
 
@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ivcap_flows.local.ivcap.errors import Problem, bad_request
-from ivcap_flows.local.ivcap.regex import RegexError, finder
+from ivcap_flows.local.ivcap.like_regex import RegexError, finder
 
 __all__ = ["compile_path", "matches"]
 
