@@ -17,7 +17,6 @@ from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.data_view import SHOWN
-from ivcap_flows.provenance.dot import dot as as_dot
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.reading import Lineage
@@ -57,7 +56,6 @@ def trace(
     down: bool = False,
     html: Path | None = None,
     mermaid: bool = False,
-    dot: bool = False,
     open_: Annotated[bool, Parameter(name="--open")] = False,
     brief_: Annotated[bool, Parameter(name="--brief")] = False,
     full: Full = False,
@@ -76,12 +74,11 @@ def trace(
         down: Show what was made from it.
         html: Write a page with the graph to this file. The page opens in any browser and needs no network.
         mermaid: Print the graph as a Mermaid flowchart, which Markdown pages can show; similar things are one node.
-        dot: Print the complete graph in Graphviz's DOT language.
         open_: Open the page in a browser; without --html, it is a temporary file.
         brief_: Print one line: data and what was ordered, nearest first.
     """
-    if sum((as_json, html is not None or open_, mermaid, dot, brief_)) > 1:
-        raise InputError("Give only one of --html, --open, --mermaid, --dot, --brief and --json.")
+    if sum((as_json, html is not None or open_, mermaid, brief_)) > 1:
+        raise InputError("Give only one of --html, --open, --mermaid, --brief and --json.")
     direction: Direction = "both" if up and down else "down" if down else "up"
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
@@ -101,8 +98,8 @@ def trace(
         for way in ways:
             console.print((" ← " if way == "up" else " → ").join(_chain(_Tree(found, way, set(), full=False), found)))
         return
-    if mermaid or dot:
-        write((as_mermaid if mermaid else as_dot)(found.graph, found.starts))
+    if mermaid:
+        write(as_mermaid(found.graph, found.starts))
         return
     shown: set[str] = set()
     for way in ways:

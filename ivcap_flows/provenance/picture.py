@@ -1,7 +1,7 @@
 """The content of a picture of a graph: things in groups, links between them, and what is folded at first.
 
 A group is an activity with what it started, or several similar things: the tries of one task at one stage, or the files
-from one kind of step to the next. HTML, Mermaid and Graphviz draw the same picture.
+from one kind of step to the next. HTML and Mermaid draw the same picture.
 """
 
 from __future__ import annotations

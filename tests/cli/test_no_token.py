@@ -137,7 +137,7 @@ def test_no_token_is_told_by_anything(run, secrets, ivcap_flows, journal_file, t
         ("trace", run, "--up", "--down"),
         ("trace", run, "--up", "--down", "--json"),
         ("trace", run, "--up", "--down", "--mermaid"),
-        ("trace", run, "--up", "--down", "--dot"),
+        ("trace", run, "--up", "--down", "--mermaid"),
         ("trace", run, "--up", "--down", "--html", out / "page.html"),
         ("export", run, "--format", "ro-crate", "-o", out / "crate"),
         *(("export", run, "--format", form, "-o", out / f"export.{form}") for form in EXPORTS),

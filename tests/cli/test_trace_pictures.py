@@ -1,4 +1,4 @@
-"""`trace` as a picture: a page, a Mermaid flowchart, Graphviz."""
+"""`trace` as a picture: a page, a Mermaid flowchart."""
 
 import json
 import re
@@ -64,16 +64,15 @@ def test_the_page_says_which_way_it_goes(drawn, tmp_path, way, title):
     assert f"<title>{title}</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("option", "begin"), [("--mermaid", "flowchart TB\n"), ("--dot", "digraph provenance {\n")])
-def test_a_trace_is_printed_as_text_to_draw(drawn, option, begin):
-    """For Markdown pages and for Graphviz; nothing else is printed with it."""
-    out = drawn("trace", PRODUCT, option).out
-    assert out.startswith(begin) and out.endswith("\n") and not out.endswith("\n\n")
+def test_a_trace_is_printed_as_text_to_draw(drawn):
+    """For Markdown pages; nothing else is printed with it."""
+    out = drawn("trace", PRODUCT, "--mermaid").out
+    assert out.startswith("flowchart TB\n") and out.endswith("\n") and not out.endswith("\n\n")
     plain = re.sub(r"#(\d+);", lambda found: chr(int(found[1])), out)
     assert all(name in plain for name in NAMES)
 
 
-@pytest.mark.parametrize("options", [["--mermaid", "--dot"], ["--html", "x.html", "--json"]])
+@pytest.mark.parametrize("options", [["--mermaid", "--brief"], ["--html", "x.html", "--json"]])
 def test_a_trace_is_told_in_one_way(drawn, options):
     """Two at once are wrong use."""
     said = drawn("trace", PRODUCT, *options)

@@ -1,11 +1,9 @@
-"""What a picture shows, its layout, and its text for Mermaid and Graphviz."""
+"""What a picture shows, its layout, and its text for Mermaid."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from importlib.resources import files
 from itertools import combinations
@@ -17,7 +15,6 @@ from hypothesis import strategies as st
 
 from ivcap_flows.journal import Outcome
 from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
-from ivcap_flows.provenance.dot import dot
 from ivcap_flows.provenance.html import WORDS, page
 from ivcap_flows.provenance.layout import NODE, layout
 from ivcap_flows.provenance.mermaid import mermaid
@@ -208,22 +205,6 @@ def test_no_name_is_markup_in_mermaid():
     )
     assert [line for line in lines if not re.fullmatch(known, line.strip())] == []
     assert sum(line.strip() == "end" for line in lines) == sum("subgraph" in line for line in lines) == len(NASTY)
-
-
-def test_no_name_is_markup_in_graphviz():
-    """Each label is one quoted string."""
-    for line in dot(nasty(), ["e0"]).splitlines()[4:-1]:
-        bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
-        assert re.fullmatch(r"[\w\s=\[\]{}>,;.-]*", bare), line
-
-
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-def test_graphviz_draws_it(make_survey):
-    """Graphviz accepts the text without a warning and shows the names unchanged."""
-    for graph in (make_survey(3), nasty()):
-        text = dot(graph).encode("utf-8", "replace")
-        drawn = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, check=True)
-        assert drawn.stderr == b"" and len(re.findall(rb"^node ", drawn.stdout, re.MULTILINE)) == len(graph.nodes)
 
 
 def test_mermaid_folds_what_is_many(make_survey):
