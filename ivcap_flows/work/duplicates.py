@@ -8,7 +8,7 @@ records name what each journal made. Jobs and aspects have no key and are recogn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -85,9 +85,9 @@ class ByKey:
         made_by = None if journal_id is None else f"journal {journal_id}"
         group.urns[urn] = group.urns.get(urn) or ("this journal" if journal_id == self._journal.id else made_by)
 
-    def several(self, noun: str) -> Iterator[_Group]:
-        """Return the groups of a noun that have several URNs. The caller may delete URNs from a group's `urns`."""
-        return (group for group in self._groups.values() if group.noun == noun and len(group.urns) > 1)
+    def several(self, noun: str) -> list[_Group]:
+        """Return the groups of a noun that have several URNs now. The caller may delete URNs from a group's `urns`."""
+        return [group for group in self._groups.values() if group.noun == noun and len(group.urns) > 1]
 
     def duplicates(self, next_steps: Mapping[str, str]) -> list[Duplicate]:
         """Return one duplicate for each key with several effects. Reads the journal."""

@@ -454,3 +454,13 @@ def test_what_was_looked_at_is_said(effects, make, doctor, monkeypatch, in_flow)
     said = [note for note in notes if note.startswith("searched for what was made twice among")]
     assert len(said) == 2
     assert "newest 500 idempotency records" in said[0] and "newest 500 items of each kind" in said[1]
+
+
+def test_what_is_looked_at_may_grow_meanwhile(ivcap_journal):
+    """Orders and uploads are read at the same time; what one search finds does not end the other."""
+    seen = duplicates.ByKey(ivcap_journal)
+    for urn in ("urn:a", "urn:b"):
+        seen.add("k1:upload", urn, "upload", None)
+    for group in seen.several("upload"):
+        seen.add("k1:order", "urn:c", "order", None)
+        assert set(group.urns) == {"urn:a", "urn:b"}
