@@ -16,7 +16,7 @@ from ivcap_flows.provenance.nest import BEHIND, Link, Nest
 from ivcap_flows.provenance.records import Kind, Record
 from ivcap_flows.provenance.rules import RULES
 
-__all__ = ["AMISS", "OUTCOMES", "Item", "Link", "Picture", "as_opened", "kind_of", "picture"]
+__all__ = ["AMISS", "OUTCOMES", "Item", "Link", "Picture", "as_opened", "kind_of", "outcome_of", "picture"]
 
 OUTCOMES: Final[Mapping[str, str]] = {
     "completed": "it succeeded",
@@ -92,7 +92,7 @@ def picture(graph: Graph, starts: Collection[str] = ()) -> Picture:
         if record is None:
             items[id_] = _several(id_, parent, [graph.nodes[member] for member in members], labels)
         else:
-            outcome = _outcome_of(record) if record.kind == "activity" else None
+            outcome = outcome_of(record) if record.kind == "activity" else None
             items[id_] = Item(
                 id_,
                 parent,
@@ -134,7 +134,7 @@ def as_opened(whole: Picture) -> Picture:
     )
 
 
-def _outcome_of(record: Record) -> str:
+def outcome_of(record: Record) -> str:
     """Return how an activity ended, as a key of OUTCOMES."""
     said = str(record.attributes.get("outcome") or record.attributes.get("status")).lower()
     return said if said in OUTCOMES else "running" if said in _UNDER_WAY else "unknown"
@@ -152,7 +152,7 @@ def _several(id: str, parent: str | None, records: Sequence[Record], labels: Lab
     name = titles.pop() if len(titles) == 1 else f"{word}s"
     outcome, told = None, f"{len(records)} {word}s"
     if records[0].kind == "activity":
-        outcomes = [_outcome_of(record) for record in records]
+        outcomes = [outcome_of(record) for record in records]
         outcome = next((word for word in _GRAVEST if word in outcomes), outcomes[0])
         counts = {word: outcomes.count(word) for word in dict.fromkeys(outcomes) if word != "completed"}
         told = ", ".join([told, *(f"{count} {word}" for word, count in counts.items())])

@@ -276,7 +276,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-@pytest.mark.parametrize("way", ["text", "mermaid", "dot", "html"])
+@pytest.mark.parametrize("way", ["text", "mermaid", "html"])
 def test_what_a_trace_prints_is_of_its_own_month(world, tmp_path, monkeypatch, capsys, way):
     """As text with whole names, as a flowchart, as a drawing, and in the page, which holds all that it can show."""
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", world.journal.url)
