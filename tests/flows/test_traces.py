@@ -278,7 +278,7 @@ def _listed(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("way", ["text", "mermaid", "html"])
 def test_what_a_trace_prints_is_of_its_own_month(world, tmp_path, monkeypatch, capsys, way):
-    """As text with whole names, as a flowchart, as a drawing, and in the page, which holds all that it can show."""
+    """As text with whole names, as a flowchart, and in the page, which holds all that it can show."""
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", world.journal.url)
     (month, first), (other, second), *_ = world.backfill.items()
     page = tmp_path / "page.html"
