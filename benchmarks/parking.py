@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.measure import report, steered_platform
 from benchmarks.prefect_server import Prefect, prefect
-from ivcap_flows.durable.parking import Pending, rest
+from ivcap_flows.durable.parking import rest
 from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.settings import Settings
@@ -79,7 +79,7 @@ def wakings() -> int:
     """How often a run wakes by itself in an hour, with nothing known of its order."""
     age, count = Settings().park_after, 0
     while age < HOUR:
-        age += rest([Pending(age)])
+        age += rest([age])
         count += 1
     return count
 

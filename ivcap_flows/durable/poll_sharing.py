@@ -1,19 +1,18 @@
-"""Poll sharing: a poller's view of one watchlist of the journal.
+"""Poll sharing: one watchlist of the journal, as a poller uses it.
 
-While the journal cannot be used, each process asks the platform itself.
+While the journal cannot be used, each process asks the platform itself, with a watchlist of its own.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, ParamSpec, TypeVar
 
-from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.rows import Lead, Watch
+from ivcap_flows.journal.rows import Poll, Wanted
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["PollSharing"]
@@ -23,90 +22,67 @@ R = TypeVar("R")
 
 _AWAY: Final = 30.0
 """Seconds for which a journal that failed is not used again."""
-_PASSED_ON: Final = 60.0
-"""Seconds for which a watcher that passed the lead on does not take it. Others take it when it is not renewed."""
 
 logger = logger_of("ivcap_flows.waiting")
 
 
 class PollSharing:
-    """The exchange between this watcher and those of other processes about one watchlist.
+    """A watchlist that this process adds to. Without a journal, only this process uses it."""
 
-    It remembers only who leads, and not what it wrote or read. So rows that are lost are written again.
-    """
+    def __init__(self, journal: Journal | None = None, watchlist: str = "") -> None:
+        self._journal, self._watchlist = journal, watchlist
+        self._away_until = 0.0 if journal is not None else math.inf
+        self._shared: Poll | None = None
+        """The watchlist as last read from the journal; None while the journal is not used."""
+        self._mine: frozenset[str] = frozenset()
+        self.poll = Poll()
+        """The watchlist as last seen."""
 
-    def __init__(self, journal: Journal, *, noun: str, platform: str, account: str) -> None:
-        self._journal = journal
-        self._name = f"{noun} {account} {platform}"
-        self._me = str(uuid.uuid4())
-        self._lead: Lead | None = None
-        self._away_until = self._follows_until = 0.0
-        self._alive = False
+    async def exchange(self, wanted: Mapping[str, str]) -> None:
+        """Read the watchlist, and add what it lacks of this work (URN to service)."""
+        self._mine = frozenset(wanted)
+        self._shared = await self._ask(lambda journal: journal.polls.read(self._watchlist, self._shared))
+        self.poll = self.poll if self._shared is None else self._shared
+        new = {urn: service for urn, service in wanted.items() if urn not in self.poll.wanted}
+        if new:
+            added = await self._ask(lambda journal: journal.polls.add(self._watchlist, new))
+            self._see(added, self.poll.with_new(new))
 
-    async def lead(self) -> bool:
-        """Return whether this watcher must ask the platform: if no other leads, or the journal cannot be used."""
-        if not self._alive:
-            start_heartbeat(self._journal)
-            self._alive = True
-        now = time.monotonic()
-        if now < self._follows_until:
-            return now < self._away_until
-        noted = await self._ask(self._journal.poll_status.lead, self._name, self._me, self._lead)
-        self._lead = noted or self._lead
-        return noted is None or noted.mine
+    async def begin(self) -> bool:
+        """Begin a round. Return False if another process was first."""
+        poll = self.poll
+        if self._shared is None:
+            self.poll = Poll(poll.begun + 1, poll.ended, poll.wanted)
+            return True
+        begun = await self._ask(lambda journal: journal.polls.begin(self._watchlist, poll.begun))
+        if begun is not None:
+            self.poll = self._shared = begun
+        return begun is not None
 
-    def pass_on(self) -> None:
-        """Let another watcher lead, which happens within seconds."""
-        self._follows_until = time.monotonic() + _PASSED_ON
-
-    async def others(self) -> Mapping[str, Watch] | None:
-        """Return what the other watchers wait for, by URN; None if the journal cannot be used."""
-        return await self._ask(self._journal.poll_status.others, self._name, self._me)
-
-    async def report(self, statuses: Mapping[str, str], trouble: str | None) -> bool:
-        """Write statuses for the other watchers. Return False if another leads by now or the journal cannot be used."""
-        report = self._journal.poll_status.report
-        return await self._ask(report, self._name, self._me, statuses, trouble=trouble) or False
-
-    async def news(self, wanted: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-        """Let the leader ask for these from now on (URN to service). Return the statuses that it has seen of them, and
-        the problem that it has, if any."""
-        return await self._ask(self._journal.poll_status.follow, self._name, self._me, wanted) or ({}, None)
-
-    async def durations(self, service: str) -> Sequence[float]:
-        """Return how long the last orders or jobs of a service took, in seconds."""
-        return await self._ask(self._journal.poll_status.durations, self._name, service) or ()
-
-    async def learn(self, took: Mapping[str, Sequence[float]]) -> None:
-        """Store how long orders or jobs of these services took, in seconds."""
-        await self._ask(_done(self._journal.poll_status.learn), self._name, took)
+    async def end(self, begun: int, seen: Mapping[str, Wanted]) -> None:
+        """End a round with what was seen in it. If the journal fails, this process knows it nevertheless."""
+        ended = await self._ask(lambda journal: journal.polls.end(self._watchlist, begun, seen))
+        self._see(ended, self.poll.after(begun, seen))
 
     async def leave(self) -> None:
-        """Stop waiting; if this watcher led, the next watcher that asks becomes the leader."""
-        self._away_until = 0.0  # try also after a failure: rows that stay in the journal would keep others waiting
-        await self._ask(_done(self._journal.poll_status.leave), self._name, self._me)
-        if self._alive:
-            stop_heartbeat(self._journal)
-            self._alive = False
-        self._me, self._lead, self._follows_until = str(uuid.uuid4()), None, 0.0
+        """No longer wait for anything."""
+        if self._shared is not None and self._mine:
+            self._away_until = 0.0  # also after a failure: what stays would be asked for without a reason
+            await self._ask(lambda journal: journal.polls.leave(self._watchlist, self._mine))
+        self._shared, self._mine, self.poll = None, frozenset(), Poll()
 
-    async def _ask(self, do: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def _see(self, shared: Poll | None, alone: Poll) -> None:
+        if shared is not None:
+            self._shared = shared
+        self.poll = alone if shared is None else shared
+
+    async def _ask(self, do: Callable[[Journal], R]) -> R | None:
         """Return the result of a call of the journal; None if the journal cannot be used."""
-        if time.monotonic() < self._away_until:
+        if self._journal is None or time.monotonic() < self._away_until:
             return None
         try:
-            return await self._journal.ask(do, *args, **kwargs)
+            return await self._journal.ask(do, self._journal)
         except JournalError as error:
             self._away_until = time.monotonic() + _AWAY
             logger.warning("Waiting goes on without what other processes know: %s", error)
             return None
-
-
-def _done(do: Callable[P, None]) -> Callable[P, bool]:
-    """Let a function that returns nothing return True, so that its success can be seen."""
-
-    def done(*args: P.args, **kwargs: P.kwargs) -> bool:
-        do(*args, **kwargs)
-        return True
-
-    return done

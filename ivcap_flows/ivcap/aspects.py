@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.handles import Aspect
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
-from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, listed_pages, replied, segment, urn_argument
+from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
 from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 
@@ -196,20 +196,6 @@ class Aspects:
             yield aspect
         if content_path is not None:
             self._paths = False
-
-    def newest(self, schema: str) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """Yield the aspects of a schema with their content, newest first, page by page.
-
-        `schema` may contain `%` as a wildcard. Aspects never change, so anything new in a later listing comes before
-        the aspects already seen.
-        """
-        params = {
-            "schema": schema,
-            "order-by": "valid_from",
-            "order-direction": "DESC",
-            "include-content": True,
-        }
-        return listed_pages(AspectRecord, self._session, "/1/aspects", params)
 
     async def retract(self, urn: str) -> None:
         """Retract an aspect: it is no longer active, but stays readable by its URN. Idempotent."""

@@ -15,7 +15,7 @@ from ivcap_flows.handles import TERMINAL, JobEvent
 from ivcap_flows.http.session import Session
 from ivcap_flows.http.sse import Sent, event_stream
 
-__all__ = ["STATUS_EVENT", "follow", "heard", "is_status", "tells_end"]
+__all__ = ["STATUS_EVENT", "follow", "is_status"]
 
 STATUS_EVENT: Final = "ivcap.job.status"
 """The type of the platform's own events; all other events come from the service."""
@@ -72,7 +72,7 @@ async def follow(
                     seen[key] = None
                     if len(seen) > _REMEMBERED:
                         seen.popitem(last=False)
-                    fresh, told_end = True, told_end or tells_end(event)
+                    fresh, told_end = True, told_end or _tells_end(event)
                     yield event
             failing_since = None
         except UnreachableError:
@@ -92,16 +92,6 @@ async def follow(
         idle = 0 if fresh or over or time.monotonic() - began > _BRIEF else idle + 1
         if idle:
             await asyncio.sleep(session.backoff.delay(idle))
-
-
-async def heard(session: Session, path: str, *, wait: int = 30) -> AsyncGenerator[JobEvent, None]:
-    """Yield the events of one stream, which is not opened again when it ends."""
-    async with event_stream(
-        session, path, params={"max-wait-time": wait}, expect=(200, 204, 504), timeout=wait + 30.0
-    ) as stream:
-        if stream.status == 200:
-            async for each in stream.events():
-                yield _event(each)[0]
 
 
 async def _next(sent: AsyncIterator[Sent], within: float | None) -> Sent | None:
@@ -140,7 +130,7 @@ def _event(sent: Sent) -> tuple[JobEvent, str, str | None]:
     return event, own or number or f"{sent.id}\n{sent.data}", resume
 
 
-def tells_end(event: JobEvent) -> bool:
+def _tells_end(event: JobEvent) -> bool:
     """Return whether an event reports the end of the job."""
     return is_status(event) and isinstance(event.data, Mapping) and event.data.get("status") in TERMINAL
 

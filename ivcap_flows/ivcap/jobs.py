@@ -17,8 +17,8 @@ from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.job_events import follow, heard, is_status
+from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.job_events import follow, is_status
 from ivcap_flows.ivcap.job_records import JobOutput, JobRecord, accepted, finished, is_json_type
 from ivcap_flows.ivcap.requests import indirect
 from ivcap_flows.ivcap.wire import instant, listed, listed_pages, record_of, replied, segment, urn_argument
@@ -116,29 +116,6 @@ class Jobs:
         Each page is one request, sent when the page is needed.
         """
         return listed_pages(JobRecord, self._session, f"/1/services2/{segment(service_urn)}/jobs", {})
-
-    async def changes(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """Yield the aspects that the platform writes for each status of any job, newest first, page by page."""
-        async with aclosing(self._aspects.newest(_STATUS_PATTERN)) as pages:
-            async for page in pages:
-                yield [aspect for aspect in page if aspect.schema_urn in _STATUS_SCHEMAS]
-
-    async def hear(self, service_urn: str, job_urn: str, *, wait: int = 30) -> AsyncGenerator[JobEvent, None]:
-        """Yield the events of a job from its beginning, from one request that the platform may hold for `wait` seconds.
-
-        Ends when that request ends, even if the job still runs; ends at once if the platform has no events.
-        """
-        if not self._tells_events:
-            return
-        path = f"/1/services2/{segment(service_urn)}/jobs/{segment(job_urn)}/events"
-        try:
-            async with aclosing(heard(self._session, path, wait=wait)) as events:
-                async for event in events:
-                    yield event
-        except BadRequestError as error:
-            if error.data.get("status") not in (405, 501):
-                raise
-            self._tells_events = False
 
     async def list_all(self, *, status: str | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
         """Yield the account's jobs across all services, the most recently requested first.

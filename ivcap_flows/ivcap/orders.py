@@ -14,7 +14,7 @@ from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, without_key
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
+from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.wire import (
     Instant,
     Text,
@@ -29,7 +29,6 @@ from ivcap_flows.ivcap.wire import (
 
 __all__ = ["OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
 
-_FINISHED: Final = "urn:ivcap:schema%order-finished.1"
 _LINE: Final = 4096
 """Bytes of a log line to keep; the rest of a longer line is dropped."""
 
@@ -162,10 +161,6 @@ class Orders:
         """Yield the orders, newest first, page by page. Each page is one request, sent when the page is needed."""
         params = {"order-by": "ordered-at", "order-desc": True}
         return listed_pages(OrderRecord, self._session, "/1/orders", params)
-
-    def ends(self) -> AsyncGenerator[builtins.list[AspectRecord], None]:
-        """Yield the aspects that the platform adds when an order ends (`order-finished.1`), newest first, by page."""
-        return self._aspects.newest(_FINISHED)
 
     async def status(self, urn: str) -> str:
         """Return the order's current status."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.observer import Observer
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
-    from ivcap_flows.journal.poll_status import PollStatus
+    from ivcap_flows.journal.polls import Polls
     from ivcap_flows.journal.redaction import Redaction
     from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
     from ivcap_flows.journal.runs import Runs
@@ -50,7 +50,7 @@ class Journal:
     once: Once
     parks: Parks
     redaction: Redaction
-    poll_status: PollStatus
+    polls: Polls
 
     id: str
     """Identifies this journal, and stays the same when its file is moved."""
@@ -67,7 +67,7 @@ class Journal:
         from ivcap_flows.journal.lineages import Lineages
         from ivcap_flows.journal.once import Once
         from ivcap_flows.journal.parks import Parks
-        from ivcap_flows.journal.poll_status import PollStatus
+        from ivcap_flows.journal.polls import Polls
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.redaction import Redaction
         from ivcap_flows.journal.runs import Runs
@@ -87,7 +87,7 @@ class Journal:
         self.files = FileStats(store)
         self.once = Once(store)
         self.parks = Parks(store, processes)
-        self.poll_status = PollStatus(store, processes)
+        self.polls = Polls(store)
 
     @classmethod
     def open(cls, url: str) -> Journal:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ivcap_flows.handles import TERMINAL
 from ivcap_flows.journal.states import State
 
 if TYPE_CHECKING:
     from ivcap_flows.provenance.records import Record
 
 __all__ = [
+    "DROPPED",
     "GIVEN_UP",
     "LEAVES_WITHIN",
     "RESEND",
@@ -24,19 +26,19 @@ __all__ = [
     "DeliveryState",
     "Fact",
     "IntentRow",
-    "Lead",
     "NewIntent",
     "OpenedAttempt",
     "Outcome",
     "ParkRow",
     "ParkState",
+    "Poll",
     "ProcessRow",
     "RunIdentity",
     "RunRow",
     "SendingRow",
     "Settled",
     "Wait",
-    "Watch",
+    "Wanted",
 ]
 
 LEAVES_WITHIN: Final = 90.0
@@ -50,6 +52,10 @@ GIVEN_UP: Final = "given up by the user"
 """The error of an abandoned intent that is not requested again until the user decides so."""
 RESEND: Final = "to be sent again, by the user's word"
 """The error of an abandoned intent that is to be sent again, even if it had an effect."""
+
+DROPPED: Final = 8
+"""After so many rounds in a row in which work was on no page of its list, it is dropped from the watchlist: who still
+waits for it adds it again, and for what a killed process waited for nobody asks any more."""
 
 Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
 """The state of an attempt, or of a run by its newest attempt. `lost`: its process is gone and did not say how it ended;
@@ -366,24 +372,40 @@ class ParkRow:
 
 
 @dataclass(frozen=True)
-class Lead:
-    """The leader of a watchlist, as one process saw it.
+class Wanted:
+    """Work that a process waits for: its service, and the status that was last seen on a page of its list.
 
-    `since` is this process's monotonic time when it first saw this `renewal`.
-    """
-
-    mine: bool
-    token: str
-    renewal: int
-    since: float
-
-
-@dataclass(frozen=True)
-class Watch:
-    """An order or job of a service that other watchers wait for.
-
-    `status` is the one in all their rows; None if one of them has none yet, or another.
+    `missed` is the number of rounds in a row in which it was on no page.
     """
 
     service: str
-    status: str | None
+    status: str | None = None
+    missed: int = 0
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A watchlist: the number of the last round that began and of the last that ended, and the wanted work by URN."""
+
+    begun: int = 0
+    ended: int = 0
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
+
+    @property
+    def asking(self) -> bool:
+        """Whether a process has begun a round that has not ended."""
+        return self.begun > self.ended
+
+    def with_new(self, wanted: Mapping[str, str]) -> Poll:
+        """Return the watchlist with this work, too (URN to service)."""
+        new = {urn: Wanted(service) for urn, service in wanted.items()}
+        return Poll(self.begun, self.ended, {**new, **self.wanted})
+
+    def after(self, begun: int, seen: Mapping[str, Wanted]) -> Poll:
+        """Return the watchlist after a round. Work whose end an earlier round has stored is dropped.
+
+        A round that another one has overtaken may store what it saw, but it does not end the newer one.
+        """
+        kept = {urn: seen.get(urn, each) for urn, each in self.wanted.items() if each.status not in TERMINAL}
+        wanted = {urn: each for urn, each in kept.items() if each.missed <= DROPPED}
+        return Poll(self.begun, max(self.ended, begun), wanted)

@@ -27,13 +27,11 @@ __all__ = [
     "metadata",
     "once",
     "parks",
-    "poll_leaders",
-    "poll_targets",
+    "polls",
     "processes",
     "redaction_keys",
     "runs",
     "sendings",
-    "work_durations",
 ]
 
 REVISIONS: Final = ("0001",)
@@ -324,35 +322,12 @@ parks = sa.Table(
     sa.Index("parks_process", "process_id"),
 )
 
-# The rows of the following tables may be lost without harm: processes that wait collect the data again.
-
-poll_leaders = sa.Table(
-    "poll_leaders",
+# Its rows may be lost without harm: the processes that wait add to them again.
+polls = sa.Table(
+    "polls",
     metadata,
     sa.Column("watchlist", sa.Text, primary_key=True),
-    sa.Column("process_id", sa.Text, nullable=False),
-    sa.Column("token", sa.Text, nullable=False),
-    sa.Column("renewal", sa.BigInteger, nullable=False),
-    sa.Column("trouble", sa.Text),
-)
-
-poll_targets = sa.Table(
-    "poll_targets",
-    metadata,
-    sa.Column("watchlist", sa.Text, primary_key=True),
-    sa.Column("watcher", sa.Text, primary_key=True),
-    sa.Column("urn", sa.Text, primary_key=True),
-    sa.Column("service", sa.Text, nullable=False),
-    sa.Column("process_id", sa.Text, nullable=False),
-    sa.Column("status", sa.Text),
-    sa.Index("poll_targets_urn", "watchlist", "urn"),
-)
-
-work_durations = sa.Table(
-    "work_durations",
-    metadata,
-    sa.Column("watchlist", sa.Text, primary_key=True),
-    sa.Column("service", sa.Text, primary_key=True),
-    sa.Column("seconds", Json, nullable=False),
-    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("begun", sa.BigInteger, nullable=False),
+    sa.Column("ended", sa.BigInteger, nullable=False),
+    sa.Column("wanted", Json, nullable=False),
 )

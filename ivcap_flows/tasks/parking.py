@@ -23,8 +23,7 @@ from ivcap_flows import loop
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import attempt_at_hand, close_attempt
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.parking import SHORTEST, WATCHER, Pending, in_words, rest
-from ivcap_flows.durable.poll_sharing import PollSharing
+from ivcap_flows.durable.parking import SHORTEST, WATCHER, in_words, rest
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import AttemptRow, ParkRow, Wait
@@ -69,8 +68,8 @@ def wait_or_park(
     """Wait for orders, jobs or both, like `wait_for_orders` and `wait_for_jobs`, and free the worker if possible.
 
     Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (default 60). Then a deployed
-    run *parks*: its process ends and its slot is free. A worker starts the run again when the work should have ended,
-    or, if `ivcap-flows watch` runs, as soon as it has ended. The flow then runs its body again from the first line.
+    run *parks*: its process ends and its slot is free. A worker starts the run again from time to time, or, if
+    `ivcap-flows watch` runs, as soon as the work has ended. The flow then runs its body again from the first line.
     This package's tasks return the same results as before, and so do your own tasks with persisted results, unless
     their cache is off, refreshed or expires. If a task would run again, or the run cannot park for another reason, the
     wait continues in the process and a warning says why, once. A task with the tag `replay-safe` may run again; the log
@@ -296,7 +295,7 @@ class _Stay:
         return self.until - time.monotonic()
 
     async def park(self, own: OwnRun, asked: _Asked, again: Sequence[str]) -> State[Any] | Obstacle:
-        """Park the run until the work should have ended, after its facts are written. The log names what runs `again`.
+        """Park the run for a while, after its facts are written. The log names what runs `again`.
 
         Returns the state to leave the process with, or the obstacle because of which the run stays.
         """
@@ -308,7 +307,7 @@ class _Stay:
                 return Obstacle("the run's facts are still being written to the journal", passing=True)
             now = await journal.ask(journal.now)
             watched = await journal.ask(journal.leases.held, WATCHER)
-            seconds = min(self.left, rest([await self._pending(wait, asked, now) for wait in waits], watched=watched))
+            seconds = min(self.left, rest([self._age(wait, asked, now) for wait in waits], watched=watched))
             prefect_now = await asyncio.to_thread(own.now)
             if isinstance(prefect_now, Obstacle):
                 return prefect_now
@@ -343,13 +342,10 @@ class _Stay:
             logger.warning("Could not record in the journal how this attempt ended; the next attempt does: %s", error)
         return left
 
-    async def _pending(self, wait: Wait, asked: _Asked, now: datetime) -> Pending:
+    def _age(self, wait: Wait, asked: _Asked, now: datetime) -> float:
         work = asked.work[wait.urn]
         since = work.requested_at if isinstance(work, Order | Job) and work.requested_at else self.began_at
-        sharing = PollSharing(
-            self.call.journal, noun=f"{wait.noun}s", platform=self.call.platform, account=self.call.account
-        )
-        return Pending((now - since).total_seconds(), await sharing.durations(wait.service) if wait.service else ())
+        return (now - since).total_seconds()
 
     def tell(self, obstacle: Obstacle) -> None:
         """Log once why the run waits in its process."""

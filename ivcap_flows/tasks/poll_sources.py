@@ -5,25 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from ivcap_flows.durable.poll_round import Source
 from ivcap_flows.durable.poll_sharing import PollSharing
-from ivcap_flows.durable.poll_strategy import Change, Source
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import ForbiddenError, ForeignHandleError, NotFoundError
 from ivcap_flows.identity import ivcap_urn, urn_id
-from ivcap_flows.ivcap.job_events import tells_end
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord, Orders
 from ivcap_flows.journal.rows import Wait
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
-    from ivcap_flows.ivcap.aspects import AspectRecord
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.ivcap.jobs import Jobs
     from ivcap_flows.tasks.call import IvcapCall
@@ -37,7 +34,6 @@ class OrderSource:
     """The orders of an account: one list for all services."""
 
     what = "orders"
-    tells_events = False
 
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
@@ -53,27 +49,14 @@ class OrderSource:
             async for page in pages:
                 yield [(order.urn, order.status) for order in page]
 
-    async def changes(self) -> AsyncGenerator[Sequence[Change], None]:
-        async with aclosing(self._orders.ends()) as pages:
-            async for page in pages:
-                yield [_change(aspect) for aspect in page]
-
-    async def hints(self, urn: str, service: str) -> AsyncGenerator[bool, None]:
-        return
-        yield  # makes it a generator
-
     def status(self, record: OrderRecord) -> str:
         return record.status
-
-    def took(self, record: OrderRecord) -> tuple[str, float] | None:
-        return _took(record.service, record.ordered_at, record.finished_at)
 
 
 class JobSource:
     """The jobs of an account: a list for each service."""
 
     what = "jobs"
-    tells_events = True
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -89,33 +72,8 @@ class JobSource:
             async for page in pages:
                 yield [(job.urn, job.status) for job in page]
 
-    async def changes(self) -> AsyncGenerator[Sequence[Change], None]:
-        async with aclosing(self._jobs.changes()) as pages:
-            async for page in pages:
-                yield [_change(aspect) for aspect in page]
-
-    async def hints(self, urn: str, service: str) -> AsyncGenerator[bool, None]:
-        async with aclosing(self._jobs.hear(service, urn)) as events:
-            async for event in events:
-                yield tells_end(event)
-
     def status(self, record: JobRecord) -> str:
         return record.status
-
-    def took(self, record: JobRecord) -> tuple[str, float] | None:
-        return _took(record.service, record.requested_at, record.finished_at)
-
-
-def _change(aspect: AspectRecord) -> Change:
-    content = aspect.content if isinstance(aspect.content, Mapping) else {}
-    status = content.get("status")
-    return Change(aspect.id, aspect.entity, status if isinstance(status, str) and status else None)
-
-
-def _took(service: str | None, begin: datetime | None, end: datetime | None) -> tuple[str, float] | None:
-    if not service or begin is None or end is None:
-        return None
-    return ivcap_urn("service", service), (end - begin).total_seconds()
 
 
 _pollers: WeakKeyDictionary[IvcapClient, dict[tuple[str, str], Poller[Any]]] = WeakKeyDictionary()
@@ -188,7 +146,7 @@ def poller_of(call: IvcapCall, source: Source[R]) -> Poller[R]:
             source,
             rate_limiter=_rate_limiter(call.client),
             visibility_delay=call.client.visibility_delay,
-            sharing=PollSharing(call.journal, noun=source.what, platform=call.platform, account=call.account),
+            sharing=PollSharing(call.journal, f"{source.what} {call.account} {call.platform}"),
             on_idle=lambda: pollers.pop(key, None),
         )
     found: Poller[R] = pollers[key]

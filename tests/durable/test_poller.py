@@ -6,21 +6,20 @@ import asyncio
 import time
 
 import pytest
-from waiting_work import Work
+from waiting_work import Seen, Work
 
-from ivcap_flows.durable import poll_interval, poll_strategy
-from ivcap_flows.durable import poller as pollers
-from ivcap_flows.durable.poll_interval import LONGEST, PROMPT, SHARE, SHORTEST, WorkDurations, interval
-from ivcap_flows.durable.poll_strategy import PAGES, ROUND, Change, PollStrategy
+from ivcap_flows.durable import poll_interval
+from ivcap_flows.durable.poll_interval import LONGEST, SHARE, SHORTEST, interval
+from ivcap_flows.durable.poll_round import PAGES, ROUND, PollRound
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import InputError, NotFoundError, UnreachableError, WaitTimeoutError
+from ivcap_flows.journal.rows import DROPPED, Wanted
 
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the poll interval to a fifth, and do not use the change feed at first."""
+    """Shorten the poll interval to a fifth."""
     monkeypatch.setattr(poll_interval, "SHORTEST", 0.2)
-    monkeypatch.setattr(poll_strategy, "EASE", 0.0)
 
 
 async def until(true, seconds: float = 10.0) -> None:
@@ -112,13 +111,13 @@ async def test_a_fault_in_one_record_ends_its_own_wait_alone():
 
 async def test_a_read_that_is_tried_for_long_delays_no_other(monkeypatch):
     """A read that is retried for long does not delay the round: ends of other work are reported meanwhile."""
-    monkeypatch.setattr(pollers, "RENEWAL", 0.2)
     work = Work(a="executing", b="executing")
     poller = work.poller()
     first = asyncio.create_task(poller.wait(["a"]))
     await until(lambda: work.reads["a"] == 1)
     work.status["a"] = "tried for long"
-    poller._note("a", "succeeded")
+    poller._hear_of_end("a")
+    poller._stirred.set()
     await until(lambda: work.reads["a"] == 2)
     later(0.5, work.status.update, {"b": "succeeded"})
     assert await poller.wait(["b"], timeout=5) == [("b", "succeeded")]
@@ -135,7 +134,8 @@ async def test_many_ends_delay_no_round():
     before = poller.rounds
     for urn in list(work.status)[:-1]:
         work.end(urn)
-        poller._note(urn, "succeeded")
+        poller._hear_of_end(urn)
+        poller._stirred.set()
         await asyncio.sleep(0.05)
     assert poller.rounds - before >= 5
     waits.cancel()
@@ -173,49 +173,6 @@ async def test_the_servers_word_is_first():
     assert await asyncio.wait_for(waits, 10) == [("a", "succeeded")]
 
 
-async def test_an_event_is_a_hint_to_look_at_once(monkeypatch):
-    """An event makes the poller read the record at once, long before the next round."""
-    monkeypatch.setattr(poll_interval, "PROMPT", 30.0)
-    monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
-    work = Work(a="executing")
-    work.events = {"a": asyncio.Event()}
-    wait = asyncio.create_task(work.poller().wait(["a"]))
-    await until(lambda: work.asked["stream"] == 1)
-    await asyncio.sleep(0.5)
-    assert work.reads["a"] == 1
-    work.end("a", status="failed")
-    assert await asyncio.wait_for(wait, 10) == [("a", "failed")]
-
-
-async def test_an_event_is_not_the_truth():
-    """The record decides: if it does not show the end that an event announced, it is read again."""
-    work = Work(a="executing")
-    work.events = {"a": asyncio.Event()}
-    wait = asyncio.create_task(work.poller().wait(["a"]))
-    await until(lambda: work.asked["stream"] == 1)
-    work.events["a"].set()
-    await until(lambda: work.reads["a"] >= 2)
-    assert not wait.done()
-    work.status["a"] = "succeeded"
-    assert await asyncio.wait_for(wait, 10) == [("a", "succeeded")]
-
-
-async def test_streams_are_few():
-    """Event streams are opened only if little work is left, and end with their wait."""
-    names = [f"o{i}" for i in range(pollers.STREAMS + 1)]
-    work = Work(**dict.fromkeys(names, "executing"))
-    work.events = {name: asyncio.Event() for name in names}
-    poller = work.poller()
-    many = asyncio.create_task(poller.wait(names))
-    await until(lambda: poller.rounds >= 2)
-    assert work.asked["stream"] == 0
-    work.end(names[0])
-    await until(lambda: work.asked["stream"] == pollers.STREAMS)
-    many.cancel()
-    await until(lambda: poller._ticker.done())
-    assert not poller._listeners or all(each.cancelling() or each.done() for each in poller._listeners.values())
-
-
 @pytest.mark.long
 async def test_no_minute_has_more_requests_than_the_budget():
     """The rate limit holds even if all work has ended: a burst, and then a steady rate."""
@@ -242,49 +199,46 @@ def test_a_budget_holds_in_every_minute(monkeypatch):
         assert len(taken) >= per_minute
 
 
-def round_of(work: Work, heard: dict[str, str], per_minute: int = 60_000) -> PollStrategy:
-    async def read(urn: str) -> str:
-        heard[urn] = (await work.poller()._source.read(urn, ""))[1]
-        return heard[urn]
-
-    return PollStrategy(work.poller()._source, RateLimiter(per_minute), heard.__setitem__, read)
+async def looked(work: Work, wanted: dict[str, Wanted], number: int = 1) -> PollRound:
+    """One round; what it saw is known to the next."""
+    found = PollRound(Seen(work), RateLimiter(60_000))
+    before = work.requests
+    await found.look(wanted, number)
+    wanted |= found.seen
+    assert work.requests - before == found.pages <= PAGES
+    return found
 
 
 async def test_a_round_has_a_bound_and_nobody_starves():
-    """A round makes a bounded number of requests.
+    """A round reads a bounded number of pages, and a process a bounded number of records after it.
 
     Work that is too old for the pages is read one by one, in turn, also while new work arrives.
     """
-    pages = 400
     work = Work(**{f"o{i}": "executing" for i in range(40)})
-    work.status.update({f"done{i}": "succeeded" for i in range(pages * 50)})
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    targets = {f"o{i}": "" for i in range(40)}
-    for number in range(40):
-        before = work.requests
-        fresh = {f"new{number}-{i}": "" for i in range(6)}
-        work.status.update(dict.fromkeys(fresh, "executing"))
-        await rounds.look(targets | fresh)
-        assert work.requests - before <= ROUND
-    assert set(targets) <= heard.keys()
-    assert min(work.reads[urn] for urn in targets) >= 1
+    work.status.update({f"done{i}": "succeeded" for i in range(20_000)})
+    old, poller = list(work.status)[:40], work.poller()
+    waits = [asyncio.create_task(poller.wait(old))]
+    for number in range(8):
+        fresh = {f"new{number}-{i}": "executing" for i in range(6)}
+        work.status.update(fresh)
+        waits.append(asyncio.create_task(poller.wait(list(fresh))))
+        rounds, before = poller.rounds, work.requests
+        await until(lambda rounds=rounds: poller.rounds > rounds)
+        assert work.requests - before <= 2 * ROUND
+    await until(lambda: min(work.reads[urn] for urn in old) >= 1)
+    for each in waits:
+        each.cancel()
 
 
-async def test_barren_pages_are_not_read_again_and_again():
-    """Once the poller knows how deep in the list its work is, it rarely reads the pages after that."""
-    work = Work(**{f"done{i}": "succeeded" for i in range(2000)})
-    work.status["gone"] = "executing"
+async def test_little_work_is_missed_rather_than_looked_for():
+    """Pages are read until hardly any work is missing; a lonely old one costs one read and not twenty pages."""
+    work = Work(hidden="executing", **{f"done{i}": "succeeded" for i in range(2000)})
     work.status.update({f"o{i}": "executing" for i in range(60)})
-    work.status = {"hidden": "executing"} | work.status
-    rounds = round_of(work, {})
-    targets = {**{f"o{i}": "" for i in range(60)}, "hidden": ""}
-    asked = []
-    for _ in range(7):
-        before = work.asked["page"]
-        await rounds.look(targets)
-        asked.append(work.asked["page"] - before)
-    assert asked[0] == PAGES and max(asked[1:]) <= 4
+    wanted = {urn: Wanted("") for urn, status in work.status.items() if status == "executing"}
+    for number in range(3):
+        found = await looked(work, wanted)
+        assert found.pages == 2 and wanted["hidden"].missed == number + 1
+    assert {each.status for urn, each in wanted.items() if urn != "hidden"} == {"executing"}
 
 
 async def test_five_lists_of_a_thousand_fit_into_a_round():
@@ -295,36 +249,31 @@ async def test_five_lists_of_a_thousand_fit_into_a_round():
             for number in range(count):
                 work.status[f"{service}{state}{number}"] = state
                 work.service[f"{service}{state}{number}"] = service
-    live = {urn: service for urn, service in work.service.items() if work.status[urn] == "executing"}
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    for _ in range(3):
-        await rounds.look(live)
-    assert heard.keys() == live.keys() and work.requests == 60
+    live = {urn: Wanted(service) for urn, service in work.service.items() if work.status[urn] == "executing"}
+    for number in range(3):
+        assert (await looked(work, live, number)).pages == 20
+    assert {each.status for each in live.values()} == {"executing"}
 
 
 async def test_a_list_that_does_not_answer_hides_no_other():
-    """If a list or the change feed does not answer, the round reads the others, and raises the error at its end.
+    """If a list does not answer, the round reads the others, and who waits reads the records of that list.
 
-    The work of that list is read one by one. An outage of everything costs a few requests.
+    An outage of everything costs a few requests.
     """
     work = Work(**{f"{service}{i}": "executing" for service in "abcdefgh" for i in range(5)})
     work.service = {urn: urn[0] for urn in work.status}
-    work.lists_down, work.told, work.feed_down = {"c"}, [], True
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    for _ in range(3):
-        heard.clear()
-        with pytest.raises(UnreachableError):
-            await rounds.look(work.service)
-        assert heard.keys() == work.status.keys()
-    work.down, work.lists_down, before = True, set("abcdefgh"), work.requests
-    with pytest.raises(UnreachableError):
-        await rounds.look(work.service)
-    assert work.requests - before == 4
+    work.lists_down = {"c"}
+    wanted = {urn: Wanted(service) for urn, service in work.service.items()}
+    for number in range(3):
+        found = await looked(work, wanted, number)
+        assert found.silent == ["c"]
+    assert {urn[0] for urn, each in wanted.items() if each.missed} == {"c"}
+    assert all(each.missed == 1 for urn, each in wanted.items() if urn[0] == "c"), "it is not given up"
+    work.lists_down = set("abcdefgh")
+    assert (await looked(work, wanted)).pages == 4
 
 
-async def test_a_list_that_cannot_be_read_is_named_once(caplog):
+async def test_a_list_that_cannot_be_read_is_named_once(caplog, monkeypatch):
     """A refusal, and a fault of this package: each is in the log once with its cause, and the work is read singly."""
     work = Work(**{f"{service}{i}": "executing" for service in "abc" for i in range(5)})
     work.service = {urn: urn[0] for urn in work.status}
@@ -337,16 +286,35 @@ async def test_a_list_that_cannot_be_read_is_named_once(caplog):
             yield page
 
     work.pages = broken  # type: ignore[method-assign]
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    for _ in range(4):
-        await rounds.look(work.service)
-    assert heard.keys() == work.status.keys()
-    said = sorted(record.getMessage() for record in caplog.records)
+    poller = work.poller()
+    waits = asyncio.create_task(poller.wait(list(work.status), services=work.service))
+    await until(lambda: poller.rounds >= 4 and work.reads.keys() >= {u for u, s in work.service.items() if s != "a"})
+    waits.cancel()
+    said = sorted(record.getMessage() for record in caplog.records if "cannot be read" in record.message)
     assert [("KeyError: 'items'" in line, "NotFoundError: withdrawn" in line) for line in said] == [
         (True, False),
         (False, True),
     ]
+
+
+async def test_work_that_no_page_shows_is_read_singly_and_looked_for_on():
+    """Work that is on no page is read by who waits for it, and its status is taken from the pages once it is there."""
+    work = Work(**{f"o{i}": "executing" for i in range(5)})
+    pages, hidden = work.pages, True
+
+    async def late(name: str):
+        async for page in pages(name):
+            yield [] if hidden else page
+
+    work.pages = late  # type: ignore[method-assign]
+    poller = work.poller()
+    waits = asyncio.create_task(poller.wait(list(work.status)))
+    await until(lambda: poller.rounds > DROPPED + 2 and min(work.reads[urn] for urn in work.status) > DROPPED / 2, 20)
+    hidden = False
+    await until(lambda: {each.status for each in poller._sharing.poll.wanted.values()} == {"executing"}, 20)
+    work.end("o3")
+    await until(lambda: "o3" not in poller.watched)
+    waits.cancel()
 
 
 async def test_a_list_that_does_not_answer_keeps_no_end_unread():
@@ -372,65 +340,6 @@ async def test_a_list_that_does_not_answer_keeps_no_end_unread():
     waits.cancel()
 
 
-async def test_changes_spare_the_lists():
-    """With a change feed a round is one request, and the lists are read only now and then."""
-    work = Work(**{f"o{i}": "executing" for i in range(1000)})
-    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(1000)]
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    targets = dict.fromkeys(work.status, "")
-    await rounds.look(targets)
-    before = work.requests
-    for number in range(5):
-        work.end(f"o{number}")
-        await rounds.look(targets)
-        assert heard[f"o{number}"] == "succeeded"
-    assert work.requests - before == 5
-    work.end(*(f"o{i}" for i in range(100, 500)))
-    await rounds.look(targets)
-    await rounds.look(targets)
-    assert all(heard[f"o{i}"] == "succeeded" for i in range(500) if not 5 <= i < 100)
-
-
-async def test_changes_without_a_status_stay_within_the_round():
-    """Records that a round may read no more because of many such changes are read in the next rounds."""
-    work = Work(**{f"o{i}": "executing" for i in range(2000)})
-    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(2000)]
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    targets = dict.fromkeys(work.status, "")
-    for _ in range(2):
-        await rounds.look(targets)
-    ended = [f"o{i}" for i in range(40)]
-    work.end(*ended, tell=False)
-    work.told += [Change(f"e{urn}", urn, None) for urn in ended]
-    for _ in range(4):
-        before = work.requests
-        await rounds.look(targets)
-        assert work.requests - before <= ROUND
-    assert all(heard[urn] == "succeeded" for urn in ended)
-
-
-async def test_changes_that_are_not_complete_are_believed_no_longer():
-    """If a list shows an end that the change feed did not report, the lists are read in each round from then on."""
-    work = Work(**{f"o{i}": "executing" for i in range(60)})
-    work.told = [Change(f"b{i}", f"o{i}", "executing") for i in range(60)]
-    heard: dict[str, str] = {}
-    rounds = round_of(work, heard)
-    targets = dict.fromkeys(work.status, "")
-    await rounds.look(targets)
-    work.end("o3", tell=False)
-    while "o3" in targets and rounds.count < 20:
-        await rounds.look(targets)
-        if heard["o3"] == "succeeded":
-            del targets["o3"]
-    assert rounds.count <= 9
-    await rounds.look(targets)
-    work.end("o4", tell=False)
-    await rounds.look(targets)
-    assert heard["o4"] == "succeeded"
-
-
 @pytest.mark.long
 async def test_a_thousand_waits_take_no_thread_and_little_memory():
     """A thousand waits start no thread, and each needs less than 100 KiB of memory."""
@@ -451,41 +360,9 @@ async def test_a_thousand_waits_take_no_thread_and_little_memory():
 
 
 def test_the_interval_grows_with_age_within_its_bounds():
-    """Young work is polled often and old work rarely. Events and known durations make it rarer."""
+    """Young work is polled often and old work rarely."""
     assert interval(0) == poll_interval.SHORTEST < SHORTEST and interval(36_000) == LONGEST
-    assert interval(100) == SHARE * 100 and interval(0, told=True) == PROMPT
-    assert interval(0, surely=600) == SHARE * 600
-
-
-def test_the_pace_is_learned_from_some_ends():
-    """From three known durations on, the poller knows how long such work takes at least. It forgets older durations."""
-    known = WorkDurations([100, 120])
-    assert known.surely == 0
-    known.learn(80)
-    assert known.surely == 40
-    for _ in range(20):
-        known.learn(10)
-    assert known.surely == 5
-
-
-@pytest.mark.long
-async def test_ends_teach_the_next_wait(monkeypatch):
-    """After some ends of a service, its young work is polled more rarely than before."""
-    monkeypatch.setattr(pollers.random, "random", lambda: 1.0)
-    counts = []
-    work = Work()
-    poller = work.poller()
-    for seconds in (0.0, 60.0):
-        work.took_seconds = seconds
-        for number in range(3):
-            work.status = {f"quick{number}": "succeeded"}
-            await poller.wait(list(work.status))
-        work.status = {"slow": "executing"}
-        work.reads.clear()
-        with pytest.raises(WaitTimeoutError):
-            await poller.wait(["slow"], timeout=2.4)
-        counts.append(work.reads["slow"])
-    assert counts[0] >= 4 and counts[1] <= 2
+    assert interval(100) == SHARE * 100
 
 
 async def test_a_wait_that_ends_at_once_is_not_named(caplog):

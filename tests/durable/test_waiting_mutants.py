@@ -1,4 +1,4 @@
-"""A follower hears of an end through the poll leader, and not only because it asks the platform."""
+"""A process hears of an end through another process, and not only because it asks the platform."""
 
 from __future__ import annotations
 
@@ -12,33 +12,49 @@ from waiting_world import World, in_worlds, template
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    made = World(tmp_path, template(tmp_path), tells=False)
+    made = World(tmp_path, template(tmp_path))
     in_worlds(monkeypatch, lambda: made)
     yield made
     made.close()
 
 
 def follow(world: World) -> None:
-    """Let one process poll for all, and another hear of an end from it."""
-    world.start("A").wait([world.begin_work()])
-    world.let_pass(3)
-    work = world.begin_work()
-    world.start("B").wait([work])
-    world.let_pass(6)
-    world.work.end(work)
+    """Let two processes wait for the same work, and one of them give up twice."""
+    first, second = world.start(), world.start()
+    shared = world.begin_work()
+    second.wait([world.begin_work(lasting=True)])
+    for _ in range(2):
+        first.wait([shared])
+        world.let_pass(3)
+        if not any(shared in urns for urns in second.waits.values()):
+            second.wait([shared])
+        world.let_pass(3)
+        first.give_up()
+        world.let_pass(6)
+    world.work.end(shared)
     world.hear()
-    assert len(world.askers()) <= 1
+    second.wait([world.begin_work()])
+    first.wait([world.begin_work()])
+    world.share()
 
 
 @pytest.mark.mutant(None)
-def test_a_follower_hears_of_an_end(world: World):
-    """A follower hears of an end and does not ask the platform."""
+def test_a_process_hears_of_an_end(world: World):
+    """A process hears of an end, also after another that waited for the same has given up."""
     follow(world)
 
 
-@pytest.mark.mutant("report deleted")
-def test_a_build_that_deletes_reports_is_found(world: World, monkeypatch: pytest.MonkeyPatch):
-    """The test fails on a build that deletes a reported end before the follower has read it."""
-    mutate("report deleted", monkeypatch.setattr)
+@pytest.mark.mutant("work is added once")
+def test_a_build_that_adds_work_once_is_found(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The test fails on a build that does not add work again after another process has taken it from the watchlist."""
+    mutate("work is added once", monkeypatch.setattr)
     with pytest.raises(AssertionError, match="never heard"):
+        follow(world)
+
+
+@pytest.mark.mutant("each asks for itself")
+def test_a_build_in_which_each_asks_for_itself_is_found(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The test fails on a build in which processes do not share what they see."""
+    mutate("each asks for itself", monkeypatch.setattr)
+    with pytest.raises(AssertionError, match="each asks for itself"):
         follow(world)

@@ -17,11 +17,11 @@ from ivcap_flows.durable import poll_interval, poller
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
-from ivcap_flows.journal import Journal, poll_status
+from ivcap_flows.journal import Journal
 
 poll_interval.SHORTEST = 0.2
 poller._EXCHANGE = 0.2
-poll_status.POLL_LEASE_SECONDS = 1.0
+poller.LOST = 1.0
 
 
 class Filed(Seen):
@@ -46,7 +46,7 @@ class Filed(Seen):
 
 async def main(url: str, folder: Path, urns: list[str]) -> None:
     with Journal.open(url) as journal:
-        sharing = PollSharing(journal, noun="orders", platform="p", account=folder.name)
+        sharing = PollSharing(journal, folder.name)
         poller = Poller(Filed(folder), visibility_delay=5.0, rate_limiter=RateLimiter(60_000), sharing=sharing)
         ended = await poller.wait(urns)
         if poller._ticker is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from ivcap_flows.durable.poll_strategy import Change
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import InputError, NotFoundError, UnreachableError
@@ -14,7 +14,7 @@ PAGE = 50
 
 
 class Work:
-    """`status` by URN, oldest first; `service` by URN where there are several; `told` are the changes, oldest first."""
+    """`status` by URN, oldest first; `service` by URN where there are several."""
 
     what = "orders"
 
@@ -25,26 +25,13 @@ class Work:
         self.reads: Counter[str] = Counter()
         self.down = False
         self.lists_down: set[str] = set()
-        self.feed_down = False
-        self.told: list[Change] | None = None
-        self.events: dict[str, asyncio.Event] | None = None
-        self.took_seconds = 0.0
-
-    @property
-    def tells_events(self) -> bool:
-        return self.events is not None
 
     @property
     def requests(self) -> int:
         return sum(self.asked.values())
 
-    def end(self, *urns: str, status: str = "succeeded", tell: bool = True) -> None:
-        for urn in urns:
-            self.status[urn] = status
-            if tell and self.told is not None:
-                self.told.append(Change(f"c{len(self.told)}", urn, status))
-            if self.events is not None:
-                self.events[urn].set()
+    def end(self, *urns: str, status: str = "succeeded") -> None:
+        self.status |= dict.fromkeys(urns, status)
 
     async def read(self, urn: str, service: str) -> tuple[str, str]:
         self.asked["read"] += 1
@@ -70,31 +57,16 @@ class Work:
                 raise UnreachableError("no reply", platform="p")
             yield [(urn, self.status[urn]) for urn, _ in listed[begin : begin + PAGE]]
 
-    async def changes(self):
-        if self.told is None:
-            return
-        told = list(reversed(self.told))
-        for begin in range(0, len(told) or 1, PAGE):
-            self.asked["changes"] += 1
-            if self.feed_down:
-                raise UnreachableError("no reply", platform="p")
-            yield told[begin : begin + PAGE]
-
-    async def hints(self, urn: str, service: str):
-        self.asked["stream"] += 1
-        assert self.events is not None
-        yield False
-        await self.events[urn].wait()
-        yield True
-
     def status_of(self, record: tuple[str, str]) -> str:
         return record[1]
 
-    def took(self, record: tuple[str, str]) -> tuple[str, float] | None:
-        return (self.service.get(record[0], ""), self.took_seconds) if self.took_seconds else None
-
-    def poller(self, *, visibility_delay: float = 5.0, per_minute: int = 60_000, **options) -> Poller[tuple[str, str]]:
-        return Poller(Seen(self), visibility_delay=visibility_delay, rate_limiter=RateLimiter(per_minute), **options)
+    def poller(
+        self, sharing: PollSharing | None = None, *, visibility_delay: float = 5.0, per_minute: int = 60_000
+    ) -> Poller[tuple[str, str]]:
+        limiter = RateLimiter(per_minute)
+        return Poller(
+            Seen(self), visibility_delay=visibility_delay, rate_limiter=limiter, sharing=sharing or PollSharing()
+        )
 
 
 class Seen:

@@ -1,13 +1,12 @@
-"""A world for the state machine of waiting: processes of two machines on one journal, in virtual time.
+"""A world for the state machine of waiting: processes on one journal, in virtual time.
 
 They run the production code down to the journal's rows. A process may be killed, or stopped and continued, at each of
-its steps; its journal may fail; and the journal's clock may jump.
+its steps, and its journal may fail.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 import sqlite3
@@ -15,7 +14,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,18 +24,13 @@ import sqlalchemy as sa
 from intent_world import Killed, Loop
 from waiting_work import Seen, Work
 
-from ivcap_flows.durable import poll_interval, poll_strategy, poller, rate_limiter
-from ivcap_flows.durable import poll_sharing as boards
+from ivcap_flows.durable import poll_interval, poll_round, poll_sharing, poller, rate_limiter
 from ivcap_flows.durable.poll_sharing import PollSharing
-from ivcap_flows.durable.poll_strategy import Change
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import JournalError, UnreachableError
-from ivcap_flows.journal import Journal, poll_status
-from ivcap_flows.journal import processes as processes_module
+from ivcap_flows.journal import Journal
 
-_BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
-_HEARTBEAT = 10.0
 _LATENCY = 0.05
 BOUND = 60.0
 """Within so many seconds without a further fault every wait hears of what has ended."""
@@ -64,11 +57,9 @@ class _Loop(Loop):
 class Process:
     """A process with its own handle on the journal, its poller, and the waits that it has begun."""
 
-    def __init__(self, world: World, machine: str, number: int) -> None:
-        self.world, self.machine, self.number = world, machine, number
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
         self.dead = False
-        self.ids: set[str] = set()
-        """By which the journal knows it."""
         self.stopped: list[Callable[[], None]] | None = None
         """What is to happen when the process goes on; None while it runs."""
         self.stops_after_a_step = False
@@ -80,7 +71,6 @@ class Process:
         self.context = copy_context()
         self.context.run(_here.set, self)
         self.journal = self.context.run(self._open)
-        self.beating = world.task(self, self._send_heartbeat())
 
     def _open(self) -> Journal:
         journal = Journal.open(f"sqlite:///{self.world.path}")
@@ -88,7 +78,6 @@ class Process:
         # Nothing here is cut off from its power.
         sa.event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
         store.engine.dispose()
-        store.now = lambda connection: self.world.now  # type: ignore[method-assign]
         read, write = store.read, store.write
 
         @contextmanager
@@ -131,19 +120,12 @@ class Process:
         answered = asyncio.get_running_loop().create_future()
         self.step(lambda: lambda: answered.cancelled() or answered.set_result(None))
         await answered
-        self.world.asked.append((self.world.seconds, self))
         if self.cut_off:
             raise UnreachableError("no reply", platform="p")
 
-    async def _send_heartbeat(self) -> None:
-        while True:
-            with contextlib.suppress(JournalError):
-                await asyncio.to_thread(self.journal.runs.heartbeat)
-            await asyncio.sleep(_HEARTBEAT)
-
     def wait(self, urns: Sequence[str]) -> None:
         if self.poller is None:
-            sharing = PollSharing(self.journal, noun="orders", platform="p", account="a")
+            sharing = PollSharing(self.journal, "orders a p")
             source = _Platform(self)
             self.poller = Poller(
                 source, visibility_delay=5.0, rate_limiter=RateLimiter(60_000), sharing=sharing, on_idle=self._idle
@@ -172,7 +154,7 @@ class Process:
 
     def kill(self) -> None:
         self.dead, self.stopped = True, None
-        for task in (*self.waits, self.beating, self.poller and self.poller._ticker):
+        for task in (*self.waits, self.poller and self.poller._ticker):
             if task is not None:
                 task.cancel()
         self.waits.clear()
@@ -190,37 +172,27 @@ class _Platform(Seen):
         return await self._work.read(urn, service)
 
     async def pages(self, name: str) -> Any:
+        self._process.world.pages.append(self._process.world.seconds)
         await self._process.request()
         async for page in self._work.pages(name):
-            yield page
-
-    async def changes(self) -> Any:
-        await self._process.request()
-        async for page in self._work.changes():
             yield page
 
 
 class World:
     """One account with work on one platform, and the processes that wait for it."""
 
-    def __init__(self, folder: Path, template: Path, *, tells: bool) -> None:
+    def __init__(self, folder: Path, template: Path) -> None:
         self.path = folder / f"{uuid.uuid4()}.sqlite"
         shutil.copy(template, self.path)
-        self.seconds = self.ahead = 0.0
+        self.seconds = 0.0
         self.work = Work()
-        if tells:
-            self.work.told = []
         self.lasting: list[str] = []
         """Work that ends last of all."""
         self.processes: list[Process] = []
-        self.asked: list[tuple[float, Process]] = []
+        self.pages: list[float] = []
+        """When a page was asked for."""
         self.loop = _Loop(self)  # type: ignore[arg-type]
         self.loop.set_exception_handler(lambda *_: None)
-
-    @property
-    def now(self) -> datetime:
-        """What the journal's clock shows."""
-        return _BASE + timedelta(seconds=self.seconds + self.ahead)
 
     @property
     def live(self) -> list[Process]:
@@ -236,15 +208,13 @@ class World:
         if lasting:
             self.lasting.append(urn)
         self.work.status[urn] = "executing"
-        if self.work.told is not None:
-            self.work.told.append(Change(f"b{urn}", urn, "executing"))
         return urn
 
     def task(self, process: Process, doing: Any) -> asyncio.Task[Any]:
         return process.context.run(self.loop.create_task, doing)
 
-    def start(self, machine: str) -> Process:
-        self.processes.append(Process(self, machine, 100 + len(self.processes)))
+    def start(self) -> Process:
+        self.processes.append(Process(self, 100 + len(self.processes)))
         return self.processes[-1]
 
     def pass_time(self, seconds: float) -> None:
@@ -280,10 +250,12 @@ class World:
         runs = [process for process in self.live if process.stopped is None]
         return [process for process in runs if any(urns <= ended for urns in process.waits.values())]
 
-    def askers(self) -> set[int]:
-        """Return the processes that ask the platform once all is quiet."""
+    def share(self) -> None:
+        """Check that once all is quiet, all processes together ask for no more pages than one would."""
         self.let_pass(BOUND / 2)
-        return {process.number for at, process in self.asked if at > self.seconds - BOUND / 4}
+        quiet = BOUND / 4
+        pages = [at for at in self.pages if at > self.seconds - quiet]
+        assert len(pages) <= quiet / (1 - poller._JITTER) + 1, "each asks for itself"
 
     def close(self) -> None:
         for process in self.live:
@@ -295,33 +267,6 @@ class World:
             process.journal._store.engine.dispose()
         self.loop.close()
         self.path.unlink()
-
-
-class _Mine(set[str]):
-    """The ids of the process whose code runs."""
-
-    def __contains__(self, id_: object) -> bool:
-        return str(id_) in _here.get().ids
-
-
-class _Locks:
-    """The lock files of the machine on which the process is whose code runs."""
-
-    def __init__(self, folder: object) -> None:
-        """They are in no folder."""
-
-    def hold(self, process: str) -> None:
-        _here.get().ids.add(process)
-
-    def release(self, process: str) -> None:
-        """Whoever closes the journal has ended, or goes on until it does."""
-
-    def life(self, process: str) -> str:
-        here = _here.get()
-        holder = next((each for each in here.world.processes if process in each.ids), None)
-        if holder is None or holder.machine != here.machine:
-            return "unknown"
-        return "dead" if holder.dead else "alive"
 
 
 def template(folder: Path) -> Path:
@@ -338,21 +283,15 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     """Run the production code in the current world, with its time and processes and slightly shorter rests."""
 
     clock = SimpleNamespace(monotonic=lambda: current().monotonic())
-    for module in (poller, boards, poll_strategy, rate_limiter, poll_status):
-        patch.setattr(module, "time", clock, raising=False)
-    patch.setattr(processes_module, "ProcessLocks", _Locks)
-    patch.setattr(processes_module, "_mine", _Mine())
+    for module in (poller, poll_sharing, rate_limiter):
+        patch.setattr(module, "time", clock)
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
-    for name in ("start_heartbeat", "stop_heartbeat"):
-        patch.setattr(boards, name, lambda journal: None)
-    shorter = {
+    changed = {
         (poll_interval, "LONGEST"): 4.0,
-        (poll_strategy, "EASE"): 4.0,
-        (poll_strategy, "_THOROUGH"): 3,
-        (boards, "_AWAY"): 5.0,
+        (poll_sharing, "_AWAY"): 5.0,
+        (poll_round, "SINGLE_READS"): 0,
+        (poller, "LOST"): 6.0,
     }
-    shorter |= {(poller, "OUT_OF_REACH"): 8.0, (boards, "_PASSED_ON"): 12.0}
-    shorter |= {(poller, "RENEWAL"): 2.0, (poll_status, "POLL_LEASE_SECONDS"): 6.0}
-    for (module, name), value in shorter.items():
+    for (module, name), value in changed.items():
         patch.setattr(module, name, value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -29,6 +29,7 @@ from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
+from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.http import pool, session
@@ -38,9 +39,10 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
-from ivcap_flows.journal.poll_status import PollStatus
+from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import Poll
 from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
@@ -208,18 +210,28 @@ def sets_unsorted(patch: SetAttribute) -> None:
     patch(canonical, "_sorted", list)
 
 
-def report_deleted(patch: SetAttribute) -> None:
-    report = PollStatus.report
+def each_asks_for_itself(patch: SetAttribute) -> None:
+    async def not_asked(self: PollSharing, do: object) -> None:
+        """As if there were no journal."""
 
-    def reported_and_deleted(self: PollStatus, watchlist: str, *given: Any, **options: Any) -> bool:
-        done = report(self, watchlist, *given, **options)
-        rows = schema.poll_targets
-        with self._store.write() as connection:
-            ended = sa.and_(rows.c.watchlist == watchlist, rows.c.status == "succeeded")
-            connection.execute(sa.delete(rows).where(ended))
-        return done
+    patch(PollSharing, "_ask", not_asked)
 
-    patch(PollStatus, "report", reported_and_deleted)
+
+def rounds_of_many(patch: SetAttribute) -> None:
+    begin = Polls.begin
+    patch(Polls, "begin", lambda self, watchlist, seen: begin(self, watchlist, seen) or self.read(watchlist))
+
+
+def added_only_once(patch: SetAttribute) -> None:
+    add = Polls.add
+
+    def first_time(self: Polls, watchlist: str, wanted: Mapping[str, str]) -> Poll:
+        known = self.__dict__.setdefault("added", set())
+        new = {urn: service for urn, service in wanted.items() if urn not in known}
+        known |= set(new)
+        return add(self, watchlist, new)
+
+    patch(Polls, "add", first_time)
 
 
 def no_shapes_of_secrets(patch: SetAttribute) -> None:
@@ -457,7 +469,9 @@ MUTANTS: Final = {
     "a plan forgets what it makes": Mutant("what is planned can be read", a_plan_forgets_what_it_makes),
     "a changed request is not named": Mutant("a replay says what it leaves behind", a_changed_request_is_not_named),
     "key by path": Mutant("scope flow is the flow's, wherever its code lies", key_by_path),
-    "report deleted": Mutant("who waits hears of an end, also from another process", report_deleted),
+    "work is added once": Mutant("who waits hears of an end, also after another that waited for it", added_only_once),
+    "each asks for itself": Mutant("one process asks for all", each_asks_for_itself),
+    "rounds of many": Mutant("a round is of one process", rounds_of_many),
     "no shapes of secrets": Mutant("a token is known by its shape", no_shapes_of_secrets),
     "no values of secret names in texts": Mutant(
         "a connection string shows no password", no_values_of_secret_names_in_texts

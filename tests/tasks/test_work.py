@@ -403,7 +403,6 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
             said.append((record.getMessage(), TaskRunContext.get()))
 
     monkeypatch.setattr(poller, "TELLING", 0.4)
-    monkeypatch.setattr("ivcap_flows.durable.poll_interval.PROMPT", 0.5)
     heard = Heard(logging.INFO)
     poller.logger.addHandler(heard)
     try:

@@ -38,25 +38,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
-        "poll_leaders",
+        "polls",
         sa.Column("watchlist", sa.Text, nullable=False),
-        sa.Column("process_id", sa.Text, nullable=False),
-        sa.Column("token", sa.Text, nullable=False),
-        sa.Column("renewal", sa.BigInteger, nullable=False),
-        sa.Column("trouble", sa.Text),
+        sa.Column("begun", sa.BigInteger, nullable=False),
+        sa.Column("ended", sa.BigInteger, nullable=False),
+        sa.Column("wanted", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("watchlist"),
     )
-    op.create_table(
-        "poll_targets",
-        sa.Column("watchlist", sa.Text, nullable=False),
-        sa.Column("watcher", sa.Text, nullable=False),
-        sa.Column("urn", sa.Text, nullable=False),
-        sa.Column("service", sa.Text, nullable=False),
-        sa.Column("process_id", sa.Text, nullable=False),
-        sa.Column("status", sa.Text),
-        sa.PrimaryKeyConstraint("watchlist", "watcher", "urn"),
-    )
-    op.create_index("poll_targets_urn", "poll_targets", ["watchlist", "urn"])
     op.create_table(
         "processes",
         sa.Column("id", sa.Text, nullable=False),
@@ -94,14 +82,6 @@ def upgrade() -> None:
     op.create_index("runs_outcome", "runs", ["outcome", "updated_at"])
     op.create_index("runs_seq", "runs", ["seq"])
     op.create_index("runs_short_id", "runs", ["short_id"])
-    op.create_table(
-        "work_durations",
-        sa.Column("watchlist", sa.Text, nullable=False),
-        sa.Column("service", sa.Text, nullable=False),
-        sa.Column("seconds", sa.Text, nullable=False),
-        sa.Column("updated_at", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("watchlist", "service"),
-    )
     op.create_table(
         "attempts",
         sa.Column("id", sa.Text, nullable=False),
