@@ -31,7 +31,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
 from ivcap_flows.journal import RunIdentity
-from ivcap_flows.journal.rows import Wait
+from ivcap_flows.journal.rows import Park, Wait
 from ivcap_flows.tasks import aplace_order
 
 first, *flow_runs = json.load(open(sys.argv[1]))
@@ -46,10 +46,8 @@ now = datetime.now(timezone.utc)
 for flow_run, order in zip(flow_runs, orders, strict=True):
     identity = RunIdentity("waits", "flows.py:waits", {"order": order.urn}, flow_run, flow_run, deployed=True)
     opened = journal().runs.open_attempt(identity)
-    journal().parks.park(
-        run_id=opened.run.id, attempt_id=opened.attempt.id, flow_run_id=flow_run, platform=platform, credentials=None,
-        waits=[Wait(order.urn, "order", order.service)], began_at=now, wake_at=now + timedelta(days=1),
-    )
+    waits = (Wait(order.urn, "order", order.service),)
+    journal().parks.note(opened.attempt.id, Park(1, platform, None, waits, now, now + timedelta(days=1)))
     journal().runs.close_attempt(opened.attempt.id, "parked")
 print(len(orders))
 """

@@ -414,7 +414,7 @@ def s3_platform(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -
 
 
 CHILDREN_FIRST = (
-    *("leases", "parks", "cursors", "sendings", "deliveries", "facts", "once", "intents", "attempts", "runs"),
+    *("leases", "polls", "cursors", "sendings", "deliveries", "facts", "once", "intents", "attempts", "runs"),
     *("processes", "files"),
 )
 

@@ -16,7 +16,7 @@ from ivcap_flows.journal.observer import (
     DeliveryRefused,
     IntentMoved,
     LimitReached,
-    ParkEnded,
+    RunWoken,
     Transition,
 )
 from ivcap_flows.secrets import logger_of, scrub
@@ -66,9 +66,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "ivcap-flows.run.parked": Kind(
         "A run left its process while it waits.", "`ivcap-flows.run.<run>`", "run flow attempt message"
     ),
-    "ivcap-flows.run.woken": Kind(
-        "A parked run continues, or was woken by the watcher.", "`ivcap-flows.run.<run>`", "run round why waits"
-    ),
+    "ivcap-flows.run.woken": Kind("A parked run continues.", "`ivcap-flows.run.<run>`", "run round waits"),
     "ivcap-flows.effect.in-doubt": Kind(
         "A request was sent, and it is not known whether it took effect. Most doubts end within seconds.",
         "`ivcap-flows.effect.<key>`",
@@ -125,16 +123,10 @@ def events_of(transition: Transition) -> Iterator[Event]:
         if attempt.outcome == "parked":
             told = {"run": attempt.run_id, "flow": attempt.flow_name, "attempt": attempt.number}
             yield _of_run("parked", attempt.run_id, {**told, "message": attempt.cause}, flow_run=attempt.flow_run_id)
-    elif isinstance(transition, ParkEnded):
-        park = transition.park
-        if park.state == "woken":
-            told = {
-                "run": park.run_id,
-                "round": park.round,
-                "why": park.why,
-                "waits": [each.urn for each in park.waits],
-            }
-            yield _of_run("woken", park.run_id, told, flow_run=park.flow_run_id)
+    elif isinstance(transition, RunWoken) and transition.attempt.park is not None:
+        attempt, park = transition.attempt, transition.attempt.park
+        told = {"run": attempt.run_id, "round": park.round, "waits": [each.urn for each in park.waits]}
+        yield _of_run("woken", attempt.run_id, told, flow_run=attempt.flow_run_id)
     elif isinstance(transition, LimitReached):
         limit, run = transition.error.data, transition.run_id
         told = {"run": run, **{name: limit[name] for name in ("service", "limit", "placed")}}

@@ -18,7 +18,17 @@ from ivcap_flows.secrets import logger_of, scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity, RunRow
 
-__all__ = ["PrefectWord", "abandon", "agree", "not_to_come_back", "prefect_says", "recheck", "reconcile", "unended"]
+__all__ = [
+    "PrefectWord",
+    "abandon",
+    "agree",
+    "end_parked",
+    "not_to_come_back",
+    "prefect_says",
+    "recheck",
+    "reconcile",
+    "unended",
+]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -79,7 +89,7 @@ def reconcile(
             told.append((attempt, _close(journal, attempt, word)))
     for attempt in _parked(journal):
         word = ask(attempt.flow_run_id)
-        if word is not None and word.outcome != "parked" and _end_parked(journal, attempt, word):
+        if word is not None and word.outcome != "parked" and end_parked(journal, attempt, word):
             told.append((attempt, word.outcome))
     return told
 
@@ -173,7 +183,7 @@ def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
     return max(time for time in times if time is not None)
 
 
-def _end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> bool:
+def end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> bool:
     """Record how a parked run ended. Its last attempt ended before, when the run parked."""
     from ivcap_flows.journal import Fact
 

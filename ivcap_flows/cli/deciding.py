@@ -14,7 +14,7 @@ from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, 
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
-from ivcap_flows.journal.rows import ParkRow
+from ivcap_flows.journal.rows import AttemptRow, Park
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
@@ -35,12 +35,13 @@ def consequences(journal: Journal, run: RunRow) -> str | None:
             f"{name} is running in process {live[-1].pid} on {live[-1].host}. Giving it up does not end the process, "
             "which goes on and may request more. When it has ended, nothing continues the run."
         )
-    park = _park_of(journal, run)
-    if park is None:
+    parked = _parked(journal, run)
+    if parked is None:
         return None
+    attempt, park = parked
     return (
         f"{name} is parked: it waits for {in_words(park.waits)} and wakes at {moment(park.wake_at)}. "
-        f"Giving it up cancels its flow run {park.flow_run_id} in Prefect. What it ordered goes on and is paid for; "
+        f"Giving it up cancels its flow run {attempt.flow_run_id} in Prefect. What it ordered goes on and is paid for; "
         "`ivcap-flows orders --orphans` lists it."
     )
 
@@ -48,10 +49,9 @@ def consequences(journal: Journal, run: RunRow) -> str | None:
 def abandon(journal: Journal, run: RunRow) -> str:
     """Give up a run, and return a message for the user. Raise DurabilityError if it completed, or is parked and Prefect
     cannot be asked to cancel it."""
-    park = _park_of(journal, run)
-    if park is not None:
-        _cancel(park.flow_run_id)
-        journal.parks.end(park, "over", "given up")
+    parked = _parked(journal, run)
+    if parked is not None:
+        _cancel(parked[0].flow_run_id)
     reconcile.abandon(journal, run, running=True)
     left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It requested {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
@@ -60,8 +60,8 @@ def abandon(journal: Journal, run: RunRow) -> str:
     )
 
 
-def _park_of(journal: Journal, run: RunRow) -> ParkRow | None:
-    return next((park for park in journal.parks.open() if park.run_id == run.id), None)
+def _parked(journal: Journal, run: RunRow) -> tuple[AttemptRow, Park] | None:
+    return next((each for each in journal.parks.open() if each[0].run_id == run.id), None)
 
 
 def _cancel(flow_run_id: str) -> None:

@@ -36,7 +36,7 @@ from ivcap_flows.work.orphans import orphans_of
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.journal import Journal, Outcome, RunRow
-    from ivcap_flows.journal.rows import ParkRow
+    from ivcap_flows.journal.rows import AttemptRow, Park
 
 __all__ = ["doctor"]
 
@@ -169,7 +169,7 @@ def _runs() -> list[str]:
         return [
             ", ".join(counts) or "none is lost or parked, and none has left an order or job behind",
             *_some(f"lost: {_name(run)}, begun {moment(run.created_at)}; {_next(run)}" for run in lost),
-            *_some(_parked(journal, park) for park in parks),
+            *_some(_parked(journal, *each) for each in parks),
             *_some(
                 f"orphan: {orphan.noun} {orphan.name or orphan.service} ({short_id(orphan.key or '')}) of "
                 f"{orphan.flow or 'no run on record'}, {orphan.left}: {orphan.then}"
@@ -193,8 +193,8 @@ def _next(run: RunRow) -> str:
     return f"{again} to continue it, or give it up: ivcap-flows runs abandon {short_run(run.id)}"
 
 
-def _parked(journal: Journal, park: ParkRow) -> str:
-    name = _name(journal.runs.get(park.run_id))
+def _parked(journal: Journal, attempt: AttemptRow, park: Park) -> str:
+    name = _name(journal.runs.get(attempt.run_id))
     if journal.now() - park.wake_at > _OVERSLEPT:
         return (
             f"overslept: {name} is parked and should have woken at {moment(park.wake_at)}; check that a worker of its "

@@ -24,8 +24,8 @@ def watch(*, once: bool = False) -> None:
     with open_journal(new=True) as journal:
         watcher = Watcher(journal, tell=console.print)
         if once:
-            woken = loop.run(watcher.once())
-            console.print(f"{woken} runs woken, {len(journal.parks.open())} parked.")
+            woken, parked = loop.run(watcher.once())
+            console.print(f"{woken} runs woken, {parked} parked.")
             return
         try:
             loop.run(watcher.watch())

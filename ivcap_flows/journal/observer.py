@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ivcap_flows.errors import SpendLimitError
-from ivcap_flows.journal.rows import AttemptRow, IntentRow, ParkRow
+from ivcap_flows.journal.rows import AttemptRow, IntentRow
 from ivcap_flows.journal.states import State
 
-__all__ = ["AttemptEnded", "DeliveryRefused", "IntentMoved", "LimitReached", "Observer", "ParkEnded", "Transition"]
+__all__ = ["AttemptEnded", "DeliveryRefused", "IntentMoved", "LimitReached", "Observer", "RunWoken", "Transition"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True)
-class ParkEnded:
-    """A park was `woken` or is `over`."""
+class RunWoken:
+    """A run goes on that had parked in this attempt."""
 
-    park: ParkRow
+    attempt: AttemptRow
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LimitReached:
     error: SpendLimitError
 
 
-Transition: TypeAlias = IntentMoved | AttemptEnded | ParkEnded | DeliveryRefused | LimitReached
+Transition: TypeAlias = IntentMoved | AttemptEnded | RunWoken | DeliveryRefused | LimitReached
 
 Observer: TypeAlias = Callable[[Transition], None]
 """Called in the thread that wrote the change and in the context of its caller, which waits: so it must be quick."""

@@ -114,11 +114,11 @@ class Processes:
             self._owed.pop(token, None)
 
     def prune(self, before: datetime) -> None:
-        """Delete processes without a heartbeat since then, except those that an attempt, claim, lease or park names.
+        """Delete processes without a heartbeat since then, except those that an attempt, claim or lease names.
 
         A live one among them, which holds nothing now, gets its row again when it takes something.
         """
-        holders = (schema.attempts, _I, _L, schema.parks)
+        holders = (schema.attempts, _I, _L)
         held = (sa.exists().where(table.c.process_id == _T.c.id) for table in holders)
         silent = _T.c.heartbeat_at < before - timedelta(seconds=LEASE_SECONDS)
         with self._store.write() as connection:

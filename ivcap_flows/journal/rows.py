@@ -29,8 +29,7 @@ __all__ = [
     "NewIntent",
     "OpenedAttempt",
     "Outcome",
-    "ParkRow",
-    "ParkState",
+    "Park",
     "Poll",
     "ProcessRow",
     "RunIdentity",
@@ -63,9 +62,6 @@ Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "par
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 """`dead`: refused permanently; `reason` says what must change before the next try."""
-
-ParkState = Literal["parked", "woken", "over"]
-"""`woken`: the run was started again; `over`: it will not continue, for the reason in `why`."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +132,45 @@ class RunRow:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """An order or job (`noun`) that a run waits for. `service` is the service's URN, `name` what the user calls it, or
+    its service's name, and `account` the one that placed it, if the platform reports it."""
+
+    urn: str
+    noun: str
+    service: str
+    name: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True)
+class Park:
+    """What a run waits for that leaves its process, and when Prefect wakes it. A run's parks count from round 1.
+
+    `credentials` is the name of a block, or None for the environment's credentials. `began_at` is when the run began to
+    wait for these, in the first of its rounds.
+    """
+
+    round: int
+    platform: str
+    credentials: str | None
+    waits: tuple[Wait, ...]
+    began_at: datetime
+    wake_at: datetime
+
+    @property
+    def urns(self) -> frozenset[str]:
+        """The URNs of the work that the run waits for."""
+        return frozenset(wait.urn for wait in self.waits)
+
+
+@dataclass(frozen=True)
 class AttemptRow:
     """One Prefect flow run (or one try of it) of a logical run.
 
     `number` counts from 1. A subflow's attempt has the number of the attempt that runs it, and `leads` is False.
-    `newest_at_end` is the number of the run's newest attempt when this one ended.
+    `newest_at_end` is the number of the run's newest attempt when this one ended. `park` is what the run parked for, if
+    it left this attempt's process in order to wait, or was about to.
     """
 
     id: str
@@ -158,6 +188,7 @@ class AttemptRow:
     started_at: datetime
     ended_at: datetime | None
     newest_at_end: int | None
+    park: Park | None
     process: ProcessRow
 
 
@@ -328,47 +359,6 @@ class Settled:
     how: str
     matched_by: str | None = None
     duplicates: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Wait:
-    """An order or job (`noun`) that a run waits for. `service` is the service's URN, `name` what the user calls it, or
-    its service's name, and `account` the one that placed it, if the platform reports it."""
-
-    urn: str
-    noun: str
-    service: str
-    name: str | None = None
-    account: str | None = None
-
-
-@dataclass(frozen=True)
-class ParkRow:
-    """One round of parking of a logical run; rounds count from 1.
-
-    `process` is the one that the run left. `credentials` is the name of a block, or None for the environment's
-    credentials. `began_at` is when the run began to wait for these, in the first of its rounds.
-    """
-
-    run_id: str
-    round: int
-    attempt_id: str
-    flow_run_id: str
-    process: ProcessRow
-    platform: str
-    credentials: str | None
-    waits: tuple[Wait, ...]
-    state: ParkState
-    why: str | None
-    began_at: datetime
-    parked_at: datetime
-    wake_at: datetime
-    ended_at: datetime | None
-
-    @property
-    def urns(self) -> frozenset[str]:
-        """The URNs of the work that the run waited for."""
-        return frozenset(wait.urn for wait in self.waits)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,18 +16,28 @@ from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.identity import fingerprint, flows_urn, short_run
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.facts import Facts
-from ivcap_flows.journal.observer import AttemptEnded
+from ivcap_flows.journal.observer import AttemptEnded, RunWoken
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import AttemptRow, Fact, OpenedAttempt, Outcome, ProcessRow, RunIdentity, RunRow
+from ivcap_flows.journal.rows import (
+    AttemptRow,
+    Fact,
+    OpenedAttempt,
+    Outcome,
+    Park,
+    ProcessRow,
+    RunIdentity,
+    RunRow,
+    Wait,
+)
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import scrub, scrub_text
 
-__all__ = ["Runs"]
+__all__ = ["ATTEMPTS", "Runs", "attempt_row"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
 _AT_ONCE: Final = 500
 _RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "short_id", "parameters_sha256")]
-_ATTEMPTS = sa.select(
+ATTEMPTS = sa.select(
     *[column for column in _A.c if column.name not in ("seq", "process_id")],
     *[column.label(f"process_{column.name}") for column in _P.c],
 ).join_from(_A, _P, _A.c.process_id == _P.c.id)
@@ -96,6 +106,9 @@ class Runs:
                 nested = bool(live) and identity.is_subflow
                 number = max((row.number for row in leading), default=0) + (0 if nested else 1)
                 joined = not nested
+                for last in leading[-1:]:
+                    if joined and last.park is not None and last.outcome == "parked":
+                        self._store.note(RunWoken(last))
                 if joined:
                     again: dict[str, Any] = {"outcome": "running", "updated_at": now}
                     if not identity.is_subflow:
@@ -220,8 +233,8 @@ class Runs:
     def reap(self) -> list[AttemptRow]:
         """Give every running attempt whose process is gone the outcome `lost`, and return those attempts."""
         with self._store.write() as connection:
-            running = connection.execute(_ATTEMPTS.where(_A.c.outcome == "running")).mappings()
-            return self._lose_dead(connection, [_attempt_row(row) for row in running])
+            running = connection.execute(ATTEMPTS.where(_A.c.outcome == "running")).mappings()
+            return self._lose_dead(connection, [attempt_row(row) for row in running])
 
     def untold(self) -> list[AttemptRow]:
         """Return the `lost` attempts whose end is not a fact yet, oldest first."""
@@ -229,8 +242,8 @@ class Runs:
             _F.c.record_id == sa.literal(flows_urn("attempt", "")) + _A.c.id, _F.c.record.contains('"outcome":"lost"')
         )
         with self._store.read() as connection:
-            query = _ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
-            return [_attempt_row(row) for row in connection.execute(query).mappings()]
+            query = ATTEMPTS.where(_A.c.outcome == "lost", ~end.exists()).order_by(_A.c.seq)
+            return [attempt_row(row) for row in connection.execute(query).mappings()]
 
     def abandon(self, run_id: str, *, running: bool = False, told: Sequence[Fact] = ()) -> None:
         """Give up a run: no later run continues it, and it may be pruned. Idempotent. `told` are facts that tell of it.
@@ -340,12 +353,12 @@ class Runs:
 
         Tasks that the flow run sent to another process find their attempt by it.
         """
-        query = _ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.seq.desc())
+        query = ATTEMPTS.where(_A.c.flow_run_id == flow_run_id).order_by(_A.c.seq.desc())
         with self._store.read() as connection:
             row = connection.execute(query.limit(1)).mappings().first()
             if row is None:
                 return None
-            attempt = _attempt_row(row)
+            attempt = attempt_row(row)
             return OpenedAttempt(self._run(connection, attempt.run_id), attempt, joined=attempt.number > 1)
 
     def alive(self, attempt: AttemptRow) -> bool:
@@ -402,8 +415,8 @@ class Runs:
             # A run without facts has nothing to deliver.
             *(sa.or_(sa.exists().where(told, name), newest.is_(None)) for name in named),
         )
-        running = connection.execute(_ATTEMPTS.where(_A.c.run_id.in_(ids), _A.c.outcome == "running")).mappings()
-        busy = {row.run_id for row in map(_attempt_row, running) if self._alive(connection, row)}
+        running = connection.execute(ATTEMPTS.where(_A.c.run_id.in_(ids), _A.c.outcome == "running")).mappings()
+        busy = {row.run_id for row in map(attempt_row, running) if self._alive(connection, row)}
         return [run_id for run_id in connection.execute(old).scalars() if run_id not in busy]
 
     def _serialise(self, connection: Connection, identity: RunIdentity) -> None:
@@ -501,14 +514,14 @@ class Runs:
         return RunRow(**row, journal=self._store.journal_id)
 
     def _attempts(self, connection: Connection, run_id: str) -> Sequence[AttemptRow]:
-        query = _ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.seq)
-        return [_attempt_row(row) for row in connection.execute(query).mappings()]
+        query = ATTEMPTS.where(_A.c.run_id == run_id).order_by(_A.c.number, _A.c.seq)
+        return [attempt_row(row) for row in connection.execute(query).mappings()]
 
     def _attempt(self, connection: Connection, attempt_id: str) -> AttemptRow:
-        row = connection.execute(_ATTEMPTS.where(_A.c.id == attempt_id)).mappings().first()
+        row = connection.execute(ATTEMPTS.where(_A.c.id == attempt_id)).mappings().first()
         if row is None:
             raise InputError(f"The journal {self._store.url} has no attempt {attempt_id!r}.")
-        return _attempt_row(row)
+        return attempt_row(row)
 
 
 def _whole(identity: RunIdentity) -> RunIdentity:
@@ -545,7 +558,15 @@ def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[begin : begin + _AT_ONCE]
 
 
-def _attempt_row(row: RowMapping) -> AttemptRow:
+def attempt_row(row: RowMapping) -> AttemptRow:
+    """Return a row of `ATTEMPTS` as a value."""
     process: dict[str, Any] = {name[8:]: value for name, value in row.items() if name.startswith("process_")}
     own: dict[str, Any] = {name: value for name, value in row.items() if not name.startswith("process_")}
-    return AttemptRow(**own, process=ProcessRow(**process))
+    return AttemptRow(**{**own, "park": _park(own["park"])}, process=ProcessRow(**process))
+
+
+def _park(noted: Mapping[str, Any] | None) -> Park | None:
+    if noted is None:
+        return None
+    times = {name: datetime.fromisoformat(noted[name]) for name in ("began_at", "wake_at")}
+    return Park(**{**noted, **times, "waits": tuple(Wait(**wait) for wait in noted["waits"])})

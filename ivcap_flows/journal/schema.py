@@ -26,7 +26,6 @@ __all__ = [
     "leases",
     "metadata",
     "once",
-    "parks",
     "polls",
     "processes",
     "redaction_keys",
@@ -148,6 +147,8 @@ attempts = sa.Table(
     sa.Column("ended_at", Instant),
     # The number of the run's newest attempt when this one ended: this one ran beside it, and before all later ones.
     sa.Column("newest_at_end", sa.Integer),
+    # What the run waits for that left this attempt's process.
+    sa.Column("park", Json),
     sa.Index("attempts_seq", "seq"),
     sa.Index("attempts_run", "run_id", "number"),
     sa.Index("attempts_root_flow_run", "root_flow_run_id"),
@@ -298,28 +299,6 @@ files = sa.Table(
     sa.Column("device", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("recorded_at", Instant, nullable=False),
-)
-
-parks = sa.Table(
-    "parks",
-    metadata,
-    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("round", sa.Integer, primary_key=True),
-    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("flow_run_id", sa.Text, nullable=False),
-    sa.Column("process_id", sa.Text, sa.ForeignKey("processes.id"), nullable=False),
-    sa.Column("platform", sa.Text, nullable=False),
-    sa.Column("credentials", sa.Text),
-    sa.Column("waits", Json, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("why", sa.Text),
-    sa.Column("began_at", Instant, nullable=False),
-    sa.Column("parked_at", Instant, nullable=False),
-    sa.Column("wake_at", Instant, nullable=False),
-    sa.Column("ended_at", Instant),
-    sa.Index("parks_state", "state"),
-    sa.Index("parks_attempt", "attempt_id"),
-    sa.Index("parks_process", "process_id"),
 )
 
 # Its rows may be lost without harm: the processes that wait add to them again.

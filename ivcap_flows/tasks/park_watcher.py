@@ -20,12 +20,13 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.reconcile import end_parked, prefect_says
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import short_run
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.rows import ParkRow
+from ivcap_flows.journal.rows import AttemptRow, Park
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
@@ -68,7 +69,8 @@ class Watcher:
         self._credentials = credentials
         self._deployed = deployed
         self._tell = tell
-        self._tending: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tending: dict[str, asyncio.Task[None]] = {}
+        """By the attempt that each parked run left."""
         self._troubled: Latest[str, None] = Latest(1_000)
 
     async def watch(self, *, seconds: float | None = None) -> None:
@@ -106,24 +108,25 @@ class Watcher:
             with suppress(JournalError):
                 held.close()
 
-    async def once(self) -> int:
-        """Wake the runs whose work has ended and return how many were woken."""
-        parks = await self._parked()
-        looks = {asyncio.ensure_future(self._has_ended(park)): park for park in parks}
+    async def once(self) -> tuple[int, int]:
+        """Wake the runs whose work has ended. Return how many were woken, and how many stay parked."""
+        looks = {asyncio.ensure_future(self._has_ended(*each)): each[0] for each in await self._parked()}
         if not looks:
-            return 0
+            return 0, 0
         _, late = await asyncio.wait(looks, timeout=_ONCE)
         for look in late:
             look.cancel()
         # One that was killed on another machine while it woke runs must not keep each later command from it.
         await asyncio.to_thread(listen, self._journal)
-        ended = {_key(park) for look, park in looks.items() if look not in late and look.result()}
+        ended = {attempt.id for look, attempt in looks.items() if look not in late and look.result()}
         until = time.monotonic() + _ONCE
         while True:
-            parks = [park for park in await self._journal.ask(self._journal.parks.open) if _key(park) in ended]
-            left = await self._journal.ask(self._journal.parks.left, parks)
-            if len(left) == len(parks) or time.monotonic() > until:
-                return await self._wake(left)
+            attempts = [attempt for attempt, _ in await self._journal.ask(self._journal.parks.open)]
+            wanted = [attempt for attempt in attempts if attempt.id in ended]
+            left = await self._journal.ask(self._journal.parks.left, wanted)
+            if len(left) == len(wanted) or time.monotonic() > until:
+                woken = await self._wake([attempt for attempt in wanted if attempt.id in left])
+                return woken, len(looks) - woken
             await asyncio.sleep(_LEAVING)
 
     async def _lead(self, end: float | None) -> None:
@@ -133,11 +136,12 @@ class Watcher:
                 try:
                     if not await self._journal.ask(self._journal.leases.mine, WATCHER):
                         return
-                    parks = await self._parked()
-                    self._begin(parks)
-                    ended = [park for park in parks if self._tending[_key(park)].done()]
+                    parked = await self._parked()
+                    self._begin(parked)
+                    ended = [attempt for attempt, _ in parked if self._tending[attempt.id].done()]
                     # Wake a run only when its process is gone, so that two processes never work on one run.
-                    await self._wake(await self._journal.ask(self._journal.parks.left, ended))
+                    left = await self._journal.ask(self._journal.parks.left, ended)
+                    await self._wake([attempt for attempt in ended if attempt.id in left])
                     self._troubled.pop("parked")
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
                     self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
@@ -156,102 +160,93 @@ class Watcher:
         else:
             await asyncio.sleep(EVERY)
 
-    def _begin(self, parks: list[ParkRow]) -> None:
+    def _begin(self, parked: list[tuple[AttemptRow, Park]]) -> None:
         """Start to tend newly parked runs, and stop for those that are no longer parked."""
-        now = {_key(park): park for park in parks}
-        for key in self._tending.keys() - now.keys():
-            self._tending.pop(key).cancel()
-        for key in now.keys() - self._tending.keys():
-            self._tending[key] = asyncio.ensure_future(self._tend(now[key]))
+        now = {attempt.id: (attempt, park) for attempt, park in parked}
+        for id_ in self._tending.keys() - now.keys():
+            self._tending.pop(id_).cancel()
+        for id_ in now.keys() - self._tending.keys():
+            self._tending[id_] = asyncio.ensure_future(self._tend(*now[id_]))
 
-    async def _parked(self) -> list[ParkRow]:
-        """Return the parked runs. Runs that Prefect says will not continue are marked as over first."""
-        parks = await self._journal.ask(self._journal.parks.open)
-        if not parks:
-            return []
-        return await asyncio.to_thread(self._still_parked, parks)
+    async def _parked(self) -> list[tuple[AttemptRow, Park]]:
+        """Return the parked runs. It is recorded how those ended of which Prefect says that they did."""
+        noted = await self._journal.ask(self._journal.parks.open)
+        return await asyncio.to_thread(self._still_parked, noted) if noted else []
 
-    def _still_parked(self, parks: list[ParkRow]) -> list[ParkRow]:
+    def _still_parked(self, noted: list[tuple[AttemptRow, Park]]) -> list[tuple[AttemptRow, Park]]:
         # Read the journal first: after a process has left, Prefect's state of its run is final.
-        left = {_key(park) for park in self._journal.parks.left(parks)}
-        states = standing([park.flow_run_id for park in parks])
-        return [park for park in parks if self._is_parked(park, states.get(park.flow_run_id), left=_key(park) in left)]
+        left = self._journal.parks.left([attempt for attempt, _ in noted])
+        states = standing([attempt.flow_run_id for attempt, _ in noted])
+        parked = []
+        for attempt, park in noted:
+            state = states.get(attempt.flow_run_id)
+            if state is not None and state.name == PARKED:
+                parked.append((attempt, park))
+            elif state is not None and attempt.id in left:
+                self._end(attempt, state)
+        return parked
 
-    def _is_parked(self, park: ParkRow, state: State[Any] | None, *, left: bool) -> bool:
-        if state is not None and state.name == PARKED:
-            return True
-        if not left:
-            # The process is about to leave, or it stays and ends the park itself.
-            return False
-        if state is None:
-            self._journal.parks.end(park, "over", "the flow run was deleted")
-        elif state.is_cancelling() or state.is_cancelled():
-            if state.is_cancelling():
-                end_cancelling(park.flow_run_id)
-            self._journal.parks.end(park, "over", "the flow run was cancelled")
-        elif state.is_final():
-            self._journal.parks.end(park, "over", f"the flow run ended as {state.name}")
-        elif state.is_running():
-            self._journal.parks.end(park, "woken", "by itself")
-        return False
+    def _end(self, attempt: AttemptRow, state: State[Any]) -> None:
+        """Record how a run ended that left its process and was not woken: it was cancelled, or its state was set."""
+        if state.is_cancelling():
+            end_cancelling(attempt.flow_run_id)
+        word = prefect_says(attempt.flow_run_id)
+        if word is not None and word.outcome != "parked":
+            end_parked(self._journal, attempt, word)
 
-    async def _tend(self, park: ParkRow) -> None:
+    async def _tend(self, attempt: AttemptRow, park: Park) -> None:
         """Return when all work that a run waits for has ended. Uses no thread, however many runs are parked."""
         while True:
-            if await self._has_ended(park):
+            if await self._has_ended(attempt, park):
                 return
             await asyncio.sleep(_AFTER_TROUBLE)
 
-    async def _has_ended(self, park: ParkRow) -> bool:
+    async def _has_ended(self, attempt: AttemptRow, park: Park) -> bool:
         """Wait until all work of a run has ended. Return False if its platform cannot be asked."""
+        run = short_run(attempt.run_id)
         try:
-            call = await self._call(park)
+            call = await self._call(run, park)
             if call is None:
                 return False
             await pending_of(call, park.waits, timeout=None)
         except Exception as error:  # noqa: BLE001 - trouble with one run must not keep the others asleep
             # Do not wake the run: it would park again, and the watcher would wake it again.
-            self._trouble(
-                park.run_id,
-                f"The watcher cannot poll the work of run {short_run(park.run_id)}, which wakes at its wake time: "
-                f"{error}",
-            )
+            text = f"The watcher cannot poll the work of run {run}, which wakes at its wake time: {error}"
+            self._trouble(attempt.run_id, text)
             return False
-        self._troubled.pop(park.run_id)
+        self._troubled.pop(attempt.run_id)
         return True
 
-    async def _wake(self, parks: list[ParkRow]) -> int:
+    async def _wake(self, attempts: list[AttemptRow]) -> int:
         """Wake these runs and return how many were woken; none while another process wakes runs."""
-        if not parks:
+        if not attempts:
             return 0
         with self._lease(_WAKING) as mine:
             if not mine:
                 return 0
-            return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, park) for park in parks)))
+            return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, attempt) for attempt in attempts)))
 
-    def _wake_one(self, park: ParkRow) -> bool:
-        about = f"wake {park.run_id}"
+    def _wake_one(self, attempt: AttemptRow) -> bool:
+        about, run = f"wake {attempt.run_id}", short_run(attempt.run_id)
         try:
-            if wake(park.flow_run_id) != "woken" or not self._journal.parks.end(park, "woken", "by the watcher"):
+            if wake(attempt.flow_run_id) != "woken":
                 return False
         except Exception as error:  # noqa: BLE001 - the next look tries again, and the other runs are woken anyway
-            self._trouble(
-                about, f"Cannot wake run {short_run(park.run_id)}; trying again: {type(error).__name__}: {error}"
-            )
+            self._trouble(about, f"Cannot wake run {run}; trying again: {type(error).__name__}: {error}")
             return False
         self._troubled.pop(about)
-        self._tell(f"Woke run {short_run(park.run_id)} (flow run {park.flow_run_id}).")
+        self._tell(f"Woke run {run} (flow run {attempt.flow_run_id}).")
         return True
 
-    async def _call(self, park: ParkRow) -> IvcapCall | None:
+    async def _call(self, run: str, park: Park) -> IvcapCall | None:
         """Return the context for asking the run's platform; None if the credentials are for another platform."""
         client = await ivcap_client(park.credentials or self._credentials, deployed=self._deployed)
         platform, account = await client.platform(), await client.account()
         if platform != park.platform:
             self._trouble(
                 park.platform,
-                f"The watcher cannot wake run {short_run(park.run_id)}, which wakes at its wake time: its work is on "
-                f"{park.platform}, but the watcher's credentials are for {platform}.",
+                f"The watcher cannot wake run {run}, which wakes at its wake time: its work is on {park.platform}, but "
+                f"the watcher's credentials are for {platform}.",
             )
             return None
         return IvcapCall(self._journal, None, platform, account, Settings.current(), client)
@@ -260,10 +255,6 @@ class Watcher:
         if about not in self._troubled:
             self._troubled.put(about, None)
             logger.warning(text)
-
-
-def _key(park: ParkRow) -> tuple[str, int]:
-    return park.run_id, park.round
 
 
 @flow(name="watch-parked-runs")

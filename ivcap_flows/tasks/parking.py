@@ -26,7 +26,7 @@ from ivcap_flows.durable import planning
 from ivcap_flows.durable.parking import SHORTEST, WATCHER, in_words, rest
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
-from ivcap_flows.journal.rows import AttemptRow, ParkRow, Wait
+from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.accounts import credentials_of
@@ -256,19 +256,19 @@ class _Stay:
         until, urns = time.monotonic() + timeout, {wait.urn for wait in waits}
         try:
             now = await journal.ask(journal.now)
-            earlier = [park for park in await journal.ask(journal.parks.woke, run_id) if park.urns <= urns]
             attempts = await journal.ask(journal.runs.attempts, run_id)
         except JournalError as error:
             logger.warning("The earlier rounds of this wait cannot be read; its time counts from now: %s", error)
-            now, earlier, attempts = datetime.now(timezone.utc), [], []
+            now, attempts = datetime.now(timezone.utc), []
         stay = cls(call, waits, now, until)
-        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if earlier else math.inf, park_after, timeout))
+        woken = any(each.park is not None and each.park.urns <= urns for each in attempts)
+        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else math.inf, park_after, timeout))
         # A shorter wait never parks, so the rounds are of another wait for the same work.
         if stay.pending and timeout > park_after + SHORTEST:
-            stay._go_on(earlier, attempts)
+            stay._go_on(attempts)
         return stay
 
-    def _go_on(self, earlier: Sequence[ParkRow], attempts: Sequence[AttemptRow]) -> None:
+    def _go_on(self, attempts: Sequence[AttemptRow]) -> None:
         """Count the time from the first round of this wait.
 
         Its rounds are those that waited for all that is pending now, since the flow failed and since another wait for
@@ -277,8 +277,9 @@ class _Stay:
         assert self.call.attempt is not None
         attempt, leading = self.call.attempt.attempt, [each for each in attempts if each.leads]
         failed = max((each.number for each in leading if each.outcome == "failed"), default=0)
-        since_failure = {each.id for each in leading if each.number > failed}
-        rounds = [park for park in earlier if park.attempt_id in since_failure and self.pending <= park.urns]
+        all_of_it = {wait.urn for wait in self.waits}
+        parks = [each.park for each in leading if each.number > failed and each.park is not None]
+        rounds = [park for park in parks if self.pending <= park.urns <= all_of_it]
         began = [park.began_at for park in rounds if (attempt.id, park.began_at) not in _timed_out]
         if began:
             self.until -= (self.began_at - min(began)).total_seconds()
@@ -312,17 +313,10 @@ class _Stay:
             if isinstance(prefect_now, Obstacle):
                 return prefect_now
             wake_at = prefect_now + timedelta(seconds=seconds)
-            park = await journal.ask(
-                journal.parks.park,
-                run_id=opened.run.id,
-                attempt_id=opened.attempt.id,
-                flow_run_id=str(own.id),
-                platform=self.call.platform,
-                credentials=asked.block,
-                waits=waits,
-                began_at=self.began_at,
-                wake_at=wake_at,
-            )
+            attempts = await journal.ask(journal.runs.attempts, opened.run.id)
+            number = 1 + sum(each.park is not None for each in attempts if each.id != opened.attempt.id)
+            park = Park(number, self.call.platform, asked.block, tuple(waits), self.began_at, wake_at)
+            await journal.ask(journal.parks.note, opened.attempt.id, park)
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)
         cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
@@ -331,7 +325,7 @@ class _Stay:
         left = await asyncio.to_thread(own.leave, wake_at, cause)
         try:
             if isinstance(left, Obstacle):
-                await journal.ask(journal.parks.end, park, "over", "the run stayed in its process")
+                await journal.ask(journal.parks.note, opened.attempt.id, None)
             else:
                 # If the worker was killed, its console is gone and logging exits. The run has left anyway.
                 with contextlib.suppress(SystemExit):

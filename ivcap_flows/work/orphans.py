@@ -103,7 +103,7 @@ def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], end
             yield _orphan(row, None, "no run on record", None)
         return
     run, flow_run_id, outcome = _standing(journal, run_id)
-    if outcome == "running" or (outcome == "parked" and _comes_back(journal, run_id, flow_run_id, ended)):
+    if outcome == "running" or (outcome == "parked" and _comes_back(flow_run_id, ended)):
         return
     for row in rows:
         # A flow that completed without waiting for its orders left them intentionally.
@@ -120,10 +120,7 @@ def _standing(journal: Journal, run_id: str) -> tuple[RunRow, str | None, Outcom
     return run, leading[-1].flow_run_id if leading else None, run.outcome
 
 
-def _comes_back(journal: Journal, run_id: str, flow_run_id: str | None, ended: Ended | None) -> bool:
-    parks = journal.parks.of(run_id)
-    if parks and parks[-1].state == "over":
-        return False
+def _comes_back(flow_run_id: str | None, ended: Ended | None) -> bool:
     return ended is None or flow_run_id is None or flow_run_id not in ended([flow_run_id])
 
 

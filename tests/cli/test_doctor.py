@@ -16,7 +16,7 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.rows import Wait
+from ivcap_flows.journal.rows import Park, Wait
 from ivcap_flows.journal.store import Store
 from ivcap_flows.sinks.outbox import FAULT
 
@@ -183,16 +183,7 @@ def test_a_run_that_overslept_is_named(ivcap_flows):
     with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
         opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "root", "root", deployed=True))
         due = journal.now() - timedelta(hours=1)
-        journal.parks.park(
-            run_id=opened.run.id,
-            attempt_id=opened.attempt.id,
-            flow_run_id="root",
-            platform="https://x",
-            credentials=None,
-            waits=[],
-            began_at=due,
-            wake_at=due,
-        )
+        journal.parks.note(opened.attempt.id, Park(1, "https://x", None, (), due, due))
         journal.runs.close_attempt(opened.attempt.id, "parked")
     notes = finding(ivcap_flows("doctor", "--json"), "runs")["notes"]
     assert notes[0] == "1 parked run" and notes[1].startswith("overslept: the run root of f is parked and should")
@@ -202,16 +193,9 @@ def test_runs_that_need_a_look_are_named(on_record, journal_file):
     """The lost one and its orphans by name, with the next step, and the parked one with what it waits for."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         opened = journal.runs.open_attempt(RunIdentity("nightly", "f.py:f", {}, "root", "root", deployed=True))
-        journal.parks.park(
-            run_id="root",
-            attempt_id=opened.attempt.id,
-            flow_run_id="root",
-            platform="https://x",
-            credentials=None,
-            waits=[Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north")],
-            began_at=journal.now(),
-            wake_at=journal.now() + timedelta(hours=1),
-        )
+        waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north"),)
+        due = journal.now() + timedelta(hours=1)
+        journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, journal.now(), due))
         journal.runs.close_attempt(opened.attempt.id, "parked")
         lost = journal.runs.get("interrupted")
     said = on_record("doctor", "--json")

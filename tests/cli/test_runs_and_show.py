@@ -18,7 +18,7 @@ from prefect.states import Scheduled
 from ivcap_flows.cli import output
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal, RunIdentity
-from ivcap_flows.journal.rows import Wait
+from ivcap_flows.journal.rows import Park, Wait
 
 
 @prefect_flow
@@ -285,16 +285,8 @@ def parked(on_record, journal_file, prefect_settings):
         with Journal.open(f"sqlite:///{journal_file}") as journal:
             identity = RunIdentity("harvest", "f.py:harvest", {}, str(flow_run.id), str(flow_run.id), deployed=True)
             opened, now = journal.runs.open_attempt(identity), journal.now()
-            journal.parks.park(
-                run_id=opened.run.id,
-                attempt_id=opened.attempt.id,
-                flow_run_id=str(flow_run.id),
-                platform="p",
-                credentials=None,
-                waits=[Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s", n) for n in ("north", "south")],
-                began_at=now,
-                wake_at=now + timedelta(hours=1),
-            )
+            waits = [Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s", n) for n in ("north", "south")]
+            journal.parks.note(opened.attempt.id, Park(1, "p", None, tuple(waits), now, now + timedelta(hours=1)))
             journal.runs.close_attempt(opened.attempt.id, "parked")
         yield opened.run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity
-from ivcap_flows.journal.rows import ParkRow, Wait
 from ivcap_flows.work.orphans import is_orphan, orphans_of
 
 SERVICE = "urn:ivcap:service:s"
@@ -101,32 +99,16 @@ def test_a_run_that_fails_after_a_live_retry_is_no_orphan(journal: Journal) -> N
     assert again.run.id == opened.run.id and not is_orphan(journal, row)
 
 
-def parked(journal: Journal) -> ParkRow:
-    opened = began(journal, deployed=True)
-    row = placed(journal, opened)
-    now = journal.now()
-    park = journal.parks.park(
-        run_id=opened.run.id,
-        attempt_id=opened.attempt.id,
-        flow_run_id=opened.attempt.flow_run_id,
-        platform="p",
-        credentials=None,
-        waits=[Wait(str(row.urn), "order", SERVICE)],
-        began_at=now,
-        wake_at=now + timedelta(hours=1),
-    )
-    journal.runs.close_attempt(opened.attempt.id, "parked")
-    return park
-
-
 def test_a_parked_run_owns_what_it_waits_for(journal: Journal) -> None:
-    """A parked run owns its orders until the park is over, or Prefect says that its flow run was deleted."""
-    park = parked(journal)
+    """A parked run owns its orders until Prefect says that its flow run was deleted, or how it ended."""
+    opened = began(journal, deployed=True)
+    placed(journal, opened)
+    journal.runs.close_attempt(opened.attempt.id, "parked")
     assert keys(journal) == [] and keys(journal, ended=lambda ids: set()) == []
-    assert keys(journal, ended=set) == ["k1:a"]
-    journal.parks.end(park, "over", "the flow run was deleted")
-    [orphan] = orphans_of(journal)
+    [orphan] = orphans_of(journal, ended=set)
     assert orphan.left == "parked" and "retry flow run flow-run-f in Prefect" in orphan.then
+    journal.runs.end(opened.run.id, "cancelled")
+    assert keys(journal) == ["k1:a"]
 
 
 def test_an_order_of_no_run_is_an_orphan(journal: Journal) -> None:

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from ivcap_flows.errors import FencedError, JournalError, SpendLimitError
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
-from ivcap_flows.journal.observer import AttemptEnded, DeliveryRefused, IntentMoved, LimitReached, ParkEnded
-from ivcap_flows.journal.rows import Wait
+from ivcap_flows.journal.observer import AttemptEnded, DeliveryRefused, IntentMoved, LimitReached, RunWoken
+from ivcap_flows.journal.rows import Park, Wait
 
 HERE: ContextVar[str] = ContextVar("here", default="nowhere")
 
@@ -114,27 +114,17 @@ def test_the_limit_of_a_run_is_told(journal: Journal, told: list[Any]) -> None:
 
 
 def test_parks_attempts_and_refused_deliveries_are_told(journal: Journal, told: list[Any]) -> None:
-    """A park when it ends, an attempt when it is closed, and a delivery when it is refused."""
+    """An attempt when it is closed, a parked run when it goes on, and a delivery when it is refused."""
     opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r"))
     now = journal.now()
-    journal.parks.park(
-        run_id=opened.run.id,
-        attempt_id=opened.attempt.id,
-        flow_run_id="r",
-        platform="https://x",
-        credentials=None,
-        waits=[Wait("urn:o", "order", "urn:s")],
-        began_at=now,
-        wake_at=now + timedelta(seconds=60),
-    )
+    waits = (Wait("urn:o", "order", "urn:s"),)
+    journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, now, now + timedelta(seconds=60)))
     journal.runs.close_attempt(opened.attempt.id, "parked", "Parked: waits.")
-    journal.parks.woke(opened.run.id)
-    journal.parks.woke(opened.run.id)
+    journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r"))
     journal.deliveries.record("ivcap:x", "a@1", "pending", run_id=opened.run.id, reason="away")
     journal.deliveries.record("ivcap:x", "a@1", "dead", run_id=opened.run.id, reason="too large")
     parked, woken, refused = told
     assert isinstance(parked, AttemptEnded)
     assert (parked.attempt.outcome, parked.attempt.cause) == ("parked", "Parked: waits.")
-    assert isinstance(woken, ParkEnded)
-    assert (woken.park.state, woken.park.why, woken.park.round) == ("woken", "by itself", 1)
+    assert isinstance(woken, RunWoken) and woken.attempt.id == parked.attempt.id
     assert refused == DeliveryRefused("ivcap:x", opened.run.id, "too large")

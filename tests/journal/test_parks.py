@@ -6,14 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from ivcap_flows.journal import Journal, OpenedAttempt, RunIdentity
-from ivcap_flows.journal.rows import ParkRow, Wait
+from ivcap_flows.journal.rows import Park, Wait
 
-WAITS = [Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"), Wait("urn:ivcap:job:2", "job", "")]
+WAITS = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"), Wait("urn:ivcap:job:2", "job", ""))
 
 
 @pytest.fixture
@@ -26,46 +25,45 @@ def begin(journal: Journal, root: str) -> OpenedAttempt:
     return journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True))
 
 
-def park(journal: Journal, opened: OpenedAttempt, seconds: float = 60, **changed: Any) -> ParkRow:
+def park(journal: Journal, opened: OpenedAttempt, seconds: float = 60, number: int = 1) -> Park:
     now = journal.now()
-    given = {
-        "run_id": opened.run.id,
-        "attempt_id": opened.attempt.id,
-        "flow_run_id": opened.attempt.flow_run_id,
-        "platform": "https://x",
-        "credentials": "prod",
-        "waits": WAITS,
-        "began_at": now,
-        "wake_at": now + timedelta(seconds=seconds),
-    }
-    return journal.parks.park(**{**given, **changed})
+    noted = Park(number, "https://x", "prod", WAITS, now, now + timedelta(seconds=seconds))
+    journal.parks.note(opened.attempt.id, noted)
+    return noted
 
 
 def test_a_park_is_kept_as_it_was_noted(journal):
     """A park has all that a watcher needs. The run that wakes first is listed first."""
-    late = park(journal, begin(journal, "a"), 600)
-    soon = park(journal, begin(journal, "b"), 60)
-    assert [each.flow_run_id for each in journal.parks.open()] == [soon.flow_run_id, late.flow_run_id] == ["b", "a"]
-    assert soon.waits == tuple(WAITS) and soon.credentials == "prod"
-    assert (soon.state, soon.round, soon.why) == ("parked", 1, None)
+    late, soon = begin(journal, "a"), begin(journal, "b")
+    noted = park(journal, late, 600), park(journal, soon, 60)
+    assert [(each.flow_run_id, park) for each, park in journal.parks.open()] == [("b", noted[1]), ("a", noted[0])]
+    assert journal.runs.attempt(soon.attempt.id).park == noted[1]
 
 
-def test_rounds_count_on_and_only_the_newest_is_open(journal):
-    """A run has at most one open park. Each park has the next round number."""
+def test_only_the_newest_attempt_is_parked(journal):
+    """A run that goes on is not parked; what its earlier attempts parked for stays on record."""
     opened = begin(journal, "a")
-    first, second = park(journal, opened), park(journal, opened)
-    assert (first.round, second.round) == (1, 2)
-    assert [each.round for each in journal.parks.open()] == [2]
-    assert [each.state for each in journal.parks.of(opened.run.id)] == ["woken", "parked"]
+    first = park(journal, opened)
+    journal.runs.close_attempt(opened.attempt.id, "parked")
+    assert [park for _, park in journal.parks.open()] == [first]
+    again = begin(journal, "a")
+    assert again.joined and journal.parks.open() == []
+    second = park(journal, again, number=2)
+    assert [park for _, park in journal.parks.open()] == [second]
+    assert [each.park for each in journal.runs.attempts("a")] == [first, second]
 
 
-def test_a_park_ends_once(journal):
-    """Only the first who ends a park, the run or a watcher, changes it."""
-    noted = park(journal, begin(journal, "a"))
-    assert journal.parks.end(noted, "woken", "by the watcher")
-    assert not journal.parks.end(noted, "over", "deleted")
-    [kept] = journal.parks.woke(noted.run_id)
-    assert (kept.state, kept.why) == ("woken", "by the watcher")
+def test_a_run_that_stays_or_ends_is_not_parked(journal):
+    """Prefect may refuse to park a run, and a run may end while it is parked, or be given up."""
+    stays, ends, given_up = (begin(journal, name) for name in "abc")
+    for each in (stays, ends, given_up):
+        park(journal, each)
+    journal.parks.note(stays.attempt.id, None)
+    for each in (ends, given_up):
+        journal.runs.close_attempt(each.attempt.id, "parked")
+    assert journal.runs.end("b", "cancelled")
+    journal.runs.abandon("c")
+    assert journal.parks.open() == []
 
 
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
@@ -80,18 +78,10 @@ with Journal.open(sys.argv[1]) as journal:
     park(journal, begin(journal, "other"))
 """
     subprocess.run([sys.executable, "-c", code, journal_url, __file__.rpartition("/")[0]], check=True)
-    [theirs] = journal.parks.open()
-    own = park(journal, begin(journal, "own"))
-    assert journal.parks.left([theirs, own]) == [theirs]
-
-
-def test_parks_go_with_their_run(journal):
-    """Pruning a run deletes its parks."""
-    opened = begin(journal, "a")
-    noted = park(journal, opened)
-    journal.runs.close_attempt(opened.attempt.id, "completed")
-    journal.runs.prune(older_than_days=-1)
-    assert journal.parks.of(noted.run_id) == []
+    opened = begin(journal, "own")
+    park(journal, opened)
+    attempts = [attempt for attempt, _ in journal.parks.open()]
+    assert journal.parks.left(attempts) == {each.id for each in attempts} - {opened.attempt.id} != set()
 
 
 def test_a_lease_is_held_while_its_block_runs(journal):

@@ -21,7 +21,7 @@ from ivcap_flows import loop
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.journal import Journal, ProcessRow, RunIdentity, schema, store
 from ivcap_flows.journal.parks import Parks
-from ivcap_flows.journal.rows import ParkRow, Wait
+from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.tasks import park_watcher, place_order
 from ivcap_flows.tasks.park_watcher import Watcher
 
@@ -35,26 +35,22 @@ def woken(monkeypatch: pytest.MonkeyPatch, on_prefect: object) -> list[str]:
     """The flow runs that were woken. All others are parked in Prefect."""
     found: list[str] = []
     parked = Scheduled(name=park_watcher.PARKED, scheduled_time=datetime.now(timezone.utc) + timedelta(hours=1))
-    monkeypatch.setattr(park_watcher, "standing", lambda ids: dict.fromkeys(ids, parked))
+    monkeypatch.setattr(park_watcher, "standing", lambda ids: {id_: parked for id_ in ids if id_ not in found})
     monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: found.append(flow_run_id) or "woken")
     monkeypatch.setattr(park_watcher, "EVERY", 0.2)
     return found
 
 
-def park(journal: Journal, order: Any) -> ParkRow:
+def park(journal: Journal, order: Any) -> AttemptRow:
     root = uuid.uuid4().hex
-    opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True))
-    now = journal.now()
-    return journal.parks.park(
-        run_id=opened.run.id,
-        attempt_id=opened.attempt.id,
-        flow_run_id=root,
-        platform=order.platform,
-        credentials=None,
-        waits=[Wait(order.urn, "order", order.service)],
-        began_at=now,
-        wake_at=now,
-    )
+    opened, now = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True)), journal.now()
+    waits = (Wait(order.urn, "order", order.service),)
+    journal.parks.note(opened.attempt.id, Park(1, order.platform, None, waits, now, now))
+    return opened.attempt
+
+
+def all_of(_: object, attempts: list[AttemptRow]) -> set[str]:
+    return {attempt.id for attempt in attempts}
 
 
 async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -82,7 +78,7 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
     order = place_order("echo", {"message": "many"})
     parks = [park(ivcap_journal, order) for _ in range(MANY)]
     last = parks[-1].run_id
-    monkeypatch.setattr(Parks, "left", lambda _, some: [each for each in some if each.run_id == last])
+    monkeypatch.setattr(Parks, "left", lambda _, some: {each.id for each in some if each.run_id == last})
     before, most = threading.active_count(), 0
 
     async def watch() -> None:
@@ -140,7 +136,7 @@ def test_a_watcher_outlives_what_its_journal_does(
 ):
     """A watcher survives a failing journal and wakes runs afterwards. One that stands by takes its place afterwards."""
     order = place_order("echo", {"message": "outlives"})
-    monkeypatch.setattr(Parks, "left", lambda _, some: list(some))
+    monkeypatch.setattr(Parks, "left", all_of)
 
     async def scenario() -> None:
         first_ends = asyncio.Event()
@@ -174,7 +170,7 @@ def fail(url: str) -> None:
 def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journal, woken, monkeypatch):
     """A watcher that was suspended for long notices that another one has taken its place, and wakes no run."""
     order = place_order("echo", {"message": "lost"})
-    monkeypatch.setattr(Parks, "left", lambda _, some: list(some))
+    monkeypatch.setattr(Parks, "left", all_of)
 
     def take_away() -> None:
         with ivcap_journal._store.write() as connection:
@@ -199,12 +195,12 @@ def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journa
 def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, monkeypatch):
     """Of two commands that look once at the same time, one wakes the run."""
     parked = park(ivcap_journal, place_order("echo", {"message": "at once"}))
-    monkeypatch.setattr(Parks, "left", lambda _, some: [each for each in some if each.run_id == parked.run_id])
+    monkeypatch.setattr(Parks, "left", lambda _, some: {each.id for each in some if each.run_id == parked.run_id})
     wake = park_watcher.wake
     monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: time.sleep(1.0) or wake(flow_run_id))
 
-    async def both() -> list[int]:
+    async def both() -> list[tuple[int, int]]:
         return await asyncio.gather(*(Watcher(ivcap_journal).once() for _ in range(2)))
 
-    assert sorted(loop.run(both())) == [0, 1]
+    assert sorted(woken for woken, _ in loop.run(both())) == [0, 1]
     assert woken == [parked.flow_run_id]

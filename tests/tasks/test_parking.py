@@ -34,6 +34,7 @@ from ivcap_flows.errors import InputError, JournalError, OrderFailedError, WaitT
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
+from ivcap_flows.journal.rows import AttemptRow, Park
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
@@ -189,8 +190,8 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     state = run.run.state
     due = (state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
     assert times.SHORTEST - 10 < due <= times.SHORTEST
-    [park] = ivcap_journal.parks.open()
-    assert (park.flow_run_id, park.round, len(park.waits)) == (str(run.id), 1, 1)
+    [(left, park)] = ivcap_journal.parks.open()
+    assert (left.flow_run_id, park.round, len(park.waits)) == (str(run.id), 1, 1)
     assert prefect_says(str(run.id)).outcome == "parked"
     run_id = ivcap_journal.runs.recent(1)[0].id
     [attempt] = ivcap_journal.runs.attempts(run_id)
@@ -203,8 +204,13 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert effects.count("/1/orders") == 1
     outcomes = [a.outcome for a in ivcap_journal.runs.attempts(run_id)]
     assert set(outcomes[:-1]) == {"parked"} and outcomes[-1] == "completed"
-    park = ivcap_journal.parks.of(run_id)[-1]
-    assert (park.state, park.why) == ("woken", "by itself")
+    assert ivcap_journal.parks.open() == []
+
+
+def parks_of(journal: Journal) -> list[Park]:
+    """Return the parks of the newest run, oldest first."""
+    attempts = journal.runs.attempts(journal.runs.recent(1)[0].id)
+    return [attempt.park for attempt in attempts if attempt.park is not None]
 
 
 @pytest.mark.parametrize("form", ["synchronous", pytest.param("asynchronous", marks=pytest.mark.long)])
@@ -247,9 +253,9 @@ def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
     run.set(AwaitingRetry())
     with pytest.raises(Pause):
         run.go()
-    rounds = ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)
-    assert [(park.round, park.state) for park in rounds] == [(1, "woken"), (2, "woken"), (3, "parked")]
-    assert len({park.began_at for park in rounds}) == 1
+    rounds = parks_of(ivcap_journal)
+    assert [park.round for park in rounds] == [1, 2, 3] and len({park.began_at for park in rounds}) == 1
+    assert [park for _, park in ivcap_journal.parks.open()] == rounds[-1:]
     assert finish(run, end) == ["succeeded"]
 
 
@@ -314,7 +320,7 @@ def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypat
     for _ in range(rounds - 1):
         with pytest.raises(Pause):
             run.wake()
-    first, *later = [park.began_at for park in ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)]
+    first, *later = [park.began_at for park in parks_of(ivcap_journal)]
     assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
     assert finish(run, end) == ["succeeded"]
 
@@ -338,11 +344,11 @@ def test_no_wait_counts_the_time_of_another(deployed, ivcap_journal, end, tmp_pa
     while not rounds or len(rounds[-1].waits) != 1 or rounds[-1].waits == rounds[0].waits:
         with pytest.raises(Pause):
             run.wake()
-        rounds = ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)
+        rounds = parks_of(ivcap_journal)
     assert rounds[-1].began_at > rounds[0].began_at
     with pytest.raises(Pause):
         run.wake()
-    assert ivcap_journal.parks.of(rounds[0].run_id)[-1].began_at == rounds[-1].began_at
+    assert parks_of(ivcap_journal)[-1].began_at == rounds[-1].began_at
     assert finish(run, end) == ["succeeded"] * 2
 
 
@@ -620,8 +626,7 @@ def test_a_run_parks_in_a_retry(deployed, effects, end):
     assert run.run.run_count == 2 and effects.count("/1/orders") == 1
 
 
-@pytest.mark.parametrize("what", ["woke", "attempts"])
-def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end, what):
+def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end):
     """If the earlier rounds of a wait cannot be read, it goes on, and its timeout counts from now."""
 
     def broken(*_: Any) -> Any:
@@ -632,7 +637,7 @@ def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end, w
         unkept()
         order = place_order("parking-until", {"until": str(end)})
         with monkeypatch.context() as patch:
-            patch.setattr(*{"woke": (Parks, "woke", broken), "attempts": (Runs, "attempts", broken)}[what])
+            patch.setattr(Runs, "attempts", broken)
             return [done.status for done in wait_or_park([order], timeout=300)]
 
     assert deployed(waits).go() == ["succeeded"]
@@ -734,7 +739,7 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
     run = deployed(parks)
     with pytest.raises(Pause):
         run.go()
-    assert "job" in [wait.noun for wait in ivcap_journal.parks.open()[0].waits]
+    assert "job" in [wait.noun for wait in ivcap_journal.parks.open()[0][1].waits]
     assert finish(run, end) == ["succeeded"] * 2
 
 
@@ -744,8 +749,13 @@ def test_only_orders_and_jobs_are_waited_for():
         wait_or_park(["urn:ivcap:artifact:1"])
 
 
+def all_have_left(_: object, attempts: list[AttemptRow]) -> set[str]:
+    return {attempt.id for attempt in attempts}
+
+
 def watched(watcher: Watcher) -> int:
-    return loop.run(watcher.once())
+    woken, _ = loop.run(watcher.once())
+    return woken
 
 
 def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal, monkeypatch, end):
@@ -753,10 +763,10 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     looks, left = iter([False, False, True]), False
     woken_beside: list[bool] = []
 
-    def look(self: Parks, parks: list[Any]) -> list[Any]:
+    def look(self: Parks, attempts: list[AttemptRow]) -> set[str]:
         nonlocal left
         left = next(looks)
-        return parks if left else []
+        return {attempt.id for attempt in attempts if left}
 
     real = park_watcher.wake
     monkeypatch.setattr(Parks, "left", look)
@@ -773,7 +783,6 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     assert watched(Watcher(ivcap_journal)) == 1
     assert woken_beside == [False]
     assert run.run.state.name == "Resuming"
-    assert ivcap_journal.parks.of(ivcap_journal.runs.recent(1)[0].id)[0].why == "by the watcher"
     assert run.go() == ["succeeded"]
 
 
@@ -781,11 +790,11 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     "what", ["cancelled", *(pytest.param(each, marks=pytest.mark.long) for each in ("deleted", "failed"))]
 )
 def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, end, what):
-    """The watcher closes the park of a run that was cancelled, deleted or failed, with the reason.
+    """The watcher wakes no run that was cancelled, deleted or failed, and records how it ended if Prefect says so.
 
     Its order stays open without a live owner.
     """
-    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
+    monkeypatch.setattr(Parks, "left", all_have_left)
 
     @flow
     def parks() -> list[str]:
@@ -794,7 +803,8 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal
     run = deployed(parks)
     with pytest.raises(Pause):
         run.go()
-    [park] = ivcap_journal.parks.open()
+    assert len(ivcap_journal.parks.open()) == 1
+    end.touch()
     if what == "cancelled":
         run.set(Cancelling())
         assert run.run.state.name == "Cancelled"
@@ -802,9 +812,9 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal
         run.set(Failed(), force=True)
     else:
         run.client.delete_flow_run(run.id)
-    watched(Watcher(ivcap_journal))
-    [park] = ivcap_journal.parks.of(park.run_id)
-    assert park.state == "over" and what in park.why.lower()
+    assert watched(Watcher(ivcap_journal)) == 0
+    if what != "deleted":
+        assert ivcap_journal.runs.recent(1)[0].outcome == what and ivcap_journal.parks.open() == []
     [order] = ivcap_journal.intents.where(noun="order")
     assert order.state == "accepted" and not ivcap_journal.intents.held(order)
 
@@ -832,7 +842,7 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
 
 def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journal, monkeypatch, caplog, end):
     """A watcher with another platform does not wake the run, whose orders it cannot read. The run wakes by itself."""
-    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
+    monkeypatch.setattr(Parks, "left", all_have_left)
 
     @flow
     def parks() -> list[str]:
@@ -856,7 +866,7 @@ def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
 
 def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(deployed, ivcap_journal, monkeypatch, end):
     """A run wakes by Prefect's clock, even if the clock of the journal or of the watcher is wrong."""
-    monkeypatch.setattr(Parks, "left", lambda _, parks: parks)
+    monkeypatch.setattr(Parks, "left", all_have_left)
 
     @flow
     def parks() -> list[str]:

@@ -29,6 +29,7 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.journal import processes, store
 from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.observer import RunWoken
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.tasks import park_watcher, parking
@@ -214,10 +215,10 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "after the aspect's reply": settles("aspect"),
     "after the item's reply": settles("registry item"),
     "after the mint's reply": settles("dataset"),
-    "before the park is noted": before(Parks, "park"),
+    "before the park is noted": before(Parks, "note"),
     "between note and schedule": before(OwnRun, "leave"),
     "after the schedule": after(OwnRun, "leave"),
-    "on waking": after(Parks, "woke", of=bool),
+    "on waking": after(store.Store, "tell", lambda _, transition: isinstance(transition, RunWoken)),
 }
 
 

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger, nullable=False),
         sa.Column("ended_at", sa.BigInteger),
         sa.Column("newest_at_end", sa.Integer),
+        sa.Column("park", sa.Text),
         sa.ForeignKeyConstraint(["process_id"], ["processes.id"]),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
@@ -228,27 +229,3 @@ def upgrade() -> None:
     op.create_index("intents_run", "intents", ["run_id"])
     op.create_index("intents_state", "intents", ["state", "noun"])
     op.create_index("intents_urn", "intents", ["urn"])
-    op.create_table(
-        "parks",
-        sa.Column("run_id", sa.Text, nullable=False),
-        sa.Column("round", sa.Integer, nullable=False),
-        sa.Column("attempt_id", sa.Text, nullable=False),
-        sa.Column("flow_run_id", sa.Text, nullable=False),
-        sa.Column("process_id", sa.Text, nullable=False),
-        sa.Column("platform", sa.Text, nullable=False),
-        sa.Column("credentials", sa.Text),
-        sa.Column("waits", sa.Text, nullable=False),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("why", sa.Text),
-        sa.Column("began_at", sa.BigInteger, nullable=False),
-        sa.Column("parked_at", sa.BigInteger, nullable=False),
-        sa.Column("wake_at", sa.BigInteger, nullable=False),
-        sa.Column("ended_at", sa.BigInteger),
-        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["process_id"], ["processes.id"]),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "round"),
-    )
-    op.create_index("parks_attempt", "parks", ["attempt_id"])
-    op.create_index("parks_process", "parks", ["process_id"])
-    op.create_index("parks_state", "parks", ["state"])
