@@ -1,7 +1,8 @@
-"""The newest tables of a journal, which `migrations/` creates. Imported only when a journal is opened."""
+"""The tables of a journal. Imported only when a journal is opened."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -11,9 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 __all__ = [
-    "HEAD",
-    "REVISIONS",
-    "VERSION_TABLE",
+    "VERSION",
     "Instant",
     "Json",
     "attempts",
@@ -32,12 +31,6 @@ __all__ = [
     "runs",
     "sendings",
 ]
-
-REVISIONS: Final = ("0001",)
-"""The revisions that this version knows, oldest first. A newer version made a journal at any other revision."""
-HEAD: Final = REVISIONS[-1]
-VERSION_TABLE: Final = "ivcap_flows_version"
-"""Differs from alembic's default name, which another program in the same PostgreSQL database may use."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -310,3 +303,20 @@ polls = sa.Table(
     sa.Column("ended", sa.BigInteger, nullable=False),
     sa.Column("wanted", Json, nullable=False),
 )
+
+versions = sa.Table(
+    # The name is this package's own, since other programs may use the same PostgreSQL database.
+    "ivcap_flows_version",
+    metadata,
+    sa.Column("version", sa.Text, primary_key=True),
+)
+
+
+def _version() -> str:
+    columns = (column for table in metadata.sorted_tables for column in table.columns)
+    told = (f"{each} {each.type!r} {each.nullable} {each.primary_key}" for each in columns)
+    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()[:12]
+
+
+VERSION: Final = _version()
+"""Identifies these tables: a digest of their columns. A journal with other tables was made by another version."""

@@ -24,7 +24,7 @@ from ivcap_flows.errors import ConfigurationError, InputError, JournalError, New
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
-from ivcap_flows.journal.schema import HEAD, REVISIONS, VERSION_TABLE, journal_info
+from ivcap_flows.journal.schema import VERSION, journal_info, metadata, versions
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
@@ -48,7 +48,7 @@ A process that is suspended, or a machine that is lost, in the middle of a trans
 """
 _GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
-_MIGRATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
+_CREATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
 _OTHER_TABLES_ON_SERVER: Final = ("42703", "42P01", "23502")
 """PostgreSQL's codes for a column and a table that do not exist, and for one that a row must fill; Appendix A."""
 _OTHER_TABLES_IN_SQLITE: Final = (
@@ -231,43 +231,36 @@ class Store:
         connection.execute(InsertOver(table), row)
 
     def _prepare(self) -> None:
-        """Bring the tables to this version. If several processes open the journal first, one of them does it."""
+        """Create the tables if there are none. If several processes open the journal first, one of them does it."""
         with self.engine.connect() as connection:
             if not self.is_sqlite and reads_only(connection):
                 raise JournalError(f"The journal {self.url} cannot be written: {READ_ONLY}", url=self.url)
-            if self._version(connection) == HEAD:
+            if self._is_prepared(connection):
                 return
         with self.write() as connection:
             if not self.is_sqlite:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-            if self._version(connection) != HEAD:
-                from ivcap_flows.journal.migrate import upgrade
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
+            if not self._is_prepared(connection):
+                metadata.create_all(connection)
+                connection.execute(sa.insert(versions), {"version": VERSION})
+                row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
+                connection.execute(sa.insert(journal_info), row)
 
-                upgrade(connection)
-                if connection.execute(sa.select(journal_info.c.id)).first() is None:
-                    row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
-                    connection.execute(sa.insert(journal_info), row)
-
-    def _version(self, connection: Connection) -> str | None:
-        """Return the schema's revision, or None for an empty database; raise NewerSchemaError if it is unknown."""
-        if self.is_sqlite:
-            there = connection.execute(
-                sa.text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"), {"name": VERSION_TABLE}
-            ).scalar()
-        else:
-            there = connection.execute(sa.text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE}).scalar()
-        if not there:
-            return None
-        found: str | None = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
-        if found is not None and found not in REVISIONS:
-            raise NewerSchemaError(
-                f"The journal {self.url} was made by a newer version of ivcap-flows (schema {found}; this version "
-                f"knows {HEAD}). Upgrade ivcap-flows, or name another journal in IVCAP_FLOWS_JOURNAL.",
-                url=self.url,
-                found=found,
-                known=HEAD,
-            )
-        return found
+    def _is_prepared(self, connection: Connection) -> bool:
+        """Return whether the journal has its tables. Raise NewerSchemaError if they are another version's."""
+        if not sa.inspect(connection).has_table(versions.name):
+            return False
+        found = connection.execute(sa.select(versions.c.version)).scalar()
+        if found == VERSION:
+            return True
+        raise NewerSchemaError(
+            f"The journal {self.url} was made by another version of ivcap-flows (tables {found}; this version has "
+            f"{VERSION}). Use that version, or name another journal in IVCAP_FLOWS_JOURNAL. If an unpublished version "
+            "made it and nothing in it matters, delete it.",
+            url=self.url,
+            found=found,
+            known=VERSION,
+        )
 
     def _failure(self, verb: str, error: Exception) -> JournalError | InputError:
         if isinstance(error, UnicodeEncodeError):

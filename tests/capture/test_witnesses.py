@@ -1041,7 +1041,7 @@ def test_a_live_attempt_is_left_alone():
 
 def test_importing_capture_loads_no_database():
     """The decorator costs little: neither database, nor prov, nor Prefect are imported by it."""
-    heavy = "['sqlalchemy', 'alembic', 'prov', 'prefect', 'psutil']"
+    heavy = "['sqlalchemy', 'prov', 'prefect', 'psutil']"
     code = f"import sys, ivcap_flows.capture; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -300,11 +300,11 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
 def kill_as_it_parks(fleet: Fleet, journal: Journal, run: str) -> None:
     """SIGKILL of the run's process, which has noted that it parks."""
     deadline = time.monotonic() + 200
-    while not (parks := [park for park in journal.parks.open() if park.flow_run_id == run]):
+    while not (left := [attempt for attempt, _ in journal.parks.open() if attempt.flow_run_id == run]):
         assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(parks[0].process.pid, signal.SIGKILL)
+        os.kill(left[0].process.pid, signal.SIGKILL)
 
 
 def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):

@@ -6,13 +6,11 @@ import atexit
 import gc
 import multiprocessing
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -26,8 +24,7 @@ from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, tell_later
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
-from ivcap_flows.journal import Fact, Journal, RunIdentity, migrate, schema
-from ivcap_flows.journal import store as store_module
+from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import entity
@@ -58,50 +55,6 @@ def test_first_openings_at_once_take_turns(empty_url: str) -> None:
         assert ids == {journal.id}
 
 
-def _described(connection: sa.Connection) -> dict[str, Any]:
-    """All that the database tells of its tables, whatever the order in which they were made."""
-    inspector = sa.inspect(connection)
-    tables = {
-        table: {
-            "columns": {each["name"]: {**each, "type": str(each["type"])} for each in inspector.get_columns(table)},
-            "primary key": inspector.get_pk_constraint(table)["constrained_columns"],
-            "foreign keys": sorted(
-                inspector.get_foreign_keys(table),
-                key=lambda each: (each["constrained_columns"], each["referred_table"]),
-            ),
-            "indexes": sorted(
-                (each["name"] or "", each["column_names"], {name: str(value) for name, value in options.items()})
-                for each in inspector.get_indexes(table)
-                for options in [each.get("dialect_options", {})]
-            ),
-        }
-        for table in inspector.get_table_names()
-        if table != schema.VERSION_TABLE
-    }
-    if connection.dialect.name == "postgresql":
-        return tables | {"sequences": sorted(inspector.get_sequence_names())}
-    counted = sa.text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
-    return tables | {"never number again": sorted(connection.execute(counted).scalars())}
-
-
-def test_migrations_lead_to_the_declared_tables(
-    empty_url: str, new_database: Callable[[], str], tmp_path: Path
-) -> None:
-    """The migrations, which never change, produce the tables, columns and indexes that the code declares."""
-    migrated = Store(empty_url)
-    declared = sa.create_engine(
-        f"sqlite:///{tmp_path / 'declared'}"
-        if migrated.is_sqlite
-        else new_database().replace("postgresql://", "postgresql+psycopg://")
-    )
-    with declared.begin() as connection:
-        schema.metadata.create_all(connection)
-    with migrated.read() as one, declared.connect() as other:
-        assert _described(one) == _described(other)
-    migrated.close()
-    declared.dispose()
-
-
 @pytest.mark.parametrize(
     ("change", "statement"),
     [
@@ -124,65 +77,38 @@ def test_tables_that_do_not_fit_are_named_as_the_cause(empty_url: str, change: s
     store.close()
 
 
-LATER = """
-import sqlalchemy as sa
-from alembic import op
-
-revision = "0002"
-down_revision = "0001"
-
-
-def upgrade():
-    op.add_column("runs", sa.Column("label", sa.Text))
-"""
-
-
-def test_a_later_version_keeps_what_is_recorded(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A revision that is added later runs once, on a journal with runs, and this version then refuses the journal."""
-    with Journal.open(empty_url) as journal:
-        journal_id = journal.id
-        run = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run.id
-        journal.facts.append([Fact(entity("kept", "file"), run)])
-    with monkeypatch.context() as later:
-        shutil.copytree(Path(migrate.__file__).parent / "migrations", tmp_path / "migrations")
-        (tmp_path / "migrations" / "versions" / "0002_labels.py").write_text(LATER)
-        later.setattr(migrate, "__file__", str(tmp_path / "migrate.py"))
-        later.setattr(store_module, "REVISIONS", ("0001", "0002"))
-        later.setattr(store_module, "HEAD", "0002")
-        for _ in range(2):
-            with Journal.open(empty_url) as journal:
-                assert journal.id == journal_id
-                assert [fact.record.id for fact in journal.facts.of_run(run)] == ["kept"]
-        store = Store(empty_url)
-        with store.read() as connection:
-            assert "label" in {each["name"] for each in sa.inspect(connection).get_columns("runs")}
-        store.close()
-    with pytest.raises(NewerSchemaError, match="Upgrade ivcap-flows"):
-        Journal.open(empty_url)
-
-
-def test_journal_of_a_newer_version_is_refused(empty_url: str) -> None:
-    """An unknown revision is an error that says to upgrade, and nothing is changed."""
+def test_a_journal_with_other_tables_is_refused(empty_url: str) -> None:
+    """A journal that another version made is an error that says what to do, and nothing is changed."""
     Journal.open(empty_url).close()
     store = Store(empty_url)
     with store.write() as connection:
-        connection.execute(sa.text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+        connection.execute(sa.update(schema.versions).values(version="9999"))
     store.close()
-    with pytest.raises(NewerSchemaError, match="Upgrade ivcap-flows") as caught:
+    with pytest.raises(NewerSchemaError, match="another version of ivcap-flows.*Use that version") as caught:
         Journal.open(empty_url)
-    assert (caught.value.found, caught.value.known) == ("9999", schema.HEAD)
+    assert (caught.value.found, caught.value.known) == ("9999", schema.VERSION)
+
+
+def test_each_change_of_the_tables_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that is added, or that may be empty, makes another version; on every machine it is the same."""
+    assert schema._version() == schema.VERSION
+    code = "from ivcap_flows.journal.schema import VERSION; print(VERSION)"
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        said = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+        assert said.stdout.strip() == schema.VERSION
+    monkeypatch.setattr(schema.once.c.value, "nullable", True)
+    assert schema._version() != schema.VERSION
 
 
 def test_importing_and_opening_stay_light(tmp_path: Path) -> None:
-    """The import loads no database library. Opening a journal that is up to date loads no migrations and is fast."""
+    """The import loads no database library, and opening a journal is fast."""
     url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
     Journal.open(url).close()
     script = f"""
 import sys, time
 from ivcap_flows.journal import Journal
-assert not {{"sqlalchemy", "alembic", "psutil"}} & set(sys.modules), "heavy import"
+assert not {{"sqlalchemy", "psutil"}} & set(sys.modules), "heavy import"
 Journal.open({url!r}).close()
 times = []
 for _ in range(5):
@@ -190,7 +116,6 @@ for _ in range(5):
     Journal.open({url!r}).close()
     times.append(time.perf_counter() - began)
 assert min(times) < 0.06, times
-assert "alembic" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 
