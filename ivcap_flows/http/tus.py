@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any, BinaryIO, Final
 
 from ivcap_flows.errors import (
@@ -24,19 +24,7 @@ from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.secrets import logger_of
 
-__all__ = [
-    "BLOCK",
-    "CHUNK",
-    "VERSION",
-    "Body",
-    "Steps",
-    "announce_empty",
-    "digest_differs",
-    "offset_of",
-    "patch",
-    "send",
-    "server_offset",
-]
+__all__ = ["BLOCK", "CHUNK", "patch", "send", "server_offset"]
 
 _log = logger_of(__name__)
 
@@ -52,7 +40,7 @@ BLOCK: Final = 1024 * 1024
 _SILENCE: Final = 120.0
 """Seconds that a server may take to store a chunk."""
 
-VERSION: Final = {"Tus-Resumable": "1.0.0"}
+_VERSION: Final = {"Tus-Resumable": "1.0.0"}
 
 Body = Callable[[int, int], AsyncIterator[bytes]]
 """Takes a position and a length, and returns an iterator over the blocks there, a new one for each request."""
@@ -60,8 +48,8 @@ Body = Callable[[int, int], AsyncIterator[bytes]]
 
 async def server_offset(session: Session, target: str) -> int:
     """Return how many bytes the server has of the upload at `target`."""
-    reply = await session.request("HEAD", target, headers=VERSION, repeat="idempotent")
-    offset = offset_of(reply)
+    reply = await session.request("HEAD", target, headers=_VERSION, repeat="idempotent")
+    offset = _offset_of(reply)
     if offset is None:
         raise reply.violation("has no Upload-Offset")
     return offset
@@ -90,14 +78,14 @@ async def send(
     state = state or FileState.to_send(path)
     if state.size == 0:
         if sha256 is not None and sha256 != _Hash().hexdigest():
-            raise digest_differs(os.fspath(path), sha256, _Hash().hexdigest())
-        await announce_empty(session, target)
+            raise _digest_differs(os.fspath(path), sha256, _Hash().hexdigest())
+        await _announce_empty(session, target)
         return 0
     position = offset if offset is not None else await server_offset(session, target)
-    steps = Steps(session, target, os.fspath(path), chunk=chunk, progress=progress)
+    sender = _ChunkSender(session, target, os.fspath(path), chunk=chunk, progress=progress)
     async with _Source(path, state, sha256) as source:
         while position < state.size:
-            position = await steps.step(position, state.size - position, source.blocks)
+            position = await sender.step(position, state.size - position, source.blocks)
     if position > state.size:
         raise SourceChangedError(
             f"The platform holds {position} bytes of {os.fspath(path)}, which has {state.size}; it is another upload.",
@@ -106,7 +94,7 @@ async def send(
     return state.size
 
 
-async def announce_empty(session: Session, target: str) -> None:
+async def _announce_empty(session: Session, target: str) -> None:
     """Tell the server that an upload is empty. A server that refuses empty requests has the complete record anyway."""
     try:
         await patch(session, target, 0)
@@ -114,7 +102,7 @@ async def announce_empty(session: Session, target: str) -> None:
         _log.info("An upload of no bytes needs no request here: %s", error)
 
 
-class Steps:
+class _ChunkSender:
     """The requests that advance one upload, each no longer than `chunk` bytes.
 
     A request that fails without progress is followed by shorter ones, for a link too slow for a whole chunk and for a
@@ -124,26 +112,24 @@ class Steps:
     def __init__(
         self, session: Session, target: str, what: str, *, chunk: int, progress: Callable[[int], None] | None
     ) -> None:
-        self.target = target
+        self._target = target
         self._session, self._what, self._chunk, self._progress = session, what, chunk, progress
         self._length = chunk
         self._breaks = Breaks(session.backoff)
 
-    async def step(self, position: int, left: int, body: Body, headers: Mapping[str, str] | None = None) -> int:
+    async def step(self, position: int, left: int, body: Body) -> int:
         """Send the blocks of `body(position, length)`, at most `left` bytes; return the server's offset afterwards.
 
         Raises the error of a failure that is final, or that outlasts the session's budget.
         """
         length = min(self._length, left)
         try:
-            reached = await patch(
-                self._session, self.target, position, length, lambda: body(position, length), headers or {}
-            )
+            reached = await patch(self._session, self._target, position, length, lambda: body(position, length))
         except (UnreachableError, UnavailableError, ConflictError, BadRequestError) as error:
             if isinstance(error, BadRequestError) and (error.data.get("status") != 413 or length <= _LEAST):
                 raise
             await self._breaks.wait(error, f"upload of {self._what}")
-            reached = await server_offset(self._session, self.target)
+            reached = await server_offset(self._session, self._target)
             if isinstance(error, ConflictError) and reached == position:
                 raise
             if reached == position and length > _LEAST:
@@ -163,24 +149,22 @@ async def patch(
     position: int,
     length: int = 0,
     body: Callable[[], AsyncIterator[bytes]] | None = None,
-    headers: Mapping[str, str] | None = None,
 ) -> int:
     """Send one PATCH request, empty without a body; return the offset that the server reached."""
     reply = await session.request(
         "PATCH",
         target,
         headers={
-            **VERSION,
+            **_VERSION,
             "Upload-Offset": str(position),
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(length),
-            **(headers or {}),
         },
         content=b"" if body is None else body,
         repeat="idempotent" if body is None else "unsafe",
         timeout=_SILENCE,
     )
-    reached = offset_of(reply)
+    reached = _offset_of(reply)
     if reached is None:
         reached = await server_offset(session, target)
     if not position <= reached <= position + length:
@@ -188,7 +172,7 @@ async def patch(
     return reached
 
 
-def digest_differs(what: str, expected: str, found: str) -> IntegrityError:
+def _digest_differs(what: str, expected: str, found: str) -> IntegrityError:
     """Return the error for bytes whose sha256 differs from the expected one."""
     return IntegrityError(
         f"The bytes of {what} have the sha256 {found}, not {expected} as before, so the last of them were not sent. "
@@ -199,9 +183,9 @@ def digest_differs(what: str, expected: str, found: str) -> IntegrityError:
     )
 
 
-def offset_of(reply: Reply, header: str = "upload-offset") -> int | None:
-    """Return the number of bytes in a header of a reply; None if it is absent or unreadable."""
-    text = reply.headers.get(header, "").strip()
+def _offset_of(reply: Reply) -> int | None:
+    """Return the offset in a reply; None if it is absent or unreadable."""
+    text = reply.headers.get("upload-offset", "").strip()
     return int(text) if text.isascii() and text.isdigit() else None
 
 
@@ -301,7 +285,7 @@ class _Source:
         if self._sha256 is not None:
             hashed.add(block)
             if hashed.at == self._state.size and (found := hashed.hexdigest()) != self._sha256:
-                raise digest_differs(self._path, self._sha256, found)
+                raise _digest_differs(self._path, self._sha256, found)
         return block
 
     def _now(self) -> FileState | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -21,7 +22,6 @@ from ivcap_flows.http import download, tus
 from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.http.reader import Reader
 from ivcap_flows.http.session import Session
-from ivcap_flows.http.tus_blocks import Blocks, send_blocks
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
@@ -32,8 +32,8 @@ from ivcap_flows.media_types import media_type_of
 
 __all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord", "Source"]
 
-Source = str | os.PathLike[str] | bytes | Blocks
-"""The content to upload: a path, bytes, or blocks that can be read only once (an iterator, or an open binary file)."""
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview
+"""The content to upload: a path, or bytes."""
 
 _UNFINISHED: Final = frozenset({"pending", "partial", "error"})
 _MIB: Final = 1024 * 1024
@@ -109,17 +109,16 @@ class Artifacts:
         *,
         name: str | None,
         media_type: str,
-        size: int | None,
+        size: int,
         policy: str | None = None,
         collection: str | None = None,
     ) -> ArtifactRecord:
         """Create a record without content.
 
-        `size` is the number of bytes that `send` will send; None if it is not known yet. Keyed: the request is sent
-        once. If the reply is lost, a pending record remains whose URN nobody knows.
+        `size` is the number of bytes that `send` will send. Keyed: the request is sent once. If the reply is lost, a
+        pending record remains whose URN nobody knows.
         """
-        length = -1 if size is None else size
-        headers = {"X-Content-Type": media_type, "X-Content-Length": str(length), "Tus-Resumable": "1.0.0"}
+        headers = {"X-Content-Type": media_type, "X-Content-Length": str(size), "Tus-Resumable": "1.0.0"}
         if name:
             headers["X-Name"] = b64encode(canonical_form(name, "name").encode()).decode("ascii")
         if policy is not None:
@@ -143,27 +142,20 @@ class Artifacts:
     ) -> int:
         """Send the content of an artifact; return its size when the platform has all of it.
 
-        `source` is the whole content. Sending starts at the platform's offset, unless `offset` is given (0 for a new
-        record). If a request breaks, a file is read again from there. `state` is the file's state when it was hashed;
-        SourceChangedError is raised if it differs. Blocks can be read only once: a broken request is repeated from a
-        buffer, and another process that resumes must pass the same blocks from the beginning. Their total size must be
-        the record's size, if that is known. If `sha256` is given and does not match, IntegrityError is raised before
-        the last bytes are sent. `progress` is called with the number of bytes that arrived.
+        `source` is the whole content, of as many bytes as the record was created for. Sending starts at the platform's
+        offset, unless `offset` is given (0 for a new record). If a request breaks, the content is read again from
+        there. `state` is the file's state when it was hashed; SourceChangedError is raised if it differs. If `sha256`
+        is given and does not match, IntegrityError is raised before the last bytes are sent. `progress` is called with
+        the number of bytes that arrived.
         """
         record = await self._writable(record)
         if record.ready and record.size == 0:
             return 0
         target = self._content_url(record)
-        if isinstance(source, str | os.PathLike):
+        async with _as_file(source) as path:
             return await tus.send(
-                self._session, target, source, offset=offset, state=state, sha256=sha256, progress=progress
+                self._session, target, path, offset=offset, state=state, sha256=sha256, progress=progress
             )
-        size = record.known_size
-        if isinstance(source, bytes | bytearray | memoryview):
-            source, size = [bytes(source)], len(source) if size is None else size
-        return await send_blocks(
-            self._session, target, source, size=size, sha256=sha256, offset=offset, progress=progress
-        )
 
     async def upload(
         self,
@@ -171,24 +163,19 @@ class Artifacts:
         *,
         name: str,
         media_type: str | None = None,
-        size: int | None = None,
         policy: str | None = None,
         collection: str | None = None,
     ) -> ArtifactRecord:
         """Create an artifact, send its content and read the record back.
 
-        `media_type` is derived from the name by default. `size` is optional: for a stream it lets the platform know the
-        size from the beginning. Keyed, as `create` is: an interrupted upload cannot be found again.
+        `media_type` is derived from the name by default. Keyed, as `create` is: an interrupted upload cannot be found
+        again.
         """
-        state = None
-        if isinstance(source, str | os.PathLike):
-            state = await asyncio.to_thread(FileState.to_send, source)
-            size = state.size
-        elif isinstance(source, bytes | bytearray | memoryview):
-            size = len(source)
-        kind = media_type or media_type_of(name)
-        record = await self.create(name=name, media_type=kind, size=size, policy=policy, collection=collection)
-        await self.send(record, source, offset=0, state=state)
+        async with _as_file(source) as path:
+            state = await asyncio.to_thread(FileState.to_send, path)
+            kind, size = media_type or media_type_of(name), state.size
+            record = await self.create(name=name, media_type=kind, size=size, policy=policy, collection=collection)
+            await self.send(record, path, offset=0, state=state)
         return await self.read(record.urn)
 
     async def offset(self, record: ArtifactRecord | str) -> int:
@@ -395,3 +382,15 @@ async def _named(name: str, records: AsyncIterator[ArtifactRecord], limit: int |
         if record.name == name:
             left = None if left is None else left - 1
             yield record
+
+
+@asynccontextmanager
+async def _as_file(source: Source) -> AsyncIterator[str | os.PathLike[str]]:
+    """Yield the path of a file with the content; that of a temporary file for bytes."""
+    if isinstance(source, str | os.PathLike):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
+        path = Path(folder, "content")
+        await asyncio.to_thread(path.write_bytes, source)
+        yield path
