@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.divergence import warn_of_divergence
@@ -19,7 +19,7 @@ from ivcap_flows.durable.submission import Submission, in_run
 from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import How, OncePer, key_of, key_of_generation
-from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -85,59 +85,105 @@ async def perform(
     if not direct and (newest is None or newest.state == "abandoned"):
         await warn_of_divergence(journal, wanted)
 
-    again = attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, tries)
-    pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
-    began, said = time.monotonic(), False
-    sent: str | None = None
-    earlier: Reusable[T] | None = None
     start_heartbeat(journal)
     try:
-        while True:
-            if newest is not None:
-                wanted = _generation(wanted, newest.generation + _resubmits(newest, max_resubmits))
-            if effect.reuses and earlier is None and _unsent(newest, wanted):
-                earlier = await effect.earlier(wanted)
-                wanted = replace(wanted, reuse=earlier.why, spends=effect.spends and earlier.found is None)
-            [claim] = await journal.claim([wanted], spend_limit=max_orders)
-            if again and claim.kind in ("kept", "held"):
-                warn_shared(claim.intent, effect.once_per)
-            if claim.kind == "kept":
-                if direct:
-                    direct, newest = False, await journal.ask(journal.intents.newest, wanted.base_key)
-                    if newest is not None and newest.generation != claim.intent.generation:
-                        continue
-                if _resubmits(claim.intent, max_resubmits):
-                    newest = await journal.ask(journal.intents.newest, wanted.base_key)
-                    continue
-                if sent is not None and sent != claim.intent.urn:
-                    await _report(journal, claim.intent, sent)
-                return _kept(effect, claim.intent, wanted)
-            if claim.kind == "given up":
-                raise _given_up(claim.intent)
-            if claim.kind == "held":
-                if not said and time.monotonic() - began > _SAID_AFTER:
-                    said = True
-                    await _say_who_holds(journal, claim.intent)
-                await pauses.sleep()
-                continue
-            submission = Submission(
-                effect,
-                journal,
-                claim,
-                platform=platform,
-                idempotency_records=idempotency_records,
-                clock=clock,
-                flow=None if attempt is None else attempt.run.flow_name,
-            )
-            try:
-                if claim.kind == "new" and earlier is not None and earlier.found is not None:
-                    return await submission.reuse(earlier.found)
-                return await submission.run()
-            except FencedError:
-                # This process was taken for dead. The process that took over decides; report what was sent here.
-                sent = submission.urn
+        return await _Performing(
+            *(effect, journal, attempt, idempotency_records, clock, max_resubmits, max_orders),
+            is_second=attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, tries),
+            is_newest_known=not direct,
+        ).run(wanted, newest)
     finally:
         stop_heartbeat(journal)
+
+
+@dataclass
+class _Performing(Generic[T]):
+    """One call of `perform` that sends or waits."""
+
+    effect: Effect[T]
+    journal: Journal
+    attempt: OpenedAttempt | None
+    idempotency_records: RecordStore | None
+    clock: PlatformClock | None
+    max_resubmits: int
+    max_orders: int | None
+    is_second: bool
+    """Whether this attempt has asked for the same before."""
+    is_newest_known: bool
+    """Whether the newest generation was read, so that an outcome under the key is the one to return."""
+    sent: str | None = None
+    """What this call sent before another process took over."""
+
+    async def run(self, wanted: NewIntent, newest: IntentRow | None) -> Performed[T]:
+        earlier: Reusable[T] | None = None
+        waiting = _Waiting(self.journal)
+        while True:
+            if newest is not None:
+                wanted = _generation(wanted, newest.generation + _resubmits(newest, self.max_resubmits))
+            if self.effect.reuses and earlier is None and _unsent(newest, wanted):
+                earlier = await self.effect.earlier(wanted)
+                wanted = replace(wanted, reuse=earlier.why, spends=self.effect.spends and earlier.found is None)
+            [claim] = await self.journal.claim([wanted], spend_limit=self.max_orders)
+            if self.is_second and claim.kind in ("kept", "held"):
+                warn_shared(claim.intent, self.effect.once_per)
+            if claim.kind == "kept":
+                newest = await self._newer(claim.intent, wanted)
+                if newest is None:
+                    return await self._kept(claim.intent, wanted)
+            elif claim.kind == "given up":
+                raise _given_up(claim.intent)
+            elif claim.kind == "held":
+                await waiting.wait(claim.intent)
+            elif (performed := await self._submit(claim, earlier)) is not None:
+                return performed
+
+    async def _newer(self, kept: IntentRow, wanted: NewIntent) -> IntentRow | None:
+        """Return the newest generation, if the call is to go on from there; None if the outcome at hand is the one."""
+        if not self.is_newest_known:
+            self.is_newest_known = True
+            newest = await self.journal.ask(self.journal.intents.newest, wanted.base_key)
+            if newest is not None and newest.generation != kept.generation:
+                return newest
+        if _resubmits(kept, self.max_resubmits):
+            return await self.journal.ask(self.journal.intents.newest, wanted.base_key)
+        return None
+
+    async def _kept(self, kept: IntentRow, wanted: NewIntent) -> Performed[T]:
+        if self.sent is not None and self.sent != kept.urn:
+            await _report(self.journal, kept, self.sent)
+        own = kept.run_id is not None and kept.run_id == wanted.run_id
+        how = in_run(cast(How, kept.how), kept) if own else "kept"
+        return Performed(self.effect.decode(kept.outcome), "kept", kept.key, how)
+
+    async def _submit(self, claim: Claim, earlier: Reusable[T] | None) -> Performed[T] | None:
+        """Carry a claim to its outcome. Return None if another process has taken over, and decides."""
+        flow = None if self.attempt is None else self.attempt.run.flow_name
+        records, clock = self.idempotency_records, self.clock
+        submission = Submission(self.effect, self.journal, claim, idempotency_records=records, clock=clock, flow=flow)
+        try:
+            if claim.kind == "new" and earlier is not None and earlier.found is not None:
+                return await submission.reuse(earlier.found)
+            return await submission.run()
+        except FencedError:
+            # This process was taken for dead. What it sent is reported when the outcome is known.
+            self.sent = submission.urn
+            return None
+
+
+class _Waiting:
+    """The wait for another call, in this process or another, that works on the same effect."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
+        self._began, self._said = time.monotonic(), False
+
+    async def wait(self, held: IntentRow) -> None:
+        """Pause, and after some seconds say once who works on it."""
+        if not self._said and time.monotonic() - self._began > _SAID_AFTER:
+            self._said = True
+            await _say_who_holds(self._journal, held)
+        await self._pauses.sleep()
 
 
 def _scope(once_per: OncePer, attempt: OpenedAttempt | None, plan: Plan | None) -> str:
@@ -206,12 +252,6 @@ def _resubmits(newest: IntentRow | None, limit: int) -> bool:
     return (
         newest is not None and newest.state == "terminal" and newest.status != "succeeded" and newest.generation < limit
     )
-
-
-def _kept(effect: Effect[T], intent: IntentRow, wanted: NewIntent) -> Performed[T]:
-    own = intent.run_id is not None and intent.run_id == wanted.run_id
-    how = in_run(cast(How, intent.how), intent) if own else "kept"
-    return Performed(effect.decode(intent.outcome), "kept", intent.key, how)
 
 
 def _given_up(intent: IntentRow) -> InDoubtError:

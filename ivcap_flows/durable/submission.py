@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.heartbeat import start_heartbeat, tell_later
+from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
     FencedError,
-    ForbiddenError,
     InDoubtError,
     InputError,
     IntegrityError,
@@ -33,7 +33,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.leave import asking_leave
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.identity import How, canonical, digest, fingerprint_for_reuse
+from ivcap_flows.identity import How
 from ivcap_flows.journal import Claim, IntentRow, Journal
 from ivcap_flows.journal.rows import LEAVES_WITHIN
 from ivcap_flows.secrets import logger_of
@@ -48,7 +48,6 @@ SENDS: Final = 3
 """How often one call sends if each reply is lost and no effect shows. Then it raises and the intent stays in doubt."""
 _FIRST_PAUSE: Final = 0.1
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
-_refused_on: set[str] = set()
 
 
 def may_have_taken_effect(error: BaseException) -> bool:
@@ -98,7 +97,6 @@ class Submission(Generic[T]):
         journal: Journal,
         claim: Claim,
         *,
-        platform: str,
         idempotency_records: RecordStore | None,
         clock: PlatformClock | None = None,
         flow: str | None = None,
@@ -110,10 +108,8 @@ class Submission(Generic[T]):
         self._new = claim.kind == "new"
         self._resent = claim.resent
         self._looked = False
-        self._platform = platform
-        self._idempotency_records = idempotency_records
         self._clock = clock
-        self._flow = flow
+        self._record = IntentRecord(claim.intent, idempotency_records, journal_id=journal.id, flow=flow)
 
     async def reuse(self, earlier: Found[T]) -> Performed[T]:
         """Take an earlier effect of an equal request as this one's; send nothing."""
@@ -138,9 +134,9 @@ class Submission(Generic[T]):
 
     async def _before_sending(self) -> Performed[T] | None:
         """Write the idempotency record, and adopt an effect that exists already."""
-        theirs = await (self._aspect_of_another() if self.effect.resumable else self._claim_on_platform())
+        theirs = await (self._record.of_another() if self.effect.resumable else self._record.claim())
         if theirs is not None and theirs.get("urn") is not None:
-            return await self._adopt([self._from_aspect(theirs)])
+            return await self._adopt([self._recorded(theirs)])
         if theirs is not None:
             doubt = "another journal has an intent under this key"
             self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
@@ -254,8 +250,8 @@ class Submission(Generic[T]):
 
     async def _stated(self) -> Sequence[Found[T]]:
         """Return the effect that the idempotency record names, if it names one."""
-        aspect = await self._read_aspect()
-        return [] if aspect is None or aspect.get("urn") is None else [self._from_aspect(aspect)]
+        record = await self._record.read()
+        return [] if record is None or record.get("urn") is None else [self._recorded(record)]
 
     async def _adopt(self, found: Sequence[Found[T]]) -> Performed[T] | None:
         """Adopt the oldest effect that is surely this intent's, and report the others.
@@ -300,7 +296,7 @@ class Submission(Generic[T]):
         duplicates = [*duplicates, *self._left_behind(urn)]
         # A resumable effect is published before its row is written: if the process ends in between, nothing is lost.
         told_first = self.effect.resumable
-        more = await self._tell_outcome(urn, outcome) if told_first else []
+        more = await self._record.tell(urn, outcome) if told_first else []
         settle = partial(
             self.journal.intents.settle_outcome,
             self.intent,
@@ -318,7 +314,7 @@ class Submission(Generic[T]):
             logger.warning("The %s %s is told to the journal later: %s", self.intent.noun, urn, error)
             start_heartbeat(self.journal)
             tell_later(self.journal, partial(_unless_settled, settle))
-        if not told_first and (more := await self._tell_outcome(urn, outcome)):
+        if not told_first and (more := await self._record.tell(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key, in_run(how, self.intent))
 
@@ -333,125 +329,14 @@ class Submission(Generic[T]):
         except (JournalError, FencedError) as failure:
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
 
-    async def _claim_on_platform(self) -> dict[str, Any] | None:
-        """Write the idempotency record. Return the content of an earlier one of another journal, if there is one."""
-        # Written before it is read, so that of two journals at least one sees the other. If an earlier holder of the
-        # claim may have written, it is read first.
-        first = self.intent.fence == 1
-        there = None if first else await self._read_aspect()
-        if there is None and self._idempotency_records is not None:
-            refused = None
-            try:
-                await self._idempotency_records.write(self.intent.key, self._aspect(None, None), first=first)
-            except ForbiddenError as error:
-                refused = error
-            there = await self._read_aspect()
-            if refused is not None:
-                self._do_without(refused)
-        return self._unless_ours(there)
-
-    async def _aspect_of_another(self) -> dict[str, Any] | None:
-        """Return the content of another journal's idempotency record, if there is one."""
-        return self._unless_ours(await self._read_aspect())
-
-    def _unless_ours(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return the content, or None if it is only this intent's own claim."""
-        return None if content is not None and content.get("urn") is None and self._is_ours(content) else content
-
-    def _is_ours(self, content: dict[str, Any]) -> bool:
-        """Return whether this intent wrote it, and not one that was lost when the journal was restored from a copy."""
-        mine = (self.journal.id, self.intent.created_at.isoformat())
-        return (content.get("journal"), content.get("created-at")) == mine
-
-    async def _read_aspect(self) -> dict[str, Any] | None:
-        if self._idempotency_records is None:
-            return None
-        try:
-            return await self._idempotency_records.read(self.intent.key)
-        except ForbiddenError as error:
-            self._do_without(error)
-            return None
-
-    async def _tell_outcome(self, urn: str | None, outcome: Any) -> list[str]:
-        """Write the outcome into the idempotency record. Return what other journals made under its key."""
-        others = await self._write_aspect(urn, outcome, "The outcome of the %s %s is only in the journal: %s")
-        more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
-        if more:
-            logger.warning(
-                "Another journal has made the %s %s, too: here it is %s, there %s. `ivcap-flows doctor` names them.",
-                self.intent.noun,
-                self.intent.key,
-                urn,
-                ", ".join(more),
-            )
-        return more
-
     async def _note_duplicates(self, urns: Sequence[str]) -> None:
         try:
             await self.journal.ask(self.journal.intents.note_duplicates, self.intent.key, urns)
         except (JournalError, DurabilityError) as error:
             logger.warning("The second %s is not in the journal: %s", self.intent.noun, error)
 
-    async def _write_aspect(self, urn: str | None, outcome: Any, failure: str) -> Sequence[dict[str, Any]]:
-        if self._idempotency_records is None:
-            return []
-        try:
-            return await self._idempotency_records.write(self.intent.key, self._aspect(urn, outcome))
-        except PlatformError as error:
-            logger.warning(failure, self.intent.noun, urn or self.intent.key, error)
-            return []
-
-    def _aspect(self, urn: str | None, outcome: Any) -> dict[str, Any]:
-        row = self.intent
-        return {
-            "key": row.key,
-            "journal": self.journal.id,
-            "noun": row.noun,
-            "scope": row.scope,
-            "generation": row.generation,
-            "subject": row.subject,
-            "discriminator": row.discriminator,
-            "request-sha256": self._request_sha256,
-            "created-at": row.created_at.isoformat(),
-            "urn": urn,
-            "outcome": outcome,
-            **self._for_reuse,
-        }
-
-    @cached_property
-    def _request_sha256(self) -> str:
-        return digest(canonical(self.intent.request))
-
-    @cached_property
-    def _for_reuse(self) -> dict[str, Any]:
-        """Return what lets an equal request of anyone in the account find this one, and who asked."""
-        row, definition = self.intent, self.intent.definition
-        if definition is None:
-            return {}
-        of = {"platform": row.platform, "account": row.account, "noun": row.noun, "request": row.request}
-        reuse_fingerprint = fingerprint_for_reuse(definition=definition, **of)
-        told = {"service": row.request.get("service"), "policy": row.request.get("policy")}
-        return {
-            "definition": definition,
-            "reuse_fingerprint": reuse_fingerprint,
-            "run": row.run_id,
-            "flow": self._flow,
-            **told,
-        }
-
-    def _from_aspect(self, content: dict[str, Any]) -> Found[T]:
+    def _recorded(self, content: dict[str, Any]) -> Found[T]:
         return Found(self.effect.decode(content.get("outcome")), str(content["urn"]))
-
-    def _do_without(self, error: ForbiddenError) -> None:
-        self._idempotency_records = None
-        if self._platform not in _refused_on:
-            _refused_on.add(self._platform)
-            logger.warning(
-                "%s refuses idempotency records (%s). Within this journal nothing is sent twice even so. What another "
-                "journal sends cannot be known before; `ivcap-flows doctor` finds it afterwards.",
-                self._platform,
-                error,
-            )
 
     def _undecided(self, urns: Sequence[str]) -> InDoubtError:
         row = self.intent

@@ -194,8 +194,8 @@ def order(
 
 def forget_platform_warnings() -> None:
     """Forget which warnings were given, since each is given only once per process."""
-    from ivcap_flows.durable import scopes, submission
+    from ivcap_flows.durable import intent_record, scopes
 
     with contextlib.suppress(AttributeError):
-        submission._refused_on.clear()
+        intent_record._refused_on.clear()
         scopes._warned.clear()

@@ -27,6 +27,7 @@ from ivcap_flows.capture import early, files, observing, prefect_artifacts, valu
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
+from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -120,10 +121,10 @@ def no_settle(patch: SetAttribute) -> None:
 
 
 def no_key_aspects(patch: SetAttribute) -> None:
-    async def nothing(self: Submission[Any]) -> None:
+    async def nothing(self: IntentRecord) -> None:
         """Nobody ever sees one."""
 
-    patch(Submission, "_read_aspect", nothing)
+    patch(IntentRecord, "read", nothing)
 
 
 def not_synchronous(patch: SetAttribute) -> None:

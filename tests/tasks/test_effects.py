@@ -11,7 +11,7 @@ from prefect import flow, task
 
 from ivcap_flows import once, recorded
 from ivcap_flows.capture import use_journal
-from ivcap_flows.durable import submission
+from ivcap_flows.durable import intent_record
 from ivcap_flows.errors import (
     JobFailedError,
     JournalError,
@@ -156,7 +156,7 @@ def test_once_per_account_reaches_other_journals(in_flow, effects, unique, tmp_p
 
 def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
     """If a policy forbids idempotency records, orders are still placed, and a warning names the lost guarantee once."""
-    monkeypatch.setattr(submission, "_refused_on", set())
+    monkeypatch.setattr(intent_record, "_refused_on", set())
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
     def body():
