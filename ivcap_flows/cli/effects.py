@@ -30,7 +30,7 @@ def given(noun: str, request: Any) -> str:
     """Return the parameters of an order, or the request of a job, as one short text."""
     if not isinstance(request, Mapping):
         return ""
-    values = request.get(KINDS[noun].asked) if noun in KINDS else None
+    values = request.get(KINDS[noun].request_field) if noun in KINDS else None
     if not isinstance(values, Mapping):
         return ""
     words = ", ".join(

@@ -29,7 +29,7 @@ from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
 from ivcap_flows.registration.model_runs import model_run_handle
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import item_registering, person_of
-from ivcap_flows.registration.sources import Source, open_source
+from ivcap_flows.registration.sources import RowSource, open_source
 from ivcap_flows.registration.spool import Spooled
 from ivcap_flows.registration.terms import read_terms
 from ivcap_flows.registration.work import work_record
@@ -140,7 +140,7 @@ def register(
     chosen = _chosen(file, orders_of, since, workflow)
     with ExitStack() as stack:
         progress, journal = stack.enter_context(_bar()), stack.enter_context(open_journal(new=True))
-        source: Source
+        source: RowSource
         if isinstance(chosen, Path):
             source, stated = open_source(chosen), None
         else:
@@ -308,7 +308,7 @@ def _chosen(
     return found[0], since.astimezone(timezone.utc)
 
 
-async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> Source:
+async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> RowSource:
     client, registry = await ivcap(), await provena()
     modeller = workflow.modeller or await person_of(registry, await registry.username())
     known = await workflow.registered(await item_registering(registry, journal))
@@ -325,7 +325,7 @@ async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> Sour
 
 @contextmanager
 def _batch(
-    source: Source,
+    source: RowSource,
     terms: Path | None,
     stall_timeout: float,
     progress: Callable[[str, int, int | None], None],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ivcap_flows.durable.divergence import aonce, once
-from ivcap_flows.durable.effects import Effect, Found, Limit, MatchedBy, Performed, Progress, RecordStore, Reusable
+from ivcap_flows.durable.effects import Effect, Found, Limit, MatchedBy, Performed, RecordStore, Resume, Reusable
 from ivcap_flows.durable.perform import perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.platform_time import look_since
@@ -18,8 +18,8 @@ __all__ = [
     "Performed",
     "Plan",
     "Planned",
-    "Progress",
     "RecordStore",
+    "Resume",
     "Reusable",
     "aonce",
     "look_since",

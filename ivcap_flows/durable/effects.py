@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ivcap_flows.handles import Handle
 
-__all__ = ["Effect", "Found", "Limit", "MatchedBy", "Performed", "Progress", "RecordStore", "Reusable"]
+__all__ = ["Effect", "Found", "Limit", "MatchedBy", "Performed", "RecordStore", "Resume", "Reusable"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Reusable(Generic[T]):
     why: str
 
 
-class Progress(Protocol):
+class Resume(Protocol):
     """The progress of a resumable effect. `stored` is the last saved JSON value, None at the start."""
 
     @property
@@ -135,7 +135,7 @@ class Effect(ABC, Generic[T]):
     reuses: bool = False
 
     @abstractmethod
-    async def send(self, intent: IntentRow, progress: Progress) -> T:
+    async def send(self, intent: IntentRow, progress: Resume) -> T:
         """Cause the effect, and write `intent.key` into its name or tags. Raise a PlatformError if that fails."""
 
     @abstractmethod

@@ -73,8 +73,8 @@ async def perform(
     if clock is not None and clock.time is not None:
         wanted = replace(wanted, platform_time=clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
-    direct = plan is None and not effect.reuses and not max_resubmits and wanted.attempt_number < 2
-    newest = None if direct else await journal.ask(journal.intents.newest, wanted.base_key)
+    skip_lookup = plan is None and not effect.reuses and not max_resubmits and wanted.attempt_number < 2
+    newest = None if skip_lookup else await journal.ask(journal.intents.newest, wanted.base_key)
     if newest is not None and newest.given_up:
         raise _given_up(newest)
     if plan is not None:
@@ -82,7 +82,7 @@ async def perform(
         return await preview(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
-    if not direct and (newest is None or newest.state == "abandoned"):
+    if not skip_lookup and (newest is None or newest.state == "abandoned"):
         await warn_of_divergence(journal, wanted)
 
     start_heartbeat(journal)
@@ -90,7 +90,7 @@ async def perform(
         return await _Performing(
             *(effect, journal, attempt, idempotency_records, clock, max_resubmits, max_orders),
             is_second=attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, tries),
-            is_newest_known=not direct,
+            is_newest_known=not skip_lookup,
         ).run(wanted, newest)
     finally:
         stop_heartbeat(journal)

@@ -17,7 +17,7 @@ from ivcap_flows.handles import TERMINAL
 from ivcap_flows.journal.rows import Wanted
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["PAGES", "ROUND", "SINGLE_READS", "PollRound", "Source", "crowded"]
+__all__ = ["PAGES", "ROUND", "SINGLE_READS", "PollRound", "PollSource", "crowded"]
 
 R = TypeVar("R")
 
@@ -31,7 +31,7 @@ SINGLE_READS: Final = 3
 """Up to so many works of one list are read one by one; more are looked for in the list."""
 
 
-class Source(Protocol[R]):
+class PollSource(Protocol[R]):
     """One kind of work on a platform, such as orders. Each page that `pages` yields is one request."""
 
     what: str
@@ -50,7 +50,7 @@ class Source(Protocol[R]):
         """Return the status in a record."""
 
 
-def crowded(source: Source[R], wanted: Mapping[str, Wanted]) -> dict[str, dict[str, Wanted]]:
+def crowded(source: PollSource[R], wanted: Mapping[str, Wanted]) -> dict[str, dict[str, Wanted]]:
     """Return by list the work that has not ended, for lists with more than SINGLE_READS such works."""
     lists: dict[str, dict[str, Wanted]] = {}
     for urn, each in wanted.items():
@@ -62,7 +62,7 @@ def crowded(source: Source[R], wanted: Mapping[str, Wanted]) -> dict[str, dict[s
 class PollRound:
     """A round over the crowded lists of a source: `seen` is their work; `lists` are those asked, with their errors."""
 
-    def __init__(self, source: Source[R], rate_limiter: RateLimiter) -> None:
+    def __init__(self, source: PollSource[R], rate_limiter: RateLimiter) -> None:
         self._source, self._rate_limiter = source, rate_limiter
         self.pages = 0
         self.seen: dict[str, Wanted] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from ivcap_flows.durable.poll_interval import SHORTEST, interval
-from ivcap_flows.durable.poll_round import ROUND, PollRound, Source, crowded
+from ivcap_flows.durable.poll_round import ROUND, PollRound, PollSource, crowded
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.durable.wording import counted, listed
@@ -74,7 +74,7 @@ class Poller(Generic[R]):
 
     def __init__(
         self,
-        source: Source[R],
+        source: PollSource[R],
         *,
         rate_limiter: RateLimiter,
         visibility_delay: float,

@@ -103,7 +103,7 @@ class Claims:
         runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
         self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
         now = self._store.now(connection)
-        process_id = self._processes.mine(connection, now)
+        process_id = self._processes.register_and_beat(connection, now)
         # Locked: otherwise a holder could change its row, or finish, before the check whether it still holds it.
         known = rows_of(connection, sorted(tokens), lock=True)
         holders: dict[str, ProcessRow] = {}

@@ -58,7 +58,7 @@ class Leases:
     def _take(self, name: str, token: str) -> bool:
         with self._store.write() as connection:
             now = self._store.now(connection)
-            process_id = self._processes.mine(connection, now)
+            process_id = self._processes.register_and_beat(connection, now)
             row = {"name": name, "process_id": process_id, "token": token, "taken_at": now}
             if not self._store.insert_new(connection, _L, row):
                 held = connection.execute(sa.select(_L).where(_L.c.name == name).with_for_update()).mappings().first()

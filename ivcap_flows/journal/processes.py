@@ -76,7 +76,7 @@ class Processes:
         self._owed: dict[str, str] = {}
         """By token, the key or lease of each claim that has ended, but whose end could not be written yet."""
 
-    def mine(self, connection: Connection, now: datetime) -> str:
+    def register_and_beat(self, connection: Connection, now: datetime) -> str:
         """Return the id of this process in the journal; a forked child gets its own.
 
         Also write the heartbeat, so that the transaction that takes something never does it with an old heartbeat.

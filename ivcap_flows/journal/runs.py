@@ -74,7 +74,7 @@ class Runs:
             if run_id is not None and not self._hold(connection, run_id):
                 run_id = None
             now = self._store.now(connection)
-            process_id = self._processes.mine(connection, now)
+            process_id = self._processes.register_and_beat(connection, now)
             if run_id is None:
                 # A worker with another journal continues the run under the same id, so its keys are equal and it finds
                 # the effects.

@@ -30,7 +30,7 @@ from ivcap_flows.provena import file_names, s3
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.infos import DatasetInfo, S3Location
 from ivcap_flows.provena.items import Item
-from ivcap_flows.provena.s3_upload import PART, SHA256, Room, send, sha256_of
+from ivcap_flows.provena.s3_upload import PART, SHA256, MemoryLimit, send, sha256_of
 
 __all__ = ["DatasetFiles", "StoredFile", "UploadedFile", "opened"]
 
@@ -131,10 +131,10 @@ class DatasetFiles:
                 f"{file_names.PLATFORM_FILE} is Provena's own file in the dataset {self.item.id}. Give yours another "
                 "name, or another folder in the dataset."
             )
-        room = Room()
+        memory = MemoryLimit()
 
         async def put(path: str) -> None:
-            await send(self._bucket, self._prefix + path, files[path], room)
+            await send(self._bucket, self._prefix + path, files[path], memory)
 
         await all_of(put, [path for path in files if not same[path]], s3.AT_ONCE)
         return [UploadedFile(path, self.uri(path), files[path], not same[path]) for path in files]

@@ -10,7 +10,7 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse, refusal_of
 from ivcap_flows.provena.models import Created, DatasetInfo, Fetched, Info, Item, NewVersion, Seed
 from ivcap_flows.provena.registry_access import AccessApi, LocksApi
-from ivcap_flows.provena.subtypes import CREATABLE, SUBTYPES, VERSIONED, kind_of, route, written_here
+from ivcap_flows.provena.subtypes import CREATABLE, SUBTYPES, VERSIONED, kind_of, require_writable, route
 from ivcap_flows.provena.wire import Wire
 
 __all__ = ["CREATABLE", "SUBTYPES", "RegistryApi", "Release", "Sort", "order"]
@@ -93,14 +93,14 @@ class RegistryApi(Api):
         Raises InputError before sending. Raises BadRequestError for what the server's look-ups refuse, and if the
         caller is not linked to a person (not needed to create persons and organisations).
         """
-        kind = written_here(subtype, info)
+        kind = require_writable(subtype, info)
         body = await self.call("POST", f"{route(kind)}/create", repeat="keyed", json=info.body())
         created = {"item": body.get("created_item"), "session_id": body.get("register_create_activity_session_id")}
         return parse(Created[kind], created, f"created {kind.subtype}")  # type: ignore[valid-type]
 
     async def seed(self, subtype: type[Info] | str) -> Seed:
         """Create an id without content; `update` gives it content. Seeds of one caller cannot be told apart."""
-        kind = written_here(subtype)
+        kind = require_writable(subtype)
         body = await self.call("POST", f"{route(kind)}/seed", repeat="unsafe")
         return parse(Seed, body.get("seeded_item"), f"seeded {kind.subtype}")
 
@@ -111,7 +111,7 @@ class RegistryApi(Api):
         an entry in its history. Raises BadRequestError for an unknown id, NotAuthorizedError (about "item") for a
         locked one.
         """
-        kind = written_here(subtype, info)
+        kind = require_writable(subtype, info)
         body = await self.call(
             "PUT",
             f"{route(kind)}/update",
@@ -124,7 +124,7 @@ class RegistryApi(Api):
 
     async def revert(self, subtype: type[Info] | str, id: str, history_id: int, *, reason: str) -> None:  # noqa: A002
         """Restore the content of an item from an entry of its history. Raises the same errors as `update`."""
-        kind = written_here(subtype)
+        kind = require_writable(subtype)
         wanted = {"id": id, "history_id": history_id, "reason": reason}
         await self.call("PUT", f"{route(kind)}/revert", repeat="keyed", json=wanted)
 

@@ -24,7 +24,7 @@ from ivcap_flows.http.server_clock import date_of
 from ivcap_flows.media_types import media_type_of
 from ivcap_flows.provena.s3 import Bucket
 
-__all__ = ["PART", "SHA256", "Room", "send"]
+__all__ = ["PART", "SHA256", "MemoryLimit", "send"]
 
 PART: Final = 8 * 1024 * 1024
 """Bytes of a part, and of the largest file that is sent in one request."""
@@ -38,8 +38,8 @@ STALE: Final = timedelta(days=1)
 _TRIES: Final = 3
 
 
-class Room:
-    """A memory limit for parts in transit: `take` waits until there is room.
+class MemoryLimit:
+    """A memory limit for parts in transit: `take` waits until there is memory.
 
     A part above the limit gets the whole limit.
     """
@@ -49,20 +49,20 @@ class Room:
         self._freed = asyncio.Event()
 
     async def take(self, size: int) -> None:
-        """Wait until there is room, and take it."""
+        """Wait until there is memory, and take it."""
         while self._left < min(size, self._size):
             self._freed.clear()
             await self._freed.wait()
         self._left -= min(size, self._size)
 
     def give(self, size: int) -> None:
-        """Return the room that was taken."""
+        """Return the memory that was taken."""
         self._left += min(size, self._size)
         self._freed.set()
 
     @asynccontextmanager
     async def of(self, size: int) -> AsyncIterator[None]:
-        """Take room while the block runs."""
+        """Take memory while the block runs."""
         await self.take(size)
         try:
             yield
@@ -86,7 +86,7 @@ class _Begun(NamedTuple):
     parts: dict[int, dict[str, Any]]
 
 
-async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
+async def send(bucket: Bucket, key: str, file: LocalFile, memory: MemoryLimit) -> None:
     """Create the object `key` from a file; S3 verifies the content by sha256.
 
     Parts that an earlier call sent before it was killed or lost its connection are not sent again. Raises
@@ -96,9 +96,9 @@ async def send(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
     for left in reversed(range(_TRIES)):
         try:
             if file.size <= PART:
-                await _whole(bucket, key, file, room)
+                await _whole(bucket, key, file, memory)
                 return
-            adopted = await _in_parts(bucket, key, file, room, adopt=adopt)
+            adopted = await _in_parts(bucket, key, file, memory, adopt=adopt)
         except NotFoundError as error:
             # Another call, or an earlier attempt of this one whose reply was lost, has completed or removed the upload.
             if error.data.get("code") != "NoSuchUpload" or not left:
@@ -123,23 +123,23 @@ def _begin(file: LocalFile, key: str) -> dict[str, Any]:
     return {"Key": key, "Metadata": {SHA256: file.sha256}, "ContentType": media_type_of(key)}
 
 
-async def _whole(bucket: Bucket, key: str, file: LocalFile, room: Room) -> None:
-    async with room.of(file.size):
+async def _whole(bucket: Bucket, key: str, file: LocalFile, memory: MemoryLimit) -> None:
+    async with memory.of(file.size):
         block = await bucket.run(_read, file.path, 0, file.size + 1)
         if block.sha256.hex() != file.sha256:
             raise _changed(file)
         await bucket.ask("put_object", Body=block.content, ChecksumSHA256=block.checksum, **_begin(file, key))
 
 
-async def _in_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, *, adopt: bool) -> bool:
+async def _in_parts(bucket: Bucket, key: str, file: LocalFile, memory: MemoryLimit, *, adopt: bool) -> bool:
     """Send a file in parts; return whether it resumed an upload that may have started without the file's sha256."""
     size = _part_size(file.size)
-    found = await _unfinished(bucket, key, file, size, room) if adopt else None
+    found = await _unfinished(bucket, key, file, size, memory) if adopt else None
     if found is None:
         begun = await bucket.ask("create_multipart_upload", ChecksumAlgorithm="SHA256", **_begin(file, key))
     upload = found or _Begun(begun["UploadId"], {})
     try:
-        await _send_parts(bucket, key, file, room, size, upload)
+        await _send_parts(bucket, key, file, memory, size, upload)
         parts = [upload.parts[number] for number in sorted(upload.parts)]
         await bucket.ask("complete_multipart_upload", Key=key, UploadId=upload.id, MultipartUpload={"Parts": parts})
     except IvcapFlowsError as error:
@@ -150,7 +150,9 @@ async def _in_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, *, ad
     return found is not None
 
 
-async def _send_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, size: int, upload: _Begun) -> None:
+async def _send_parts(
+    bucket: Bucket, key: str, file: LocalFile, memory: MemoryLimit, size: int, upload: _Begun
+) -> None:
     total = hashlib.sha256()
     sending: list[asyncio.Task[None]] = []
 
@@ -168,17 +170,17 @@ async def _send_parts(bucket: Bucket, key: str, file: LocalFile, room: Room, siz
     there = frozenset(upload.parts)
     try:
         for number, offset in enumerate(range(0, file.size, size), 1):
-            await room.take(size)
+            await memory.take(size)
             try:
                 block = await bucket.run(_read, file.path, offset, size, total)
             except BaseException:
-                room.give(size)
+                memory.give(size)
                 raise
             if number in there:
-                room.give(size)
+                memory.give(size)
             else:
                 sending.append(asyncio.ensure_future(put(number, block)))
-                sending[-1].add_done_callback(lambda _: room.give(size))
+                sending[-1].add_done_callback(lambda _: memory.give(size))
             del block
             if any(task.done() and task.exception() for task in sending):
                 break
@@ -204,7 +206,7 @@ def _told(number: int, part: dict[str, Any]) -> dict[str, Any]:
     return told | ({"ChecksumSHA256": part["ChecksumSHA256"]} if part.get("ChecksumSHA256") else {})
 
 
-async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room: Room) -> _Begun | None:
+async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, memory: MemoryLimit) -> _Begun | None:
     """Find the newest unfinished upload of the object that has parts, all of which match the file."""
     try:
         answer = await bucket.ask("list_multipart_uploads", Prefix=key)
@@ -215,7 +217,7 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
     for each in sorted(found, key=lambda each: str(each["Initiated"]), reverse=True):
         begun = _Begun(each["UploadId"], {})
         try:
-            if await _is_of(bucket, key, begun, file, size, room):
+            if await _is_of(bucket, key, begun, file, size, memory):
                 return begun
         except (ForbiddenError, NotFoundError):
             continue
@@ -225,14 +227,14 @@ async def _unfinished(bucket: Bucket, key: str, file: LocalFile, size: int, room
     return None
 
 
-async def _is_of(bucket: Bucket, key: str, begun: _Begun, file: LocalFile, size: int, room: Room) -> bool:
+async def _is_of(bucket: Bucket, key: str, begun: _Begun, file: LocalFile, size: int, memory: MemoryLimit) -> bool:
     """Return whether an upload has parts and all of them match the file; add them to `begun`."""
     after = 0
     while True:
         page = await bucket.ask("list_parts", Key=key, UploadId=begun.id, PartNumberMarker=after)
         for part in page.get("Parts", ()):
             number = after = int(part["PartNumber"])
-            async with room.of(size):
+            async with memory.of(size):
                 block = await bucket.run(_read, file.path, (number - 1) * size, size)
                 if not (block.content and part["Size"] == len(block.content) and _has(part, block)):
                     return False

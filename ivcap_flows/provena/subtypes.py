@@ -19,7 +19,7 @@ from ivcap_flows.provena.infos import (
     WorkflowTemplate,
 )
 
-__all__ = ["CREATABLE", "SUBTYPES", "VERSIONED", "kind_of", "route", "written_here"]
+__all__ = ["CREATABLE", "SUBTYPES", "VERSIONED", "kind_of", "require_writable", "route"]
 
 _ROUTES: Final[dict[type[Info], str]] = {
     Person: "/registry/agent/person",
@@ -59,7 +59,7 @@ def route(kind: type[Info]) -> str:
     return _ROUTES[kind]
 
 
-def written_here(subtype: type[Info] | str, info: Info | None = None) -> type[Info]:
+def require_writable(subtype: type[Info] | str, info: Info | None = None) -> type[Info]:
     """Return the class of a subtype that the registry writes and `info` belongs to. Raises InputError otherwise."""
     kind = kind_of(subtype)
     if kind not in CREATABLE:

@@ -14,10 +14,10 @@ from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
-from ivcap_flows.registration.preflight import Preflight, Progress
+from ivcap_flows.registration.preflight import OnProgress, Preflight
 from ivcap_flows.registration.registry import DatasetEffect, item_registering
 from ivcap_flows.registration.rows import Fault
-from ivcap_flows.registration.sources import Source
+from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
 from ivcap_flows.registration.submit import Submission
 
@@ -54,13 +54,13 @@ class Batch:
 
     def __init__(
         self,
-        source: Source,
+        source: RowSource,
         client: ProvenaClient,
         *,
         terms: Terms | None = None,
         describe: Describe = _by_urn,
         stall_timeout: float = STALL_TIMEOUT,
-        progress: Progress = _silent,
+        progress: OnProgress = _silent,
     ) -> None:
         self._source = source
         self._client = client

@@ -16,7 +16,7 @@ from ivcap_flows.registration.keys import has_own_key, marked, new_intent
 from ivcap_flows.registration.lookup import Lookup, Sign, read_sign
 from ivcap_flows.registration.model_runs import digest_of, run_of_sign
 from ivcap_flows.registration.outcome import OutcomeFile
-from ivcap_flows.registration.preflight import Progress
+from ivcap_flows.registration.preflight import OnProgress
 from ivcap_flows.registration.requirements import ARTIFACT
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 from ivcap_flows.secrets import logger_of
@@ -55,7 +55,7 @@ class Ledger:
         platform: str,
         account: str,
         attempt: OpenedAttempt | None,
-        progress: Progress,
+        progress: OnProgress,
     ) -> None:
         self._journal = journal
         self._intents = journal.intents

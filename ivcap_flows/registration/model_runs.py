@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Limit, Progress, look_since
+from ivcap_flows.durable import Effect, Found, Limit, Resume, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.http.pauses import Pauses
@@ -113,7 +113,7 @@ class ModelRunEffect(Effect[ModelRun]):
             limit=limit,
         )
 
-    async def send(self, intent: IntentRow, progress: Progress) -> ModelRun:
+    async def send(self, intent: IntentRow, progress: Resume) -> ModelRun:
         stored: Any = progress.stored if isinstance(progress.stored, dict) else {}
         try:
             if stored.get("doubtful_since"):

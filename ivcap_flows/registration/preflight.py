@@ -22,7 +22,7 @@ from ivcap_flows.registration.keys import marked, run_key, subject_of
 from ivcap_flows.registration.registry import dataset_of, person_of
 from ivcap_flows.registration.requirements import ARTIFACT, look_up, unmet, uses_of
 from ivcap_flows.registration.rows import Fault, FaultKind, Row, read_record, unstorable
-from ivcap_flows.registration.sources import Source
+from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Spool, Spooled
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _BATCH: Final = 500
 _SIDES: Final = ("inputs", "outputs")
 _SIDE: Final = re.compile(r"^(inputs|outputs)\[(\d+)\]")
 
-Progress = Callable[[str, int, int | None], None]
+OnProgress = Callable[[str, int, int | None], None]
 """A function that is called with what is being done, how much is done, and the total (None if unknown)."""
 
 
@@ -57,7 +57,7 @@ class Preflight:
         account: str,
         terms: Terms | None,
         stall_timeout: float,
-        progress: Progress,
+        progress: OnProgress,
         journal: Journal | None = None,
     ) -> None:
         """`journal` may know runs that Provena's jobs no longer show."""
@@ -73,7 +73,7 @@ class Preflight:
         self._templates: dict[str, DatasetTemplate] = {}
         self._names: Mapping[str, str] = {}
 
-    async def run(self, source: Source) -> None:
+    async def run(self, source: RowSource) -> None:
         """Read and check all rows.
 
         Raises InputError if the source cannot be read at all, and for terms with which no dataset can be minted.
@@ -85,7 +85,7 @@ class Preflight:
         await self._look_for_datasets()
         await asyncio.to_thread(self._check)
 
-    def read(self, source: Source) -> None:
+    def read(self, source: RowSource) -> None:
         """Read the rows and check each without asking Provena. Call it in a thread."""
         rows = source.rows()
         number = 0

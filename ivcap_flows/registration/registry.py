@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress, look_since, perform
+from ivcap_flows.durable import Effect, Found, Resume, look_since, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.identity import KEY_FIELD, OncePer
@@ -78,7 +78,7 @@ class ItemEffect(Effect[RegistryItem]):
             subject=info.display_name,
         )
 
-    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
+    async def send(self, intent: IntentRow, progress: Resume) -> RegistryItem:
         metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
         marked = self.info.model_copy(update={"user_metadata": metadata})
         created = await self.client.registry.create(type(self.info), marked)
@@ -130,7 +130,7 @@ class DatasetEffect(Effect[Dataset]):
             limit=client.datastore.minting,
         )
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
+    async def send(self, intent: IntentRow, progress: Resume) -> Dataset:
         # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
         await person_of(self.client, self.account)
         statement = collection_format(self.artifact, self.terms, user_metadata={KEY_FIELD: intent.key})

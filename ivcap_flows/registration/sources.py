@@ -19,7 +19,7 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.rows import Fault, Row, unstorable
 from ivcap_flows.registration.sheet import FILLED, Sheet, filled_in
 
-__all__ = ["RecordSource", "Source", "open_source"]
+__all__ = ["RecordSource", "RowSource", "open_source"]
 
 _BLOCK: Final = 1 << 20
 _ROWS: Final = 1024
@@ -28,7 +28,7 @@ _LONGEST: Final = 10_000_000
 """Maximum number of characters in a CSV cell. The longest record that can be sent is much shorter."""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Rows that can be read once. `sha256`, `names` and `warnings` are complete after all rows have been read."""
 
     @property
@@ -47,9 +47,9 @@ class Source(Protocol):
     def rows(self) -> Iterator[Row]: ...
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> RowSource:
     """Open a file of rows by its ending: .csv, .jsonl or .ndjson, .parquet. Raises InputError for any other."""
-    kinds: dict[str, Callable[[Path], Source]] = {
+    kinds: dict[str, Callable[[Path], RowSource]] = {
         ".csv": _Csv,
         ".jsonl": _Lines,
         ".ndjson": _Lines,

@@ -32,7 +32,7 @@ from ivcap_flows.registration.ledger import Ledger, Work, artifacts_in, given_up
 from ivcap_flows.registration.lookup import Lookup, Newest
 from ivcap_flows.registration.minting import Mint, Minting
 from ivcap_flows.registration.outcome import OutcomeFile
-from ivcap_flows.registration.preflight import Progress, encoded
+from ivcap_flows.registration.preflight import OnProgress, encoded
 from ivcap_flows.registration.resolver import Resolver
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 from ivcap_flows.secrets import logger_of
@@ -79,7 +79,7 @@ class Submission:
         in_flight: int,
         limit: Limit | None,
         stall_timeout: float,
-        progress: Progress,
+        progress: OnProgress,
     ) -> None:
         pulse = Pulse()
         self._client = client

@@ -23,7 +23,7 @@ from ivcap_flows.tasks.collection_definitions import holding
 from ivcap_flows.tasks.folders import upload_as_collection, upload_as_tar
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import planned, planned_members
-from ivcap_flows.tasks.sources import Source, SourceLike, name_of, opened
+from ivcap_flows.tasks.sources import SourceLike, UploadSource, name_of, opened
 from ivcap_flows.tasks.there import state_there
 from ivcap_flows.tasks.uploads import content_of, upload, uploaded
 from ivcap_flows.tasks.waiting import PlannedError
@@ -261,7 +261,7 @@ async def _artifact_for_file(
         return None if told is None else _known(call, told, source)
 
 
-def _known(call: IvcapCall, record: ArtifactRecord, source: Source) -> Artifact:
+def _known(call: IvcapCall, record: ArtifactRecord, source: UploadSource) -> Artifact:
     found(record.urn)
     return record.handle(call.platform, sha256=source.sha256)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Progress, look_since
+from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Resume, look_since
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
 from ivcap_flows.identity import OncePer, fingerprint
@@ -166,7 +166,7 @@ class AspectEffect(Effect[Aspect]):
     noun: str = "aspect"
     call: IvcapCall
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Aspect:
+    async def send(self, intent: IntentRow, progress: Resume) -> Aspect:
         urn = await self.call.client.aspects.add(self._about, self._schema, self._content, self.request["policy"])
         return self._handle(urn)
 
@@ -217,7 +217,7 @@ class UpdateEffect(AspectEffect):
 
     noun: str = _UPDATE
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Aspect:
+    async def send(self, intent: IntentRow, progress: Resume) -> Aspect:
         now = await _active(self.call, self._about, self._schema)
         if [record.urn for record in now] != self.request["replaces"]:
             raise SupersededError(

@@ -133,7 +133,7 @@ class IvcapCall(_Call):
         return cls(journal(), attempt, platform, account, Settings.current(), client)
 
     @property
-    def keys(self) -> IdempotencyRecords:
+    def records(self) -> IdempotencyRecords:
         return IdempotencyRecords(self.client.aspects, self.account)
 
     async def service(self, name: str) -> ServiceRecord:
@@ -156,7 +156,7 @@ class IvcapCall(_Call):
         While the intent has no outcome, this is the time of its idempotency record, which comes from the same clock as
         the times of the platform's other records.
         """
-        asserted = await self.keys.asserted_at(intent.key) if intent.urn is None else None
+        asserted = await self.records.asserted_at(intent.key) if intent.urn is None else None
         if asserted is not None and not is_ahead(asserted, self.client.time):
             return asserted
         return look_since(self.client.time, intent)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Resume
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
 from ivcap_flows.identity import OncePer
@@ -88,7 +88,7 @@ class DatasetMint(Effect[Dataset]):
     call: ProvenaCall
     metadata: CollectionFormat
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Dataset:
+    async def send(self, intent: IntentRow, progress: Resume) -> Dataset:
         # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
         await person_of(self.call.client, self.call.account)
         minted = await self.call.client.datastore.mint(_keyed(self.metadata, {KEY_FIELD: intent.key}))

@@ -23,7 +23,7 @@ from ivcap_flows.tasks.assets import Version, note_assets, place_of
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.collection_definitions import collection_urn, defined, holding
 from ivcap_flows.tasks.planned import planned_members
-from ivcap_flows.tasks.sources import Source, opened, spooled
+from ivcap_flows.tasks.sources import UploadSource, opened, spooled
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
 
 __all__ = ["files_in", "upload_as_collection", "upload_as_tar"]
@@ -46,7 +46,7 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
     """
     named = name or _name(folder)
 
-    async def hashed(path: Path) -> Source:
+    async def hashed(path: Path) -> UploadSource:
         return await held.enter_async_context(opened(path, call.journal.files))
 
     async def sent(member: str) -> Performed[Artifact]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ivcap_flows.capture import found, note
-from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, look_since
+from ivcap_flows.durable import Effect, Found, MatchedBy, Resume, look_since
 from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
 from ivcap_flows.identity import OncePer
@@ -193,7 +193,7 @@ class VersionEffect(Effect[RegistryItem]):
     item: RegistryItem | str
     reason: str
 
-    async def send(self, intent: IntentRow, progress: Progress) -> RegistryItem:
+    async def send(self, intent: IntentRow, progress: Resume) -> RegistryItem:
         client, urn = self.call.client, self.request["item"]
         if isinstance(self.item, RegistryItem):
             subtype = self.item.subtype

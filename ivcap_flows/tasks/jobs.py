@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.durable import Effect, Found, MatchedBy, Progress, Reusable
+from ivcap_flows.durable import Effect, Found, MatchedBy, Resume, Reusable
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Aspect, Job, Products, Service
 from ivcap_flows.identity import OncePer, fingerprint, ivcap_urn
@@ -27,8 +27,8 @@ from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
-    Patience,
     PlannedError,
+    ReadUntil,
     first_of,
     log_tail,
     note_end,
@@ -99,7 +99,7 @@ async def _request_job(
             reuses=call.reuses(reuse),
             limit=call.limit,
         ),
-        idempotency_records=call.keys,
+        idempotency_records=call.records,
         max_resubmits=max_resubmits,
     )
     job = done.value
@@ -124,7 +124,7 @@ class JobEffect(Effect[Job]):
     service: ServiceRecord
     document: dict[str, Any]
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Job:
+    async def send(self, intent: IntentRow, progress: Resume) -> Job:
         sent = await self.call.client.jobs.request(
             self.service.urn, self.request["request"], policy=self.request["policy"]
         )
@@ -246,7 +246,7 @@ async def _wait_for_jobs(
     message and the end of its order's log. With `events`, each job also has the last hundred events that its service
     sent, if the platform stores them, which takes two more requests a job. A job that failed always has them.
     """
-    patience = Patience.of(timeout)
+    patience = ReadUntil.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
     jobs = several(jobs, "wait_for_jobs", "jobs")
     call.check(jobs)
@@ -288,7 +288,7 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
 
 
 async def _ended(
-    call: IvcapCall, patience: Patience, record: JobRecord, service: str, before: Job | str, *, events: bool
+    call: IvcapCall, patience: ReadUntil, record: JobRecord, service: str, before: Job | str, *, events: bool
 ) -> tuple[Job, bool]:
     """Write a job's end to the journal. Return its handle with products, and whether the end is news."""
     known = before if isinstance(before, Job) else None

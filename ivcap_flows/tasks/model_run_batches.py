@@ -18,7 +18,7 @@ from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of
 from ivcap_flows.registration.rows import Fault
-from ivcap_flows.registration.sources import RecordSource, Source, open_source
+from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
 from ivcap_flows.registration.spool import Outcome
 from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource
@@ -81,7 +81,7 @@ async def _register_model_runs(
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
     stated = await terms_of(terms)
-    rows: Source
+    rows: RowSource
     if isinstance(source, str | Path):
         rows = open_source(Path(source))
     elif workflow is not None:
@@ -141,7 +141,7 @@ async def _work_source(
     stated: Terms | None,
     credentials: ProvenaCredentialsLike,
     call: ProvenaCall,
-) -> tuple[Source, Terms | None]:
+) -> tuple[RowSource, Terms | None]:
     """Return a source of the work's records, and the terms of its workflow."""
     if strange := next((each for each in work if not isinstance(each, Order | Job)), None):
         raise InputError(f"By a workflow, orders and jobs are registered, not {type(strange).__name__}.")

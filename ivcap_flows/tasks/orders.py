@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Progress, Reusable, planning
+from ivcap_flows.durable import Effect, Found, Resume, Reusable, planning
 from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import OncePer, key_in, short_id, with_key
@@ -21,8 +21,8 @@ from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
-    Patience,
     PlannedError,
+    ReadUntil,
     first_of,
     log_tail,
     note_end,
@@ -119,7 +119,7 @@ async def _place_order(
             reuses=call.reuses(reuse),
             limit=call.limit,
         ),
-        idempotency_records=call.keys,
+        idempotency_records=call.records,
         max_resubmits=max_resubmits,
     )
     # A handle from the journal has its secrets redacted, so return the parameters as given.
@@ -137,7 +137,7 @@ class OrderEffect(Effect[Order]):
     title: str
     tags: Sequence[str]
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Order:
+    async def send(self, intent: IntentRow, progress: Resume) -> Order:
         placed = await self.call.client.orders.place(
             self.service.urn,
             self.request["parameters"],
@@ -216,7 +216,7 @@ async def _wait_for_orders(
     it names each failed order with the end of its log. The products of a successful order that was placed with a
     `collection` are added to it.
     """
-    patience = Patience.of(timeout)
+    patience = ReadUntil.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
     orders = several(orders, "wait_for_orders", "orders")
     call.check(orders)
@@ -238,7 +238,7 @@ async def _wait_for_orders(
     return done
 
 
-async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
+async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
     """Write an order's end to the journal. Return its handle with all its products, and whether the end is news."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):

@@ -35,7 +35,7 @@ from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
-from ivcap_flows.tasks.waiting import Patience, several, wait_of
+from ivcap_flows.tasks.waiting import ReadUntil, several, wait_of
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
@@ -204,7 +204,7 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     """
     if planning() is not None or not asked.work:
         return asked.timeout
-    patience = Patience.of(asked.timeout)
+    patience = ReadUntil.of(asked.timeout)
     call = await patience.read(lambda: IvcapCall.of(asked.credentials))
     call.check(list(asked.work.values()))
     stay = await _Stay.begin(call, asked, await patience.read(lambda: asked.waits(call)))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable.poll_round import Source
+from ivcap_flows.durable.poll_round import PollSource
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
@@ -94,7 +94,7 @@ def ask_later(urn: str, seconds: float | None) -> None:
 
 async def wait_for(
     call: IvcapCall,
-    source: Source[R],
+    source: PollSource[R],
     waits: Collection[Wait],
     *,
     timeout: float | None,
@@ -138,7 +138,7 @@ async def _of_another_account(call: IvcapCall, waits: Collection[Wait], path: st
     return None
 
 
-def poller_of(call: IvcapCall, source: Source[R]) -> Poller[R]:
+def poller_of(call: IvcapCall, source: PollSource[R]) -> Poller[R]:
     """Return the poller for a noun, which all waits with a client share."""
     pollers, key = _pollers.setdefault(call.client, {}), (source.what, call.journal.id)
     if key not in pollers:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress, planning
+from ivcap_flows.durable import Effect, Found, Resume, planning
 from ivcap_flows.errors import ConflictError
 from ivcap_flows.handles import Queue, QueueMessage
 from ivcap_flows.identity import OncePer
@@ -126,7 +126,7 @@ class MessageEffect(Effect[QueueMessage]):
     noun: str = "message"
     call: IvcapCall
 
-    async def send(self, intent: IntentRow, progress: Progress) -> QueueMessage:
+    async def send(self, intent: IntentRow, progress: Resume) -> QueueMessage:
         content = self.request["content"]
         keyed = {**content, KEY_MEMBER: intent.key} if isinstance(content, dict) else content
         sent = await self.call.client.queues.enqueue(self.request["queue"], keyed, schema=self.request["schema"])

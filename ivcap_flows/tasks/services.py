@@ -11,7 +11,7 @@ from typing import Any
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import found
-from ivcap_flows.durable import Effect, Found, Progress
+from ivcap_flows.durable import Effect, Found, Resume
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
 from ivcap_flows.identity import OncePer
@@ -106,7 +106,7 @@ class ServiceEffect(Effect[Service]):
     call: IvcapCall
     service: str
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Service:
+    async def send(self, intent: IntentRow, progress: Resume) -> Service:
         return (await self.call.client.services.register(self.request)).handle(self.call.platform)
 
     async def find(self, intent: IntentRow) -> list[Found[Service]]:

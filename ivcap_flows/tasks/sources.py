@@ -17,7 +17,7 @@ from ivcap_flows.capture.files import Digests, file_at, forget
 from ivcap_flows.errors import InputError, IntegrityError
 from ivcap_flows.file_state import FileState, reading
 
-__all__ = ["Source", "SourceLike", "name_of", "opened", "spooled"]
+__all__ = ["SourceLike", "UploadSource", "name_of", "opened", "spooled"]
 
 SourceLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
 """A path, bytes, a binary stream, or an iterable of blocks of bytes."""
@@ -26,7 +26,7 @@ _BLOCK: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Source:
+class UploadSource:
     """A file to upload, with its state at the time when it was hashed."""
 
     path: Path
@@ -50,7 +50,7 @@ def name_of(source: SourceLike) -> str | None:
 
 
 @asynccontextmanager
-async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
+async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[UploadSource]:
     """Yield a file with the source's content and its digest. It exists while the block runs.
 
     A path is used directly, if its file system reports its size (that of `/proc` does not). Everything else is written
@@ -70,21 +70,21 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[Source]:
         raise
 
 
-def _file(path: Path, digests: Digests) -> Source | None:
+def _file(path: Path, digests: Digests) -> UploadSource | None:
     """Return the file, or None if it has not as many bytes as its file system reports."""
     state = FileState.of(path)
     file = file_at(path, digests)
-    return Source(path, file.sha256, state) if file.size == state.size else None
+    return UploadSource(path, file.sha256, state) if file.size == state.size else None
 
 
 @asynccontextmanager
-async def spooled(blocks: Iterable[bytes]) -> AsyncIterator[Source]:
+async def spooled(blocks: Iterable[bytes]) -> AsyncIterator[UploadSource]:
     """Write blocks of bytes to a temporary file that exists while the block runs."""
     with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
         yield await asyncio.to_thread(_spool, blocks, Path(folder, "spool"))
 
 
-def _spool(blocks: Iterable[bytes], path: Path) -> Source:
+def _spool(blocks: Iterable[bytes], path: Path) -> UploadSource:
     hasher = hashlib.sha256()
     with contextlib.closing(_plain(blocks)) as plain, open(path, "xb") as file:
         for block in plain:
@@ -97,7 +97,7 @@ def _spool(blocks: Iterable[bytes], path: Path) -> Source:
                     f"{path.parent.parent}, or name another folder in TMPDIR.",
                     path=str(path),
                 ) from error
-    return Source(path, hasher.hexdigest(), FileState.of(path))
+    return UploadSource(path, hasher.hexdigest(), FileState.of(path))
 
 
 def _plain(blocks: Iterable[Any]) -> Generator[bytes, None, None]:

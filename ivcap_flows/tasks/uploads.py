@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress
+from ivcap_flows.durable import Effect, Found, Performed, Resume
 from ivcap_flows.durable.scopes import expand
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.journal import IntentRow
     from ivcap_flows.tasks.call import IvcapCall
-    from ivcap_flows.tasks.sources import Source
+    from ivcap_flows.tasks.sources import UploadSource
 
 __all__ = ["SMALL_AT_ONCE", "content_of", "upload", "uploaded"]
 
@@ -41,7 +41,7 @@ _turns: WeakKeyDictionary[IvcapClient, dict[int, asyncio.Semaphore]] = WeakKeyDi
 
 async def upload(
     call: IvcapCall,
-    source: Source,
+    source: UploadSource,
     *,
     name: str | None,
     media_type: str,
@@ -62,7 +62,7 @@ async def upload(
         subject=name,
     )
     async with _turn(call.client, AT_ONCE if source.size > BLOCK else SMALL_AT_ONCE):
-        return await call.perform(effect, idempotency_records=call.keys)
+        return await call.perform(effect, idempotency_records=call.records)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ class UploadEffect(Effect[Artifact]):
     once_per: OncePer = "account"
     resumable: bool = True
     call: IvcapCall
-    source: Source
+    source: UploadSource
 
-    async def send(self, intent: IntentRow, progress: Progress) -> Artifact:
+    async def send(self, intent: IntentRow, progress: Resume) -> Artifact:
         call, source = self.call, self.source
         record = await _begun(call, progress.stored, source.size, timeout=call.client.visibility_delay)
         try:
@@ -117,7 +117,7 @@ class UploadEffect(Effect[Artifact]):
         )
 
 
-def _request(source: Source, media_type: str, policy: str | None, collection: str | None) -> dict[str, Any]:
+def _request(source: UploadSource, media_type: str, policy: str | None, collection: str | None) -> dict[str, Any]:
     return {
         "sha256": source.sha256,
         "size": source.size,
@@ -127,7 +127,7 @@ def _request(source: Source, media_type: str, policy: str | None, collection: st
     }
 
 
-async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIterator[str]:
+async def uploaded(call: IvcapCall, source: UploadSource, media_type: str) -> AsyncIterator[str]:
     """Yield the URNs of this content: from the journal, newest first, then from the idempotency record on IVCAP."""
     known = await call.journal.ask(call.journal.intents.where, noun="upload", mentions=source.sha256, limit=None)
     for row in reversed(known):
@@ -141,7 +141,7 @@ async def uploaded(call: IvcapCall, source: Source, media_type: str) -> AsyncIte
         request=_request(source, media_type, None, None),
     )
     with contextlib.suppress(ForbiddenError):
-        stated = await call.keys.read(key)
+        stated = await call.records.read(key)
         if stated is not None and isinstance(stated.get("urn"), str):
             yield stated["urn"]
 
@@ -158,7 +158,7 @@ async def _all(*steps: Awaitable[object]) -> None:
             raise result
 
 
-async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> None:
+async def _send_new(call: IvcapCall, record: ArtifactRecord, source: UploadSource) -> None:
     """Send the content of a record that was just created and that the platform may not show yet."""
     try:
         await _send_rest(call, record, source, offset=0)
@@ -166,7 +166,7 @@ async def _send_new(call: IvcapCall, record: ArtifactRecord, source: Source) -> 
         await _send_rest(call, await _shown(call, record.urn, call.client.visibility_delay), source)
 
 
-async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: Source, offset: int | None = None) -> None:
+async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: UploadSource, offset: int | None = None) -> None:
     """Send the content from `offset` on; by default, from the end of what the platform has."""
     artifacts = call.client.artifacts
     await artifacts.send(record, source.path, offset=offset, state=source.state, sha256=source.sha256)
@@ -216,7 +216,7 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
         await pauses.sleep()
 
 
-async def _state_content(call: IvcapCall, urn: str, source: Source, key: str) -> None:
+async def _state_content(call: IvcapCall, urn: str, source: UploadSource, key: str) -> None:
     """State the digest on the platform, and the key, by which a duplicate of the upload is recognised.
 
     If a policy forbids this, other machines cannot verify the content; nothing else is lost.

@@ -26,8 +26,8 @@ from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, urn_of
 
 __all__ = [
-    "Patience",
     "PlannedError",
+    "ReadUntil",
     "first_of",
     "log_tail",
     "name_of",
@@ -68,13 +68,13 @@ class PlannedError(BaseException):
 
 
 @dataclass(frozen=True)
-class Patience:
+class ReadUntil:
     """Repeats what a wait reads while the platform cannot answer, until the caller's timeout."""
 
     until: float
 
     @classmethod
-    def of(cls, timeout: float | None) -> Patience:
+    def of(cls, timeout: float | None) -> ReadUntil:
         return cls(math.inf if timeout is None else time.monotonic() + timeout)
 
     async def read(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -57,23 +57,24 @@ async def _told(client: IvcapClient, key: str, account: str) -> AsyncIterator[st
 async def _looking_alike(
     client: IvcapClient, kind: WorkKind[Any], intent: IntentRow, redaction: Redaction
 ) -> AsyncIterator[Candidate]:
-    since, service, wanted = look_since(client.time, intent), str(intent.request["service"]), intent.request[kind.asked]
+    since, service = look_since(client.time, intent), str(intent.request["service"])
+    wanted = intent.request[kind.request_field]
     own = (None, intent.account)
 
-    def is_older(asked_at: datetime | None) -> bool:
-        return since is not None and asked_at is not None and asked_at < since
+    def is_older(requested_at: datetime | None) -> bool:
+        return since is not None and requested_at is not None and requested_at < since
 
     async for item in kind.newest_of(client, service):
-        if is_older(kind.asked_at(item)):
+        if is_older(kind.requested_at(item)):
             return
         if item.account not in own:
             continue
         if kind.key(item) == short_id(intent.key):
-            yield Candidate(item.urn, "its name contains the key", item.status, kind.asked_at(item))
+            yield Candidate(item.urn, "its name contains the key", item.status, kind.requested_at(item))
             continue
         record = await kind.read(client, item.urn, service)
-        asked_at, shown = kind.asked_at(record), kind.shown(record)
-        if is_older(asked_at):
+        requested_at, shown = kind.requested_at(record), kind.shown(record)
+        if is_older(requested_at):
             return
         if (
             record.account in own
@@ -81,4 +82,4 @@ async def _looking_alike(
             and is_of(record, service)
             and kind.equal(redaction.of(shown), wanted)
         ):
-            yield Candidate(record.urn, "equal request", record.status, asked_at)
+            yield Candidate(record.urn, "equal request", record.status, requested_at)

@@ -23,10 +23,10 @@ R = TypeVar("R", OrderRecord, JobRecord)
 
 
 class WorkKind(Protocol[R]):
-    """One kind of work. `noun` is its name in the journal; `asked` is the request's member that the service gets."""
+    """One kind of work: its `noun` in the journal, and the member of its request that the service gets."""
 
     noun: str
-    asked: str
+    request_field: str
 
     async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> R:
         """Read a record with its request and, if `result` is true, with its result.
@@ -40,7 +40,7 @@ class WorkKind(Protocol[R]):
     def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[R]:
         """List the newest work of one service. Items may lack the time and the request."""
 
-    def asked_at(self, record: R) -> datetime | None:
+    def requested_at(self, record: R) -> datetime | None:
         """Return the time at which the platform accepted the request."""
 
     def key(self, record: R) -> str | None:
@@ -58,7 +58,7 @@ class WorkKind(Protocol[R]):
 
 class _Orders:
     noun = "order"
-    asked = "parameters"
+    request_field = "parameters"
 
     async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> OrderRecord:
         return await client.orders.read(urn)
@@ -71,7 +71,7 @@ class _Orders:
             if is_of(order, service):
                 yield order
 
-    def asked_at(self, record: OrderRecord) -> datetime | None:
+    def requested_at(self, record: OrderRecord) -> datetime | None:
         return record.ordered_at
 
     def key(self, record: OrderRecord) -> str | None:
@@ -90,7 +90,7 @@ class _Orders:
 
 class _Jobs:
     noun = "job"
-    asked = "request"
+    request_field = "request"
 
     async def read(self, client: IvcapClient, urn: str, service: str = "", *, result: bool = False) -> JobRecord:
         service = service or await client.jobs.service_of(urn)
@@ -102,7 +102,7 @@ class _Jobs:
     def newest_of(self, client: IvcapClient, service: str) -> AsyncIterator[JobRecord]:
         return client.jobs.list(service, limit=LOOKED_AT)
 
-    def asked_at(self, record: JobRecord) -> datetime | None:
+    def requested_at(self, record: JobRecord) -> datetime | None:
         return record.requested_at
 
     def key(self, record: JobRecord) -> str | None:

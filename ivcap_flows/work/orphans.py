@@ -199,7 +199,7 @@ async def seen(client: IvcapClient, orphans: Iterable[Orphan]) -> list[Orphan]:
 async def _looked_at(client: IvcapClient, orphan: Orphan, urn: str) -> Orphan:
     kind = KINDS[orphan.noun]
     record = await kind.read(client, urn, orphan.service_urn)
-    since = kind.asked_at(record) or orphan.since
+    since = kind.requested_at(record) or orphan.since
     return replace(orphan, status=record.status, since=since, ended_at=record.finished_at)
 
 
@@ -246,7 +246,7 @@ def _foreign(kind: WorkKind[Any], record: OrderRecord | JobRecord, content: Mapp
         service=content.get("subject"),
         service_urn=ivcap_urn("service", record.service) if record.service else "",
         status=record.status,
-        since=kind.asked_at(record),
+        since=kind.requested_at(record),
         ended_at=record.finished_at,
         run=content.get("run"),
         flow=content.get("flow"),

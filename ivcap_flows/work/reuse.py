@@ -144,7 +144,7 @@ async def look_for_reuse(
             logger.info("Reusing %s%s instead of paying for another equal %s.", earlier.urn, by, wanted.noun)
             handles = Products(product.handle(wanted.platform) for product in products)
             return Reusable(
-                Found(value(record, handles), record.urn, kind.asked_at(record)), f"{earlier.urn}{by} is used"
+                Found(value(record, handles), record.urn, kind.requested_at(record)), f"{earlier.urn}{by} is used"
             )
     if reasons:
         logger.info("No earlier %s for %s can be reused: %s", wanted.noun, wanted.subject, "; ".join(reasons))

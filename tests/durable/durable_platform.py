@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ivcap_flows.durable import Effect, Found, MatchedBy, Progress
+from ivcap_flows.durable import Effect, Found, MatchedBy, Resume
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.identity import OncePer
@@ -55,7 +55,7 @@ class Platform:
     def urns(self) -> list[str]:
         return [record["urn"] for record in self.records()]
 
-    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+    async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
         await ask_leave()
         self.sends.append(time.monotonic())
         fault = self.faults.pop(0) if self.faults else ""
@@ -147,10 +147,10 @@ class Aspects:
 class Scripted(Effect[dict[str, Any]]):
     """An effect whose value is a dict with a URN. The test decides what sending and finding return."""
 
-    on_send: Callable[[IntentRow, Progress], Awaitable[dict[str, Any]]]
+    on_send: Callable[[IntentRow, Resume], Awaitable[dict[str, Any]]]
     on_find: Callable[[IntentRow], Awaitable[Sequence[Found[dict[str, Any]]]]]
 
-    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+    async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
         return await self.on_send(intent, progress)
 
     async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:

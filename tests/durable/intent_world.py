@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from durable_platform import Scripted
 
-from ivcap_flows.durable import Found, Performed, Progress, perform
+from ivcap_flows.durable import Found, Performed, Resume, perform
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
@@ -486,7 +486,7 @@ class _Platform:
         await asyncio.sleep(self.call.pause)
         self.running.step()
 
-    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, Any]:
+    async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
         await self.running.rest()
         await ask_leave()

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
 
-from ivcap_flows.durable import Effect, Found, Performed, Progress, perform
+from ivcap_flows.durable import Effect, Found, Performed, Resume, perform
 from ivcap_flows.errors import ForbiddenError, UnavailableError
 from ivcap_flows.journal import IntentRow, Journal, schema
 
@@ -157,7 +157,7 @@ def test_lost_outcome_row_is_restored_from_the_aspect(
 def upload(platform: Platform) -> Effect[dict[str, Any]]:
     """A resumable effect as an upload is one: it takes a name, stores it, and continues under it."""
 
-    async def send(intent: IntentRow, progress: Progress) -> dict[str, Any]:
+    async def send(intent: IntentRow, progress: Resume) -> dict[str, Any]:
         if progress.stored is None:
             await progress.save({"urn": platform.take(intent.key, intent.request)})
         if platform.faults and platform.faults.pop(0) == "hang":

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from durable_platform import Platform, Scripted, forget_platform_warnings, order
 
-from ivcap_flows.durable import Effect, Performed, Progress, aonce, once, perform
+from ivcap_flows.durable import Effect, Performed, Resume, aonce, once, perform
 from ivcap_flows.errors import InputError, NotFoundError, SpendLimitError, UnreachableError
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, RunIdentity
@@ -181,7 +181,7 @@ class Upload:
         self.made: list[str] = []
         self.parts: list[int] = []
 
-    async def send(self, intent: IntentRow, progress: Progress) -> dict[str, str]:
+    async def send(self, intent: IntentRow, progress: Resume) -> dict[str, str]:
         if progress.stored is None:
             self.made.append(f"urn:artifact:{len(self.made)}")
             await progress.save({"urn": self.made[-1]})
@@ -233,7 +233,7 @@ def test_upload_that_the_platform_forgot_begins_anew(journal: Journal) -> None:
         run(upload.effect(), journal, None)
     original = upload.send
 
-    async def gone(intent: IntentRow, progress: Progress) -> dict[str, str]:
+    async def gone(intent: IntentRow, progress: Resume) -> dict[str, str]:
         raise NotFoundError("no such upload", status=404)
 
     upload.send = gone  # type: ignore[method-assign]

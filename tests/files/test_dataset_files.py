@@ -443,7 +443,7 @@ def test_memory_for_parts_is_bounded():
     """More than the room is never taken at once; a part larger than all of it is alone."""
 
     async def moves():
-        room, most, held = s3_upload.Room(10), [0], [0]
+        room, most, held = s3_upload.MemoryLimit(10), [0], [0]
 
         async def part(size):
             async with room.of(size):

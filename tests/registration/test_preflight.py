@@ -24,14 +24,14 @@ from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.keys import new_intent, run_key
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import FAULT_KINDS, Fault
-from ivcap_flows.registration.sources import RecordSource, Source, open_source
+from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
 
 
 @pytest.fixture
 def check(provena: ProvenaClient) -> Callable[..., tuple[BatchReport, list[Fault]]]:
     """What is wrong with the rows of a file or of another source."""
 
-    def run(source: Path | Source, **options: Any) -> tuple[BatchReport, list[Fault]]:
+    def run(source: Path | RowSource, **options: Any) -> tuple[BatchReport, list[Fault]]:
         async def checked() -> tuple[BatchReport, list[Fault]]:
             with Batch(open_source(source) if isinstance(source, Path) else source, provena, **options) as batch:
                 return await batch.check(), list(batch.faults())
