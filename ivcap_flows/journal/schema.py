@@ -72,6 +72,7 @@ journal_info = sa.Table(
     "journal_info",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     # SQLite: a digest that identifies the key in the key file. Without a value, no key was needed yet.
     sa.Column("key_check", sa.Text),
@@ -303,14 +304,6 @@ polls = sa.Table(
     sa.Column("ended", sa.BigInteger, nullable=False),
     sa.Column("wanted", Json, nullable=False),
 )
-
-versions = sa.Table(
-    # The name is this package's own, since other programs may use the same PostgreSQL database.
-    "ivcap_flows_version",
-    metadata,
-    sa.Column("version", sa.Text, primary_key=True),
-)
-
 
 def _version() -> str:
     columns = (column for table in metadata.sorted_tables for column in table.columns)

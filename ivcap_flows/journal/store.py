@@ -24,7 +24,7 @@ from ivcap_flows.errors import ConfigurationError, InputError, JournalError, New
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
-from ivcap_flows.journal.schema import VERSION, journal_info, metadata, versions
+from ivcap_flows.journal.schema import VERSION, journal_info, metadata
 from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
@@ -242,15 +242,14 @@ class Store:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
             if not self._is_prepared(connection):
                 metadata.create_all(connection)
-                connection.execute(sa.insert(versions), {"version": VERSION})
-                row = {"id": str(uuid.uuid4()), "created_at": self.now(connection)}
+                row = {"id": str(uuid.uuid4()), "version": VERSION, "created_at": self.now(connection)}
                 connection.execute(sa.insert(journal_info), row)
 
     def _is_prepared(self, connection: Connection) -> bool:
         """Return whether the journal has its tables. Raise NewerSchemaError if they are another version's."""
-        if not sa.inspect(connection).has_table(versions.name):
+        if not sa.inspect(connection).has_table(journal_info.name):
             return False
-        found = connection.execute(sa.select(versions.c.version)).scalar()
+        found = connection.execute(sa.select(journal_info.c.version)).scalar()
         if found == VERSION:
             return True
         raise NewerSchemaError(

@@ -82,7 +82,7 @@ def test_a_journal_with_other_tables_is_refused(empty_url: str) -> None:
     Journal.open(empty_url).close()
     store = Store(empty_url)
     with store.write() as connection:
-        connection.execute(sa.update(schema.versions).values(version="9999"))
+        connection.execute(sa.update(schema.journal_info).values(version="9999"))
     store.close()
     with pytest.raises(NewerSchemaError, match="another version of ivcap-flows.*Use that version") as caught:
         Journal.open(empty_url)
