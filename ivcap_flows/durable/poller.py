@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ class _Watch(Generic[R]):
     """The monotonic time before which the platform does not want to be asked."""
     status: str = "unknown"
     futures: list[asyncio.Future[R]] = field(default_factory=list)
-    read_at: float = 0.0
+    read_at: float = -math.inf
     """When its record was last read."""
     ended_at: float | None = None
     """Since when it is known to have ended, until its record confirms it."""
@@ -239,8 +240,9 @@ class Poller(Generic[R]):
             await asyncio.wait_for(self._stirred.wait(), left if 0 < left < _EXCHANGE else _EXCHANGE)
 
     def _rested(self, read_at: float, since: float) -> bool:
+        """Return whether a record may be read again that was read then: not each time that others ask for theirs."""
         now = time.monotonic()
-        return now - read_at >= interval(now - since)
+        return now - read_at >= (1 - _JITTER) * interval(now - since)
 
     def _learn(self) -> None:
         """Take over what a round has seen, whichever process asked."""
@@ -307,7 +309,8 @@ class Poller(Generic[R]):
         singly = []
         for urn, watch in self._watched.items():
             is_missed = self._source.list_of(watch.service) not in lists or (urn in wanted and wanted[urn].missed > 0)
-            if is_missed and watch.ended_at is None and watch.not_before <= now:
+            asks = watch.ended_at is None and watch.not_before <= now and self._rested(watch.read_at, watch.since)
+            if is_missed and asks:
                 singly.append((urn, watch))
         singly.sort(key=lambda each: each[1].read_at)
         for urn, _ in singly[: ROUND - self._pages]:

@@ -305,6 +305,7 @@ polls = sa.Table(
     sa.Column("wanted", Json, nullable=False),
 )
 
+
 def _version() -> str:
     columns = (column for table in metadata.sorted_tables for column in table.columns)
     told = (f"{each} {each.type!r} {each.nullable} {each.primary_key}" for each in columns)

@@ -152,6 +152,30 @@ async def test_young_work_does_not_wait_for_old_work():
     first.cancel()
 
 
+async def test_old_work_is_not_read_whenever_others_ask():
+    """Rounds for young work of one list do not make the poller read old work of another list, or on no page, again."""
+    work = Work(**{f"young{i}": "executing" for i in range(5)}, old="executing", hidden="executing")
+    work.service = {urn: "b" if urn == "old" else "a" for urn in work.status}
+    pages = work.pages
+
+    async def without(name: str):
+        async for page in pages(name):
+            yield [each for each in page if each[0] != "hidden"]
+
+    work.pages = without  # type: ignore[method-assign]
+    poller = work.poller()
+    waits = [asyncio.create_task(poller.wait(["old", "hidden"], services=work.service))]
+    await until(lambda: work.reads["old"] == work.reads["hidden"] == 1)
+    for urn in ("old", "hidden"):
+        poller._watched[urn].since -= 36_000
+    waits.append(asyncio.create_task(poller.wait([f"young{i}" for i in range(5)], services=work.service)))
+    rounds = poller.rounds
+    await until(lambda: poller.rounds >= rounds + 6)
+    assert work.reads["old"] == 1 and work.reads["hidden"] <= 2
+    for each in waits:
+        each.cancel()
+
+
 async def test_a_late_record_is_waited_for_until_it_settles():
     """A record that is not visible yet is not an error; one that never appears is."""
     work = Work()
