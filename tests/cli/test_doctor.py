@@ -237,7 +237,7 @@ def upload(journal, progress):
     return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
 
 
-@pytest.mark.parametrize(("size", "of"), [(10, "0 of 10 bytes"), (None, "0 of an unknown number of bytes")])
+@pytest.mark.parametrize(("size", "of"), [(10, "0 of 10 bytes"), (-1, "0 of an unknown number of bytes")])
 def test_unfinished_uploads_are_named(ivcap_flows, size, of):
     """Those that nothing on record goes on with: with their size, their age, and what to do."""
     urn = begin("left-behind.csv", size)

@@ -264,12 +264,12 @@ def test_a_journal_that_cannot_be_used(embedded_platform, journal_at, run_here, 
 
 
 def test_a_journal_of_a_newer_version(embedded_platform, journal_at, run_here, tmp_path, unique):
-    """A journal of a newer version is not changed. The error says to upgrade or to use another journal."""
+    """A journal of another version is not changed. The error says to use that version or another journal."""
     Journal.open(f"sqlite:///{tmp_path / 'newer.sqlite'}").close()
     with closing(sqlite3.connect(tmp_path / "newer.sqlite")) as connection, connection:
-        connection.execute("UPDATE ivcap_flows_version SET version_num = '9999'")
+        connection.execute("UPDATE journal_info SET version = '9999'")
     journal_at("newer.sqlite")
-    with pytest.raises(NewerSchemaError, match=r"newer version of ivcap-flows \(schema 9999.*Upgrade ivcap-flows"):
+    with pytest.raises(NewerSchemaError, match=r"another version of ivcap-flows \(tables 9999.*Use that version"):
         run_here(lambda: place_order("echo", {"message": unique}))
     assert embedded_platform.requests("POST") == []
 
