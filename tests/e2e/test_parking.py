@@ -159,7 +159,13 @@ def journal(fleet) -> Iterator[Journal]:
 
 
 def outcomes(journal: Journal, run: str) -> list[str]:
-    return [attempt.outcome for attempt in journal.runs.attempts(journal.runs.get(run).id)]
+    """Return how the attempts ended. Prefect hears of the last end a moment before the journal does."""
+    end = time.monotonic() + 30
+    while True:
+        found = [attempt.outcome for attempt in journal.runs.attempts(journal.runs.get(run).id)]
+        if found[-1] != "running" or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
 
 
 @pytest.mark.long
