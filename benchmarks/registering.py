@@ -3,7 +3,7 @@
     python -m benchmarks.registering accepted FILE
     python -m benchmarks.registering whole FILE
 
-`accepted` ends with the reply to the last batch; the rows whose jobs are still on their way are left to themselves.
+`accepted` ends with the reply to the last row; the rows whose jobs are still on their way are left to themselves.
 `whole` ends when each row has its handle. Prints one JSON line: seconds of all, of the checks and of what follows them;
 how many records; and the peak of the process's memory.
 """
@@ -15,7 +15,6 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from ivcap_flows.blocks import ProvenaCredentials
@@ -34,17 +33,17 @@ async def accepted(batch: Batch, count: int) -> int:
     """How many records Provena has accepted when it has as many as there are."""
     taken = 0
     whole = asyncio.Event()
-    register = ProvApi.register_batch
+    register = ProvApi.register
 
-    async def told(self: ProvApi, records: Sequence[ModelRunRecord]) -> str:
+    async def told(self: ProvApi, record: ModelRunRecord) -> str:
         nonlocal taken
-        session = await register(self, records)
-        taken += len(records)
+        session = await register(self, record)
+        taken += 1
         if taken == count:
             whole.set()
         return session
 
-    ProvApi.register_batch = told  # type: ignore[method-assign]  # counts what it passes on
+    ProvApi.register = told  # type: ignore[method-assign]  # counts what it passes on
     tasks = [asyncio.create_task(batch.register(journal())), asyncio.create_task(whole.wait())]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

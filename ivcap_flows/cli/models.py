@@ -25,8 +25,8 @@ from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.terms import Terms as StatedTerms
-from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
-from ivcap_flows.registration.model_runs import model_run_handle
+from ivcap_flows.registration.batch import IN_FLIGHT, Batch
+from ivcap_flows.registration.model_runs import STALL_TIMEOUT, model_run_handle
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import item_registering, person_of
 from ivcap_flows.registration.sources import RowSource, open_source
@@ -127,7 +127,7 @@ def register(
         terms: As for `validate`. Default: the terms in the workflow.
         skip_invalid: Leave wrong rows out, and register the others.
         out: CSV file to which the handle, reason or doubt of each row is written.
-        in_flight: Number of batches that are under way at once.
+        in_flight: Number of rows that are under way at once.
         stall_timeout: Seconds without progress after which a row is left in doubt, and for which Provena may be
             unreachable.
     """
@@ -208,7 +208,7 @@ def resolve(
             for page in _pages(batch.records())
             for intents in [journal.intents.find_many([each.key for each in page])]
             for each in page
-            if each.key in intents and _is_doubtful(intents[each.key])
+            if each.key in intents and intents[each.key].state == "in_doubt"
         ]
     if as_json:
         emit({"doubtful": left})
@@ -261,18 +261,13 @@ def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable
         raise InputError(f"The file has no record in row {', '.join(map(str, sorted(wanted)))}.")
 
 
-def _is_doubtful(intent: IntentRow) -> bool:
-    return intent.state == "in_doubt" and isinstance(intent.progress, dict) and "doubtful_since" in intent.progress
-
-
 def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
-    known = intent.progress
     return {
         "number": row.number,
         "key": row.called,
         "standing": "doubtful",
-        "job": known.get("job"),
-        "since": known["doubtful_since"],
+        "job": (intent.progress or {}).get("session_id"),
+        "since": (intent.sent_at or intent.created_at).isoformat(timespec="seconds"),
         "words": intent.error,
     }
 

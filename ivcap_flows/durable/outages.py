@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,12 +23,15 @@ _LONGEST: Final = 10.0
 
 
 async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
-    """Return the result of `ask`, repeating the call for up to `stall_timeout` seconds while the platform cannot
-    answer.
+    """Return the result of `ask`, repeating the call while the platform cannot answer.
+
+    This ends `stall_timeout` seconds after it first could not.
 
     `ask` must be safe to repeat: it only reads, or has its effect once however often it is called.
     """
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+    from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
+    failing_since = math.inf
 
     async def once() -> T:
         # Tenacity only awaits functions declared with `async def`, not other callables that return an awaitable.
@@ -37,10 +41,16 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
         if state.attempt_number == 1 and state.outcome is not None:
             logger.warning("The platform cannot answer; trying again: %s", state.outcome.exception())
 
+    def is_over(state: RetryCallState) -> bool:
+        nonlocal failing_since
+        failed_at = state.outcome_timestamp or state.start_time
+        failing_since = min(failing_since, failed_at)
+        return failed_at - failing_since >= stall_timeout
+
     again = AsyncRetrying(
         retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
         wait=wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
-        stop=stop_after_delay(stall_timeout),
+        stop=is_over,
         before_sleep=say,
         reraise=True,
     )

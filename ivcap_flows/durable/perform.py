@@ -123,7 +123,7 @@ class _Performing(Generic[T]):
             if self.effect.reuses and earlier is None and _unsent(newest, wanted):
                 earlier = await self.effect.earlier(wanted)
                 wanted = replace(wanted, reuse=earlier.why, spends=self.effect.spends and earlier.found is None)
-            [claim] = await self.journal.claim([wanted], spend_limit=self.max_orders)
+            claim = await self.journal.claim(wanted, spend_limit=self.max_orders)
             if self.is_second and claim.kind in ("kept", "held"):
                 warn_shared(claim.intent, self.effect.once_per)
             if claim.kind == "kept":

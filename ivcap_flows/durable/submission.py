@@ -298,7 +298,7 @@ class Submission(Generic[T]):
         told_first = self.effect.resumable
         more = await self._record.tell(urn, outcome) if told_first else []
         settle = partial(
-            self.journal.intents.settle_outcome,
+            self.journal.intents.settle,
             self.intent,
             urn=urn,
             outcome=outcome,

@@ -7,7 +7,6 @@ journal so that other processes see it, or with the process, which `Processes` d
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -24,14 +23,12 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
 from ivcap_flows.journal.states import DONE, State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "rows_of"]
+__all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "row_of"]
 
 LEFT: Final[dict[str, Any]] = {"process_id": None, "token": None}
 """The holder's columns in the row of an intent that nobody holds."""
 
 _I = schema.intents
-_AT_ONCE: Final = 500
-"""Keys per statement. Every version of SQLite accepts at least 999 values."""
 _TAKEN: Final = (
     *("process_id", "token", "updated_at", "state", "fence", "sent_at", "lingering", "error"),
     *("run_id", "attempt_id", "asked_attempt", "spends", "definition", "reuse", "name"),
@@ -51,8 +48,8 @@ _ASKED: Final = (
 )
 
 
-_BY_KEYS: Final = sa.select(_I).where(_I.c.key.in_(sa.bindparam("wanted", expanding=True))).order_by(_I.c.key)
-_LOCKED: Final = _BY_KEYS.with_for_update()
+_BY_KEY: Final = sa.select(_I).where(_I.c.key == sa.bindparam("wanted"))
+_LOCKED: Final = _BY_KEY.with_for_update()
 
 
 class Claims:
@@ -63,97 +60,67 @@ class Claims:
         self._processes = processes
         self._redaction = redaction
 
-    def take(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Request the right to cause each effect, in one transaction; return a `Claim` for each, in the same order.
+    def take(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+        """Request the right to cause an effect.
 
         A claim of kind "new" or "doubt" is held until the intent is done, abandoned or released, or the process ends.
         Raise SpendLimitError if the run already has `spend_limit` intents that spend.
         """
-        wanted = [self._redaction.of_intent(each) for each in wanted]
-        tokens = {each.key: str(uuid.uuid4()) for each in wanted}
+        wanted = self._redaction.of_intent(wanted)
+        token = str(uuid.uuid4())
         try:
-            with self._processes.taking(tokens), self._store.write() as connection:
-                claims = self._take(connection, wanted, tokens, spend_limit)
-                for claim in claims:
-                    if claim.kind in ("new", "doubt"):
-                        self._processes.begin(tokens[claim.intent.key])
-                return claims
+            with self._processes.taking(wanted.key, token), self._store.write() as connection:
+                claim = self._take(connection, wanted, token, spend_limit)
+                if claim.kind in ("new", "doubt"):
+                    self._processes.begin(token)
+                return claim
         except SpendLimitError as error:
-            self._store.tell(LimitReached(wanted[0].run_id, error))
+            self._store.tell(LimitReached(wanted.run_id, error))
             raise
 
-    def release(self, intents: Iterable[IntentRow]) -> None:
-        """End these claims and leave the intents in their states. Claims that have already ended are skipped.
+    def release(self, intent: IntentRow) -> None:
+        """End a claim and leave the intent in its state. One that has already ended stays as it is.
 
         Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
         """
-        tokens = {
-            intent.key: intent.token
-            for intent in intents
-            if intent.token is not None and self._processes.runs(intent.token)
-        }
-        if tokens:
-            self._processes.release(tokens)
+        if intent.token is not None and self._processes.runs(intent.token):
+            self._processes.release(intent.key, intent.token)
 
-    def _take(
-        self, connection: Connection, wanted: Sequence[NewIntent], tokens: dict[str, str], spend_limit: int | None
-    ) -> list[Claim]:
+    def _take(self, connection: Connection, wanted: NewIntent, token: str, spend_limit: int | None) -> Claim:
         # A key without a row has nothing to lock, so callers take turns by name. For the limit, all claims of a run
-        # take turns. Names are sorted, or two callers could wait for each other.
-        runs = {f"run:{each.run_id}" for each in wanted} if spend_limit is not None else set()
-        self._store.take_turns(connection, *sorted(runs), *(f"key:{key}" for key in sorted(tokens)))
+        # take turns.
+        limited = [] if spend_limit is None else [f"run:{wanted.run_id}"]
+        self._store.take_turns(connection, *limited, f"key:{wanted.key}")
         now = self._store.now(connection)
-        process_id = self._processes.register_and_beat(connection, now)
+        mine: dict[str, Any] = {"process_id": self._processes.register_and_beat(connection, now), "token": token}
         # Locked: otherwise a holder could change its row, or finish, before the check whether it still holds it.
-        known = rows_of(connection, sorted(tokens), lock=True)
-        holders: dict[str, ProcessRow] = {}
-        claims: list[Claim] = []
-        fresh: list[dict[str, Any]] = []
-        taken: list[dict[str, Any]] = []
-        asked: list[dict[str, Any]] = []
-        spending: list[NewIntent] = []
-        for each in wanted:
-            mine: dict[str, Any] = {"process_id": process_id, "token": tokens[each.key]}
-            row = known.get(each.key)
-            if row is None:
-                fresh.append(fresh_row(each, now) | mine)
-                claims.append(Claim("new", IntentRow(**fresh[-1])))
-                spending.append(each)
-                if each.key != each.base_key:
-                    # The call asks for all generations of its effect at once.
-                    asked.append(_asked(each))
-                continue
-            if row.run_id == each.run_id and row.asked_attempt < each.attempt_number:
-                row = replace(row, asked_attempt=each.attempt_number)
-                asked.append(_asked(each))
-            if row.state in DONE:
-                claims.append(Claim("kept", row))
-                continue
-            if row.given_up:
-                claims.append(Claim("given up", row))
-                continue
-            holder = None
-            if row.process_id is not None:
-                if row.process_id not in holders:
-                    holders[row.process_id] = self._processes.read(connection, row.process_id)
-                holder = holders[row.process_id]
-                if self._processes.holds(holder, row.token):
-                    claims.append(Claim("held", row))
-                    continue
-            claim = Claim(*self._taken_over(row, each, holder), resent=row.state == "abandoned")
-            claim = replace(claim, intent=replace(claim.intent, **mine, updated_at=now, fence=row.fence + 1))
-            check_arrow(row, claim.intent.state)
-            self._store.note(IntentMoved(row.state, claim.intent))
-            if row.state == "abandoned" or (claim.kind == "new" and not row.spends):
-                spending.append(each)
-            taken.append({"b_key": row.key, **{f"v_{name}": getattr(claim.intent, name) for name in _TAKEN}})
-            claims.append(claim)
-        for statement, rows in ((_ASKED, asked), (sa.insert(_I), fresh), (_TAKE, taken)):
-            if rows:
-                connection.execute(statement, rows)
-        for each in spending:
-            self._check_limit(connection, each, spend_limit)
-        return claims
+        row = row_of(connection, wanted.key, lock=True)
+        if row is None:
+            values = fresh_row(wanted, now) | mine
+            if wanted.key != wanted.base_key:
+                _note_asked(connection, wanted)
+            connection.execute(sa.insert(_I), values)
+            self._check_limit(connection, wanted, spend_limit)
+            return Claim("new", IntentRow(**values))
+        if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
+            row = replace(row, asked_attempt=wanted.attempt_number)
+            _note_asked(connection, wanted)
+        if row.state in DONE:
+            return Claim("kept", row)
+        if row.given_up:
+            return Claim("given up", row)
+        holder = None if row.process_id is None else self._processes.read(connection, row.process_id)
+        if holder is not None and self._processes.holds(holder, row.token):
+            return Claim("held", row)
+        kind, taken = self._taken_over(row, wanted, holder)
+        taken = replace(taken, **mine, updated_at=now, fence=row.fence + 1)
+        check_arrow(row, taken.state)
+        self._store.note(IntentMoved(row.state, taken))
+        values = {f"v_{name}": getattr(taken, name) for name in _TAKEN}
+        connection.execute(_TAKE, {"b_key": row.key, **values})
+        if row.state == "abandoned" or (kind == "new" and not row.spends):
+            self._check_limit(connection, wanted, spend_limit)
+        return Claim(kind, taken, resent=row.state == "abandoned")
 
     def _taken_over(self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None) -> tuple[Any, IntentRow]:
         """Return the kind and the row of a claim on an intent that nobody holds."""
@@ -194,12 +161,10 @@ class Claims:
             )
 
 
-def _asked(wanted: NewIntent) -> dict[str, Any]:
-    return {
-        "b_base": wanted.base_key,
-        "b_run": wanted.run_id,
-        "b_asked": wanted.attempt_number,
-    }
+def _note_asked(connection: Connection, wanted: NewIntent) -> None:
+    """Note for all generations of an effect that the attempt has asked for it: a call asks for all of them at once."""
+    asked = {"b_base": wanted.base_key, "b_run": wanted.run_id, "b_asked": wanted.attempt_number}
+    connection.execute(_ASKED, asked)
 
 
 def check_arrow(row: IntentRow, after: State) -> None:
@@ -208,18 +173,14 @@ def check_arrow(row: IntentRow, after: State) -> None:
         raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
 
 
-def rows_of(connection: Connection, keys: Sequence[str], *, lock: bool = False) -> dict[str, IntentRow]:
-    """Return the intents under these keys, by key; keys without an intent are left out.
+def row_of(connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
+    """Return the intent under a key, or None.
 
-    With `lock` nobody else changes them until the transaction ends. SQLite has no row locks and needs none: its writers
+    With `lock` nobody else changes it until the transaction ends. SQLite has no row locks and needs none: its writers
     take turns.
     """
-    found: dict[str, IntentRow] = {}
-    for start in range(0, len(keys), _AT_ONCE):
-        some = {"wanted": keys[start : start + _AT_ONCE]}
-        for row in connection.execute(_LOCKED if lock else _BY_KEYS, some).mappings():
-            found[row["key"]] = IntentRow(**row)
-    return found
+    found = connection.execute(_LOCKED if lock else _BY_KEY, {"wanted": key}).mappings().first()
+    return None if found is None else IntentRow(**found)
 
 
 def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:

@@ -6,18 +6,17 @@ has claimed the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, JournalError
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, fresh_row, rows_of
+from ivcap_flows.journal.claims import LEFT, Claims, check_arrow, row_of
 from ivcap_flows.journal.observer import IntentMoved
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
@@ -29,7 +28,6 @@ from ivcap_flows.journal.rows import (
     IntentRow,
     NewIntent,
     ProcessRow,
-    Settled,
 )
 from ivcap_flows.journal.states import DONE, OPEN, State
 from ivcap_flows.journal.store import Store
@@ -43,6 +41,8 @@ __all__ = ["Intents"]
 logger = logger_of("ivcap_flows.journal")
 
 _I = schema.intents
+_AT_ONCE: Final = 500
+"""Keys per statement. Every version of SQLite accepts at least 999 values."""
 # Each effect runs these several times, and building a statement takes longer than SQLite's work, so build them once.
 _NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
 
@@ -55,11 +55,10 @@ def _change(*names: str) -> sa.Update:
 
 
 class Intents:
-    """The intents of one journal: methods for one intent, and `_many` methods that change several in one transaction.
+    """The intents of one journal.
 
-    The `_many` methods skip an intent that another process has taken over, or whose change the table of states does not
-    allow, and return the changed ones. With `strict` they raise FencedError or DurabilityError instead. The methods for
-    one intent do the same as the `_many` methods, with `strict`.
+    A method that writes raises FencedError if another process has taken the intent over, and DurabilityError if the
+    table of states does not allow the change.
     """
 
     def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
@@ -68,72 +67,36 @@ class Intents:
         self._processes = processes
         self._claims = Claims(store, processes, redaction)
 
-    def note_many(self, wanted: Sequence[NewIntent]) -> None:
-        """Insert intents that nobody holds yet. Keys that exist already keep their rows."""
-        wanted = [self._redaction.of_intent(each) for each in wanted]
-        with self._store.write() as connection:
-            self._store.take_turns(connection, *(f"key:{key}" for key in sorted(each.key for each in wanted)))
-            now = self._store.now(connection)
-            known = rows_of(connection, [each.key for each in wanted])
-            rows = [fresh_row(each, now) | LEFT for each in wanted if each.key not in known]
-            self._store.insert_all_new(connection, _I, rows)
-
     def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
         """Request the right to cause an effect, as `Claims.take` does."""
-        return self.claim_many([wanted], spend_limit=spend_limit)[0]
-
-    def claim_many(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Request the right to cause each effect, as `Claims.take` does."""
         return self._claims.take(wanted, spend_limit=spend_limit)
 
     def mark_sent(self, intent: IntentRow, time: ServerTime | None = None) -> IntentRow:
-        """Mark an intent as `mark_sent_many` does."""
-        return self.mark_sent_many([intent], time, strict=True)[0]
-
-    def mark_sent_many(
-        self, intents: Sequence[IntentRow], time: ServerTime | None = None, *, strict: bool = False
-    ) -> list[IntentRow]:
-        """Mark intents as sent: one request for all of them leaves now, which is `time` on the platform.
+        """Mark an intent as sent: its request leaves now, which is `time` on the platform.
 
         After this, a newer claim can no longer stop the request.
         """
         with self._store.write() as connection:
-            now = self._store.now(connection)
-            values = {intent.key: _sending(intent, now, time) for intent in intents}
-            for intent in intents:
-                # With progress it is resumed: nothing is begun a second time.
-                again = intent.state == "in_doubt" and intent.progress is None
-                values[intent.key] |= {"sent_again": intent.sent_again or again, "lingering": False}
-            return self._move_many(connection, intents, "sent", values, strict=strict)
+            # With progress it is resumed: nothing is begun a second time.
+            again = intent.state == "in_doubt" and intent.progress is None
+            values = {"sent_again": intent.sent_again or again, "lingering": False}
+            return self._move(connection, intent, "sent", self._sending(connection, intent, time) | values)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
-        """Mark an intent as `mark_in_doubt_many` does."""
-        return self.mark_in_doubt_many([intent], error, time, strict=True)[0]
-
-    def mark_in_doubt_many(
-        self, intents: Sequence[IntentRow], error: str, time: ServerTime | None = None, *, strict: bool = False
-    ) -> list[IntentRow]:
-        """Mark intents as in doubt, since their reply was lost, and keep the claims. `time` is the platform's."""
+        """Mark an intent as in doubt, since its reply was lost, and keep the claim. `time` is the platform's."""
         with self._store.write() as connection:
-            now = self._store.now(connection)
-            values = {intent.key: {**_sending(intent, now, time), "error": error} for intent in intents}
-            for intent in intents:
-                if intent.state == "intent":
-                    # This journal sent nothing. The doubt is about another journal's request, of unknown age.
-                    values[intent.key]["platform_time"] = None
-            return self._move_many(connection, intents, "in_doubt", values, strict=strict)
+            values = {**self._sending(connection, intent, time), "error": error}
+            if intent.state == "intent":
+                # This journal sent nothing. The doubt is about another journal's request, of unknown age.
+                values["platform_time"] = None
+            return self._move(connection, intent, "in_doubt", values)
 
     def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
         """Store what a resumable effect needs to continue, such as the URL of an upload."""
-        return self.progress_many([intent], progress, strict=True)[0]
-
-    def progress_many(self, intents: Sequence[IntentRow], progress: Any, *, strict: bool = False) -> list[IntentRow]:
-        """Store one progress for all these intents; their states stay the same."""
         with self._store.write() as connection:
-            values = {intent.key: {"progress": progress} for intent in intents}
-            return self._move_many(connection, intents, None, values, strict=strict)
+            return self._move(connection, intent, intent.state, {"progress": progress})
 
-    def settle_outcome(
+    def settle(
         self,
         intent: IntentRow,
         *,
@@ -143,63 +106,32 @@ class Intents:
         matched_by: str | None = None,
         duplicates: Sequence[str] = (),
     ) -> IntentRow:
-        """Settle an intent as `settle_many` does."""
-        return self.settle_many([Settled(intent, urn, outcome, how, matched_by, duplicates)], strict=True)[0]
+        """Mark an intent as accepted, with its outcome (the effect's JSON form), and end the claim.
 
-    def settle_many(self, settled: Sequence[Settled], *, strict: bool = False) -> list[IntentRow]:
-        """Mark intents as accepted, with their outcomes, and end the claims.
-
-        Raise InDoubtError if an effect was matched by its content and is the outcome of another key already.
+        `how` is "sent", "adopted" or "reused". Raise InDoubtError if the effect was matched by its content and is the
+        outcome of another key already.
         """
         values = {
-            one.intent.key: {
-                "urn": one.urn,
-                "outcome": self._redaction.of(one.outcome),
-                "how": one.how,
-                "matched_by": one.matched_by,
-                "duplicates": list(one.duplicates),
-                "error": None,
-                **LEFT,
-            }
-            for one in settled
+            "urn": urn,
+            "outcome": self._redaction.of(outcome),
+            "how": how,
+            "matched_by": matched_by,
+            "duplicates": list(duplicates),
+            "error": None,
+            **LEFT,
         }
-        intents = [one.intent for one in settled]
         with self._store.write() as connection:
-            self._check_content(connection, settled)
-            moved = self._move_many(connection, intents, "accepted", values, strict=strict)
-        self._end(intents)
+            if matched_by == "content" and urn is not None:
+                self._check_content(connection, intent, urn)
+            moved = self._move(connection, intent, "accepted", values)
+        self._end(intent)
         return moved
 
     def abandon(self, intent: IntentRow, error: str) -> IntentRow:
-        """Abandon an intent as `abandon_many` does."""
-        return self.abandon_many({intent.key: error}, [intent], strict=True)[0]
-
-    def abandon_many(
-        self, errors: Mapping[str, str], intents: Sequence[IntentRow], *, strict: bool = False
-    ) -> list[IntentRow]:
-        """Abandon intents that certainly had no effect, and end the claims. The same effects may be requested again.
-
-        `errors` gives the reason for each key.
-        """
-        values = {intent.key: {"error": errors[intent.key], "progress": None, **LEFT} for intent in intents}
+        """Abandon an intent that certainly had no effect, and end the claim. The same may be requested again."""
         with self._store.write() as connection:
-            moved = self._move_many(connection, intents, "abandoned", values, strict=strict)
-        self._end(intents)
-        return moved
-
-    def leave_many(
-        self, progress: Mapping[str, Any], errors: Mapping[str, str], intents: Sequence[IntentRow]
-    ) -> list[IntentRow]:
-        """Leave intents in doubt and end the claims, when looking for their effects again now is of no use.
-
-        `progress` and `errors` are by key.
-        """
-        values = {
-            intent.key: {"progress": progress[intent.key], "error": errors[intent.key], **LEFT} for intent in intents
-        }
-        with self._store.write() as connection:
-            moved = self._move_many(connection, intents, "in_doubt", values)
-        self._end(intents)
+            moved = self._move(connection, intent, "abandoned", {"error": error, "progress": None, **LEFT})
+        self._end(intent)
         return moved
 
     def release(self, intent: IntentRow, doubt: str | None = None, time: ServerTime | None = None) -> None:
@@ -209,16 +141,16 @@ class Intents:
         JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         if doubt is None or intent.state != "sent" or intent.token is None or not self._processes.runs(intent.token):
-            self._claims.release([intent])
+            self._claims.release(intent)
             return
         try:
             with self._store.write() as connection:
-                values = {**_sending(intent, self._store.now(connection), time), "error": doubt, **LEFT}
+                values = {**self._sending(connection, intent, time), "error": doubt, **LEFT}
                 self._move(connection, intent, "in_doubt", values)
         except DurabilityError as error:
             # Another process has taken over, or a cancelled write was done after all: nothing is left to change.
             logger.debug("The %s %s was not marked as in doubt: %s", intent.noun, intent.key, error)
-            self._claims.release([intent])
+            self._claims.release(intent)
         except JournalError as error:
             logger.warning(
                 "The %s %s could not be marked as in doubt, so the journal still has it as sent. The next attempt "
@@ -227,13 +159,9 @@ class Intents:
                 intent.key,
                 error,
             )
-            self._processes.owe({intent.key: intent.token})
+            self._processes.owe(intent.key, intent.token)
         finally:
-            self._end([intent])
-
-    def release_many(self, intents: Iterable[IntentRow]) -> None:
-        """End the claims on intents, and leave them in their states, as `release` does."""
-        self._claims.release(intents)
+            self._end(intent)
 
     def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
         """Store that the platform's work has ended with `status`. This needs no claim, since it only reports.
@@ -243,7 +171,7 @@ class Intents:
         """
         outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
-            row = self._find(connection, key)
+            row = row_of(connection, key)
             if row is None or row.state not in DONE:
                 return row
             values = {"status": status} if outcome is None else {"status": status, "outcome": outcome}
@@ -333,12 +261,16 @@ class Intents:
     def get(self, key: str) -> IntentRow | None:
         """Return an intent by its key, or None."""
         with self._store.read() as connection:
-            return self._find(connection, key)
+            return row_of(connection, key)
 
     def find_many(self, keys: Sequence[str]) -> dict[str, IntentRow]:
         """Return the intents under these keys, by key; keys without an intent are left out."""
         with self._store.read() as connection:
-            return rows_of(connection, keys)
+            found: dict[str, IntentRow] = {}
+            for start in range(0, len(keys), _AT_ONCE):
+                query = sa.select(_I).where(_I.c.key.in_(keys[start : start + _AT_ONCE]))
+                found |= {row["key"]: IntentRow(**row) for row in connection.execute(query).mappings()}
+            return found
 
     def newest(self, base_key: str) -> IntentRow | None:
         """Return the newest generation of an intent by its base key, or None."""
@@ -434,103 +366,61 @@ class Intents:
             return sum(IntentRow(**row).request == intent.request for row in rows)
 
     def _move(self, connection: Connection, held: IntentRow, after: State, values: dict[str, Any]) -> IntentRow:
-        """Move one intent along an arrow of the table of states."""
-        return self._move_many(connection, [held], after, {held.key: values}, strict=True)[0]
+        """Move an intent whose fence is still the caller's to the state `after`.
 
-    def _move_many(
-        self,
-        connection: Connection,
-        held: Sequence[IntentRow],
-        after: State | None,
-        values: Mapping[str, dict[str, Any]],
-        *,
-        strict: bool = False,
-    ) -> list[IntentRow]:
-        """Move the intents whose fencing token is still the caller's to the state `after`; None keeps their states.
-
-        `values` are by key, with the same columns for all. New duplicates are added to those of the row.
+        New duplicates are added to those of the row.
         """
-        now = self._store.now(connection)
-        # Locked, so that nobody claims between the check of the token and the write.
-        rows = rows_of(connection, sorted(intent.key for intent in held), lock=True)
-        moved: list[IntentRow] = []
-        changes: list[dict[str, Any]] = []
-        for intent in held:
-            row = rows.get(intent.key)
-            try:
-                row = self._still_held(row, intent, after or intent.state)
-            except DurabilityError:
-                if strict:
-                    raise
-                continue
-            changed = {**values[intent.key], "state": after or intent.state, "updated_at": now}
-            if changed.get("error") is not None:
-                changed["error"] = scrub_text(changed["error"])
-            if "duplicates" in changed:
-                changed["duplicates"] = _with(row.duplicates, changed["duplicates"], changed.get("urn", row.urn))
-            changes.append({"moved": row.key, **{f"new_{name}": value for name, value in changed.items()}})
-            moved.append(replace(row, **changed))
-            self._store.note(IntentMoved(row.state, moved[-1]))
-        if changes:
-            connection.execute(_change(*(name[4:] for name in changes[0] if name != "moved")), changes)
-        return moved
-
-    def _still_held(self, row: IntentRow | None, held: IntentRow, after: State) -> IntentRow:
-        """Return the row, if this holder may still write it and the table of states has the arrow."""
-        if row is None:
-            raise self._unknown(held.key)
+        # Locked, so that nobody claims between the check of the fence and the write.
+        row = self._get(connection, held.key, lock=True)
         if row.fence != held.fence:
             raise FencedError(
                 f"Another process has taken over the {row.noun} {row.key}, so this process no longer works on it.",
                 key=row.key,
             )
         check_arrow(row, after)
-        return row
+        changed = {**values, "state": after, "updated_at": self._store.now(connection)}
+        if changed.get("error") is not None:
+            changed["error"] = scrub_text(changed["error"])
+        if "duplicates" in changed:
+            changed["duplicates"] = _with(row.duplicates, changed["duplicates"], changed.get("urn", row.urn))
+        moved = replace(row, **changed)
+        connection.execute(_change(*changed), {"moved": row.key, **{f"new_{name}": changed[name] for name in changed}})
+        self._store.note(IntentMoved(row.state, moved))
+        return moved
 
-    def _check_content(self, connection: Connection, settled: Sequence[Settled]) -> None:
+    def _sending(self, connection: Connection, intent: IntentRow, time: ServerTime | None) -> dict[str, Any]:
+        """Return the columns that say when a request may have left, by the journal's clock and by the platform's."""
+        first = intent.platform_time
+        if time is not None and first is not None:
+            first = min(first, time.earliest)
+        elif time is not None and intent.state == "intent":
+            # After the first request, an unknown time stays unknown: the effect may be older than this request.
+            first = time.earliest
+        return {"sent_at": self._store.now(connection), "platform_time": first}
+
+    def _check_content(self, connection: Connection, intent: IntentRow, urn: str) -> None:
         """Raise InDoubtError if an effect that was matched by its content is the outcome of another key."""
-        by_content = [one for one in settled if one.matched_by == "content" and one.urn is not None]
-        self._store.take_turns(connection, *sorted(f"urn:{one.urn}" for one in by_content))
-        for one in by_content:
-            key = one.intent.key
-            if connection.execute(sa.select(_I.c.key).where(_I.c.urn == one.urn, _I.c.key != key)).first():
-                raise InDoubtError(
-                    f"It cannot be told whether the {one.intent.noun} {key} took effect: {one.urn} looks like it, but "
-                    f"is the outcome of another {one.intent.noun}. Decide with `ivcap-flows orders resolve {key}`.",
-                    key=key,
-                    candidates=[one.urn],
-                )
-
-    def _find(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
-        return rows_of(connection, [key], lock=lock).get(key)
+        self._store.take_turns(connection, f"urn:{urn}")
+        if connection.execute(sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.key != intent.key)).first():
+            raise InDoubtError(
+                f"It cannot be told whether the {intent.noun} {intent.key} took effect: {urn} looks like it, but is "
+                f"the outcome of another {intent.noun}. Decide with `ivcap-flows orders resolve {intent.key}`.",
+                key=intent.key,
+                candidates=[urn],
+            )
 
     def _get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:
-        row = self._find(connection, key, lock=lock)
+        row = row_of(connection, key, lock=lock)
         if row is None:
-            raise self._unknown(key)
+            raise DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
         return row
 
-    def _unknown(self, key: str) -> DurabilityError:
-        return DurabilityError(f"The journal {self._store.url} has no intent {key}.", key=key)
-
-    def _end(self, intents: Iterable[IntentRow]) -> None:
-        """End the claims in this process once the transaction is on disk."""
-        for intent in intents:
-            if intent.token is not None:
-                self._store.when_on_disk(partial(self._processes.end, intent.token))
+    def _end(self, intent: IntentRow) -> None:
+        """End the claim in this process once the transaction is on disk."""
+        if intent.token is not None:
+            self._store.when_on_disk(partial(self._processes.end, intent.token))
 
 
 def _with(known: Sequence[str], more: Sequence[str], urn: str | None) -> list[str]:
     """Return the known duplicates and the further ones, each once, without the effect itself."""
     return [*known, *(other for other in dict.fromkeys(more) if other not in known and other != urn)]
-
-
-def _sending(intent: IntentRow, now: datetime, time: ServerTime | None) -> dict[str, Any]:
-    """Return the columns that say when a request may have left, by the journal's clock and by the platform's."""
-    first = intent.platform_time
-    if time is not None and first is not None:
-        first = min(first, time.earliest)
-    elif time is not None and intent.state == "intent":
-        # After the first request, an unknown time stays unknown: the effect may be older than this request.
-        first = time.earliest
-    return {"sent_at": now, "platform_time": first}

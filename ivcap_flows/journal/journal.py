@@ -139,23 +139,28 @@ class Journal:
         """
         return await self._group_commit.ask(call, *args, **kwargs)
 
-    async def claim(self, wanted: Sequence[NewIntent], *, spend_limit: int | None = None) -> list[Claim]:
-        """Claim as `Intents.claim_many` does, through `ask`.
+    async def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+        """Claim as `Intents.claim` does, through `ask`.
 
-        If the caller is cancelled, or the commit fails or may have failed, release the claims that were granted.
-        Otherwise they would be held as long as the process lives.
+        If the caller is cancelled, or the commit fails or may have failed, release a claim that was granted. Otherwise
+        it would be held as long as the process lives.
         """
         lock = threading.Lock()
-        granted: list[IntentRow] = []
+        granted: IntentRow | None = None
         unheard = False
 
-        def take() -> list[Claim]:
-            claims = self.intents.claim_many(wanted, spend_limit=spend_limit)
+        def release() -> None:
+            if granted is not None:
+                self.intents.release(granted)
+
+        def take() -> Claim:
+            nonlocal granted
+            claim = self.intents.claim(wanted, spend_limit=spend_limit)
             with lock:
-                granted.extend(claim.intent for claim in claims if claim.kind in ("new", "doubt"))
+                granted = claim.intent if claim.kind in ("new", "doubt") else None
                 if unheard:
-                    self.intents.release_many(granted)
-            return claims
+                    release()
+            return claim
 
         try:
             return await self.ask(take)
@@ -165,7 +170,7 @@ class Journal:
                 nonlocal unheard
                 with lock:
                     unheard = True
-                    self.intents.release_many(granted)
+                    release()
 
             await self.ask_surely(give_up)
             raise

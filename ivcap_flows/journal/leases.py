@@ -32,13 +32,13 @@ class Leases:
     def hold(self, name: str) -> Iterator[bool]:
         """Try to hold a lease while the block runs, without waiting: `with leases.hold("x") as mine: if mine: ...`."""
         token = str(uuid.uuid4())
-        with self._processes.taking({name: token}):
+        with self._processes.taking(name, token):
             taken = self._take(name, token)
         try:
             yield taken
         finally:
             if taken:
-                self._processes.release({name: token})
+                self._processes.release(name, token)
 
     def mine(self, name: str) -> bool:
         """Return whether this process still has a lease: another may have taken it while this one was suspended."""

@@ -204,38 +204,35 @@ class Processes:
                 connection.execute(statement, rows)
 
     @contextmanager
-    def taking(self, tokens: Mapping[str, str]) -> Iterator[None]:
-        """Take claims or leases (name to token) in the block; if the block fails, end them."""
+    def taking(self, name: str, token: str) -> Iterator[None]:
+        """Take a claim or lease in the block; if the block fails, end it."""
         try:
             yield
         except JournalError:
             # The commit may be on disk although it was not confirmed; no call works on what it took.
-            self.owe(tokens)
+            self.owe(name, token)
             raise
         except BaseException:
-            for token in tokens.values():
-                self.end(token)
+            self.end(token)
             raise
 
-    def release(self, tokens: Mapping[str, str]) -> None:
-        """End claims and leases (name to token), and write that.
+    def release(self, name: str, token: str) -> None:
+        """End a claim or lease, and write that.
 
         Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         try:
             with self._store.write() as connection:
-                self.free(connection, tokens)
+                self.free(connection, {name: token})
         except JournalError:
-            self.owe(tokens)
+            self.owe(name, token)
         finally:
-            for token in tokens.values():
-                self._store.when_on_disk(partial(self.end, token))
+            self._store.when_on_disk(partial(self.end, token))
 
-    def owe(self, tokens: Mapping[str, str]) -> None:
-        """End claims and leases in this process, and let a later heartbeat write that."""
-        for name, token in tokens.items():
-            self.end(token)
-            self._owed[token] = name
+    def owe(self, name: str, token: str) -> None:
+        """End a claim or lease in this process, and let a later heartbeat write that."""
+        self.end(token)
+        self._owed[token] = name
 
 
 def _heard_for(process: ProcessRow) -> float:

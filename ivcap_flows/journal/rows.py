@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -35,7 +35,6 @@ __all__ = [
     "RunIdentity",
     "RunRow",
     "SendingRow",
-    "Settled",
     "Wait",
     "Wanted",
 ]
@@ -347,18 +346,6 @@ class Cursor:
 
     seq: int = 0
     behind: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Settled:
-    """The effect of an intent. `how` is "sent", "adopted" or "reused"; `outcome` is the effect's JSON form."""
-
-    intent: IntentRow
-    urn: str | None
-    outcome: Any
-    how: str
-    matched_by: str | None = None
-    duplicates: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

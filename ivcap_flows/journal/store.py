@@ -7,7 +7,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import datetime, timezone
@@ -220,11 +220,6 @@ class Store:
     def insert_new(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         """Insert a row unless its primary key exists. Return whether it was inserted."""
         return connection.execute(InsertNew(table), row, execution_options=_COUNTED).rowcount > 0
-
-    def insert_all_new(self, connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert the rows whose primary keys do not exist yet."""
-        if rows:
-            connection.execute(InsertNew(table), rows)
 
     def upsert(self, connection: Connection, table: sa.Table, row: dict[str, Any]) -> None:
         """Insert a row, or replace these columns of the row with the same primary key."""

@@ -10,7 +10,9 @@ from pydantic import Field
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError
+from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.http.multipart import file_form
+from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.infos import Info
 from ivcap_flows.provena.lineage import Lineage
@@ -49,7 +51,12 @@ class ProvApi(Api):
 
     Lineage includes all items, even those that the caller may not read. `depth` is the number of links to follow, at
     most 10; None is the server's default, which is 2 for upstream and downstream, and 4 for the other queries.
+    `registering` limits the registrations in progress, by Provena's own replies.
     """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.registering = ConcurrencyLimit("Registrations of model runs with Provena")
 
     async def register(self, record: ModelRunRecord) -> str:
         """Register one run and return the session id of its job.

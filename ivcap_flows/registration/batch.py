@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
@@ -13,24 +14,22 @@ from ivcap_flows.errors import ForbiddenError, InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.provena.terms import Terms
+from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
 from ivcap_flows.registration.preflight import OnProgress, Preflight
+from ivcap_flows.registration.registering import Options, Registering
 from ivcap_flows.registration.registry import DatasetEffect, item_registering
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
-from ivcap_flows.registration.submit import Submission
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch", "Describe"]
 
-IN_FLIGHT: Final = 4
-"""Number of batches that are sent at the same time."""
-STALL_TIMEOUT: Final = 1800.0
-"""Seconds without any progress after which sent rows are left in doubt. It is long because Provena starts workers on
-demand, and each worker takes one job at a time."""
+IN_FLIGHT: Final = 200
+"""Number of rows that are under way at once. It is large because Provena's queue should never be empty."""
 
 _ALL: Final[tuple[Standing, ...]] = get_args(Standing)
 
@@ -119,6 +118,8 @@ class Batch:
         register = await item_registering(self._client, journal, attempt)
         terms = await self._terms.registered(register) if self._terms is not None else None
 
+        run = partial(perform, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client)
+
         async def mint(urn: str) -> str:
             try:
                 artifact = await self._describe(urn)
@@ -126,28 +127,18 @@ class Batch:
                 # IVCAP hides this artifact. What Provena forbids is judged otherwise.
                 raise InputError(str(error)) from error
             effect = DatasetEffect.of(artifact, terms, client=self._client, platform=platform, account=account)
-            done = await perform(
-                effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client
-            )
-            return done.value.urn
+            return (await run(effect)).value.urn
 
         file = OutcomeFile(out, self._spool) if out is not None else None
-        submission = Submission(
-            self._client,
-            journal,
-            self._spool,
-            file,
+        registering = Registering(
+            *(self._client, journal, self._spool, file),
             platform=platform,
-            account=account,
-            attempt=attempt,
+            perform=run,
             mint=mint,
-            in_flight=in_flight,
-            limit=limit,
-            stall_timeout=self._stall_timeout,
-            progress=self._progress,
+            options=Options(in_flight, limit, self._stall_timeout, self._progress),
         )
         try:
-            await submission.run()
+            await registering.run()
             if file is not None:
                 await asyncio.to_thread(file.finish)
         finally:

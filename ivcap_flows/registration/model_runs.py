@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Limit, Resume, look_since
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
-from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import OncePer, digest
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
+from ivcap_flows.provena.runs import Lodged
 from ivcap_flows.provena.wire import Wire
-from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.job_watch import JobWatch
+from ivcap_flows.registration.keys import NOUN, has_own_key, marked
 from ivcap_flows.registration.lookup import Newest, Sign, half, look_for
-from ivcap_flows.registration.registry import FIRST_LOOK, KEY_FIELD, PACKAGE_FIELDS, SUBJECT_FIELD
+from ivcap_flows.registration.registry import FIRST_LOOK, PACKAGE_FIELDS
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow
@@ -34,8 +35,11 @@ __all__ = [
 ]
 
 STALL_TIMEOUT: Final = 1800.0
-"""Seconds that a registration's job may take. It is long because Provena starts workers on demand, and each worker
-takes one job at a time."""
+"""Seconds without progress after which a registration's job is no longer waited for. It is long because Provena starts
+workers on demand, and each worker takes one job at a time."""
+
+Look = Callable[["IntentRow"], Awaitable[Sign | None]]
+"""A function that returns what Provena shows of a run."""
 
 
 def check_ended(subject: Order | Job) -> datetime:
@@ -88,7 +92,8 @@ class ModelRunEffect(Effect[ModelRun]):
     """Registering a record, once per URN of its subject and workflow template.
 
     `send` waits until the run is lodged, and continues with a job that was dispatched before. Raises
-    RegistrationFailedError with Provena's reason, and WaitTimeoutError.
+    RegistrationFailedError with Provena's reason, and WaitTimeoutError after `stall_timeout` seconds without progress.
+    The runs of a batch share a `job_watch` and a `look`; a single one looks by itself.
     """
 
     noun: str = NOUN
@@ -98,6 +103,9 @@ class ModelRunEffect(Effect[ModelRun]):
     record: ModelRunRecord
     client: ProvenaClient
     platform: str
+    job_watch: JobWatch
+    look: Look | None = None
+    stall_timeout: float = STALL_TIMEOUT
 
     @classmethod
     def of(
@@ -107,25 +115,32 @@ class ModelRunEffect(Effect[ModelRun]):
             record=record,
             client=client,
             platform=platform,
+            job_watch=JobWatch(client),
+            stall_timeout=STALL_TIMEOUT,
             request={"subject": subject, "workflow-template": record.workflow_template_id},
             visibility_delay=client.visibility_delay,
             subject=record.display_name,
-            limit=limit,
+            limit=limit or client.prov.registering,
         )
 
     async def send(self, intent: IntentRow, progress: Resume) -> ModelRun:
-        stored: Any = progress.stored if isinstance(progress.stored, dict) else {}
+        stored: Any = progress.stored or {}
         try:
-            if stored.get("doubtful_since"):
-                return await self._left(intent, stored["doubtful_since"])
-            if not stored.get("session_id"):
-                own = {KEY_FIELD: intent.key, SUBJECT_FIELD: self.request["subject"]}
-                marked = self.record.model_copy(update={"annotations": {**(self.record.annotations or {}), **own}})
-                stored = {"session_id": await self.client.prov.register(marked)}
+            if not stored:
+                stored = {"session_id": await self.client.prov.register(self._marked(intent.key))}
                 await progress.save(stored)
-            row = await _ended(self.client, stored["session_id"], intent.key, STALL_TIMEOUT)
-            # A job that failed may have made its run in the registry first.
-            there = [] if row.succeeded else await self.find(intent)
+            # The caller's row is from before the request left.
+            intent = replace(intent, state="sent")
+            try:
+                row = await self.job_watch.wait(stored["session_id"], self.stall_timeout)
+            except WaitTimeoutError:
+                # A worker may have lodged the run and died before it said so.
+                there = await self._find(intent, wait=False)
+                if not there:
+                    raise
+            else:
+                # A job that failed may have made its run in the registry first.
+                there = [] if row.succeeded else await self.find(intent)
         except NotFoundError as error:
             # Provena reports an unknown job in another way. So an API of Provena is missing; the run may exist.
             raise ProtocolError(f"{error.message} Check the URLs of Provena's APIs.", **error.data) from error
@@ -139,18 +154,31 @@ class ModelRunEffect(Effect[ModelRun]):
                 status=200,
                 sent=True,
             )
-        return self._handle(run.id, row.record or self.record, intent.key, session_id=row.session_id)
+        return self._lodged(row, run, intent.key)
 
     async def find(self, intent: IntentRow) -> list[Found[ModelRun]]:
+        return await self._find(intent, wait=True)
+
+    async def _find(self, intent: IntentRow, *, wait: bool) -> list[Found[ModelRun]]:
+        """Return the run if it is lodged. With `wait`, a job that may still lodge it is waited for."""
         sign = await self._sign(intent)
-        if sign is not None and sign.kind == "under way" and sign.job is not None:
-            await _ended(self.client, sign.job, intent.key, self.visibility_delay)
-            sign = await self._sign(intent)
+        if wait and sign is not None and sign.kind == "under way" and sign.job is not None:
+            with suppress(WaitTimeoutError):
+                row = await self.job_watch.wait(sign.job, self.stall_timeout)
+                if row.lodged is not None:
+                    return [Found(self._lodged(row, row.lodged, intent.key), row.lodged.id, intent.created_at)]
+            sign = (await look_for(self.client, [intent.key], sign.since)).get(intent.key)
         if sign is None or sign.kind == "failed":
             return []
-        about = f"The run of {self.request['subject']}"
+        subject = self.request["subject"]
+        about = f"The run of {subject}" if has_own_key(subject) else f"The run {self.record.display_name!r}"
         if sign.kind == "under way":
-            raise WaitTimeoutError(f"{about} is not lodged with Provena yet. Wait again.", pending=[sign.job])
+            there = f"; the registry has its run {sign.handle}, which is not lodged" if sign.handle else ""
+            raise WaitTimeoutError(
+                f"{about} is not lodged with Provena yet: its job {sign.job} has not ended, and there was no progress"
+                f"{there}. Looked at: the job, and your jobs and the registry's model runs since then. Wait again.",
+                pending=[sign.job],
+            )
         if sign.kind == "half":
             raise InDoubtError(
                 f"{about} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders adopt "
@@ -168,22 +196,21 @@ class ModelRunEffect(Effect[ModelRun]):
     def placeholder(self, key: str) -> ModelRun:
         return self._handle(f"urn:ivcap-flows:planned:{key}", self.record, key, session_id=None)
 
-    async def _left(self, intent: IntentRow, since: str) -> ModelRun:
-        """Return the run that a batch left in doubt if Provena has it now; else raise InDoubtError."""
-        if there := await self.find(intent):
-            return there[0].value
-        raise InDoubtError(
-            f"The run of {self.request['subject']} is in doubt since {since}, when a batch left it. Decide it with "
-            "`ivcap-flows models resolve`.",
-            key=intent.key,
-            candidates=[],
-        )
-
     async def _sign(self, intent: IntentRow) -> Sign | None:
+        if self.look is not None:
+            return await self.look(intent)
         ended = Newest.after(self.record.end_time, FIRST_LOOK)
         unsent = intent.state == "intent"
         since = ended if unsent else look_since(self.client.time, intent) or ended.since
         return (await look_for(self.client, [intent.key], since)).get(intent.key)
+
+    def _lodged(self, row: JobRow, run: Lodged, key: str) -> ModelRun:
+        return self._handle(run.id, row.record or self.record, key, session_id=row.session_id)
+
+    def _marked(self, key: str) -> ModelRunRecord:
+        """Return the record with the key among its annotations, by which the run is found again."""
+        own = marked(self.record.annotations, key, self.request["subject"])
+        return self.record.model_copy(update={"annotations": own})
 
     def _handle(self, urn: str, record: ModelRunRecord, key: str, *, session_id: str | None) -> ModelRun:
         return model_run_handle(urn, record, self.request, session_id=session_id, platform=self.platform, key=key)
@@ -225,27 +252,3 @@ def _said(part: Any) -> Any:
     if isinstance(part, Wire):
         return {name: _said(value) for name in type(part).model_fields if (value := getattr(part, name))}
     return [_said(each) for each in part] if isinstance(part, list) else part
-
-
-async def _ended(client: ProvenaClient, job: str, key: str, stall_timeout: float) -> JobRow:
-    """Wait for the job of the run with this key, and return it: `job` itself, or its child if `job` made a batch."""
-    row = await client.jobs.wait(job, stall_timeout)
-    return row if row.result_batch_id is None else await _child(client, row.result_batch_id, key, stall_timeout)
-
-
-async def _child(client: ProvenaClient, batch_id: str, key: str, stall_timeout: float = STALL_TIMEOUT) -> JobRow:
-    """Wait for the job of the run with this key in a batch. Raises WaitTimeoutError if it does not show or end."""
-    deadline = time.monotonic() + stall_timeout
-    pauses = Pauses(0.25, 10.0)
-    while True:
-        async for row in client.jobs.list_batch(batch_id, page_size=500):
-            record = row.record
-            if row.done and record is not None and (record.annotations or {}).get(KEY_FIELD) == key:
-                return row
-        if time.monotonic() > deadline:
-            raise WaitTimeoutError(
-                f"The batch {batch_id} has not lodged the run with the key {key} in {stall_timeout:g} s. Wait again.",
-                pending=[batch_id],
-                status=None,
-            )
-        await pauses.sleep()

@@ -46,14 +46,13 @@ class BatchReport:
     def of(cls, spool: Spool, source: str, sha256: str, warnings: Iterable[str]) -> BatchReport:
         """Return a report of the spool's current content."""
         counts = spool.counts()
-        unsent = counts.get("ready", 0) + counts.get("waiting", 0)
         named = {name: counts.get(name, 0) for name in ("wrong", "done", "registered", "failed", "doubtful")}
         return cls(
             source,
             sha256,
             sum(counts.values()),
             faults=spool.count_faults(),
-            unsent=unsent,
+            unsent=counts.get("ready", 0),
             differing=spool.count_differing(),
             warnings=tuple(warnings),
             **named,
@@ -123,7 +122,7 @@ class OutcomeFile:
                 file.write(_text([HEADER]))
                 some: list[Outcome] = []
                 for each in self._spool.outcomes():
-                    if known_only and each.standing in ("ready", "waiting"):
+                    if known_only and each.standing == "ready":
                         continue
                     some.append(each)
                     if len(some) == 500:

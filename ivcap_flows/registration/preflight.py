@@ -99,7 +99,7 @@ class Preflight:
         rows: list[tuple[Any, ...]] = []
         faults: list[Fault] = []
         ids: dict[str, None] = {}
-        artifacts: dict[int, dict[str, None]] = {}
+        artifacts: dict[str, None] = {}
         for row in batch:
             if wrong := unstorable(row):
                 rows.append((row.number, None, None, None, None, None, None, "wrong", None, None))
@@ -117,7 +117,7 @@ class Preflight:
             else:
                 rows.append(self._keyed(row, record))
                 for each in _datasets(record):
-                    (artifacts.setdefault(row.number, {}) if each.startswith(ARTIFACT) else ids)[each] = None
+                    (artifacts if each.startswith(ARTIFACT) else ids)[each] = None
                 ids |= dict.fromkeys(filter(None, (record.workflow_template_id, record.study_id, *_agents(record))))
             faults += [replace(fault, column=self._column(fault.column, row.body)) for fault in found]
         self._spool.add_rows(rows)

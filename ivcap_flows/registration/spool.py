@@ -9,40 +9,33 @@ import json
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
 from ivcap_flows.registration.rows import Fault, FaultKind
 
-__all__ = ["Outcome", "Seen", "Spool", "Spooled", "Standing"]
+__all__ = ["Outcome", "Spool", "Spooled", "Standing"]
 
-Standing = Literal["wrong", "ready", "waiting", "done", "registered", "failed", "doubtful"]
-"""`wrong`: the row has a fault and is not sent. `ready`: it can be sent. `waiting`: it may have been sent, and its
-outcome is not known yet. `done`: the source says that it was registered before. `registered`: it has a handle.
-`failed`: it has no run, and a reason. `doubtful`: its outcome is unknown, and it is not sent again automatically."""
+Standing = Literal["wrong", "ready", "done", "registered", "failed", "doubtful"]
+"""`wrong`: the row has a fault and is not sent. `ready`: it has no end yet. `done`: the source says that it was
+registered before. `registered`: it has a handle. `failed`: it has no run, and a reason. `doubtful`: it was sent, and
+its end is unknown."""
 
 _PAGE: Final = 500
 _SCHEMA: Final = """
 CREATE TABLE rows (
     number INTEGER PRIMARY KEY, key TEXT, own_key TEXT, subject TEXT, workflow TEXT, name TEXT, body TEXT,
-    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT, looked_at INTEGER,
-    lacks INTEGER NOT NULL DEFAULT 0
+    standing TEXT NOT NULL, handle TEXT, job TEXT, since TEXT, words TEXT
 );
 CREATE INDEX rows_key ON rows (key);
 CREATE INDEX rows_standing ON rows (standing, number);
-CREATE INDEX rows_lacks ON rows (standing, lacks, number);
 CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
 CREATE INDEX faults_row ON faults (row);
 CREATE TABLE ids (id TEXT PRIMARY KEY, subtype TEXT, trouble TEXT, words TEXT);
-CREATE TABLE seen (
-    key TEXT, handle TEXT, job TEXT, batch TEXT, status TEXT, info TEXT, at INTEGER, parent INTEGER, record TEXT,
-    what TEXT, PRIMARY KEY (key, what)
-) WITHOUT ROWID;
 CREATE TABLE datasets (artifact TEXT PRIMARY KEY, handle TEXT);
-CREATE TABLE lacking (artifact TEXT, row INTEGER, PRIMARY KEY (artifact, row)) WITHOUT ROWID;
 """
 
 
@@ -56,9 +49,6 @@ class Spooled:
     workflow: str
     name: str
     body: dict[str, Any]
-    looked_at: int | None
-    """The fencing token of the claim under which Provena was searched for the row, after the visibility delay, since it
-    may have been sent. The search no longer counts if another process has claimed the row after it."""
     called: str
     """The user's own key; if there is none, the idempotency key."""
 
@@ -78,25 +68,6 @@ class Outcome:
     job: str | None = None
     since: str | None = None
     words: str | None = None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What Provena shows under a key: a job that should lodge the run, or (without a job) the run in the registry.
-
-    `batch` is the batch to which the job belongs, or with `parent` the batch that it made. `at` is in Unix seconds.
-    `record` is the JSON of the record with which the run was registered.
-    """
-
-    key: str
-    handle: str = ""
-    job: str = ""
-    batch: str | None = None
-    status: str | None = None
-    info: str | None = None
-    at: int | None = None
-    parent: bool = False
-    record: str | None = None
 
 
 class Spool:
@@ -187,13 +158,9 @@ class Spool:
         found = self._among("SELECT id, subtype, trouble, words FROM ids WHERE id IN", ids)
         return {row[0]: (row[1], row[2], row[3]) for row in found}
 
-    def want_datasets(self, artifacts: Mapping[int, Collection[str]]) -> None:
-        """Add the artifacts that rows name in place of datasets, by the rows' numbers; each artifact of a row once."""
-        pairs = [(artifact, row) for row, some in artifacts.items() for artifact in some]
-        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(artifact,) for artifact, _ in pairs])
-        self._many("INSERT INTO lacking (artifact, row) VALUES (?, ?)", pairs)
-        counts = [(len(some), row) for row, some in artifacts.items()]
-        self._many("UPDATE rows SET lacks = ? WHERE number = ?", counts)
+    def want_datasets(self, artifacts: Iterable[str]) -> None:
+        """Add artifacts that rows name in place of datasets; each is stored once."""
+        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
 
     def artifacts(self, after: str = "") -> list[str]:
         """Return the next page of artifacts after `after`."""
@@ -203,42 +170,23 @@ class Spool:
     def told_of_datasets(self, handles: Sequence[tuple[str, str]]) -> None:
         """Store datasets, as pairs of the dataset's handle and its artifact."""
         self._many("UPDATE datasets SET handle = ? WHERE artifact = ?", handles)
-        self.lack_no_more([artifact for _, artifact in handles])
-
-    def lack_no_more(self, artifacts: Iterable[str]) -> None:
-        """Let rows no longer wait for the datasets of these artifacts, which exist or cannot be minted."""
-        some = [(each,) for each in artifacts]
-        rows = "SELECT row FROM lacking WHERE artifact = ?"
-        self._many(f"UPDATE rows SET lacks = lacks - 1 WHERE number IN ({rows})", some)  # noqa: S608 - our own text
-        self._many("DELETE FROM lacking WHERE artifact = ?", some)
-
-    def is_lacked(self, artifact: str) -> bool:
-        """Return whether rows wait for the dataset of an artifact."""
-        return bool(self._all("SELECT 1 FROM lacking WHERE artifact = ? LIMIT 1", artifact))
 
     def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
         """Return the known datasets by their artifacts."""
         found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
         return {str(artifact): str(handle) for artifact, handle in found}
 
-    def page(
-        self, *standings: Standing, after: int = 0, limit: int = _PAGE, lacking_none: bool = False
-    ) -> list[Spooled]:
-        """Return the next page of rows after `after` with these standings and a record.
-
-        With `lacking_none`, rows that wait for a dataset are left out.
-        """
+    def page(self, *standings: Standing, after: int = 0) -> list[Spooled]:
+        """Return the next page of rows after `after` with these standings and a record."""
         marks = ",".join("?" * len(standings))
-        whole = " AND lacks = 0" if lacking_none else ""
         found = self._all(
-            "SELECT number, key, subject, workflow, name, body, looked_at, coalesce(own_key, key) FROM rows"  # noqa: S608
-            f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}){whole} AND number > ?"
-            " ORDER BY number LIMIT ?",
-            *(*standings, after, limit),
+            "SELECT number, key, subject, workflow, name, body, coalesce(own_key, key) FROM rows"  # noqa: S608
+            f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
+            *(*standings, after, _PAGE),
         )
         return [
-            Spooled(number, key, subject, workflow, name, json.loads(body), looked_at, called)
-            for number, key, subject, workflow, name, body, looked_at, called in found
+            Spooled(number, key, subject, workflow, name, json.loads(body), called)
+            for number, key, subject, workflow, name, body, called in found
         ]
 
     def pages(self, *standings: Standing) -> Iterator[list[Spooled]]:
@@ -248,28 +196,11 @@ class Spool:
             yield page
             last = page[-1].number
 
-    def wanted(self, keys: Sequence[str]) -> set[str]:
-        """Return those of these keys whose rows have not ended."""
-        return {
-            str(row[0])
-            for row in self._among("SELECT key FROM rows WHERE standing IN ('ready', 'waiting') AND key IN", keys)
-        }
-
     def stand(self, outcomes: Iterable[Outcome]) -> None:
         """Store the outcomes of rows."""
         self._many(
             "UPDATE rows SET standing = ?, handle = ?, job = ?, since = ?, words = ? WHERE number = ?",
             [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
-        )
-
-    def look_again(self, looked: Iterable[tuple[int, int]]) -> None:
-        """Mark rows as ready that may have been sent before, but that a search of Provena did not show.
-
-        `looked` has the number of each row and the fencing token of the claim under which it was searched.
-        """
-        self._many(
-            "UPDATE rows SET standing = 'ready', looked_at = ? WHERE number = ?",
-            [(fence, number) for number, fence in looked],
         )
 
     def outcomes(self, *standings: Standing) -> Iterator[Outcome]:
@@ -288,38 +219,6 @@ class Spool:
     def counts(self) -> dict[str, int]:
         """Return the number of rows by standing."""
         return dict(self._all("SELECT standing, count(*) FROM rows GROUP BY standing"))
-
-    def see(self, seen: Sequence[Seen]) -> None:
-        """Store what Provena shows. A job or run that was seen before is replaced."""
-        self._many(
-            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*astuple(each), each.job or each.handle) for each in seen],
-        )
-
-    def seen(self, keys: Sequence[str]) -> dict[str, list[Seen]]:
-        """Return what Provena has shown under each key."""
-        found: dict[str, list[Seen]] = {}
-        for row in self._among("SELECT * FROM seen WHERE key IN", keys):
-            key, handle, job, batch, status, info, at, parent, record, _ = row
-            found.setdefault(key, []).append(Seen(key, handle, job, batch, status, info, at, bool(parent), record))
-        return found
-
-    def lacks_jobs(self) -> bool:
-        """Return whether a row that has not ended has a run that is not marked as lodged, and no job of its own."""
-        return bool(
-            self._all(
-                "SELECT 1 FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting') AND NOT parent"
-                " GROUP BY key HAVING max(seen.job) = '' AND sum(status = 'LODGED') = 0 LIMIT 1"
-            )
-        )
-
-    def first_unlodged(self) -> int | None:
-        """Return when the first job was created of the rows that have not ended and whose jobs have lodged no run."""
-        found = self._all(
-            "SELECT min(coalesce(at, 0)) FROM rows JOIN seen USING (key) WHERE standing IN ('ready', 'waiting')"
-            " GROUP BY key HAVING sum(status = 'SUCCEEDED' AND NOT parent) = 0"
-        )
-        return min((row[0] for row in found), default=None)
 
     def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
         """Run a query that ends in `IN` for any number of values."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable.platform_time import look_since
@@ -16,13 +17,11 @@ from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import NewIntent, OpenedAttempt
-from ivcap_flows.journal.rows import Settled
 from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.keys import NOUN
-from ivcap_flows.registration.ledger import doubted_since
 from ivcap_flows.registration.lookup import Sign, half, look_for
 from ivcap_flows.registration.model_runs import run_of_sign
 from ivcap_flows.registration.requirements import Requirements
@@ -41,8 +40,6 @@ _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 PATIENCE: Final = 120.0
 """Seconds that one registration may take in a pass. The next pass continues it."""
-_AT_ONCE: Final = 500
-"""The number of model runs that are noted in one transaction."""
 _NAMED: Final = 5
 """The maximum number that a reason names."""
 
@@ -160,10 +157,6 @@ class ProvenaSink:
                 and (now - intent.sent_at).total_seconds() > self._client.visibility_delay
             ):
                 failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
-            elif (since := doubted_since(intent)) is not None:
-                failed[intent.key] = (
-                    f"The model run {intent.key} is in doubt since {since}. Decide with `ivcap-flows models resolve`."
-                )
             else:
                 waiting.append(intent.key)
         return [*waiting, *await self._adopt(lodged)], failed
@@ -171,33 +164,35 @@ class ProvenaSink:
     async def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
         """Note what was found. Return the keys that a live process holds, which will find the same."""
         held: list[str] = []
-        for start in range(0, len(lodged), _AT_ONCE):
-            some = lodged[start : start + _AT_ONCE]
-            claims = await self._journal.claim([_wanted(intent) for intent, _ in some])
-            try:
-                await self._journal.ask(
-                    self._journal.intents.settle_many,
-                    [
-                        _found(claim.intent, sign)
-                        for claim, (_, sign) in zip(claims, some, strict=True)
-                        if claim.kind == "doubt"
-                    ],
-                )
-            finally:
-                mine = [claim.intent for claim in claims if claim.kind in ("new", "doubt")]
-                await self._journal.ask_surely(self._journal.intents.release_many, mine)
-            held += [claim.intent.key for claim in claims if claim.kind == "held"]
+        for intent, sign in lodged:
+            claim = await self._journal.claim(_wanted(intent))
+            if claim.kind == "held":
+                held.append(intent.key)
+            elif claim.kind in ("new", "doubt"):
+                try:
+                    if claim.kind == "doubt":
+                        await self._settle(claim.intent, sign)
+                finally:
+                    await self._journal.ask_surely(self._journal.intents.release, claim.intent)
         return held
+
+    async def _settle(self, intent: IntentRow, sign: Sign) -> None:
+        run = run_of_sign(sign, intent.request, platform=intent.platform, key=intent.key)
+        settle = partial(
+            self._journal.intents.settle,
+            intent,
+            urn=run.urn,
+            outcome=run.model_dump(mode="json"),
+            how="adopted",
+            matched_by="key",
+            duplicates=sign.more,
+        )
+        await self._journal.ask(settle)
 
 
 def _wanted(intent: IntentRow) -> NewIntent:
     shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
     return NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
-
-
-def _found(intent: IntentRow, sign: Sign) -> Settled:
-    run = run_of_sign(sign, intent.request, platform=intent.platform, key=intent.key)
-    return Settled(intent, run.urn, run.model_dump(mode="json"), "adopted", "key", sign.more)
 
 
 def _few(parts: Sequence[str], separator: str) -> str:

@@ -14,7 +14,8 @@ from ivcap_flows.handles import Job, ModelRun, ModelRuns, Order
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
-from ivcap_flows.registration.batch import IN_FLIGHT, STALL_TIMEOUT, Batch
+from ivcap_flows.registration.batch import IN_FLIGHT, Batch
+from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of
 from ivcap_flows.registration.rows import Fault
@@ -67,13 +68,14 @@ async def _register_model_runs(
     knows of the artifact, which is read with `ivcap_credentials`.
 
     Raises InputError, with `faults`, if a row is wrong; with `skip_invalid`, wrong rows are left out instead. `out` is
-    a CSV file that always shows what is known of each row. `in_flight` is the number of batches that are sent at the
-    same time. `stall_timeout` is the number of seconds without progress after which a row is left in doubt, and for
-    which Provena may be unreachable.
+    a CSV file that always shows what is known of each row. `in_flight` is the number of rows that are under way at once.
+    `stall_timeout` is the number of seconds without progress after which a row is left in doubt, and for which Provena
+    may be unreachable.
 
     After a crash, or when the flow runs again, the task continues where it was and sends only failed rows again. With
     `raise_on_failure`, RegistrationFailedError names the rows that failed or are in doubt, after all rows have ended.
-    Rows in doubt are never sent again automatically: decide them with `ivcap-flows models resolve`.
+    A row whose job neither ended nor failed is never sent again automatically: decide it with `ivcap-flows models
+    resolve`.
     """
     call = await ProvenaCall.of(credentials)
     if in_flight < 1:

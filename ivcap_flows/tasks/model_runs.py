@@ -65,8 +65,7 @@ async def _register_model_run(
 
     The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
     values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
-    still succeed. Raises InDoubtError if the registry has a run whose job failed, or if a batch left the run in doubt;
-    such a run is not sent again automatically.
+    still succeed. Raises InDoubtError if the registry has a run whose job failed; it is not sent again automatically.
     """
     from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
     from ivcap_flows.registration.work import work_record

@@ -923,7 +923,7 @@ def test_what_a_killed_attempt_ordered_is_its_own(killed, tmp_path):
             wanted = NewIntent(key=urn, base_key=urn, run_id=run.id, attempt_id=attempt.id, **told)
             intent = there.intents.mark_sent(there.intents.claim(wanted).intent)
             order = Order(urn=urn, platform="p", service="urn:ivcap:service:1", status="pending")
-            there.intents.settle_outcome(intent, urn=urn, outcome=order.model_dump(mode="json"), how="sent")
+            there.intents.settle(intent, urn=urn, outcome=order.model_dump(mode="json"), how="sent")
         known = relation("wasStartedBy", "urn:ivcap:order:2", flows_urn("call", "x"))
         there.facts.append([Fact(known, run.id, attempt.id)])
         reconcile(there, lambda flow_run_id: None)

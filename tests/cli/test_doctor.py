@@ -268,7 +268,7 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
         embedded = ["urn:ivcap:artifact:two"]
-        journal.intents.settle_outcome(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=embedded)
+        journal.intents.settle(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=embedded)
 
     async def state():
         async with IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"])) as client:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
 from registration_rows import Items, make_items, sheet, sheet_header, spoiled, write_lines
 
-REGISTER = "/provena/prov/model_run/register_batch"
+REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_register_and_again(ivcap_flows, items, tmp_path, embedded_platform):
     text = out.read_text()
     assert [row["outcome"] for row in csv.DictReader(text.splitlines())] == ["registered"] * 3
     again = ivcap_flows("models", "register", file, "--out", out)
-    assert again == first and out.read_text() == text and len(embedded_platform.requests("POST", REGISTER)) == 1
+    assert again == first and out.read_text() == text and len(embedded_platform.requests("POST", REGISTER)) == 3
 
 
 def test_wrong_rows_are_left_out(ivcap_flows, items, tmp_path, embedded_platform):

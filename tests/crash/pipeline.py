@@ -68,15 +68,15 @@ def pipeline(source: str, seconds: float = 1.0) -> str:
 
 def kill_before_the_outcome_of(noun: str, told: Path) -> None:
     """Die once between the platform's reply and its being written to the journal."""
-    visibility_delay = Intents.settle_outcome
+    visibility_delay = Intents.settle
 
-    def settle_outcome(self, intent, **outcome):
+    def settle(self, intent, **outcome):
         if intent.noun == noun and not told.exists():
             told.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return visibility_delay(self, intent, **outcome)
 
-    Intents.settle_outcome = settle_outcome
+    Intents.settle = settle
 
 
 def forked() -> str:

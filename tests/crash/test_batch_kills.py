@@ -34,7 +34,7 @@ from registration_rows import Items, make_items, write_lines
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
 OURS = ("IVCAP", "PROVENA")
-REGISTER = "/provena/prov/model_run/register_batch"
+REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture(scope="module")
@@ -195,16 +195,16 @@ def test_killed_at_random_moments(command, embedded_platform, request, database)
     "fault",
     [
         pytest.param({"drop_reply_after_effect": True}, id="taken"),
-        pytest.param({"at_once": 1, "delay": 1.8}, id="taken within the visibility delay", marks=pytest.mark.long),
+        pytest.param({"at_once": 3, "delay": 1.8}, id="taken within the visibility delay", marks=pytest.mark.long),
         pytest.param({"reset": True}, id="lost", marks=pytest.mark.long),
     ],
 )
 def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, **fault)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, **fault)
     process = command.start()
     end = time.monotonic() + 120
-    while not any(rule["hits"] for rule in embedded_platform.faults() if "register_batch" in rule["path"]):
+    while not any(rule["hits"] for rule in embedded_platform.faults() if "model_run/register" in rule["path"]):
         assert process.status is None and time.monotonic() < end, command.said
         time.sleep(0.02)
     kill(process)
@@ -234,7 +234,7 @@ def test_a_bad_day(command, embedded_platform, request):
         embedded_platform.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
 
     be_bad()
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, drop_reply_after_effect=True)
     process = command.start("--stall-timeout", patience)
     end = time.monotonic() + 120
     while not any(each["status"] == 200 for each in embedded_platform.requests("POST", REGISTER)):

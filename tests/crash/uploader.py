@@ -82,7 +82,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "in the middle of a chunk": in_the_middle_of_a_chunk,
     "after the first chunk": after_the_first_chunk,
     "after the last byte": after(Artifacts, "send"),
-    "before the outcome is in the journal": before(Intents, "settle_outcome"),
+    "before the outcome is in the journal": before(Intents, "settle"),
     "before the outcome is on the platform": before(
         IdempotencyRecords, "write", lambda _, key, content, **__: bool(content["urn"])
     ),

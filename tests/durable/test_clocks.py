@@ -141,17 +141,3 @@ def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     assert look_since(None, later) == look_since(at[0], later) == NOW - SPREAD
     assert look_since(None, later, unknown) is None
     assert look_since(at[2], later) is None, "the platform's clock was set back since"
-
-
-def test_times_by_the_hundred(durable_journal: Journal) -> None:
-    """Writing the times of many intents at once gives the same rows as writing them one by one."""
-    intents = durable_journal.intents
-    keys = [f"k1:{n}" for n in range(3)]
-    wanted = [replace(WANTED, key=key, base_key=key, platform_time=NOW) for key in keys]
-    at = ServerTime(NOW + timedelta(seconds=9), NOW + timedelta(seconds=10))
-    sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many(wanted)], time=at)
-    assert {row.platform_time for row in sent} == {NOW}
-    before = NOW - timedelta(seconds=30)
-    doubted = intents.mark_in_doubt_many(sent, "lost", ServerTime(before, NOW))
-    assert {row.platform_time for row in doubted} == {before}
-    assert [intents.get(row.key) for row in doubted] == doubted

@@ -36,7 +36,7 @@ def asked(journal: Journal, opened: OpenedAttempt | None, key: str = "k1:a", nou
 def placed(journal: Journal, opened: OpenedAttempt | None, key: str = "k1:a", **options: Any) -> IntentRow:
     urn = f"urn:ivcap:order:{key}"
     how = {"how": "sent", **options}
-    return journal.intents.settle_outcome(asked(journal, opened, key), urn=urn, outcome={}, **how)
+    return journal.intents.settle(asked(journal, opened, key), urn=urn, outcome={}, **how)
 
 
 def keys(journal: Journal, **options: Any) -> list[str | None]:

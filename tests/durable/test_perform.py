@@ -205,7 +205,7 @@ def test_look_survives_a_platform_that_is_away(sqlite_journal: Journal, platform
 
 def test_intent_that_cannot_be_written_sends_nothing(sqlite_journal: Journal, platform: Platform) -> None:
     """If the claim or the mark before the request cannot be written, nothing is sent."""
-    for method in ("claim_many", "mark_sent"):
+    for method in ("claim", "mark_sent"):
 
         def fail(*_: Any, **__: Any) -> Any:
             raise JournalError("disk full")
@@ -224,7 +224,7 @@ def test_outcome_that_cannot_be_written_is_written_later(
     durable_journal: Journal, platform: Platform, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
     """If the outcome cannot be written, the flow still gets the effect, and the journal gets it as soon as it can."""
-    settle, fails = durable_journal.intents.settle_outcome, [True, True]
+    settle, fails = durable_journal.intents.settle, [True, True]
 
     def fail(*arguments: Any, **options: Any) -> Any:
         if fails:
@@ -234,7 +234,7 @@ def test_outcome_that_cannot_be_written_is_written_later(
             raise JournalError("the connection is lost")
         return settle(*arguments, **options)
 
-    monkeypatch.setattr(durable_journal.intents, "settle_outcome", fail)
+    monkeypatch.setattr(durable_journal.intents, "settle", fail)
     first = run(order(platform), durable_journal)
     assert first.how == "sent"
     end = time.monotonic() + 60
@@ -262,7 +262,7 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
 
 def test_call_cancelled_while_claiming_holds_nothing(sqlite_journal: Journal, platform: Platform) -> None:
     """A claim that the journal grants after its caller was cancelled is given back, so that the next call can go on."""
-    original = sqlite_journal.intents.claim_many
+    original = sqlite_journal.intents.claim
     claimed = threading.Event()
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -279,9 +279,9 @@ def test_call_cancelled_while_claiming_holds_nothing(sqlite_journal: Journal, pl
         with pytest.raises(asyncio.CancelledError):
             await asked
 
-    sqlite_journal.intents.claim_many = slow  # type: ignore[method-assign]
+    sqlite_journal.intents.claim = slow  # type: ignore[method-assign]
     asyncio.run(cancelled())
-    sqlite_journal.intents.claim_many = original  # type: ignore[method-assign]
+    sqlite_journal.intents.claim = original  # type: ignore[method-assign]
 
     async def soon() -> Performed[Any]:
         again = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
@@ -347,7 +347,7 @@ def _crash(url: str, folder: Path, point: str) -> None:
         setattr(journal.intents, name, killing)
 
     if point == "after the intent":
-        die_after("claim_many")
+        die_after("claim")
     if point == "after the mark":
         die_after("mark_sent")
     run(order(platform), journal, idempotency_records=aspects)
@@ -461,7 +461,7 @@ def test_effect_of_an_overtaken_holder_is_reported(
         sqlite_journal.intents.release(intent)
         other = sqlite_journal.intents.claim(_wanted(intent)).intent
         other = sqlite_journal.intents.mark_sent(other)
-        sqlite_journal.intents.settle_outcome(other, urn="urn:first", outcome={"urn": "urn:first"}, how="sent")
+        sqlite_journal.intents.settle(other, urn="urn:first", outcome={"urn": "urn:first"}, how="sent")
         # It has its leave.
         with asking_leave(leave):
             return await original(intent, progress)

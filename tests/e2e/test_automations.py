@@ -258,7 +258,7 @@ def report_orphans():
     intents = journal().intents
     journal().runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r1", "r1"))
     wanted = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {}, subject="echo", run_id="r1")
-    placed = intents.settle_outcome(
+    placed = intents.settle(
         intents.mark_sent(intents.claim(wanted).intent), urn="urn:ivcap:order:o", outcome={}, how="sent"
     )
     emit_orphans([placed], "crashed")

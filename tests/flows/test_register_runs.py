@@ -48,7 +48,7 @@ def on_prefect_server(prefect_settings):
 @pytest.mark.long
 @pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, ivcap_journal, own_series, tmp_path):
-    """A small grid becomes as many model runs in one batch; a second start makes nothing anew."""
+    """A small grid becomes as many model runs; a second start makes nothing anew."""
     service = FLOWS / "services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
@@ -63,13 +63,13 @@ def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, 
     assert (found["MODEL_RUN"], found["DATASET"], found["PERSON"]) == (1, 1, 1)
     with (tmp_path / "results/model-runs.csv").open(encoding="utf-8", newline="") as file:
         assert [row["model_run"] for row in csv.DictReader(file)] == [run.urn for run in made.runs]
-    assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register_batch")) == 1
+    assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register")) == 4
 
     embedded_platform.forget_requests()
     again, _ = start()
     assert again.runs == made.runs
     sent = [each["path"] for each in embedded_platform.requests("POST")]
-    assert not [path for path in sent if path.endswith(("/orders", "register_batch", "/create", "mint-dataset"))]
+    assert not [path for path in sent if path.endswith(("/orders", "register", "/create", "mint-dataset"))]
 
 
 @pytest.mark.long

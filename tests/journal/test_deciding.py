@@ -15,7 +15,7 @@ def sent(journal: Journal) -> IntentRow:
 
 
 def accepted(journal: Journal) -> IntentRow:
-    return journal.intents.settle_outcome(sent(journal), urn="urn:o", outcome={"x": 1}, how="sent")
+    return journal.intents.settle(sent(journal), urn="urn:o", outcome={"x": 1}, how="sent")
 
 
 def test_only_what_exists_is_taken_over(journal: Journal) -> None:
@@ -23,7 +23,7 @@ def test_only_what_exists_is_taken_over(journal: Journal) -> None:
     row = sent(journal)
     with pytest.raises(DurabilityError, match="nothing to take over"):
         journal.intents.take_over(row.key)
-    journal.intents.settle_outcome(row, urn="urn:o", outcome={}, how="sent")
+    journal.intents.settle(row, urn="urn:o", outcome={}, how="sent")
     taken = journal.intents.take_over(row.key)
     assert (taken.state, taken.how, taken.matched_by) == ("accepted", "sent", "user")
     assert journal.intents.get(row.key) == taken

@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-import pytest
-
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.journal.rows import Settled
 
 WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
 
@@ -25,7 +22,7 @@ def noted(journal: Journal) -> list[str]:
 
 def test_two_that_note_at_once_lose_none(journal: Journal, journal_url: str) -> None:
     """Two connections that note duplicates at the same time do not overwrite each other."""
-    journal.intents.settle_outcome(sent(journal), urn="urn:kept", outcome={}, how="sent")
+    journal.intents.settle(sent(journal), urn="urn:kept", outcome={}, how="sent")
     others = [Journal.open(journal_url) for _ in range(4)]
     begin = threading.Barrier(4)
 
@@ -44,31 +41,19 @@ def test_two_that_note_at_once_lose_none(journal: Journal, journal_url: str) -> 
     assert sorted(noted(journal)) == sorted(f"urn:{number}:{count}" for number in range(4) for count in range(10))
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: str, many: bool) -> None:
+def test_an_outcome_keeps_what_was_noted_before(journal: Journal, journal_url: str) -> None:
     """An outcome that is written from an old copy of the row keeps the duplicates noted since, each once."""
     held = sent(journal)
     with Journal.open(journal_url) as other:
         other.intents.note_duplicates(WANTED.key, ["urn:1", "urn:2"])
     stale = replace(held, duplicates=[])
-    if many:
-        journal.intents.settle_many(
-            [Settled(stale, "urn:kept", {}, "adopted", duplicates=["urn:2", "urn:3", "urn:kept"])]
-        )
-    else:
-        journal.intents.settle_outcome(
-            stale, urn="urn:kept", outcome={}, how="adopted", duplicates=["urn:2", "urn:3", "urn:kept"]
-        )
+    journal.intents.settle(stale, urn="urn:kept", outcome={}, how="adopted", duplicates=["urn:2", "urn:3", "urn:kept"])
     assert noted(journal) == ["urn:1", "urn:2", "urn:3"]
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_an_outcome_without_more_keeps_them_too(journal: Journal, many: bool) -> None:
+def test_an_outcome_without_more_keeps_them_too(journal: Journal) -> None:
     """An outcome without duplicates of its own, the usual case, keeps those that were noted."""
     held = sent(journal)
     journal.intents.note_duplicates(WANTED.key, ["urn:1"])
-    if many:
-        journal.intents.settle_many([Settled(held, "urn:kept", {}, "sent")])
-    else:
-        journal.intents.settle_outcome(held, urn="urn:kept", outcome={}, how="sent")
+    journal.intents.settle(held, urn="urn:kept", outcome={}, how="sent")
     assert noted(journal) == ["urn:1"]

@@ -254,7 +254,7 @@ async def test_a_claim_whose_end_was_not_committed_can_still_be_given_back(sqlit
 
     with Journal.open(sqlite_url) as journal:
         intents, engine = journal.intents, journal._store.engine
-        sent = intents.mark_sent_many([claim.intent for claim in intents.claim_many([wanted(n) for n in range(3)])])
+        sent = [intents.mark_sent(intents.claim(wanted(n)).intent) for n in range(3)]
         real = engine.dialect.do_commit
 
         def failing(connection):
@@ -262,12 +262,13 @@ async def test_a_claim_whose_end_was_not_committed_can_still_be_given_back(sqlit
 
         engine.dialect.do_commit = failing
         outcome = {"urn": "urn:o", "outcome": {}, "how": "sent"}
-        asked = [journal.ask(intents.settle_outcome, row, **outcome) for row in sent]
+        asked = [journal.ask(intents.settle, row, **outcome) for row in sent]
         failed = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(each, JournalError) for each in failed)
         engine.dialect.do_commit = real
         assert all(intents.held(row) for row in sent)
-        intents.release_many(sent)
+        for row in sent:
+            intents.release(row)
         assert [(row.state, row.token) for row in intents.where()] == [("sent", None)] * 3
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from ivcap_flows.errors import DurabilityError, FencedError, JournalError, SpendLimitError
-from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity, schema
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.states import ARROWS, allowed
 
@@ -93,7 +93,7 @@ def test_outcome_is_kept_for_whoever_asks(journal: Journal) -> None:
     """After the outcome, every claim gets it back as it was written."""
     intent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     outcome = {"urn": "urn:o", "text": "Niño\u0000\ud800"}
-    journal.intents.settle_outcome(intent, urn="urn:o", outcome=outcome, how="sent")
+    journal.intents.settle(intent, urn="urn:o", outcome=outcome, how="sent")
     claim = journal.intents.claim(WANTED)
     assert (claim.kind, claim.intent.outcome, claim.intent.urn, claim.intent.how) == ("kept", outcome, "urn:o", "sent")
     assert claim.intent.fence == 1
@@ -129,7 +129,7 @@ def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
         lambda: journal.intents.mark_sent(old),
         lambda: journal.intents.mark_in_doubt(old, "lost"),
         lambda: journal.intents.progress(old, {}),
-        lambda: journal.intents.settle_outcome(old, urn="urn:old", outcome={}, how="sent"),
+        lambda: journal.intents.settle(old, urn="urn:old", outcome={}, how="sent"),
         lambda: journal.intents.abandon(old, "refused"),
     ):
         with pytest.raises(FencedError):
@@ -149,10 +149,8 @@ def test_what_was_sent_again_is_on_record(journal: Journal) -> None:
     intents.release(doubt("k1:again"))
     intents.mark_sent(intents.progress(doubt("k1:resumed"), {"at": 1}))
     again = intents.mark_sent(intents.claim(replace(WANTED, key="k1:again", base_key="k1:again")).intent)
-    [many] = intents.mark_sent_many([doubt("k1:many")])
-    intents.settle_outcome(again, urn="urn:o", outcome={}, how="sent")
-    assert many.sent_again
-    assert [row.key for row in intents.where(sent_again=True)] == ["k1:again", "k1:many"]
+    intents.settle(again, urn="urn:o", outcome={}, how="sent")
+    assert [row.key for row in intents.where(sent_again=True)] == ["k1:again"]
 
 
 def test_holder_with_an_older_row_moves_on(journal: Journal) -> None:
@@ -169,7 +167,7 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
     moves = {
         "sent": lambda row: journal.intents.mark_sent(row),
         "in_doubt": lambda row: journal.intents.mark_in_doubt(row, "lost"),
-        "accepted": lambda row: journal.intents.settle_outcome(row, urn="u", outcome={}, how="sent"),
+        "accepted": lambda row: journal.intents.settle(row, urn="u", outcome={}, how="sent"),
         "abandoned": lambda row: journal.intents.abandon(row, "refused"),
     }
     row = journal.intents.claim(WANTED).intent
@@ -210,7 +208,7 @@ def test_end_of_the_work_is_noted_once_accepted(journal: Journal) -> None:
     for row in (journal.intents.finish(WANTED.key, "failed"),):
         assert row is not None
         assert row.state == "sent"
-    journal.intents.settle_outcome(sent, urn="u", outcome={"a": 1}, how="sent")
+    journal.intents.settle(sent, urn="u", outcome={"a": 1}, how="sent")
     done = journal.intents.finish(WANTED.key, "failed")
     assert done is not None
     assert (done.state, done.status, done.outcome) == ("terminal", "failed", {"a": 1})
@@ -238,7 +236,7 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
 def test_what_is_known_is_not_decided(journal: Journal) -> None:
     """The user can decide only doubts: an accepted effect keeps its URN."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
-    journal.intents.settle_outcome(sent, urn="urn:first", outcome={"a": 1}, how="sent")
+    journal.intents.settle(sent, urn="urn:first", outcome={"a": 1}, how="sent")
     with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
         journal.intents.resolve(WANTED.key, urn="urn:second", outcome={"a": 2})
     with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
@@ -278,7 +276,7 @@ def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     holds = Processes.holds
 
     def send() -> None:
-        journal.intents.settle_outcome(journal.intents.mark_sent(intent), urn="urn:o", outcome={}, how="sent")
+        journal.intents.settle(journal.intents.mark_sent(intent), urn="urn:o", outcome={}, how="sent")
 
     sender = threading.Thread(target=send)
 
@@ -297,15 +295,12 @@ def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("sending")
-@pytest.mark.parametrize(
-    "claim", [lambda intents: intents.claim(WANTED), lambda intents: intents.claim_many([WANTED])[0]]
-)
-def test_what_is_just_being_sent_is_held(journal: Journal, claim: Callable[[Any], Claim]) -> None:
+def test_what_is_just_being_sent_is_held(journal: Journal) -> None:
     """A claim is not granted from a row that was read before the holder sent.
 
     Otherwise the request would be sent twice.
     """
-    assert claim(journal.intents).kind == "held"
+    assert journal.intents.claim(WANTED).kind == "held"
 
 
 @pytest.mark.usefixtures("sending")
@@ -431,7 +426,7 @@ class IntentMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 5))
     def accept(self, index: int) -> None:
-        if self._try(index, lambda row: self.intents.settle_outcome(row, urn="u", outcome={}, how="sent")) is not None:
+        if self._try(index, lambda row: self.intents.settle(row, urn="u", outcome={}, how="sent")) is not None:
             self.may_be_there = True
 
     @precondition(lambda self: not self.may_be_there)

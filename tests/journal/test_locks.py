@@ -117,21 +117,6 @@ def test_a_lost_attempt_is_ended_by_two(url: str, journal: Journal) -> None:
     assert [each.outcome for each in journal.runs.attempts(run.id)] == ["failed"]
 
 
-def test_claims_are_released_while_another_process_claims_them(url: str, journal: Journal) -> None:
-    """They are released in the order in which they are claimed, whatever order they are given in."""
-    intents = [claim.intent for claim in journal.intents.claim_many([WANTED, OTHER])]
-    with psycopg.connect(url) as blocker, ThreadPoolExecutor(2) as pool, Journal.open(url) as other:
-        blocker.execute("SELECT key FROM intents WHERE key = %s FOR UPDATE", [OTHER.key])
-        released = pool.submit(journal.intents.release_many, intents[::-1])
-        _wait_for_waiters(url, 1)
-        claimed = pool.submit(other.intents.claim_many, [WANTED, OTHER])
-        _wait_for_waiters(url, 2)
-        blocker.rollback()
-        released.result(20)
-        assert [claim.kind for claim in claimed.result(20)] == ["new", "new"]
-        assert journal._store is not other._store and not journal.runs.owes
-
-
 def test_an_isolation_level_of_the_database_is_not_used(url: str) -> None:
     """Who waited for its turn sees what was written in the turn before, such as the order that reached the limit."""
     with psycopg.connect(url, autocommit=True) as connection:

@@ -33,7 +33,7 @@ def test_each_change_of_an_intent_is_told_once(journal: Journal, told: list[Any]
     """With the state before and the row after it, in the order of the changes."""
     intent = journal.intents.mark_sent(journal.intents.claim(wanted()).intent)
     intent = journal.intents.mark_in_doubt(intent, "no reply")
-    intent = journal.intents.settle_outcome(intent, urn="urn:o", outcome={}, how="adopted", matched_by="key")
+    intent = journal.intents.settle(intent, urn="urn:o", outcome={}, how="adopted", matched_by="key")
     journal.intents.finish("k1:a", "succeeded")
     assert [(each.before, each.intent.state) for each in told] == [
         ("intent", "sent"),

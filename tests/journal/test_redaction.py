@@ -36,7 +36,7 @@ def test_a_request_is_known_again_without_its_secrets(url, tmp_path):
     with Journal.open(url) as journal:
         kept = journal.intents.claim(wanted(REQUEST)).intent
         journal.intents.mark_sent(kept)
-        done = journal.intents.settle_outcome(
+        done = journal.intents.settle(
             journal.intents.get("k1:a"), urn="urn:o", outcome={"parameters": REQUEST["parameters"]}, how="sent"
         )
     with Journal.open(url) as again:

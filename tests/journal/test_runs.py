@@ -555,7 +555,7 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
             asked = NewIntent(name, name, "order", "p", "a", scope, {}, run_id=opened.run.id)
             intent = journal.intents.mark_sent(journal.intents.claim(asked).intent)
             if state == "accepted":
-                journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+                journal.intents.settle(intent, urn="u", outcome={}, how="sent")
         journal.runs.close_attempt(opened.attempt.id, "failed" if name == "orphan" else "completed")
         fact = Fact(entity("urn:x:1", "entity"), opened.run.id)
         journal.facts.append([fact])
@@ -611,7 +611,7 @@ def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
         scope = f"run:{opened.run.id}"
         wanted = NewIntent(noun, noun, noun, "p", "a", scope, {}, spends=spends, run_id=opened.run.id)
         intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
-        journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+        journal.intents.settle(intent, urn="u", outcome={}, how="sent")
         journal.intents.finish(noun, "succeeded", {})
     journal.runs.close_attempt(opened.attempt.id, "completed")
     assert journal.runs.prune(older_than_days=0) == 1
@@ -642,7 +642,7 @@ def test_a_run_is_pruned_with_its_intents_or_not_at_all(journal: Journal, journa
     scope = f"run:{opened.run.id}"
     wanted = NewIntent("k", "k", "aspect", "p", "a", scope, {}, run_id=opened.run.id)
     intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
-    journal.intents.settle_outcome(intent, urn="u", outcome={}, how="sent")
+    journal.intents.settle(intent, urn="u", outcome={}, how="sent")
     journal.runs.close_attempt(opened.attempt.id, "completed")
     joined: list[OpenedAttempt] = []
 

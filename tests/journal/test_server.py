@@ -31,7 +31,7 @@ def wanted(key: str) -> NewIntent:
 def ordered(journal: Journal, key: str) -> IntentRow:
     """Return an order that has passed through all its states."""
     row = journal.intents.mark_sent(journal.intents.claim(wanted(key)).intent)
-    return journal.intents.settle_outcome(row, urn=f"urn:{key}", outcome={}, how="sent")
+    return journal.intents.settle(row, urn=f"urn:{key}", outcome={}, how="sent")
 
 
 def within(seconds: float, seen: Callable[[], Any]) -> None:

@@ -57,17 +57,17 @@ __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
 
 def intent_after_the_effect(patch: SetAttribute) -> None:
-    claim_many, mark_sent, settle = Intents.claim_many, Intents.mark_sent, Intents.settle_outcome
+    claim, mark_sent, settle = Intents.claim, Intents.mark_sent, Intents.settle
     write = IdempotencyRecords.write
     unwritten: dict[str, tuple[NewIntent, tuple[Any, ...]]] = {}
 
-    def claim_later(self: Intents, wanted: Sequence[NewIntent], **limit: Any) -> list[Claim]:
-        unknown = [each for each in wanted if each.noun == "order" and self.get(each.key) is None]
-        made = claim_many(self, wanted, **limit)
-        for each in unknown:
-            unwritten[each.key] = (each, ())
+    def claim_later(self: Intents, wanted: NewIntent, **limit: Any) -> Claim:
+        unknown = wanted.noun == "order" and self.get(wanted.key) is None
+        made = claim(self, wanted, **limit)
+        if unknown:
+            unwritten[wanted.key] = (wanted, ())
             with self._store.write() as connection:
-                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == each.key))
+                connection.execute(sa.delete(schema.intents).where(schema.intents.c.key == wanted.key))
         return made
 
     def mark_sent_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
@@ -79,7 +79,7 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
     def settle_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         if intent.key in unwritten:
             wanted, given = unwritten.pop(intent.key)
-            intent = mark_sent(self, claim_many(self, [wanted])[0].intent, *given)
+            intent = mark_sent(self, claim(self, wanted).intent, *given)
         return settle(self, intent, **outcome)
 
     async def write_later(
@@ -87,14 +87,14 @@ def intent_after_the_effect(patch: SetAttribute) -> None:
     ) -> Sequence[dict[str, Any]]:
         return [] if content["urn"] is None else await write(self, key, content, first=first)
 
-    patch(Intents, "claim_many", claim_later)
+    patch(Intents, "claim", claim_later)
     patch(Intents, "mark_sent", mark_sent_later)
-    patch(Intents, "settle_outcome", settle_at_last)
+    patch(Intents, "settle", settle_at_last)
     patch(IdempotencyRecords, "write", write_later)
 
 
 def sent_before_it_is_marked(patch: SetAttribute) -> None:
-    mark_sent, settle = Intents.mark_sent, Intents.settle_outcome
+    mark_sent, settle = Intents.mark_sent, Intents.settle
     unmarked: dict[str, tuple[Any, ...]] = {}
 
     def mark_later(self: Intents, intent: IntentRow, *given: Any) -> IntentRow:
@@ -108,7 +108,7 @@ def sent_before_it_is_marked(patch: SetAttribute) -> None:
         return settle(self, intent, **outcome)
 
     patch(Intents, "mark_sent", mark_later)
-    patch(Intents, "settle_outcome", mark_at_last)
+    patch(Intents, "settle", mark_at_last)
 
 
 def no_settle(patch: SetAttribute) -> None:
@@ -192,15 +192,12 @@ def local_clock(patch: SetAttribute) -> None:
 
 
 def sent_again_not_noted(patch: SetAttribute) -> None:
-    real = Intents._move_many
+    real = Intents._move
 
-    def moved(self: Intents, connection: Any, held: Any, after: Any, values: Any, **how: Any) -> list[IntentRow]:
-        for each in values.values():
-            if "sent_again" in each:
-                each["sent_again"] = False
-        return real(self, connection, held, after, values, **how)
+    def moved(self: Intents, connection: Any, held: Any, after: Any, values: Any) -> IntentRow:
+        return real(self, connection, held, after, values | ({"sent_again": False} if "sent_again" in values else {}))
 
-    patch(Intents, "_move_many", moved)
+    patch(Intents, "_move", moved)
 
 
 def key_by_path(patch: SetAttribute) -> None:

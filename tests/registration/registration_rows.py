@@ -25,7 +25,7 @@ from ivcap_flows.provena.models import (
 )
 from ivcap_flows.provena.terms import Terms, collection_format
 
-REGISTER = "/provena/prov/model_run/register_batch"
+REGISTER = "/provena/prov/model_run/register"
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,18 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
 from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.durable import perform
-from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, UnreachableError, WaitTimeoutError
+from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
-from ivcap_flows.journal import Journal, NewIntent
+from ivcap_flows.journal import Journal
 from ivcap_flows.journal.store import Store
 from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.directory import Directory
@@ -30,16 +28,14 @@ from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.jobs import JobsApi
 from ivcap_flows.provena.models import JobRow, ModelRunRecord
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.registration import model_runs, submit
+from ivcap_flows.registration import model_runs
 from ivcap_flows.registration.batch import Batch
-from ivcap_flows.registration.batch_watcher import Pulse
-from ivcap_flows.registration.ledger import Ledger
-from ivcap_flows.registration.lookup import LODGE, Lookup
+from ivcap_flows.registration.lookup import LODGE
 from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.sources import open_source
 
-REGISTER = "/provena/prov/model_run/register_batch"
+REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture
@@ -77,46 +73,41 @@ def test_each_row_is_one_model_run(run_items, register, journal, lodged, tmp_pat
     assert len(runs) == 60 == len({each["model_run"] for each in outcomes})
     again = register(file, journal)
     assert again == first and read_outcomes(tmp_path / "out.csv") == outcomes
-    assert len(embedded_platform.requests("POST", REGISTER)) == 1
-    assert len(lodged(name)) == 60
+    assert len(embedded_platform.requests("POST", REGISTER)) == 60 == len(lodged(name))
 
 
 @pytest.mark.long
-def test_few_requests_until_all_are_accepted(run_items, journal, tmp_path, embedded_platform, provena, monkeypatch):
-    """One request for each id, one for each batch and few more, however slow Provena is to take them: what was sent is
-    not asked after while there is more to send."""
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 8_000)
+def test_few_requests_besides_the_registrations(run_items, journal, tmp_path, embedded_platform, provena):
+    """Many jobs are looked at by pages of the list, not one by one."""
     _, rows = rows_of(run_items, 60)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    embedded_platform.add_fault(method="POST", path="register_batch$", delay=0.5)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", delay=0.05)
 
     async def both() -> None:
         with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
             embedded_platform.forget_requests()
-            assert (await batch.register(journal, in_flight=2)).is_whole
+            assert (await batch.register(journal)).is_whole
 
     loop.run(both())
     paths = [each["path"] for each in embedded_platform.requests()]
-    until = len(paths) - paths[::-1].index(REGISTER)
-    others = [path for path in paths[:until] if path != REGISTER and not path.endswith("/list")]
-    assert paths.count(REGISTER) > 5 and others == []
+    assert paths.count(REGISTER) == 60 and len(paths) < 60 + 30
 
 
-def test_the_reply_to_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
-    """Provena took the batch and nobody heard of it: the batch is found by its keys, and not sent again."""
+def test_replies_are_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
+    """Provena took rows and nobody heard of it: their runs are found by their keys, and not sent again."""
     name, rows = rows_of(run_items, 10)
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, drop_reply_after_effect=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
-    assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 10
+    assert len(embedded_platform.requests("POST", REGISTER)) == 10 == len(lodged(name))
 
 
-def test_the_request_of_a_batch_is_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
-    """Provena never saw the batch: after the visibility delay, and no earlier, it is sent again."""
+def test_requests_are_lost(run_items, register, journal, lodged, tmp_path, embedded_platform):
+    """Provena never saw some rows: after the visibility delay, and no earlier, they are sent again."""
     name, rows = rows_of(run_items, 10)
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, reset=True)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, reset=True)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal).registered == 10
-    assert len(embedded_platform.requests("POST", REGISTER)) == 2 and len(lodged(name)) == 10
+    assert len(embedded_platform.requests("POST", REGISTER)) == 13 and len(lodged(name)) == 10
 
 
 @pytest.mark.parametrize(
@@ -131,9 +122,8 @@ def test_a_clock_that_is_wrong(run_items, register, journal, lodged, tmp_path, e
     steps = itertools.cycle([off] if off else [3 * 3600, -600, -3 * 3600, 600])
     now = Store.now
     monkeypatch.setattr(Store, "now", lambda self, on: now(self, on) + timedelta(seconds=next(steps)))
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
     embedded_platform.add_fault(
-        method="POST", path="register_batch$", count=2, drop_reply_after_effect=True, late_visibility=1.0
+        method="POST", path="model_run/register$", count=2, drop_reply_after_effect=True, late_visibility=1.0
     )
     assert register(file, journal).registered == 60
     assert len(lodged(name)) == 60
@@ -148,7 +138,7 @@ def test_a_clock_that_is_set_between_two_starts(
     name, rows = rows_of(run_items, 10)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     embedded_platform.add_fault(
-        method="POST", path="register_batch$", count=1, drop_reply_after_effect=True, late_visibility=1.8
+        method="POST", path="model_run/register$", count=1, drop_reply_after_effect=True, late_visibility=1.8
     )
 
     async def cut_off() -> None:
@@ -171,7 +161,6 @@ def test_a_clock_that_is_set_between_two_starts(
 def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch):
     """A tenth of the replies is lost, a fifth of the requests gets 503: no row twice, every row accounted for."""
     name, rows = rows_of(run_items, 150)
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 30_000)
     embedded_platform.add_fault(path="^/provena/", probability=0.1, seed=4, drop_reply_after_effect=True)
     embedded_platform.add_fault(path="^/provena/", probability=0.2, seed=5, status=503)
     report = register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=40.0)
@@ -184,7 +173,9 @@ def test_a_bad_day(run_items, register, journal, lodged, tmp_path, embedded_plat
 def test_provena_is_away_for_a_while(run_items, register, journal, lodged, tmp_path, embedded_platform):
     """Provena answers to nothing just when the batch is sent, and comes back: the batch goes on."""
     name, rows = rows_of(run_items, 20)
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, delay=0.2, drop_reply_after_effect=True)
+    embedded_platform.add_fault(
+        method="POST", path="model_run/register$", count=1, delay=0.2, drop_reply_after_effect=True
+    )
     embedded_platform.add_fault(path="^/provena/(job|registry)", count=12, status=503)
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=40.0).registered == 20
     assert len(lodged(name)) == 20
@@ -201,10 +192,10 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     assert (report.registered, report.doubtful) == (4, 1)
     [doubt] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
     assert uuid.UUID(doubt["job_id"]) and doubt["since"] and "registry" in doubt["reason"]
+    embedded_platform.forget_requests()
     assert register(file, journal, stall_timeout=1.5) == report
     [still] = [each for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "doubtful"]
     assert (still["job_id"], still["since"]) == (doubt["job_id"], doubt["since"])
-    assert len(embedded_platform.requests("POST", REGISTER)) == 1
     # Halfway, the registry has the run, and lineage does not.
     there = [run.record_status for run in lodged(name)]
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
@@ -212,7 +203,7 @@ def test_a_worker_that_dies_leaves_a_doubt(run_items, register, journal, lodged,
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         elsewhere = register(file, other, stall_timeout=1.5)
     assert (elsewhere.registered, elsewhere.doubtful) == (4, 1)
-    assert len(embedded_platform.requests("POST", REGISTER)) == 1
+    assert not embedded_platform.requests("POST", REGISTER)
 
 
 @pytest.mark.long
@@ -222,19 +213,6 @@ def test_a_worker_that_dies_with_its_work_done(run_items, register, journal, lod
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="after")
     assert register(write_lines(tmp_path / "rows.jsonl", rows), journal, stall_timeout=1.5).registered == 5
     assert len(lodged(name)) == 5
-
-
-@pytest.mark.parametrize(
-    "death", ["before", *(pytest.param(each, marks=pytest.mark.long) for each in ("amid", "after"))]
-)
-def test_the_worker_of_a_batch_dies(run_items, register, journal, lodged, tmp_path, embedded_platform, death):
-    """What it had sent on becomes model runs; the rest is in doubt, and nothing is there twice."""
-    name, rows = rows_of(run_items, 6)
-    file = write_lines(tmp_path / "rows.jsonl", rows)
-    embedded_platform.add_fault(path="MODEL_RUN_BATCH_SUBMIT", count=1, kill_worker=death)
-    report = register(file, journal, stall_timeout=1.5)
-    assert report.registered + report.doubtful == 6
-    assert len(lodged(name)) == report.registered == {"before": 0, "after": 6}.get(death, report.registered)
 
 
 def test_no_journal(run_items, register, journal, lodged, tmp_path, embedded_platform):
@@ -265,18 +243,17 @@ def test_no_journal_while_the_runs_are_under_way(
             with one, two:
                 await asyncio.gather(one.check(), two.check())
                 first = asyncio.create_task(one.register(journal))
-                while not embedded_platform.requests("POST", REGISTER):
+                while len(embedded_platform.requests("POST", REGISTER)) < 30:
                     await asyncio.sleep(0.02)
                 await asyncio.sleep(0.3)
                 assert (await two.register(other)).registered == (await first).registered == 30
 
     loop.run(both())
-    assert len(embedded_platform.requests("POST", REGISTER)) == 1 and len(lodged(name)) == 30
+    assert len(embedded_platform.requests("POST", REGISTER)) == 30 == len(lodged(name))
 
 
 def test_two_at_once(run_items, journal, lodged, tmp_path, embedded_platform, provena, monkeypatch):
     """Two starts on one journal share the rows: both tell the handles of all, and none is there twice."""
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 15_000)
     name, rows = rows_of(run_items, 120)
     file = write_lines(tmp_path / "rows.jsonl", rows)
 
@@ -284,14 +261,14 @@ def test_two_at_once(run_items, journal, lodged, tmp_path, embedded_platform, pr
         out = tmp_path / f"out-{number}.csv"
         with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
-            assert (await batch.register(journal, out=out, in_flight=2)).registered == 120
+            assert (await batch.register(journal, out=out)).registered == 120
         return read_outcomes(out)
 
     async def both() -> list[list[dict[str, str]]]:
         return list(await asyncio.gather(one(1), one(2)))
 
     first, second = loop.run(both())
-    assert len(embedded_platform.requests("POST", REGISTER)) > 4
+    assert len(embedded_platform.requests("POST", REGISTER)) == 120
     assert [each["model_run"] for each in first] == [each["model_run"] for each in second]
     assert len(lodged(name)) == 120
 
@@ -314,43 +291,18 @@ def test_only_what_failed_is_sent_again(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("reply", ["came", "lost"])
-@pytest.mark.parametrize("launched", [0, 44])
-def test_a_batch_that_fails_half_way(
-    run_items, register, journal, lodged, tmp_path, embedded_platform, failing_batch, launched, reply
-):
-    """The jobs that it launched go on, and the runs of the others are made by the next start: each once.
-
-    Where the reply was lost, and the batch is first seen when it has failed, this start sends the others again.
-    """
-    name, rows = rows_of(run_items, 50)
-    file = write_lines(tmp_path / "rows.jsonl", rows)
-    if reply == "lost":
-        embedded_platform.add_fault(method="POST", path="register_batch$", count=1, drop_reply_after_effect=True)
-    with failing_batch(name, launched):
-        report = register(file, journal)
-    if reply == "came" or report.failed:
-        assert (report.registered, report.failed, report.doubtful) == (launched, 50 - launched, 0)
-        reasons = {each["reason"] for each in read_outcomes(tmp_path / "out.csv") if each["outcome"] == "failed"}
-        assert len(reasons) == 1 and "Failed to launch a job" in reasons.pop()
-    assert len(lodged(name)) == report.registered
-    assert register(file, journal).is_whole
-    assert sorted(run.display_name for run in lodged(name)) == sorted(row["display_name"] for row in rows)
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_refusal(run_items, register, journal, lodged, tmp_path, embedded_platform, status):
     """What Provena refuses of records is their reason, what it refuses of the caller is raised; both go on later."""
     name, rows = rows_of(run_items, 3)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, status=status)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, status=status)
     if status == 403:
         with pytest.raises(ForbiddenError):
             register(file, journal)
     else:
-        assert register(file, journal).failed == 3
-    assert lodged(name) == [] and register(file, journal).is_whole and len(lodged(name)) == 3
+        assert register(file, journal).failed == 1
+    assert len(lodged(name)) == 2 and register(file, journal).is_whole and len(lodged(name)) == 3
 
 
 @pytest.mark.long
@@ -359,122 +311,21 @@ def test_a_refusal_while_rows_are_claimed(
     run_items, register, journal, lodged, tmp_path, embedded_platform, monkeypatch
 ):
     """What a start that ends so has claimed meanwhile is free for the next one in the same process."""
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 5_000)
     name, rows = rows_of(run_items, 20)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    claim_many = journal.intents.claim_many
+    claim = journal.intents.claim
 
     def slowly(wanted: Any, **limit: Any) -> Any:
-        claims = claim_many(wanted, **limit)
-        time.sleep(1)
-        return claims
+        claimed = claim(wanted, **limit)
+        time.sleep(0.1)
+        return claimed
 
-    embedded_platform.add_fault(method="POST", path="register_batch$", count=1, status=403)
+    embedded_platform.add_fault(method="POST", path="model_run/register$", count=1, status=403)
     with monkeypatch.context() as slow:
-        slow.setattr(journal.intents, "claim_many", slowly)
+        slow.setattr(journal.intents, "claim", slowly)
         with pytest.raises(ForbiddenError):
             register(file, journal)
     assert register(file, journal).is_whole and len(lodged(name)) == 20
-
-
-@pytest.mark.long
-def test_provena_is_away_while_rows_are_claimed(run_items, journal, tmp_path, provena, monkeypatch):
-    """Rows whose runs are there have to be compared; where that cannot be done, nothing claimed is kept."""
-    name, rows = rows_of(run_items, 2)
-    for number, row in enumerate(rows):
-        row["key"] = f"{name}-{number}"
-
-    async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows[:1])), provena, stall_timeout=20) as batch:
-            await batch.check()
-            await batch.register(journal)
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
-            await batch.check()
-            spooled = list(batch.records())
-            ledger = Ledger(
-                *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1), provena),
-                platform=await provena.platform(),
-                account=await provena.username(),
-                attempt=None,
-                progress=lambda *_: None,
-            )
-            monkeypatch.setattr(ledger, "keep", AsyncMock(side_effect=UnreachableError("away", platform="p")))
-            with pytest.raises(UnreachableError):
-                await ledger.claim(spooled)
-            monkeypatch.undo()
-            assert [work.row.number for work in await ledger.claim(spooled)] == [2]
-
-    loop.run(both())
-
-
-async def _doubted(batch: Batch, journal: Journal, provena: ProvenaClient, *, taken: bool) -> None:
-    """What another call leaves that claims these rows, sends them, and hears nothing; `taken` by Provena or not."""
-    ledger = Ledger(
-        *(journal, batch._spool, None, Pulse(), Lookup(provena, batch._spool, 1), provena),
-        platform=await provena.platform(),
-        account=await provena.username(),
-        attempt=None,
-        progress=lambda *_: None,
-    )
-    works = await ledger.mark_sent(await ledger.claim(list(batch.records())))
-    assert works
-    if taken:
-        await provena.prov.register_batch([ledger.record(work.row) for work in works])
-    await ledger.release(await ledger.in_doubt(works, "the reply was lost"))
-
-
-@pytest.mark.long
-@pytest.mark.timeout(120)
-def test_a_look_is_worth_nothing_after_another_claim(run_items, journal, lodged, tmp_path, provena, monkeypatch):
-    """Rows in doubt are looked for and do not show; before they are claimed to be sent again, another call of the same
-    process sends them and leaves a doubt: then they are looked for once more, and found."""
-    name, rows = rows_of(run_items, 5)
-
-    async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
-            await batch.check()
-            await _doubted(batch, journal, provena, taken=False)
-            next_chunk, one_by_one, others = submit.Submission._next_chunk, asyncio.Lock(), [True]
-
-            async def after_another(self: Any) -> Any:
-                async with one_by_one:
-                    if others.pop() if others else False:
-                        assert {row.looked_at for row in batch._spool.page("ready")} != {None}
-                        await _doubted(batch, journal, provena, taken=True)
-                return await next_chunk(self)
-
-            monkeypatch.setattr(submit.Submission, "_next_chunk", after_another)
-            assert (await batch.register(journal, in_flight=1)).registered == 5
-
-    loop.run(both())
-    assert len(lodged(name)) == 5
-
-
-def test_a_doubtful_row_of_which_nothing_shows_is_not_sent_again(
-    run_items, register, journal, lodged, tmp_path, embedded_platform, provena
-):
-    """A start could not look for a batch whose reply was lost; the next one finds nothing and leaves it to the user."""
-    name, rows = rows_of(run_items, 1)
-    file = write_lines(tmp_path / "rows.jsonl", rows)
-
-    async def leave_doubtful() -> str:
-        with Batch(open_source(file), provena, stall_timeout=20) as batch:
-            await batch.check()
-            await _doubted(batch, journal, provena, taken=False)
-        [intent] = journal.intents.where(noun="model run")
-        names = {field.name for field in fields(NewIntent)} & vars(intent).keys()
-        [claim] = journal.intents.claim_many([NewIntent(**{name: getattr(intent, name) for name in names})])
-        journal.intents.leave_many({intent.key: {"doubtful_since": "then"}}, {intent.key: "unseen"}, [claim.intent])
-        return intent.key
-
-    key = loop.run(leave_doubtful())
-    for _ in range(2):
-        assert register(file, journal).doubtful == 1
-        [outcome] = read_outcomes(tmp_path / "out.csv")
-        assert (outcome["since"], outcome["reason"]) == ("then", "unseen")
-    assert embedded_platform.requests("POST", REGISTER) == []
-    journal.intents.send_again(key)
-    assert register(file, journal).is_whole and len(lodged(name)) == 1
 
 
 def test_what_is_written_off_meanwhile_is_not_sent(
@@ -485,19 +336,20 @@ def test_what_is_written_off_meanwhile_is_not_sent(
     name, rows = rows_of(run_items, 1)
     rows = with_orders(rows)
     file = write_lines(tmp_path / "rows.jsonl", rows)
-    claim = Ledger.claim
+    claim = journal.intents.claim
 
-    async def once_decided(self: Ledger, spooled: Any) -> Any:
-        journal.intents.give_up(spooled[0].key)
-        return await claim(self, spooled)
+    def once_decided(wanted: Any, **limit: Any) -> Any:
+        journal.intents.release(journal.intents.mark_in_doubt(claim(wanted).intent, "the reply was lost"))
+        journal.intents.give_up(wanted.key)
+        return claim(wanted, **limit)
 
     async def both() -> tuple[str, BatchReport]:
         with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
-            await _doubted(batch, journal, provena, taken=False)
             [row] = batch.records()
-            monkeypatch.setattr(Ledger, "claim", once_decided)
-            return row.key, await batch.register(journal)
+            with monkeypatch.context() as patch:
+                patch.setattr(journal.intents, "claim", once_decided)
+                return row.key, await batch.register(journal)
 
     key, report = loop.run(both())
     assert (report.failed, report.registered) == (1, 0)
@@ -508,45 +360,8 @@ def test_what_is_written_off_meanwhile_is_not_sent(
     assert by_task(rows[0]).subject == rows[0]["key"]
 
 
-@pytest.mark.long
-def test_a_batch_leaves_without_what_another_took_over(run_items, journal, lodged, tmp_path, provena, monkeypatch):
-    """Right before the request the process slept, and another machine has taken some of the rows: these are not in what
-    leaves."""
-    name, rows = rows_of(run_items, 5)
-    record, taken = Ledger.record, list[Any]()
-
-    def slept(self: Ledger, row: Any) -> Any:
-        if not taken and row.number == 5:
-            intents = journal.intents.find_many([each.key for each in self._spool.page("waiting", limit=2)])
-            journal.intents.release_many(intents.values())
-            names = [field.name for field in fields(NewIntent) if field.name != "attempt_number"]
-            wanted = [NewIntent(**{each: getattr(intent, each) for each in names}) for intent in intents.values()]
-            taken.extend(journal.intents.claim_many(wanted))
-        return record(self, row)
-
-    monkeypatch.setattr(Ledger, "record", slept)
-
-    async def both() -> None:
-        with Batch(open_source(write_lines(tmp_path / "rows.jsonl", rows)), provena, stall_timeout=20) as batch:
-            await batch.check()
-            registering = asyncio.create_task(batch.register(journal, in_flight=1))
-            while batch._spool.counts().get("registered", 0) < 3:
-                assert not registering.done()
-                await asyncio.sleep(0.05)
-            assert [claim.kind for claim in taken] == ["new", "new"]
-            await asyncio.sleep(1)
-            found = provena.registry.list(ModelRunInfo, page_size=500)
-            assert sum([item.info.display_name.startswith(name) async for item in found]) == 3
-            journal.intents.release_many(claim.intent for claim in taken)
-            assert (await registering).registered == 5
-
-    loop.run(both())
-    assert len(lodged(name)) == 5
-
-
 def test_the_outcome_file_grows(run_items, journal, tmp_path, provena, monkeypatch):
     """Each row is in the outcome file as soon as it has come to its end, so that a kill loses none that is known."""
-    monkeypatch.setattr(submit, "MAX_BATCH_BYTES", 5_000)
     _, rows = rows_of(run_items, 40)
     file, out = write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out.csv"
     seen: list[tuple[int, int]] = []
@@ -712,22 +527,6 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     assert len(lodged(name)) == 1
 
 
-def test_a_run_of_a_batch_whose_job_shows_later_is_not_taken_for_lodged(
-    run_items, register, journal, lodged, tmp_path, embedded_platform, no_job_left, late_job
-):
-    """The registry has the run, the batch's own job has ended, and the run's job did not show yet."""
-    name, rows = rows_of(run_items, 1)
-    file = write_lines(tmp_path / "rows.jsonl", rows)
-    no_job_left()
-    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="amid")
-    assert register(file, journal, stall_timeout=1.0).doubtful == 1
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
-        late_job(name)
-        report = register(file, other, stall_timeout=1.0)
-    assert (report.doubtful, report.registered) == (1, 0)
-    assert [run.record_status for run in lodged(name)] == ["COMPLETE"]
-
-
 @pytest.mark.long
 def test_the_task_leaves_a_doubt_of_a_batch(
     run_items, register, journal, lodged, tmp_path, embedded_platform, by_task, fail_job, no_job_left
@@ -744,7 +543,7 @@ def test_the_task_leaves_a_doubt_of_a_batch(
     for _ in range(2):
         with pytest.raises(InDoubtError):
             by_task(rows[0])
-    assert len(lodged(name)) == 2 and not embedded_platform.requests("POST", "/provena/prov/model_run/register")
+    assert len(embedded_platform.requests("POST", REGISTER)) == len(lodged(name)) == 2
 
 
 @pytest.mark.long
@@ -912,7 +711,7 @@ def test_a_caller_who_may_not_mint_is_refused_as_such(run_items, register, journ
     _, rows = minting_rows(run_items, 60)
     embedded_platform.add_fault(method="POST", path="mint-dataset$", status=403)
     with pytest.raises(ForbiddenError):
-        register(write_lines(tmp_path / "rows.jsonl", rows), journal, terms=run_items.terms)
+        register(write_lines(tmp_path / "rows.jsonl", rows), journal, terms=run_items.terms, in_flight=20)
     assert len([each for each in embedded_platform.requests("POST") if each["path"].endswith("mint-dataset")]) < 60
 
 

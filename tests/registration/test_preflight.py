@@ -17,11 +17,12 @@ from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.errors import BadRequestError, InputError
+from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.batch import Batch
-from ivcap_flows.registration.keys import new_intent, run_key
+from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import FAULT_KINDS, Fault
 from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
@@ -524,9 +525,10 @@ def test_what_the_journal_knows_is_done(run_items, provena, journal, tmp_path):
     """Provena may forget a job; a row that this journal has registered is not registered again."""
     handle, job = "102.100.100/gone", str(uuid.uuid4())
     key = run_key("https://x", "someone", "urn:x:1", run_items.workflow)
-    wanted = new_intent(key, "https://x", "someone", "urn:x:1", run_items.workflow, "Run", None, None)
+    request = {"subject": "urn:x:1", "workflow-template": run_items.workflow}
+    wanted = NewIntent(key, key, "model run", "https://x", "someone", "account", request)
     intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
-    journal.intents.settle_outcome(intent, urn=handle, outcome={"session_id": job}, how="sent")
+    journal.intents.settle(intent, urn=handle, outcome={"session_id": job}, how="sent")
     rows = [run_items.record(1) | {"_model_run_record_id": handle}, run_items.record(2) | {"_job_id": job}]
 
     async def checked() -> BatchReport:

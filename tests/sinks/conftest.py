@@ -135,7 +135,7 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
             attempt_id=opened.attempt.id,
         )
         sent = intents.mark_sent(intents.claim(wanted).intent)
-        intents.settle_outcome(sent, urn=work.urn, outcome=work.model_dump(mode="json"), how="sent")
+        intents.settle(sent, urn=work.urn, outcome=work.model_dump(mode="json"), how="sent")
         if status != "executing":
             intents.finish(key, status, work.model_dump(mode="json"))
         known = describe(series.model_copy(update={"name": "series.csv", "created_at": end - timedelta(days=400)}))

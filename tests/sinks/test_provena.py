@@ -24,14 +24,13 @@ from ivcap_flows.provena.terms import Terms, missing_terms
 from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.flow_runs import SOFTWARE
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import key_in
-from ivcap_flows.registration.ledger import Ledger
 from ivcap_flows.registration.sources import RecordSource
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks import Drained, FolderSink, ProvenaSink, drain, run_graph
 from ivcap_flows.sinks.base import TRIAL
-from ivcap_flows.sinks.provena import _wanted
 from ivcap_flows.tasks import register_model_run
 
 REGISTER = "/provena/prov/model_run/register"
@@ -594,16 +593,16 @@ def killed_batch(
         source = RecordSource(rows)
 
         async def register() -> None:
-            accepted = asyncio.Event()
+            accepted, waits = asyncio.Event(), list[str]()
 
-            async def and_no_further(ledger: Ledger, works: Any, progress: Any) -> None:
-                await save(ledger, works, progress)
-                accepted.set()
+            async def and_no_further(watch: JobWatch, job: str, stall_timeout: float) -> None:
+                waits.append(job)
+                if len(waits) == count:
+                    accepted.set()
                 await asyncio.Event().wait()
 
             with monkeypatch.context() as patch, Batch(source, provena, terms=terms, stall_timeout=20) as batch:
-                save = Ledger.save
-                patch.setattr(Ledger, "save", and_no_further)
+                patch.setattr(JobWatch, "wait", and_no_further)
                 await batch.check()
                 done = asyncio.create_task(batch.register(ivcap_journal, opened))
                 await asyncio.wait_for(accepted.wait(), 60)
@@ -641,18 +640,6 @@ def test_the_runs_of_a_killed_batch_are_found(embedded_platform, ivcap_journal, 
     assert len({run.urn for run in model_runs(ivcap_journal)}) == 30
     assert len([each for each in embedded_platform.requests() if "/list" in each["path"]]) <= 4
     assert not [each for each in embedded_platform.requests() if each["path"].endswith("/fetch")]
-
-
-def test_what_a_batch_left_in_doubt_is_a_dead_letter(embedded_platform, ivcap_journal, provena, killed_batch):
-    """Only the user can decide it, so nobody waits for it: the reason names the way."""
-    embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
-    [key] = killed_batch(1)
-    intents = ivcap_journal.intents
-    [claim] = intents.claim_many([_wanted(intents.get(key))])
-    intents.leave_many({key: {"doubtful_since": "2026-01-01"}}, {key: "no progress"}, [claim.intent])
-    assert drain(ivcap_journal, [ProvenaSink(provena, ivcap_journal)]) == [Drained("provena", dead=1)]
-    [row] = ivcap_journal.deliveries.where("provena")
-    assert key in row.reason and "since 2026-01-01" in row.reason and "models resolve" in row.reason
 
 
 @pytest.mark.long

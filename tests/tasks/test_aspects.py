@@ -124,7 +124,7 @@ if os.environ.get("KILL"):
     def settle(self, intent, **outcome):
         return gone() if intent.noun == "aspect update" else real(self, intent, **outcome)
 
-    real, Intents.settle_outcome = Intents.settle_outcome, settle
+    real, Intents.settle = Intents.settle, settle
 
 @flow
 @recorded
@@ -159,7 +159,7 @@ def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path
 
 def interrupted(monkeypatch, noun):
     """Let the attempt fail, once, when the outcome of a noun should be written."""
-    real = Intents.settle_outcome
+    real = Intents.settle
     left = [1]
 
     def settle(self, intent, **outcome):
@@ -168,7 +168,7 @@ def interrupted(monkeypatch, noun):
             raise RuntimeError("cut off")
         return real(self, intent, **outcome)
 
-    monkeypatch.setattr(Intents, "settle_outcome", settle)
+    monkeypatch.setattr(Intents, "settle", settle)
 
 
 @pytest.mark.long

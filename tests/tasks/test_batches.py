@@ -16,7 +16,7 @@ from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDa
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import linked_person, mint_dataset, register_model_runs
 
-BATCH = "/provena/prov/model_run/register_batch"
+REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
         return register_model_runs(records, out=tmp_path / "out.csv")
 
     first, again = in_flow(body), in_flow(body, name="another")
-    assert first == again and effects.count(BATCH) == 1
+    assert first == again and effects.count(REGISTER) == 3
     assert [run.display_name for run in first.runs] == [record.display_name for record in records]
     assert (first.rows, first.failed, first.doubtful) == (3, 0, 0)
     graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
@@ -76,7 +76,7 @@ def test_wrong_records_are_named(in_flow, effects, records):
     records[1].study_id = "102.100.100/none"
     with pytest.raises(InputError, match="row 2, study_id: unknown id") as caught:
         in_flow(lambda: register_model_runs(records))
-    assert len(caught.value.faults) == 1 and effects.count(BATCH) == 0
+    assert len(caught.value.faults) == 1 and effects.count(REGISTER) == 0
     rows = json.loads(next(each for each in shown("table") if "1 faults" in each["description"])["data"])
     assert [(row["row"], row["column"]) for row in rows] == [(2, "study_id")]
     assert in_flow(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
@@ -89,7 +89,7 @@ def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
         in_flow(lambda: register_model_runs(records, stall_timeout=1.0))
     left = in_flow(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False), name="another")
-    assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(BATCH) == 1
+    assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(REGISTER) == 3
 
 
 @pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
@@ -115,11 +115,11 @@ def test_the_outcome_does_not_replace_the_rows(in_flow, effects, records, tmp_pa
     file.write_text(records[0].model_dump_json(exclude_none=True), encoding="utf-8")
     with pytest.raises(InputError, match="would replace the rows"):
         in_flow(lambda: register_model_runs(file, out=file))
-    assert effects.count(BATCH) == 0
+    assert effects.count(REGISTER) == 0
 
 
 def test_a_plan_sends_nothing(in_flow, effects, records):
     """A plan checks the rows and sends none."""
     with plan() as made:
         assert register_model_runs.fn(records).rows == 3
-    assert [each.noun for each in made.effects] == ["model runs"] and effects.count(BATCH) == 0
+    assert [each.noun for each in made.effects] == ["model runs"] and effects.count(REGISTER) == 0

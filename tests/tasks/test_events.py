@@ -191,7 +191,7 @@ from ivcap_flows.capture import journal
 from ivcap_flows.journal import NewIntent
 intents = journal().intents
 wanted = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {}, subject="service")
-intents.settle_outcome(intents.mark_sent(intents.claim(wanted).intent), urn="urn:o", outcome={}, how="sent")
+intents.settle(intents.mark_sent(intents.claim(wanted).intent), urn="urn:o", outcome={}, how="sent")
 print(len(EventsWorker._instances))
 """
 

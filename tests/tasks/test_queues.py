@@ -102,7 +102,7 @@ def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on
 
 def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeypatch):
     """The next attempt sends a message in doubt again under the same key, and a sent one not."""
-    real, left = Intents.settle_outcome, [1]
+    real, left = Intents.settle, [1]
 
     def settle(self, intent, **outcome):
         if intent.noun == "message" and left:
@@ -110,7 +110,7 @@ def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeyp
             raise RuntimeError("cut off")
         return real(self, intent, **outcome)
 
-    monkeypatch.setattr(Intents, "settle_outcome", settle)
+    monkeypatch.setattr(Intents, "settle", settle)
 
     def body():
         queue = create_queue(name)
@@ -133,7 +133,7 @@ def test_a_message_is_adopted_by_hand(in_flow, effects, name, monkeypatch, capsy
         queue = create_queue(name)
         if not effects.intents("message"):
             with monkeypatch.context() as patch:
-                patch.setattr(Intents, "settle_outcome", cut_off)
+                patch.setattr(Intents, "settle", cut_off)
                 enqueue(queue, {"n": 1})
         [row] = effects.intents("message")
         with pytest.raises(SystemExit) as ended:

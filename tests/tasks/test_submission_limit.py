@@ -23,7 +23,7 @@ from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.prov import ProvApi
-from ivcap_flows.registration import model_runs
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.tasks import (
     linked_person,
     mint_dataset,
@@ -184,14 +184,14 @@ def test_the_slot_of_a_killed_process_is_free_again(slots, submitting, embedded_
 def test_a_slot_is_held_until_provena_has_accepted(
     slots, in_flow, effects, ended_order, artifact, registry, unique, monkeypatch
 ):
-    """A registration has one while its request is under way, and waits for its end without. A batch has one, too."""
-    taken: dict[str, int] = {}
+    """A registration, of a batch too, has one while its request is under way, and waits for its end without."""
+    taken: dict[str, list[int]] = {}
 
     def watch(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         async def watched(*given: Any, **named: Any) -> Any:
-            taken[name] = await asyncio.to_thread(lambda: slots.taken)
+            taken.setdefault(name, []).append(await asyncio.to_thread(lambda: slots.taken))
             return await original(*given, **named)
 
         monkeypatch.setattr(owner, name, watched)
@@ -214,10 +214,10 @@ def test_a_slot_is_held_until_provena_has_accepted(
         register_model_runs([record])
 
     slots.create()
-    for owner, name in ((ProvApi, "register"), (model_runs, "_ended"), (ProvApi, "register_batch")):
+    for owner, name in ((ProvApi, "register"), (JobWatch, "wait")):
         watch(owner, name)
     in_flow(body)
-    assert taken == {"register": 1, "_ended": 0, "register_batch": 1} and slots.taken == 0
+    assert taken == {"register": [1, 1], "wait": [0, 0]} and slots.taken == 0
 
 
 def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique):

@@ -87,7 +87,7 @@ def test_a_batch_makes_the_same_runs(in_flow, effects, ordered, workflow):
     effects.embedded.forget_requests()
     many = in_flow(lambda: register_model_runs(ordered, workflow=workflow))
     assert [run.urn for run in many.runs][:1] == [one.urn] and many.rows == 2 and many.differing == 0
-    assert sent(effects, CREATE, "/register_batch") == [0, 1]
+    assert sent(effects, CREATE, REGISTER) == [0, 1]
 
 
 @pytest.mark.catches("items of the task that needs them")

@@ -140,7 +140,7 @@ def the_next_order(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
 
 
 def claims(which: Callable[..., bool]) -> Arrange:
-    return before(Intents, "claim_many", lambda self, wanted, **_: any(which(self, each) for each in wanted))
+    return before(Intents, "claim", lambda self, wanted, **_: which(self, wanted))
 
 
 def tells(noun: str, *, outcome: bool) -> Callable[..., bool]:
@@ -156,7 +156,7 @@ def the_fan_in(_: Any, intent: Any, *__: Any, **___: Any) -> bool:
 
 
 def settles(noun: str) -> Arrange:
-    return before(Intents, "settle_outcome", lambda _, intent, *__, **___: intent.noun == noun)
+    return before(Intents, "settle", lambda _, intent, *__, **___: intent.noun == noun)
 
 
 def completes(_: Any, __: str, outcome: str, *___: Any) -> bool:
@@ -197,18 +197,18 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "before the request": before(Orders, "place"),
     "with the request on its way": on_its_way,
     "after the request, before its reply": without_reply,
-    "after the reply": before(Intents, "settle_outcome", an_order),
+    "after the reply": before(Intents, "settle", an_order),
     "before the outcome is told": before(IdempotencyRecords, "write", tells("order", outcome=True)),
     "in the wait": after(OrderSource, "read"),
     "before the end is noted": before(Intents, "finish"),
     "before it is placed again": claims(the_next_order),
-    "after the reply to that": before(Intents, "settle_outcome", the_next_order),
+    "after the reply to that": before(Intents, "settle", the_next_order),
     "before the fan-in upload": before(Artifacts, "create", is_fan_in),
     "before its name is noted": after(Artifacts, "create", is_fan_in),
     "in the middle of a chunk": before(os, "pread", Sending.midway),
     "after a chunk": after(tus, "patch", Sending.now),
     "after the last byte": after(Artifacts, "send", is_fan_in),
-    "before the upload is noted": before(Intents, "settle_outcome", the_fan_in),
+    "before the upload is noted": before(Intents, "settle", the_fan_in),
     "before the flow ends": ending.append,
     "after its end is noted": after(Runs, "close_attempt", completes),
     "after the job's reply": settles("job"),
