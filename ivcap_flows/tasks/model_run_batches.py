@@ -68,7 +68,7 @@ async def _register_model_runs(
     knows of the artifact, which is read with `ivcap_credentials`.
 
     Raises InputError, with `faults`, if a row is wrong; with `skip_invalid`, wrong rows are left out instead. `out` is
-    a CSV file that always shows what is known of each row. `in_flight` is the number of rows that are under way at once.
+    a CSV file that always shows what is known of each row. `in_flight` rows are under way at once.
     `stall_timeout` is the number of seconds without progress after which a row is left in doubt, and for which Provena
     may be unreachable.
 
