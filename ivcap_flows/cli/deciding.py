@@ -83,14 +83,14 @@ def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
     """
     name = f"{row.noun} {short_id(row.key)}"
     if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, reconcile.not_to_come_back):
-        journal.intents.take_over(row.key)
+        journal.decisions.take_over(row.key)
         return f'{name} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it in any flow.'
     if urn is None:
         if row.state not in OPEN:
             raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
         raise InputError(f"Give the URN of the {name}; `ivcap-flows orders resolve` lists the candidates.")
     listen(journal)
-    journal.intents.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
+    journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."
 
 
@@ -102,7 +102,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
     name = f"{row.noun} {short_id(row.key)}"
     if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, reconcile.not_to_come_back):
         listen(journal)
-        journal.intents.write_off(row.key)
+        journal.decisions.write_off(row.key)
         return f"{name} is written off."
     status = ask_ivcap(lambda client: _status(client, row, str(row.urn)))
     if status not in TERMINAL:
@@ -111,7 +111,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
             f"`ivcap-flows orders adopt {short_id(row.key)}`.",
             key=row.key,
         )
-    journal.intents.account_for(row.key, status)
+    journal.decisions.account_for(row.key, status)
     return f"{name} ended as {status} and is written off. It stays on record and still answers an equal request."
 
 

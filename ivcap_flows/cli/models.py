@@ -225,9 +225,9 @@ def _decision(
 
     def decide(row: Spooled, intent: IntentRow) -> None:
         if resend:
-            journal.intents.send_again(intent.key)
+            journal.decisions.send_again(intent.key)
         elif adopt is None:
-            journal.intents.give_up(intent.key)
+            journal.decisions.give_up(intent.key)
         else:
             try:
                 item = loop.run(_run(adopt))
@@ -241,7 +241,7 @@ def _decision(
             handle = model_run_handle(
                 adopt, item.record, intent.request, session_id=None, platform=platform, key=intent.key
             )
-            journal.intents.resolve(intent.key, urn=adopt, outcome=handle.model_dump(mode="json"))
+            journal.decisions.resolve(intent.key, urn=adopt, outcome=handle.model_dump(mode="json"))
 
     return decide
 

@@ -110,8 +110,8 @@ def stop_heartbeat(journal: Journal) -> None:
         if _thread is None:
             return
         with _thread.lock:
-            if _thread.counts.get(journal) == 1 and journal.runs.owes:
-                _thread.tell_later(journal, journal.runs.heartbeat)
+            if _thread.counts.get(journal) == 1 and journal.processes.owes:
+                _thread.tell_later(journal, journal.processes.heartbeat)
                 return
             left = _thread.counts.pop(journal, 1) - 1
             if left > 0:
@@ -163,10 +163,10 @@ def listen(journal: Journal) -> None:
     This is for a command that asks only once: it must not take what a live process holds only because a clock was
     changed. Return at once if no such process holds anything.
     """
-    if (seconds := journal.runs.unheard()) > 0:
+    if (seconds := journal.processes.unheard()) > 0:
         logger.info("A process of another machine is silent; listening for its heartbeat for %.0f s.", seconds)
     end = time.monotonic() + seconds
-    while journal.runs.unheard() > 0 and (left := end - time.monotonic()) > 0:
+    while journal.processes.unheard() > 0 and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LISTENING))
 
 
@@ -186,7 +186,7 @@ def _tell(journal: Journal) -> None:
 
 def _send_heartbeat(journal: Journal) -> None:
     try:
-        journal.runs.heartbeat()
+        journal.processes.heartbeat()
         catch_up(journal)
     except Exception as error:  # noqa: BLE001 - without the thread, other machines would take this process for gone
         logger.warning("The journal could not be told that this process lives: %s", error)

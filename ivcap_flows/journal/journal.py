@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from ivcap_flows.journal.decisions import Decisions
     from ivcap_flows.journal.deliveries import Deliveries
     from ivcap_flows.journal.facts import Facts
     from ivcap_flows.journal.filestats import FileStats
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.once import Once
     from ivcap_flows.journal.parks import Parks
     from ivcap_flows.journal.polls import Polls
+    from ivcap_flows.journal.processes import Processes
     from ivcap_flows.journal.redaction import Redaction
     from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
     from ivcap_flows.journal.runs import Runs
@@ -42,6 +44,7 @@ class Journal:
 
     runs: Runs
     intents: Intents
+    decisions: Decisions
     facts: Facts
     deliveries: Deliveries
     files: FileStats
@@ -51,6 +54,7 @@ class Journal:
     parks: Parks
     redaction: Redaction
     polls: Polls
+    processes: Processes
 
     id: str
     """Identifies this journal, and stays the same when its file is moved."""
@@ -58,6 +62,7 @@ class Journal:
     """The URL without its password."""
 
     def __init__(self, store: Store) -> None:
+        from ivcap_flows.journal.decisions import Decisions
         from ivcap_flows.journal.deliveries import Deliveries
         from ivcap_flows.journal.facts import Facts
         from ivcap_flows.journal.filestats import FileStats
@@ -74,11 +79,12 @@ class Journal:
 
         self._store = store
         self._group_commit = GroupCommit(store)
-        self._processes = processes = Processes(store)
+        self.processes = processes = Processes(store)
         self.id = store.journal_id
         self.url = store.url
         self.redaction = Redaction(store)
         self.intents = Intents(store, processes, self.redaction)
+        self.decisions = Decisions(store, processes, self.redaction)
         self.facts = Facts(store)
         self.runs = Runs(store, processes, self.facts)
         self.leases = Leases(store, processes)
@@ -106,13 +112,15 @@ class Journal:
             return self._store.now(connection)
 
     def prune(self, older_than_days: float, *, sinks: Sequence[str] = ()) -> int:
-        """Delete runs that ended so long ago, as `Runs.prune` does, and return their number.
+        """Delete runs that ended so long ago, as `Pruning` does, and return their number.
 
         Then delete what is left of processes that nothing names any more, and digests of files that are as old.
         """
-        count = self.runs.prune(older_than_days, sinks=sinks)
+        from ivcap_flows.journal.pruning import Pruning
+
+        count = Pruning(self._store, self.processes).prune(older_than_days, sinks=sinks)
         before = self.now() - timedelta(days=older_than_days)
-        self._processes.prune(before)
+        self.processes.prune(before)
         self.files.prune(before)
         return count
 
@@ -188,7 +196,7 @@ class Journal:
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
-        self._processes.close()
+        self.processes.close()
         self._store.close()
 
     def __enter__(self) -> Journal:

@@ -13,9 +13,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.known_runs import ATTEMPTS, attempt_row
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, Park
-from ivcap_flows.journal.runs import ATTEMPTS, attempt_row
 from ivcap_flows.journal.store import Store
 
 __all__ = ["Parks"]

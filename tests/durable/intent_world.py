@@ -399,7 +399,7 @@ class World:
             for process in self.alive:
                 if process.beating and not (process.dead or process.suspended):
                     _running.set(Running(process, Call(-1)))
-                    process.journal.runs.heartbeat()
+                    process.journal.processes.heartbeat()
 
     async def _call(self, call: Call) -> Performed[Any]:
         await asyncio.sleep(call.after)

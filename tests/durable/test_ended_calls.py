@@ -100,7 +100,7 @@ def test_the_user_decides_what_an_ended_call_left(
     process = child(_give_up_and_stay, durable_url, platform.folder, "cancelled")
     [row] = durable_journal.intents.where()
     assert (row.state, row.process_id, row.token) == ("in_doubt", None, None)
-    assert durable_journal.intents.write_off(row.key).state == "abandoned" and process.is_alive()
+    assert durable_journal.decisions.write_off(row.key).state == "abandoned" and process.is_alive()
 
 
 def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
@@ -153,13 +153,13 @@ def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkey
     start_heartbeat(sqlite_journal)
     with sqlite_journal.leases.hold("x"):
         pass
-    sqlite_journal.intents._processes.owe({"x": "a token"})
+    sqlite_journal.processes.owe("x", "a token")
     stop_heartbeat(sqlite_journal)
     end = time.monotonic() + 10
     while heartbeat._thread is not None:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert not sqlite_journal.runs.owes
+    assert not sqlite_journal.processes.owes
 
 
 class _Counting(BaseHTTPRequestHandler):

@@ -100,7 +100,7 @@ def test_one_thread_beats_while_anything_runs(
 def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat that fails for any reason is tried again at the next interval."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
-    original, failures = sqlite_journal.runs.heartbeat, [0]
+    original, failures = sqlite_journal.processes.heartbeat, [0]
 
     def flaky() -> None:
         failures[0] += 1
@@ -119,7 +119,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
 def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A logging handler that raises SystemExit does not end the heartbeat."""
     monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
-    original, failures = sqlite_journal.runs.heartbeat, [0]
+    original, failures = sqlite_journal.processes.heartbeat, [0]
 
     class Gone(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

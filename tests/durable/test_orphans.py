@@ -76,7 +76,7 @@ def test_what_has_an_owner_or_an_end_is_no_orphan(journal: Journal) -> None:
     asked(journal, ended, "k1:held")
     journal.runs.close_attempt(ended.attempt.id, "failed")
     assert keys(journal) == ["k1:mine"]
-    journal.intents.take_over("k1:mine")
+    journal.decisions.take_over("k1:mine")
     assert keys(journal) == []
 
 

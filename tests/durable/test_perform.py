@@ -179,7 +179,7 @@ def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal: Journal, 
             run(order(platform), sqlite_journal)
     assert caught.value.candidates == platform.urns
     assert len(platform.sends) == 1
-    sqlite_journal.intents.resolve(caught.value.key, urn=platform.urns[0], outcome={"urn": platform.urns[0]})
+    sqlite_journal.decisions.resolve(caught.value.key, urn=platform.urns[0], outcome={"urn": platform.urns[0]})
     assert run(order(platform), sqlite_journal).how == "kept"
 
 

@@ -97,13 +97,13 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
     sent = [journal.intents.mark_sent(journal.intents.claim(wanted(n)).intent) for n in range(3)]
     doubted = [journal.intents.mark_in_doubt(row, "the reply was lost") for row in sent]
     with pytest.raises(DurabilityError, match="is working on the"):
-        journal.intents.give_up(doubted[0].key)
+        journal.decisions.give_up(doubted[0].key)
     for row in doubted:
         journal.intents.release(row)
-    assert journal.intents.give_up(doubted[0].key).error == GIVEN_UP
+    assert journal.decisions.give_up(doubted[0].key).error == GIVEN_UP
     assert journal.intents.claim(wanted(0)).kind == "given up"
-    assert journal.intents.send_again(doubted[0].key).error == RESEND
-    assert journal.intents.send_again(doubted[1].key).state == "abandoned"
+    assert journal.decisions.send_again(doubted[0].key).error == RESEND
+    assert journal.decisions.send_again(doubted[1].key).state == "abandoned"
     assert [journal.intents.claim(wanted(n)).kind for n in range(3)] == ["new", "new", "doubt"]
 
 

@@ -22,9 +22,9 @@ def test_only_what_exists_is_taken_over(journal: Journal) -> None:
     """The user can take over an accepted effect, but not one that is still being sent."""
     row = sent(journal)
     with pytest.raises(DurabilityError, match="nothing to take over"):
-        journal.intents.take_over(row.key)
+        journal.decisions.take_over(row.key)
     journal.intents.settle(row, urn="urn:o", outcome={}, how="sent")
-    taken = journal.intents.take_over(row.key)
+    taken = journal.decisions.take_over(row.key)
     assert (taken.state, taken.how, taken.matched_by) == ("accepted", "sent", "user")
     assert journal.intents.get(row.key) == taken
 
@@ -35,7 +35,7 @@ def test_what_ended_is_accounted_for_and_stays_the_answer(journal: Journal) -> N
     The next claim gets it, and nothing is sent.
     """
     accepted(journal)
-    row = journal.intents.account_for("k1:a", "failed")
+    row = journal.decisions.account_for("k1:a", "failed")
     assert (row.state, row.status, row.error) == ("terminal", "failed", "written off by the user")
     assert journal.intents.claim(WANTED).kind == "kept"
 
@@ -44,7 +44,7 @@ def test_what_is_on_its_way_is_not_accounted_for(journal: Journal) -> None:
     """An effect that is being sent cannot be accounted for, since it may not exist."""
     sent(journal)
     with pytest.raises(DurabilityError):
-        journal.intents.account_for("k1:a", "failed")
+        journal.decisions.account_for("k1:a", "failed")
 
 
 def test_what_is_reused_counts_for_nothing(journal: Journal) -> None:

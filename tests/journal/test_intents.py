@@ -222,14 +222,14 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
     """
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     with pytest.raises(DurabilityError, match="Process .* is working on the"):
-        journal.intents.write_off(WANTED.key)
+        journal.decisions.write_off(WANTED.key)
     journal.intents.release(sent)
-    assert journal.intents.write_off(WANTED.key).state == "abandoned"
+    assert journal.decisions.write_off(WANTED.key).state == "abandoned"
     with pytest.raises(FencedError):
         journal.intents.mark_sent(sent)
     again = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.release(again)
-    assert journal.intents.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "accepted"
+    assert journal.decisions.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "accepted"
     assert journal.intents.claim(WANTED).intent.outcome == {"o": 1}
 
 
@@ -238,9 +238,9 @@ def test_what_is_known_is_not_decided(journal: Journal) -> None:
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.settle(sent, urn="urn:first", outcome={"a": 1}, how="sent")
     with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
-        journal.intents.resolve(WANTED.key, urn="urn:second", outcome={"a": 2})
+        journal.decisions.resolve(WANTED.key, urn="urn:second", outcome={"a": 2})
     with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
-        journal.intents.write_off(WANTED.key)
+        journal.decisions.write_off(WANTED.key)
     row = journal.intents.get(WANTED.key)
     assert row is not None
     assert (row.state, row.urn) == ("accepted", "urn:first")
@@ -307,7 +307,7 @@ def test_what_is_just_being_sent_is_held(journal: Journal) -> None:
 def test_user_does_not_decide_what_is_just_being_sent(journal: Journal) -> None:
     """The user's decision does not undo an outcome that is written at the same time."""
     with pytest.raises(DurabilityError, match="is working on the"):
-        journal.intents.resolve(WANTED.key, urn="urn:other", outcome={})
+        journal.decisions.resolve(WANTED.key, urn="urn:other", outcome={})
 
 
 def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:

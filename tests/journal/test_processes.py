@@ -98,7 +98,7 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
     while time.monotonic() < end:
         assert journal.intents.claim(WANTED).kind == "held"
         with pytest.raises(DurabilityError, match="is working on the"):
-            journal.intents.write_off(WANTED.key)
+            journal.decisions.write_off(WANTED.key)
         time.sleep(0.05)
 
 
@@ -137,7 +137,7 @@ def test_who_asks_once_listens_first(
     child.kill()
     child.join()
     listen(journal)
-    assert journal.runs.unheard() == 0.0 and journal.intents.claim(WANTED).kind == "doubt"
+    assert journal.processes.unheard() == 0.0 and journal.intents.claim(WANTED).kind == "doubt"
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
@@ -168,7 +168,7 @@ def test_what_a_lock_says(journal: Journal, holder: Callable[[], Any]) -> None:
     """A stopped process lives; a killed one does not, although its parent has not looked at it yet."""
     child = holder()
     [row] = _rows(journal)
-    life = journal.intents._processes.life
+    life = journal.processes.life
     os.kill(child.pid, signal.SIGSTOP)
     assert life(row) == "alive"
     os.kill(child.pid, signal.SIGKILL)
@@ -243,12 +243,12 @@ def test_the_lock_files_of_dead_processes_go_with_their_rows(journal: Journal, h
     folder = processes.lock_folder(journal._store)
     assert folder is not None
     (folder / "of a process without a row").touch()
-    journal._processes.prune(journal.now() + timedelta(days=1))
+    journal.processes.prune(journal.now() + timedelta(days=1))
     [row] = _rows(journal)
     assert [each.name for each in folder.iterdir()] == [row.id]
     with journal._store.write() as connection:
         connection.execute(sa.delete(schema.intents))
-    journal._processes.prune(journal.now() + timedelta(days=1))
+    journal.processes.prune(journal.now() + timedelta(days=1))
     assert not [*folder.iterdir()]
 
 

@@ -438,7 +438,7 @@ def test_process_of_another_machine_lives_by_its_beat(
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
         take_elsewhere(journal, LEASE_SECONDS + 5)
         assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
-        other.runs.heartbeat()
+        other.processes.heartbeat()
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
 
 
@@ -456,7 +456,7 @@ def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
         again = journal.runs.open_attempt(identity("2"))
         assert (again.run.id, again.joined) == (opened.run.id, True)
         journal.runs.close_attempt(again.attempt.id, "failed")
-        other.runs.heartbeat()
+        other.processes.heartbeat()
         assert journal.runs.alive(replace(opened.attempt, process=journal.runs.attempt(opened.attempt.id).process))
 
 
@@ -521,8 +521,8 @@ def test_prune_keeps_the_keys_that_last(journal: Journal) -> None:
         )
     unfinished = journal.runs.open_attempt(identity("2", {"n": 2})).run
     journal.runs.close_attempt(opened.attempt.id, "completed")
-    assert journal.runs.prune(older_than_days=1) == 0
-    assert journal.runs.prune(older_than_days=0) == 1
+    assert journal.prune(older_than_days=1) == 0
+    assert journal.prune(older_than_days=0) == 1
     assert [row.id for row in journal.runs.recent()] == [unfinished.id]
     assert {row.scope for row in journal.intents.where()} == {"flow:f", "account"}
 
@@ -565,9 +565,9 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
         if name == "more":
             journal.facts.append([fact])
     journal.runs.abandon(ids["orphan"])
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/x", "ivcap:https://p"]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/y"]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-json:/x"]) == 1
+    assert journal.prune(older_than_days=0, sinks=["prov-json:/x", "ivcap:https://p"]) == 0
+    assert journal.prune(older_than_days=0, sinks=["prov-json:/y"]) == 0
+    assert journal.prune(older_than_days=0, sinks=["prov-json:/x"]) == 1
     assert {row.id for row in journal.runs.recent()} == {ids[name] for name in ("doubt", "orphan", "new", "more")}
 
 
@@ -598,8 +598,8 @@ def test_prune_asks_no_sink_that_is_switched_off(journal: Journal) -> None:
     told = f"{opened.run.id}@{journal.facts.last_seq(opened.run.id)}"
     for sink, state in (("ivcap:https://old", "dead"), ("ivcap:https://new", "delivered"), ("prov-n:/x", "delivered")):
         journal.deliveries.record(sink, told, state, run_id=opened.run.id)  # type: ignore[arg-type]
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://old"]) == 0
-    assert journal.runs.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://new"]) == 1
+    assert journal.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://old"]) == 0
+    assert journal.prune(older_than_days=0, sinks=["prov-n:/x", "ivcap:https://new"]) == 1
     assert journal.deliveries.where() == []
 
 
@@ -614,7 +614,7 @@ def test_prune_keeps_what_a_deployed_run_has_paid_for(journal: Journal) -> None:
         journal.intents.settle(intent, urn="u", outcome={}, how="sent")
         journal.intents.finish(noun, "succeeded", {})
     journal.runs.close_attempt(opened.attempt.id, "completed")
-    assert journal.runs.prune(older_than_days=0) == 1
+    assert journal.prune(older_than_days=0) == 1
     again = journal.runs.open_attempt(asked)
     assert again.run.id == opened.run.id
     wanted = NewIntent("order", "order", "order", "p", "a", f"run:{again.run.id}", {}, run_id=again.run.id)
@@ -629,9 +629,9 @@ def test_prune_leaves_a_run_that_a_process_is_still_at(journal: Journal) -> None
     assert first.run.id == second.run.id
     journal.runs.close_attempt(first.attempt.id, "completed")
     assert journal.runs.get(first.run.id).outcome == "completed"
-    assert journal.runs.prune(older_than_days=0) == 0
+    assert journal.prune(older_than_days=0) == 0
     journal.runs.close_attempt(second.attempt.id, "failed")
-    assert journal.runs.prune(older_than_days=0) == 1
+    assert journal.prune(older_than_days=0) == 1
 
 
 @pytest.mark.parametrize("moment", ["DELETE FROM intents", "DELETE FROM runs"])
@@ -659,7 +659,7 @@ def test_a_run_is_pruned_with_its_intents_or_not_at_all(journal: Journal, journa
             # It is done now, or waits for the pruning to end.
             meanwhile.join(0.5)
 
-    journal.runs.prune(older_than_days=0)
+    journal.prune(older_than_days=0)
     meanwhile.join(60)
     sa.event.remove(journal._store.engine, "before_cursor_execute", _before)
     [again] = joined

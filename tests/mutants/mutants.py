@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -44,6 +44,7 @@ from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Poll
+from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local import descriptions
 from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
@@ -139,7 +140,7 @@ def not_synchronous(patch: SetAttribute) -> None:
 
 
 def no_fence(patch: SetAttribute) -> None:
-    patch(Intents, "_still_held", lambda self, row, held, after: row)
+    patch(Transitions, "_check_fence", lambda self, row, held: None)
 
 
 def every_holder_dead(patch: SetAttribute) -> None:
@@ -151,10 +152,9 @@ def a_lock_that_says_nothing(patch: SetAttribute) -> None:
 
 
 def release_not_written(patch: SetAttribute) -> None:
-    def only_here(self: Claims, intents: Iterable[IntentRow]) -> None:
-        for intent in intents:
-            if intent.token is not None:
-                self._processes.end(intent.token)
+    def only_here(self: Claims, intent: IntentRow) -> None:
+        if intent.token is not None:
+            self._processes.end(intent.token)
 
     patch(Claims, "release", only_here)
     release = Intents.release
@@ -192,12 +192,12 @@ def local_clock(patch: SetAttribute) -> None:
 
 
 def sent_again_not_noted(patch: SetAttribute) -> None:
-    real = Intents._move
+    real = Transitions.move
 
-    def moved(self: Intents, connection: Any, held: Any, after: Any, values: Any) -> IntentRow:
+    def moved(self: Transitions, connection: Any, held: Any, after: Any, values: Any) -> IntentRow:
         return real(self, connection, held, after, values | ({"sent_again": False} if "sent_again" in values else {}))
 
-    patch(Intents, "_move", moved)
+    patch(Transitions, "move", moved)
 
 
 def key_by_path(patch: SetAttribute) -> None:

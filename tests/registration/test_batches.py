@@ -340,7 +340,7 @@ def test_what_is_written_off_meanwhile_is_not_sent(
 
     def once_decided(wanted: Any, **limit: Any) -> Any:
         journal.intents.release(journal.intents.mark_in_doubt(claim(wanted).intent, "the reply was lost"))
-        journal.intents.give_up(wanted.key)
+        journal.decisions.give_up(wanted.key)
         return claim(wanted, **limit)
 
     async def both() -> tuple[str, BatchReport]:
@@ -356,7 +356,7 @@ def test_what_is_written_off_meanwhile_is_not_sent(
     with pytest.raises(InDoubtError, match="models resolve --resend"):
         by_task(rows[0])
     assert embedded_platform.requests("POST", REGISTER) == lodged(name) == []
-    journal.intents.send_again(key)
+    journal.decisions.send_again(key)
     assert by_task(rows[0]).subject == rows[0]["key"]
 
 
@@ -475,7 +475,7 @@ def test_a_job_that_fails_half_way(
     with pytest.raises(InDoubtError):
         by_task(row)
     assert len(embedded_platform.requests("POST", "/provena/prov/model_run/register")) == len(lodged(name)) == 1
-    journal.intents.write_off(caught.value.key)
+    journal.decisions.write_off(caught.value.key)
     assert by_task(row).subject == row["key"]
     assert len(lodged(name)) == 2
 

@@ -1,0 +1,137 @@
+"""What a journal knows of intents, to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+
+from ivcap_flows.journal import schema
+from ivcap_flows.journal.claims import row_of
+from ivcap_flows.journal.processes import Processes
+from ivcap_flows.journal.rows import IntentRow, NewIntent, ProcessRow
+from ivcap_flows.journal.states import DONE, State
+from ivcap_flows.journal.store import Store
+
+__all__ = ["KnownIntents"]
+
+_I = schema.intents
+_AT_ONCE: Final = 500
+"""Keys per statement. Every version of SQLite accepts at least 999 values."""
+# Each effect runs this, and building a statement takes longer than SQLite's work, so build it once.
+_NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
+
+
+class KnownIntents:
+    """The reading half of `Intents`."""
+
+    def __init__(self, store: Store, processes: Processes) -> None:
+        self._store, self._processes = store, processes
+
+    def get(self, key: str) -> IntentRow | None:
+        """Return an intent by its key, or None."""
+        with self._store.read() as connection:
+            return row_of(connection, key)
+
+    def find_many(self, keys: Sequence[str]) -> dict[str, IntentRow]:
+        """Return the intents under these keys, by key; keys without an intent are left out."""
+        with self._store.read() as connection:
+            found: dict[str, IntentRow] = {}
+            for start in range(0, len(keys), _AT_ONCE):
+                query = sa.select(_I).where(_I.c.key.in_(keys[start : start + _AT_ONCE]))
+                found |= {row["key"]: IntentRow(**row) for row in connection.execute(query).mappings()}
+            return found
+
+    def newest(self, base_key: str) -> IntentRow | None:
+        """Return the newest generation of an intent by its base key, or None."""
+        with self._store.read() as connection:
+            row = connection.execute(_NEWEST, {"base": base_key}).mappings().first()
+            return None if row is None else IntentRow(**row)
+
+    def where(
+        self,
+        *,
+        run_id: str | None = None,
+        noun: str | None = None,
+        state: State | None = None,
+        urn: str | None = None,
+        mentions: str | None = None,
+        twice: bool = False,
+        sent_again: bool = False,
+        newest: bool = False,
+        limit: int | None = 1000,
+    ) -> list[IntentRow]:
+        """Return intents in the order of their creation, or with `newest` the newest first.
+
+        `mentions` selects those whose request has this text as a value, `twice` those with duplicates, `sent_again`
+        those that were sent once more after a doubt. With `limit` None, return all.
+        """
+        created = _I.c.created_at.desc() if newest else _I.c.created_at
+        query = sa.select(_I).order_by(created, _I.c.key).limit(limit)
+        if mentions is not None:
+            request = sa.type_coerce(_I.c.request, sa.Text)
+            query = query.where(request.contains(f'"{mentions}"', autoescape=True))
+        if twice:
+            query = query.where(_I.c.duplicates != [])
+        if sent_again:
+            query = query.where(_I.c.sent_again)
+        for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._store.read() as connection:
+            return [IntentRow(**row) for row in connection.execute(query).mappings()]
+
+    def counts(self, run_id: str) -> dict[str, int]:
+        """Return how many intents of each noun a run requested, those that it requested first coming first."""
+        query = sa.select(_I.c.noun, sa.func.count()).where(_I.c.run_id == run_id, _I.c.state.in_(DONE))
+        query = query.group_by(_I.c.noun).order_by(sa.func.min(_I.c.created_at))
+        with self._store.read() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def held(self, intent: IntentRow) -> bool:
+        """Return whether a live process seems to hold an intent. Only for display: a claim checks again."""
+        if intent.process_id is None:
+            return False
+        with self._store.read() as connection:
+            now = self._store.now(connection)
+            return self._processes.seems_held(self._processes.read(connection, intent.process_id), intent.token, now)
+
+    def holder(self, intent: IntentRow) -> ProcessRow | None:
+        """Return the process that claimed an intent, alive or not; None if nobody holds it."""
+        if intent.process_id is None:
+            return None
+        with self._store.read() as connection:
+            return self._processes.read(connection, intent.process_id)
+
+    def unasked(self, wanted: NewIntent) -> list[IntentRow]:
+        """Return the effects on the same subject that an earlier attempt of the run requested and this one has not."""
+        query = (
+            sa.select(_I)
+            .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
+            .where(_I.c.asked_attempt < wanted.attempt_number, _I.c.base_key != wanted.base_key)
+            .where(_I.c.state.in_(("sent", "in_doubt", "accepted", "terminal")), ~_I.c.scope.like("call:%"))
+            .order_by(_I.c.created_at)
+        )
+        with self._store.read() as connection:
+            return [IntentRow(**row) for row in connection.execute(query).mappings()]
+
+    def claimed_by_others(self, key: str, urns: Sequence[str]) -> set[str]:
+        """Return those of the URNs that are the outcome of another key."""
+        query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)
+        with self._store.read() as connection:
+            return {str(urn) for (urn,) in connection.execute(query)}
+
+    def rivals(self, intent: IntentRow) -> int:
+        """Count the other intents with the same request whose outcome is open: any of them may own an effect with this
+        content."""
+        query = sa.select(_I).where(
+            _I.c.noun == intent.noun,
+            _I.c.platform == intent.platform,
+            _I.c.account == intent.account,
+            _I.c.state.in_(("sent", "in_doubt")),
+            _I.c.key != intent.key,
+        )
+        with self._store.read() as connection:
+            rows = connection.execute(query).mappings()
+            return sum(IntentRow(**row).request == intent.request for row in rows)
