@@ -28,7 +28,6 @@ log = logger_of("ivcap_flows.capture")
 _MOST_WAITING: Final = 1_000
 """Events that may wait to be sent. If Prefect's server is away, a process that ends tries each of them for seconds."""
 _PLACED: Final = "key service scope generation run platform"
-_DONE: Final = ("accepted", "terminal")
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ def events_of(transition: Transition) -> Iterator[Event]:
         yield Event("ivcap-flows.delivery.refused", f"ivcap-flows.run.{run}", f"run {run}", told, labels=labels)
 
 
-def _of_intent(before: str, row: IntentRow) -> Iterator[Event]:
+def _of_intent(before: IntentRow, row: IntentRow) -> Iterator[Event]:
     work = row.noun in ("order", "job")
-    if row.state == "in_doubt" and before != "in_doubt":
+    if row.in_doubt and not before.in_doubt:
         told = {"key": row.key, "noun": row.noun, "subject": row.subject, "run": row.run_id, "reason": row.error}
         title = row.name or row.subject or row.noun
         yield Event("ivcap-flows.effect.in-doubt", f"ivcap-flows.effect.{row.key}", title, told)
-    elif row.state == "accepted" and before not in _DONE and row.how != "reused":
+    elif row.state == "done" and before.state != "done" and row.how != "reused":
         if work and row.how == "adopted":
             yield _of_row(f"ivcap.{row.noun}.adopted", row, matched_by=row.matched_by)
         elif work:
@@ -154,7 +153,7 @@ def _of_intent(before: str, row: IntentRow) -> Iterator[Event]:
             told["platform"] = row.platform
             title = row.name or row.subject or row.noun
             yield Event("provena.model-run.registered", f"provena.model-run.{row.urn}", title, told)
-    elif row.state == "terminal" and before == "accepted" and work and row.how != "reused":
+    elif row.has_ended and not before.has_ended and work and row.how != "reused":
         ended = "succeeded" if row.status == "succeeded" else "failed"
         yield _of_row(f"ivcap.{row.noun}.{ended}", row, status=row.status)
 

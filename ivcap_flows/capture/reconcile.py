@@ -241,11 +241,10 @@ def _told(
 
 def _caused(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
     """Yield records of effects that the attempt could not record before it was killed, with the attempt as cause."""
-    from ivcap_flows.journal.states import DONE
 
     for intent in journal.intents.where(run_id=attempt.run_id, limit=None):
         handle = _CAUSED.get(intent.noun)
-        if handle is None or intent.attempt_id != attempt.id or intent.state not in DONE or intent.how == "reused":
+        if handle is None or intent.attempt_id != attempt.id or intent.state != "done" or intent.how == "reused":
             continue
         if intent.urn is not None and not _has_cause(journal, intent.urn):
             stated = describe(handle.model_validate(intent.outcome))

@@ -77,7 +77,7 @@ class RunPage:
         earlier = [row for row in self.work if now and row.attempt_id not in now]
         counts = (
             (sum(row.status not in ("succeeded", None) for row in self.work), "failed"),
-            (sum(row.state == "in_doubt" for row in self.work), "in doubt"),
+            (sum(row.in_doubt for row in self.work), "in doubt"),
         )
         told = ", ".join(f"{count or 'nothing'} {what}" for count, what in counts)
         kept = f"{len(earlier)} kept from an earlier attempt, " if earlier else ""
@@ -152,9 +152,9 @@ def _parameters(row: IntentRow) -> dict[str, str]:
 
 def _status(row: IntentRow) -> str:
     """Return how work ended, unless it succeeded."""
-    if row.status == "succeeded" or (row.noun == MODEL_RUN and row.state == "accepted"):
+    if row.status == "succeeded" or (row.noun == MODEL_RUN and row.state == "done"):
         return ""
-    return _plain(row.status or row.state) + (f": {_plain(row.error)}" if row.error else "")
+    return _plain(row.standing) + (f": {_plain(row.error)}" if row.error else "")
 
 
 def _place(row: IntentRow) -> str | None:

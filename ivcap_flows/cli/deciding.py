@@ -82,12 +82,12 @@ def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
     Raise InputError if the URN is missing or of another kind, and DurabilityError if there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
-    if row.state == "accepted" and urn in (None, row.urn) and is_orphan(journal, row, reconcile.not_to_come_back):
+    if urn in (None, row.urn) and _is_orphan_at_work(journal, row):
         journal.decisions.take_over(row.key)
         return f'{name} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it in any flow.'
     if urn is None:
         if row.state not in OPEN:
-            raise DurabilityError(f"The {name} is {row.state} and has an owner, so there is nothing to adopt.")
+            raise DurabilityError(f"The {name} is {row.standing} and has an owner, so there is nothing to adopt.")
         raise InputError(f"Give the URN of the {name}; `ivcap-flows orders resolve` lists the candidates.")
     listen(journal)
     journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
@@ -100,7 +100,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
     Raise DurabilityError if the orphan is still running, and if there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
-    if row.state != "accepted" or row.urn is None or not is_orphan(journal, row, reconcile.not_to_come_back):
+    if row.urn is None or not _is_orphan_at_work(journal, row):
         listen(journal)
         journal.decisions.write_off(row.key)
         return f"{name} is written off."
@@ -113,6 +113,10 @@ def write_off(journal: Journal, row: IntentRow) -> str:
         )
     journal.decisions.account_for(row.key, status)
     return f"{name} ended as {status} and is written off. It stays on record and still answers an equal request."
+
+
+def _is_orphan_at_work(journal: Journal, row: IntentRow) -> bool:
+    return row.state == "done" and is_orphan(journal, row, reconcile.not_to_come_back)
 
 
 async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:

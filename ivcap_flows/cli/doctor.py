@@ -125,8 +125,8 @@ def _packages() -> list[str]:
 
 def _journal() -> list[str]:
     with open_journal(new=True) as journal:
-        sent = [row for state in ("sent", "in_doubt") for row in journal.intents.where(state=state, limit=None)]
-        twice = journal.intents.where(twice=True, limit=None)
+        sent = journal.intents.where(state="sent", limit=None)
+        twice = journal.intents.where(only="twice", limit=None)
         dead = journal.deliveries.where(state="dead", limit=None)
         pending = journal.deliveries.where(state="pending", limit=None)
         exposure = journal.exposure()

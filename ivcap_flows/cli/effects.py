@@ -56,7 +56,7 @@ def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
                 row.noun,
                 row.name,
                 row.subject,
-                row.status or row.state,
+                row.standing,
                 row.how,
                 brief(row.urn, full=full) if row.urn else row.error,
                 row.account if accounts else "",

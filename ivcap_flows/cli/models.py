@@ -208,7 +208,7 @@ def resolve(
             for page in _pages(batch.records())
             for intents in [journal.intents.find_many([each.key for each in page])]
             for each in page
-            if each.key in intents and intents[each.key].state == "in_doubt"
+            if each.key in intents and intents[each.key].state == "sent"
         ]
     if as_json:
         emit({"doubtful": left})

@@ -110,9 +110,9 @@ def resolve(key: str, /, *, urn: str | None = None, none: bool = False, as_json:
         if urn is not None or none:
             console.print(deciding.adopt(journal, row, urn) if urn is not None else deciding.write_off(journal, row))
             return 0
-        if row.state not in ("sent", "in_doubt") or row.noun not in KINDS:
+        if row.state != "sent" or row.noun not in KINDS:
             raise DurabilityError(
-                f"The {row.noun} {row.key} is {row.state}; only an order or job in doubt can be resolved."
+                f"The {row.noun} {row.key} is {row.standing}; only an order or job in doubt can be resolved."
             )
         held = journal.intents.held(row)
     found = ask_ivcap(lambda client: candidates_of(client, row, journal.redaction))

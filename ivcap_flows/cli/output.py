@@ -47,8 +47,8 @@ _STATES: Final = frozenset({"outcome", "state", "status"})
 """The columns whose words have colours."""
 _COLOURS: Final = {
     **dict.fromkeys(("completed", "succeeded", "ok", "delivered", "registered"), "green"),
-    **dict.fromkeys(("failed", "crashed", "lost", "error", "in_doubt", "in doubt", "doubtful", "wrong", "dead"), "red"),
-    **dict.fromkeys(("running", "parked", "pending", "scheduled", "executing", "accepted", "sent"), "yellow"),
+    **dict.fromkeys(("failed", "crashed", "lost", "error", "in doubt", "doubtful", "wrong", "dead"), "red"),
+    **dict.fromkeys(("running", "parked", "pending", "scheduled", "executing", "claimed", "sent"), "yellow"),
 }
 
 

@@ -47,7 +47,7 @@ def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
             }
         )
         return
-    console.print(f"{row.noun} {short_id(row.key)} for {row.subject}: {row.urn or row.state}")
+    console.print(f"{row.noun} {short_id(row.key)} for {row.subject}: {row.urn or row.standing}")
     console.print(_answer(row))
     for one in found:
         _print(one)

@@ -82,7 +82,7 @@ async def perform(
         return await preview(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
-    if not skip_lookup and (newest is None or newest.state == "abandoned"):
+    if not skip_lookup and (newest is None or newest.state == "dropped"):
         await warn_of_divergence(journal, wanted)
 
     start_heartbeat(journal)
@@ -244,14 +244,12 @@ def _generation(wanted: NewIntent, generation: int) -> NewIntent:
 
 def _unsent(newest: IntentRow | None, wanted: NewIntent) -> bool:
     """Return whether nothing is known to have been sent under the key."""
-    return newest is None or newest.key != wanted.key or newest.state in ("intent", "abandoned")
+    return newest is None or newest.key != wanted.key or newest.state in ("claimed", "dropped")
 
 
 def _resubmits(newest: IntentRow | None, limit: int) -> bool:
     """Return whether the newest generation ended without success and another may follow."""
-    return (
-        newest is not None and newest.state == "terminal" and newest.status != "succeeded" and newest.generation < limit
-    )
+    return newest is not None and newest.has_ended and newest.status != "succeeded" and newest.generation < limit
 
 
 def _given_up(intent: IntentRow) -> InDoubtError:

@@ -9,7 +9,6 @@ from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
-from ivcap_flows.journal.states import DONE
 
 __all__ = ["preview"]
 
@@ -44,10 +43,10 @@ async def preview(
         if (performed := await reused()) is not None:
             return performed
         note("resubmitted")
-    elif newest is not None and newest.state in DONE:
+    elif newest is not None and newest.state == "done":
         note("kept", newest.urn, f"run {newest.run_id}" if newest.run_id else f"journal {journal.url}")
         return Performed(effect.decode(newest.outcome), "kept", newest.key, "kept")
-    elif newest is not None and newest.state in ("sent", "in_doubt"):
+    elif newest is not None and newest.state == "sent":
         found: Sequence[Found[T]] = [one for one in await effect.find(newest) if one.matched_by == "key"]
         if found:
             note("adopted", found[0].urn, "the platform")
@@ -58,7 +57,7 @@ async def preview(
         if aspect is not None and aspect.get("urn") is not None:
             note("adopted", str(aspect["urn"]), "idempotency record of another journal")
             return Performed(effect.decode(aspect.get("outcome")), "adopted", key, "adopted")
-        if effect.look_first or (effect.bears_key and (newest is None or newest.state == "intent")):
+        if effect.look_first or (effect.bears_key and (newest is None or newest.state == "claimed")):
             found = await effect.find(await _unwritten(wanted, journal))
             if found:
                 note("adopted", found[0].urn, "the platform")
@@ -89,7 +88,7 @@ async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
         **given,
         **nothing,
         asked_attempt=wanted.attempt_number,
-        state="intent",
+        state="claimed",
         fence=0,
         created_at=now,
         updated_at=now,

@@ -11,7 +11,6 @@ from functools import partial
 from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, stop_heartbeat, tell_later
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["LogicalRun"]
@@ -80,7 +79,7 @@ class LogicalRun:
 
     def _say(self) -> None:
         kept = Counter(
-            row.noun for row in self.journal.intents.where(run_id=self.run.id, limit=None) if row.state in DONE
+            row.noun for row in self.journal.intents.where(run_id=self.run.id, limit=None) if row.state == "done"
         )
         things = ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in sorted(kept.items()))
         earlier = [row for row in self.journal.runs.attempts(self.run.id) if row.number < self.attempt.number]

@@ -174,7 +174,7 @@ class Submission(Generic[T]):
                     if over:
                         await self._abandon(error)
                     raise
-                if self.intent.state == "intent":
+                if self.intent.state == "claimed":
                     # Only idempotent requests were sent, for which no leave is asked.
                     await self._mark_sent()
                 self.intent = await self.journal.ask(
@@ -201,7 +201,7 @@ class Submission(Generic[T]):
 
     async def _mark_sent(self) -> None:
         """Let a request leave: from here on it is in doubt. Raises FencedError if another process has taken over."""
-        if self._has_begun and self.intent.state == "sent":
+        if self._has_begun and self.intent.state == "sent" and not self.intent.in_doubt:
             # What has begun is resumed at the platform's offset, so more of it may leave at any time.
             return
         marked = await self.journal.ask(self.journal.intents.mark_sent, self.intent, self._time)

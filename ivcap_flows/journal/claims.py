@@ -20,7 +20,7 @@ from ivcap_flows.journal.observer import IntentMoved, LimitReached
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
-from ivcap_flows.journal.states import DONE, State, allowed
+from ivcap_flows.journal.states import State, allowed
 from ivcap_flows.journal.store import Store
 
 __all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "row_of"]
@@ -40,6 +40,7 @@ _TAKE: Final = (
     .where(_I.c.key == sa.bindparam("b_key", type_=sa.Text))
     .values({name: sa.bindparam(f"v_{name}", type_=_I.c[name].type) for name in _TAKEN})
 )
+_HOLDER_ENDED: Final = "the process that sent it has ended"
 _ASKED: Final = (
     sa.update(_I)
     .where(_I.c.base_key == sa.bindparam("b_base"), _I.c.run_id == sa.bindparam("b_run"))
@@ -105,7 +106,7 @@ class Claims:
         if row.run_id == wanted.run_id and row.asked_attempt < wanted.attempt_number:
             row = replace(row, asked_attempt=wanted.attempt_number)
             _note_asked(connection, wanted)
-        if row.state in DONE:
+        if row.state == "done":
             return Claim("kept", row)
         if row.given_up:
             return Claim("given up", row)
@@ -115,24 +116,24 @@ class Claims:
         kind, taken = self._taken_over(row, wanted, holder)
         taken = replace(taken, **mine, updated_at=now, fence=row.fence + 1)
         check_arrow(row, taken.state)
-        self._store.note(IntentMoved(row.state, taken))
+        self._store.note(IntentMoved(row, taken))
         values = {f"v_{name}": getattr(taken, name) for name in _TAKEN}
         connection.execute(_TAKE, {"b_key": row.key, **values})
-        if row.state == "abandoned" or (kind == "new" and not row.spends):
+        if row.state == "dropped" or (kind == "new" and not row.spends):
             self._check_limit(connection, wanted, spend_limit)
-        return Claim(kind, taken, resent=row.state == "abandoned")
+        return Claim(kind, taken, resent=row.state == "dropped")
 
     def _taken_over(self, row: IntentRow, wanted: NewIntent, holder: ProcessRow | None) -> tuple[Any, IntentRow]:
         """Return the kind and the row of a claim on an intent that nobody holds."""
+        if row.in_doubt:
+            return "doubt", row
         if row.state == "sent":
             lingering = holder is not None and not self._processes.has_left(holder)
-            return "doubt", replace(row, state="in_doubt", lingering=lingering)
-        if row.state not in ("intent", "abandoned"):
-            return "doubt", row
+            return "doubt", replace(row, lingering=lingering, error=_HOLDER_ENDED)
         # Certainly never sent, so it starts again and belongs to the caller.
         return "new", replace(
             row,
-            state="intent",
+            state="claimed",
             sent_at=None,
             lingering=False,
             error=None,
@@ -149,7 +150,7 @@ class Claims:
     def _check_limit(self, connection: Connection, wanted: NewIntent, limit: int | None) -> None:
         if limit is None or not wanted.spends or wanted.run_id is None:
             return
-        spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "abandoned", _I.c.key != wanted.key)
+        spending = (_I.c.run_id == wanted.run_id, _I.c.spends, _I.c.state != "dropped", _I.c.key != wanted.key)
         placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
         if placed >= limit:
             raise SpendLimitError(
@@ -195,7 +196,7 @@ def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:
         **{name: value for name, value in vars(wanted).items() if name != "attempt_number"},
         **nothing,
         "asked_attempt": wanted.attempt_number,
-        "state": "intent",
+        "state": "claimed",
         "fence": 1,
         "created_at": now,
         "updated_at": now,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.journal import schema
@@ -12,7 +13,7 @@ from ivcap_flows.journal.claims import LEFT
 from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND, WRITTEN_OFF, IntentRow
-from ivcap_flows.journal.states import DONE, OPEN, State
+from ivcap_flows.journal.states import OPEN, State
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.transitions import Transitions
 
@@ -34,34 +35,34 @@ class Decisions:
         Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
         found = {"urn": urn, "outcome": self._redaction.of(outcome), "how": "adopted", "matched_by": "user"}
-        return self._decide(key, "accepted", found)
+        return self._decide(key, "done", found)
 
     def write_off(self, key: str) -> IntentRow:
-        """Abandon an intent in doubt as the user decides: it had no effect, so the same may be sent again.
+        """Drop an intent in doubt as the user decides: it had no effect, so the same may be sent again.
 
         Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
-        return self._decide(key, "abandoned", {"error": WRITTEN_OFF, "progress": None})
+        return self._decide(key, "dropped", {"error": WRITTEN_OFF, "progress": None})
 
     def give_up(self, key: str) -> IntentRow:
-        """Abandon an intent in doubt as the user decides: whether it had an effect or not, it is not sent again
+        """Drop an intent in doubt as the user decides: whether it had an effect or not, it is not sent again
         automatically.
 
         Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
         """
-        return self._decide(key, "abandoned", {"error": GIVEN_UP, "progress": None})
+        return self._decide(key, "dropped", {"error": GIVEN_UP, "progress": None})
 
     def send_again(self, key: str) -> IntentRow:
-        """Mark an intent in doubt, or an abandoned one, to be sent again as the user decides, even if it had an effect.
+        """Mark an intent in doubt, or a dropped one, to be sent again as the user decides, even if it had an effect.
 
-        Raise DurabilityError while a live process holds the intent, and if it is neither in doubt nor abandoned.
+        Raise DurabilityError while a live process holds the intent, and if it is neither in doubt nor dropped.
         """
         with self._store.write() as connection:
             row = self._transitions.get(connection, key, lock=True)
-            if row.state == "abandoned":
+            if row.state == "dropped":
                 connection.execute(sa.update(_I).where(_I.c.key == key, _I.c.fence == row.fence).values(error=RESEND))
                 return self._transitions.get(connection, key)
-        return self._decide(key, "abandoned", {"error": RESEND, "progress": None})
+        return self._decide(key, "dropped", {"error": RESEND, "progress": None})
 
     def take_over(self, key: str) -> IntentRow:
         """Store that the user takes care of an effect, such as an orphan, that no run waits for.
@@ -69,26 +70,31 @@ class Decisions:
         Raise DurabilityError if the effect is not known to exist.
         """
         with self._store.write() as connection:
-            row = self._transitions.get(connection, key, lock=True)
-            if row.state not in DONE:
-                raise DurabilityError(f"The {row.noun} {key} is {row.state}: there is nothing to take over.", key=key)
+            row = self._done(connection, key)
             return self._transitions.move(connection, row, row.state, {"matched_by": "user"})
 
     def account_for(self, key: str, status: str) -> IntentRow:
         """Write off an effect that ended with `status` and that no run waits for, as the user decides.
 
-        A later request for the same effect still gets this one, since it is paid for.
+        A later request for the same effect still gets this one, since it is paid for. Raise DurabilityError if the
+        effect is not known to exist.
         """
         with self._store.write() as connection:
-            row = self._transitions.get(connection, key, lock=True)
-            return self._transitions.move(connection, row, "terminal", {"status": status, "error": WRITTEN_OFF})
+            row = self._done(connection, key)
+            return self._transitions.move(connection, row, "done", {"status": status, "error": WRITTEN_OFF})
+
+    def _done(self, connection: Connection, key: str) -> IntentRow:
+        row = self._transitions.get(connection, key, lock=True)
+        if row.state != "done":
+            raise DurabilityError(f"The {row.noun} {key} is {row.standing}: it is not known to exist.", key=key)
+        return row
 
     def _decide(self, key: str, after: State, values: dict[str, Any]) -> IntentRow:
         with self._store.write() as connection:
             row = self._transitions.get(connection, key, lock=True)
             if row.state not in OPEN:
                 raise DurabilityError(
-                    f"The {row.noun} {key} is {row.state}, not in doubt: there is nothing to decide.", key=key
+                    f"The {row.noun} {key} is {row.standing}, not in doubt: there is nothing to decide.", key=key
                 )
             if row.process_id is not None:
                 holder = self._processes.read(connection, row.process_id)
@@ -99,6 +105,4 @@ class Decisions:
                         f"{LEASE_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )
-            if row.state == "sent":
-                row = self._transitions.move(connection, row, "in_doubt", {})
             return self._transitions.move(connection, row, after, {**values, "fence": row.fence + 1, **LEFT})

@@ -20,7 +20,6 @@ from ivcap_flows.journal.known_intents import KnownIntents
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.secrets import logger_of
@@ -59,18 +58,18 @@ class Intents(KnownIntents):
         """
         with self._store.write() as connection:
             # With progress it is resumed: nothing is begun a second time.
-            again = intent.state == "in_doubt" and intent.progress is None
-            values = {"sent_again": intent.sent_again or again, "lingering": False}
+            again = intent.in_doubt and intent.progress is None
+            values = {"sent_again": intent.sent_again or again, "lingering": False, "error": None}
             return self._transitions.move(connection, intent, "sent", self._sending(connection, intent, time) | values)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
         """Mark an intent as in doubt, since its reply was lost, and keep the claim. `time` is the platform's."""
         with self._store.write() as connection:
             values = {**self._sending(connection, intent, time), "error": error}
-            if intent.state == "intent":
+            if intent.state == "claimed":
                 # This journal sent nothing. The doubt is about another journal's request, of unknown age.
                 values["platform_time"] = None
-            return self._transitions.move(connection, intent, "in_doubt", values)
+            return self._transitions.move(connection, intent, "sent", values)
 
     def progress(self, intent: IntentRow, progress: Any) -> IntentRow:
         """Store what a resumable effect needs to continue, such as the URL of an upload."""
@@ -87,7 +86,7 @@ class Intents(KnownIntents):
         matched_by: str | None = None,
         duplicates: Sequence[str] = (),
     ) -> IntentRow:
-        """Mark an intent as accepted, with its outcome (the effect's JSON form), and end the claim.
+        """Mark an intent as done, with its outcome (the effect's JSON form), and end the claim.
 
         `how` is "sent", "adopted" or "reused". Raise InDoubtError if the effect was matched by its content and is the
         outcome of another key already.
@@ -104,14 +103,14 @@ class Intents(KnownIntents):
         with self._store.write() as connection:
             if matched_by == "content" and urn is not None:
                 self._check_content(connection, intent, urn)
-            moved = self._transitions.move(connection, intent, "accepted", values)
+            moved = self._transitions.move(connection, intent, "done", values)
         self._end(intent)
         return moved
 
     def abandon(self, intent: IntentRow, error: str) -> IntentRow:
-        """Abandon an intent that certainly had no effect, and end the claim. The same may be requested again."""
+        """Drop an intent that certainly had no effect, and end the claim. The same may be requested again."""
         with self._store.write() as connection:
-            moved = self._transitions.move(connection, intent, "abandoned", {"error": error, "progress": None, **LEFT})
+            moved = self._transitions.move(connection, intent, "dropped", {"error": error, "progress": None, **LEFT})
         self._end(intent)
         return moved
 
@@ -121,13 +120,14 @@ class Intents(KnownIntents):
         With `doubt`, a sent intent becomes in doubt for this reason; `time` is the platform's. Never raise
         JournalError: what cannot be written now is written with one of the next heartbeats.
         """
-        if doubt is None or intent.state != "sent" or intent.token is None or not self._processes.runs(intent.token):
+        arises = doubt is not None and intent.state == "sent" and not intent.in_doubt
+        if not arises or intent.token is None or not self._processes.runs(intent.token):
             self._claims.release(intent)
             return
         try:
             with self._store.write() as connection:
                 values = {**self._sending(connection, intent, time), "error": doubt, **LEFT}
-                self._transitions.move(connection, intent, "in_doubt", values)
+                self._transitions.move(connection, intent, "sent", values)
         except DurabilityError as error:
             # Another process has taken over, or a cancelled write was done after all: nothing is left to change.
             logger.debug("The %s %s was not marked as in doubt: %s", intent.noun, intent.key, error)
@@ -148,15 +148,15 @@ class Intents(KnownIntents):
         """Store that the platform's work has ended with `status`. This needs no claim, since it only reports.
 
         `outcome`, if given, replaces the stored one. Return None if the journal does not have the key. An intent that
-        was not accepted stays unchanged.
+        is not done stays unchanged.
         """
         outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
             row = row_of(connection, key)
-            if row is None or row.state not in DONE:
+            if row is None or row.state != "done":
                 return row
             values = {"status": status} if outcome is None else {"status": status, "outcome": outcome}
-            return self._transitions.move(connection, row, "terminal", values)
+            return self._transitions.move(connection, row, "done", values)
 
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
         """Store the URNs of further effects that were found under a key whose effect exists."""
@@ -169,7 +169,7 @@ class Intents(KnownIntents):
         first = intent.platform_time
         if time is not None and first is not None:
             first = min(first, time.earliest)
-        elif time is not None and intent.state == "intent":
+        elif time is not None and intent.state == "claimed":
             # After the first request, an unknown time stays unknown: the effect may be older than this request.
             first = time.earliest
         return {"sent_at": self._store.now(connection), "platform_time": first}

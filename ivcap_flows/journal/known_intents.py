@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import row_of
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import IntentRow, NewIntent, ProcessRow
-from ivcap_flows.journal.states import DONE, State
+from ivcap_flows.journal.states import State
 from ivcap_flows.journal.store import Store
 
 __all__ = ["KnownIntents"]
@@ -21,6 +21,12 @@ _AT_ONCE: Final = 500
 """Keys per statement. Every version of SQLite accepts at least 999 values."""
 # Each effect runs this, and building a statement takes longer than SQLite's work, so build it once.
 _NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
+
+_ONLY = {
+    "twice": _I.c.duplicates != [],
+    "sent again": _I.c.sent_again,
+    "unended": sa.and_(_I.c.state.in_(("sent", "done")), _I.c.status.is_(None)),
+}
 
 
 class KnownIntents:
@@ -57,25 +63,23 @@ class KnownIntents:
         state: State | None = None,
         urn: str | None = None,
         mentions: str | None = None,
-        twice: bool = False,
-        sent_again: bool = False,
+        only: Literal["twice", "sent again", "unended"] | None = None,
         newest: bool = False,
         limit: int | None = 1000,
     ) -> list[IntentRow]:
         """Return intents in the order of their creation, or with `newest` the newest first.
 
-        `mentions` selects those whose request has this text as a value, `twice` those with duplicates, `sent_again`
-        those that were sent once more after a doubt. With `limit` None, return all.
+        `mentions` selects those whose request has this text as a value; `only` those with duplicates ("twice"), those
+        that were sent once more after a doubt ("sent again"), or those that were sent and whose end is not known
+        ("unended"). With `limit` None, return all.
         """
         created = _I.c.created_at.desc() if newest else _I.c.created_at
         query = sa.select(_I).order_by(created, _I.c.key).limit(limit)
         if mentions is not None:
             request = sa.type_coerce(_I.c.request, sa.Text)
             query = query.where(request.contains(f'"{mentions}"', autoescape=True))
-        if twice:
-            query = query.where(_I.c.duplicates != [])
-        if sent_again:
-            query = query.where(_I.c.sent_again)
+        if only is not None:
+            query = query.where(_ONLY[only])
         for column, value in ((_I.c.run_id, run_id), (_I.c.noun, noun), (_I.c.state, state), (_I.c.urn, urn)):
             if value is not None:
                 query = query.where(column == value)
@@ -84,7 +88,7 @@ class KnownIntents:
 
     def counts(self, run_id: str) -> dict[str, int]:
         """Return how many intents of each noun a run requested, those that it requested first coming first."""
-        query = sa.select(_I.c.noun, sa.func.count()).where(_I.c.run_id == run_id, _I.c.state.in_(DONE))
+        query = sa.select(_I.c.noun, sa.func.count()).where(_I.c.run_id == run_id, _I.c.state == "done")
         query = query.group_by(_I.c.noun).order_by(sa.func.min(_I.c.created_at))
         with self._store.read() as connection:
             return dict(connection.execute(query).tuples().all())
@@ -110,7 +114,7 @@ class KnownIntents:
             sa.select(_I)
             .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
             .where(_I.c.asked_attempt < wanted.attempt_number, _I.c.base_key != wanted.base_key)
-            .where(_I.c.state.in_(("sent", "in_doubt", "accepted", "terminal")), ~_I.c.scope.like("call:%"))
+            .where(_I.c.state.in_(("sent", "done")), ~_I.c.scope.like("call:%"))
             .order_by(_I.c.created_at)
         )
         with self._store.read() as connection:
@@ -129,7 +133,7 @@ class KnownIntents:
             _I.c.noun == intent.noun,
             _I.c.platform == intent.platform,
             _I.c.account == intent.account,
-            _I.c.state.in_(("sent", "in_doubt")),
+            _I.c.state == "sent",
             _I.c.key != intent.key,
         )
         with self._store.read() as connection:

@@ -8,16 +8,15 @@ from typing import TypeAlias
 
 from ivcap_flows.errors import SpendLimitError
 from ivcap_flows.journal.rows import AttemptRow, IntentRow
-from ivcap_flows.journal.states import State
 
 __all__ = ["AttemptEnded", "DeliveryRefused", "IntentMoved", "LimitReached", "Observer", "RunWoken", "Transition"]
 
 
 @dataclass(frozen=True)
 class IntentMoved:
-    """An intent went from the state `before` to that of `intent`. They are equal if only other columns changed."""
+    """The row of an intent changed."""
 
-    before: State
+    before: IntentRow
     intent: IntentRow
 
 

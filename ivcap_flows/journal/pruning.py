@@ -54,9 +54,9 @@ class Pruning:
     def _prunable(self, connection: Connection, ids: Sequence[str], sinks: Sequence[str]) -> list[str]:
         """Return those of these ended runs that may be deleted."""
         intents, deliveries = schema.intents, schema.deliveries
-        # An accepted effect keeps only a run that was given up: a completed run left it on purpose.
-        given_up = sa.and_(intents.c.state == "accepted", _R.c.outcome == "abandoned")
-        lives = sa.or_(intents.c.state.in_(("sent", "in_doubt")), given_up)
+        # An effect whose work has not ended keeps only a run that was given up: a completed run left it on purpose.
+        given_up = sa.and_(intents.c.state == "done", intents.c.status.is_(None), _R.c.outcome == "abandoned")
+        lives = sa.or_(intents.c.state == "sent", given_up)
         newest = sa.select(sa.func.max(_F.c.seq)).where(_F.c.run_id == _R.c.id).correlate(_R).scalar_subquery()
         told = sa.and_(
             deliveries.c.run_id == _R.c.id,

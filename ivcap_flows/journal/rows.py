@@ -284,9 +284,24 @@ class IntentRow:
     sent_again: bool = False
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether it is not known whether a request took effect; `error` says why."""
+        return self.state == "sent" and self.error is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the platform's work is known to have ended, with `status`."""
+        return self.state == "done" and self.status is not None
+
+    @property
     def given_up(self) -> bool:
         """Whether the user has decided that it is not requested again."""
-        return self.state == "abandoned" and self.error == GIVEN_UP
+        return self.state == "dropped" and self.error == GIVEN_UP
+
+    @property
+    def standing(self) -> str:
+        """What a user is told: the platform's status, or the state."""
+        return self.status or ("in doubt" if self.in_doubt else self.state)
 
 
 @dataclass(frozen=True)

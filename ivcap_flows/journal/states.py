@@ -1,45 +1,36 @@
 """The states of an intent and the arrows between them, each with its cause. The journal refuses any other change.
 
-(none) ─claim→ intent ─send→ sent ─reply→ accepted ─finish→ terminal
-                 │            │ └─doubt→ in_doubt ─adopt→ accepted
-                 │            └─refuse→ abandoned    └─send again→ sent
+             ┌──────────── asked again ────────────┐
+             ▼                                     │
+(none) ─► claimed ── request leaves ──► sent ──► dropped    refused, failed, or written off
+             │                          │
+             └─── was there already ──► done ◄── reply, or found on the platform
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
-__all__ = ["ARROWS", "DONE", "OPEN", "State", "allowed"]
+__all__ = ["ARROWS", "OPEN", "State", "allowed"]
 
-State = Literal["intent", "sent", "in_doubt", "accepted", "terminal", "abandoned"]
-"""`intent`: nothing was sent; `sent`: a request may have been sent; `in_doubt`: it is not known whether it took effect;
-`accepted`: the platform has the effect; `terminal`: the platform's work has ended; `abandoned`: no effect, or given up.
-"""
+State = Literal["claimed", "sent", "done", "dropped"]
+"""`claimed`: nothing was sent; `sent`: a request may have been sent; `done`: the platform has the effect; `dropped`: no
+effect, or given up. A sent intent is in doubt (`IntentRow.in_doubt`) once its reply was lost, or its holder ended."""
 
 ARROWS: Final[dict[tuple[State | None, State], str]] = {
-    (None, "intent"): "requested for the first time",
-    ("intent", "intent"): "its holder ended before sending, and another took over",
-    ("intent", "sent"): "the request is about to be sent",
-    ("intent", "accepted"): "the effect was on the platform already, or an earlier equal one is reused",
-    ("intent", "in_doubt"): "the platform has an intent of another journal under the key",
-    ("intent", "abandoned"): "given up before anything was sent",
-    ("sent", "sent"): "a resumable effect stored its progress, or the claim was confirmed before a request",
-    ("sent", "accepted"): "the reply came",
-    ("sent", "in_doubt"): "the reply was lost, or the holder ended",
-    ("sent", "abandoned"): "the platform refused, or the request certainly was not sent",
-    ("in_doubt", "in_doubt"): "its holder ended and another took over, or the reply was lost again",
-    ("in_doubt", "accepted"): "found on the platform, and adopted",
-    ("in_doubt", "sent"): "not found on the platform after the visibility delay, or resumed",
-    ("in_doubt", "abandoned"): "written off by the user, or found to have failed",
-    ("accepted", "accepted"): "a further effect under the key was found and stored, or the user took it over",
-    ("accepted", "terminal"): "the platform's work has ended, or the user wrote it off at its end",
-    ("terminal", "terminal"): "its end was seen again",
-    ("abandoned", "intent"): "the same effect is requested again",
+    (None, "claimed"): "requested for the first time",
+    ("claimed", "claimed"): "its holder ended before sending, and another took over",
+    ("claimed", "sent"): "the request is about to be sent, or another journal may have sent one",
+    ("claimed", "done"): "the effect was on the platform already, or an earlier equal one is reused",
+    ("claimed", "dropped"): "given up before anything was sent",
+    ("sent", "sent"): "progress was stored, a doubt arose, or the request is sent again",
+    ("sent", "done"): "the reply came, or the effect was found on the platform",
+    ("sent", "dropped"): "the platform refused or failed, the request certainly was not sent, or the user wrote it off",
+    ("done", "done"): "the platform's work ended, a further effect was found, or the user took it over",
+    ("dropped", "claimed"): "the same effect is requested again",
 }
 
-DONE: Final = frozenset[State]({"accepted", "terminal"})
-"""The effect exists; the journal answers further requests for it."""
-OPEN: Final = frozenset[State]({"intent", "sent", "in_doubt"})
+OPEN: Final = frozenset[State]({"claimed", "sent"})
 """The outcome is open: a process works on it, or one still has to."""
 
 

@@ -55,7 +55,7 @@ class Transitions:
             changed["duplicates"] = _with(row.duplicates, changed["duplicates"], changed.get("urn", row.urn))
         moved = replace(row, **changed)
         connection.execute(_change(*changed), {"moved": row.key, **{f"new_{name}": changed[name] for name in changed}})
-        self._store.note(IntentMoved(row.state, moved))
+        self._store.note(IntentMoved(row, moved))
         return moved
 
     def get(self, connection: Connection, key: str, *, lock: bool = False) -> IntentRow:

@@ -176,7 +176,7 @@ class RowLookup:
 
     async def look(self, intent: IntentRow) -> Sign | None:
         """Return what Provena shows of a row."""
-        if intent.state == "intent":
+        if intent.state == "claimed":
             async with self._turn:
                 if time.monotonic() - self._read_at > _FRESH:
                     await self._read()

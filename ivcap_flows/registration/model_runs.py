@@ -200,7 +200,7 @@ class ModelRunEffect(Effect[ModelRun]):
         if self.look is not None:
             return await self.look(intent)
         ended = Newest.after(self.record.end_time, FIRST_LOOK)
-        unsent = intent.state == "intent"
+        unsent = intent.state == "claimed"
         since = ended if unsent else look_since(self.client.time, intent) or ended.since
         return (await look_for(self.client, [intent.key], since)).get(intent.key)
 

@@ -25,7 +25,6 @@ from ivcap_flows.handles import ModelRun
 from ivcap_flows.http.concurrency_limit import MOST
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import GIVEN_UP
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.job_watch import JobWatch
@@ -115,12 +114,12 @@ class Registering:
         for page in self._spool.pages("ready"):
             known = await self._journal.ask(self._journal.intents.find_many, [row.key for row in page])
             for row in page:
-                if row.key not in known or known[row.key].state in ("intent", "abandoned"):
+                if row.key not in known or known[row.key].state in ("claimed", "dropped"):
                     unsent.add(row.key)
                     first_end = min(first_end, row.body["end_time"])
             found = [(row, known[row.key]) for row in page if row.key in known]
             self._end([_written_off(row) for row, intent in found if intent.given_up])
-            done = [(row, ModelRun.model_validate(intent.outcome)) for row, intent in found if intent.state in DONE]
+            done = [(row, ModelRun.model_validate(intent.outcome)) for row, intent in found if intent.state == "done"]
             self._end([await self._registered(row, run) for row, run in done])
         if unsent:
             await self._lookup.look_first(unsent, Newest.after(first_end, _LOOKED_AT + 2 * len(unsent)))
@@ -180,7 +179,7 @@ class Registering:
         if intent is not None and intent.given_up:
             return _written_off(row)
         may_be_there = isinstance(error, InDoubtError | WaitTimeoutError)
-        if intent is None or (intent.state in ("intent", "abandoned") and not may_be_there):
+        if intent is None or (intent.state in ("claimed", "dropped") and not may_be_there):
             why = error.data.get("detail") if isinstance(error, OutcomeError) else None
             job = error.data.get("session_id")
             return Outcome(row.number, row.called, "failed", job=job, words=str(why or error))

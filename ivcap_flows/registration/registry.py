@@ -185,7 +185,7 @@ async def items_of(
 ) -> AsyncIterator[Item[Any]]:
     """Yield the account's items that have the key of an intent, newest first: among all since the intent, or before its
     first send among the newest of the subtype, since another journal may have made one."""
-    unsent, since = intent.state == "intent", look_since(client.time, intent)
+    unsent, since = intent.state == "claimed", look_since(client.time, intent)
     listed = client.registry.list(subtype, sort="CREATED_TIME", page_size=100, limit=FIRST_LOOK if unsent else None)
     async for item in listed:
         made = moment(item.created_timestamp)

@@ -17,7 +17,6 @@ from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import NewIntent, OpenedAttempt
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProvenaSink"]
 
-_SENT: Final = ("sent", "in_doubt")
 _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
 _MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 PATIENCE: Final = 120.0
@@ -83,7 +81,7 @@ class ProvenaSink:
         done = [
             (intent, _WORK[intent.noun].model_validate(intent.outcome))
             for intent in asked
-            if intent.state == "terminal" and intent.status == "succeeded"
+            if intent.state == "done" and intent.status == "succeeded"
         ]
         meant = [
             (intent, work, workflow)
@@ -121,11 +119,11 @@ class ProvenaSink:
         intents = self._journal.intents
         own = [row for row in intents.where(run_id=run.id, limit=None) if row.noun in _WORK]
         others = {node.id for node in graph.nodes.values() if node.type in _WORK} - {row.urn for row in own}
-        return [*own, *(row for urn in sorted(others) for row in intents.where(urn=urn, state="terminal", limit=1))]
+        return [*own, *(row for urn in sorted(others) for row in _ended(intents.where(urn=urn)))]
 
     async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
         """Return the records of registrations that the run's record lacks, since no task of the run saw them done."""
-        made = [row for row in await self._intents(run, _MADE) if row.state in DONE and row.urn not in graph.nodes]
+        made = [row for row in await self._intents(run, _MADE) if row.state == "done" and row.urn not in graph.nodes]
         return [record for row in made for record in describe(_MADE[row.noun].model_validate(row.outcome))]
 
     async def _look(self, run: RunRow) -> tuple[list[str], dict[str, str]]:
@@ -133,7 +131,7 @@ class ProvenaSink:
 
         Return the keys of what may still be lodged, and by key the reasons why the rest failed.
         """
-        sent = [intent for intent in await self._intents(run) if intent.state in _SENT]
+        sent = [intent for intent in await self._intents(run) if intent.state == "sent"]
         platform = await self._client.platform() if sent else None
         sent = [intent for intent in sent if intent.platform == platform]
         if not sent:
@@ -188,6 +186,10 @@ class ProvenaSink:
             duplicates=sign.more,
         )
         await self._journal.ask(settle)
+
+
+def _ended(rows: Sequence[IntentRow]) -> list[IntentRow]:
+    return [row for row in rows if row.has_ended][:1]
 
 
 def _wanted(intent: IntentRow) -> NewIntent:

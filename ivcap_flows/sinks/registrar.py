@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from ivcap_flows.durable import Effect, Performed, perform
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.provena.models import Info, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.flow_runs import artifact_on_record, run_record
@@ -85,7 +84,7 @@ class Registrar:
     async def _is_done(self, subject: str, record: ModelRunRecord) -> bool:
         key = run_key(self.platform, self.account, subject, record.workflow_template_id)
         intent = await self.journal.ask(self.journal.intents.newest, key)
-        return intent is not None and intent.state in DONE
+        return intent is not None and intent.state == "done"
 
     async def _modeller(self, workflow: Workflow) -> str:
         return workflow.modeller or await person_of(self.client, self.account)

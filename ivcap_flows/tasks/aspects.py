@@ -96,7 +96,7 @@ async def _update_aspect(
         try:
             settled = await call.perform(earlier)
         except SupersededError:
-            if row.state != "intent":
+            if row.state != "claimed":
                 raise
             continue  # It was never sent, so the change superseded nothing of ours.
         if settled.how != "kept":

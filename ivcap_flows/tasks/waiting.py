@@ -130,7 +130,7 @@ async def note_end(journal: Journal, work: Order | Job) -> bool:
     def finish() -> bool:
         before = journal.intents.get(key)
         journal.intents.finish(key, work.status, outcome_of(work))
-        return before is None or (before.state != "terminal" and before.how != "reused")
+        return before is None or (not before.has_ended and before.how != "reused")
 
     try:
         return await journal.ask(finish)

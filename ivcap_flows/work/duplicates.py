@@ -11,12 +11,11 @@ import asyncio
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import ForbiddenError, NotFoundError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, fingerprint, ivcap_urn, short_id, without_key
-from ivcap_flows.journal.states import DONE
 from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import JOBS, LOOKED_AT, ORDERS, is_of
 
@@ -159,19 +158,24 @@ async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:
     """Compare the journal's newest aspects, and those that were sent again, with equal active ones that no key of the
     journal claims."""
     newest = await _done(client, journal, "aspect", limit=ASPECTS_LOOKED_AT)
-    again = [await _done(client, journal, noun, sent_again=True) for noun in ("aspect", "aspect update")]
+    again = [await _done(client, journal, noun, only="sent again") for noun in ("aspect", "aspect update")]
     rows, account = {row.key: row for some in (newest, *again) for row in some}, await client.account()
     like = await all_of(lambda row: _like(client, journal, row, account), rows.values())
     return [found for found in like if found is not None]
 
 
 async def _done(
-    client: IvcapClient, journal: Journal, noun: str, *, sent_again: bool = False, limit: int = LOOKED_AT
+    client: IvcapClient,
+    journal: Journal,
+    noun: str,
+    *,
+    only: Literal["sent again"] | None = None,
+    limit: int = LOOKED_AT,
 ) -> list[IntentRow]:
     """Return the journal's newest effects of a noun in the client's account that are done."""
-    rows = await asyncio.to_thread(journal.intents.where, noun=noun, sent_again=sent_again, newest=True, limit=limit)
+    rows = await asyncio.to_thread(journal.intents.where, noun=noun, only=only, newest=True, limit=limit)
     place = await client.platform(), await client.account()
-    return [row for row in rows if row.state in DONE and (row.platform, row.account) == place]
+    return [row for row in rows if row.state == "done" and (row.platform, row.account) == place]
 
 
 async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: str) -> Duplicate | None:
@@ -197,7 +201,7 @@ async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> lis
 
     `claimed` are the URNs that idempotency records name.
     """
-    rows, redaction = await _done(client, journal, "job", sent_again=True), journal.redaction
+    rows, redaction = await _done(client, journal, "job", only="sent again"), journal.redaction
     listed = [job async for job in JOBS.newest(client)] if rows else []
     claimed = claimed | await journal.ask(journal.intents.claimed_by_others, "", [job.urn for job in listed])
     services = {row.request["service"] for row in rows}
@@ -235,5 +239,5 @@ def note_duplicates(journal: Journal, found: Sequence[Duplicate]) -> None:
         for urn in each.urns:
             for row in journal.intents.where(urn=urn, limit=None):
                 others = [other for other in each.urns if other != urn and other not in row.duplicates]
-                if short_id(row.key) == short_id(each.key) and row.state in DONE and others:
+                if short_id(row.key) == short_id(each.key) and row.state == "done" and others:
                     journal.intents.note_duplicates(row.key, others)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.job_records import JobRecord
     from ivcap_flows.ivcap.orders import OrderRecord
     from ivcap_flows.journal import IntentRow, Journal, Outcome, RunRow
-    from ivcap_flows.journal.states import State
 
 __all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
-_OPEN: Final[tuple[State, ...]] = ("accepted", "sent", "in_doubt")
 
 Ended = Callable[[list[str]], set[str]]
 """Return those of these Prefect flow runs that are known not to continue."""
@@ -71,9 +69,7 @@ def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
 
 def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
     """Return the orphans that this journal knows, oldest first. `ended` says which parked runs will not continue."""
-    rows = [
-        row for noun in KINDS for state in _OPEN for row in journal.intents.where(noun=noun, state=state, limit=None)
-    ]
+    rows = [row for noun in KINDS for row in journal.intents.where(noun=noun, only="unended", limit=None)]
     by_run: dict[str | None, list[IntentRow]] = {}
     for row in rows:
         if _may_live(row) and not journal.intents.held(row):
@@ -94,7 +90,7 @@ def _may_live(row: IntentRow) -> bool:
 
     Reused work has ended. Work that the user adopted is the user's.
     """
-    return row.state in _OPEN and row.how != "reused" and row.matched_by != "user"
+    return row.state in ("sent", "done") and not row.has_ended and row.how != "reused" and row.matched_by != "user"
 
 
 def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], ended: Ended | None) -> Iterator[Orphan]:
@@ -107,7 +103,7 @@ def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], end
         return
     for row in rows:
         # A flow that completed without waiting for its orders left them intentionally.
-        if outcome != "completed" or row.state != "accepted":
+        if outcome != "completed" or row.state != "done":
             yield _orphan(row, run, outcome, flow_run_id)
 
 
@@ -133,7 +129,7 @@ def _orphan(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | No
         name=row.name,
         service=row.subject,
         service_urn=str(request.get("service") or ""),
-        status="unknown" if row.state == "accepted" else "in doubt",
+        status="unknown" if row.state == "done" else "in doubt",
         since=row.sent_at or row.created_at,
         ended_at=None,
         run=row.run_id,
@@ -146,7 +142,7 @@ def _orphan(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | No
 def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None) -> str:
     key = short_id(row.key)
     by_hand = f"`ivcap-flows orders resolve {key}`"
-    if row.state == "accepted":
+    if row.state == "done":
         by_hand = f"`ivcap-flows orders adopt {key}`, or when it has ended `ivcap-flows orders write-off {key}`"
     if run is None or left in ("abandoned", "completed"):
         return f"no run will request it again: use {by_hand}"
@@ -211,7 +207,7 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     """
     told = await _idempotency_records(client)
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
-    known |= {urn for row in journal.intents.where(twice=True, limit=None) for urn in row.duplicates}
+    known |= {urn for row in journal.intents.where(only="twice", limit=None) for urn in row.duplicates}
     keys = {short_id(row.key) for noun in KINDS for row in journal.intents.where(noun=noun, limit=None)}
     found: list[Orphan] = []
     for kind in KINDS.values():

@@ -62,7 +62,7 @@ def against(row: IntentRow, other: IntentRow) -> Against:
     reasons = [*_of_content(row, other, found), *_of_state(other)]
     if not found:
         reasons += _of_key(row, other)
-    return Against(other.key, other.urn, other.status or other.state, other.run_id, reasons, found)
+    return Against(other.key, other.urn, other.standing, other.run_id, reasons, found)
 
 
 def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -> Iterator[str]:
@@ -75,13 +75,13 @@ def _of_content(row: IntentRow, other: IntentRow, found: Sequence[Difference]) -
 
 
 def _of_state(other: IntentRow) -> Iterator[str]:
-    if other.state == "accepted":
+    if other.state == "done" and not other.has_ended:
         yield "this journal does not know its end: it is still running, or no task waited for it"
-    elif other.state == "terminal" and other.status != "succeeded":
+    elif other.has_ended and other.status != "succeeded":
         yield f"it ended as {other.status}"
-    elif other.state == "abandoned":
+    elif other.state == "dropped":
         yield "it was written off" if other.error == WRITTEN_OFF else f"it had no effect: {other.error}"
-    elif other.state != "terminal":
+    elif other.state != "done":
         yield "it is not known whether the platform has it"
 
 

@@ -85,5 +85,5 @@ def test_a_run_is_given_up_and_told_so_or_neither(tmp_path: Path) -> None:
         assert not killed("failed", place, 0)
         more = killed("abandon", place, commits)
         with Journal.open(place) as journal:
-            assert (journal.runs.get("f1").outcome == "abandoned") == (told(journal) == "abandoned")
+            assert (journal.runs.get("f1").outcome == "dropped") == (told(journal) == "dropped")
     assert commits > 1

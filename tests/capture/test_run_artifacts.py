@@ -178,7 +178,7 @@ def page_of(sqlite_url: str) -> Iterator[Callable[..., str]]:
 )
 def test_a_handle_is_a_link_where_anybody_can_read_it(page_of: Any, id_: str, platform: str, link: str | None) -> None:
     """One that only an embedded platform knows leads nowhere."""
-    page = page_of({"noun": MODEL_RUN, "platform": platform}, urn=id_, state="accepted")
+    page = page_of({"noun": MODEL_RUN, "platform": platform}, urn=id_, state="done")
     assert f"| tides | {f'[{id_}]({link})' if link else id_} |" in page
 
 
@@ -212,8 +212,8 @@ def test_orders_are_told_apart(page_of: Any) -> None:
     page = page_of({"name": "north|west"}, *nameless)
     assert "| order | status |\n" in page
     for name in (r"north\|west", "tides month=01", "tides month=02"):
-        assert f"| {name} | intent |" in page
-    page = page_of({}, status="failed", error="out of *luck*", state="terminal", urn="urn:ivcap:order:1")
+        assert f"| {name} | claimed |" in page
+    page = page_of({}, status="failed", error="out of *luck*", state="done", urn="urn:ivcap:order:1")
     assert rf"[north\|west]({THERE}/1/orders/urn:ivcap:order:1) | failed: out of \*luck\* |" in page
     assert "3 failed, nothing in doubt" in page
 

@@ -288,7 +288,7 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file, unique_key):
 def test_what_has_no_reply_and_what_was_refused_is_named(on_record, journal_file):
     """The order in doubt by its key, the dead letter and the fault of a sink with their reasons; not what waits."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
-        [row] = journal.intents.where(state="in_doubt")
+        [row] = journal.intents.where(state="sent")
         run = journal.runs.recent(1)[0]
         journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
         journal.deliveries.record("turtle", "k", "pending", run_id=run.id, reason=f"{FAULT} (KeyError: 'x').")

@@ -25,8 +25,8 @@ def test_orders_are_listed_oldest_first(on_record, world):
     assert [(r["noun"], r["subject"], r["status"] or r["state"]) for r in rows] == [
         ("order", "cli-upper", "succeeded"),
         ("order", "fail", "failed"),
-        ("order", "echo", "accepted"),
-        ("order", "echo", "in_doubt"),
+        ("order", "echo", "done"),
+        ("order", "echo", "sent"),
     ]
     assert not any(row.keys() & {"token", "fence", "process_id"} for row in rows)
     out = on_record("orders").out
@@ -89,7 +89,7 @@ def test_an_order_in_doubt_is_adopted(on_record, short):
     assert said.status == 0 and "urn:ivcap:order:mine" in said.out
     now = next(r for r in on_record("orders", "--json").json if r["key"] == row["key"])
     assert (now["state"], now["urn"], now["how"], now["matched_by"]) == (
-        "accepted",
+        "done",
         "urn:ivcap:order:mine",
         "adopted",
         "user",
@@ -105,7 +105,7 @@ def test_an_order_in_doubt_is_written_off(on_record):
     said = on_record("orders", "write-off", short_id(key))
     assert said.status == 0 and "written off" in said.out
     now = next(r for r in on_record("orders", "--json").json if r["key"] == key)
-    assert (now["state"], now["urn"]) == ("abandoned", None)
+    assert (now["state"], now["urn"]) == ("dropped", None)
 
 
 @pytest.mark.parametrize("arguments", [["adopt", "ffff-no-key", "urn:ivcap:order:mine"], ["write-off", "ffff-no-key"]])
@@ -202,7 +202,7 @@ def test_an_orphan_that_ended_is_written_off_and_kept(on_record):
     assert said.status == 0 and "ended as succeeded" in said.out
     row = of_journal(on_record, orphan["key"])
     assert (row["state"], row["status"], row["urn"], row["error"]) == (
-        "terminal",
+        "done",
         "succeeded",
         orphan["urn"],
         "written off by the user",
@@ -217,7 +217,7 @@ def test_an_orphan_is_taken_over(on_record):
     said = on_record("orders", "adopt", short_id(orphan["key"]))
     assert said.status == 0 and orphan["urn"] in said.out
     row = of_journal(on_record, orphan["key"])
-    assert (row["state"], row["how"], row["matched_by"]) == ("accepted", "sent", "user")
+    assert (row["state"], row["how"], row["matched_by"]) == ("done", "sent", "user")
     assert orphan["urn"] not in [row["urn"] for row in orphans(on_record)]
 
 
@@ -228,7 +228,7 @@ def test_an_orphan_that_goes_on_is_not_written_off(on_record, journal_file, goin
         connection.execute("UPDATE intents SET urn = ? WHERE key = ?", (going_on, orphan["key"]))
     said = on_record("orders", "write-off", short_id(orphan["key"]))
     assert said.status == 1 and "cannot cancel" in said.err
-    assert of_journal(on_record, orphan["key"])["state"] == "accepted"
+    assert of_journal(on_record, orphan["key"])["state"] == "done"
 
 
 def test_resolving_shows_what_it_may_be_and_decides(on_record):
@@ -249,7 +249,7 @@ def test_resolving_with_none_writes_off(on_record):
     key = in_doubt(on_record)["key"]
     assert on_record("orders", "resolve", key, "--none", "--urn", "urn:ivcap:order:x").status == 2
     assert on_record("orders", "resolve", key, "--none").status == 0
-    assert of_journal(on_record, key)["state"] == "abandoned"
+    assert of_journal(on_record, key)["state"] == "dropped"
 
 
 def test_why_an_order_was_placed_anew(on_record, journal_file):
@@ -289,4 +289,4 @@ def test_an_order_whose_flow_was_killed_and_deleted(on_record, journal_file, pre
     assert on_record("orders", "write-off", doubt["key"]).status == 0
     assert [row for row in orphans(on_record) if row["here"]] == []
     states = {row["key"]: row["state"] for row in on_record("orders", "--json").json}
-    assert (states[accepted["key"]], states[doubt["key"]]) == ("accepted", "abandoned")
+    assert (states[accepted["key"]], states[doubt["key"]]) == ("done", "dropped")

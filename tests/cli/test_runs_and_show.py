@@ -148,8 +148,8 @@ def test_the_latest_run_is_the_lost_one(on_record):
     assert (shown["run"]["flow_name"], shown["run"]["outcome"]) == ("interrupted", "lost")
     assert [(a["number"], a["outcome"]) for a in shown["attempts"]] == [(1, "lost")]
     assert [(e["noun"], e["subject"], e["state"]) for e in shown["effects"]] == [
-        ("order", "echo", "accepted"),
-        ("order", "echo", "in_doubt"),
+        ("order", "echo", "done"),
+        ("order", "echo", "sent"),
     ]
     assert shown["effects"][1]["urn"] is None and "UnreachableError" in shown["effects"][1]["error"]
 
@@ -159,7 +159,7 @@ def test_a_failed_run_names_its_cause(on_record):
     run = run_of(on_record("runs", "--json"), "spoiled")["id"]
     shown = on_record("show", run, "--json").json
     assert [(a["outcome"], a["cause"].partition(":")[0]) for a in shown["attempts"]] == [("failed", "OrderFailedError")]
-    assert [(e["state"], e["status"]) for e in shown["effects"]] == [("terminal", "failed")]
+    assert [(e["state"], e["status"]) for e in shown["effects"]] == [("done", "failed")]
     row = next(line for line in on_record("show", run).out.splitlines() if "OrderFailedError" in line)
     assert row.split()[:2] == ["1", "failed"] and shown["run"]["parameters"]["message"] in row
 

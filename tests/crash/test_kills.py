@@ -153,7 +153,7 @@ def check(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     run = shown(capsys)
     assert [a["outcome"] for a in run["attempts"]] == ["lost", "completed"]
     effects = [(e["noun"], e["state"]) for e in run["effects"]]
-    assert effects.count(("order", "terminal")) == 1 and effects.count(("model run", "accepted")) == 1
+    assert effects.count(("order", "done")) == 1 and effects.count(("model run", "done")) == 1
 
 
 @pytest.mark.long

@@ -99,8 +99,8 @@ def test_the_user_decides_what_an_ended_call_left(
     """The user can write off an intent in doubt although its process lives, since no call holds it any more."""
     process = child(_give_up_and_stay, durable_url, platform.folder, "cancelled")
     [row] = durable_journal.intents.where()
-    assert (row.state, row.process_id, row.token) == ("in_doubt", None, None)
-    assert durable_journal.decisions.write_off(row.key).state == "abandoned" and process.is_alive()
+    assert (row.state, row.process_id, row.token) == ("sent", None, None)
+    assert durable_journal.decisions.write_off(row.key).state == "dropped" and process.is_alive()
 
 
 def _lose_the_journal(url: str, folder: Path, lost: Path, told: Any) -> None:
@@ -293,4 +293,4 @@ def test_the_end_of_a_call_does_not_stop_the_loop(sqlite_journal: Journal, platf
     asyncio.run(cancel())
     away.close()
     [row] = sqlite_journal.intents.where()
-    assert row.state == "in_doubt" and not sqlite_journal.intents.held(row)
+    assert row.in_doubt and not sqlite_journal.intents.held(row)

@@ -109,7 +109,7 @@ def test_beat_survives_a_journal_that_is_away(sqlite_journal: Journal, monkeypat
         original()
 
     run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
-    monkeypatch.setattr(sqlite_journal.runs, "heartbeat", flaky)
+    monkeypatch.setattr(sqlite_journal.processes, "heartbeat", flaky)
     first = sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at
     _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at > first)
     run.close("completed")
@@ -136,7 +136,7 @@ def test_beat_survives_a_console_that_is_gone(sqlite_journal: Journal, monkeypat
     try:
         run = LogicalRun.open(sqlite_journal, RunIdentity("f", "f.py:f", {}, "1", "1"))
         first = sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at
-        monkeypatch.setattr(sqlite_journal.runs, "heartbeat", flaky)
+        monkeypatch.setattr(sqlite_journal.processes, "heartbeat", flaky)
         _eventually(lambda: sqlite_journal.runs.attempt(run.attempt.id).process.heartbeat_at > first)
     finally:
         logging.getLogger("ivcap_flows.durable").removeHandler(handler)

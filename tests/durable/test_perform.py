@@ -70,7 +70,7 @@ def test_lost_reply_is_looked_for_and_adopted(durable_journal: Journal, platform
     done = run(order(platform), durable_journal)
     assert (done.how, done.value["urn"]) == ("adopted", platform.urns[0])
     assert len(platform.sends) == len(platform.urns) == 1
-    assert (only(durable_journal).state, only(durable_journal).matched_by) == ("accepted", "key")
+    assert (only(durable_journal).state, only(durable_journal).matched_by) == ("done", "key")
 
 
 def test_late_effect_is_waited_for(durable_journal: Journal, platform: Platform) -> None:
@@ -98,7 +98,7 @@ def test_platform_that_stays_silent_is_an_error_that_leaves_the_doubt(
     platform.faults = ["lost before"] * 3
     with pytest.raises(UnreachableError):
         run(order(platform, visibility_delay=0.05), sqlite_journal)
-    assert only(sqlite_journal).state == "in_doubt"
+    assert only(sqlite_journal).in_doubt
     assert run(order(platform, visibility_delay=0.05), sqlite_journal).how == "sent"
     assert len(platform.urns) == 1
 
@@ -110,7 +110,7 @@ def test_definite_refusal_ends_the_intent(sqlite_journal: Journal, platform: Pla
     with pytest.raises((BadRequestError, UnreachableError, RegistrationFailedError)):
         run(order(platform), sqlite_journal)
     row = only(sqlite_journal)
-    assert row.state == "abandoned"
+    assert row.state == "dropped"
     assert "Error: " in (row.error or "")
     assert platform.looks == []
     assert run(order(platform), sqlite_journal).how == "sent"
@@ -125,7 +125,7 @@ def test_refusal_says_nothing_of_a_request_before_it(sqlite_journal: Journal, pl
     platform.faults = ["very late", fault]
     with pytest.raises((BadRequestError, UnreachableError)):
         run(order(platform), sqlite_journal)
-    assert only(sqlite_journal).state == "in_doubt"
+    assert only(sqlite_journal).in_doubt
     time.sleep(3 * VISIBILITY_DELAY)
     assert run(order(platform), sqlite_journal).how == "adopted"
     assert len(platform.urns) == 1
@@ -238,7 +238,7 @@ def test_outcome_that_cannot_be_written_is_written_later(
     first = run(order(platform), durable_journal)
     assert first.how == "sent"
     end = time.monotonic() + 60
-    while fails or only(durable_journal).state != "accepted" or _has_untold(durable_journal):
+    while fails or only(durable_journal).state != "done" or _has_untold(durable_journal):
         assert time.monotonic() < end
         time.sleep(0.02)
     second = run(order(platform), durable_journal)
@@ -255,7 +255,7 @@ def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform)
     platform.faults = ["hang after"]
     call = perform(order(platform), journal=sqlite_journal, attempt=None, platform="https://x", account="urn:acc")
     cut_off(platform, call)
-    assert only(sqlite_journal).state == "in_doubt"
+    assert only(sqlite_journal).in_doubt
     assert run(order(platform), sqlite_journal).how == "adopted"
     assert len(platform.urns) == 1
 

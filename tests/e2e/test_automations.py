@@ -157,7 +157,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     try:
         killed = start_worker()
         with Journal.open(ours["IVCAP_FLOWS_JOURNAL"]) as journal:
-            until(lambda: journal.intents.where(noun="order", state="accepted"), told=log)
+            until(lambda: journal.intents.where(noun="order", state="done"), told=log)
             kill(killed)
             assert state() == "RUNNING"
             start_worker()

@@ -94,7 +94,7 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
         found = journal.runs.get(run["id"])
         nouns = {row.noun: row.status or row.state for row in journal.intents.where(run_id=found.id)}
     assert found.deployed and found.outcome == "completed"
-    assert nouns["order"] == "succeeded" and nouns["model run"] == "accepted"
+    assert nouns["order"] == "succeeded" and nouns["model run"] == "done"
     prefect(prefect_server, "deployment", "delete", "coastal-el-nino/monthly-index")
 
 

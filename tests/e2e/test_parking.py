@@ -203,7 +203,7 @@ def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
     found = journal.runs.get(run)
     assert found.outcome == "cancelled"
     [order] = journal.intents.where(run_id=found.id)
-    assert order.state == "accepted"
+    assert order.state == "done"
 
 
 @pytest.mark.long

@@ -70,7 +70,7 @@ def test_what_was_taken_over_is_not_written(journal: Journal) -> None:
     with pytest.raises(FencedError):
         journal.intents.settle(first, urn="102/1", outcome={}, how="sent")
     row = journal.intents.get(taken.key)
-    assert row is not None and (row.state, row.fence) == ("intent", 2)
+    assert row is not None and (row.state, row.fence) == ("claimed", 2)
 
 
 def test_callers_at_once_get_each_key_once(journal_url: str, journal: Journal) -> None:
@@ -103,7 +103,7 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
     assert journal.decisions.give_up(doubted[0].key).error == GIVEN_UP
     assert journal.intents.claim(wanted(0)).kind == "given up"
     assert journal.decisions.send_again(doubted[0].key).error == RESEND
-    assert journal.decisions.send_again(doubted[1].key).state == "abandoned"
+    assert journal.decisions.send_again(doubted[1].key).state == "dropped"
     assert [journal.intents.claim(wanted(n)).kind for n in range(3)] == ["new", "new", "doubt"]
 
 
@@ -140,7 +140,7 @@ def test_progress_leaves_the_state(journal: Journal) -> None:
     intents = journal.intents
     first, second = (intents.claim(wanted(n)).intent for n in range(2))
     moved = [intents.progress(row, {"at": 1}) for row in (first, intents.mark_sent(second))]
-    assert [(row.state, row.progress) for row in moved] == [("intent", {"at": 1}), ("sent", {"at": 1})]
+    assert [(row.state, row.progress) for row in moved] == [("claimed", {"at": 1}), ("sent", {"at": 1})]
 
 
 def test_a_repeated_request_and_a_new_one_after_a_refusal(journal: Journal) -> None:
@@ -157,7 +157,7 @@ def test_a_repeated_request_and_a_new_one_after_a_refusal(journal: Journal) -> N
         row = journal.intents.get(answer.intent.key)
         assert row == answer.intent and answer.kind == kind
         rows.append((row.state, row.asked_attempt, row.spends, row.definition, row.reuse, row.error))
-    assert rows == [("accepted", 2, False, None, None, None), ("intent", 2, True, "d", "r", None)]
+    assert rows == [("done", 2, False, None, None, None), ("claimed", 2, True, "d", "r", None)]
 
 
 def test_claims_that_have_ended_are_not_released_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

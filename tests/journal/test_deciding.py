@@ -21,11 +21,11 @@ def accepted(journal: Journal) -> IntentRow:
 def test_only_what_exists_is_taken_over(journal: Journal) -> None:
     """The user can take over an accepted effect, but not one that is still being sent."""
     row = sent(journal)
-    with pytest.raises(DurabilityError, match="nothing to take over"):
+    with pytest.raises(DurabilityError, match="not known to exist"):
         journal.decisions.take_over(row.key)
     journal.intents.settle(row, urn="urn:o", outcome={}, how="sent")
     taken = journal.decisions.take_over(row.key)
-    assert (taken.state, taken.how, taken.matched_by) == ("accepted", "sent", "user")
+    assert (taken.state, taken.how, taken.matched_by) == ("done", "sent", "user")
     assert journal.intents.get(row.key) == taken
 
 
@@ -36,7 +36,7 @@ def test_what_ended_is_accounted_for_and_stays_the_answer(journal: Journal) -> N
     """
     accepted(journal)
     row = journal.decisions.account_for("k1:a", "failed")
-    assert (row.state, row.status, row.error) == ("terminal", "failed", "written off by the user")
+    assert (row.state, row.status, row.error) == ("done", "failed", "written off by the user")
     assert journal.intents.claim(WANTED).kind == "kept"
 
 

@@ -77,7 +77,7 @@ def test_live_claim_holds_and_a_killed_one_is_in_doubt(journal: Journal, child_a
     assert journal.intents.claim(WANTED).kind == "held"
     kill()
     claim = journal.intents.claim(WANTED)
-    assert (claim.kind, claim.intent.state, claim.intent.fence) == ("doubt", "in_doubt", 2)
+    assert (claim.kind, claim.intent.state, claim.intent.fence) == ("doubt", "sent", 2)
     assert journal.intents.claim(WANTED).kind == "held"
 
 
@@ -150,7 +150,7 @@ def test_what_was_sent_again_is_on_record(journal: Journal) -> None:
     intents.mark_sent(intents.progress(doubt("k1:resumed"), {"at": 1}))
     again = intents.mark_sent(intents.claim(replace(WANTED, key="k1:again", base_key="k1:again")).intent)
     intents.settle(again, urn="urn:o", outcome={}, how="sent")
-    assert [row.key for row in intents.where(sent_again=True)] == ["k1:again"]
+    assert [row.key for row in intents.where(only="sent again")] == ["k1:again"]
 
 
 def test_holder_with_an_older_row_moves_on(journal: Journal) -> None:
@@ -166,13 +166,12 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
     """Each change of state that the table does not have is refused, and the row is unchanged."""
     moves = {
         "sent": lambda row: journal.intents.mark_sent(row),
-        "in_doubt": lambda row: journal.intents.mark_in_doubt(row, "lost"),
-        "accepted": lambda row: journal.intents.settle(row, urn="u", outcome={}, how="sent"),
-        "abandoned": lambda row: journal.intents.abandon(row, "refused"),
+        "done": lambda row: journal.intents.settle(row, urn="u", outcome={}, how="sent"),
+        "dropped": lambda row: journal.intents.abandon(row, "refused"),
     }
     row = journal.intents.claim(WANTED).intent
     refused = 0
-    for before in ("intent", "sent", "in_doubt", "accepted", "terminal", "abandoned"):
+    for before in ("claimed", "sent", "done", "dropped"):
         for after, move in moves.items():
             with journal._store.write() as connection:
                 connection.execute(sa.update(schema.intents).values(state=before))
@@ -183,7 +182,7 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
                 found = journal.intents.get(WANTED.key)
                 assert found is not None
                 assert found.state == before
-    assert refused == 11
+    assert refused == 5
 
 
 def test_abandoned_intent_begins_anew(journal: Journal) -> None:
@@ -191,7 +190,7 @@ def test_abandoned_intent_begins_anew(journal: Journal) -> None:
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.abandon(journal.intents.progress(sent, {"url": "u"}), "refused")
     claim = journal.intents.claim(WANTED)
-    assert (claim.kind, claim.intent.state, claim.intent.progress, claim.intent.error) == ("new", "intent", None, None)
+    assert (claim.kind, claim.intent.state, claim.intent.progress, claim.intent.error) == ("new", "claimed", None, None)
 
 
 def test_progress_outlives_the_process(journal: Journal) -> None:
@@ -211,7 +210,7 @@ def test_end_of_the_work_is_noted_once_accepted(journal: Journal) -> None:
     journal.intents.settle(sent, urn="u", outcome={"a": 1}, how="sent")
     done = journal.intents.finish(WANTED.key, "failed")
     assert done is not None
-    assert (done.state, done.status, done.outcome) == ("terminal", "failed", {"a": 1})
+    assert (done.state, done.status, done.outcome) == ("done", "failed", {"a": 1})
     assert journal.intents.finish("k1:unknown", "failed") is None
 
 
@@ -224,12 +223,12 @@ def test_user_decides_a_doubt(journal: Journal) -> None:
     with pytest.raises(DurabilityError, match="Process .* is working on the"):
         journal.decisions.write_off(WANTED.key)
     journal.intents.release(sent)
-    assert journal.decisions.write_off(WANTED.key).state == "abandoned"
+    assert journal.decisions.write_off(WANTED.key).state == "dropped"
     with pytest.raises(FencedError):
         journal.intents.mark_sent(sent)
     again = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.release(again)
-    assert journal.decisions.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "accepted"
+    assert journal.decisions.resolve(WANTED.key, urn="urn:o", outcome={"o": 1}).state == "done"
     assert journal.intents.claim(WANTED).intent.outcome == {"o": 1}
 
 
@@ -237,13 +236,13 @@ def test_what_is_known_is_not_decided(journal: Journal) -> None:
     """The user can decide only doubts: an accepted effect keeps its URN."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
     journal.intents.settle(sent, urn="urn:first", outcome={"a": 1}, how="sent")
-    with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
+    with pytest.raises(DurabilityError, match="is done, not in doubt"):
         journal.decisions.resolve(WANTED.key, urn="urn:second", outcome={"a": 2})
-    with pytest.raises(DurabilityError, match="is accepted, not in doubt"):
+    with pytest.raises(DurabilityError, match="is done, not in doubt"):
         journal.decisions.write_off(WANTED.key)
     row = journal.intents.get(WANTED.key)
     assert row is not None
-    assert (row.state, row.urn) == ("accepted", "urn:first")
+    assert (row.state, row.urn) == ("done", "urn:first")
 
 
 def test_claim_whose_commit_was_not_confirmed_is_free_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +290,7 @@ def sending(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     sender.join(10)
     row = journal.intents.get(WANTED.key)
     assert row is not None
-    assert (row.state, row.urn, row.fence) == ("accepted", "urn:o", 1)
+    assert (row.state, row.urn, row.fence) == ("done", "urn:o", 1)
 
 
 @pytest.mark.usefixtures("sending")
@@ -446,7 +445,7 @@ class IntentMachine(RuleBasedStateMachine):
 
     @invariant()
     def done_stays_done(self) -> None:
-        done = [state in ("accepted", "terminal") for state in self.trail]
+        done = [state == "done" for state in self.trail]
         assert done == sorted(done)
 
 

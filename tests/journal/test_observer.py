@@ -35,11 +35,11 @@ def test_each_change_of_an_intent_is_told_once(journal: Journal, told: list[Any]
     intent = journal.intents.mark_in_doubt(intent, "no reply")
     intent = journal.intents.settle(intent, urn="urn:o", outcome={}, how="adopted", matched_by="key")
     journal.intents.finish("k1:a", "succeeded")
-    assert [(each.before, each.intent.state) for each in told] == [
-        ("intent", "sent"),
-        ("sent", "in_doubt"),
-        ("in_doubt", "accepted"),
-        ("accepted", "terminal"),
+    assert [(each.before.standing, each.intent.standing) for each in told] == [
+        ("claimed", "sent"),
+        ("sent", "in doubt"),
+        ("in doubt", "done"),
+        ("done", "succeeded"),
     ]
     assert told[2].intent == intent and told[3].intent.status == "succeeded"
 
@@ -101,7 +101,7 @@ def test_the_doubt_that_a_killed_holder_leaves_is_told(journal: Journal, told: l
     assert journal.intents.claim(wanted()).kind == "doubt"
     [moved] = told
     assert isinstance(moved, IntentMoved)
-    assert (moved.before, moved.intent.state) == ("sent", "in_doubt")
+    assert (moved.before.standing, moved.intent.standing) == ("sent", "in doubt")
 
 
 def test_the_limit_of_a_run_is_told(journal: Journal, told: list[Any]) -> None:

@@ -546,7 +546,7 @@ def test_forked_child_has_a_lease_of_its_own(journal: Journal) -> None:
 def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) -> None:
     """Pruning keeps a run with a doubt or with undelivered records, and the orphan of an abandoned run."""
     ids = {}
-    made = {"doubt": "sent", "orphan": "accepted", "new": None, "old": None, "more": None}
+    made = {"doubt": "sent", "orphan": "done", "new": None, "old": None, "more": None}
     for number, (name, state) in enumerate(made.items()):
         opened = journal.runs.open_attempt(identity(str(number), {"n": number}))
         ids[name] = opened.run.id
@@ -554,7 +554,7 @@ def test_prune_keeps_what_is_open_and_what_is_not_delivered(journal: Journal) ->
             scope = f"run:{opened.run.id}"
             asked = NewIntent(name, name, "order", "p", "a", scope, {}, run_id=opened.run.id)
             intent = journal.intents.mark_sent(journal.intents.claim(asked).intent)
-            if state == "accepted":
+            if state == "done":
                 journal.intents.settle(intent, urn="u", outcome={}, how="sent")
         journal.runs.close_attempt(opened.attempt.id, "failed" if name == "orphan" else "completed")
         fact = Fact(entity("urn:x:1", "entity"), opened.run.id)

@@ -121,7 +121,7 @@ def test_behind_a_pooler_by_transaction(pooler: str) -> None:
 
     with Journal.open(pooler) as journal, ThreadPoolExecutor(8) as threads:
         rows = list(threads.map(lambda number: ordered(journal, f"k1:{number}"), range(100)))
-        assert {row.state for row in rows} == {"accepted"} and len(journal.intents.where()) == 100
+        assert {row.state for row in rows} == {"done"} and len(journal.intents.where()) == 100
         kinds = list(threads.map(lambda _: journal.intents.claim(wanted("k1:once")).kind, range(8)))
         assert sorted(kinds) == ["held"] * 7 + ["new"]
     store = Store(pooler)
@@ -176,7 +176,7 @@ def test_a_standby(empty_url: str, standby: Callable[[], str]) -> None:
             Journal.open(copy)
         [said] = [said for said in journal.weaknesses() if "standby" in said]
         assert "1 connected" in said and "synchronous_standby_names" in said
-        within(30, lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'accepted'"))
+        within(30, lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'done'"))
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])

@@ -37,7 +37,7 @@ from ivcap_flows.http import pool, session
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store
+from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store, transitions
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.journal.polls import Polls
@@ -104,8 +104,8 @@ def sent_before_it_is_marked(patch: SetAttribute) -> None:
 
     def mark_at_last(self: Intents, intent: IntentRow, **outcome: Any) -> IntentRow:
         held = self.get(intent.key)
-        if held is not None and held.state == "intent" and intent.key in unmarked:
-            intent = mark_sent(self, replace(intent, state="intent"), *unmarked[intent.key])
+        if held is not None and held.state == "claimed" and intent.key in unmarked:
+            intent = mark_sent(self, replace(intent, state="claimed"), *unmarked[intent.key])
         return settle(self, intent, **outcome)
 
     patch(Intents, "mark_sent", mark_later)
@@ -141,6 +141,7 @@ def not_synchronous(patch: SetAttribute) -> None:
 
 def no_fence(patch: SetAttribute) -> None:
     patch(Transitions, "_check_fence", lambda self, row, held: None)
+    patch(transitions, "check_arrow", lambda row, after: None)
 
 
 def every_holder_dead(patch: SetAttribute) -> None:

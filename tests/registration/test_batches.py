@@ -145,7 +145,7 @@ def test_a_clock_that_is_set_between_two_starts(
         with Batch(open_source(file), provena, stall_timeout=20) as batch:
             await batch.check()
             registering = asyncio.create_task(batch.register(journal))
-            while not journal.intents.where(state="in_doubt"):
+            while not journal.intents.where(state="sent"):
                 await asyncio.sleep(0.01)
             registering.cancel()
             await asyncio.gather(registering, return_exceptions=True)

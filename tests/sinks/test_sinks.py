@@ -344,7 +344,7 @@ def test_a_registration_that_was_not_seen_lodged_is_found(ivcap_journal, progres
     lodged = ProvenaSink(Provena(a_job("SUCCEEDED")), ivcap_journal)
     assert drain(ivcap_journal, [lodged], again=True) == [Drained("provena", delivered=1)]
     found = ivcap_journal.intents.get("k1:a")
-    assert (found.state, found.urn, found.how) == ("accepted", "1/9", "adopted")
+    assert (found.state, found.urn, found.how) == ("done", "1/9", "adopted")
     handle = ModelRun.model_validate(found.outcome)
     assert (handle.subject, handle.inputs, handle.key) == ("urn:ivcap:order:1", ("1/4",), "k1:a")
 

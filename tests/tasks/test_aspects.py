@@ -153,7 +153,7 @@ def test_an_update_whose_process_was_killed_is_settled(effects, entity, tmp_path
         again = attempt()
         assert again.returncode == 0, again.stderr
         [row] = journal.intents.where(noun="aspect update")
-    assert (row.state, row.how, row.urn) == ("accepted", "adopted", again.stdout.split()[-1])
+    assert (row.state, row.how, row.urn) == ("done", "adopted", again.stdout.split()[-1])
     assert effects.count("/1/aspects", "PUT") == 1
 
 
@@ -196,7 +196,7 @@ def test_an_update_that_another_superseded_meanwhile_is_told(in_flow, effects, e
         return update_aspect(entity, Declared(n=2))
 
     assert in_flow(body, retries=1).content["n"] == 2
-    assert {row.state for row in effects.intents("aspect update")} == {"abandoned", "accepted"}
+    assert {row.state for row in effects.intents("aspect update")} == {"dropped", "done"}
 
 
 def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entity, monkeypatch, on_platform):
@@ -219,12 +219,12 @@ def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entit
             with monkeypatch.context() as patch:
                 patch.setattr(Intents, "mark_sent", cut_off)
                 return update_aspect(entity, Declared(n=1))
-        assert [row.state for row in effects.intents("aspect update")] == ["intent"]
+        assert [row.state for row in effects.intents("aspect update")] == ["claimed"]
         on_platform(by_another)
         return update_aspect(entity, Declared(n=1))
 
     assert in_flow(body, retries=1).content["n"] == 1
-    assert {row.state for row in effects.intents("aspect update")} == {"abandoned", "accepted"}
+    assert {row.state for row in effects.intents("aspect update")} == {"dropped", "done"}
 
 
 def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeypatch, capsys):
@@ -233,14 +233,14 @@ def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeyp
     with pytest.raises(RuntimeError, match="cut off"):
         in_flow(lambda: update_aspect(entity, Declared(n=1)))
     [row] = effects.intents("aspect update")
-    assert row.state == "in_doubt"
+    assert row.in_doubt
     for urn, status in (("urn:ivcap:order:o", 2), ("urn:ivcap:aspect:a", 0)):
         with pytest.raises(SystemExit) as ended:
             main(["orders", "adopt", row.key, urn])
         assert ended.value.code == status
     assert "is not the URN of an IVCAP aspect" in capsys.readouterr().err
     [row] = effects.intents("aspect update")
-    assert row.state == "accepted" and row.outcome["entity"] == entity and row.outcome["content"]["n"] == 1
+    assert row.state == "done" and row.outcome["entity"] == entity and row.outcome["content"]["n"] == 1
 
 
 @pytest.mark.catches("update only adds")

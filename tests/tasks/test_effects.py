@@ -433,7 +433,7 @@ def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, u
         with monkeypatch.context() as patch:
             patch.setattr(type(effects.journal.intents), "finish", away)
             [done] = wait_for_orders([order])
-        assert effects.journal.intents.get(order.key).state == "accepted"
+        assert effects.journal.intents.get(order.key).state == "done"
         wait_for_orders([order])
         return done
 

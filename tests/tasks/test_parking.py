@@ -816,7 +816,7 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal
     if what != "deleted":
         assert ivcap_journal.runs.recent(1)[0].outcome == what and ivcap_journal.parks.open() == []
     [order] = ivcap_journal.intents.where(noun="order")
-    assert order.state == "accepted" and not ivcap_journal.intents.held(order)
+    assert order.state == "done" and not ivcap_journal.intents.held(order)
 
 
 def test_of_two_watchers_one_stands_by(ivcap_journal):

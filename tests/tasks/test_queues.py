@@ -97,7 +97,7 @@ def test_a_message_whose_reply_was_lost_is_sent_again(in_flow, effects, name, on
     raw = on_platform(lambda client: client.queues.dequeue(queue.urn, limit=5))
     assert [one.content for one in raw] == [{"n": 1, KEY_MEMBER: message.key}] * 2
     [row] = effects.intents("message")
-    assert (row.state, row.how) == ("accepted", "sent")
+    assert (row.state, row.how) == ("done", "sent")
 
 
 def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, monkeypatch):
@@ -191,4 +191,4 @@ def test_an_unknown_queue_is_told(in_flow, effects):
     for ask in (lambda: enqueue(nowhere, {}), lambda: dequeue(nowhere)):
         with pytest.raises(NotFoundError):
             in_flow(ask)
-    assert [row.state for row in effects.intents("message")] == ["abandoned"]
+    assert [row.state for row in effects.intents("message")] == ["dropped"]

@@ -49,7 +49,7 @@ def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, task
     assert (second.urn, second.status, effects.count("/1/orders")) == (first.urn, "succeeded", 1)
     assert [p.urn for p in second.products] == [p.urn for p in first.products] and len(second.products) == 2
     row = only(effects.journal)
-    assert (row.how, row.state, row.status, row.spends) == ("reused", "terminal", "succeeded", False)
+    assert (row.how, row.state, row.status, row.spends) == ("reused", "done", "succeeded", False)
     assert row.reuse == f"{first.urn} of the flow tested is used"
     with pytest.raises(SpendLimitError):
         in_flow(body)

@@ -110,7 +110,7 @@ def test_the_digest_is_that_of_the_bytes_that_leave(in_flow, effects, source, mi
     with pytest.raises(IntegrityError, match=f"{source}.*Upload it again"):
         in_flow(lambda: upload_artifact(source))
     [intent] = effects.intents("upload")
-    assert (intent.state, intent.urn, intent.progress) == ("abandoned", None, None)
+    assert (intent.state, intent.urn, intent.progress) == ("dropped", None, None)
     assert sum(request["received"] for request in effects.embedded.requests("PATCH")) < source.stat().st_size
     uploaded = in_flow(lambda: upload_artifact(source))
     assert uploaded.sha256 == digest(mistaken[0])
