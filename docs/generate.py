@@ -413,12 +413,11 @@ STATES: Final = """# The states of an effect
 Every order, job, upload and registration is an *intent* in the journal before it is sent. Its state changes only along
 these arrows: the journal refuses any other change.
 
-- `intent`: nothing was sent.
-- `sent`: a request may have been sent.
-- `in_doubt`: it is not known whether the request took effect.
-- `accepted`: the platform has the effect.
-- `terminal`: the platform's work has ended; the status says how.
-- `abandoned`: the request certainly had no effect.
+- `claimed`: nothing was sent.
+- `sent`: a request may have been sent. The effect is *in doubt* once the reply was lost or the process ended: it is not
+  known whether the request took effect, and `error` says why.
+- `done`: the platform has the effect; once its work has ended, the status says how.
+- `dropped`: the request certainly had no effect, or you wrote it off.
 
 A killed run leaves its intents in their states. [What is guaranteed](../explanation/guarantees.md) says what the next
 attempt does with them, and [settle a doubt](../how-to/settle-a-doubt.md) what you can do.
