@@ -157,14 +157,14 @@ class Submission(Generic[T]):
                     with asking_leave(self._mark_sent):
                         value = await self.effect.send(self.intent, _Progress(self, turn))
             except SupersededError as error:
-                await self._abandon(error)
+                await self._drop(error)
                 raise
             except (JournalError, DurabilityError):
                 raise
             except IntegrityError as error:
                 # The content is not that of the key, and the upload was given up.
                 if self.effect.resumable and not self._has_begun:
-                    await self._abandon(error)
+                    await self._drop(error)
                 raise
             except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
                 if not may_have_taken_effect(error):
@@ -172,7 +172,7 @@ class Submission(Generic[T]):
                     # unless it is gone or has failed. A refusal does not end the doubt about an earlier request.
                     over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked
                     if over:
-                        await self._abandon(error)
+                        await self._drop(error)
                     raise
                 if self.intent.state == "claimed":
                     # Only idempotent requests were sent, for which no leave is asked.
@@ -323,9 +323,9 @@ class Submission(Generic[T]):
         begun = self.intent.progress.get("urn") if isinstance(self.intent.progress, dict) else None
         return [begun] if isinstance(begun, str) and begun != urn else []
 
-    async def _abandon(self, error: BaseException) -> None:
+    async def _drop(self, error: BaseException) -> None:
         try:
-            self.intent = await self.journal.ask(self.journal.intents.abandon, self.intent, _say(error))
+            self.intent = await self.journal.ask(self.journal.intents.drop, self.intent, _say(error))
         except (JournalError, FencedError) as failure:
             logger.warning("The refusal of the %s %s was not recorded: %s", self.intent.noun, self.intent.key, failure)
 

@@ -107,7 +107,7 @@ class Intents(KnownIntents):
         self._end(intent)
         return moved
 
-    def abandon(self, intent: IntentRow, error: str) -> IntentRow:
+    def drop(self, intent: IntentRow, error: str) -> IntentRow:
         """Drop an intent that certainly had no effect, and end the claim. The same may be requested again."""
         with self._store.write() as connection:
             moved = self._transitions.move(connection, intent, "dropped", {"error": error, "progress": None, **LEFT})

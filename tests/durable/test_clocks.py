@@ -130,7 +130,7 @@ def test_the_first_time_of_an_intent_is_kept(durable_journal: Journal) -> None:
     at = [ServerTime(NOW + timedelta(seconds=n), NOW + timedelta(seconds=n + 1)) for n in (0, 60, -60)]
     first = intents.mark_sent(intents.claim(replace(WANTED, platform_time=NOW)).intent, time=at[1])
     assert first.platform_time == NOW
-    intents.abandon(first, "refused")
+    intents.drop(first, "refused")
     later = intents.claim(replace(WANTED, platform_time=at[1].earliest)).intent
     assert later.platform_time == NOW
     assert intents.mark_sent(later, time=at[2]).platform_time == at[2].earliest

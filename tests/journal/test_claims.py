@@ -109,7 +109,7 @@ def test_left_in_doubt_for_the_user(journal: Journal) -> None:
 
 def test_a_reason_that_no_database_could_store_is_stored_with_escapes(journal: Journal) -> None:
     """A platform's words may hold a NUL or half a surrogate pair."""
-    moved = journal.intents.abandon(journal.intents.claim(wanted(0)).intent, "out\0of \ud800luck")
+    moved = journal.intents.drop(journal.intents.claim(wanted(0)).intent, "out\0of \ud800luck")
     assert moved.error == r"out\x00of \ud800luck"
     assert journal.intents.get(moved.key) == moved
 
@@ -150,7 +150,7 @@ def test_a_repeated_request_and_a_new_one_after_a_refusal(journal: Journal) -> N
     first = [replace(wanted(n), **run, attempt_number=1) for n in range(2)]
     done, refused = (journal.intents.claim(each).intent for each in first)
     journal.intents.settle(journal.intents.mark_sent(done), urn="102/1", outcome={}, how="sent")
-    journal.intents.abandon(refused, "refused")
+    journal.intents.drop(refused, "refused")
     rows = []
     for each, kind in zip(first, ("kept", "new"), strict=True):
         answer = journal.intents.claim(replace(each, attempt_number=2, spends=True, definition="d", reuse="r"))
@@ -165,7 +165,7 @@ def test_claims_that_have_ended_are_not_released_again(journal: Journal, monkeyp
     intents = journal.intents
     claims = [intents.claim(wanted(n)).intent for n in range(3)]
     intents.settle(intents.mark_sent(claims[0]), urn="102/1", outcome={}, how="sent")
-    intents.abandon(intents.mark_sent(claims[1]), "refused")
+    intents.drop(intents.mark_sent(claims[1]), "refused")
     for each in claims:
         intents.release(each)
     assert [row.token for row in intents.where()] == [None] * 3

@@ -130,7 +130,7 @@ def test_older_fence_is_refused_everywhere(journal: Journal) -> None:
         lambda: journal.intents.mark_in_doubt(old, "lost"),
         lambda: journal.intents.progress(old, {}),
         lambda: journal.intents.settle(old, urn="urn:old", outcome={}, how="sent"),
-        lambda: journal.intents.abandon(old, "refused"),
+        lambda: journal.intents.drop(old, "refused"),
     ):
         with pytest.raises(FencedError):
             attempt()
@@ -167,7 +167,7 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
     moves = {
         "sent": lambda row: journal.intents.mark_sent(row),
         "done": lambda row: journal.intents.settle(row, urn="u", outcome={}, how="sent"),
-        "dropped": lambda row: journal.intents.abandon(row, "refused"),
+        "dropped": lambda row: journal.intents.drop(row, "refused"),
     }
     row = journal.intents.claim(WANTED).intent
     refused = 0
@@ -188,7 +188,7 @@ def test_arrows_missing_from_the_table_are_refused(journal: Journal) -> None:
 def test_abandoned_intent_begins_anew(journal: Journal) -> None:
     """After a definite refusal, the same request is a new claim without what the last one stored."""
     sent = journal.intents.mark_sent(journal.intents.claim(WANTED).intent)
-    journal.intents.abandon(journal.intents.progress(sent, {"url": "u"}), "refused")
+    journal.intents.drop(journal.intents.progress(sent, {"url": "u"}), "refused")
     claim = journal.intents.claim(WANTED)
     assert (claim.kind, claim.intent.state, claim.intent.progress, claim.intent.error) == ("new", "claimed", None, None)
 
@@ -322,7 +322,7 @@ def test_spend_limit_counts_over_all_attempts(journal: Journal) -> None:
     assert journal.intents.claim(replace(base, key="k1", base_key="k1"), spend_limit=2).kind == "held"
     first = journal.intents.get("k0")
     assert first is not None
-    journal.intents.abandon(first, "refused")
+    journal.intents.drop(first, "refused")
     assert journal.intents.claim(replace(base, key="k2", base_key="k2"), spend_limit=2).kind == "new"
     with pytest.raises(SpendLimitError):
         journal.intents.claim(replace(base, key="k0", base_key="k0"), spend_limit=2)
@@ -431,7 +431,7 @@ class IntentMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.may_be_there)
     @rule(index=st.integers(0, 5))
     def be_refused(self, index: int) -> None:
-        self._try(index, lambda row: self.intents.abandon(row, "refused"))
+        self._try(index, lambda row: self.intents.drop(row, "refused"))
 
     @rule()
     def finish(self) -> None:

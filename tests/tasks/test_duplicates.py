@@ -405,7 +405,7 @@ def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, make_twi
     rival = NewIntent("k1:rival", "k1:rival", "job", row.platform, row.account, "account", row.request)
     rival = intents.mark_sent(intents.claim(rival).intent)
     assert not naming(doctor()[1], kept.urn)
-    intents.abandon(rival, "refused")
+    intents.drop(rival, "refused")
     [said] = naming(doctor()[1], kept.urn)
     [late] = intents.get(row.key).duplicates
     assert late in said and not any(urn in said for urn in (before, ours.urn, theirs.urn))
