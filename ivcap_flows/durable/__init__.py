@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from ivcap_flows.durable.divergence import aonce, once
-from ivcap_flows.durable.effects import Effect, Found, Limit, MatchedBy, Performed, RecordStore, Resume, Reusable
+from ivcap_flows.durable.effects import (
+    Caller,
+    Effect,
+    Found,
+    Limit,
+    MatchedBy,
+    Performed,
+    RecordStore,
+    Resume,
+    Reusable,
+)
 from ivcap_flows.durable.perform import perform
 from ivcap_flows.durable.plan import Plan, Planned, plan, planning
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.runs import LogicalRun
 
 __all__ = [
+    "Caller",
     "Effect",
     "Found",
     "Limit",

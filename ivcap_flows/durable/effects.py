@@ -9,21 +9,39 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
+from ivcap_flows.durable.platform_time import PlatformClock
+from ivcap_flows.durable.scopes import Tries
 from ivcap_flows.identity import How, OncePer
-from ivcap_flows.journal import IntentRow, NewIntent
+from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ivcap_flows.handles import Handle
 
-__all__ = ["Effect", "Found", "Limit", "MatchedBy", "Performed", "RecordStore", "Resume", "Reusable"]
+__all__ = ["Caller", "Effect", "Found", "Limit", "MatchedBy", "Performed", "RecordStore", "Resume", "Reusable"]
 
 T = TypeVar("T")
 
 MatchedBy = Literal["key", "content", "guess"]
 """Why a found effect counts as ours: it has our key; its content is equal, and no other key has claimed it; or its
 content is equal, but it may be somebody else's."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """For whom an effect is caused: the attempt of a run, or none, and the account on a platform.
+
+    `clock` gives the platform's time, which bounds how far back and how long to look for an effect; without it, all
+    effects on the platform are considered. `tries` are the task runs in which the call is made.
+    """
+
+    journal: Journal
+    attempt: OpenedAttempt | None
+    platform: str
+    account: str
+    clock: PlatformClock | None = None
+    tries: Tries = ()
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.durable.divergence import warn_of_divergence
-from ivcap_flows.durable.effects import Effect, Performed, RecordStore, Reusable
+from ivcap_flows.durable.effects import Caller, Effect, Performed, RecordStore, Reusable
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
-from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.preview import preview
-from ivcap_flows.durable.scopes import Tries, expand, is_second_call, warn_shared
+from ivcap_flows.durable.scopes import expand, is_second_call, warn_shared
 from ivcap_flows.durable.submission import Submission, in_run
 from ivcap_flows.errors import FencedError, InDoubtError, InputError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import How, OncePer, key_of, key_of_generation
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, OpenedAttempt
 from ivcap_flows.secrets import logger_of
-
-if TYPE_CHECKING:
-    from ivcap_flows.journal.redaction import Redaction
 
 __all__ = ["perform"]
 
@@ -39,14 +35,9 @@ _SAID_AFTER: Final = 3.0
 
 async def perform(
     effect: Effect[T],
+    caller: Caller,
     *,
-    journal: Journal,
-    attempt: OpenedAttempt | None,
-    platform: str,
-    account: str,
-    tries: Tries = (),
     idempotency_records: RecordStore | None = None,
-    clock: PlatformClock | None = None,
     max_resubmits: int = 0,
     max_orders: int | None = None,
 ) -> Performed[T]:
@@ -54,10 +45,8 @@ async def perform(
 
     There is at most one effect per key, if all processes share one journal and the platform shows an accepted request
     within `effect.visibility_delay`. If a reply is lost, the call looks for the effect, waits until it must be visible,
-    looks again, and only then sends again. `clock` gives the platform's time, which bounds how far back and how long to
-    look; without it, all effects on the platform are considered.
+    looks again, and only then sends again.
 
-    `tries` are the task runs in which the call is made.
     If the newest generation ended in failure, a new one is sent, at most `max_resubmits` times.
     `max_orders` limits the spending effects of the run. Inside `plan()` nothing is sent. If the effect `reuses`, look
     for an earlier one of an equal request before anything is sent; an effect that is reused does not spend.
@@ -67,11 +56,11 @@ async def perform(
     reply. If it does not reply, the effect stays in doubt until the next call.
     """
     plan = planning()
-    scope = _scope(effect.once_per, attempt, plan)
+    journal, attempt = caller.journal, caller.attempt
     # In a thread: the first request with a secret reads or makes the journal's key file.
-    wanted = await asyncio.to_thread(_intent, effect, scope, attempt, platform, account, journal.redaction)
-    if clock is not None and clock.time is not None:
-        wanted = replace(wanted, platform_time=clock.time.earliest)
+    wanted = await asyncio.to_thread(_intent, effect, _scope(effect.once_per, attempt, plan), caller)
+    if caller.clock is not None and caller.clock.time is not None:
+        wanted = replace(wanted, platform_time=caller.clock.time.earliest)
     # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
     skip_lookup = plan is None and not effect.reuses and not max_resubmits and wanted.attempt_number < 2
     newest = None if skip_lookup else await journal.ask(journal.intents.newest, wanted.base_key)
@@ -88,8 +77,8 @@ async def perform(
     start_heartbeat(journal)
     try:
         return await _Performing(
-            *(effect, journal, attempt, idempotency_records, clock, max_resubmits, max_orders),
-            is_second=attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, tries),
+            *(effect, caller, idempotency_records, max_resubmits, max_orders),
+            is_second=attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, caller.tries),
             is_newest_known=not skip_lookup,
         ).run(wanted, newest)
     finally:
@@ -101,10 +90,8 @@ class _Performing(Generic[T]):
     """One call of `perform` that sends or waits."""
 
     effect: Effect[T]
-    journal: Journal
-    attempt: OpenedAttempt | None
+    caller: Caller
     idempotency_records: RecordStore | None
-    clock: PlatformClock | None
     max_resubmits: int
     max_orders: int | None
     is_second: bool
@@ -113,6 +100,10 @@ class _Performing(Generic[T]):
     """Whether the newest generation was read, so that an outcome under the key is the one to return."""
     sent: str | None = None
     """What this call sent before another process took over."""
+
+    @property
+    def journal(self) -> Journal:
+        return self.caller.journal
 
     async def run(self, wanted: NewIntent, newest: IntentRow | None) -> Performed[T]:
         earlier: Reusable[T] | None = None
@@ -157,8 +148,9 @@ class _Performing(Generic[T]):
 
     async def _submit(self, claim: Claim, earlier: Reusable[T] | None) -> Performed[T] | None:
         """Carry a claim to its outcome. Return None if another process has taken over, and decides."""
-        flow = None if self.attempt is None else self.attempt.run.flow_name
-        records, clock = self.idempotency_records, self.clock
+        attempt = self.caller.attempt
+        flow = None if attempt is None else attempt.run.flow_name
+        records, clock = self.idempotency_records, self.caller.clock
         submission = Submission(self.effect, self.journal, claim, idempotency_records=records, clock=clock, flow=flow)
         try:
             if claim.kind == "new" and earlier is not None and earlier.found is not None:
@@ -197,15 +189,13 @@ def _scope(once_per: OncePer, attempt: OpenedAttempt | None, plan: Plan | None) 
 def _intent(
     effect: Effect[T],
     scope: str,
-    attempt: OpenedAttempt | None,
-    platform: str,
-    account: str,
-    redaction: Redaction,
+    caller: Caller,
 ) -> NewIntent:
     """Return the intent of an effect. Its key is made of the whole request.
 
     Each secret in the request is replaced by its keyed digest, in the key and in the stored request.
     """
+    platform, account, attempt, redaction = caller.platform, caller.account, caller.attempt, caller.journal.redaction
     request = canonical_form(effect.request, effect.noun)
     discriminator = canonical_form(effect.discriminator, "discriminator")
     if not isinstance(discriminator, str | None):

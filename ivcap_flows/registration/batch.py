@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
 
-from ivcap_flows.durable import Limit, perform
+from ivcap_flows.durable import Caller, Limit, perform
 from ivcap_flows.errors import ForbiddenError, InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
@@ -118,7 +117,7 @@ class Batch:
         register = await item_registering(self._client, journal, attempt)
         terms = await self._terms.registered(register) if self._terms is not None else None
 
-        run = partial(perform, journal=journal, attempt=attempt, platform=platform, account=account, clock=self._client)
+        caller = Caller(journal, attempt, platform, account, self._client)
 
         async def mint(urn: str) -> str:
             try:
@@ -127,13 +126,11 @@ class Batch:
                 # IVCAP hides this artifact. What Provena forbids is judged otherwise.
                 raise InputError(str(error)) from error
             effect = DatasetEffect.of(artifact, terms, client=self._client, platform=platform, account=account)
-            return (await run(effect)).value.urn
+            return (await perform(effect, caller)).value.urn
 
         file = OutcomeFile(out, self._spool) if out is not None else None
         registering = Registering(
-            *(self._client, journal, self._spool, file),
-            platform=platform,
-            perform=run,
+            *(self._client, caller, self._spool, file),
             mint=mint,
             options=Options(in_flight, limit, self._stall_timeout, self._progress),
         )

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Limit, Performed
+from ivcap_flows.durable import Caller, Limit, perform
 from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.errors import (
     BadRequestError,
@@ -23,7 +23,6 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.http.concurrency_limit import MOST
-from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import GIVEN_UP
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRunRecord
@@ -40,12 +39,10 @@ from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Mint", "Options", "Perform", "Registering"]
+__all__ = ["Mint", "Options", "Registering"]
 
 Mint = Callable[[str], Awaitable[str]]
 """A function from an artifact's URN to the handle of its dataset, which is found or minted once."""
-Perform = Callable[[Effect[ModelRun]], Awaitable[Performed[ModelRun]]]
-"""The engine: causes the effect at most once."""
 
 _LOOKED_AT: Final = 1_000
 """Rows that the journal has not sent are looked for among so many jobs and runs, and two more for each row."""
@@ -77,17 +74,15 @@ class Registering:
     def __init__(
         self,
         client: ProvenaClient,
-        journal: Journal,
+        caller: Caller,
         spool: Spool,
         out: OutcomeFile | None,
         *,
-        platform: str,
-        perform: Perform,
         mint: Mint,
         options: Options,
     ) -> None:
-        self._client, self._journal, self._spool, self._out = client, journal, spool, out
-        self._platform, self._perform, self._options = platform, perform, options
+        self._client, self._caller, self._spool, self._out = client, caller, spool, out
+        self._journal, self._options = caller.journal, options
         self._datasets = _Datasets(spool, mint, options.stall_timeout)
         self._lookup, self._job_watch = RowLookup(client), JobWatch(client)
         counts = spool.counts()
@@ -133,14 +128,14 @@ class Registering:
                 ModelRunEffect.of(
                     *(row.subject, self._record(row)),
                     client=self._client,
-                    platform=self._platform,
+                    platform=self._caller.platform,
                     limit=self._options.limit,
                 ),
                 job_watch=self._job_watch,
                 look=self._lookup.look,
                 stall_timeout=self._options.stall_timeout,
             )
-            done = await through_outages(lambda: self._perform(effect), self._options.stall_timeout)
+            done = await through_outages(lambda: perform(effect, self._caller), self._options.stall_timeout)
         except (PlatformError, *_OF_ITS_ROW) as error:
             if not self._is_of_its_row(error):
                 raise

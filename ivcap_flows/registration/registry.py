@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable import Effect, Found, Resume, look_since, perform
+from ivcap_flows.durable import Caller, Effect, Found, Resume, look_since, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.identity import KEY_FIELD, OncePer
@@ -203,7 +203,7 @@ async def item_registering(
 
     async def register(info: Info) -> str:
         effect = ItemEffect.of(info, client=client, platform=platform, account=account)
-        done = await perform(effect, journal=journal, attempt=attempt, platform=platform, account=account, clock=client)
+        done = await perform(effect, Caller(journal, attempt, platform, account, client))
         return done.value.urn
 
     return register

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.durable import Caller, Effect, Performed, perform
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provena.models import Info, ModelRunRecord, TemplatedDataset
@@ -107,11 +107,5 @@ class Registrar:
         return made
 
     async def _perform(self, effect: Effect[T]) -> Performed[T]:
-        return await perform(
-            effect,
-            journal=self.journal,
-            attempt=self.attempt,
-            platform=self.platform,
-            account=self.account,
-            clock=self.client,
-        )
+        caller = Caller(self.journal, self.attempt, self.platform, self.account, self.client)
+        return await perform(effect, caller)

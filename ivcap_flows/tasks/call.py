@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal, tries_around
-from ivcap_flows.durable import Effect, Performed, RecordStore, look_since, perform, planning
+from ivcap_flows.durable import Caller, Effect, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
 from ivcap_flows.handles import Handle
@@ -79,13 +79,8 @@ class _Call:
             effect = replace(effect, once_per="run")
         done = await perform(
             effect,
-            journal=self.journal,
-            attempt=self.attempt,
-            platform=self.platform,
-            account=self.account,
-            tries=tries_around(),
+            Caller(self.journal, self.attempt, self.platform, self.account, self.client, tries_around()),
             idempotency_records=idempotency_records,
-            clock=self.client,
             max_resubmits=max_resubmits,
             max_orders=self.settings.max_orders if effect.spends else None,
         )

@@ -15,13 +15,29 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ivcap_flows.durable import Effect, Found, MatchedBy, Resume
+from ivcap_flows import durable
+from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
 from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.identity import OncePer
-from ivcap_flows.journal import IntentRow
+from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 
 VISIBILITY_DELAY = 0.4
+
+
+async def perform(
+    effect: Effect[Any],
+    *,
+    journal: Journal,
+    attempt: OpenedAttempt | None,
+    platform: str,
+    account: str,
+    clock: Any = None,
+    tries: Any = (),
+    **options: Any,
+) -> Performed[Any]:
+    """As `durable.perform` does for a caller with these."""
+    return await durable.perform(effect, Caller(journal, attempt, platform, account, clock, tries), **options)
 
 
 class Platform:

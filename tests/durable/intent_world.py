@@ -24,9 +24,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from durable_platform import Scripted
+from durable_platform import Scripted, perform
 
-from ivcap_flows.durable import Found, Performed, Resume, perform
+from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
 from ivcap_flows.http.leave import ask_leave

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from durable_platform import VISIBILITY_DELAY, Platform, cut_off, order
+from durable_platform import VISIBILITY_DELAY, Platform, cut_off, order, perform
 
-from ivcap_flows.durable import look_since, perform
+from ivcap_flows.durable import look_since
 from ivcap_flows.durable.platform_time import SPREAD
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import Journal, NewIntent

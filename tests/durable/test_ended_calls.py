@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 import pytest
-from durable_platform import Platform, order
+from durable_platform import Platform, order, perform
 
-from ivcap_flows.durable import Effect, Performed, perform
+from ivcap_flows.durable import Effect, Performed
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import JournalError, UnreachableError
 from ivcap_flows.http.session import Session

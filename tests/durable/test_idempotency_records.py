@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order, perform
 
-from ivcap_flows.durable import Effect, Found, Performed, Resume, perform
+from ivcap_flows.durable import Effect, Found, Performed, Resume
 from ivcap_flows.errors import ForbiddenError, UnavailableError
 from ivcap_flows.journal import IntentRow, Journal, schema
 

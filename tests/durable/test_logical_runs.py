@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durable_platform import Platform, order
+from durable_platform import Platform, order, perform
 
-from ivcap_flows.durable import LogicalRun, heartbeat, perform
+from ivcap_flows.durable import LogicalRun, heartbeat
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import Journal, RunIdentity
 

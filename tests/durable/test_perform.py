@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order
+from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order, perform
 
-from ivcap_flows.durable import Effect, Performed, heartbeat, perform
+from ivcap_flows.durable import Effect, Performed, heartbeat
 from ivcap_flows.errors import (
     BadRequestError,
     InDoubtError,

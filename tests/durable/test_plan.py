@@ -7,10 +7,10 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from durable_platform import Aspects, Platform, cut_off, order
+from durable_platform import Aspects, Platform, cut_off, order, perform
 
 from ivcap_flows import loop
-from ivcap_flows.durable import Effect, Performed, perform, plan, planning
+from ivcap_flows.durable import Effect, Performed, plan, planning
 from ivcap_flows.journal import Journal, RunIdentity
 
 

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from durable_platform import Platform, Scripted, forget_platform_warnings, order
+from durable_platform import Platform, Scripted, forget_platform_warnings, order, perform
 
-from ivcap_flows.durable import Effect, Performed, Resume, aonce, once, perform
+from ivcap_flows.durable import Effect, Performed, Resume, aonce, once
 from ivcap_flows.errors import InputError, NotFoundError, SpendLimitError, UnreachableError
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, RunIdentity

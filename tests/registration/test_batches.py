@@ -17,7 +17,7 @@ import pytest
 from registration_rows import Items, read_outcomes, write_lines
 
 from ivcap_flows import loop
-from ivcap_flows.durable import perform
+from ivcap_flows.durable import Caller, perform
 from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.journal import Journal
@@ -416,7 +416,7 @@ def by_task(provena: ProvenaClient, journal: Journal) -> Callable[[dict[str, Any
         record = ModelRunRecord(**{name: value for name, value in row.items() if name != "key"})
         platform, account = await provena.platform(), await provena.username()
         effect = ModelRunEffect.of(row["key"], record, client=provena, platform=platform)
-        done = await perform(effect, journal=journal, attempt=None, platform=platform, account=account)
+        done = await perform(effect, Caller(journal, None, platform, account))
         return done.value
 
     return lambda row: loop.run(register(row))
