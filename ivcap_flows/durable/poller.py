@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from ivcap_flows.durable.poll_interval import SHORTEST, interval
+from ivcap_flows.durable.poll_log import PollLog
 from ivcap_flows.durable.poll_round import ROUND, PollRound, PollSource, crowded
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.rate_limiter import RateLimiter
@@ -96,11 +97,7 @@ class Poller(Generic[R]):
         self._jitter = 1.0
         self._pages = 0
         """The number of requests of this process's last round."""
-        self._silent: set[str] = set()
-        """The lists and records that were asked for last without an answer."""
-        self._silent_since = 0.0
-        self._refused: set[str] = set()
-        """The lists of which the log says that they cannot be read."""
+        self._log = PollLog(source.what)
         self.rounds = 0
         """The number of rounds so far, of this process and of others for it."""
 
@@ -293,9 +290,9 @@ class Poller(Generic[R]):
             self._stirred.set()
         for name, error in found.lists.items():
             if error is None or name in found.silent:
-                self._answered(f"list {name}", error)
+                self._log.answered(f"list {name}", error, len(self._watched))
             else:
-                self._say_refused(f"list of {self._source.what} {name}".rstrip(), error)
+                self._log.refused(name, error)
         if found.silent:
             self._not_before = time.monotonic() + _AFTER_FAILURE
 
@@ -336,11 +333,11 @@ class Poller(Generic[R]):
                 self._fail([urn], error)
         except Exception as error:  # noqa: BLE001 - such as that of a malformed URN: it ends the waits for this work
             if isinstance(error, PlatformError) and error.retryable:
-                self._answered(urn, error)
+                self._log.answered(urn, error, len(self._watched))
             else:
                 self._fail([urn], error)
         else:
-            self._answered(urn, None)
+            self._log.answered(urn, None, len(self._watched))
             watch.status = status
             if status in TERMINAL:
                 for future in self._take(urn):
@@ -359,30 +356,10 @@ class Poller(Generic[R]):
         watch, reading = self._watched.pop(urn, None), self._reads.pop(urn, None)
         if reading is not None and reading is not asyncio.current_task():
             reading.cancel()
-        self._silent.discard(urn)
+        self._log.forget(urn)
         return [future for future in watch.futures if not future.done()] if watch else []
 
     def _fail(self, urns: list[str], error: BaseException) -> None:
         for urn in urns:
             for future in self._take(urn):
                 future.set_exception(error)
-
-    def _answered(self, what: str, failure: Exception | None) -> None:
-        """Note whether the platform answered, and log when it begins and when it ceases to be out of reach."""
-        was = bool(self._silent)
-        (self._silent.discard if failure is None else self._silent.add)(what)
-        if failure is not None and not was:
-            self._silent_since = time.monotonic()
-            waits = counted(len(self._watched), self._source.what)
-            logger.warning("Still waiting for %s: %s", waits, failure)
-        elif was and not self._silent:
-            away = time.monotonic() - self._silent_since
-            logger.warning("The platform answers again after %.0f s; waiting goes on.", away)
-
-    def _say_refused(self, what: str, error: Exception) -> None:
-        """Log once for each list why it cannot be read. A fault of this package is shown with its traceback."""
-        if what not in self._refused:
-            self._refused.add(what)
-            shown = None if isinstance(error, PlatformError) else error
-            why = f"{type(error).__name__}: {error}"
-            logger.warning("The %s cannot be read, so the wait goes on without it. %s", what, why, exc_info=shown)

@@ -122,8 +122,8 @@ class Preflight:
             faults += [replace(fault, column=self._column(fault.column, row.body)) for fault in found]
         self._spool.add_rows(rows)
         self._spool.add_faults(faults)
-        self._spool.want_ids(each for each in ids if each.strip())
-        self._spool.want_datasets(artifacts)
+        self._spool.references.want(each for each in ids if each.strip())
+        self._spool.references.want_datasets(artifacts)
 
     def _keyed(self, row: Row, record: ModelRunRecord) -> tuple[Any, ...]:
         subject = subject_of(row.key, record)
@@ -134,11 +134,11 @@ class Preflight:
 
     async def _ask_for_ids(self) -> None:
         asked = 0
-        while ids := self._spool.unasked_ids():
-            self._spool.told_of_ids(await all_of(self._ask, ids, _AT_ONCE))
+        while ids := self._spool.references.unasked():
+            self._spool.references.tell(await all_of(self._ask, ids, _AT_ONCE))
             needed = [use.template_id for flow in self._workflows.values() for use in uses_of(flow)]
             needed += [flow.software_id for flow in self._workflows.values()]
-            self._spool.want_ids(needed)
+            self._spool.references.want(needed)
             asked += len(ids)
             self._progress("ids", asked, None)
 
@@ -157,9 +157,9 @@ class Preflight:
             return (handle, artifact) if handle else None
 
         after, lacking = "", False
-        while artifacts := self._spool.artifacts(after):
+        while artifacts := self._spool.references.artifacts(after):
             found = [each for each in await all_of(look, artifacts, _AT_ONCE) if each is not None]
-            self._spool.told_of_datasets(found)
+            self._spool.references.tell_datasets(found)
             lacking = lacking or len(found) < len(artifacts)
             after = artifacts[-1]
         if lacking and self._terms is not None and not missing_terms(self._terms):
@@ -184,8 +184,8 @@ class Preflight:
         checked = 0
         for page in self._spool.pages("ready", "wrong"):
             ids = list({each for row in page for each in _ids(row.body)})
-            known = self._spool.ids(ids)
-            datasets = self._spool.datasets(ids)
+            known = self._spool.references.known(ids)
+            datasets = self._spool.references.datasets(ids)
             self._spool.add_faults(
                 [
                     fault
@@ -253,7 +253,7 @@ class Preflight:
             if template.template_id not in self._templates:
                 words = f"You cannot read its dataset template {template.template_id} as a complete DATASET_TEMPLATE"
                 yield "workflow_template_id", "unknown id", words
-        found, _, words_of_model = self._spool.ids([workflow.software_id])[workflow.software_id]
+        found, _, words_of_model = self._spool.references.known([workflow.software_id])[workflow.software_id]
         if found != "MODEL" or words_of_model is not None:
             words = words_of_model or f"{workflow.software_id} is {found}"
             yield "workflow_template_id", "unknown id", f"Its model cannot be used: {words}"

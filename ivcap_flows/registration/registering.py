@@ -163,10 +163,10 @@ class Registering:
         if sha256 is None or sha256 == digest_of(self._record(row)):
             return False
         # Another process that registered the run may have minted its datasets since the row was checked.
-        lacking = [each for each in _artifacts_in(row.body) if each not in self._spool.datasets([each])]
+        lacking = [each for each in _artifacts_in(row.body) if each not in self._spool.references.datasets([each])]
         for artifact in lacking:
             if (handle := await dataset_of(self._client, artifact)) is not None:
-                self._spool.told_of_datasets([(handle, artifact)])
+                self._spool.references.tell_datasets([(handle, artifact)])
         return sha256 != digest_of(self._record(row))
 
     async def _unregistered(self, row: Spooled, error: IvcapFlowsError) -> Outcome:
@@ -184,7 +184,7 @@ class Registering:
 
     def _record(self, row: Spooled) -> ModelRunRecord:
         """Return the record of a row, with the known datasets in place of artifacts."""
-        known = self._spool.datasets(_artifacts_in(row.body))
+        known = self._spool.references.datasets(_artifacts_in(row.body))
         sides = {
             side: [{**part, "dataset_id": known.get(part["dataset_id"], part["dataset_id"])} for part in row.body[side]]
             for side in ("inputs", "outputs")
@@ -213,7 +213,7 @@ class _Datasets:
 
     async def find_or_mint(self, artifact: str) -> None:
         """Let the spool know the dataset of an artifact. Raises InputError with the reason why there is none."""
-        if self._spool.datasets([artifact]):
+        if self._spool.references.datasets([artifact]):
             return
         if artifact not in self._minting:
             self._minting[artifact] = asyncio.create_task(self._find_or_mint(artifact))
@@ -233,7 +233,7 @@ class _Datasets:
                 raise
             raise InputError(str(error)) from error
         self._minted = True
-        self._spool.told_of_datasets([(handle, artifact)])
+        self._spool.references.tell_datasets([(handle, artifact)])
         del self._minting[artifact]
 
 

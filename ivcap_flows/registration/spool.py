@@ -6,16 +6,14 @@ A spool exists as long as its process. What must survive is in the journal, with
 from __future__ import annotations
 
 import json
-import sqlite3
-import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
+from ivcap_flows.registration.references import References
 from ivcap_flows.registration.rows import Fault, FaultKind
+from ivcap_flows.registration.spool_file import PAGE, SpoolFile
 
 __all__ = ["Outcome", "Spool", "Spooled", "Standing"]
 
@@ -24,7 +22,6 @@ Standing = Literal["wrong", "ready", "done", "registered", "failed", "doubtful"]
 registered before. `registered`: it has a handle. `failed`: it has no run, and a reason. `doubtful`: it was sent, and
 its end is unknown."""
 
-_PAGE: Final = 500
 _SCHEMA: Final = """
 CREATE TABLE rows (
     number INTEGER PRIMARY KEY, key TEXT, own_key TEXT, subject TEXT, workflow TEXT, name TEXT, body TEXT,
@@ -34,8 +31,6 @@ CREATE INDEX rows_key ON rows (key);
 CREATE INDEX rows_standing ON rows (standing, number);
 CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
 CREATE INDEX faults_row ON faults (row);
-CREATE TABLE ids (id TEXT PRIMARY KEY, subtype TEXT, trouble TEXT, words TEXT);
-CREATE TABLE datasets (artifact TEXT PRIMARY KEY, handle TEXT);
 """
 
 
@@ -74,11 +69,8 @@ class Spool:
     """The rows of one source in a temporary SQLite file, which is deleted at the end of the context. Thread-safe."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="ivcap-flows-rows-")
-        self._lock = threading.RLock()
-        place = Path(self._folder.name) / "rows.sqlite"
-        self._database = sqlite3.connect(place, check_same_thread=False, isolation_level=None)
-        self._database.executescript("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self._file = SpoolFile(_SCHEMA)
+        self.references = References(self._file)
 
     def __enter__(self) -> Spool:
         return self
@@ -86,14 +78,11 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A thread of a cancelled batch may be in the middle of a query; closing SQLite then would crash.
-        with self._lock:
-            self._database.close()
-        self._folder.cleanup()
+        self._file.close()
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add rows: `(number, key, own_key, subject, workflow, name, body, standing, handle, job)`, body as JSON."""
-        self._many(
+        self._file.many(
             "INSERT INTO rows (number, key, own_key, subject, workflow, name, body, standing, handle, job)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
@@ -102,8 +91,10 @@ class Spool:
     def add_faults(self, faults: Iterable[Fault]) -> None:
         """Add faults and mark their rows as wrong."""
         found = [(fault.row, fault.column, fault.kind, fault.words) for fault in faults]
-        self._many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
-        self._many("UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}])
+        self._file.many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
+        self._file.many(
+            "UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}]
+        )
 
     def faults(self) -> Iterator[Fault]:
         """Yield all faults, row by row, and within a row in the order in which they were added."""
@@ -111,7 +102,7 @@ class Spool:
         query = (
             "SELECT row, rowid, place, kind, words FROM faults WHERE (row, rowid) > (?, ?) ORDER BY row, rowid LIMIT ?"
         )
-        while page := self._all(query, *last, _PAGE):
+        while page := self._file.all(query, *last, PAGE):
             for row, _, place, kind, words in page:
                 fault_kind: FaultKind = kind
                 yield Fault(row, place, fault_kind, words)
@@ -119,70 +110,36 @@ class Spool:
 
     def explain_wrong(self) -> None:
         """Set the words of wrong rows to their faults."""
-        with self._lock:
-            self._database.execute(
-                "UPDATE rows SET words = (SELECT group_concat(place || ': ' || words, '; ') FROM faults"
-                " WHERE faults.row = rows.number) WHERE standing = 'wrong'"
-            )
+        self._file.many(
+            "UPDATE rows SET words = (SELECT group_concat(place || ': ' || words, '; ') FROM faults"
+            " WHERE faults.row = rows.number) WHERE standing = ?",
+            [("wrong",)],
+        )
 
     def count_faults(self) -> int:
-        return int(self._all("SELECT count(*) FROM faults")[0][0])
+        return int(self._file.all("SELECT count(*) FROM faults")[0][0])
 
     def count_differing(self) -> int:
         """Return the number of registered rows with a remark about their run."""
-        return int(self._all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0])
+        return int(
+            self._file.all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0]
+        )
 
     def repeated(self) -> list[tuple[int, int, str | None]]:
         """Return rows with the key of an earlier row: their number, that of the first row, and the user's own key."""
-        return self._all(
+        return self._file.all(
             "SELECT r.number, f.first, r.own_key FROM rows r JOIN (SELECT key, min(number) AS first FROM rows"
             " WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1) f ON f.key = r.key AND r.number > f.first"
             " ORDER BY r.number"
         )
 
-    def want_ids(self, ids: Iterable[str]) -> None:
-        """Add ids to look up in the registry; each is stored once."""
-        self._many("INSERT OR IGNORE INTO ids (id) VALUES (?)", [(each,) for each in ids])
-
-    def unasked_ids(self) -> list[str]:
-        return [
-            row[0] for row in self._all("SELECT id FROM ids WHERE subtype IS NULL AND trouble IS NULL LIMIT ?", _PAGE)
-        ]
-
-    def told_of_ids(self, told: Sequence[tuple[str | None, str | None, str | None, str]]) -> None:
-        """Store what the registry says about ids, as `(subtype, trouble, words, id)`."""
-        self._many("UPDATE ids SET subtype = ?, trouble = ?, words = ? WHERE id = ?", told)
-
-    def ids(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str | None, str | None]]:
-        """Return what is known about each id: subtype, trouble, words."""
-        found = self._among("SELECT id, subtype, trouble, words FROM ids WHERE id IN", ids)
-        return {row[0]: (row[1], row[2], row[3]) for row in found}
-
-    def want_datasets(self, artifacts: Iterable[str]) -> None:
-        """Add artifacts that rows name in place of datasets; each is stored once."""
-        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
-
-    def artifacts(self, after: str = "") -> list[str]:
-        """Return the next page of artifacts after `after`."""
-        query = "SELECT artifact FROM datasets WHERE artifact > ? ORDER BY artifact LIMIT ?"
-        return [row[0] for row in self._all(query, after, _PAGE)]
-
-    def told_of_datasets(self, handles: Sequence[tuple[str, str]]) -> None:
-        """Store datasets, as pairs of the dataset's handle and its artifact."""
-        self._many("UPDATE datasets SET handle = ? WHERE artifact = ?", handles)
-
-    def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
-        """Return the known datasets by their artifacts."""
-        found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
-        return {str(artifact): str(handle) for artifact, handle in found}
-
     def page(self, *standings: Standing, after: int = 0) -> list[Spooled]:
         """Return the next page of rows after `after` with these standings and a record."""
         marks = ",".join("?" * len(standings))
-        found = self._all(
+        found = self._file.all(
             "SELECT number, key, subject, workflow, name, body, coalesce(own_key, key) FROM rows"  # noqa: S608
             f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
-            *(*standings, after, _PAGE),
+            *(*standings, after, PAGE),
         )
         return [
             Spooled(number, key, subject, workflow, name, json.loads(body), called)
@@ -198,7 +155,7 @@ class Spool:
 
     def stand(self, outcomes: Iterable[Outcome]) -> None:
         """Store the outcomes of rows."""
-        self._many(
+        self._file.many(
             "UPDATE rows SET standing = ?, handle = ?, job = ?, since = ?, words = ? WHERE number = ?",
             [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
         )
@@ -211,29 +168,14 @@ class Spool:
             "SELECT number, coalesce(own_key, key), standing, handle, job, since, words FROM rows"  # noqa: S608
             f" WHERE number > ?{where} ORDER BY number LIMIT ?"
         )
-        while page := self._all(query, last, *standings, _PAGE):
+        while page := self._file.all(query, last, *standings, PAGE):
             for row in page:
                 yield Outcome(*row)
             last = page[-1][0]
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by standing."""
-        return dict(self._all("SELECT standing, count(*) FROM rows GROUP BY standing"))
-
-    def _among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
-        """Run a query that ends in `IN` for any number of values."""
-        for start in range(0, len(values), _PAGE):
-            part = values[start : start + _PAGE]
-            yield from self._all(f"{query} ({','.join('?' * len(part))})", *part)
-
-    def _all(self, query: str, *values: Any) -> list[Any]:
-        with self._lock:
-            return self._database.execute(query, values).fetchall()
-
-    def _many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
-        with self._lock, self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany(statement, values)
+        return dict(self._file.all("SELECT standing, count(*) FROM rows GROUP BY standing"))
 
 
 def _column(standings: Sequence[Standing]) -> str:

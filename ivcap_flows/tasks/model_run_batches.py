@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.handles import Job, ModelRun, ModelRuns, Order
@@ -82,17 +82,7 @@ async def _register_model_runs(
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
-    stated = await terms_of(terms)
-    rows: RowSource
-    if isinstance(source, str | Path):
-        rows = open_source(Path(source))
-    elif workflow is not None:
-        work = [*source]
-        rows, stated = await _work_source(work, workflow, stated, credentials, call)
-    else:
-        rows = RecordSource(cast("Iterable[ModelRunRecord | tuple[str, ModelRunRecord]]", source))
-    if workflow is not None and isinstance(source, str | Path):
-        raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
+    rows, stated = await _rows(source, workflow, await terms_of(terms), credentials, call)
     if stated is not None:
         stated = await stated.registered(registering(credentials))
     progress = Shown()
@@ -135,6 +125,23 @@ async def _register_model_runs(
         differing=report.differing,
         runs=handles,
     )
+
+
+async def _rows(
+    source: Any,
+    workflow: Workflow | Path | str | None,
+    stated: Terms | None,
+    credentials: ProvenaCredentialsLike,
+    call: ProvenaCall,
+) -> tuple[RowSource, Terms | None]:
+    """Return the source of the rows, and the terms of its workflow if it has one, else those stated."""
+    if isinstance(source, str | Path):
+        if workflow is not None:
+            raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
+        return open_source(Path(source)), stated
+    if workflow is not None:
+        return await _work_source([*source], workflow, stated, credentials, call)
+    return RecordSource(source), stated
 
 
 async def _work_source(

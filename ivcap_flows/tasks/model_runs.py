@@ -112,11 +112,9 @@ async def _register_model_run(
     )
     inputs_of, outputs_of = [await all_of(minting.with_dataset, side) for side in (record.inputs, record.outputs)]
     whole = record.model_copy(update={"inputs": inputs_of, "outputs": outputs_of})
-    done = await call.perform(
-        ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit),
-        idempotency_records=await _records_of(subject, call, alone=alone),
-    )
-    return done.value
+    effect = ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit)
+    records = await _records_of(subject, call, alone=alone)
+    return (await call.perform(effect, idempotency_records=records)).value
 
 
 async def workflow_for(

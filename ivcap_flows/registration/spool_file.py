@@ -1,0 +1,55 @@
+"""A temporary SQLite file, in which a batch keeps what would otherwise grow in memory with the number of its rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["PAGE", "SpoolFile"]
+
+PAGE: Final = 500
+"""Rows and values per query."""
+
+
+class SpoolFile:
+    """The file with these tables, until it is closed. Thread-safe."""
+
+    def __init__(self, schema: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ivcap-flows-rows-")
+        self._lock = threading.RLock()
+        place = Path(self._folder.name) / "rows.sqlite"
+        self._database = sqlite3.connect(place, check_same_thread=False, isolation_level=None)
+        self.create("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;" + schema)
+
+    def create(self, schema: str) -> None:
+        """Create tables."""
+        with self._lock:
+            self._database.executescript(schema)
+
+    def close(self) -> None:
+        """Delete the file."""
+        # A thread of a cancelled batch may be in the middle of a query; closing SQLite then would crash.
+        with self._lock:
+            self._database.close()
+        self._folder.cleanup()
+
+    def all(self, query: str, *values: Any) -> list[Any]:
+        """Return the rows of a query."""
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+    def among(self, query: str, values: Sequence[str]) -> Iterator[Any]:
+        """Run a query that ends in `IN` for any number of values."""
+        for start in range(0, len(values), PAGE):
+            part = values[start : start + PAGE]
+            yield from self.all(f"{query} ({','.join('?' * len(part))})", *part)
+
+    def many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of these values, in one transaction."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN")
+            self._database.executemany(statement, values)
