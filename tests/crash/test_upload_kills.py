@@ -134,11 +134,11 @@ def statements(urn: str, schema: str) -> list[Any]:
     return on_platform(ask)
 
 
-def doctor(capsys: pytest.CaptureFixture[str], status: int = 0) -> list[str]:
+def doctor(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What it says, also of what other tests have left on the platform."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit):
         main(["doctor", "--json"])
-    assert ended.value.code == status
     return [note for finding in json.loads(capsys.readouterr().out) for note in finding["notes"]]
 
 
@@ -202,5 +202,5 @@ def test_killed_and_uploaded_elsewhere(uploader, embedded_platform, capsys, tmp_
         rows = {row.urn: row.duplicates for row in journal.intents.where(noun="upload")}
     assert ready == {urn, elsewhere, *rows[elsewhere]}
     assert len(rows[elsewhere]) == (killed_at != LEFT_BEHIND)
-    named = [note for note in doctor(capsys, status=len(rows[elsewhere])) if uploader.path.name in note]
+    named = [note for note in doctor(capsys) if uploader.path.name in note]
     assert all(any(other in note for note in named) for other in rows[elsewhere])
