@@ -73,15 +73,17 @@ class JobWatch:
         """
         wait = _Wait(job, stall_timeout)
         self._waits.add(wait)
-        if self._watching is None or self._watching.done():
+        if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
         self._joined.set()
         try:
             return await asyncio.shield(wait.future)
         finally:
             self._waits.remove(wait)
-            if not self._waits:
+            if not self._waits and self._watching is not None:
+                # The next wait has a task of its own: this one may not have heard of its end by then.
                 self._watching.cancel()
+                self._watching = None
 
     async def _watch(self) -> None:
         pause = _FIRST
@@ -91,14 +93,12 @@ class JobWatch:
             try:
                 await self._look()
                 self._trouble = None
-            except PlatformError as error:
-                if not error.retryable:
+            except Exception as error:  # noqa: BLE001 - a wait must not hang because of a fault here
+                if not (isinstance(error, PlatformError) and error.retryable):
                     self._fail(self._waits, error)
+                    self._watching = None
                     return
                 self._say(error)
-            except Exception as error:  # noqa: BLE001 - a wait must not hang because of a fault here
-                self._fail(self._waits, error)
-                return
             now = time.monotonic()
             self._fail_stalled(now)
             pause = _FIRST if self._moved > before or self._joined.is_set() else min(_LONGEST, 2 * pause)

@@ -157,7 +157,7 @@ class RowLookup:
 
     def __init__(self, client: ProvenaClient) -> None:
         self._client = client
-        self._unsent: Collection[str] = ()
+        self._unsent: set[str] = set()
         self._made: dict[str, Sign] = {}
         self._since: datetime | Newest | None = None
         self._read_at = 0.0
@@ -165,7 +165,7 @@ class RowLookup:
         self._next: asyncio.Task[dict[str, Sign]] | None = None
         self._turn = asyncio.Lock()
 
-    async def look_first(self, keys: Collection[str], newest: Newest) -> None:
+    async def look_first(self, keys: set[str], newest: Newest) -> None:
         """Look for rows that the journal has not sent, before any of them is sent."""
         self._unsent, self._since = keys, newest
         await self._read()
@@ -180,6 +180,8 @@ class RowLookup:
             async with self._turn:
                 if time.monotonic() - self._read_at > _FRESH:
                     await self._read()
+                # Its own job is not read again.
+                self._unsent.discard(intent.key)
             return self._made.get(intent.key)
         self._asking[intent.key] = intent
         if self._next is None:
