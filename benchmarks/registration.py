@@ -45,7 +45,7 @@ OURS = (sys.executable, "-m", "benchmarks.registering")
 FULL = 20_000
 NEW_ROWS = 5
 LIMIT_IN_A_FULL_REGISTRY = 40
-SPARE = 50
+SPARE = 150
 """Requests besides one for each record and one for each id in them: looks for the rows, and at their jobs."""
 
 MAKE_ITEMS = """

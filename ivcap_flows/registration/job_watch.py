@@ -27,7 +27,7 @@ _SINGLY: Final = 3
 _READS: Final = 16
 """Maximum number of jobs that one look reads one by one, since the list does not show them."""
 _PAGE: Final = 500
-_OTHERS: Final = 1_000
+_OTHERS: Final = 100
 """The list is read as far as the jobs waited for would fill it twice, with so many others among them."""
 _FIRST: Final = 0.25
 _LONGEST: Final = 10.0
