@@ -23,7 +23,7 @@ from ivcap_flows.provena.wire import Wire
 __all__ = ["DEEPEST", "MAX_BATCH_BYTES", "Converted", "Direction", "ProvApi", "batches"]
 
 MAX_BATCH_BYTES: Final = 150_000
-"""Maximum encoded bytes of the records in one batch. A batch is one queue message of less than 262,144 bytes."""
+"""Maximum encoded bytes of one record, or of those of a batch: each is one queue message of less than 262,144 bytes."""
 
 DEEPEST: Final = 10
 """Maximum number of links that a lineage query follows one after the other."""

@@ -28,7 +28,7 @@ from ivcap_flows.registration.spool import Spool, Spooled
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Preflight", "encoded"]
+__all__ = ["Preflight"]
 
 _AT_ONCE: Final = 16
 """Maximum number of concurrent requests."""
@@ -38,11 +38,6 @@ _SIDE: Final = re.compile(r"^(inputs|outputs)\[(\d+)\]")
 
 OnProgress = Callable[[str, int, int | None], None]
 """A function that is called with what is being done, how much is done, and the total (None if unknown)."""
-
-
-def encoded(body: dict[str, Any]) -> int:
-    """Return the maximum number of bytes that a record's JSON takes in a batch."""
-    return len(json.dumps(body).encode())
 
 
 class Preflight:
@@ -244,7 +239,8 @@ class Preflight:
         if workflow is not None:
             for place, kind, words in unmet(workflow, self._templates, body):
                 yield fault(place, kind, words)
-        if (size := encoded(marked(body, row.key, row.subject))) > MAX_BATCH_BYTES:
+        whole = {**body, "annotations": marked(body.get("annotations"), row.key, row.subject)}
+        if (size := len(json.dumps(whole).encode())) > MAX_BATCH_BYTES:
             yield fault("the row", "too long", f"The record has {size:,} bytes; Provena's limit is {MAX_BATCH_BYTES:,}")
 
     def _unusable(self, workflow: WorkflowTemplate) -> Iterator[tuple[str, FaultKind, str]]:
