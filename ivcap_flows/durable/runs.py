@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 
-from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, stop_heartbeat, tell_later
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity, RunRow
 from ivcap_flows.secrets import logger_of
@@ -33,7 +33,7 @@ class LogicalRun:
         The log level is WARNING if a new flow run continues the run of an earlier one, which the user may not expect.
         """
         # An earlier attempt whose end is not written yet would count as running.
-        catch_up(journal)
+        journal.untold.write()
         start_heartbeat(journal)
         attempt_id = str(uuid.uuid4())
         try:
@@ -41,7 +41,8 @@ class LogicalRun:
         except BaseException:
             # The commit may be on disk although it was not confirmed. As long as this process lives, nobody else would
             # end the attempt, and the run could not be continued.
-            tell_later(journal, partial(_lose, journal, attempt_id))
+            journal.untold.add(partial(_lose, journal, attempt_id))
+            stop_heartbeat(journal)
             raise
         run._alive = True
         if run.opened.joined:
@@ -71,9 +72,9 @@ class LogicalRun:
         except JournalError as error:
             if not (alive and error.retryable):
                 raise
-            tell_later(self.journal, tell)
+            self.journal.untold.add(tell)
             logger.warning("That run %s ended as %s is told to the journal later: %s", self.run.id, outcome, error)
-        else:
+        finally:
             if alive:
                 stop_heartbeat(self.journal)
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
-from ivcap_flows.durable.heartbeat import start_heartbeat, tell_later
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.errors import (
@@ -312,8 +311,7 @@ class Submission(Generic[T]):
             # The effect exists, so the flow continues. If this process ends before the journal can be written, the next
             # call finds the intent open and looks for its effect.
             logger.warning("The %s %s is told to the journal later: %s", self.intent.noun, urn, error)
-            start_heartbeat(self.journal)
-            tell_later(self.journal, partial(_unless_settled, settle))
+            self.journal.untold.add(partial(_unless_settled, settle))
         if not told_first and (more := await self._record.tell(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key, in_run(how, self.intent))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
     from ivcap_flows.journal.runs import Runs
     from ivcap_flows.journal.store import Store
+    from ivcap_flows.journal.untold import Untold
 
 __all__ = ["Journal"]
 
@@ -55,6 +56,7 @@ class Journal:
     redaction: Redaction
     polls: Polls
     processes: Processes
+    untold: Untold
 
     id: str
     """Identifies this journal, and stays the same when its file is moved."""
@@ -76,10 +78,12 @@ class Journal:
         from ivcap_flows.journal.processes import Processes
         from ivcap_flows.journal.redaction import Redaction
         from ivcap_flows.journal.runs import Runs
+        from ivcap_flows.journal.untold import Untold
 
         self._store = store
         self._group_commit = GroupCommit(store)
-        self.processes = processes = Processes(store)
+        self.untold = Untold()
+        self.processes = processes = Processes(store, self.untold)
         self.id = store.journal_id
         self.url = store.url
         self.redaction = Redaction(store)

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from ivcap_flows.journal.process_locks import Life, ProcessLocks
 from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
+from ivcap_flows.journal.untold import Untold
 
 __all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Processes", "is_this"]
 
@@ -68,13 +69,11 @@ time to continue.
 class Processes:
     """The rows of the processes of one journal. This process gets its row when it first takes something."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, untold: Untold) -> None:
+        self._store, self._untold = store, untold
         self._locks = ProcessLocks(lock_folder(store))
         self._ids: dict[int, str] = {}
         """Ids by process number: this process's, and that of the parent that it was forked from."""
-        self._owed: dict[str, str] = {}
-        """By token, the key or lease of each claim that has ended, but whose end could not be written yet."""
 
     def register_and_beat(self, connection: Connection, now: datetime) -> str:
         """Return the id of this process in the journal; a forked child gets its own.
@@ -99,19 +98,15 @@ class Processes:
             self._locks.release(id_)
 
     def heartbeat(self) -> None:
-        """Write this process's heartbeat, and the ends of claims that are still to be written.
+        """Write this process's heartbeat.
 
         Do nothing before the process's first attempt or claim.
         """
         mine = self._ids.get(os.getpid())
         if mine is None:
             return
-        owed = dict(self._owed)
         with self._store.write() as connection:
             connection.execute(_HEARTBEAT, {"process": mine, "now": self._store.now(connection)})
-            self.free(connection, {name: token for token, name in owed.items()})
-        for token in owed:
-            self._owed.pop(token, None)
 
     def prune(self, before: datetime) -> None:
         """Delete processes without a heartbeat since then, except those that an attempt, claim or lease names.
@@ -125,11 +120,6 @@ class Processes:
             connection.execute(sa.delete(_T).where(silent, *(~each for each in held)))
             known = set(connection.execute(sa.select(_T.c.id)).scalars())
         self._locks.forget(known)
-
-    @property
-    def owes(self) -> bool:
-        """Whether claims have ended that the journal still shows; the next heartbeat writes their end."""
-        return bool(self._owed)
 
     def life(self, process: ProcessRow) -> Life:
         """Return the state of a process by its lock."""
@@ -195,13 +185,11 @@ class Processes:
         """Count a claim as ended; in this process, the next call may take the intent over."""
         _tokens.discard(token)
 
-    def free(self, connection: Connection, tokens: Mapping[str, str]) -> None:
-        """Write that claims and leases have ended (name to token), so that other processes may take over."""
-        # In the order in which claims lock them, or the two would wait for each other.
-        rows = [{"b_name": name, "b_token": token} for name, token in sorted(tokens.items())]
-        for statement in (_FREE_INTENT, _FREE_LEASE):
-            if rows:
-                connection.execute(statement, rows)
+    def _free(self, name: str, token: str) -> None:
+        """Write that a claim or lease has ended, so that other processes may take over."""
+        with self._store.write() as connection:
+            for statement in (_FREE_INTENT, _FREE_LEASE):
+                connection.execute(statement, {"b_name": name, "b_token": token})
 
     @contextmanager
     def taking(self, name: str, token: str) -> Iterator[None]:
@@ -222,17 +210,16 @@ class Processes:
         Never raise JournalError: what cannot be written now is written with one of the next heartbeats.
         """
         try:
-            with self._store.write() as connection:
-                self.free(connection, {name: token})
+            self._free(name, token)
         except JournalError:
             self.owe(name, token)
         finally:
             self._store.when_on_disk(partial(self.end, token))
 
     def owe(self, name: str, token: str) -> None:
-        """End a claim or lease in this process, and let a later heartbeat write that."""
+        """End a claim or lease in this process, and let that be written later."""
         self.end(token)
-        self._owed[token] = name
+        self._untold.add(partial(self._free, name, token))
 
 
 def _heard_for(process: ProcessRow) -> float:

@@ -159,7 +159,7 @@ def test_the_heart_beats_until_the_journal_knows(sqlite_journal: Journal, monkey
     while heartbeat._thread is not None:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert not sqlite_journal.processes.owes
+    assert not sqlite_journal.untold
 
 
 class _Counting(BaseHTTPRequestHandler):

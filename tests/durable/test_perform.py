@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from durable_platform import VISIBILITY_DELAY, Aspects, Platform, cut_off, forget_platform_warnings, order, perform
 
-from ivcap_flows.durable import Effect, Performed, heartbeat
+from ivcap_flows.durable import Effect, Performed
 from ivcap_flows.errors import (
     BadRequestError,
     InDoubtError,
@@ -238,16 +238,12 @@ def test_outcome_that_cannot_be_written_is_written_later(
     first = run(order(platform), durable_journal)
     assert first.how == "sent"
     end = time.monotonic() + 60
-    while fails or only(durable_journal).state != "done" or _has_untold(durable_journal):
+    while fails or only(durable_journal).state != "done" or durable_journal.untold:
         assert time.monotonic() < end
         time.sleep(0.02)
     second = run(order(platform), durable_journal)
     assert (second.how, second.value) == ("kept", first.value)
     assert len(platform.urns) == 1
-
-
-def _has_untold(journal: Journal) -> bool:
-    return heartbeat._thread is not None and journal in heartbeat._thread.untold
 
 
 def test_cancelled_call_is_in_doubt(sqlite_journal: Journal, platform: Platform) -> None:

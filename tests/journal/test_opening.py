@@ -22,7 +22,7 @@ from mutants import mutate
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.record_writer import Statement
-from ivcap_flows.durable.heartbeat import catch_up, start_heartbeat, tell_later
+from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import ConfigurationError, JournalError, NewerSchemaError
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.journal.filesystems import network_file_system
@@ -127,8 +127,9 @@ def open_and_record(url: str) -> None:
         recorder.put(Statement(opened.run.id, None, lambda: [entity("urn:example:thing", "file")]))
         # After a write that had failed.
         start_heartbeat(journal)
-        tell_later(journal, lambda: journal.runs.close_attempt(opened.attempt.id, "completed"))
-        catch_up(journal)
+        journal.untold.add(lambda: journal.runs.close_attempt(opened.attempt.id, "completed"))
+        journal.untold.write()
+        stop_heartbeat(journal)
 
 
 def left_in_the_process() -> tuple[int, int]:
