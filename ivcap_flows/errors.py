@@ -220,11 +220,11 @@ class WaitTimeoutError(IvcapFlowsError):
 
 
 class DurabilityError(IvcapFlowsError):
-    """A guarantee could not be kept, so nothing was sent."""
+    """A guarantee could not be kept, so this call sends nothing more."""
 
 
 class InDoubtError(DurabilityError):
-    """Several effects on the platform could be ours, and none carries our key. Data: `key`, `candidates` (URNs)."""
+    """It cannot be told which effect on the platform is ours, if any: the user decides. Data: `key`, `candidates`."""
 
 
 class FencedError(DurabilityError):

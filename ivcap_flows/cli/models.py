@@ -176,7 +176,7 @@ def resolve(
     row: Annotated[list[int] | None, Parameter(name="--row")] = None,
     adopt: str | None = None,
     resend: bool = False,
-    write_off: bool = False,
+    give_up: bool = False,
     as_json: Json = False,
 ) -> int:
     """List the doubtful rows of a file, or decide on some of them. Exit status 1 if doubtful rows are left.
@@ -187,12 +187,12 @@ def resolve(
         file: The file that was registered.
         row: Number of a row to decide on, as in the outcome file; may be given several times.
         adopt: Handle of the model run that the row became; for one row only.
-        resend: Let the next `models register` send the rows again. This also takes back a `--write-off`.
-        write_off: Never send the rows again.
+        resend: Let the next `models register` send the rows again. This also takes back a `--give-up`.
+        give_up: Never send the rows again.
     """
-    decisions = [bool(adopt), resend, write_off]
+    decisions = [bool(adopt), resend, give_up]
     if sum(decisions) > 1 or (any(decisions) != bool(row)):
-        raise InputError("To decide, give --row and one of --adopt, --resend and --write-off; to list rows, give none.")
+        raise InputError("To decide, give --row and one of --adopt, --resend and --give-up; to list rows, give none.")
     if adopt and row and len(row) > 1:
         raise InputError("A model run belongs to one row; give one --row with --adopt.")
     with (

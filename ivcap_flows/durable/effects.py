@@ -128,11 +128,13 @@ class Effect(ABC, Generic[T]):
     - `spends`: whether the effect counts against the run's limit.
     - `look_first`: look for the effect before the first send, since the platform's answer is certain.
     - `bears_key`: the effect shows its key on the platform. One that the journal does not know is looked for before the
-      first send, since another journal may have made it. `find` limits the look for an intent in state `intent`.
+      first send, since another journal may have made it. `find` limits the look for an intent that was not sent.
     - `limit`: shared by all effects of a kind. An effect waits for its turn, and only then is marked as sent. The turn
       lasts until the reply, or until progress is stored.
-    - `resumable`: if progress is stored, continue with `send` instead of looking. The idempotency record is written
-      with the outcome, not before sending: two journals that work on it at the same moment make two equal things.
+    - `resumable`: if progress is stored, continue with `send` instead of looking.
+    - `announced`: its idempotency record, if it has one, is written before the first send, so that another journal
+      waits. Otherwise it is written with the outcome: two journals that work on it at the same moment make two equal
+      things.
     - `definition`: a digest of what the request refers to, for effects that may be reused.
     - `reuses`: look for an `earlier` effect of an equal request before anything is sent.
     """
@@ -149,6 +151,7 @@ class Effect(ABC, Generic[T]):
     bears_key: bool = False
     limit: Limit | None = None
     resumable: bool = False
+    announced: bool = True
     definition: str | None = None
     reuses: bool = False
 

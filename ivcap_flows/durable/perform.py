@@ -61,9 +61,9 @@ async def perform(
     wanted = await asyncio.to_thread(_intent, effect, _scope(effect.once_per, attempt, plan), caller)
     if caller.clock is not None and caller.clock.time is not None:
         wanted = replace(wanted, platform_time=caller.clock.time.earliest)
-    # Most effects are new. For these the claim alone is enough, and reading the newest generation first is not needed.
-    skip_lookup = plan is None and not effect.reuses and not max_resubmits and wanted.attempt_number < 2
-    newest = None if skip_lookup else await journal.ask(journal.intents.newest, wanted.base_key)
+    # Most effects are new. For these the claim alone is enough, and the newest generation is not read before.
+    reads_newest = plan is not None or effect.reuses or max_resubmits > 0 or wanted.attempt_number > 1
+    newest = await journal.ask(journal.intents.newest, wanted.base_key) if reads_newest else None
     if newest is not None and newest.given_up:
         raise _given_up(newest)
     if plan is not None:
@@ -71,7 +71,7 @@ async def perform(
         return await preview(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
-    if not skip_lookup and (newest is None or newest.state == "dropped"):
+    if reads_newest and (newest is None or newest.state == "dropped"):
         await warn_of_divergence(journal, wanted)
 
     start_heartbeat(journal)
@@ -79,7 +79,7 @@ async def perform(
         return await _Performing(
             *(effect, caller, idempotency_records, max_resubmits, max_orders),
             is_second=attempt is not None and is_second_call(attempt.attempt.id, wanted.base_key, caller.tries),
-            is_newest_known=not skip_lookup,
+            is_newest_known=reads_newest,
         ).run(wanted, newest)
     finally:
         stop_heartbeat(journal)
@@ -244,7 +244,7 @@ def _resubmits(newest: IntentRow | None, limit: int) -> bool:
 
 def _given_up(intent: IntentRow) -> InDoubtError:
     return InDoubtError(
-        f"The {intent.noun} {intent.key} was written off by the user, so it is not sent. To have it sent, decide with "
+        f"The {intent.noun} {intent.key} was given up by the user, so it is not sent. To have it sent, decide with "
         "`ivcap-flows models resolve --resend`.",
         key=intent.key,
         candidates=[],

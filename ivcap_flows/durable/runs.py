@@ -45,6 +45,13 @@ class LogicalRun:
             stop_heartbeat(journal)
             raise
         run._alive = True
+        if not run.opened.joined and (other := journal.runs.perhaps_running(identity)) is not None:
+            logger.warning(
+                "A new run begins, since process %d on %s seems to run the same: its last heartbeat was at %s. If that "
+                "is gone, end this one and start it again in a minute, or what it ordered is ordered again.",
+                *(other.process.pid, other.process.host),
+                other.process.heartbeat_at.astimezone().isoformat(" ", "seconds"),
+            )
         if run.opened.joined:
             try:
                 run._say()

@@ -133,7 +133,7 @@ class Submission(Generic[T]):
 
     async def _before_sending(self) -> Performed[T] | None:
         """Write the idempotency record, and adopt an effect that exists already."""
-        theirs = await (self._record.of_another() if self.effect.resumable else self._record.claim())
+        theirs = await (self._record.claim() if self.effect.announced else self._record.of_another())
         if theirs is not None and theirs.get("urn") is not None:
             return await self._adopt([self._recorded(theirs)])
         if theirs is not None:
@@ -260,7 +260,7 @@ class Submission(Generic[T]):
         ours = [one for one in found if one.matched_by == "key"]
         if not ours and found:
             others = await self.journal.ask(
-                self.journal.intents.claimed_by_others, self.intent.key, [one.urn for one in found]
+                self.journal.intents.outcomes_of_others, self.intent.key, [one.urn for one in found]
             )
             free = [one for one in found if one.urn not in others]
             ours = [one for one in free if one.matched_by == "content"]
@@ -293,8 +293,8 @@ class Submission(Generic[T]):
         # The idempotency record shows it to others.
         outcome = self.journal.redaction.of(self.effect.encode(value))
         duplicates = [*duplicates, *self._left_behind(urn)]
-        # A resumable effect is published before its row is written: if the process ends in between, nothing is lost.
-        told_first = self.effect.resumable
+        # What was not announced is told before its row is written: if the process ends in between, others know it.
+        told_first = not self.effect.announced
         more = await self._record.tell(urn, outcome) if told_first else []
         settle = partial(
             self.journal.intents.settle,

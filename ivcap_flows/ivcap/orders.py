@@ -123,8 +123,8 @@ class Orders:
     ) -> OrderRecord:
         """Place an order. `parameters` are wire values, as `encode_parameters` returns them.
 
-        Keyed: the request is sent once, since the API has no idempotency key. The caller finds the order again by
-        `name` or `tags`.
+        Keyed: the request is sent once, since the API has no idempotency key. The caller finds the order again by its
+        `name`.
         """
         body: dict[str, Any] = {
             "service": ivcap_urn("service", urn_argument(service_urn, "service")),

@@ -64,7 +64,7 @@ class Claims:
     def take(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
         """Request the right to cause an effect.
 
-        A claim of kind "new" or "doubt" is held until the intent is done, abandoned or released, or the process ends.
+        A claim of kind "new" or "doubt" is held until the intent is done, dropped or released, or the process ends.
         Raise SpendLimitError if the run already has `spend_limit` intents that spend.
         """
         wanted = self._redaction.of_intent(wanted)

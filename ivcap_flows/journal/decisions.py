@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT
-from ivcap_flows.journal.processes import LEASE_SECONDS, Processes
+from ivcap_flows.journal.processes import SILENT_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND, WRITTEN_OFF, IntentRow
 from ivcap_flows.journal.states import OPEN, State
@@ -32,7 +32,7 @@ class Decisions:
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
         """Settle an intent in doubt as the user decides: its effect is `urn`, and `outcome` is its JSON form.
 
-        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is done or dropped.
         """
         found = {"urn": urn, "outcome": self._redaction.of(outcome), "how": "adopted", "matched_by": "user"}
         return self._decide(key, "done", found)
@@ -40,7 +40,7 @@ class Decisions:
     def write_off(self, key: str) -> IntentRow:
         """Drop an intent in doubt as the user decides: it had no effect, so the same may be sent again.
 
-        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is done or dropped.
         """
         return self._decide(key, "dropped", {"error": WRITTEN_OFF, "progress": None})
 
@@ -48,7 +48,7 @@ class Decisions:
         """Drop an intent in doubt as the user decides: whether it had an effect or not, it is not sent again
         automatically.
 
-        Raise DurabilityError while a live process holds the intent, and if it is not in doubt.
+        Raise DurabilityError while a live process holds the intent, and if it is done or dropped.
         """
         return self._decide(key, "dropped", {"error": GIVEN_UP, "progress": None})
 
@@ -102,7 +102,7 @@ class Decisions:
                     raise DurabilityError(
                         f"Process {holder.pid} on {holder.host} is working on the {row.noun} {key}. Wait until it ends "
                         "or end it, then try again. If it ran on another machine or in another container, wait "
-                        f"{LEASE_SECONDS:.0f} s after its last heartbeat.",
+                        f"{SILENT_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )
             return self._transitions.move(connection, row, after, {**values, "fence": row.fence + 1, **LEFT})

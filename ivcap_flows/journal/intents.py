@@ -63,7 +63,10 @@ class Intents(KnownIntents):
             return self._transitions.move(connection, intent, "sent", self._sending(connection, intent, time) | values)
 
     def mark_in_doubt(self, intent: IntentRow, error: str, time: ServerTime | None = None) -> IntentRow:
-        """Mark an intent as in doubt, since its reply was lost, and keep the claim. `time` is the platform's."""
+        """Mark an intent as in doubt, and keep the claim: its reply was lost, or another journal may have sent it.
+
+        `time` is the platform's.
+        """
         with self._store.write() as connection:
             values = {**self._sending(connection, intent, time), "error": error}
             if intent.state == "claimed":

@@ -120,14 +120,14 @@ class KnownIntents:
         with self._store.read() as connection:
             return [IntentRow(**row) for row in connection.execute(query).mappings()]
 
-    def claimed_by_others(self, key: str, urns: Sequence[str]) -> set[str]:
+    def outcomes_of_others(self, key: str, urns: Sequence[str]) -> set[str]:
         """Return those of the URNs that are the outcome of another key."""
         query = sa.select(_I.c.urn).where(_I.c.urn.in_(list(urns)), _I.c.key != key)
         with self._store.read() as connection:
             return {str(urn) for (urn,) in connection.execute(query)}
 
     def rivals(self, intent: IntentRow) -> int:
-        """Count the other intents with the same request whose outcome is open: any of them may own an effect with this
+        """Count the other sent intents with the same request: any of them may own an effect with this
         content."""
         query = sa.select(_I).where(
             _I.c.noun == intent.noun,

@@ -31,11 +31,11 @@ from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.untold import Untold
 
-__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Processes", "is_this"]
+__all__ = ["HEARTBEAT_SECONDS", "SILENT_SECONDS", "Processes", "is_this"]
 
 HEARTBEAT_SECONDS: Final = 10.0
 """Interval of the heartbeats of a process that holds something."""
-LEASE_SECONDS: Final = 60.0
+SILENT_SECONDS: Final = 60.0
 """A process of another machine without a heartbeat for so long counts as gone."""
 
 _INATTENTION: Final = 3 * HEARTBEAT_SECONDS
@@ -115,7 +115,7 @@ class Processes:
         """
         holders = (schema.attempts, _I, _L)
         held = (sa.exists().where(table.c.process_id == _T.c.id) for table in holders)
-        silent = _T.c.heartbeat_at < before - timedelta(seconds=LEASE_SECONDS)
+        silent = _T.c.heartbeat_at < before - timedelta(seconds=SILENT_SECONDS)
         with self._store.write() as connection:
             connection.execute(sa.delete(_T).where(silent, *(~each for each in held)))
             known = set(connection.execute(sa.select(_T.c.id)).scalars())
@@ -145,12 +145,12 @@ class Processes:
         """Return whether a live process holds the claim `token`; in this process the claim itself must still run.
 
         A process that is known only by its heartbeat holds nothing once this process has seen the heartbeat stand
-        still for `LEASE_SECONDS`, whatever a clock says. So after True, ask again later.
+        still for `SILENT_SECONDS`, whatever a clock says. So after True, ask again later.
         """
         if is_this(process):
             return token in _tokens
         life = self.life(process)
-        return life == "alive" or (life == "unknown" and _heard_for(process) < LEASE_SECONDS)
+        return life == "alive" or (life == "unknown" and _heard_for(process) < SILENT_SECONDS)
 
     def has_left(self, process: ProcessRow) -> bool:
         """Return whether certainly no request of the process can still leave, for a claim that it no longer holds."""
@@ -171,7 +171,7 @@ class Processes:
             for process in (ProcessRow(**row) for row in rows)
             if self.life(process) == "unknown" and _is_overdue(process, now)
         ]
-        return max([0.0, *(LEASE_SECONDS - seconds for seconds in silent)])
+        return max([0.0, *(SILENT_SECONDS - seconds for seconds in silent)])
 
     def begin(self, token: str) -> None:
         """Count a claim as running in this process."""
@@ -240,7 +240,7 @@ def _is_overdue(process: ProcessRow, now: datetime) -> bool:
     A heartbeat from the future counts as overdue: it was written before the clock was set back.
     """
     age = (now - process.heartbeat_at).total_seconds()
-    return not -HEARTBEAT_SECONDS <= age < LEASE_SECONDS
+    return not -HEARTBEAT_SECONDS <= age < SILENT_SECONDS
 
 
 def lock_folder(store: Store) -> Path | None:

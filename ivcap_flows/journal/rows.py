@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ivcap_flows.provenance.records import Record
 
 __all__ = [
-    "DROPPED",
     "GIVEN_UP",
     "LEAVES_WITHIN",
+    "MISSED_ROUNDS",
     "RESEND",
     "WRITTEN_OFF",
     "AttemptRow",
@@ -47,11 +47,11 @@ WRITTEN_OFF: Final = "written off by the user"
 """The error of an intent that the user has written off."""
 
 GIVEN_UP: Final = "given up by the user"
-"""The error of an abandoned intent that is not requested again until the user decides so."""
+"""The error of a dropped intent that is not requested again until the user decides so."""
 RESEND: Final = "to be sent again, by the user's word"
-"""The error of an abandoned intent that is to be sent again, even if it had an effect."""
+"""The error of a dropped intent that is to be sent again, even if it had an effect."""
 
-DROPPED: Final = 8
+MISSED_ROUNDS: Final = 8
 """After so many rounds in a row in which work was on no page of its list, it is dropped from the watchlist: who still
 waits for it adds it again, and for what a killed process waited for nobody asks any more."""
 
@@ -310,7 +310,7 @@ class Claim:
 
     `new`: granted, and certainly nothing was sent; `doubt`: granted, but a request may have left; `kept`: the effect
     exists, see the intent's outcome; `held`: a live process holds it; `given up`: the user has given it up. `resent` is
-    true if an earlier request was abandoned.
+    true if an earlier request was dropped.
     """
 
     kind: Literal["new", "doubt", "kept", "held", "given up"]
@@ -399,5 +399,5 @@ class Poll:
         A round that another one has overtaken may store what it saw, but it does not end the newer one.
         """
         kept = {urn: seen.get(urn, each) for urn, each in self.wanted.items() if each.status not in TERMINAL}
-        wanted = {urn: each for urn, each in kept.items() if each.missed <= DROPPED}
+        wanted = {urn: each for urn, each in kept.items() if each.missed <= MISSED_ROUNDS}
         return Poll(self.begun, max(self.ended, begun), wanted)

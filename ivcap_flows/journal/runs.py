@@ -129,6 +129,20 @@ class Runs(KnownRuns):
             run_id = self._continued(connection, _whole(identity), fresh=fresh)
             return None if run_id is None else self._run(connection, run_id)
 
+    def perhaps_running(self, identity: RunIdentity) -> AttemptRow | None:
+        """Return an attempt of an earlier run that `open_attempt` would have joined, if it is not running after all.
+
+        It is of another machine, whose processes are known by their heartbeats only.
+        """
+        if not _has_like(identity):
+            return None
+        with self._store.read() as connection:
+            for id_, _ in connection.execute(self._alike(_whole(identity)).limit(2)):
+                for row in self._attempts(connection, id_):
+                    if row.outcome == "running" and self._processes.life(row.process) == "unknown":
+                        return row
+        return None
+
     def completed_before(self, identity: RunIdentity) -> AttemptRow | None:
         """Return the attempt that completed the newest run of an identity, if `open_attempt` begins a new run for this
         reason.

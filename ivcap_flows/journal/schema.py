@@ -181,9 +181,9 @@ intents = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
-    # By the platform's clock: a time before the first request could leave, and when the last one was about to leave.
+    # By the platform's clock: a time before the first request could leave.
     sa.Column("platform_time", Instant),
-    # Until then, the holder may still send a request that it has marked as sent.
+    # The holder only seems dead, so a request that it has marked as sent may still leave.
     sa.Column("lingering", sa.Boolean, nullable=False),
     # After a doubt: the first request may show its effect later.
     sa.Column("sent_again", sa.Boolean, nullable=False),

@@ -169,6 +169,7 @@ class ModelRunEffect(Effect[ModelRun]):
                     return [Found(self._lodged(row, row.lodged, intent.key), row.lodged.id, intent.created_at)]
             sign = (await look_for(self.client, [intent.key], sign.since)).get(intent.key)
         if sign is None or sign.kind == "failed":
+            # After a failed job, a later one under the key may still show.
             return []
         subject = self.request["subject"]
         about = f"The run of {subject}" if has_own_key(subject) else f"The run {self.record.display_name!r}"

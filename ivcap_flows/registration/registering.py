@@ -113,7 +113,7 @@ class Registering:
                     unsent.add(row.key)
                     first_end = min(first_end, row.body["end_time"])
             found = [(row, known[row.key]) for row in page if row.key in known]
-            self._end([_written_off(row) for row, intent in found if intent.given_up])
+            self._end([_given_up(row) for row, intent in found if intent.given_up])
             done = [(row, ModelRun.model_validate(intent.outcome)) for row, intent in found if intent.state == "done"]
             self._end([await self._registered(row, run) for row, run in done])
         if unsent:
@@ -172,7 +172,7 @@ class Registering:
     async def _unregistered(self, row: Spooled, error: IvcapFlowsError) -> Outcome:
         intent = await self._journal.ask(self._journal.intents.get, row.key)
         if intent is not None and intent.given_up:
-            return _written_off(row)
+            return _given_up(row)
         may_be_there = isinstance(error, InDoubtError | WaitTimeoutError)
         if intent is None or (intent.state in ("claimed", "dropped") and not may_be_there):
             why = error.data.get("detail") if isinstance(error, OutcomeError) else None
@@ -243,5 +243,5 @@ def _artifacts_in(body: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(part["dataset_id"] for part in parts if part["dataset_id"].startswith(ARTIFACT)))
 
 
-def _written_off(row: Spooled) -> Outcome:
+def _given_up(row: Spooled) -> Outcome:
     return Outcome(row.number, row.called, "failed", words=GIVEN_UP)

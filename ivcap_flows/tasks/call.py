@@ -14,7 +14,7 @@ from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal, tries_around
 from ivcap_flows.durable import Caller, Effect, Performed, RecordStore, look_since, perform, planning
-from ivcap_flows.durable.platform_time import is_ahead
+from ivcap_flows.durable.platform_time import SPREAD, is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import EMBEDDED, flows_urn
@@ -148,12 +148,11 @@ class IvcapCall(_Call):
     async def since(self, intent: IntentRow) -> datetime | None:
         """Return the platform's time before which the intent can have had no effect; None if it is unknown.
 
-        While the intent has no outcome, this is the time of its idempotency record, which comes from the same clock as
-        the times of the platform's other records.
+        While the intent has no outcome, this is the time of its idempotency record.
         """
         asserted = await self.records.asserted_at(intent.key) if intent.urn is None else None
         if asserted is not None and not is_ahead(asserted, self.client.time):
-            return asserted
+            return asserted - SPREAD
         return look_since(self.client.time, intent)
 
 

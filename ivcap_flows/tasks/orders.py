@@ -128,7 +128,7 @@ async def _place_order(
 
 @dataclass(frozen=True, kw_only=True)
 class OrderEffect(Effect[Order]):
-    """Placing an order for a service. Its name and a tag contain the key, by which it is found again."""
+    """Placing an order for a service. Its name contains the key, by which it is found again; so does a tag."""
 
     noun: str = "order"
     spends: bool = True

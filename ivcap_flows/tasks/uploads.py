@@ -72,6 +72,7 @@ class UploadEffect(Effect[Artifact]):
     noun: str = "upload"
     once_per: OncePer = "account"
     resumable: bool = True
+    announced: bool = False
     call: IvcapCall
     source: UploadSource
 

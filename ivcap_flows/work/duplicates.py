@@ -186,7 +186,7 @@ async def _like(client: IvcapClient, journal: Journal, row: IntentRow, account: 
     if row.urn not in alike:
         # The journal's own aspect was retracted in the meantime.
         return None
-    claimed = await journal.ask(journal.intents.claimed_by_others, row.key, alike)
+    claimed = await journal.ask(journal.intents.outcomes_of_others, row.key, alike)
     others = [urn for urn in alike if urn != row.urn and urn not in claimed]
     # Aspects of other accounts do not count. Lists do not show the account, so each aspect is read.
     others = [urn for urn in others if (await client.aspects.read(urn)).account in (None, account)]
@@ -203,7 +203,7 @@ async def _jobs(client: IvcapClient, journal: Journal, claimed: Set[str]) -> lis
     """
     rows, redaction = await _done(client, journal, "job", only="sent again"), journal.redaction
     listed = [job async for job in JOBS.newest(client)] if rows else []
-    claimed = claimed | await journal.ask(journal.intents.claimed_by_others, "", [job.urn for job in listed])
+    claimed = claimed | await journal.ask(journal.intents.outcomes_of_others, "", [job.urn for job in listed])
     services = {row.request["service"] for row in rows}
     free = [job for job in listed if job.urn not in claimed and any(is_of(job, service) for service in services)]
 

@@ -131,7 +131,7 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, emb
     assert elsewhere.status == 0
     [handle] = [row for row in embedded_runs() if row]
     ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
-    ivcap_flows("models", "resolve", file, "--row", numbers[1], "--write-off")
+    ivcap_flows("models", "resolve", file, "--row", numbers[1], "--give-up")
     last = ivcap_flows("models", "resolve", file, "--row", numbers[2], "--resend")
     assert (last.status, last.out) == (0, "No row is in doubt.\n")
     embedded_platform.forget_requests()

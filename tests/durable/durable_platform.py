@@ -205,6 +205,7 @@ def order(
         subject="service",
         spends=True,
         resumable=resumable,
+        announced=not resumable,
     )
 
 

@@ -33,15 +33,15 @@ from ivcap_flows.http.leave import ask_leave
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
-from ivcap_flows.journal.processes import HEARTBEAT_SECONDS, LEASE_SECONDS
+from ivcap_flows.journal.processes import HEARTBEAT_SECONDS, SILENT_SECONDS
 
 VISIBILITY_DELAY = 8.0
 WITHIN = VISIBILITY_DELAY / 2
 BEYOND = 3 * VISIBILITY_DELAY
-SLOW = 3 * LEASE_SECONDS
+SLOW = 3 * SILENT_SECONDS
 """Seconds of a request that takes longer than a process may be silent, and than any that left unseen may still take."""
-SUSPENDED = 3 * LEASE_SECONDS
-STALL_TIMEOUT = 10 * LEASE_SECONDS
+SUSPENDED = 3 * SILENT_SECONDS
+STALL_TIMEOUT = 10 * SILENT_SECONDS
 """Seconds after which a call that has no answer yet never gets one."""
 _BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 

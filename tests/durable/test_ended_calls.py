@@ -227,7 +227,7 @@ def test_who_slept_does_not_send_on_an_old_claim(
         assert time.monotonic() < end
         time.sleep(0.01)
     take_elsewhere(durable_journal)
-    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr("ivcap_flows.durable.submission.LEAVES_WITHIN", 0.0)
     assert run(_posted(platform, server.server_port), durable_journal).how == "sent"
     os.kill(process.pid, signal.SIGCONT)

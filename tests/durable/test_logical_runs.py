@@ -55,6 +55,18 @@ def test_continued_run_says_what_it_kept(
     assert [row.outcome for row in durable_journal.runs.attempts(run.run.id)] == ["lost", "failed", "completed"]
 
 
+def test_a_run_that_may_still_be_running_elsewhere_is_named(
+    durable_url: str, durable_journal: Journal, caplog: pytest.LogCaptureFixture, take_elsewhere: Callable[..., None]
+) -> None:
+    """A process of another machine that died a moment ago looks alive: the new run says whose orders it may repeat."""
+    with Journal.open(durable_url) as other:
+        before = other.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
+        take_elsewhere(durable_journal)
+        LogicalRun.open(durable_journal, RunIdentity("f", "f.py:f", {}, "2", "2")).close("failed")
+    [said] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"since process {before.attempt.process.pid} on " in said and "start it again in a minute" in said
+
+
 def _beaters() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ivcap-flows-heartbeat"]
 

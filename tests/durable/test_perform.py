@@ -413,7 +413,7 @@ def test_holder_taken_for_gone_does_not_send(
     take_elsewhere: Callable[..., None],
 ) -> None:
     """A process of another machine that was silent too long loses its claim. When it wakes it does not send."""
-    monkeypatch.setattr("ivcap_flows.journal.processes.LEASE_SECONDS", 0.0)
+    monkeypatch.setattr("ivcap_flows.journal.processes.SILENT_SECONDS", 0.0)
     monkeypatch.setattr("ivcap_flows.durable.submission.LEAVES_WITHIN", 0.0)
     aspects = Aspects(platform.folder / "aspects")
     other = Journal.open(durable_url)

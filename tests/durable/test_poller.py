@@ -13,7 +13,7 @@ from ivcap_flows.durable.poll_interval import LONGEST, SHARE, SHORTEST, interval
 from ivcap_flows.durable.poll_round import PAGES, ROUND, PollRound
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import InputError, NotFoundError, UnreachableError, WaitTimeoutError
-from ivcap_flows.journal.rows import DROPPED, Wanted
+from ivcap_flows.journal.rows import MISSED_ROUNDS, Wanted
 
 
 @pytest.fixture(autouse=True)
@@ -333,7 +333,10 @@ async def test_work_that_no_page_shows_is_read_singly_and_looked_for_on():
     work.pages = late  # type: ignore[method-assign]
     poller = work.poller()
     waits = asyncio.create_task(poller.wait(list(work.status)))
-    await until(lambda: poller.rounds > DROPPED + 2 and min(work.reads[urn] for urn in work.status) > DROPPED / 2, 20)
+    await until(
+        lambda: poller.rounds > MISSED_ROUNDS + 2 and min(work.reads[urn] for urn in work.status) > MISSED_ROUNDS / 2,
+        20,
+    )
     hidden = False
     await until(lambda: {each.status for each in poller._sharing.poll.wanted.values()} == {"executing"}, 20)
     work.end("o3")

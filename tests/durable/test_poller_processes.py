@@ -19,7 +19,7 @@ from waiting_work import Work
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.errors import JournalError, NotFoundError
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.rows import DROPPED, Poll, Wanted
+from ivcap_flows.journal.rows import MISSED_ROUNDS, Poll, Wanted
 
 SCRIPT = Path(__file__).with_name("waiting_process.py")
 
@@ -165,7 +165,7 @@ def test_a_round_is_of_one_process(durable_journal: Journal):
     assert polls.read("list", begun) == ended
     overtaken, newer = polls.begin("list", 1), polls.begin("list", 2)
     assert overtaken is not None and newer is not None
-    still = polls.end("list", 2, {"o1": Wanted("s", "executing"), "o2": Wanted("t", missed=DROPPED + 1)})
+    still = polls.end("list", 2, {"o1": Wanted("s", "executing"), "o2": Wanted("t", missed=MISSED_ROUNDS + 1)})
     assert still.asking and still.wanted.keys() == {"o3", "late"}
     assert not polls.end("list", 3, {}).asking
     assert polls.leave("list", ["o3", "late"]).wanted == {}

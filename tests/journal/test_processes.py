@@ -90,7 +90,7 @@ def test_a_clock_that_was_set_takes_nothing_from_a_live_holder(
 ) -> None:
     """A holder whose heartbeat moves keeps its claim, whatever the journal's clock says."""
     # A busy machine may keep the holder from its next heartbeat for more than a second.
-    monkeypatch.setattr(processes, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 3.0)
     holder()
     take_elsewhere(journal)
     _set_clock(journal, monkeypatch, timedelta(hours=hours))
@@ -111,7 +111,7 @@ def test_a_holder_whose_heart_stands_still_has_let_go(
     hours: int,
 ) -> None:
     """A killed holder of another machine loses its claim without waiting for a clock that was set back to catch up."""
-    monkeypatch.setattr(processes, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 1.0)
     child = holder()
     child.kill()
     child.join()
@@ -128,7 +128,7 @@ def test_who_asks_once_listens_first(
     journal: Journal, holder: Callable[[], Any], take_elsewhere: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short command listens first: it hears the heartbeats of a live holder, and none of a dead one."""
-    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.5)
     child = holder()
     take_elsewhere(journal)
     _set_clock(journal, monkeypatch, timedelta(hours=1))
@@ -149,7 +149,7 @@ def test_a_request_may_linger_whose_holder_only_seems_dead(
     elsewhere: bool,
 ) -> None:
     """Whoever takes over from another machine knows that a request may still leave, and so does who comes after it."""
-    monkeypatch.setattr(processes, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 0.0)
     child = holder()
     if elsewhere:
         take_elsewhere(journal)
@@ -310,7 +310,7 @@ def test_silence_counts_only_while_somebody_listens(monkeypatch: pytest.MonkeyPa
         return processes._heard_for(other)
 
     assert [silence(0), silence(10), silence(20)] == [0, 10, 30]
-    assert [silence(processes.LEASE_SECONDS), silence(20), silence(20)] == [0, 20, 40]
+    assert [silence(processes.SILENT_SECONDS), silence(20), silence(20)] == [0, 20, 40]
     other = replace(other, id="another")
     assert silence(10) == 0 and processes._heard.keys() == {"other", "another"}
     assert silence(30) == 30 and silence(31) == 0 and processes._heard.keys() == {"another"}

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.journal import AttemptRow, Fact, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity, schema
-from ivcap_flows.journal.processes import LEASE_SECONDS
+from ivcap_flows.journal.processes import SILENT_SECONDS
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import entity
 
@@ -434,9 +434,9 @@ def test_process_of_another_machine_lives_by_its_beat(
     """A process of another machine lives as long as its heartbeat moves, since its lock is not here."""
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))
-        take_elsewhere(journal, LEASE_SECONDS - 5)
+        take_elsewhere(journal, SILENT_SECONDS - 5)
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
-        take_elsewhere(journal, LEASE_SECONDS + 5)
+        take_elsewhere(journal, SILENT_SECONDS + 5)
         assert not journal.runs.alive(journal.runs.attempt(opened.attempt.id))
         other.processes.heartbeat()
         assert journal.runs.alive(journal.runs.attempt(opened.attempt.id))
@@ -451,7 +451,7 @@ def test_a_run_of_another_machine_is_continued_whatever_the_clock_says(
     """
     with Journal.open(journal_url) as other:
         opened = other.runs.open_attempt(identity("1"))
-        take_elsewhere(journal, LEASE_SECONDS + 5)
+        take_elsewhere(journal, SILENT_SECONDS + 5)
         set_clock(-3)
         again = journal.runs.open_attempt(identity("2"))
         assert (again.run.id, again.joined) == (opened.run.id, True)

@@ -295,6 +295,17 @@ def test_a_new_journal_waits_for_what_another_may_have_sent(
     assert made("model run") == 1
 
 
+@pytest.mark.parametrize("kind", [pytest.param("order", marks=pytest.mark.long), "model run"])
+def test_another_journal_hears_before_anything_is_sent(in_flow, effects, make, kind):
+    """Of two journals at once, the second finds what the first is about to send, and waits."""
+    path = "/1/orders" if kind == "order" else "/provena/prov/model_run/register"
+    effects.embedded.forget_requests()
+    in_flow(lambda: make(kind))
+    sent = [(each["method"], each["path"]) for each in effects.embedded.requests()]
+    written = min(n for n, (method, at) in enumerate(sent) if method in ("POST", "PUT") and at == "/1/aspects")
+    assert written < sent.index(("POST", path))
+
+
 def test_what_others_have_under_the_key_is_not_taken(in_flow, other, unique, on_provena):
     """A new version has the item's key, too, and anybody may copy it from the item's metadata."""
     template, organisation = DatasetTemplate(display_name=unique), Organisation(display_name=unique, name=unique)

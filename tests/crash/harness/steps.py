@@ -239,7 +239,7 @@ def set_the_clock() -> None:
 
 def be_elsewhere() -> None:
     """Be a process of another machine, where one is named, of which only the heartbeat is known."""
-    processes.LEASE_SECONDS, processes.HEARTBEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
+    processes.SILENT_SECONDS, processes.HEARTBEAT_SECONDS = LEASE, LEASE / 8  # type: ignore[misc]
     if os.environ.get("CRASH_ELSEWHERE"):
         processes.lock_folder = lambda store: None
 
