@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,6 +21,9 @@ logger = logger_of(__name__)
 
 _FIRST: Final = 0.25
 _LONGEST: Final = 10.0
+_SAID_EVERY: Final = 60.0
+"""Seconds between two log lines about outages, which many calls meet at the same moment."""
+_said_at = -math.inf
 
 
 async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
@@ -38,7 +42,9 @@ async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float)
         return await ask()
 
     def say(state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
+        global _said_at
+        if state.outcome is not None and time.monotonic() - _said_at > _SAID_EVERY:
+            _said_at = time.monotonic()
             logger.warning("The platform cannot answer; trying again: %s", state.outcome.exception())
 
     def is_over(state: RetryCallState) -> bool:
