@@ -1,4 +1,9 @@
-"""The durable store: runs, intents and their outcomes, facts, and deliveries to sinks."""
+"""The durable store: runs, intents and their outcomes, facts, and deliveries to sinks.
+
+Of intents, `claims` decides who works on one, `intents` writes what its holder did, `decisions` what the user says,
+each through `transitions`, which checks the fence and the arrow; `known_intents` only reads. Runs are written by `runs`
+and read by `known_runs`.
+"""
 
 from __future__ import annotations
 

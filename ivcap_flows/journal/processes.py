@@ -132,7 +132,8 @@ class Processes:
     def alive(self, process: ProcessRow, now: datetime) -> bool:
         """Return whether the process seems to run: by its lock, else by its heartbeat and a clock.
 
-        This is enough for display. Use `holds` to decide whether something may be taken.
+        This is enough for display, and for which run is continued. Use `holds` to decide whether something may be
+        taken.
         """
         life = self.life(process)
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
