@@ -183,5 +183,5 @@ def test_a_wait_outlasts_a_platform_that_is_away(in_flow, effects, caplog):
     with caplog.at_level(logging.WARNING, "ivcap_flows.waiting"):
         [done] = in_flow(body)
     assert done.succeeded
-    said = [record.getMessage() for record in caplog.records if "ivcap_flows/durable/poller" in record.pathname]
+    said = [record.getMessage() for record in caplog.records if "ivcap_flows/durable/poll" in record.pathname]
     assert len(said) == 2 and said[0].startswith("Still waiting for 1 order") and "answers again" in said[1]
