@@ -23,9 +23,9 @@ from pydantic_core import PydanticUndefined
 from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
 from ivcap_flows.blocks.ivcap_credentials import Connection
-from ivcap_flows.capture.events import KINDS
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.in_prefect.events import KINDS
 from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.local.ivcap import app as ivcap
 from ivcap_flows.local.ivcap.routing import Operation

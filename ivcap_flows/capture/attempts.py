@@ -18,16 +18,15 @@ from ivcap_flows.capture.deliveries import begin_sync
 from ivcap_flows.capture.exits import failure_of_exit, watch_exit
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.host import host
-from ivcap_flows.capture.live_orders import tell_of_live_orders
-from ivcap_flows.capture.reconcile import agree
 from ivcap_flows.capture.record_writer import Recorder, Statement
-from ivcap_flows.capture.recorder_registry import journal, recorder
-from ivcap_flows.capture.run_artifacts import show_in_prefect
+from ivcap_flows.capture.recorder_registry import journal, recorder, rests
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.summary import tell_what_is_on_record
 from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
 from ivcap_flows.identity import canonical, digest, flows_urn, path_text
+from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_what_is_on_record
+from ivcap_flows.in_prefect.reconcile import agree
+from ivcap_flows.in_prefect.run_artifacts import show_in_prefect
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 from ivcap_flows.secrets import logger_of, scrub_arguments, scrub_text
 
@@ -277,7 +276,8 @@ def close_attempt(
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
-        tell_what_is_on_record(writer.journal, opened, outcome)
+        if not rests():
+            tell_what_is_on_record(writer.journal, opened, outcome)
 
 
 def _decides(of: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:

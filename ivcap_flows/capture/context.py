@@ -30,7 +30,6 @@ from ivcap_flows.capture.calls import Call, now, seen_in
 from ivcap_flows.capture.data import Held
 from ivcap_flows.capture.guard import unraised
 from ivcap_flows.capture.latest import Counts, Latest
-from ivcap_flows.capture.logs import show_in_runs
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rests, use_journal
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
@@ -38,6 +37,7 @@ from ivcap_flows.capture.texts import sayable
 from ivcap_flows.capture.values import Look
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import flows_urn, path_text
+from ivcap_flows.in_prefect.logs import show_in_runs
 from ivcap_flows.provenance.records import Record, activity, agent, relation
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
@@ -369,7 +369,7 @@ def open_flow_attempt(
     A subflow belongs to the run of the flow that called it, so the caller's attempt is opened first. `parent` is the
     activity that called it, by default that attempt.
     """
-    from ivcap_flows.capture.reconcile import recheck
+    from ivcap_flows.in_prefect.reconcile import recheck
     from ivcap_flows.settings import Settings
 
     show_in_runs()

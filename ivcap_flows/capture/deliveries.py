@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.reconcile import reconcile
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 

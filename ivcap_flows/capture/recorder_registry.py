@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.capture.events import emit
 from ivcap_flows.capture.record_writer import Recorder
+from ivcap_flows.in_prefect.events import emit
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal

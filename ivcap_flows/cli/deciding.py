@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from ivcap_flows.capture import reconcile
 from ivcap_flows.cli.output import moment
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.durable.heartbeat import listen
@@ -12,6 +11,7 @@ from ivcap_flows.durable.parking import in_words
 from ivcap_flows.errors import DurabilityError, InputError
 from ivcap_flows.handles import TERMINAL, Aspect, Handle, Job, ModelRun, Order, QueueMessage
 from ivcap_flows.identity import short_id, short_run
+from ivcap_flows.in_prefect import flow_run_states, reconcile
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
 from ivcap_flows.journal.rows import AttemptRow, Park
@@ -116,7 +116,7 @@ def write_off(journal: Journal, row: IntentRow) -> str:
 
 
 def _is_orphan_at_work(journal: Journal, row: IntentRow) -> bool:
-    return row.state == "done" and is_orphan(journal, row, reconcile.not_to_come_back)
+    return row.state == "done" and is_orphan(journal, row, flow_run_states.ended_flow_runs)
 
 
 async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:

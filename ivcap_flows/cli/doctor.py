@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from ivcap_flows import loop
-from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.block_check import check_block, ending
 from ivcap_flows.cli.output import Json, console, emit, moment
 from ivcap_flows.cli.platform import ivcap, place_of, provena
@@ -27,6 +26,7 @@ from ivcap_flows.durable.wording import counted
 from ivcap_flows.errors import IvcapFlowsError, NotFoundError, PlatformOffError
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import short_id, short_run
+from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.outbox import FAULT
@@ -160,7 +160,7 @@ def _runs() -> list[str]:
     with open_journal(new=True) as journal:
         open_runs = [run for outcome in _UNENDED for run in journal.runs.recent(LOOKED_AT, outcome=outcome)]
         lost = [run for run, _ in map(journal.runs.standing, open_runs) if run.outcome == "lost"]
-        parks, orphans = journal.parks.open(), orphans_of(journal, not_to_come_back)
+        parks, orphans = journal.parks.open(), orphans_of(journal, ended_flow_runs)
         counts = [
             counted(len(found), nouns)
             for found, nouns in ((lost, "lost runs"), (parks, "parked runs"), (orphans, "orphans"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.output import console, emit, table
 from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.identity import short_id
+from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.work.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
@@ -21,7 +21,7 @@ _CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each run
 
 def print_orphans(journal: Journal, *, as_json: bool) -> None:
     """Find orphans in the journal and, if it answers, on the platform, and print them."""
-    here = orphans_of(journal, not_to_come_back)
+    here = orphans_of(journal, ended_flow_runs)
 
     async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
         return await seen(client, here), await elsewhere(client, journal)

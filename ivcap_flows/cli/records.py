@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from ivcap_flows.capture.events import emit
 from ivcap_flows.errors import InputError
+from ivcap_flows.in_prefect.events import emit
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Record
 from ivcap_flows.settings import Settings

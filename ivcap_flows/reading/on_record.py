@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ivcap_flows.capture.files import urn_at
-from ivcap_flows.capture.reconcile import unended
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.reconcile import unended
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Record
 from ivcap_flows.reading.lineage import Lineage, lineage

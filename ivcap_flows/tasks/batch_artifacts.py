@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from ivcap_flows.capture.context import task_context
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, ashow
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.spool import Outcome

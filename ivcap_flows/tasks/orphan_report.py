@@ -12,8 +12,9 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.context import flow_run_id
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, show
-from ivcap_flows.capture.reconcile import not_to_come_back, reconcile
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, show
+from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.work.orphans import as_rows, elsewhere, orphans_of, seen
 
@@ -40,7 +41,7 @@ def report_orphans(ivcap: str | None = None) -> int:
     """
     known = journal()
     reconcile(known)
-    here = orphans_of(known, not_to_come_back)
+    here = orphans_of(known, ended_flow_runs)
     rows = loop.run(_rows(here, ivcap))
     show(PrefectArtifact("table", rows or [{"what": "nothing"}], _SAID, flow_run_id(), key=KEY))
     if not here:

@@ -20,11 +20,12 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.capture.latest import Latest
-from ivcap_flows.capture.reconcile import end_parked, prefect_says
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.identity import short_run
+from ivcap_flows.in_prefect.flow_run_states import prefect_state
+from ivcap_flows.in_prefect.reconcile import end_parked
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import AttemptRow, Park
 from ivcap_flows.secrets import logger_of
@@ -190,7 +191,7 @@ class Watcher:
         """Record how a run ended that left its process and was not woken: it was cancelled, or its state was set."""
         if state.is_cancelling():
             end_cancelling(attempt.flow_run_id)
-        word = prefect_says(attempt.flow_run_id)
+        word = prefect_state(attempt.flow_run_id)
         if word is not None and word.outcome != "parked":
             end_parked(self._journal, attempt, word)
 

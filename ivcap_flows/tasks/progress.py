@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ivcap_flows.capture.context import flow_context, task_context
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, ashow, key_for, moment
 from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.identity import api_address
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, ashow, key_for, moment
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 

@@ -15,6 +15,7 @@ ROOMS = [
     "capture",
     "sinks",
     "registration",
+    "in_prefect",
     "work",
     "durable",
     "journal",
@@ -31,8 +32,8 @@ ROOMS = [
 
 LEVEL = {room: depth for depth, line in enumerate(ROOMS) for room in line.split("|")}
 PURE = {"provenance", "canonical", "identity", "media_types"}
-KNOWS_NO_CLIENT = {"capture", "durable", "journal", "provenance"}
-KNOWS_PREFECT = {"cli", "testing", "tasks", "blocks", "capture"}
+KNOWS_NO_CLIENT = {"capture", "in_prefect", "durable", "journal", "provenance"}
+KNOWS_PREFECT = {"cli", "testing", "tasks", "blocks", "capture", "in_prefect"}
 
 
 @pytest.fixture(scope="module")

@@ -32,12 +32,13 @@ from ivcap_flows.capture import (
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
 from ivcap_flows.capture.latest import Latest
-from ivcap_flows.capture.reconcile import PrefectWord, prefect_says, reconcile
 from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
 from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import LocalFile, Order
 from ivcap_flows.identity import digest, flows_urn
+from ivcap_flows.in_prefect.flow_run_states import PrefectState, prefect_state
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
@@ -890,7 +891,7 @@ def test_a_killed_attempt_stays_lost_when_its_retry_succeeds(killed, tmp_path):
         there.runs.close_attempt(opened.attempt.id, "completed")
         lost, completed = there.runs.attempts(run.id)
         later = datetime.now(timezone.utc) + timedelta(hours=1)
-        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: PrefectWord("completed", None, later))
+        [(attempt, outcome)] = reconcile(there, lambda flow_run_id: PrefectState("completed", None, later))
         assert (attempt.id, outcome) == (before.id, "lost")
         told, last = there.runs.attempts(run.id)
         assert (told.outcome, told.cause, told.newest_at_end) == ("lost", lost.cause, 1)
@@ -900,7 +901,7 @@ def test_a_killed_attempt_stays_lost_when_its_retry_succeeds(killed, tmp_path):
         [task] = [each for each in graph if each.type == "task-run"]
         assert (node.attributes["outcome"], node.ended) == ("lost", told.ended_at)
         assert task.time <= task.ended == node.ended < completed.started_at
-        assert reconcile(there, lambda flow_run_id: PrefectWord("completed", None, later)) == []
+        assert reconcile(there, lambda flow_run_id: PrefectState("completed", None, later)) == []
 
 
 def test_a_run_that_succeeds_in_the_end_has_no_cause_of_failure(recorded_graph):
@@ -937,7 +938,7 @@ def test_prefects_word_goes_before_the_lease(killed, tmp_path):
     """Where Prefect's API knows a final state, that is the outcome, with its message, and without a secret in it."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
         since = datetime.now(timezone.utc)
-        word = PrefectWord("crashed", "killed at https://ada:t0ken-t0ken@example.org", since)
+        word = PrefectState("crashed", "killed at https://ada:t0ken-t0ken@example.org", since)
         [(attempt, outcome)] = reconcile(there, lambda flow_run_id: word)
         assert outcome == there.runs.recent()[0].outcome == "crashed"
         graph = graph_of(there)
@@ -961,14 +962,14 @@ def test_prefects_api_is_asked_and_may_be_silent(killed, prefect_server, tmp_pat
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
         [attempt] = there.runs.attempts(there.runs.recent()[0].id)
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        assert prefect_says(attempt.flow_run_id) is None
-        assert prefect_says(str(uuid.uuid4())) is None
+        assert prefect_state(attempt.flow_run_id) is None
+        assert prefect_state(str(uuid.uuid4())) is None
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(attempt.flow_run_id, Cancelled(message="enough"), force=True)
-        said = prefect_says(attempt.flow_run_id)
+        said = prefect_state(attempt.flow_run_id)
         assert (said.outcome, said.cause) == ("cancelled", "enough")
     with temporary_settings({PREFECT_API_URL: None}):
-        assert prefect_says(attempt.flow_run_id) is None
+        assert prefect_state(attempt.flow_run_id) is None
 
 
 HEARD = """
@@ -1027,15 +1028,15 @@ def test_a_cancelled_run_is_told_from_a_crashed_one():
     attempt = opened().attempt
     journal().runs.close_attempt(attempt.id, "crashed", "TerminationSignal: 15")
     assert reconcile(journal(), lambda flow_run_id: None) == []
-    [(_, outcome)] = reconcile(journal(), lambda flow_run_id: PrefectWord("cancelled", "by Ada", None))
+    [(_, outcome)] = reconcile(journal(), lambda flow_run_id: PrefectState("cancelled", "by Ada", None))
     assert outcome == journal().runs.recent()[0].outcome == "cancelled"
-    assert reconcile(journal(), lambda flow_run_id: PrefectWord("crashed", None, None)) == []
+    assert reconcile(journal(), lambda flow_run_id: PrefectState("crashed", None, None)) == []
 
 
 def test_a_live_attempt_is_left_alone():
     """What this very process runs is not reconciled."""
     attempt = opened()
-    assert reconcile(journal(), lambda flow_run_id: PrefectWord("crashed", None, None)) == []
+    assert reconcile(journal(), lambda flow_run_id: PrefectState("crashed", None, None)) == []
     assert journal().runs.attempt(attempt.attempt.id).outcome == "running"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows.capture.live_orders import tell_of_live_orders
+from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Outcome, RunIdentity
 from ivcap_flows.work.orphans import is_orphan, orphans_of
 

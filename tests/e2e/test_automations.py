@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from ivcap_flows.capture import events
+from ivcap_flows.in_prefect import events
 from ivcap_flows.journal import Journal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -251,7 +251,7 @@ from prefect import flow
 from prefect.states import Completed
 from ivcap_flows.capture import journal
 from ivcap_flows.journal import NewIntent, RunIdentity
-from ivcap_flows.capture.events import emit_orphans
+from ivcap_flows.in_prefect.events import emit_orphans
 
 @flow
 def report_orphans():

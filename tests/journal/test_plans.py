@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from ivcap_flows.capture.reconcile import reconcile
 from ivcap_flows.identity import short_run
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
 from ivcap_flows.provenance import activity
 from ivcap_flows.sinks import Delivery, drain, run_graph

@@ -23,7 +23,7 @@ from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
 from ivcap_flows.blocks.block_login import BlockLogin
-from ivcap_flows.capture import early, files, observing, prefect_artifacts, values
+from ivcap_flows.capture import early, files, observing, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
@@ -34,6 +34,7 @@ from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.http import pool, session
+from ivcap_flows.in_prefect import artifacts
 from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
@@ -329,7 +330,7 @@ def sizes_by_stat(patch: SetAttribute) -> None:
 
 
 def keys_by_letters_alone(patch: SetAttribute) -> None:
-    patch(prefect_artifacts, "digest", lambda data: "")
+    patch(artifacts, "digest", lambda data: "")
 
 
 def files_before_runs(patch: SetAttribute) -> None:

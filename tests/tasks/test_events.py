@@ -12,8 +12,8 @@ import httpx
 import prefect.events
 import pytest
 
-from ivcap_flows.capture import events as emitted
 from ivcap_flows.errors import OrderFailedError, SpendLimitError
+from ivcap_flows.in_prefect import events as emitted
 from ivcap_flows.sinks import Delivery, drain
 from ivcap_flows.tasks import place_order, register_model_run, request_job, wait_for_jobs, wait_for_orders
 

@@ -28,9 +28,9 @@ from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, 
 
 from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.reconcile import prefect_says
 from ivcap_flows.durable import parking as times
 from ivcap_flows.errors import InputError, JournalError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
@@ -192,7 +192,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert times.SHORTEST - 10 < due <= times.SHORTEST
     [(left, park)] = ivcap_journal.parks.open()
     assert (left.flow_run_id, park.round, len(park.waits)) == (str(run.id), 1, 1)
-    assert prefect_says(str(run.id)).outcome == "parked"
+    assert prefect_state(str(run.id)).outcome == "parked"
     run_id = ivcap_journal.runs.recent(1)[0].id
     [attempt] = ivcap_journal.runs.attempts(run_id)
     assert attempt.outcome == "parked"

@@ -21,7 +21,7 @@ USED = (
     "prefect.flow_engine",
     "prefect.task_engine",
     "ivcap_flows.capture.code",
-    "ivcap_flows.capture.reconcile",
+    "ivcap_flows.in_prefect.reconcile",
     "ivcap_flows.cli.app",
     "ivcap_flows.work.orphans",
     "ivcap_flows.journal.runs",

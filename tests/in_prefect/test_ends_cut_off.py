@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from ivcap_flows.capture.reconcile import PrefectWord, reconcile
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.flow_run_states import PrefectState
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Journal
 
 SCRIPT = """
 import os, signal, sys
 from contextlib import contextmanager
-from ivcap_flows.capture.reconcile import PrefectWord, abandon, reconcile
+from ivcap_flows.in_prefect.flow_run_states import PrefectState
+from ivcap_flows.in_prefect.reconcile import abandon, reconcile
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.store import Store
 
@@ -41,7 +43,7 @@ if what in ("parked", "failed", "lost"):
 elif what == "abandon":
     abandon(journal, journal.runs.get("f1"))
 else:
-    reconcile(journal, lambda flow_run_id: PrefectWord("cancelled", "by Ada", None))
+    reconcile(journal, lambda flow_run_id: PrefectState("cancelled", "by Ada", None))
 os._exit(0)
 """
 
@@ -70,9 +72,9 @@ def test_an_end_that_prefect_tells_is_recorded_after_any_kill(tmp_path: Path, be
         assert not killed(before, place, 0)
         more = killed("reconcile", place, commits)
         with Journal.open(place) as journal:
-            reconcile(journal, lambda flow_run_id: PrefectWord("cancelled", "by Ada", None))
+            reconcile(journal, lambda flow_run_id: PrefectState("cancelled", "by Ada", None))
             assert (journal.runs.get("f1").outcome, told(journal)) == ("cancelled", "cancelled")
-            assert reconcile(journal, lambda flow_run_id: PrefectWord("cancelled", "by Ada", None)) == []
+            assert reconcile(journal, lambda flow_run_id: PrefectState("cancelled", "by Ada", None)) == []
     assert commits > 1
 
 

@@ -23,7 +23,7 @@ from ivcap_flows.secrets import logger_of, scrub
 
 __all__ = ["KINDS", "Event", "Kind", "emit", "emit_orphans", "events_of"]
 
-log = logger_of("ivcap_flows.capture")
+log = logger_of("ivcap_flows.in_prefect")
 
 _MOST_WAITING: Final = 1_000
 """Events that may wait to be sent. If Prefect's server is away, a process that ends tries each of them for seconds."""

@@ -22,10 +22,11 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from ivcap_flows import recorded
-from ivcap_flows.capture import hide, run_artifacts, use_journal
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for
-from ivcap_flows.capture.run_page import MODEL_RUN, RunPage
+from ivcap_flows.capture import hide, use_journal
 from ivcap_flows.identity import EMBEDDED
+from ivcap_flows.in_prefect import run_artifacts
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, key_for
+from ivcap_flows.in_prefect.run_page import MODEL_RUN, RunPage
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.lineages import RunEnds
 from ivcap_flows.provenance import Record, entity

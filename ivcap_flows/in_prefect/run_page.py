@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.prefect_artifacts import moment
 from ivcap_flows.identity import EMBEDDED, api_address
+from ivcap_flows.in_prefect.artifacts import moment
 from ivcap_flows.provenance.records import Record
 
 if TYPE_CHECKING:

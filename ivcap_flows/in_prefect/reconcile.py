@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture.live_orders import tell_of_live_orders
 from ivcap_flows.errors import JournalError
 from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
+from ivcap_flows.in_prefect.flow_run_states import PrefectState, outcome_of, prefect_state, state_of
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -19,18 +19,15 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import AttemptRow, Journal, Outcome, RunIdentity, RunRow
 
 __all__ = [
-    "PrefectWord",
     "abandon",
     "agree",
     "end_parked",
-    "not_to_come_back",
-    "prefect_says",
     "recheck",
     "reconcile",
     "unended",
 ]
 
-log = logger_of("ivcap_flows.capture")
+log = logger_of("ivcap_flows.in_prefect")
 
 TERMINATED: Final = "TerminationSignal"
 """The first word in the cause of an attempt that Prefect ended by a signal."""
@@ -43,30 +40,10 @@ _WITH_PROCESS: Final = "Its process ended before it did."
 _UNHEARD: Final = "Its process ended before it reported its end to Prefect."
 _GIVEN_UP: Final = "Given up by the user."
 _LATEST: Final = 50
-_PARKED: Final = "Parked"
-"""The name of Prefect's scheduled state for a run that left its process in order to wait."""
-
-_OUTCOMES: Final[dict[str, Outcome]] = {
-    "COMPLETED": "completed",
-    "FAILED": "failed",
-    "CRASHED": "crashed",
-    "CANCELLED": "cancelled",
-    "CANCELLING": "cancelled",
-    "PAUSED": "parked",
-}
-
-
-@dataclass(frozen=True)
-class PrefectWord:
-    """The state of a flow run in Prefect's API: the outcome, its message, and since when it holds."""
-
-    outcome: Outcome
-    cause: str | None
-    since: datetime | None
 
 
 def reconcile(
-    journal: Journal, ask: Callable[[str], PrefectWord | None] | None = None
+    journal: Journal, ask: Callable[[str], PrefectState | None] | None = None
 ) -> list[tuple[AttemptRow, Outcome]]:
     """Record the outcome of every attempt whose process is gone. Return these attempts, each once.
 
@@ -78,20 +55,20 @@ def reconcile(
     is told to end cannot know whether its run was cancelled, and one that left a parked run cannot know what became of
     it. The outcomes are recorded as facts.
     """
-    ask = ask or prefect_says
-    told: list[tuple[AttemptRow, Outcome]] = []
+    ask = ask or prefect_state
+    closed: list[tuple[AttemptRow, Outcome]] = []
     # `untold` also has attempts that were found dead before: by the next attempt of their run, or by a process that
     # ended.
     journal.runs.reap()
     for attempt in (*journal.runs.untold(), *_terminated(journal)):
-        word = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
-        if attempt.outcome == "lost" or (word is not None and word.outcome != "parked"):
-            told.append((attempt, _close(journal, attempt, word)))
+        state = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
+        if attempt.outcome == "lost" or (state is not None and state.outcome != "parked"):
+            closed.append((attempt, _close(journal, attempt, state)))
     for attempt in _parked(journal):
-        word = ask(attempt.flow_run_id)
-        if word is not None and word.outcome != "parked" and end_parked(journal, attempt, word):
-            told.append((attempt, word.outcome))
-    return told
+        state = ask(attempt.flow_run_id)
+        if state is not None and state.outcome != "parked" and end_parked(journal, attempt, state):
+            closed.append((attempt, state.outcome))
+    return closed
 
 
 def recheck(journal: Journal, identity: RunIdentity) -> None:
@@ -102,18 +79,18 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
     nothing is paid for twice. If Prefect knows nothing else, the journal's outcome stands.
     """
     attempt = journal.runs.completed_before(identity)
-    state = _state_of(attempt.flow_run_id) if attempt is not None else None
+    state = state_of(attempt.flow_run_id) if attempt is not None else None
     if attempt is None or state is None or state.is_completed():
         return
-    _close(journal, attempt, PrefectWord(_outcome_of(state) or "lost", state.message or _UNHEARD, None))
+    _close(journal, attempt, PrefectState(outcome_of(state) or "lost", state.message or _UNHEARD, None))
 
 
 def abandon(journal: Journal, run: RunRow, *, running: bool = False) -> None:
     """Give up a run, and record that. Raises DurabilityError if it completed, or is running and not meant to be."""
     from ivcap_flows.journal import Fact
 
-    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
-    journal.runs.abandon(run.id, running=running, told=[Fact(told, run.id)])
+    end = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
+    journal.runs.abandon(run.id, running=running, told=[Fact(end, run.id)])
 
 
 def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
@@ -122,14 +99,14 @@ def agree(journal: Journal, run: RunRow, ended: datetime) -> None:
 
     urn = flows_urn("run", run.id)
     try:
-        if journal.runs.get(run.id).outcome == "completed" and _last_told(journal, urn) != "completed":
-            told = activity(urn, "flow-run", run.created_at, ended, outcome="completed")
-            journal.facts.append([Fact(told, run.id)])
+        if journal.runs.get(run.id).outcome == "completed" and _recorded_outcome(journal, urn) != "completed":
+            end = activity(urn, "flow-run", run.created_at, ended, outcome="completed")
+            journal.facts.append([Fact(end, run.id)])
     except JournalError as error:
         log.warning("It could not be checked whether the records say how run %s ended: %s", run.id, error)
 
 
-def _last_told(journal: Journal, urn: str) -> Any:
+def _recorded_outcome(journal: Journal, urn: str) -> Any:
     outcome = None
     for record in _records_about(journal, urn):
         outcome = record.attributes.get("outcome", outcome)
@@ -149,19 +126,19 @@ def _is_newest(journal: Journal, attempt: AttemptRow) -> bool:
     return same[-1] == attempt.id
 
 
-def _close(journal: Journal, attempt: AttemptRow, word: PrefectWord | None) -> Outcome:
+def _close(journal: Journal, attempt: AttemptRow, state: PrefectState | None) -> Outcome:
     """Record the outcome of an attempt: what Prefect says, else `lost`. The journal knows when the attempt ended."""
     from ivcap_flows.journal import Fact
 
-    outcome: Outcome = "lost" if word is None else word.outcome
-    cause = scrub_text(word.cause) if word is not None and word.cause is not None else attempt.cause
+    outcome: Outcome = "lost" if state is None else state.outcome
+    cause = scrub_text(state.cause) if state is not None and state.cause is not None else attempt.cause
     ended = _last_seen(journal, attempt)
-    run_ended = ended if word is None or word.since is None else max(word.since, ended)
+    run_ended = ended if state is None or state.since is None else max(state.since, ended)
     decides = _decides(journal, attempt, outcome)
-    told = _told(journal, attempt, outcome, cause, ended, run_ended if decides else None)
+    records = _records_of_end(journal, attempt, outcome, cause, ended, run_ended if decides else None)
     # The facts first: after a kill in between, the attempt is still one to close.
-    journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in told])
-    if word is not None or ended != attempt.ended_at:
+    journal.facts.append([Fact(record, attempt.run_id, attempt.id) for record in records])
+    if state is not None or ended != attempt.ended_at:
         journal.runs.close_attempt(attempt.id, outcome, cause, ended=ended)
     if decides:
         tell_of_live_orders(journal, attempt.run_id, outcome)
@@ -183,17 +160,17 @@ def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
     return max(time for time in times if time is not None)
 
 
-def end_parked(journal: Journal, attempt: AttemptRow, word: PrefectWord) -> bool:
+def end_parked(journal: Journal, attempt: AttemptRow, state: PrefectState) -> bool:
     """Record how a parked run ended. Its last attempt ended before, when the run parked."""
     from ivcap_flows.journal import Fact
 
     run = journal.runs.get(attempt.run_id)
-    ended = max(time for time in (word.since, attempt.ended_at, run.created_at) if time is not None)
-    cause = scrub_text(word.cause) if word.cause is not None else None
-    told = activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=word.outcome, cause=cause)
-    if not journal.runs.end(run.id, word.outcome, [Fact(told, run.id)]):
+    ended = max(time for time in (state.since, attempt.ended_at, run.created_at) if time is not None)
+    cause = scrub_text(state.cause) if state.cause is not None else None
+    end = activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome=state.outcome, cause=cause)
+    if not journal.runs.end(run.id, state.outcome, [Fact(end, run.id)]):
         return False
-    tell_of_live_orders(journal, run.id, word.outcome)
+    tell_of_live_orders(journal, run.id, state.outcome)
     return True
 
 
@@ -216,7 +193,7 @@ def _parked(journal: Journal) -> list[AttemptRow]:
     return [attempt for attempt in latest if attempt.outcome == "parked"]
 
 
-def _told(
+def _records_of_end(
     journal: Journal,
     attempt: AttemptRow,
     outcome: Outcome,
@@ -230,8 +207,8 @@ def _told(
     yield activity(urn, "attempt", begun_at, ended, name=name, number=attempt.number, outcome=outcome, cause=cause)
     if attempt.leads:
         run = journal.runs.get(attempt.run_id)
-        told = {"outcome": outcome, "cause": cause} if run_ended is not None else {}
-        yield activity(flows_urn("run", run.id), "flow-run", run.created_at, run_ended, name=name, **told)
+        ending = {"outcome": outcome, "cause": cause} if run_ended is not None else {}
+        yield activity(flows_urn("run", run.id), "flow-run", run.created_at, run_ended, name=name, **ending)
         yield relation("wasStartedBy", urn, flows_urn("run", run.id), begun_at)
     yield from _caused(journal, attempt)
     within = outcome if outcome in _ENDS_ALL else "lost"
@@ -276,61 +253,3 @@ def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
         for fact in page:
             if fact.attempt_id == attempt.id and fact.record.type in _WITHIN:
                 yield fact.record
-
-
-def prefect_says(flow_run_id: str) -> PrefectWord | None:
-    """Return the final or paused state of a flow run in the Prefect API in use, or None if the API gives none."""
-    state = _state_of(flow_run_id)
-    outcome = _outcome_of(state) if state is not None else None
-    return PrefectWord(outcome, state.message, state.timestamp) if outcome is not None else None
-
-
-def _outcome_of(state: Any) -> Outcome | None:
-    return _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value)
-
-
-def _state_of(flow_run_id: str) -> Any:
-    """Return the state of a flow run; None if the API does not know it or cannot be reached.
-
-    Asks only a server that is configured, or that a flow of this process uses. Never starts one for this.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
-    from prefect.settings import get_current_settings
-
-    if not get_current_settings().api.url and FlowRunContext.get() is None:
-        return None
-    try:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
-        log.debug("Prefect's API could not be asked for flow run %s: %s", flow_run_id, error)
-        return None
-
-
-def not_to_come_back(flow_run_ids: list[str]) -> set[str]:
-    """Return which flow runs have ended or were deleted, by the configured Prefect API; none if it cannot be reached.
-
-    Asks only a server that is configured. Never starts one for this.
-    """
-    from uuid import UUID
-
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-    from prefect.settings import get_current_settings
-
-    gone: set[str] = set()
-    if not get_current_settings().api.url:
-        return gone
-    try:
-        with get_client(sync_client=True) as client:
-            for flow_run_id in flow_run_ids:
-                try:
-                    state = client.read_flow_run(UUID(flow_run_id)).state
-                except ObjectNotFound:
-                    gone.add(flow_run_id)
-                else:
-                    gone |= {flow_run_id} if state is not None and state.is_final() else set()
-    except Exception as error:  # noqa: BLE001 - the journal is a witness, too
-        log.debug("Prefect's API could not be asked for %d flow runs: %s", len(flow_run_ids), error)
-    return gone

@@ -1,20 +1,20 @@
-"""Tell about the work that a cancelled, failed or crashed flow leaves on the platform: a warning, and events."""
+"""Tell at the end of a run what it requested, and what a run that ended badly leaves on the platform."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.capture.events import emit_orphans
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import short_id, short_run
+from ivcap_flows.in_prefect.events import emit_orphans
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import Journal
+    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
 
-__all__ = ["tell_of_live_orders"]
+__all__ = ["counted", "tell_of_live_orders", "tell_what_is_on_record"]
 
-log = logger_of("ivcap_flows.capture")
+log = logger_of("ivcap_flows.in_prefect")
 
 _ENDS: Final = {"cancelled": "was cancelled", "crashed": "crashed", "failed": "failed", "lost": "lost its process"}
 _NAMED: Final = 20
@@ -53,3 +53,21 @@ def _is_tried_again() -> bool:
     if found is None or found.flow is None or found.flow_run is None:
         return False
     return bool(found.flow_run.run_count <= (found.flow.retries or 0))
+
+
+def counted(journal: Journal, run_id: str) -> str:
+    """Return how many effects of each noun a run requested, in words; nothing if there are none."""
+    counts = journal.intents.counts(run_id)
+    return ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items())
+
+
+def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises."""
+    if outcome == "parked" or opened.run.entry_point.endswith(":"):
+        return
+    try:
+        requested = counted(journal, opened.run.id)
+    except Exception:  # noqa: BLE001 - the run has ended, and is on record
+        return
+    name = opened.attempt.flow_run_name or short_run(opened.run.id)
+    log.info("On record%s. `ivcap-flows show %s` shows the run.", f": {requested}" if requested else "", name)

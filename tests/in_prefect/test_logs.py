@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from ivcap_flows.capture import logs
+from ivcap_flows.in_prefect import logs
 
 pytestmark = pytest.mark.canary
 

@@ -12,10 +12,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from ivcap_flows.capture.prefect_artifacts import PrefectArtifact, key_for, show
-from ivcap_flows.capture.run_page import MODEL_RUN, MOST, RunPage
-from ivcap_flows.capture.summary import counted
 from ivcap_flows.identity import flows_urn, short_run
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, key_for, show
+from ivcap_flows.in_prefect.end_of_run import counted
+from ivcap_flows.in_prefect.run_page import MODEL_RUN, MOST, RunPage
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show_in_prefect"]
 
-log = logger_of("ivcap_flows.capture")
+log = logger_of("ivcap_flows.in_prefect")
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
 _WORK: Final = ("order", "job", MODEL_RUN)

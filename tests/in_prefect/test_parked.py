@@ -4,8 +4,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ivcap_flows.capture.reconcile import PrefectWord, reconcile
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.flow_run_states import PrefectState
+from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.sinks import Delivery, drain, run_graph
 
@@ -19,7 +20,7 @@ def parked(journal: Journal):
 
 
 def says(outcome: str, since: datetime | None = None):
-    return lambda flow_run_id: PrefectWord(outcome, "by Ada", since)
+    return lambda flow_run_id: PrefectState(outcome, "by Ada", since)
 
 
 def test_a_parked_run_that_was_cancelled_is_closed(ivcap_journal):
@@ -72,9 +73,9 @@ def test_a_run_that_wakes_while_prefect_is_asked_goes_on(ivcap_journal):
     """Its new attempt decides how it ends."""
     parked(ivcap_journal)
 
-    def wakes(flow_run_id: str) -> PrefectWord:
+    def wakes(flow_run_id: str) -> PrefectState:
         ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
-        return PrefectWord("cancelled", "by Ada", None)
+        return PrefectState("cancelled", "by Ada", None)
 
     assert reconcile(ivcap_journal, wakes) == []
     assert ivcap_journal.runs.get("f1").outcome == "running"

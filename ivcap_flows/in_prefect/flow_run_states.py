@@ -1,0 +1,96 @@
+"""The states of flow runs in Prefect's API. Only a server that is configured is asked; none is started for this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Outcome
+
+__all__ = ["PrefectState", "ended_flow_runs", "outcome_of", "prefect_state", "state_of"]
+
+log = logger_of("ivcap_flows.in_prefect")
+
+_PARKED: Final = "Parked"
+"""The name of Prefect's scheduled state for a run that left its process in order to wait."""
+
+_OUTCOMES: Final[dict[str, Outcome]] = {
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "CRASHED": "crashed",
+    "CANCELLED": "cancelled",
+    "CANCELLING": "cancelled",
+    "PAUSED": "parked",
+}
+
+
+@dataclass(frozen=True)
+class PrefectState:
+    """The state of a flow run in Prefect's API: the outcome, its message, and since when it holds."""
+
+    outcome: Outcome
+    cause: str | None
+    since: datetime | None
+
+
+def prefect_state(flow_run_id: str) -> PrefectState | None:
+    """Return the final or paused state of a flow run in the Prefect API in use, or None if the API gives none."""
+    state = state_of(flow_run_id)
+    outcome = outcome_of(state) if state is not None else None
+    return PrefectState(outcome, state.message, state.timestamp) if outcome is not None else None
+
+
+def outcome_of(state: Any) -> Outcome | None:
+    """Return the outcome of a run in a state of Prefect's; None if it goes on."""
+    return _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value)
+
+
+def state_of(flow_run_id: str) -> Any:
+    """Return the state of a flow run; None if the API does not know it or cannot be reached.
+
+    Asks only a server that is configured, or that a flow of this process uses. Never starts one for this.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url and FlowRunContext.get() is None:
+        return None
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run_id).state  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - the heartbeat is a witness, too
+        log.debug("Prefect's API could not be asked for flow run %s: %s", flow_run_id, error)
+        return None
+
+
+def ended_flow_runs(flow_run_ids: list[str]) -> set[str]:
+    """Return which flow runs have ended or were deleted, by the configured Prefect API; none if it cannot be reached.
+
+    Asks only a server that is configured. Never starts one for this.
+    """
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import get_current_settings
+
+    gone: set[str] = set()
+    if not get_current_settings().api.url:
+        return gone
+    try:
+        with get_client(sync_client=True) as client:
+            for flow_run_id in flow_run_ids:
+                try:
+                    state = client.read_flow_run(UUID(flow_run_id)).state
+                except ObjectNotFound:
+                    gone.add(flow_run_id)
+                else:
+                    gone |= {flow_run_id} if state is not None and state.is_final() else set()
+    except Exception as error:  # noqa: BLE001 - the journal is a witness, too
+        log.debug("Prefect's API could not be asked for %d flow runs: %s", len(flow_run_ids), error)
+    return gone
