@@ -144,7 +144,7 @@ class Rows:
             at, id_ = micros(self.at(number)), run_id(number)
             key = f"k1:{digest(id_.encode())}"
             whose = {"platform": "p", "account": "a", "scope": f"run:{id_}", "run_id": id_}
-            how = {"state": "done", "fence": 1, "spends": True, "sent_again": False}
+            how = {"state": "done", "fence": 1, "spends": True, "sent_again": False, "lingering": False}
             what = {"noun": "order", "request": "{}", "duplicates": "[]", "urn": f"urn:ivcap:order:{id_}"}
             times = {"created_at": at, "updated_at": at, "sent_at": at}
             counts = {"generation": 0, "asked_attempt": 1, "attempt_id": attempt_id(number)}
@@ -169,7 +169,7 @@ class Rows:
 
 
 TABLES = ("runs", "attempts", "intents", "facts", "deliveries")
-PROCESS = {"id": "p", "host": "gone", "boot": "gone", "pid": 1, "started": 1.0, "heartbeat_at": 0}
+PROCESS = {"id": "p", "host": "gone", "pid": 1, "heartbeat_at": 0}
 
 
 class OnSqlite:

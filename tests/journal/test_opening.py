@@ -324,3 +324,15 @@ def test_unreachable_server_is_named_without_its_password() -> None:
     with pytest.raises(JournalError, match=r"127\.0\.0\.1.*server runs") as caught:
         Journal.open("postgresql://user:hunter2@127.0.0.1:1/nothing")
     assert "hunter2" not in caught.value.message + caught.value.url + repr(caught.value.__cause__)
+
+
+def test_the_benchmarks_write_rows_that_the_tables_take(tmp_path: Path) -> None:
+    """They fill a journal without the package, so a column that comes or goes would stop them."""
+    from benchmarks.journal_size import BEGIN, SINK, OnSqlite, Rows
+
+    url = f"sqlite:///{tmp_path / 'journal.sqlite'}"
+    with Journal.open(url):
+        pass
+    OnSqlite(url).fill(Rows(range(2), SINK, BEGIN, delivered=True))
+    with Journal.open(url) as journal:
+        assert len(journal.runs.recent()) == 2
