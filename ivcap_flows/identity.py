@@ -44,6 +44,7 @@ __all__ = [
     "platform_id",
     "short_id",
     "urn_id",
+    "utf8_safe",
     "with_key",
     "without_key",
 ]
@@ -194,6 +195,20 @@ def path_text(path: str) -> str:
     Python decodes a byte that is no UTF-8 as half a surrogate pair, which is written as an escape: `Mu\\udcf1oz.csv`.
     """
     return _ESCAPED.sub(r"\\u005cu\1", path).encode("utf-8", "backslashreplace").decode()
+
+
+def utf8_safe(value: Any) -> Any:
+    """Return a JSON value whose texts UTF-8 can encode. Half surrogate pairs, which file names may hold, are escaped.
+
+    So two names that differ only in these stay different.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {utf8_safe(name): utf8_safe(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [utf8_safe(inner) for inner in value]
+    return value
 
 
 def path_of(text: str) -> str:

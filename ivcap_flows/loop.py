@@ -7,40 +7,36 @@ running.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from ivcap_flows.forked import PerProcess
 
 __all__ = ["all_of", "arun", "run", "submit"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_lock = threading.Lock()
-_state: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+@dataclass
+class _Loop:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    loop: asyncio.AbstractEventLoop | None = None
 
 
-def _forget_parent() -> None:
-    """Replace the lock in a forked child: a thread of the parent may hold it, and that thread does not exist here."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+_of_process: Final = PerProcess(_Loop)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    global _state
-    with _lock:
-        # A forked child inherits the loop but not its thread.
-        if _state is None or _state[0] != os.getpid() or _state[1].is_closed():
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=_serve, args=(loop,), name="ivcap-flows", daemon=True).start()
-            _state = (os.getpid(), loop)
-        return _state[1]
+    known = _of_process()
+    with known.lock:
+        if known.loop is None or known.loop.is_closed():
+            known.loop = asyncio.new_event_loop()
+            threading.Thread(target=_serve, args=(known.loop,), name="ivcap-flows", daemon=True).start()
+        return known.loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -11,9 +10,10 @@ from weakref import WeakKeyDictionary
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
-from ivcap_flows.capture.context import flow_context
-from ivcap_flows.capture.latest import Latest
+from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.forked import PerProcess
+from ivcap_flows.lru_cache import LruCache
 
 __all__ = ["asked_once", "load_block"]
 
@@ -26,12 +26,9 @@ _LOGINS: Final = {
 }
 """The command that stores a login in a new block."""
 _MOST: Final = 100
-_loaded: Latest[tuple[str, int, type, str], Any] = Latest(_MOST)
+_loaded: PerProcess[LruCache[tuple[str, int, type, str], Any]] = PerProcess(lambda: LruCache(_MOST))
 """The blocks that runs have loaded, by flow run and its attempt, so that a retry sees a block that was corrected."""
 _asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_loaded.clear)
 
 
 async def asked_once(question: Any, answer: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -55,10 +52,10 @@ async def load_block(cls: type[B], name: str) -> B:
     if context is None or context.flow_run is None:
         return await _load(cls, name)
     key = (str(context.flow_run.id), context.flow_run.run_count, cls, name)
-    found: B | None = _loaded.get(key)
+    found: B | None = _loaded().get(key)
     if found is None:
         found = await asked_once(key, lambda: _load(cls, name))
-        _loaded.put(key, found)
+        _loaded().put(key, found)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.calls import seen_in
 from ivcap_flows.capture.context import current_attempt, miss, recorder, running
-from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.values import Look
 from ivcap_flows.durable.plan import planning
@@ -31,7 +31,7 @@ def annotate(*things: Any, **facts: Any) -> None:
     models or dataclasses; secrets among them are hidden. A later fact replaces an earlier one of the same name. Never
     raises: what cannot be recorded is logged, and counted as missing from the run.
     """
-    with unraised(miss, "An annotation could not be recorded."):
+    with log_and_count(miss, "An annotation could not be recorded."):
         if not facts or planning() is not None:
             return
         look = Look()

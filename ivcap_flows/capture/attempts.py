@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,14 +17,14 @@ from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
 from ivcap_flows.capture.deliveries import begin_sync
 from ivcap_flows.capture.exits import failure_of_exit, watch_exit
-from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.capture.recorder_registry import journal, recorder, rests
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import JournalError
-from ivcap_flows.identity import canonical, digest, flows_urn, path_text
+from ivcap_flows.forked import PerProcess
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_safe
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_what_is_on_record
 from ivcap_flows.in_prefect.reconcile import agree
 from ivcap_flows.in_prefect.run_artifacts import show_in_prefect
@@ -34,69 +35,68 @@ if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
     from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity
 
-__all__ = ["attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here", "turn"]
+__all__ = ["attempt_lock", "attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here"]
 
 log = logger_of("ivcap_flows.capture")
 
 SOFTWARE: Final = flows_urn("software", f"ivcap-flows:{__version__}")
 
-_lock = threading.RLock()
-_open: dict[str, LogicalRun] = {}
-_of_process: dict[tuple[int, str], LogicalRun] = {}
-_describing: dict[str, threading.Thread] = {}
-"""The thread that describes the code of an attempt, by attempt id."""
+
+@dataclass
+class _Attempts:
+    """The attempts of flows that are open here, by attempt; those of the process itself, by journal.
+
+    `describing` are the threads that describe the code of an attempt, by attempt.
+    """
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    of_flows: dict[str, LogicalRun] = field(default_factory=dict)
+    of_process: dict[str, LogicalRun] = field(default_factory=dict)
+    describing: dict[str, threading.Thread] = field(default_factory=dict)
 
 
-def _forget_parent() -> None:
-    """Forget the parent's attempts in a forked child, which finds them in the journal."""
-    global _lock
-    _lock = threading.RLock()
-    for known in (_open, _of_process, _describing):
-        known.clear()
+_attempts: Final = PerProcess(_Attempts)
+"""A forked child finds its parent's attempts in the journal."""
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
-
-
-def turn() -> threading.RLock:
+def attempt_lock() -> threading.RLock:
     """Return the lock to hold while you look for an attempt and, if there is none, open one."""
-    return _lock
+    return _attempts().lock
 
 
 def open_here(flow_run_id: str | None = None) -> list[OpenedAttempt]:
     """Return the attempts of flows that this process has open in its journal: all, or those of one flow run."""
-    with _lock:
+    with attempt_lock():
         return [
             logical.opened
-            for logical in _open.values()
+            for logical in _attempts().of_flows.values()
             if logical.journal is journal() and flow_run_id in (None, logical.attempt.flow_run_id)
         ]
 
 
 def known_here(flow_run_id: str) -> OpenedAttempt | None:
     """Return the attempt that is open here for a flow run. For "", return that of a thread without a context."""
-    with _lock:
+    with attempt_lock():
         here = open_here(flow_run_id or None)
         if len(here) == 1:
             return here[0]
-        process = _of_process.get((os.getpid(), journal().id))
+        process = _attempts().of_process.get(journal().id)
         return process.opened if process is not None and not flow_run_id else None
 
 
 def attempt_of_process() -> OpenedAttempt:
     """Return the attempt of the process itself, for calls outside of flows. It ends with the process."""
-    with _lock:
-        place = os.getpid(), journal().id
-        if place in _of_process:
-            return _of_process[place].opened
+    with attempt_lock():
+        known = _attempts().of_process.get(journal().id)
+        if known is not None:
+            return known.opened
         from ivcap_flows.journal import RunIdentity
 
         script = _script()
         project, own = Project.around(script), str(uuid.uuid4())
-        parameters = {"arguments": [sayable(argument) for argument in scrub_arguments(sys.argv[1:])]}
+        parameters = {"arguments": [utf8_safe(argument) for argument in scrub_arguments(sys.argv[1:])]}
         identity = RunIdentity(
-            flow_name=sayable(os.path.basename(script)) if script else "python",
+            flow_name=utf8_safe(os.path.basename(script)) if script else "python",
             entry_point=path_text(f"{script or os.getcwd()}:"),
             code=project.code(script or os.getcwd(), ""),
             parameters=parameters,
@@ -105,10 +105,10 @@ def attempt_of_process() -> OpenedAttempt:
             flow_run_id=own,
         )
         opened = open_attempt(identity, script, identity.flow_name)
-        # Not in `_open`, since a thread of the user's can belong to an open flow, but not to this attempt.
-        _of_process[place] = _open.pop(opened.attempt.id)
+        # A thread of the user's can belong to an open flow, but not to this attempt.
+        _attempts().of_process[journal().id] = _attempts().of_flows.pop(opened.attempt.id)
         watch_exit()
-        atexit.register(_close_process, place, recorder())
+        atexit.register(_close_process, journal().id, recorder())
         return opened
 
 
@@ -123,14 +123,17 @@ def _script() -> str | None:
     return str(main) if begun else os.path.abspath(script)
 
 
-def _close_process(place: tuple[int, str], writer: Recorder) -> None:
-    if place[0] != os.getpid():
+def _close_process(journal_id: str, writer: Recorder) -> None:
+    logical = _attempts().of_process.pop(journal_id, None)
+    if logical is None:
+        # A forked child, which has its parent's exit handlers, but not its attempts.
         return
-    logical = _of_process.pop(place)
-    _open[logical.attempt.id] = logical
+    _attempts().of_flows[logical.attempt.id] = logical
     error = getattr(sys, "last_value", None)
     failure = f"{type(error).__name__}: {error}" if error is not None else failure_of_exit()
-    with unraised(lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name):
+    with log_and_count(
+        lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name
+    ):
         close_attempt(logical.opened, "completed" if failure is None else "failed", failure, writer=writer)
 
 
@@ -147,17 +150,17 @@ def open_attempt(
     writer = recorder()
     logical = LogicalRun.open(writer.journal, identity, fresh=Settings.current().fresh)
     opened = logical.opened
-    with _lock:
-        _open[opened.attempt.id] = logical
+    with attempt_lock():
+        _attempts().of_flows[opened.attempt.id] = logical
     run_id, attempt_id = opened.run.id, opened.attempt.id
     writer.put(Statement(run_id, attempt_id, lambda: _begun(opened, identity.parameters, parent, attributes)))
-    with unraised(lambda: writer.miss(run_id), "The code of %s could not be described.", name):
+    with log_and_count(lambda: writer.miss(run_id), "The code of %s could not be described.", name):
         # In a thread, since git takes a while.
         thread = threading.Thread(
             target=_describe_code, args=(writer, opened, path, name), name="ivcap-flows-code", daemon=True
         )
         thread.start()
-        _describing[attempt_id] = thread
+        _attempts().describing[attempt_id] = thread
     return opened
 
 
@@ -198,7 +201,7 @@ def _begun(
 def _folder() -> str | None:
     """Return the folder that the process works in, or None if it was removed."""
     try:
-        return str(sayable(os.getcwd()))
+        return str(utf8_safe(os.getcwd()))
     except OSError:
         return None
 
@@ -218,7 +221,7 @@ def _describe_code(writer: Recorder, opened: OpenedAttempt, path: str | None, na
         yield record
         yield relation("hadPlan", flows_urn("attempt", opened.attempt.id), record.id)
 
-    with unraised(lambda: writer.miss(opened.run.id), "The code of %s could not be described.", name):
+    with log_and_count(lambda: writer.miss(opened.run.id), "The code of %s could not be described.", name):
         record = code_record(path, name)
         writer.put(Statement(opened.run.id, opened.attempt.id, made))
         if opened.joined and opened.attempt.leads and not opened.run.deployed:
@@ -245,11 +248,11 @@ def close_attempt(
     """End an attempt: write its last facts, then its outcome. If the journal is away, it gets the outcome later."""
     writer = writer or recorder()
     run, attempt = opened.run, opened.attempt
-    cause = sayable(scrub_text(cause)) if cause is not None else None
+    cause = utf8_safe(scrub_text(cause)) if cause is not None else None
     # The start times come from the journal's clock, which may be that of another machine.
     ended = max(now(), run.created_at, attempt.started_at)
-    with _lock:
-        logical = _open.pop(attempt.id, None)
+    with attempt_lock():
+        logical = _attempts().of_flows.pop(attempt.id, None)
 
     def told() -> Iterator[Record]:
         yield activity(
@@ -260,7 +263,7 @@ def close_attempt(
 
     try:
         decides = _decides(writer.journal, attempt, outcome)
-        describing = _describing.pop(attempt.id, None)
+        describing = _attempts().describing.pop(attempt.id, None)
         if describing is not None:
             describing.join(30.0)
         writer.put(Statement(run.id, attempt.id, told))

@@ -12,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.capture.texts import sayable
-from ivcap_flows.identity import canonical, digest, flows_urn, path_text
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_safe
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import scrub_text
 
@@ -128,7 +127,7 @@ def _git(folder: str, *arguments: str) -> bytes | None:
 
 def _difference(root: str, changes: bytes, untracked: list[str]) -> str:
     return digest(
-        changes + canonical([[sayable(name), _file_sha256(os.path.join(root, name))] for name in sorted(untracked)])
+        changes + canonical([[utf8_safe(name), _file_sha256(os.path.join(root, name))] for name in sorted(untracked)])
     )
 
 

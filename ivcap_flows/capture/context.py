@@ -1,50 +1,50 @@
-"""Find the attempt of the logical run that the running code belongs to, in any thread or process.
-
-This module never imports Prefect. If Prefect's context module is not loaded, no flow runs.
-"""
+"""Find the attempt of the logical run that the running code belongs to, in any thread or process."""
 
 from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import timedelta
+from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture import early
+from ivcap_flows.capture import pending_calls
 from ivcap_flows.capture.attempts import (
     SOFTWARE,
+    attempt_lock,
     attempt_of_process,
     close_attempt,
     known_here,
     open_attempt,
     open_here,
-    turn,
 )
-from ivcap_flows.capture.calls import Call, now, seen_in
-from ivcap_flows.capture.data import Held
-from ivcap_flows.capture.guard import unraised
-from ivcap_flows.capture.latest import Counts, Latest
+from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.flow_identity import Parameters, identity_of, look_at, source_of
+from ivcap_flows.capture.guard import log_and_count
+from ivcap_flows.capture.prefect_context import (
+    caller_of,
+    flow_context,
+    flow_run_id,
+    in_worker_process,
+    sends_tasks_away,
+    task_context,
+)
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rests, use_journal
-from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.texts import sayable
-from ivcap_flows.capture.values import Look
 from ivcap_flows.errors import ConfigurationError, JournalError
-from ivcap_flows.identity import flows_urn, path_text
+from ivcap_flows.forked import PerProcess
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.logs import show_in_runs
+from ivcap_flows.lru_cache import Counts, LruCache
 from ivcap_flows.provenance.records import Record, activity, agent, relation
-from ivcap_flows.secrets import logger_of, scrub, scrub_text
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.durable import Plan
     from ivcap_flows.durable.scopes import Tries
-    from ivcap_flows.journal import OpenedAttempt, Outcome, RunIdentity
+    from ivcap_flows.journal import OpenedAttempt, Outcome
 
 __all__ = [
     "acting_as",
@@ -53,21 +53,16 @@ __all__ = [
     "close_attempt",
     "current_activity",
     "current_attempt",
-    "elsewhere",
-    "flow_context",
-    "flow_run_id",
     "found",
     "journal",
     "let_continue",
     "miss",
     "note",
     "open_flow_attempt",
-    "passed_timeout",
     "process_recorder",
     "put_in_flow",
     "recorder",
     "running",
-    "task_context",
     "tries_around",
     "use_journal",
 ]
@@ -77,67 +72,53 @@ log = logger_of("ivcap_flows.capture")
 _attempt: ContextVar[OpenedAttempt | None] = ContextVar("ivcap_flows_attempt", default=None)
 _call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
 _MOST_KNOWN: Final = 1_000
-_elsewhere: Latest[str, OpenedAttempt] = Latest(_MOST_KNOWN)
-"""Attempts that other processes opened, by flow run."""
-_accounts: Latest[tuple[str, str], None] = Latest(_MOST_KNOWN)
-"""The attempts and accounts that `acting_as` has recorded."""
-_unknown: Latest[str, None] = Latest(_MOST_KNOWN)
-"""The flow runs in other processes that this process's journal did not know."""
-_tries: Latest[str, int] = Latest(_MOST_KNOWN)
-"""By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
-_unrecorded: Counts[str] = Counts(_MOST_KNOWN)
-"""The number of unrecorded facts, by flow run or "" for the process itself, until there is an attempt to count for."""
 
 
-_forked = False
-"""Whether this process is a forked child, which may have its parent's context."""
+class _Known:
+    """What this process knows of runs: each names the entries that were used last."""
+
+    def __init__(self) -> None:
+        self.remote: LruCache[str, OpenedAttempt] = LruCache(_MOST_KNOWN)
+        """Attempts that other processes opened, by flow run."""
+        self.accounts: LruCache[tuple[str, str], None] = LruCache(_MOST_KNOWN)
+        """The attempts and accounts that `acting_as` has recorded."""
+        self.unknown: LruCache[str, None] = LruCache(_MOST_KNOWN)
+        """The flow runs in other processes that this process's journal did not know."""
+        self.tries: LruCache[str, int] = LruCache(_MOST_KNOWN)
+        """By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
+        self.unrecorded: Counts[str] = Counts(_MOST_KNOWN)
+        """The number of unrecorded facts, by flow run or "" for the process itself, until an attempt can count them."""
 
 
-def _forget_parent() -> None:
-    """Forget the parent's state in a forked child: the parent reports its own missing facts."""
-    global _forked
-    _forked = True
-    for known in (_elsewhere, _accounts, _unknown, _tries, _unrecorded):
-        known.clear()
+_known: Final = PerProcess(_Known)
+"""Of a forked child, the parent reports its own missing facts."""
+_FIRST_PROCESS: Final = os.getpid()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
-
-
-def flow_context() -> Any:
-    """Return Prefect's FlowRunContext, or None outside of a flow."""
-    module = sys.modules.get("prefect.context")
-    return None if module is None else module.FlowRunContext.get()
-
-
-def elsewhere() -> bool:
-    """Whether the flow of the running code runs in another process than this one."""
-    context = flow_context()
-    return context is not None and bool(context.detached)
-
-
-def task_context() -> Any:
-    """Return Prefect's TaskRunContext, or None outside of a task."""
-    module = sys.modules.get("prefect.context")
-    return None if module is None else module.TaskRunContext.get()
-
-
-def passed_timeout() -> float | None:
-    """Return the timeout in seconds of the task run around the running code, or else its flow run, if it has passed."""
-    task, flow = task_context(), flow_context()
-    run, seconds = (None, None) if flow is None else (flow.flow_run, flow.flow.timeout_seconds)
-    if task is not None:
-        run, seconds = task.task_run, task.task.timeout_seconds
-    if not seconds or run is None or run.state is None:
-        return None
-    return float(seconds) if now() - run.state.timestamp >= timedelta(seconds=seconds) else None
+def _is_forked() -> bool:
+    """Whether this process is a forked child, which may have its parent's context."""
+    return os.getpid() != _FIRST_PROCESS
 
 
 def current_activity() -> str | None:
     """Return the id of the innermost recorded activity around the running code."""
     call = _call.get()
     return None if call is None else call.id
+
+
+def current_call() -> Call | None:
+    """Return the innermost recorded call around the running code."""
+    return _call.get()
+
+
+def enter_call(call: Call) -> Token[Call | None]:
+    """Let the code that follows be a call's, until `leave_call`."""
+    return _call.set(call)
+
+
+def leave_call(token: Token[Call | None]) -> None:
+    """Return to the call around."""
+    _call.reset(token)
 
 
 @contextmanager
@@ -163,29 +144,29 @@ def put_in_flow(call: Call) -> None:
     run, and JournalError if it cannot be read.
     """
     name = flow_run_id()
-    with turn():
+    with attempt_lock():
         _close_earlier_try(flow_context())
         opened = _attempt.get() or known_here(name)
-        if opened is None and elsewhere():
+        if opened is None and in_worker_process():
             try:
-                opened = _attempt_elsewhere(name)
+                opened = _attempt_in_flow_process(name)
             except ConfigurationError:
-                if name in _unknown:
+                if name in _known().unknown:
                     miss()
                     return
-                _unknown.put(name, None)
+                _known().unknown.put(name, None)
                 raise
         elif opened is None:
-            opened = _elsewhere.get(name)
+            opened = _known().remote.get(name)
             if opened is None:
-                dropped = early.keep(call, name)
+                dropped = pending_calls.keep(call, name)
                 if dropped is not None:
-                    _unrecorded.add(dropped, 1)
+                    _known().unrecorded.add(dropped, 1)
                 return
-    early.put(call, opened)
+    pending_calls.put(call, opened)
 
 
-def _attempt_elsewhere(flow_run_id: str) -> OpenedAttempt:
+def _attempt_in_flow_process(flow_run_id: str) -> OpenedAttempt:
     """Return the newest attempt of a flow that runs in another process: this process may outlive attempts."""
     found = _newest_attempt(flow_run_id)
     if found is None:
@@ -194,7 +175,7 @@ def _attempt_elsewhere(flow_run_id: str) -> OpenedAttempt:
             "IVCAP_FLOWS_JOURNAL here to the journal of the flow's process, on PostgreSQL if that is on another "
             "machine, and import ivcap_flows in the module of the flow, so that the flow opens the run."
         )
-    _elsewhere.put(flow_run_id, found)
+    _known().remote.put(flow_run_id, found)
     _count_unrecorded(found, flow_run_id)
     return found
 
@@ -243,7 +224,7 @@ def current_attempt() -> OpenedAttempt:
     context = flow_context()
     if context is not None and context.flow_run is not None:
         return _attempt_of_context(context)
-    with turn():
+    with attempt_lock():
         here = open_here()
         if len(here) == 1:
             return here[0]
@@ -261,61 +242,40 @@ def open_before_sending() -> None:
     context = flow_context()
     if context is None or context.flow_run is None or context.detached:
         return
-    from prefect.task_runners import ThreadPoolTaskRunner
-
-    if not isinstance(context.task_runner, ThreadPoolTaskRunner):
+    if sends_tasks_away(context):
         _attempt_of_context(context)
 
 
 def attempt_at_hand() -> OpenedAttempt | None:
     """Return `current_attempt()`, or None if it would wait for the journal or for a thread that opens an attempt."""
     known = _attempt.get()
-    if known is not None or process_recorder() is None or not turn().acquire(blocking=False):
+    if known is not None or process_recorder() is None or not attempt_lock().acquire(blocking=False):
         return known
     try:
         name = flow_run_id()
         # While the journal is left alone, the newest attempt elsewhere is not looked for.
-        return known_here(name) or (None if rests() else _elsewhere.get(name))
+        return known_here(name) or (None if rests() else _known().remote.get(name))
     finally:
-        turn().release()
-
-
-def flow_run_id() -> str:
-    """Return the id of the flow run in Prefect's context, or "" outside of one."""
-    context = flow_context()
-    return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+        attempt_lock().release()
 
 
 def _attempt_of_context(context: Any) -> OpenedAttempt:
     flow_run_id = str(context.flow_run.id)
-    with turn():
+    with attempt_lock():
         _close_earlier_try(context)
         for known in open_here(flow_run_id):
             return known
         if context.detached:
-            return _attempt_elsewhere(flow_run_id)
+            return _attempt_in_flow_process(flow_run_id)
         # Any other process that runs the flow run is a new attempt, although that of the last one may still live.
-        other = _newest_attempt(flow_run_id) if _forked else None
+        other = _newest_attempt(flow_run_id) if _is_forked() else None
         if other is not None and journal().runs.alive_here(other.attempt):
-            _elsewhere.put(flow_run_id, other)
+            _known().remote.put(flow_run_id, other)
             return other
         opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
-        _tries.put(opened.attempt.id, context.flow_run.run_count)
+        _known().tries.put(opened.attempt.id, context.flow_run.run_count)
         _close_with_flow(context.flow)
         return opened
-
-
-def _around(context: Any) -> Any:
-    """Return Prefect's context of the flow that called the flow of a context in this process, or None."""
-    inner = context
-    while inner is not None and inner.flow_run is not None:
-        # Prefect keeps no reference to the outer context, but the token by which it returns to it.
-        token = inner._token
-        outer = None if token is None or token.old_value is token.MISSING else token.old_value
-        if outer is not None and outer.flow_run is not None and outer.flow_run.id != context.flow_run.id:
-            return None if outer.detached else outer
-        inner = outer
-    return None
 
 
 def _close_earlier_try(context: Any) -> None:
@@ -326,39 +286,8 @@ def _close_earlier_try(context: Any) -> None:
     if context is None or context.flow_run is None or context.detached:
         return
     for known in open_here(str(context.flow_run.id)):
-        if context.flow_run.run_count > (_tries.get(known.attempt.id) or math.inf):
+        if context.flow_run.run_count > (_known().tries.get(known.attempt.id) or math.inf):
             _close(known, "failed", "Prefect began the next try of the flow run")
-
-
-def source_of(function: Any) -> tuple[str | None, str]:
-    """Return the file and the name of a function, through all its decorators."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    name = str(getattr(function, "__qualname__", "flow"))
-    return (os.path.abspath(code.co_filename) if code is not None else None), name
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a flow: as they were `given`, as JSON to be `shown`, and the tables and arrays among them."""
-
-    given: dict[str, Any]
-    shown: dict[str, Any]
-    held: list[Held]
-
-    @property
-    def contents(self) -> dict[int, str]:
-        """The content names of the tables and arrays that were read, by `id()`."""
-        return {id(each.value): each.content for each in self.held if each.content is not None}
-
-
-def look_at(given: dict[str, Any]) -> Parameters:
-    """Return parameters as they are recorded. Tables and arrays in memory are named by their content."""
-    look = Look()
-    shown = {name: look.named(name, name, value) for name, value in given.items()}
-    return Parameters(given, shown, seen_in(look))
 
 
 def open_flow_attempt(
@@ -373,7 +302,7 @@ def open_flow_attempt(
     from ivcap_flows.settings import Settings
 
     show_in_runs()
-    caller = _around(context)
+    caller = caller_of(context)
     outer = _attempt.get() or (None if caller is None else _attempt_of_context(caller))
     identity = identity_of(context, parameters, source, outer)
     if not Settings.current().fresh:
@@ -384,7 +313,7 @@ def open_flow_attempt(
         parent = flows_urn("attempt", outer.attempt.id)
     opened = open_attempt(identity, *source, parent=parent, **facts)
     _count_unrecorded(opened, identity.flow_run_id)
-    early.put_kept(opened)
+    pending_calls.put_kept(opened)
     _asked_by(context.flow_run, opened)
     return opened
 
@@ -397,36 +326,8 @@ def _asked_by(flow_run: Any, opened: OpenedAttempt) -> None:
     name = str(asked.display_value or asked.id)
     kind = "user" if "user" in str(asked.type).lower() else "software"
     urn = flows_urn("prefect-account", str(asked.id or name))
-    with unraised(miss, "The account %s could not be recorded.", urn):
+    with log_and_count(miss, "The account %s could not be recorded.", urn):
         _acts_for(opened, urn, name, kind, account=str(asked.type).lower())
-
-
-def identity_of(
-    context: Any, parameters: Parameters, source: tuple[str | None, str], outer: OpenedAttempt | None
-) -> RunIdentity:
-    """Return the identity of the flow run in a Prefect context, by which an earlier run of the same is found.
-
-    `outer` is the attempt of the flow that called it.
-    """
-    from ivcap_flows.journal import RunIdentity
-
-    flow_run, (path, name) = context.flow_run, source
-    root = outer.attempt.root_flow_run_id if outer is not None else _root_of(flow_run)
-    project = Project.around(path)
-    # Deployed runs and subflows are never continued by their parameters, so they need no warning about those.
-    of = f"the flow {context.flow.name}" if flow_run.deployment_id is None and root == str(flow_run.id) else None
-    return RunIdentity(
-        flow_name=context.flow.name,
-        entry_point=path_text(f"{path}:{name}"),
-        code=project.code(path, name),
-        parameters=sayable(scrub(parameters.shown)),
-        parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents, of=of),
-        root_flow_run_id=root,
-        flow_run_id=str(flow_run.id),
-        flow_run_name=sayable(scrub_text(str(flow_run.name))),
-        deployed=flow_run.deployment_id is not None,
-        deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id is not None else None,
-    )
 
 
 def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | None, str]) -> None:
@@ -436,7 +337,7 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         from ivcap_flows.settings import Settings
 
         here = context
-        while (caller := _around(context)) is not None:
+        while (caller := caller_of(context)) is not None:
             context = caller
         if task_context() is not None or context is not here:
             # The first recorded function is a task or a subflow of a flow that is not recorded.
@@ -445,17 +346,6 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         plan.flow = identity.flow_name
         if plan.run is None:
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
-
-
-def _root_of(flow_run: Any) -> str:
-    if flow_run.parent_task_run_id is None:
-        return str(flow_run.id)
-    try:
-        from prefect.runtime import flow_run as runtime
-
-        return str(runtime.root_flow_run_id)
-    except Exception:  # noqa: BLE001 - without the API a child counts as a separate run
-        return str(flow_run.id)
 
 
 def _close_with_flow(flow: Any) -> None:
@@ -486,13 +376,13 @@ _flow_ended.__name__ = "record of ivcap-flows"
 def _close(opened: OpenedAttempt, outcome: Outcome, cause: str | None) -> None:
     # If closing fails, the attempt is not open any more, so count for its run by name.
     count = partial(recorder().miss, opened.run.id)
-    with unraised(count, "The end of the flow run %s could not be recorded.", opened.attempt.flow_run_id):
+    with log_and_count(count, "The end of the flow run %s could not be recorded.", opened.attempt.flow_run_id):
         close_attempt(opened, outcome, cause)
 
 
 def note(*records: Record) -> None:
     """Record further facts in the current run. Never raises."""
-    with unraised(lambda: miss(len(records)), "A fact could not be recorded."):
+    with log_and_count(lambda: miss(len(records)), "A fact could not be recorded."):
         opened = current_attempt()
         holds = sum(1_000 + len(str(record.attributes)) for record in records)
         recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records, holds=holds))
@@ -500,19 +390,19 @@ def note(*records: Record) -> None:
 
 def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: Any) -> None:  # noqa: A002
     """Record once per attempt that it acts for an account of IVCAP, Provena or Prefect. `id` is the account's URN."""
-    with unraised(miss, "The account %s could not be recorded.", id):
+    with log_and_count(miss, "The account %s could not be recorded.", id):
         _acts_for(current_attempt(), id, name, kind, **facts)
 
 
 def _acts_for(opened: OpenedAttempt, urn: str, name: str | None, kind: str, **facts: Any) -> None:
-    if (opened.attempt.id, urn) in _accounts:
+    if (opened.attempt.id, urn) in _known().accounts:
         return
     attempt = flows_urn("attempt", opened.attempt.id)
     records = [agent(urn, kind, name=name, **facts), relation("wasAssociatedWith", attempt, urn)]
     if kind == "user":
         records.append(relation("actedOnBehalfOf", SOFTWARE, urn))
     recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
-    _accounts.put((opened.attempt.id, urn), None)
+    _known().accounts.put((opened.attempt.id, urn), None)
 
 
 def miss(facts: int = 1) -> None:
@@ -522,14 +412,14 @@ def miss(facts: int = 1) -> None:
     """
     name, writer = flow_run_id(), process_recorder()
     if writer is not None:
-        attempt = _attempt.get() or known_here(name) or _elsewhere.get(name)
+        attempt = _attempt.get() or known_here(name) or _known().remote.get(name)
         if attempt is not None:
             writer.miss(attempt.run.id, facts)
             return
-    _unrecorded.add(name, facts)
+    _known().unrecorded.add(name, facts)
 
 
 def _count_unrecorded(opened: OpenedAttempt, flow_run_id: str) -> None:
-    facts = _unrecorded.pop(flow_run_id)
+    facts = _known().unrecorded.pop(flow_run_id)
     if facts:
         recorder().miss(opened.run.id, facts)

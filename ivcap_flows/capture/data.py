@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ivcap_flows.capture.contents import Facts, UnhashedError, family, read
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import logger_of
@@ -120,12 +121,12 @@ class _Names:
     """Names for living objects that are known only by identity. A name is forgotten with its object."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = PerProcess(threading.RLock)
         self._known: dict[int, tuple[Any, str]] = {}
 
     def of(self, value: Any) -> str:
         key = id(value)
-        with self._lock:
+        with self._lock():
             known = self._known.get(key)
             if known is not None and known[0]() is value:
                 return known[1]
@@ -137,18 +138,9 @@ class _Names:
             return name
 
     def _forget(self, key: int, name: str) -> None:
-        with self._lock:
+        with self._lock():
             if key in self._known and self._known[key][1] == name:
                 del self._known[key]
 
 
 _names: Final = _Names()
-
-
-def _forget_locks() -> None:
-    """Replace the lock in a forked child: a thread of the parent may hold it."""
-    _names._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)

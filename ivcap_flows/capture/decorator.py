@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from contextvars import Token
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
-from ivcap_flows.capture import context, files, makers
+from ivcap_flows.capture import context, files
+from ivcap_flows.capture.call_scope import CallScope
 from ivcap_flows.capture.calls import Call, CallKind, seen_in
 from ivcap_flows.capture.file_edges import Declared
-from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture.flow_identity import Parameters, source_of
+from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.observing import observe_tasks
-from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.prefect_context import flow_context, task_context
 from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
 from ivcap_flows.capture.task_runs import call_of, end, id_of
 from ivcap_flows.capture.values import Look
@@ -93,7 +95,7 @@ class _Shape:
     """The facts that all calls of a function share: the names of its parameters, and where its code is."""
 
     def __init__(self, function: Callable[..., Any], declared: Declared) -> None:
-        self.source = context.source_of(function)
+        self.source = source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # The package's own functions return the digest of a file that they wrote, so that nobody need read it again.
         self.ours = is_ours(function)
@@ -127,67 +129,45 @@ class _Shape:
         return given
 
 
-class _Scope:
-    """One recorded call, from its begin to its end."""
+class _RecordedCall(CallScope):
+    """One recorded call."""
 
-    __slots__ = ("attempt", "attempt_token", "call", "call_token", "closing", "opens", "ours", "recorder")
+    def __init__(self, call: Call, attempt: Any, recorder: Any, *, is_flow: bool, ours: bool = False) -> None:
+        self.attempt, self.recorder, self.is_flow, self.ours = attempt, recorder, is_flow, ours
+        self._attempt_token: Token[Any] | None = None
+        self._closing: Callable[[], None] | None = None
+        call.file_activity.begin(flow=is_flow)
+        super().__init__(call)
 
-    def __init__(self, call: Call, attempt: Any, recorder: Any, *, opens: bool, ours: bool = False) -> None:
-        self.call, self.attempt, self.recorder, self.opens, self.ours = call, attempt, recorder, opens, ours
-        self.call_token: Token[Any] | None = None
-        self.attempt_token: Token[Any] | None = None
-        self.closing: Callable[[], None] | None = None
-        call.outer = context._call.get()
-        call.file_activity.begin(flow=opens)
-        self._come()
+    def enter(self) -> None:
+        super().enter()
+        self._attempt_token = context._attempt.set(self.attempt) if self.is_flow else None
+        self.call.file_activity.resume()
 
-    def hand_on(self, held: list[Any]) -> Any:
-        with self._unraised("A value that %s yielded could not be recorded."):
-            makers.hand_on(held, self.call.id, self.call.wrote)
-            self.call.returned.at("result", held[0])
-        return held[0]
+    def leave(self) -> None:
+        super().leave()
+        if self._attempt_token is not None:
+            context._attempt.reset(self._attempt_token)
+            self._attempt_token = None
+        self.call.file_activity.pause()
 
-    def finish(self, held: list[Any]) -> Any:
-        try:
-            outcome, cause = outcome_of(held[0], of_flow=self.opens)
-        except BaseException as error:
-            self.fail(error)
-            if isinstance(error, Exception):
-                # Prefect waits for the same futures, and meets the error itself.
-                return held[0]
-            raise
-        try:
-            if held[0] is not None:
-                with self._unraised("The result of %s could not be recorded."):
-                    self.call.returned.at("result", held[0])
-            self._end(outcome, cause)
-            with self._unraised("The result of %s could not be recorded."):
-                # What a flow returns was made by one of its tasks, which stays its maker.
-                makers.hand_on(held, self.call.id, self.call.wrote, first=self.call.kind == "attempt")
-        finally:
-            self.leave()
-            self.call.file_activity.end()
-        return held[0]
+    def end(self) -> None:
+        super().end()
+        self.call.file_activity.end()
 
-    def fail(self, error: BaseException) -> None:
-        try:
-            with self._unraised("The failure of %s could not be recorded."):
-                if not self.opens:
-                    makers.raised(error, self.call.id)
-            self._end(*outcome_of_error(error))
-        finally:
-            self.leave()
-            self.call.file_activity.end()
+    def note_result(self, value: Any) -> None:
+        if value is not None:
+            self.call.returned.at("result", value)
 
-    def _unraised(self, told: str) -> AbstractContextManager[None]:
-        return unraised(lambda: self.recorder.miss(self.attempt.run.id), told, self.call.name)
+    def log_and_count(self, message: str) -> AbstractContextManager[None]:
+        return log_and_count(lambda: self.recorder.miss(self.attempt.run.id), message, self.call.name)
 
-    def _end(self, outcome: str, cause: str | None) -> None:
+    def record_end(self, outcome: str, cause: str | None) -> None:
         from ivcap_flows.journal.processes import is_this
 
         call, digests = self.call, self.recorder.journal.files
         here = is_this(self.attempt.attempt.process)
-        with self._unraised("The files and data of %s could not be recorded."):
+        with self.log_and_count("The files and data of %s could not be recorded."):
             if self.ours:
                 for _, handle in call.returned.handles:
                     if isinstance(handle, LocalFile):
@@ -196,46 +176,24 @@ class _Scope:
                 call.look_at_exit(digests, apart=not here)
         end(call, outcome, cause)
         self.recorder.put(call)
-        if self.opens:
-            self.closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]
+        if self.is_flow:
+            self._closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]
         elif not here:
             # A worker of a pool may be killed at any moment, and runs no exit handlers.
             self.recorder.flush()
 
     @property
-    def closes(self) -> bool:
-        return self.closing is not None
+    def closes(self) -> bool:  # type: ignore[override]
+        return self._closing is not None
 
     def close(self) -> None:
-        closing, self.closing = self.closing, None
+        closing, self._closing = self._closing, None
         if closing is not None:
-            with self._unraised("The end of %s could not be recorded."):
+            with self.log_and_count("The end of %s could not be recorded."):
                 closing()
 
-    def leave(self) -> None:
-        if self.call_token is None:
-            return
-        context._call.reset(self.call_token)
-        self.call_token = None
-        if self.attempt_token is not None:
-            context._attempt.reset(self.attempt_token)
-        self.call.file_activity.pause()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        self._come()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def _come(self) -> None:
-        self.call_token = context._call.set(self.call)
-        self.attempt_token = context._attempt.set(self.attempt) if self.opens else None
-        self.call.file_activity.resume()
-
-
-def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Scope | None:
+def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _RecordedCall | None:
     """Begin to record a call. Return None if the call is not recorded, and warn if that is due to an error."""
     if rests():
         context.miss()
@@ -258,26 +216,26 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
     return None
 
 
-def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
+def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     outer = context.current_activity()
-    task = context.task_context()
+    task = task_context()
     if task is not None and _is(task.task.fn, wrapper):
         if id_of(task) != outer:
             attempt = context.current_attempt()
             call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
             call.informants = informants_of(given, task, writes=shape.declared.writes - shape.declared.reads)
-            return _scope(call, attempt, given, shape)
+            return _recorded_call(call, attempt, given, shape)
     elif task is None:
-        flow = context.flow_context()
+        flow = flow_context()
         if flow is not None and flow.flow is not None and flow.flow_run is not None and _is(flow.flow.fn, wrapper):
             known = context._attempt.get()
             if known is None or known.attempt.flow_run_id != str(flow.flow_run.id):
-                return _scope_of_flow(flow, shape, given)
+                return _flow_call(flow, shape, given)
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
     call.informants = informants_of(given)
     call.tries = context.tries_around()
-    return _scope(call, attempt, given, shape)
+    return _recorded_call(call, attempt, given, shape)
 
 
 def _is(function: Any, wrapper: Any) -> bool:
@@ -292,21 +250,21 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
     return Call(id_, kind, name, attempt.run.id, attempt.attempt.id, parent)
 
 
-def _scope(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _Scope:
+def _recorded_call(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _RecordedCall:
     recorder = context.recorder()
     call.declared = shape.declared
     call.parameters = {name: call.given.named(name, name, value) for name, value in given.items()}
     if call.given.paths or call.given.data:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
-    return _Scope(call, attempt, recorder, opens=False, ours=shape.ours)
+    return _RecordedCall(call, attempt, recorder, is_flow=False, ours=shape.ours)
 
 
-def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
+def _flow_call(flow: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     look = Look()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
     held = seen_in(look)
-    parameters = context.Parameters(given, shown, held)
+    parameters = Parameters(given, shown, held)
     attempt = context.open_flow_attempt(flow, parameters, shape.source, context.current_activity())
     recorder = context.recorder()
     # The attempt itself records its start and its parameters.
@@ -317,4 +275,4 @@ def _scope_of_flow(flow: Any, shape: _Shape, given: dict[str, Any]) -> _Scope:
     if look.paths or held:
         call.look_at_entry(recorder.journal.files)
     recorder.put(call)
-    return _Scope(call, attempt, recorder, opens=True)
+    return _RecordedCall(call, attempt, recorder, is_flow=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ivcap_flows.capture.path_tree import PathTree
+from ivcap_flows.forked import PerProcess
 
 __all__ = ["FileActivity", "Written", "unseen"]
 
@@ -66,7 +67,6 @@ class _Process:
     places: PathTree[_Place] = field(default_factory=PathTree)
     count: int = 0
     forgotten: int = 0
-    watches: bool = False
 
     def tick(self) -> int:
         self.clock += 1
@@ -111,7 +111,8 @@ class _Place:
 
 
 _current: ContextVar[FileActivity | None] = ContextVar("ivcap_flows_file_activity", default=None)
-_process = _Process()
+_process: Final = PerProcess(_Process)
+"""The other calls of a forked child's parent run there."""
 
 
 class FileActivity:
@@ -146,11 +147,11 @@ class FileActivity:
         self.outer, self.started = _current.get(), time.monotonic_ns()
         # All that runs in an outermost flow is within it, so the flow needs to know nothing of calls beside it.
         self._is_frame = flow and self.outer is None
-        with _process.lock:
-            self._began = _process.tick()
+        with _process().lock:
+            self._began = _process().tick()
             if not self._is_frame:
-                _process.running.add(self)
-                _process.note_given(self)
+                _process().running.add(self)
+                _process().note_given(self)
         self.resume()
 
     def resume(self) -> None:
@@ -167,18 +168,18 @@ class FileActivity:
     def end(self) -> None:
         """Stop watching, and forget what was seen. A call beside this one may still need to know what it wrote."""
         self.pause()
-        with _process.lock:
-            self._ended = _process.tick()
+        with _process().lock:
+            self._ended = _process().tick()
             self._reads, self._written = PathTree(), PathTree()
-            if self in _process.running:
-                _process.running.discard(self)
+            if self in _process().running:
+                _process().running.discard(self)
                 for path in self.given:
-                    place = _process.places.get(path)
+                    place = _process().places.get(path)
                     if place is not None:
                         place.running.discard(self)
                         place.ended.append(self)
-            if not _process.running:
-                _process.forget()
+            if not _process().running:
+                _process().forget()
 
     # What was seen
 
@@ -208,9 +209,9 @@ class FileActivity:
 
         Only calls of this process count, from the begin of this one.
         """
-        with _process.lock:
-            found = [writers for writers, _ in _process.writers.around(path)]
-            found += _process.writers.below(path) if below else ()
+        with _process().lock:
+            found = [writers for writers, _ in _process().writers.around(path)]
+            found += _process().writers.below(path) if below else ()
             ticks = [tick for writers in found for by, tick in writers if tick > self._began and self._is_beside(by)]
         return max(ticks, default=None)
 
@@ -219,10 +220,10 @@ class FileActivity:
 
         Only calls of this process count that ran at the same time.
         """
-        if self._began < _process.forgotten:
+        if self._began < _process().forgotten:
             return True
-        with _process.lock:
-            for place, _ in _process.places.around(path):
+        with _process().lock:
+            for place, _ in _process().places.around(path):
                 if any(self._is_beside(each) for each in place.running):
                     return True
                 for each in reversed(place.ended):
@@ -296,7 +297,7 @@ def _opens(activity: FileActivity, tick: int, path: Any, _mode: Any, flags: int)
         if os.path.isdir(path):
             # The folder of a temporary file, which `tempfile` opens by itself.
             return
-        _process.note_writer(activity, path, tick)
+        _process().note_writer(activity, path, tick)
     if path in activity._copying and flags & _WRITES:
         # `shutil.copyfile` has announced it, with its origin.
         activity._copying.discard(path)
@@ -313,7 +314,7 @@ def _opens(activity: FileActivity, tick: int, path: Any, _mode: Any, flags: int)
 
 
 def _puts(activity: FileActivity, tick: int, source: str, target: str, how: str) -> None:
-    _process.note_writer(activity, target, tick)
+    _process().note_writer(activity, target, tick)
     for call in activity._running_chain():
         call._note_put(source, target, how, tick)
 
@@ -321,8 +322,8 @@ def _puts(activity: FileActivity, tick: int, source: str, target: str, how: str)
 def _renames(activity: FileActivity, tick: int, source: Any, target: Any, *folders: int) -> None:
     if not any(map(_is_open, folders)):
         source, target = _absolute(source), _absolute(target)
-        _process.writers.move(source, target)
-        _process.note_writer(activity, source, tick)
+        _process().writers.move(source, target)
+        _process().note_writer(activity, source, tick)
         _puts(activity, tick, source, target, "rename")
 
 
@@ -347,7 +348,7 @@ def _copies(activity: FileActivity, tick: int, source: Any, target: Any) -> None
 def _removes(activity: FileActivity, tick: int, path: Any, folder: int | None = None) -> None:
     if not _is_open(folder):
         path = _absolute(path)
-        _process.note_writer(activity, path, tick)
+        _process().note_writer(activity, path, tick)
         for call in activity._running_chain():
             call._note_removed(path, tick)
 
@@ -396,12 +397,16 @@ def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
     return path if path[:1] == os.sep and "/." not in path and "//" not in path else os.path.abspath(path)
 
 
+_watches = False
+
+
 def _watch() -> None:
     """Add the hook, once per process."""
-    with _process.lock:
-        if _process.watches:
+    global _watches
+    with _process().lock:
+        if _watches:
             return
-        _process.watches = True
+        _watches = True
 
     # Locals, since the interpreter clears globals first when it ends.
     find, current = _EVENTS.get, _current.get
@@ -412,19 +417,9 @@ def _watch() -> None:
             activity = current()
             if activity is not None:
                 try:
-                    with _process.lock:
-                        note(activity, _process.tick(), *arguments)
+                    with _process().lock:
+                        note(activity, _process().tick(), *arguments)
                 except Exception:  # noqa: BLE001 - it must not reach the code that opens a file
                     activity.lost += 1
 
     sys.addaudithook(hook)
-
-
-def _forget_parent() -> None:
-    """Forget the other calls in a forked child: they run in the parent."""
-    global _process
-    _process = _Process(watches=_process.watches)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ivcap_flows.capture.latest import Latest
 from ivcap_flows.file_state import FileState
 from ivcap_flows.journal.filesystems import file_system
+from ivcap_flows.lru_cache import LruCache
 
 __all__ = ["FileClock"]
 
@@ -49,13 +49,8 @@ class FileClock:
     """Knows the kind of each file system, and since when this process has seen each file in its present state."""
 
     def __init__(self) -> None:
-        self._kinds: Latest[int, str] = Latest(1_000)
-        self._seen: Latest[str, tuple[FileState, int]] = Latest(_FILES)
-
-    def clear(self) -> None:
-        """Forget everything. For a forked child."""
-        self._kinds.clear()
-        self._seen.clear()
+        self._kinds: LruCache[int, str] = LruCache(1_000)
+        self._seen: LruCache[str, tuple[FileState, int]] = LruCache(_FILES)
 
     def is_past(self, path: str, state: FileState) -> bool:
         """Whether every change of the file from now on gives it another state. Wait for a large file, up to a tick.

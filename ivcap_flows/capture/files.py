@@ -16,12 +16,12 @@ from typing import Any, Final, Protocol
 
 from ivcap_flows.capture.file_activity import unseen
 from ivcap_flows.capture.file_clock import FileClock
-from ivcap_flows.capture.latest import Latest
-from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError, SourceChangedError
 from ivcap_flows.file_state import FileState, reading
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.identity import canonical, digest, flows_urn, path_text
+from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_safe
+from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.provenance.records import Record, entity, relation
 
 __all__ = [
@@ -72,17 +72,20 @@ class Digests(Protocol):
     def forget(self, path: str) -> None: ...
 
 
-_known: Latest[str, tuple[FileState, str]] = Latest(_KNOWN)
-"""The digests of files as this process last read them."""
-_clock = FileClock()
-_reading: dict[str, threading.Lock] = {}
-"""A lock for each large file that is being read. A second thread waits for the digest instead of reading it, too."""
+@dataclass
+class _Read:
+    """The digests of files as this process last read them, and the clocks that set the times of files.
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_known.clear)
-    os.register_at_fork(after_in_child=_reading.clear)
-    os.register_at_fork(after_in_child=_clock.clear)
+    `reading` has a lock for each large file that is being read. A second thread waits for the digest instead of reading
+    it, too.
+    """
 
+    digests: LruCache[str, tuple[FileState, str]] = field(default_factory=lambda: LruCache(_KNOWN))
+    clock: FileClock = field(default_factory=FileClock)
+    reading: dict[str, threading.Lock] = field(default_factory=dict)
+
+
+_read: Final = PerProcess(_Read)
 _blocks = 0
 
 
@@ -293,19 +296,19 @@ def remember(path: str, sha256: str, size: int, digests: Digests | None) -> None
     with contextlib.suppress(OSError):
         found = os.stat(path)
         state = FileState.from_stat(found)
-        if modes.S_ISREG(found.st_mode) and state.size == size and _clock.is_past(path, state):
+        if modes.S_ISREG(found.st_mode) and state.size == size and _read().clock.is_past(path, state):
             _remember(path, state, sha256, digests)
 
 
 def forget(path: str | os.PathLike[str], digests: Digests) -> None:
     """Forget the digest of a file, since its content differs from it. The next request computes it again."""
     absolute = os.path.abspath(path)
-    _known.pop(absolute)
+    _read().digests.pop(absolute)
     _quietly(lambda: digests.forget(absolute))
 
 
 def _remember(path: str, state: FileState, sha256: str, digests: Digests | None) -> None:
-    _known.put(path, (state, sha256))
+    _read().digests.put(path, (state, sha256))
     if digests is not None and state.size >= _DEAR:
         _quietly(lambda: digests.remember_sha256(path, state, sha256))
 
@@ -324,25 +327,25 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
         seen.reason = f"larger than {HUGE // 2**30} GiB"
         return
     if stamp.size <= AT_ONCE:
-        _read(seen, stamp, digests)
+        _read_content(seen, stamp, digests)
         return
-    with _reading.setdefault(seen.path, threading.Lock()):
+    with _read().reading.setdefault(seen.path, threading.Lock()):
         if not _is_known(seen, stamp, digests):
-            _read(seen, stamp, digests)
-    _reading.pop(seen.path, None)
+            _read_content(seen, stamp, digests)
+    _read().reading.pop(seen.path, None)
 
 
 def _is_known(seen: Seen, stamp: FileState, digests: Digests | None) -> bool:
-    known = _known.get(seen.path) if digests is not None else None
+    known = _read().digests.get(seen.path) if digests is not None else None
     if known is None or known[0] != stamp:
         return False
     seen.sha256 = known[1]
     return True
 
 
-def _read(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
+def _read_content(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
     # Ask before reading. Then any change while the file is read, or after, gives it another state.
-    tells = _clock.is_past(seen.path, stamp)
+    tells = _read().clock.is_past(seen.path, stamp)
     global _blocks
     try:
         with unseen(), open(seen.path, "rb", buffering=0) as file:
@@ -416,7 +419,7 @@ def _manifest(seen: Seen) -> str | None:
     for name, inner in sorted(seen.members.items()):
         if inner.sha256 is None:
             return None
-        lines.append([sayable(name), inner.size, inner.sha256])
+        lines.append([utf8_safe(name), inner.size, inner.sha256])
     return digest(canonical(lines))
 
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["unraised"]
+__all__ = ["log_and_count"]
 
 log = logger_of("ivcap_flows.capture")
 
 
 @contextlib.contextmanager
-def unraised(count: Callable[[], object], told: str, *arguments: object) -> Iterator[None]:
-    """If the block raises, call `count` to count what is missing, and log `told % arguments`."""
+def log_and_count(count: Callable[[], object], message: str, *arguments: object) -> Iterator[None]:
+    """If the block raises, call `count` to count what is missing, and log `message % arguments`."""
     try:
         yield
     except Exception:
         count()
-        log.warning(told, *arguments, exc_info=True)
+        log.warning(message, *arguments, exc_info=True)

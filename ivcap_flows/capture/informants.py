@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.makers import makers_of
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.provenance.describe import reference
 from ivcap_flows.provenance.records import Record, relation
 
@@ -25,7 +25,7 @@ DOUBTED: Final = "_ivcap_flows_doubted"
 
 _PARENTS: Final = "__parents__"
 _WAIT_FOR: Final = "wait_for"
-_last_tries: Latest[str, str] = Latest(100_000)
+_last_tries: LruCache[str, str] = LruCache(100_000)
 """The id of the try that began last, by task run, for the task runs of this process."""
 
 

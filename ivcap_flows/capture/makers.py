@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrapped
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Handle, LocalFile
 
 __all__ = ["hand_on", "makers_of", "raised", "release"]
@@ -189,15 +190,11 @@ class _Known:
     def __init__(self) -> None:
         self._makers: dict[int, tuple[Any, bool, str]] = {}
         self._held: deque[int] = deque()
-        self.forget_locks()
-
-    def forget_locks(self) -> None:
-        """Replace the lock in a forked child: a thread of the parent may hold it."""
-        self._lock = threading.RLock()
+        self._lock = PerProcess(threading.RLock)
 
     def note(self, values: list[Any], maker: str) -> None:
         """Note the maker of each value."""
-        with self._lock:
+        with self._lock():
             self._sweep(2 * len(values))
             for value in values:
                 if isinstance(value, BaseException):
@@ -224,7 +221,7 @@ class _Known:
 
     def sweep(self, most: int) -> bool:
         """Release what nothing else holds among so many of the values. Return whether any are held."""
-        with self._lock:
+        with self._lock():
             self._sweep(most)
             return bool(self._held)
 
@@ -258,6 +255,3 @@ _HELD_ALONE: Final = _references_if_held()
 """`sys.getrefcount` of an object that nothing else refers to, where the code above counts it in the same words."""
 
 _known: Final = _Known()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_known.forget_locks)

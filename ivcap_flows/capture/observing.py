@@ -10,16 +10,14 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import Token
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from ivcap_flows.capture import context, makers
-from ivcap_flows.capture.calls import Call
-from ivcap_flows.capture.guard import unraised
+from ivcap_flows.capture import context
+from ivcap_flows.capture.call_scope import CallScope
+from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import DOUBTED, doubted, informants_of
-from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+from ivcap_flows.capture.prefect_context import flow_run_id, in_worker_process, task_context
 from ivcap_flows.capture.recorder_registry import rest, rests
 from ivcap_flows.capture.task_runs import call_of, end
 from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
@@ -94,7 +92,7 @@ def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
             _open_before_sending(task)
         others: set[str] = set()
         if name == "map":
-            with unraised(context.miss, "The links of %s could not be told apart.", task.name):
+            with log_and_count(context.miss, "The links of %s could not be told apart.", task.name):
                 others = doubted([*args, *kwargs.values()])
         taken = _observed(task)
         if others:
@@ -112,7 +110,9 @@ def _open_before_sending(task: Any) -> None:
     if rests():
         return
     # What a user's task does may need no journal.
-    with unraised(lambda: context.miss(0), "%s is sent to another process without a record of its flow.", task.name):
+    with log_and_count(
+        lambda: context.miss(0), "%s is sent to another process without a record of its flow.", task.name
+    ):
         try:
             context.open_before_sending()
         except JournalError:
@@ -122,7 +122,7 @@ def _open_before_sending(task: Any) -> None:
 
 def _observed(task: Any) -> Any:
     """Return a copy of the task that is observed; the task itself if it is recorded or outside of flows."""
-    if is_followed(task.fn) or context.flow_run_id() == "":
+    if is_followed(task.fn) or flow_run_id() == "":
         return task
     other = copy.copy(task)
     other.fn = followed(task.fn, _enter)
@@ -132,69 +132,28 @@ def _observed(task: Any) -> Any:
     return other
 
 
-def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Observed | None:
-    task = context.task_context()
+def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _ObservedTry | None:
+    task = task_context()
     if task is None or task.task.fn is not wrapper:
         return None
     call = None
-    with unraised(context.miss, "%s runs, but its record could not be begun.", task.task.name):
+    with log_and_count(context.miss, "%s runs, but its record could not be begun.", task.task.name):
         call = call_of(task, "", "", context.current_activity())
         call.attributes["files"] = NOT_LOOKED_AT
         call.informants = informants_of(task.parameters or {}, task)
         # The end tells all that the begin does, so nothing is missing yet.
-        with unraised(lambda: context.miss(0), "The begin of %s could not be recorded.", task.task.name):
+        with log_and_count(lambda: context.miss(0), "The begin of %s could not be recorded.", task.task.name):
             context.put_in_flow(call)
-    return None if call is None else _Observed(call)
+    return None if call is None else _ObservedTry(call)
 
 
-class _Observed:
+class _ObservedTry(CallScope):
     """One try of an observed task."""
 
-    closes = False
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        call.outer = context._call.get()
-        self._token: Token[Any] | None = context._call.set(call)
-
-    def hand_on(self, held: list[Any]) -> Any:
-        with unraised(context.miss, "A result of %s could not be recorded.", self.call.name):
-            makers.hand_on(held, self.call.id, self.call.wrote)
-        return held[0]
-
-    def finish(self, held: list[Any]) -> Any:
-        result = self.hand_on(held)
-        self._end(*outcome_of(result))
-        return result
-
-    def fail(self, error: BaseException) -> None:
-        with unraised(context.miss, "The error that %s raised could not be recorded.", self.call.name):
-            makers.raised(error, self.call.id)
-        self._end(*outcome_of_error(error))
-
-    def close(self) -> None:
-        """Do nothing: the end of the task has been recorded."""
-
-    def leave(self) -> None:
-        if self._token is not None:
-            context._call.reset(self._token)
-            self._token = None
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        self._token = context._call.set(self.call)
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def _end(self, outcome: str, cause: str | None) -> None:
-        try:
-            with unraised(context.miss, "The end of %s could not be recorded.", self.call.name):
-                end(self.call, outcome, cause)
-                context.put_in_flow(self.call)
-                if context.elsewhere():
-                    # A worker of a pool may be killed at any moment, and runs no exit handlers.
-                    context.recorder().flush()
-        finally:
-            self.leave()
+    def record_end(self, outcome: str, cause: str | None) -> None:
+        with self.log_and_count("The end of %s could not be recorded."):
+            end(self.call, outcome, cause)
+            context.put_in_flow(self.call)
+            if in_worker_process():
+                # A worker of a pool may be killed at any moment, and runs no exit handlers.
+                context.recorder().flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-from ivcap_flows.capture.context import passed_timeout
+from ivcap_flows.capture.prefect_context import passed_timeout
 
 __all__ = ["outcome_of", "outcome_of_error"]
 

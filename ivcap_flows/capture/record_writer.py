@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import time
 from collections import Counter, deque
@@ -18,6 +17,7 @@ from weakref import WeakSet
 from ivcap_flows.capture import files, makers
 from ivcap_flows.capture.calls import Call, records_of
 from ivcap_flows.errors import JournalError
+from ivcap_flows.forked import in_forked_child
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def _flush_all() -> None:
         recorder.flush()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+in_forked_child(_leave_to_parent)
 atexit.register(_flush_all)
 
 

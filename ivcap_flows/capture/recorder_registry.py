@@ -7,9 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.capture.record_writer import Recorder
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.in_prefect.events import emit
 
 if TYPE_CHECKING:
@@ -20,46 +22,42 @@ __all__ = ["SILENCE", "journal", "process_recorder", "recorder", "rest", "rests"
 SILENCE: Final = 30.0
 """Seconds for which a journal that could not be reached is left alone."""
 
-_lock = threading.Lock()
-_recorders: dict[str, Recorder] = {}
+
+@dataclass
+class _Recorders:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    by_url: dict[str, Recorder] = field(default_factory=dict)
+
+
+_recorders: Final = PerProcess(_Recorders)
+"""A forked child must not use its parent's connections."""
 _override: Recorder | None = None
 _resting: tuple[Recorder | str, float] = "", 0.0
 """The journal that could not be reached, and until when it is left alone, by the clock of `time.monotonic`."""
-
-
-def _forget_parent() -> None:
-    """Forget the recorders in a forked child, which must not use the parent's connections."""
-    global _lock
-    _lock = threading.Lock()
-    _recorders.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def recorder() -> Recorder:
     """Return the recorder of the journal that the environment names. The first use opens the journal."""
     if _override is not None:
         return _override
-    url = _named()
-    found = _recorders.get(url)
+    url, known = _named(), _recorders()
+    found = known.by_url.get(url)
     if found is None:
-        with _lock:
-            found = _recorders.get(url)
+        with known.lock:
+            found = known.by_url.get(url)
             if found is None:
                 from ivcap_flows.journal import Journal
                 from ivcap_flows.settings import Settings
 
                 opened = Journal.open(Settings.current().journal)
                 opened.observe(emit)
-                found = _recorders[url] = Recorder(opened)
+                found = known.by_url[url] = Recorder(opened)
     return found
 
 
 def process_recorder() -> Recorder | None:
     """Return the recorder if its journal is open already, otherwise None."""
-    return _override or _recorders.get(_named())
+    return _override or _recorders().by_url.get(_named())
 
 
 def _named() -> str:

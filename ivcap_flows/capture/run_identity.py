@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture.stand_ins import StandIns
-from ivcap_flows.capture.texts import sayable
 from ivcap_flows.errors import InputError
-from ivcap_flows.identity import canonical, digest
+from ivcap_flows.identity import canonical, digest, utf8_safe
 from ivcap_flows.secrets import logger_of, scrub_alone
 
 __all__ = ["Project", "parameters_sha256"]
@@ -46,7 +45,7 @@ class Project:
         """
         if file is not None and os.path.isfile(file):
             file = self._inside(file) or os.path.basename(file)
-        return str(sayable(f"{file}:{name}"))
+        return str(utf8_safe(f"{file}:{name}"))
 
     def path(self, text: str) -> str:
         """Return the text. A path in the project, also one given to an option (`--in=/a/b`), becomes relative to it."""

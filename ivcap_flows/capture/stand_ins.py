@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.parts import parts_of, unwrapped
-from ivcap_flows.capture.texts import sayable
 from ivcap_flows.handles import Handle, LocalFile
-from ivcap_flows.identity import digest
+from ivcap_flows.identity import digest, utf8_safe
 from ivcap_flows.secrets import HIDDEN, is_secret_type
 
 __all__ = ["StandIns", "block_of"]
@@ -50,7 +49,7 @@ class StandIns:
         if value is None or isinstance(value, bool | Handle):
             return value
         if isinstance(value, str):
-            return sayable(self._path(value))
+            return utf8_safe(self._path(value))
         if isinstance(value, int):
             return value if -_EXACT < value < _EXACT else {"int": f"{value:x}"}
         if isinstance(value, float):

@@ -8,8 +8,9 @@ from itertools import count
 from typing import Any, Final
 
 from ivcap_flows.capture.calls import Call
-from ivcap_flows.capture.context import elsewhere, tries_around
+from ivcap_flows.capture.context import tries_around
 from ivcap_flows.capture.informants import ran
+from ivcap_flows.capture.prefect_context import in_worker_process
 from ivcap_flows.identity import flows_urn
 
 __all__ = ["call_of", "end", "id_of", "newest"]
@@ -29,7 +30,7 @@ def call_of(task: Any, run_id: str, attempt_id: str, parent: str | None) -> Call
     call = Call(id_of(task), "task-run", task.task.name, run_id, attempt_id, parent)
     call.attributes = {"run_name": run.name}
     call.tries = (*tries_around(), (str(run.id), next(_tries)))
-    if elsewhere():
+    if in_worker_process():
         # The flow runs in another process, which its attempt names.
         call.attributes["process"] = f"{socket.gethostname()}:{os.getpid()}"
     if tries > 1:

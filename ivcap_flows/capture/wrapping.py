@@ -7,41 +7,16 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-__all__ = ["Scope", "followed", "is_followed", "is_ours"]
+from ivcap_flows.capture.call_scope import CallScope
+
+__all__ = ["followed", "is_followed", "is_ours"]
 
 _MARK: Final = "__ivcap_flows_followed__"
 
 
-class Scope(Protocol):
-    """One call between its begin and its end. A new scope has been entered."""
-
-    def hand_on(self, held: list[Any]) -> Any:
-        """Return what the caller gets for a value that a generator yields."""
-
-    def finish(self, held: list[Any]) -> Any:
-        """End the call and leave it. Return what the caller gets for the result."""
-
-    def fail(self, error: BaseException) -> None:
-        """End the call with an error, and leave it."""
-
-    @property
-    def closes(self) -> bool:
-        """Whether `close` has anything to do, which may take long."""
-
-    def close(self) -> None:
-        """After the end of the call, do what is left to do. A second call does nothing."""
-
-    def leave(self) -> None:
-        """Leave the call: what runs from here on is the caller's."""
-
-    def inside(self) -> AbstractContextManager[None]:
-        """Enter the call for the block: what runs in it is the call's."""
-
-
-Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], Scope | None]
+Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], CallScope | None]
 """Begins to follow a call of the wrapper. Returns None for a call that is not followed."""
 
 
@@ -76,19 +51,19 @@ def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     return returned
 
 
-def _finished(scope: Scope, held: list[Any]) -> Any:
+def _finished(scope: CallScope, held: list[Any]) -> Any:
     try:
         return scope.finish(held)
     finally:
         scope.close()
 
 
-def _failed(scope: Scope, error: BaseException) -> None:
+def _failed(scope: CallScope, error: BaseException) -> None:
     scope.fail(error)
     scope.close()
 
 
-async def _closed(scope: Scope) -> None:
+async def _closed(scope: CallScope) -> None:
     """Close a scope in a thread, so that the event loop goes on."""
     # A loop that is ending has no threads any more, and one that is cancelled may not get to it.
     with contextlib.suppress(RuntimeError):

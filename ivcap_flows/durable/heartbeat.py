@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import threading
 import time
 from typing import Final
 
+from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal import Journal
 from ivcap_flows.secrets import logger_of
 
@@ -72,8 +72,7 @@ def _forget_parent() -> None:
     _lock, _thread = threading.Lock(), None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+in_forked_child(_forget_parent)
 
 
 def start_heartbeat(journal: Journal) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Literal
 
+from ivcap_flows.forked import in_forked_child
+
 __all__ = ["Life", "ProcessLocks"]
 
 Life = Literal["alive", "dead", "unknown"]
@@ -91,4 +93,4 @@ def _give_back() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_give_back)
+in_forked_child(_give_back)

@@ -23,6 +23,7 @@ from platformdirs import user_data_path
 from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import JournalError
+from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.process_locks import Life, ProcessLocks
@@ -267,4 +268,4 @@ def _forget_parent() -> None:
     _tokens.clear()
 
 
-os.register_at_fork(after_in_child=_forget_parent)
+in_forked_child(_forget_parent)

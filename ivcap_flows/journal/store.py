@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ivcap_flows.errors import ConfigurationError, InputError, JournalError, NewerSchemaError
+from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
 from ivcap_flows.journal.observer import Observer, Transition
@@ -71,8 +72,7 @@ def _leave_to_parent() -> None:
         engine.dispose(close=False)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+in_forked_child(_leave_to_parent)
 
 
 class Store:

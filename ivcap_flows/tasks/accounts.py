@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ivcap_flows.capture.context import flow_context
+from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.journal import OpenedAttempt
 
 __all__ = ["credentials_of"]

@@ -10,7 +10,6 @@ object. So among the package's own assets, dependencies go by the URNs of inputs
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Mapping
@@ -21,10 +20,11 @@ from urllib.parse import urlsplit
 from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext
 
-from ivcap_flows.capture.latest import Latest
 from ivcap_flows.durable import planning
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Artifact, Collection, Dataset, Job, Order
 from ivcap_flows.identity import urn_id
+from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.secrets import logger_of, scrub
 
 __all__ = ["Version", "note_assets", "place_of", "products_of"]
@@ -39,12 +39,9 @@ _MOST_NAMED: Final = 50
 """Versions that the metadata of one making name, if a task made several under one key."""
 _OURS: Final = ("ivcap://", "provena://")
 _MOST_KNOWN: Final = 10_000
-_known: Latest[str, Asset] = Latest(_MOST_KNOWN)
+_known: PerProcess[LruCache[str, Asset]] = PerProcess(lambda: LruCache(_MOST_KNOWN))
 """The asset of which each thing is a version, by its URN, as far as tasks of this process made or found it."""
 _NOT_IN_KEYS: Final = re.compile(r"[^\w.~+=@:,()/-]+")
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_known.clear)
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,13 @@ def _note(versions: Iterable[Version], inputs: Several[str]) -> None:
     # A task may tell of its assets several times. The first time, there is only what Prefect found.
     again = context.materialized_by is not None
     upstream = {asset for asset in context.upstream_assets if again or not asset.key.startswith(_OURS)}
-    upstream |= {asset for urn in inputs if (asset := _known.get(urn)) is not None}
+    upstream |= {asset for urn in inputs if (asset := _known().get(urn)) is not None}
     context.upstream_assets = set(sorted(upstream, key=lambda asset: asset.key)[:_MOST_RELATED])
     assets = {Asset(key=key, properties=AssetProperties(name=some[-1].name)): some for key, some in by_key.items()}
     for asset, some in assets.items():
         context.materialized_by = some[-1].tool
         for version in some:
-            _known.put(version.handle.urn, asset)
+            _known().put(version.handle.urn, asset)
         made = [version for version in some if version.new]
         if made:
             context.downstream_assets.add(asset)

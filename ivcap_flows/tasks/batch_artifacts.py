@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from ivcap_flows.capture.context import task_context
+from ivcap_flows.capture.prefect_context import task_context
 from ivcap_flows.in_prefect.artifacts import PrefectArtifact, ashow
 from ivcap_flows.registration.outcome import BatchReport
 from ivcap_flows.registration.rows import Fault

@@ -11,7 +11,7 @@ from prefect.states import Completed
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal
-from ivcap_flows.capture.context import flow_run_id
+from ivcap_flows.capture.prefect_context import flow_run_id
 from ivcap_flows.in_prefect.artifacts import PrefectArtifact, show
 from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
 from ivcap_flows.in_prefect.reconcile import reconcile

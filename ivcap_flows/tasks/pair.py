@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from ivcap_flows import __version__, loop
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import recorded
-from ivcap_flows.capture.context import flow_context
+from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import is_utf8

@@ -19,7 +19,6 @@ from prefect.settings import get_current_settings
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
-from ivcap_flows.capture.latest import Latest
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.parking import WATCHER
 from ivcap_flows.errors import ConfigurationError, JournalError
@@ -28,6 +27,7 @@ from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.in_prefect.reconcile import end_parked
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import AttemptRow, Park
+from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
@@ -72,7 +72,7 @@ class Watcher:
         self._tell = tell
         self._tending: dict[str, asyncio.Task[None]] = {}
         """By the attempt that each parked run left."""
-        self._troubled: Latest[str, None] = Latest(1_000)
+        self._troubled: LruCache[str, None] = LruCache(1_000)
 
     async def watch(self, *, seconds: float | None = None) -> None:
         """Watch, or stand by while another process watches, for `seconds`; None means for ever."""

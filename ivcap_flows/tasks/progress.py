@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from ivcap_flows.capture.context import flow_context, task_context
+from ivcap_flows.capture.prefect_context import flow_context, task_context
 from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.identity import api_address

@@ -26,7 +26,7 @@ ROOMS = [
     "canonical",
     "settings|handles|secrets|file_state",
     "local",
-    "identity|errors|media_types",
+    "identity|errors|media_types|lru_cache|forked",
 ]
 """Top to bottom: a room imports only rooms further down. Rooms in one line do not import each other."""
 

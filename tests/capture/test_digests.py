@@ -25,7 +25,7 @@ def sha256_of(path: Path) -> str:
 
 def in_another_process() -> None:
     """What the process itself remembers is forgotten; the journal remains."""
-    files._known.clear()
+    files._read._renew()
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
         monkeypatch.setattr(FileState, "from_stat", staticmethod(state))
         monkeypatch.setattr(file_clock, "file_system", lambda path: kind)
-        files._clock.clear()
+        files._read._renew()
 
     yield stamp
-    files._clock.clear()
+    files._read._renew()
 
 
 def early_in_a_second() -> None:
@@ -129,7 +129,7 @@ def test_a_time_in_the_future_is_not_believed(source: Path) -> None:
     later = time.time_ns() + 10**10
     os.utime(source, ns=(later, later))
     assert sha256_of(source) == digest(b"b" * LARGE)
-    assert files._known.get(str(source))[0] != FileState.of(source)
+    assert files._read().digests.get(str(source))[0] != FileState.of(source)
     assert journal().files.known_sha256(str(source), FileState.of(source)) is None
 
 

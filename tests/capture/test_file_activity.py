@@ -193,7 +193,7 @@ def test_what_ended_calls_did_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
         thread = threading.Thread(target=short, args=(number,))
         thread.start()
         thread.join()
-    process = file_activity._process
+    process = file_activity._process()
     assert sum(1 for _ in process.writers.below("/")) + sum(1 for _ in process.places.below("/")) <= 25
     assert long.could_beside("/elsewhere")
     later = begun()

@@ -6,7 +6,7 @@ import pytest
 from mutants import mutate
 from prefect import Task, flow, task
 
-from ivcap_flows.capture import context, early, journal, recorder
+from ivcap_flows.capture import context, journal, pending_calls, recorder
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.observing import observe_tasks
 
@@ -26,8 +26,8 @@ def test_prefect_runs_tasks_by_the_methods_that_are_followed():
 def keep_too_many_calls(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], int]:
     """Run flows without an attempt around one that opens its attempt late. Return its task runs and missing facts."""
     observe_tasks()
-    monkeypatch.setattr(early, "MOST", 4)
-    early._kept.clear()
+    monkeypatch.setattr(pending_calls, "MOST", 4)
+    pending_calls._pending().clear()
 
     @task
     def step(number: int) -> int:

@@ -18,7 +18,7 @@ from prefect import flow, task
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.capture import annotate, context, journal, recorded, use_journal
+from ivcap_flows.capture import annotate, context, journal, prefect_context, recorded, use_journal
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.contents import read
 from ivcap_flows.capture.files import urn_at
@@ -162,7 +162,8 @@ def test_a_plain_task_in_a_worker_with_a_journal_of_its_own_is_not_lost_in_silen
 ) -> None:
     """Its flow will never open an attempt there. One warning for each flow run is enough on a shared cluster."""
     sent = SimpleNamespace(flow_run=SimpleNamespace(id=uuid.uuid4()), detached=True)
-    monkeypatch.setattr(context, "flow_context", lambda: sent)
+    for module in (context, prefect_context):
+        monkeypatch.setattr(module, "flow_context", lambda: sent)
     call = Call("urn:x:1", "task-run", "plain", "", "", None)
     with (
         Journal.open(f"sqlite:///{tmp_path / 'own.sqlite'}") as own,
@@ -178,7 +179,8 @@ def test_what_a_worker_missed_is_told_as_soon_as_it_reaches_the_journal(
 ) -> None:
     flow_run = str(uuid.uuid4())
     sent = SimpleNamespace(flow_run=SimpleNamespace(id=flow_run), detached=True)
-    monkeypatch.setattr(context, "flow_context", lambda: sent)
+    for module in (context, prefect_context):
+        monkeypatch.setattr(module, "flow_context", lambda: sent)
     call = Call("urn:x:1", "task-run", "plain", "", "", None)
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as shared, use_journal(shared):
         opened = shared.runs.open_attempt(RunIdentity("pooled", "pooled.py:pooled", {}, flow_run, flow_run))
@@ -252,7 +254,7 @@ def test_a_flow_run_again_has_an_attempt_of_its_own(life: str, monkeypatch: pyte
 
     @flow
     def again() -> None:
-        flow_run = context.flow_run_id()
+        flow_run = prefect_context.flow_run_id()
         first = journal().runs.open_attempt(RunIdentity("again", "again.py:again", {}, flow_run, flow_run)).attempt
         with contextlib.closing(sqlite3.connect(journal().url.removeprefix("sqlite:///"))) as connection, connection:
             connection.execute("INSERT INTO processes SELECT 'theirs', host, pid, heartbeat_at FROM processes")

@@ -31,7 +31,6 @@ from ivcap_flows.capture import (
 )
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.code import checkout, code_record, packages
-from ivcap_flows.capture.latest import Latest
 from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.errors import JournalError
 from ivcap_flows.file_state import FileState
@@ -42,6 +41,7 @@ from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
 from ivcap_flows.journal.facts import Facts
 from ivcap_flows.journal.runs import Runs
+from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.secrets import HIDDEN, hide, is_secret_name, scrub, scrub_text
 
@@ -183,12 +183,12 @@ def test_unchanged_files_are_not_read_again(tmp_path):
     first = files.look(str(path), "r", journal().files)
     known = journal().files.known_sha256(str(path), first.stamp)
     assert first.sha256 == known == digest(path.read_bytes())
-    files._known.clear()
+    files._read._renew()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "hashlib", None)
         assert files.look(str(path), "r", journal().files).sha256 == known
     # What is verified is read, whatever is known of it.
-    files._known.put(str(path), (first.stamp, "0" * 64))
+    files._read().digests.put(str(path), (first.stamp, "0" * 64))
     assert files.look(str(path), "r", journal().files).sha256 == "0" * 64
     assert files.file_at(path, None).sha256 == known
 
@@ -793,7 +793,7 @@ def test_what_is_put_after_the_end_is_written_all_the_same():
 
 def test_of_many_the_latest_are_remembered():
     """The mapping holds so many at the most, and lets go of what was not asked for."""
-    known = Latest(2)
+    known = LruCache(2)
     known.put("a", 1)
     known.put("b", 2)
     assert known.get("a") == 1

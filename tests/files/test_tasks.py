@@ -103,7 +103,7 @@ def test_a_plan_sends_no_files(stated, series):
 def test_a_file_that_is_another_than_its_digest_says(stated, series):
     """Nothing of it arrives, and the next call knows what it holds."""
     dataset, path = register_dataset(stated), series / "all.csv"
-    files._known.put(str(path), (FileState.of(path), "0" * 64))
+    files._read().digests.put(str(path), (FileState.of(path), "0" * 64))
     with pytest.raises(SourceChangedError, match="Run it again"):
         upload_dataset_files(dataset, path)
     [sent] = upload_dataset_files(dataset, path)

@@ -23,7 +23,7 @@ from mutant import Mutant, SetAttribute
 
 from ivcap_flows import canonical
 from ivcap_flows.blocks.block_login import BlockLogin
-from ivcap_flows.capture import early, files, observing, values
+from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence
@@ -258,9 +258,9 @@ def no_known_secrets(patch: SetAttribute) -> None:
 
 def early_calls_kept(patch: SetAttribute) -> None:
     def keep_all(call: Any, flow_run_id: str) -> None:
-        early._kept[call] = flow_run_id
+        pending_calls._pending()[call] = flow_run_id
 
-    patch(early, "keep", keep_all)
+    patch(pending_calls, "keep", keep_all)
 
 
 def callback_for_each_journal(patch: SetAttribute) -> None:

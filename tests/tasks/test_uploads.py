@@ -94,7 +94,7 @@ def mistaken(source: Path, unique: str, request: pytest.FixtureRequest, monkeypa
     monkeypatch.setitem(tus.send.__kwdefaults__, "chunk", MIB)
     content, other = (os.urandom(request.param) for _ in range(2))
     source.write_bytes(content)
-    files._known.put(str(source), (FileState.of(source), digest(other)))
+    files._read().digests.put(str(source), (FileState.of(source), digest(other)))
     return content, other
 
 

@@ -1,4 +1,4 @@
-"""A bounded mapping for what a long-lived process remembers of many runs: the latest entries."""
+"""A bounded mapping for what a long-lived process remembers of many runs: the entries that were used last."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Counts", "Latest"]
+__all__ = ["Counts", "LruCache"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Latest(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """A mapping that forgets the entry that was unused for the longest time. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything, and make a new lock: in a forked child, a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
         self._known: OrderedDict[K, V] = OrderedDict()
 
@@ -56,7 +52,7 @@ class Latest(Generic[K, V]):
         return len(self._known)
 
 
-class Counts(Latest[K, int]):
+class Counts(LruCache[K, int]):
     """A mapping of numbers that begin at 0."""
 
     def add(self, key: K, more: int) -> int:
