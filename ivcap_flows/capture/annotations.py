@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from ivcap_flows.capture import data, files
-from ivcap_flows.capture.calls import seen_in
+from ivcap_flows.capture.calls import digest_values
 from ivcap_flows.capture.context import current_attempt, miss, recorder, running
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.record_writer import Statement
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Handle, LocalFile
@@ -34,9 +34,9 @@ def annotate(*things: Any, **facts: Any) -> None:
     with log_and_count(miss, "An annotation could not be recorded."):
         if not facts or planning() is not None:
             return
-        look = Look()
+        look = ValueScan()
         told = {ANNOTATION + name: look.named(name, name, value) for name, value in facts.items()}
-        seen_in(look)
+        digest_values(look)
         opened, writer = current_attempt(), recorder()
         around = running(opened)
         for thing in things or (around,):
@@ -58,7 +58,7 @@ def _of(thing: Any) -> tuple[_Made, int]:
         return lambda: [reference(thing)], 0
     if isinstance(thing, str | os.PathLike):
         digests = recorder().journal.files
-        seen = files.look(os.path.join(os.fspath(thing), ""), "", digests)
+        seen = files.snapshot(os.path.join(os.fspath(thing), ""), "", digests)
         if seen is None or seen.stamp is None:
             raise InputError(f"There is no file or folder {os.fspath(thing)!r} to annotate.")
 
@@ -68,6 +68,6 @@ def _of(thing: Any) -> tuple[_Made, int]:
 
         return settled, seen.weight
     if data.is_data(thing):
-        held = data.look("", thing)
+        held = data.snapshot("", thing)
         return lambda: [held.record()], 0
     raise InputError(f"A {type(thing).__name__} cannot be annotated. Give a handle, URN, path, table or array.")

@@ -50,10 +50,10 @@ class CallScope:
         finally:
             self.leave()
 
-    def hand_on(self, held: list[Any]) -> Any:
+    def claim_result(self, held: list[Any]) -> Any:
         """Return what the caller gets for a value that a generator yields."""
         with self.log_and_count("A value that %s yielded could not be recorded."):
-            makers.hand_on(held, self.call.id, self.call.wrote)
+            makers.claim_result(held, self.call.id, self.call.wrote)
             self.note_result(held[0])
         return held[0]
 
@@ -72,7 +72,7 @@ class CallScope:
                 self.note_result(held[0])
             self.record_end(outcome, cause)
             with self.log_and_count("The result of %s could not be recorded."):
-                makers.hand_on(held, self.call.id, self.call.wrote, first=self.is_flow)
+                makers.claim_result(held, self.call.id, self.call.wrote, first=self.is_flow)
         finally:
             self.end()
         return held[0]
@@ -95,7 +95,7 @@ class CallScope:
         """After the end of the call, do what is left to do. A second call does nothing."""
 
     def note_result(self, value: Any) -> None:
-        """Look at a value that the call gives away, before it is handed on."""
+        """ValueScan at a value that the call gives away, before it is handed on."""
 
     def record_end(self, outcome: str, cause: str | None) -> None:
         """Record how the call ended, and what it used and made."""

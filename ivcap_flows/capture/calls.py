@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ivcap_flows.capture import data, files
-from ivcap_flows.capture.data import Held
+from ivcap_flows.capture import data as data_versions
+from ivcap_flows.capture import files
+from ivcap_flows.capture.data import DataVersion
 from ivcap_flows.capture.file_activity import FileActivity
 from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
-from ivcap_flows.capture.files import Digests, Seen
+from ivcap_flows.capture.files import Digests, PathState
 from ivcap_flows.capture.informants import Informant
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Collection, Dataset, Handle, LocalFile, Queue
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance.describe import describe
@@ -62,8 +63,8 @@ class Call:
     queues, calls within it only wrote to those in `put_into`, and read those in `taken`.
 
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
-    requested elsewhere. `held` are tables and arrays as they were given, `changed` those whose content changed, and
-    `kept` those that were returned.
+    requested elsewhere. `data` are tables and arrays as they were given, `changed_data` those whose content changed,
+    and `returned_data` those that were returned.
     """
 
     id: str
@@ -82,18 +83,18 @@ class Call:
     ended: datetime | None = None
     outcome: str | None = None
     cause: str | None = None
-    given: Look = field(default_factory=Look)
-    returned: Look = field(default_factory=lambda: Look(wanted=False))
+    arguments: ValueScan = field(default_factory=ValueScan)
+    returned: ValueScan = field(default_factory=lambda: ValueScan(wanted=False))
     declared: Declared = field(default_factory=Declared)
     file_activity: FileActivity = field(default_factory=FileActivity)
-    entry: dict[str, Seen] = field(default_factory=dict)
+    entry: dict[str, PathState] = field(default_factory=dict)
     files: list[FileEdge] = field(default_factory=list)
-    made: dict[str, Seen] = field(default_factory=dict)
-    made_within: dict[str, Seen] = field(default_factory=dict)
+    made: dict[str, PathState] = field(default_factory=dict)
+    made_within: dict[str, PathState] = field(default_factory=dict)
     unknown: dict[str, str] | None = None
-    held: list[Held] = field(default_factory=list)
-    changed: list[tuple[Held, Held]] = field(default_factory=list)
-    kept: list[Held] = field(default_factory=list)
+    data: list[DataVersion] = field(default_factory=list)
+    changed_data: list[tuple[DataVersion, DataVersion]] = field(default_factory=list)
+    returned_data: list[DataVersion] = field(default_factory=list)
     put_into: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     found: set[str] = field(default_factory=set)
@@ -104,7 +105,7 @@ class Call:
     def weight(self) -> int:
         """The approximate number of bytes that the call holds until it is written."""
         seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
-        return 4_000 + self.given.weight + self.returned.weight + seen + 300 * len(self.informants)
+        return 4_000 + self.arguments.weight + self.returned.weight + seen + 300 * len(self.informants)
 
     def uses(self, role: str, handle: Handle | LocalFile) -> bool:
         """Return whether a handle among the arguments is an input, as far as is known yet."""
@@ -118,7 +119,7 @@ class Call:
     def tell_outer(self) -> None:
         """Tell the call around this one what it made, and which collections and the like it read or wrote to."""
         if self.outer is not None:
-            for role, handle in self.given.handles:
+            for role, handle in self.arguments.handles:
                 if isinstance(handle, _RECEIVERS):
                     (self.outer.taken if self.uses(role, handle) else self.outer.put_into).add(handle.urn)
             self.outer.taken |= self.taken
@@ -126,35 +127,35 @@ class Call:
             if len(self.outer.made_within) < _MOST_MADE:
                 self.outer.made_within |= {**self.made_within, **self.made}
 
-    def look_at_entry(self, digests: Digests | None) -> None:
+    def snapshot_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""
-        self.held += seen_in(self.given)
-        self.given.paths += _sources(self.held)
-        for role, path in self.given.paths[:_MAX_PATHS]:
+        self.data += digest_values(self.arguments)
+        self.arguments.paths += _sources(self.data)
+        for role, path in self.arguments.paths[:_MAX_PATHS]:
             if os.path.abspath(path) in self.entry:
                 continue
             # A file that the call only writes is not hashed: its old content is not recorded.
-            seen = files.look(path, role, digests, hashed=self.declared.of(role) != "written")
+            seen = files.snapshot(path, role, digests, hashed=self.declared.of(role) != "written")
             if seen is not None:
                 self.entry[seen.path] = seen
-        self.file_activity.given = tuple(self.entry)
+        self.file_activity.reachable = tuple(self.entry)
 
-    def look_at_exit(self, digests: Digests | None, *, apart: bool) -> None:
+    def snapshot_exit(self, digests: Digests | None, *, other_process: bool) -> None:
         """Read the arguments again, and the results. Decide what the call used and made.
 
-        Set `apart` if it ran in a separate process.
+        Set `other_process` if it ran in a separate process.
         """
         self._look_at_data()
-        given = self.given.paths[:_MAX_PATHS]
+        given = self.arguments.paths[:_MAX_PATHS]
         folders = {os.path.abspath(path) for _, path in given if path.endswith(os.sep)}
         folders |= {path for path, seen in self.entry.items() if seen.folder}
         again = [(seen.role, path + os.sep if path in folders else path) for path, seen in self.entry.items()]
-        found: dict[str, Seen] = {}
+        found: dict[str, PathState] = {}
         for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
             if os.path.abspath(path) in found:
                 continue
             # In a folder, hash only the files that the call made: other calls may be writing the rest.
-            seen = files.look(path, role, digests, hashed=not os.path.isdir(path))
+            seen = files.snapshot(path, role, digests, hashed=not os.path.isdir(path))
             if seen is not None and seen.stamp is not None:
                 found[seen.path] = seen
         named = frozenset(os.path.abspath(path) for _, path in self.returned.paths)
@@ -167,10 +168,10 @@ class Call:
             self.file_activity,
             digests,
             self.made_within if self.kind == "attempt" else {},
-            frame=self.kind == "attempt",
-            apart=apart,
+            is_flow=self.kind == "attempt",
+            other_process=other_process,
         ).decide()
-        self.files, self.unknown = decided.edges, decided.said()
+        self.files, self.unknown = decided.edges, decided.shown_unknown()
         self.made = {edge.seen.path: edge.seen for edge in decided.edges if edge.verb == "made"}
         # Only what the flow itself holds of a result is followed.
         self.returned.paths.clear()
@@ -190,24 +191,24 @@ class Call:
         return path in self.made or (written is not None and written.gone is None)
 
     def _look_at_data(self) -> None:
-        again: dict[int, Held] = {}
-        for before in self.held:
+        again: dict[int, DataVersion] = {}
+        for before in self.data:
             value = before.value
             if value is None or id(value) in again:
                 continue
             # A value that was not hashed at the beginning is not hashed now either, and counts as unchanged.
-            after = data.look(before.role, value) if before.sha256 is not None else before
+            after = data_versions.snapshot(before.role, value) if before.sha256 is not None else before
             again[id(value)] = after
             if after.sha256 is not None and after.id != before.id:
-                self.changed.append((before, after))
+                self.changed_data.append((before, after))
         for role, value, _ in self.returned.data:
             known = again.get(id(value))
-            self.kept.append(known if known is not None else data.look(role, value))
+            self.returned_data.append(known if known is not None else data_versions.snapshot(role, value))
         self.returned.data.clear()
-        self.returned.paths += _sources(self.kept)
+        self.returned.paths += _sources(self.returned_data)
 
 
-def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
+def _sources(held: Iterable[DataVersion]) -> list[tuple[str, str]]:
     # The trailing separator says that it may be a folder.
     return [(each.role, os.path.join(each.source, "")) for each in held if each.source is not None]
 
@@ -221,13 +222,13 @@ def _may_have_read(given: Sequence[tuple[str, str]], named: Set[str]) -> frozens
     return frozenset(os.path.abspath(path) for role, path in given if os.sep in path and role not in chosen_from)
 
 
-def seen_in(look: Look) -> list[Held]:
+def digest_values(look: ValueScan) -> list[DataVersion]:
     """Read the tables and arrays that were found. Put their content into their stand-ins among the parameters."""
-    seen: list[Held] = []
+    seen: list[DataVersion] = []
     for role, value, slot in look.data:
         held = next((each for each in seen if each.value is value), None)
         if held is None:
-            held = data.look(role, value)
+            held = data_versions.snapshot(role, value)
             seen.append(held)
         slot.update(held.shown)
     # The call may wait in the queue, and must not keep alive what the flow has released.
@@ -269,7 +270,7 @@ def _itself(call: Call) -> Iterator[Record]:
 
 
 def _given(call: Call, digests: Digests | None) -> Iterator[Record]:
-    for role, handle in call.given.handles:
+    for role, handle in call.arguments.handles:
         if _is_seen(call, handle):
             continue
         stated = describe(handle)
@@ -296,19 +297,19 @@ def _is_seen(call: Call, handle: Handle | LocalFile) -> bool:
     return path in call.entry or any(edge.seen.path == path for edge in call.files)
 
 
-def _stated(seen: Seen, digests: Digests | None) -> list[Record]:
+def _stated(seen: PathState, digests: Digests | None) -> list[Record]:
     files.settle(seen, digests)
     return files.records_of(seen)
 
 
 def _data_given(call: Call, digests: Digests | None) -> Iterator[Record]:
-    for held in call.held:
+    for held in call.data:
         yield held.record()
         yield relation("used", call.id, held.id, call.started, role=held.role)
         yield from _opened_from(held, call, digests)
 
 
-def _opened_from(held: Held, call: Call, digests: Digests | None) -> Iterator[Record]:
+def _opened_from(held: DataVersion, call: Call, digests: Digests | None) -> Iterator[Record]:
     """Yield the relation of a lazy value to the file that it was opened from."""
     place = os.path.abspath(held.source) if held.source is not None else None
     seen = next((edge.seen for edge in call.files if edge.seen.path == place), None)
@@ -355,13 +356,13 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
 
 def _data_made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Record]:
     """Yield the records of data in memory: new versions of the arguments, and new values among the results."""
-    for before, after in call.changed:
+    for before, after in call.changed_data:
         yield after.record()
         if after.id not in known:
             known.add(after.id)
             yield relation("wasGeneratedBy", after.id, call.id, call.ended, role=after.role)
             yield relation("wasDerivedFrom", after.id, before.id)
-    for held in call.kept:
+    for held in call.returned_data:
         yield held.record()
         if held.id not in known:
             known.add(held.id)

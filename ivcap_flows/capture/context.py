@@ -21,7 +21,7 @@ from ivcap_flows.capture.attempts import (
     open_here,
 )
 from ivcap_flows.capture.calls import Call
-from ivcap_flows.capture.flow_identity import Parameters, identity_of, look_at, source_of
+from ivcap_flows.capture.flow_identity import Parameters, identity_of, scan_parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.prefect_context import (
     caller_of,
@@ -272,7 +272,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         if other is not None and journal().runs.alive_here(other.attempt):
             _known().remote.put(flow_run_id, other)
             return other
-        opened = open_flow_attempt(context, look_at(context.parameters or {}), source_of(context.flow.fn))
+        opened = open_flow_attempt(context, scan_parameters(context.parameters or {}), source_of(context.flow.fn))
         _known().tries.put(opened.attempt.id, context.flow_run.run_count)
         _close_with_flow(context.flow)
         return opened
@@ -342,7 +342,7 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
         if task_context() is not None or context is not here:
             # The first recorded function is a task or a subflow of a flow that is not recorded.
             parameters, source = context.parameters or {}, source_of(context.flow.fn)
-        identity = identity_of(context, look_at(parameters), source, _attempt.get())
+        identity = identity_of(context, scan_parameters(parameters), source, _attempt.get())
         plan.flow = identity.flow_name
         if plan.run is None:
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)

@@ -15,7 +15,7 @@ from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Held", "is_data", "look", "place_of"]
+__all__ = ["DataVersion", "is_data", "place_of", "snapshot"]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -23,7 +23,7 @@ _MOST_PARTS: Final = 200
 
 
 @dataclass(eq=False)
-class Held:
+class DataVersion:
     """A value at one moment.
 
     `id` names its content. If the content was not read, `id` names the object. If another value may have the same
@@ -63,12 +63,12 @@ class Held:
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is a table or an array that `look` can read."""
+    """Whether a value is a table or an array that `snapshot` can read."""
     cls: Any = type(value)
     return family(cls) is not None
 
 
-def look(role: str, value: Any) -> Held:
+def snapshot(role: str, value: Any) -> DataVersion:
     """Read a table or an array. Lazy values are not computed. If reading fails, the value is recorded as unhashed."""
     kind, facts, found, reason, source = "array", dict[str, Any](), None, None, None
     try:
@@ -81,9 +81,9 @@ def look(role: str, value: Any) -> Held:
         log.debug("A %s could not be read.", type(value).__qualname__, exc_info=True)
         reason = f"it could not be read ({type(error).__name__})"
     if found is None:
-        return Held(role, _names.of(value), kind, facts, None, reason, source, _weakly(value))
+        return DataVersion(role, _names.of(value), kind, facts, None, reason, source, _weakly(value))
     name = f"sha256:{found.sha256}" if found.identifies else digest(f"{_names.of(value)} {found.sha256}".encode())
-    return Held(role, flows_urn(kind, name), kind, facts, found.sha256, None, None, _weakly(value))
+    return DataVersion(role, flows_urn(kind, name), kind, facts, found.sha256, None, None, _weakly(value))
 
 
 def place_of(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files
 from ivcap_flows.capture.call_scope import CallScope
-from ivcap_flows.capture.calls import Call, CallKind, seen_in
+from ivcap_flows.capture.calls import Call, CallKind, digest_values
 from ivcap_flows.capture.file_edges import Declared
 from ivcap_flows.capture.flow_identity import Parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
@@ -21,7 +21,7 @@ from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.prefect_context import flow_context, task_context
 from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
 from ivcap_flows.capture.task_runs import call_of, end, id_of
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.capture.wrapping import followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import InputError, JournalError
@@ -172,8 +172,8 @@ class _RecordedCall(CallScope):
                 for _, handle in call.returned.handles:
                     if isinstance(handle, LocalFile):
                         files.remember(handle.path, handle.sha256, handle.size, digests)
-            if call.given.paths or call.returned.paths or call.held or call.returned.data:
-                call.look_at_exit(digests, apart=not here)
+            if call.arguments.paths or call.returned.paths or call.data or call.returned.data:
+                call.snapshot_exit(digests, other_process=not here)
         end(call, outcome, cause)
         self.recorder.put(call)
         if self.is_flow:
@@ -253,26 +253,26 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
 def _recorded_call(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _RecordedCall:
     recorder = context.recorder()
     call.declared = shape.declared
-    call.parameters = {name: call.given.named(name, name, value) for name, value in given.items()}
-    if call.given.paths or call.given.data:
-        call.look_at_entry(recorder.journal.files)
+    call.parameters = {name: call.arguments.named(name, name, value) for name, value in given.items()}
+    if call.arguments.paths or call.arguments.data:
+        call.snapshot_entry(recorder.journal.files)
     recorder.put(call)
     return _RecordedCall(call, attempt, recorder, is_flow=False, ours=shape.ours)
 
 
 def _flow_call(flow: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
-    look = Look()
+    look = ValueScan()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
-    held = seen_in(look)
+    held = digest_values(look)
     parameters = Parameters(given, shown, held)
     attempt = context.open_flow_attempt(flow, parameters, shape.source, context.current_activity())
     recorder = context.recorder()
     # The attempt itself records its start and its parameters.
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
-    call.started, call.given, call.held = attempt.attempt.started_at, look, held
+    call.started, call.arguments, call.data = attempt.attempt.started_at, look, held
     call.declared = shape.declared
     call.informants = informants_of(given)
     if look.paths or held:
-        call.look_at_entry(recorder.journal.files)
+        call.snapshot_entry(recorder.journal.files)
     recorder.put(call)
     return _RecordedCall(call, attempt, recorder, is_flow=True)

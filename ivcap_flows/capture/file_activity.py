@@ -76,12 +76,12 @@ class _Process:
         """Forget what was written, and the calls that ended."""
         self.writers, self.places = PathTree(), PathTree()
         for call in self.running:
-            self.note_given(call)
+            self.note_reachable(call)
         self.count = 0
 
-    def note_given(self, call: FileActivity) -> None:
+    def note_reachable(self, call: FileActivity) -> None:
         """Note that a running call was given its paths."""
-        for path in call.given:
+        for path in call.reachable:
             place = self.places.get(path)
             if place is None:
                 place = _Place()
@@ -118,17 +118,17 @@ _process: Final = PerProcess(_Process)
 class FileActivity:
     """The file operations of one call, including those of the calls within it.
 
-    `given` are the paths that were passed to it: it can reach these files and the files below them. `lost` counts the
-    operations that were not noted. `started` is a monotonic time in nanoseconds.
+    `reachable` are the paths that were passed to it: it can reach these files and the files below them. `lost` counts
+    the operations that were not noted. `started` is a monotonic time in nanoseconds.
     """
 
     __slots__ = (
-        "_began", "_copying", "_count", "_ended", "_is_frame", "_reads", "_token", "_written", "given", "lost", "outer",
-        "started",
+        "_began", "_copying", "_count", "_ended", "_is_flow", "_reads", "_token", "_written", "lost", "outer",
+        "reachable", "started",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.given: tuple[str, ...] = ()
+        self.reachable: tuple[str, ...] = ()
         self.outer: FileActivity | None = None
         self.lost = 0
         self.started = time.monotonic_ns()
@@ -136,7 +136,7 @@ class FileActivity:
         self._written: PathTree[Written] = PathTree()
         self._copying: set[str] = set()
         self._count = self._began = self._ended = 0
-        self._is_frame = False
+        self._is_flow = False
         self._token: Token[FileActivity | None] | None = None
 
     # From begin to end
@@ -146,12 +146,12 @@ class FileActivity:
         _watch()
         self.outer, self.started = _current.get(), time.monotonic_ns()
         # All that runs in an outermost flow is within it, so the flow needs to know nothing of calls beside it.
-        self._is_frame = flow and self.outer is None
+        self._is_flow = flow and self.outer is None
         with _process().lock:
             self._began = _process().tick()
-            if not self._is_frame:
+            if not self._is_flow:
                 _process().running.add(self)
-                _process().note_given(self)
+                _process().note_reachable(self)
         self.resume()
 
     def resume(self) -> None:
@@ -173,7 +173,7 @@ class FileActivity:
             self._reads, self._written = PathTree(), PathTree()
             if self in _process().running:
                 _process().running.discard(self)
-                for path in self.given:
+                for path in self.reachable:
                     place = _process().places.get(path)
                     if place is not None:
                         place.running.discard(self)

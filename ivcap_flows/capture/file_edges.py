@@ -13,7 +13,7 @@ from typing import Final, Literal
 from ivcap_flows.capture import files
 from ivcap_flows.capture.file_activity import FileActivity, Written, unseen
 from ivcap_flows.capture.file_rules import Basis, Change, Declaration, Edges, Facts, Writer, edges_of
-from ivcap_flows.capture.files import Digests, Seen
+from ivcap_flows.capture.files import Digests, PathState
 from ivcap_flows.provenance.graph import identifies
 
 __all__ = ["Declared", "FileEdge", "FileEdges"]
@@ -36,9 +36,9 @@ class FileEdge:
     """
 
     verb: Literal["used", "made"]
-    seen: Seen
+    seen: PathState
     basis: Basis | None = None
-    origins: tuple[tuple[Seen, str | None], ...] = ()
+    origins: tuple[tuple[PathState, str | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class Declared:
 class FileEdges:
     """Decides what a call did with its paths, from their states when it began (`entry`) and ended (`exit`).
 
-    `named` are the paths in its result; `given` are those of its arguments that it may have read unseen. `frame` marks
-    a flow, whose tasks do the work: `within` is what they made, which the flow itself did not make. `apart` marks a
-    call in a separate process, where other calls are not seen.
+    `named` are the paths in its result; `reachable` are those of its arguments that it may have read unseen. `is_flow`
+    marks a flow, whose tasks do the work: `within` is what they made, which the flow itself did not make.
+    `other_process` marks a call in a separate process, where other calls are not seen.
     """
 
-    entry: Mapping[str, Seen]
-    exit: Mapping[str, Seen]
+    entry: Mapping[str, PathState]
+    exit: Mapping[str, PathState]
     named: frozenset[str]
-    given: frozenset[str]
+    reachable: frozenset[str]
     declared: Declared
     activity: FileActivity
     digests: Digests | None
-    within: Mapping[str, Seen] = field(default_factory=dict)
-    frame: bool = False
-    apart: bool = False
+    within: Mapping[str, PathState] = field(default_factory=dict)
+    is_flow: bool = False
+    other_process: bool = False
     edges: list[FileEdge] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     _used: dict[str, FileEdge] = field(default_factory=dict)
-    _made: list[tuple[Seen, Seen | None]] = field(default_factory=list)
+    _made: list[tuple[PathState, PathState | None]] = field(default_factory=list)
     _begins: dict[int, int] = field(default_factory=dict)
 
     def decide(self) -> FileEdges:
@@ -92,7 +92,7 @@ class FileEdges:
             elif before is not None or after is not None:
                 self._folder(path, before, after, plain)
         if self.activity.lost:
-            self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
+            self.unknown["…"] = f"{self.activity.lost} more files were not was_snapshotted at: the call opened too many"
         self._made = [each for each in self._made if not self._is_made_within(each[0])]
         files.hash_all((after for after, _ in self._made if not after.folder), self.digests)
         contents = {edge.seen.sha256: edge.seen for edge in self._used.values() if not edge.seen.folder}
@@ -100,7 +100,7 @@ class FileEdges:
         self.edges = [*self._used.values(), *made]
         return self
 
-    def said(self) -> dict[str, str] | None:
+    def shown_unknown(self) -> dict[str, str] | None:
         """Return the unknowns for the record: some of the paths, and how many there are."""
         if not self.unknown:
             return None
@@ -109,25 +109,31 @@ class FileEdges:
             shown["…"] = f"{len(self.unknown)} files in all"
         return shown
 
-    def _is_made_within(self, after: Seen) -> bool:
+    def _is_made_within(self, after: PathState) -> bool:
         inner = self.within.get(after.path)
         return inner is not None and files.unchanged(inner, after)
 
     # What is known of a path
 
-    def _file(self, path: str, before: Seen | None, after: Seen | None) -> None:
+    def _file(self, path: str, before: PathState | None, after: PathState | None) -> None:
         seen = after or before
         if seen is not None:
-            decided = self._decide(path, before, after, self.declared.of(seen.role), looked=path in self.entry)
+            decided = self._decide(path, before, after, self.declared.of(seen.role), was_snapshotted=path in self.entry)
             if decided.used is not None:
                 self._use(before or seen, decided.used)
 
     def _decide(
-        self, path: str, before: Seen | None, after: Seen | None, declared: Declaration, *, looked: bool
+        self,
+        path: str,
+        before: PathState | None,
+        after: PathState | None,
+        declared: Declaration,
+        *,
+        was_snapshotted: bool,
     ) -> Edges:
         written, beside = self.activity.written(path), self.activity.last_beside(path)
         writer = _writer(written, beside)
-        change = self._change(before, after, writer, declared, looked=looked)
+        change = self._change(before, after, writer, declared, was_snapshotted=was_snapshotted)
         moved = change == "gone" and written is not None and written.gone == "renamed"
         decided = edges_of(
             Facts(
@@ -138,7 +144,7 @@ class FileEdges:
                 alone=writer != "unseen" or self._is_alone(path),
                 declared=declared,
                 named=path in self.named,
-                given=path in self.given,
+                given=path in self.reachable,
             )
         )
         if decided.unknown is not None:
@@ -148,11 +154,17 @@ class FileEdges:
         return decided
 
     def _change(
-        self, before: Seen | None, after: Seen | None, writer: Writer, declared: Declaration, *, looked: bool
+        self,
+        before: PathState | None,
+        after: PathState | None,
+        writer: Writer,
+        declared: Declaration,
+        *,
+        was_snapshotted: bool,
     ) -> Change:
         if before is None:
             assert after is not None
-            new = looked or writer in ("me", "several") or self._is_new(after)
+            new = was_snapshotted or writer in ("me", "several") or self._is_new(after)
             return "new" if new else "found"
         if after is None:
             return "gone"
@@ -166,24 +178,24 @@ class FileEdges:
         return "changed"
 
     def _is_alone(self, path: str) -> bool:
-        return not self.apart and not self.activity.could_beside(path)
+        return not self.other_process and not self.activity.could_beside(path)
 
-    def _is_new(self, seen: Seen) -> bool:
-        """Whether a path that nobody looked at before was written since the call began, by the clock of its files."""
+    def _is_new(self, seen: PathState) -> bool:
+        """Whether a path that nobody had looked at was written since the call began, by the clock of its files."""
         if seen.stamp is None:
             return False
         if seen.stamp.device not in self._begins:
             self._begins[seen.stamp.device] = _begin_there(os.path.dirname(seen.path), self.activity.started)
         return seen.stamp.ctime_ns >= self._begins[seen.stamp.device]
 
-    def _use(self, seen: Seen, basis: Basis) -> None:
+    def _use(self, seen: PathState, basis: Basis) -> None:
         known = self._used.get(seen.path)
         if known is None or (known.basis == "given" and basis == "seen"):
             self._used[seen.path] = FileEdge("used", seen, basis)
 
     # A folder
 
-    def _folder(self, path: str, before: Seen | None, after: Seen | None, plain: Set[str]) -> None:
+    def _folder(self, path: str, before: PathState | None, after: PathState | None, plain: Set[str]) -> None:
         found = after or before
         assert found is not None
         declared = self.declared.of(found.role)
@@ -192,7 +204,7 @@ class FileEdges:
             return
         old = before.members if before is not None else {}
         new = after.members if after is not None else {}
-        used: list[tuple[Seen, Basis]] = []
+        used: list[tuple[PathState, Basis]] = []
         made_before = len(self._made)
         for name in {**old, **new}:
             member = os.path.join(path, *name.split("/"))
@@ -202,7 +214,7 @@ class FileEdges:
             # What is declared of a folder holds for a file in it that changed, if nobody else can have changed it.
             changed = first is not None and last is not None and first.stamp != last.stamp and self._is_alone(member)
             of_member = declared if changed and declared != "read" else "nothing"
-            decided = self._decide(member, first, last, of_member, looked=path in self.entry)
+            decided = self._decide(member, first, last, of_member, was_snapshotted=path in self.entry)
             if decided.used is not None and declared != "written":
                 used.append((first or new[name], decided.used))
         made = len(self._made) - made_before
@@ -216,7 +228,7 @@ class FileEdges:
             for seen, basis in used:
                 self._use(seen, basis)
 
-    def _is_folder_made(self, before: Seen | None, after: Seen) -> bool:
+    def _is_folder_made(self, before: PathState | None, after: PathState) -> bool:
         """Whether the call made a folder that holds only its own files.
 
         It put the folder there as a whole; or the folder is new or in the result, and no other running call may put
@@ -224,16 +236,16 @@ class FileEdges:
         """
         if self.activity.written(after.path) is not None:
             return True
-        new = before is None and not self.apart
+        new = before is None and not self.other_process
         return (after.path in self.named or new) and not self.activity.could_beside(after.path)
 
-    def _used_whole(self, before: Seen | None, after: Seen | None, declared: Declaration) -> Basis | None:
+    def _used_whole(self, before: PathState | None, after: PathState | None, declared: Declaration) -> Basis | None:
         """Return how it is known that the call used a folder as it was, although no reading in it was seen."""
         if before is None or not before.members:
             return None
         if declared != "nothing":
             return "declared" if declared != "written" else None
-        if self.frame or after is None or before.path not in self.given:
+        if self.is_flow or after is None or before.path not in self.reachable:
             return None
         if {name: seen.stamp for name, seen in before.members.items()} == {
             name: seen.stamp for name, seen in after.members.items()
@@ -242,7 +254,7 @@ class FileEdges:
         self.unknown[before.path] = "it is not known whether anything in it was read"
         return None
 
-    def _store(self, path: str, before: Seen | None, after: Seen | None, declared: Declaration) -> None:
+    def _store(self, path: str, before: PathState | None, after: PathState | None, declared: Declaration) -> None:
         """Record a store of arrays, or a folder that is too large to look into, as one thing."""
         wrote, beside = self.activity.wrote_below(path), self.activity.last_beside(path, below=True)
         writer: Writer = "unseen" if beside is None else "another"
@@ -259,7 +271,7 @@ class FileEdges:
                 alone=self._is_alone(path),
                 declared=declared,
                 named=path in self.named,
-                given=path in self.given and not self.frame,
+                given=path in self.reachable and not self.is_flow,
             )
         )
         found = old or after
@@ -273,7 +285,7 @@ class FileEdges:
             files.hash_members(after, self.digests)
             self._made.append((after, old if decided.derived else None))
 
-    def _change_of_store(self, path: str, before: Seen | None, after: Seen | None, writer: Writer) -> Change:
+    def _change_of_store(self, path: str, before: PathState | None, after: PathState | None, writer: Writer) -> Change:
         if after is None:
             return "gone"
         if before is not None:
@@ -284,8 +296,10 @@ class FileEdges:
 
     # What a file was made from
 
-    def _made_edge(self, after: Seen, before: Seen | None, contents: Mapping[str | None, Seen]) -> FileEdge:
-        origins: list[tuple[Seen, str | None]] = [(before, None)] if before is not None else []
+    def _made_edge(
+        self, after: PathState, before: PathState | None, contents: Mapping[str | None, PathState]
+    ) -> FileEdge:
+        origins: list[tuple[PathState, str | None]] = [(before, None)] if before is not None else []
         written = None if after.folder else self.activity.written(after.path)
         place, how = written.origin if written is not None and written.origin is not None else (after.path, None)
         source = self._before(place) if place != after.path else None
@@ -298,7 +312,7 @@ class FileEdges:
             origins += [(same, "copy")] if same is not None and same.path != after.path else []
         return FileEdge("made", after, origins=tuple(origins))
 
-    def _before(self, path: str) -> Seen | None:
+    def _before(self, path: str) -> PathState | None:
         """Return the state of a file when the call began, if the file or a folder around it was given."""
         found, folder = self.entry.get(path), os.path.dirname(path)
         while found is None and folder != os.path.dirname(folder):
@@ -315,7 +329,7 @@ def _writer(written: Written | None, beside: int | None) -> Writer:
     return "me" if beside is None or (written.own and written.tick > beside) else "several"
 
 
-def _shares(before: Seen, after: Seen) -> bool:
+def _shares(before: PathState, after: PathState) -> bool:
     """Whether a part of the former store is still in the new one."""
     return any(
         name in after.members and after.members[name].stamp == inner.stamp for name, inner in before.members.items()

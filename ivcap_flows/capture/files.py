@@ -28,18 +28,18 @@ __all__ = [
     "AT_ONCE",
     "HUGE",
     "Digests",
-    "Seen",
+    "PathState",
     "blocks_read",
     "file_at",
     "file_record",
     "forget",
     "hash_all",
     "hash_members",
-    "look",
     "records_of",
     "remember",
-    "seen_at",
     "settle",
+    "snapshot",
+    "state_at",
     "unchanged",
     "urn_at",
 ]
@@ -95,7 +95,7 @@ def blocks_read() -> int:
 
 
 @dataclass
-class Seen:
+class PathState:
     """A path at one moment. `stamp` is None if nothing was there; `sha256` and `reason` may not be known yet.
 
     `format` and `variables` describe a store that is known by its metadata. `read` is the number of bytes that were
@@ -108,7 +108,7 @@ class Seen:
     folder: bool = False
     sha256: str | None = None
     reason: str | None = None
-    members: dict[str, Seen] = field(default_factory=dict)
+    members: dict[str, PathState] = field(default_factory=dict)
     format: str | None = None
     variables: list[dict[str, Any]] | None = None
     read: int | None = None
@@ -126,7 +126,7 @@ class Seen:
         return 800 * (1 + len(self.members))
 
 
-def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> Seen | None:
+def snapshot(path: str, role: str, digests: Digests | None, *, hashed: bool = True) -> PathState | None:
     """Return the state of a path, or None if it is neither a file nor a folder. Hash small files if `hashed` is set.
 
     A path that ends with a separator may be any folder but the root of all. Another text counts as a folder only if it
@@ -134,7 +134,7 @@ def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) 
     Zarr store. A file that has not changed since this process read it is not read again, unless there are no `digests`.
     """
     absolute = os.path.abspath(path)
-    seen = Seen(absolute, role)
+    seen = PathState(absolute, role)
     try:
         found = os.stat(absolute)
     except OSError:
@@ -153,7 +153,7 @@ def look(path: str, role: str, digests: Digests | None, *, hashed: bool = True) 
     return None
 
 
-def hash_all(found: Iterable[Seen], digests: Digests | None) -> None:
+def hash_all(found: Iterable[PathState], digests: Digests | None) -> None:
     """Hash files that were only listed: small files, together up to the limit for one file."""
     left = AT_ONCE
     for seen in found:
@@ -163,7 +163,7 @@ def hash_all(found: Iterable[Seen], digests: Digests | None) -> None:
                 _hash(seen, digests, limit=AT_ONCE)
 
 
-def hash_members(folder: Seen, digests: Digests | None) -> None:
+def hash_members(folder: PathState, digests: Digests | None) -> None:
     """Hash the files of a folder, as `hash_all` does."""
     hash_all(folder.members.values(), digests)
 
@@ -179,7 +179,7 @@ def _may_be_folder(path: str, absolute: str) -> bool:
     )
 
 
-def unchanged(before: Seen, after: Seen) -> bool:
+def unchanged(before: PathState, after: PathState) -> bool:
     """Whether a path was left unchanged: by content if both digests are known, otherwise by its state."""
     if before.folder or after.folder:
         return (
@@ -194,7 +194,7 @@ def unchanged(before: Seen, after: Seen) -> bool:
     return before.stamp == after.stamp
 
 
-def settle(seen: Seen, digests: Digests | None) -> None:
+def settle(seen: PathState, digests: Digests | None) -> None:
     """Hash what was not hashed when it was seen, unless it has changed since."""
     if seen.folder:
         for inner in seen.members.values():
@@ -207,7 +207,7 @@ def settle(seen: Seen, digests: Digests | None) -> None:
         _hash(seen, digests, limit=HUGE)
 
 
-def records_of(seen: Seen) -> list[Record]:
+def records_of(seen: PathState) -> list[Record]:
     """Return the entity for a settled path. For a folder, its members follow."""
     path, size = path_text(seen.path), seen.size
     if seen.sha256 is None:
@@ -238,7 +238,7 @@ def _version(noun: str, path: str, sha256: str, mtime_ns: int) -> str:
     return flows_urn(noun, digest(f"{path}\0{sha256}\0{mtime_ns}".encode(errors="surrogatepass")))
 
 
-def seen_at(path: str | os.PathLike[str]) -> Seen:
+def state_at(path: str | os.PathLike[str]) -> PathState:
     """Return what is at a path now, hashed. It is read again, and its digest is not remembered.
 
     Raises InputError if there is no file and no folder.
@@ -246,7 +246,7 @@ def seen_at(path: str | os.PathLike[str]) -> Seen:
     with reading(path):
         os.stat(path)
     # The separator says that it may be a folder.
-    seen = look(os.path.join(path, "") if os.path.isdir(path) else os.fspath(path), "", None)
+    seen = snapshot(os.path.join(path, "") if os.path.isdir(path) else os.fspath(path), "", None)
     if seen is None or seen.stamp is None:
         raise InputError(f"{os.fspath(path)} is neither a file nor a folder that is recorded.", path=os.fspath(path))
     settle(seen, None)
@@ -256,7 +256,7 @@ def seen_at(path: str | os.PathLike[str]) -> Seen:
 def urn_at(path: str | os.PathLike[str]) -> str | None:
     """Return the name under which the file or folder at a path is recorded now, or None if there is none."""
     try:
-        return records_of(seen_at(path))[0].id
+        return records_of(state_at(path))[0].id
     except InputError:
         return None
 
@@ -276,10 +276,10 @@ def file_record(path: str | os.PathLike[str], digests: Digests | None) -> Record
     return records_of(_file_seen(path, digests))[0]
 
 
-def _file_seen(path: str | os.PathLike[str], digests: Digests | None) -> Seen:
+def _file_seen(path: str | os.PathLike[str], digests: Digests | None) -> PathState:
     with reading(path):
         os.stat(path)
-    seen = look(os.fspath(path), "", digests)
+    seen = snapshot(os.fspath(path), "", digests)
     if seen is None or seen.stamp is None or seen.folder:
         raise InputError(f"{os.fspath(path)} is not a readable file.", path=os.fspath(path))
     if seen.sha256 is None and seen.reason is None:
@@ -313,7 +313,7 @@ def _remember(path: str, state: FileState, sha256: str, digests: Digests | None)
         _quietly(lambda: digests.remember_sha256(path, state, sha256))
 
 
-def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
+def _hash(seen: PathState, digests: Digests | None, *, limit: int) -> None:
     stamp = seen.stamp
     assert stamp is not None
     if _is_known(seen, stamp, digests):
@@ -335,7 +335,7 @@ def _hash(seen: Seen, digests: Digests | None, *, limit: int) -> None:
     _read().reading.pop(seen.path, None)
 
 
-def _is_known(seen: Seen, stamp: FileState, digests: Digests | None) -> bool:
+def _is_known(seen: PathState, stamp: FileState, digests: Digests | None) -> bool:
     known = _read().digests.get(seen.path) if digests is not None else None
     if known is None or known[0] != stamp:
         return False
@@ -343,7 +343,7 @@ def _is_known(seen: Seen, stamp: FileState, digests: Digests | None) -> bool:
     return True
 
 
-def _read_content(seen: Seen, stamp: FileState, digests: Digests | None) -> None:
+def _read_content(seen: PathState, stamp: FileState, digests: Digests | None) -> None:
     # Ask before reading. Then any change while the file is read, or after, gives it another state.
     tells = _read().clock.is_past(seen.path, stamp)
     global _blocks
@@ -368,7 +368,7 @@ def _read_content(seen: Seen, stamp: FileState, digests: Digests | None) -> None
         _remember(seen.path, stamp, seen.sha256, digests)
 
 
-def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
+def _list(seen: PathState, digests: Digests | None, *, room: int) -> None:
     top, left, size = os.path.join(seen.path, ""), room, 0
     for folder, folders, names in os.walk(seen.path):
         folders.sort()
@@ -385,7 +385,7 @@ def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
                 limit = f"{MAX_MEMBERS} files" if size <= MAX_FOLDER else f"{MAX_FOLDER // 2**30} GiB"
                 seen.members, seen.reason = {}, f"a folder of more than {limit}"
                 return
-            inner = Seen(path, seen.role, FileState.from_stat(found))
+            inner = PathState(path, seen.role, FileState.from_stat(found))
             left -= found.st_size
             if room and left >= 0:
                 _hash(inner, digests, limit=AT_ONCE)
@@ -394,7 +394,7 @@ def _list(seen: Seen, digests: Digests | None, *, room: int) -> None:
         seen.format, seen.variables = "zarr", _variables(seen)
 
 
-def _variables(seen: Seen) -> list[dict[str, Any]] | None:
+def _variables(seen: PathState) -> list[dict[str, Any]] | None:
     """Return the names, shapes and types of the arrays, if the store's metadata has them in one place."""
     found: list[dict[str, Any]] = []
     for name in ("zarr.json", ".zmetadata"):
@@ -414,7 +414,7 @@ def _variables(seen: Seen) -> list[dict[str, Any]] | None:
     return found[:_SHOWN_MEMBERS] or None
 
 
-def _manifest(seen: Seen) -> str | None:
+def _manifest(seen: PathState) -> str | None:
     lines: list[list[Any]] = []
     for name, inner in sorted(seen.members.items()):
         if inner.sha256 is None:

@@ -6,18 +6,18 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ivcap_flows.capture.calls import seen_in
-from ivcap_flows.capture.data import Held
+from ivcap_flows.capture.calls import digest_values
+from ivcap_flows.capture.data import DataVersion
 from ivcap_flows.capture.prefect_context import root_of
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.identity import path_text, utf8_safe
 from ivcap_flows.secrets import scrub, scrub_text
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import OpenedAttempt, RunIdentity
 
-__all__ = ["Parameters", "identity_of", "look_at", "source_of"]
+__all__ = ["Parameters", "identity_of", "scan_parameters", "source_of"]
 
 
 def source_of(function: Any) -> tuple[str | None, str]:
@@ -36,7 +36,7 @@ class Parameters:
 
     given: dict[str, Any]
     shown: dict[str, Any]
-    held: list[Held]
+    held: list[DataVersion]
 
     @property
     def contents(self) -> dict[int, str]:
@@ -44,11 +44,11 @@ class Parameters:
         return {id(each.value): each.content for each in self.held if each.content is not None}
 
 
-def look_at(given: dict[str, Any]) -> Parameters:
+def scan_parameters(given: dict[str, Any]) -> Parameters:
     """Return parameters as they are recorded. Tables and arrays in memory are named by their content."""
-    look = Look()
+    look = ValueScan()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
-    return Parameters(given, shown, seen_in(look))
+    return Parameters(given, shown, digest_values(look))
 
 
 def identity_of(

@@ -25,7 +25,7 @@ from ivcap_flows.capture.parts import MAX_DEPTH, may_be_path, parts_of, unwrappe
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Handle, LocalFile
 
-__all__ = ["hand_on", "makers_of", "raised", "release"]
+__all__ = ["claim_result", "makers_of", "raised", "release"]
 
 MAX_PARTS: Final = 200
 """The maximum number of parts of one result whose maker is remembered, besides the result itself."""
@@ -43,7 +43,7 @@ _PLAIN: Final = _OWNED | {bool, type(None)}
 """Types that have no parts. Most values are of these types, and further checks take long."""
 
 
-def hand_on(held: list[Any], maker: str, wrote: Wrote, *, first: bool = False) -> None:
+def claim_result(held: list[Any], maker: str, wrote: Wrote, *, first: bool = False) -> None:
     """Note that the call `maker` made a value and its parts. Replace a shared text or number by an equal copy.
 
     `held` holds the value, and no variable does. `wrote` says whether the call made the file at a path: such a path
@@ -52,7 +52,7 @@ def hand_on(held: list[Any], maker: str, wrote: Wrote, *, first: bool = False) -
     if first and _known.maker_of(held[0]) is not None:
         return
     if sys.getrefcount(held[0]) > _IN_LIST:
-        held[0] = _own(held[0])
+        held[0] = _private_copy(held[0])
         if held[0] is None or sys.getrefcount(held[0]) > _IN_LIST:
             return
     _made(held[0], maker, wrote)
@@ -65,7 +65,7 @@ def _made(value: Any, maker: str, wrote: Wrote) -> None:
     """
     if value is None or _is_thing(value, wrote):
         return
-    _own_items(value)
+    _copy_items(value)
     within = list(_within(value, MAX_PARTS))
     parts = [(part, alone) for part, alone in within if not _is_thing(part, wrote)]
     if within and not parts:
@@ -97,7 +97,7 @@ def release() -> bool:
     return _known.sweep(sys.maxsize)
 
 
-def _own(value: Any) -> Any:
+def _private_copy(value: Any) -> Any:
     """Return an equal text, path or number that nothing else refers to; the value itself if Python keeps only one."""
     kind = type(value)
     if kind is _PATH:
@@ -114,7 +114,7 @@ def _own(value: Any) -> Any:
     return value
 
 
-def _own_items(value: Any, depth: int = 0) -> None:
+def _copy_items(value: Any, depth: int = 0) -> None:
     """Replace the shared texts and numbers in a list or dict, and in the lists and dicts within it, by equal copies."""
     places: Iterable[Any]
     parts: Iterable[Any]
@@ -128,9 +128,9 @@ def _own_items(value: Any, depth: int = 0) -> None:
         kind = type(part)
         if kind in _OWNED:
             if references > _IN_CONTAINER:
-                value[place] = _own(part)
+                value[place] = _private_copy(part)
         elif (kind is dict or kind is list) and depth < MAX_DEPTH and references <= _IN_CONTAINER:
-            _own_items(part, depth + 1)
+            _copy_items(part, depth + 1)
 
 
 def _is_thing(value: Any, wrote: Wrote) -> bool:

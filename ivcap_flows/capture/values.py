@@ -25,7 +25,7 @@ from ivcap_flows.handles import Handle, Job, LocalFile
 from ivcap_flows.identity import canonical
 from ivcap_flows.secrets import HIDDEN, hide_within, is_secret_name, is_secret_type, scrub, scrub_text
 
-__all__ = ["Look"]
+__all__ = ["ValueScan"]
 
 MAX_PARTS: Final = 20_000
 """The maximum number of parts of one call's values that are looked at."""
@@ -47,11 +47,11 @@ _AS_IT_IS: Final = frozenset({bool, type(None)})
 _AS_TEXT: Final = (datetime, date, time, timedelta, Decimal, UUID)
 
 
-class Look:
+class ValueScan:
     """The things found in one call's arguments or result, each with the name of its argument.
 
-    `data` are tables and arrays, each with its stand-in in the JSON. `seen_in` reads them and completes the stand-ins.
-    If the JSON is not `wanted`, as that of a result, it is not complete.
+    `data` are tables and arrays, each with its stand-in in the JSON. `digest_values` reads them and completes the
+    stand-ins. If the JSON is not `wanted`, as that of a result, it is not complete.
     """
 
     __slots__ = ("_left", "_room", "_shows", "_wanted", "data", "handles", "paths")

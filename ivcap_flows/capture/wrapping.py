@@ -136,7 +136,7 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
                 raise
             try:
                 # The generator itself may still refer to what it yields.
-                step, given = inner.send, (yield scope.hand_on(held))
+                step, given = inner.send, (yield scope.claim_result(held))
             except GeneratorExit:
                 inner.close()
                 _finished(scope, [None])
@@ -171,7 +171,7 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
                     _failed(scope, error)
                 raise
             try:
-                shown = held[0] if scope is None else scope.hand_on(held)
+                shown = held[0] if scope is None else scope.claim_result(held)
                 step, given = inner.asend, (yield shown)
             except GeneratorExit:
                 await inner.aclose()

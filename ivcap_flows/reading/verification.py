@@ -11,7 +11,7 @@ from typing import Final
 
 from ivcap_flows import loop
 from ivcap_flows.capture import files
-from ivcap_flows.capture.files import Seen
+from ivcap_flows.capture.files import PathState
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import file_urn, path_of, path_text
 from ivcap_flows.journal import Fact, Journal, RunRow
@@ -36,14 +36,14 @@ def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Find
 
 def verify_path(journal: Journal, path: str) -> list[Finding]:
     """Return whether a file or a folder is on record, wherever it was. Of a folder that is not, say so of its files."""
-    seen = files.seen_at(path)
+    seen = files.state_at(path)
     found = _on_record(journal, seen)
     if found.state == "unknown" and seen.format is None and seen.members:
         return [_on_record(journal, inner) for inner in seen.members.values()]
     return [found]
 
 
-def _on_record(journal: Journal, seen: Seen) -> Finding:
+def _on_record(journal: Journal, seen: PathState) -> Finding:
     finding = Finding("directory" if seen.folder else "file", files.records_of(seen)[0].id, "ok", path_text(seen.path))
     if seen.sha256 is None:
         return replace(finding, state="unreachable", note=f"it could not be hashed: {seen.reason}")
@@ -118,7 +118,7 @@ def digest_of(path: str) -> str:
 
     Raises InputError, with the reason, if it cannot be read or is not hashed.
     """
-    seen = files.seen_at(path)
+    seen = files.state_at(path)
     if seen.sha256 is None:
         raise InputError(f"{path} could not be hashed: {seen.reason}.", path=path)
     return seen.sha256

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import canonical, digest, key_of
 
@@ -137,7 +137,7 @@ def printed(seed: int, count: int) -> list[list[str]]:
             "file": LocalFile(path=str(here / "data.csv"), sha256="0" * 64, size=1),
         }
         given = dict(draw.order.sample(list(given.items()), len(given)))
-        look = Look()
+        look = ValueScan()
         shown = {name: look.at(name, each) for name, each in given.items() if name in ("value", "odd")}
         run, code = parameters_sha256(given, project, of="it"), project.code(file, "f")
         lines.append([key, run, code, digest(canonical(shown))])

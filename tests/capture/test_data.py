@@ -23,7 +23,7 @@ from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.contents import UnhashedError, read
 from ivcap_flows.capture.data import look
 from ivcap_flows.capture.files import urn_at
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.cli.rerun import _lost
 from ivcap_flows.provenance import Graph
 
@@ -520,9 +520,9 @@ def test_runs_with_other_frames_are_other_runs(recorded_graph):
 )
 def test_values_that_differ_only_in_what_is_not_shown_are_two(first, second):
     """Long texts, lists and dicts are shown in part, with the digest of the rest; all of it is bounded."""
-    shown, other = Look().at("r", first), Look().at("r", second)
+    shown, other = ValueScan().at("r", first), ValueScan().at("r", second)
     assert shown != other
-    assert shown == Look().at("r", first)
+    assert shown == ValueScan().at("r", first)
     assert len(str(shown)) < 130_000
     assert list(_lost(shown)) != []
 
@@ -541,7 +541,7 @@ def test_texts_that_are_not_shown_cost_little_more_than_numbers(large):
 
     def seconds(value):
         began = time.perf_counter()
-        look = Look()
+        look = ValueScan()
         look.at("r", value)
         assert look.weight < 12_000_000
         return time.perf_counter() - began
@@ -562,10 +562,12 @@ def test_a_secret_among_what_is_not_shown_is_not_told_by_the_digest():
     """Two lists that differ only in a password have one digest, wherever in the list it is."""
 
     def told(secret):
-        return Look().at("r", [*range(300), {"password": secret}, f"https://user:{secret}@host/x"])
+        return ValueScan().at("r", [*range(300), {"password": secret}, f"https://user:{secret}@host/x"])
 
     assert told("first-password") == told("other-password")
-    assert told("first-password") != Look().at("r", [*range(300), {"password": "first-password"}, "https://host/x"])
+    assert told("first-password") != ValueScan().at(
+        "r", [*range(300), {"password": "first-password"}, "https://host/x"]
+    )
 
 
 def test_what_stands_for_data_is_not_given_to_a_rerun(recorded_graph):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.canary
 
 def begun(*given: Path) -> FileActivity:
     activity = FileActivity()
-    activity.given = tuple(map(str, given))
+    activity.reachable = tuple(map(str, given))
     activity.begin()
     return activity
 

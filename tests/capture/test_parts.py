@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, RootModel, SecretStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ivcap_flows import flow, recorded, task
-from ivcap_flows.capture.makers import hand_on, makers_of
+from ivcap_flows.capture.makers import claim_result, makers_of
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Artifact
 
 
@@ -91,17 +91,17 @@ ARTIFACT = Artifact(urn="urn:ivcap:artifact:1", platform="p", name="a", size=1)
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS.keys())
 def test_what_a_container_holds_is_looked_at(container: Callable[[Any], Any]) -> None:
     """Handles and paths are found, secrets hidden, values belong to the identity of a run and lead to their makers."""
-    look = Look()
+    look = ValueScan()
     look.at("given", container(ARTIFACT))
     look.at("given", container(Path("/some/file")))
     assert [handle for _, handle in look.handles] == [ARTIFACT]
     assert look.paths == [("given", "/some/file" + os.sep)]
-    shown = str(Look().at("given", container(SecretStr("a value that is hidden by its type"))))
+    shown = str(ValueScan().at("given", container(SecretStr("a value that is hidden by its type"))))
     assert "hidden by its type" not in shown and "**" in shown
     digests = {parameters_sha256({"given": container(number)}, Project(None)) for number in (1.5, 1.5, 2.5)}
     assert len(digests) == 2
     held = [container(1.5 * len(shown))]
-    hand_on(held, "the maker", lambda path: False)
+    claim_result(held, "the maker", lambda path: False)
     assert list(makers_of(held[0])) == ["the maker"]
 
 

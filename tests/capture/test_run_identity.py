@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from ivcap_flows import recorded
 from ivcap_flows.capture.context import current_attempt
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.journal import Journal
 
 pytestmark = pytest.mark.canary
@@ -148,7 +148,7 @@ def test_a_value_that_breaks_when_it_is_read_ends_no_run(caplog: pytest.LogCaptu
 
 def test_a_record_of_a_set_has_an_order() -> None:
     """That of the canonical form; what has none comes last."""
-    shown = Look().at("x", {(2, "b"), (1, "a"), Client(), "c", 10, 9})
+    shown = ValueScan().at("x", {(2, "b"), (1, "a"), Client(), "c", 10, 9})
     assert shown[:5] == ["c", 10, 9, [1, "a"], [2, "b"]]
     assert shown[5]["type"].endswith(".Client")
 

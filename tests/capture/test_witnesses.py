@@ -150,7 +150,7 @@ def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path, monkeypatch
     same, changed = tmp_path / "same", tmp_path / "changed"
     for path in (same, changed):
         path.write_bytes(b"x" * 100)
-    seen = [files.look(str(path), "r", None) for path in (same, changed)]
+    seen = [files.snapshot(str(path), "r", None) for path in (same, changed)]
     assert [each.sha256 for each in seen] == [None, None]
     changed.write_bytes(b"y" * 100)
     for each in seen:
@@ -167,29 +167,29 @@ def test_too_large_and_unreadable_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "HUGE", 2)
     for name in "ab":
         (tmp_path / name).write_text("abc")
-    folder, file = files.look(f"{tmp_path}/", "r", None), files.look(str(tmp_path / "a"), "r", None)
+    folder, file = files.snapshot(f"{tmp_path}/", "r", None), files.snapshot(str(tmp_path / "a"), "r", None)
     for each in (folder, file):
         files.settle(each, None)
     assert [files.records_of(each)[0].type for each in (folder, file)] == ["unhashed", "unhashed"]
     assert folder.reason == "a folder of more than 1 files"
-    assert files.look("/dev/null", "r", None) is None
-    assert files.look(str(tmp_path / "nothing"), "r", None).stamp is None
+    assert files.snapshot("/dev/null", "r", None) is None
+    assert files.snapshot(str(tmp_path / "nothing"), "r", None).stamp is None
 
 
 def test_unchanged_files_are_not_read_again(tmp_path):
     """The journal's digests of unchanged files are used and kept."""
     path = tmp_path / "big"
     path.write_bytes(os.urandom(files._DEAR))
-    first = files.look(str(path), "r", journal().files)
+    first = files.snapshot(str(path), "r", journal().files)
     known = journal().files.known_sha256(str(path), first.stamp)
     assert first.sha256 == known == digest(path.read_bytes())
     files._read._renew()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "hashlib", None)
-        assert files.look(str(path), "r", journal().files).sha256 == known
+        assert files.snapshot(str(path), "r", journal().files).sha256 == known
     # What is verified is read, whatever is known of it.
     files._read().digests.put(str(path), (first.stamp, "0" * 64))
-    assert files.look(str(path), "r", journal().files).sha256 == "0" * 64
+    assert files.snapshot(str(path), "r", journal().files).sha256 == "0" * 64
     assert files.file_at(path, None).sha256 == known
 
 
@@ -273,7 +273,7 @@ def test_changes_faster_than_the_clock_are_seen(tmp_path, monkeypatch):
     path = tmp_path / "quick"
     for number in range(300):
         path.write_text(f"{number:04d}")
-        assert files.look(str(path), "r", journal().files).sha256 == digest(b"%04d" % number)
+        assert files.snapshot(str(path), "r", journal().files).sha256 == digest(b"%04d" % number)
 
 
 def test_a_flows_end_that_cannot_be_recorded_is_counted(monkeypatch):
@@ -364,7 +364,7 @@ def test_a_large_file_whose_name_is_no_utf8_is_told_unhashed(tmp_path, monkeypat
     monkeypatch.setattr(files, "AT_ONCE", 1)
     path = tmp_path / os.fsdecode(b"M\xfcnchen.csv")
     path.write_text("abc")
-    seen = files.look(str(path), "r", None)
+    seen = files.snapshot(str(path), "r", None)
     files.settle(seen, None)
     assert files.records_of(seen)[0].type == "unhashed"
 
@@ -473,7 +473,7 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "AT_ONCE", 10)
     monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Slow))
     (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 6)
-    seen = files.look(str(tmp_path / "large"), "", None)
+    seen = files.snapshot(str(tmp_path / "large"), "", None)
     run, writer = opened().run, Recorder(journal())
     for number in range(6):
         writer.put(Statement(run.id, None, lambda number=number: nap(number)))
@@ -613,9 +613,9 @@ def test_what_is_queued_weighs_what_it_holds(tmp_path, monkeypatch):
     attempt = opened()
     call = Call(flows_urn("call", "c"), "call", "use", attempt.run.id, attempt.attempt.id, None)
     before = call.weight
-    call.given.paths.append(("folder", f"{tmp_path}/"))
-    call.look_at_entry(None)
-    call.look_at_exit(None, apart=False)
+    call.arguments.paths.append(("folder", f"{tmp_path}/"))
+    call.snapshot_entry(None)
+    call.snapshot_exit(None, other_process=False)
     assert call.weight - before >= 200 * 800
     current_attempt()
     for thread in attempts._describing.values():

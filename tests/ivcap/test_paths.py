@@ -27,7 +27,7 @@ async def nothing() -> AsyncIterator[tuple[int, bytes]]:
 WAYS: dict[str, Callable[[Path], Any]] = {
     "its state": FileState.of,
     "its digest": lambda path: files.file_at(path, None),
-    "what is there": files.seen_at,
+    "what is there": files.state_at,
     "a folder's files": lambda path: list(files_in(path, path)),
     "an archive": lambda path: list(archive.pack(path)),
     "its side-car": read_side_car,

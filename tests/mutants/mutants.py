@@ -325,7 +325,7 @@ def arguments_unchecked(patch: SetAttribute) -> None:
 
 
 def sizes_by_stat(patch: SetAttribute) -> None:
-    patch(files.Seen, "size", property(lambda self: self.stamp.size))
+    patch(files.PathState, "size", property(lambda self: self.stamp.size))
     patch(archive, "_content", lambda path, state: nullcontext((state.size, ()) if state else (0, ())))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mutants import mutate
 
-from ivcap_flows.capture.values import Look
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Job
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.local import EmbeddedPlatform
@@ -78,7 +78,7 @@ def test_a_long_result_is_kept_on_the_platform_alone(in_flow, effects, on_platfo
 def test_a_call_that_waits_to_be_recorded_holds_no_result():
     """No record has it, and thousands of calls may wait."""
     job = Job(urn="urn:ivcap:job:1", platform="p", service="s", result=["large"])
-    look = Look()
+    look = ValueScan()
     look.at("jobs", [job])
     assert look.handles == [("jobs", job.model_copy(update={"result": None}))] and job.result == ["large"]
 

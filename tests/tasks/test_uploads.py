@@ -329,7 +329,7 @@ def stored_as_read(in_flow, effects, tmp_path):
     assert content == version.read_bytes()
     assert (file.sha256, file.size) == (digest(content), len(content))
     assert {path.name: path.read_bytes() for path in back.iterdir()} == members == folder
-    record = files.records_of(files.seen_at(version))[0]
+    record = files.records_of(files.state_at(version))[0]
     assert (record.attributes["sha256"], record.attributes["size"]) == (file.sha256, file.size)
 
 

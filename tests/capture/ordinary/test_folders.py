@@ -406,10 +406,10 @@ def test_the_root_of_all_files_is_no_input(root: Any, monkeypatch: pytest.Monkey
     """A text such as a separator is seldom meant as a folder, and that one has all files."""
     seen = walked(monkeypatch)
     call = Call("c", "call", "c", "r", "a", None)
-    call.given.at("root", root)
-    call.look_at_entry(None)
+    call.arguments.at("root", root)
+    call.snapshot_entry(None)
     call.file_activity.begin()
-    call.look_at_exit(None, apart=False)
+    call.snapshot_exit(None, other_process=False)
     call.file_activity.end()
     assert (seen, call.files) == ([], [])
 
@@ -419,16 +419,16 @@ def test_a_folder_is_walked_once_before_and_once_after(tmp_path: Path, monkeypat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").touch()
     call = Call("c", "call", "c", "r", "a", None)
-    call.given.at("source", [tmp_path / "in", f"{tmp_path}/in", f"{tmp_path}/in/"] * 3)
-    call.given.at("target", tmp_path / "out")
+    call.arguments.at("source", [tmp_path / "in", f"{tmp_path}/in", f"{tmp_path}/in/"] * 3)
+    call.arguments.at("target", tmp_path / "out")
     seen = walked(monkeypatch)
-    call.look_at_entry(None)
+    call.snapshot_entry(None)
     call.file_activity.begin()
     assert seen == [str(tmp_path / "in")]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.csv").touch()
     call.returned.at("result", [tmp_path / "out"] * 2)
-    call.look_at_exit(None, apart=False)
+    call.snapshot_exit(None, other_process=False)
     call.file_activity.end()
     assert sorted(seen) == [str(tmp_path / "in"), str(tmp_path / "in"), str(tmp_path / "out")]
     edges = {(edge.verb, Path(edge.seen.path).name) for edge in call.files}
@@ -439,12 +439,12 @@ def test_paths_beyond_a_limit_are_not_looked_at(tmp_path: Path, monkeypatch: pyt
     """Neither before the call nor after it."""
     folders = [tmp_path / str(number) for number in range(300)]
     call = Call("c", "call", "c", "r", "a", None)
-    call.given.at("folders", folders)
-    call.look_at_entry(None)
+    call.arguments.at("folders", folders)
+    call.snapshot_entry(None)
     for folder in folders:
         folder.mkdir()
     seen = walked(monkeypatch)
-    call.look_at_exit(None, apart=False)
+    call.snapshot_exit(None, other_process=False)
     assert len(seen) == 256
 
 

@@ -73,12 +73,12 @@ def test_in_a_pool_another_process_may_have_written_a_file(tmp_path: Path) -> No
     log = tmp_path / "log.txt"
     log.write_text("the first line of the log")
     call = Call("c", "call", "c", "r", "a", None)
-    call.given.at("log", log)
-    call.look_at_entry(None)
+    call.arguments.at("log", log)
+    call.snapshot_entry(None)
     call.file_activity.begin()
     with unseen():
         log.write_text("the first line of the log, and the second one")
-    call.look_at_exit(None, apart=True)
+    call.snapshot_exit(None, other_process=True)
     call.file_activity.end()
     assert (call.files, call.unknown) == ([], {str(log): WHO_WROTE})
 
