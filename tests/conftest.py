@@ -39,7 +39,7 @@ from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.secrets import known
+from ivcap_flows.secrets import scrubbing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -117,7 +117,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the caller's leaks in, nor a secret of another test's; the journal and the embedded platforms live
     in the test's own folder.
     """
-    monkeypatch.setattr(known, "_known", known._Known())
+    monkeypatch.setattr(scrubbing, "_known", scrubbing._Known())
     for name in list(os.environ):
         if name.startswith(OURS):
             monkeypatch.delenv(name)

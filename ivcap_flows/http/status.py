@@ -30,7 +30,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.retry import retry_after
 from ivcap_flows.http.server_clock import date_of
 from ivcap_flows.secrets import scrub_text
-from ivcap_flows.secrets.known import forms_of, hidden, replaced
+from ivcap_flows.secrets.scrubbing import forms_of, hidden, replaced
 
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 

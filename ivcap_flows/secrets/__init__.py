@@ -8,9 +8,18 @@ to leave is not changed: if it holds a secret, it stays.
 from __future__ import annotations
 
 from ivcap_flows.secrets.contents import place_of_secret
-from ivcap_flows.secrets.known import hide, hide_within, is_secret_type
 from ivcap_flows.secrets.rules import HIDDEN, is_secret_name
-from ivcap_flows.secrets.scrubbing import holds_secret, logger_of, scrub, scrub_alone, scrub_arguments, scrub_text
+from ivcap_flows.secrets.scrubbing import (
+    hide,
+    hide_within,
+    holds_secret,
+    is_secret_type,
+    logger_of,
+    scrub,
+    scrub_alone,
+    scrub_arguments,
+    scrub_text,
+)
 
 __all__ = [
     "HIDDEN",

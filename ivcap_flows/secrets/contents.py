@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
 
-from ivcap_flows.secrets.known import hidden, known, replaced
 from ivcap_flows.secrets.rules import (
     NAME,
     ORDINARY,
@@ -30,6 +29,7 @@ from ivcap_flows.secrets.rules import (
     signs,
     tokens_in,
 )
+from ivcap_flows.secrets.scrubbing import hidden, known, replaced
 
 __all__ = ["place_of_secret"]
 

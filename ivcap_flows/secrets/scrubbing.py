@@ -1,12 +1,19 @@
-"""Scrub values and log records: hide what the rules find, and then that and the known secrets wherever they appear."""
+"""Remember the secrets that this process has seen, and hide them and what the rules find in values and log records."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import quote, quote_plus, unquote
 
-from ivcap_flows.secrets.known import Forms, Mask, forms_of, hidden, known, learn, replaced
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+
 from ivcap_flows.secrets.rules import (
     HIDDEN,
     ORDINARY,
@@ -14,14 +21,186 @@ from ivcap_flows.secrets.rules import (
     Hints,
     hints_in,
     is_secret_name,
+    is_token,
     names_blocks,
     signs,
     without_shapes,
 )
 
-__all__ = ["holds_secret", "logger_of", "scrub", "scrub_alone", "scrub_arguments", "scrub_text"]
+__all__ = [
+    "Forms",
+    "Mask",
+    "forms_of",
+    "hidden",
+    "hide",
+    "hide_within",
+    "holds_secret",
+    "is_secret_type",
+    "known",
+    "logger_of",
+    "replaced",
+    "scrub",
+    "scrub_alone",
+    "scrub_arguments",
+    "scrub_text",
+]
 
-_FORMATTER: Final = logging.Formatter()
+Mask = Callable[[str], str]
+"""Returns the replacement for a secret."""
+
+Forms = Sequence[tuple[str, str]]
+"""Pairs of a text in which a secret may appear, and the secret."""
+
+OF_A_NAME: Final = 1_000
+"""The number of values of one name that are remembered, the first. A `next_token` may have a new value each time."""
+_LONG: Final = 8
+"""Shorter secrets, and those of letters only, are hidden only as separate words."""
+_LINES: Final = re.compile(r"\s*(?:\n|\\n)\s*")
+_LINE: Final = 16
+_HEADER: Final = re.compile(r"\w[\w. -]*")
+"""A name by itself, and no text that holds a name and a secret."""
+_DEEPEST: Final = 1_000
+"""The levels of a JSON value to look through. It has no cycles, so it ends before."""
+_VARIABLES: Final = (
+    "IVCAP_ACCESS_TOKEN",
+    "IVCAP_JWT",
+    "OPENLINEAGE_API_KEY",
+    "PROVENA_OFFLINE_TOKEN",
+    "PROVENA_CLIENT_SECRET",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+)
+
+
+def hidden(secret: str) -> str:
+    """Return the mask that reveals nothing."""
+    return HIDDEN
+
+
+class _Known:
+    """Only ever added to, so other threads may read meanwhile."""
+
+    def __init__(self) -> None:
+        self.forms: list[tuple[str, str]] = []
+        self._secrets: set[str] = set()
+        self._of_name: Counter[str] = Counter()
+        self._environment: tuple[str | None, ...] = ()
+
+    def add(self, secret: str, name: str = "") -> None:
+        """Remember a secret, or, if it was given to a `name`, one of the first of this name."""
+        if secret in self._secrets or is_token(secret) or (name and self._of_name[name] >= OF_A_NAME):
+            return
+        self._of_name[name] += 1
+        self.forms += forms_of([secret])
+        self._secrets.add(secret)
+
+    def read_environment(self) -> None:
+        values = tuple(map(os.environ.get, _VARIABLES))
+        if values != self._environment:
+            self._environment = values
+            for value in filter(None, values):
+                hide(value)
+
+
+_known = _Known()
+
+
+def hide(value: str) -> None:
+    """Never record this value from now on, for example a token that a client was given.
+
+    A value with fewer than 4 characters is ignored, since it cannot be told from other text.
+    """
+    if len(value) >= SHORTEST and not value.startswith(HIDDEN):
+        _known.add(value)
+
+
+def hide_within(value: Any) -> None:
+    """Never record from now on the texts in a value of a secret type, or in the fields of a model, such as a block."""
+    for secret in secrets_of(value):
+        hide(secret)
+
+
+def learn(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Remember secrets that were found, each with the name that it was given to. Return those to hide elsewhere, too.
+
+    Ordinary text is not among them, since other text would be hidden with it.
+    """
+    secrets = [
+        (secret, name)
+        for secret, name in found
+        if len(secret) >= SHORTEST and HIDDEN not in secret and not ORDINARY.fullmatch(secret)
+    ]
+    for secret, name in secrets:
+        _known.add(secret, name.strip("-").lower())
+    return [secret for secret, _ in secrets]
+
+
+def known() -> Forms:
+    """Return the forms of all secrets that this process has seen."""
+    _known.read_environment()
+    return _known.forms
+
+
+def forms_of(secrets: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the forms in which secrets may appear in a text: as they are, in a URL, in JSON, in Python's `repr`."""
+    return [(form, secret) for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)]
+
+
+def _forms(secret: str) -> set[str]:
+    forms = {secret, secret.strip() or secret}
+    if not secret.isalnum():
+        forms |= {quote(secret, safe="", errors="replace"), quote(secret, errors="replace"), unquote(secret)}
+        forms |= {quote_plus(secret, errors="replace")}
+        forms |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    # If a key has several lines, each line alone is a part that matters.
+    forms |= {line for line in _LINES.split(secret) if len(line) >= _LINE and not line.startswith("-----")}
+    return {form for form in forms if len(form) >= SHORTEST}
+
+
+def replaced(text: str, forms: Forms, mask: Mask) -> str:
+    """Return a text without these secrets. Of two at one place, the longer is replaced."""
+    present = {form: secret for form, secret in forms if form in text}
+    if not present:
+        return text
+    patterns = [_pattern(form) for form in sorted(present, key=len, reverse=True)]
+    return re.sub("|".join(patterns), lambda match: mask(present[match[0]]), text)
+
+
+def _pattern(form: str) -> str:
+    is_word = len(form) < _LONG or form.isalpha()
+    return rf"(?<!\w){re.escape(form)}(?!\w)" if is_word else re.escape(form)
+
+
+@lru_cache(maxsize=4096)
+def is_secret_type(kind: type) -> bool:
+    """Whether a type is a secret of pydantic or of Prefect. Prefect's are known by name, without an import."""
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    return issubclass(kind, Secret | SecretStr | SecretBytes) or bool(
+        names & {("prefect", "Secret"), ("prefect", "SecretDict")}
+    )
+
+
+def secrets_of(value: Any, depth: int = 5, *, secret: bool = False) -> Iterator[str]:
+    """Yield the texts in values of secret types, also in a model, mapping or list. With `secret`, all texts are."""
+    if isinstance(value, str | bytes):
+        if secret:
+            yield value if isinstance(value, str) else value.decode(errors="replace")
+        return
+    inner: Iterable[Any] = ()
+    kind: Any = type(value)
+    if is_secret_type(kind):
+        get = getattr(value, "get_secret_value", None) or getattr(value, "get", None)
+        inner, secret = (() if get is None else (get(),)), True
+    elif isinstance(value, BaseModel):
+        names = (*kind.model_fields, *(value.model_extra or ()))
+        inner = (getattr(value, name, None) for name in names)
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    for each in inner if depth else ():
+        yield from secrets_of(each, depth - 1, secret=secret)
 
 
 def scrub(value: Any, mask: Mask = hidden) -> Any:
@@ -53,13 +232,13 @@ def holds_secret(text: str) -> bool:
 
 def _without_secrets(record: logging.LogRecord) -> bool:
     """Replace the message and its arguments by the scrubbed message. Let every record pass."""
-    said = record.getMessage()
-    shown = scrub_text(said)
-    if shown != said:
+    message = record.getMessage()
+    shown = scrub_text(message)
+    if shown != message:
         record.msg, record.args = shown, ()
     if record.exc_info:
         # Formatters show this text if there is one.
-        record.exc_text = scrub_text(_FORMATTER.formatException(record.exc_info))
+        record.exc_text = scrub_text(logging.Formatter().formatException(record.exc_info))
     return True
 
 
@@ -72,19 +251,20 @@ def logger_of(name: str) -> logging.Logger:
 
 
 def _scrubbed(value: Any, mask: Mask, forms: Forms) -> Any:
-    # Nearly all values hold no secret. One search in all their texts together is faster than one in each.
+    # Nearly all values hold no secret. One search in all their texts together is faster than one in each, and one for
+    # each form is faster than one by a pattern of all forms.
     texts: list[str] = []
     named = _gather(value, texts)
     together = "\0".join(texts)
-    there = [pair for pair in forms if pair[0] in together]
+    present = [pair for pair in forms if pair[0] in together]
     hints = hints_in(together)
-    if not named and not there and not (hints and any(hints_in(text, hints) for text in texts)):
+    if not named and not present and not (hints and any(hints_in(text, hints) for text in texts)):
         return value
-    rules = _Rules(mask, there, hints)
-    shown = rules.of(value)
-    # They may appear as ordinary text in what came before.
-    new = forms_of(learn(rules.found))
-    return _Replacing(mask, new).of(shown) if new else shown
+    scrubber = _Scrubber(mask, present, hints)
+    shown = scrubber.of(value)
+    # What was found may appear as ordinary text in what came before.
+    new = forms_of(learn(scrubber.found))
+    return _Scrubber(mask, new, Hints((), ())).of(shown) if new else shown
 
 
 def _gather(value: Any, texts: list[str]) -> bool:
@@ -95,12 +275,17 @@ def _gather(value: Any, texts: list[str]) -> bool:
     elif isinstance(value, dict):
         for name, inner in value.items():
             texts.append(name)
-            named = _gather(inner, texts) or named or (is_secret_name(_called(value, name)) and _hideable(inner))
+            named = _gather(inner, texts) or named or _names_secret(_called(value, name), inner)
     elif isinstance(value, list | tuple):
         named = _is_named(value)
         for inner in value:
             named = _gather(inner, texts) or named
     return named
+
+
+def _names_secret(name: str, value: Any) -> bool:
+    """Whether to hide the value of a field. A flag or None under a secret name reveals nothing."""
+    return is_secret_name(name) and value is not None and not isinstance(value, bool)
 
 
 def _called(entry: dict[str, Any], field: str) -> str:
@@ -116,59 +301,50 @@ def _is_named(values: Sequence[Any]) -> bool:
     return (
         len(values) == 2
         and all(isinstance(each, str) and not ORDINARY.fullmatch(each) for each in values)
+        and _HEADER.fullmatch(values[0]) is not None
         and is_secret_name(values[0])
-        and not values[0].startswith("-")
     )
 
 
-class _Replacing:
-    """Copies a value without the given secrets."""
+class _Scrubber:
+    """Copies a value without these known secrets and without what the rules find, which is collected in `found`.
 
-    def __init__(self, mask: Mask, forms: Forms) -> None:
-        self._mask, self._forms = mask, forms
+    A copy of the copy is the same: a mask is no secret.
+    """
+
+    def __init__(self, mask: Mask, forms: Forms, hints: Hints) -> None:
+        self._mask, self._forms, self._hints = mask, forms, hints
+        self.found: list[tuple[str, str]] = []
 
     def of(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.text(value)
+            return self._text(value)
         if isinstance(value, dict):
-            return {self.text(name): self.named(_called(value, name), inner) for name, inner in value.items()}
+            return {self._text(name): self._field(_called(value, name), inner) for name, inner in value.items()}
         if isinstance(value, list | tuple):
-            return self.items(value)
+            return self._items(value)
         return value
 
-    def text(self, text: str) -> str:
-        return replaced(text, self._forms, self._mask)
+    def _text(self, text: str) -> str:
+        text = replaced(text, self._forms, self._mask)
+        hinted = self._hints and len(text) >= SHORTEST and hints_in(text, self._hints)
+        return without_shapes(text, self._hide) if hinted else text
 
-    def named(self, name: str, value: Any) -> Any:
-        return self.of(value)
-
-    def items(self, values: Sequence[Any]) -> list[Any]:
-        return [self.of(value) for value in values]
-
-
-class _Rules(_Replacing):
-    """Copies a value without known secrets and what the rules find, which is collected in `found`."""
-
-    def __init__(self, mask: Mask, forms: Forms, hints: Hints) -> None:
-        super().__init__(mask, forms)
-        self._hints = hints
-        self.found: list[tuple[str, str]] = []
-
-    def text(self, text: str) -> str:
-        text = super().text(text)
-        return without_shapes(text, self._hide) if len(text) >= SHORTEST and hints_in(text, self._hints) else text
-
-    def named(self, name: str, value: Any) -> Any:
-        if not is_secret_name(name) or not _hideable(value):
+    def _field(self, name: str, value: Any) -> Any:
+        """Hide a value under a secret name whole. The texts in it are secrets, too, unless it may be a block."""
+        if not _names_secret(name, value):
             return self.of(value)
         if names_blocks(name):
-            return self._mask(value if isinstance(value, str) else repr(value))
-        return self._whole(value, name)
+            return value if _is_mask(value) else self._mask(value if isinstance(value, str) else repr(value))
+        if isinstance(value, str):
+            return self._hide(value, name)
+        self.found += [(text, name) for text in secrets_of(value, _DEEPEST, secret=True)]
+        return self._mask(repr(value))
 
-    def items(self, values: Sequence[Any]) -> list[Any]:
+    def _items(self, values: Sequence[Any]) -> list[Any]:
         """Treat the items as arguments of a command: the one after an option with a secret name is a secret."""
         if _is_named(values):
-            return [values[0], self._hide(values[1], values[0])]
+            return [self._text(values[0]), self._hide(values[1], values[0])]
         shown: list[Any] = []
         option = ""
         for value in values:
@@ -179,30 +355,12 @@ class _Rules(_Replacing):
         return shown
 
     def _hide(self, secret: str, name: str) -> str:
-        if secret.startswith(HIDDEN):
+        if _is_mask(secret):
             return secret
         if not signs(name):
             self.found.append((secret, name))
         return self._mask(secret)
 
-    def _whole(self, value: Any, name: str) -> str:
-        """Return the replacement for a value under a secret name. The texts in it are secrets, too."""
-        if isinstance(value, str):
-            return self._hide(value, name)
-        texts: list[str] = []
-        _all_texts(value, texts)
-        self.found += [(text, name) for text in texts]
-        return self._mask(repr(value))
 
-
-def _all_texts(value: Any, texts: list[str]) -> None:
-    if isinstance(value, str):
-        texts.append(value)
-    elif isinstance(value, dict | list | tuple):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _all_texts(inner, texts)
-
-
-def _hideable(value: Any) -> bool:
-    # A flag or None under a secret name reveals nothing.
-    return value is not None and not isinstance(value, bool)
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(HIDDEN)

@@ -51,7 +51,7 @@ from ivcap_flows.provenance import graph
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.reading import inputs, names, on_record, verification
 from ivcap_flows.registration.lookup import Newest
-from ivcap_flows.secrets import known, rules, scrubbing
+from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import pair, registry
 
@@ -249,7 +249,7 @@ def no_names_of_secrets(patch: SetAttribute) -> None:
 
 
 def no_types_of_secrets(patch: SetAttribute) -> None:
-    patch(known, "secrets_of", lambda value: ())
+    patch(scrubbing, "secrets_of", lambda value, *args, **options: ())
 
 
 def no_known_secrets(patch: SetAttribute) -> None:
@@ -294,13 +294,13 @@ def result_not_read_again(patch: SetAttribute) -> None:
 
 
 def secrets_are_forgotten(patch: SetAttribute) -> None:
-    add = known._Known.add
+    add = scrubbing._Known.add
 
     def add_and_forget(self: Any, secret: str, name: str = "") -> None:
         add(self, secret, name)
         del self.forms[:-1_000]
 
-    patch(known._Known, "add", add_and_forget)
+    patch(scrubbing._Known, "add", add_and_forget)
 
 
 def signatures_are_remembered(patch: SetAttribute) -> None:
