@@ -20,8 +20,8 @@ from ivcap_flows.secrets.rules import (
     NAME,
     ORDINARY,
     SHORTEST,
+    Assignment,
     Found,
-    Given,
     hints_in,
     is_secret_name,
     names_blocks,
@@ -39,7 +39,7 @@ _LINES: Final = 3
 """The lines over which a name and its value may be spread."""
 _PARSED: Final = 2**20
 """Above this many characters, Python is searched as other text is, since its syntax tree would fill the memory."""
-_FIELD: Final = Given(
+_FIELD: Final = Assignment(
     # `password: x` as YAML has it, also in a block of lines
     re.compile(
         rf"(?:^|[{{,])[ \t]*(?:-[ \t]+)?{NAME}[ \t]*:[ \t]+(?:[|>][-+]?[ \t]*\n[ \t]+)?"
@@ -110,10 +110,10 @@ def _in_text(text: str) -> Iterator[int]:
     for number, line in enumerate(lines, 1):
         if hints_in(line):
             around = "\n".join(lines[number - 1 : number - 1 + _LINES])
-            yield from (number + around.count("\n", 0, each.begin) for each in _told(around, fields=True))
+            yield from (number + around.count("\n", 0, each.begin) for each in _assigned_in(around, fields=True))
 
 
-def _told(text: str, *, fields: bool = False) -> Iterator[Found]:
+def _assigned_in(text: str, *, fields: bool = False) -> Iterator[Found]:
     """Yield the secrets that a text gives to names."""
     if hints_in(text):
         for found in (*secrets_in(text), *(_FIELD.secrets_in(text) if fields else ())):
@@ -157,10 +157,10 @@ def _in_python(text: str) -> Iterator[int]:
     if tree is None or not hints_in(text):
         return
     for number, line in enumerate(text.splitlines(), 1):
-        yield from (number for _ in _told(line.partition("#")[2]))
+        yield from (number for _ in _assigned_in(line.partition("#")[2]))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from (node.lineno for _ in _told(node.value))
+            yield from (node.lineno for _ in _assigned_in(node.value))
         for name, value in _named(node):
             if is_secret_name(name):
                 yield from (value.lineno for literal in _literals(value) if _is_secret(name, literal))

@@ -16,15 +16,15 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 __all__ = [
-    "GIVEN",
+    "ASSIGNMENTS",
     "HIDDEN",
     "HINTS",
     "NAME",
     "ORDINARY",
     "SHAPES",
     "SHORTEST",
+    "Assignment",
     "Found",
-    "Given",
     "Hints",
     "Shape",
     "hints_in",
@@ -251,7 +251,7 @@ def _stated(match: re.Match[str], secret: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Given:
+class Assignment:
     """A way in which a text gives a secret to a name. The name is in the group `name` of the pattern, or is `name`."""
 
     pattern: re.Pattern[str]
@@ -274,8 +274,8 @@ class Given:
                 begin = match.end() if self.name else match.end("name")
 
 
-GIVEN: Final = [
-    Given(
+ASSIGNMENTS: Final = [
+    Assignment(
         re.compile(
             r"(?i:\bbearer)(?:\s|%20)+(?P<secret>(?=\S*[\d=+/_])[A-Za-z0-9._~+/=-]{12,})"
             r"|(?i:\bbasic)(?:\s|%20)+(?P<basic>(?=\S*(?:\d|=|[a-z][A-Z]))[A-Za-z0-9+/]{12,}={0,2})(?![\w-])"
@@ -283,23 +283,23 @@ GIVEN: Final = [
         "authorization",
         ("bearer", "basic"),
     ),
-    Given(
+    Assignment(
         re.compile(r"(?<![\w-])(?:-u|--user|--proxy-user)[\"',=\s]+[^\s:\"']+:(?P<secret>[^\s\"']+)"),
         "password",
         ("curl",),
     ),
-    Given(
+    Assignment(
         re.compile(r"(?<=[?&])(?P<name>[^=&#\s]+)=(?P<secret>[^&#\s'\"<>]+)"),
         hints=("sig", *_NAME_HINTS),
         is_name=lambda name: signs(name) or is_secret_name(name),
     ),
-    Given(
+    Assignment(
         re.compile(r"(?i:\b(?:set-)?cookie[\"']?\s*[:=,]\s*[\"']?)(?P<secret>[\w.-]+=[^\r\n\"']+)"),
         "cookie",
         ("cookie",),
     ),
     # A field that pydantic refuses
-    Given(
+    Assignment(
         re.compile(
             rf"^{NAME}\n[ \t]+[^\n]*\binput_value=(?:{_LITERAL}|(?P<secret>[^\s,]+))",
             re.IGNORECASE | re.MULTILINE,
@@ -308,7 +308,7 @@ GIVEN: Final = [
     ),
     # `password=x`, `password = "x"`, `os.environ["PASSWORD"] = "x"`, `password: str = "x"`, `"password": "x"`. A colon
     # between bare words is prose, or a URN.
-    Given(
+    Assignment(
         re.compile(
             rf"{_BEGIN}{NAME}[\\\"'`\])]*"
             r"(?:(?P<given>(?:\s*:\s*[a-z_][\w.\[\]]*(?:\s*\|\s*[\w.\[\]]+)*)?\s*(?:===?|!=|:=|=>|<-|=))|\s*:)"
@@ -319,14 +319,14 @@ GIVEN: Final = [
         accepts=_stated,
     ),
     # An entry of a list, or an element: `name: PASSWORD, value: x`, `<add key="Password" value="x"/>`
-    Given(
+    Assignment(
         re.compile(
             rf"\b(?:name|key)[\"']?\s*[:=]\s*[\"']?{NAME}[\"']?,?\s+[\"']?value[\"']?\s*[:=]\s*"
             rf"(?:{_LITERAL}|(?P<secret>[^\s,}}]+))",
             re.IGNORECASE,
         ),
     ),
-    Given(
+    Assignment(
         re.compile(
             r"(?i:\b(?:(?:proxy-)?authorization|x-api-key|api-key|x-auth-token))[\"']?:[ \t]*"
             rf"(?:(?i:bearer|basic|token)[ \t]+(?P<secret>[^\s\"',]+?{_END})|(?P<bare>[^\s\"',]*\d[^\s\"',]*?{_END}))"
@@ -334,7 +334,7 @@ GIVEN: Final = [
         "authorization",
     ),
     # `password: x1` or `password 'x1'`, if `x1` is no word
-    Given(
+    Assignment(
         re.compile(
             rf"{_BEGIN}(?<![/:]){NAME}(?::[ \t]+|[ \t]+[\"'])"
             rf"(?P<secret>(?=\S*\d)(?=\S*[a-z])[^\s;,\"'<>(]{{6,}}?{_END})",
@@ -343,13 +343,13 @@ GIVEN: Final = [
         accepts=_not_ordinary,
     ),
     # An argument and its value, or a header: `setenv("PASSWORD", "x")`, `(b"X-Api-Key", b"x")`
-    Given(
+    Assignment(
         re.compile(rf"\(\s*[bru]?(?P<closed>[\"']){NAME}(?P=closed)\s*,\s*{_LITERAL}\s*\)", re.IGNORECASE),
         accepts=_not_ordinary,
     ),
-    Given(re.compile(rf"<{NAME}(?:\s[^<>]*)?>(?P<secret>[^<>\s][^<>]*)</", re.IGNORECASE)),
+    Assignment(re.compile(rf"<{NAME}(?:\s[^<>]*)?>(?P<secret>[^<>\s][^<>]*)</", re.IGNORECASE)),
     # In a command line, and in the `repr` of a list of arguments
-    Given(
+    Assignment(
         re.compile(
             r"(?<![\w-])(?=(?P<name>--?[\w.-]{1,120}))(?P=name)"
             rf"(?:[\"'],?\s+[\"'](?P<secret>[^\"']+)|\s+(?P<bare>[^\s\"'-][^\s\"']*?{_END}))",
@@ -391,9 +391,9 @@ def secrets_in(text: str) -> Iterator[Found]:
                 yield Found(*match.span(), "password", next(filter(None, match.groups()), ""))
     lower = text.lower()
     named = any(hint in lower for hint in _NAME_HINTS)
-    for given in GIVEN:
-        if named if given.hints is _NAME_HINTS else any(hint in lower for hint in given.hints):
-            yield from given.secrets_in(text)
+    for assignment in ASSIGNMENTS:
+        if named if assignment.hints is _NAME_HINTS else any(hint in lower for hint in assignment.hints):
+            yield from assignment.secrets_in(text)
 
 
 def tokens_in(text: str) -> Iterator[Found]:

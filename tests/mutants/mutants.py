@@ -239,7 +239,7 @@ def no_shapes_of_secrets(patch: SetAttribute) -> None:
 
 
 def no_values_of_secret_names_in_texts(patch: SetAttribute) -> None:
-    patch(rules, "GIVEN", [])
+    patch(rules, "ASSIGNMENTS", [])
     patch(rules, "_USERINFO", re.compile(r"(?!)"))
 
 
@@ -301,6 +301,14 @@ def secrets_are_forgotten(patch: SetAttribute) -> None:
         del self.forms[:-1_000]
 
     patch(scrubbing._Known, "add", add_and_forget)
+
+
+def masks_are_masked_again(patch: SetAttribute) -> None:
+    patch(scrubbing, "_is_mask", lambda value: False)
+
+
+def any_two_texts_are_a_header(patch: SetAttribute) -> None:
+    patch(scrubbing, "_HEADER", re.compile("(?s).*"))
 
 
 def signatures_are_remembered(patch: SetAttribute) -> None:
@@ -482,6 +490,8 @@ MUTANTS: Final = {
     **CAPTURE,
     "secrets are forgotten": Mutant("what was hidden is hidden for ever", secrets_are_forgotten),
     "signatures are remembered": Mutant("what is remembered is bounded", signatures_are_remembered),
+    "masks are masked again": Mutant("what is redacted twice is redacted once", masks_are_masked_again),
+    "any two texts are a header": Mutant("a text beside another shows no password", any_two_texts_are_a_header),
     "contents are not searched": Mutant("no code or file with a secret leaves", contents_are_not_searched),
     "a fault is a refusal": Mutant("a fault of the code is tried again", a_fault_is_a_refusal),
     "inputs that are only written to": Mutant(
