@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from html import escape
 
-from ivcap_flows.blocks.elsewhere import elsewhere
+from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.handles import Handle
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph
@@ -51,4 +51,4 @@ def trace(thing: Handle | str | os.PathLike[str], /, *, up: bool = False, down: 
     direction: Direction = "both" if up and down else "down" if down else "up"
     name = thing.urn if isinstance(thing, Handle) else os.fspath(thing)
     with Journal.open(Settings.current().journal) as journal:
-        return Trace(on_record(journal, name, direction, elsewhere()), direction)
+        return Trace(on_record(journal, name, direction, configured_platforms()), direction)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from ivcap_flows.blocks.prefect_lock import HELD, prefect_lock, prefect_unreachable
 from ivcap_flows.errors import ConfigurationError, UnreachableError
@@ -22,8 +21,10 @@ from ivcap_flows.secrets import hide
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from prefect.blocks.abstract import CredentialsBlock
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import BlockDocument
+
+    from ivcap_flows.blocks.credentials import PlatformCredentials
 
 __all__ = ["BlockLogin", "lock_of_login"]
 
@@ -37,20 +38,15 @@ def lock_of_login(document: UUID) -> AbstractAsyncContextManager[None]:
     return prefect_lock(f"ivcap-flows-login-{document}")
 
 
-class BlockLogin(ABC):
+class BlockLogin:
     """A block as the store of a shared login. If the block is not saved, its login is this process's own."""
 
-    platform: str
-    option: ClassVar[str]
-    """The option of `ivcap-flows login` that stores a login in such a block."""
-
-    _block: CredentialsBlock
-
-    def __init__(self, block: CredentialsBlock) -> None:
+    def __init__(self, block: PlatformCredentials) -> None:
+        self.platform: str = block._platform
         self._block = block
         self._name = block._block_document_name
         # Client credentials are not used up, so nothing of them is shared.
-        self._document: UUID | None = None if self._login().refresh is None else block._block_document_id
+        self._document: UUID | None = None if block._login().refresh is None else block._block_document_id
         self._deadline = 0.0
         self._own = asyncio.Lock()
 
@@ -61,13 +57,13 @@ class BlockLogin(ABC):
 
     @property
     def next_step(self) -> str:
-        if self._login().refresh is None:
+        if self._block._login().refresh is None:
             return "Correct the client id and the client secret."
-        return f"Log in again by `ivcap-flows login {self.option} {self._name or 'NAME'}`."
+        return f"Log in again by `ivcap-flows login {self._block._login_option} {self._name or 'NAME'}`."
 
     def token(self) -> SharedToken:
         """Return the access token, which renews itself."""
-        return SharedToken(self, self._hidden(self._login()))
+        return SharedToken(self, self._hidden(self._block._login()))
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -87,16 +83,16 @@ class BlockLogin(ABC):
             except ValidationError as error:
                 wrong = "; ".join(fault["msg"] for fault in error.errors())
                 raise ConfigurationError(f"{self} cannot be used any more. {wrong}") from None
-        return self._hidden(self._login())
+        return self._hidden(self._block._login())
 
     async def renew(self, login: Login) -> Tokens:
         if self._document is None:
-            return await self._renewed(login)
+            return await self._block._renewed(login)
         await self._check_writable()
         # Another process takes the lock from one that holds it longer.
         try:
             with anyio.fail_after(self._deadline - time.monotonic()):
-                return await self._renewed(login)
+                return await self._block._renewed(login)
         except TimeoutError as error:
             raise UnreachableError(
                 f"{self} was not renewed within {HELD:g} s. Check the network and the identity provider.",
@@ -108,10 +104,12 @@ class BlockLogin(ABC):
             ) from error
 
     async def write(self, tokens: Tokens) -> None:
-        data = {name: secret.get_secret_value() for name, secret in self._changes(tokens).items()}
+        data = {name: secret.get_secret_value() for name, secret in self._block._changes(tokens).items()}
         if not data:
             return
         if self._document is None:
+            if not self._block._refresh_once:
+                return
             raise ConfigurationError(
                 "only a saved block can store it. Save the credentials, and pass the block's name."
             )
@@ -130,37 +128,38 @@ class BlockLogin(ABC):
 
     async def _check_writable(self) -> None:
         """Raise an error if the block cannot be changed: then no refresh token is spent whose successor is lost."""
-        if self._document is not None:
+        if self._document is not None and self._block._refresh_once:
             await self._change(self._document, {})
 
     async def _change(self, document: UUID, data: dict[str, str]) -> None:
-        from prefect.client.orchestration import get_client
         from prefect.client.schemas.actions import BlockDocumentUpdate
+
+        async with self._prefect() as client:
+            await client.update_block_document(document, BlockDocumentUpdate(data=data, merge_existing_data=True))
+
+    async def _read(self, document: UUID) -> BlockDocument:
+        async with self._prefect() as client:
+            return await client.read_block_document(document)
+
+    @asynccontextmanager
+    async def _prefect(self) -> AsyncIterator[PrefectClient]:
+        """Give the client of Prefect's API. Raises ConfigurationError and UnreachableError in place of its errors."""
+        from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
         try:
             async with get_client() as client:
-                await client.update_block_document(document, BlockDocumentUpdate(data=data, merge_existing_data=True))
+                yield client
         except ObjectNotFound:
-            raise self._deleted() from None
+            raise ConfigurationError(
+                f"{self} is gone: the block was deleted. {self.next_step} Then start again."
+            ) from None
         except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
             if isinstance(error, PrefectHTTPStatusError) and error.response.status_code in (401, 403):
                 raise ConfigurationError(
-                    f"{self} cannot be renewed, since Prefect refuses to change the block "
+                    f"{self} cannot be renewed, since Prefect refuses to read or change the block "
                     f"({error.response.status_code}). Use a key of Prefect that may change it."
                 ) from None
-            raise prefect_unreachable(error) from None
-
-    async def _read(self, document: UUID) -> BlockDocument:
-        from prefect.client.orchestration import get_client
-        from prefect.exceptions import ObjectNotFound
-
-        try:
-            async with get_client() as client:
-                return await client.read_block_document(document)
-        except ObjectNotFound:
-            raise self._deleted() from None
-        except Exception as error:  # noqa: BLE001 - as when it is written
             raise prefect_unreachable(error) from None
 
     @staticmethod
@@ -169,18 +168,3 @@ class BlockLogin(ABC):
             if token is not None:
                 hide(token.get_secret_value())
         return login
-
-    def _deleted(self) -> ConfigurationError:
-        return ConfigurationError(f"{self} is gone: the block was deleted. {self.next_step} Then start again.")
-
-    @abstractmethod
-    def _login(self) -> Login:
-        """Return the login in the fields of the block."""
-
-    @abstractmethod
-    async def _renewed(self, login: Login) -> Tokens:
-        """Ask the identity provider for new tokens. Raises NotAuthorizedError if it refuses."""
-
-    @abstractmethod
-    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
-        """Return the fields of the block that a renewal has changed."""

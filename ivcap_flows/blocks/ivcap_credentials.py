@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prefect.blocks.abstract import CredentialsBlock
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from ivcap_flows import loop
 from ivcap_flows.blocks.appearance import IVCAP_LOGO, documentation, form
 from ivcap_flows.blocks.block_login import BlockLogin
-from ivcap_flows.blocks.environment import refuse, settings_for
-from ivcap_flows.blocks.load import load_block
+from ivcap_flows.blocks.credentials import PlatformCredentials, refuse
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, StaticToken, claims, expiry
 from ivcap_flows.http.oauth import Tokens, renewed
@@ -23,7 +20,7 @@ from ivcap_flows.settings import Settings
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
 
-__all__ = ["Connection", "IvcapBlockLogin", "IvcapCredentials"]
+__all__ = ["Connection", "IvcapCredentials"]
 
 
 class Connection(BaseModel):
@@ -53,7 +50,7 @@ class Connection(BaseModel):
     __get_pydantic_json_schema__ = form()
 
 
-class IvcapCredentials(CredentialsBlock):
+class IvcapCredentials(PlatformCredentials):
     """The URL of IVCAP and a login there, which `ivcap-flows login URL --block NAME` stores.
 
     Example:
@@ -65,12 +62,13 @@ class IvcapCredentials(CredentialsBlock):
         ```
     """
 
-    # Errors leave out the input, which may be a token that is not a SecretStr yet.
-    model_config = ConfigDict(hide_input_in_errors=True)
     _block_type_name = "IVCAP Credentials"
     _block_type_slug = "ivcap-credentials"
     _logo_url: ClassVar[Any] = IVCAP_LOGO
     _documentation_url: ClassVar[Any] = documentation("use-the-real-platforms")
+    _platform = "IVCAP"
+    _login_option = "--block"
+    _refresh_once = True
 
     url: str = Field(
         default="",
@@ -135,23 +133,14 @@ class IvcapCredentials(CredentialsBlock):
         return self.refresh_token is not None or self.client_secret is not None
 
     @classmethod
-    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> IvcapCredentials:
-        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
-
-        Set `deployed` if the run belongs to a deployment; such a run uses the embedded platform only with
-        IVCAP_FLOWS_EMBEDDED=1. Raises ConfigurationError (also a ValueError) for a URL or a token alone, and for a
-        context beside them; PlatformOffError if only Provena is configured.
-        """
-        found = settings_for("IVCAP", settings, deployed=deployed)
-        if found.ivcap_block:
-            return loop.run(load_block(cls, found.ivcap_block))
-        if found.ivcap_context:
-            return cls(context=found.ivcap_context, token=found.ivcap_access_token)
-        if found.ivcap_url:
-            if found.ivcap_jwt is None:
+    def _from_settings(cls, settings: Settings) -> IvcapCredentials:
+        if settings.ivcap_context:
+            return cls(context=settings.ivcap_context, token=settings.ivcap_access_token)
+        if settings.ivcap_url:
+            if settings.ivcap_jwt is None:
                 refuse("IVCAP_URL is set and IVCAP_JWT is not. Set IVCAP_JWT to an access token of your account.")
-            return cls(url=found.ivcap_url, token=found.ivcap_jwt)
-        return cls(url=found.ivcap_base_url or "", connection=Connection(in_container=True))
+            return cls(url=settings.ivcap_url, token=settings.ivcap_jwt)
+        return cls(url=settings.ivcap_base_url or "", connection=Connection(in_container=True))
 
     def get_client(self) -> IvcapClient:
         """Return a new client. Raises ConfigurationError if the token or the context is missing."""
@@ -189,37 +178,34 @@ class IvcapCredentials(CredentialsBlock):
                 return context.url, host, StaticToken(self.token), None
             return context.url, host, SharedToken(ContextLogin(file, context.name), context), context.account
         if self.renews:
-            return self.url, host, IvcapBlockLogin(self).token(), None
+            return self.url, host, BlockLogin(self).token(), None
         return self.url, host, StaticToken(self.token or ""), None
 
-
-class IvcapBlockLogin(BlockLogin):
-    """The login in IvcapCredentials. New access tokens are stored as well, so that one renewal serves all."""
-
-    platform = "IVCAP"
-    option = "--block"
-    _block: IvcapCredentials
+    def _when_renewed(self) -> dict[str, object]:
+        if self._block_document_id is None or self.token is None or self.refresh_token is None:
+            return {}
+        account = claims(self.token.get_secret_value()).get("acc")
+        return {"token": account, "refresh_token": str(self._block_document_id)}
 
     def _login(self) -> Login:
-        block = self._block
         # Without a refresh token, the access token is an earlier one of somebody, and not of the client credentials.
-        access = None if block.refresh_token is None else block.token
+        access = None if self.refresh_token is None else self.token
         text = "" if access is None else access.get_secret_value()
-        return Login(block.url, claims(text).get("acc"), access, block.refresh_token, expiry(text))
+        return Login(self.url, claims(text).get("acc"), access, self.refresh_token, expiry(text))
 
     async def _renewed(self, login: Login) -> Tokens:
         from ivcap_flows.ivcap.authinfo import provider_at
 
-        block = self._block
-        provider = await provider_at(block.url, block.connection.host)
+        provider = await provider_at(self.url, self.connection.host)
         return await renewed(
             provider.token_url,
-            block.client_id or provider.client_id,
+            self.client_id or provider.client_id,
             refresh_token=login.refresh,
-            client_secret=block.client_secret,
+            client_secret=self.client_secret,
             audience=provider.audience if login.refresh is None else None,
         )
 
     def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
-        # Client credentials are not used up, so each process gets its own tokens by them.
+        # New access tokens are stored as well, so that one renewal serves all. Client credentials are not used up, so
+        # each process gets its own tokens by them.
         return {} if tokens.refresh is None else {"token": tokens.access, "refresh_token": tokens.refresh}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from prefect.blocks.abstract import CredentialsBlock
-from pydantic import ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from ivcap_flows import loop
 from ivcap_flows.blocks.appearance import PROVENA_LOGO, documentation, form
 from ivcap_flows.blocks.block_login import BlockLogin
-from ivcap_flows.blocks.environment import refuse, settings_for
-from ivcap_flows.blocks.load import load_block
+from ivcap_flows.blocks.credentials import PlatformCredentials, refuse
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login
@@ -20,12 +17,12 @@ from ivcap_flows.settings import Settings
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import Endpoints, ProvenaClient
 
-__all__ = ["ProvenaBlockLogin", "ProvenaCredentials", "addresses_in"]
+__all__ = ["ProvenaCredentials", "addresses_in"]
 
 Address = Literal["keycloak", "auth", "registry", "prov", "jobs", "datastore", "search", "handles"]
 
 
-class ProvenaCredentials(CredentialsBlock):
+class ProvenaCredentials(PlatformCredentials):
     """The URLs of Provena, and a user or service account there.
 
     Example:
@@ -37,12 +34,15 @@ class ProvenaCredentials(CredentialsBlock):
         ```
     """
 
-    # Errors leave out the input, which may be a token that is not a SecretStr yet.
-    model_config = ConfigDict(hide_input_in_errors=True)
     _block_type_name = "Provena Credentials"
     _block_type_slug = "provena-credentials"
     _logo_url: ClassVar[Any] = PROVENA_LOGO
     _documentation_url: ClassVar[Any] = documentation("use-the-real-platforms")
+    _platform = "Provena"
+    _login_option = "--provena"
+    # Keycloak gives a new offline token at each renewal. Unless the realm revokes a token when it is used, the old one
+    # stays valid.
+    _refresh_once = False
 
     domain: str | None = Field(
         default=None,
@@ -96,23 +96,17 @@ class ProvenaCredentials(CredentialsBlock):
         return self
 
     @classmethod
-    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> ProvenaCredentials:
-        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
-
-        `deployed` is as for IvcapCredentials. Raises ConfigurationError (also a ValueError) if the realm or a token is
-        missing, and PlatformOffError if only IVCAP is configured.
-        """
-        found = settings_for("Provena", settings, deployed=deployed)
-        if found.provena_block:
-            return loop.run(load_block(cls, found.provena_block))
-        if not found.provena_realm:
+    def _from_settings(cls, settings: Settings) -> ProvenaCredentials:
+        if not settings.provena_realm:
             refuse("Provena is configured and PROVENA_REALM is not set. Set it to the Keycloak realm.")
-        if not (found.provena_offline_token or found.provena_client_secret):
+        if not (settings.provena_offline_token or settings.provena_client_secret):
             refuse(
                 "Provena is configured and no token is set. Set PROVENA_OFFLINE_TOKEN (a user) or "
                 "PROVENA_CLIENT_SECRET (a service account)."
             )
-        return cls.located(found, offline_token=found.provena_offline_token, client_secret=found.provena_client_secret)
+        return cls.located(
+            settings, offline_token=settings.provena_offline_token, client_secret=settings.provena_client_secret
+        )
 
     @classmethod
     def located(cls, found: Settings, **secrets: SecretStr | None) -> ProvenaCredentials:
@@ -141,40 +135,21 @@ class ProvenaCredentials(CredentialsBlock):
         if self.offline_token is None and self.client_secret is not None:
             auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
         else:
-            auth = ProvenaBlockLogin(self).token()
+            auth = BlockLogin(self).token()
         return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
 
-
-class ProvenaBlockLogin(BlockLogin):
-    """The login of a user in ProvenaCredentials. Keycloak gives a new offline token at each renewal.
-
-    Unless the realm revokes a token when it is used, the old one stays valid. So a login that is in no saved block is
-    not stored, and one in a block that cannot be changed is used all the same.
-    """
-
-    platform = "Provena"
-    option = "--provena"
-    _block: ProvenaCredentials
-
     def _login(self) -> Login:
-        return Login(url=self._block.endpoints().realm, refresh=self._block.offline_token)
+        return Login(url=self.endpoints().realm, refresh=self.offline_token)
 
     async def _renewed(self, login: Login) -> Tokens:
         from ivcap_flows.provena.login import token_url
 
-        block = self._block
         return await renewed(
-            token_url(login.url), block.client_id, refresh_token=login.refresh, client_secret=block.client_secret
+            token_url(login.url), self.client_id, refresh_token=login.refresh, client_secret=self.client_secret
         )
 
     def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
-        new = tokens.refresh
-        if new is None or new == self._block.offline_token or self._document is None:
-            return {}
-        return {"offline_token": new}
-
-    async def _check_writable(self) -> None:
-        """Nothing is lost for good where a new token cannot be stored."""
+        return {} if tokens.refresh in (None, self.offline_token) else {"offline_token": tokens.refresh}
 
 
 def addresses_in(found: Settings) -> dict[Address, str]:

@@ -15,21 +15,19 @@ from weakref import WeakKeyDictionary
 from pydantic import SecretStr
 
 from ivcap_flows import identity
-from ivcap_flows.blocks.environment import Platform, block_named
+from ivcap_flows.blocks.credentials import PlatformCredentials, block_named
 from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.blocks.load import asked_once, load_block
 from ivcap_flows.blocks.provena_credentials import ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.http.auth import claims
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["ivcap_client", "ivcap_credentials", "provena_client", "provena_credentials"]
+__all__ = ["ivcap_client", "provena_client", "resolve"]
 
-_PLATFORM_OF: Final[dict[type, Platform]] = {IvcapCredentials: "IVCAP", ProvenaCredentials: "Provena"}
 MOST: Final = 100
 """Maximum number of clients to keep for one loop. A login that is renewed elsewhere makes another client each time."""
 _CLOSING: Final = 2.0
@@ -40,7 +38,7 @@ class _Closable(Protocol):
     async def aclose(self) -> None: ...
 
 
-Cr = TypeVar("Cr", IvcapCredentials, ProvenaCredentials)
+Cr = TypeVar("Cr", bound=PlatformCredentials)
 Cl = TypeVar("Cl", bound=_Closable)
 
 _lock = threading.Lock()
@@ -64,7 +62,7 @@ async def ivcap_client(credentials: IvcapCredentials | str | None, *, deployed: 
 
     Set `deployed` if the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
     """
-    found = await ivcap_credentials(credentials, deployed=deployed)
+    found = await resolve(IvcapCredentials, credentials, deployed=deployed)
     return _shared(found, found.get_client)
 
 
@@ -73,25 +71,16 @@ async def provena_client(credentials: ProvenaCredentials | str | None, *, deploy
 
     Set `deployed` if the run belongs to a deployment. Raises ConfigurationError and PlatformOffError.
     """
-    found = await provena_credentials(credentials, deployed=deployed)
+    found = await resolve(ProvenaCredentials, credentials, deployed=deployed)
     return _shared(found, found.get_client)
 
 
-async def ivcap_credentials(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapCredentials:
+async def resolve(cls: type[Cr], given: Cr | str | None, *, deployed: bool) -> Cr:
     """Return the given block, the stored block of that name, or the credentials that the environment gives."""
-    return await _resolved(IvcapCredentials, credentials, deployed)
-
-
-async def provena_credentials(credentials: ProvenaCredentials | str | None, *, deployed: bool) -> ProvenaCredentials:
-    """Return the given block, the stored block of that name, or the credentials that the environment gives."""
-    return await _resolved(ProvenaCredentials, credentials, deployed)
-
-
-async def _resolved(cls: type[Cr], given: Cr | str | None, deployed: bool) -> Cr:
     if isinstance(given, cls):
         return given
     if given is None:
-        given = block_named(_PLATFORM_OF[cls], Settings.current())
+        given = block_named(cls._platform, Settings.current())
     if given is None:
         return await _of_environment(cls, deployed)
     if not isinstance(given, str):
@@ -121,7 +110,7 @@ def _named(cls: type[Cr], settings: Settings) -> Cr:
     return cls.from_environment(settings)
 
 
-def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[], Cl]) -> Cl:
+def _shared(credentials: PlatformCredentials, make: Callable[[], Cl]) -> Cl:
     loop = asyncio.get_running_loop()
     key = _key(credentials)
     with _lock:
@@ -134,25 +123,15 @@ def _shared(credentials: IvcapCredentials | ProvenaCredentials, make: Callable[[
     return client
 
 
-def _key(credentials: IvcapCredentials | ProvenaCredentials) -> str:
+def _key(credentials: PlatformCredentials) -> str:
     """Return a digest of platform, account and token; clients with equal digests are shared.
 
     It does not show the token.
     """
     # Every task needs this, and a block's own dump takes tens of milliseconds.
-    fields = {name: getattr(credentials, name) for name in type(credentials).model_fields}
-    if isinstance(credentials, IvcapCredentials) and credentials.refresh_token is not None:
-        fields |= _login_of(credentials)
+    fields = {name: getattr(credentials, name) for name in type(credentials).model_fields} | credentials._when_renewed()
     plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in fields.items()}
     return identity.digest(repr((type(credentials).__name__, plain)).encode())
-
-
-def _login_of(credentials: IvcapCredentials) -> dict[str, object]:
-    """Return what stays the same in a saved block when its login is renewed, in place of its tokens."""
-    if credentials._block_document_id is None or credentials.token is None:
-        return {}
-    account = claims(credentials.token.get_secret_value()).get("acc")
-    return {"token": account, "refresh_token": str(credentials._block_document_id)}
 
 
 def _close_all() -> None:

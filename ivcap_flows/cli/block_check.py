@@ -73,14 +73,14 @@ async def _saved(kind: type[B], name: str) -> B | None:
 
 
 async def _ivcap(block: IvcapCredentials, name: str) -> str:
-    from ivcap_flows.blocks.ivcap_credentials import IvcapBlockLogin
+    from ivcap_flows.blocks.block_login import BlockLogin
 
     if block.connection.in_container:
         return f"IVCAP at {block.url}: the sidecar of a container, which only a run within one can reach"
     if block.context:
         login = f"by the context {block.context} of the `ivcap` command, on the machine that runs the flow"
     elif block.refresh_token is not None:
-        await IvcapBlockLogin(block).token().header(force=True)
+        await BlockLogin(block).token().header(force=True)
         login = "its login was renewed"
     elif block.client_secret is not None:
         login = f"as the service account of {block.client_id}"

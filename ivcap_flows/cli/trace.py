@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from ivcap_flows.blocks.elsewhere import elsewhere
+from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, write
 from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
@@ -82,7 +82,7 @@ def trace(
     direction: Direction = "both" if up and down else "down" if down else "up"
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
-        found = on_record(journal, id, direction, elsewhere(), runs=not as_json)
+        found = on_record(journal, id, direction, configured_platforms(), runs=not as_json)
     if as_json:
         emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return

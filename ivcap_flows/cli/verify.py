@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ivcap_flows.blocks.elsewhere import elsewhere
+from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.cli.output import Json, console, emit, table
 from ivcap_flows.cli.records import RUN_NAMES, open_journal
 from ivcap_flows.errors import InputError, JournalError
@@ -63,7 +63,7 @@ def _verified(what: str) -> list[Finding]:
             raise type(error)(f"{missing}{error}", **error.data) from error
     if run is None:
         return verify_crate(path)
-    known = elsewhere()
+    known = configured_platforms()
     with open_journal() as journal:
         return verify_run(journal, run, Platforms(known.ivcap, known.provena))
 

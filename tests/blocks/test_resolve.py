@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
-from ivcap_flows.blocks.resolve import MOST, ivcap_client, ivcap_credentials, provena_client
+from ivcap_flows.blocks.resolve import MOST, ivcap_client, provena_client, resolve
 from ivcap_flows.errors import ConfigurationError, PlatformOffError
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.settings import Settings
@@ -90,10 +90,10 @@ def test_who_asks_at_once_is_answered_at_once(monkeypatch):
         return IvcapCredentials(url="http://127.0.0.1:9", token="t")
 
     async def together():
-        first = [asyncio.ensure_future(ivcap_credentials(None, deployed=False)) for _ in range(5)]
+        first = [asyncio.ensure_future(resolve(IvcapCredentials, None, deployed=False)) for _ in range(5)]
         await asyncio.sleep(0.02)
         monkeypatch.setenv("IVCAP_LOCAL_DIR", "two")
-        return [*await asyncio.gather(*first), await ivcap_credentials(None, deployed=False)]
+        return [*await asyncio.gather(*first), await resolve(IvcapCredentials, None, deployed=False)]
 
     for name in Settings.settings_names():
         monkeypatch.delenv(name, raising=False)
@@ -114,7 +114,7 @@ def test_a_block_is_found_by_its_name(prefect_api):
     """A stored block comes back with its secret; an unknown name tells the next step."""
     IVCAP.save("of-this-test")
 
-    found = loop.run(ivcap_credentials("of-this-test", deployed=True))
+    found = loop.run(resolve(IvcapCredentials, "of-this-test", deployed=True))
 
     assert found.token is not None
     assert found.token.get_secret_value() == "s3cret-one"

@@ -21,7 +21,7 @@ from flows.register_runs import register_runs
 from flows.services.months import Month
 from ivcap_flows import local
 from ivcap_flows.blocks import IvcapCredentials
-from ivcap_flows.blocks.elsewhere import elsewhere
+from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.cli import main
@@ -185,7 +185,7 @@ def test_the_platforms_tell_nothing_of_another_month(world, tmp_path, monkeypatc
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
 
         def read(urn: str, direction: Direction) -> Mapping[str, Any]:
-            found = lineage(other, urn, direction, elsewhere())
+            found = lineage(other, urn, direction, configured_platforms())
             return {urn: None} if found is None else found.graph.nodes
 
         assert leaks(world, read) == set()

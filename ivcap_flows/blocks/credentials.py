@@ -1,21 +1,33 @@
-"""Choose the platforms from the environment: the real ones that it names, or the embedded ones if it names none.
+"""What the credentials of both platforms have in common, and how the environment chooses them.
 
-For IVCAP the rules of the official client apply (ivcap-client, `ivcap.py`): IVCAP_URL takes precedence over
-IVCAP_BASE_URL; the first needs a token, the second none; a token or a URL alone is a ValueError. A context of the
-`ivcap` command is used only if IVCAP_CONTEXT names it, and excludes the other variables. A block is used only if
-IVCAP_FLOWS_IVCAP_BLOCK or IVCAP_FLOWS_PROVENA_BLOCK names it.
+The environment means the real platforms that it names, or the embedded ones if it names none. For IVCAP the rules of
+the official client apply (ivcap-client, `ivcap.py`): IVCAP_URL takes precedence over IVCAP_BASE_URL; the first needs a
+token, the second none; a token or a URL alone is a ValueError. A context of the `ivcap` command is used only if
+IVCAP_CONTEXT names it, and excludes the other variables. A block is used only if IVCAP_FLOWS_IVCAP_BLOCK or
+IVCAP_FLOWS_PROVENA_BLOCK names it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Final, Literal, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NoReturn
 
-from ivcap_flows import local
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import ConfigDict, SecretStr
+
+from ivcap_flows import local, loop
+from ivcap_flows.blocks.load import load_block
 from ivcap_flows.errors import ConfigurationError, IncompleteSettingsError, PlatformOffError
 from ivcap_flows.settings import Settings
 
-__all__ = ["Platform", "block_named", "refuse", "settings_for"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ivcap_flows.http.oauth import Tokens
+    from ivcap_flows.http.shared_login import Login
+
+__all__ = ["Platform", "PlatformCredentials", "block_named", "refuse"]
 
 Platform = Literal["IVCAP", "Provena"]
 
@@ -24,6 +36,51 @@ _NEXT_STEP: Final[dict[Platform, str]] = {
     "Provena": "Set IVCAP_FLOWS_PROVENA_BLOCK, or PROVENA_DOMAIN, PROVENA_REALM and PROVENA_OFFLINE_TOKEN, or pass "
     "credentials.",
 }
+
+
+class PlatformCredentials(CredentialsBlock, ABC):
+    """Credentials of a platform, whose login can be renewed in the saved block (`BlockLogin`)."""
+
+    # Errors leave out the input, which may be a token that is not a SecretStr yet.
+    model_config = ConfigDict(hide_input_in_errors=True)
+    _platform: ClassVar[Platform]
+    _login_option: ClassVar[str]
+    """The option of `ivcap-flows login` that stores a login in such a block."""
+    _refresh_once: ClassVar[bool]
+    """Whether a refresh token may be valid for one use. Then none is used unless the next one can be stored."""
+
+    @classmethod
+    def from_environment(cls, settings: Settings | None = None, *, deployed: bool = False) -> Self:
+        """Return the credentials that the environment gives, or those of the embedded platform if it names no platform.
+
+        Set `deployed` if the run belongs to a deployment; such a run uses the embedded platform only with
+        IVCAP_FLOWS_EMBEDDED=1. Raises ConfigurationError (also a ValueError) if settings are incomplete or contradict
+        each other, and PlatformOffError if only the other platform is configured.
+        """
+        found = _settings_for(cls._platform, settings or Settings.current(), deployed=deployed)
+        name = block_named(cls._platform, found)
+        return cls._from_settings(found) if name is None else loop.run(load_block(cls, name))
+
+    @classmethod
+    @abstractmethod
+    def _from_settings(cls, settings: Settings) -> Self:
+        """Return the credentials that settings for this platform give, which name no block."""
+
+    def _when_renewed(self) -> dict[str, object]:
+        """Return what to compare in place of fields that each renewal of the login changes."""
+        return {}
+
+    @abstractmethod
+    def _login(self) -> Login:
+        """Return the login in the fields of the block."""
+
+    @abstractmethod
+    async def _renewed(self, login: Login) -> Tokens:
+        """Ask the identity provider for new tokens. Raises NotAuthorizedError if it refuses."""
+
+    @abstractmethod
+    def _changes(self, tokens: Tokens) -> dict[str, SecretStr]:
+        """Return the fields of the block that a renewal has changed."""
 
 
 def refuse(message: str) -> NoReturn:
@@ -69,14 +126,13 @@ def _only(name: str, value: str | None, others: Mapping[str, object]) -> None:
         refuse(f"{name} and {beside} are set, and both say where to log in. Unset one of them.")
 
 
-def settings_for(platform: Platform, settings: Settings | None = None, *, deployed: bool = False) -> Settings:
-    """Return the settings for a platform: the given ones (default: the environment), or the embedded platform's.
+def _settings_for(platform: Platform, settings: Settings, *, deployed: bool) -> Settings:
+    """Return the settings for a platform: the given ones if they name it, or the embedded platform's.
 
     Blocks while the embedded platform starts. Raises PlatformOffError if only the other platform is configured, and
     ConfigurationError if none is and the run is deployed without IVCAP_FLOWS_EMBEDDED=1, or if settings are incomplete
     or contradict each other.
     """
-    settings = settings or Settings.current()
     _check(settings)
     configured = {"IVCAP": settings.ivcap_configured, "Provena": settings.provena_configured}
     if configured[platform]:
@@ -92,9 +148,4 @@ def settings_for(platform: Platform, settings: Settings | None = None, *, deploy
             "Pass the name of a credentials block, or set IVCAP_FLOWS_IVCAP_BLOCK in the environment of the work pool "
             "or of the worker; set IVCAP_FLOWS_EMBEDDED=1 if the embedded platforms are meant."
         )
-    return _embedded_settings(settings)
-
-
-def _embedded_settings(settings: Settings) -> Settings:
-    embedded = local.ensure(settings.ivcap_local_dir)
-    return Settings(**embedded.environment)
+    return Settings(**local.ensure(settings.ivcap_local_dir).environment)

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from ivcap_flows.ivcap.client import IvcapClient
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["elsewhere"]
+__all__ = ["configured_platforms"]
 
 
-def elsewhere() -> Elsewhere:
+def configured_platforms() -> Elsewhere:
     """Return the platforms that the environment names; without one, the embedded ones if their folder exists."""
     settings = Settings.current()
     folder = settings.embedded_in
