@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
-from ivcap_flows.capture.deliveries import begin_sync
 from ivcap_flows.capture.exits import failure_of_exit, watch_exit
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.host import host
@@ -275,6 +274,9 @@ def close_attempt(
         else:
             writer.journal.runs.close_attempt(attempt.id, outcome, cause)
     if attempt.leads:
+        # Imported at the end only: flows start faster.
+        from ivcap_flows.sinks.synchronise import begin_sync
+
         agree(writer.journal, run, ended)
         tell_of_live_orders(writer.journal, run.id, outcome)
         begin_sync()

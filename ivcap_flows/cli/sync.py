@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ivcap_flows.capture.deliveries import synchronise
 from ivcap_flows.cli.output import Json, complain, console, emit, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import FORMS, Clients
+from ivcap_flows.sinks.synchronise import synchronise
 
 __all__ = ["sync"]
 

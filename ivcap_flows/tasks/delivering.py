@@ -10,12 +10,12 @@ from prefect.states import Completed
 
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture import journal
-from ivcap_flows.capture.deliveries import synchronise
 from ivcap_flows.capture.prefect_context import flow_run_id
 from ivcap_flows.in_prefect.artifacts import PrefectArtifact, show
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import Clients
+from ivcap_flows.sinks.synchronise import synchronise
 
 __all__ = ["deliver_records"]
 

@@ -15,8 +15,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import temporary_settings
 
 from ivcap_flows import recorded
-from ivcap_flows.capture import deliveries
 from ivcap_flows.journal import Journal
+from ivcap_flows.sinks import synchronise
 from ivcap_flows.tasks.delivering import KEY, deliver_records
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +36,14 @@ def begun(monkeypatch) -> list[list[str]]:
     class Process:
         def __init__(self, command, **options):
             assert (
-                options["start_new_session"] and options["stdin"] == options["stdout"] == deliveries.subprocess.DEVNULL
+                options["start_new_session"] and options["stdin"] == options["stdout"] == synchronise.subprocess.DEVNULL
             )
             commands.append(command)
 
         def poll(self):
             return 0
 
-    monkeypatch.setattr(deliveries.subprocess, "Popen", Process)
+    monkeypatch.setattr(synchronise.subprocess, "Popen", Process)
     return commands
 
 
@@ -99,8 +99,8 @@ def test_what_cannot_be_started_is_told_and_raises_nothing(monkeypatch, caplog):
 
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", "prov-json:/nowhere")
-    monkeypatch.setattr(deliveries.subprocess, "Popen", refused)
-    deliveries.begin_sync()
+    monkeypatch.setattr(synchronise.subprocess, "Popen", refused)
+    synchronise.begin_sync()
     assert "no more processes" in caplog.text
 
 

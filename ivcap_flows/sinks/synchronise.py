@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows.in_prefect.reconcile import reconcile
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
+from ivcap_flows.sinks.outbox import Drained, drain
+from ivcap_flows.sinks.sink_registry import Clients, check_sinks, open_sinks
 
 if TYPE_CHECKING:
     from ivcap_flows.errors import IvcapFlowsError
     from ivcap_flows.journal import AttemptRow, DeliveryRow, DeliveryState, Journal, Outcome
-    from ivcap_flows.sinks import Drained
-    from ivcap_flows.sinks.sink_registry import Clients
 
 __all__ = ["Synced", "begin_sync", "synchronise"]
 
-log = logger_of("ivcap_flows.capture")
+log = logger_of("ivcap_flows.sinks")
 
-_LEFT: Final[tuple[DeliveryState, ...]] = ("pending", "dead")
+_UNDELIVERED: Final[tuple[DeliveryState, ...]] = ("pending", "dead")
 _begun: list[subprocess.Popen[Any]] = []
 
 
@@ -47,9 +47,6 @@ def synchronise(journal: Journal, names: Sequence[str], clients: Clients, *, aga
     With `again`, also retry deliveries that wait for their next try, and those that were refused. Raises
     ConfigurationError for an unknown sink, before anything is done.
     """
-    from ivcap_flows.sinks import drain
-    from ivcap_flows.sinks.sink_registry import check_sinks, open_sinks
-
     check_sinks(names)
     ended = reconcile(journal)
     opened = open_sinks(names, journal, clients)
@@ -57,7 +54,7 @@ def synchronise(journal: Journal, names: Sequence[str], clients: Clients, *, aga
     left = [
         row
         for sink in opened.sinks
-        for state in _LEFT
+        for state in _UNDELIVERED
         for row in journal.deliveries.where(sink.name, state=state, limit=None)
     ]
     return Synced(ended, drained, left, opened.unusable)
@@ -74,13 +71,12 @@ def begin_sync() -> None:
     # Reap those that have ended, which takes no time, so that a process with many runs keeps no zombies.
     _begun[:] = [process for process in _begun if process.poll() is None]
     try:
-        nowhere = subprocess.DEVNULL
         _begun.append(
             subprocess.Popen(
                 [sys.executable, "-m", "ivcap_flows.cli", "sync"],
-                stdin=nowhere,
-                stdout=nowhere,
-                stderr=nowhere,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
         )
