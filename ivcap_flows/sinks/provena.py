@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import InDoubtError, WaitTimeoutError
 from ivcap_flows.handles import Dataset, Handle, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.journal import NewIntent, OpenedAttempt
+from ivcap_flows.journal import OpenedAttempt
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.keys import NOUN
-from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.model_runs import run_of_sign
+from ivcap_flows.registration.registrar import Registrar
 from ivcap_flows.registration.requirements import Requirements
+from ivcap_flows.registration.sent_runs import adopt_sent_runs
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
-from ivcap_flows.sinks.registrar import Registrar
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal, RunRow
@@ -35,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["ProvenaSink"]
 
 _WORK: Final[dict[str, type[Order | Job]]] = {"order": Order, "job": Job}
-_MADE: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
+_REGISTERED: Final[dict[str, type[Handle]]] = {"dataset": Dataset, NOUN: ModelRun}
 PATIENCE: Final = 120.0
 """Seconds that one registration may take in a pass. The next pass continues it."""
 _NAMED: Final = 5
-"""The maximum number that a reason names."""
+"""The maximum number of refusals or keys that a reason names."""
 
 
 class ProvenaSink:
@@ -62,34 +58,32 @@ class ProvenaSink:
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         """Register what succeeded and has a workflow. Then look for what else was sent and not seen as lodged."""
-        refused, unsent = await self._register(run, graph)
-        waiting, failed = await self._look(run)
-        facts = await self._unstated(run, graph)
-        refused += [words for key, words in failed.items() if not any(key in said for said in refused)]
-        reason = _few(refused, " ")
+        refusals, unsent = await self._register(run, graph)
+        waiting, failed = await adopt_sent_runs(self._client, self._journal, run.id)
+        facts = await self._new_facts(run, graph)
+        refusals += [why for key, why in failed.items() if not any(key in refusal for refusal in refusals)]
+        reason = _first_few(refusals, " ")
         if waiting:
-            told = f"Not visible on Provena yet: {_few(waiting, ', ')}. Run the flow again to register them."
-            return Delivery("pending", f"{reason} {told}".strip(), facts)
-        return Delivery("dead", reason, facts) if refused else Delivery("delivered", unsent, facts)
+            keys = _first_few(waiting, ", ")
+            reason = f"{reason} Not visible on Provena yet: {keys}. Run the flow again to register them.".strip()
+            return Delivery("pending", reason, facts)
+        return Delivery("dead", reason, facts) if refusals else Delivery("delivered", unsent, facts)
 
     async def _register(self, run: RunRow, graph: Graph) -> tuple[list[str], str | None]:
         """Register the run and its orders and jobs, if they succeeded and have a workflow.
 
         Return the refusals, and the reason why nothing is registered although there is a workflow.
         """
-        asked = await asyncio.to_thread(self._work, run, graph)
-        done = [
-            (intent, _WORK[intent.noun].model_validate(intent.outcome))
-            for intent in asked
-            if intent.state == "done" and intent.status == "succeeded"
+        intents = await asyncio.to_thread(self._work_intents, run, graph)
+        succeeded = [intent for intent in intents if intent.state == "done" and intent.status == "succeeded"]
+        work = [(intent, _WORK[intent.noun].model_validate(intent.outcome)) for intent in succeeded]
+        chosen = [
+            (intent, each, workflow)
+            for intent, each in work
+            if (workflow := self._workflows.for_work(each, run.flow_name)) is not None
         ]
-        meant = [
-            (intent, work, workflow)
-            for intent, work in done
-            if (workflow := self._workflows.for_work(work, run.flow_name)) is not None
-        ]
-        whole = self._workflows.for_run(run.flow_name) if run.outcome == "completed" else None
-        if not (meant or whole):
+        run_workflow = self._workflows.for_run(run.flow_name) if run.outcome == "completed" else None
+        if not chosen and run_workflow is None:
             return [], None
         if await is_trial(graph, self._client.platform):
             return [], TRIAL
@@ -99,19 +93,15 @@ class ProvenaSink:
         platform, account = await self._client.platform(), await self._client.username()
         requirements = Requirements(self._client)
         registrar = Registrar(self._client, self._journal, attempt, graph, platform, account, requirements)
-        refused = [
-            await _refusal(work.urn, registrar.register(work, workflow, _before(intent, asked)))
-            for intent, work, workflow in meant
+        refusals = [
+            await _refusal(each.urn, registrar.register_work(each, workflow, _earlier_failures(intent, intents)))
+            for intent, each, workflow in chosen
         ]
-        if whole is not None:
-            refused.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, whole)))
-        return [said for said in refused if said is not None], None
+        if run_workflow is not None:
+            refusals.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, run_workflow)))
+        return [refusal for refusal in refusals if refusal is not None], None
 
-    async def _intents(self, run: RunRow, nouns: Sequence[str] | dict[str, Any] = (NOUN,)) -> list[IntentRow]:
-        rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)
-        return [row for row in rows if row.noun in nouns]
-
-    def _work(self, run: RunRow, graph: Graph) -> list[IntentRow]:
+    def _work_intents(self, run: RunRow, graph: Graph) -> list[IntentRow]:
         """Return the intents of the run's orders and jobs, and of ended ones on its record that another run requested.
 
         That run may have ended, and been delivered, before the order did.
@@ -119,87 +109,19 @@ class ProvenaSink:
         intents = self._journal.intents
         own = [row for row in intents.where(run_id=run.id, limit=None) if row.noun in _WORK]
         others = {node.id for node in graph.nodes.values() if node.type in _WORK} - {row.urn for row in own}
-        return [*own, *(row for urn in sorted(others) for row in _ended(intents.where(urn=urn)))]
+        ended = (next((row for row in intents.where(urn=urn) if row.has_ended), None) for urn in sorted(others))
+        return [*own, *(row for row in ended if row is not None)]
 
-    async def _unstated(self, run: RunRow, graph: Graph) -> list[Record]:
+    async def _new_facts(self, run: RunRow, graph: Graph) -> list[Record]:
         """Return the records of registrations that the run's record lacks, since no task of the run saw them done."""
-        made = [row for row in await self._intents(run, _MADE) if row.state == "done" and row.urn not in graph.nodes]
-        return [record for row in made for record in describe(_MADE[row.noun].model_validate(row.outcome))]
-
-    async def _look(self, run: RunRow) -> tuple[list[str], dict[str, str]]:
-        """Look for everything that was sent and has no known end, and note what is lodged.
-
-        Return the keys of what may still be lodged, and by key the reasons why the rest failed.
-        """
-        sent = [intent for intent in await self._intents(run) if intent.state == "sent"]
-        platform = await self._client.platform() if sent else None
-        sent = [intent for intent in sent if intent.platform == platform]
-        if not sent:
-            return [], {}
-        signs = await look_for(self._client, {intent.key for intent in sent}, look_since(self._client.time, *sent))
-        now = await self._journal.ask(self._journal.now)
-        waiting: list[str] = []
-        failed: dict[str, str] = {}
-        lodged: list[tuple[IntentRow, Sign]] = []
-        for intent in sent:
-            sign = signs.get(intent.key)
-            if sign is not None and sign.kind == "lodged":
-                lodged.append((intent, sign))
-            elif sign is not None and sign.kind == "half":
-                failed[intent.key] = f"The model run {intent.key} is in doubt. {half(sign.handle, sign.words)}."
-            elif (
-                sign is not None
-                and sign.kind == "failed"
-                # Until then, a later job under the same key may still appear.
-                and intent.sent_at is not None
-                and (now - intent.sent_at).total_seconds() > self._client.visibility_delay
-            ):
-                failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
-            else:
-                waiting.append(intent.key)
-        return [*waiting, *await self._adopt(lodged)], failed
-
-    async def _adopt(self, lodged: Sequence[tuple[IntentRow, Sign]]) -> list[str]:
-        """Note what was found. Return the keys that a live process holds, which will find the same."""
-        held: list[str] = []
-        for intent, sign in lodged:
-            claim = await self._journal.claim(_wanted(intent))
-            if claim.kind == "held":
-                held.append(intent.key)
-            elif claim.kind in ("new", "doubt"):
-                try:
-                    if claim.kind == "doubt":
-                        await self._settle(claim.intent, sign)
-                finally:
-                    await self._journal.ask_surely(self._journal.intents.release, claim.intent)
-        return held
-
-    async def _settle(self, intent: IntentRow, sign: Sign) -> None:
-        run = run_of_sign(sign, intent.request, platform=intent.platform, key=intent.key)
-        settle = partial(
-            self._journal.intents.settle,
-            intent,
-            urn=run.urn,
-            outcome=run.model_dump(mode="json"),
-            how="adopted",
-            matched_by="key",
-            duplicates=sign.more,
-        )
-        await self._journal.ask(settle)
+        rows = await self._journal.ask(self._journal.intents.where, run_id=run.id, limit=None)
+        new = [row for row in rows if row.noun in _REGISTERED and row.state == "done" and row.urn not in graph.nodes]
+        return [record for row in new for record in describe(_REGISTERED[row.noun].model_validate(row.outcome))]
 
 
-def _ended(rows: Sequence[IntentRow]) -> list[IntentRow]:
-    return [row for row in rows if row.has_ended][:1]
-
-
-def _wanted(intent: IntentRow) -> NewIntent:
-    shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
-    return NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
-
-
-def _few(parts: Sequence[str], separator: str) -> str:
-    more = f"{separator}and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
-    return separator.join(parts[:_NAMED]) + more
+def _first_few(texts: Sequence[str], separator: str) -> str:
+    more = f"{separator}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return separator.join(texts[:_NAMED]) + more
 
 
 async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str | None:
@@ -215,7 +137,7 @@ async def _refusal(urn: str, registration: Coroutine[Any, Any, object]) -> str |
     return None
 
 
-def _before(intent: IntentRow, asked: Sequence[IntentRow]) -> list[str]:
+def _earlier_failures(intent: IntentRow, intents: Sequence[IntentRow]) -> list[str]:
     """Return how earlier requests for the same failed, oldest first."""
-    earlier = [row for row in asked if row.base_key == intent.base_key and row.generation < intent.generation]
+    earlier = [row for row in intents if row.base_key == intent.base_key and row.generation < intent.generation]
     return [row.status or row.state for row in sorted(earlier, key=lambda row: row.generation)]

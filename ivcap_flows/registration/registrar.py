@@ -43,7 +43,9 @@ class Registrar:
     _registered: dict[int, RegisteredWorkflow] = field(default_factory=dict)
     """By the identity of the workflow."""
 
-    async def register(self, work: Order | Job, workflow: Workflow, earlier: Sequence[str] = ()) -> Performed[ModelRun]:
+    async def register_work(
+        self, work: Order | Job, workflow: Workflow, earlier: Sequence[str] = ()
+    ) -> Performed[ModelRun]:
         """Register the model run of succeeded work, and before it the datasets of its artifacts.
 
         `earlier` are the outcomes of earlier requests for the same that failed. Raises InputError for facts that nobody
