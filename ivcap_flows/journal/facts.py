@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -63,6 +63,12 @@ class Facts:
     def of_run(self, run_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
         """Return a page of a run's facts: those with `seq` above `after`."""
         return self._page(_SELECT.where(_F.c.run_id == run_id, _F.c.seq > after), limit)
+
+    def all_of_run(self, run_id: str, *, after: int = 0) -> Iterator[Fact]:
+        """Yield a run's facts with `seq` above `after`, page by page."""
+        while page := self.of_run(run_id, after=after):
+            yield from page
+            after = page[-1].seq
 
     def about(self, record_id: str, *, after: int = 0, limit: int = PAGE) -> list[Fact]:
         """Return a page of the facts of all runs about a thing: its records and the relations from and to it."""

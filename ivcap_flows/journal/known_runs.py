@@ -97,7 +97,7 @@ class KnownRuns:
 
         The first of these that exists: the newest run, for `latest`; the run with this id, or with a Prefect flow run
         of this id; the newest run of a flow run or flow of this name; the run with this short id; the run whose id
-        begins or ends so. Raise InputError if there is none, or if several ids begin or end so.
+        begins or ends so. Raise InputError if there is none, or if several ids begin or end so (data: `matches`).
         """
         if name == "latest":
             if newest := self.recent(1):
@@ -131,8 +131,9 @@ class KnownRuns:
         if not found:
             raise InputError(f"The journal {self._store.url} has no run {name!r}. `ivcap-flows runs` lists its runs.")
         if len(found) > 1:
-            names = ", ".join(row.id for row in found)
-            raise InputError(f"The run id {name!r} is ambiguous: it matches {names}. Give more of the id.")
+            matches = [row.id for row in found]
+            words = f"The run id {name!r} is ambiguous: it matches {', '.join(matches)}. Give more of the id."
+            raise InputError(words, matches=matches)
         return found[0]
 
     def attempts(self, run_id: str) -> Sequence[AttemptRow]:

@@ -105,14 +105,14 @@ def _files(crate: _Folder | _Archive, there: set[str]) -> Iterator[Mapping[str, 
         for entity in entities:
             types = entity.get("@type", ())
             name = str(entity["@id"])
-            if "File" in ([types] if isinstance(types, str) else types) and not _is_elsewhere(name):
+            if "File" in ([types] if isinstance(types, str) else types) and not _is_no_file_of_the_crate(name):
                 yield entity
     except (*_DAMAGE, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"The crate's {_METADATA} cannot be read: {error!r}.") from error
 
 
-def _is_elsewhere(name: str) -> bool:
-    """Whether an `@id` is an absolute URI, or names something within the metadata."""
+def _is_no_file_of_the_crate(name: str) -> bool:
+    """Whether an `@id` is an absolute URI, or that of something within the metadata."""
     return name.startswith("#") or ":" in name.partition("/")[0]
 
 

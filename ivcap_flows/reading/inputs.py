@@ -10,7 +10,7 @@ from pathlib import PurePath
 from ivcap_flows.identity import flows_urn, path_of
 from ivcap_flows.journal import Fact, Journal, RunRow
 from ivcap_flows.provenance import Record
-from ivcap_flows.reading.verification import LOCAL, facts_of
+from ivcap_flows.reading.verification import LOCAL
 
 __all__ = ["Input", "Inputs", "inputs_of"]
 
@@ -40,7 +40,7 @@ def inputs_of(journal: Journal, run: RunRow) -> Inputs:
     """Return what a run read, from all facts of the run."""
     leading = {flows_urn("attempt", attempt.id) for attempt in journal.runs.attempts(run.id) if attempt.leads}
     met = _Met(leading)
-    for fact in facts_of(journal, run):
+    for fact in journal.facts.all_of_run(run.id):
         met.take(fact)
     return Inputs(tuple(met.read()), met.given)
 

@@ -13,7 +13,7 @@ from ivcap_flows.identity import file_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph, Record
 from ivcap_flows.reading.names import SHA256, starts_of
-from ivcap_flows.reading.parts import standings
+from ivcap_flows.reading.parts import newest_run_states
 from ivcap_flows.reading.remote_records import ASKED, Elsewhere
 
 __all__ = ["Lineage", "lineage"]
@@ -77,7 +77,7 @@ def _lineage(
     while True:
         here += journal.lineages.around(fresh, direction)
         # What this machine saw itself comes last, since it knows more about that.
-        around = Graph([*there, *here, *standings(there, here)])
+        around = Graph([*there, *here, *newest_run_states(there, here)])
         found = _found(around, starts, name, direction)
         read |= fresh | set(found.nodes)
         if elsewhere is None:
@@ -93,12 +93,12 @@ def _lineage(
         if not new:
             break
         there += new
-        found = _found(Graph([*there, *here, *standings(there, here)]), starts, name, direction)
+        found = _found(Graph([*there, *here, *newest_run_states(there, here)]), starts, name, direction)
         fresh = set(found.nodes) - read
     if runs and direction == "down":
         acts = [id_ for id_, node in found.nodes.items() if node.kind == "activity"]
         here += journal.lineages.around(acts, "runs")
-        around = Graph([*there, *here, *standings(there, here)])
+        around = Graph([*there, *here, *newest_run_states(there, here)])
     troubles = [*(elsewhere.troubles if elsewhere is not None else ()), *([more] if more else ())]
     known = tuple(start for start in starts if start in found.nodes)
     return Lineage(known, found, around, tuple(troubles)) if known else None

@@ -59,6 +59,6 @@ def _runs(journal: Journal, name: str) -> list[str]:
     try:
         return [flows_urn("run", journal.runs.get(name).id)]
     except InputError as error:
-        if "ambiguous" in str(error):
+        if error.data.get("matches"):
             raise
         return []

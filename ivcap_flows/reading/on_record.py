@@ -23,38 +23,38 @@ def on_record(journal: Journal, name: str, direction: Direction, elsewhere: Else
 
     What is at a path is found by the path, or else by its content. Runs whose process is gone are shown as lost.
     """
-    meant, here = name, is_path(journal, name)
-    if here:
+    known_as, is_here = name, is_path(journal, name)
+    if is_here:
         # The digest is not stored in the journal: reading commands do not write to it.
-        own = urn_at(name)
-        meant = own if own is not None and journal.lineages.knows(own) else f"sha256:{digest_of(name)}"
-    found = lineage(journal, meant, direction, elsewhere, runs=runs)
+        version = urn_at(name)
+        known_as = version if version is not None and journal.lineages.knows(version) else f"sha256:{digest_of(name)}"
+    found = lineage(journal, known_as, direction, elsewhere, runs=runs)
     if found is None:
-        what = f"Nothing is on record of {name}. No" if here else "No"
-        if not here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):
-            what = f"There is no file {name}, and no"
-        raise InputError(f"{what} run in the journal {journal.url} knows {meant}.")
-    _tell_of_lost(journal, found)
+        begin = f"Nothing is on record of {name}. No" if is_here else "No"
+        if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):
+            begin = f"There is no file {name}, and no"
+        raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.")
+    _show_lost(journal, found)
     return found
 
 
-def _tell_of_lost(journal: Journal, found: Lineage) -> None:
+def _show_lost(journal: Journal, found: Lineage) -> None:
     """Show runs and attempts whose process is gone, and their unfinished activities, as lost.
 
     The journal does not say so until `sync` runs or the run is continued.
     """
-    begun = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _open(node)]
-    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in begun)):
-        stood, attempts = journal.runs.standing(run)
-        outcomes = {flows_urn("run", run.id): stood.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
+    unended_runs = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _is_open(node)]
+    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in unended_runs)):
+        now, attempts = journal.runs.standing(run)
+        outcomes = {flows_urn("run", run.id): now.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
         dead = (attempt for attempt in attempts if attempt.outcome == "lost" and attempt.ended_at is None)
         outcomes |= {record.id: "lost" for attempt in dead for record in unended(journal, attempt)}
         for nodes in (found.graph.nodes, found.around.nodes):
             for id_ in outcomes.keys() & nodes.keys():
                 node = nodes[id_]
-                if outcomes[id_] == "lost" and _open(node):
+                if outcomes[id_] == "lost" and _is_open(node):
                     nodes[id_] = node.model_copy(update={"attributes": {**node.attributes, "outcome": "lost"}})
 
 
-def _open(node: Record) -> bool:
+def _is_open(node: Record) -> bool:
     return node.attributes.get("outcome") in (None, "running")

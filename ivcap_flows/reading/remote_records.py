@@ -15,7 +15,7 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Direction, Record, activity, agent, describe, entity, faults, relation
 from ivcap_flows.provenance.reading import records_of
 from ivcap_flows.reading.names import COMMIT, SHA256
-from ivcap_flows.reading.parts import joined
+from ivcap_flows.reading.parts import merged
 from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, parts_by_run
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Elsewhere:
                 found.append(records_of(aspect.content["prov"]))
             except (ValueError, KeyError, TypeError) as error:
                 self.troubles.append(f"The record of {urn} on IVCAP ({aspect.urn}) cannot be read: {error}")
-        return joined(found)
+        return merged(found)
 
     async def _work(self, client: IvcapClient, urn: str) -> list[Record]:
         platform = await client.platform()

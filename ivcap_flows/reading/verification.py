@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Final
 
 from ivcap_flows import loop
@@ -16,14 +17,16 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import file_urn, path_of, path_text
 from ivcap_flows.journal import Fact, Journal, RunRow
 from ivcap_flows.provenance import Graph
+from ivcap_flows.provenance.records import content_of
 from ivcap_flows.reading.findings import Finding
 from ivcap_flows.reading.remote import Platforms, verify_remote
 from ivcap_flows.sinks import run_graph
 
-__all__ = ["LOCAL", "digest_of", "facts_of", "verify_path", "verify_run"]
+__all__ = ["LOCAL", "digest_of", "verify_path", "verify_run"]
 
 LOCAL: Final = frozenset({"file", "directory"})
 """Types of things that have a path."""
+_EARLIEST: Final = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Finding]:
@@ -55,7 +58,7 @@ def _on_record(journal: Journal, seen: PathState) -> Finding:
 
 @dataclass(frozen=True)
 class _Place:
-    """A path as a run left it, according to the run's last fact about it."""
+    """A path as a run left it."""
 
     path: str
     type: str
@@ -65,34 +68,46 @@ class _Place:
 
 
 def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
-    """Return the paths of a run with the contents to expect.
+    """Return the paths of a run with the contents to expect: for each machine, the version that was there last.
 
-    A file that the run changed in place is expected as it was at the end. A folder whose files are all recorded is
-    verified by these, since other files may have been added.
+    A folder whose files are all recorded is verified by these, since other files may have been added.
     """
     members = Counter(link.source for link in graph.relations.values() if link.type == "hadMember")
     hosts = {attempt.id: attempt.process.host for attempt in journal.runs.attempts(run.id)}
-    found: dict[tuple[str | None, str], _Place] = {}
-    for fact in facts_of(journal, run):
+    facts = [(hosts.get(fact.attempt_id or ""), fact) for fact in journal.facts.all_of_run(run.id)]
+    times = _last_times(facts)
+    found: dict[tuple[str | None, str], tuple[datetime, _Place]] = {}
+    for host, fact in facts:
         record = fact.record
-        path = record.attributes.get("path")
-        digest = record.attributes.get("sha256" if record.type == "file" else "manifest_sha256")
+        path, digest = record.attributes.get("path"), content_of(record)
         if record.type == "directory" and members[record.id] >= record.attributes.get("files", 0):
             continue
         if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
-            path, host = path_of(path), hosts.get(fact.attempt_id or "")
-            # A run may restore a former content, so the last fact counts.
-            found.pop((host, path), None)
-            found[host, path] = _Place(path, record.type, record.id, digest, host)
-    return list(found.values())
+            path = path_of(path)
+            at = times.get((host, record.id)) or fact.recorded_at or _EARLIEST
+            if (host, path) not in found or found[host, path][0] <= at:
+                found[host, path] = at, _Place(path, record.type, record.id, digest, host)
+    return [place for _, place in found.values()]
 
 
-def facts_of(journal: Journal, run: RunRow) -> Iterator[Fact]:
-    """Yield all facts of a run, oldest first."""
-    after = 0
-    while page := journal.facts.of_run(run.id, after=after):
-        yield from page
-        after = page[-1].seq
+def _last_times(facts: list[tuple[str | None, Fact]]) -> dict[tuple[str | None, str | None], datetime]:
+    """Return when each version of a file or folder was last used, or was made, by machine and id.
+
+    Facts of parallel tasks are written when the tasks end, so their order does not tell.
+    """
+    times: dict[tuple[str | None, str | None], datetime] = {}
+    for host, fact in facts:
+        link = fact.record
+        at = link.time or fact.recorded_at
+        if link.type in ("used", "wasGeneratedBy") and at is not None:
+            version = host, link.target if link.type == "used" else link.source
+            times[version] = max(at, times.get(version, at))
+    for host, fact in facts:
+        link = fact.record
+        at = times.get((host, link.source))
+        if link.type == "hadMember" and at is not None:
+            times[host, link.target] = max(at, times.get((host, link.target), at))
+    return times
 
 
 def _look(place: _Place) -> Finding:

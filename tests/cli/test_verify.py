@@ -10,6 +10,7 @@ import tracemalloc
 import uuid
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.handles import Aspect
 from ivcap_flows.identity import digest
-from ivcap_flows.journal import Fact, Journal
-from ivcap_flows.provenance import describe
+from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.provenance import activity, describe, entity, relation
+from ivcap_flows.reading.remote import Platforms
+from ivcap_flows.reading.verification import verify_run
 
 
 def harvest(on_record) -> str:
@@ -128,6 +131,36 @@ def test_a_file_is_known_by_its_content(on_record, world, tmp_path):
             said = on_record("verify", path, "--json")
         [found] = said.json["findings"]
         assert said.status == 1 and (found["state"], found["name"]) == ("unknown", str(folder / "copy.csv"))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_of_facts_says_nothing(ivcap_journal, tmp_path, backwards):
+    """A task that read a file, and ended after another had changed it, is written last: the change counts."""
+    read, changed = tmp_path / "read.csv", tmp_path / "changed.csv"
+    read.write_text("as it was")
+    changed.write_text("as it is now")
+    opened = ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "1", "1"))
+    noon = opened.attempt.started_at
+    slow, quick = (activity(f"urn:t:{name}", "task-run", noon, name=name) for name in ("slow", "quick"))
+    old, new, other = (
+        entity(f"urn:f:{name}", "file", sha256=digest(content), path=str(path))
+        for name, content, path in (
+            ("old", b"as it was before", changed),
+            ("new", b"as it is now", changed),
+            ("other", b"as it was", read),
+        )
+    )
+    records = [
+        *(quick, new, relation("wasGeneratedBy", new.id, quick.id, noon + timedelta(seconds=2))),
+        *(slow, other, relation("used", slow.id, other.id, noon + timedelta(seconds=1))),
+        *(old, relation("used", slow.id, old.id, noon + timedelta(seconds=1))),
+    ]
+    if backwards:
+        records.reverse()
+    ivcap_journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    ivcap_journal.runs.close_attempt(opened.attempt.id, "completed")
+    found = verify_run(ivcap_journal, opened.run, Platforms())
+    assert sorted((each.id, each.state) for each in found) == [("urn:f:new", "ok"), ("urn:f:other", "ok")]
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
