@@ -13,11 +13,11 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.journal import RunRow
 from ivcap_flows.provenance import Graph
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.sinks.folder import Form, text_of
+from ivcap_flows.sinks.folder import ExportFormat, text_of
 
 __all__ = ["export"]
 
-Format = Literal[Form, "openlineage"]
+Format = Literal[ExportFormat, "openlineage"]
 
 
 def export(

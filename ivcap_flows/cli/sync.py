@@ -7,7 +7,7 @@ from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
-from ivcap_flows.sinks.sink_registry import FORMS, Clients
+from ivcap_flows.sinks.sink_registry import NAMES, Clients
 from ivcap_flows.sinks.synchronise import synchronise
 
 __all__ = ["sync"]
@@ -37,7 +37,7 @@ def sync(*, again: bool = False, as_json: Json = False) -> int:
                 f"attempt {attempt.number} of run {short_run(attempt.run_id)} ({attempt.flow_name}): {outcome}"
             )
         if not names:
-            console.print(f"No sink is configured; name sinks in IVCAP_FLOWS_SINKS ({', '.join(FORMS)}).")
+            console.print(f"No sink is configured; name sinks in IVCAP_FLOWS_SINKS ({', '.join(NAMES)}).")
         table(
             "Sinks",
             ("sink", "delivered", "pending", "refused"),

@@ -28,15 +28,11 @@ __all__ = [
     "shareable",
 ]
 
-_HOMES = {
-    "ProvenaSink": "ivcap_flows.sinks.provena",
-}
-
 
 def __getattr__(name: str) -> Any:
     # Import Provena's client only when it is needed: commands that only read the record start faster.
-    if name in _HOMES:
-        from importlib import import_module
+    if name == "ProvenaSink":
+        from ivcap_flows.sinks.provena import ProvenaSink
 
-        return getattr(import_module(_HOMES[name]), name)
+        return ProvenaSink
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

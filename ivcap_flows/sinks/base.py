@@ -53,8 +53,8 @@ async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool
 
     `platform` is called only if the run was made on an embedded one.
     """
-    on = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
-    embedded = {name for name in on if name.startswith(EMBEDDED)}
+    platforms = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
+    embedded = {name for name in platforms if name.startswith(EMBEDDED)}
     return bool(embedded) and embedded != {await platform()}
 
 
@@ -90,31 +90,31 @@ def shareable(graph: Graph) -> Graph:
     """Return what may leave this machine: no local user or host, no e-mail address, only the last part of a path."""
     shared = graph.where(lambda record: not record.attributes.get("local"))
     return Graph(
-        record.model_copy(update={"attributes": _each_text(_placeless(record), _bare)}) for record in shared.records
+        record.model_copy(update={"attributes": _shareable_value(_without_host(record))}) for record in shared.records
     )
 
 
-def _placeless(record: Record) -> dict[str, Any]:
-    """The attributes of a record without the process that ran a task, which is named by its machine."""
+def _without_host(record: Record) -> dict[str, Any]:
+    """Return the attributes of a record without the process that ran a task, which is named by its machine."""
     return {name: value for name, value in record.attributes.items() if (record.type, name) != ("task-run", "process")}
 
 
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+def _shareable_value(value: Any) -> Any:
     if isinstance(value, str):
-        return change(value)
+        return _shareable_text(value)
     if isinstance(value, dict):
-        return {change(name): _each_text(inner, change) for name, inner in value.items()}
+        return {_shareable_text(name): _shareable_value(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_each_text(inner, change) for inner in value]
+        return [_shareable_value(inner) for inner in value]
     return value
 
 
-def _last(path: str) -> str:
-    return "~" if _HOME.search(path) else last_part(path)
-
-
-def _bare(text: str) -> str:
+def _shareable_text(text: str) -> str:
     if (os.path.isabs(text) or PureWindowsPath(text).is_absolute()) and "\n" not in text:
-        return _last(text)
-    text = _PATH.sub(lambda found: _last(found.group()), text)
+        return _shareable_path(text)
+    text = _PATH.sub(lambda found: _shareable_path(found.group()), text)
     return _PROCESS.sub(r"\1 is gone", _EMAIL.sub("<e-mail>", text))
+
+
+def _shareable_path(path: str) -> str:
+    return "~" if _HOME.search(path) else last_part(path)

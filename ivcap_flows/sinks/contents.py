@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,58 +12,79 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import LEFT_OUT, Record
 from ivcap_flows.secrets import logger_of, place_of_secret
 
-__all__ = ["LARGEST", "MOST", "Contents", "files", "sources"]
+__all__ = ["LARGEST", "MOST", "Contents"]
 
 LARGEST: Final = 32 * 2**20
-"""Files above this size, in bytes, are named by their sha256 only."""
+"""Contents above this size, in bytes, are named by their sha256 only."""
 MOST: Final = 256 * 2**20
-"""The maximum number of bytes of a graph's files together. Further ones are named by their sha256 only."""
+"""The maximum number of bytes of an export's contents together. Further ones are named by their sha256 only."""
 _SECONDS: Final = 20.0
 
 log = logger_of("ivcap_flows.sinks")
 
 
-@dataclass(frozen=True)
 class Contents:
-    """The contents that were found, by the ids of their things, and why others are left out."""
+    """Reads the contents behind one graph: at most MOST bytes together, none above LARGEST, and none with a secret.
 
-    found: dict[str, bytes] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    `left_out` are the ids of things whose content holds a secret, or something that looks like one.
+    """
 
-    def stated(self, graph: Graph) -> Graph:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._room = MOST
+        self.left_out: set[str] = set()
+
+    def sources(self, entry_point: str) -> dict[str, bytes]:
+        """Return the source of each code in the graph that is found unchanged, by id: in its file, or else in git.
+
+        `entry_point` is that of the run (`path:function`).
+        """
+        place = Path(path_of(entry_point.rpartition(":")[0]))
+        found: dict[str, bytes] = {}
+        for code in self._graph.nodes.values():
+            if code.type == "code":
+                sha256 = code.attributes.get("source_sha256")
+                content = next((each for each in _versions(place, code) if digest(each) == sha256), None)
+                if content is not None and self._takes(code.id, content, code.attributes["file"]):
+                    found[code.id] = content
+        return found
+
+    def files(self) -> Iterator[tuple[Record, bytes]]:
+        """Yield each file of the graph that is unchanged, with its content, the smallest first."""
+        too_many = 0
+        for node in sorted((node for node in self._graph.nodes.values() if node.type == "file"), key=_size):
+            if _size(node) > self._room:
+                too_many += _size(node) <= LARGEST
+                continue
+            path = path_of(str(node.attributes.get("path")))
+            content = _read(Path(path))
+            unchanged = content is not None and digest(content) == node.attributes.get("sha256")
+            if content is not None and unchanged and self._takes(node.id, content, str(node.attributes["path"])):
+                yield node, content
+        if too_many:
+            log.warning("%d files are named only, since an export has %d MiB at most.", too_many, MOST // 2**20)
+
+    def with_reasons(self) -> Graph:
         """Return the graph with the reason at each thing whose content is left out."""
+        reason = {LEFT_OUT: "it holds a secret, or something that looks like one"}
         return Graph(
-            record.model_copy(update={"attributes": {**record.attributes, LEFT_OUT: self.left_out[record.id]}})
+            record.model_copy(update={"attributes": record.attributes | reason})
             if record.id in self.left_out
             else record
-            for record in graph.records
+            for record in self._graph.records
         )
 
-    def admits(self, id_: str, content: bytes, name: str) -> bool:
-        """Return whether the content of a thing holds no secret. Otherwise note that it is left out."""
+    def _takes(self, id_: str, content: bytes, name: str) -> bool:
+        """Return whether a content may be exported, and there is room for it."""
         place = place_of_secret(content, name)
-        if place is None:
-            return True
-        self.left_out[id_] = "it holds a secret, or something that looks like one"
-        log.warning("%s is not exported: %s holds a secret, or something that looks like one.", name, place)
-        return False
-
-
-def sources(entry_point: str, graph: Graph) -> Contents:
-    """Return the source of each code in the graph that is found unchanged: in its file, or else in git.
-
-    `entry_point` is that of the run (`path:function`).
-    """
-    place = Path(path_of(entry_point.rpartition(":")[0]))
-    contents = Contents()
-    for code in graph.nodes.values():
-        if code.type == "code":
-            for content in _versions(place, code):
-                if digest(content) == code.attributes.get("source_sha256"):
-                    if contents.admits(code.id, content, code.attributes["file"]):
-                        contents.found[code.id] = content
-                    break
-    return contents
+        if place is not None:
+            self.left_out.add(id_)
+            log.warning("%s is not exported: %s holds a secret, or something that looks like one.", name, place)
+            return False
+        if len(content) > self._room:
+            return False
+        self._room -= len(content)
+        return True
 
 
 def _versions(place: Path, code: Record) -> Iterator[bytes]:
@@ -81,7 +101,7 @@ def _versions(place: Path, code: Record) -> Iterator[bytes]:
     if isinstance(commit, str) and not commit.startswith("-"):
         for root in roots or list(place.parents)[:1]:
             content = _committed(root, commit, name)
-            if content is not None:
+            if content is not None and len(content) <= LARGEST:
                 yield content
 
 
@@ -94,26 +114,6 @@ def _committed(root: Path, commit: str, name: str) -> bytes | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def files(graph: Graph, contents: Contents) -> Iterator[tuple[Record, bytes]]:
-    """Yield each file of the graph that is unchanged, with its content, the smallest first.
-
-    Files above LARGEST, those with a secret, and those with which the contents would be above MOST are left out.
-    `contents` is told of those with a secret.
-    """
-    left, too_many = MOST, 0
-    for node in sorted((node for node in graph.nodes.values() if node.type == "file"), key=_size):
-        path, sha256 = str(node.attributes.get("path")), node.attributes.get("sha256")
-        if _size(node) > left:
-            too_many += _size(node) <= LARGEST
-            continue
-        content = _read(Path(path_of(path)))
-        if content is not None and digest(content) == sha256 and contents.admits(node.id, content, path):
-            left -= len(content)
-            yield node, content
-    if too_many:
-        log.warning("%d files are named only, since an export has %d MiB of files at most.", too_many, MOST // 2**20)
 
 
 def _size(node: Record) -> int:

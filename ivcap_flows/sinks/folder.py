@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
-from ivcap_flows.sinks.parts import made, whole
+from ivcap_flows.sinks.whole_file import ensure_folder, whole_file
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["ENDINGS", "FolderSink", "Form", "text_of"]
+__all__ = ["ENDINGS", "ExportFormat", "FolderSink", "text_of"]
 
-Form = Literal["prov-json", "prov-n", "turtle", "ro-crate"]
+ExportFormat = Literal["prov-json", "prov-n", "turtle", "ro-crate"]
 
-ENDINGS: Final[Mapping[Form, str]] = {
+ENDINGS: Final[Mapping[ExportFormat, str]] = {
     "prov-json": ".prov.json",
     "prov-n": ".provn",
     "turtle": ".ttl",
@@ -27,19 +27,19 @@ ENDINGS: Final[Mapping[Form, str]] = {
 
 
 class FolderSink:
-    """Writes `<folder>/<run id>.<journal id>`, with the suffix of the form.
+    """Writes `<folder>/<run id>.<journal id>`, with the suffix of the format.
 
     A file is always complete: readers see the old one or the new one. If several machines with separate journals
     continued a run, each journal has its own file.
     """
 
-    def __init__(self, folder: Path, form: Form = "prov-json") -> None:
-        self.folder = Path(folder).absolute()
-        self.form = form
+    def __init__(self, folder: Path, format: ExportFormat = "prov-json") -> None:  # noqa: A002 - as in `export`
+        self.folder = folder.absolute()
+        self.format = format
 
     @property
     def name(self) -> str:
-        return f"{self.form}:{self.folder}"
+        return f"{self.format}:{self.folder}"
 
     async def deliver(self, run: RunRow, graph: Graph) -> Delivery:
         await asyncio.to_thread(self._write, run, graph)
@@ -47,26 +47,27 @@ class FolderSink:
 
     def _write(self, run: RunRow, graph: Graph) -> None:
         # The journal keeps the delivery for ever, so the file and its name must be on disk.
-        made(self.folder)
-        with whole(self.folder / f"{run.id}.{run.journal}{ENDINGS[self.form]}") as file:
-            if self.form == "ro-crate":
+        ensure_folder(self.folder)
+        with whole_file(self.folder / f"{run.id}.{run.journal}{ENDINGS[self.format]}") as file:
+            if self.format == "ro-crate":
                 from ivcap_flows.sinks.ro_crate import write_zip
 
                 write_zip(run, graph, file)
             else:
-                file.write_text(text_of(self.form, run, graph), encoding="utf-8")
+                file.write_text(text_of(self.format, run, graph), encoding="utf-8")
 
 
-def text_of(form: str, run: RunRow, graph: Graph) -> str:
-    """Return the record of a run in a text form: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
+def text_of(format: str, run: RunRow, graph: Graph) -> str:  # noqa: A002 - as in `export`
+    """Return the record of a run as a text: `prov-json`, `prov-n`, `turtle`, or `openlineage`."""
     from ivcap_flows.provenance import openlineage, prov_json, prov_n, turtle
-    from ivcap_flows.sinks.contents import sources
+    from ivcap_flows.sinks.contents import Contents
 
-    if form == "prov-n":
+    if format == "prov-n":
         return prov_n.dumps(graph)
-    if form == "turtle":
+    if format == "turtle":
         return turtle.dumps(graph)
-    if form == "openlineage":
-        code = sources(run.entry_point, graph)
-        return openlineage.dumps(code.stated(graph), sources=code.found)
+    if format == "openlineage":
+        contents = Contents(graph)
+        sources = contents.sources(run.entry_point)
+        return openlineage.dumps(contents.with_reasons(), sources=sources)
     return prov_json.dumps(graph) + "\n"

@@ -130,71 +130,75 @@ class IvcapSink:
         platform = await self._client.platform()
         if await is_trial(graph, self._client.platform):
             return Delivery("delivered", TRIAL)
-        wanted = [_Stated(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
-        wanted += [_Stated(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
+        wanted = [_Wanted(flows_urn("run", run.id), RUN_SCHEMA, _record(run, graph))]
+        wanted += [_Wanted(urn, LINK_SCHEMA, link) for urn, link in _links(run, graph, platform)]
         await self._read(run, wanted)
-        sent: SendingRow | None = None
-        if any(not one.same for one in wanted):
+        if any(each.is_missing for each in wanted):
             sent = await self._journal.ask(self._journal.deliveries.sending, self._name, run.id)
             if sent is not None:
-                # Its process was killed, or its reply was lost. What it sent may not be visible yet.
-                now, time = await self._journal.ask(self._journal.now), self._client.time
-                rest = max(0.0, NOTE_SECONDS + self._client.visibility_delay - _seconds_since(sent, now, time))
-                # Without the platform's time, the next pass would know no better than this one how much time has
-                # passed.
-                if rest > _SHORT and time is not None and sent.sent_platform_time is not None:
-                    told = (
-                        f"Records sent at {sent.sent_at:%H:%M:%S} UTC may still appear on IVCAP; the next try looks "
-                        "for them."
-                    )
-                    return Delivery("pending", told, next_try=now + timedelta(seconds=rest))
-                await asyncio.sleep(rest)
+                pending = await self._wait_until_visible(sent)
+                if pending is not None:
+                    return pending
                 await self._read(run, wanted)
         delivery = await self._write(run, wanted)
-        if sent is not None:
-            await self._journal.ask(self._journal.deliveries.end_sending, self._name, run.id)
+        await self._journal.ask(self._journal.deliveries.end_sending, self._name, run.id)
         return delivery
 
-    async def _read(self, run: RunRow, wanted: Sequence[_Stated]) -> None:
+    async def _wait_until_visible(self, sent: SendingRow) -> Delivery | None:
+        """Wait for what an earlier delivery sent whose process was killed, or whose reply was lost.
+
+        Return a pending delivery if that takes long.
+        """
+        now, time = await self._journal.ask(self._journal.now), self._client.time
+        remaining = max(0.0, NOTE_SECONDS + self._client.visibility_delay - _seconds_since(sent, now, time))
+        # Without the platform's time, the next pass would know no better than this one how much time has passed.
+        if remaining > _SHORT and time is not None and sent.sent_platform_time is not None:
+            reason = (
+                f"Records sent at {sent.sent_at:%H:%M:%S} UTC may still appear on IVCAP; the next try looks for them."
+            )
+            return Delivery("pending", reason, next_try=now + timedelta(seconds=remaining))
+        await asyncio.sleep(remaining)
+        return None
+
+    async def _read(self, run: RunRow, wanted: Sequence[_Wanted]) -> None:
         """Read what IVCAP has for each of the wanted aspects."""
         urn = flows_urn("run", run.id)
         # An artifact may have links to thousands of other runs.
         path = f"$.run ? (@ == {json.dumps(urn)})"
 
-        async def read(one: _Stated) -> None:
-            listed = self._client.aspects.where(path, entity=one.entity, schema=one.schema)
-            one.there = [record async for record in listed if _part_of(record) == (urn, run.journal)]
+        async def read(each: _Wanted) -> None:
+            listed = self._client.aspects.where(path, entity=each.entity, schema=each.schema)
+            each.existing = [record async for record in listed if _part_of(record) == (urn, run.journal)]
 
         await all_of(read, wanted, AT_ONCE)
 
-    async def _write(self, run: RunRow, wanted: Sequence[_Stated]) -> Delivery:
+    async def _write(self, run: RunRow, wanted: Sequence[_Wanted]) -> Delivery:
         aspects = self._client.aspects
         refused: list[str] = []
 
-        async def write(one: _Stated) -> None:
-            if not one.same:
+        async def write(each: _Wanted) -> None:
+            if each.is_missing:
                 try:
-                    await aspects.add(one.entity, one.schema, one.content, self._policy)
+                    await aspects.add(each.entity, each.schema, each.content, self._policy)
                 except ForbiddenError as error:
-                    if one.schema == RUN_SCHEMA:
+                    if each.schema == RUN_SCHEMA:
                         raise
-                    refused.append(f"{one.entity} could not be linked to the run: {error.message}")
+                    refused.append(f"{each.entity} could not be linked to the run: {error.message}")
                     return
-            for record in one.superseded:
+            for record in each.superseded:
                 await aspects.retract(record.urn)
 
-        missing = any(not one.same for one in wanted)
-        async with self._noted(run) if missing else nullcontext():
+        async with self._noted(run) if any(each.is_missing for each in wanted) else nullcontext():
             await all_of(write, wanted, AT_ONCE)
         return Delivery("dead", " ".join(sorted(refused))) if refused else Delivery("delivered")
 
     @asynccontextmanager
     async def _noted(self, run: RunRow) -> AsyncIterator[None]:
-        """Keep in the journal until when requests were sent, as long as one of them may be unanswered."""
-        deliveries, ended = self._journal.deliveries, asyncio.Event()
+        """Keep in the journal when the last requests were sent. The caller deletes the note when all were answered."""
+        ended = asyncio.Event()
 
         async def note() -> None:
-            await self._journal.ask(deliveries.note_sending, self._name, run.id, self._client.time)
+            await self._journal.ask(self._journal.deliveries.note_sending, self._name, run.id, self._client.time)
 
         async def renew() -> None:
             while not ended.is_set():
@@ -214,27 +218,30 @@ class IvcapSink:
             raise
         ended.set()
         await renewing
-        await self._journal.ask(deliveries.end_sending, self._name, run.id)
 
 
 @dataclass
-class _Stated:
-    """A wanted aspect, and the aspects that are there for the same part."""
+class _Wanted:
+    """A wanted aspect, and the aspects that IVCAP has for the same part."""
 
     entity: str
     schema: str
     content: dict[str, Any]
-    there: list[AspectRecord] = field(default_factory=list)
+    existing: list[AspectRecord] = field(default_factory=list)
 
     @property
-    def same(self) -> list[AspectRecord]:
-        return [record for record in self.there if _said(record.content) == _said(self.content)]
+    def is_missing(self) -> bool:
+        return not self._equal
 
     @property
     def superseded(self) -> list[AspectRecord]:
         """The aspects that are older, and of equal ones all but the first."""
-        kept = self.same[-1:]
-        return [record for record in self.there if record not in kept]
+        kept = self._equal[-1:]
+        return [record for record in self.existing if record not in kept]
+
+    @property
+    def _equal(self) -> list[AspectRecord]:
+        return [record for record in self.existing if _compared(record.content) == _compared(self.content)]
 
 
 async def parts_by_run(aspects: Aspects, entity: str, schema: str) -> dict[str, dict[str, AspectRecord]]:
@@ -286,8 +293,8 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
             )
 
 
-def _said(content: Any) -> Any:
-    """Return what tells two statements about one part apart: the digest of a record, or the whole of a link."""
+def _compared(content: Any) -> Any:
+    """Return what differs if an aspect of a part is another one: the digest of a record, or the whole of a link."""
     if not isinstance(content, Mapping):
         return content
     return content.get("sha256") or {name: content.get(name) for name in ("run", "flow", "roles")}
@@ -295,6 +302,6 @@ def _said(content: Any) -> Any:
 
 def _part_of(record: AspectRecord) -> tuple[str, str] | None:
     """Return the run and the journal that an aspect belongs to, or None if it does not name both."""
-    said = record.content if isinstance(record.content, Mapping) else {}
-    run, journal = said.get("run"), said.get("journal")
+    content = record.content if isinstance(record.content, Mapping) else {}
+    run, journal = content.get("run"), content.get("journal")
     return (run, journal) if isinstance(run, str) and isinstance(journal, str) else None

@@ -11,7 +11,7 @@ from ivcap_flows.provenance import openlineage
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.sinks.base import Delivery, shareable
-from ivcap_flows.sinks.contents import sources
+from ivcap_flows.sinks.contents import Contents
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
@@ -23,7 +23,7 @@ __all__ = ["OpenLineageSink"]
 
 _SECONDS: Final = 30.0
 """Seconds that a transport that sends in the background may take for the rest."""
-_AGAIN: Final = frozenset({401, 403, 408, 425, 429})
+_TEMPORARY: Final = frozenset({401, 403, 408, 425, 429})
 """Client errors that say nothing about the events."""
 
 
@@ -37,7 +37,7 @@ class OpenLineageSink:
     """
 
     def __init__(self) -> None:
-        self._name = _named(_client())
+        self._name = _name_of(_client())
 
     @property
     def name(self) -> str:
@@ -50,20 +50,21 @@ class OpenLineageSink:
 def _send(run: RunRow, graph: Graph) -> Delivery:
     from requests import HTTPError
 
-    code = sources(run.entry_point, graph)
-    events = openlineage.events(shareable(code.stated(graph)), sources=code.found)
+    contents = Contents(graph)
+    sources = contents.sources(run.entry_point)
+    events = openlineage.events(shareable(contents.with_reasons()), sources=sources)
     client = _client()
     try:
         for event in events:
             client.emit(event)
     except (HTTPError, RuntimeError) as error:
         # A transport that is made of others raises RuntimeError, with the error of the other as its cause.
-        met = error if isinstance(error, HTTPError) else error.__cause__ or error
-        status = met.response.status_code if isinstance(met, HTTPError) and met.response is not None else 0
-        if 400 <= status < 500 and status not in _AGAIN:
-            return Delivery("dead", scrub_text(str(met)))
-        away = NotAuthorizedError if status in (401, 403) else UnavailableError
-        raise away(scrub_text(str(met))) from error
+        cause = error if isinstance(error, HTTPError) else error.__cause__ or error
+        status = cause.response.status_code if isinstance(cause, HTTPError) and cause.response is not None else 0
+        if 400 <= status < 500 and status not in _TEMPORARY:
+            return Delivery("dead", scrub_text(str(cause)))
+        temporary = NotAuthorizedError if status in (401, 403) else UnavailableError
+        raise temporary(scrub_text(str(cause))) from error
     finally:
         sent = client.close(_SECONDS)
     return Delivery("delivered") if sent else Delivery("pending", f"not all events were sent within {_SECONDS:g} s")
@@ -109,8 +110,9 @@ def _check(transport: Transport) -> None:
             _check(each)
 
 
-def _named(client: OpenLineageClient) -> str:
+def _name_of(client: OpenLineageClient) -> str:
     """Return the name under which deliveries are kept. Another place has another name, and so gets every run."""
-    told = getattr(client.transport, "config", None)
-    place = next((getattr(told, name) for name in ("url", "log_file_path", "topic") if getattr(told, name, None)), "")
+    config = getattr(client.transport, "config", None)
+    places = (getattr(config, name, None) for name in ("url", "log_file_path", "topic"))
+    place = next((place for place in places if place), "")
     return f"openlineage:{client.transport.kind}" + (f":{scrub_text(str(place))}" if place else "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows import loop
@@ -20,7 +21,7 @@ from ivcap_flows.errors import (
     WaitTimeoutError,
 )
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.journal import Cursor
+from ivcap_flows.journal import Cursor, Fact
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
 from ivcap_flows.secrets import logger_of
@@ -80,11 +81,7 @@ def run_graph(journal: Journal, run_id: str) -> Graph:
 
 def run_records(journal: Journal, run_id: str) -> list[Record]:
     """Return a run's facts, oldest first, then the ends of its attempts, which a killed attempt could not record."""
-    records: list[Record] = []
-    after = 0
-    while page := journal.facts.of_run(run_id, after=after):
-        records += (fact.record for fact in page)
-        after = page[-1].seq
+    records = [fact.record for fact in journal.facts.all_of_run(run_id)]
     for row in journal.runs.attempts(run_id):
         if row.outcome != "running":
             urn = flows_urn("attempt", row.id)
@@ -125,18 +122,13 @@ def _has_more(journal: Journal, sink: Sink) -> bool:
     """Whether runs that are not running have facts that the sink was not offered."""
     cursor = journal.deliveries.cursor(sink.name)
     newest = journal.facts.newest()
-    return any(not _runs_now(journal, run) for run in _beyond(journal, cursor, newest))
-
-
-def _beyond(journal: Journal, cursor: Cursor, until: int) -> Iterator[str]:
-    yield from cursor.behind
-    for after in range(cursor.seq, until, WINDOW):
-        yield from journal.deliveries.runs_between(after, min(after + WINDOW, until))
-
-
-def _runs_now(journal: Journal, run_id: str) -> bool:
-    run = journal.runs.find(run_id)
-    return run is None or run.outcome == "running"
+    beyond = (
+        run_id
+        for after in range(cursor.seq, newest, WINDOW)
+        for run_id in journal.deliveries.runs_between(after, min(after + WINDOW, newest))
+    )
+    runs = (journal.runs.find(run_id) for run_id in chain(cursor.behind, beyond))
+    return any(run is not None and run.outcome != "running" for run in runs)
 
 
 def _drain(journal: Journal, sink: Sink, again: bool) -> Drained:
@@ -156,8 +148,8 @@ class _Pass:
         self._journal, self._sink, self._again = journal, sink, again
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._left = journal.deliveries.left(sink.name)
-        self._seen = set(self._left)
+        self._undelivered = journal.deliveries.left(sink.name)
+        self._met = set(self._undelivered)
         self._misses = 0
 
     @property
@@ -167,27 +159,27 @@ class _Pass:
     def run(self) -> Drained:
         deliveries, name = self._journal.deliveries, self._sink.name
         cursor, newest = deliveries.cursor(name), self._journal.facts.newest()
-        behind = self._offered(cursor.behind)
+        behind = self._offer_new(cursor.behind)
         for after in range(cursor.seq, newest, WINDOW):
             until = min(after + WINDOW, newest)
-            behind += self._offered(deliveries.runs_between(after, until))
+            behind += self._offer_new(deliveries.runs_between(after, until))
             if self._reachable:
                 # What was not offered because the sink is away is found again from the cursor.
                 cursor = Cursor(until, tuple(behind))
                 deliveries.advance(name, cursor)
         if self._reachable and cursor.behind != tuple(behind):
             deliveries.advance(name, Cursor(cursor.seq, tuple(behind)))
-        for run_id in self._left:
+        for run_id in self._undelivered:
             self._offer(run_id)
         counts = self._counts
         ends = counts["delivered"], counts["pending"], counts["dead"]
         return Drained(name, *ends, dict(self._reasons), reached=self._reachable)
 
-    def _offered(self, run_ids: Iterable[str]) -> list[str]:
-        """Offer runs to the sink. Return those that are still running."""
-        fresh = dict.fromkeys(run_id for run_id in run_ids if run_id not in self._seen)
-        self._seen.update(fresh)
-        return [run_id for run_id in fresh if not self._offer(run_id)]
+    def _offer_new(self, run_ids: Iterable[str]) -> list[str]:
+        """Offer the runs that this pass has not met to the sink. Return those that are still running."""
+        new = dict.fromkeys(run_id for run_id in run_ids if run_id not in self._met)
+        self._met.update(new)
+        return [run_id for run_id in new if not self._offer(run_id)]
 
     def _offer(self, run_id: str) -> bool:
         """Deliver a run unless it waits or the sink has it. Return False if it still runs, to offer it again later."""
@@ -238,10 +230,8 @@ class _Pass:
 
 def _append(journal: Journal, run: RunRow, records: Sequence[Record], seq: int) -> int:
     """Write the facts that a sink adds to a run. Return the newest fact that the sink has; it had those up to `seq`."""
-    from ivcap_flows.journal import Fact
-
     journal.facts.append([Fact(record, run.id) for record in records])
-    new = journal.facts.of_run(run.id, after=seq)
+    new = list(journal.facts.all_of_run(run.id, after=seq))
     # Facts that others added meanwhile must still be delivered.
     return new[-1].seq if len(new) == len(records) else seq
 
@@ -256,13 +246,13 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
     except JournalError:
         raise
     except REFUSALS as error:
-        return Delivery("dead", _words(error)), True
+        return Delivery("dead", str(error)), True
     except (IvcapFlowsError, OSError) as error:
-        return Delivery("pending", _words(error)), not _is_away(error)
+        return Delivery("pending", str(error) or type(error).__name__), not _is_away(error)
     except Exception as error:
         log.warning("The sink %s failed on run %s. It is tried again later.", sink.name, run.id, exc_info=True)
-        told = f"{FAULT} ({type(error).__name__}: {error}). It is tried again later. Report it: {_ISSUES}."
-        return Delivery("pending", told), True
+        reason = f"{FAULT} ({type(error).__name__}: {error}). It is tried again later. Report it: {_ISSUES}."
+        return Delivery("pending", reason), True
 
 
 def _is_away(error: IvcapFlowsError | OSError) -> bool:
@@ -280,10 +270,6 @@ def _is_ahead(moment: datetime) -> bool:
     """Whether a try has to wait for this moment. One beyond the longest wait was noted by a clock that was ahead."""
     now = _now()
     return now < moment <= now + timedelta(seconds=LONGEST_WAIT)
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _next_try(tries: int) -> datetime:

@@ -23,8 +23,8 @@ from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION, Entity
 from ivcap_flows.sinks.base import shareable
-from ivcap_flows.sinks.contents import Contents, files, sources
-from ivcap_flows.sinks.parts import whole
+from ivcap_flows.sinks.contents import Contents
+from ivcap_flows.sinks.whole_file import whole_file
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -47,7 +47,7 @@ def write_crate(run: RunRow, graph: Graph, target: Path, terms: CrateTerms | Non
     if target.exists() and (zipped or not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already. Name a new file or folder, or an empty folder.")
     if zipped:
-        with whole(target) as file:
+        with whole_file(target) as file:
             write_zip(run, graph, file, terms)
         return
     # Beside the target, so that a full disk or a kill leaves no incomplete crate there.
@@ -89,14 +89,14 @@ def _write(run: RunRow, graph: Graph, put: Callable[[str, bytes], None], terms: 
         put(place, content)
         facts[place] = {"contentSize": str(len(content)), "sha256": digest(content)}
 
-    data, code = Contents(), sources(run.entry_point, graph)
-    for node, content in files(graph, data):
-        places[node.id] = _place_of(node)
-        add(places[node.id], content)
-    for id_, (place, content) in _placed_sources(code.found, graph).items():
+    contents = Contents(graph)
+    for id_, (place, content) in _placed_sources(contents.sources(run.entry_point), graph).items():
         places[id_] = place
         add(place, content)
-    shared = shareable(code.stated(data.stated(graph)))
+    for node, content in contents.files():
+        places[node.id] = _place_of(node)
+        add(places[node.id], content)
+    shared = shareable(contents.with_reasons())
     crate = Crate(shared, places, terms or CrateTerms())
     add(PROV, (prov_json.dumps(shared) + "\n").encode())
     add(README, crate.readme().encode())
@@ -109,28 +109,28 @@ def _write(run: RunRow, graph: Graph, put: Callable[[str, bytes], None], terms: 
 
 def _place_of(file: Record) -> str:
     """Return a place below `data`, by the start of the digest in the URN, so that files with one name stay apart."""
-    return f"data/{file.id.rpartition(':')[2][:12]}/{_plain(Path(file.attributes['path']).name)}"
+    return f"data/{file.id.rpartition(':')[2][:12]}/{_safe_name(Path(file.attributes['path']).name)}"
 
 
-def _placed_sources(found: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, bytes]]:
+def _placed_sources(sources: Mapping[str, bytes], graph: Graph) -> dict[str, tuple[str, bytes]]:
     """Return places below `code`, as in the repository. Each version of a file has one place, the run's code first."""
     placed: dict[str, tuple[str, bytes]] = {}
     taken: set[str] = set()
     story = Story(graph)
     main = next((story.plan(each) for each in story.activities if each.type == "flow-run"), None)
-    for id_, content in sorted(found.items(), key=lambda item: main is None or item[0] != main.id):
+    for id_, content in sorted(sources.items(), key=lambda item: main is None or item[0] != main.id):
         if any(content == known for _, known in placed.values()):
             continue
         name = str(graph.nodes[id_].attributes["file"])
-        place = "/".join(["code", *(_plain(part) for part in name.split("/") if part not in ("", ".", ".."))])
+        place = "/".join(["code", *(_safe_name(part) for part in name.split("/") if part not in ("", ".", ".."))])
         if place in taken:
-            place = f"code/{id_.rpartition(':')[2][:12]}/{_plain(name.rpartition('/')[2])}"
+            place = f"code/{id_.rpartition(':')[2][:12]}/{_safe_name(name.rpartition('/')[2])}"
         taken.add(place)
         placed[id_] = place, content
     return placed
 
 
-def _plain(name: str) -> str:
+def _safe_name(name: str) -> str:
     return "".join(each if each in _SAFE else "_" for each in name) or "_"
 
 
@@ -139,21 +139,21 @@ def _described(crate: Crate, facts: Mapping[str, Entity]) -> ROCrate:
     from rocrate.model import ContextEntity, DataEntity
     from rocrate.rocrate import ROCrate
 
-    made = ROCrate(version=VERSION)
-    made.metadata.extra_contexts.append(CONTEXT)
-    made.metadata["conformsTo"] = [{"@id": each} for each in crate.conforms]
+    described = ROCrate(version=VERSION)
+    described.metadata.extra_contexts.append(CONTEXT)
+    described.metadata["conformsTo"] = [{"@id": each} for each in crate.conforms]
     for id_, entity in crate.entities.items():
         properties = {name: value for name, value in entity.items() if name != "@id"}
         if id_ in facts:
-            made.add_file(None, id_, properties=properties | facts[id_])
+            described.add_file(None, id_, properties=properties | facts[id_])
         elif entity["@type"] == "MediaObject":
-            made.add(DataEntity(made, id_, properties))
+            described.add(DataEntity(described, id_, properties))
         else:
-            made.add(ContextEntity(made, id_, properties))
+            described.add(ContextEntity(described, id_, properties))
     for name, value in crate.root.items():
-        made.root_dataset[name] = value
-    for each in made.get_entities():
+        described.root_dataset[name] = value
+    for each in described.get_entities():
         # RO-Crate 1.1 requires a single value instead of a list of one.
-        told = each.properties()
-        told.update({name: value[0] for name, value in told.items() if isinstance(value, list) and len(value) == 1})
-    return made
+        properties = each.properties()
+        properties.update({name: of[0] for name, of in properties.items() if isinstance(of, list) and len(of) == 1})
+    return described

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows import loop
 from ivcap_flows.errors import ConfigurationError, IvcapFlowsError
 from ivcap_flows.sinks.base import Sink
-from ivcap_flows.sinks.folder import ENDINGS, FolderSink, Form
+from ivcap_flows.sinks.folder import ENDINGS, ExportFormat, FolderSink
 from ivcap_flows.sinks.ivcap import IvcapSink
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["FORMS", "KINDS", "Clients", "Kind", "Opened", "check_sinks", "open_sinks"]
+__all__ = ["KINDS", "NAMES", "Clients", "Kind", "Opened", "check_sinks", "open_sinks"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Clients:
 class Kind:
     """One kind of sink. A name is the kind alone (`bare`), or the kind, a colon and a place, which `place` describes.
 
-    A place is a path; `_settled` makes it absolute. `make` gets the place and returns a sink whose `name` begins with
-    the kind and a colon, and contains the absolute place.
+    `make` gets the place and returns a sink whose `name` begins with the kind and a colon, and contains the place as an
+    absolute path.
 
-    `states` says that what the sink makes of a run becomes part of the run's record. Such sinks go first, so that the
-    others get those facts in the same pass.
+    `adds_facts` says that what the sink makes of a run becomes part of the run's record. Such sinks go first, so that
+    the others get those facts in the same pass.
     """
 
     make: Callable[[str, Journal, Clients], Sink]
     bare: bool = False
     place: str | None = None
-    states: bool = False
+    adds_facts: bool = False
 
 
 def _ivcap(place: str, journal: Journal, clients: Clients) -> Sink:
@@ -56,14 +56,20 @@ def _provena(place: str, journal: Journal, clients: Clients) -> Sink:
     from ivcap_flows.registration.workflows import Workflows
     from ivcap_flows.sinks.provena import ProvenaSink
 
-    workflows = Workflows.named(_settled("provena", place)) if place else None
+    if place and not Workflows.is_in_code(place):
+        place = str(_absolute(place))
+    workflows = Workflows.named(place) if place else None
     client = loop.run(clients.provena())
-    name = ":".join(["provena", loop.run(client.platform()), *([_settled("provena", place)] if place else [])])
+    name = f"provena:{loop.run(client.platform())}" + (f":{place}" if place else "")
     return ProvenaSink(client, journal, name, workflows)
 
 
-def _folder(form: Form) -> Callable[[str, Journal, Clients], Sink]:
-    return lambda place, journal, clients: FolderSink(Path(_settled(form, place)), form)
+def _folder(format: ExportFormat) -> Callable[[str, Journal, Clients], Sink]:  # noqa: A002 - as in `export`
+    return lambda place, journal, clients: FolderSink(_absolute(place), format)
+
+
+def _absolute(place: str) -> Path:
+    return Path(place).expanduser().absolute()
 
 
 def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:
@@ -75,17 +81,17 @@ def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "ivcap": Kind(_ivcap, bare=True),
-    "provena": Kind(_provena, bare=True, place="<workflows.yaml>", states=True),
-    **{form: Kind(_folder(form), place="<folder>") for form in ENDINGS},
+    "provena": Kind(_provena, bare=True, place="<workflows.yaml>", adds_facts=True),
+    **{name: Kind(_folder(name), place="<folder>") for name in ENDINGS},
     "openlineage": Kind(_openlineage, bare=True),
 }
 
-FORMS: Final = tuple(
-    form
+NAMES: Final = tuple(
+    text
     for name, kind in KINDS.items()
-    for form in (*([name] if kind.bare else []), *([f"{name}:{kind.place}"] if kind.place else []))
+    for text in (*([name] if kind.bare else []), *([f"{name}:{kind.place}"] if kind.place else []))
 )
-"""The forms of names that IVCAP_FLOWS_SINKS takes."""
+"""How IVCAP_FLOWS_SINKS names each kind of sink."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def check_sinks(names: Sequence[str]) -> None:
         known = KINDS.get(kind)
         if known is None or not ((known.bare and not colon) or (known.place and place)):
             raise ConfigurationError(
-                f"There is no sink {name!r}. IVCAP_FLOWS_SINKS accepts {', '.join(FORMS)}, separated by commas."
+                f"There is no sink {name!r}. IVCAP_FLOWS_SINKS accepts {', '.join(NAMES)}, separated by commas."
             )
 
 
@@ -111,20 +117,10 @@ def open_sinks(names: Sequence[str], journal: Journal, clients: Clients) -> Open
     """Open the sinks with these names. One that cannot be reached or logged in to does not block the others."""
     check_sinks(names)
     opened = Opened()
-    for name in sorted(names, key=lambda name: not KINDS[name.partition(":")[0]].states):
+    for name in sorted(names, key=lambda name: not KINDS[name.partition(":")[0]].adds_facts):
         kind, _, place = name.partition(":")
         try:
             opened.sinks.append(KINDS[kind].make(place, journal, clients))
         except IvcapFlowsError as error:
             opened.unusable[name] = error
     return opened
-
-
-def _settled(kind: str, place: str) -> str:
-    """Return a place that means the same in any working directory."""
-    if kind == "provena":
-        from ivcap_flows.registration.workflows import Workflows
-
-        if Workflows.is_in_code(place):
-            return place
-    return str(Path(place).expanduser().absolute())

@@ -17,7 +17,7 @@ from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage import dumps, run_id
 from ivcap_flows.sinks import FolderSink, shareable
-from ivcap_flows.sinks.contents import sources
+from ivcap_flows.sinks.contents import Contents
 from ivcap_flows.sinks.folder import ENDINGS
 from ivcap_flows.sinks.ro_crate import write_crate
 
@@ -87,6 +87,6 @@ def test_no_export_holds_a_known_secret(world, tmp_path):
     write_crate(run, graph, tmp_path / "crate")
     files = [path.read_bytes().decode(errors="replace") for path in (tmp_path / "crate").rglob("*") if path.is_file()]
     said = [prov_json.dumps(graph), prov_n.dumps(graph), turtle.dumps(graph)]
-    said.append(dumps(graph, sources=sources(run.entry_point, graph).found))
+    said.append(dumps(graph, sources=Contents(graph).sources(run.entry_point)))
     assert "The server refused" in said[0] and "series" in said[0]
     assert not any(SECRET in text for text in (*said, *files))

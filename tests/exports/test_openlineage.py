@@ -23,7 +23,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.provenance.openlineage import dumps, run_id
 from ivcap_flows.sinks import drain
-from ivcap_flows.sinks.contents import sources
+from ivcap_flows.sinks.contents import Contents
 from ivcap_flows.sinks.openlineage import OpenLineageSink
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
@@ -32,7 +32,7 @@ LAST = {"COMPLETE", "FAIL", "ABORT"}
 
 def events_of(world: Any, name: str) -> list[dict[str, Any]]:
     graph = world.graph(name)
-    text = dumps(graph, sources=sources(world.run(name).entry_point, graph).found)
+    text = dumps(graph, sources=Contents(graph).sources(world.run(name).entry_point))
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -297,6 +297,14 @@ def test_the_files_of_a_crate_have_a_limit_together(moved, monkeypatch, tmp_path
     assert "1 files are named only" in caplog.text
 
 
+def test_code_has_its_part_of_the_limit(moved, monkeypatch, tmp_path):
+    """It goes first: if not even the code fits, only what describes the run is in the crate."""
+    run, graph, folder = moved
+    monkeypatch.setattr(contents, "MOST", (folder / "exported_flows.py").stat().st_size - 1)
+    write_crate(run, graph, tmp_path / "crate")
+    assert not (tmp_path / "crate" / "code").exists()
+
+
 @pytest.mark.mutant("crate without a limit")
 def test_a_build_that_copies_without_a_limit_is_found(moved, monkeypatch, tmp_path):
     """The test fails on a build whose crates have every file."""

@@ -7,6 +7,7 @@ which.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -277,7 +278,7 @@ def processes_not_pruned(patch: SetAttribute) -> None:
 
 
 def crate_without_a_limit(patch: SetAttribute) -> None:
-    patch(contents, "_size", lambda node: 0)
+    patch(contents.Contents, "_room", property(lambda self: math.inf, lambda self, room: None))
 
 
 def whole_results_kept(patch: SetAttribute) -> None:

@@ -26,7 +26,7 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import entity
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox, run_graph
-from ivcap_flows.sinks.sink_registry import FORMS, check_sinks
+from ivcap_flows.sinks.sink_registry import NAMES, check_sinks
 
 
 def begun(journal: Journal, name: str):
@@ -308,5 +308,5 @@ def test_every_sink_is_named_to_users():
     setting = Settings.settings_names()["IVCAP_FLOWS_SINKS"]
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "deliver-the-record.md").read_text(encoding="utf-8")
     rows = "".join(re.findall(r"^\| (`.+?) \| .+ \|$", page, re.MULTILINE))
-    assert set(re.findall(r"`([^`]+)`", setting)) - {"sync"} == set(FORMS), "see `sinks` in settings.py"
-    assert set(FORMS) <= set(re.findall(r"`([^`]+)`", rows)), "see docs/how-to/deliver-the-record.md"
+    assert set(re.findall(r"`([^`]+)`", setting)) - {"sync"} == set(NAMES), "see `sinks` in settings.py"
+    assert set(NAMES) <= set(re.findall(r"`([^`]+)`", rows)), "see docs/how-to/deliver-the-record.md"

@@ -157,7 +157,7 @@ def _export(validator: Any, folder: Path) -> None:
     from ivcap_flows.capture.recorder_registry import journal
     from ivcap_flows.provenance.openlineage import dumps
     from ivcap_flows.sinks import run_graph
-    from ivcap_flows.sinks.contents import sources
+    from ivcap_flows.sinks.contents import Contents
     from ivcap_flows.sinks.ro_crate import write_crate
 
     [run] = journal().runs.recent(1)
@@ -165,7 +165,8 @@ def _export(validator: Any, folder: Path) -> None:
     crate = folder / f"crate-{run.id}"
     write_crate(run, graph, crate)
     assert validator.faults(crate, "provenance") == []
-    events = [json.loads(line) for line in dumps(graph, sources=sources(run.entry_point, graph).found).splitlines()]
+    text = dumps(graph, sources=Contents(graph).sources(run.entry_point))
+    events = [json.loads(line) for line in text.splitlines()]
     assert events
     for event in events:
         valid(event)

@@ -13,15 +13,15 @@ import pytest
 from ivcap_flows import loop
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.sinks import FolderSink, run_graph
-from ivcap_flows.sinks.folder import ENDINGS, Form
-from ivcap_flows.sinks.parts import whole
+from ivcap_flows.sinks.folder import ENDINGS, ExportFormat
+from ivcap_flows.sinks.whole_file import whole_file
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from ivcap_flows.sinks.parts import whole
+from ivcap_flows.sinks.whole_file import whole_file
 
-with whole(Path(sys.argv[1])) as file:
+with whole_file(Path(sys.argv[1])) as file:
     file.write_text("half of it")
     print(file, flush=True)
     time.sleep(60)
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def deliver(journal: Journal, run_id: str, folder: Path, form: Form = "prov-json") -> Path:
+def deliver(journal: Journal, run_id: str, folder: Path, form: ExportFormat = "prov-json") -> Path:
     sink = FolderSink(folder, form)
     delivery = loop.run(sink.deliver(journal.runs.get(run_id), run_graph(journal, run_id)))
     assert delivery.state == "delivered"
@@ -57,7 +57,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("form", ENDINGS)
 def test_what_is_delivered_is_on_disk(
-    ivcap_journal: Journal, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Form
+    ivcap_journal: Journal, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: ExportFormat
 ) -> None:
     """The file before it has its name, and then the folder that knows the name, and those that were made for it."""
     steps: list[tuple[str, Path]] = []
@@ -97,9 +97,9 @@ def test_what_a_killed_writer_left_is_removed(ivcap_journal: Journal, run: str, 
 
 def test_a_writer_that_was_overtaken_fails(folder: Path) -> None:
     """One that was suspended for so long that another wrote the file does not put its own over it."""
-    with pytest.raises(FileNotFoundError), whole(folder / "target") as own:
+    with pytest.raises(FileNotFoundError), whole_file(folder / "target") as own:
         own.write_text("old")
-        with whole(folder / "target") as newer:
+        with whole_file(folder / "target") as newer:
             newer.write_text("new")
     assert names(folder) == ["target"] and (folder / "target").read_text() == "new"
 
