@@ -33,7 +33,7 @@ from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services import BUILT_IN
-from ivcap_flows.provenance import forms, names, rules
+from ivcap_flows.provenance import mappings, names, rules
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -586,7 +586,7 @@ def commands() -> str:
 
 def provenance() -> str:
     rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
-    things = THINGS + forms.things_table() + LINKS + forms.links_table()
+    things = THINGS + mappings.things_table() + LINKS + mappings.links_table()
     return PROVENANCE + rules.table() + things + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.graph_index import Story
+from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import Record
@@ -60,7 +60,7 @@ def events(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = N
     graph = records if isinstance(records, Graph) else Graph(records)
     validate(graph)
     teller = _Teller(Story(graph), sources or {})
-    runs = [activity for activity in teller.story.activities if form_of(activity).lineage == "run"]
+    runs = [activity for activity in teller.story.activities if mapping_of(activity).lineage == "run"]
     told = [event for activity in runs for event in teller.of(activity)]
     # An activity begins no earlier than the one that started it. What ends last is the whole run.
     return sorted(told, key=lambda event: event.eventTime)
@@ -110,7 +110,7 @@ class _Teller:
         ]
 
     def _given(self, activity: Record) -> list[Record]:
-        return [each for each in self.story.targets("used", activity.id) if form_of(each).lineage == "dataset"]
+        return [each for each in self.story.targets("used", activity.id) if mapping_of(each).lineage == "dataset"]
 
     def _dataset(self, kind: Any, record: Record) -> Any:
         dataset = kind(*self.names.dataset(record), facets=self.facets.of_dataset(record))

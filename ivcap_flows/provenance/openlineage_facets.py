@@ -28,8 +28,8 @@ from openlineage.client.facet_v2 import (
 )
 
 from ivcap_flows import __version__
-from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph_index import Story, columns_of
+from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, LEFT_OUT, Record
@@ -235,7 +235,7 @@ class Facets:
 
     def _dependencies(self, activity: Record) -> Any:
         informants = self.story.targets("wasInformedBy", activity.id)
-        known = [other for other in informants if form_of(other).lineage == "run"]
+        known = [other for other in informants if mapping_of(other).lineage == "run"]
         if not known:
             return None
         upstream = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from ivcap_flows.provenance.forms import form_of
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.graph_index import Story, columns_of
+from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
 from ivcap_flows.provenance.ro_crate_words import (
@@ -48,8 +48,8 @@ class Things:
         return quote(place) if place is not None else uri(record.id)
 
     def _thing(self, record: Record) -> None:
-        attributes, form = record.attributes, form_of(record)
-        types = form.crate
+        attributes, mapping = record.attributes, mapping_of(record)
+        types = mapping.crate
         runs = self.story.sources("hadPlan", record.id)
         if runs or TOOL[0] in types:
             told = (run.attributes.get("service_version") for run in runs)
@@ -69,7 +69,7 @@ class Things:
             entity["sha256"] = sha256
         if isinstance(attributes.get("size"), int):
             entity["contentSize"] = str(attributes["size"])
-        if DATA & set(form.crate):
+        if DATA & set(mapping.crate):
             entity["encodingFormat"] = media_type_of(record)
         columns = [f"{name} ({type_})" if type_ else name for name, type_ in columns_of(record)]
         if columns:

@@ -25,7 +25,7 @@ from ivcap_flows.handles import (
 )
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import Graph, activity, agent, describe, entity, faults, reference, relation, validate
-from ivcap_flows.provenance.forms import FORMS, LINKS, links_table, things_table
+from ivcap_flows.provenance.mappings import RELATION_MAPPINGS, TYPE_MAPPINGS, links_table, things_table
 from ivcap_flows.provenance.prov_json import document, dumps
 from ivcap_flows.provenance.rules import RULES, TYPES, table
 
@@ -321,8 +321,8 @@ def test_the_table_names_every_relation_and_type():
 
 def test_every_type_and_relation_has_its_form_in_each_sink():
     """No type falls back to the form of its kind."""
-    assert {name for types in TYPES.values() for name in types} <= set(FORMS)
-    assert set(LINKS) == set(RULES)
+    assert {name for types in TYPES.values() for name in types} <= set(TYPE_MAPPINGS)
+    assert set(RELATION_MAPPINGS) == set(RULES)
 
 
 def equal_runs(count: int) -> Graph:
