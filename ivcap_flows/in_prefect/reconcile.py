@@ -247,9 +247,6 @@ def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
 
 def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:
     """Yield the records of the tasks and calls of an attempt."""
-    after = 0
-    while page := journal.facts.of_run(attempt.run_id, after=after):
-        after = page[-1].seq
-        for fact in page:
-            if fact.attempt_id == attempt.id and fact.record.type in _WITHIN:
-                yield fact.record
+    for fact in journal.facts.all_of_run(attempt.run_id):
+        if fact.attempt_id == attempt.id and fact.record.type in _WITHIN:
+            yield fact.record

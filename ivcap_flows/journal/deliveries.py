@@ -39,30 +39,19 @@ class Deliveries:
             row = connection.execute(query).mappings().first()
             return None if row is None else DeliveryRow(**row)
 
-    def delivered(self, sink: str, key: str) -> bool:
-        """Return whether the sink has it."""
-        row = self.get(sink, key)
-        return row is not None and row.state == "delivered"
-
     def where(
         self,
         sink: str | None = None,
         *,
         state: DeliveryState | None = None,
         run_id: str | None = None,
-        due: datetime | None = None,
         limit: int | None = 1000,
     ) -> list[DeliveryRow]:
-        """Return deliveries in the order of their next try.
-
-        `due` selects the pending ones that are to be tried by then. With `limit` None, return all.
-        """
+        """Return deliveries in the order of their next try. With `limit` None, return all."""
         query = sa.select(_D).order_by(_D.c.next_try, _D.c.sink, _D.c.key).limit(limit)
         for column, value in ((_D.c.sink, sink), (_D.c.state, state), (_D.c.run_id, run_id)):
             if value is not None:
                 query = query.where(column == value)
-        if due is not None:
-            query = query.where(_D.c.state == "pending", sa.or_(_D.c.next_try.is_(None), _D.c.next_try <= due))
         with self._store.read() as connection:
             return [DeliveryRow(**row) for row in connection.execute(query).mappings()]
 
