@@ -7,7 +7,6 @@ which.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -278,7 +277,10 @@ def processes_not_pruned(patch: SetAttribute) -> None:
 
 
 def crate_without_a_limit(patch: SetAttribute) -> None:
-    patch(contents.Contents, "_room", property(lambda self: math.inf, lambda self, room: None))
+    def takes(self: Any, id_: str, content: bytes, name: str) -> bool:
+        return contents.place_of_secret(content, name) is None
+
+    patch(contents.Contents, "_takes", takes)
 
 
 def whole_results_kept(patch: SetAttribute) -> None:
@@ -318,6 +320,10 @@ def signatures_are_remembered(patch: SetAttribute) -> None:
 
 def contents_are_not_searched(patch: SetAttribute) -> None:
     patch(contents, "place_of_secret", lambda content, name: None)
+
+
+def the_last_fact_is_the_last_version(patch: SetAttribute) -> None:
+    patch(verification, "_last_times", lambda facts: {})
 
 
 def a_fault_is_a_refusal(patch: SetAttribute) -> None:
@@ -494,6 +500,9 @@ MUTANTS: Final = {
     "masks are masked again": Mutant("what is redacted twice is redacted once", masks_are_masked_again),
     "any two texts are a header": Mutant("a text beside another shows no password", any_two_texts_are_a_header),
     "contents are not searched": Mutant("no code or file with a secret leaves", contents_are_not_searched),
+    "the last fact is the last version": Mutant(
+        "verify expects the version that was at a path last", the_last_fact_is_the_last_version
+    ),
     "a fault is a refusal": Mutant("a fault of the code is tried again", a_fault_is_a_refusal),
     "inputs that are only written to": Mutant(
         "a collection that receives is no input", inputs_that_are_only_written_to
