@@ -56,10 +56,9 @@ class Contents:
             if _size(node) > self._room:
                 too_many += _size(node) <= LARGEST
                 continue
-            path = path_of(str(node.attributes.get("path")))
-            content = _read(Path(path))
-            unchanged = content is not None and digest(content) == node.attributes.get("sha256")
-            if content is not None and unchanged and self._takes(node.id, content, str(node.attributes["path"])):
+            name, sha256 = str(node.attributes.get("path")), node.attributes.get("sha256")
+            content = _read(Path(path_of(name)))
+            if content is not None and digest(content) == sha256 and self._takes(node.id, content, name):
                 yield node, content
         if too_many:
             log.warning("%d files are named only, since an export has %d MiB at most.", too_many, MOST // 2**20)
