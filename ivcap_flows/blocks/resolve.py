@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.blocks.load import asked_once, load_block
 from ivcap_flows.blocks.provena_credentials import ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,20 +42,17 @@ class _Closable(Protocol):
 Cr = TypeVar("Cr", bound=PlatformCredentials)
 Cl = TypeVar("Cl", bound=_Closable)
 
-_lock = threading.Lock()
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = WeakKeyDictionary()
-"""By digest of the credentials, the one that was used last at the end."""
+
+@dataclass
+class _Clients:
+    """The clients of each loop by digest of the credentials, the one that was used last at the end."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
 
 
-def _forget_parent() -> None:
-    """In a forked child, forget the parent's clients, which only the parent may close."""
-    global _lock
-    _lock = threading.Lock()
-    _clients.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+_clients: Final = PerProcess(_Clients)
+"""Only the parent of a forked child may close its own."""
 
 
 async def ivcap_client(credentials: IvcapCredentials | str | None, *, deployed: bool) -> IvcapClient:
@@ -113,8 +111,8 @@ def _named(cls: type[Cr], settings: Settings) -> Cr:
 def _shared(credentials: PlatformCredentials, make: Callable[[], Cl]) -> Cl:
     loop = asyncio.get_running_loop()
     key = _key(credentials)
-    with _lock:
-        clients = _clients.setdefault(loop, {})
+    with _clients().lock:
+        clients = _clients().of_loops.setdefault(loop, {})
         client: Cl = clients.pop(key, None) or make()
         clients[key] = client
         if len(clients) > MOST:
@@ -135,9 +133,9 @@ def _key(credentials: PlatformCredentials) -> str:
 
 
 def _close_all() -> None:
-    with _lock:
-        loops = {loop: list(clients.values()) for loop, clients in _clients.items() if loop.is_running()}
-        _clients.clear()
+    with _clients().lock:
+        loops = {loop: list(clients.values()) for loop, clients in _clients().of_loops.items() if loop.is_running()}
+        _clients().of_loops.clear()
     for loop, clients in loops.items():
         closing = asyncio.run_coroutine_threadsafe(_close(clients), loop)
         try:

@@ -142,8 +142,8 @@ def test_what_exits_in_one_task_ends_no_other():
 
 def test_a_child_that_was_forked_meanwhile_has_a_loop_of_its_own():
     """Though a thread of its parent held what decides about the loop, and clients of the parent's are open."""
-    resolve._clients.setdefault(loop._loop(), {})
-    with loop._lock, resolve._lock:
+    resolve._clients().of_loops.setdefault(loop._loop(), {})
+    with loop._of_process().lock, resolve._clients().lock:
         child = os.fork()
         if child == 0:
             signal.alarm(10)

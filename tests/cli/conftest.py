@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pytest
 from checkouts import git
@@ -30,6 +29,7 @@ from ivcap_flows.blocks import resolve
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.errors import OrderFailedError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
@@ -130,7 +130,7 @@ def short_backoff_of_cli() -> Iterator[None]:
     """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))
-        patch.setattr(resolve, "_clients", WeakKeyDictionary())
+        patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield
         resolve._close_all()
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import pytest
 from prefect import flow
@@ -19,6 +18,7 @@ from prefect.settings import (
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Artifact, Order
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
@@ -52,7 +52,7 @@ def short_backoff() -> Iterator[None]:
     """Give this module its own clients with a short back-off, since a test repairs what it breaks within a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
-        patch.setattr(resolve, "_clients", WeakKeyDictionary())
+        patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield
         resolve._close_all()
 
