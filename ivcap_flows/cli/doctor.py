@@ -18,7 +18,7 @@ from rich.text import Text
 from ivcap_flows import loop
 from ivcap_flows.capture.reconcile import not_to_come_back
 from ivcap_flows.cli.block_check import check_block, ending
-from ivcap_flows.cli.output import Json, console, emit, moment
+from ivcap_flows.cli.output import Json, console, moment, print_json
 from ivcap_flows.cli.platform import ivcap, place_of, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.parking import in_words
@@ -85,7 +85,7 @@ def doctor(*, block: Annotated[str | None, Parameter(name="--block")] = None, as
         *([_found(f"block {block}", lambda: check_block(block))] if block is not None else []),
     ]
     if as_json:
-        emit(findings)
+        print_json(findings)
     else:
         for finding in findings:
             mark = Text("ok     ", "green") if finding.ok else Text("wrong  ", "red")

@@ -11,7 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ivcap_flows.cli.output import console, emit
+from ivcap_flows.cli.output import console, print_json
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.settings import Settings
 
@@ -162,4 +162,4 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         control.clear_faults()
     if wanted is not None:
         control.add_fault(**wanted)
-    emit(control.faults())
+    print_json(control.faults())

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import Json, console, emit, table, write
+from ivcap_flows.cli.output import Json, console, print_json, table, write
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
@@ -91,7 +91,7 @@ def validate(
         report = loop.run(batch.check())
         faults = [asdict(fault) for fault in batch.faults()]
     if as_json:
-        emit({**asdict(report), "faults": faults})
+        print_json({**asdict(report), "faults": faults})
     else:
         _print_faults(report, faults)
         if not faults:
@@ -157,7 +157,7 @@ def register(
         troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
         others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
     if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
+        print_json({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
     else:
         _print_faults(report, faults)
         _print_outcomes("Rows without a model run", troubles)
@@ -211,7 +211,7 @@ def resolve(
             if each.key in intents and intents[each.key].state == "sent"
         ]
     if as_json:
-        emit({"doubtful": left})
+        print_json({"doubtful": left})
     else:
         _print_outcomes("Rows in doubt", left)
         console.print(f"{len(left)} doubtful rows." if left else "No row is in doubt.")
@@ -374,7 +374,7 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _tell_wrong(report: BatchReport, faults: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": [], "others": []})
+        print_json({**asdict(report), "faults": faults, "troubles": [], "others": []})
         return
     _print_faults(report, faults)
     console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")

@@ -23,14 +23,14 @@ from ivcap_flows.errors import InputError
 __all__ = [
     "Full",
     "Json",
-    "agreed",
     "brief",
     "coloured",
-    "complain",
+    "confirm",
     "console",
     "discard",
-    "emit",
     "moment",
+    "print_error",
+    "print_json",
     "set_up_streams",
     "table",
     "write",
@@ -107,7 +107,7 @@ def coloured(word: str) -> Text:
     return Text(word, _COLOURS.get(word, ""))
 
 
-def emit(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
     write(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}) + "\n")
@@ -137,7 +137,7 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def agreed(what: str, *, yes: bool) -> bool:
+def confirm(what: str, *, yes: bool) -> bool:
     """Say what will happen, and return whether the user agrees, which `yes` says beforehand.
 
     Raise InputError if standard input is no terminal, so that nobody can be asked.
@@ -154,7 +154,7 @@ def agreed(what: str, *, yes: bool) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def complain(error: Exception, next_step: str = "") -> None:
+def print_error(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
     text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS)
     try:

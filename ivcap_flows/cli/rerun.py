@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from ivcap_flows.capture import files
 from ivcap_flows.cli.diff import difference, in_json, print_difference
 from ivcap_flows.cli.entry_point import call, environment, value_of
-from ivcap_flows.cli.output import Json, complain, emit
+from ivcap_flows.cli.output import Json, print_error, print_json
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle, LocalFile
@@ -76,11 +76,11 @@ def rerun(
             raise InputError(f"The flow {before.flow_name} did not start, or left no record{why}") from error
         found = difference(journal, before, after)
     if as_json:
-        emit(in_json(before, after, found))
+        print_json(in_json(before, after, found))
     else:
         print_difference(before, after, found)
     if error is not None:
-        complain(error)
+        print_error(error)
     return int(error is not None or not found.same_results)
 
 

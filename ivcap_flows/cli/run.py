@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from ivcap_flows.cli.entry_point import Params, call, environment, load, parameters
-from ivcap_flows.cli.output import complain, console, table
+from ivcap_flows.cli.output import console, print_error, table
 from ivcap_flows.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ def run(
             console.print(f"{state.name}: {state.message}")
         return 0
     error = state.result(raise_on_failure=False)
-    complain(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
+    print_error(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
     return 1
 
 
 def _describe(flow: Flow[..., Any]) -> None:
     """Print the docstring of a flow, and its parameters as a table."""
-    said = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
-    console.print(said, end="\n\n")
+    description = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
+    console.print(description, end="\n\n")
     needed = flow.parameters.required or []
     table(
         "Parameters",

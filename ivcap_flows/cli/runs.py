@@ -5,7 +5,7 @@ from __future__ import annotations
 import cyclopts
 
 from ivcap_flows.cli import deciding
-from ivcap_flows.cli.output import Json, agreed, console, emit, table
+from ivcap_flows.cli.output import Json, confirm, console, print_json, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
@@ -35,7 +35,7 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         found = [journal.runs.standing(run) for run in journal.runs.recent(limit, flow_name=flow)]
     listed = [(run, [attempt for attempt in attempts if attempt.leads]) for run, attempts in found]
     if as_json:
-        emit(
+        print_json(
             [
                 {**vars(run), "attempts": len(attempts), "flow_run_name": attempts[-1].flow_run_name}
                 for run, attempts in listed
@@ -75,7 +75,7 @@ def abandon(run: RunName, /, *, yes: bool = False) -> int:
     with open_journal() as journal:
         found = journal.runs.get(run)
         what = deciding.consequences(journal, found)
-        if what is not None and not agreed(what, yes=yes):
+        if what is not None and not confirm(what, yes=yes):
             return 1
         console.print(deciding.abandon(journal, found))
     return 0

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
-from ivcap_flows.cli.output import Full, Json, brief, coloured, console, emit, table
+from ivcap_flows.cli.output import Full, Json, brief, coloured, console, print_json, table
 from ivcap_flows.cli.records import RunName, open_journal, unknowns
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
@@ -35,7 +35,7 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
     ran = sorted((node for node in graph.nodes.values() if node.type == "task-run"), key=_begin)
     jobs = jobs_of(graph, asked)
     if as_json:
-        emit(
+        print_json(
             {
                 "run": found,
                 "attempts": attempts,
@@ -101,15 +101,15 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
 def _ran(graph: Graph) -> Iterator[str]:
     """Yield lines that say which code ran, in which environment, and for whom."""
     for node in graph.nodes.values():
-        said = node.attributes
+        about = node.attributes
         if node.type == "code":
-            commit = f"commit {said['commit'][:12]}" if said.get("commit") else "under no version control"
-            dirty = " with uncommitted changes" if said.get("dirty") else ""
-            python = f", Python {said['python']} on {said.get('system')}" if said.get("python") else ""
-            packages = f", {len(said['packages'])} packages" if said.get("packages") else ""
-            yield f"code {said.get('file') or said.get('name')}, {commit}{dirty}{python}{packages}"
+            commit = f"commit {about['commit'][:12]}" if about.get("commit") else "under no version control"
+            dirty = " with uncommitted changes" if about.get("dirty") else ""
+            python = f", Python {about['python']} on {about.get('system')}" if about.get("python") else ""
+            packages = f", {len(about['packages'])} packages" if about.get("packages") else ""
+            yield f"code {about.get('file') or about.get('name')}, {commit}{dirty}{python}{packages}"
         elif node.kind == "agent":
-            yield f"{node.type} {said.get('name') or node.id}"
+            yield f"{node.type} {about.get('name') or node.id}"
 
 
 def _not_looked_at(graph: Graph) -> str:
@@ -129,9 +129,9 @@ def _begin(node: Record) -> tuple[bool, str]:
 
 def _task_run(node: Record) -> tuple[str | datetime | None, ...]:
     """What is shown of a task run; its process only if that is not the flow's."""
-    said = node.attributes
-    name = said.get("run_name") or said.get("name") or node.id
-    return name, said.get("outcome"), node.time, node.ended, said.get("process"), said.get("cause")
+    about = node.attributes
+    name = about.get("run_name") or about.get("name") or node.id
+    return name, about.get("outcome"), node.time, node.ended, about.get("process"), about.get("cause")
 
 
 def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:
