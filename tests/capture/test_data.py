@@ -24,7 +24,7 @@ from ivcap_flows.capture.contents import UnhashedError, read
 from ivcap_flows.capture.data import look
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.values import Look
-from ivcap_flows.cli.rerun import _lost
+from ivcap_flows.cli.rerun import _incomplete
 from ivcap_flows.provenance import Graph
 
 NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
@@ -577,4 +577,4 @@ def test_what_stands_for_data_is_not_given_to_a_rerun(recorded_graph):
 
     take(table(), pl.LazyFrame({"a": [1]}), {"type": "letter", "content": "Dear"})
     shown = the(recorded_graph(), "call", "take").attributes["parameters"]
-    assert [bool(list(_lost(shown[name]))) for name in ("frame", "lazy", "plain")] == [True, True, False]
+    assert [bool(list(_incomplete(shown[name], ()))) for name in ("frame", "lazy", "plain")] == [True, True, False]
