@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import cyclopts
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -110,7 +111,7 @@ def register(
     terms: Terms = None,
     skip_invalid: bool = False,
     out: Path | None = None,
-    in_flight: int = IN_FLIGHT,
+    in_flight: Annotated[int, Parameter(validator=Number(gte=1))] = IN_FLIGHT,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
     as_json: Json = False,
 ) -> int:
@@ -131,8 +132,6 @@ def register(
         stall_timeout: Seconds without progress after which a row is left in doubt, and for which Provena may be
             unreachable.
     """
-    if in_flight < 1:
-        raise InputError(f"--in-flight must be 1 or more, not {in_flight}.")
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
     if out is not None and file is not None:
@@ -148,23 +147,26 @@ def register(
         batch = stack.enter_context(_batch(source, terms, stall_timeout, progress, stated))
         report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
-        if report.wrong and not skip_invalid:
-            _tell_wrong(report, faults, as_json)
-            return 1
-        report = loop.run(
-            batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=out and out.absolute())
-        )
-        troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
-        others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
+        sent = skip_invalid or not report.wrong
+        troubles: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        if sent:
+            place = out and out.absolute()
+            report = loop.run(batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=place))
+            troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
+            others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
     if as_json:
         print_json({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
-    else:
-        _print_faults(report, faults)
-        _print_outcomes("Rows without a model run", troubles)
-        _print_outcomes("Runs that were registered with another record", others)
-        console.print(f"{report.source}: {report}.")
-        if report.doubtful and file is not None:
-            console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
+        return int(not (sent and report.is_whole))
+    _print_faults(report, faults)
+    if not sent:
+        console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
+        return 1
+    _print_outcomes("Rows without a model run", troubles)
+    _print_outcomes("Runs that were registered with another record", others)
+    console.print(f"{report.source}: {report}.")
+    if report.doubtful and file is not None:
+        console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
     return int(not report.is_whole)
 
 
@@ -370,14 +372,6 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield tell
-
-
-def _tell_wrong(report: BatchReport, faults: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json({**asdict(report), "faults": faults, "troubles": [], "others": []})
-        return
-    _print_faults(report, faults)
-    console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
 
 
 def _print_faults(report: BatchReport, faults: list[dict[str, Any]]) -> None:
