@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import cyclopts
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import Json, console, print_json, table, write
+from ivcap_flows.cli.output import AtLeastOne, Json, console, print_json, table, write
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
@@ -111,7 +111,7 @@ def register(
     terms: Terms = None,
     skip_invalid: bool = False,
     out: Path | None = None,
-    in_flight: Annotated[int, Parameter(validator=Number(gte=1))] = IN_FLIGHT,
+    in_flight: AtLeastOne = IN_FLIGHT,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
     as_json: Json = False,
 ) -> int:
@@ -157,16 +157,16 @@ def register(
             others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
     if as_json:
         print_json({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
-        return int(not (sent and report.is_whole))
-    _print_faults(report, faults)
-    if not sent:
-        console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
-        return 1
-    _print_outcomes("Rows without a model run", troubles)
-    _print_outcomes("Runs that were registered with another record", others)
-    console.print(f"{report.source}: {report}.")
-    if report.doubtful and file is not None:
-        console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
+    else:
+        _print_faults(report, faults)
+        _print_outcomes("Rows without a model run", troubles)
+        _print_outcomes("Runs that were registered with another record", others)
+        if sent:
+            console.print(f"{report.source}: {report}.")
+        else:
+            console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
+        if sent and report.doubtful and file is not None:
+            console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
     return int(not report.is_whole)
 
 
@@ -203,15 +203,16 @@ def resolve(
         _batch(open_source(file), None, STALL_TIMEOUT, progress) as batch,
     ):
         loop.run(batch.read())
-        platform = loop.run(_platform())
-        _decide(journal, batch, row or [], _decision(journal, platform, adopt, resend=resend))
-        left = [
-            _doubt(each, intents[each.key])
-            for page in _pages(batch.records())
-            for intents in [journal.intents.find_many([each.key for each in page])]
-            for each in page
-            if each.key in intents and intents[each.key].state == "sent"
-        ]
+        if row:
+            listen(journal)
+        for chosen, intent in _chosen_rows(journal, batch, row or []):
+            if adopt:
+                _adopt(journal, chosen, intent, adopt)
+            elif resend:
+                journal.decisions.send_again(intent.key)
+            else:
+                journal.decisions.give_up(intent.key)
+        left = [_doubt(each, intent) for each, intent in _sent(journal, batch)]
     if as_json:
         print_json({"doubtful": left})
     else:
@@ -220,47 +221,34 @@ def resolve(
     return int(bool(left))
 
 
-def _decision(
-    journal: Journal, platform: str, adopt: str | None, *, resend: bool
-) -> Callable[[Spooled, IntentRow], None]:
-    """Return a function that carries out the user's decision on a row."""
-
-    def decide(row: Spooled, intent: IntentRow) -> None:
-        if resend:
-            journal.decisions.send_again(intent.key)
-        elif adopt is None:
-            journal.decisions.give_up(intent.key)
-        else:
-            try:
-                item = loop.run(_run(adopt))
-            except NotFoundError as error:
-                raise InputError(f"{adopt} is not a model run of this Provena.") from error
-            if item.record.workflow_template_id != row.workflow:
-                raise InputError(
-                    f"{adopt} is a run of the workflow template {item.record.workflow_template_id}, and row "
-                    f"{row.number} is one of {row.workflow}."
-                )
-            handle = model_run_handle(
-                adopt, item.record, intent.request, session_id=None, platform=platform, key=intent.key
-            )
-            journal.decisions.resolve(intent.key, urn=adopt, outcome=handle.model_dump(mode="json"))
-
-    return decide
-
-
-def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable[[Spooled, IntentRow], None]) -> None:
+def _chosen_rows(journal: Journal, batch: Batch, numbers: list[int]) -> Iterator[tuple[Spooled, IntentRow]]:
+    """Yield the rows to decide on, with their intents. Raise InputError for one that was never sent or is not there."""
     wanted = set(numbers)
-    if wanted:
-        listen(journal)
     for row in batch.records() if wanted else ():
         if row.number in wanted:
             intent = journal.intents.get(row.key)
             if intent is None:
                 raise InputError(f"This journal never sent row {row.number}, so there is nothing to decide.")
-            decide(row, intent)
+            yield row, intent
             wanted.remove(row.number)
     if wanted:
         raise InputError(f"The file has no record in row {', '.join(map(str, sorted(wanted)))}.")
+
+
+def _adopt(journal: Journal, row: Spooled, intent: IntentRow, handle: str) -> None:
+    """Decide that a row became this model run. Raise InputError if that is none, or one of another workflow."""
+    try:
+        item = loop.run(_run(handle))
+    except NotFoundError as error:
+        raise InputError(f"{handle} is not a model run of this Provena.") from error
+    if item.record.workflow_template_id != row.workflow:
+        raise InputError(
+            f"{handle} is a run of the workflow template {item.record.workflow_template_id}, and row {row.number} is "
+            f"one of {row.workflow}."
+        )
+    platform = loop.run(_platform())
+    run = model_run_handle(handle, item.record, intent.request, session_id=None, platform=platform, key=intent.key)
+    journal.decisions.resolve(intent.key, urn=handle, outcome=run.model_dump(mode="json"))
 
 
 def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
@@ -274,14 +262,15 @@ def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
     }
 
 
-def _pages(rows: Iterator[Spooled]) -> Iterator[list[Spooled]]:
-    page: list[Spooled] = []
-    for row in rows:
-        page.append(row)
-        if len(page) == _SHOWN:
-            yield page
-            page = []
-    yield page
+def _sent(journal: Journal, batch: Batch) -> Iterator[tuple[Spooled, IntentRow]]:
+    """Yield the rows in doubt, with their intents, which are read page by page."""
+    rows = batch.records()
+    while page := list(islice(rows, _SHOWN)):
+        intents = journal.intents.find_many([row.key for row in page])
+        for row in page:
+            intent = intents.get(row.key)
+            if intent is not None and intent.state == "sent":
+                yield row, intent
 
 
 def _chosen(
@@ -366,12 +355,12 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(*columns, console=shown, disable=not sys.stderr.isatty(), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int | None) -> None:
+        def move(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        yield tell
+        yield move
 
 
 def _print_faults(report: BatchReport, faults: list[dict[str, Any]]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 import cyclopts
-from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from ivcap_flows.cli import deciding, effects
 from ivcap_flows.cli.deciding import find_intent
 from ivcap_flows.cli.orphans import print_orphans
-from ivcap_flows.cli.output import Full, Json, console, moment, print_json, table
+from ivcap_flows.cli.output import AtLeastOne, Full, Json, console, moment, print_json, table
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.cli.why_not import print_why_not
@@ -32,7 +30,7 @@ _URN: Final = "urn:"
 @app.default
 def orders(
     *,
-    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    limit: AtLeastOne | None = None,
     run: str | None = None,
     open_only: bool = False,
     orphans: bool = False,

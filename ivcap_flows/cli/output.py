@@ -13,6 +13,7 @@ from functools import cache
 from typing import Annotated, Any, Final, TextIO
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -21,6 +22,7 @@ from rich.text import Text
 from ivcap_flows.errors import InputError
 
 __all__ = [
+    "AtLeastOne",
     "Full",
     "Json",
     "brief",
@@ -39,6 +41,7 @@ __all__ = [
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.")]
 Full = Annotated[bool, Parameter(name="--full", help="Print complete ids on a terminal, too.")]
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
 _OURS: Final = re.compile("^urn:ivcap(-flows)?:")
 _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{4}([0-9a-f]{8})")
@@ -52,7 +55,7 @@ _COLOURS: Final = {
 }
 
 
-_COMMANDS: Final = {
+_CONTROL_CHARACTERS: Final = {
     number: "\ufffd"
     for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(number) not in "\t\n"
@@ -64,7 +67,7 @@ messages of a platform may be anybody's. And halves of surrogate pairs, as in na
 class _Console(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(segment.text.translate(_COMMANDS), segment.style)
+            yield segment if segment.control else Segment(segment.text.translate(_CONTROL_CHARACTERS), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -110,7 +113,7 @@ def coloured(word: str) -> Text:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    write(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}) + "\n")
+    write(text.translate({number: f"\\u{number:04x}" for number in _CONTROL_CHARACTERS}) + "\n")
 
 
 def write(document: str) -> None:
@@ -156,7 +159,7 @@ def confirm(what: str, *, yes: bool) -> bool:
 
 def print_error(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS)
+    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_CONTROL_CHARACTERS)
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -199,5 +202,5 @@ def _cell(column: str, value: str | datetime | None) -> Text:
     if isinstance(value, datetime):
         return Text(_clock(value))
     # Before the table measures it, since an escape is wider than what it stands for.
-    text = " ".join((value or "").split()).translate(_COMMANDS)
+    text = " ".join((value or "").split()).translate(_CONTROL_CHARACTERS)
     return coloured(text) if column in _STATES else Text(text)
