@@ -76,7 +76,7 @@ def call(flow: Flow[..., Any], values: Mapping[str, Any], **options: Any) -> Any
 
 
 def _value(flow: Flow[..., Any], name: str, text: str) -> Any:
-    """Return the value of a parameter that is given as a text: as it is where the flow takes a text, else by YAML.
+    """Return the value of a parameter that is given as a text: unchanged if the flow takes a text, else read as YAML.
 
     So `2010` is a text for `month: str`, and a number for `month: int | str`. Raises InputError if it is not YAML.
     """
@@ -106,7 +106,7 @@ def _takes_any(flow: Flow[..., Any]) -> bool:
 
 
 def _types(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
-    """Return the JSON types that a schema accepts; of one that accepts anything, a name that is none."""
+    """Return the JSON types that a schema accepts, or `any`."""
     if "$ref" in schema:
         schema = definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
     if "type" in schema:

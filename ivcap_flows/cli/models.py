@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import AtLeastOne, Json, console, print_json, table, write
+from ivcap_flows.cli.output import AtLeastOne, Json, console, print_json, table, write, writing
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
@@ -66,13 +66,10 @@ def template(workflow: str, /, *, output: Annotated[Path | None, Parameter(name=
     if output is None:
         write(text)
         return
-    try:
-        with output.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise InputError(f"{output} exists and may be filled in already. Name another file.") from error
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
+    if output.exists():
+        raise InputError(f"{output} exists and may be filled in already. Name another file.")
+    with writing(output), output.open("x", encoding="utf-8", newline="") as file:
+        file.write(text)
     console.print(f"Fill in {output}, one row for each run; then check it: ivcap-flows models validate {output}")
 
 

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 from cyclopts import Parameter
@@ -36,6 +38,7 @@ __all__ = [
     "set_up_streams",
     "table",
     "write",
+    "writing",
     "zone",
 ]
 
@@ -47,7 +50,7 @@ _OURS: Final = re.compile("^urn:ivcap(-flows)?:")
 _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{4}([0-9a-f]{8})")
 _DIGEST: Final = re.compile("([0-9a-f]{8})[0-9a-f]{24,}")
 _STATES: Final = frozenset({"outcome", "state", "status"})
-"""The columns whose words have colours."""
+"""The columns whose values are coloured."""
 _COLOURS: Final = {
     **dict.fromkeys(("completed", "succeeded", "ok", "delivered", "registered"), "green"),
     **dict.fromkeys(("failed", "crashed", "lost", "error", "in doubt", "doubtful", "wrong", "dead"), "red"),
@@ -60,8 +63,10 @@ _CONTROL_CHARACTERS: Final = {
     for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(number) not in "\t\n"
 } | {number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)}
-"""Characters by which a text could move a terminal's cursor, change its title or turn the order of letters. Names and
-messages of a platform may be anybody's. And halves of surrogate pairs, as in names of files, which no output holds."""
+"""What to print instead of characters that could move a terminal's cursor, change its title or reverse the text.
+
+The names and messages of a platform may come from anybody. Halves of surrogate pairs, as in file names, are escaped,
+because no encoding has them."""
 
 
 class _Console(Console):
@@ -123,6 +128,15 @@ def write(document: str) -> None:
     print(document, end="")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise InputError if the file cannot be written in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 def set_up_streams() -> None:
     """Replace standard streams that are closed by ones that lead nowhere, and let every text be printed.
 
@@ -141,9 +155,9 @@ def discard(stream: TextIO) -> None:
 
 
 def confirm(what: str, *, yes: bool) -> bool:
-    """Say what will happen, and return whether the user agrees, which `yes` says beforehand.
+    """Print what will happen, and return whether the user agrees. With `yes`, the user is not asked.
 
-    Raise InputError if standard input is no terminal, so that nobody can be asked.
+    Raise InputError if standard input is no terminal, so that nobody can answer.
     """
     if not yes and not sys.stdin.isatty():
         raise InputError(f"{what} To agree, add --yes.")

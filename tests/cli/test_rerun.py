@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,11 @@ from flows.coastal_el_nino import coastal_el_nino
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.handles import Artifact
-from ivcap_flows.identity import digest
+from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.provenance import Graph, Record, activity, entity, relation
+from ivcap_flows.reading.inputs import Input, inputs_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -221,6 +225,32 @@ def test_what_was_secret_is_added(flows, repeat, rerun):
     assert not [secret for secret in ("hush-hush-1", "other-1", "third-1") if secret in str(said)]
     given = ("word=hush-hush-1", "dsn=host=x password=other-1", 'options={"password": "third-1"}')
     assert repeat("latest", *(word for each in given for word in ("-p", each)))["same_results"]
+
+
+def test_inputs_do_not_depend_on_the_order_of_facts():
+    """A file that was changed in place, a copy, and what lies in a new folder are no inputs; their sources are."""
+
+    def version(noun: str, path: str, content: str) -> Record:
+        digests = {"file": "sha256", "directory": "manifest_sha256"}
+        return entity(flows_urn(noun, f"{path} {content}"), noun, path=path, **{digests[noun]: content * 64})
+
+    step = activity(flows_urn("call", "step"), "call", datetime.now(timezone.utc))
+    source, copy = version("file", "/in/raw.csv", "a"), version("file", "/out/raw.csv", "a")
+    before, after = version("file", "/in/state.csv", "b"), version("file", "/in/state.csv", "c")
+    new, member = version("directory", "/new", "d"), version("file", "/new/part.csv", "e")
+    store, folder = version("directory", "/store", "f"), version("directory", "/in", "0")
+    used, made = (source, before, member, store, folder), (copy, after, new)
+    records = [
+        step,
+        *used,
+        *made,
+        *(relation("used", step.id, thing.id) for thing in used),
+        *(relation("wasGeneratedBy", thing.id, step.id) for thing in made),
+    ]
+    expected = {Input("/in/raw.csv", frozenset({"a" * 64})), Input("/store", frozenset({"f" * 64}))}
+    for seed in range(20):
+        random.Random(seed).shuffle(records)
+        assert set(inputs_of(Graph(records))) == expected
 
 
 @pytest.mark.long
