@@ -48,7 +48,9 @@ def _repeat(run: RunRow, graph: Graph, attempts: Sequence[AttemptRow]) -> dict[s
         what = f"the function {function}, which is inside another function" if function else "a program, not a flow"
         raise InputError(f"The run {run.id} was of {what}, so no command repeats it.")
     urns = [flows_urn("attempt", attempt.id) for attempt in attempts]
-    folder = graph.nodes[urns[-1]].attributes.get("folder")
+    # The last attempt's; a record with lost facts may lack it.
+    folders = [graph.nodes[urn].attributes.get("folder") for urn in urns if urn in graph.nodes]
+    folder = folders[-1] if folders else None
     environment = {"IVCAP_FLOWS_REUSE": "1"}
     module, root = _module_of(Path(path))
     if module is not None and str(root) != folder:
