@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         False,
         alias="IVCAP_FLOWS_PAY_AGAIN",
         description="Let each new run place its orders and jobs anew, whatever their `once_per` and `reuse` say. A run "
-        "still pays once, however often it is retried. `ivcap-flows rerun RUN --pay` sets it.",
+        "still pays once, however often it is retried.",
     )
     fresh: bool = Field(
         False, alias="IVCAP_FLOWS_FRESH", description="Begin a new logical run instead of continuing an unfinished one."

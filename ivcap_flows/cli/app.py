@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import ivcap_flows
-from ivcap_flows.cli.output import complain, discard, set_up_streams
+from ivcap_flows.cli.output import discard, print_error, set_up_streams
 from ivcap_flows.errors import InputError, IvcapFlowsError
 
 __all__ = ["app", "main"]
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except cyclopts.CycloptsError as error:
         usage = " ".join(["ivcap-flows", *(error.command_chain or ()), "--help"])
         names = _names(error, words)
-        complain(error, f"{names}`{usage}` says how it is used.")
+        print_error(error, f"{names}`{usage}` says how it is used.")
         sys.exit(2)
     except IvcapFlowsError as error:
-        complain(error)
+        print_error(error)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
         # The reader closed the pipe.
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(flush=True)
         except OSError:
             discard(sys.stdout)
-            complain(OSError(f"Standard output cannot be written: {error.strerror}."))
+            print_error(OSError(f"Standard output cannot be written: {error.strerror}."))
             sys.exit(1)
         raise
     sys.exit(result if isinstance(result, int) else 0)

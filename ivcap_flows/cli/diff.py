@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ivcap_flows.cli.output import Json, console, emit
+from ivcap_flows.cli.output import Json, console, print_json
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.provenance.difference import Difference, Side, compare
@@ -23,7 +23,7 @@ def diff(first: RunName, second: RunName, /, *, as_json: Json = False) -> int:
         runs = journal.runs.get(first), journal.runs.get(second)
         found = difference(journal, *runs)
     if as_json:
-        emit(in_json(*runs, found))
+        print_json(in_json(*runs, found))
     else:
         print_difference(*runs, found)
     return int(not found.same_results)

@@ -8,8 +8,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,7 @@ from ivcap_flows.errors import InputError
 if TYPE_CHECKING:
     from prefect import Flow
 
-__all__ = ["Params", "call", "environment", "load", "parameters", "value_of"]
+__all__ = ["Params", "call", "load", "parameters"]
 
 Params = Annotated[
     list[str] | None,
@@ -76,23 +75,8 @@ def call(flow: Flow[..., Any], values: Mapping[str, Any], **options: Any) -> Any
     return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Set variables of the environment in the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def value_of(flow: Flow[..., Any], name: str, text: str) -> Any:
-    """Return the value of a parameter that is given as a text: as it is where the flow takes a text, else by YAML.
+def _value(flow: Flow[..., Any], name: str, text: str) -> Any:
+    """Return the value of a parameter that is given as a text: unchanged if the flow takes a text, else read as YAML.
 
     So `2010` is a text for `month: str`, and a number for `month: int | str`. Raises InputError if it is not YAML.
     """
@@ -114,7 +98,7 @@ def _parameter(flow: Flow[..., Any], text: str) -> tuple[str, Any]:
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"Did you mean {near[0]}? " if near else ""
         raise InputError(f"The flow {flow.name} has no parameter {name}. {meant}It has: {', '.join(known) or 'none'}.")
-    return name, value_of(flow, name, value)
+    return name, _value(flow, name, value)
 
 
 def _takes_any(flow: Flow[..., Any]) -> bool:
@@ -122,7 +106,7 @@ def _takes_any(flow: Flow[..., Any]) -> bool:
 
 
 def _types(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
-    """Return the JSON types that a schema accepts; of one that accepts anything, a name that is none."""
+    """Return the JSON types that a schema accepts, or `any`."""
     if "$ref" in schema:
         schema = definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
     if "type" in schema:

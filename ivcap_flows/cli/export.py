@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ivcap_flows.cli.output import write
+from ivcap_flows.cli.output import write, writing
 from ivcap_flows.cli.records import RunName, open_journal
 from ivcap_flows.errors import InputError
 from ivcap_flows.journal import RunRow
@@ -45,13 +45,11 @@ def export(
             raise InputError("An RO-Crate is a folder or a zip file: name it with -o.")
         write(text_of(format, row, graph))
         return
-    try:
+    with writing(output):
         if format == "ro-crate":
             _write_crate(row, graph, output, terms)
         else:
             output.write_text(text_of(format, row, graph), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
 
 
 def _write_crate(row: RunRow, graph: Graph, output: Path, terms: Path | None) -> None:

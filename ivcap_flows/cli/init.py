@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ivcap_flows.cli.output import console
+from ivcap_flows.cli.output import console, writing
 from ivcap_flows.errors import InputError
 
 __all__ = ["FILES", "init"]
@@ -167,9 +167,7 @@ def init(folder: Path = Path(), /) -> None:
         raise InputError(f"{folder / there[0]} exists. Name another folder: `ivcap-flows init FOLDER`.")
     for name, text in FILES.items():
         path = folder / name
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.format(folder=folder.resolve()) if name == "prefect.yaml" else text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from error
     console.print(f"A flow, its service and a test are in {folder.resolve()}; README.md there says how to run them.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ivcap_flows.cli.output import console, emit
+from ivcap_flows.cli.output import AtLeastOne, console, print_json
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.settings import Settings
 
@@ -68,7 +69,7 @@ def register(
     *definitions: Path,
     run: str | None = None,
     cwd: Path | None = None,
-    concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    concurrency: AtLeastOne | None = None,
     tool: Path | None = None,
     directory: Folder = None,
 ) -> None:
@@ -89,19 +90,9 @@ def register(
     from ivcap_flows.local.register import read_definition
     from ivcap_flows.local.register import register as register_with
 
-    if not definitions:
-        raise InputError("Give at least one file that describes a service.")
     read = {definition: read_definition(definition) for definition in definitions}
     described = [definition for definition, content in read.items() if is_description(content)]
-    if len(definitions) > 1 and (run or cwd or concurrency or tool):
-        raise InputError("--run, --cwd, --concurrency and --tool apply to one service; register each service alone.")
-    if not described and (run or cwd or concurrency or tool):
-        raise InputError(
-            f"{definitions[0]} already says how the service runs. --run, --cwd, --concurrency and --tool are only for"
-            " what a service prints with --print-service-description."
-        )
-    if run is None and (cwd or concurrency):
-        raise InputError("--cwd and --concurrency need --run.")
+    _check_options(definitions, described, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
     mapping = None
     if run is not None:
         mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
@@ -128,6 +119,22 @@ def register(
             raise InputError(f"The service definition {definition} {fault}: {error.detail}") from error
         urns.append(urn)
     console.print("\n".join(urns))
+
+
+def _check_options(definitions: Sequence[Path], described: Sequence[Path], **options: Any) -> None:
+    """Raise InputError if options do not go with these definitions, or with each other."""
+    if not definitions:
+        raise InputError("Give at least one file that describes a service.")
+    given = any(options.values())
+    if len(definitions) > 1 and given:
+        raise InputError("--run, --cwd, --concurrency and --tool apply to one service; register each service alone.")
+    if not described and given:
+        raise InputError(
+            f"{definitions[0]} already says how the service runs. --run, --cwd, --concurrency and --tool are only for"
+            " what a service prints with --print-service-description."
+        )
+    if options["run"] is None and (options["cwd"] or options["concurrency"]):
+        raise InputError("--cwd and --concurrency need --run.")
 
 
 def _words(command: str) -> tuple[str, ...]:
@@ -162,4 +169,4 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         control.clear_faults()
     if wanted is not None:
         control.add_fault(**wanted)
-    emit(control.faults())
+    print_json(control.faults())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import Json, console, emit, table, write
+from ivcap_flows.cli.output import AtLeastOne, Json, console, print_json, table, write, writing
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
@@ -65,13 +66,10 @@ def template(workflow: str, /, *, output: Annotated[Path | None, Parameter(name=
     if output is None:
         write(text)
         return
-    try:
-        with output.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise InputError(f"{output} exists and may be filled in already. Name another file.") from error
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
+    if output.exists():
+        raise InputError(f"{output} exists and may be filled in already. Name another file.")
+    with writing(output), output.open("x", encoding="utf-8", newline="") as file:
+        file.write(text)
     console.print(f"Fill in {output}, one row for each run; then check it: ivcap-flows models validate {output}")
 
 
@@ -91,7 +89,7 @@ def validate(
         report = loop.run(batch.check())
         faults = [asdict(fault) for fault in batch.faults()]
     if as_json:
-        emit({**asdict(report), "faults": faults})
+        print_json({**asdict(report), "faults": faults})
     else:
         _print_faults(report, faults)
         if not faults:
@@ -110,7 +108,7 @@ def register(
     terms: Terms = None,
     skip_invalid: bool = False,
     out: Path | None = None,
-    in_flight: int = IN_FLIGHT,
+    in_flight: AtLeastOne = IN_FLIGHT,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
     as_json: Json = False,
 ) -> int:
@@ -131,8 +129,6 @@ def register(
         stall_timeout: Seconds without progress after which a row is left in doubt, and for which Provena may be
             unreachable.
     """
-    if in_flight < 1:
-        raise InputError(f"--in-flight must be 1 or more, not {in_flight}.")
     if out is not None and not out.absolute().parent.is_dir():
         raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
     if out is not None and file is not None:
@@ -148,22 +144,25 @@ def register(
         batch = stack.enter_context(_batch(source, terms, stall_timeout, progress, stated))
         report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
-        if report.wrong and not skip_invalid:
-            _tell_wrong(report, faults, as_json)
-            return 1
-        report = loop.run(
-            batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=out and out.absolute())
-        )
-        troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
-        others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
+        sent = skip_invalid or not report.wrong
+        troubles: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        if sent:
+            place = out and out.absolute()
+            report = loop.run(batch.register(journal, skip_invalid=skip_invalid, in_flight=in_flight, out=place))
+            troubles = [asdict(each) for each in batch.outcomes("failed", "doubtful")]
+            others = [asdict(each) for each in batch.outcomes("registered") if each.words] if report.differing else []
     if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
+        print_json({**asdict(report), "faults": faults, "troubles": troubles, "others": others})
     else:
         _print_faults(report, faults)
         _print_outcomes("Rows without a model run", troubles)
         _print_outcomes("Runs that were registered with another record", others)
-        console.print(f"{report.source}: {report}.")
-        if report.doubtful and file is not None:
+        if sent:
+            console.print(f"{report.source}: {report}.")
+        else:
+            console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
+        if sent and report.doubtful and file is not None:
             console.print(f"Doubtful rows are not sent again automatically: ivcap-flows models resolve {file}")
     return int(not report.is_whole)
 
@@ -201,64 +200,52 @@ def resolve(
         _batch(open_source(file), None, STALL_TIMEOUT, progress) as batch,
     ):
         loop.run(batch.read())
-        platform = loop.run(_platform())
-        _decide(journal, batch, row or [], _decision(journal, platform, adopt, resend=resend))
-        left = [
-            _doubt(each, intents[each.key])
-            for page in _pages(batch.records())
-            for intents in [journal.intents.find_many([each.key for each in page])]
-            for each in page
-            if each.key in intents and intents[each.key].state == "sent"
-        ]
+        if row:
+            listen(journal)
+        for chosen, intent in _chosen_rows(journal, batch, row or []):
+            if adopt:
+                _adopt(journal, chosen, intent, adopt)
+            elif resend:
+                journal.decisions.send_again(intent.key)
+            else:
+                journal.decisions.give_up(intent.key)
+        left = [_doubt(each, intent) for each, intent in _sent(journal, batch)]
     if as_json:
-        emit({"doubtful": left})
+        print_json({"doubtful": left})
     else:
         _print_outcomes("Rows in doubt", left)
         console.print(f"{len(left)} doubtful rows." if left else "No row is in doubt.")
     return int(bool(left))
 
 
-def _decision(
-    journal: Journal, platform: str, adopt: str | None, *, resend: bool
-) -> Callable[[Spooled, IntentRow], None]:
-    """Return a function that carries out the user's decision on a row."""
-
-    def decide(row: Spooled, intent: IntentRow) -> None:
-        if resend:
-            journal.decisions.send_again(intent.key)
-        elif adopt is None:
-            journal.decisions.give_up(intent.key)
-        else:
-            try:
-                item = loop.run(_run(adopt))
-            except NotFoundError as error:
-                raise InputError(f"{adopt} is not a model run of this Provena.") from error
-            if item.record.workflow_template_id != row.workflow:
-                raise InputError(
-                    f"{adopt} is a run of the workflow template {item.record.workflow_template_id}, and row "
-                    f"{row.number} is one of {row.workflow}."
-                )
-            handle = model_run_handle(
-                adopt, item.record, intent.request, session_id=None, platform=platform, key=intent.key
-            )
-            journal.decisions.resolve(intent.key, urn=adopt, outcome=handle.model_dump(mode="json"))
-
-    return decide
-
-
-def _decide(journal: Journal, batch: Batch, numbers: list[int], decide: Callable[[Spooled, IntentRow], None]) -> None:
+def _chosen_rows(journal: Journal, batch: Batch, numbers: list[int]) -> Iterator[tuple[Spooled, IntentRow]]:
+    """Yield the rows to decide on, with their intents. Raise InputError for one that was never sent or is not there."""
     wanted = set(numbers)
-    if wanted:
-        listen(journal)
     for row in batch.records() if wanted else ():
         if row.number in wanted:
             intent = journal.intents.get(row.key)
             if intent is None:
                 raise InputError(f"This journal never sent row {row.number}, so there is nothing to decide.")
-            decide(row, intent)
+            yield row, intent
             wanted.remove(row.number)
     if wanted:
         raise InputError(f"The file has no record in row {', '.join(map(str, sorted(wanted)))}.")
+
+
+def _adopt(journal: Journal, row: Spooled, intent: IntentRow, handle: str) -> None:
+    """Decide that a row became this model run. Raise InputError if that is none, or one of another workflow."""
+    try:
+        item = loop.run(_run(handle))
+    except NotFoundError as error:
+        raise InputError(f"{handle} is not a model run of this Provena.") from error
+    if item.record.workflow_template_id != row.workflow:
+        raise InputError(
+            f"{handle} is a run of the workflow template {item.record.workflow_template_id}, and row {row.number} is "
+            f"one of {row.workflow}."
+        )
+    platform = loop.run(_platform())
+    run = model_run_handle(handle, item.record, intent.request, session_id=None, platform=platform, key=intent.key)
+    journal.decisions.resolve(intent.key, urn=handle, outcome=run.model_dump(mode="json"))
 
 
 def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
@@ -272,14 +259,15 @@ def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
     }
 
 
-def _pages(rows: Iterator[Spooled]) -> Iterator[list[Spooled]]:
-    page: list[Spooled] = []
-    for row in rows:
-        page.append(row)
-        if len(page) == _SHOWN:
-            yield page
-            page = []
-    yield page
+def _sent(journal: Journal, batch: Batch) -> Iterator[tuple[Spooled, IntentRow]]:
+    """Yield the rows in doubt, with their intents, which are read page by page."""
+    rows = batch.records()
+    while page := list(islice(rows, _SHOWN)):
+        intents = journal.intents.find_many([row.key for row in page])
+        for row in page:
+            intent = intents.get(row.key)
+            if intent is not None and intent.state == "sent":
+                yield row, intent
 
 
 def _chosen(
@@ -364,20 +352,12 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(*columns, console=shown, disable=not sys.stderr.isatty(), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int | None) -> None:
+        def move(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        yield tell
-
-
-def _tell_wrong(report: BatchReport, faults: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        emit({**asdict(report), "faults": faults, "troubles": [], "others": []})
-        return
-    _print_faults(report, faults)
-    console.print("Nothing was sent. Correct the rows, or leave them out with --skip-invalid.")
+        yield move
 
 
 def _print_faults(report: BatchReport, faults: list[dict[str, Any]]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
 import cyclopts
-from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from ivcap_flows.cli import deciding, effects
 from ivcap_flows.cli.deciding import find_intent
 from ivcap_flows.cli.orphans import print_orphans
-from ivcap_flows.cli.output import Full, Json, console, emit, moment, table
+from ivcap_flows.cli.output import AtLeastOne, Full, Json, console, moment, print_json, table
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.cli.why_not import print_why_not
@@ -32,7 +30,7 @@ _URN: Final = "urn:"
 @app.default
 def orders(
     *,
-    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    limit: AtLeastOne | None = None,
     run: str | None = None,
     open_only: bool = False,
     orphans: bool = False,
@@ -60,7 +58,7 @@ def orders(
     rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in KINDS or row.duplicates))]
     rows = rows[-limit:] if limit else rows
     if as_json:
-        emit([effects.as_json(row) for row in rows])
+        print_json([effects.as_json(row) for row in rows])
     else:
         effects.print_effects("Orders and jobs", rows, full=full)
 
@@ -117,7 +115,7 @@ def resolve(key: str, /, *, urn: str | None = None, none: bool = False, as_json:
         held = journal.intents.held(row)
     found = ask_ivcap(lambda client: candidates_of(client, row, journal.redaction))
     if as_json:
-        emit({"key": row.key, "held": held, "candidates": [vars(candidate) for candidate in found]})
+        print_json({"key": row.key, "held": held, "candidates": [vars(candidate) for candidate in found]})
     else:
         _print_candidates(row, found, held=held)
     return 1

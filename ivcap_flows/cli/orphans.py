@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from ivcap_flows.cli.output import console, emit, table
+from ivcap_flows.cli.output import console, print_json, table
 from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.identity import short_id
 from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
@@ -26,18 +26,18 @@ def print_orphans(journal: Journal, *, as_json: bool) -> None:
     async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
         return await seen(client, here), await elsewhere(client, journal)
 
-    told, silent = ask_ivcap_if_there(ask)
-    mine, others = told or (here, [])
+    answer, failure = ask_ivcap_if_there(ask)
+    mine, others = answer or (here, [])
     if as_json:
-        emit([{**vars(orphan), "hours": orphan.hours} for orphan in (*mine, *others)])
+        print_json([{**vars(orphan), "hours": orphan.hours} for orphan in (*mine, *others)])
         return
     table("Orders and jobs that no live run waits for", _COLUMNS, [_row(orphan) for orphan in mine])
     for orphan in mine:
         console.print(f"{orphan.urn or short_id(orphan.key or '')}: {orphan.then}")
     if others:
         table("Of other journals, where a run may wait for them", _COLUMNS, [_row(orphan) for orphan in others])
-    if silent is not None:
-        console.print(f"The platform could not be asked for their status: {silent}", style="red")
+    if failure is not None:
+        console.print(f"The platform could not be asked for their status: {failure}", style="red")
     if mine or others:
         console.print(_CANNOT_CANCEL, style="dim")
 

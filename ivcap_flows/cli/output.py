@@ -7,12 +7,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -21,30 +24,33 @@ from rich.text import Text
 from ivcap_flows.errors import InputError
 
 __all__ = [
+    "AtLeastOne",
     "Full",
     "Json",
-    "agreed",
     "brief",
     "coloured",
-    "complain",
+    "confirm",
     "console",
     "discard",
-    "emit",
     "moment",
+    "print_error",
+    "print_json",
     "set_up_streams",
     "table",
     "write",
+    "writing",
     "zone",
 ]
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of tables.")]
 Full = Annotated[bool, Parameter(name="--full", help="Print complete ids on a terminal, too.")]
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
 _OURS: Final = re.compile("^urn:ivcap(-flows)?:")
 _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{4}([0-9a-f]{8})")
 _DIGEST: Final = re.compile("([0-9a-f]{8})[0-9a-f]{24,}")
 _STATES: Final = frozenset({"outcome", "state", "status"})
-"""The columns whose words have colours."""
+"""The columns whose values are coloured."""
 _COLOURS: Final = {
     **dict.fromkeys(("completed", "succeeded", "ok", "delivered", "registered"), "green"),
     **dict.fromkeys(("failed", "crashed", "lost", "error", "in doubt", "doubtful", "wrong", "dead"), "red"),
@@ -52,19 +58,21 @@ _COLOURS: Final = {
 }
 
 
-_COMMANDS: Final = {
+_CONTROL_CHARACTERS: Final = {
     number: "\ufffd"
     for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(number) not in "\t\n"
 } | {number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)}
-"""Characters by which a text could move a terminal's cursor, change its title or turn the order of letters. Names and
-messages of a platform may be anybody's. And halves of surrogate pairs, as in names of files, which no output holds."""
+"""What to print instead of characters that could move a terminal's cursor, change its title or reverse the text.
+
+The names and messages of a platform may come from anybody. Halves of surrogate pairs, as in file names, are escaped,
+because no encoding has them."""
 
 
 class _Console(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(segment.text.translate(_COMMANDS), segment.style)
+            yield segment if segment.control else Segment(segment.text.translate(_CONTROL_CHARACTERS), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -107,10 +115,10 @@ def coloured(word: str) -> Text:
     return Text(word, _COLOURS.get(word, ""))
 
 
-def emit(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    write(text.translate({number: f"\\u{number:04x}" for number in _COMMANDS}) + "\n")
+    write(text.translate({number: f"\\u{number:04x}" for number in _CONTROL_CHARACTERS}) + "\n")
 
 
 def write(document: str) -> None:
@@ -118,6 +126,15 @@ def write(document: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     print(document, end="")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise InputError if the file cannot be written in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def set_up_streams() -> None:
@@ -137,10 +154,10 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def agreed(what: str, *, yes: bool) -> bool:
-    """Say what will happen, and return whether the user agrees, which `yes` says beforehand.
+def confirm(what: str, *, yes: bool) -> bool:
+    """Print what will happen, and return whether the user agrees. With `yes`, the user is not asked.
 
-    Raise InputError if standard input is no terminal, so that nobody can be asked.
+    Raise InputError if standard input is no terminal, so that nobody can answer.
     """
     if not yes and not sys.stdin.isatty():
         raise InputError(f"{what} To agree, add --yes.")
@@ -154,9 +171,9 @@ def agreed(what: str, *, yes: bool) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def complain(error: Exception, next_step: str = "") -> None:
+def print_error(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_COMMANDS)
+    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_CONTROL_CHARACTERS)
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -199,5 +216,5 @@ def _cell(column: str, value: str | datetime | None) -> Text:
     if isinstance(value, datetime):
         return Text(_clock(value))
     # Before the table measures it, since an escape is wider than what it stands for.
-    text = " ".join((value or "").split()).translate(_COMMANDS)
+    text = " ".join((value or "").split()).translate(_CONTROL_CHARACTERS)
     return coloured(text) if column in _STATES else Text(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.cli.effects import given
 from ivcap_flows.cli.entry_point import Params, call, load, parameters
-from ivcap_flows.cli.output import Json, complain, console, emit, table
+from ivcap_flows.cli.output import Json, console, print_error, print_json, table
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
 
@@ -39,7 +39,7 @@ def plan(
     entry = load(flow)
     found, end, error = _run(entry, parameters(entry, param or []))
     if as_json:
-        emit({"effects": [vars(effect) for effect in found.effects], "end": end})
+        print_json({"effects": [vars(effect) for effect in found.effects], "end": end})
     else:
         table(
             f"Plan of {flow}",
@@ -51,7 +51,7 @@ def plan(
         )
         console.print(end)
     if error is not None:
-        complain(error)
+        print_error(error)
     return int(error is not None)
 
 

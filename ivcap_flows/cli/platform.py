@@ -6,8 +6,8 @@ Prefect, which provides the credentials blocks, is imported only by functions th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ivcap_flows import loop
 from ivcap_flows.errors import IvcapFlowsError, UnreachableError
@@ -17,7 +17,7 @@ from ivcap_flows.settings import Settings
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["ask_ivcap", "ask_ivcap_if_there", "ivcap", "place_of", "provena"]
+__all__ = ["ask_ivcap", "ask_ivcap_if_there", "in_time", "ivcap", "place_of", "provena"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,17 @@ def place_of(name: Literal["IVCAP", "Provena"]) -> str:
     return f"IVCAP at {settings.ivcap_url or settings.ivcap_base_url}"
 
 
+def in_time(name: Literal["IVCAP", "Provena"], request: Coroutine[Any, Any, T], timeout: float = _TIMEOUT) -> T:
+    """Return the result of requests to a platform. Raise UnreachableError after `timeout` seconds."""
+    try:
+        return loop.run(asyncio.wait_for(request, timeout))
+    except asyncio.TimeoutError as error:
+        raise UnreachableError(
+            f"{place_of(name)} did not answer within {timeout:g} s. Check its URL, the network and the proxy.",
+            sent=True,
+        ) from error
+
+
 def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, timeout: float = _TIMEOUT) -> T:
     """Call `ask` with the client of the environment's IVCAP, and return its result.
 
@@ -64,13 +75,7 @@ def ask_ivcap(ask: Callable[[IvcapClient], Awaitable[T]], *, timeout: float = _T
     async def asked() -> T:
         return await ask(await ivcap())
 
-    try:
-        return loop.run(asyncio.wait_for(asked(), timeout))
-    except asyncio.TimeoutError as error:
-        raise UnreachableError(
-            f"{place_of('IVCAP')} did not answer within {timeout:g} s. Check its URL, the network and the proxy.",
-            sent=True,
-        ) from error
+    return in_time("IVCAP", asked(), timeout)
 
 
 def ask_ivcap_if_there(ask: Callable[[IvcapClient], Awaitable[T]]) -> tuple[T | None, str | None]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
 
-from ivcap_flows.cli.entry_point import Params, call, environment, load, parameters
-from ivcap_flows.cli.output import complain, console, table
+from ivcap_flows.cli.entry_point import Params, call, load, parameters
+from ivcap_flows.cli.output import console, print_error, table
 from ivcap_flows.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def run(
         _describe(entry)
         return 0
     values = parameters(entry, param or [])
-    with environment(**({"IVCAP_FLOWS_FRESH": "1"} if fresh else {})):
+    with _fresh_run() if fresh else nullcontext():
         try:
             state = call(entry, values, return_state=True)
         except KeyboardInterrupt:
@@ -58,14 +61,28 @@ def run(
             console.print(f"{state.name}: {state.message}")
         return 0
     error = state.result(raise_on_failure=False)
-    complain(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
+    print_error(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
     return 1
+
+
+@contextmanager
+def _fresh_run() -> Iterator[None]:
+    """Set IVCAP_FLOWS_FRESH in the block, for this process and those that it starts."""
+    before = os.environ.get("IVCAP_FLOWS_FRESH")
+    os.environ["IVCAP_FLOWS_FRESH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["IVCAP_FLOWS_FRESH"]
+        else:
+            os.environ["IVCAP_FLOWS_FRESH"] = before
 
 
 def _describe(flow: Flow[..., Any]) -> None:
     """Print the docstring of a flow, and its parameters as a table."""
-    said = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
-    console.print(said, end="\n\n")
+    description = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
+    console.print(description, end="\n\n")
     needed = flow.parameters.required or []
     table(
         "Parameters",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cyclopts
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from ivcap_flows.cli import deciding
-from ivcap_flows.cli.output import Json, agreed, console, emit, table
+from ivcap_flows.cli.output import AtLeastOne, Json, confirm, console, print_json, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import RunName, open_journal
-from ivcap_flows.errors import InputError
 from ivcap_flows.identity import short_run
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import Clients, open_sinks
@@ -19,7 +22,7 @@ app = cyclopts.App(name="runs", help="List the runs on record, give one up, or d
 
 
 @app.default
-def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> None:
+def runs(*, limit: AtLeastOne = 20, flow: str | None = None, as_json: Json = False) -> None:
     """List the runs on record, newest first.
 
     The first column is the end of each run's id, by which other commands find the run. They also take `latest`, the
@@ -29,13 +32,11 @@ def runs(*, limit: int = 20, flow: str | None = None, as_json: Json = False) -> 
         limit: Number of runs to list.
         flow: List only runs of this flow.
     """
-    if limit < 1:
-        raise InputError(f"--limit must be 1 or more, not {limit}.")
     with open_journal() as journal:
         found = [journal.runs.standing(run) for run in journal.runs.recent(limit, flow_name=flow)]
     listed = [(run, [attempt for attempt in attempts if attempt.leads]) for run, attempts in found]
     if as_json:
-        emit(
+        print_json(
             [
                 {**vars(run), "attempts": len(attempts), "flow_run_name": attempts[-1].flow_run_name}
                 for run, attempts in listed
@@ -75,14 +76,14 @@ def abandon(run: RunName, /, *, yes: bool = False) -> int:
     with open_journal() as journal:
         found = journal.runs.get(run)
         what = deciding.consequences(journal, found)
-        if what is not None and not agreed(what, yes=yes):
+        if what is not None and not confirm(what, yes=yes):
             return 1
         console.print(deciding.abandon(journal, found))
     return 0
 
 
 @app.command
-def prune(*, older_than_days: float) -> None:
+def prune(*, older_than_days: Annotated[float, Parameter(validator=Number(gte=0))]) -> None:
     """Delete old records: of runs that completed, or were given up, more than `--older-than-days` ago.
 
     A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS
@@ -94,8 +95,6 @@ def prune(*, older_than_days: float) -> None:
     Args:
         older_than_days: Delete only what ended more than this number of days ago.
     """
-    if older_than_days < 0:
-        raise InputError("--older-than-days must be 0 or more.")
     with open_journal() as journal:
         opened = open_sinks(Settings().sinks, journal, Clients(ivcap, provena))
         for problem in opened.unusable.values():

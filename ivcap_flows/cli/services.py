@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ivcap_flows.cli.output import Json, console, emit, table, write
+from ivcap_flows.cli.output import Json, console, print_json, table, write
 from ivcap_flows.cli.platform import ask_ivcap
 from ivcap_flows.errors import InputError, NotFoundError
 from ivcap_flows.ivcap.client import IvcapClient
@@ -42,7 +42,7 @@ def services(
 
         write(service_module(record, frozenset(dir(ServiceRequest)) | {"service", "names"}))
     elif as_json:
-        emit({**record.model_dump(mode="json", exclude_none=True), "request_schema": schema})
+        print_json({**record.model_dump(mode="json", exclude_none=True), "request_schema": schema})
     else:
         _show(record, schema)
 
@@ -50,7 +50,7 @@ def services(
 def _list(as_json: bool) -> None:
     found = ask_ivcap(_all)
     if as_json:
-        emit([record.model_dump(mode="json", exclude_none=True) for record in found])
+        print_json([record.model_dump(mode="json", exclude_none=True) for record in found])
     else:
         rows = [(record.name or "", record.urn, _first_line(record.description)) for record in found]
         table("Services", ("name", "urn", "description"), rows)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.text import Text
 
 from ivcap_flows.cli import effects
 from ivcap_flows.cli.jobs import jobs_of, print_jobs
-from ivcap_flows.cli.output import Full, Json, brief, coloured, console, emit, table
+from ivcap_flows.cli.output import Full, Json, brief, coloured, console, print_json, table
 from ivcap_flows.cli.records import RunName, open_journal, unknowns
+from ivcap_flows.journal import RunRow
+from ivcap_flows.journal.rows import AttemptRow
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.provenance.graph_index import Story
@@ -30,33 +33,48 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
     used, made = ends(graph)
     products = {product.id for product in Story(graph).products()}
-    outputs = [thing for thing in made if thing.id in products]
-    between = [thing for thing in made if thing.id not in products]
     ran = sorted((node for node in graph.nodes.values() if node.type == "task-run"), key=_begin)
-    jobs = jobs_of(graph, asked)
+    record: dict[str, Any] = {
+        "run": found,
+        "attempts": attempts,
+        "task_runs": ran,
+        "effects": [effects.as_json(row) for row in asked],
+        "jobs": jobs_of(graph, asked),
+        "inputs": used,
+        "outputs": [thing for thing in made if thing.id in products],
+        "intermediates": [thing for thing in made if thing.id not in products],
+        "deliveries": deliveries,
+    }
     if as_json:
-        emit(
-            {
-                "run": found,
-                "attempts": attempts,
-                "task_runs": ran,
-                "effects": [effects.as_json(row) for row in asked],
-                "jobs": jobs,
-                "inputs": used,
-                "outputs": outputs,
-                "intermediates": between,
-                "deliveries": deliveries,
-            }
-        )
+        print_json(record)
         return
-    heading = Text.assemble(f"run {found.id}  {found.flow_name}  ", coloured(found.outcome), f"  ({found.entry_point})")
+    _print_heading(found, graph)
+    _print_attempts(attempts, full=full)
+    _print_task_runs(ran, graph, full=full)
+    effects.print_effects("Requests to the platforms", asked, full=full)
+    print_jobs(record["jobs"])
+    for title, part in (("Inputs", "inputs"), ("Outputs", "outputs"), ("Intermediate results", "intermediates")):
+        table(title, ("type", "name", "sha256", "id"), [_line(thing, full=full) for thing in record[part]], full=full)
+    if deliveries:
+        table(
+            "Deliveries",
+            ("sink", "state", "tries", "reason"),
+            [(d.sink, d.state, str(d.tries), d.reason or "") for d in deliveries],
+        )
+
+
+def _print_heading(run: RunRow, graph: Graph) -> None:
+    heading = Text.assemble(f"run {run.id}  {run.flow_name}  ", coloured(run.outcome), f"  ({run.entry_point})")
     console.print(heading, style="bold")
-    if found.missing_facts:
-        console.print(f"The record is incomplete: {found.missing_facts} facts could not be written.", style="red")
-    for name, value in found.parameters.items():
+    if run.missing_facts:
+        console.print(f"The record is incomplete: {run.missing_facts} facts could not be written.", style="red")
+    for name, value in run.parameters.items():
         console.print(f"  {name} = {value!r}", style="dim")
     for line in _ran(graph):
         console.print(f"  {line}", style="dim")
+
+
+def _print_attempts(attempts: Sequence[AttemptRow], *, full: bool) -> None:
     table(
         "Attempts",
         ("no.", "outcome", "begun", "ended", "flow run", "id", "process", "cause"),
@@ -75,41 +93,31 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
         ],
         full=full,
     )
-    table(
-        "Task runs",
-        ("name", "outcome", "begun", "ended", "process", "cause"),
-        [_task_run(node) for node in ran],
-        full=full,
-    )
+
+
+def _print_task_runs(task_runs: Sequence[Record], graph: Graph, *, full: bool) -> None:
+    """Print the task runs, and what the record does not know about files."""
+    columns = ("name", "outcome", "begun", "ended", "process", "cause")
+    table("Task runs", columns, [_task_run(node) for node in task_runs], full=full)
     if unseen := _not_looked_at(graph):
         console.print(f"Tasks whose files were not looked at: {unseen}", style="dim")
     for node in graph.nodes.values():
         for line in unknowns(node):
             console.print(f"{node.attributes.get('name') or node.id}, {line}", style="dim")
-    effects.print_effects("Requests to the platforms", asked, full=full)
-    print_jobs(jobs)
-    for title, records in (("Inputs", used), ("Outputs", outputs), ("Intermediate results", between)):
-        table(title, ("type", "name", "sha256", "id"), [_line(record, full=full) for record in records], full=full)
-    if deliveries:
-        table(
-            "Deliveries",
-            ("sink", "state", "tries", "reason"),
-            [(d.sink, d.state, str(d.tries), d.reason or "") for d in deliveries],
-        )
 
 
 def _ran(graph: Graph) -> Iterator[str]:
     """Yield lines that say which code ran, in which environment, and for whom."""
     for node in graph.nodes.values():
-        said = node.attributes
+        about = node.attributes
         if node.type == "code":
-            commit = f"commit {said['commit'][:12]}" if said.get("commit") else "under no version control"
-            dirty = " with uncommitted changes" if said.get("dirty") else ""
-            python = f", Python {said['python']} on {said.get('system')}" if said.get("python") else ""
-            packages = f", {len(said['packages'])} packages" if said.get("packages") else ""
-            yield f"code {said.get('file') or said.get('name')}, {commit}{dirty}{python}{packages}"
+            commit = f"commit {about['commit'][:12]}" if about.get("commit") else "under no version control"
+            dirty = " with uncommitted changes" if about.get("dirty") else ""
+            python = f", Python {about['python']} on {about.get('system')}" if about.get("python") else ""
+            packages = f", {len(about['packages'])} packages" if about.get("packages") else ""
+            yield f"code {about.get('file') or about.get('name')}, {commit}{dirty}{python}{packages}"
         elif node.kind == "agent":
-            yield f"{node.type} {said.get('name') or node.id}"
+            yield f"{node.type} {about.get('name') or node.id}"
 
 
 def _not_looked_at(graph: Graph) -> str:
@@ -129,9 +137,9 @@ def _begin(node: Record) -> tuple[bool, str]:
 
 def _task_run(node: Record) -> tuple[str | datetime | None, ...]:
     """What is shown of a task run; its process only if that is not the flow's."""
-    said = node.attributes
-    name = said.get("run_name") or said.get("name") or node.id
-    return name, said.get("outcome"), node.time, node.ended, said.get("process"), said.get("cause")
+    about = node.attributes
+    name = about.get("run_name") or about.get("name") or node.id
+    return name, about.get("outcome"), node.time, node.ended, about.get("process"), about.get("cause")
 
 
 def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ivcap_flows.cli.output import Json, complain, console, emit, table
+from ivcap_flows.cli.output import Json, console, print_error, print_json, table
 from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.identity import short_run
@@ -26,11 +26,11 @@ def sync(*, again: bool = False, as_json: Json = False) -> int:
     with open_journal() as journal:
         done = synchronise(journal, names, Clients(ivcap, provena), again=again)
     for problem in done.unusable.values():
-        complain(problem)
+        print_error(problem)
     if as_json:
-        told = [{"attempt": a.id, "outcome": o} for a, o in done.ended]
+        ended = [{"attempt": a.id, "outcome": o} for a, o in done.ended]
         failed = {name: str(problem) for name, problem in done.unusable.items()}
-        emit({"ended": told, "sinks": done.sinks, "left": done.left, "unusable": failed})
+        print_json({"ended": ended, "sinks": done.sinks, "left": done.left, "unusable": failed})
     else:
         for attempt, outcome in done.ended:
             console.print(

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from ivcap_flows.blocks.configured_platforms import configured_platforms
-from ivcap_flows.cli.output import Full, Json, brief, console, emit, moment, write
+from ivcap_flows.cli.output import Full, Json, brief, console, moment, print_json, write
 from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
@@ -84,7 +84,7 @@ def trace(
     with open_journal(new=True) as journal:
         found = on_record(journal, id, direction, configured_platforms(), runs=not as_json)
     if as_json:
-        emit([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
+        print_json([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
     if html is not None or open_:
         page = html or Path(tempfile.mkdtemp(prefix="ivcap-flows-"), "trace.html")

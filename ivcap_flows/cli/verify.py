@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ivcap_flows.blocks.configured_platforms import configured_platforms
-from ivcap_flows.cli.output import Json, console, emit, table
+from ivcap_flows.cli.output import Json, console, print_json, table
 from ivcap_flows.cli.records import RUN_NAMES, open_journal
 from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.reading.findings import WRONG, Finding, is_wrong
@@ -36,7 +36,7 @@ def verify(what: What, /, *, as_json: Json = False) -> int:
     """
     found = _verified(what)
     if as_json:
-        emit({"what": what, "wrong": is_wrong(found), "findings": found})
+        print_json({"what": what, "wrong": is_wrong(found), "findings": found})
     else:
         _print(what, found)
     return int(is_wrong(found))
@@ -70,10 +70,10 @@ def _verified(what: str) -> list[Finding]:
 
 def _print(what: str, found: list[Finding]) -> None:
     counts = Counter(finding.state for finding in found)
-    told = [finding for finding in found if finding.state != "ok"]
+    notable = [finding for finding in found if finding.state != "ok"]
     title = f"Not found as recorded: {what}" if is_wrong(found) else f"As recorded: {what}"
-    if told:
-        rows = [(f.state, f.type, f.name or "", f.note or "", f.id) for f in sorted(told, key=_order)]
+    if notable:
+        rows = [(f.state, f.type, f.name or "", f.note or "", f.id) for f in sorted(notable, key=_order)]
         table(title, ("state", "what", "name", "note", "id"), rows)
     else:
         console.print(title)

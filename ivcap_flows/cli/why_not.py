@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
-from ivcap_flows.cli.output import console, emit
+from ivcap_flows.cli.output import console, print_json
 from ivcap_flows.cli.platform import ask_ivcap_if_there
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id, short_run
@@ -28,10 +28,10 @@ def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
     async def ask(client: IvcapClient) -> tuple[list[Earlier], str]:
         return await _elsewhere(client, row, known)
 
-    told, silent = ask_ivcap_if_there(ask)
-    elsewhere, word = told or ([], f"The platform was not asked: {silent}")
+    answer, failure = ask_ivcap_if_there(ask)
+    elsewhere, note = answer or ([], f"The platform was not asked: {failure}")
     if as_json:
-        emit(
+        print_json(
             {
                 "key": row.key,
                 "urn": row.urn,
@@ -43,7 +43,7 @@ def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
                 "definition": row.definition,
                 "earlier": [asdict(one) for one in found],
                 "elsewhere": [asdict(one) for one in elsewhere],
-                "platform": word,
+                "platform": note,
             }
         )
         return
@@ -56,7 +56,7 @@ def print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
     for other in elsewhere:
         by = f", placed by {other.flow}" if other.flow else ""
         console.print(f"{other.urn} (of another journal{by}): equal, of the same definition of the service.")
-    console.print(word)
+    console.print(note)
 
 
 def _answer(row: IntentRow) -> str:

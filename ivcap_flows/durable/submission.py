@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.platform_time import PlatformClock
+from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -339,9 +340,8 @@ class Submission(Generic[T]):
     def _undecided(self, urns: Sequence[str]) -> InDoubtError:
         row = self.intent
         return InDoubtError(
-            f"It is not known whether the {row.noun} {row.key} took effect. Candidates: {', '.join(urns)}. Decide "
-            f"with `ivcap-flows orders adopt {row.key} <urn>`, or `ivcap-flows orders write-off {row.key}` to send it "
-            "again.",
+            f"It is not known whether the {row.noun} {row.key} took effect. Candidates: {', '.join(urns)}. "
+            f"{decide(row.key)}",
             key=row.key,
             candidates=list(urns),
         )

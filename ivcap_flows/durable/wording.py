@@ -1,4 +1,4 @@
-"""How logs and messages say which things are meant: their number, and their names."""
+"""How logs and messages give numbers, names and durations, and how a user decides a doubt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["counted", "listed"]
+__all__ = ["counted", "decide", "duration", "listed"]
 
 _MOST: Final = 5
 """Maximum number of names in one line."""
@@ -15,6 +15,22 @@ _MOST: Final = 5
 def counted(count: int, nouns: str) -> str:
     """Return a number of things: "1 job", "3 jobs"."""
     return f"{count} {nouns if count != 1 else nouns.removesuffix('s')}"
+
+
+def decide(key: str, urn: str = "<urn>") -> str:
+    """Return the sentence that says how to decide whether a request took effect."""
+    return (
+        f"Decide with `ivcap-flows orders adopt {key} {urn}`, or `ivcap-flows orders write-off {key}` to send it again."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit: "2 hours"."""
+    whole = max(0, round(seconds))
+    for units, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if whole >= length:
+            return counted(whole // length, units)
+    return f"{whole} s"
 
 
 def listed(names: Iterable[str]) -> str:

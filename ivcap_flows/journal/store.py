@@ -207,7 +207,7 @@ class Store:
             return None
         return (
             f"Other users of this machine may use the file (mode {mode:03o}). They can read what flows were given, or "
-            f"write which code `rerun` loads. If they should not, run `chmod 600 {self.path}`."
+            f"change it. If they should not, run `chmod 600 {self.path}`."
         )
 
     def weaknesses(self) -> list[str]:

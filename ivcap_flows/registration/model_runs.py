@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Limit, Resume, look_since
+from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import OncePer, digest
@@ -182,8 +183,7 @@ class ModelRunEffect(Effect[ModelRun]):
             )
         if sign.kind == "half":
             raise InDoubtError(
-                f"{about} is in doubt. {half(sign.handle, sign.words)}. Decide with `ivcap-flows orders adopt "
-                f"{intent.key} {sign.handle}`, or `ivcap-flows orders write-off {intent.key}` to send it again.",
+                f"{about} is in doubt. {half(sign.handle, sign.words)}. {decide(intent.key, str(sign.handle))}",
                 key=intent.key,
                 candidates=[sign.handle],
             )

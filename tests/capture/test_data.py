@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict
 from ivcap_flows.capture import contents, journal, recorded
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.contents import UnhashedError, read
-from ivcap_flows.capture.data import look
+from ivcap_flows.capture.data import snapshot
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.values import ValueScan
-from ivcap_flows.cli.rerun import _lost
+from ivcap_flows.cli.rerun import _incomplete
 from ivcap_flows.provenance import Graph
 
 NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
@@ -401,7 +401,7 @@ def test_a_table_that_breaks_when_it_is_read_is_told_so():
         def __len__(self) -> int:
             raise RuntimeError
 
-    held = look("r", Broken({"a": [1]}))
+    held = snapshot("r", Broken({"a": [1]}))
     assert (held.sha256, held.record().type) == (None, "unhashed")
     assert "RuntimeError" in held.reason
 
@@ -524,7 +524,7 @@ def test_values_that_differ_only_in_what_is_not_shown_are_two(first, second):
     assert shown != other
     assert shown == ValueScan().at("r", first)
     assert len(str(shown)) < 130_000
-    assert list(_lost(shown)) != []
+    assert list(_incomplete(shown, ())) != []
 
 
 @pytest.mark.parametrize(
@@ -579,4 +579,4 @@ def test_what_stands_for_data_is_not_given_to_a_rerun(recorded_graph):
 
     take(table(), pl.LazyFrame({"a": [1]}), {"type": "letter", "content": "Dear"})
     shown = the(recorded_graph(), "call", "take").attributes["parameters"]
-    assert [bool(list(_lost(shown[name]))) for name in ("frame", "lazy", "plain")] == [True, True, False]
+    assert [bool(list(_incomplete(shown[name], ()))) for name in ("frame", "lazy", "plain")] == [True, True, False]

@@ -1,4 +1,4 @@
-"""Flows that are run, and run again by `rerun`."""
+"""Flows that are run, and repeated by the command that `rerun` prints."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from prefect import flow, task
 from pydantic import SecretStr
 
 from ivcap_flows import recorded
-from ivcap_flows.handles import Artifact, LocalFile
+from ivcap_flows.handles import Artifact
 from ivcap_flows.tasks import (
     OrderStep,
     download_artifact,
@@ -43,9 +43,9 @@ def shared(message: str) -> list[str]:
 
 @flow
 @recorded
-def stamped(given: Artifact, target: str) -> str:
+def stamped(target: str) -> str:
     """Makes what another process would make otherwise."""
-    Path(target).write_text(f"{given.urn} {os.environ['STAMP']}")
+    Path(target).write_text(os.environ["STAMP"])
     return target
 
 
@@ -89,13 +89,9 @@ def prepared(source: Path, target: Path) -> Artifact:
 
 @flow
 @recorded
-def handed(
-    one: Artifact | None, many: list[Artifact], named: dict[str, Artifact | Path], file: LocalFile | None
-) -> str:
-    """Takes handles within other values."""
-    assert isinstance(one, Artifact) and isinstance(file, LocalFile)
-    assert all(isinstance(each, Artifact) for each in [*many, named["series"]])
-    return one.urn
+def handed(one: Artifact | None, many: list[Artifact], named: dict[str, Artifact | Path], urn: str) -> str:
+    """Takes handles, also within other values, and the name of a thing as a text."""
+    return f"{one} {many} {named} {urn}"
 
 
 @task

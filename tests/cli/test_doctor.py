@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
-from ivcap_flows.cli import doctor
+from ivcap_flows.cli.checks import packages, platforms
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.ivcap.client import IvcapClient
@@ -152,7 +152,7 @@ def test_a_platform_that_is_away_is_wrong(ivcap_flows, monkeypatch):
 
 def test_a_platform_that_stays_silent_is_wrong(ivcap_flows, monkeypatch):
     """Doctor waits for it less long than a flow does, and names its address all the same."""
-    monkeypatch.setattr(doctor, "TIMEOUT", 0.5)
+    monkeypatch.setattr(platforms, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("IVCAP_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         said = ivcap_flows("doctor", "--json")
@@ -172,8 +172,8 @@ def test_a_platform_that_is_off_is_in_order(ivcap_flows, monkeypatch):
 
 def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
     """The package, what was found and what is wanted are named."""
-    real = doctor.version
-    monkeypatch.setattr(doctor, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
+    real = packages.version
+    monkeypatch.setattr(packages, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
     said = ivcap_flows("doctor", "--json")
     assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
 

@@ -1,4 +1,4 @@
-"""`rerun`: a flow once more, on the same inputs and parameters, and what differs."""
+"""`rerun`: whether a run can be repeated, and the commands that repeat it and compare both runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,12 @@ from pydantic import SecretStr
 from flows.coastal_el_nino import coastal_el_nino
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.handles import Artifact, LocalFile
-from ivcap_flows.identity import digest
+from ivcap_flows.handles import Artifact
+from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.provenance import Graph, Record, activity, entity, relation
+from ivcap_flows.reading.inputs import Input, inputs_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -52,13 +56,47 @@ def flows(world, prefect_settings, journal_file, embedded_platform, monkeypatch)
 
 
 @pytest.fixture
-def rerun(capsys) -> Callable[..., tuple[int, dict, str]]:
-    def run(*arguments: str) -> tuple[int, dict, str]:
+def command(capsys) -> Callable[..., tuple[int, str]]:
+    def run(*words: str) -> tuple[int, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main(["rerun", *arguments])
+            main(words)
         out, err = capsys.readouterr()
-        return ended.value.code, json.loads(out) if out.startswith("{") else {}, out + err
+        return ended.value.code, out + err
+
+    return run
+
+
+@pytest.fixture
+def rerun(command) -> Callable[..., tuple[int, dict]]:
+    """What `rerun` says of a run, and its exit status."""
+
+    def run(name: str = "latest") -> tuple[int, dict]:
+        status, out = command("rerun", name, "--json")
+        return status, json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def repeat(command, rerun, monkeypatch) -> Callable[..., dict]:
+    """Do what `rerun` prints: the difference between the two runs."""
+
+    def run(name: str = "latest", *more: str, **environment: str) -> dict:
+        status, said = rerun(name)
+        assert bool(said["problems"]) == bool(status) == bool(more), said
+        with monkeypatch.context() as patch:
+            patch.chdir(said["folder"])
+            for variable, value in {**said["environment"], **environment}.items():
+                patch.setenv(variable, value)
+            _, *words = said["command"]
+            status, out = command(*words, *more)
+            assert status == 0, out
+            _, *words = said["compare"]
+            status, out = command(*words, "--json")
+        found = json.loads(out)
+        assert found["first"] != found["second"] and status == (not found["same_results"])
+        return found
 
     return run
 
@@ -80,58 +118,63 @@ def runs() -> list[str]:
         return [run.id for run in journal.runs.recent(50)]
 
 
-def test_a_rerun_uses_the_orders_of_before_and_makes_the_same(flows, rerun, world, tmp_path, journal_file):
-    """As a new run with the same bytes; with --pay by another order. An input that was changed is refused."""
+def test_a_repeated_run_uses_the_orders_of_before_and_makes_the_same(
+    flows, rerun, repeat, command, tmp_path, journal_file
+):
+    """As a new run with the same bytes. An input that was changed is named, and nothing is run by `rerun` itself."""
     source, target = tmp_path / "source.csv", tmp_path / "out" / "upper.csv"
     target.parent.mkdir()
     source.write_text(f"{tmp_path} again\n")
     urn = flows.shouted(source, target)
     content = target.read_bytes()
     target.unlink()
-    status, said, out = rerun("latest", "--json")
-    assert status == 0, out
-    assert said["same_results"] and said["first"] != said["second"] and target.read_bytes() == content
+    [first] = runs()
+    status, out = command("rerun", "latest")
+    assert status == 0 and runs() == [first] and not target.exists()
+    unchanged, folder, again, compare = out.splitlines()
+    assert first in unchanged and folder == f"cd {os.getcwd()}"
+    assert again.startswith("IVCAP_FLOWS_REUSE=1 ivcap-flows run ") and "rerun_flows.py:shouted --fresh" in again
+    assert f"-p source={source} -p target={target}" in again
+    assert compare == f"ivcap-flows diff {first[-8:]} latest"
+    assert repeat()["same_results"] and target.read_bytes() == content
     assert orders(journal_file) == [("sent", urn), ("reused", urn)]
-    status, said, out = rerun(said["first"], "--pay", "--json")
-    assert status == 0 and said["same_results"], out
-    [*_, (how, paid)] = orders(journal_file)
-    assert how == "sent" and paid != urn
     source.write_text("other\n")
-    status, _, out = rerun(said["first"])
-    assert status == 2 and f"The input {source}" in out and len(orders(journal_file)) == 3
+    status, said = rerun(first)
+    assert status == 1 and len(said["problems"]) == 1 and f"The input {source} has changed" in said["problems"][0]
+    source.unlink()
+    assert f"The input {source} cannot be read" in rerun(first)[1]["problems"][0]
 
 
-def test_pay_overrides_what_runs_share(flows, rerun, journal_file, monkeypatch):
-    """Work of the account, the flow or an earlier run is kept without --pay, and placed anew each time with it."""
+def test_paying_again_overrides_what_runs_share(flows, repeat, journal_file, monkeypatch):
+    """Work of the account, the flow or an earlier run is kept, and placed anew each time with IVCAP_FLOWS_PAY_AGAIN."""
     monkeypatch.setenv("IVCAP_FLOWS_REUSE", "1")
     before = flows.shared(uuid.uuid4().hex)
     assert len(set(before)) == 3
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-    assert len(sent(journal_file)) == 3
+    found = repeat()
+    assert found["same_results"] and len(sent(journal_file)) == 3
     for count in (6, 9):
-        assert rerun(said["first"], "--pay", "--json")[1]["second"] not in (said["first"], said["second"])
+        repeat(found["first"], IVCAP_FLOWS_PAY_AGAIN="1")
         assert len(sent(journal_file)) == count
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
-def test_what_was_made_and_uploaded_is_the_same_again(flows, rerun, tmp_path, kept):
+def test_what_was_made_and_uploaded_is_the_same_again(flows, repeat, tmp_path, kept):
     """Whether the file is still there or is made anew; the second run finds its artifact."""
     source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
     source.write_text(f"{tmp_path}\n\n1,2\n")
     flows.prepared(source, target)
     if not kept:
         target.unlink()
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"] and not said["inputs"], out
-    status, said, out = rerun(said["first"], "--json")
-    assert status == 0 and said["same_results"] and not said["inputs"], out
+    found = repeat()
+    assert found["same_results"] and not found["inputs"]
+    found = repeat(found["first"])
+    assert found["same_results"] and not found["inputs"]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
-def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, own_series, tmp_path, kept):
+def test_a_repeated_example_makes_the_same_index(flows, repeat, own_series, tmp_path, kept):
     """With the order of before, the sha256 of the index is the same. Another file may lie beside."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
@@ -142,48 +185,128 @@ def test_a_rerun_of_the_example_makes_the_same_index(flows, rerun, own_series, t
         (tmp_path / "results" / "notes.txt").write_text("mine")
     else:
         shutil.rmtree(tmp_path / "results")
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-    assert {change["name"] for change in said["inputs"]} <= {"notes.txt"}, out
+    found = repeat()
+    assert found["same_results"] and {change["name"] for change in found["inputs"]} <= {"notes.txt"}
     assert digest((tmp_path / "results/2010-12/index.csv").read_bytes()) == made
 
 
-def test_a_rerun_says_what_came_out_otherwise(flows, rerun, world, tmp_path, monkeypatch):
-    """And that nothing on record explains it; a handle is given as the handle that it was."""
-    given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
+def test_what_came_out_otherwise_is_named(flows, repeat, command, tmp_path, monkeypatch):
+    """And that nothing on record explains it."""
     monkeypatch.setenv("STAMP", "one")
-    flows.stamped(given, str(tmp_path / "stamp.txt"))
+    flows.stamped(str(tmp_path / "stamp.txt"))
     (tmp_path / "stamp.txt").unlink()
-    monkeypatch.setenv("STAMP", "two")
-    status, _, out = rerun("latest")
+    found = repeat(STAMP="two")
+    assert not found["same_results"]
+    status, out = command("diff", found["first"], found["second"])
     assert status == 1 and "stamp.txt: " in out and "nothing on record explains it" in out
 
 
-@pytest.mark.parametrize("name", ["confidential", "moved"])
-def test_what_cannot_be_run_again_is_refused(flows, rerun, tmp_path, journal_file, name, monkeypatch):
-    """Secrets and data in memory, which no record holds; code that is not where it was."""
+def test_what_no_command_can_give_is_named(flows, rerun, world, monkeypatch):
+    """Secrets and data in memory, which no record holds; handles, also within lists and mappings; code that is gone."""
     flows.confidential(SecretStr("hush"), b"bytes")
-    words = {"confidential": ["word (a secret", "data (a bytes"], "moved": ["cannot be found", "is not there"]}
-    if name == "moved":
-        monkeypatch.setattr("ivcap_flows.cli.rerun.Path.is_file", lambda path: False)
-    status, _, out = rerun("latest")
-    assert status == 2 and all(word in out for word in words[name]), out
-    assert "hush" not in out
+    status, said = rerun()
+    [problem] = said["problems"]
+    assert status == 1 and "word (a secret" in problem and "data (a bytes" in problem and "hush" not in str(said)
+    assert "-p" not in said["command"]
+    given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
+    flows.handed(given, [given], {"series": given}, given.urn)
+    [problem] = rerun()[1]["problems"]
+    assert all(f"{name} (a handle, of which the URN is recorded: {given.urn})" in problem for name in ("one", "many"))
+    assert "named (a handle" in problem
+    monkeypatch.setattr("ivcap_flows.cli.rerun.Path.is_file", lambda path: False)
+    assert any("The code is gone" in problem for problem in rerun()[1]["problems"])
 
 
-def test_what_was_secret_is_given_again(flows, rerun):
-    """By `--set`, and only that: whole parameters, of what was no text as JSON. None of it is told."""
+def test_what_was_secret_is_added(flows, repeat, rerun):
+    """Whole parameters, to the printed command. None of it is in what is printed."""
     flows.confided(SecretStr("hush-hush-1"), "host=x password=other-1", {"password": "third-1"})
-    status, _, out = rerun("latest")
-    assert status == 2 and "--set name=value" in out and "word" in out
-    given = ["--set", "word=hush-hush-1", "--set", "dsn=host=x password=other-1"]
-    status, _, out = rerun("latest", *given, "--set", "options=third-1")
-    assert status == 2 and "needs YAML or JSON" in out
-    status, _, out = rerun("latest", "--set", "nothing=1")
-    assert status == 2 and "word, dsn, options" in out
-    status, said, out = rerun("latest", *given, "--set", 'options={"password": "third-1"}', "--json")
-    assert status == 0 and said["same_results"], out
-    assert not [secret for secret in ("hush-hush-1", "other-1", "third-1") if secret in out]
+    _, said = rerun()
+    assert all(f"{name} (a secret" in said["problems"][0] for name in ("word", "dsn", "options"))
+    assert not [secret for secret in ("hush-hush-1", "other-1", "third-1") if secret in str(said)]
+    given = ("word=hush-hush-1", "dsn=host=x password=other-1", 'options={"password": "third-1"}')
+    assert repeat("latest", *(word for each in given for word in ("-p", each)))["same_results"]
+
+
+def test_inputs_do_not_depend_on_the_order_of_facts():
+    """A file that was changed in place, a copy, and what lies in a new folder are no inputs; their sources are."""
+
+    def version(noun: str, path: str, content: str) -> Record:
+        digests = {"file": "sha256", "directory": "manifest_sha256"}
+        return entity(flows_urn(noun, f"{path} {content}"), noun, path=path, **{digests[noun]: content * 64})
+
+    step = activity(flows_urn("call", "step"), "call", datetime.now(timezone.utc))
+    source, copy = version("file", "/in/raw.csv", "a"), version("file", "/out/raw.csv", "a")
+    before, after = version("file", "/in/state.csv", "b"), version("file", "/in/state.csv", "c")
+    new, member = version("directory", "/new", "d"), version("file", "/new/part.csv", "e")
+    store, folder = version("directory", "/store", "f"), version("directory", "/in", "0")
+    used, made = (source, before, member, store, folder), (copy, after, new)
+    records = [
+        step,
+        *used,
+        *made,
+        *(relation("used", step.id, thing.id) for thing in used),
+        *(relation("wasGeneratedBy", thing.id, step.id) for thing in made),
+    ]
+    expected = {Input("/in/raw.csv", frozenset({"a" * 64})), Input("/store", frozenset({"f" * 64}))}
+    for seed in range(20):
+        random.Random(seed).shuffle(records)
+        assert set(inputs_of(Graph(records))) == expected
+
+
+@pytest.mark.long
+def test_what_the_run_wrote_is_no_input(flows, repeat, rerun, tmp_path):
+    """A file that it overwrote, and one that it left with the content of its input; that which it read is one."""
+    source, target = tmp_path / "raw.csv", tmp_path / "out" / "clean.csv"
+    target.parent.mkdir()
+    source.write_text(f"{tmp_path}\n1,2\n")
+    flows.prepared(source, target)
+    source.write_text(f"{tmp_path}\n\n1,2\n3,4\n")
+    flows.prepared(source, target)
+    found = repeat()
+    assert found["same_results"]
+    [first] = [run for run in runs() if run not in (found["first"], found["second"])]
+    status, said = rerun(first)
+    assert status == 1 and f"The input {source} has changed" in said["problems"][0]
+    source.write_text(f"{tmp_path}\n1,2\n")
+    assert repeat(first)["same_results"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
+def test_what_a_body_wrote_into_a_folder_is_no_input(flows, repeat, tmp_path, there):
+    """Where the folder is a parameter; it may be gone then."""
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    flows.summed(folder)
+    shutil.rmtree(folder)
+    assert repeat()["same_results"]
+
+
+def test_a_changed_folder_is_named(flows, rerun, tmp_path):
+    """As a changed file is."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.csv").write_text("a")
+    flows.counting(folder)
+    assert rerun()[0] == 0
+    (folder / "b.csv").write_text("b")
+    status, said = rerun()
+    assert status == 1 and f"The input {folder} has changed" in said["problems"][0]
+
+
+@pytest.mark.long
+def test_relative_paths_are_those_of_before(flows, repeat, tmp_path, monkeypatch):
+    """From another folder they would be other files, so the folder is printed."""
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "raw.csv").write_text(f"{tmp_path}\n{place}\n")
+    monkeypatch.chdir(tmp_path / "here")
+    flows.prepared(Path("raw.csv"), Path("clean.csv"))
+    monkeypatch.chdir(tmp_path / "there")
+    found = repeat()
+    assert found["same_results"] and not found["inputs"] and not Path("clean.csv").exists()
 
 
 SMALL = """
@@ -192,122 +315,28 @@ from ivcap_flows import recorded
 
 @flow
 @recorded
-def small({name}: int) -> str:
-    print("this is {place}", {name})
-    return "{place}"
+def small(n: int) -> str:
+    return "here"
 """
 
 
-@pytest.mark.long
-def test_handles_within_other_values_are_given_again(flows, rerun, world, tmp_path):
-    """In unions, lists and mappings."""
-    file = tmp_path / "mine.csv"
-    file.write_text("mine")
-    given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
-    local = LocalFile(path=str(file), sha256=digest(b"mine"), size=4)
-    flows.handed(given, [given], {"series": given}, local)
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-
-
-@pytest.mark.long
-def test_what_the_run_wrote_is_no_input(flows, rerun, tmp_path):
-    """A file that it overwrote, and one that it left with the content of its input; that which it read is one."""
-    source, target = tmp_path / "raw.csv", tmp_path / "out" / "clean.csv"
-    target.parent.mkdir()
-    source.write_text(f"{tmp_path}\n1,2\n")
-    flows.prepared(source, target)
-    source.write_text(f"{tmp_path}\n\n1,2\n3,4\n")
-    flows.prepared(source, target)
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-    first = [run for run in runs() if run not in (said["first"], said["second"])]
-    status, _, out = rerun(*first)
-    assert status == 2 and f"The input {source}, given as `source`," in out, out
-    source.write_text(f"{tmp_path}\n1,2\n")
-    status, said, out = rerun(*first, "--json")
-    assert status == 0 and said["same_results"], out
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
-def test_what_a_body_wrote_into_a_folder_is_no_input(flows, rerun, tmp_path, there):
-    """Where the folder is a parameter; it may be gone then."""
-    folder = tmp_path / "out"
-    if there:
-        folder.mkdir()
-        (folder / "notes.txt").write_text("mine")
-    flows.summed(folder)
-    shutil.rmtree(folder)
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-
-
-def test_a_changed_folder_is_refused(flows, rerun, tmp_path):
-    """As a changed file is."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "a.csv").write_text("a")
-    flows.counting(folder)
-    assert rerun("latest")[0] == 0
-    (folder / "b.csv").write_text("b")
-    status, _, out = rerun("latest")
-    assert status == 2 and f"The input {folder}" in out, out
-
-
-@pytest.mark.long
-def test_relative_paths_are_those_of_before(flows, rerun, tmp_path, monkeypatch):
-    """From another folder they would be other files."""
-    for place in ("here", "there"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "raw.csv").write_text(f"{tmp_path}\n{place}\n")
-    monkeypatch.chdir(tmp_path / "here")
-    flows.prepared(Path("raw.csv"), Path("clean.csv"))
-    monkeypatch.chdir(tmp_path / "there")
-    status, _, out = rerun("latest")
-    assert status == 2 and str(tmp_path / "here" / "raw.csv") in out and str(tmp_path / "there" / "raw.csv") in out
-    assert not Path("clean.csv").exists()
-    monkeypatch.chdir(tmp_path / "here")
-    status, said, out = rerun("latest", "--json")
-    assert status == 0 and said["same_results"], out
-
-
-def test_the_code_that_was_run_is_run(flows, rerun, tmp_path, monkeypatch):
-    """Not that of another checkout, in which one stands; where that is loaded already, nothing is run."""
+def test_code_in_a_package_is_named_by_its_module(flows, repeat, rerun, tmp_path, monkeypatch):
+    """With the folder to import it from, whatever lies in the current one; nothing of it is loaded by `rerun`."""
     package = f"rerun_{uuid.uuid4().hex}"
     for place in ("here", "there"):
         (tmp_path / place / package).mkdir(parents=True)
         (tmp_path / place / package / "__init__.py").touch()
-        (tmp_path / place / package / "flows.py").write_text(SMALL.format(name="n", place=place))
+        (tmp_path / place / package / "flows.py").write_text(SMALL)
     monkeypatch.setattr(sys, "path", [*sys.path])
     load(tmp_path / "here" / package / "flows.py").small(1)
     monkeypatch.chdir(tmp_path / "there")
-    status, _, out = rerun("latest")
-    assert status == 0 and "this is here" in out and "this is there" not in out, out
-    for name in (package, f"{package}.flows"):
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(tmp_path / "there")
-    importlib.import_module(f"{package}.flows")
-    before = runs()
-    status, _, out = rerun("latest")
-    assert status == 2 and str(tmp_path / "there" / package / "flows.py") in out and runs() == before, out
+    status, said = rerun()
+    assert status == 0 and said["environment"]["PYTHONPATH"] == str(tmp_path / "here")
+    assert said["command"][2:] == [f"{package}.flows:small", "--fresh", "-p", "n=1"]
+    assert package not in sys.modules
 
 
-def test_a_run_that_did_not_begin_is_compared_with_none(flows, rerun, tmp_path):
-    """Though another run of the flow is newer than the one that was to be repeated."""
-    file = tmp_path / "small_flow.py"
-    file.write_text(SMALL.format(name="n", place="here"))
-    flow = load(file).small
-    flow(1)
-    [first] = runs()
-    flow(2)
-    # Of another size: Python compiles a file of the same size and second only once.
-    file.write_text(SMALL.format(name="number", place="here"))
-    status, said, out = rerun(first, "--json")
-    assert status == 2 and not said and "InputError: The flow small did not start" in out, out
-
-
-def spelled(flows, rerun, ivcap_flows, folder: Path) -> None:
+def spelled(flows, repeat, ivcap_flows, folder: Path) -> None:
     """Run a flow on files with odd names, and let each command find them again."""
     folder.mkdir()
     for name in flows.SPELLED:
@@ -323,19 +352,18 @@ def spelled(flows, rerun, ivcap_flows, folder: Path) -> None:
     for path in paths:
         assert ivcap_flows("verify", path).status == 0
         assert "task-run  cleaned" in ivcap_flows("trace", path, "--up", "--down").out
-    status, compared, out = rerun("spelled", "--json")
-    assert status == 0 and compared["same_results"], out
+    assert repeat("spelled")["same_results"]
 
 
 @pytest.mark.mutant(None)
-def test_a_file_is_found_again_whatever_its_name(flows, rerun, ivcap_flows, tmp_path):
+def test_a_file_is_found_again_whatever_its_name(flows, repeat, ivcap_flows, tmp_path):
     """Also one that is no UTF-8: what the record displays of it is not taken for its path."""
-    spelled(flows, rerun, ivcap_flows, tmp_path / "data")
+    spelled(flows, repeat, ivcap_flows, tmp_path / "data")
 
 
 @pytest.mark.mutant("paths as displayed")
-def test_a_build_that_opens_paths_as_displayed_is_found(flows, rerun, ivcap_flows, tmp_path, monkeypatch):
+def test_a_build_that_opens_paths_as_displayed_is_found(flows, repeat, ivcap_flows, tmp_path, monkeypatch):
     """The test above fails on it."""
     mutate("paths as displayed", monkeypatch.setattr)
     with pytest.raises(AssertionError):
-        spelled(flows, rerun, ivcap_flows, tmp_path / "data")
+        spelled(flows, repeat, ivcap_flows, tmp_path / "data")

@@ -29,7 +29,7 @@ def nasty_run(journal_file):
 
 
 def commands_in(text):
-    return sorted({character for character in text if ord(character) in output._COMMANDS})
+    return sorted({character for character in text if ord(character) in output._CONTROL_CHARACTERS})
 
 
 @pytest.mark.parametrize("words", ["runs", "show r", "orders", "trace urn:x:file", "diff r r"])

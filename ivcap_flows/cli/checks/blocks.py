@@ -1,20 +1,18 @@
-"""`ivcap-flows doctor --block`: whether a saved credentials block can be loaded, logs in, and stays logged in."""
+"""Saved credentials blocks: whether they can be loaded, log in, and stay logged in."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ivcap_flows import loop
-from ivcap_flows.cli.output import moment
+from ivcap_flows.cli.checks.platforms import ivcap_account, not_renewed, provena_user
 from ivcap_flows.errors import ConfigurationError, UnreachableError
-from ivcap_flows.http.auth import expiry
 
 if TYPE_CHECKING:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 
-__all__ = ["check_block", "ending"]
+__all__ = ["check_block"]
 
 B = TypeVar("B", "IvcapCredentials", "ProvenaCredentials")
 
@@ -36,12 +34,6 @@ def check_block(name: str) -> list[str]:
         ) from error
 
 
-def ending(token: str) -> str:
-    """Return when a token ends that nothing renews."""
-    end = expiry(token)
-    return "an unknown time" if end is None else moment(datetime.fromtimestamp(end, timezone.utc))
-
-
 async def _check(name: str) -> list[str]:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 
@@ -51,10 +43,11 @@ async def _check(name: str) -> list[str]:
             f"Prefect has no credentials block named {name!r}. Log in by `ivcap-flows login URL --block {name}` or "
             f"`ivcap-flows login --provena {name}`."
         )
-    return [
-        *([] if ivcap is None else [await _ivcap(ivcap, name)]),
-        *([] if provena is None else [await _provena(provena)]),
-    ]
+    found = [] if ivcap is None else [await _ivcap(ivcap, name)]
+    if provena is not None:
+        async with provena.get_client() as client:
+            found.append(f"Provena: {await provena_user(client)}")
+    return found
 
 
 async def _saved(kind: type[B], name: str) -> B | None:
@@ -86,18 +79,6 @@ async def _ivcap(block: IvcapCredentials, name: str) -> str:
         login = f"as the service account of {block.client_id}"
     else:
         token = block.token.get_secret_value() if block.token else ""
-        login = (
-            f"its token ends at {ending(token)} and is not renewed, which is for trying out; log in by `ivcap-flows "
-            f"login {block.url} --block {name}`"
-        )
+        login = f"its token {not_renewed(token, f'{block.url} --block {name}')}"
     async with block.get_client() as client:
-        async for _ in client.services.list(limit=1):
-            break
-        return f"IVCAP: {await client.platform()} as {await client.account()}, {login}"
-
-
-async def _provena(block: ProvenaCredentials) -> str:
-    async with block.get_client() as client:
-        person = await client.auth_api.linked_person()
-        linked = f"linked to person {person}" if person else "not linked to a person, which most registrations need"
-        return f"Provena: {await client.platform()} as {await client.username()}, {linked}"
+        return f"IVCAP: {await ivcap_account(client)}, {login}"
