@@ -277,7 +277,7 @@ def _value(hint: Any, value: Any, graph: Graph) -> Any:
     node = graph.nodes.get(value)
     if not issubclass(hint, Handle) or node is None:
         return value
-    plan = next((r.target for r in graph.relations.values() if r.type == "hadPlan" and r.source == value), None)
+    plan = next((link.target for link in graph.links_from(value, "hadPlan")), None)
     about = {"urn": value, "created_at": node.time, "service": plan, **node.attributes}
     try:
         return hint.model_validate({name: known for name, known in about.items() if known is not None})

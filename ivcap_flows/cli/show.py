@@ -13,8 +13,8 @@ from ivcap_flows.cli.jobs import jobs_of, print_jobs
 from ivcap_flows.cli.output import Full, Json, brief, coloured, console, emit, table
 from ivcap_flows.cli.records import RunName, open_journal, unknowns
 from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.difference import ends
-from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.sinks import run_graph
 
@@ -29,7 +29,7 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
     used, made = ends(graph)
-    products = {product.id for product in Story(graph).products()}
+    products = {product.id for product in Activities(graph).products()}
     outputs = [thing for thing in made if thing.id in products]
     between = [thing for thing in made if thing.id not in products]
     ran = sorted((node for node in graph.nodes.values() if node.type == "task-run"), key=_begin)

@@ -20,7 +20,7 @@ __all__ = ["Lineage", "lineage"]
 
 _PLATFORMS: Final = frozenset({"artifact", "order", "job", "dataset", "model-run"})
 """Types that a platform may know more about."""
-_ORIGINS: Final = frozenset({"wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy"})
+_ORIGINS: Final = ("wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy")
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ def _open(found: Graph, starts: Iterable[str], direction: Direction) -> list[str
     Upwards these are things without an origin, otherwise everything that others may have used. They include a run that
     is asked about, which another machine may have continued.
     """
-    begun = {link.source for link in found.relations.values() if link.type in _ORIGINS}
     ids = [id_ for id_, node in found.nodes.items() if node.type in _PLATFORMS]
     if direction == "up":
-        ids = [id_ for id_ in ids if id_ not in begun]
+        ids = [id_ for id_ in ids if not any(found.links_from(id_, type_) for type_ in _ORIGINS)]
     asked = [id_ for id_ in starts if id_ not in found.nodes or found.nodes[id_].type == "flow-run"]
     return list(dict.fromkeys([*asked, *ids]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -70,14 +69,15 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
     A file that the run changed in place is expected as it was at the end. A folder whose files are all recorded is
     verified by these, since other files may have been added.
     """
-    members = Counter(link.source for link in graph.relations.values() if link.type == "hadMember")
     hosts = {attempt.id: attempt.process.host for attempt in journal.runs.attempts(run.id)}
     found: dict[tuple[str | None, str], _Place] = {}
     for fact in facts_of(journal, run):
         record = fact.record
         path = record.attributes.get("path")
         digest = record.attributes.get("sha256" if record.type == "file" else "manifest_sha256")
-        if record.type == "directory" and members[record.id] >= record.attributes.get("files", 0):
+        if record.type == "directory" and len(graph.links_from(record.id, "hadMember")) >= record.attributes.get(
+            "files", 0
+        ):
             continue
         if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
             path, host = path_of(path), hosts.get(fact.attempt_id or "")
