@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -317,9 +317,12 @@ def _work_changed(before: Mapping[str, list[_Call]], after: Mapping[str, list[_C
                 yield from (Change(f"{name}, {fact}", old, now) for old, now in zip_longest(gone, new))
 
 
-def _only(fact: str, calls: Iterable[_Call], others: Iterable[_Call]) -> list[Any]:
-    """Return the values of a fact that calls have and other calls have not, or not as often."""
+def _only(fact: str, calls: Collection[_Call], others: Collection[_Call]) -> list[Any]:
+    """Return the values of a fact that calls have and others have not, or of as many others not as often."""
     left = Counter(repr(call[fact]) for call in others if fact in call)
+    if len(calls) != len(others):
+        own = {repr(call[fact]): call[fact] for call in calls if call.get(fact) is not None}
+        return [value for text, value in own.items() if text not in left]
     found = []
     for value in (call[fact] for call in calls if call.get(fact) is not None):
         if left[repr(value)] > 0:

@@ -97,7 +97,7 @@ class _Teller:
             run = Run(run_id(activity.id), self.facets.of_run(activity, state.value))
             return RunEvent(
                 eventType=state,
-                eventTime=_moment(time),
+                eventTime=time.astimezone(timezone.utc).isoformat(timespec="microseconds"),
                 run=run,
                 job=self._job(activity),
                 producer=PRODUCER,
@@ -126,7 +126,3 @@ class _Teller:
         from openlineage.client.event_v2 import Job
 
         return Job(*self.names.job(activity), self.facets.of_job(activity))
-
-
-def _moment(time: datetime) -> str:
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")

@@ -13,8 +13,8 @@ from ivcap_flows.identity import file_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph, Record
 from ivcap_flows.reading.names import SHA256, starts_of
-from ivcap_flows.reading.parts import standings
-from ivcap_flows.reading.remote_records import ASKED, Elsewhere
+from ivcap_flows.reading.parts import newest_run_states
+from ivcap_flows.reading.remote_records import ASKED, RemoteRecords
 
 __all__ = ["Lineage", "lineage"]
 
@@ -38,16 +38,16 @@ class Lineage:
 
 
 def lineage(
-    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None = None, *, runs: bool = False
+    journal: Journal, name: str, direction: Direction, remote: RemoteRecords | None = None, *, runs: bool = False
 ) -> Lineage | None:
     """Return the lineage of the things that a name means (`starts_of`), or None if none is on record.
 
-    The journal is read first. Then `elsewhere` is asked: upwards about things that no run in the journal made,
+    The journal is read first. Then `remote` is asked: upwards about things that no run in the journal made,
     downwards about everything that another run may have used. The journal is read again for what that adds. With
     `runs`, `around` has the runs that the things are part of also if the direction is `down`.
     """
     with _without_collector():
-        return _lineage(journal, name, direction, elsewhere, runs)
+        return _lineage(journal, name, direction, remote, runs)
 
 
 @contextmanager
@@ -63,11 +63,11 @@ def _without_collector() -> Iterator[None]:
 
 
 def _lineage(
-    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None, runs: bool
+    journal: Journal, name: str, direction: Direction, remote: RemoteRecords | None, runs: bool
 ) -> Lineage | None:
     starts = starts_of(journal, name)
-    if not starts and elsewhere is not None:
-        starts = loop.run(elsewhere.starts(name))
+    if not starts and remote is not None:
+        starts = loop.run(remote.starts(name))
     here: list[Record] = []
     there: list[Record] = []
     read: set[str] = set()
@@ -77,10 +77,10 @@ def _lineage(
     while True:
         here += journal.lineages.around(fresh, direction)
         # What this machine saw itself comes last, since it knows more about that.
-        around = Graph([*there, *here, *standings(there, here)])
+        around = Graph([*there, *here, *newest_run_states(there, here)])
         found = _found(around, starts, name, direction)
         read |= fresh | set(found.nodes)
-        if elsewhere is None:
+        if remote is None:
             break
         ask = [id_ for id_ in _open(found, starts, direction) if id_ not in asked]
         if len(asked) + len(ask) > ASKED:
@@ -88,18 +88,18 @@ def _lineage(
             ask = ask[: ASKED - len(asked)]
         asked |= set(ask)
         runs_read = (id_ for id_, node in around.nodes.items() if node.type == "flow-run" and id_ in read)
-        elsewhere.leave_out(runs_read, journal.id)
-        new = loop.run(elsewhere.about(ask, direction)) if ask else []
+        remote.leave_out(runs_read, journal.id)
+        new = loop.run(remote.about(ask, direction)) if ask else []
         if not new:
             break
         there += new
-        found = _found(Graph([*there, *here, *standings(there, here)]), starts, name, direction)
+        found = _found(Graph([*there, *here, *newest_run_states(there, here)]), starts, name, direction)
         fresh = set(found.nodes) - read
     if runs and direction == "down":
         acts = [id_ for id_, node in found.nodes.items() if node.kind == "activity"]
         here += journal.lineages.around(acts, "runs")
-        around = Graph([*there, *here, *standings(there, here)])
-    troubles = [*(elsewhere.troubles if elsewhere is not None else ()), *([more] if more else ())]
+        around = Graph([*there, *here, *newest_run_states(there, here)])
+    troubles = [*(remote.troubles if remote is not None else ()), *([more] if more else ())]
     known = tuple(start for start in starts if start in found.nodes)
     return Lineage(known, found, around, tuple(troubles)) if known else None
 

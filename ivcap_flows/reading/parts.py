@@ -8,18 +8,18 @@ from typing import Final
 
 from ivcap_flows.provenance import Record
 
-__all__ = ["joined", "standings"]
+__all__ = ["merged", "newest_run_states"]
 
 _UNKNOWN: Final = datetime.min.replace(tzinfo=timezone.utc)
 
 
-def joined(parts: Iterable[Sequence[Record]]) -> list[Record]:
+def merged(parts: Iterable[Sequence[Record]]) -> list[Record]:
     """Return the records of one run's parts. The part with the newest attempt comes last: it knows the run's state."""
     in_order = sorted(parts, key=lambda part: max(_newest_attempts(part).values(), default=_UNKNOWN))
     return [record for part in in_order for record in part]
 
 
-def standings(there: Sequence[Record], here: Sequence[Record]) -> list[Record]:
+def newest_run_states(there: Sequence[Record], here: Sequence[Record]) -> list[Record]:
     """Return the records in `there` of the runs whose newest attempt only `there` knows."""
     runs = [record for record in there if record.type == "flow-run"]
     if not runs:

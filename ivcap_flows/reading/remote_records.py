@@ -15,7 +15,7 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Direction, Record, activity, agent, describe, entity, faults, relation
 from ivcap_flows.provenance.reading import records_of
 from ivcap_flows.reading.names import COMMIT, SHA256
-from ivcap_flows.reading.parts import joined
+from ivcap_flows.reading.parts import merged
 from ivcap_flows.sinks.ivcap import LINK_SCHEMA, RUN_SCHEMA, parts_by_run
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
     from ivcap_flows.provena.lineage import Node
 
-__all__ = ["ASKED", "Elsewhere"]
+__all__ = ["ASKED", "RemoteRecords"]
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ _RUN: Final = "urn:ivcap-flows:run:"
 
 
 @dataclass
-class Elsewhere:
+class RemoteRecords:
     """Asks the platforms about things that other machines recorded. Clients are made when they are first needed.
 
     A platform that cannot be asked is named in `troubles`, and is not asked again.
@@ -150,7 +150,7 @@ class Elsewhere:
                 found.append(records_of(aspect.content["prov"]))
             except (ValueError, KeyError, TypeError) as error:
                 self.troubles.append(f"The record of {urn} on IVCAP ({aspect.urn}) cannot be read: {error}")
-        return joined(found)
+        return merged(found)
 
     async def _work(self, client: IvcapClient, urn: str) -> list[Record]:
         platform = await client.platform()

@@ -30,7 +30,7 @@ def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Find
     graph = run_graph(journal, run.id)
     here = [_look(place) for place in _places(journal, run, graph)]
     there = loop.run(verify_remote(journal, run, graph, platforms))
-    return [*_elsewhere(here, there), *there, *_unhashed(graph)]
+    return [*_with_other_places(here, there), *there, *_unhashed(graph)]
 
 
 def verify_path(journal: Journal, path: str) -> list[Finding]:
@@ -124,7 +124,7 @@ def digest_of(path: str) -> str:
     return seen.sha256
 
 
-def _elsewhere(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
+def _with_other_places(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
     """Yield the findings. A thing that is gone from its path counts as found if another place had its content."""
     read = {found.sha256: found for found in (*there, *here) if found.state == "ok" and found.sha256}
     for finding in here:
