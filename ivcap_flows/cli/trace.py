@@ -27,11 +27,8 @@ from ivcap_flows.reading.page import page_of
 
 __all__ = ["trace"]
 
-_LEADING: Final = (
-    *("wasGeneratedBy", "used", "wasDerivedFrom", "wasInformedBy", "wasInfluencedBy"),
-    *("hadPlan", "hadMember", "specializationOf", "alternateOf"),
-)
-"""The relations that a trace follows. What started what is shown of whole runs only."""
+_OF_RUNS: Final = frozenset({"wasStartedBy", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations that are shown of whole runs only. A trace follows all others."""
 
 _GIVEN: Final = ("was given", "given to")
 """The words for a use that was not seen."""
@@ -96,6 +93,13 @@ def trace(
     if mermaid:
         write(as_mermaid(found.graph, found.starts))
         return
+    _print_trees(found, direction, ways, full=full)
+    for trouble in found.unasked:
+        console.print(trouble, style="red")
+
+
+def _print_trees(found: Lineage, direction: Direction, ways: Iterable[Direction], *, full: bool) -> None:
+    """Print a tree for each way and each start, then the runs in them. No thing is expanded twice."""
     shown: set[str] = set()
     for way in ways:
         tree = _Tree(found, way, shown, full=full)
@@ -109,8 +113,6 @@ def trace(
         console.print(f"{left} more things are connected with it; --json lists them all.")
     for line in _runs(found, shown, full=full):
         console.print(line)
-    for trouble in found.unasked:
-        console.print(trouble, style="red")
 
 
 def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
@@ -163,7 +165,7 @@ class _Tree:
                 self._steps[target][source] = "started"
         elif link.type == "wasStartedBy" and self._graph.nodes[target].type in _FRAMES:
             self._steps[target][source] = "did"
-        if link.type not in _LEADING or types & _SHOWN_WITH_RUNS:
+        if link.type in _OF_RUNS or link.type not in WORDS or types & _SHOWN_WITH_RUNS:
             return
         word, back = _GIVEN if link.attributes.get("basis") == "given" else WORDS[link.type]
         if RULES[link.type].same:
