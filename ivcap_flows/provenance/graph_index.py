@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ivcap_flows.provenance.records import Record
@@ -16,14 +15,21 @@ class RelationIndex:
     """Relations in the order in which they were recorded: of one type, and by type at each source and each target."""
 
     def __init__(self, relations: Iterable[Record]) -> None:
-        self._of_type: dict[str, list[Record]] = defaultdict(list)
-        self._from: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-        self._to: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+        self._of_type: dict[str, list[Record]] = {}
+        self._from: dict[str, dict[str, list[Record]]] = {}
+        self._to: dict[str, dict[str, list[Record]]] = {}
+        # Plain dictionaries: a graph of years has very many ends, and a factory is called for each of them.
         for link in relations:
             type_ = link.type
-            self._of_type[type_].append(link)
-            self._from[link.source or ""][type_].append(link)
-            self._to[link.target or ""][type_].append(link)
+            self._of_type.setdefault(type_, []).append(link)
+            for by_end, end in ((self._from, link.source or ""), (self._to, link.target or "")):
+                by_type = by_end.get(end)
+                if by_type is None:
+                    by_end[end] = {type_: [link]}
+                elif type_ in by_type:
+                    by_type[type_].append(link)
+                else:
+                    by_type[type_] = [link]
 
     def of_type(self, type: str) -> Sequence[Record]:  # noqa: A002 - the field's name
         return self._of_type.get(type, ())
