@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ivcap_flows.reading import Elsewhere
+from ivcap_flows.reading import RemoteRecords
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["configured_platforms"]
 
 
-def configured_platforms() -> Elsewhere:
+def configured_platforms() -> RemoteRecords:
     """Return the platforms that the environment names; without one, the embedded ones if their folder exists."""
     settings = Settings.current()
     folder = settings.embedded_in
     here = folder is not None and folder.is_dir()
-    return Elsewhere(
+    return RemoteRecords(
         _ivcap if settings.ivcap_configured or here else None, _provena if settings.provena_configured or here else None
     )
 

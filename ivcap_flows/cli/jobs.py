@@ -21,11 +21,6 @@ _SHORT: Final = 160
 def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
     """Return the jobs in a run's record, oldest first. Only those that the run itself requested have a result."""
     known = {row.urn: row.outcome for row in asked if row.noun == "job" and isinstance(row.outcome, Mapping)}
-    made: dict[str, list[dict[str, Any]]] = {}
-    for link in graph.relations.values():
-        if link.type == "wasGeneratedBy" and link.source in graph.nodes and link.target:
-            name = graph.nodes[link.source].attributes.get("name")
-            made.setdefault(link.target, []).append({"urn": link.source, "name": name})
     jobs = sorted((n for n in graph.nodes.values() if n.type == "job"), key=lambda n: (str(n.time or ""), n.id))
     return [
         {
@@ -36,7 +31,10 @@ def jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
             "result": scrub(known.get(job.id, {}).get("result")),
             "result_sha256": known.get(job.id, {}).get("result_sha256"),
             "result_type": job.attributes.get("result_type"),
-            "products": made.get(job.id, []),
+            "products": [
+                {"urn": product.id, "name": product.attributes.get("name")}
+                for product in graph.sources(job.id, "wasGeneratedBy")
+            ],
             "events": job.attributes.get("events") or [],
         }
         for job in jobs

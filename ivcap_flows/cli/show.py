@@ -16,8 +16,8 @@ from ivcap_flows.cli.records import RunName, open_journal, unknowns
 from ivcap_flows.journal import RunRow
 from ivcap_flows.journal.rows import AttemptRow
 from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.difference import ends
-from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.sinks import run_graph
 
@@ -32,7 +32,7 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
         graph = run_graph(journal, found.id)
         deliveries = journal.deliveries.where(run_id=found.id, limit=None)
     used, made = ends(graph)
-    products = {product.id for product in Story(graph).products()}
+    products = {product.id for product in Activities(graph).products()}
     ran = sorted((node for node in graph.nodes.values() if node.type == "task-run"), key=_begin)
     record: dict[str, Any] = {
         "run": found,

@@ -17,26 +17,18 @@ from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.data_view import SHOWN
+from ivcap_flows.provenance.labels import name_of
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
+from ivcap_flows.provenance.rules import WORDS
 from ivcap_flows.reading import Lineage
 from ivcap_flows.reading.on_record import on_record
 from ivcap_flows.reading.page import page_of
 
 __all__ = ["trace"]
 
-_WORDS: Final[dict[str, tuple[str, str]]] = {
-    "wasGeneratedBy": ("made by", "made"),
-    "used": ("used", "used by"),
-    "wasDerivedFrom": ("derived from", "source of"),
-    "wasInformedBy": ("informed by", "informed"),
-    "wasInfluencedBy": ("influenced by", "influenced"),
-    "hadPlan": ("followed", "followed by"),
-    "hadMember": ("holds", "held by"),
-    "specializationOf": ("has the content of", "is the content of"),
-    "alternateOf": ("also known as", "also known as"),
-}
-"""The words for a relation, seen from its source and from its target. What started what is shown of whole runs only."""
+_OF_RUNS: Final = frozenset({"wasStartedBy", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations that are shown of whole runs only. A trace follows all others."""
 
 _GIVEN: Final = ("was given", "given to")
 """The words for a use that was not seen."""
@@ -45,7 +37,7 @@ _FEW: Final = 3
 """The maximum number of things of a type that `--brief` names; more are counted."""
 
 _FRAMES: Final = frozenset({"flow-run", "attempt"})
-_TOLD_OF_RUNS: Final = frozenset({"parameters", "code"})
+_SHOWN_WITH_RUNS: Final = frozenset({"parameters", "code"})
 
 
 def trace(
@@ -101,11 +93,18 @@ def trace(
     if mermaid:
         write(as_mermaid(found.graph, found.starts))
         return
+    _print_trees(found, direction, ways, full=full)
+    for trouble in found.unasked:
+        console.print(trouble, style="red")
+
+
+def _print_trees(found: Lineage, direction: Direction, ways: Iterable[Direction], *, full: bool) -> None:
+    """Print a tree for each way and each start, then the runs in them. No thing is expanded twice."""
     shown: set[str] = set()
     for way in ways:
-        told = _Tree(found, way, shown, full=full)
+        tree = _Tree(found, way, shown, full=full)
         for start in found.starts:
-            for line in told.lines(start):
+            for line in tree.lines(start):
                 console.print(line)
     left = sum(
         node.kind != "agent" and node.type not in _FRAMES for node in found.graph.nodes.values() if node.id not in shown
@@ -114,8 +113,6 @@ def trace(
         console.print(f"{left} more things are connected with it; --json lists them all.")
     for line in _runs(found, shown, full=full):
         console.print(line)
-    for trouble in found.unasked:
-        console.print(trouble, style="red")
 
 
 def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
@@ -130,15 +127,15 @@ def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
 
 
 def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
-    """Yield what is as far from the start, nearest first, in words. A name that has been said is not said again."""
-    level, seen, said = list(found.starts), set(found.starts), set[str]()
+    """Yield what is as far from the start, nearest first, in words. A name occurs once."""
+    level, seen, named_before = list(found.starts), set(found.starts), set[str]()
     while level:
         named: dict[str, dict[str, None]] = {}
         for node in (found.graph.nodes[id_] for id_ in level):
-            name = str(node.attributes.get("name") or Path(node.attributes.get("path") or node.id).name)
-            if node.type in SHOWN and name not in said:
+            name = name_of(node) or Path(node.id).name
+            if node.type in SHOWN and name not in named_before:
                 named.setdefault(node.type, {})[name] = None
-        said |= {name for names in named.values() for name in names}
+        named_before |= {name for names in named.values() for name in names}
         if named:
             yield ", ".join(
                 f"{len(names)} {type_}s" if len(names) > _FEW else ", ".join(names) for type_, names in named.items()
@@ -157,7 +154,6 @@ class _Tree:
         self._full = full
         self._steps: dict[str, dict[str, str]] = defaultdict(dict)
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
-        self._callers: dict[str, list[str]] = defaultdict(list)
         self.shown = shown
         for link in self._graph.relations.values():
             self._take(link, link.source or "", link.target or "")
@@ -165,14 +161,13 @@ class _Tree:
     def _take(self, link: Record, source: str, target: str) -> None:
         types = {self._graph.nodes[end].type for end in (source, target)}
         if link.type == "wasStartedBy" and not types & _FRAMES:
-            self._callers[source].append(target)
             if not self._up:
                 self._steps[target][source] = "started"
         elif link.type == "wasStartedBy" and self._graph.nodes[target].type in _FRAMES:
             self._steps[target][source] = "did"
-        if link.type not in _WORDS or types & _TOLD_OF_RUNS:
+        if link.type in _OF_RUNS or link.type not in WORDS or types & _SHOWN_WITH_RUNS:
             return
-        word, back = _GIVEN if link.attributes.get("basis") == "given" else _WORDS[link.type]
+        word, back = _GIVEN if link.attributes.get("basis") == "given" else WORDS[link.type]
         if RULES[link.type].same:
             self._names[source][target], self._names[target][source] = word, back
         elif self._up:
@@ -202,7 +197,7 @@ class _Tree:
             if not again:
                 yield from (f"{below}{line}" for line in unknowns(self._graph.nodes[other]))
             # A name that a thing got later says nothing about where it comes from.
-            if not again and not (self._up and word == _WORDS["alternateOf"][1]):
+            if not again and not (self._up and word == WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
                 stack.append((below, other, self._next(other, trail)))
 
@@ -233,7 +228,7 @@ class _Tree:
                 if other not in ends and not self._adds_nothing(other, ends)
             }
         found = [(word, other) for other, word in steps.items() if other not in trail]
-        return sorted(found, key=lambda step: step[0] == _WORDS["hadPlan"][0])
+        return sorted(found, key=lambda step: step[0] == WORDS["hadPlan"][0])
 
     def _adds_nothing(self, content: str, reached: set[str]) -> bool:
         """Return whether this is a content that leads only to what the tree shows anyway."""
@@ -242,10 +237,13 @@ class _Tree:
         return len(self._names[content].keys() - reached) <= 1
 
     def _above(self, node: str) -> list[str]:
-        callers = list(self._callers[node])
-        for caller in callers:
-            callers += [other for other in self._callers[caller] if other not in callers]
-        return callers
+        """Return the callers of an activity within its run, nearest first."""
+        above = [node]
+        for caller in above:
+            if self._graph.nodes[caller].type not in _FRAMES:
+                starters = self._graph.targets(caller, "wasStartedBy")
+                above += [each.id for each in starters if each.type not in _FRAMES and each.id not in above]
+        return above[1:]
 
     def _reached(self, nodes: Iterable[str]) -> set[str]:
         reached, queue = set(nodes), list(nodes)
@@ -258,40 +256,40 @@ class _Tree:
 
 def _runs(found: Lineage, shown: set[str], *, full: bool) -> Iterator[str]:
     """Yield lines for each run in the tree, once: the run, its code, and the agents behind it."""
-    nodes = found.around.nodes
-    ends: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for link in found.around.relations.values():
-        ends[link.type][link.source or ""].append(link.target or "")
+    around = found.around
+    nodes = around.nodes
     attempts: dict[str, dict[str, None]] = defaultdict(dict)
     for node in shown:
         above = [node]
         for starter in above:
-            above += [other for other in ends["wasStartedBy"][starter] if other not in above]
+            above += [other.id for other in around.targets(starter, "wasStartedBy") if other.id not in above]
         for run in (id_ for id_ in above if nodes[id_].type == "flow-run"):
             attempts[run] |= dict.fromkeys(id_ for id_ in above if nodes[id_].type == "attempt")
     for run in sorted(attempts, key=lambda id_: str(nodes[id_].time)):
         yield f"in {_label(nodes[run], full=full)}"
-        for code in dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["hadPlan"][attempt]):
+        for code in dict.fromkeys(plan.id for attempt in attempts[run] for plan in around.targets(attempt, "hadPlan")):
             yield f"   {_label(nodes[code], full=full)}"
-        agents = dict.fromkeys(id_ for attempt in attempts[run] for id_ in ends["wasAssociatedWith"][attempt])
-        said = [nodes[id_].attributes for id_ in agents]
-        names = [f"{a.get('name', id_)} {a.get('version', '')}".strip() for id_, a in zip(agents, said, strict=True)]
+        agents = {each.id: each for attempt in attempts[run] for each in around.targets(attempt, "wasAssociatedWith")}
+        facts = ((id_, agent.attributes) for id_, agent in agents.items())
+        names = [f"{known.get('name', id_)} {known.get('version', '')}".strip() for id_, known in facts]
         yield f"   by {', '.join(names)}"
 
 
 def _label(record: Record, *, full: bool) -> str:
-    said = record.attributes
-    name = said.get("name") or said.get("path") or said.get("service_name")
+    attributes = record.attributes
+    name = attributes.get("name") or attributes.get("path") or attributes.get("service_name")
     facts = [
         record.type,
         str(name) if name else "",
         brief(record.id, full=full),
-        f"commit {str(said['commit'])[:12]}" if said.get("commit") else "",
-        "with uncommitted changes" if said.get("dirty") else "",
-        f"sha256 {str(said['sha256'])[:12]}" if said.get("sha256") and str(said["sha256"]) not in record.id else "",
-        str(said.get("outcome") or said.get("status") or ""),
-        f"files {NOT_LOOKED_AT}" if said.get("files") == NOT_LOOKED_AT else "",
-        f"not hashed: {said['reason']}" if record.type == "unhashed" and said.get("reason") else "",
+        f"commit {str(attributes['commit'])[:12]}" if attributes.get("commit") else "",
+        "with uncommitted changes" if attributes.get("dirty") else "",
+        f"sha256 {str(attributes['sha256'])[:12]}"
+        if attributes.get("sha256") and str(attributes["sha256"]) not in record.id
+        else "",
+        str(attributes.get("outcome") or attributes.get("status") or ""),
+        f"files {NOT_LOOKED_AT}" if attributes.get("files") == NOT_LOOKED_AT else "",
+        f"not hashed: {attributes['reason']}" if record.type == "unhashed" and attributes.get("reason") else "",
         moment(record.time) if record.kind == "activity" else "",
     ]
     return "  ".join(fact for fact in facts if fact)

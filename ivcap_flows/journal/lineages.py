@@ -1,7 +1,7 @@
 """The facts between a thing and its origins, or between it and what was made from it, read by one query.
 
-The query follows those rules of `provenance.graph` that depend on ids and types. It returns a little more than the
-lineage: if several activities are said to have made a thing, the graph decides which of them did.
+The query follows those rules of `provenance.lineage_walk` that depend on ids and types. It returns a little more than
+the lineage: if several activities are said to have made a thing, the graph decides which of them did.
 """
 
 # ruff: noqa: S608 - the queries consist of constants in this file; ids are bound

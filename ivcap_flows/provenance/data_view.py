@@ -40,13 +40,9 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
     """
     kept = {id_: node for id_, node in graph.nodes.items() if node.type in SHOWN or id_ in starts}
     steps = _steps(graph)
-    found = Graph()
-    found.nodes = dict(kept)
-    found.relations = {
-        name: link for name, link in graph.relations.items() if link.source in kept and link.target in kept
-    }
+    links = [link for link in graph.relations.values() if link.source in kept and link.target in kept]
     direct: dict[str, set[str]] = defaultdict(set)
-    for link in found.relations.values():
+    for link in links:
         direct[link.source or ""].add(link.target or "")
     ways = {id_: [each for each in _origins(id_, steps, kept, graph) if each not in direct[id_]] for id_ in kept}
     whole = {id_: {*direct[id_], *ways[id_]} for id_ in kept}
@@ -54,21 +50,18 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
         for origin in origins:
             if not _leads(whole[id_] - {origin}, origin, whole):
                 name = _STEP.get((kept[id_].kind, kept[origin].kind), "wasInfluencedBy")
-                link = relation(name, id_, origin)
-                found.relations[link.id] = link
-    return found
+                links.append(relation(name, id_, origin))
+    return Graph.of(kept, links)
 
 
 def _steps(graph: Graph) -> Mapping[str, list[str]]:
     """Return the next things on the way to the origins of each. What nothing made comes from what has its content."""
     steps: dict[str, list[str]] = defaultdict(list)
-    holders: dict[str, list[str]] = defaultdict(list)
     for link in graph.relations.values():
         if link.type in _PASSED:
             steps[link.source or ""].append(link.target or "")
-        elif link.type == "specializationOf":
-            holders[link.target or ""].append(link.source or "")
-    for content, held in holders.items():
+    for content in dict.fromkeys(link.target or "" for link in graph.links("specializationOf")):
+        held = [link.source or "" for link in graph.links_to(content, "specializationOf")]
         made = [each for each in held if steps[each]]
         for each in held:
             if each not in made:

@@ -158,8 +158,8 @@ def _event(event: JobEvent) -> dict[str, Any]:
     data: Mapping[str, Any] = event.data if isinstance(event.data, Mapping) else {}
     options = data.get("options")
     inner: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
-    told = (inner.get("message"), data.get("message"), data.get("error"), event.data)
-    words = next((each for each in told if each and isinstance(each, str)), None)
+    texts = (inner.get("message"), data.get("message"), data.get("error"), event.data)
+    words = next((each for each in texts if each and isinstance(each, str)), None)
     shown = {
         "name": str(data.get("name") or event.schema_urn or event.type)[:_SHOWN],
         "message": None if words is None else words[:_SHOWN],

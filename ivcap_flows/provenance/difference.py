@@ -1,26 +1,27 @@
-"""The differences between two runs, and why a result differs."""
+"""The differences between two runs, and for each result that differs what changed within its lineage."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Final, Literal
 
-from ivcap_flows.identity import fingerprint
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.reasons import Cause, Reasons
+from ivcap_flows.provenance.labels import name_of
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.provenance.rules import WORK
 
 __all__ = ["Change", "Difference", "Result", "Side", "compare", "ends"]
 
 _CODE: Final = frozenset({"commit", "diff_sha256", "source_sha256", "remote", "file", "name"})
 _NO_FACT: Final = frozenset({"dirty", "branch", "packages"})
 _NO_END: Final = frozenset({"parameters", "code", "service"})
-_CONTENTS: Final = ("sha256", "manifest_sha256", "content_sha256")
-_RUN_PARTS: Final = frozenset({"flow-run", "attempt"})
+_DIGESTS: Final = ("sha256", "manifest_sha256", "content_sha256")
+_FRAMES: Final = frozenset({"flow-run", "attempt"})
 _LOCAL: Final = frozenset({"file", "directory"})
 _OWN: Final = ("urn:ivcap:artifact:", "urn:ivcap:order:", "urn:ivcap:job:", "urn:ivcap-flows:", "/")
 _BEFORE: Final = timedelta(minutes=1)
@@ -54,10 +55,16 @@ class Change:
 class Result(Change):
     """An output that differs, or that only one run has.
 
-    `why` are the changes that led to it, or nothing if the record does not explain it.
+    `why` are the changes within its lineage, causes first, or nothing if the record does not explain it.
     """
 
     why: tuple[str, ...] = ()
+
+
+_Changed = tuple[Change, frozenset[str]]
+"""A change, and the ids of the things that it is about, in either graph."""
+_Call = Mapping[str, Any]
+"""What a step, an order or a job was given, by name."""
 
 
 @dataclass(frozen=True)
@@ -86,51 +93,59 @@ class Difference:
 
 def compare(first: Side, second: Side) -> Difference:
     """Return what changed from the first run to the second."""
-    one, two = _facts_of(first.graph), _facts_of(second.graph)
-    parts = {
-        "parameters": _changes(_flat(first.parameters), _flat(second.parameters)),
-        "code": _changes(one.code, two.code),
-        "environment": _changes(one.environment, two.environment),
-        "packages": _changes(one.packages, two.packages),
-    }
-    ends_before, ends_after = _Ends.of(first.graph), _Ends.of(second.graph)
-    inputs = _ends_changed(ends_before, ends_after, "inputs")
-    work = _work_changed(first.graph, second.graph)
-    outputs = _ends_changed(ends_before, ends_after, "results")
-    causes = {part: [_cause(change, word=_WORDS[part]) for change in changes] for part, changes in parts.items()}
-    reasons = Reasons(
-        (first.graph, second.graph),
-        inputs=[_cause(change, about, word="input") for change, about in inputs],
-        asked=[_cause(change, about) for change, about in work],
-        parameters=[
-            cause
-            for cause in causes["parameters"]
-            if cause.before not in _Own(first.graph) or cause.after not in _Own(second.graph)
-        ],
-        code=causes["code"],
-        common=[*causes["packages"], *causes["environment"]],
-    )
+    before, after = _Ends.of(first.graph), _Ends.of(second.graph)
+    whole = _Comparison(first.graph, second.graph, (_Own(first.graph), _Own(second.graph)))
+    parameters = _changes(_flat(first.parameters), _flat(second.parameters))
+    inputs = list(_contents_changed(before, after, "inputs"))
     return Difference(
         outcome=None if first.outcome == second.outcome else Change("outcome", first.outcome, second.outcome),
-        **parts,
+        parameters=parameters,
+        code=whole.code,
+        environment=whole.environment,
+        packages=whole.packages,
         inputs=tuple(change for change, _ in inputs),
-        work=tuple(change for change, _ in work),
-        outputs=tuple(Result(change.name, change.before, change.after, reasons.of(about)) for change, about in outputs),
-        compared=len({_content(node) for node in (*ends_before.results, *ends_after.results)} - {None}),
+        work=whole.work,
+        outputs=tuple(
+            Result(
+                change.name, change.before, change.after, tuple(_reasons(whole.within(ids), whole, parameters, inputs))
+            )
+            for change, ids in _contents_changed(before, after, "results")
+        ),
+        compared=len({_digest(node) for node in (*before.results, *after.results)} - {None}),
     )
 
 
-_WORDS: Final = {"parameters": "parameter", "code": "code", "environment": "environment", "packages": "package"}
-_Changed = list[tuple[Change, frozenset[str]]]
-"""Changes, each with the ids of the things that it is about, in either graph."""
+def _reasons(
+    lineage: _Comparison, whole: _Comparison, parameters: Iterable[Change], inputs: Iterable[_Changed]
+) -> Iterator[str]:
+    """Yield the changes within a result's lineage in words: inputs, parameters and code, then what these may change."""
+    reasons = {
+        "input": [change for change, ids in inputs if not lineage.nodes.isdisjoint(ids)],
+        "parameter": [
+            change
+            for change in parameters
+            if not whole.is_own(change) and (_given(change, lineage.work) or not _given(change, whole.work))
+        ],
+        "code": lineage.code,
+        "": lineage.work,
+        "package": lineage.packages,
+        "environment": lineage.environment,
+    }
+    for word, changes in reasons.items():
+        yield from dict.fromkeys(f"{word} {change}".strip() for change in changes)
+
+
+def _given(parameter: Change, work: Iterable[Change]) -> bool:
+    """Whether a parameter of the run changed in just the way in which what a call was given changed."""
+    return any((each.before, each.after) == (parameter.before, parameter.after) for each in work)
 
 
 def ends(graph: Graph) -> tuple[list[Record], list[Record]]:
     """Return the entities that the run used and nothing in it made, and those that it made."""
-    made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
-    used = {link.target for link in graph.relations.values() if link.type == "used"}
     nodes = [node for node in graph.nodes.values() if node.kind == "entity" and node.type not in _NO_END]
-    return [node for node in nodes if node.id in used - made], [node for node in nodes if node.id in made]
+    made = [node for node in nodes if graph.links_from(node.id, "wasGeneratedBy")]
+    own = {node.id for node in made}
+    return [node for node in nodes if node.id not in own and graph.links_to(node.id, "used")], made
 
 
 @dataclass(frozen=True)
@@ -147,31 +162,84 @@ class _Ends:
 
     @classmethod
     def of(cls, graph: Graph) -> _Ends:
-        taken, made = ends(graph)
+        used, made = ends(graph)
         own = {node.id for node in made}
-        inputs = [node for node in _in_files(graph, taken) if node.id not in own]
-        given = {node.id for node in inputs}
-        held = {_content(node) for node in inputs if node.type in _LOCAL} - {None}
+        inputs = [node for node in _in_files(graph, used) if node.id not in own]
+        taken = {node.id for node in inputs}
+        held = {_digest(node) for node in inputs if node.type in _LOCAL} - {None}
         results = [
             node
             for node in _in_files(graph, made)
-            if node.id not in given and (node.type in _LOCAL or _content(node) not in held)
+            if node.id not in taken and (node.type in _LOCAL or _digest(node) not in held)
         ]
-        return cls(inputs, results, frozenset(_content(node) or node.id for node in (*inputs, *made, *results)))
+        return cls(inputs, results, frozenset(_digest(node) or node.id for node in (*inputs, *made, *results)))
 
 
-def _in_files(graph: Graph, nodes: list[Record]) -> list[Record]:
+def _in_files(graph: Graph, nodes: Iterable[Record]) -> list[Record]:
     """Replace each folder by the files in it, if all of them are on record."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for link in graph.relations.values():
-        if link.type == "hadMember" and link.source and link.target in graph.nodes:
-            members[link.source].append(link.target)
     found: dict[str, Record] = {}
     for node in nodes:
-        inner = members[node.id] if node.type == "directory" else []
-        whole = len(inner) > 0 and len(inner) >= node.attributes.get("files", 0)
-        found.update((name, graph.nodes[name]) for name in (inner if whole else [node.id]))
+        members = graph.targets(node.id, "hadMember") if node.type == "directory" else []
+        whole = len(members) > 0 and len(members) >= node.attributes.get("files", 0)
+        found.update((each.id, each) for each in (members if whole else [node]))
     return list(found.values())
+
+
+def _contents_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"]) -> Iterator[_Changed]:
+    """Yield the things with one name whose contents differ, or that only one run has.
+
+    A content that the other run met in any way is no difference, since an existing result is an input of the later run.
+    Inputs without a digest are compared by id; results without one are not compared.
+    """
+
+    def by_label(nodes: Iterable[Record]) -> dict[str, dict[str | None, set[str]]]:
+        found: dict[str, dict[str | None, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for node in nodes:
+            content = _digest(node) or (node.id if part == "inputs" else None)
+            if content is not None:
+                found[name_of(node) or str(node.attributes.get("schema") or node.type)][content].add(node.id)
+        return found
+
+    one, two = by_label(getattr(before, part)), by_label(getattr(after, part))
+    for label in dict.fromkeys([*one, *two]):
+        gone = [content for content in one[label] if content not in after.met]
+        new = [content for content in two[label] if content not in before.met]
+        for old, now in zip_longest(gone, new):
+            yield Change(label, old, now), frozenset(one[label].get(old, ())) | frozenset(two[label].get(now, ()))
+
+
+def _digest(node: Record) -> str | None:
+    return next((str(node.attributes[name]) for name in _DIGESTS if node.attributes.get(name)), None)
+
+
+class _Comparison:
+    """What differs between two graphs, without their inputs and results. `own` are the values that each run names anew.
+
+    `work` is how steps, orders and jobs of one name differ: in their number, or in the values that they were given,
+    whichever of them was given which.
+    """
+
+    def __init__(self, first: Graph, second: Graph, own: tuple[_Own, _Own]) -> None:
+        self._graphs = first, second
+        self._own = own
+        self.nodes = first.nodes.keys() | second.nodes.keys()
+        one, two = _facts_of(first), _facts_of(second)
+        self.code = _changes(one.code, two.code)
+        self.environment = _changes(one.environment, two.environment)
+        self.packages = _changes(one.packages, two.packages)
+        self.work = tuple(_work_changed(_calls(first, own[0]), _calls(second, own[1])))
+
+    def within(self, ids: frozenset[str]) -> _Comparison:
+        """Return the comparison of the lineages of a result. What only one run made may come from any difference."""
+        known = [[id_ for id_ in ids if id_ in graph.nodes] for graph in self._graphs]
+        if not all(known):
+            return self
+        first, second = (graph.lineage(here, "up") for graph, here in zip(self._graphs, known, strict=True))
+        return _Comparison(first, second, self._own)
+
+    def is_own(self, change: Change) -> bool:
+        """Whether each run names this value anew."""
+        return change.before in self._own[0] and change.after in self._own[1]
 
 
 @dataclass(frozen=True)
@@ -188,21 +256,18 @@ def _facts_of(graph: Graph) -> _Facts:
     for node in graph.nodes.values():
         if node.type not in ("code", "environment"):
             continue
-        said = node.attributes
-        packages = said.get("packages")
+        attributes = node.attributes
+        packages = attributes.get("packages")
         found.packages.update(packages if isinstance(packages, Mapping) else {})
+        of_code = _CODE if node.type == "code" else frozenset()
         if node.type == "code":
-            codes[said.get("file"), said.get("name")] = {name: said[name] for name in said if name in _CODE}
-        found.environment.update(
-            (name, said[name]) for name in said if name not in _NO_FACT and (node.type != "code" or name not in _CODE)
-        )
+            key = attributes.get("file"), attributes.get("name")
+            codes[key] = {name: value for name, value in attributes.items() if name in of_code}
+        found.environment.update((n, v) for n, v in attributes.items() if n not in _NO_FACT and n not in of_code)
     for (file, name), facts in codes.items():
-        # The first is the root flow's. Subflows have mostly the same commit, which is told once.
-        if not found.code:
-            found.code.update(facts)
-            continue
-        above = ":".join(str(part) for part in (file, name) if part is not None)
-        found.code.update((f"{above}, {fact}", facts[fact]) for fact in facts if found.code.get(fact) != facts[fact])
+        # The first is the root flow's. Subflows mostly have the same commit, which is named once.
+        above = ":".join(str(part) for part in (file, name) if part is not None) + ", " if found.code else ""
+        found.code.update({above + fact: facts[fact] for fact in facts if found.code.get(fact) != facts[fact]})
     return found
 
 
@@ -225,138 +290,46 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _content(node: Record) -> str | None:
-    return next((str(node.attributes[name]) for name in _CONTENTS if node.attributes.get(name)), None)
-
-
-def _label(node: Record) -> str:
-    said = node.attributes
-    path = said.get("path")
-    if isinstance(path, str):
-        return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return str(said.get("name") or said.get("schema") or node.type)
-
-
-def _ends_changed(before: _Ends, after: _Ends, part: Literal["inputs", "results"]) -> _Changed:
-    """Return the things with one name whose contents differ, or that only one run has.
-
-    A content that the other run met in any way is no difference, since an existing result is an input of the later run.
-    Inputs without a digest are compared by id; results without one are not compared.
-    """
-
-    def known(nodes: list[Record]) -> dict[str, dict[str, set[str]]]:
-        named: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for node in nodes:
-            content = _content(node) or (node.id if part == "inputs" else None)
-            if content is not None:
-                named[_label(node)][content].add(node.id)
-        return named
-
-    one, two = known(getattr(before, part)), known(getattr(after, part))
-    found: _Changed = []
-    for label in dict.fromkeys([*one, *two]):
-        gone = [content for content in one.get(label, ()) if content not in after.met]
-        new = [content for content in two.get(label, ()) if content not in before.met]
-        for number in range(max(len(gone), len(new))):
-            old, now = (each[number] if number < len(each) else None for each in (gone, new))
-            ids = (one[label][old] if old else set()) | (two[label][now] if now else set())
-            found.append((Change(label, old, now), frozenset(ids)))
-    return found
-
-
-def _work_changed(first: Graph, second: Graph) -> _Changed:
-    """Return how steps, orders and jobs of one name differ: in what was requested, or in the service."""
-    one, two = _asked(first), _asked(second)
-    found: _Changed = []
-    for name in dict.fromkeys([*one, *two]):
-        pairs, rest = _paired(one.get(name, []), two.get(name, []))
-        for left, right in pairs:
-            found += [
-                (Change(f"{name}, {change.name}", change.before, change.after), frozenset((left.id, right.id)))
-                for change in _changes(left.facts, right.facts)
-            ]
-        for side, change in zip(rest, (Change(name, "there", None), Change(name, None, "there")), strict=True):
-            found += [(change, frozenset((each.id,))) for each in side]
-    return found
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A step, order or job: what was requested, and the contents that it was given, by their roles."""
-
-    id: str
-    facts: dict[str, Any]
-    given: frozenset[tuple[str, str]]
-
-    @property
-    def whole(self) -> str:
-        return fingerprint([self.facts, sorted(self.given)])
-
-    def likeness(self, other: _Asked) -> int:
-        """Return how many requested values and given contents two have in common."""
-        same = [name for name, value in self.facts.items() if name in other.facts and other.facts[name] == value]
-        return len(same) + len(self.given & other.given)
-
-
-def _asked(graph: Graph) -> dict[str, list[_Asked]]:
-    plans = {link.source: link.target for link in graph.relations.values() if link.type == "hadPlan"}
-    given: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for link in graph.relations.values():
-        if link.type == "used" and link.target in graph.nodes:
-            content = _content(graph.nodes[link.target])
-            if content is not None:
-                given[link.source or ""].add((str(link.attributes.get("role")), content))
-    own = _Own(graph)
-    named: dict[str, list[_Asked]] = defaultdict(list)
-    for node in graph.nodes.values():
-        if node.kind != "activity" or node.type in _RUN_PARTS:
+def _calls(graph: Graph, own: _Own) -> dict[str, list[_Call]]:
+    """Return the calls of each name; those of services first, since a step's own values may be what it orders with."""
+    found: dict[str, list[_Call]] = defaultdict(list)
+    for node in sorted(graph.nodes.values(), key=lambda node: node.type not in WORK):
+        if node.kind != "activity" or node.type in _FRAMES:
             continue
-        said = node.attributes
-        values = said.get("parameters")
-        facts = _flat(values) if isinstance(values, Mapping) else {}
-        called = said.get("name")
-        if node.type in ("order", "job"):
-            facts |= _flat({"request": said.get("request")})
-            facts["service"] = plans.get(node.id)
-            called = said.get("service_name")
-        asked = _Asked(node.id, {n: v for n, v in facts.items() if v not in own}, frozenset(given[node.id]))
-        named[f"{node.type} {called or ''}".strip()].append(asked)
-    return named
+        name, asked = node.attributes.get("name"), node.attributes.get("parameters")
+        facts = _flat(asked) if isinstance(asked, Mapping) else {}
+        if node.type in WORK:
+            name = node.attributes.get("service_name")
+            plans = graph.targets(node.id, "hadPlan")
+            facts |= _flat({"request": node.attributes.get("request")}) | {"service": plans[-1].id if plans else None}
+        found[f"{node.type} {name or ''}".strip()].append({n: v for n, v in facts.items() if v not in own})
+    return found
 
 
-def _paired(
-    before: list[_Asked], after: list[_Asked]
-) -> tuple[list[tuple[_Asked, _Asked]], tuple[list[_Asked], list[_Asked]]]:
-    """Pair calls of one name that differ. Return the pairs, and the calls without a partner.
+def _work_changed(before: Mapping[str, list[_Call]], after: Mapping[str, list[_Call]]) -> Iterator[Change]:
+    for name in dict.fromkeys([*before, *after]):
+        one, two = before.get(name, []), after.get(name, [])
+        if len(one) != len(two):
+            yield Change(f"{name}, number", len(one) or None, len(two) or None)
+        if one and two:
+            for fact in dict.fromkeys(fact for call in (*one, *two) for fact in call):
+                gone, new = _only(fact, one, two), _only(fact, two, one)
+                yield from (Change(f"{name}, {fact}", old, now) for old, now in zip_longest(gone, new))
 
-    Calls that were given the same are left out first. Of the others, the most similar ones become pairs.
-    """
-    waiting: dict[str, list[_Asked]] = defaultdict(list)
-    for each in after:
-        waiting[each.whole].append(each)
-    left = []
-    for each in before:
-        if waiting[each.whole]:
-            waiting[each.whole].pop(0)
+
+def _only(fact: str, calls: Collection[_Call], others: Collection[_Call]) -> list[Any]:
+    """Return the values of a fact that calls have and others have not, or of as many others not as often."""
+    left = Counter(repr(call[fact]) for call in others if fact in call)
+    if len(calls) != len(others):
+        own = {repr(call[fact]): call[fact] for call in calls if call.get(fact) is not None}
+        return [value for text, value in own.items() if text not in left]
+    found = []
+    for value in (call[fact] for call in calls if call.get(fact) is not None):
+        if left[repr(value)] > 0:
+            left[repr(value)] -= 1
         else:
-            left.append(each)
-    right = [each for rest in waiting.values() for each in rest]
-    # Of equally similar ones, those at the same place are pairs. Few are left in two runs of one flow.
-    order = sorted(
-        ((one.likeness(two), -abs(i - j), i, j) for i, one in enumerate(left) for j, two in enumerate(right)),
-        reverse=True,
-    )
-    pairs: dict[int, int] = {}
-    taken: set[int] = set()
-    for _, _, i, j in order:
-        if i not in pairs and j not in taken:
-            pairs[i] = j
-            taken.add(j)
-    found = [(left[i], right[pairs[i]]) for i in sorted(pairs)]
-    return found, (
-        [each for i, each in enumerate(left) if i not in pairs],
-        [each for j, each in enumerate(right) if j not in taken],
-    )
+            found.append(value)
+    return found
 
 
 class _Own:
@@ -374,14 +347,10 @@ class _Own:
     def _is_within(self, text: str) -> bool:
         """Whether a text is a moment during the run."""
         try:
-            moment = datetime.fromisoformat(text) if ":" in text else None
+            time = datetime.fromisoformat(text) if ":" in text else None
         except ValueError:
             return False
-        return moment is not None and self._span is not None and self._span[0] <= moment.astimezone() <= self._span[1]
-
-
-def _cause(change: Change, about: frozenset[str] = frozenset(), *, word: str = "") -> Cause:
-    return Cause(f"{word} {change}".strip(), change.before, change.after, about)
+        return time is not None and self._span is not None and self._span[0] <= time.astimezone() <= self._span[1]
 
 
 def _shown(value: Any) -> str:

@@ -1,143 +1,49 @@
-"""An index of a graph for exporters: who started whom, what an activity used and made, when and how it ended."""
+"""An index of relations: by each of their ends, and by their type."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import datetime, timezone
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.records import Record, content_of
-from ivcap_flows.provenance.rules import WORK
+from ivcap_flows.provenance.records import Record
 
-__all__ = ["Story", "columns_of"]
+__all__ = ["RelationIndex"]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_RUNNING: Final = frozenset({None, "running"})
+ByType = Mapping[str, Sequence[Record]]
 
 
-class Story:
-    """The activities of a graph with everything that concerns them, indexed once."""
+class RelationIndex:
+    """Relations in the order in which they were recorded: of one type, and by type at each source and each target."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self._targets: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self._sources: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self.links: dict[tuple[str, str, str], Record] = {}
-        for link in graph.relations.values():
-            if link.source in graph.nodes and link.target in graph.nodes:
-                self._targets[link.type, link.source or ""].append(link.target or "")
-                self._sources[link.type, link.target or ""].append(link.source or "")
-                self.links[link.type, link.source or "", link.target or ""] = link
-        self.activities = [node for node in graph.nodes.values() if node.kind == "activity"]
+    def __init__(self, relations: Iterable[Record]) -> None:
+        self._of_type: dict[str, list[Record]] = {}
+        self._from: dict[str, dict[str, list[Record]]] = {}
+        self._to: dict[str, dict[str, list[Record]]] = {}
+        # Plain dictionaries: a graph of years has very many ends, and a factory is called for each of them.
+        for link in relations:
+            type_ = link.type
+            self._of_type.setdefault(type_, []).append(link)
+            for by_end, end in ((self._from, link.source or ""), (self._to, link.target or "")):
+                by_type = by_end.get(end)
+                if by_type is None:
+                    by_end[end] = {type_: [link]}
+                elif type_ in by_type:
+                    by_type[type_].append(link)
+                else:
+                    by_type[type_] = [link]
 
-    def targets(self, relation: str, source: str) -> list[Record]:
-        return [self.graph.nodes[id_] for id_ in self._targets.get((relation, source), ())]
+    def of_type(self, type: str) -> Sequence[Record]:  # noqa: A002 - the field's name
+        return self._of_type.get(type, ())
 
-    def sources(self, relation: str, target: str) -> list[Record]:
-        return [self.graph.nodes[id_] for id_ in self._sources.get((relation, target), ())]
+    def from_(self, id: str) -> ByType:  # noqa: A002
+        """Return the relations with this source, by type."""
+        return self._from.get(id, {})
 
-    def starter(self, id: str) -> Record | None:  # noqa: A002
-        return next(iter(self.targets("wasStartedBy", id)), None)
+    def to(self, id: str) -> ByType:  # noqa: A002
+        """Return the relations with this target, by type."""
+        return self._to.get(id, {})
 
-    def above(self, id: str) -> list[Record]:  # noqa: A002
-        """Return the activities that an activity is a part of, the nearest first."""
-        found: list[Record] = []
-        starter = self.starter(id)
-        while starter is not None and starter not in found:
-            found.append(starter)
-            starter = self.starter(starter.id)
-        return found
-
-    def flow_of(self, id: str) -> Record | None:  # noqa: A002
-        """Return the attempt, of a flow or a subflow, that an activity is a part of."""
-        return next((each for each in self.above(id) if each.type in ("attempt", "flow-run")), None)
-
-    def attempts(self, id: str) -> list[Record]:  # noqa: A002
-        """Return the attempts of a flow run, the last one last."""
-        found = [each for each in self.sources("wasStartedBy", id) if each.type == "attempt"]
-        return sorted(found, key=lambda each: (each.attributes.get("number") or 0, self.began(each)))
-
-    def plan(self, activity: Record) -> Record | None:
-        """Return the plan that an activity followed. For a flow run, that is the plan of its last attempt."""
-        plans = self.targets("hadPlan", activity.id)
-        if not plans and activity.type == "flow-run":
-            plans = [plan for attempt in self.attempts(activity.id) for plan in self.targets("hadPlan", attempt.id)]
-        return plans[-1] if plans else None
-
-    def agents(self, activity: Record) -> list[Record]:
-        """Return who is responsible for an activity: its own agents, else those of the nearest activity around it."""
-        for each in (activity, *self.above(activity.id)):
-            of = [each, *self.attempts(each.id)] if each.type == "flow-run" else [each]
-            found = {agent.id: agent for one in of for agent in self.targets("wasAssociatedWith", one.id)}
-            if found:
-                return list(found.values())
-        return []
-
-    def concluded(self, activity: Record) -> list[Record]:
-        """Return the inputs that follow from an activity's arguments alone: it was not seen to read them."""
-        return [
-            thing
-            for thing in self.targets("used", activity.id)
-            if self.links["used", activity.id, thing.id].attributes.get("basis") == "given"
-        ]
-
-    def products(self) -> list[Record]:
-        """Return what was made and not used to make something else. A copy elsewhere is not something else."""
-        made = {link.source: None for link in self.links.values() if link.type == "wasGeneratedBy"}
-        things = [self.graph.nodes[id_] for id_ in made if id_ is not None]
-        return [thing for thing in things if not any(self._makes_another(user, thing) for user in self._users(thing))]
-
-    def _users(self, thing: Record) -> list[Record]:
-        makers = {maker.id for maker in self.targets("wasGeneratedBy", thing.id)}
-        return [user for user in self.sources("used", thing.id) if user.id not in makers]
-
-    def _makes_another(self, activity: Record, thing: Record) -> bool:
-        if any(part.type in WORK for part in self.sources("wasStartedBy", activity.id)):
-            return True
-        content = content_of(thing)
-        made = self.sources("wasGeneratedBy", activity.id)
-        return any(content is None or content_of(each) != content for each in made)
-
-    def began(self, activity: Record) -> datetime:
-        """Return when an activity began. If that is not known, return when the activity that started it began."""
-        for each in (activity, *self.above(activity.id)):
-            times = [each.time, *(link.time for link in self._starts(each.id))]
-            known = [time for time in times if time is not None]
-            if known:
-                return min(known)
-        return min((each.time for each in self.graph.nodes.values() if each.time is not None), default=_EPOCH)
-
-    def _starts(self, id: str) -> list[Record]:  # noqa: A002
-        return [self.links["wasStartedBy", id, starter] for starter in self._targets.get(("wasStartedBy", id), ())]
-
-    def outcome(self, activity: Record) -> str:
-        """Return the outcome, or `running` if none is known. A flow run without one has that of its last attempt."""
-        outcome = activity.attributes.get("outcome")
-        if outcome in _RUNNING and activity.type == "flow-run":
-            attempts = self.attempts(activity.id)
-            outcome = attempts[-1].attributes.get("outcome") if attempts else None
-        if outcome is None and (activity.ended is not None or activity.type == "model-run"):
-            return "completed"
-        return str(outcome or "running")
-
-    def ended(self, activity: Record) -> datetime | None:
-        """Return when an activity ended, or None if it has not. A parked run has not ended."""
-        if self.outcome(activity) == "running" or (activity.type == "flow-run" and self.outcome(activity) == "parked"):
-            return None
-        return max(activity.ended, self.began(activity)) if activity.ended is not None else self.last_seen(activity)
-
-    def last_seen(self, activity: Record) -> datetime:
-        """Return the latest moment that is known of an activity."""
-        times = [activity.ended, *(each.ended for each in self._parts(activity)), self.began(activity)]
-        return max(time for time in times if time is not None)
-
-    def _parts(self, activity: Record) -> list[Record]:
-        return self.attempts(activity.id) if activity.type == "flow-run" else []
-
-
-def columns_of(record: Record) -> list[tuple[str, str | None]]:
-    """Return the columns of a frame, or the variables of an array, with their types."""
-    told = record.attributes.get("columns") or record.attributes.get("variables") or []
-    named = [each for each in told if isinstance(each, dict) and "name" in each] if isinstance(told, list) else []
-    return [(str(each["name"]), str(each["type"]) if "type" in each else None) for each in named]
+    def at(self, id: str) -> Iterator[Record]:  # noqa: A002
+        """Yield all relations with this source, then those with this target."""
+        for by_type in (self.from_(id), self.to(id)):
+            for links in by_type.values():
+                yield from links

@@ -19,26 +19,9 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.layout import HEADER, NODE, PAD, Layout, layout
 from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, Picture, kind_of, picture
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import RULES, TYPES
+from ivcap_flows.provenance.rules import RULES, TYPES, WORDS
 
-__all__ = ["WORDS", "page"]
-
-WORDS: Final[dict[str, tuple[str, str]]] = {
-    "used": ("Used", "Used by"),
-    "wasGeneratedBy": ("Made by", "Made"),
-    "wasStartedBy": ("Started by", "Started"),
-    "wasInformedBy": ("Informed by", "Informed"),
-    "wasDerivedFrom": ("Derived from", "Source of"),
-    "wasInfluencedBy": ("Influenced by", "Influenced"),
-    "specializationOf": ("Has the content of", "Is the content of"),
-    "alternateOf": ("Also known as", "Also known as"),
-    "hadMember": ("Contains", "Contained in"),
-    "hadPlan": ("Plan", "Plan of"),
-    "wasAssociatedWith": ("Responsible", "Responsible for"),
-    "wasAttributedTo": ("Belongs to", "Owns"),
-    "actedOnBehalfOf": ("Acted for", "Represented by"),
-}
-"""The words for a relation at its source and at its target."""
+__all__ = ["page"]
 
 _SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "legend.js", "page.js")
 _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
@@ -97,7 +80,7 @@ def _data(shown: Picture, placed: Layout, title: str, told: str) -> dict[str, An
         "size": NODE,
         "pad": PAD,
         "header": HEADER,
-        "types": [{"words": WORDS[name], "kind": kind_of(name)} for name in RULES],
+        "types": [{"words": [word.capitalize() for word in WORDS[name]], "kind": kind_of(name)} for name in RULES],
         "meanings": {name: meaning for of_kind in TYPES.values() for name, meaning in of_kind.items()},
         "outcomes": OUTCOMES,
         "amiss": AMISS,

@@ -11,7 +11,7 @@ from ivcap_flows.identity import last_part
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
-__all__ = ["Labels", "title"]
+__all__ = ["Labels", "name_of", "title"]
 
 _KEY: Final = re.compile(r" \[[0-9a-f]{16}(?:\.\d+)?\]$")
 
@@ -21,18 +21,24 @@ _RESULT: Final = "result"
 _TO_BE_TRIED_AGAIN: Final = frozenset({"retried", "running"})
 
 
+def name_of(record: Record) -> str | None:
+    """Return the name of a thing, or else the last part of its path; None if it has neither."""
+    if name := record.attributes.get("name"):
+        return str(name)
+    path = str(record.attributes.get("path") or "")
+    return last_part(path) or path or None
+
+
 def title(record: Record) -> str:
     """Return the title of a thing by its record alone."""
-    said = record.attributes
+    attributes = record.attributes
     # The name of a task run tells it from others of its task.
-    if name := said.get("run_name") or said.get("name") or said.get("flow_run_name"):
+    if name := attributes.get("run_name") or name_of(record) or attributes.get("flow_run_name"):
         # The key in an order's name means nothing to people.
         return _KEY.sub("", " ".join(str(name).split()))
-    if path := said.get("path"):
-        return last_part(str(path)) or str(path)
     if _is_data(record):
-        return _columns(said) or _shape(said) or record.type
-    return record.type if record.type == "parameters" else _tail(str(said.get("schema") or record.id))
+        return _columns(attributes) or _shape(attributes) or record.type
+    return record.type if record.type == "parameters" else _tail(str(attributes.get("schema") or record.id))
 
 
 class Labels:
@@ -42,19 +48,8 @@ class Labels:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self._roles: dict[str, dict[str, None]] = defaultdict(dict)
+        self._graph = graph
         self._tries: dict[str, dict[int, str | None]] = defaultdict(dict)
-        self._flow_runs: dict[str, str] = {}
-        self._holders: dict[str, Record] = {}
-        for link in graph.relations.values():
-            thing = {"used": link.target, "wasGeneratedBy": link.source}.get(link.type)
-            if thing is not None:
-                self._roles[thing] |= dict.fromkeys(_roles(link))
-            starter, started = link.target or "", graph.nodes.get(link.source or "")
-            if link.type == "specializationOf" and started is not None and started.type != "content":
-                self._holders.setdefault(link.target or "", started)
-            if link.type == "wasStartedBy" and started is not None and "flow_run_name" in started.attributes:
-                self._flow_runs[starter] = str(started.attributes["flow_run_name"])
         for node in graph.nodes.values():
             if node.type == "task-run":
                 self._tries[_task_run_of(node)][_try(node)] = node.attributes.get("outcome")
@@ -65,40 +60,51 @@ class Labels:
         A table or an array has the name of the parameter that it was first given as, or else "result". A content has
         the title of the first thing that holds it.
         """
-        if record.type == "content" and (holder := self._holders.get(record.id)):
-            return self.title(holder)
-        if _is_data(record) and (roles := self._roles.get(record.id)):
+        if record.type == "content":
+            holders = self._graph.sources(record.id, "specializationOf")
+            if holder := next((each for each in holders if each.type != "content"), None):
+                return self.title(holder)
+        if _is_data(record) and (roles := self._roles(record.id)):
             return next((role for role in roles if role != _RESULT), _RESULT)
         return title(record)
+
+    def _roles(self, id: str) -> list[str]:  # noqa: A002
+        links = (*self._graph.links_from(id, "wasGeneratedBy"), *self._graph.links_to(id, "used"))
+        return [role for link in links for role in _roles(link)]
+
+    def _flow_run(self, starter: str) -> str | None:
+        """Return the name that Prefect gave to the flow run that an activity last started."""
+        started = (each.attributes for each in reversed(self._graph.sources(starter, "wasStartedBy")))
+        return next((str(each["flow_run_name"]) for each in started if "flow_run_name" in each), None)
 
     def note(self, record: Record) -> str:
         """Return the type of a thing, and what else is worth a glance."""
         return " · ".join(self._words(record))
 
     def _words(self, record: Record) -> Iterator[str]:
-        said = record.attributes
+        attributes = record.attributes
         type_ = record.type.replace("-", " ")
-        if record.type == "attempt" and "number" in said:
-            yield f"{type_} {said['number']}"
-        elif _is_data(record) and (shape := _shape(said)):
+        if record.type == "attempt" and "number" in attributes:
+            yield f"{type_} {attributes['number']}"
+        elif _is_data(record) and (shape := _shape(attributes)):
             yield f"{type_} {shape}"
         else:
             yield type_
-        if _is_data(record) and (columns := _columns(said)):
+        if _is_data(record) and (columns := _columns(attributes)):
             yield columns
         if record.type == "task-run":
             yield from self._words_of_try(record)
-        if flow_run := said.get("flow_run_name") or self._flow_runs.get(record.id):
+        if flow_run := attributes.get("flow_run_name") or self._flow_run(record.id):
             yield str(flow_run)
-        if service := said.get("service_name"):
+        if service := attributes.get("service_name"):
             yield str(service)
-        if record.type == "parameters" and isinstance(said.get("values"), dict):
-            yield f"{len(said['values'])} values"
-        if commit := said.get("commit"):
-            yield f"commit {str(commit)[:8]}" + ("+" if said.get("dirty") else "")
-        if version := said.get("version"):
+        if record.type == "parameters" and isinstance(attributes.get("values"), dict):
+            yield f"{len(attributes['values'])} values"
+        if commit := attributes.get("commit"):
+            yield f"commit {str(commit)[:8]}" + ("+" if attributes.get("dirty") else "")
+        if version := attributes.get("version"):
             yield str(version)
-        if isinstance(size := said.get("size"), int):
+        if isinstance(size := attributes.get("size"), int):
             yield _bytes(size)
         if record.kind == "activity" and record.time and record.ended:
             yield _seconds((record.ended - record.time).total_seconds())
@@ -135,31 +141,31 @@ def _is_data(record: Record) -> bool:
     return record.type in ("frame", "array") or (record.type == "unhashed" and "library" in record.attributes)
 
 
-def _columns(said: dict[str, Any]) -> str:
+def _columns(attributes: dict[str, Any]) -> str:
     """Return the names of a table's columns, or of a data set's variables without coordinates, or an array's type."""
-    named = [each for each in _listed(said, "columns") if each.get("name")]
-    named += [each for each in _data_variables(said) if each.get("name")]
-    return ", ".join(str(each["name"]) for each in named) or str(said.get("data_type", ""))
+    named = [each for each in _listed(attributes, "columns") if each.get("name")]
+    named += [each for each in _data_variables(attributes) if each.get("name")]
+    return ", ".join(str(each["name"]) for each in named) or str(attributes.get("data_type", ""))
 
 
-def _shape(said: dict[str, Any]) -> str:
+def _shape(attributes: dict[str, Any]) -> str:
     """Return the size of a table, an array or a data set's largest variable, one number for each dimension."""
-    if "rows" in said:
-        columns = _listed(said, "columns")
+    if "rows" in attributes:
+        columns = _listed(attributes, "columns")
         # If a table has too many columns to list, the last entry says how many there are.
         count = columns[-1].get("type") if columns and columns[-1].get("name") == "…" else len(columns)
-        return f"{said['rows']} x {str(count).partition(' ')[0]}"
-    shapes = [said.get("shape"), *(each.get("shape") for each in _data_variables(said))]
+        return f"{attributes['rows']} x {str(count).partition(' ')[0]}"
+    shapes = [attributes.get("shape"), *(each.get("shape") for each in _data_variables(attributes))]
     largest: Sequence[object] = max((shape for shape in shapes if isinstance(shape, list)), key=len, default=[])
     return " x ".join(map(str, largest))
 
 
-def _data_variables(said: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in _listed(said, "variables") if each.get("dimensions") != [each.get("name")]]
+def _data_variables(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in _listed(attributes, "variables") if each.get("dimensions") != [each.get("name")]]
 
 
-def _listed(said: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    listed = said.get(name)
+def _listed(attributes: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    listed = attributes.get(name)
     return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 

@@ -15,7 +15,7 @@ from ivcap_flows.provenance.picture import Item, Link, Picture, as_opened, kind_
 
 __all__ = ["mermaid"]
 
-_FORMS: Final = {"activity": ('["', '"]'), "entity": ('(["', '"])'), "agent": ('{{"', '"}}')}
+_SHAPES: Final = {"activity": ('["', '"]'), "entity": ('(["', '"])'), "agent": ('{{"', '"}}')}
 _STYLES: Final = {
     "activity": "fill:#e7effb,stroke:#6f8fc0,color:#1b2430",
     "entity": "fill:#fcf4da,stroke:#b5953c,color:#1b2430",
@@ -69,7 +69,7 @@ class _Writer:
                 yield f'{indent}subgraph {self._names[item.id]}["{_label(item)}"]'
                 stack.append((indent + "    ", iter(self._members[item.id])))
             else:
-                opening, closing = _FORMS[item.kind]
+                opening, closing = _SHAPES[item.kind]
                 yield f"{indent}{self._names[item.id]}{opening}{_label(item)}{closing}"
 
     def _classes(self, item: Item) -> Iterator[str]:

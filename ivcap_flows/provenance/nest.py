@@ -55,11 +55,7 @@ class Nest:
         self._graph = graph
         self._starts = set(starts)
         self._home: dict[str, str | None] = {}
-        self._touched: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for link in graph.relations.values():
-            if link.source in graph.nodes and link.target in graph.nodes:
-                self._touched[link.source or ""].append((link.type, link.target or ""))
-                self._touched[link.target or ""].append((link.type, link.source or ""))
+        self._touched = {id_: list(self._ends(id_)) for id_ in graph.nodes}
         self._house_activities()
         self._own = {self._outermost(start) for start in starts if start in self._home and self._is_frame(start)}
         runs = [id_ for id_, home in self._home.items() if home is None and graph.nodes[id_].type == "flow-run"]
@@ -67,6 +63,13 @@ class Nest:
         self._house_things()
         self.members: dict[str | None, list[str]] = defaultdict(list)
         self._gather()
+
+    def _ends(self, id: str) -> Iterator[tuple[str, str]]:  # noqa: A002
+        """Yield the things on record to which a thing is related, each with the type of the relation."""
+        for link in self._graph.index.at(id):
+            other = (link.target if link.source == id else link.source) or ""
+            if other in self._graph.nodes:
+                yield link.type, other
 
     def ordered(self) -> Iterator[tuple[str, str | None]]:
         """Yield each item with its group, groups first."""
@@ -118,9 +121,9 @@ class Nest:
         for node in self._graph.nodes.values():
             if node.kind == "activity":
                 self._home[node.id] = None
-        for link in self._graph.relations.values():
+        for link in self._graph.links("wasStartedBy"):
             started, starter = link.source or "", link.target or ""
-            if link.type != "wasStartedBy" or started not in self._home or starter not in self._home:
+            if started not in self._home or starter not in self._home:
                 continue
             if self._home[started] is None and started != starter and started not in self._around(starter):
                 self._home[started] = starter
@@ -179,10 +182,7 @@ class Nest:
 
     def _is_between(self, id: str) -> bool:  # noqa: A002
         """Whether a thing has both origins and results in this graph."""
-        return {link.source == id for link in self._graph.relations.values() if id in (link.source, link.target)} == {
-            True,
-            False,
-        }
+        return {link.source == id for link in self._graph.index.at(id)} == {True, False}
 
     def _shared(self, ids: Sequence[str]) -> str | None:
         """Return the innermost group that all of them are in."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows import __version__
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
@@ -59,8 +59,8 @@ def events(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = N
         )
     graph = records if isinstance(records, Graph) else Graph(records)
     validate(graph)
-    teller = _Teller(Story(graph), sources or {})
-    runs = [activity for activity in teller.story.activities if mapping_of(activity).lineage == "run"]
+    teller = _Teller(Activities(graph), sources or {})
+    runs = [activity for activity in teller.activities.all if mapping_of(activity).lineage == "run"]
     told = [event for activity in runs for event in teller.of(activity)]
     # An activity begins no earlier than the one that started it. What ends last is the whole run.
     return sorted(told, key=lambda event: event.eventTime)
@@ -75,28 +75,29 @@ def dumps(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = No
 
 
 class _Teller:
-    def __init__(self, story: Story, sources: Mapping[str, bytes]) -> None:
+    def __init__(self, activities: Activities, sources: Mapping[str, bytes]) -> None:
         from ivcap_flows.provenance.openlineage_facets import Facets
 
-        self.story = story
-        self.names = Names(story)
-        self.facets = Facets(story, sources, PRODUCER, self.names, run_id)
+        self.activities = activities
+        self.graph = activities.graph
+        self.names = Names(activities)
+        self.facets = Facets(activities, sources, PRODUCER, self.names, run_id)
 
     def of(self, activity: Record) -> list[RunEvent]:
         from openlineage.client.event_v2 import InputDataset, OutputDataset, Run, RunEvent, RunState
 
-        story, outcome = self.story, self.story.outcome(activity)
-        ended = story.ended(activity)
+        activities, outcome = self.activities, self.activities.outcome(activity)
+        ended = activities.ended(activity)
         last = RunState[_ENDS.get(outcome, "COMPLETE") if ended is not None else "RUNNING"]
-        began = story.began(activity)
+        began = activities.began(activity)
         inputs = [self._dataset(InputDataset, each) for each in self._given(activity)]
-        outputs = [self._dataset(OutputDataset, each) for each in story.sources("wasGeneratedBy", activity.id)]
+        outputs = [self._dataset(OutputDataset, each) for each in self.graph.sources(activity.id, "wasGeneratedBy")]
 
         def event(state: RunState, time: datetime, **more: Any) -> RunEvent:
             run = Run(run_id(activity.id), self.facets.of_run(activity, state.value))
             return RunEvent(
                 eventType=state,
-                eventTime=_moment(time),
+                eventTime=time.astimezone(timezone.utc).isoformat(timespec="microseconds"),
                 run=run,
                 job=self._job(activity),
                 producer=PRODUCER,
@@ -106,11 +107,11 @@ class _Teller:
 
         return [
             event(RunState.START, began),
-            event(last, ended or max(story.last_seen(activity), began), outputs=outputs),
+            event(last, ended or max(activities.last_seen(activity), began), outputs=outputs),
         ]
 
     def _given(self, activity: Record) -> list[Record]:
-        return [each for each in self.story.targets("used", activity.id) if mapping_of(each).lineage == "dataset"]
+        return [each for each in self.graph.targets(activity.id, "used") if mapping_of(each).lineage == "dataset"]
 
     def _dataset(self, kind: Any, record: Record) -> Any:
         dataset = kind(*self.names.dataset(record), facets=self.facets.of_dataset(record))
@@ -125,7 +126,3 @@ class _Teller:
         from openlineage.client.event_v2 import Job
 
         return Job(*self.names.job(activity), self.facets.of_job(activity))
-
-
-def _moment(time: datetime) -> str:
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")

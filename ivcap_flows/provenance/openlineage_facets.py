@@ -28,7 +28,7 @@ from openlineage.client.facet_v2 import (
 )
 
 from ivcap_flows import __version__
-from ivcap_flows.provenance.graph_index import Story, columns_of
+from ivcap_flows.provenance.activities import Activities, columns_of
 from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
@@ -49,13 +49,14 @@ class Facets:
 
     def __init__(
         self,
-        story: Story,
+        activities: Activities,
         sources: Mapping[str, bytes],
         producer: str,
         names: Names,
         run_id: Callable[[str], str],
     ) -> None:
-        self.story = story
+        self.activities = activities
+        self.graph = activities.graph
         self.sources = sources
         self.names = names
         self.run_id = run_id
@@ -72,12 +73,14 @@ class Facets:
         }
         if state in ("FAIL", "ABORT"):
             found["errorMessage"] = error_message_run.ErrorMessageRunFacet(
-                str(activity.attributes.get("cause") or self.story.outcome(activity)), "Python", producer=self._producer
+                str(activity.attributes.get("cause") or self.activities.outcome(activity)),
+                "Python",
+                producer=self._producer,
             )
         return {name: facet for name, facet in found.items() if facet is not None}
 
     def of_job(self, activity: Record) -> dict[str, Any]:
-        plan = self.story.plan(activity)
+        plan = self.activities.plan(activity)
         found: dict[str, Any] = {
             "jobType": job_type_job.JobTypeJobFacet(
                 "BATCH",
@@ -88,7 +91,7 @@ class Facets:
         }
         owners = [
             ownership_job.Owner(uri(agent.id), agent.type)
-            for agent in self.story.agents(activity)
+            for agent in self.activities.agents(activity)
             if agent.type in ("user", "organisation")
         ]
         if plan is not None and plan.type != "code":
@@ -125,7 +128,7 @@ class Facets:
         names = [
             symlinks_dataset.Identifier(*self.names.dataset(other), other.type.upper())
             for relation in ("specializationOf", "alternateOf")
-            for other in self.story.targets(relation, record.id)
+            for other in self.graph.targets(record.id, relation)
         ]
         if names:
             found["symlinks"] = symlinks_dataset.SymlinksDatasetFacet(names, producer=self._producer)
@@ -152,7 +155,7 @@ class Facets:
         tags = {
             "urn": uri(activity.id),
             "type": activity.type,
-            "outcome": self.story.outcome(activity),
+            "outcome": self.activities.outcome(activity),
             **{
                 name: str(activity.attributes[name])
                 for name in ("flow_run_id", "number", "try", "platform", "status", "queue_seconds", "run_seconds")
@@ -164,13 +167,13 @@ class Facets:
                 if name.startswith(ANNOTATION) and value is not None
             },
         }
-        if concluded := self.story.concluded(activity):
+        if concluded := self.activities.concluded(activity):
             tags[CONCLUDED] = ", ".join(self.names.dataset(each)[1] for each in concluded)
         told = [tags_run.TagsRunFacetFields(name, value, "ivcap-flows") for name, value in tags.items()]
         return tags_run.TagsRunFacet(told, producer=self._producer)
 
     def _parent(self, activity: Record) -> Any:
-        above = self.story.above(activity.id)
+        above = self.activities.above(activity.id)
         if not above:
             return None
         nearest, root = above[0], above[-1]
@@ -185,8 +188,8 @@ class Facets:
         """Return the code of the flow around an activity, whose environment it shares; None for work of a platform."""
         if activity.type in _WORK or activity.type == "model-run":
             return None
-        for each in (activity, *self.story.above(activity.id)):
-            plan = self.story.plan(each)
+        for each in (activity, *self.activities.above(activity.id)):
+            plan = self.activities.plan(each)
             if plan is not None and plan.type == "code":
                 return plan
         return None
@@ -205,7 +208,7 @@ class Facets:
         """Return Python, host and packages, for flow runs and attempts only. A task shares those of its parent."""
         if activity.type not in ("flow-run", "attempt"):
             return None
-        code, attempts = self._code(activity), self.story.attempts(activity.id)
+        code, attempts = self._code(activity), self.activities.attempts(activity.id)
         facts = {} if code is None else {n: v for n, v in code.attributes.items() if n not in _FACTS_OF_CODE}
         for each in (activity, *attempts[-1:]):
             facts |= {name: value for name, value in each.attributes.items() if name in _FACTS_OF_HOST}
@@ -220,9 +223,9 @@ class Facets:
 
     def _parameters(self, activity: Record) -> Any:
         values: dict[str, Any] = {}
-        whole = [activity, *self.story.attempts(activity.id)] if activity.type == "flow-run" else [activity]
+        whole = [activity, *self.activities.attempts(activity.id)] if activity.type == "flow-run" else [activity]
         for each in whole:
-            for given in self.story.targets("used", each.id):
+            for given in self.graph.targets(each.id, "used"):
                 if given.type == "parameters":
                     values |= given.attributes.get("values") or {}
         own = activity.attributes.get("parameters") or activity.attributes.get("request")
@@ -234,7 +237,7 @@ class Facets:
         return execution_parameters_run.ExecutionParametersRunFacet(told, producer=self._producer)
 
     def _dependencies(self, activity: Record) -> Any:
-        informants = self.story.targets("wasInformedBy", activity.id)
+        informants = self.graph.targets(activity.id, "wasInformedBy")
         known = [other for other in informants if mapping_of(other).lineage == "run"]
         if not known:
             return None

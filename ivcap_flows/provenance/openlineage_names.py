@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from ivcap_flows.provenance.graph_index import Story
+from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import Record
 
@@ -27,8 +27,9 @@ Name = tuple[str, str]
 class Names:
     """The names of the things in a graph. Each thing has one name in all events."""
 
-    def __init__(self, story: Story) -> None:
-        self._story = story
+    def __init__(self, activities: Activities) -> None:
+        self._activities = activities
+        self._graph = activities.graph
 
     def dataset(self, record: Record) -> Name:
         """Return the name of a dataset.
@@ -46,15 +47,15 @@ class Names:
             return self._platform(record), f"{attributes['about']}/{attributes.get('schema')}"
         if attributes.get("platform") or record.type in _PROVENA:
             return self._platform(record), str(attributes.get("name") or uri(record.id))
-        for maker in self._story.targets("wasGeneratedBy", record.id):
-            role = self._story.links["wasGeneratedBy", record.id, maker.id].attributes.get("role") or record.type
+        for made in self._graph.links_from(record.id, "wasGeneratedBy")[:1]:
+            role = made.attributes.get("role") or record.type
             roles = role if isinstance(role, list) else [role]
-            return OWN, ".".join([self.job(maker)[1], *map(str, roles[:1])])
+            return OWN, ".".join([self.job(self._graph.nodes[made.target or ""])[1], *map(str, roles[:1])])
         return OWN, uri(record.id)
 
     def job(self, activity: Record) -> Name:
         """Return what is run: an order's or job's service, a model run's workflow template, or a task of its flow."""
-        plan = self._story.plan(activity)
+        plan = self._activities.plan(activity)
         if plan is not None and plan.type in ("service", "workflow-template"):
             named = plan.attributes.get("name") or activity.attributes.get("service_name")
             return self._platform(activity), str(named or uri(plan.id))
@@ -63,7 +64,7 @@ class Names:
             return OWN, own
         if activity.type == "attempt":
             return OWN, own if activity.attributes.get("subflow") else f"{own}.attempt"
-        flow = self._story.flow_of(activity.id)
+        flow = self._activities.flow_of(activity.id)
         name = flow.attributes.get("name") if flow is not None else None
         return OWN, f"{name}.{own}" if name else own
 

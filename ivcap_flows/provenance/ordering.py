@@ -18,7 +18,7 @@ from ivcap_flows.provenance.records import Record
 
 __all__ = ["SINGLE_BIRTH", "disordered", "in_order"]
 
-ELSEWHERE: Final = frozenset({"order", "job", "model-run"})
+_REMOTE_WORK: Final = frozenset({"order", "job", "model-run"})
 """Activities whose times come from a platform's clock."""
 SINGLE_BIRTH: Final = frozenset({"artifact", "aspect", "collection"})
 """Types that a platform makes once. A file's content may be made again and again."""
@@ -51,7 +51,7 @@ def in_order(nodes: Mapping[str, Record], relations: Mapping[str, Record]) -> li
     if _is_plain(nodes, relations.values()):
         return []
     events = _Events(nodes, relations.values())
-    told = dict(events.times)
+    known = dict(events.times)
     events.fit()
     events.times = events.latest()
     changed = []
@@ -60,7 +60,7 @@ def in_order(nodes: Mapping[str, Record], relations: Mapping[str, Record]) -> li
         moved = {
             name: events.times[event]
             for name, event in names.items()
-            if event in told and events.times[event] != told[event]
+            if event in known and events.times[event] != known[event]
         }
         if moved:
             changed.append(record.model_copy(update=moved))
@@ -115,7 +115,7 @@ class _Events:
 
     def __init__(self, nodes: Mapping[str, Record], relations: Iterable[Record]) -> None:
         self.times: dict[Event, datetime] = {}
-        self.elsewhere: set[Event] = set()
+        self.remote: set[Event] = set()
         self._after: dict[Event, list[Event]] = defaultdict(list)
         self._before: dict[Event, int] = defaultdict(int)
         for node in nodes.values():
@@ -123,8 +123,8 @@ class _Events:
                 self._know(("start", node.id), node.time)
                 self._know(("end", node.id), node.ended)
                 self._precedes(("start", node.id), ("end", node.id))
-                if node.type in ELSEWHERE:
-                    self.elsewhere |= {("start", node.id), ("end", node.id)}
+                if node.type in _REMOTE_WORK:
+                    self.remote |= {("start", node.id), ("end", node.id)}
         for link in relations:
             source, target = nodes.get(link.source or ""), nodes.get(link.target or "")
             if source is not None and target is not None:
@@ -181,14 +181,14 @@ class _Events:
 
     def fit(self) -> None:
         """Move what platforms report about their own work into the time that our own instants leave for it."""
-        own = {event: time for event, time in self.times.items() if event not in self.elsewhere}
+        own = {event: time for event, time in self.times.items() if event not in self.remote}
         since = _spread(self.sorted, own, self._after)
         until: dict[Event, datetime] = dict(own)
         for event in reversed(self.sorted):
             bounds = [until[later] for later in self._after.get(event, ()) if later in until]
             if bounds:
                 until[event] = min([*bounds, *([until[event]] if event in until else [])])
-        for event in self.elsewhere & self.times.keys():
+        for event in self.remote & self.times.keys():
             time = self.times[event]
             self.times[event] = max(min(time, until.get(event, time)), since.get(event, time))
 

@@ -7,8 +7,7 @@ Every id becomes a qualified name in a declared namespace. Its full URI is the i
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -56,23 +55,17 @@ def dumps(records: Iterable[Record], *, indent: int | None = 2) -> str:
 _PERFORMERS: Final = ("software", "user", "organisation")
 
 
-def _performed(graph: Graph) -> dict[str, tuple[str, list[Record]]]:
+def _performed(graph: Graph) -> dict[str, tuple[str, Sequence[Record]]]:
     """Return, by activity, the agent that followed its plans, and these plans: PROV states both in one association.
 
     A program that acts for a person follows the code. The person responsible for a platform's work follows its plan.
     """
-    plans: dict[str, list[Record]] = defaultdict(list)
-    agents: dict[str, list[str]] = defaultdict(list)
-    for link in graph.relations.values():
-        if link.type == "hadPlan":
-            plans[link.source or ""].append(link)
-        elif link.type == "wasAssociatedWith":
-            agents[link.source or ""].append(link.target or "")
-    return {
-        id_: (min(agents[id_], key=lambda agent: _PERFORMERS.index(graph.nodes[agent].type)), links)
-        for id_, links in plans.items()
-        if id_ in agents
-    }
+    found: dict[str, tuple[str, Sequence[Record]]] = {}
+    for id_ in (link.source or "" for link in graph.links("hadPlan")):
+        if agents := graph.targets(id_, "wasAssociatedWith"):
+            performer = min(agents, key=lambda agent: _PERFORMERS.index(agent.type))
+            found[id_] = performer.id, graph.links_from(id_, "hadPlan")
+    return found
 
 
 class _Writer:

@@ -55,16 +55,16 @@ class _Reader:
 
     def nodes(self, kind: Kind, stated: Mapping[str, Any]) -> Iterator[Record]:
         for name, several in stated.items():
-            for said in several if isinstance(several, list) else [several]:
-                attributes = self._attributes(said)
-                time = said.get("prov:startTime")
+            for statement in several if isinstance(several, list) else [several]:
+                attributes = self._attributes(statement)
+                time = statement.get("prov:startTime")
                 if kind == "entity":
                     time = attributes.pop("time", None)
-                ended = said.get("prov:endTime")
+                ended = statement.get("prov:endTime")
                 yield Record(
                     kind=kind,
                     id=self._id(name),
-                    type=self._type(said, kind),
+                    type=self._type(statement, kind),
                     time=None if time is None else datetime.fromisoformat(str(time)),
                     ended=None if ended is None else datetime.fromisoformat(str(ended)),
                     attributes=attributes,
@@ -74,15 +74,15 @@ class _Reader:
         rule = RULES[name]
         source, target = (f"prov:{end}" for end in rule.prov[1:])
         for several in _mapping(document.get(_STATEMENTS[rule.prov[0]])).values():
-            for said in several if isinstance(several, list) else [several]:
-                if source not in said or target not in said:
+            for statement in several if isinstance(several, list) else [several]:
+                if source not in statement or target not in statement:
                     continue
-                ends = self._id(_plain(said[source])), self._id(_plain(said[target]))
-                attributes = self._attributes(said)
-                roles = [_plain(role) for role in _listed(said.get("prov:role"))]
+                ends = self._id(_plain(statement[source])), self._id(_plain(statement[target]))
+                attributes = self._attributes(statement)
+                roles = [_plain(role) for role in _listed(statement.get("prov:role"))]
                 if roles:
                     attributes["role"] = roles[0] if len(roles) == 1 else roles
-                time = said.get("prov:time")
+                time = statement.get("prov:time")
                 yield Record(
                     kind="relation",
                     id=relation_id(name, *ends),
@@ -93,17 +93,17 @@ class _Reader:
                     attributes=attributes,
                 )
 
-    def _type(self, said: Mapping[str, Any], kind: Kind) -> str:
+    def _type(self, statement: Mapping[str, Any], kind: Kind) -> str:
         start = NAMESPACES["type"]
-        for given in _listed(said.get("prov:type")):
+        for given in _listed(statement.get("prov:type")):
             uri = self._uri(str(_plain(given)))
             if uri.startswith(start) and uri[len(start) :] in TYPES[kind]:
                 return uri[len(start) :]
         return {"activity": "activity", "entity": "entity", "agent": "software"}[kind]
 
-    def _attributes(self, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _attributes(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         start, found = NAMESPACES["about"], {}
-        for name, value in said.items():
+        for name, value in statement.items():
             uri = self._uri(name)
             if uri.startswith(start):
                 values = [_value(one) for one in _listed(value)]

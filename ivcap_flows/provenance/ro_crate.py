@@ -61,8 +61,8 @@ class Crate(Things):
         self.terms = terms
         self.root: Entity = {}
         self._steps: dict[str, list[str]] = {}
-        self.run = next((each for each in self.story.activities if each.type == "flow-run"), None)
-        code = self.story.plan(self.run) if self.run is not None else None
+        self.run = next((each for each in self.activities.all if each.type == "flow-run"), None)
+        code = self.activities.plan(self.run) if self.run is not None else None
         self.code = code if code is not None and code.type == "code" and code.id in contents else None
         self._build()
 
@@ -74,14 +74,14 @@ class Crate(Things):
         return "provenance" if self._steps.get(self.code.id) else "workflow"
 
     def _build(self) -> None:
-        graph = self.story.graph
+        graph = self.graph
         self._state_terms()
         for record in graph.nodes.values():
             if record.kind == "agent":
                 self._agent(record)
             elif record.kind == "entity" and record.type not in ("parameters", "code"):
                 self._thing(record)
-        for activity in self.story.activities:
+        for activity in self.activities.all:
             if activity.type == "study":
                 self._thing(activity)
             elif activity.type != "activity":
@@ -95,11 +95,13 @@ class Crate(Things):
         self._describe_root()
 
     def _action(self, activity: Record) -> None:
-        story = self.story
-        outcome, ended = story.outcome(activity), story.ended(activity)
+        activities = self.activities
+        outcome, ended = activities.outcome(activity), activities.ended(activity)
         whole = activity is self.run
         results = (
-            self._products() if whole else [self.ref(made) for made in story.sources("wasGeneratedBy", activity.id)]
+            self._products()
+            if whole
+            else [self.ref(made) for made in self.graph.sources(activity.id, "wasGeneratedBy")]
         )
         type_ = "CreateAction" if results else "ActivateAction"
         entity: Entity = {
@@ -109,12 +111,12 @@ class Crate(Things):
             "additionalType": activity.type,
             "name": name_of(activity),
             "description": self._told(activity, outcome),
-            "startTime": moment(story.began(activity)),
+            "startTime": moment(activities.began(activity)),
             "agent": refs_to(self._answering(activity)),
             "instrument": ref_to(self._instrument(activity)),
         }
         if ended is not None or whole:
-            entity["endTime"] = moment(ended or story.last_seen(activity))
+            entity["endTime"] = moment(ended or activities.last_seen(activity))
         objects = [*self._given(activity), *self._values(activity)]
         if objects:
             entity["object"] = refs_to(objects)
@@ -131,14 +133,14 @@ class Crate(Things):
         self._add(entity | self._properties(activity))
 
     def _given(self, activity: Record) -> list[str]:
-        parts = [activity, *self.story.attempts(activity.id)] if activity is self.run else [activity]
-        used = [each for part in parts for each in self.story.targets("used", part.id)]
+        parts = [activity, *self.activities.attempts(activity.id)] if activity is self.run else [activity]
+        used = [each for part in parts for each in self.graph.targets(part.id, "used")]
         return [self.ref(each) for each in used if mapping_of(each).lineage == "dataset"]
 
     def _products(self) -> list[str]:
         """Return what the run made, without what it used to make something else."""
         found = []
-        for product in self.story.products():
+        for product in self.activities.products():
             id_ = self.ref(product)
             found.append(id_)
             entity = self.entities.get(id_)
@@ -155,7 +157,7 @@ class Crate(Things):
         return f"{kind} {name_of(activity)!r}: {outcome}. {words.get(outcome, '')}".strip()
 
     def _answering(self, activity: Record) -> list[str]:
-        found = [agent for agent in self.story.agents(activity) if agent.type != "software"]
+        found = [agent for agent in self.activities.agents(activity) if agent.type != "software"]
         return [self.ref(agent) for agent in found] or [self._somebody()]
 
     def _somebody(self) -> str:
@@ -163,12 +165,12 @@ class Crate(Things):
         return "#person"
 
     def _instrument(self, activity: Record) -> str:
-        plan = self.story.plan(activity)
+        plan = self.activities.plan(activity)
         if plan is not None:
             return self._code(plan) if plan.type == "code" else self.ref(plan)
-        flow = self.story.flow_of(activity.id)
+        flow = self.activities.flow_of(activity.id)
         parts = [*([name_of(flow)] if flow is not None else []), name_of(activity)]
-        code = self.story.plan(flow) if flow is not None else None
+        code = self.activities.plan(flow) if flow is not None else None
         name = flows_urn("tool", "/".join(quote(part, safe="") for part in parts))
         return self._tool(name, name_of(activity), uri(code.id) if code is not None else name, version_of(code))
 
@@ -178,7 +180,7 @@ class Crate(Things):
             url, version = url_of(code), version_of(code)
             # If two flows are in one file, the crate has that file once.
             source = code.attributes.get("source_sha256")
-            there = (node for node in self.story.graph.nodes.values() if node.id in self.contents)
+            there = (node for node in self.graph.nodes.values() if node.id in self.contents)
             file = next((each for each in there if source and each.attributes.get("source_sha256") == source), None)
             self._add(
                 {
@@ -214,9 +216,9 @@ class Crate(Things):
     def _values(self, activity: Record) -> list[str]:
         """Return the parameters of an activity as values. Those of the run also become inputs of its workflow."""
         values: dict[str, Any] = {}
-        parts = [activity, *self.story.attempts(activity.id)] if activity is self.run else [activity]
+        parts = [activity, *self.activities.attempts(activity.id)] if activity is self.run else [activity]
         for each in parts:
-            for used in self.story.targets("used", each.id):
+            for used in self.graph.targets(each.id, "used"):
                 if used.type == "parameters":
                     values |= used.attributes.get("values") or {}
         own = activity.attributes.get("parameters") or activity.attributes.get("request")
@@ -239,9 +241,9 @@ class Crate(Things):
     def _files_given(self, run: Record) -> dict[str, list[str]]:
         """Return the files that a run was given, by parameter."""
         found: dict[str, list[str]] = {}
-        for part in (run, *self.story.attempts(run.id)):
-            for given in self.story.targets("used", part.id):
-                role = self.story.links["used", part.id, given.id].attributes.get("role")
+        for part in (run, *self.activities.attempts(run.id)):
+            for use in self.graph.links_from(part.id, "used"):
+                given, role = self.graph.nodes[use.target or ""], use.attributes.get("role")
                 if "File" in mapping_of(given).crate and self.ref(given) in self.entities:
                     for each in role if isinstance(role, list) else [role]:
                         found.setdefault(str(each), []).append(self.ref(given))
@@ -324,16 +326,16 @@ class Crate(Things):
     def _ended(self) -> list[Record]:
         return [
             each
-            for each in self.story.activities
+            for each in self.activities.all
             if self.entities.get(uri(each.id), {}).get("@type") in ("CreateAction", "ActivateAction")
         ]
 
     def _relate(self) -> None:
         """Add the relations between things that are a property of one of them. Those of actions are there already."""
-        graph = self.story.graph
+        graph = self.graph
         for link in graph.relations.values():
-            mapping = RELATION_MAPPINGS.get(link.type)
-            if mapping is None or mapping.crate is None or mapping.crate in ("object", "result", "instrument", "agent"):
+            told = RELATION_MAPPINGS.get(link.type)
+            if told is None or told.crate is None or told.crate in ("object", "result", "instrument", "agent"):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
             if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
@@ -342,10 +344,10 @@ class Crate(Things):
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
                 entity = self.entities[ids[0]]
-                there = entity.get(mapping.crate, [])
+                there = entity.get(told.crate, [])
                 known = [*(there if isinstance(there, list) else [there])]
                 if ref_to(ids[1]) not in known:
-                    entity[mapping.crate] = one_or_all([*known, ref_to(ids[1])])
+                    entity[told.crate] = one_or_all([*known, ref_to(ids[1])])
 
     # The crate itself
 
@@ -380,7 +382,7 @@ class Crate(Things):
             for entity in files
             if entity["@id"] != "./"
         ]
-        nodes = self.story.graph.nodes.values()
+        nodes = self.graph.nodes.values()
         lines += [f"- not in the crate: {name_of(node)}. {why}" for node in nodes if (why := why_left_out(node))]
         return "\n".join(
             [
@@ -409,7 +411,7 @@ class Crate(Things):
 
     def _describe_root(self) -> None:
         run, place = self.run, self.root["publisher"]
-        authors = [self.ref(a) for a in self.story.agents(run) if a.type != "software"] if run is not None else []
+        authors = [self.ref(a) for a in self.activities.agents(run) if a.type != "software"] if run is not None else []
         if self.terms.author is not None:
             id_ = self.terms.author.id or f"#person/{quote(self.terms.author.name, safe='')}"
             self._add({"@id": id_, "@type": "Person", "name": self.terms.author.name})
@@ -426,7 +428,7 @@ class Crate(Things):
             id_, title, version = PROFILES[name]
             self._add({"@id": id_, "@type": "CreativeWork", "name": title, "version": version})
         name = name_of(run) if run is not None else "a run"
-        when = self.story.last_seen(run) if run is not None else datetime.now(timezone.utc)
+        when = self.activities.last_seen(run) if run is not None else datetime.now(timezone.utc)
         actions = [id_ for id_, entity in self.entities.items() if entity["@type"] in ACTIONS]
         self.root |= {
             "name": f"Run of {name}",

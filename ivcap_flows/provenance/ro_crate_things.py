@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from ivcap_flows.provenance.activities import Activities, columns_of
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.graph_index import Story, columns_of
 from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
@@ -38,7 +38,8 @@ class Things:
     """
 
     def __init__(self, graph: Graph, contents: Mapping[str, str]) -> None:
-        self.story = Story(graph)
+        self.graph = graph
+        self.activities = Activities(graph)
         self.contents = contents
         self.entities: dict[str, Entity] = {}
 
@@ -48,9 +49,9 @@ class Things:
         return quote(place) if place is not None else uri(record.id)
 
     def _thing(self, record: Record) -> None:
-        attributes, mapping = record.attributes, mapping_of(record)
-        types = mapping.crate
-        runs = self.story.sources("hadPlan", record.id)
+        attributes, form = record.attributes, mapping_of(record)
+        types = form.crate
+        runs = self.graph.sources(record.id, "hadPlan")
         if runs or TOOL[0] in types:
             told = (run.attributes.get("service_version") for run in runs)
             version = next((str(each) for each in told if each), version_of(record))
@@ -69,7 +70,7 @@ class Things:
             entity["sha256"] = sha256
         if isinstance(attributes.get("size"), int):
             entity["contentSize"] = str(attributes["size"])
-        if DATA & set(mapping.crate):
+        if DATA & set(form.crate):
             entity["encodingFormat"] = media_type_of(record)
         columns = [f"{name} ({type_})" if type_ else name for name, type_ in columns_of(record)]
         if columns:
@@ -82,7 +83,7 @@ class Things:
             entity["description"] = why
         elif isinstance(attributes.get("description"), str):
             entity["description"] = attributes["description"]
-        about = self.story.graph.nodes.get(str(attributes.get("about")))
+        about = self.graph.nodes.get(str(attributes.get("about")))
         if about is not None and about.kind != "agent":
             entity["about"] = ref_to(self.ref(about))
         self._add(entity | self._properties(record))
@@ -91,7 +92,7 @@ class Things:
         """Return facts for which the profiles have no term: the host, how long it waited and ran, a user's notes."""
         found: list[str] = []
         facts = dict(record.attributes)
-        if record.kind == "activity" and (concluded := self.story.concluded(record)):
+        if record.kind == "activity" and (concluded := self.activities.concluded(record)):
             facts[CONCLUDED] = [name_of(each) for each in concluded]
         for name, value in facts.items():
             if value is not None and (name in PROPERTIES or name.startswith(ANNOTATION)):

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from ivcap_flows import media_types
+from ivcap_flows.identity import last_part
+from ivcap_flows.provenance import labels
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import CONCLUDED, LEFT_OUT, Record
 
@@ -103,9 +105,7 @@ def one_or_all(values: list[Any]) -> Any:
 
 def name_of(record: Record) -> str:
     """Return a thing's name, or else the last part of its path, or else of its URI."""
-    name = record.attributes.get("name") or record.attributes.get("path")
-    text = name.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(name, str) else ""
-    return text or record.id.rpartition(":")[2]
+    return last_part(labels.name_of(record) or "") or record.id.rpartition(":")[2]
 
 
 def media_type_of(record: Record) -> str:

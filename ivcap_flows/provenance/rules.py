@@ -15,7 +15,7 @@ from ivcap_flows.provenance.constraints import cycles
 from ivcap_flows.provenance.ordering import SINGLE_BIRTH, disordered
 from ivcap_flows.provenance.records import Kind, Record
 
-__all__ = ["GROUPS", "RULES", "TYPES", "WORK", "Rule", "faults", "table", "validate"]
+__all__ = ["GROUPS", "RULES", "TYPES", "WORDS", "WORK", "Rule", "faults", "table", "validate"]
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "activity": {
@@ -204,6 +204,23 @@ RULES: Final[Mapping[str, Rule]] = _rules(
     ),
 )
 """Every relation that may be recorded, by its PROV name (W3C PROV-DM, 2013; `hadPlan` is an association's plan)."""
+
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "used": ("used", "used by"),
+    "wasGeneratedBy": ("made by", "made"),
+    "wasStartedBy": ("started by", "started"),
+    "wasInformedBy": ("informed by", "informed"),
+    "wasDerivedFrom": ("derived from", "source of"),
+    "wasInfluencedBy": ("influenced by", "influenced"),
+    "specializationOf": ("has the content of", "is the content of"),
+    "alternateOf": ("also known as", "also known as"),
+    "hadMember": ("contains", "contained in"),
+    "hadPlan": ("plan", "plan of"),
+    "wasAssociatedWith": ("responsible", "responsible for"),
+    "wasAttributedTo": ("belongs to", "owns"),
+    "actedOnBehalfOf": ("acted for", "represented by"),
+}
+"""The words for a relation at its source and at its target, in a trace and in a picture."""
 
 
 def faults(records: Iterable[Record]) -> list[str]:

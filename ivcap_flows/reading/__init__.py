@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from ivcap_flows.reading.lineage import Lineage, lineage
 from ivcap_flows.reading.names import is_path, starts_of
-from ivcap_flows.reading.remote_records import Elsewhere
+from ivcap_flows.reading.remote_records import RemoteRecords
 
-__all__ = ["Elsewhere", "Lineage", "is_path", "lineage", "starts_of"]
+__all__ = ["Lineage", "RemoteRecords", "is_path", "lineage", "starts_of"]

@@ -14,13 +14,13 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph, Record
 from ivcap_flows.reading.names import SHA256, starts_of
 from ivcap_flows.reading.parts import newest_run_states
-from ivcap_flows.reading.remote_records import ASKED, Elsewhere
+from ivcap_flows.reading.remote_records import ASKED, RemoteRecords
 
 __all__ = ["Lineage", "lineage"]
 
 _PLATFORMS: Final = frozenset({"artifact", "order", "job", "dataset", "model-run"})
 """Types that a platform may know more about."""
-_ORIGINS: Final = frozenset({"wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy"})
+_ORIGINS: Final = ("wasGeneratedBy", "wasDerivedFrom", "used", "wasStartedBy")
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Lineage:
 
 
 def lineage(
-    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None = None, *, runs: bool = False
+    journal: Journal, name: str, direction: Direction, remote: RemoteRecords | None = None, *, runs: bool = False
 ) -> Lineage | None:
     """Return the lineage of the things that a name means (`starts_of`), or None if none is on record.
 
-    The journal is read first. Then `elsewhere` is asked: upwards about things that no run in the journal made,
+    The journal is read first. Then `remote` is asked: upwards about things that no run in the journal made,
     downwards about everything that another run may have used. The journal is read again for what that adds. With
     `runs`, `around` has the runs that the things are part of also if the direction is `down`.
     """
     with _without_collector():
-        return _lineage(journal, name, direction, elsewhere, runs)
+        return _lineage(journal, name, direction, remote, runs)
 
 
 @contextmanager
@@ -63,11 +63,11 @@ def _without_collector() -> Iterator[None]:
 
 
 def _lineage(
-    journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere | None, runs: bool
+    journal: Journal, name: str, direction: Direction, remote: RemoteRecords | None, runs: bool
 ) -> Lineage | None:
     starts = starts_of(journal, name)
-    if not starts and elsewhere is not None:
-        starts = loop.run(elsewhere.starts(name))
+    if not starts and remote is not None:
+        starts = loop.run(remote.starts(name))
     here: list[Record] = []
     there: list[Record] = []
     read: set[str] = set()
@@ -80,7 +80,7 @@ def _lineage(
         around = Graph([*there, *here, *newest_run_states(there, here)])
         found = _found(around, starts, name, direction)
         read |= fresh | set(found.nodes)
-        if elsewhere is None:
+        if remote is None:
             break
         ask = [id_ for id_ in _open(found, starts, direction) if id_ not in asked]
         if len(asked) + len(ask) > ASKED:
@@ -88,8 +88,8 @@ def _lineage(
             ask = ask[: ASKED - len(asked)]
         asked |= set(ask)
         runs_read = (id_ for id_, node in around.nodes.items() if node.type == "flow-run" and id_ in read)
-        elsewhere.leave_out(runs_read, journal.id)
-        new = loop.run(elsewhere.about(ask, direction)) if ask else []
+        remote.leave_out(runs_read, journal.id)
+        new = loop.run(remote.about(ask, direction)) if ask else []
         if not new:
             break
         there += new
@@ -99,7 +99,7 @@ def _lineage(
         acts = [id_ for id_, node in found.nodes.items() if node.kind == "activity"]
         here += journal.lineages.around(acts, "runs")
         around = Graph([*there, *here, *newest_run_states(there, here)])
-    troubles = [*(elsewhere.troubles if elsewhere is not None else ()), *([more] if more else ())]
+    troubles = [*(remote.troubles if remote is not None else ()), *([more] if more else ())]
     known = tuple(start for start in starts if start in found.nodes)
     return Lineage(known, found, around, tuple(troubles)) if known else None
 
@@ -118,9 +118,8 @@ def _open(found: Graph, starts: Iterable[str], direction: Direction) -> list[str
     Upwards these are things without an origin, otherwise everything that others may have used. They include a run that
     is asked about, which another machine may have continued.
     """
-    begun = {link.source for link in found.relations.values() if link.type in _ORIGINS}
     ids = [id_ for id_, node in found.nodes.items() if node.type in _PLATFORMS]
     if direction == "up":
-        ids = [id_ for id_ in ids if id_ not in begun]
+        ids = [id_ for id_ in ids if not any(found.links_from(id_, type_) for type_ in _ORIGINS)]
     asked = [id_ for id_ in starts if id_ not in found.nodes or found.nodes[id_].type == "flow-run"]
     return list(dict.fromkeys([*asked, *ids]))

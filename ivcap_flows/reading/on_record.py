@@ -12,13 +12,15 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Record
 from ivcap_flows.reading.lineage import Lineage, lineage
 from ivcap_flows.reading.names import is_path
-from ivcap_flows.reading.remote_records import Elsewhere
+from ivcap_flows.reading.remote_records import RemoteRecords
 from ivcap_flows.reading.verification import digest_of
 
 __all__ = ["on_record"]
 
 
-def on_record(journal: Journal, name: str, direction: Direction, elsewhere: Elsewhere, *, runs: bool = True) -> Lineage:
+def on_record(
+    journal: Journal, name: str, direction: Direction, elsewhere: RemoteRecords, *, runs: bool = True
+) -> Lineage:
     """Return the lineage of a path or of what else a name means (`starts_of`). Raises InputError if there is none.
 
     What is at a path is found by the path, or else by its content. Runs whose process is gone are shown as lost.

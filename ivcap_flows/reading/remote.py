@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -69,11 +68,13 @@ def _finding(node: Record, state: Any, note: str | None = None, sha256: str | No
     return Finding(node.type, node.id, state, node.attributes.get("name"), note, sha256)
 
 
-def _differing(node: Record, said: Mapping[str, Any], now: Mapping[str, Any]) -> Finding:
+def _differing(node: Record, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Finding:
     """Return `altered` with the differences between facts that both sides know, or `ok` if there are none."""
-    known = {name for name in said if said[name] is not None and now.get(name) is not None}
+    known = {name for name in recorded if recorded[name] is not None and now.get(name) is not None}
     other = [
-        f"{name} was {said[name]!r} and is {now[name]!r}" for name in said if name in known and said[name] != now[name]
+        f"{name} was {recorded[name]!r} and is {now[name]!r}"
+        for name in recorded
+        if name in known and recorded[name] != now[name]
     ]
     return _finding(node, "altered", "; ".join(other)) if other else _finding(node, "ok")
 
@@ -83,11 +84,6 @@ class _Reader:
         self._graph = graph
         self._platforms = platforms
         self._journal = journal
-        self._to: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        self._from: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for link in graph.relations.values():
-            self._to[link.source or ""][link.type].append(link.target or "")
-            self._from[link.target or ""][link.type].append(link.source or "")
         self._downloads = dict(self._downloaded())
         last = {
             (n.attributes.get("about"), n.attributes.get("schema")): n.id
@@ -112,11 +108,14 @@ class _Reader:
         """Yield the sha256 of each artifact that the run downloaded, since IVCAP keeps none."""
         for node in self._graph.nodes.values():
             if node.kind == "activity" and node.attributes.get("name") == _DOWNLOAD:
-                taken = [id_ for id_ in self._to[node.id]["used"] if self._graph.nodes[id_].type == "artifact"]
-                made = [self._graph.nodes[id_] for id_ in self._from[node.id]["wasGeneratedBy"]]
-                contents = {record.attributes.get("sha256") for record in made if record.type == "file"}
-                if len(taken) == 1 and len(contents) == 1 and isinstance(sha256 := contents.pop(), str):
-                    yield taken[0], sha256
+                used = [thing.id for thing in self._graph.targets(node.id, "used") if thing.type == "artifact"]
+                made = self._graph.sources(node.id, "wasGeneratedBy")
+                contents = {thing.attributes.get("sha256") for thing in made if thing.type == "file"}
+                if len(used) == 1 and len(contents) == 1 and isinstance(sha256 := contents.pop(), str):
+                    yield used[0], sha256
+
+    def _plan(self, node: Record) -> str | None:
+        return next((plan.id for plan in self._graph.targets(node.id, "hadPlan")), None)
 
     async def _ivcap(self, node: Record) -> IvcapClient:
         client: IvcapClient = await self._client(node, "IVCAP", self._platforms.ivcap)
@@ -158,12 +157,12 @@ class _Reader:
     async def _aspect(self, node: Record) -> Finding:
         client = await self._ivcap(node)
         record = await client.aspects.read(node.id)
-        said = node.attributes
+        recorded = node.attributes
         now = {"about": record.entity, "schema": record.schema_urn}
-        if record.content is not None and said.get("content_sha256") is not None:
+        if record.content is not None and recorded.get("content_sha256") is not None:
             now["content_sha256"] = fingerprint(record.content)
-        found = _differing(node, {name: said.get(name) for name in ("about", "schema", "content_sha256")}, now)
-        found = replace(found, name=str(said.get("schema") or "") or None)
+        found = _differing(node, {name: recorded.get(name) for name in ("about", "schema", "content_sha256")}, now)
+        found = replace(found, name=str(recorded.get("schema") or "") or None)
         if found.state == "ok" and not record.active and node.id in self._last_aspects:
             return replace(found, state="altered", note=f"it was replaced or retracted at {record.valid_to}")
         return found
@@ -181,15 +180,14 @@ class _Reader:
 
         The platform adds some of its own, and may report none. A parameter that the record hides is not compared.
         """
-        said = node.attributes.get("parameters")
-        if not isinstance(said, Mapping) or not now:
+        recorded = node.attributes.get("parameters")
+        if not isinstance(recorded, Mapping) or not now:
             return None
-        return {name: value if HIDDEN in str(value) else now.get(name) for name, value in said.items()}
+        return {name: value if HIDDEN in str(value) else now.get(name) for name, value in recorded.items()}
 
     async def _job(self, node: Record) -> Finding:
         client = await self._ivcap(node)
-        plans = self._to[node.id]["hadPlan"]
-        service = plans[0] if plans else await client.jobs.service_of(node.id)
+        service = self._plan(node) or await client.jobs.service_of(node.id)
         record = await client.jobs.read(service, node.id, with_request=True, with_result=False)
         products = [product.urn async for product in client.jobs.products(record)]
         hidden = HIDDEN in str(node.attributes.get("request"))
@@ -197,13 +195,12 @@ class _Reader:
         return self._work(node, service, record.status, products, {"request": asked})
 
     def _work(self, node: Record, service: str, status: str, products: list[str], asked: Mapping[str, Any]) -> Finding:
-        plans = self._to[node.id]["hadPlan"]
-        said = {"service": plans[0] if plans else None, **{name: node.attributes.get(name) for name in asked}}
+        recorded = {"service": self._plan(node), **{name: node.attributes.get(name) for name in asked}}
         if node.attributes.get("status") in _ENDED:
-            said["status"] = node.attributes["status"]
-        found = _differing(node, said, {"service": service or None, "status": status, **asked})
-        made = [id_ for id_ in self._from[node.id]["wasGeneratedBy"] if self._graph.nodes[id_].type == "artifact"]
-        lost = [id_ for id_ in made if id_ not in products]
+            recorded["status"] = node.attributes["status"]
+        found = _differing(node, recorded, {"service": service or None, "status": status, **asked})
+        made = self._graph.sources(node.id, "wasGeneratedBy")
+        lost = [thing.id for thing in made if thing.type == "artifact" and thing.id not in products]
         if found.state == "ok" and lost:
             return replace(found, state="altered", note=f"it names these products no more: {', '.join(lost)}")
         return found
@@ -212,18 +209,17 @@ class _Reader:
         client = await self._provena(node)
         item = await client.registry.fetch("MODEL_RUN", node.id)
         handle: Any = item.handle(await client.platform())
-        plans = self._to[node.id]["hadPlan"]
-        said = {
-            "workflow template": plans[0] if plans else None,
-            "inputs": sorted(self._to[node.id]["used"]),
-            "outputs": sorted(self._from[node.id]["wasGeneratedBy"]),
+        recorded = {
+            "workflow template": self._plan(node),
+            "inputs": sorted(thing.id for thing in self._graph.targets(node.id, "used")),
+            "outputs": sorted(thing.id for thing in self._graph.sources(node.id, "wasGeneratedBy")),
         }
         now = {
             "workflow template": handle.workflow_template,
             "inputs": sorted(handle.inputs),
             "outputs": sorted(handle.outputs),
         }
-        return _differing(node, said, now)
+        return _differing(node, recorded, now)
 
     async def _dataset(self, node: Record) -> Finding:
         from ivcap_flows.provena.items import Item
@@ -238,7 +234,7 @@ class _Reader:
 
     async def _dataset_file(self, node: Record) -> Finding:
         client = await self._provena(node)
-        dataset = next(iter(self._from[node.id]["hadMember"]), None)
+        dataset = next((each.id for each in self._graph.sources(node.id, "hadMember")), None)
         path = node.attributes.get("name")
         if dataset is None or not isinstance(path, str):
             return _finding(node, "unchecked", "the record does not say which file of which dataset it is")
@@ -261,7 +257,7 @@ class _Reader:
         if newest is None:
             return _finding(node, "missing", "IVCAP has no record of the run, though it was delivered")
         content = dict(newest.content)
-        said = content.pop("sha256", None)
-        if said != digest(canonical(content)):
+        recorded = content.pop("sha256", None)
+        if recorded != digest(canonical(content)):
             return _finding(node, "altered", f"the content of {newest.urn} has not the sha256 that it names")
         return _finding(node, "ok")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
     from ivcap_flows.provena.lineage import Node
 
-__all__ = ["ASKED", "Elsewhere"]
+__all__ = ["ASKED", "RemoteRecords"]
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ _RUN: Final = "urn:ivcap-flows:run:"
 
 
 @dataclass
-class Elsewhere:
+class RemoteRecords:
     """Asks the platforms about things that other machines recorded. Clients are made when they are first needed.
 
     A platform that cannot be asked is named in `troubles`, and is not asked again.

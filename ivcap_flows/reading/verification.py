@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -34,7 +33,7 @@ def verify_run(journal: Journal, run: RunRow, platforms: Platforms) -> list[Find
     graph = run_graph(journal, run.id)
     here = [_look(place) for place in _places(journal, run, graph)]
     there = loop.run(verify_remote(journal, run, graph, platforms))
-    return [*_elsewhere(here, there), *there, *_unhashed(graph)]
+    return [*_with_other_places(here, there), *there, *_unhashed(graph)]
 
 
 def verify_path(journal: Journal, path: str) -> list[Finding]:
@@ -72,7 +71,6 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
 
     A folder whose files are all recorded is verified by these, since other files may have been added.
     """
-    members = Counter(link.source for link in graph.relations.values() if link.type == "hadMember")
     hosts = {attempt.id: attempt.process.host for attempt in journal.runs.attempts(run.id)}
     facts = [(hosts.get(fact.attempt_id or ""), fact) for fact in journal.facts.all_of_run(run.id)]
     times = _last_times(facts)
@@ -80,7 +78,9 @@ def _places(journal: Journal, run: RunRow, graph: Graph) -> list[_Place]:
     for host, fact in facts:
         record = fact.record
         path, digest = record.attributes.get("path"), content_of(record)
-        if record.type == "directory" and members[record.id] >= record.attributes.get("files", 0):
+        if record.type == "directory" and len(graph.links_from(record.id, "hadMember")) >= record.attributes.get(
+            "files", 0
+        ):
             continue
         if record.type in LOCAL and isinstance(path, str) and isinstance(digest, str):
             path = path_of(path)
@@ -139,7 +139,7 @@ def digest_of(path: str) -> str:
     return seen.sha256
 
 
-def _elsewhere(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
+def _with_other_places(here: list[Finding], there: list[Finding]) -> Iterator[Finding]:
     """Yield the findings. A thing that is gone from its path counts as found if another place had its content."""
     read = {found.sha256: found for found in (*there, *here) if found.state == "ok" and found.sha256}
     for finding in here:

@@ -31,8 +31,7 @@ def _inputs(run: RunRow, workflow: RegisteredWorkflow, known: WorkRecord) -> lis
     parameter that is a file without a recorded artifact.
     """
     graph = known.graph
-    used = {link.target for link in graph.relations.values() if link.type == "used"}
-    named = [node for node in graph.nodes.values() if node.id in used]
+    named = [node for node in graph.nodes.values() if graph.links_to(node.id, "used")]
     return [
         part
         for name, use in workflow.inputs.items()
@@ -45,8 +44,7 @@ def _inputs(run: RunRow, workflow: RegisteredWorkflow, known: WorkRecord) -> lis
 def _outputs(workflow: RegisteredWorkflow, known: WorkRecord) -> list[TemplatedDataset]:
     """Return the outputs: the datasets that the workflow names, else artifacts of that name that the run made."""
     graph = known.graph
-    made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
-    named = [node for node in graph.nodes.values() if node.id in made]
+    named = [node for node in graph.nodes.values() if graph.links_from(node.id, "wasGeneratedBy")]
     return [
         part
         for name, use in workflow.outputs.items()
@@ -117,11 +115,7 @@ def _given(name: str, run: RunRow, graph: Graph) -> list[str]:
     """Return the artifacts and datasets that a parameter of the flow names, or the artifact of its file's content."""
     value = run.parameters.get(name)
     found = dict.fromkeys(artifact_urns(value))
-    used = [
-        link.target
-        for link in graph.relations.values()
-        if link.type == "used" and link.target and _is_parameter(name, link, graph)
-    ]
+    used = [link.target or "" for link in graph.links("used") if _is_parameter(name, link, graph)]
     for urn in used:
         found.update(dict.fromkeys(_as_data(name, urn, run, graph)))
     # A text that names a file is not a handle, even if it looks like one.
@@ -147,9 +141,7 @@ def _as_data(name: str, urn: str, run: RunRow, graph: Graph) -> list[str]:
     sha256 = graph.nodes[urn].attributes.get("sha256") if urn in graph.nodes else None
     content = file_urn(sha256) if isinstance(sha256, str) else urn
     same = [
-        link.source
-        for link in graph.relations.values()
-        if link.type == "specializationOf" and link.target == content and (link.source or "").startswith(ARTIFACT)
+        link.source for link in graph.links_to(content, "specializationOf") if (link.source or "").startswith(ARTIFACT)
     ]
     if not same:
         raise InputError(

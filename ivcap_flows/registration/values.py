@@ -164,19 +164,15 @@ class WorkRecord:
 
 
 def _with_plans(ids: Sequence[str], graph: Graph) -> list[Record]:
-    plans = [link.target or "" for id_ in ids for link in _links(graph, "hadPlan", id_)]
+    plans = [link.target or "" for id_ in ids for link in graph.links_from(id_, "hadPlan")]
     return [graph.nodes[id_] for id_ in dict.fromkeys([*ids, *plans]) if id_ in graph.nodes]
-
-
-def _links(graph: Graph, type_: str, source: str) -> Iterator[Record]:
-    return (link for link in graph.relations.values() if link.type == type_ and link.source == source)
 
 
 def _parameters(record: Record, graph: Graph) -> Mapping[str, Any]:
     """Return a record's parameters. Those of a flow are in an entity that it used; others have their own."""
     if record.type == "attempt" and not record.attributes.get("subflow"):
-        used = (graph.nodes.get(link.target or "") for link in _links(graph, "used", record.id))
-        given: Any = next((node.attributes.get("values") for node in used if node and node.type == "parameters"), None)
+        used = graph.targets(record.id, "used")
+        given: Any = next((node.attributes.get("values") for node in used if node.type == "parameters"), None)
     else:
         given = record.attributes.get("parameters") or record.attributes.get("request")
     return given if isinstance(given, Mapping) else {}

@@ -272,15 +272,12 @@ def _record(run: RunRow, graph: Graph) -> dict[str, Any]:
 
 def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the artifacts on this platform that a run used or made, each with the content of its link."""
-    roles: dict[str, set[str]] = defaultdict(set)
-    for link in graph.relations.values():
-        if link.type == "used" and link.target:
-            roles[link.target].add("used")
-        elif link.type == "wasGeneratedBy" and link.source:
-            roles[link.source].add("generated")
-    for urn, said in roles.items():
-        node = graph.nodes.get(urn)
-        if urn.startswith(_ARTIFACT) and node is not None and node.attributes.get("platform", platform) == platform:
+    for urn, node in graph.nodes.items():
+        roles = [
+            *(["generated"] if graph.links_from(urn, "wasGeneratedBy") else []),
+            *(["used"] if graph.links_to(urn, "used") else []),
+        ]
+        if roles and urn.startswith(_ARTIFACT) and node.attributes.get("platform", platform) == platform:
             yield (
                 urn,
                 {
@@ -288,7 +285,7 @@ def _links(run: RunRow, graph: Graph, platform: str) -> Iterator[tuple[str, dict
                     "run": flows_urn("run", run.id),
                     "journal": run.journal,
                     "flow": run.flow_name,
-                    "roles": sorted(said),
+                    "roles": roles,
                 },
             )
 

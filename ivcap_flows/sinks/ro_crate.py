@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance import prov_json
+from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.graph_index import Story
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.ro_crate import Crate
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms
@@ -116,8 +116,8 @@ def _placed_sources(sources: Mapping[str, bytes], graph: Graph) -> dict[str, tup
     """Return places below `code`, as in the repository. Each version of a file has one place, the run's code first."""
     placed: dict[str, tuple[str, bytes]] = {}
     taken: set[str] = set()
-    story = Story(graph)
-    main = next((story.plan(each) for each in story.activities if each.type == "flow-run"), None)
+    activities = Activities(graph)
+    main = next((activities.plan(each) for each in activities.all if each.type == "flow-run"), None)
     for id_, content in sorted(sources.items(), key=lambda item: main is None or item[0] != main.id):
         if any(content == known for _, known in placed.values()):
             continue

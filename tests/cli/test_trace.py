@@ -228,14 +228,6 @@ def test_what_is_met_again_is_not_told_again(ivcap_flows, journal_file):
     ][1:]
 
 
-def test_every_relation_but_those_of_whole_runs_has_words():
-    """None is left out of a trace by accident."""
-    from ivcap_flows.provenance import RULES
-
-    of_runs = {"wasStartedBy", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"}
-    assert set(trace._WORDS) == set(RULES) - of_runs
-
-
 OVER = ("flow-run", "attempt", "call")
 
 

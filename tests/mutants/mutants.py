@@ -47,8 +47,8 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Poll
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local import descriptions
-from ivcap_flows.provenance import graph
-from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance import lineage_walk
+from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import inputs, names, on_record, verification
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
@@ -366,15 +366,15 @@ def no_word_of_inner_calls(patch: SetAttribute) -> None:
 
 
 def members_at_any_time(patch: SetAttribute) -> None:
-    patch(Graph, "_was_member", lambda self, membership, use: True)
+    patch(LineageWalk, "_was_member", lambda self, membership, use: True)
 
 
 def members_of_what_is_named(patch: SetAttribute) -> None:
-    patch(graph, "_FILLED", frozenset())
+    patch(lineage_walk, "_FILLED", frozenset())
 
 
 def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
-    patch(Graph, "_names", frozenset())
+    patch(LineageWalk, "_names", frozenset())
 
 
 def a_replay_in_another_order_is_refused(patch: SetAttribute) -> None:

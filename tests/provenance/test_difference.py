@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.identity import digest, file_urn, flows_urn
 from ivcap_flows.provenance import Graph, Record, activity, entity, relation
 from ivcap_flows.provenance.difference import Change, Side, compare
 
@@ -89,6 +89,56 @@ def test_a_result_differs_for_what_lies_on_its_way() -> None:
     assert result.why == (f"input series.csv: {'1' * 12} → {'5' * 12}", "order icen, base: 1981 → 1971")
     [other] = compare(side("a"), side("b", series="5", copy="7")).outputs
     assert other.name == "copy.csv" and other.why == ()
+
+
+def steps(run: str, *factors: float) -> Side:
+    """A run of a step for each factor, which makes a file that is named by its number."""
+    attempt = flows_urn("attempt", run)
+    records = [activity(attempt, "attempt")]
+    for number, factor in enumerate(factors):
+        step, content = flows_urn("task-run", f"{run}-{number}"), digest(f"{number} {factor}".encode())
+        records += [
+            activity(step, "task-run", name="scale", parameters={"factor": factor, "options": {"base": [1, 2]}}),
+            relation("wasStartedBy", step, attempt),
+            entity(file_urn(content), "file", sha256=content, path=f"/{run}/{number}.csv"),
+            relation("wasGeneratedBy", file_urn(content), step),
+        ]
+    return Side(run, "completed", {}, Graph(records))
+
+
+def test_calls_of_one_name_are_compared_by_their_number_and_their_values() -> None:
+    """What changed is named whichever call it was. A result differs for the values of its own calls only."""
+    found = compare(steps("a", 1.0, 2.0, 3.0), steps("b", 1.0, 5.0, 6.0))
+    assert found.work == (
+        Change("task-run scale, factor", 2.0, 5.0),
+        Change("task-run scale, factor", 3.0, 6.0),
+    )
+    assert [(result.name, result.why) for result in found.outputs] == [
+        ("1.csv", ("task-run scale, factor: 2.0 → 5.0",)),
+        ("2.csv", ("task-run scale, factor: 3.0 → 6.0",)),
+    ]
+    assert compare(steps("a", 2.0, 1.0), steps("b", 1.0, 2.0)).work == ()
+    found = compare(steps("a", 1.0), steps("b", 1.0, 2.0))
+    assert found.work == (Change("task-run scale, number", 1, 2), Change("task-run scale, factor", None, 2.0))
+    [added] = found.outputs
+    assert (added.name, added.before) == ("1.csv", None) and added.why[0] == "task-run scale, number: 1 → 2"
+    assert compare(steps("a"), steps("b", 1.0)).work == (Change("task-run scale, number", None, 1),)
+
+
+def test_a_parameter_that_only_another_result_was_given_is_no_reason() -> None:
+    """A parameter of the run that nothing was given may be the reason of everything."""
+    before, after = steps("a", 1.0, 2.0), steps("b", 1.0, 5.0)
+    changed = [Side(side.run, side.outcome, {"factor": factor, "other": factor + 7}, side.graph)
+               for side, factor in ((before, 2.0), (after, 5.0))]  # fmt: skip
+    [result] = compare(*changed).outputs
+    assert result.why == (
+        "parameter factor: 2.0 → 5.0",
+        "parameter other: 9.0 → 12.0",
+        "task-run scale, factor: 2.0 → 5.0",
+    )
+    third = Side("c", "completed", {"factor": 5.0}, steps("c", 3.0, 5.0).graph)
+    reasons = {each.name: each.why for each in compare(changed[0], third).outputs}
+    assert reasons["0.csv"] == ("parameter other: 9.0 → none", "task-run scale, factor: 1.0 → 3.0")
 
 
 def test_what_is_there_once_only_is_a_difference() -> None:

@@ -296,6 +296,23 @@ def test_equal_graphs_have_equal_digests_in_any_order():
     assert Graph(records).digest() != Graph(records[1:]).digest()
 
 
+def test_relations_are_found_by_their_type_and_either_end():
+    """In the order in which they were recorded. A part of a graph finds its own; of nothing there is nothing."""
+    graph = a_run()
+    used = [link for link in graph.relations.values() if link.type == "used"]
+    assert used and list(graph.links("used")) == used
+    for id_ in [*graph.nodes, "urn:x"]:
+        assert list(graph.links_from(id_, "used")) == [link for link in used if link.source == id_]
+        assert list(graph.links_to(id_, "used")) == [link for link in used if link.target == id_]
+        assert graph.targets(id_, "used") == [graph.nodes[link.target] for link in used if link.source == id_]
+        assert graph.sources(id_, "used") == [graph.nodes[link.source] for link in used if link.target == id_]
+    place = task("place")
+    part = graph.where(lambda record: record.id != place)
+    assert graph.links_from(place, "wasStartedBy") and not part.links_from(place, "wasStartedBy")
+    missing = Graph([activity(place, "task-run"), relation("used", place, "urn:x")])
+    assert missing.links_from(place, "used") and missing.targets(place, "used") == []
+
+
 def test_where_drops_relations_that_lost_an_end():
     """A filtered graph is still valid."""
     shared = a_run().where(lambda record: record.kind != "agent")

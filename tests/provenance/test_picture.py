@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from ivcap_flows.journal import Outcome
 from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
-from ivcap_flows.provenance.html import WORDS, page
+from ivcap_flows.provenance.html import page
 from ivcap_flows.provenance.layout import NODE, layout
 from ivcap_flows.provenance.mermaid import mermaid
 from ivcap_flows.provenance.picture import OUTCOMES, as_opened, outcome_of, picture
+from ivcap_flows.provenance.rules import WORDS
 
 NASTY = [
     "</script><script>alert(1)</script>",

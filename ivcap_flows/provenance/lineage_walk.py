@@ -1,0 +1,202 @@
+"""The rules of lineage: from which thing to which other one it leads, in each direction."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Final, Literal
+
+from ivcap_flows.provenance.graph_index import RelationIndex
+from ivcap_flows.provenance.records import Record, relation_id
+from ivcap_flows.provenance.rules import RULES
+
+__all__ = ["Direction", "LineageWalk"]
+
+Direction = Literal["up", "down", "both"]
+
+_FRAMES: Final = frozenset({"flow-run", "attempt"})
+_FRAME_FACTS: Final = frozenset({"parameters", "code"})
+_FILLED: Final = frozenset({"collection", "dataset"})
+"""Groups whose members come and go. A folder with other files is another version of it."""
+_COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations to what things share without one coming from the other."""
+_SAME: Final = tuple(name for name, rule in RULES.items() if rule.same)
+_EARLIEST: Final = datetime.min.replace(tzinfo=timezone.utc)
+_LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
+_Step = tuple[Record, str, bool]
+"""A step of a lineage: by which relation, to which thing, and whether to follow that thing in full."""
+
+
+class LineageWalk:
+    """Walks through the relations of one graph."""
+
+    def __init__(self, nodes: Mapping[str, Record], relations: Mapping[str, Record], index: RelationIndex) -> None:
+        self._nodes = nodes
+        self._relations = relations
+        self._index = index
+        self._origins: dict[tuple[str, datetime], Record | None] = {}
+
+    def from_(self, starts: Sequence[str], direction: Direction) -> tuple[Collection[str], Collection[str]]:
+        """Return the ids of the things that lineage leads to from `starts`, and those of the relations on the way."""
+        if direction != "both":
+            starts = self._with_parts(starts)
+        reached: dict[str, bool] = dict.fromkeys(starts, True)
+        begin = frozenset(starts)
+        taken: set[str] = set()
+        queue = deque(starts)
+        while queue:
+            node = queue.popleft()
+            for link in self._links(node, direction):
+                if direction == "both":
+                    steps = self._any_step(link, node, whole=reached[node])
+                else:
+                    steps = self._steps(link, node, direction, start=node in begin, whole=reached[node])
+                for via, other, whole in steps:
+                    taken.add(via.id)
+                    if other not in reached or (whole and not reached[other]):
+                        reached[other] = whole
+                        queue.append(other)
+        return reached, taken
+
+    def is_origin(self, holder: str, content: str) -> bool:
+        """Whether a holder of a content had it first: something made the holder without using the content."""
+        makers = [link.target or "" for link in self._makers(holder)]
+        used = {link.target or "" for maker in makers for link in self._index.from_(maker).get("used", ())}
+        return bool(makers) and not any(
+            thing == content or relation_id("specializationOf", thing, content) in self._relations for thing in used
+        )
+
+    def _links(self, node: str, direction: Direction) -> Iterator[Record]:
+        """Yield the relations of a node that may lead on: to its origins or its results, and to its other names."""
+        if direction == "both":
+            yield from self._index.at(node)
+            return
+        here, back = self._index.from_(node), self._index.to(node)
+        if direction == "down":
+            here, back = back, here
+        for links in here.values():
+            yield from links
+        for name in _SAME:
+            yield from back.get(name, ())
+
+    def _with_parts(self, starts: Sequence[str]) -> list[str]:
+        """Return runs and attempts together with everything that they started."""
+        found = dict.fromkeys(starts)
+        queue = [start for start in starts if self._nodes[start].type in _FRAMES]
+        while queue:
+            parts = [link.source or "" for link in self._index.to(queue.pop()).get("wasStartedBy", ())]
+            fresh = [part for part in parts if part in self._nodes and part not in found]
+            found.update(dict.fromkeys(fresh))
+            queue += fresh
+        return list(found)
+
+    def _any_step(self, link: Record, node: str, *, whole: bool) -> list[_Step]:
+        """Return where a relation leads from a node, in either direction, and whether to go on from the other end."""
+        other = link.target if link.source == node else link.source
+        if not whole or other is None or other not in self._nodes or link.type not in RULES:
+            return []
+        common = link.type in _COMMON or self._nodes[other].type in _FRAME_FACTS
+        return [(link, other, not (common and other == link.target))]
+
+    def _steps(self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool) -> list[_Step]:
+        """Return where a relation leads from a node in one direction."""
+        other = link.target if link.source == node else link.source
+        if other is None or other not in self._nodes or link.type not in RULES:
+            return []
+        here, there = self._nodes[node], self._nodes[other]
+        if RULES[link.type].same:
+            held = here.type == "content" and not whole
+            return [] if held else self._same_steps(link, node, other, direction, start=start)
+        if (link.source == node) != (direction == "up"):
+            return []
+        within = link.type == "wasStartedBy" and not {here.type, there.type} & _FRAMES
+        # What registers an artifact as a dataset is no part of its caller.
+        if within and (not whole if direction == "up" else other in self._naming):
+            return []
+        if here.type in _FILLED and not (start if direction == "up" and link.type == "hadMember" else whole):
+            return []
+        if here.type in _FRAMES and not whole:
+            if direction == "up" and link.type == "used" and there.type not in _FRAME_FACTS:
+                return []
+            if direction == "up" and link.type == "wasInformedBy":
+                return []
+            if direction == "down" and link.type == "wasStartedBy":
+                return []
+        if direction == "up":
+            framed = link.type == "wasStartedBy" and there.type in _FRAMES
+            whole = not framed and not (link.type == "wasGeneratedBy" and node in self._names)
+        else:
+            framed = link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS
+            whole = not framed and not (link.type == "hadMember" and there.type in _FILLED)
+        return [(link, other, whole), *(self._through(link, other, direction) if there.type in _FILLED else ())]
+
+    def _through(self, link: Record, group: str, direction: Direction) -> list[_Step]:
+        """Return where lineage leads on through a group: from a use to what was in it then, or the way back."""
+        passed: list[Record] = []
+        if direction == "up" and link.type == "used":
+            members = self._index.from_(group).get("hadMember", ())
+            passed = [membership for membership in members if self._was_member(membership, link)]
+        elif direction == "down" and link.type == "hadMember":
+            uses = [use for use in self._index.to(group).get("used", ()) if use.source in self._nodes]
+            passed = [use for use in uses if self._was_member(link, use)]
+        return [step for each in passed for step in self._steps(each, group, direction, start=True, whole=True)]
+
+    def _was_member(self, membership: Record, use: Record) -> bool:
+        """Whether a thing was in a group when that was used. A membership without a time began with the thing."""
+        user = self._nodes[use.source or ""]
+        # A model run has the times of the work, of which it may be registered long after.
+        at = use.time or (None if user.type == "model-run" else user.time) or _LATEST
+        since = membership.time or self._made_at(membership.target or "")
+        return since <= at and (membership.ended is None or at < membership.ended)
+
+    def _same_steps(self, link: Record, node: str, other: str, direction: Direction, *, start: bool) -> list[_Step]:
+        """Return where a relation leads that says that two things are the same, or have the same content."""
+        if link.type != "specializationOf":
+            # Upwards, the more general thing is an origin.
+            outwards = direction == "down" or start or link.source == node
+            return [(link, other, True)] if outwards else []
+        if link.target == node:
+            if direction == "down":
+                # Another thing with its content came from it only if that thing was not made in another way.
+                follows = start or not self.is_origin(other, node)
+            else:
+                follows = start or link == self._origin(node, self._first_use(node))
+            return [(link, other, True)] if follows else []
+        if direction == "down":
+            return [(link, other, True)]
+        origin = None if self._makers(node) else self._origin(other, self._first_use(node))
+        return [(link, other, False), *([] if origin is None else [(origin, origin.source or "", True)])]
+
+    def _origin(self, content: str, before: datetime) -> Record | None:
+        """Return the relation that joins the content to the thing last made with it, by the moment `before`."""
+        if (content, before) in self._origins:
+            return self._origins[content, before]
+        holders = self._index.to(content).get("specializationOf", ())
+        made = {link.id: self._made_at(link.source or "") for link in holders}
+        known = [link for link in holders if made[link.id] <= before and self.is_origin(link.source or "", content)]
+        self._origins[content, before] = max(known, key=lambda link: (made[link.id], link.id), default=None)
+        return self._origins[content, before]
+
+    def _first_use(self, thing: str) -> datetime:
+        times = [link.time for link in self._index.to(thing).get("used", ())]
+        return min((time for time in times if time is not None), default=_LATEST)
+
+    def _made_at(self, thing: str) -> datetime:
+        makers = [(link.time, self._nodes.get(link.target or "")) for link in self._makers(thing)]
+        times = [time or (maker and (maker.ended or maker.time)) for time, maker in makers]
+        return min((time for time in times if time), default=_EARLIEST)
+
+    def _makers(self, thing: str) -> Sequence[Record]:
+        return self._index.from_(thing).get("wasGeneratedBy", ())
+
+    @cached_property
+    def _names(self) -> set[str | None]:
+        """The things that are other names of what was there before, as the dataset of an artifact."""
+        return {link.source for link in self._index.of_type("alternateOf")}
+
+    @cached_property
+    def _naming(self) -> set[str | None]:
+        """The activities that gave such a name."""
+        return {link.target for name in self._names for link in self._makers(name or "")}
