@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
@@ -15,7 +16,7 @@ from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 __all__ = ["CallScope"]
 
 
-class CallScope:
+class CallScope(ABC):
     """A call that was entered. `record_end` says what is recorded of its end.
 
     `is_flow` marks the call of a flow. What a flow returns was made by one of its tasks, which stays its maker.
@@ -97,9 +98,9 @@ class CallScope:
     def note_result(self, value: Any) -> None:
         """ValueScan at a value that the call gives away, before it is handed on."""
 
+    @abstractmethod
     def record_end(self, outcome: str, cause: str | None) -> None:
         """Record how the call ended, and what it used and made."""
-        raise NotImplementedError
 
     def log_and_count(self, message: str) -> AbstractContextManager[None]:
         """Keep an error in recording away from the flow, and count what is missing from its run."""

@@ -785,7 +785,7 @@ def test_notes_that_cannot_be_made_are_counted(monkeypatch):
     @flow
     @recorded
     def forgetful() -> None:
-        for thread in attempts._describing.values():
+        for thread in attempts._attempts().describing.values():
             thread.join()
         with monkeypatch.context() as patch:
             patch.setattr(recorder(), "put", full)

@@ -27,7 +27,7 @@ from hypothesis.extra import numpy as drawn
 from mutants import mutate
 
 from ivcap_flows.capture.contents import read
-from ivcap_flows.capture.data import look
+from ivcap_flows.capture.data import snapshot
 
 NUMBERS = np.arange(1.0, 10.0, dtype="<f4")
 POINT = np.dtype([("x", "<i4"), ("y", "<i4")])
@@ -535,14 +535,14 @@ IDENTIFIED: dict[str, Any] = {
 def by_chance() -> list[str]:
     """The names of the values that are another thing when they come out of a cache."""
     cached = {name: (value, pickle.loads(pickle.dumps(value))) for name, value in (BY_CHANCE | IDENTIFIED).items()}
-    return [name for name, (value, again) in cached.items() if look("", value).id != look("", again).id]
+    return [name for name, (value, again) in cached.items() if snapshot("", value).id != snapshot("", again).id]
 
 
 @pytest.mark.mutant(None)
 def test_what_may_be_equal_by_chance_is_known_by_the_object() -> None:
     """What compresses to next to nothing; a value with more in it is known by its content."""
     assert by_chance() == [*BY_CHANCE]
-    assert all(look("", value).id == look("", value).id for value in BY_CHANCE.values())
+    assert all(snapshot("", value).id == snapshot("", value).id for value in BY_CHANCE.values())
 
 
 @pytest.mark.mutant("no floor of entropy")

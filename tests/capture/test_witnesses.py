@@ -618,7 +618,7 @@ def test_what_is_queued_weighs_what_it_holds(tmp_path, monkeypatch):
     call.snapshot_exit(None, other_process=False)
     assert call.weight - before >= 200 * 800
     current_attempt()
-    for thread in attempts._describing.values():
+    for thread in attempts._attempts().describing.values():
         thread.join()
     put: list[int] = []
     with monkeypatch.context() as patch:
