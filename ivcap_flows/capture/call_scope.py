@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
@@ -16,7 +15,7 @@ from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 __all__ = ["CallScope"]
 
 
-class CallScope(ABC):
+class CallScope:
     """A call that was entered. `record_end` says what is recorded of its end.
 
     `is_flow` marks the call of a flow. What a flow returns was made by one of its tasks, which stays its maker.
@@ -96,9 +95,8 @@ class CallScope(ABC):
         """After the end of the call, do what is left to do. A second call does nothing."""
 
     def note_result(self, value: Any) -> None:
-        """ValueScan at a value that the call gives away, before it is handed on."""
+        """Look at a value that the call gives away, before it is handed on."""
 
-    @abstractmethod
     def record_end(self, outcome: str, cause: str | None) -> None:
         """Record how the call ended, and what it used and made."""
 
