@@ -20,7 +20,7 @@ from ivcap_flows.registration.registry import KEY_FIELD, moment
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["LODGE", "Newest", "RowLookup", "Seen", "Sign", "half", "look_for", "of_job", "read_sign"]
+__all__ = ["LODGE", "Newest", "ProvenaState", "RowLookup", "Shown", "half", "look_for", "of_job", "state_of_run"]
 
 LODGE: Final = "MODEL_RUN_PROV_LODGE"
 
@@ -52,7 +52,7 @@ class Newest:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Shown:
     """What Provena shows under a key: a job that should lodge the run, or (without a job) the run in the registry.
 
     `at` is in Unix seconds. `record` is the JSON of the record with which the run was registered.
@@ -68,7 +68,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Sign:
+class ProvenaState:
     """The state of one key, from all jobs and runs that Provena shows under it.
 
     `lodged`: Provena has the run `handle`, lodged by `job` if that is known; `more` are further runs under the key.
@@ -87,7 +87,7 @@ class Sign:
     """The JSON of the record with which the lodged run was registered."""
 
 
-def read_sign(shown: Iterable[Seen]) -> Sign | None:
+def state_of_run(shown: Iterable[Shown]) -> ProvenaState | None:
     """Summarise what Provena shows under a key; None if it shows nothing."""
     seen = sorted(shown, key=lambda each: (each.at or 0, each.job, each.handle))
     jobs = [each for each in seen if each.job]
@@ -106,14 +106,16 @@ def read_sign(shown: Iterable[Seen]) -> Sign | None:
         )
         records = {each.handle: each.record for each in seen if each.record}
         by = {each.handle: each.job for each in jobs}
-        return Sign("lodged", first, tuple(rest), job=by.get(first), record=records.get(first))
+        return ProvenaState("lodged", first, tuple(rest), job=by.get(first), record=records.get(first))
     if going:
         last = going[-1]
-        return Sign("under way", items[0].handle if items else None, job=last.job, since=_before(last.at))
+        return ProvenaState("under way", items[0].handle if items else None, job=last.job, since=_before(last.at))
     if not failed:
         return None
     last = failed[-1]
-    return Sign("half" if items else "failed", items[0].handle if items else None, job=last.job, words=last.info)
+    return ProvenaState(
+        "half" if items else "failed", items[0].handle if items else None, job=last.job, words=last.info
+    )
 
 
 def half(handle: str | None, words: str | None) -> str:
@@ -124,15 +126,17 @@ def half(handle: str | None, words: str | None) -> str:
     )
 
 
-async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime | Newest | None) -> dict[str, Sign]:
+async def look_for(
+    client: ProvenaClient, keys: Collection[str], since: datetime | Newest | None
+) -> dict[str, ProvenaState]:
     """Return what Provena shows under these keys, in one pass over everything since `since`, by Provena's clock.
 
     If `since` is None, the pass is over everything. If it is `Newest` and a job under a key has lodged no run, the pass
     is over all model runs since that job, which may have left one.
     """
-    seen: dict[str, dict[str, Seen]] = {}
+    seen: dict[str, dict[str, Shown]] = {}
 
-    async def note(shown: AsyncIterator[Seen]) -> None:
+    async def note(shown: AsyncIterator[Shown]) -> None:
         async for each in shown:
             if each.key in keys:
                 # A page may repeat items of the page before.
@@ -145,7 +149,7 @@ async def look_for(client: ProvenaClient, keys: Collection[str], since: datetime
     await note(_items(client, since))
     if any(_lacks_job(found.values()) for found in seen.values()):
         await note(_jobs(client, since))
-    return {key: sign for key, found in seen.items() if (sign := read_sign(found.values())) is not None}
+    return {key: state for key, found in seen.items() if (state := state_of_run(found.values())) is not None}
 
 
 class RowLookup:
@@ -158,11 +162,11 @@ class RowLookup:
     def __init__(self, client: ProvenaClient) -> None:
         self._client = client
         self._unsent: set[str] = set()
-        self._made: dict[str, Sign] = {}
+        self._made: dict[str, ProvenaState] = {}
         self._since: datetime | Newest | None = None
         self._read_at = 0.0
         self._asking: dict[str, IntentRow] = {}
-        self._next: asyncio.Task[dict[str, Sign]] | None = None
+        self._next: asyncio.Task[dict[str, ProvenaState]] | None = None
         self._turn = asyncio.Lock()
 
     async def look_first(self, keys: set[str], newest: Newest) -> None:
@@ -174,7 +178,7 @@ class RowLookup:
         """Return whether the last look has shown the run of a row that was not sent."""
         return key in self._made and self._made[key].kind == "lodged"
 
-    async def look(self, intent: IntentRow) -> Sign | None:
+    async def look(self, intent: IntentRow) -> ProvenaState | None:
         """Return what Provena shows of a row."""
         if intent.state == "claimed":
             async with self._turn:
@@ -194,17 +198,17 @@ class RowLookup:
         self._since = None if now is None else now.earliest - SPREAD
         self._read_at = time.monotonic()
 
-    async def _look_for_all(self) -> dict[str, Sign]:
+    async def _look_for_all(self) -> dict[str, ProvenaState]:
         async with self._turn:
             asking, self._asking, self._next = self._asking, {}, None
             return await look_for(self._client, asking.keys(), look_since(self._client.time, *asking.values()))
 
 
-def _has_lodged(seen: Iterable[Seen]) -> bool:
+def _has_lodged(seen: Iterable[Shown]) -> bool:
     return any(each.status == "SUCCEEDED" for each in seen)
 
 
-def _lacks_job(seen: Collection[Seen]) -> bool:
+def _lacks_job(seen: Collection[Shown]) -> bool:
     """Return whether only the registry shows the run, and does not say that it is lodged.
 
     Either the run was updated, or its job did not show yet when jobs were listed. If so, the job shows by now, since a
@@ -213,7 +217,7 @@ def _lacks_job(seen: Collection[Seen]) -> bool:
     return bool(seen) and all(not each.job and each.status != "LODGED" for each in seen)
 
 
-async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Seen]:
+async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Shown]:
     since, page = _range(within)
     async for row in client.jobs.list(**page):
         if _older(row.created_timestamp, since):
@@ -222,7 +226,7 @@ async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> Asyn
             yield seen
 
 
-async def _items(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Seen]:
+async def _items(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Shown]:
     since, page = _range(within)
     async for item in client.registry.list(ModelRunInfo, sort="CREATED_TIME", **page):
         if _older(item.created_timestamp, since):
@@ -231,16 +235,16 @@ async def _items(client: ProvenaClient, within: datetime | Newest | None) -> Asy
         key = (run.record.annotations or {}).get(KEY_FIELD)
         if key is not None:
             there = json.dumps(run.record.plain())
-            yield Seen(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
+            yield Shown(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
 
 
-def of_job(row: JobRow) -> Seen | None:
+def of_job(row: JobRow) -> Shown | None:
     """Return what a job shows of the run that it should lodge; None for another job, and for a run without a key."""
     record = row.payload.get("record") if row.job_sub_type == LODGE else None
     key, lodged = key_in(record), row.lodged
     if key is None:
         return None
-    return Seen(
+    return Shown(
         key,
         lodged.id if lodged is not None else "",
         row.session_id,

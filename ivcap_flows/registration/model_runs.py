@@ -19,7 +19,7 @@ from ivcap_flows.provena.runs import Lodged
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import NOUN, has_own_key, marked
-from ivcap_flows.registration.lookup import Newest, Sign, half, look_for
+from ivcap_flows.registration.lookup import Newest, ProvenaState, half, look_for
 from ivcap_flows.registration.registry import FIRST_LOOK, PACKAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ __all__ = [
     "digest_of",
     "model_run_handle",
     "model_run_record",
-    "run_of_sign",
+    "run_of_state",
 ]
 
 STALL_TIMEOUT: Final = 1800.0
 """Seconds without progress after which a registration's job is no longer waited for. It is long because Provena starts
 workers on demand, and each worker takes one job at a time."""
 
-Look = Callable[["IntentRow"], Awaitable[Sign | None]]
+Look = Callable[["IntentRow"], Awaitable[ProvenaState | None]]
 """A function that returns what Provena shows of a run."""
 
 
@@ -162,33 +162,33 @@ class ModelRunEffect(Effect[ModelRun]):
 
     async def _find(self, intent: IntentRow, *, wait: bool) -> list[Found[ModelRun]]:
         """Return the run if it is lodged. With `wait`, a job that may still lodge it is waited for."""
-        sign = await self._sign(intent)
-        if wait and sign is not None and sign.kind == "under way" and sign.job is not None:
+        state = await self._provena_state(intent)
+        if wait and state is not None and state.kind == "under way" and state.job is not None:
             with suppress(WaitTimeoutError):
-                row = await self.job_watch.wait(sign.job, self.stall_timeout)
+                row = await self.job_watch.wait(state.job, self.stall_timeout)
                 if row.lodged is not None:
                     return [Found(self._lodged(row, row.lodged, intent.key), row.lodged.id, intent.created_at)]
-            sign = (await look_for(self.client, [intent.key], sign.since)).get(intent.key)
-        if sign is None or sign.kind == "failed":
+            state = (await look_for(self.client, [intent.key], state.since)).get(intent.key)
+        if state is None or state.kind == "failed":
             # After a failed job, a later one under the key may still show.
             return []
         subject = self.request["subject"]
         about = f"The run of {subject}" if has_own_key(subject) else f"The run {self.record.display_name!r}"
-        if sign.kind == "under way":
-            there = f"; the registry has its run {sign.handle}, which is not lodged" if sign.handle else ""
+        if state.kind == "under way":
+            there = f"; the registry has its run {state.handle}, which is not lodged" if state.handle else ""
             raise WaitTimeoutError(
-                f"{about} is not lodged with Provena yet: its job {sign.job} has not ended, and there was no progress"
+                f"{about} is not lodged with Provena yet: its job {state.job} has not ended, and there was no progress"
                 f"{there}. Looked at: the job, and your jobs and the registry's model runs since then. Wait again.",
-                pending=[sign.job],
+                pending=[state.job],
             )
-        if sign.kind == "half":
+        if state.kind == "half":
             raise InDoubtError(
-                f"{about} is in doubt. {half(sign.handle, sign.words)}. {decide(intent.key, str(sign.handle))}",
+                f"{about} is in doubt. {half(state.handle, state.words)}. {decide(intent.key, str(state.handle))}",
                 key=intent.key,
-                candidates=[sign.handle],
+                candidates=[state.handle],
             )
-        oldest = run_of_sign(sign, self.request, platform=self.platform, key=intent.key, record=self.record)
-        others = [oldest.model_copy(update={"urn": urn, "session_id": None}) for urn in sign.more]
+        oldest = run_of_state(state, self.request, platform=self.platform, key=intent.key, record=self.record)
+        others = [oldest.model_copy(update={"urn": urn, "session_id": None}) for urn in state.more]
         return [Found(oldest, oldest.urn, intent.created_at), *(Found(each, each.urn) for each in others)]
 
     def decode(self, outcome: Any) -> ModelRun:
@@ -197,7 +197,7 @@ class ModelRunEffect(Effect[ModelRun]):
     def placeholder(self, key: str) -> ModelRun:
         return self._handle(f"urn:ivcap-flows:planned:{key}", self.record, key, session_id=None)
 
-    async def _sign(self, intent: IntentRow) -> Sign | None:
+    async def _provena_state(self, intent: IntentRow) -> ProvenaState | None:
         if self.look is not None:
             return await self.look(intent)
         ended = Newest.after(self.record.end_time, FIRST_LOOK)
@@ -233,12 +233,12 @@ def model_run_handle(
     return ModelRun(urn=id, platform=platform, session_id=session_id, subject=request["subject"], key=key, **said)
 
 
-def run_of_sign(
-    sign: Sign, request: Mapping[str, str], *, platform: str, key: str, record: ModelRunRecord | None = None
+def run_of_state(
+    state: ProvenaState, request: Mapping[str, str], *, platform: str, key: str, record: ModelRunRecord | None = None
 ) -> ModelRun:
     """Return the handle of a run that Provena shows as lodged. `record` is used if Provena does not show the record."""
-    there = ModelRunRecord.model_validate_json(sign.record) if sign.record else record
-    return model_run_handle(sign.handle or "", there, request, session_id=sign.job, platform=platform, key=key)
+    there = ModelRunRecord.model_validate_json(state.record) if state.record else record
+    return model_run_handle(state.handle or "", there, request, session_id=state.job, platform=platform, key=key)
 
 
 def digest_of(record: ModelRunRecord) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.journal import NewIntent
 from ivcap_flows.registration.keys import NOUN
-from ivcap_flows.registration.lookup import Sign, half, look_for
-from ivcap_flows.registration.model_runs import run_of_sign
+from ivcap_flows.registration.lookup import ProvenaState, half, look_for
+from ivcap_flows.registration.model_runs import run_of_state
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, Journal
@@ -30,24 +30,24 @@ async def adopt_sent_runs(client: ProvenaClient, journal: Journal, run_id: str) 
     sent = [row for row in rows if row.platform == platform]
     if not sent:
         return [], {}
-    signs = await look_for(client, {intent.key for intent in sent}, look_since(client.time, *sent))
+    states = await look_for(client, {intent.key for intent in sent}, look_since(client.time, *sent))
     now = await journal.ask(journal.now)
     waiting: list[str] = []
     failed: dict[str, str] = {}
     for intent in sent:
-        sign = signs.get(intent.key)
+        state = states.get(intent.key)
         # Before the visibility delay is over, a later job under the key of a failed one may still appear.
         is_old = intent.sent_at is not None and (now - intent.sent_at).total_seconds() > client.visibility_delay
-        if sign is not None and sign.kind == "half":
-            failed[intent.key] = f"The model run {intent.key} is in doubt. {half(sign.handle, sign.words)}."
-        elif sign is not None and sign.kind == "failed" and is_old:
-            failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {sign.words}"
-        elif sign is None or sign.kind != "lodged" or not await _adopt(journal, intent, sign):
+        if state is not None and state.kind == "half":
+            failed[intent.key] = f"The model run {intent.key} is in doubt. {half(state.handle, state.words)}."
+        elif state is not None and state.kind == "failed" and is_old:
+            failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {state.words}"
+        elif state is None or state.kind != "lodged" or not await _adopt(journal, intent, state):
             waiting.append(intent.key)
     return waiting, failed
 
 
-async def _adopt(journal: Journal, intent: IntentRow, sign: Sign) -> bool:
+async def _adopt(journal: Journal, intent: IntentRow, state: ProvenaState) -> bool:
     """Settle the intent of a lodged run. Return False if a live process holds it, which will find the same."""
     shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
     wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
@@ -55,14 +55,14 @@ async def _adopt(journal: Journal, intent: IntentRow, sign: Sign) -> bool:
     if claim.kind in ("new", "doubt"):
         try:
             if claim.kind == "doubt":
-                await _settle(journal, claim.intent, sign)
+                await _settle(journal, claim.intent, state)
         finally:
             await journal.ask_surely(journal.intents.release, claim.intent)
     return claim.kind != "held"
 
 
-async def _settle(journal: Journal, intent: IntentRow, sign: Sign) -> None:
-    run = run_of_sign(sign, intent.request, platform=intent.platform, key=intent.key)
+async def _settle(journal: Journal, intent: IntentRow, state: ProvenaState) -> None:
+    run = run_of_state(state, intent.request, platform=intent.platform, key=intent.key)
     settle = partial(
         journal.intents.settle,
         intent,
@@ -70,6 +70,6 @@ async def _settle(journal: Journal, intent: IntentRow, sign: Sign) -> None:
         outcome=run.model_dump(mode="json"),
         how="adopted",
         matched_by="key",
-        duplicates=sign.more,
+        duplicates=state.more,
     )
     await journal.ask(settle)
