@@ -269,10 +269,11 @@ if __name__ == "__main__":
 
 LICENCES: Final = """# Licences
 
-`ivcap-flows` is under the Apache License 2.0. It contains no code of other packages: pip installs them beside it. These
-are the ones that it asks for and the ones that they ask for in turn, with the licence that the metadata of each names
-("BSD" where it does not say which one). A wheel may also contain libraries, such as PostgreSQL's; their licences are in
-its `*.dist-info` folder. The versions are those of `constraints.txt`, for Python 3.11 on Linux.
+`ivcap-flows` is under the Apache License 2.0. It contains one library of others, Dagre, under the MIT licence; a page
+of `trace --html` contains both it and that licence. pip installs all other packages beside it. These are the ones that
+it asks for and the ones that they ask for in turn, with the licence that the metadata of each names ("BSD" where it
+does not say which one). A wheel may also contain libraries, such as PostgreSQL's; their licences are in its
+`*.dist-info` folder. The versions are those of `constraints.txt`, for Python 3.11 on Linux.
 
 All of them allow use in a program under any licence. Three kinds have conditions for who passes them on:
 

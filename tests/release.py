@@ -48,7 +48,9 @@ def check_wheel(wheel: Path) -> None:
     [metadata] = (content.decode() for name, content in contents.items() if name.endswith(".dist-info/METADATA"))
     relative = re.findall(r"\]\((?!https?:|#)[^)]*\)", metadata)
     assert not relative, f"The long description has links that lead nowhere on a package index: {relative}."
-    assert any(name.endswith("/licenses/LICENSE") for name in names), "The wheel has no licence."
+    licences = ("LICENSE", "ivcap_flows/provenance/page/dagre.min.js.LEGAL.txt")
+    lacking = [each for each in licences if not any(name.endswith(f".dist-info/licenses/{each}") for name in names)]
+    assert not lacking, f"The wheel lacks the licences {lacking}."
     here = [str(place).encode() for place in (ROOT, Path.home()) if len(str(place)) > 1]
     named = [name for name, content in contents.items() if any(place in content for place in here)]
     assert not named, f"{named} name a folder of this machine."

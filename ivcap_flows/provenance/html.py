@@ -1,7 +1,8 @@
 """A graph as one page for a browser: drawing, script and style in one file that loads nothing from the network.
 
-The page's own content security policy allows only its script and its style, by their digests. Names that users gave are
-data: the script reads them as JSON and sets them as text, never as markup.
+Its script lays the graph out, by the library Dagre. The page's own content security policy allows only its script and
+its style, by their digests. Names that users gave are data: the script reads them as JSON and sets them as text, never
+as markup.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from importlib.resources import files
 from typing import Any, Final
 
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.layout import HEADER, NODE, PAD, Layout, layout
-from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, Picture, kind_of, picture
+from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, kind_of, picture
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import RULES, TYPES, WORDS
 
 __all__ = ["page"]
 
-_SCRIPTS: Final = ("scene.js", "draw.js", "details.js", "legend.js", "page.js")
+_SCRIPTS: Final = ("scene.js", "layout.js", "draw.js", "details.js", "legend.js", "page.js")
 _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 """JSON escapes for the characters in which an HTML parser would see markup."""
 
@@ -62,38 +62,18 @@ def page(
 
 def _view(graph: Graph, starts: Collection[str], title: str, told: str) -> dict[str, Any]:
     shown = picture(graph, starts)
-    placed = layout(
-        {item.id: item.parent for item in shown.items.values()},
-        [(link.origin, link.result) for link in shown.links if kind_of(link.type) == "flow"],
-        [(link.origin, link.result) for link in shown.links if kind_of(link.type) != "flow"],
-    )
-    return _data(shown, placed, title, told or f"{len(graph.nodes)} things, {len(graph.relations)} relations")
-
-
-def _data(shown: Picture, placed: Layout, title: str, told: str) -> dict[str, Any]:
     number = {id_: index for index, id_ in enumerate(shown.items)}
     types = {name: index for index, name in enumerate(RULES)}
     return {
         "title": _clean(title),
-        "told": told,
+        "told": told or f"{len(graph.nodes)} things, {len(graph.relations)} relations",
         "starts": [number[start] for start in shown.starts],
-        "size": NODE,
-        "pad": PAD,
-        "header": HEADER,
         "types": [{"words": [word.capitalize() for word in WORDS[name]], "kind": kind_of(name)} for name in RULES],
         "meanings": {name: meaning for of_kind in TYPES.values() for name, meaning in of_kind.items()},
         "outcomes": OUTCOMES,
         "amiss": AMISS,
-        "items": [_item(item, number, placed) for item in shown.items.values()],
-        "links": [
-            [
-                number[link.origin],
-                number[link.result],
-                types[link.type],
-                [x for point in placed.routes.get((link.origin, link.result), ()) for x in point],
-            ]
-            for link in shown.links
-        ],
+        "items": [_item(item, number) for item in shown.items.values()],
+        "links": [[number[link.origin], number[link.result], types[link.type]] for link in shown.links],
         "relations": [
             [number[link.source or ""], number[link.target or ""], types[link.type], _role(link)]
             for link in shown.relations
@@ -102,7 +82,7 @@ def _data(shown: Picture, placed: Layout, title: str, told: str) -> dict[str, An
     }
 
 
-def _item(item: Item, number: dict[str, int], placed: Layout) -> dict[str, Any]:
+def _item(item: Item, number: dict[str, int]) -> dict[str, Any]:
     said: dict[str, Any] = {
         "parent": number[item.parent] if item.parent is not None else None,
         "kind": item.kind,
@@ -112,7 +92,7 @@ def _item(item: Item, number: dict[str, int], placed: Layout) -> dict[str, Any]:
         "outcome": item.outcome,
         "within": item.within,
         "open": item.open,
-        "box": placed.boxes[item.id],
+        "stage": item.stage,
     }
     if item.record is not None:
         said |= {
@@ -146,5 +126,6 @@ def _part(name: str) -> str:
 
 @cache
 def _script() -> str:
-    """Return the script's files as one script, in a scope of its own."""
-    return '"use strict";\n{\n' + "\n".join(map(_part, _SCRIPTS)) + "}\n"
+    """Return the script: Dagre, under its licence, and the page's own files in a scope of their own."""
+    library = _part("dagre.min.js.LEGAL.txt") + _part("dagre.min.js")
+    return '"use strict";\n' + library + "\n{\n" + "\n".join(map(_part, _SCRIPTS)) + "}\n"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
+from ivcap_flows.provenance.grouping import BEHIND, Grouping, Link
 from ivcap_flows.provenance.labels import Labels
-from ivcap_flows.provenance.nest import BEHIND, Link, Nest
 from ivcap_flows.provenance.records import Kind, Record
 from ivcap_flows.provenance.rules import RULES
 
@@ -52,6 +52,7 @@ _MANY: Final = 200
 @dataclass(frozen=True)
 class Item:
     """One thing or group. `record` is None for a group of similar things; `members` is how many are directly in it.
+    `stage` is the maximum number of data steps before it in the group around it.
 
     `within` is the gravest outcome of what a group holds, if that is graver than the outcome of the group itself.
     """
@@ -64,6 +65,7 @@ class Item:
     note: str
     outcome: str | None
     record: Record | None
+    stage: int
     members: int = 0
     within: str | None = None
     open: bool = True
@@ -71,7 +73,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Picture:
-    """Items, each after the group that it is in; the links to draw; and all relations, drawn or shown by nesting."""
+    """Items, each after the group that it is in; the links to draw; and all relations, drawn or shown by groups."""
 
     items: Mapping[str, Item]
     links: Sequence[Link]
@@ -84,13 +86,15 @@ def picture(graph: Graph, starts: Collection[str] = ()) -> Picture:
 
     If a run was traced, its own things are shown, and each run that shares something with it is one folded thing.
     """
-    nest, labels = Nest(graph, starts), Labels(graph)
+    grouping, labels = Grouping(graph, starts), Labels(graph)
     items: dict[str, Item] = {}
-    for id_, parent in nest.ordered():
-        members = nest.members.get(id_, [])
+    for id_, parent in grouping.ordered():
+        members = grouping.members.get(id_, [])
         record = graph.nodes.get(id_)
         if record is None:
-            items[id_] = _several(id_, parent, [graph.nodes[member] for member in members], labels)
+            items[id_] = _several(
+                id_, parent, [graph.nodes[member] for member in members], labels, grouping.stages[members[0]]
+            )
         else:
             outcome = outcome_of(record) if record.kind == "activity" else None
             items[id_] = Item(
@@ -102,12 +106,13 @@ def picture(graph: Graph, starts: Collection[str] = ()) -> Picture:
                 labels.note(record),
                 outcome,
                 record,
+                grouping.stages[id_],
                 len(members),
             )
-    opened, within = _opened(items, nest.others), _within(items)
+    opened, within = _opened(items, grouping.others), _within(items)
     shown = {id_: replace(item, open=id_ in opened, within=within.get(id_)) for id_, item in items.items()}
     known = [start for start in starts if start in graph.nodes]
-    return Picture(shown, nest.links(), list(graph.relations.values()), known)
+    return Picture(shown, grouping.links(), list(graph.relations.values()), known)
 
 
 def kind_of(relation: str) -> Literal["flow", "weak", "same", "context"]:
@@ -143,7 +148,7 @@ def outcome_of(record: Record) -> str:
 _UNDER_WAY: Final = frozenset({"pending", "scheduled", "executing"})
 
 
-def _several(id: str, parent: str | None, records: Sequence[Record], labels: Labels) -> Item:  # noqa: A002
+def _several(id: str, parent: str | None, records: Sequence[Record], labels: Labels, stage: int) -> Item:  # noqa: A002
     type_ = records[0].type
     titles = {labels.title(record) for record in records}
     if len(titles) > 1 and type_ == "task-run":
@@ -156,7 +161,7 @@ def _several(id: str, parent: str | None, records: Sequence[Record], labels: Lab
         outcome = next((word for word in _GRAVEST if word in outcomes), outcomes[0])
         counts = {word: outcomes.count(word) for word in dict.fromkeys(outcomes) if word != "completed"}
         told = ", ".join([told, *(f"{count} {word}" for word, count in counts.items())])
-    return Item(id, parent, records[0].kind, type_, name, told, outcome, None, len(records))
+    return Item(id, parent, records[0].kind, type_, name, told, outcome, None, stage, len(records))
 
 
 def _within(items: Mapping[str, Item]) -> dict[str, str]:

@@ -1,22 +1,19 @@
-"""What a picture shows, its layout, and its text for Mermaid."""
+"""What a picture shows, what is in its page, and its text for Mermaid."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
+from hashlib import sha256
 from importlib.resources import files
-from itertools import combinations
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ivcap_flows.journal import Outcome
 from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
 from ivcap_flows.provenance.html import page
-from ivcap_flows.provenance.layout import NODE, layout
 from ivcap_flows.provenance.mermaid import mermaid
 from ivcap_flows.provenance.picture import OUTCOMES, as_opened, outcome_of, picture
 from ivcap_flows.provenance.rules import WORDS
@@ -109,59 +106,8 @@ def test_every_word_of_the_records_is_known_to_the_picture():
     assert outcome_of(activity("o", "order", status="executing")) == "running"
 
 
-def overlaps(first, second):
-    """Whether two boxes share more than an edge."""
-    return (
-        first.x < second.x + second.width
-        and second.x < first.x + first.width
-        and first.y < second.y + second.height
-        and second.y < first.y + first.height
-    )
-
-
-@st.composite
-def nested(draw):
-    """Nodes in nested groups, with links between any two of them, including cycles."""
-    count = draw(st.integers(1, 30))
-    parents = {"n0": None}
-    for number in range(1, count):
-        above = draw(st.integers(-1, number - 1))
-        parents[f"n{number}"] = None if above < 0 else f"n{above}"
-    ends = st.tuples(st.sampled_from(list(parents)), st.sampled_from(list(parents)))
-    return parents, draw(st.lists(ends.filter(lambda pair: pair[0] != pair[1]), max_size=60))
-
-
-@settings(max_examples=60, deadline=None)
-@given(nested())
-def test_nothing_stands_on_anything_else(graph):
-    """Members of a group are inside it and do not overlap. Equal graphs have equal layouts."""
-    parents, links = graph
-    placed = layout(parents, links[::2], links[1::2])
-    boxes = placed.boxes
-    assert boxes.keys() == parents.keys()
-    for node, parent in parents.items():
-        box = boxes[node]
-        assert box.width >= NODE[0] and box.height >= NODE[1]
-        if parent is not None:
-            around = boxes[parent]
-            assert around.x < box.x and box.x + box.width < around.x + around.width + 0.2
-            assert around.y < box.y and box.y + box.height < around.y + around.height + 0.2
-    for one, other in combinations(parents, 2):
-        if parents[one] == parents[other]:
-            assert not overlaps(boxes[one], boxes[other]), (one, other)
-    assert layout(parents, links[::2], links[1::2]) == placed
-
-
-def test_results_stand_below_their_origins():
-    """A chain runs downwards. A link that skips a step passes beside it."""
-    boxes, routes = (placed := layout(dict.fromkeys("abc"), [("a", "b"), ("b", "c"), ("a", "c")])).boxes, placed.routes
-    assert boxes["a"].y < boxes["b"].y < boxes["c"].y
-    (x, _), _ = routes["a", "c"]
-    assert not boxes["b"].x < x < boxes["b"].x + boxes["b"].width
-
-
 @pytest.mark.long
-def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
+def test_two_thousand_nodes_are_written_in_two_seconds(make_survey):
     """2,000 nodes take less than two seconds of processor time, and give the same page each time."""
     graph = make_survey(430)
     assert len(graph.nodes) > 2000
@@ -169,6 +115,16 @@ def test_two_thousand_nodes_are_laid_out_in_two_seconds(make_survey):
     first = page(graph, ["out"])
     assert time.process_time() - begun < 2
     assert first == page(Graph(graph.records), ["out"])
+
+
+def test_dagre_is_as_published_and_comes_with_its_licence():
+    """The library in each page is version 3.1.3 of @dagrejs/dagre, byte for byte, after its licence."""
+    folder = files("ivcap_flows.provenance") / "page"
+    library, licence = ((folder / name).read_bytes() for name in ("dagre.min.js", "dagre.min.js.LEGAL.txt"))
+    assert sha256(library).hexdigest() == "54a503e346f93ca0bb10abe7999587e037262935687aca45eb4e4b0f64bbb578"
+    assert b'"3.1.3"' in library
+    assert b"Permission is hereby granted" in licence
+    assert licence + library in page(Graph([])).encode()
 
 
 def nasty() -> Graph:

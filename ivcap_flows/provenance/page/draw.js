@@ -133,7 +133,7 @@ function drawnFrame(index, box) {
   const frame = svg("g", { ...attributesOf(index), class: `frame ${item.kind} ${item.outcome ?? ""}${depth[index] % 2 ? " even" : ""}${data.starts.includes(index) ? " start" : ""}` },
     tip(spoken(index)),
     svg("rect", { class: "area", width: box.width, height: box.height, rx: 8 }),
-    svg("rect", { class: "head", width: box.width, height: data.header + data.pad / 2 }),
+    svg("rect", { class: "head", width: box.width, height: HEADER + PAD / 2 }),
     svg("rect", { class: "ring", x: -3, y: -3, width: box.width + 6, height: box.height + 6, rx: 10 }));
   if (item.outcome) {
     const badge = sign(item.outcome);

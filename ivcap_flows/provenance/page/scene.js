@@ -1,11 +1,9 @@
-/* The scene: which things are shown, their places after folding, and the edges between them. */
+/* The scene: which things are shown, their places, and the edges between them. */
 
 const views = JSON.parse(document.getElementById("picture").textContent);
 const whole = views.length === 1 || location.hash === "#all";
 const data = views.at(whole ? -1 : 0);
 const items = data.items;
-const [WIDTH, HEIGHT] = data.size;
-const NEAREST = 44; // Wider gaps are closed when the things in them are folded away.
 
 const members = items.map(() => []);
 const roots = [];
@@ -25,36 +23,6 @@ function around(index) {
   return found;
 }
 
-/* Return a map of one axis that keeps the order and closes gaps that have become empty. */
-function squeezed(spans) {
-  spans.sort((one, other) => one[0] - other[0]);
-  const knots = [];
-  let end = null, shift = 0;
-  for (const [low, high] of spans) {
-    if (end === null) {
-      shift = low;
-      knots.push([low, 0]);
-    } else if (low > end) {
-      knots.push([end, end - shift]);
-      shift += Math.max(0, low - end - NEAREST);
-      knots.push([low, low - shift]);
-    }
-    end = end === null ? high : Math.max(end, high);
-  }
-  knots.push([end, end - shift]);
-  return (value) => {
-    let low = 0, high = knots.length - 1;
-    if (value <= knots[low][0]) return knots[low][1];
-    if (value >= knots[high][0]) return knots[high][1];
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (knots[middle][0] <= value) low = middle; else high = middle;
-    }
-    const [[from, start], [to, stop]] = [knots[low], knots[high]];
-    return start + (value - from) * (stop - start) / (to - from);
-  };
-}
-
 /* Return what represents each thing now: itself, or the outermost folded group around it. */
 function standIns() {
   const standing = [];
@@ -64,79 +32,81 @@ function standIns() {
   return standing;
 }
 
-/* Lay out the inside of a group, or of the whole: the members keep their middles, get their new sizes, and are drawn
-   together. `moved` maps old places in the group to new ones. */
-function inside(group, sizes) {
-  const [left, top] = group === null ? [0, 0] : items[group].box;
-  const [padX, padY] = group === null ? [0, 0] : [data.pad, data.pad + data.header];
-  const corners = new Map(), across = [], down = [];
-  for (const member of group === null ? roots : members[group]) {
-    const [x, y, width, height] = items[member].box;
-    const [newWidth, newHeight] = sizes.get(member);
-    const corner = [x - left + (width - newWidth) / 2, y - top + (height - newHeight) / 2];
-    corners.set(member, corner);
-    across.push([corner[0], corner[0] + newWidth]);
-    down.push([corner[1], corner[1] + newHeight]);
-  }
-  const [mapX, mapY] = [squeezed(across), squeezed(down)];
-  const moved = (x, y) => [padX + mapX(x), padY + mapY(y)];
-  const ends = [across, down].map((spans) => Math.max(...spans.map((span) => span[1])));
-  const [width, height] = moved(...ends);
-  return { moved, corners, left, top, size: [width + padX, height + (group === null ? 0 : data.pad)] };
-}
-
 /* Return the scene with the present folding: what is `shown`, in order, its places, and the edges. */
 function arranged() {
   const standing = standIns();
   const shown = [...items.keys()].filter((index) => standing[index] === index);
-  const frames = new Map(), sizes = new Map(), place = new Map();
-  for (const index of shown.toReversed()) {
-    if (isOpen(index)) frames.set(index, inside(index, sizes));
-    sizes.set(index, isOpen(index) ? frames.get(index).size : [WIDTH, HEIGHT]);
-  }
-  frames.set(null, inside(null, sizes));
+  const edges = edgesBetween(standing);
+  const { layouts, sizes } = layoutsOf(shown, edges);
+  const place = new Map();
+  const inner = (group) => (group === null ? [0, 0] : [place.get(group).x + PAD, place.get(group).y + PAD + HEADER]);
   for (const index of shown) {
-    const parent = items[index].parent, frame = frames.get(parent);
-    const [x, y] = frame.moved(...frame.corners.get(index));
-    const corner = place.get(parent) ?? { x: 0, y: 0 };
-    const [width, height] = sizes.get(index);
-    place.set(index, { x: corner.x + x, y: corner.y + y, width, height });
+    const { parent } = items[index];
+    const [[left, top], [x, y], [width, height]] = [inner(parent), layouts.get(parent).places.get(index)[0], sizes.get(index)];
+    place.set(index, { x: left + x, y: top + y, width, height });
   }
-  const [width, height] = frames.get(null).size;
-  return { shown, standing, place, edges: edgesBetween(standing, place, frames), width, height };
+  const pointsOf = (group, name) => {
+    const [left, top] = inner(group);
+    return (layouts.get(group).lanes.get(name) ?? []).map(([x, y]) => [left + x, top + y]);
+  };
+  for (const edge of edges) {
+    const points = passed(edge).flatMap(({ group, from, to }) => pointsOf(group, laneName(from, to)));
+    edge.path = curve(place.get(edge.from), points, place.get(edge.to), edge.kind);
+  }
+  const { width, height } = layouts.get(null);
+  return { shown, standing, place, edges, width, height };
 }
 
-/* Return the new place of a point of a link, or null if a group around it is folded. */
-function placeOf(x, y, trail, place, frames) {
-  const group = trail.find((each) => {
-    const [left, top, width, height] = items[each].box;
-    return x > left && x < left + width && y > top && y < top + height;
-  }) ?? null;
-  const frame = frames.get(group);
-  if (!frame) return null;
-  const [newX, newY] = frame.moved(x - frame.left, y - frame.top);
-  const corner = place.get(group) ?? { x: 0, y: 0 };
-  return [corner.x + newX, corner.y + newY];
+/* Lay out each open group, innermost first: it is one large node of the group around it. */
+function layoutsOf(shown, edges) {
+  const groups = [...shown.filter(isOpen).reverse(), null];
+  const insides = new Map(groups.map((group) => [group, { links: [], entered: new Set(), left: new Set() }]));
+  for (const edge of edges) {
+    for (const { group, from, to } of passed(edge)) {
+      const inside = insides.get(group);
+      if (from === START) inside.entered.add(to);
+      else if (to === END) inside.left.add(from);
+      else inside.links.push({ from, to, kind: edge.kind });
+    }
+  }
+  const layouts = new Map(), sizes = new Map(shown.map((index) => [index, [WIDTH, HEIGHT]]));
+  for (const group of groups) {
+    const layout = laidOut(group === null ? roots : members[group], insides.get(group), sizes);
+    layouts.set(group, layout);
+    if (group !== null) sizes.set(group, [layout.width + 2 * PAD, layout.height + 2 * PAD + HEADER]);
+  }
+  return { layouts, sizes };
 }
 
-function edgesBetween(standing, place, frames) {
+/* Return the groups that an edge passes on its way, with the members or borders between which it does. */
+function passed({ leaving, entering }) {
+  const inside = (member, from, to) => ({ group: items[member].parent, from, to });
+  return [
+    ...leaving.slice(0, -1).map((member) => inside(member, member, END)),
+    inside(leaving.at(-1), leaving.at(-1), entering.at(-1)),
+    ...entering.slice(0, -1).reverse().map((member) => inside(member, START, member)),
+  ];
+}
+
+/* Join the links between the same two things. `leaving` and `entering` are the ends, each with the groups around it up to
+   the innermost group around both. */
+function edgesBetween(standing) {
   const edges = new Map();
-  for (const [origin, result, type, route] of data.links) {
+  for (const [origin, result, type] of data.links) {
     const [from, to, { kind }] = [standing[origin], standing[result], data.types[type]];
     if (from === to) continue;
     const key = `${from} ${to} ${kind}`;
-    const known = edges.get(key);
-    if (known) {
-      known.count += 1;
+    if (edges.has(key)) {
+      edges.get(key).count += 1;
       continue;
     }
-    const trail = route.length ? [origin, ...around(origin), result, ...around(result)].filter(isGroup).sort((one, other) => depth[other] - depth[one]) : [];
-    const points = [];
-    for (let at = 0; at < route.length; at += 2) {
-      const point = placeOf(route[at], route[at + 1], trail, place, frames);
-      if (point) points.push(point);
+    const [leaving, entering] = [[from, ...around(from)], [to, ...around(to)]];
+    while (leaving.at(-1) === entering.at(-1)) {
+      leaving.pop();
+      entering.pop();
     }
-    edges.set(key, { key, from, to, kind, count: 1, path: curve(place.get(from), points, place.get(to), kind) });
+    // A group and something in it: there is no space between them for a line.
+    if (leaving.length && entering.length) edges.set(key, { key, from, to, kind, count: 1, leaving, entering });
   }
   return [...edges.values()];
 }

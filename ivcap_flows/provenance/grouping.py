@@ -7,18 +7,17 @@ form a group of their own.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.layout import ranks
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import PLANS
 
-__all__ = ["BEHIND", "Link", "Nest"]
+__all__ = ["BEHIND", "Grouping", "Link"]
 
 _ALIKE: Final = 4
 """This many of a kind at one stage form a group."""
@@ -44,7 +43,7 @@ class Link:
     type: str
 
 
-class Nest:
+class Grouping:
     """The group of each thing.
 
     If a run was traced, `others` are the other runs in the graph. Each of these holds what the traced run did not
@@ -61,6 +60,7 @@ class Nest:
         runs = [id_ for id_, home in self._home.items() if home is None and graph.nodes[id_].type == "flow-run"]
         self.others = frozenset(runs) - self._own if self._own else frozenset()
         self._house_things()
+        self.stages = self._stages()
         self.members: dict[str | None, list[str]] = defaultdict(list)
         self._gather()
 
@@ -80,7 +80,7 @@ class Nest:
                 queue.append(member)
 
     def links(self) -> list[Link]:
-        """Return the links to draw. Leave out what nesting shows, and a group's links that one of its members has."""
+        """Return the links to draw. Leave out what grouping shows, and a group's links that one of its members has."""
         drawn = [
             Link(link.target or "", link.source or "", link.type)
             for link in self._graph.relations.values()
@@ -213,7 +213,7 @@ class Nest:
         For activities: type, group, stage within the group, and the name that people use. For things: type, group,
         stage, and the kinds of steps that they come from and go to.
         """
-        nodes, stages = self._graph.nodes, self._stages()
+        nodes, stages = self._graph.nodes, self.stages
         classes: dict[str, tuple[Any, ...]] = {}
         for node in nodes.values():
             if node.kind == "activity":
@@ -245,10 +245,34 @@ class Nest:
         stages: dict[str, int] = {}
         for group, inside in groups.items():
             known = set(inside)
-            stages |= ranks(inside, [ends for ends in flows[group] if known.issuperset(ends)], tight=False)
+            stages |= _longest_paths(inside, [ends for ends in flows[group] if known.issuperset(ends)])
         return stages
 
     def _trail(self, id: str, group: str | None) -> list[str]:  # noqa: A002
         """Return a thing and the groups that it is in, up to the one directly in `group`."""
         trail = [id, *self._around(id)]
         return trail[: trail.index(group)] if group in trail else trail
+
+
+def _longest_paths(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return the maximum number of links before each node. A link that closes a cycle does not count."""
+    after: dict[str, list[str]] = defaultdict(list)
+    waiting = Counter(target for _, target in links)
+    for source, target in links:
+        after[source].append(target)
+    lengths = dict.fromkeys(nodes, 0)
+    free, rest = deque(node for node in nodes if not waiting[node]), iter(nodes)
+    seen: set[str] = set()
+    while len(seen) < len(lengths):
+        node = free.popleft() if free else next(rest)
+        if node in seen:
+            continue
+        seen.add(node)
+        for target in after[node]:
+            waiting[target] -= 1
+            if target in seen:
+                continue
+            lengths[target] = max(lengths[target], lengths[node] + 1)
+            if not waiting[target]:
+                free.append(target)
+    return lengths
