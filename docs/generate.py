@@ -431,6 +431,8 @@ PROVENA_UNSERVED: Final = {
     "/admin/export": _NO_TABLES,
     "/admin/import": _NO_TABLES,
     "/admin/restore_from_table": _NO_TABLES,
+    "/registry/general/delete": "No client requests it; `/registry/{type}/delete` does the same.",
+    "/jobs/user/retry": "No client requests it; the real one refuses every request.",
     "/registry/{type}/proxy/create": _NO_PROXY,
     "/registry/{type}/proxy/fetch": _NO_PROXY,
     "/registry/{type}/proxy/revert": _NO_PROXY,

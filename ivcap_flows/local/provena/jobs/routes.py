@@ -81,10 +81,6 @@ def api(desk: Desk, jobs: Jobs) -> Api:
             raise denied("A job of the batch belongs to another user.")
         return page
 
-    @site.post("/jobs/user/retry")
-    def retry(session_id: Id, user: User = site.general) -> Any:
-        raise invalid("Jobs cannot be retried: this is not implemented.")
-
     @site.post("/jobs/admin/launch", responses=fails(f"The message has {MESSAGE_LIMIT} bytes or more."))
     def launch(wanted: _Launch, user: User = site.write) -> Any:
         job_type, keys = SUB_TYPES[wanted.job_sub_type]

@@ -205,8 +205,3 @@ def _general(site: Api, registry: Registry) -> None:
     @site.get("/registry/general/about/version")
     def about(user: User = site.read) -> Any:
         return dict.fromkeys(("commit_id", "commit_url", "tag_name", "release_title", "release_url"), "embedded")
-
-    @site.delete("/registry/general/delete")
-    def delete(item: _ItemId, user: User = site.admin) -> Any:
-        registry.delete(item)
-        return _DONE
