@@ -25,7 +25,7 @@ from ivcap_flows.local.provena.handles import routes as handles
 from ivcap_flows.local.provena.jobs import routes as jobs_api
 from ivcap_flows.local.provena.jobs.runner import Runner
 from ivcap_flows.local.provena.jobs.state import Dies, Jobs
-from ivcap_flows.local.provena.keycloak import routes as keycloak
+from ivcap_flows.local.provena.keycloak.routes import keycloak
 from ivcap_flows.local.provena.keycloak.state import OFFLINE_CLIENT, REALM, Key, Realm
 from ivcap_flows.local.provena.prov import routes as prov
 from ivcap_flows.local.provena.prov.graph import Graph
@@ -86,7 +86,7 @@ class EmbeddedProvena:
             _seed(registry)
         self.app: ASGIApp = Starlette(
             routes=[
-                Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
+                Mount("/keycloak", keycloak(realm, self._store)),
                 *(Mount(f"/{name}", _on_demand(api)) for name, api in self.apis.items()),
                 Route("/files/{path:path}", files.read),
             ],
