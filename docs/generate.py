@@ -408,6 +408,7 @@ PROVENA_TYPES: Final = {
 """The types of items that a placeholder in provena-routes.txt stands for."""
 PROVENA_ROUTES: Final = Path(__file__).with_name("provena-routes.txt")
 _NO_PAGES: Final = "Documentation pages for people; the document itself is at /openapi.json."
+_NO_PROXY: Final = "For Provena's own services, which alone can encrypt the user context that it needs."
 _NO_TABLES: Final = "Moves whole tables of one deployment to another."
 STATES: Final = """# The states of an effect
 
@@ -431,6 +432,14 @@ PROVENA_UNSERVED: Final = {
     "/admin/export": _NO_TABLES,
     "/admin/import": _NO_TABLES,
     "/admin/restore_from_table": _NO_TABLES,
+    "/registry/general/delete": "No client requests it; `/registry/{type}/delete` does the same.",
+    "/jobs/user/retry": "No client requests it; the real one refuses every request.",
+    "/registry/{type}/proxy/create": _NO_PROXY,
+    "/registry/{type}/proxy/fetch": _NO_PROXY,
+    "/registry/{type}/proxy/revert": _NO_PROXY,
+    "/registry/{type}/proxy/seed": _NO_PROXY,
+    "/registry/{type}/proxy/update": _NO_PROXY,
+    "/registry/{type}/proxy/version": _NO_PROXY,
 }
 """Why a path of Provena has no operation."""
 
@@ -628,7 +637,8 @@ def provena_page() -> str:
         embedded = EmbeddedProvena(Path(folder), "http://127.0.0.1", 0, None)
         asyncio.run(embedded.stop())
     routes = provena_routes(PROVENA_ROUTES.read_text(encoding="utf-8"))
-    return "".join(f"\n### {api.title}\n\n{provena_coverage(api, routes[name])}" for name, api in embedded.apis.items())
+    apis = {name: make() for name, make in embedded.apis.items()}
+    return "".join(f"\n### {api.title}\n\n{provena_coverage(api, routes[name])}" for name, api in apis.items())
 
 
 def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:
@@ -648,24 +658,28 @@ def provena_routes(text: str) -> dict[str, set[tuple[str, str]]]:
 def provena_coverage(api: Api, wanted: set[tuple[str, str]]) -> str:
     """Return a table as `coverage` does; the types of items that have the same route share a row."""
     rows: dict[tuple[str, str, str, str], list[str]] = {}
-    for operation in api.operations:
-        who = " ".join(f"`{role}`" for role in api.needs(operation)) or f"{_WHO[operation.level]}"
-        told = f"{who}. Answers 500: {operation.fails}" if operation.fails else who
-        state = f"partly: {operation.missing}" if operation.missing else "implemented"
-        path, type_ = _of_type(operation.path)
-        rows.setdefault((path, operation.method, told, state), []).append(type_)
-    for method, path in wanted - {(operation.method, operation.path) for operation in api.operations}:
+    served: dict[tuple[str, str], Any] = {("GET", "/openapi.json"): {"responses": {}}}
+    for path, operations in api.openapi()["paths"].items():
+        served |= {(method.upper(), path): operation for method, operation in operations.items()}
+    for (method, path), operation in served.items():
+        who = "anybody"
+        for roles in operation.get("security", [{}])[0].values():
+            who = " ".join(f"`{role}`" for role in roles) or "any user"
+        failure = operation["responses"].get("500")
+        told = f"{who}. Answers 500: {failure['description']}" if failure else who
+        state = f"partly: {operation['description']}" if "description" in operation else "implemented"
+        path, type_ = _of_type(path)
+        rows.setdefault((path, method, told, state), []).append(type_)
+    for method, path in sorted(wanted - served.keys()):
+        path, type_ = _of_type(path)
         if path not in PROVENA_UNSERVED:
             raise ValueError(f"Neither served nor told why not: {method} {path}")
-        rows[path, method, "", f"not: {PROVENA_UNSERVED[path]}"] = [""]
+        rows.setdefault((path, method, "", f"not: {PROVENA_UNSERVED[path]}"), []).append(type_)
     lines = []
     for (path, method, told, state), types in sorted(rows.items()):
         few = "" if len(types) in (1, len(PROVENA_TYPES["{all}"])) else f"; for {', '.join(types)}"
         lines.append(f"| `{method} {path}` | {_cell(told.rstrip('.'))}{few} | {_cell(state)} |")
     return _lines("| operation | who may | state |", "|---|---|---|", *lines)
-
-
-_WHO: Final = {"public": "anybody", "general": "any user"}
 
 
 def _of_type(path: str) -> tuple[str, str]:

@@ -167,10 +167,17 @@ def provena(environment: dict[str, str], folder: Path) -> tuple[str, dict[str, A
             if name.startswith("PROVENA_") and name.endswith("_API"):
                 document = embedded.get(f"{url}/openapi.json").json()
                 root = httpx.URL(url).path
-                document["paths"] = {root + path: each for path, each in document["paths"].items()}
-                merged["paths"] = {**merged.get("paths", {}), **document.pop("paths")}
-                merged = document | merged
-    merged.pop("servers")
+                paths = {root + path: each for path, each in document["paths"].items()}
+                # Two APIs may have different models of one name.
+                apart = json.dumps({"paths": paths, "components": document["components"]})
+                apart = apart.replace("#/components/schemas/", f"#/components/schemas/{name}")
+                document |= json.loads(apart)
+                schemas = document["components"]["schemas"]
+                document["components"]["schemas"] = {name + each: schema for each, schema in schemas.items()}
+                merged = merged or document | {"paths": {}}
+                merged["paths"] |= document["paths"]
+                merged["components"]["schemas"] |= document["components"]["schemas"]
+    merged.pop("servers", None)
     return token, some_known(merged, ids)
 
 
@@ -225,7 +232,7 @@ def some_known(schema: Any, ids: dict[str, list[str]], name: str = "") -> Any:
         return [some_known(one, ids, name) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    if schema == {"type": "string"} and name in ids:
+    if schema.get("type") == "string" and not {"enum", "format"} & set(schema) and name in ids:
         return {"anyOf": [{"type": "string", "enum": ids[name]}, schema]}
     if "in" in schema and "schema" in schema:
         return schema | {"schema": some_known(schema["schema"], ids, schema["name"])}

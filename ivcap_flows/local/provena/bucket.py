@@ -12,9 +12,10 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from fastapi import HTTPException
+
 from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local import clock
-from ivcap_flows.local.provena.web import Refusal
 
 __all__ = ["NAME", "Bucket", "endpoint_of", "presigned"]
 
@@ -73,9 +74,9 @@ class Bucket:
         try:
             found = self._status(method, path, headers, content)
         except (OSError, http.client.HTTPException) as error:
-            raise Refusal(500, f"The S3 server does not answer ({type(error).__name__}).") from error
+            raise HTTPException(500, f"The S3 server does not answer ({type(error).__name__}).") from error
         if found not in (200, 404):
-            raise Refusal(500, f"The S3 server answered {found}.")
+            raise HTTPException(500, f"The S3 server answered {found}.")
         return found
 
     def _status(self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes = b"") -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from fastapi.exception_handlers import http_exception_handler
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ivcap_flows.local.provena.auth import routes as auth
 from ivcap_flows.local.provena.auth.state import Groups, Links
@@ -23,7 +25,7 @@ from ivcap_flows.local.provena.handles import routes as handles
 from ivcap_flows.local.provena.jobs import routes as jobs_api
 from ivcap_flows.local.provena.jobs.runner import Runner
 from ivcap_flows.local.provena.jobs.state import Dies, Jobs
-from ivcap_flows.local.provena.keycloak import routes as keycloak
+from ivcap_flows.local.provena.keycloak.routes import keycloak
 from ivcap_flows.local.provena.keycloak.state import OFFLINE_CLIENT, REALM, Key, Realm
 from ivcap_flows.local.provena.prov import routes as prov
 from ivcap_flows.local.provena.prov.graph import Graph
@@ -34,7 +36,7 @@ from ivcap_flows.local.provena.registry.state import Registry
 from ivcap_flows.local.provena.search import routes as search
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLINKED, USER
-from ivcap_flows.local.provena.web import Api, Desk, http_error
+from ivcap_flows.local.provena.web import Api, Desk
 from ivcap_flows.local.refusals import caller_gone
 
 __all__ = ["EmbeddedProvena", "create_app", "environment", "service_credentials"]
@@ -46,7 +48,8 @@ _MOUNT: Final = "provena"
 class EmbeddedProvena:
     """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
 
-    `apis` has the APIs by the last part of their path; `jobs` has the job queue.
+    `apis` makes each API, by the last part of its path, when it is first requested: hundreds of routes would take more
+    time than the rest of the start. `jobs` has the job queue.
     """
 
     def __init__(
@@ -69,24 +72,28 @@ class EmbeddedProvena:
         self._runner = Runner(jobs, self._store)
         desk = Desk(realm, self._store, self._runner.wake)
         runs = ModelRuns(registry, jobs, Graph(self._store), files)
-        self.apis: Final[Mapping[str, Api]] = {
-            "auth": auth.api(desk, registry),
-            "registry": registry_api.api(desk, registry),
-            "prov": prov.api(desk, runs),
-            "jobs": jobs_api.api(desk, jobs),
-            "data": datastore.api(desk, Datasets(registry, self._store, Bucket(s3) if s3 else files)),
-            "search": search.api(desk),
-            "handle": handles.api(desk),
+        datasets = Datasets(registry, self._store, Bucket(s3) if s3 else files)
+        self.apis: Final[Mapping[str, Callable[[], Api]]] = {
+            "auth": functools.cache(lambda: auth.api(desk, registry)),
+            "registry": functools.cache(lambda: registry_api.api(desk, registry)),
+            "prov": functools.cache(lambda: prov.api(desk, runs)),
+            "jobs": functools.cache(lambda: jobs_api.api(desk, jobs)),
+            "data": functools.cache(lambda: datastore.api(desk, datasets)),
+            "search": functools.cache(lambda: search.api(desk)),
+            "handle": functools.cache(lambda: handles.api(desk)),
         }
         with self._store.transaction():
             _seed(registry)
         self.app: ASGIApp = Starlette(
             routes=[
-                Mount("/keycloak", routes=keycloak.routes(realm, self._store)),
-                *(Mount(f"/{name}", routes=api.routes) for name, api in self.apis.items()),
+                Mount("/keycloak", keycloak(realm, self._store)),
+                *(Mount(f"/{name}", _on_demand(api)) for name, api in self.apis.items()),
                 Route("/files/{path:path}", files.read),
             ],
-            exception_handlers={HTTPException: http_error, ClientDisconnect: caller_gone},
+            exception_handlers={
+                HTTPException: http_exception_handler,  # type: ignore[dict-item]
+                ClientDisconnect: caller_gone,
+            },
         )
 
     async def start(self) -> None:
@@ -157,6 +164,13 @@ def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[s
 def service_credentials(directory: Path) -> tuple[str, str]:
     """Return client id and secret of the confidential client, for the client credentials grant."""
     return SERVICE_CLIENT, Key(directory).secret(f"client {SERVICE_CLIENT}")
+
+
+def _on_demand(api: Callable[[], Api]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await api()(scope, receive, send)
+
+    return app
 
 
 def _seed(registry: Registry) -> None:

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from ivcap_flows.local.provena.shape import FLAG, TEXT, Choice, Many, Object, needed
+from ivcap_flows.local.provena.model import Model
 from ivcap_flows.local.provena.users import COMPONENTS, User
 
-__all__ = ["ACCESS_REPORT", "access_report"]
+__all__ = ["AccessReport", "access_report"]
 
 _LEVELS = ("READ", "WRITE", "ADMIN")
 _FOR_ADMINISTRATORS = ["ADMINISTRATOR"]
 _FOR_ALL = ["GENERAL", "ADMINISTRATOR"]
 
-ACCESS_REPORT = Object(
-    {
-        "components": needed(
-            Many(
-                Object(
-                    {
-                        "component_name": needed(Choice(*COMPONENTS)),
-                        "component_roles": needed(
-                            Many(
-                                Object(
-                                    {
-                                        "role_name": needed(TEXT),
-                                        "role_display_name": needed(TEXT),
-                                        "role_level": needed(Choice(*_LEVELS)),
-                                        "description": needed(TEXT),
-                                        "intended_users": needed(Many(Choice("GENERAL", "ADMINISTRATOR"))),
-                                        "access_granted": needed(FLAG),
-                                    }
-                                )
-                            )
-                        ),
-                    }
-                )
-            )
-        )
-    }
-)
+
+class _Role(Model):
+    role_name: str
+    role_display_name: str
+    role_level: Literal["READ", "WRITE", "ADMIN"]
+    description: str
+    intended_users: list[Literal["GENERAL", "ADMINISTRATOR"]]
+    access_granted: bool
+
+
+class _Component(Model):
+    component_name: Literal["entity-registry", "handle-service", "job-service", "sys-admin"]
+    component_roles: list[_Role]
+
+
+class AccessReport(Model):
+    """The roles of each component, as a user has or wants them."""
+
+    components: list[_Component]
 
 
 def access_report(user: User) -> dict[str, Any]:

@@ -6,7 +6,7 @@ An entry has the form `RequestAccessTableItem` of the package `provena-interface
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.report import access_report
@@ -14,15 +14,16 @@ from ivcap_flows.local.provena.registry.state import UnsuccessfulError
 from ivcap_flows.local.provena.store import Store, dumps
 from ivcap_flows.local.provena.users import User
 
-__all__ = ["STATES", "AccessRequests"]
+__all__ = ["AccessRequests", "State"]
 
-STATES: Final = {
+State = Literal["PENDING_APPROVAL", "APPROVED_PENDING_ACTION", "DENIED_PENDING_DELETION", "ACTIONED_PENDING_DELETION"]
+_STATES: Final[dict[State, str]] = {
     "PENDING_APPROVAL": "request received, awaiting action",
     "APPROVED_PENDING_ACTION": "request approved, action underway",
     "DENIED_PENDING_DELETION": "request denied",
     "ACTIONED_PENDING_DELETION": "request approved and completed",
 }
-"""State of a request -> the text for its user."""
+"""The text for the user of a request."""
 _KEPT_SECONDS: Final = 90 * 24 * 3600
 _LARGEST: Final = 2**63 - 1
 
@@ -46,7 +47,7 @@ class AccessRequests:
             "created_timestamp": now,
             "updated_timestamp": now,
             "status": "PENDING_APPROVAL",
-            "ui_friendly_status": STATES["PENDING_APPROVAL"],
+            "ui_friendly_status": _STATES["PENDING_APPROVAL"],
             "request_diff_contents": dumps(difference),
             "complete_contents": dumps(wanted),
             "notes": "",
@@ -66,9 +67,9 @@ class AccessRequests:
         entry = self._known(username, request)
         self._change(request, entry, notes=",".join(filter(None, (entry["notes"], text))))
 
-    def move(self, username: str, request: int, state: str) -> None:
+    def move(self, username: str, request: int, state: State) -> None:
         """Change the state of a request. Raises UnsuccessfulError."""
-        self._change(request, self._known(username, request), status=state, ui_friendly_status=STATES[state])
+        self._change(request, self._known(username, request), status=state, ui_friendly_status=_STATES[state])
 
     def remove(self, username: str, request: int) -> None:
         """Delete a request. Raises UnsuccessfulError."""

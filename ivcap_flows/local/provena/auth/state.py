@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
-from ivcap_flows.local.provena.shape import TEXT, Fault, Many, Object, given, maybe, needed
+from pydantic import Field
+
+from ivcap_flows.local.provena.model import Model
 from ivcap_flows.local.provena.store import Store, dumps
 
-__all__ = ["GROUP", "IMPORT_MODES", "MEMBER", "Groups", "Links", "read_groups"]
-
-GROUP = Object(
-    {
-        "id": needed(TEXT),
-        "display_name": needed(TEXT),
-        "description": needed(TEXT),
-        "default_data_store_access": maybe(Many(TEXT)),
-    }
-)
-MEMBER = Object({"username": needed(TEXT), "email": maybe(TEXT), "first_name": maybe(TEXT), "last_name": maybe(TEXT)})
-IMPORT_MODES = ("ADD_ONLY", "ADD_OR_OVERWRITE", "OVERWRITE_ONLY", "SYNC_ADD_OR_OVERWRITE", "SYNC_DELETION_ALLOWED")
-"""Modes of an import: which groups it may add, overwrite and, with the last mode, delete."""
+__all__ = ["Group", "GroupWithUsers", "Groups", "ImportMode", "Links", "Member"]
 
 
-def read_groups(items: list[Any]) -> list[dict[str, Any]]:
-    """Read groups with their `users`, as in an export. Raises ValueError for the first invalid one."""
-    shape = Object({**GROUP.fields, "users": given(Many(MEMBER), [])})
-    faults: list[Fault] = []
-    found = Many(shape).read(items, ("items",), faults)
-    if faults:
-        raise ValueError(f"{faults[0]['loc']}: {faults[0]['msg']}.")
-    groups: list[dict[str, Any]] = found
-    return groups
+class Member(Model):
+    """A user in a group."""
+
+    username: str
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+
+
+class Group(Model):
+    """A group without its members."""
+
+    id: str
+    display_name: str
+    description: str
+    default_data_store_access: list[str] | None = None
+
+
+class GroupWithUsers(Group):
+    """A group with its members, as in an export."""
+
+    users: list[Member] = Field(default_factory=list)
+
+
+ImportMode = Literal["ADD_ONLY", "ADD_OR_OVERWRITE", "OVERWRITE_ONLY", "SYNC_ADD_OR_OVERWRITE", "SYNC_DELETION_ALLOWED"]
+"""Which groups an import may add, overwrite and, with the last mode, delete."""
 
 
 class Links:

@@ -1,4 +1,4 @@
-"""CollectionFormat, the metadata of a dataset: its shape, and the rules that a mint reports without a 422.
+"""CollectionFormat, the metadata of a dataset: its model, and the rules that a mint reports without a 422.
 
 Source: the `CollectionFormat` tree of the package `provena-interfaces-v2`.
 """
@@ -7,31 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ivcap_flows.local.provena.shape import (
-    DATE,
-    FLAG,
-    HTTP_URL,
-    URI,
-    WHOLE,
-    Choice,
-    Field,
-    Many,
-    Mapped,
-    Object,
-    Ruled,
-    Text,
-    given,
-    maybe,
-    needed,
-)
+from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["COLLECTION_FORMAT", "DATASET_INFO", "broken_rule"]
+from ivcap_flows.local.provena.model import Closed, Date, HttpUrl, Mapping, Model, RootError, Uri, Whole, Words
 
-_WORDS = Text(min_length=1)
-_EWKT = Text(min_length=1, max_length=50000)
-_APPROVALS = ("ethics_registration", "ethics_access", "indigenous_knowledge", "export_controls")
+__all__ = ["CollectionFormat", "Release", "S3Location", "broken_rule"]
+
 _DURATION = re.compile(
     r"[+-]?P(?=\w)(\d+([.,]\d+)?Y)?(\d+([.,]\d+)?M)?(\d+([.,]\d+)?W)?(\d+([.,]\d+)?D)?"
     r"(T(?=\d)(\d+([.,]\d+)?H)?(\d+([.,]\d+)?M)?(\d+([.,]\d+)?S)?)?"
@@ -43,122 +26,137 @@ _GEOMETRY = re.compile(
 )
 
 
-def _positive(text: str) -> str | None:
+def _positive(text: str) -> str:
     try:
-        return None if float(text) > 0 else f"The spatial resolution {text!r} is not positive."
+        positive = float(text) > 0
     except ValueError:
-        return f"The spatial resolution {text!r} is no decimal number."
+        raise ValueError(f"The spatial resolution {text!r} is no decimal number.") from None
+    if positive:
+        return text
+    raise ValueError(f"The spatial resolution {text!r} is not positive.")
 
 
-def _iso_duration(text: str) -> str | None:
-    return None if _DURATION.fullmatch(text) else f"The temporal resolution {text!r} is no ISO 8601 duration."
+def _iso_duration(text: str) -> str:
+    if _DURATION.fullmatch(text):
+        return text
+    raise ValueError(f"The temporal resolution {text!r} is no ISO 8601 duration.")
 
 
-def _in_order(duration: dict[str, Any]) -> str | None:
-    return "The begin date is after the end date." if duration["begin_date"] > duration["end_date"] else None
+_Ewkt = Annotated[str, Field(min_length=1, max_length=50000)]
 
 
-def _access(info: dict[str, Any]) -> str | None:
-    for name in ("uri", "description"):
-        if info["reposited"] and info[name] is not None:
-            return f"Reposited data cannot have an external {name}."
-        if not info["reposited"] and info[name] is None:
-            return f"Data that is not reposited needs the {name} of its external place."
-    return None
+class _Associations(Closed):
+    organisation_id: Words
+    data_custodian_id: Words | None = None
+    point_of_contact: Words | None = None
 
 
-def _dated(value: dict[str, Any]) -> str | None:
-    if value["relevant"] and value["value"] is None:
-        return "A relevant date needs a value."
-    return "A date that is not relevant cannot have a value." if not value["relevant"] and value["value"] else None
+class _Approval(Closed):
+    relevant: bool = False
+    obtained: bool = False
 
 
-def _closed(fields: dict[str, Field], *rules: Callable[[dict[str, Any]], str | None]) -> Object:
-    return Object(fields, closed=True, rules=rules)
+class _Approvals(Closed):
+    ethics_registration: _Approval
+    ethics_access: _Approval
+    indigenous_knowledge: _Approval
+    export_controls: _Approval
 
 
-_CHECK = _closed({"relevant": given(FLAG, False), "obtained": given(FLAG, False)})
-_DATED = _closed({"relevant": given(FLAG, False), "value": maybe(DATE)}, _dated)
+class _AccessInfo(Closed):
+    reposited: bool = True
+    uri: Uri | None = None
+    description: Words | None = None
 
-COLLECTION_FORMAT = _closed(
-    {
-        "associations": needed(
-            _closed(
-                {
-                    "organisation_id": needed(_WORDS),
-                    "data_custodian_id": maybe(_WORDS),
-                    "point_of_contact": maybe(_WORDS),
-                }
-            )
-        ),
-        "approvals": needed(_closed({name: needed(_CHECK) for name in _APPROVALS})),
-        "dataset_info": needed(
-            _closed(
-                {
-                    "name": needed(_WORDS),
-                    "description": needed(_WORDS),
-                    "access_info": needed(
-                        _closed(
-                            {"reposited": given(FLAG, True), "uri": maybe(URI), "description": maybe(_WORDS)}, _access
-                        )
-                    ),
-                    "publisher_id": needed(_WORDS),
-                    "created_date": needed(_DATED),
-                    "published_date": needed(_DATED),
-                    "license": needed(HTTP_URL),
-                    "purpose": maybe(_WORDS),
-                    "rights_holder": maybe(_WORDS),
-                    "usage_limitations": maybe(_WORDS),
-                    "preferred_citation": maybe(_WORDS),
-                    "spatial_info": maybe(
-                        _closed(
-                            {
-                                "coverage": maybe(_EWKT),
-                                "resolution": maybe(Ruled(_WORDS, _positive)),
-                                "extent": maybe(_EWKT),
-                            }
-                        )
-                    ),
-                    "temporal_info": maybe(
-                        _closed(
-                            {
-                                "duration": maybe(
-                                    _closed({"begin_date": needed(DATE), "end_date": needed(DATE)}, _in_order)
-                                ),
-                                "resolution": maybe(Ruled(_WORDS, _iso_duration)),
-                            }
-                        )
-                    ),
-                    "formats": maybe(Many(_WORDS)),
-                    "keywords": maybe(Many(_WORDS)),
-                    "user_metadata": maybe(Mapped(_WORDS)),
-                    "version": maybe(_WORDS),
-                }
-            )
-        ),
-    }
-)
+    @model_validator(mode="after")
+    def _one_place(self) -> _AccessInfo:
+        for name, value in (("uri", self.uri), ("description", self.description)):
+            if self.reposited and value is not None:
+                raise RootError(f"Reposited data cannot have an external {name}.")
+            if not self.reposited and value is None:
+                raise RootError(f"Data that is not reposited needs the {name} of its external place.")
+        return self
 
-_RELEASE = Object(
-    {
-        "action": needed(Choice("REQUEST", "APPROVE", "REJECT")),
-        "timestamp": needed(WHOLE),
-        "approver": needed(Text()),
-        "requester": maybe(Text()),
-        "notes": needed(Text()),
-    }
-)
 
-DATASET_INFO: dict[str, Field] = {
-    "collection_format": needed(COLLECTION_FORMAT),
-    "s3": needed(Object({name: needed(Text()) for name in ("bucket_name", "path", "s3_uri")})),
-    "release_history": given(Many(_RELEASE), []),
-    "release_status": needed(Choice("NOT_RELEASED", "PENDING", "RELEASED")),
-    "release_approver": maybe(Text()),
-    "release_timestamp": maybe(WHOLE),
-    "access_info_uri": maybe(Text()),
-}
-"""The fields of a DATASET item besides the name and metadata that every item has."""
+class _OptionalDate(Closed):
+    relevant: bool = False
+    value: Date | None = None
+
+    @model_validator(mode="after")
+    def _if_relevant(self) -> _OptionalDate:
+        if self.relevant and self.value is None:
+            raise RootError("A relevant date needs a value.")
+        if not self.relevant and self.value is not None:
+            raise RootError("A date that is not relevant cannot have a value.")
+        return self
+
+
+class _SpatialInfo(Closed):
+    coverage: _Ewkt | None = None
+    resolution: Annotated[Words, AfterValidator(_positive)] | None = None
+    extent: _Ewkt | None = None
+
+
+class _Duration(Closed):
+    begin_date: Date
+    end_date: Date
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Duration:
+        if self.begin_date > self.end_date:
+            raise RootError("The begin date is after the end date.")
+        return self
+
+
+class _TemporalInfo(Closed):
+    duration: _Duration | None = None
+    resolution: Annotated[Words, AfterValidator(_iso_duration)] | None = None
+
+
+class _DatasetInfo(Closed):
+    name: Words
+    description: Words
+    access_info: _AccessInfo
+    publisher_id: Words
+    created_date: _OptionalDate
+    published_date: _OptionalDate
+    license: HttpUrl
+    purpose: Words | None = None
+    rights_holder: Words | None = None
+    usage_limitations: Words | None = None
+    preferred_citation: Words | None = None
+    spatial_info: _SpatialInfo | None = None
+    temporal_info: _TemporalInfo | None = None
+    formats: list[Words] | None = None
+    keywords: list[Words] | None = None
+    user_metadata: Mapping[Words] | None = None
+    version: Words | None = None
+
+
+class CollectionFormat(Closed):
+    """The metadata of a dataset."""
+
+    associations: _Associations
+    approvals: _Approvals
+    dataset_info: _DatasetInfo
+
+
+class S3Location(Model):
+    """Where the files of a dataset are."""
+
+    bucket_name: str
+    path: str
+    s3_uri: str
+
+
+class Release(Model):
+    """An event in the history of a dataset's releases."""
+
+    action: Literal["REQUEST", "APPROVE", "REJECT"]
+    timestamp: Whole
+    approver: str
+    requester: str | None = None
+    notes: str
 
 
 def broken_rule(collection: dict[str, Any], find: Callable[[str, str], dict[str, Any] | None]) -> str | None:

@@ -6,6 +6,8 @@ import secrets
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from fastapi import HTTPException
+
 from ivcap_flows.local import clock
 from ivcap_flows.local.provena.bucket import NAME, Bucket
 from ivcap_flows.local.provena.files import Files
@@ -13,7 +15,7 @@ from ivcap_flows.local.provena.registry.kinds import KINDS
 from ivcap_flows.local.provena.registry.state import Entry, Registry, UnsuccessfulError
 from ivcap_flows.local.provena.store import Store, dumps
 from ivcap_flows.local.provena.users import User
-from ivcap_flows.local.provena.web import CrashError, Refusal, denied, invalid
+from ivcap_flows.local.provena.web import CrashError, denied, invalid
 
 __all__ = ["Datasets"]
 
@@ -39,9 +41,11 @@ class Datasets:
             raise CrashError
         try:
             self.registry.person_of(user)
-        except Refusal as refusal:
-            detail = f"The registry refused the seed of the dataset. It answered {refusal.status}: {refusal.detail}"
-            raise Refusal(500, detail) from refusal
+        except HTTPException as refusal:
+            detail = (
+                f"The registry refused the seed of the dataset. It answered {refusal.status_code}: {refusal.detail}"
+            )
+            raise HTTPException(500, detail) from refusal
         self.check(collection)
         entry = self.registry.add(user.username, _DATASET, None)
         entry.access["groups"] = self.registry.groups.default_access(user.username, set(_DATASET.roles))
@@ -115,7 +119,9 @@ class Datasets:
         if write:
             self.registry.unlocked(id)
             if entry.item["release_status"] != "NOT_RELEASED":
-                raise Refusal(403, f"The dataset {id} is {entry.item['release_status']}, so its files cannot change.")
+                raise HTTPException(
+                    403, f"The dataset {id} is {entry.item['release_status']}, so its files cannot change."
+                )
         keys = self._files.credentials() if isinstance(self._files, Bucket) else _random_keys()
         return keys | {
             "expiry": (datetime.fromtimestamp(clock.seconds(), timezone.utc) + _SESSION).isoformat(),

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
 
 from ivcap_flows.local.provena.handles.state import Handles
-from ivcap_flows.local.provena.operation import Call
-from ivcap_flows.local.provena.shape import ID, TEXT, WHOLE, Choice, Object, needed
-from ivcap_flows.local.provena.web import Api, Desk
+from ivcap_flows.local.provena.model import Id, Model, Whole
+from ivcap_flows.local.provena.users import User
+from ivcap_flows.local.provena.web import Api, Desk, fails
 
 __all__ = ["api"]
 
-_ID = {"id": needed(ID)}
-_VALUE = {"value_type": needed(Choice("DESC", "URL")), "value": needed(TEXT)}
+
+class _Handle(Model):
+    id: Id
+
+
+class _Place(_Handle):
+    index: Whole
+
+
+class _Value(Model):
+    value_type: Literal["DESC", "URL"]
+    value: str
+
+
+class _NewValue(_Value, _Handle):
+    """A value to add at the next index."""
+
+
+class _ValueAt(_Value, _Place):
+    """A value to add at an index."""
+
+
+class _Change(_Place):
+    value: str
 
 
 def api(desk: Desk) -> Api:
@@ -21,21 +44,34 @@ def api(desk: Desk) -> Api:
     site = Api(desk, "id-service-api", "handle")
     site.check_access()
     handles = Handles(desk.store)
-    handle: dict[str, Any] = {"gives": ("id", "properties"), "fails": "The handle service itself refuses the request."}
-    index = _ID | {"index": needed(WHOLE)}
+    refused = fails("The handle service itself refuses the request.")
 
-    def doing(work: Callable[..., dict[str, Any]], *names: str) -> Callable[[Call], dict[str, Any]]:
-        """Return a handler that calls `work` with these fields of the body."""
-        return lambda call: work(*(call.body[name] for name in names))
+    @site.post("/handle/mint", responses=refused)
+    def mint(wanted: _Value, user: User = site.write) -> Any:
+        return handles.mint(wanted.value_type, wanted.value)
 
-    site.post("/handle/mint", "write", doing(handles.mint, "value_type", "value"), Object(_VALUE), **handle)
-    added = ("id", "value_type", "value")
-    site.post("/handle/add_value", "write", doing(handles.add, *added), Object(_ID | _VALUE), **handle)
-    add_at = doing(handles.add, *added, "index")
-    site.post("/handle/add_value_by_index", "write", add_at, Object(index | _VALUE), **handle)
-    site.get("/handle/get", "read", lambda call: handles.get(call.query["id"]), Object(_ID), **handle)
-    site.get("/handle/list", "read", lambda call: {"ids": handles.every()}, gives=("ids",))
-    modify = doing(handles.modify, "id", "index", "value")
-    site.on("PUT", "/handle/modify_by_index", "write", modify, body=Object(index | {"value": needed(TEXT)}), **handle)
-    site.post("/handle/remove_by_index", "write", doing(handles.remove, "id", "index"), Object(index), **handle)
+    @site.post("/handle/add_value", responses=refused)
+    def add_value(wanted: _NewValue, user: User = site.write) -> Any:
+        return handles.add(wanted.id, wanted.value_type, wanted.value)
+
+    @site.post("/handle/add_value_by_index", responses=refused)
+    def add_value_by_index(wanted: _ValueAt, user: User = site.write) -> Any:
+        return handles.add(wanted.id, wanted.value_type, wanted.value, wanted.index)
+
+    @site.get("/handle/get", responses=refused)
+    def get(handle: Annotated[Id, Query(alias="id")], user: User = site.read) -> Any:
+        return handles.get(handle)
+
+    @site.get("/handle/list")
+    def every(user: User = site.read) -> Any:
+        return {"ids": handles.every()}
+
+    @site.put("/handle/modify_by_index", responses=refused)
+    def modify_by_index(wanted: _Change, user: User = site.write) -> Any:
+        return handles.modify(wanted.id, wanted.index, wanted.value)
+
+    @site.post("/handle/remove_by_index", responses=refused)
+    def remove_by_index(wanted: _Place, user: User = site.write) -> Any:
+        return handles.remove(wanted.id, wanted.index)
+
     return site

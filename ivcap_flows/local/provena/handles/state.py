@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import HTTPException
+
 from ivcap_flows.local.provena.store import Store
-from ivcap_flows.local.provena.web import Refusal
 
 __all__ = ["Handles"]
 
@@ -26,7 +27,7 @@ class Handles:
         """Return a handle with its values. Raises a 500 refusal if there is none, as the service behind replies."""
         rows = self._store.rows("SELECT * FROM handle_values WHERE id=? ORDER BY position", id)
         if not rows:
-            raise Refusal(500, f"The handle service does not know {id}.")
+            raise HTTPException(500, f"The handle service does not know {id}.")
         values = [{"type": row["type"], "value": row["value"], "index": row["position"]} for row in rows]
         return {"id": id, "properties": values}
 
@@ -39,7 +40,7 @@ class Handles:
         taken = {part["index"] for part in self.get(id)["properties"]}
         index = max(taken) + 1 if index is None else _index(index)
         if index in taken:
-            raise Refusal(500, f"The handle {id} already has a value at {index}.")
+            raise HTTPException(500, f"The handle {id} already has a value at {index}.")
         self._put(id, index, type, value)
         return self.get(id)
 
@@ -52,7 +53,7 @@ class Handles:
     def remove(self, id: str, index: int) -> dict[str, Any]:  # noqa: A002
         """Remove a value, but not the last one."""
         if len(self.get(id)["properties"]) == 1:
-            raise Refusal(500, f"The handle {id} has to keep one value.")
+            raise HTTPException(500, f"The handle {id} has to keep one value.")
         removed = self._store.run("DELETE FROM handle_values WHERE id=? AND position=?", id, _index(index))
         return self._shown(id, index, removed)
 
@@ -61,12 +62,12 @@ class Handles:
 
     def _shown(self, id: str, index: int, changed: int) -> dict[str, Any]:  # noqa: A002
         if not changed:
-            raise Refusal(500, f"The handle {id} has no value at {index}.")
+            raise HTTPException(500, f"The handle {id} has no value at {index}.")
         return self.get(id)
 
 
 def _index(number: int) -> int:
     """Check the index of a handle's value (RFC 3651: 32 bits). Raises a 500 refusal."""
     if not 0 < number < 2**31:
-        raise Refusal(500, f"{number} is no index of a value.")
+        raise HTTPException(500, f"{number} is no index of a value.")
     return number

@@ -2,111 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from ivcap_flows.local.provena.jobs.state import MESSAGE_LIMIT, SUB_TYPES, Jobs
-from ivcap_flows.local.provena.operation import Call
-from ivcap_flows.local.provena.shape import DICT, FLAG, ID, TEXT, WHOLE, Choice, Object, given, maybe, needed
-from ivcap_flows.local.provena.web import Api, Desk, denied, invalid
+from ivcap_flows.local.provena.model import AnyDict, Id, Model, RootError, Whole
+from ivcap_flows.local.provena.users import User
+from ivcap_flows.local.provena.web import Api, Desk, denied, fails, invalid
 
 __all__ = ["api"]
 
-_SESSION = Object({"session_id": needed(ID)})
-_PAGE = {"pagination_key": maybe(DICT), "limit": given(WHOLE, 10)}
-_BATCH = _PAGE | {"batch_id": needed(ID)}
-_FILTER = {"username_filter": maybe(TEXT)}
+
+class _Page(Model):
+    pagination_key: AnyDict | None = None
+    limit: Whole = 10
 
 
-def _one_batch(body: dict[str, Any]) -> str | None:
-    both = body["request_batch_id"] and body["add_to_batch"] is not None
-    return "A new batch and an existing one cannot both be asked for." if both else None
+class _BatchPage(_Page):
+    batch_id: Id
 
 
-_LAUNCH = Object(
-    {
-        "username": maybe(TEXT),
-        "request_batch_id": given(FLAG, False),
-        "add_to_batch": maybe(TEXT),
-        "job_type": needed(Choice("PROV_LODGE", "REGISTRY", "EMAIL", "REPORT")),
-        "job_sub_type": needed(Choice(*SUB_TYPES)),
-        "job_payload": needed(DICT),
-    },
-    rules=(_one_batch,),
-)
+class _AnyPage(_Page):
+    username_filter: str | None = None
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The column values of the wanted rows."""
+        return {} if self.username_filter is None else {"username": self.username_filter}
+
+
+class _AnyBatchPage(_AnyPage):
+    batch_id: Id
+
+
+class _Launch(Model):
+    username: str | None = None
+    request_batch_id: bool = False
+    add_to_batch: str | None = None
+    job_type: Literal["PROV_LODGE", "REGISTRY", "EMAIL", "REPORT"]
+    job_sub_type: Literal[tuple(SUB_TYPES)]  # type: ignore[valid-type]
+    job_payload: AnyDict
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> _Launch:
+        if self.request_batch_id and self.add_to_batch is not None:
+            raise RootError("A new batch and an existing one cannot both be asked for.")
+        return self
 
 
 def api(desk: Desk, jobs: Jobs) -> Api:
     """Return the job-api; its user routes need a valid token, its admin routes the job-service roles."""
     site = Api(desk, "job-api", "job-service")
     site.check_access()
+    bad_page = fails("The limit is below 1, or the key is malformed.")
 
-    def fetch(call: Call) -> dict[str, Any]:
-        job = jobs.fetch(call.query["session_id"])
+    def found(session_id: str) -> dict[str, Any]:
+        job = jobs.fetch(session_id)
         if job is None:
             raise invalid("Item was not found.")
-        if job["username"] != call.user.username:
+        return job
+
+    @site.get("/jobs/user/fetch")
+    def fetch(session_id: Id, user: User = site.general) -> Any:
+        job = found(session_id)
+        if job["username"] != user.username:
             raise denied("The job belongs to another user.")
         return {"job": job}
 
-    def own(call: Call) -> dict[str, Any]:
-        return jobs.page({"username": call.user.username}, call.body["limit"], call.body["pagination_key"])
+    @site.post("/jobs/user/list", responses=bad_page)
+    def own(wanted: _Page, user: User = site.general) -> Any:
+        return jobs.page({"username": user.username}, wanted.limit, wanted.pagination_key)
 
-    def own_batch(call: Call) -> dict[str, Any]:
-        page = jobs.page({"batch_id": call.body["batch_id"]}, call.body["limit"], call.body["pagination_key"])
-        if any(job["username"] != call.user.username for job in page["jobs"]):
+    @site.post("/jobs/user/list_batch", responses=bad_page)
+    def own_batch(wanted: _BatchPage, user: User = site.general) -> Any:
+        page = jobs.page({"batch_id": wanted.batch_id}, wanted.limit, wanted.pagination_key)
+        if any(job["username"] != user.username for job in page["jobs"]):
             raise denied("A job of the batch belongs to another user.")
         return page
 
-    def retry(call: Call) -> dict[str, Any]:
-        raise invalid("Jobs cannot be retried: this is not implemented.")
-
-    def fetch_any(call: Call) -> dict[str, Any]:
-        job = jobs.fetch(call.query["session_id"])
-        if job is None:
-            raise invalid("Item was not found.")
-        return {"job": job}
-
-    def any_user(call: Call) -> dict[str, Any]:
-        return jobs.page(_filtered(call), call.body["limit"], call.body["pagination_key"])
-
-    def any_batch(call: Call) -> dict[str, Any]:
-        where = {"batch_id": call.body["batch_id"]} | _filtered(call)
-        return jobs.page(where, call.body["limit"], call.body["pagination_key"])
-
-    def launch(call: Call) -> dict[str, Any]:
-        wanted = call.body
-        job_type, keys = SUB_TYPES[wanted["job_sub_type"]]
-        if job_type != wanted["job_type"]:
-            raise invalid(f"{wanted['job_sub_type']} is no sub type of {wanted['job_type']}.")
-        if missing := sorted(keys - wanted["job_payload"].keys()):
+    @site.post("/jobs/admin/launch", responses=fails(f"The message has {MESSAGE_LIMIT} bytes or more."))
+    def launch(wanted: _Launch, user: User = site.write) -> Any:
+        job_type, keys = SUB_TYPES[wanted.job_sub_type]
+        if job_type != wanted.job_type:
+            raise invalid(f"{wanted.job_sub_type} is no sub type of {wanted.job_type}.")
+        if missing := sorted(keys - wanted.job_payload.keys()):
             raise invalid(f"The payload lacks {', '.join(missing)}.")
-        batch = wanted["add_to_batch"] or (site.desk.store.new_id() if wanted["request_batch_id"] else None)
-        username = wanted["username"] or call.user.username
-        session = jobs.dispatch(username, wanted["job_sub_type"], wanted["job_payload"], batch)
+        batch = wanted.add_to_batch or (desk.store.new_id() if wanted.request_batch_id else None)
+        username = wanted.username or user.username
+        session = jobs.dispatch(username, wanted.job_sub_type, wanted.job_payload, batch)
         return {"session_id": session, "batch_id": batch}
 
-    job, page = (
-        ("job",),
-        {"gives": ("jobs", "pagination_key"), "fails": "The limit is below 1, or the key is malformed."},
-    )
-    site.get("/jobs/user/fetch", "general", fetch, _SESSION, gives=job)
-    site.post("/jobs/user/list", "general", own, Object(_PAGE), **page)
-    site.post("/jobs/user/list_batch", "general", own_batch, Object(_BATCH), **page)
-    site.post("/jobs/user/retry", "general", retry, query=_SESSION, hidden=True)
-    site.post(
-        "/jobs/admin/launch",
-        "write",
-        launch,
-        _LAUNCH,
-        gives=("session_id", "batch_id"),
-        fails=f"The message has {MESSAGE_LIMIT} bytes or more.",
-    )
-    site.get("/jobs/admin/fetch", "read", fetch_any, _SESSION, gives=job)
-    site.post("/jobs/admin/list", "read", any_user, Object(_PAGE | _FILTER), **page)
-    site.post("/jobs/admin/list_batch", "read", any_batch, Object(_BATCH | _FILTER), **page)
+    @site.get("/jobs/admin/fetch")
+    def fetch_any(session_id: Id, user: User = site.read) -> Any:
+        return {"job": found(session_id)}
+
+    @site.post("/jobs/admin/list", responses=bad_page)
+    def every(wanted: _AnyPage, user: User = site.read) -> Any:
+        return jobs.page(wanted.where, wanted.limit, wanted.pagination_key)
+
+    @site.post("/jobs/admin/list_batch", responses=bad_page)
+    def any_batch(wanted: _AnyBatchPage, user: User = site.read) -> Any:
+        return jobs.page({"batch_id": wanted.batch_id} | wanted.where, wanted.limit, wanted.pagination_key)
+
     return site
-
-
-def _filtered(call: Call) -> dict[str, str]:
-    username = call.body["username_filter"]
-    return {"username": username} if username is not None else {}

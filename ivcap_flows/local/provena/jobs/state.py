@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastapi import HTTPException
+
 from ivcap_flows.local import clock
 from ivcap_flows.local.clock import LATE
 from ivcap_flows.local.likeness import Workers
 from ivcap_flows.local.provena.store import Store, dumps, without_nulls
-from ivcap_flows.local.provena.web import Refusal
 
 __all__ = ["MESSAGE_LIMIT", "SUB_TYPES", "Dies", "Done", "Job", "JobError", "Jobs"]
 
@@ -123,7 +124,7 @@ class Jobs:
         """Queue a job; return its session id. Raises a 500 refusal for a message that is too long."""
         text = dumps(without_nulls(payload))
         if len(text.encode()) + 512 >= MESSAGE_LIMIT:
-            raise Refusal(
+            raise HTTPException(
                 500,
                 "Failed to launch the job. The job API answered 500: Invalid parameter: Message too long.",
             )
@@ -222,8 +223,9 @@ class Jobs:
                     done = Done({})
         except sqlite3.Error:
             raise
-        except (JobError, Refusal) as error:
-            values: tuple[Any, ...] = ("FAILED", str(error), None)
+        except (JobError, HTTPException) as error:
+            why = error.detail if isinstance(error, HTTPException) else str(error)
+            values: tuple[Any, ...] = ("FAILED", why, None)
         except Exception:  # noqa: BLE001 - a job that fails must not stop the others
             _log.warning("The job %s of the embedded Provena failed.", job.session_id, exc_info=True)
             values = ("FAILED", "The job's payload could not be used. Error: ..", None)
@@ -256,7 +258,7 @@ class Jobs:
             values += _place(after)
         limit = min(limit, _PAGE)
         if limit < 1:
-            raise Refusal(500, f"The jobs could not be listed: limit {limit} is below 1.")
+            raise HTTPException(500, f"The jobs could not be listed: limit {limit} is below 1.")
         rows = self._store.rows(
             f"SELECT * FROM jobs WHERE {' AND '.join(conditions)}"  # noqa: S608 - column names are our own
             " ORDER BY created_timestamp DESC, session_id DESC LIMIT ?",
@@ -291,7 +293,7 @@ def _place(key: dict[str, Any]) -> tuple[int, str]:
             raise ValueError(created)
         return created, str(key["session_id"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Refusal(500, "The jobs could not be listed: the pagination key is malformed.") from error
+        raise HTTPException(500, "The jobs could not be listed: the pagination key is malformed.") from error
 
 
 def _shown(row: sqlite3.Row) -> dict[str, Any]:

@@ -4,113 +4,116 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from ivcap_flows.local import approval
 from ivcap_flows.local.oauth import NO_STORE, GrantError, read_form
 from ivcap_flows.local.provena.keycloak.state import REALM, Realm
 from ivcap_flows.local.provena.store import Store
 from ivcap_flows.local.provena.users import ACCOUNTS, USER
+from ivcap_flows.local.refusals import caller_gone
 
-__all__ = ["routes"]
+__all__ = ["keycloak"]
 
 _TITLE: Final = "Embedded Provena"
+_BASE: Final = f"/realms/{REALM}"
+_OPENID: Final = f"{_BASE}/protocol/openid-connect"
 
 
-def routes(realm: Realm, store: Store) -> list[BaseRoute]:
-    """Return the routes below the base URL of Keycloak."""
-    openid = f"/realms/{REALM}/protocol/openid-connect"
+async def _read_form(request: Request) -> dict[str, str]:
+    return read_form(await request.body())
 
-    async def describe(request: Request) -> Response:
-        return JSONResponse(
-            {
-                "realm": REALM,
-                "public_key": base64.b64encode(realm.key.public_der).decode(),
-                "token-service": f"{realm.issuer}/protocol/openid-connect",
-                "account-service": f"{realm.issuer}/account",
-                "tokens-not-before": 0,
-            }
-        )
 
-    async def configuration(request: Request) -> Response:
-        base = f"{realm.issuer}/protocol/openid-connect"
-        return JSONResponse(
-            {
-                "issuer": realm.issuer,
-                "token_endpoint": f"{base}/token",
-                "jwks_uri": f"{base}/certs",
-                "device_authorization_endpoint": f"{base}/auth/device",
-                "grant_types_supported": [
-                    "refresh_token",
-                    "client_credentials",
-                    "urn:ietf:params:oauth:grant-type:device_code",
-                ],
-                "id_token_signing_alg_values_supported": ["RS256"],
-            }
-        )
+_Form = Annotated[dict[str, str], Depends(_read_form)]
 
-    async def certs(request: Request) -> Response:
-        return JSONResponse(realm.key.jwks())
 
-    async def token(request: Request) -> Response:
-        form = read_form(await request.body())
+def keycloak(realm: Realm, store: Store) -> FastAPI:
+    """Return the application below the base URL of Keycloak."""
+    site = FastAPI(openapi_url=None, exception_handlers={GrantError: _refused, ClientDisconnect: caller_gone})
+    _description(site, realm)
+    _grants(site, realm, store)
+    _approval(site, realm, store)
+    return site
 
-        def work() -> dict[str, Any]:
-            try:
+
+async def _refused(request: Request, error: GrantError) -> Response:
+    return error.response()
+
+
+def _description(site: FastAPI, realm: Realm) -> None:
+    openid = f"{realm.issuer}/protocol/openid-connect"
+
+    @site.get(_BASE)
+    def describe() -> Any:
+        return {
+            "realm": REALM,
+            "public_key": base64.b64encode(realm.key.public_der).decode(),
+            "token-service": openid,
+            "account-service": f"{realm.issuer}/account",
+            "tokens-not-before": 0,
+        }
+
+    @site.get(f"{_BASE}/.well-known/openid-configuration")
+    def configuration() -> Any:
+        return {
+            "issuer": realm.issuer,
+            "token_endpoint": f"{openid}/token",
+            "jwks_uri": f"{openid}/certs",
+            "device_authorization_endpoint": f"{openid}/auth/device",
+            "grant_types_supported": [
+                "refresh_token",
+                "client_credentials",
+                "urn:ietf:params:oauth:grant-type:device_code",
+            ],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+    @site.get(f"{_OPENID}/certs")
+    def certs() -> Any:
+        return realm.key.jwks()
+
+
+def _grants(site: FastAPI, realm: Realm, store: Store) -> None:
+    @site.post(f"{_OPENID}/token")
+    def token(form: _Form) -> Any:
+        try:
+            with store.transaction():
+                granted = realm.grant(form)
+        except GrantError as error:
+            if error.error in ("authorization_pending", "slow_down"):
                 with store.transaction():
-                    return realm.grant(form)
-            except GrantError as error:
-                if error.error in ("authorization_pending", "slow_down"):
-                    with store.transaction():
-                        realm.polled(form)
-                raise
+                    realm.polled(form)
+            raise
+        return JSONResponse(granted, headers=NO_STORE)
 
-        return await _answer(work)
+    @site.post(f"{_OPENID}/auth/device")
+    def device(form: _Form) -> Any:
+        with store.transaction():
+            return JSONResponse(realm.device_code(form), headers=NO_STORE)
 
-    async def device(request: Request) -> Response:
-        form = read_form(await request.body())
 
-        def work() -> dict[str, Any]:
-            with store.transaction():
-                return realm.device_code(form)
+def _approval(site: FastAPI, realm: Realm, store: Store) -> None:
+    def foreign() -> Response:
+        return approval.page(_TITLE, f"<p>{approval.FOREIGN}</p>", 403)
 
-        return await _answer(work)
-
-    async def page(request: Request) -> Response:
+    @site.get(f"{_BASE}/device")
+    def ask(request: Request, user_code: str = "") -> Any:
         if not approval.from_own_user(request):
-            return approval.page(_TITLE, f"<p>{approval.FOREIGN}</p>", 403)
-        if request.method != "POST":
-            code = request.query_params.get("user_code", "")
-            return approval.page(_TITLE, approval.question(request.url.path, code, ACCOUNTS))
-        form = read_form(await request.body())
+            return foreign()
+        return approval.page(_TITLE, approval.question(request.url.path, user_code, ACCOUNTS))
+
+    @site.post(f"{_BASE}/device")
+    def decide(request: Request, form: _Form) -> Any:
+        if not approval.from_own_user(request):
+            return foreign()
         account, deny = form.get("account", USER.username), form.get("answer") == "deny"
-
-        def work() -> bool:
-            with store.transaction():
-                return realm.decide(form.get("user_code", ""), account, deny=deny)
-
-        if not await run_in_threadpool(work):
+        with store.transaction():
+            decided = realm.decide(form.get("user_code", ""), account, deny=deny)
+        if not decided:
             return approval.page(_TITLE, "<p>No pending login has this code.</p>", 404)
         done = "refused" if deny else f"signed in as {html.escape(account)}"
         return approval.page(_TITLE, f"<p>The program was {done}. You can close this page.</p>")
-
-    return [
-        Route(f"/realms/{REALM}", describe),
-        Route(f"/realms/{REALM}/.well-known/openid-configuration", configuration),
-        Route(f"/realms/{REALM}/device", page, methods=["GET", "POST"]),
-        Route(f"{openid}/certs", certs),
-        Route(f"{openid}/token", token, methods=["POST"]),
-        Route(f"{openid}/auth/device", device, methods=["POST"]),
-    ]
-
-
-async def _answer(work: Any) -> Response:
-    try:
-        return JSONResponse(await run_in_threadpool(work), headers=NO_STORE)
-    except GrantError as error:
-        return error.response()

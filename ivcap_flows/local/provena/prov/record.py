@@ -1,51 +1,61 @@
-"""ModelRunRecord: its shape, and the rules that are checked before it is lodged."""
+"""ModelRunRecord: its model, and the rules that are checked before it is lodged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ivcap_flows.local.provena.shape import TEXT, TEXTS, WHOLE, Choice, Many, Object, Ruled, maybe, needed
+from pydantic import AfterValidator, ValidationInfo, field_validator
+
+from ivcap_flows.local.provena.model import Model, RootError, Texts, Whole
 from ivcap_flows.local.provena.web import invalid
 
-__all__ = ["RECORD", "Fetch", "check"]
+__all__ = ["Fetch", "Record", "check"]
 
 
-def _not_empty(text: str) -> str | None:
-    return None if text else "The text must not be empty."
+def _not_empty(text: str) -> str:
+    if text:
+        return text
+    raise ValueError("The text must not be empty.")
 
 
-def _in_order(record: dict[str, Any]) -> str | None:
-    start, end = record["start_time"], record["end_time"]
-    return "The start time is after the end time." if start is not None and end is not None and start > end else None
+_Name = Annotated[str, AfterValidator(_not_empty)]
 
 
-_NAME = Ruled(TEXT, _not_empty)
-_DATASET = Object(
-    {
-        "dataset_template_id": needed(TEXT),
-        "dataset_id": needed(TEXT),
-        "dataset_type": needed(Choice("DATA_STORE")),
-        "resources": maybe(TEXTS),
-    }
-)
+class _Dataset(Model):
+    dataset_template_id: str
+    dataset_id: str
+    dataset_type: Literal["DATA_STORE"]
+    resources: Texts | None = None
 
-RECORD = Object(
-    {
-        "workflow_template_id": needed(TEXT),
-        "model_version": maybe(TEXT),
-        "inputs": needed(Many(_DATASET)),
-        "outputs": needed(Many(_DATASET)),
-        "annotations": maybe(TEXTS),
-        "display_name": needed(_NAME),
-        "description": needed(_NAME),
-        "study_id": maybe(TEXT),
-        "associations": needed(Object({"modeller_id": needed(TEXT), "requesting_organisation_id": maybe(TEXT)})),
-        "start_time": needed(WHOLE),
-        "end_time": needed(WHOLE),
-    },
-    early_rules=(_in_order,),
-)
+
+class _Associations(Model):
+    modeller_id: str
+    requesting_organisation_id: str | None = None
+
+
+class Record(Model):
+    """A ModelRunRecord."""
+
+    workflow_template_id: str
+    model_version: str | None = None
+    inputs: list[_Dataset]
+    outputs: list[_Dataset]
+    annotations: Texts | None = None
+    display_name: _Name
+    description: _Name
+    study_id: str | None = None
+    associations: _Associations
+    start_time: Whole
+    end_time: Whole
+
+    @field_validator("end_time")
+    @classmethod
+    def _in_order(cls, end: int, others: ValidationInfo) -> int:
+        if end < others.data.get("start_time", end):
+            raise RootError("The start time is after the end time.", at_field=True)
+        return end
+
 
 Fetch = Callable[[str, str], dict[str, Any] | None]
 """`fetch(subtype, id)` returns a complete item, or None. Raises a 401 refusal if the caller may not read it."""

@@ -10,8 +10,12 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
 
-from ivcap_flows.local.provena.prov.record import RECORD, Fetch
-from ivcap_flows.local.provena.web import CrashError, Refusal, invalid
+from fastapi import HTTPException
+from pydantic import ValidationError
+
+from ivcap_flows.local.provena.faults import first_fault
+from ivcap_flows.local.provena.prov.record import Fetch, Record
+from ivcap_flows.local.provena.web import CrashError, invalid
 
 __all__ = ["Sheet", "convert", "regenerate"]
 
@@ -53,7 +57,7 @@ class Sheet:
         ends = [name for _, _, column, resources in self.ends for name in (column, *resources.values())]
         names = [_WORKFLOW + self.workflow["id"], *_FIXED, *ends, *self.annotations.values(), *_JOB]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise Refusal(500, f"The sheet would have columns twice: {', '.join(twice)}.")
+            raise HTTPException(500, f"The sheet would have columns twice: {', '.join(twice)}.")
         return names
 
     def text(self, rows: list[dict[str, str]]) -> str:
@@ -78,26 +82,23 @@ class Sheet:
         annotations = {key: row[name] for key, name in self.annotations.items() if row[name]}
         if lacking := [key for key in self.required if key not in annotations]:
             raise invalid(f"The annotations {', '.join(lacking)} need a value.")
-        faults: list[Any] = []
-        record: dict[str, Any] = RECORD.read(
-            {
-                "workflow_template_id": self.workflow["id"],
-                "model_version": row["model version (optional)"] or None,
-                **sides,
-                "annotations": annotations or None,
-                "display_name": row["display name"],
-                "description": row["description"],
-                "study_id": row["study id"] or None,
-                "associations": {"modeller_id": row["agent id"]},
-                "start_time": _seconds(row[_START]),
-                "end_time": _seconds(row[_END]),
-            },
-            (),
-            faults,
-        )
-        if faults:
-            raise invalid(f"A row is no model run: {faults[0]['loc'][-1]}: {faults[0]['msg']}")
-        return record
+        record = {
+            "workflow_template_id": self.workflow["id"],
+            "model_version": row["model version (optional)"] or None,
+            **sides,
+            "annotations": annotations or None,
+            "display_name": row["display name"],
+            "description": row["description"],
+            "study_id": row["study id"] or None,
+            "associations": {"modeller_id": row["agent id"]},
+            "start_time": _seconds(row[_START]),
+            "end_time": _seconds(row[_END]),
+        }
+        try:
+            return Record.model_validate(record).model_dump()
+        except ValidationError as error:
+            first = first_fault(error)
+            raise invalid(f"A row is no model run: {first['loc'][-1]}: {first['msg']}") from error
 
     def row(self, job: dict[str, Any]) -> dict[str, str]:
         """Return the row of a job. Raises a 400 refusal if its record omits a part of the workflow template."""

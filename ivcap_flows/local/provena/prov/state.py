@@ -7,16 +7,20 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import HTTPException
+from pydantic import ValidationError
+
+from ivcap_flows.local.provena.faults import first_fault
 from ivcap_flows.local.provena.files import Files
 from ivcap_flows.local.provena.jobs.state import Done, Job, JobError, Jobs
 from ivcap_flows.local.provena.prov import document
 from ivcap_flows.local.provena.prov.graph import Graph, TooLargeError
-from ivcap_flows.local.provena.prov.record import RECORD, Fetch, check
+from ivcap_flows.local.provena.prov.record import Fetch, Record, check
 from ivcap_flows.local.provena.prov.report import REPORTED, report
 from ivcap_flows.local.provena.registry.kinds import KINDS
 from ivcap_flows.local.provena.registry.state import Entry, Registry
 from ivcap_flows.local.provena.users import ACCOUNTS, User
-from ivcap_flows.local.provena.web import CrashError, Refusal, denied, invalid
+from ivcap_flows.local.provena.web import CrashError, denied, invalid
 
 __all__ = ["ModelRuns"]
 
@@ -128,14 +132,15 @@ class ModelRuns:
         return {"id": run_id, "prov_json": lineage.prov_json(), "record": record}
 
     def _checked(self, job: Job, name: str) -> dict[str, Any]:
-        faults: list[Any] = []
-        record: dict[str, Any] = RECORD.read(job.payload[name], (), faults)
-        if faults:
-            raise JobError(f"The record is malformed: {faults[0]['loc']} {faults[0]['msg']}.")
+        try:
+            record = Record.model_validate(job.payload[name]).model_dump()
+        except ValidationError as error:
+            first = first_fault(error)
+            raise JobError(f"The record is malformed: {first['loc']} {first['msg']}.") from error
         if job.payload["revalidate"]:
             try:
                 check(record, self.fetcher(_user(job)))
-            except Refusal as refusal:
+            except HTTPException as refusal:
                 raise JobError(str(refusal.detail)) from refusal
         return record
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from ivcap_flows.local import clock
+from ivcap_flows.local.provena.model import Mapping, Model
 from ivcap_flows.local.provena.registry.kinds import Kind
 from ivcap_flows.local.provena.registry.state import Entry, Registry
-from ivcap_flows.local.provena.shape import TEXT, Many, Mapped, Object, needed
 from ivcap_flows.local.provena.users import User
 from ivcap_flows.local.provena.web import denied, invalid
 
-__all__ = ["ACCESS_SETTINGS", "administered", "configure", "described_roles", "lock"]
+__all__ = ["AccessSettings", "administered", "configure", "described_roles", "lock"]
 
-ACCESS_SETTINGS = Object({"owner": needed(TEXT), "general": needed(Many(TEXT)), "groups": needed(Mapped(Many(TEXT)))})
+
+class AccessSettings(Model):
+    """Who may do what with an item."""
+
+    owner: str
+    general: list[str]
+    groups: Mapping[list[str]]
+
 
 _ROLES = {
     "metadata-read": ("See the item and its metadata.", []),
@@ -50,14 +57,14 @@ def administered(registry: Registry, user: User, kind: Kind, id: str) -> Entry: 
     return entry
 
 
-def configure(registry: Registry, entry: Entry, settings: dict[str, Any]) -> None:
+def configure(registry: Registry, entry: Entry, settings: AccessSettings) -> None:
     """Replace the access settings of an item."""
-    if settings["owner"] != entry.access["owner"]:
+    if settings.owner != entry.access["owner"]:
         raise invalid("The owner of an item cannot be changed.")
-    named = {role for roles in (settings["general"], *settings["groups"].values()) for role in roles}
+    named = {role for roles in (settings.general, *settings.groups.values()) for role in roles}
     if unknown := sorted(named - set(entry.kind.roles)):
         raise invalid(f"There are no such roles: {', '.join(unknown)}.")
-    entry.access = settings
+    entry.access = settings.model_dump()
     registry.save(entry)
 
 

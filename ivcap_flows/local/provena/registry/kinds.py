@@ -4,36 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ivcap_flows.local.provena.datastore.format import DATASET_INFO, broken_rule
-from ivcap_flows.local.provena.prov.record import RECORD
-from ivcap_flows.local.provena.shape import (
-    EMAIL,
-    FLAG,
-    HTTP_URL,
-    TEXT,
-    TEXTS,
-    WHOLE,
-    Choice,
-    Field,
-    Many,
-    Object,
-    Ruled,
-    given,
-    maybe,
-    needed,
-)
+from pydantic import AfterValidator, Field, model_validator
 
-__all__ = ["ANY_SUBTYPE", "KINDS", "Find", "Kind"]
+from ivcap_flows.local.provena.datastore.format import CollectionFormat, Release, S3Location, broken_rule
+from ivcap_flows.local.provena.model import Email, HttpUrl, Model, RootError, Texts, Whole
+from ivcap_flows.local.provena.prov.record import Record
+
+__all__ = ["KINDS", "AnySubtype", "Find", "Info", "Kind"]
 
 Find = Callable[[str, str], dict[str, Any] | None]
 """`find(subtype, id)` returns a complete item, or None."""
 
-ANY_SUBTYPE = Choice(
-    *("WORKFLOW_RUN", "MODEL_RUN", "STUDY", "CREATE", "VERSION", "PERSON", "ORGANISATION", "SOFTWARE", "MODEL"),
-    *("WORKFLOW_TEMPLATE", "MODEL_RUN_WORKFLOW_TEMPLATE", "DATASET", "DATASET_TEMPLATE"),
-)
+AnySubtype = Literal[
+    "WORKFLOW_RUN",
+    "MODEL_RUN",
+    "STUDY",
+    "CREATE",
+    "VERSION",
+    "PERSON",
+    "ORGANISATION",
+    "SOFTWARE",
+    "MODEL",
+    "WORKFLOW_TEMPLATE",
+    "MODEL_RUN_WORKFLOW_TEMPLATE",
+    "DATASET",
+    "DATASET_TEMPLATE",
+]
+
+
+class Info(Model):
+    """The content of an item, in the form of its kind."""
+
+    display_name: str
+    user_metadata: Texts | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Kind:
     subtype: str
     category: str
     path: str
-    info: Object
+    info: type[Info]
     direct: bool = True
     versioned: bool = False
     by_person: bool = True
@@ -75,40 +80,129 @@ class Kind:
         return ["metadata-read", "dataset-data-read"] if self.subtype == "DATASET" else ["metadata-read"]
 
 
-def _info(fields: dict[str, Field], *rules: Callable[[dict[str, Any]], str | None]) -> Object:
-    return Object({"display_name": needed(TEXT), "user_metadata": maybe(TEXTS)} | fields, rules=rules)
+class _Organisation(Info):
+    name: str
+    ror: HttpUrl | None = None
 
 
-def _resource(name: str) -> Object:
-    return Object(
-        {
-            name: needed(TEXT),
-            "description": needed(TEXT),
-            "usage_type": needed(Choice("PARAMETER_FILE", "CONFIG_FILE", "FORCING_DATA", "GENERAL_DATA")),
-            "optional": maybe(FLAG),
-            "is_folder": maybe(FLAG),
-            "additional_metadata": maybe(TEXTS),
-        }
-    )
+class _Person(Info):
+    email: Email
+    first_name: str
+    last_name: str
+    orcid: HttpUrl | None = None
+    ethics_approved: bool = False
 
 
-def _repeated(words: list[str]) -> list[str]:
-    return sorted({word for word in words if words.count(word) > 1})
+class _Model(Info):
+    name: str
+    description: str
+    documentation_url: HttpUrl
+    source_url: HttpUrl
 
 
-def _one_key_each(info: dict[str, Any]) -> str | None:
-    twice = _repeated([resource["key"] for resource in info["deferred_resources"]])
-    return f"Deferred resources have the same key: {', '.join(twice)}." if twice else None
+def _repeated(words: list[str]) -> str:
+    return ", ".join(sorted({word for word in words if words.count(word) > 1}))
 
 
-def _one_template_each(templates: list[dict[str, Any]]) -> str | None:
-    twice = _repeated([template["template_id"] for template in templates])
-    return f"Templates are listed twice: {', '.join(twice)}." if twice else None
+class _Template(Model):
+    template_id: str
+    optional: bool | None = None
 
 
-def _one_annotation_each(annotations: dict[str, Any]) -> str | None:
-    twice = _repeated([*annotations["required"], *annotations["optional"]])
-    return f"Annotations are listed twice: {', '.join(twice)}." if twice else None
+def _listed_once(templates: list[_Template]) -> list[_Template]:
+    if twice := _repeated([template.template_id for template in templates]):
+        raise ValueError(f"Templates are listed twice: {twice}.")
+    return templates
+
+
+_Templates = Annotated[list[_Template], AfterValidator(_listed_once)]
+
+
+class _Annotations(Model):
+    required: list[str] = Field(default_factory=list)
+    optional: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> _Annotations:
+        if twice := _repeated([*self.required, *self.optional]):
+            raise RootError(f"Annotations are listed twice: {twice}.")
+        return self
+
+
+class _Workflow(Info):
+    software_id: str
+    input_templates: _Templates = Field(default_factory=list)
+    output_templates: _Templates = Field(default_factory=list)
+    annotations: _Annotations | None = None
+
+
+class _Resource(Model):
+    description: str
+    usage_type: Literal["PARAMETER_FILE", "CONFIG_FILE", "FORCING_DATA", "GENERAL_DATA"]
+    optional: bool | None = None
+    is_folder: bool | None = None
+    additional_metadata: Texts | None = None
+
+
+class _Located(Model):
+    path: str
+
+
+class _Keyed(Model):
+    key: str
+
+
+class _DefinedResource(_Resource, _Located):
+    """A file that every dataset has, at its path."""
+
+
+class _DeferredResource(_Resource, _Keyed):
+    """A file that each dataset names by a key."""
+
+
+class _DatasetTemplate(Info):
+    description: str | None = None
+    defined_resources: list[_DefinedResource] = Field(default_factory=list)
+    deferred_resources: list[_DeferredResource] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_key_each(self) -> _DatasetTemplate:
+        if twice := _repeated([resource.key for resource in self.deferred_resources]):
+            raise RootError(f"Deferred resources have the same key: {twice}.")
+        return self
+
+
+class _Dataset(Info):
+    collection_format: CollectionFormat
+    s3: S3Location
+    release_history: list[Release] = Field(default_factory=list)
+    release_status: Literal["NOT_RELEASED", "PENDING", "RELEASED"]
+    release_approver: str | None = None
+    release_timestamp: Whole | None = None
+    access_info_uri: str | None = None
+
+
+class _Study(Info):
+    title: str
+    description: str
+    study_alternative_id: str | None = None
+
+
+class _ModelRun(Info):
+    record_status: Literal["INCOMPLETE", "COMPLETE", "LODGED"]
+    record: Record
+    prov_serialisation: str
+
+
+class _Create(Info):
+    created_item_id: str
+
+
+class _Version(Info):
+    reason: str
+    from_item_id: str
+    to_item_id: str
+    new_version_number: Whole
 
 
 def _unapproved(info: dict[str, Any], find: Find) -> str | None:
@@ -124,123 +218,29 @@ def _dangling(info: dict[str, Any], find: Find) -> str | None:
     return None
 
 
-_TEMPLATES = Ruled(Many(Object({"template_id": needed(TEXT), "optional": maybe(FLAG)})), _one_template_each)
-_ANNOTATIONS = Object(
-    {"required": given(Many(TEXT), []), "optional": given(Many(TEXT), [])}, rules=(_one_annotation_each,)
-)
-
 KINDS: dict[str, Kind] = {
     kind.subtype: kind
     for kind in (
+        Kind("ORGANISATION", "AGENT", "organisation", _Organisation, by_person=False),
+        Kind("PERSON", "AGENT", "person", _Person, by_person=False, broken=_unapproved),
+        Kind("MODEL", "ENTITY", "model", _Model, versioned=True),
         Kind(
-            "ORGANISATION",
-            "AGENT",
-            "organisation",
-            _info({"name": needed(TEXT), "ror": maybe(HTTP_URL)}),
-            by_person=False,
+            "MODEL_RUN_WORKFLOW_TEMPLATE", "ENTITY", "model_run_workflow", _Workflow, versioned=True, broken=_dangling
         ),
-        Kind(
-            "PERSON",
-            "AGENT",
-            "person",
-            _info(
-                {
-                    "email": needed(EMAIL),
-                    "first_name": needed(TEXT),
-                    "last_name": needed(TEXT),
-                    "orcid": maybe(HTTP_URL),
-                    "ethics_approved": given(FLAG, False),
-                }
-            ),
-            by_person=False,
-            broken=_unapproved,
-        ),
-        Kind(
-            "MODEL",
-            "ENTITY",
-            "model",
-            _info(
-                {
-                    "name": needed(TEXT),
-                    "description": needed(TEXT),
-                    "documentation_url": needed(HTTP_URL),
-                    "source_url": needed(HTTP_URL),
-                }
-            ),
-            versioned=True,
-        ),
-        Kind(
-            "MODEL_RUN_WORKFLOW_TEMPLATE",
-            "ENTITY",
-            "model_run_workflow",
-            _info(
-                {
-                    "software_id": needed(TEXT),
-                    "input_templates": given(_TEMPLATES, []),
-                    "output_templates": given(_TEMPLATES, []),
-                    "annotations": maybe(_ANNOTATIONS),
-                }
-            ),
-            versioned=True,
-            broken=_dangling,
-        ),
-        Kind(
-            "DATASET_TEMPLATE",
-            "ENTITY",
-            "dataset_template",
-            _info(
-                {
-                    "description": maybe(TEXT),
-                    "defined_resources": given(Many(_resource("path")), []),
-                    "deferred_resources": given(Many(_resource("key")), []),
-                },
-                _one_key_each,
-            ),
-            versioned=True,
-        ),
+        Kind("DATASET_TEMPLATE", "ENTITY", "dataset_template", _DatasetTemplate, versioned=True),
         Kind(
             "DATASET",
             "ENTITY",
             "dataset",
-            _info(DATASET_INFO),
+            _Dataset,
             direct=False,
             versioned=True,
             broken=lambda info, find: broken_rule(info["collection_format"], find),
         ),
-        Kind(
-            "STUDY",
-            "ACTIVITY",
-            "study",
-            _info({"title": needed(TEXT), "description": needed(TEXT), "study_alternative_id": maybe(TEXT)}),
-        ),
-        Kind(
-            "MODEL_RUN",
-            "ACTIVITY",
-            "model_run",
-            _info(
-                {
-                    "record_status": needed(Choice("INCOMPLETE", "COMPLETE", "LODGED")),
-                    "record": needed(RECORD),
-                    "prov_serialisation": needed(TEXT),
-                }
-            ),
-            direct=False,
-        ),
-        Kind("CREATE", "ACTIVITY", "create", _info({"created_item_id": needed(TEXT)}), direct=False),
-        Kind(
-            "VERSION",
-            "ACTIVITY",
-            "version",
-            _info(
-                {
-                    "reason": needed(TEXT),
-                    "from_item_id": needed(TEXT),
-                    "to_item_id": needed(TEXT),
-                    "new_version_number": needed(WHOLE),
-                }
-            ),
-            direct=False,
-        ),
+        Kind("STUDY", "ACTIVITY", "study", _Study),
+        Kind("MODEL_RUN", "ACTIVITY", "model_run", _ModelRun, direct=False),
+        Kind("CREATE", "ACTIVITY", "create", _Create, direct=False),
+        Kind("VERSION", "ACTIVITY", "version", _Version, direct=False),
     )
 }
 """Subtype -> kind."""

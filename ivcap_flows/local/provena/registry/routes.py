@@ -1,25 +1,41 @@
 """The registry-api over HTTP: the same routes for each kind of item, and the general ones."""
 
-from __future__ import annotations
+# The annotations are evaluated here, since the model of a body is the kind's.
 
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from ivcap_flows.local.provena.operation import Call
+from fastapi import Query
+
+from ivcap_flows.local.provena.model import Id, Model, Whole
 from ivcap_flows.local.provena.registry import access, listing
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
 from ivcap_flows.local.provena.registry.state import Registry, UnsuccessfulError
-from ivcap_flows.local.provena.shape import FLAG, ID, TEXT, WHOLE, Object, given, maybe, needed
 from ivcap_flows.local.provena.store import without_nulls
-from ivcap_flows.local.provena.web import Api, CrashError, Desk, invalid, status
+from ivcap_flows.local.provena.users import User
+from ivcap_flows.local.provena.web import Api, Desk, fails, status
 
-__all__ = ["REVERT", "VERSION", "api"]
+__all__ = ["Revert", "Version", "api"]
 
-_ID = Object({"id": needed(ID)})
-_REASON = Object({"id": needed(ID), "reason": needed(TEXT)})
-REVERT = Object({"id": needed(ID), "history_id": needed(WHOLE), "reason": needed(TEXT)})
-VERSION = _REASON
+_ItemId = Annotated[Id, Query(alias="id")]
 _DONE = {"status": status(True, "Done.")}
+_OTHER_TYPE = fails("The item is of another type.")
+
+
+class _Change(Model):
+    id: Id
+    reason: str
+
+
+class Version(_Change):
+    """The request for a new version of an item."""
+
+
+class Revert(Model):
+    """The request to restore an earlier content of an item."""
+
+    id: Id
+    history_id: Whole
+    reason: str
 
 
 def api(desk: Desk, registry: Registry) -> Api:
@@ -28,208 +44,164 @@ def api(desk: Desk, registry: Registry) -> Api:
     site.check_access()
     for kind in KINDS.values():
         _reads(site, registry, kind)
-        _guards(site, registry, kind)
+        _access(site, registry, kind)
+        _locks(site, registry, kind)
         if kind.direct:
             _writes(site, registry, kind)
-        _proxies(site, kind)
+        if kind.versioned and kind.direct:
+            _versions(site, registry, kind)
+    _releases(site, registry)
     _general(site, registry)
     return site
 
 
-def _told(work: Callable[[Call], dict[str, Any]], **nothing: None) -> Callable[[Call], dict[str, Any]]:
-    """Return a handler that turns UnsuccessfulError into a 200 with `success` false and these payload fields null."""
-
-    def handler(call: Call) -> dict[str, Any]:
-        try:
-            return {"status": status(True, "Done.")} | work(call)
-        except UnsuccessfulError as error:
-            return {"status": status(False, str(error))} | nothing
-
-    return handler
+def _unsuccessful(error: UnsuccessfulError, *nothing: str) -> dict[str, Any]:
+    """Return the body of a 200 without success, in which these fields are null."""
+    return {"status": status(False, str(error))} | dict.fromkeys(nothing)
 
 
 def _reads(site: Api, registry: Registry, kind: Kind) -> None:
-    def fetch(call: Call) -> dict[str, Any]:
-        entry = registry.fetch(call.user, kind, call.query["id"], seed_allowed=call.query["seed_allowed"])
-        return {
+    @site.get(f"{kind.prefix}/fetch")
+    def fetch(item: _ItemId, seed_allowed: bool = False, user: User = site.read) -> Any:
+        try:
+            entry = registry.fetch(user, kind, item, seed_allowed=seed_allowed)
+        except UnsuccessfulError as error:
+            return _unsuccessful(error, "item", "roles", "locked", "item_is_seed")
+        return _DONE | {
             "item": entry.item,
-            "roles": registry.roles(call.user, entry),
+            "roles": registry.roles(user, entry),
             "locked": entry.locked,
             "item_is_seed": entry.is_seed,
         }
 
-    def validate(call: Call) -> dict[str, Any]:
-        if complaint := kind.broken(call.body, registry.find):
-            raise UnsuccessfulError(complaint)
-        return {}
+    @site.post(f"{kind.prefix}/list", responses=fails(listing.BAD_PAGE))
+    def items(wanted: listing.SubtypePage, user: User = site.read) -> Any:
+        record_type = wanted.filter_by.record_type if wanted.filter_by else "COMPLETE_ONLY"
+        return listing.subtype_page(registry, user, wanted, kind.subtype, record_type)
 
-    query = Object({"id": needed(ID), "seed_allowed": given(FLAG, False)})
-    empty = {"item": None, "roles": None, "locked": None, "item_is_seed": None}
-    site.get(f"{kind.prefix}/fetch", "read", _told(fetch, **empty), query, gives=("status", *empty))
-    site.post(
-        f"{kind.prefix}/list",
-        "read",
-        lambda call: listing.subtype_page(registry, call.user, call.body, kind.subtype),
-        listing.SUBTYPE_LIST,
-        gives=("status", "items", "seed_items", "pagination_key"),
-        fails=listing.BAD_PAGE,
-    )
-    site.post(f"{kind.prefix}/validate", "read", _told(validate), kind.info)
-    schema = {"title": kind.subtype} | kind.info.schema()
-    site.get(
-        f"{kind.prefix}/schema", "read", lambda call: _DONE | {"json_schema": schema}, gives=("status", "json_schema")
-    )
-    site.get(
-        f"{kind.prefix}/ui_schema",
-        "read",
-        lambda call: _DONE | {"ui_schema": {"ui:title": kind.subtype}},
-        gives=("status", "ui_schema"),
-        missing="The hints contain only a title.",
-    )
-    if kind.subtype == "DATASET":
-        site.post(
-            f"{kind.prefix}/user/releases",
-            "read",
-            lambda call: listing.releases_page(registry, call.user, call.body),
-            listing.RELEASES,
-            gives=("status", "dataset_items", "pagination_key"),
-            refuses=(400, 403),
-            fails=f"sort_by is missing. {listing.BAD_PAGE}",
-        )
+    @site.post(f"{kind.prefix}/validate")
+    def validate(info: kind.info, user: User = site.read) -> Any:  # type: ignore[name-defined]
+        complaint = kind.broken(info.model_dump(), registry.find)
+        return {"status": status(complaint is None, complaint or "Done.")}
+
+    @site.get(f"{kind.prefix}/schema")
+    def schema(user: User = site.read) -> Any:
+        return _DONE | {"json_schema": kind.info.model_json_schema() | {"title": kind.subtype}}
+
+    @site.get(f"{kind.prefix}/ui_schema", description="The hints contain only a title.")
+    def ui_schema(user: User = site.read) -> Any:
+        return _DONE | {"ui_schema": {"ui:title": kind.subtype}}
 
 
-def _guards(site: Api, registry: Registry, kind: Kind) -> None:
-    def evaluate(call: Call) -> dict[str, Any]:
-        return {"roles": registry.roles(call.user, registry.known(call.query["id"]))}
+def _releases(site: Api, registry: Registry) -> None:
+    @site.post(f"{KINDS['DATASET'].prefix}/user/releases", responses=fails(f"sort_by is missing. {listing.BAD_PAGE}"))
+    def releases(wanted: listing.ReleasesPage, user: User = site.read) -> Any:
+        return listing.releases_page(registry, user, wanted)
 
-    def configuration(call: Call) -> dict[str, Any]:
-        return access.administered(registry, call.user, kind, call.query["id"]).access
 
-    def configure(call: Call) -> dict[str, Any]:
-        access.configure(registry, access.administered(registry, call.user, kind, call.query["id"]), call.body)
+def _access(site: Api, registry: Registry, kind: Kind) -> None:
+    @site.get(f"{kind.prefix}/auth/evaluate")
+    def evaluate(item: _ItemId, user: User = site.read) -> Any:
+        return {"roles": registry.roles(user, registry.known(item))}
+
+    @site.get(f"{kind.prefix}/auth/configuration")
+    def configuration(item: _ItemId, user: User = site.read) -> Any:
+        return access.administered(registry, user, kind, item).access
+
+    @site.put(f"{kind.prefix}/auth/configuration")
+    def configure(item: _ItemId, settings: access.AccessSettings, user: User = site.write) -> Any:
+        access.configure(registry, access.administered(registry, user, kind, item), settings)
         return _DONE
 
-    def lock(on: bool) -> Callable[[Call], dict[str, Any]]:
-        def handler(call: Call) -> dict[str, Any]:
-            entry = access.administered(registry, call.user, kind, call.body["id"])
-            access.lock(registry, call.user, entry, on=on, reason=call.body["reason"])
-            return _DONE
+    @site.get(f"{kind.prefix}/auth/roles")
+    def roles(user: User = site.read) -> Any:
+        return {"roles": access.described_roles(kind)}
 
-        return handler
 
-    def delete(call: Call) -> dict[str, Any]:
-        registry.delete(call.query["id"])
+def _locks(site: Api, registry: Registry, kind: Kind) -> None:
+    @site.put(f"{kind.prefix}/locks/lock")
+    def lock(wanted: _Change, user: User = site.write) -> Any:
+        entry = access.administered(registry, user, kind, wanted.id)
+        access.lock(registry, user, entry, on=True, reason=wanted.reason)
         return _DONE
 
-    prefix = kind.prefix
-    site.get(f"{prefix}/auth/evaluate", "read", evaluate, _ID, gives=("roles",))
-    site.get(f"{prefix}/auth/configuration", "read", configuration, _ID, gives=("owner", "general", "groups"))
-    site.on("PUT", f"{prefix}/auth/configuration", "write", configure, query=_ID, body=access.ACCESS_SETTINGS)
-    site.get(f"{prefix}/auth/roles", "read", lambda call: {"roles": access.described_roles(kind)}, gives=("roles",))
-    site.on("PUT", f"{prefix}/locks/lock", "write", lock(True), body=_REASON)
-    site.on("PUT", f"{prefix}/locks/unlock", "write", lock(False), body=_REASON)
-    site.get(
-        f"{prefix}/locks/locked",
-        "read",
-        lambda call: {"locked": registry.known(call.query["id"]).locked},
-        _ID,
-        gives=("locked",),
-    )
-    site.get(
-        f"{prefix}/locks/history",
-        "read",
-        lambda call: _DONE | {"history": registry.known(call.query["id"]).lock_history},
-        _ID,
-        gives=("status", "history"),
-    )
-    site.on("DELETE", f"{prefix}/delete", "admin", delete, query=_ID, hidden=True)
+    @site.put(f"{kind.prefix}/locks/unlock")
+    def unlock(wanted: _Change, user: User = site.write) -> Any:
+        entry = access.administered(registry, user, kind, wanted.id)
+        access.lock(registry, user, entry, on=False, reason=wanted.reason)
+        return _DONE
+
+    @site.get(f"{kind.prefix}/locks/locked")
+    def locked(item: _ItemId, user: User = site.read) -> Any:
+        return {"locked": registry.known(item).locked}
+
+    @site.get(f"{kind.prefix}/locks/history")
+    def history(item: _ItemId, user: User = site.read) -> Any:
+        return _DONE | {"history": registry.known(item).lock_history}
+
+    @site.delete(f"{kind.prefix}/delete")
+    def delete(item: _ItemId, user: User = site.admin) -> Any:
+        registry.delete(item)
+        return _DONE
 
 
 def _writes(site: Api, registry: Registry, kind: Kind) -> None:
-    def create(call: Call) -> dict[str, Any]:
-        entry, session = registry.create(call.user, kind, call.body)
-        return {"created_item": entry.item, "register_create_activity_session_id": session}
+    session_of = "register_create_activity_session_id"
 
-    def update(call: Call) -> dict[str, Any]:
-        session = registry.update(call.user, kind, call.query["id"], call.body, call.query["reason"])
-        return {"register_create_activity_session_id": session}
+    @site.post(f"{kind.prefix}/create")
+    def create(info: kind.info, user: User = site.write) -> Any:  # type: ignore[name-defined]
+        try:
+            entry, session = registry.create(user, kind, info.model_dump())
+        except UnsuccessfulError as error:
+            return _unsuccessful(error, "created_item", session_of)
+        return _DONE | {"created_item": entry.item, session_of: session}
 
-    def revert(call: Call) -> dict[str, Any]:
-        registry.revert(call.user, kind, call.body["id"], call.body["history_id"], call.body["reason"])
-        return {}
+    @site.post(f"{kind.prefix}/seed")
+    def seed(user: User = site.write) -> Any:
+        return _DONE | {"seeded_item": registry.seed(user, kind).item}
 
-    def version(call: Call) -> dict[str, Any]:
-        entry, session = registry.version(call.user, kind, call.body["id"], call.body["reason"])
+    @site.put(f"{kind.prefix}/update", responses=_OTHER_TYPE)
+    def update(
+        item: _ItemId,
+        info: kind.info,  # type: ignore[name-defined]
+        reason: str | None = None,
+        user: User = site.write,
+    ) -> Any:
+        try:
+            session = registry.update(user, kind, item, info.model_dump(), reason)
+        except UnsuccessfulError as error:
+            return _unsuccessful(error, session_of)
+        return _DONE | {session_of: session}
+
+    @site.put(f"{kind.prefix}/revert", responses=_OTHER_TYPE)
+    def revert(wanted: Revert, user: User = site.write) -> Any:
+        try:
+            registry.revert(user, kind, wanted.id, wanted.history_id, wanted.reason)
+        except UnsuccessfulError as error:
+            return _unsuccessful(error)
+        return _DONE
+
+
+def _versions(site: Api, registry: Registry, kind: Kind) -> None:
+    @site.post(f"{kind.prefix}/version", responses=_OTHER_TYPE)
+    def version(wanted: Version, user: User = site.write) -> Any:
+        entry, session = registry.version(user, kind, wanted.id, wanted.reason)
         return {"new_version_id": entry.id, "version_job_session_id": session}
-
-    prefix = kind.prefix
-    other = "The item is of another type."
-    no_session: dict[str, None] = {"register_create_activity_session_id": None}
-    nothing = {"created_item": None} | no_session
-    site.post(f"{prefix}/create", "write", _told(create, **nothing), kind.info, gives=("status", *nothing))
-    site.post(
-        f"{prefix}/seed",
-        "write",
-        lambda call: _DONE | {"seeded_item": registry.seed(call.user, kind).item},
-        gives=("status", "seeded_item"),
-    )
-    target = Object({"id": needed(ID), "reason": maybe(TEXT)})
-    site.on(
-        "PUT",
-        f"{prefix}/update",
-        "write",
-        _told(update, **no_session),
-        query=target,
-        body=kind.info,
-        gives=("status", *no_session),
-        fails=other,
-    )
-    site.on("PUT", f"{prefix}/revert", "write", _told(revert), body=REVERT, fails=other)
-    if kind.versioned:
-        gives = ("new_version_id", "version_job_session_id")
-        site.post(f"{prefix}/version", "write", version, VERSION, gives=gives, fails=other)
-
-
-_CONTEXT = "The header X-User-Context cannot be decrypted."
-_SERVICES = "There are no other services that could encrypt the user context."
-
-
-def _proxies(site: Api, kind: Kind) -> None:
-    """Declare the routes of Provena's own services. They need a user context that only those services can encrypt."""
-
-    def handler(call: Call) -> dict[str, Any]:
-        if "x-user-context" not in call.request.headers:
-            raise invalid("The header X-User-Context is missing.")
-        raise CrashError
-
-    methods = {"fetch": "GET", "seed": "POST", "create": "POST", "update": "PUT", "revert": "PUT", "version": "POST"}
-    for action, method in methods.items():
-        site.on(
-            method, f"{kind.prefix}/proxy/{action}", "general", handler, hidden=True, fails=_CONTEXT, missing=_SERVICES
-        )
 
 
 def _general(site: Api, registry: Registry) -> None:
-    def fetch(call: Call) -> dict[str, Any]:
-        entry = registry.get(call.query["id"])
+    @site.get("/registry/general/fetch")
+    def fetch(item: _ItemId, user: User = site.read) -> Any:
+        entry = registry.get(item)
         if entry is None:
-            raise UnsuccessfulError(f"There is no item with the id {call.query['id']}.")
-        found = registry.fetch(call.user, entry.kind, entry.id, seed_allowed=True)
-        return {"item": without_nulls(found.item) | {"universal_partition_key": "OK"}}
+            return {"status": status(False, f"There is no item with the id {item}."), "item": None}
+        found = registry.fetch(user, entry.kind, item, seed_allowed=True)
+        return _DONE | {"item": without_nulls(found.item) | {"universal_partition_key": "OK"}}
 
-    def delete(call: Call) -> dict[str, Any]:
-        registry.delete(call.query["id"])
-        return _DONE
+    @site.post("/registry/general/list", responses=fails(listing.BAD_PAGE))
+    def items(wanted: listing.GeneralPage, user: User = site.read) -> Any:
+        return listing.general_page(registry, user, wanted)
 
-    version = dict.fromkeys(("commit_id", "commit_url", "tag_name", "release_title", "release_url"), "embedded")
-    site.get("/registry/general/fetch", "read", _told(fetch, item=None), _ID, gives=("status", "item"))
-    site.post(
-        "/registry/general/list",
-        "read",
-        lambda call: listing.general_page(registry, call.user, call.body),
-        listing.GENERAL_LIST,
-        gives=("status", "items", "pagination_key"),
-        fails=listing.BAD_PAGE,
-    )
-    site.get("/registry/general/about/version", "read", lambda call: version, gives=tuple(version))
-    site.on("DELETE", "/registry/general/delete", "admin", delete, query=_ID, hidden=True)
+    @site.get("/registry/general/about/version")
+    def about(user: User = site.read) -> Any:
+        return dict.fromkeys(("commit_id", "commit_url", "tag_name", "release_title", "release_url"), "embedded")

@@ -7,13 +7,15 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import HTTPException
+
 from ivcap_flows.local import clock
 from ivcap_flows.local.provena.auth.state import Groups, Links
 from ivcap_flows.local.provena.jobs.state import Jobs
 from ivcap_flows.local.provena.registry.kinds import KINDS, Kind
 from ivcap_flows.local.provena.store import Store, dumps, number_of
 from ivcap_flows.local.provena.users import User
-from ivcap_flows.local.provena.web import Refusal, denied, invalid
+from ivcap_flows.local.provena.web import denied, invalid
 
 __all__ = ["Entry", "Registry", "UnsuccessfulError"]
 
@@ -189,7 +191,7 @@ class Registry:
         if old.is_seed:
             raise invalid(f"The item {id} is a seed, and cannot have versions.")
         if old.kind is not kind:
-            raise Refusal(500, f"The item {id} could not be read as a {kind.subtype}.")
+            raise HTTPException(500, f"The item {id} could not be read as a {kind.subtype}.")
         if "admin" not in self.roles(user, old):
             raise denied(f"You are no administrator of the item {id}.")
         following = old.item["versioning_info"]["next_version"]
@@ -310,7 +312,7 @@ class Registry:
         if entry.kind is kind:
             return
         if not entry.is_seed:
-            raise Refusal(500, f"The item {entry.id} could not be read as a {kind.subtype}.")
+            raise HTTPException(500, f"The item {entry.id} could not be read as a {kind.subtype}.")
         raise UnsuccessfulError(f"The seed {entry.id} is a {entry.kind.subtype}, not a {kind.subtype}.")
 
     def _sound(self, kind: Kind, info: dict[str, Any]) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivcap_flows.local.provena.operation import Call
-from ivcap_flows.local.provena.registry.kinds import ANY_SUBTYPE
+from ivcap_flows.local.provena.model import Whole
+from ivcap_flows.local.provena.registry.kinds import AnySubtype
 from ivcap_flows.local.provena.search.state import search
-from ivcap_flows.local.provena.shape import TEXT, WHOLE, Object, given, maybe, needed
+from ivcap_flows.local.provena.users import User
 from ivcap_flows.local.provena.web import Api, Desk, status
 
 __all__ = ["api"]
-
-_QUERY = Object({"query": needed(TEXT), "subtype_filter": maybe(ANY_SUBTYPE), "record_limit": given(WHOLE, 10)})
 
 
 def api(desk: Desk) -> Api:
@@ -20,10 +18,11 @@ def api(desk: Desk) -> Api:
     site = Api(desk, "search-api", "entity-registry")
     site.check_access()
 
-    def entity_registry(call: Call) -> dict[str, Any]:
-        wanted = call.query
-        found = search(desk.store, wanted["query"], wanted["subtype_filter"], wanted["record_limit"])
+    @site.get("/search/entity-registry")
+    def entity_registry(
+        query: str, subtype_filter: AnySubtype | None = None, record_limit: Whole = 10, user: User = site.read
+    ) -> Any:
+        found = search(desk.store, query, subtype_filter, record_limit)
         return {"status": status(True, f"Found {len(found)} items."), "results": found, "warnings": None}
 
-    site.get("/search/entity-registry", "read", entity_registry, _QUERY, gives=("status", "results"))
     return site
