@@ -20,7 +20,8 @@ from prefect.settings import (
 
 from ivcap_flows import annotate, loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
-from ivcap_flows.capture import run_artifacts, use_journal
+from ivcap_flows.capture import use_journal
+from ivcap_flows.in_prefect import run_artifacts
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 from ivcap_flows.tasks import attach_aspect, upload_artifact

@@ -544,7 +544,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 def test_who_takes_the_port_of_a_killed_server_gets_no_token(tmp_path):
     """It may tell the same public facts, and does not know the control token. A server of the folder is started."""
     one = local.ensure(tmp_path / "embedded")
-    psutil.Process(json.loads((one.directory / "server.json").read_text())["pid"]).kill()
+    server = psutil.Process(json.loads((one.directory / "server.json").read_text())["pid"])
+    server.kill()
+    server.wait(60)
     port = str(urlsplit(one.url).port)
     with (tmp_path / "said").open("wb") as said:
         squatter = subprocess.Popen([sys.executable, "-c", SQUATTER, port, one.instance], stdout=said)
