@@ -15,7 +15,7 @@ from ivcap_flows.capture.context import (
     use_journal,
 )
 from ivcap_flows.capture.decorator import recorded
-from ivcap_flows.capture.once import aonce, once
+from ivcap_flows.capture.once_per_run import aonce, once
 from ivcap_flows.secrets import hide
 
 __all__ = [

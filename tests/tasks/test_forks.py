@@ -13,6 +13,7 @@ import importlib, os, pkgutil, signal, sys, threading
 import ivcap_flows
 from ivcap_flows import tasks
 from ivcap_flows.capture.recorder_registry import journal as current_journal
+from ivcap_flows.forked import PerProcess
 
 for module in pkgutil.walk_packages(ivcap_flows.__path__, "ivcap_flows."):
     if not module.name.startswith(("ivcap_flows.cli", "ivcap_flows.testing")) and "__main__" not in module.name:
@@ -31,11 +32,16 @@ def locks():
         if name.startswith("ivcap_flows"):
             seen += [(module, f"{name}.{each}", value) for each, value in vars(module).items()]
     for owner, name, value in seen:
-        if isinstance(value, kinds):
-            yield name, value
-        elif type(value).__module__.startswith("ivcap_flows") and not isinstance(value, type):
-            yield from ((f"{name}.{each}", lock) for each, lock in getattr(value, "__dict__", {}).items()
-                        if isinstance(lock, kinds))
+        yield from locks_in(name, value)
+
+def locks_in(name, value, depth=0):
+    if isinstance(value, PerProcess):
+        value = value()
+    if isinstance(value, kinds):
+        yield name, value
+    elif depth < 2 and type(value).__module__.startswith("ivcap_flows") and not isinstance(value, type):
+        for each, inner in getattr(value, "__dict__", {}).items():
+            yield from locks_in(f"{name}.{each}", inner, depth + 1)
 
 held, forked = threading.Event(), threading.Event()
 names = sorted({name for name, _ in locks()})

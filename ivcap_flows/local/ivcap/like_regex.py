@@ -22,7 +22,7 @@ _TOKENS: Final = regex.compile(
     | \((?P<group>\?(?:[:=!]|<[=!]))?(?!\?)
     | (?P<quantifier>[*+?]|\{(?P<least>\d+)(?P<to>,(?P<most>\d*))?\})\??
     | (?P<constraint>[\^$])
-    | (?P<other>[^\\\[(*+?])""",
+    | (?P<other>[^\\\[(*+?{]|\{(?!\d))""",
     regex.VERBOSE | regex.DOTALL,
 )
 _ITEMS: Final = regex.compile(r"(?P<cls>\[:\w+:\])|\\(?P<escape>u[0-9a-fA-F]{4}|.)|(?P<other>.)", regex.DOTALL)
