@@ -59,7 +59,7 @@ def recorded(function: Any = True, *, reads: Names = (), writes: Names = ()) -> 
     """
     declared = Declared(_names(reads), _names(writes))
     if isinstance(function, bool):
-        return partial(_wrap, declared=declared) if function else _leave
+        return partial(_wrap, declared=declared) if function else _unchanged
     return _wrap(function, declared)
 
 
@@ -67,7 +67,7 @@ def _names(names: Names) -> frozenset[str]:
     return frozenset((names,) if isinstance(names, str) else names)
 
 
-def _leave(function: F) -> F:
+def _unchanged(function: F) -> F:
     return function
 
 

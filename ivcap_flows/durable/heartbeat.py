@@ -55,7 +55,7 @@ class _HeartbeatThread:
                         _send_heartbeat(journal)
                     elif journal.untold:
                         _tell(journal)
-            _leave(self)
+            _let_go_of_unused(self)
             if is_due:
                 beats_at = time.monotonic() + seconds
 
@@ -99,11 +99,11 @@ def stop_heartbeat(journal: Journal) -> None:
         if _thread is not None:
             _thread.counts[journal] = max(0, _thread.counts.get(journal, 1) - 1)
     if _thread is not None:
-        _leave(_thread)
+        _let_go_of_unused(_thread)
 
 
-def _leave(thread: _HeartbeatThread) -> None:
-    """Leave the journals that nobody uses and that have been told everything. After the last, end the thread."""
+def _let_go_of_unused(thread: _HeartbeatThread) -> None:
+    """Let go of the journals that nobody uses and that have been told everything. After the last, end the thread."""
     global _thread
     with _lock:
         for journal in [journal for journal, count in thread.counts.items() if not count and not journal.untold]:

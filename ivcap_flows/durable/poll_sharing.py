@@ -64,11 +64,11 @@ class PollSharing:
         ended = await self._ask(lambda journal: journal.polls.end(self._watchlist, begun, seen))
         self._see(ended, self.poll.after(begun, seen))
 
-    async def leave(self) -> None:
+    async def stop(self) -> None:
         """No longer wait for anything."""
         if self._shared is not None and self._mine:
             self._away_until = 0.0  # also after a failure: what stays would be asked for without a reason
-            await self._ask(lambda journal: journal.polls.leave(self._watchlist, self._mine))
+            await self._ask(lambda journal: journal.polls.unwatch(self._watchlist, self._mine))
         self._shared, self._mine, self.poll = None, frozenset(), Poll()
 
     def _see(self, shared: Poll | None, alone: Poll) -> None:

@@ -216,7 +216,7 @@ class Poller(Generic[R]):
                         task.cancel()
                     await asyncio.gather(*running, return_exceptions=True)
                     self._round = None
-                    await self._sharing.leave()
+                    await self._sharing.stop()
             except Exception as error:  # noqa: BLE001 - a wait must not hang because of a fault in the poller
                 self._fail(list(self._watched), error)
         self._on_idle()

@@ -30,7 +30,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.http.leave import asking_leave
+from ivcap_flows.http.confirm_send import confirming_sends
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import How
@@ -154,7 +154,7 @@ class Submission(Generic[T]):
                 async with AsyncExitStack() as turn:
                     if self.effect.limit is not None and not self._has_begun:
                         await turn.enter_async_context(self.effect.limit.turn())
-                    with asking_leave(self._mark_sent):
+                    with confirming_sends(self._mark_sent):
                         value = await self.effect.send(self.intent, _Progress(self, turn))
             except SupersededError as error:
                 await self._drop(error)
@@ -175,7 +175,7 @@ class Submission(Generic[T]):
                         await self._drop(error)
                     raise
                 if self.intent.state == "claimed":
-                    # Only idempotent requests were sent, for which no leave is asked.
+                    # Only idempotent requests were sent, which are not confirmed.
                     await self._mark_sent()
                 self.intent = await self.journal.ask(
                     self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
@@ -200,7 +200,7 @@ class Submission(Generic[T]):
         raise AssertionError("the last turn returns or raises")
 
     async def _mark_sent(self) -> None:
-        """Let a request leave: from here on it is in doubt. Raises FencedError if another process has taken over."""
+        """Confirm a send: from here on it is in doubt. Raises FencedError if another process has taken over."""
         if self._has_begun and self.intent.state == "sent" and not self.intent.in_doubt:
             # What has begun is resumed at the platform's offset, so more of it may leave at any time.
             return

@@ -16,7 +16,7 @@ from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
-from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.reply import Reply, StreamedReply
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -377,7 +377,7 @@ async def _ask_before_the_head(event: str, _: Any) -> None:
     suspended before then asks when it runs again.
     """
     if event == "http11.send_request_headers.started":
-        await ask_leave()
+        await confirm_send()
 
 
 class _Anew:

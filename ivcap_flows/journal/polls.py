@@ -46,7 +46,7 @@ class Polls:
         """Let the next rounds ask for this work, too (URN to service), until it has ended. Return the watchlist."""
         return self._change(watchlist, lambda poll: poll.with_new(wanted))
 
-    def leave(self, watchlist: str, urns: Iterable[str]) -> Poll:
+    def unwatch(self, watchlist: str, urns: Iterable[str]) -> Poll:
         """No longer ask for this work. Another process that waits for it adds it again after the next round."""
         left = frozenset(urns)
 

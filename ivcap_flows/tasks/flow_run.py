@@ -1,4 +1,4 @@
-"""Park and wake deployed flow runs through Prefect: check whether a run may leave its process, leave, wake it.
+"""Park and wake deployed flow runs through Prefect: check whether a run may leave its process, park it, wake it.
 
 A run parks in one step, from Running to Scheduled at its wake time, so a parked run always has a time at which it
 wakes. Prefect (observed with 3.8.8) then ends the process, frees the slot of the deployment's concurrency limit, and at
@@ -122,7 +122,7 @@ class OwnRun:
         except Exception as error:  # noqa: BLE001 - as for any obstacle
             return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
 
-    def leave(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
+    def park(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
         """Schedule the run to start again at `wake_at`. Blocks.
 
         Returns the state to leave the process with, or the obstacle because of which the run must stay.

@@ -322,7 +322,7 @@ class _Stay:
         cause = f"Parked: waits for {in_words(waits)}; wakes at {wake_at:%Y-%m-%d %H:%M:%S} UTC (round {park.round})."
         if again:
             cause += f" When it wakes, {some_of(again)} {'runs' if len(again) == 1 else 'run'} again."
-        left = await asyncio.to_thread(own.leave, wake_at, cause)
+        left = await asyncio.to_thread(own.park, wake_at, cause)
         try:
             if isinstance(left, Obstacle):
                 await journal.ask(journal.parks.note, opened.attempt.id, None)

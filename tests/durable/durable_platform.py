@@ -18,7 +18,7 @@ from typing import Any
 from ivcap_flows import durable
 from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
-from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 
@@ -72,7 +72,7 @@ class Platform:
         return [record["urn"] for record in self.records()]
 
     async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
-        await ask_leave()
+        await confirm_send()
         self.sends.append(time.monotonic())
         fault = self.faults.pop(0) if self.faults else ""
         match fault:

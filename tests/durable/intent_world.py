@@ -29,7 +29,7 @@ from durable_platform import Scripted, perform
 from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.errors import BadRequestError, UnreachableError
-from ivcap_flows.http.leave import ask_leave
+from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal import processes as processes_module
@@ -489,7 +489,7 @@ class _Platform:
     async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
         fault = self.faults.pop(0) if self.faults else ""
         await self.running.rest()
-        await ask_leave()
+        await confirm_send()
         # Not suspended between the leave and this: what leaves then cannot be called back.
         await self._travel()
         if fault == "slow":

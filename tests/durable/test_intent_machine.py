@@ -269,7 +269,7 @@ FOUND = {
     "sent before it is marked": everything,
     "no idempotency records": everything,
     "no fence": suspended,
-    "no leave asked": suspended,
+    "sends are not confirmed": suspended,
     "release not written": given_up,
     "every holder dead": slow,
     "no fence, every holder dead": slow,

@@ -27,7 +27,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.http.leave import ask_leave, asking_leave
+from ivcap_flows.http.confirm_send import confirm_send, confirming_sends
 from ivcap_flows.journal import IntentRow, Journal, NewIntent, RunIdentity
 
 SOMEBODY: dict[str, Any] = {"attempt": None, "platform": "https://x", "account": "urn:acc"}
@@ -449,17 +449,16 @@ def test_effect_of_an_overtaken_holder_is_reported(
     """An effect that was sent by a process which had lost its claim is logged and kept as a duplicate."""
     original = platform.send
 
-    async def leave() -> None: ...
+    async def confirmed() -> None: ...
 
     async def overtaken(intent: IntentRow, progress: Any) -> Any:
         platform.send = original  # type: ignore[method-assign]
-        await ask_leave()
+        await confirm_send()
         sqlite_journal.intents.release(intent)
         other = sqlite_journal.intents.claim(_wanted(intent)).intent
         other = sqlite_journal.intents.mark_sent(other)
         sqlite_journal.intents.settle(other, urn="urn:first", outcome={"urn": "urn:first"}, how="sent")
-        # It has its leave.
-        with asking_leave(leave):
+        with confirming_sends(confirmed):
             return await original(intent, progress)
 
     platform.send = overtaken  # type: ignore[method-assign]
@@ -518,7 +517,7 @@ def test_sibling_in_flight_is_not_adopted(durable_journal: Journal, platform: Pl
         taken = asyncio.Event()
 
         async def send_b(intent, progress):
-            await ask_leave()
+            await confirm_send()
             urn = platform.take(intent.key, intent.request)
             taken.set()
             while not platform.looks:

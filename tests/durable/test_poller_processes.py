@@ -102,7 +102,7 @@ async def test_a_journal_that_fails_is_done_without(sqlite_journal: Journal, mon
 
     work = Work(a="executing", b="succeeded")
     poller = work.poller(PollSharing(sqlite_journal, "a"))
-    for name in ("read", "add", "begin", "end", "leave"):
+    for name in ("read", "add", "begin", "end", "unwatch"):
         monkeypatch.setattr(sqlite_journal.polls, name, broken)
     asyncio.get_running_loop().call_later(0.5, work.end, "a")
     assert await poller.wait(["a", "b"], timeout=10) == [("a", "succeeded"), ("b", "succeeded")]
@@ -168,7 +168,7 @@ def test_a_round_is_of_one_process(durable_journal: Journal):
     still = polls.end("list", 2, {"o1": Wanted("s", "executing"), "o2": Wanted("t", missed=MISSED_ROUNDS + 1)})
     assert still.asking and still.wanted.keys() == {"o3", "late"}
     assert not polls.end("list", 3, {}).asking
-    assert polls.leave("list", ["o3", "late"]).wanted == {}
+    assert polls.unwatch("list", ["o3", "late"]).wanted == {}
 
 
 @pytest.mark.catches("rounds of many")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ivcap_flows.errors import PlatformError, UnreachableError
-from ivcap_flows.http.leave import asking_leave
+from ivcap_flows.http.confirm_send import confirming_sends
 from ivcap_flows.http.session import Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -31,7 +31,7 @@ async def test_leave_is_asked_for_when_the_connection_is_there(wire):
         there.append((wire.connections, len(wire.requests)))
 
     async with wire.session(budget=0) as session:
-        with asking_leave(ask):
+        with confirming_sends(ask):
             await session.request("POST", "/1/x", repeat="unsafe", json=1)
     assert there == [(1, 0)]
 

@@ -163,16 +163,16 @@ def release_not_written(patch: SetAttribute) -> None:
     patch(Intents, "release", lambda self, intent, *_: release(self, intent))
 
 
-def no_leave_asked(patch: SetAttribute) -> None:
+def sends_not_confirmed(patch: SetAttribute) -> None:
     send = Submission._send
 
     async def marked_before(self: Any) -> Any:
         await self._mark_sent()
 
-        async def granted() -> None:
+        async def confirmed() -> None:
             """The mark that was written once is good for ever."""
 
-        self._mark_sent = granted
+        self._mark_sent = confirmed
         return await send(self)
 
     patch(Submission, "_send", marked_before)
@@ -471,7 +471,7 @@ MUTANTS: Final = {
     "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
     "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
-    "no leave asked": Mutant("a process that was suspended asks before it sends", no_leave_asked),
+    "sends are not confirmed": Mutant("a process that was suspended asks before it sends", sends_not_confirmed),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "sent again not noted": Mutant("the journal knows of what a late first request may show", sent_again_not_noted),

@@ -216,8 +216,8 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "after the item's reply": settles("registry item"),
     "after the mint's reply": settles("dataset"),
     "before the park is noted": before(Parks, "note"),
-    "between note and schedule": before(OwnRun, "leave"),
-    "after the schedule": after(OwnRun, "leave"),
+    "between note and schedule": before(OwnRun, "park"),
+    "after the schedule": after(OwnRun, "park"),
     "on waking": after(store.Store, "tell", lambda _, transition: isinstance(transition, RunWoken)),
 }
 
@@ -257,7 +257,7 @@ def arm(folder: Path) -> Scenario:
     Sending.watch()
     assert tus.send.__kwdefaults__ is not None
     tus.send.__kwdefaults__["chunk"] = CHUNK
-    after(OwnRun, "leave")((folder / "parked").touch)
+    after(OwnRun, "park")((folder / "parked").touch)
     for number, kill in enumerate(scenario.kills):
         if kill.step in ARRANGE:
             ARRANGE[kill.step](_Arrival(folder, number, kill))
