@@ -92,7 +92,7 @@ class FileEdges:
             elif before is not None or after is not None:
                 self._folder(path, before, after, plain)
         if self.activity.lost:
-            self.unknown["…"] = f"{self.activity.lost} more files were not was_snapshotted at: the call opened too many"
+            self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
         self._made = [each for each in self._made if not self._is_made_within(each[0])]
         files.hash_all((after for after, _ in self._made if not after.folder), self.digests)
         contents = {edge.seen.sha256: edge.seen for edge in self._used.values() if not edge.seen.folder}
