@@ -14,6 +14,7 @@ from harness.steps import CHUNK
 
 __all__ = ["Books", "Verdict"]
 
+DATASET_OF: Final = "item_subtype = 'DATASET' AND instr(item, ?)"
 FULL: Final = {"PRAGMA synchronous 2", "SHOW synchronous_commit on"}
 
 
@@ -136,7 +137,7 @@ class Books:
                 "SELECT id FROM aspects WHERE schema = ? AND json_extract(content, '$.mark') = ?", NOTE, mark
             ),
             "item": self._items("display_name = ?", self.scenario.owner),
-            "dataset": self._items("item_subtype = 'DATASET' AND instr(item, ?)", self._series),
+            "dataset": [row for urn in self._series for row in self._items(DATASET_OF, urn)],
         }
         for noun, rows in made.items():
             if not rows:
@@ -149,10 +150,10 @@ class Books:
             verdict.unrecorded += [f"{noun} {urn}" for (urn,) in rows if urn not in self._known]
 
     @property
-    def _series(self) -> str:
-        """The URN of the artifact that was uploaded first."""
+    def _series(self) -> list[str]:
+        """The artifacts of the first upload: a new journal may have made an equal one."""
         query = "SELECT id FROM artifacts WHERE name = ? AND status = 'ready'"
-        return str(next(iter(self._rows(query, f"{self.scenario.mark}-series.bin")), ("none",))[0])
+        return [urn for (urn,) in self._rows(query, f"{self.scenario.mark}-series.bin")]
 
     def _attempts(self, verdict: Verdict) -> None:
         shown = [attempt for run in self.shown for attempt in run["attempts"]]
