@@ -50,6 +50,9 @@ MAX_BODY: Final = 64 * 1024 * 1024
 
 _MAX_ERROR_BODY: Final = 64 * 1024
 
+CONFIRMED_FOR: Final = 15.0
+"""Seconds, including those that the machine sleeps, after which a send is confirmed again."""
+
 _CONNECT_TIMEOUT: Final = 10.0
 _SAID_AFTER: Final = 3.0
 """Seconds of failures after which the log warns once; retries go on."""
@@ -288,7 +291,7 @@ class Session:
                 headers={**self._headers, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
                 timeout=timeouts,
-                extensions={} if repeat == "idempotent" else {"trace": _ask_before_the_head},
+                extensions={} if repeat == "idempotent" else {"trace": _ConfirmedSend()},
             )
             began = elapsed()
             auth = TokenAuth(self.auth) if self.auth and own else None
@@ -370,13 +373,26 @@ class Session:
         )
 
 
-async def _ask_before_the_head(event: str, _: Any) -> None:
-    """Ask for permission right before the head of each send is written. A trace function of httpcore.
+class _ConfirmedSend:
+    """Has each send confirmed right before its head is written, and again if that was long ago when head or body are.
 
-    At that moment the connection is open, so head and body are sent within twice the time-out. A process that was
-    suspended before then asks when it runs again.
+    A trace function of httpcore. When the head is written the connection is open, so head and body are sent within
+    twice the time-out. A process that was suspended before that confirms when it runs again; without its body, a
+    request that has one is not processed.
     """
-    if event == "http11.send_request_headers.started":
+
+    _confirmed_at = 0.0
+
+    async def __call__(self, event: str, _: Any) -> None:
+        if event == "http11.send_request_headers.started":
+            await self._confirm()
+        elif event != "http11.send_request_body.started":
+            return
+        if elapsed() - self._confirmed_at > CONFIRMED_FOR:
+            await self._confirm()
+
+    async def _confirm(self) -> None:
+        self._confirmed_at = elapsed()
         await confirm_send()
 
 

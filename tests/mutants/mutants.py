@@ -178,6 +178,14 @@ def sends_not_confirmed(patch: SetAttribute) -> None:
     patch(Submission, "_send", marked_before)
 
 
+def old_confirmation_trusted(patch: SetAttribute) -> None:
+    async def before_the_head(_self: Any, event: str, _: Any) -> None:
+        if event == "http11.send_request_headers.started":
+            await session.confirm_send()
+
+    patch(session._ConfirmedSend, "__call__", before_the_head)
+
+
 def progress_not_stored(patch: SetAttribute) -> None:
     patch(Intents, "progress", lambda self, intent, progress: replace(intent, progress=progress))
 
@@ -472,6 +480,7 @@ MUTANTS: Final = {
     "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
     "sends are not confirmed": Mutant("a process that was suspended asks before it sends", sends_not_confirmed),
+    "old confirmation trusted": Mutant("a process that slept before the socket asks again", old_confirmation_trusted),
     "progress not stored": Mutant("an upload goes on where the platform stands", progress_not_stored),
     "local clock in a look-up": Mutant("what is looked at goes by the platform's own time", local_clock),
     "sent again not noted": Mutant("the journal knows of what a late first request may show", sent_again_not_noted),
