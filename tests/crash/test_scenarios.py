@@ -37,10 +37,10 @@ def kills(*steps: str, victim: str = "flow") -> tuple[Kill, ...]:
 SHORT = {
     each.mark: each
     for each in (
-        Scenario("sending", kills(*STEPS[:5]), orders=1, fails=0, vary=("hash seed", "working folder", "checkout")),
+        Scenario("sending", kills(*STEPS[:6]), orders=1, fails=0, vary=("hash seed", "working folder", "checkout")),
         Scenario(
             "replies",
-            kills(*STEPS[5:8]),
+            kills(*STEPS[6:9]),
             orders=1,
             fails=0,
             fault="lost and late",
@@ -49,11 +49,11 @@ SHORT = {
             seed=1,
         ),
         Scenario(
-            "waiting", kills(*STEPS[8:12]), orders=2, fault="503", rules=FAULTS["cut connections"], vary=("any order",)
+            "waiting", kills(*STEPS[9:13]), orders=2, fault="503", rules=FAULTS["cut connections"], vary=("any order",)
         ),
         Scenario(
             "uploading",
-            (*kills(*STEPS[12:16]), *(Kill("after a chunk", nth=nth) for nth in (2, 4, 3))),
+            (*kills(*STEPS[13:17]), *(Kill("after a chunk", nth=nth) for nth in (2, 4, 3))),
             orders=1,
             fails=0,
             fault="late in lists",
@@ -81,7 +81,7 @@ SHORT = {
             fails=0,
             backend="postgresql",
         ),
-        Scenario("asleep", kills("before the request", victim="flow asleep"), orders=1, fails=0),
+        Scenario("asleep", kills("after the mark", victim="flow asleep"), orders=1, fails=0),
         Scenario("given-up", kills("before the request", victim="call"), orders=1, fails=0),
         Scenario("ending", kills(*STEPS[16:]), orders=1, fails=0, fault="expired tokens", rules=FAULTS["500"]),
         Scenario(

@@ -36,6 +36,7 @@ STEPS: Final = (
     "after the intent",
     "after the idempotency record",
     "before the request",
+    "after the mark",
     "with the request on its way",
     "after the request, before its reply",
     "after the reply",
@@ -82,6 +83,7 @@ GIVEN_UP_STEPS: Final = (
 ASLEEP_STEPS: Final = (
     "after the intent",
     "before the request",
+    "after the mark",
     "after the request, before its reply",
     "before the outcome is told",
     "in the wait",

@@ -195,6 +195,7 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "after the intent": before(IdempotencyRecords, "write", tells("order", outcome=False)),
     "after the idempotency record": before(Intents, "mark_sent", an_order),
     "before the request": before(Orders, "place"),
+    "after the mark": after(Intents, "mark_sent", an_order),
     "with the request on its way": on_its_way,
     "after the request, before its reply": without_reply,
     "after the reply": before(Intents, "settle", an_order),
