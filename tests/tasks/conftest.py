@@ -109,6 +109,11 @@ class Effects:
         """Return how many requests of exactly this path took effect."""
         return accepted(self.embedded, path, method)
 
+    def posts(self, ending: str) -> int:
+        """Return how many POST requests took effect whose path ends so."""
+        posts = self.embedded.requests("POST")
+        return len([r for r in posts if r["path"].endswith(ending) and r["status"] is not None and r["status"] < 300])
+
     def intents(self, noun: str) -> list[IntentRow]:
         """Return the intents of a noun, in the order in which they were made."""
         return self.journal.intents.where(noun=noun)
