@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -219,8 +219,25 @@ def ended_order(_embedded: EmbeddedPlatform, unique: str) -> Order:
     )
 
 
-SERVICES = """
-def produce(request, job):
+@pytest.fixture(scope="session")
+def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Return `serve(name, code, parameters)`, which registers a service, the function `run` of the code, and returns
+    its name."""
+
+    def register_service(name: str, code: str, parameters: Sequence[dict[str, Any]] = (), **more: Any) -> str:
+        folder = tmp_path_factory.mktemp(name)
+        module = f"service_{name.replace('-', '_')}"
+        (folder / "setup.cfg").touch()
+        (folder / f"{module}.py").write_text(code)
+        definition = {"name": name, "entry": f"{module}:run", "parameters": list(parameters), **more}
+        register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+        return name
+
+    return register_service
+
+
+PRODUCES = """
+def run(request, job):
     text = job.read_artifact(request["series"])
     job.add_product("upper.csv", text.upper(), "text/csv")
     job.add_product("lower.csv", text.lower(), "text/csv")
@@ -229,20 +246,12 @@ def produce(request, job):
 
 
 @pytest.fixture(scope="session")
-def tasks_service(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> str:
+def tasks_service(serve: Callable[..., str]) -> str:
     """The name of a service with products and with parameters of several types."""
-    folder = tmp_path_factory.mktemp("tasks-service")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_tasks_tests.py").write_text(SERVICES)
-    definition = {
-        "name": "tasks-produce",
-        "entry": "services_of_tasks_tests:produce",
-        "parameters": [
-            {"name": "series", "type": "artifact"},
-            {"name": "base", "type": "int", "default": "1981"},
-            {"name": "kind", "type": "option", "options": [{"value": "warm"}, {"value": "cold"}], "optional": True},
-            {"name": "scale", "type": "float", "optional": True},
-        ],
-    }
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-    return "tasks-produce"
+    parameters = [
+        {"name": "series", "type": "artifact"},
+        {"name": "base", "type": "int", "default": "1981"},
+        {"name": "kind", "type": "option", "options": [{"value": "warm"}, {"value": "cold"}], "optional": True},
+        {"name": "scale", "type": "float", "optional": True},
+    ]
+    return serve("tasks-produce", PRODUCES, parameters)

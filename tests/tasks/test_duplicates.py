@@ -13,7 +13,7 @@ import pytest
 from prefect import task
 from pydantic import SecretStr
 
-from ivcap_flows import loop
+from ivcap_flows import loop, tasks
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
@@ -33,20 +33,6 @@ from ivcap_flows.provena.models import (
 from ivcap_flows.provena.terms import collection_format
 from ivcap_flows.registration import duplicates as provena_duplicates
 from ivcap_flows.registration.registry import KEY_FIELD, SUBJECT_FIELD
-from ivcap_flows.tasks import (
-    attach_aspect,
-    mint_dataset,
-    place_order,
-    register_dataset,
-    register_item,
-    register_model_run,
-    request_job,
-    retract_aspect,
-    update_aspect,
-    update_item,
-    upload_artifact,
-    version_item,
-)
 from ivcap_flows.work import duplicates
 
 NOUNS = {
@@ -73,7 +59,7 @@ def other(tmp_path):
 def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
     """Return a function that makes a thing of some kind, equal for every journal."""
     used, described = (artifact.model_copy(update={"urn": f"{artifact.urn}-{n}"}) for n in range(2))
-    taken = in_flow(lambda: mint_dataset(used, terms=registry.terms))
+    taken = in_flow(lambda: tasks.mint_dataset(used, terms=registry.terms))
     organisation = Organisation(display_name=unique, name=unique)
     metadata = collection_format(described, registry.terms)
     for name, size in (("small", 100), ("large", 3 << 20)):
@@ -81,30 +67,30 @@ def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
 
     def run():
         data = {registry.template: taken}
-        return register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
+        return tasks.register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
 
     def job_of_an_aspect():
         # A job without a key is known by its request.
         message = {"message": f"{unique} of an aspect"}
-        asked = attach_aspect(artifact.urn, message, schema="urn:x:schema:asked.1", once_per="account")
-        return request_job("echo", request_aspect=asked, once_per="account")
+        asked = tasks.attach_aspect(artifact.urn, message, schema="urn:x:schema:asked.1", once_per="account")
+        return tasks.request_job("echo", request_aspect=asked, once_per="account")
 
     def update():
-        return update_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:updated.1")
+        return tasks.update_aspect(artifact.urn, {"said": unique}, schema="urn:x:schema:updated.1")
 
     kinds = {
-        "order": lambda: place_order("echo", {"message": unique}, once_per="account"),
-        "job": lambda: request_job("echo", {"message": unique}, once_per="account"),
+        "order": lambda: tasks.place_order("echo", {"message": unique}, once_per="account"),
+        "job": lambda: tasks.request_job("echo", {"message": unique}, once_per="account"),
         "job of an aspect": job_of_an_aspect,
         "aspect update": update,
-        "small upload": lambda: upload_artifact(tmp_path / "small"),
-        "large upload": lambda: upload_artifact(tmp_path / "large"),
-        "aspect": lambda: attach_aspect(
+        "small upload": lambda: tasks.upload_artifact(tmp_path / "small"),
+        "large upload": lambda: tasks.upload_artifact(tmp_path / "large"),
+        "aspect": lambda: tasks.attach_aspect(
             artifact.urn, {"said": unique}, schema="urn:x:schema:note.1", once_per="account"
         ),
-        "registry item": lambda: register_item(organisation),
-        "dataset": lambda: register_dataset(metadata),
-        "mint": lambda: mint_dataset(artifact, terms=registry.terms),
+        "registry item": lambda: tasks.register_item(organisation),
+        "dataset": lambda: tasks.register_dataset(metadata),
+        "mint": lambda: tasks.mint_dataset(artifact, terms=registry.terms),
         "model run": run,
     }
     return lambda kind: kinds[kind]()
@@ -255,7 +241,7 @@ def on_provena(effects):
 @pytest.fixture
 def register_by_hand(on_provena, in_flow, artifact, registry):
     """Return a function that registers a model run with these annotations, and returns its handle."""
-    dataset = in_flow(lambda: mint_dataset(artifact, terms=registry.terms)).urn
+    dataset = in_flow(lambda: tasks.mint_dataset(artifact, terms=registry.terms)).urn
 
     def register(annotations, workflow=registry.workflow, user=""):
         async def ask(client):
@@ -297,15 +283,15 @@ def test_what_others_have_under_the_key_is_not_taken(in_flow, other, unique, on_
     template, organisation = DatasetTemplate(display_name=unique), Organisation(display_name=unique, name=unique)
 
     def first():
-        item = register_item(template)
-        version_item(item, reason="better")
+        item = tasks.register_item(template)
+        tasks.version_item(item, reason="better")
         return item.urn
 
     def second():
-        key = key_of(lambda: register_item(organisation))
+        key = key_of(lambda: tasks.register_item(organisation))
         copied = organisation.model_copy(update={"user_metadata": {KEY_FIELD: key}})
         theirs = on_provena(lambda client: client.registry.create(Organisation, copied), "_2").item.id
-        return register_item(template).urn, theirs, register_item(organisation).urn
+        return tasks.register_item(template).urn, theirs, tasks.register_item(organisation).urn
 
     with use_journal(other):
         item = in_flow(first)
@@ -402,7 +388,7 @@ def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, lose, un
     from before the intent; and none as long as an equal request is in doubt, which may have made it."""
 
     def ask(**which):
-        return request_job("echo", {"message": unique}, **which)
+        return tasks.request_job("echo", {"message": unique}, **which)
 
     async def ask_by_hand(client):
         service = await client.services.by_name("echo")
@@ -440,14 +426,14 @@ def test_what_others_made_too_is_named_and_what_is_meant_is_not(
     def body():
         note = {"said": unique}
         schema = "urn:x:schema:note.1"
-        twice = [attach_aspect(artifact.urn, note, schema=schema, discriminator=each) for each in "ab"]
-        gone = attach_aspect(artifact.urn, {"said": f"not {unique}"}, schema=schema)
-        retract_aspect(gone)
+        twice = [tasks.attach_aspect(artifact.urn, note, schema=schema, discriminator=each) for each in "ab"]
+        gone = tasks.attach_aspect(artifact.urn, {"said": f"not {unique}"}, schema=schema)
+        tasks.retract_aspect(gone)
         item = make("registry item")
         dataset = make("dataset")
-        versions = [version_item(dataset, reason="better")]
-        update_item(item, Organisation(display_name=unique, name="other"), reason="better")
-        uploads = [upload_artifact(tmp_path / "small", media_type=each) for each in ("text/csv", "text/plain")]
+        versions = [tasks.version_item(dataset, reason="better")]
+        tasks.update_item(item, Organisation(display_name=unique, name="other"), reason="better")
+        uploads = [tasks.upload_artifact(tmp_path / "small", media_type=each) for each in ("text/csv", "text/plain")]
         return make("mint"), [*twice, gone, item, dataset, *versions, *uploads]
 
     async def mint():

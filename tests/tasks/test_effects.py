@@ -9,7 +9,7 @@ import time
 import pytest
 from prefect import flow, task
 
-from ivcap_flows import once, recorded
+from ivcap_flows import once, recorded, tasks
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import intent_record
 from ivcap_flows.errors import (
@@ -21,137 +21,95 @@ from ivcap_flows.errors import (
     WaitTimeoutError,
 )
 from ivcap_flows.journal import Journal
-from ivcap_flows.tasks import (
-    arequest_job,
-    attach_aspect,
-    get_artifact,
-    get_job,
-    get_order,
-    place_order,
-    request_job,
-    update_aspect,
-    upload_artifact,
-    wait_for_jobs,
-    wait_for_orders,
-)
 
 
-def warnings_of(caplog):
-    """What the durable room said."""
-    records = [r for r in caplog.records if "ivcap_flows/durable" in r.pathname and r.levelno == logging.WARNING]
-    return [record.getMessage() for record in records]
+@pytest.fixture
+def shared(caplog):
+    """Return the warnings that two calls share an effect."""
+    caplog.set_level(logging.WARNING, "ivcap_flows.durable")
+    return lambda: [message for message in caplog.messages if "share one" in message]
 
 
-def jobs_of(effects):
-    return [r for r in effects.embedded.requests("POST") if r["path"].endswith("/jobs") and r["status"] < 300]
-
-
-def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, caplog):
-    """Two equal requests in one run place one order. A warning says so, and how to get two."""
+def test_equal_requests_in_a_run_are_one(in_flow, effects, unique, shared):
+    """Also from several threads at the same time. A warning says so, once, and how to get two."""
 
     def body():
-        return [place_order("echo", {"message": unique}) for _ in range(3)]
+        named = [
+            tasks.place_order("echo", {"message": unique}, discriminator=each) for each in (None, None, None, "a", "a")
+        ]
+        together = [tasks.place_order.submit("echo", {"message": f"{unique} together"}) for _ in range(5)]
+        jobs = [tasks.request_job.submit("echo", {"message": unique}) for _ in range(5)]
+        orders, of_jobs = [{one.result().urn for one in some} for some in (together, jobs)]
+        return [order.urn for order in named], orders, of_jobs
 
-    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
-        orders = in_flow(body)
-    assert len({order.urn for order in orders}) == effects.count("/1/orders") == 1
-    [warning] = warnings_of(caplog)
-    assert "share one" in warning and "discriminator=" in warning
+    named, together, jobs = in_flow(body)
+    assert named[:3] == named[:1] * 3 and named[3] == named[4] != named[0]
+    assert len(together) == len(jobs) == effects.posts("/jobs") == 1
+    assert effects.count("/1/orders") == 3
+    assert len(shared()) == 4 and all("discriminator=" in warning for warning in shared())
 
 
-@pytest.mark.parametrize(("times", "warned"), [(1, False), (2, True)])
-def test_the_next_try_of_a_task_asks_for_the_same_order(in_flow, effects, unique, caplog, times, warned):
-    """Only a task that asks twice in one try, also in what it calls, is told of it."""
-    tries = []
+async def test_asynchronous_requests_share_as_well(embedded_platform, ivcap_journal, effects, unique):
+    """Equal requests that are awaited together are one job."""
+
+    @flow
+    @recorded
+    async def together():
+        return await asyncio.gather(*(tasks.arequest_job("echo", {"message": unique}) for _ in range(4)))
+
+    assert len({job.urn for job in await together()}) == effects.posts("/jobs") == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_next_try_of_a_task_asks_for_the_same_order(in_flow, effects, unique, shared, times):
+    """Only a task that asks twice in one try, also in what it calls and within a task, is told of it."""
+    tries = {"alone": [], "inner": []}
 
     @recorded
-    def ask():
-        return place_order("echo", {"message": unique}).urn
+    def ask(where):
+        return tasks.place_order("echo", {"message": f"{unique} {where}"}).urn
 
     @task(retries=1)
-    def orders():
-        tries.append([ask() for _ in range(times)])
-        if len(tries) == 1:
-            raise RuntimeError("The first try fails.")
-
-    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
-        in_flow(orders)
-    assert len(tries) == 2 and len({urn for urns in tries for urn in urns}) == effects.count("/1/orders") == 1
-    assert [("share one" in text) for text in warnings_of(caplog)] == [True] * warned
-
-
-@pytest.mark.parametrize(("times", "warned"), [(1, False), (2, True)])
-def test_the_next_try_of_a_task_within_a_task_asks_for_the_same_order(in_flow, effects, unique, caplog, times, warned):
-    """What its first try asked for is not counted, unlike what the task around it asks for."""
-    tries = []
-
-    @task(retries=1)
-    def inner():
-        tries.append([place_order("echo", {"message": unique}).urn for _ in range(times)])
-        if len(tries) == 1:
+    def asks(where):
+        tries[where].append([ask(where) for _ in range(times)])
+        if len(tries[where]) == 1:
             raise RuntimeError("The first try fails.")
 
     @task
     def outer():
-        place_order("echo", {"message": f"{unique} before"})
-        inner()
-
-    with caplog.at_level(logging.WARNING, "ivcap_flows.durable"):
-        in_flow(outer)
-    assert len(tries) == 2 and len({urn for urns in tries for urn in urns}) == 1
-    assert effects.count("/1/orders") == 2
-    assert [("share one" in text) for text in warnings_of(caplog)] == [True] * warned
-
-
-def test_equal_requests_at_the_same_time_are_one(in_flow, effects, unique):
-    """Equal requests from several threads at the same time place one order and one job."""
+        ask("before")
+        asks("inner")
 
     def body():
-        orders = [place_order.submit("echo", {"message": unique}) for _ in range(5)]
-        jobs = [request_job.submit("echo", {"message": unique}) for _ in range(5)]
-        return {one.result().urn for one in orders}, {one.result().urn for one in jobs}
+        asks("alone")
+        outer()
 
-    orders, jobs = in_flow(body)
-    assert len(orders) == effects.count("/1/orders") == 1
-    assert len(jobs) == len(jobs_of(effects)) == 1
-
-
-def test_a_discriminator_tells_equal_requests_apart(in_flow, effects, unique):
-    """Two discriminators place two orders. Each of them is placed once."""
-
-    def body():
-        return [place_order("echo", {"message": unique}, discriminator=each) for each in ("a", "b", "a")]
-
-    one, other, again = in_flow(body)
-    assert one.urn == again.urn != other.urn
-    assert effects.count("/1/orders") == 2
+    in_flow(body)
+    for each in tries.values():
+        assert len(each) == 2 and len({urn for urns in each for urn in urns}) == 1
+    assert effects.count("/1/orders") == 3
+    assert len(shared()) == (0 if times == 1 else 2)
 
 
-def test_once_per(in_flow, effects, unique):
-    """Once per call is never shared, per run within the run, per flow or account with every run of it."""
+def test_once_per(in_flow, effects, unique, tmp_path):
+    """Once per call is never shared, per run within the run, per flow or account with every run of it.
 
-    def body():
+    With another journal, as on another machine, the idempotency record shows that an order of the account exists.
+    """
+
+    def body(*words):
         return {
-            word: [place_order("echo", {"message": unique + word}, once_per=word).urn for _ in range(2)]
-            for word in ("call", "run", "flow", "account")
+            word: [tasks.place_order("echo", {"message": unique + word}, once_per=word).urn for _ in range(2)]
+            for word in words
         }
 
-    first, second = in_flow(body), in_flow(body)
+    words = ("call", "run", "flow", "account")
+    first, second = in_flow(lambda: body(*words)), in_flow(lambda: body(*words))
     distinct = {word: len({*first[word], *second[word]}) for word in first}
     assert distinct == {"call": 4, "run": 2, "flow": 1, "account": 1}
-    assert effects.count("/1/orders") == 8
-
-
-def test_once_per_account_reaches_other_journals(in_flow, effects, unique, tmp_path):
-    """With another journal, as on another machine, the idempotency record shows that the order exists."""
-
-    def body():
-        return place_order("echo", {"message": unique}, once_per="account").urn
-
-    first = in_flow(body)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        assert in_flow(body) == first
-    assert effects.count("/1/orders") == 1
+        assert in_flow(lambda: body("account"))["account"] == first["account"]
+    assert effects.count("/1/orders") == 8
 
 
 def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
@@ -160,7 +118,7 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
     def body():
-        return {place_order("echo", {"message": f"{unique} {n}"}).urn for n in (1, 1, 2)}
+        return {tasks.place_order("echo", {"message": f"{unique} {n}"}).urn for n in (1, 1, 2)}
 
     with caplog.at_level(logging.WARNING, "ivcap_flows"):
         assert len(in_flow(body)) == effects.count("/1/orders") == 2
@@ -169,42 +127,33 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
-def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plain, caplog):
-    """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt."""
+def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plain, caplog, shared):
+    """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt.
+
+    Another order is placed, too, and a warning shows both requests. A file that was corrected is just uploaded.
+    """
     seen = []
+    corrected = source.with_name("corrected.csv")
 
     def body():
-        series = upload_artifact(source)
-        order = place_order("echo", {"message": series.urn})
-        job = request_job("echo", {"message": unique})
-        aspect = attach_aspect(order, {"$schema": "urn:example:schema:retry.1"})
+        series = tasks.upload_artifact(source)
+        corrected.write_text(f"{unique} {len(seen)}")
+        tasks.upload_artifact(corrected)
+        order = tasks.place_order("echo", {"message": series.urn})
+        job = tasks.request_job("echo", {"message": unique})
+        aspect = tasks.attach_aspect(order, {"$schema": "urn:example:schema:retry.1"})
         seen.append((series.urn, order.urn, job.urn, aspect.urn))
+        tasks.place_order("echo", {"message": f"{unique} try {len(seen)}"})
         if len(seen) == 1:
             raise RuntimeError("the first attempt fails")
 
     in_flow(body, retries=1, plain=plain)
-    assert "Two calls in one run" not in caplog.text
-    assert len(seen) == 2 and len(set(seen)) == 1
-    assert effects.count("/1/orders") == effects.count("/1/artifacts") == len(jobs_of(effects)) == 1
+    assert len(seen) == 2 and len(set(seen)) == 1 and not shared()
+    assert (effects.count("/1/orders"), effects.count("/1/artifacts"), effects.posts("/jobs")) == (3, 3, 1)
+    [told] = [each for each in caplog.messages if "earlier attempts" in each]
+    assert f"{unique} try 1" in told and f"{unique} try 2" in told and "once(" in told
     [run] = effects.journal.runs.recent()
     assert [each.outcome for each in effects.journal.runs.attempts(run.id)] == ["failed", "completed"]
-
-
-@pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
-def test_a_replay_that_asks_for_something_else(in_flow, effects, unique, plain, caplog):
-    """A retry whose request has changed orders again, and a warning shows both requests."""
-    attempts = []
-
-    def body():
-        attempts.append(1)
-        place_order("echo", {"message": f"{unique} {len(attempts)}"})
-        if len(attempts) == 1:
-            raise RuntimeError("the first attempt fails")
-
-    in_flow(body, retries=1, plain=plain)
-    [told] = [each.message for each in caplog.records if "earlier attempts" in each.message]
-    assert f"{unique} 1" in told and f"{unique} 2" in told and "once(" in told
-    assert effects.count("/1/orders") == 2
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
@@ -215,7 +164,7 @@ def test_two_calls_of_a_subflow_are_no_replay(in_flow, effects, unique, plain):
     @flow
     @recorded
     def inner(text):
-        seen.append(place_order("echo", {"message": text}).urn)
+        seen.append(tasks.place_order("echo", {"message": text}).urn)
         if len(tries) == 1 and len(seen) == 2:
             raise RuntimeError("the first try fails")
 
@@ -239,15 +188,8 @@ def cases_in_a_set(case):
         case(number)
 
 
-def cases_by_gather(case):
-    async def gathered():
-        await asyncio.gather(*(asyncio.to_thread(case, number) for number in range(4)))
-
-    asyncio.run(gathered())
-
-
 @pytest.mark.catches("a replay in another order is refused")
-@pytest.mark.parametrize("cases", [cases_by_submit, cases_in_a_set, cases_by_gather])
+@pytest.mark.parametrize("cases", [cases_by_submit, cases_in_a_set])
 def test_a_replay_may_ask_in_any_order(in_flow, effects, unique, cases):
     """One of four cases had ordered when the flow died; at the replay, its first step takes longer than the others."""
     attempts = []
@@ -256,7 +198,7 @@ def test_a_replay_may_ask_in_any_order(in_flow, effects, unique, cases):
     def case(number):
         if number == 0:
             time.sleep(0.5)
-        return place_order("echo", {"message": f"{unique} {number}"}).urn
+        return tasks.place_order("echo", {"message": f"{unique} {number}"}).urn
 
     def body():
         attempts.append(1)
@@ -269,87 +211,79 @@ def test_a_replay_may_ask_in_any_order(in_flow, effects, unique, cases):
     assert effects.count("/1/orders") == 4
 
 
-def test_a_retry_may_upload_what_changed(in_flow, effects, source):
-    """A file that was corrected between two attempts is uploaded. Only changed orders and jobs are a divergence."""
-    attempts = []
-
-    def body():
-        attempts.append(upload_artifact(source).urn)
-        if len(attempts) == 1:
-            source.write_text("corrected " + source.read_text())
-            raise RuntimeError("the first attempt fails")
-
-    in_flow(body, retries=1)
-    assert len(set(attempts)) == effects.count("/1/artifacts") == 2
-
-
 def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
     """IVCAP_FLOWS_MAX_ORDERS ends a run that requests more orders and jobs. Kept ones do not count."""
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "2")
 
     def body():
-        place_order("echo", {"message": unique})
-        place_order("echo", {"message": unique})
-        request_job("echo", {"message": unique})
-        place_order("echo", {"message": unique + " beyond"})
+        tasks.place_order("echo", {"message": unique})
+        tasks.place_order("echo", {"message": unique})
+        tasks.request_job("echo", {"message": unique})
+        tasks.place_order("echo", {"message": unique + " beyond"})
 
     with pytest.raises(SpendLimitError, match="IVCAP_FLOWS_MAX_ORDERS") as caught:
         in_flow(body)
     assert (caught.value.limit, caught.value.placed) == (2, 2)
-    assert effects.count("/1/orders") + len(jobs_of(effects)) == 2
+    assert effects.count("/1/orders") + effects.posts("/jobs") == 2
 
 
 def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, unique):
-    """A failed order is kept, with its log in the error. `max_resubmits` places the next, up to the limit."""
+    """`max_resubmits` places the next, up to the limit. After all have ended, one error names all failures: orders with
+    the end of their log, jobs with their message."""
     urns = []
 
     def body():
         for most in (0, 0, 1, 1):
-            order = place_order("fail", {"message": unique}, max_resubmits=most)
+            order = tasks.place_order("fail", {"message": unique}, max_resubmits=most)
             urns.append(order.urn)
-            with pytest.raises(OrderFailedError) as caught:
-                wait_for_orders([order], timeout=60)
-        return caught.value
-
-    error = in_flow(body)
-    assert urns[0] == urns[1] != urns[2] == urns[3]
-    assert effects.count("/1/orders") == 2
-    assert [intent.generation for intent in effects.intents("order")] == [0, 1]
-    assert [order.urn for order in error.orders] == [urns[3]]
-
-
-def test_failures_carry_the_log_and_the_message(in_flow, effects, unique):
-    """After all have ended, one error names all failures: orders with the end of their log, jobs with their message."""
-
-    def body():
-        orders = [place_order("fail", {"message": unique}), place_order("echo", {"message": unique})]
-        job = request_job("fail", {"message": unique})
-        with pytest.raises(OrderFailedError) as of_orders:
-            wait_for_orders(orders, timeout=60)
+            orders = [order, tasks.place_order("echo", {"message": unique})]
+            with pytest.raises(OrderFailedError) as of_orders:
+                tasks.wait_for_orders(orders, timeout=60)
+        job = tasks.request_job("fail", {"message": unique})
         with pytest.raises(JobFailedError) as of_jobs:
-            wait_for_jobs([job], timeout=60)
-        return orders, of_orders.value, of_jobs.value, wait_for_orders(orders, raise_on_failure=False)
+            tasks.wait_for_jobs([job], timeout=60)
+        return of_orders.value, of_jobs.value, tasks.wait_for_orders(orders, raise_on_failure=False)
 
-    orders, of_orders, of_jobs, done = in_flow(body)
-    assert "1 of 2 orders did not succeed" in str(of_orders)
-    assert unique in of_orders.logs[orders[0].urn] and unique in str(of_orders)
+    of_orders, of_jobs, done = in_flow(body)
+    assert urns[0] == urns[1] != urns[2] == urns[3]
+    assert effects.count("/1/orders") == 3
+    assert [i.generation for i in effects.intents("order") if i.urn in urns] == [0, 1]
+    assert [order.urn for order in of_orders.orders] == [urns[3]] and "1 of 2 orders did not succeed" in str(of_orders)
+    assert unique in of_orders.logs[urns[3]] and unique in str(of_orders)
     assert unique in str(of_jobs) and of_jobs.jobs[0].error_message == unique
-    assert [(order.urn, order.succeeded) for order in done] == [(orders[0].urn, False), (orders[1].urn, True)]
+    assert [(order.urn == urns[3], order.succeeded) for order in done] == [(True, False), (False, True)]
 
 
-def test_a_deadline_leaves_the_work_alone(in_flow, effects):
-    """After its deadline a wait raises with the pending work. A later wait gets the end of the same order."""
+def test_a_wait_leaves_the_work_alone(in_flow, effects, source, unique, monkeypatch, caplog):
+    """After its deadline a wait raises with the pending work. A later wait gets the end of the same order, also of one
+    attached by its URN, and although the order's end could not be written to the journal; the next wait writes it."""
+
+    def away(*_):
+        raise JournalError("disk full")
 
     def body():
-        order = place_order("sleep", {"seconds": 0.7})
+        order = tasks.place_order("sleep", {"seconds": 0.7})
+        job, series = tasks.request_job("echo", {"message": unique}), tasks.upload_artifact(source)
         with pytest.raises(WaitTimeoutError) as caught:
-            wait_for_orders([order], timeout=0.05)
+            tasks.wait_for_orders([order], timeout=0.05)
         assert caught.value.pending == [order.urn]
-        return wait_for_orders([order, order], timeout=60)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(effects.journal.intents), "finish", away)
+            [done] = tasks.wait_for_orders([order])
+        assert effects.journal.intents.get(order.key).state == "done"
+        one, same = tasks.wait_for_orders([order, order], timeout=60)
+        assert done == one == same and one.succeeded
+        [attached] = tasks.wait_for_orders([tasks.get_order(order.urn)], timeout=60)
+        [ended] = tasks.wait_for_jobs([tasks.get_job(job.urn)], timeout=60)
+        return order, attached, ended, series, tasks.get_artifact(series.urn)
 
-    one, same = in_flow(body)
-    assert one == same and one.succeeded
-    assert effects.count("/1/orders") == 1
+    with caplog.at_level(logging.ERROR, "ivcap_flows.waiting"):
+        order, attached, ended, series, again = in_flow(body)
+    assert "the next wait does: disk full" in caplog.text
+    assert effects.journal.intents.get(order.key).status == "succeeded" and effects.count("/1/orders") == 1
+    assert (attached.urn, attached.service_name, attached.key) == (order.urn, "sleep", None)
+    assert attached.parameters["seconds"] == "0.7" and ended.result["message"] == unique
+    assert (again.urn, again.sha256, again.size) == (series.urn, series.sha256, series.size)
 
 
 @pytest.mark.long
@@ -365,15 +299,15 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
         return {record.status for record in newest if record.urn in {order.urn for order in orders}}
 
     def body():
-        orders = [place_order("sleep", {"seconds": 6 + n / 1000}) for n in range(5)]
+        orders = [tasks.place_order("sleep", {"seconds": 6 + n / 1000}) for n in range(5)]
         effects.embedded.forget_requests()
         with pytest.raises(WaitTimeoutError):
-            wait_for_orders(orders, timeout=2)
+            tasks.wait_for_orders(orders, timeout=2)
         meanwhile = asked(orders)
         while statuses(orders) != {"succeeded"}:
             time.sleep(0.2)
         effects.embedded.forget_requests()
-        return orders, meanwhile, wait_for_orders(orders, timeout=60), asked(orders)
+        return orders, meanwhile, tasks.wait_for_orders(orders, timeout=60), asked(orders)
 
     orders, (lists, reads), done, at_the_end = in_flow(body)
     assert [one.urn for one in done] == [one.urn for one in orders]
@@ -381,142 +315,62 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
     assert at_the_end[0] >= 1 and at_the_end[1] == [1] * 5
 
 
-def test_products_and_attached_work(in_flow, effects, source, unique):
-    """Existing artifacts, orders and jobs are attached by URN, and waited for like the flow's own."""
+def test_an_aspect_is_attached_or_updated_once(in_flow, effects, unique, on_platform):
+    """Equal aspects in one run are one; other content or a discriminator makes another.
+
+    Active content is not sent again, other content replaces it, and changes back and forth end with the last one. What
+    somebody has retracted since is made anew. `once` keeps a value likewise.
+    """
+    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:add.1"
+    drawn = iter([1, 2])
 
     def body():
-        series = upload_artifact(source)
-        order, job = place_order("echo", {"message": unique}), request_job("echo", {"message": unique})
-        [done] = wait_for_orders([get_order(order.urn)], timeout=60)
-        [ended] = wait_for_jobs([get_job(job.urn)], timeout=60)
-        again = get_artifact(series.urn)
-        return series, order, done, ended, again
+        assert [once("draw", lambda: next(drawn)) for _ in range(2)] == [1, 1]
+        attached = [
+            tasks.attach_aspect(entity, {"n": 1}, schema=schema),
+            tasks.attach_aspect(entity, {"$schema": schema, "n": 1}),
+            tasks.attach_aspect(entity, {"n": 2}, schema=schema),
+            tasks.attach_aspect(entity, {"n": 1}, schema=schema, discriminator="again"),
+        ]
+        updated = [tasks.update_aspect(f"{entity}:u", {"n": n}, schema=schema) for n in (1, 1, 2, 1, 1)]
+        sent = effects.count("/1/aspects") + effects.count("/1/aspects", "PUT")
+        on_platform(lambda client: client.aspects.retract(updated[-1].urn))
+        return attached, updated, sent, tasks.update_aspect(f"{entity}:u", {"n": 1}, schema=schema)
 
-    series, order, done, ended, again = in_flow(body)
-    assert (done.urn, done.service_name, done.key) == (order.urn, "echo", None)
-    assert done.parameters["message"] == ended.result["message"] == unique
-    assert (again.urn, again.sha256, again.size) == (series.urn, series.sha256, series.size)
-
-
-def test_an_aspect_is_attached_once_in_a_run(in_flow, effects, unique):
-    """Equal aspects in one run are one. Other content or a discriminator makes another."""
-    entity = f"urn:example:thing:{unique}"
-
-    def body():
-        one = attach_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1")
-        same = attach_aspect(entity, {"$schema": "urn:example:schema:add.1", "n": 1})
-        other = attach_aspect(entity, {"n": 2}, schema="urn:example:schema:add.1")
-        meant = attach_aspect(entity, {"n": 1}, schema="urn:example:schema:add.1", discriminator="again")
-        return one, same, other, meant
-
-    one, same, other, meant = in_flow(body)
-    assert one.urn == same.urn
-    assert len({one.urn, other.urn, meant.urn}) == effects.count("/1/aspects") == 3
-
-
-def test_another_aspect_without_a_canonical_form_is_no_hindrance(in_flow, effects, unique, on_platform):
-    """An existing aspect without a canonical form (RFC 8785) can be replaced. Integers above 2**53 have none."""
-    entity, schema = f"urn:test:{unique}", "urn:test:schema:instant.1"
-    on_platform(lambda client: client.aspects.add(entity, schema, {"$schema": schema, "at": 1_700_000_000_000_000_001}))
-    done = in_flow(lambda: update_aspect(entity, {"$schema": schema, "at": 1}))
-    assert done.content == {"$schema": schema, "at": 1}
-
-
-def test_an_end_that_cannot_be_written_does_not_end_the_flow(in_flow, effects, unique, monkeypatch, caplog):
-    """The flow gets its order although the order's end cannot be written to the journal. The next wait writes it."""
-
-    def away(*_):
-        raise JournalError("disk full")
-
-    def body():
-        order = place_order("echo", {"message": unique})
-        with monkeypatch.context() as patch:
-            patch.setattr(type(effects.journal.intents), "finish", away)
-            [done] = wait_for_orders([order])
-        assert effects.journal.intents.get(order.key).state == "done"
-        wait_for_orders([order])
-        return done
-
-    with caplog.at_level(logging.ERROR, "ivcap_flows.waiting"):
-        done = in_flow(body)
-    assert done.succeeded and "the next wait does: disk full" in caplog.text
-    assert effects.journal.intents.get(done.key).status == "succeeded"
-
-
-def test_update_aspect_is_idempotent(in_flow, effects, unique):
-    """Active content is not sent again, other content replaces it, and changes back and forth end with the last one."""
-    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
-
-    def body():
-        return [update_aspect(entity, {"n": n}, schema=schema) for n in (1, 1, 2, 1, 1)]
-
-    made = in_flow(body)
-    assert made[0].urn == made[1].urn
-    assert len({made[0].urn, made[2].urn, made[3].urn}) == 3
-    assert made[3].urn == made[4].urn and made[4].content["n"] == 1
-    assert effects.count("/1/aspects") + effects.count("/1/aspects", "PUT") == 3
-
-
-def test_an_update_that_was_retracted_since_is_made_anew(in_flow, effects, unique, on_platform):
-    """Equal content after somebody else's retraction is a new update, not the one that the run remembers."""
-    entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:update.1"
-
-    def body():
-        first = update_aspect(entity, {"n": 1}, schema=schema)
-        on_platform(lambda client: client.aspects.retract(first.urn))
-        return first, update_aspect(entity, {"n": 1}, schema=schema)
-
-    first, second = in_flow(body)
-    assert second.urn != first.urn
-    active = on_platform(lambda client: client.aspects.read(second.urn))
-    assert active.valid_to is None
-
-
-def test_a_value_is_kept_for_all_attempts_of_a_run(in_flow):
-    """`once` computes in the first attempt. A second call, as in a retry, gets the same value."""
-    values = iter([1, 2])
-
-    def body():
-        return once("draw", lambda: next(values)), once("draw", lambda: next(values))
-
-    assert in_flow(body) == (1, 1)
+    attached, updated, sent, anew = in_flow(body)
+    assert attached[0].urn == attached[1].urn and len({one.urn for one in attached}) == 3
+    assert updated[0].urn == updated[1].urn and updated[3].urn == updated[4].urn
+    assert len({updated[0].urn, updated[2].urn, updated[3].urn}) == 3 and updated[4].content["n"] == 1
+    assert sent == 6
+    assert anew.urn != updated[4].urn
+    assert on_platform(lambda client: client.aspects.read(anew.urn)).valid_to is None
 
 
 def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, unique, on_platform):
     """An aspect that somebody changed between read and write is not replaced.
 
-    The error holds both, and the next update works.
+    The error holds both, and the next update works. One without a canonical form (RFC 8785) can be replaced, too;
+    integers above 2**53 have none.
     """
     entity, schema = f"urn:example:thing:{unique}", "urn:example:schema:superseded.1"
 
     async def by_another(client):
-        await client.aspects.update(entity, schema, {"$schema": schema, "n": 2})
+        await client.aspects.update(entity, schema, {"$schema": schema, "n": 2**53 + 1})
 
     def body():
-        update_aspect(entity, {"n": 1}, schema=schema)
+        tasks.update_aspect(entity, {"n": 1}, schema=schema)
         effects.embedded.forget_requests()
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=1.0)
-        ours = update_aspect.submit(entity, {"n": 3}, schema=schema)
+        ours = tasks.update_aspect.submit(entity, {"n": 3}, schema=schema)
         while len(effects.embedded.requests("GET", "/1/aspects")) < 2:
             time.sleep(0.01)
         on_platform(by_another)
         with pytest.raises(SupersededError) as caught:
             ours.result()
-        return caught.value, update_aspect(entity, {"n": 3}, schema=schema)
+        return caught.value, tasks.update_aspect(entity, {"n": 3}, schema=schema)
 
     error, last = in_flow(body)
-    assert (error.ours["n"], [their["n"] for their in error.theirs]) == (3, [2])
-    assert last.content["n"] == 3
+    assert (error.ours["n"], [their["n"] for their in error.theirs]) == (3, [2**53 + 1])
+    assert last.content == {"$schema": schema, "n": 3}
     assert len(effects.embedded.requests("PUT", "/1/aspects")) == 2
-
-
-async def test_asynchronous_requests_share_as_well(embedded_platform, ivcap_journal, effects, unique):
-    """Equal requests that are awaited together are one job."""
-
-    @flow
-    @recorded
-    async def together():
-        return await asyncio.gather(*(arequest_job("echo", {"message": unique}) for _ in range(4)))
-
-    assert len({job.urn for job in await together()}) == len(jobs_of(effects)) == 1

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import register
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,15 +27,10 @@ HOSTS = [
 
 
 @pytest.fixture(scope="session", autouse=True)
-def keyed_service(_embedded, tmp_path_factory) -> None:
+def keyed_service(serve) -> None:
     """The service for the flow's orders and jobs."""
-    folder = tmp_path_factory.mktemp("keyed")
-    (folder / "setup.cfg").touch()
-    (folder / "service_of_key_tests.py").write_text("def run(request, job):\n    return {}\n")
     parameters = [{"name": "message", "type": "string"}, {"name": "around", "type": "string"}]
-    entry = {"entry": "service_of_key_tests:run", "request-schema": {"type": "object"}}
-    definition = {"name": "keyed", "parameters": parameters, **entry}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    serve("keyed", "def run(request, job):\n    return {}\n", parameters, **{"request-schema": {"type": "object"}})
 
 
 @pytest.fixture

@@ -8,22 +8,10 @@ from datetime import timedelta
 
 import pytest
 
+from ivcap_flows import tasks
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model
-from ivcap_flows.tasks import (
-    attach_aspect,
-    list_aspects,
-    mint_dataset,
-    place_order,
-    register_item,
-    register_model_run,
-    request_job,
-    update_aspect,
-    upload_artifact,
-    version_item,
-    wait_for_orders,
-)
 from ivcap_flows.work.duplicates import duplicates_on_ivcap
 
 NOTE = "urn:example:schema:lost.1"
@@ -99,19 +87,19 @@ def test_each_effect_exists_once(
 
     def body():
         lose("^/1/aspects$", late=late)
-        aspect = attach_aspect(entity, {"text": "once"}, schema=NOTE)
+        aspect = tasks.attach_aspect(entity, {"text": "once"}, schema=NOTE)
         for noun, path in POSTS.items():
             lose(f"{path}$", late=0.0 if noun in ("registry item", "item version") else late)
         together = {
-            "order": place_order.submit("echo", {"message": unique}),
-            "job": request_job.submit("echo", {"message": unique}),
-            "registry item": register_item.submit(model),
-            "dataset": mint_dataset.submit(artifact, terms=registry.terms),
+            "order": tasks.place_order.submit("echo", {"message": unique}),
+            "job": tasks.request_job.submit("echo", {"message": unique}),
+            "registry item": tasks.register_item.submit(model),
+            "dataset": tasks.mint_dataset.submit(artifact, terms=registry.terms),
         }
         made = {noun: future.result() for noun, future in together.items()}
-        made["item version"] = version_item(made["registry item"], reason="better")
+        made["item version"] = tasks.version_item(made["registry item"], reason="better")
         data = {registry.template: made["dataset"]}
-        made["model run"] = register_model_run(
+        made["model run"] = tasks.register_model_run(
             ended_order, workflow_template=registry.workflow, inputs=data, outputs=data
         )
         return aspect, made
@@ -136,12 +124,12 @@ def test_what_has_no_key_is_told_from_what_was_there_before(journal_clock, in_fl
 
     def body():
         # The platform's time is known by its replies.
-        list_aspects(f"{entity}:other")
+        tasks.list_aspects(f"{entity}:other")
         lose("^/1/aspects$")
-        aspect = attach_aspect(entity, {"text": "once"}, schema=NOTE)
+        aspect = tasks.attach_aspect(entity, {"text": "once"}, schema=NOTE)
         lose("/jobs$", late=1.0)
         effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
-        return aspect, request_job("echo", {"message": unique})
+        return aspect, tasks.request_job("echo", {"message": unique})
 
     aspect, job = in_flow(body)
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
@@ -156,7 +144,7 @@ def test_what_has_no_key_is_told_from_what_was_there_before(journal_clock, in_fl
 def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, lose, on_platform, unique):
     """A second order is placed, which is unavoidable. When the first shows, `doctor` names both."""
     lose("^/1/orders$", late=60)
-    order = in_flow(lambda: place_order("echo", {"message": unique}))
+    order = in_flow(lambda: tasks.place_order("echo", {"message": unique}))
     effects.embedded.advance_clock(120)
     assert effects.count("/1/orders") == 2
     found, _ = on_platform(lambda client: duplicates_on_ivcap(client, effects.journal))
@@ -171,16 +159,16 @@ def test_each_request_around_an_effect_may_be_lost(in_flow, effects, lose, on_pl
 
     def body():
         effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, reset=True)
-        orders = [place_order("echo", {"message": f"{unique} refused"})]
+        orders = [tasks.place_order("echo", {"message": f"{unique} refused"})]
         for method in ("POST", "PUT"):
             lose("^/1/aspects$", method)
-            orders.append(place_order("echo", {"message": f"{unique} {method}"}))
-        attach_aspect(entity, {"text": "old"}, schema=NOTE)
+            orders.append(tasks.place_order("echo", {"message": f"{unique} {method}"}))
+        tasks.attach_aspect(entity, {"text": "old"}, schema=NOTE)
         lose("^/1/aspects$", "PUT")
-        changed = update_aspect(entity, {"text": "new"}, schema=NOTE)
+        changed = tasks.update_aspect(entity, {"text": "new"}, schema=NOTE)
         lose("^/1/artifacts$")
         lose("/1/artifacts", "PATCH")
-        return orders, changed, upload_artifact(source, name=unique)
+        return orders, changed, tasks.upload_artifact(source, name=unique)
 
     orders, changed, uploaded = in_flow(body)
     assert [(intent.urn, intent.how) for intent in effects.intents("order")] == [(one.urn, "sent") for one in orders]
@@ -208,10 +196,10 @@ def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_flow, effect
 
     def body():
         effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.0)
-        order = place_order("sleep", {"seconds": 0.3 + int(unique[:4], 16) / 1e6})
+        order = tasks.place_order("sleep", {"seconds": 0.3 + int(unique[:4], 16) / 1e6})
         if outage:
             effects.embedded.add_fault(method="GET", path="^/1/orders/", count=22, status=503)
-        return wait_for_orders([order], timeout=60)
+        return tasks.wait_for_orders([order], timeout=60)
 
     with caplog.at_level(logging.WARNING, "ivcap_flows.waiting"):
         [done] = in_flow(body)

@@ -29,14 +29,13 @@ from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, 
 from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import parking as times
-from ivcap_flows.errors import InputError, JournalError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.errors import JournalError, OrderFailedError, WaitTimeoutError
 from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import AttemptRow, Park
 from ivcap_flows.journal.runs import Runs
-from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
     OrderStep,
     aplace_order,
@@ -58,7 +57,7 @@ SERVICE = """
 import time
 from pathlib import Path
 
-def until(request, job):
+def run(request, job):
     while not Path(request["until"]).exists():
         time.sleep(0.05)
 """
@@ -91,6 +90,12 @@ class Deployed:
         result = run_flow(self.flow, flow_run=self.run, parameters={})
         return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
+    def parks(self, begin: Callable[[], Any] | None = None) -> None:
+        """Go, or begin otherwise, until the run parks."""
+        with pytest.raises(Pause):
+            (begin or self.go)()
+        assert self.parked
+
     def wake(self) -> Any:
         """Continue as if the time had come, or somebody had resumed the run."""
         self.set(Scheduled())
@@ -108,6 +113,11 @@ class Deployed:
         state = self.run.state
         return state is not None and (state.type.value, state.name) == ("SCHEDULED", "Parked")
 
+    @property
+    def due(self) -> float:
+        """The seconds until the run is started."""
+        return (self.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
+
 
 @pytest.fixture
 def deployed(monkeypatch, on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
@@ -117,15 +127,9 @@ def deployed(monkeypatch, on_prefect, embedded_platform, ivcap_journal) -> Itera
 
 
 @pytest.fixture(scope="session")
-def until_service(_embedded, tmp_path_factory) -> str:
+def until_service(serve) -> str:
     """The name of a service whose work ends when a file exists."""
-    folder = tmp_path_factory.mktemp("parking")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_parking_tests.py").write_text(SERVICE)
-    parameters = [{"name": "until", "type": "string"}]
-    definition = {"name": "parking-until", "entry": "services_of_parking_tests:until", "parameters": parameters}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-    return "parking-until"
+    return serve("parking-until", SERVICE, [{"name": "until", "type": "string"}])
 
 
 @pytest.fixture
@@ -151,6 +155,21 @@ def ordering(end: Path, discriminator: str | None = None, **options: Any) -> lis
     return [done.status for done in wait_or_park([order], **options)]
 
 
+@pytest.fixture
+def ordered(deployed, end) -> Callable[..., Deployed]:
+    """Return `ordered(**options)`: a run of a flow that places an order and waits for it with these options."""
+
+    def make(**options: Any) -> Deployed:
+        @flow
+        @recorded
+        def parks() -> list[str]:
+            return ordering(end, **options)
+
+        return deployed(parks)
+
+    return make
+
+
 def finish(run: Deployed, end: Path) -> Any:
     """Let the work end, and wake the run until it sees that."""
     end.touch()
@@ -162,8 +181,9 @@ def finish(run: Deployed, end: Path) -> Any:
 def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journal, effects, unique, end):
     """A parked run leaves its process and continues with the same order.
 
-    A task with a kept result runs once, a replay-safe one again, of which the log tells. The journal has both attempts
-    and the park, and Prefect knows when to wake the run.
+    A task with a kept result runs once, a replay-safe one again, of which the log tells. The journal has all attempts
+    and parks. A run that wakes before its order has ended parks again, while a watcher is there for an hour, in case
+    that does not wake it. The order decides, not what Prefect knows of earlier rounds.
     """
     counted: list[str] = []
 
@@ -184,12 +204,8 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
         return ordering(end)
 
     run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
-    assert run.parked
-    state = run.run.state
-    due = (state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
-    assert times.SHORTEST - 10 < due <= times.SHORTEST
+    run.parks()
+    assert times.SHORTEST - 10 < run.due <= times.SHORTEST
     [(left, park)] = ivcap_journal.parks.open()
     assert (left.flow_run_id, park.round, len(park.waits)) == (str(run.id), 1, 1)
     assert prefect_state(str(run.id)).outcome == "parked"
@@ -198,7 +214,15 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert attempt.outcome == "parked"
     assert attempt.cause.startswith("Parked: waits for 1 order (parking-until); wakes at")
     assert re.search(r"When it wakes, 'harmless-\w+' runs again\.$", attempt.cause)
-    end.touch()
+    with ivcap_journal.leases.hold(times.WATCHER):
+        run.parks(run.wake)
+    assert times.WATCHED - 60 < run.due <= times.WATCHED
+    run.set(Failed(), force=True)
+    run.set(AwaitingRetry())
+    run.parks()
+    rounds = parks_of(ivcap_journal)
+    assert [park.round for park in rounds] == [1, 2, 3] and len({park.began_at for park in rounds}) == 1
+    assert [park for _, park in ivcap_journal.parks.open()] == rounds[-1:]
     assert finish(run, end) == ["succeeded"]
     assert counted[:2] == ["kept", "harmless"] and set(counted[2:]) == {"harmless"}
     assert effects.count("/1/orders") == 1
@@ -214,8 +238,11 @@ def parks_of(journal: Journal) -> list[Park]:
 
 
 @pytest.mark.parametrize("form", ["synchronous", pytest.param("asynchronous", marks=pytest.mark.long)])
-def test_many_orders_park_together(deployed, effects, end, form):
-    """`run_orders` and `arun_orders` leave the process as `wait_or_park` does, and find their orders when they wake."""
+def test_many_orders_park_together(deployed, effects, tmp_path, end, form):
+    """`run_orders` and `arun_orders` leave the process as `wait_or_park` does, and find their orders when they wake.
+
+    Also if the journal was replaced meanwhile: the idempotency records name them, and no others are placed.
+    """
     steps = [OrderStep("parking-until", {"until": str(end)}, discriminator=str(number)) for number in range(3)]
 
     @flow
@@ -227,75 +254,38 @@ def test_many_orders_park_together(deployed, effects, end, form):
         return [order.status for order in await arun_orders(steps)]
 
     run = deployed({"synchronous": synchronous, "asynchronous": asynchronous}[form])
-    with pytest.raises(Pause):
-        run.go()
-    assert run.parked
-    assert finish(run, end) == ["succeeded"] * 3
+    run.parks()
+    end.touch()
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert finish(run, end) == ["succeeded"] * 3
+        assert other.parks.open() == []
     assert effects.count("/1/orders") == 3
 
 
 @pytest.mark.long
-def test_a_run_that_wakes_too_early_parks_again(deployed, ivcap_journal, end):
-    """A run that is resumed by hand, or retried, before its orders have ended parks again.
-
-    The orders decide, not what Prefect knows of earlier rounds.
-    """
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    for begin in (run.go, run.wake):
-        with pytest.raises(Pause):
-            begin()
-    run.set(Failed(), force=True)
-    run.set(AwaitingRetry())
-    with pytest.raises(Pause):
-        run.go()
-    rounds = parks_of(ivcap_journal)
-    assert [park.round for park in rounds] == [1, 2, 3] and len({park.began_at for park in rounds}) == 1
-    assert [park for _, park in ivcap_journal.parks.open()] == rounds[-1:]
-    assert finish(run, end) == ["succeeded"]
-
-
-@pytest.mark.long
-def test_the_timeout_counts_over_all_rounds(deployed, monkeypatch, end):
+def test_the_timeout_counts_over_all_rounds(ordered, monkeypatch):
     """The timeout of a wait counts over all rounds, and the run wakes in time for it."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end, timeout=3)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
-    due = (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
-    assert due < 3
-    time.sleep(max(0.0, due))
+    run = ordered(timeout=3)
+    run.parks()
+    assert run.due < 3
+    time.sleep(max(0.0, run.due))
     with pytest.raises(WaitTimeoutError, match="1 of 1 orders and jobs not finished after 3 s"):
         run.wake()
 
 
-def test_a_run_that_wakes_after_its_timeout_asks_the_platform(deployed, monkeypatch, end):
+def test_a_run_that_wakes_after_its_timeout_asks_the_platform(ordered, monkeypatch, end):
     """Work that ended while the run was parked is the result, also if the run wakes after the timeout of its wait."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
     monkeypatch.setattr(parking, "WOKEN", 10.0)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end, timeout=3)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
+    run = ordered(timeout=3)
+    run.parks()
     end.touch()
     time.sleep(3.5)
     assert run.wake() == ["succeeded"]
 
 
-@pytest.mark.parametrize("again", ["a retry of the flow", "a second call"])
+@pytest.mark.parametrize("again", ["a second call", pytest.param("a retry of the flow", marks=pytest.mark.long)])
 def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypatch, end, again):
     """A wait after a WaitTimeoutError has the whole timeout again, in a retry of the flow and in the same attempt.
 
@@ -313,13 +303,11 @@ def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypat
             return ordering(end, timeout=600)
 
     run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
+    run.parks()
     time.sleep(3.5)
     rounds = 3 if again == "a second call" else 2
     for _ in range(rounds - 1):
-        with pytest.raises(Pause):
-            run.wake()
+        run.parks(run.wake)
     first, *later = [park.began_at for park in parks_of(ivcap_journal)]
     assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
     assert finish(run, end) == ["succeeded"]
@@ -337,53 +325,16 @@ def test_no_wait_counts_the_time_of_another(deployed, ivcap_journal, end, tmp_pa
         return [done.status for done in wait_or_park([first, second], timeout=600)]
 
     run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
+    run.parks()
     early.touch()
     rounds: list[Any] = []
     while not rounds or len(rounds[-1].waits) != 1 or rounds[-1].waits == rounds[0].waits:
-        with pytest.raises(Pause):
-            run.wake()
+        run.parks(run.wake)
         rounds = parks_of(ivcap_journal)
     assert rounds[-1].began_at > rounds[0].began_at
-    with pytest.raises(Pause):
-        run.wake()
+    run.parks(run.wake)
     assert parks_of(ivcap_journal)[-1].began_at == rounds[-1].began_at
     assert finish(run, end) == ["succeeded"] * 2
-
-
-def test_while_somebody_watches_a_run_parks_for_an_hour(deployed, ivcap_journal, end):
-    """While a watcher is there, the run wakes by itself only after an hour, in case the watcher does not wake it."""
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with ivcap_journal.leases.hold(times.WATCHER), pytest.raises(Pause):
-        run.go()
-    due = (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
-    assert times.WATCHED - 60 < due <= times.WATCHED
-
-
-def test_with_another_journal_a_run_that_wakes_finds_its_order(deployed, ivcap_journal, effects, tmp_path, end):
-    """A run whose journal was replaced while it was parked finds its order.
-
-    The idempotency record names it, and no other is placed.
-    """
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
-    end.touch()
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        assert finish(run, end) == ["succeeded"]
-        assert other.parks.open() == []
-    assert effects.count("/1/orders") == 1
 
 
 @task
@@ -407,49 +358,47 @@ def with_dequeue() -> None:
     dequeue(queue)
 
 
-@pytest.mark.parametrize(
-    ("before", "why"),
-    [
-        (unkept, "'unkept-.*' would run again; set persist_result=True for such a task, or the tag 'replay-safe'"),
-        pytest.param(lambda: fails(return_state=True), "'fails-.*' would run again", marks=pytest.mark.long),
-        pytest.param(subflow_with_unkept, "'unkept-.*' would run again", marks=pytest.mark.long),
-        pytest.param(with_dequeue, "'.*dequeue.*' would run again", marks=pytest.mark.long),
-    ],
-    ids=["not kept", "failed", "in a subflow", "off a queue"],
-)
-def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed, before, why):
-    """A run does not park if a task would run again. The obstacle names the task and what to change."""
-
-    @flow
-    def judged() -> Obstacle | None:
-        before()
-        return obstacle_here()
-
-    found = deployed(judged).go()
-    assert re.search(why, found.reason) and not found.passing
-
-
-@pytest.mark.catches("results that are not read back")
-@pytest.mark.parametrize(
-    "options", [{"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)}]
-)
-def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed, options):
-    """From wherever the flow has the task, which is no global of its module."""
+def charging(options: dict[str, Any]) -> Any:
+    """Return a task of its own for each build, whose result is kept but may not be read back."""
 
     def charged() -> int:
         return 1
 
-    # A task of its own for each build.
     charged.__qualname__ = f"charged-{uuid.uuid4()}"
-    charge = task(persist_result=True, **options)(charged)
+    return task(persist_result=True, **options)(charged)
+
+
+@pytest.mark.catches("results that are not read back")
+def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed):
+    """From wherever the flow has the task, which is no global of its module."""
+    no_reads = ({"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)})
+    charges = [charging(options) for options in no_reads]
 
     @flow
     def judged() -> Obstacle | None:
-        charge()
+        for charge in charges:
+            charge()
         return obstacle_here()
 
     found = deployed(judged).go()
-    assert found is not None and re.search("'charged-.*' would run again", found.reason)
+    assert found is not None and len(re.findall("'charged-[^']*'", found.reason)) == 3
+    assert "would run again" in found.reason
+
+
+def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed):
+    """A failed task, a task of a subflow, and what took a message off a queue. The obstacle names them."""
+
+    @flow
+    def judged() -> Obstacle | None:
+        fails(return_state=True)
+        subflow_with_unkept()
+        with_dequeue()
+        return obstacle_here()
+
+    found = deployed(judged).go()
+    for name in ("'fails-.*'", "'unkept-.*'", "'.*dequeue.*'"):
+        assert re.search(f"{name}.* would run again", found.reason), name
+    assert not found.passing
 
 
 def obstacle_here(*, patient: bool = True) -> Obstacle | None:
@@ -464,49 +413,42 @@ def obstacle_here(*, patient: bool = True) -> Obstacle | None:
     return own
 
 
-def test_what_is_kept_marked_or_the_packages_own_hinders_nothing(deployed):
-    """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package."""
+def test_what_hinders_a_run(deployed):
+    """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package.
 
-    @task(persist_result=True)
-    def kept() -> int:
-        return 1
-
-    @flow(persist_result=True)
-    def kept_subflow() -> int:
-        return unkept()
-
-    @flow
-    def judged() -> Obstacle | None:
-        kept()
-        unkept.with_options(tags=["replay-safe"])()
-        kept_subflow()
-        create_queue(uuid.uuid4().hex)
-        return obstacle_here()
-
-    assert deployed(judged).go() is None
-
-
-def test_a_task_at_work_is_waited_for(deployed):
-    """A task that is still running is an obstacle that passes."""
+    A task that is still running passes. One that would run again does not, and the reason says what to change.
+    """
     let_go = threading.Event()
 
     @task(persist_result=True)
     def slow() -> None:
         let_go.wait(20)
 
+    @flow(persist_result=True)
+    def kept_subflow() -> int:
+        return unkept()
+
     @flow
-    def judged() -> tuple[Obstacle | None, Obstacle | None]:
+    def judged() -> list[Obstacle | None]:
+        unkept.with_options(tags=["replay-safe"])()
+        kept_subflow()
+        create_queue(uuid.uuid4().hex)
+        found = [obstacle_here()]
         future = slow.submit()
         time.sleep(0.5)
-        during = obstacle_here(patient=False)
+        found.append(obstacle_here(patient=False))
         let_go.set()
         future.wait()
         time.sleep(0.5)
-        return during, obstacle_here()
+        found.append(obstacle_here())
+        unkept()
+        return [*found, obstacle_here()]
 
-    during, after = deployed(judged).go()
-    assert "still running" in during.reason and during.passing
-    assert after is None
+    nothing, running, ended, again = deployed(judged).go()
+    assert nothing is ended is None
+    assert "still running" in running.reason and running.passing
+    advice = "'unkept-.*' would run again; set persist_result=True for such a task, or the tag 'replay-safe'"
+    assert re.search(advice, again.reason) and not again.passing
 
 
 @pytest.mark.long
@@ -582,48 +524,34 @@ def test_the_limit_of_the_deployment_decides(deployed):
     assert deployed(judged, **limited("ENQUEUE")).go() is None
 
 
-def test_parking_uses_no_retry_of_the_flow(deployed, ivcap_journal, effects, end):
-    """A flow with `retries=` parks before and after a retry, wakes each time, and still has its retries."""
-    begun: list[int] = []
+def test_parking_uses_no_retry_of_the_flow(deployed, effects, end):
+    """A flow with `retries=` parks before and after a retry, wakes each time, and still has its retries.
+
+    After a retry in its process, Prefect gives a parked run to a worker nevertheless.
+    """
+    begun: list[Any] = []
 
     @flow(retries=2)
     def retried() -> list[str]:
         begun.append(len(begun))
+        if len(begun) == 1:
+            raise RuntimeError("at first")
         done = ordering(end)
-        if len(begun) < 5:
-            raise RuntimeError("not yet")
+        if "late" not in begun:
+            begun.append("late")
+            raise RuntimeError("at last")
         return done
 
     run = deployed(retried)
-    for begin in (run.go, run.wake):
-        with pytest.raises(Pause):
-            begin()
-        assert run.parked and run.run.run_count == 1
-    end.touch()
-    # The third begin, the first retry and the second.
-    assert finish(run, end) == ["succeeded"]
-    assert len(begun) == 5 and run.run.run_count == 3
-    assert effects.count("/1/orders") == 1
-
-
-def test_a_run_parks_in_a_retry(deployed, effects, end):
-    """After a retry in its process, Prefect gives a parked run to a worker nevertheless."""
-    begun: list[int] = []
-
-    @flow(retries=1)
-    def retried() -> list[str]:
-        begun.append(len(begun))
-        if len(begun) == 1:
-            raise RuntimeError("at first")
-        return ordering(end)
-
-    run = deployed(retried)
-    with pytest.raises(Pause):
-        run.go()
+    run.parks()
     policy = run.run.empirical_policy
-    assert run.parked and len(begun) == 2 and (policy.resuming, policy.retry_type) == (True, None)
+    assert begun == [0, 1] and (policy.resuming, policy.retry_type, run.run.run_count) == (True, None, 2)
+    run.parks(run.wake)
+    assert run.run.run_count == 2
+    # The retry after the work's end begins in the same process.
     assert finish(run, end) == ["succeeded"]
-    assert run.run.run_count == 2 and effects.count("/1/orders") == 1
+    assert begun[-2] == "late" and run.run.run_count == 3
+    assert effects.count("/1/orders") == 1
 
 
 def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end):
@@ -659,25 +587,24 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
 
 
 @pytest.mark.long
-def test_without_prefects_word_a_run_waits_in_its_process(deployed, ivcap_journal, caplog, monkeypatch, end):
+def test_without_prefects_word_a_run_waits_in_its_process(ordered, caplog, monkeypatch, end):
     """If Prefect's API cannot be reached, the run waits in its process and logs a warning."""
 
-    @flow
-    def stays() -> list[str]:
-        with monkeypatch.context() as patch:
-            patch.setattr(flow_run, "get_client", lambda **_: gone())
-            return ordering(end)
-
-    def gone() -> None:
+    def gone(**_: Any) -> None:
         end.touch()
         raise ConnectionError("refused")
 
-    assert deployed(stays).go() == ["succeeded"]
+    run = ordered()
+    monkeypatch.setattr(flow_run, "get_client", gone)
+    assert run.go() == ["succeeded"]
     assert "Prefect's API cannot be asked" in caplog.text
 
 
-@pytest.mark.parametrize("what", ["obeyed", "obeyed, and started", "answered after the start", "not obeyed"])
-def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, monkeypatch, end, what):
+LOST = ["obeyed", "obeyed, and started", "not obeyed", pytest.param("answered after the start", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_lost_reply_to_the_parking_is_asked_after(ordered, ivcap_journal, monkeypatch, end, what):
     """After a lost reply Prefect is asked whether the run was parked.
 
     It leaves or stays accordingly, so it never has two processes or none, even if a worker has started it since.
@@ -702,12 +629,7 @@ def test_a_lost_reply_to_the_parking_is_asked_after(deployed, ivcap_journal, mon
         raise ConnectionError("no reply")
 
     monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", losing)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
+    run = ordered()
     if what != "not obeyed":
         with pytest.raises(Pause):
             run.go()
@@ -743,12 +665,6 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
     assert finish(run, end) == ["succeeded"] * 2
 
 
-def test_only_orders_and_jobs_are_waited_for():
-    """Another URN is an error before anything is requested."""
-    with pytest.raises(InputError, match="neither"):
-        wait_or_park(["urn:ivcap:artifact:1"])
-
-
 def all_have_left(_: object, attempts: list[AttemptRow]) -> set[str]:
     return {attempt.id for attempt in attempts}
 
@@ -758,8 +674,23 @@ def watched(watcher: Watcher) -> int:
     return woken
 
 
-def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal, monkeypatch, end):
-    """The watcher wakes a run whose work has ended only when its process has gone, so it never has two processes."""
+def test_a_watcher_wakes_a_run_once_its_process_has_gone(ordered, ivcap_journal, monkeypatch, caplog, end):
+    """The watcher wakes a run whose work has ended only when its process has gone, so it never has two processes.
+
+    One with another platform does not wake it, since it cannot read its orders.
+    """
+    run = ordered()
+    run.parks()
+    end.touch()
+    monkeypatch.setattr(Parks, "left", all_have_left)
+
+    async def elsewhere(self: Any) -> str:
+        return "https://elsewhere.example"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IvcapClient, "platform", elsewhere)
+        assert watched(Watcher(ivcap_journal)) == 0
+    assert run.parked and "wakes at its wake time" in caplog.text
     looks, left = iter([False, False, True]), False
     woken_beside: list[bool] = []
 
@@ -771,15 +702,6 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
     real = park_watcher.wake
     monkeypatch.setattr(Parks, "left", look)
     monkeypatch.setattr(park_watcher, "wake", lambda id_: woken_beside.append(not left) or real(id_))
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
-    end.touch()
     assert watched(Watcher(ivcap_journal)) == 1
     assert woken_beside == [False]
     assert run.run.state.name == "Resuming"
@@ -789,20 +711,14 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(deployed, ivcap_journal
 @pytest.mark.parametrize(
     "what", ["cancelled", *(pytest.param(each, marks=pytest.mark.long) for each in ("deleted", "failed"))]
 )
-def test_a_run_that_does_not_come_back_is_parked_no_more(deployed, ivcap_journal, monkeypatch, end, what):
+def test_a_run_that_does_not_come_back_is_parked_no_more(ordered, ivcap_journal, monkeypatch, end, what):
     """The watcher wakes no run that was cancelled, deleted or failed, and records how it ended if Prefect says so.
 
     Its order stays open without a live owner.
     """
     monkeypatch.setattr(Parks, "left", all_have_left)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
+    run = ordered()
+    run.parks()
     assert len(ivcap_journal.parks.open()) == 1
     end.touch()
     if what == "cancelled":
@@ -840,52 +756,22 @@ def test_of_two_watchers_one_stands_by(ivcap_journal):
     assert not ivcap_journal.leases.held(times.WATCHER)
 
 
-def test_a_watcher_for_another_platform_leaves_a_run_alone(deployed, ivcap_journal, monkeypatch, caplog, end):
-    """A watcher with another platform does not wake the run, whose orders it cannot read. The run wakes by itself."""
-    monkeypatch.setattr(Parks, "left", all_have_left)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with pytest.raises(Pause):
-        run.go()
-
-    async def elsewhere(self: Any) -> str:
-        return "https://elsewhere.example"
-
-    monkeypatch.setattr(IvcapClient, "platform", elsewhere)
-    assert watched(Watcher(ivcap_journal)) == 0
-    assert run.parked and "wakes at its wake time" in caplog.text
-
-
 def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
     return datetime.now(zone) + timedelta(hours=1)
 
 
-def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(deployed, ivcap_journal, monkeypatch, end):
+def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(ordered, ivcap_journal, monkeypatch, end):
     """A run wakes by Prefect's clock, even if the clock of the journal or of the watcher is wrong."""
     monkeypatch.setattr(Parks, "left", all_have_left)
-
-    @flow
-    def parks() -> list[str]:
-        return ordering(end)
-
-    run = deployed(parks)
-    with monkeypatch.context() as patch, pytest.raises(Pause):
+    run = ordered()
+    with monkeypatch.context() as patch:
         patch.setattr(ivcap_journal, "now", an_hour_ahead)
-        run.go()
-    assert due(run) <= times.LONGEST, "the work seems to be an hour old"
+        run.parks()
+    assert run.due <= times.LONGEST, "the work seems to be an hour old"
     run.set(Scheduled(name="Parked", scheduled_time=datetime.now(timezone.utc) + timedelta(minutes=30)), force=True)
     end.touch()
     with monkeypatch.context() as patch:
         patch.setattr(flow_run, "time", SimpleNamespace(time=lambda: an_hour_ahead().timestamp()))
         patch.setattr("prefect.states.now", an_hour_ahead)
         assert watched(Watcher(ivcap_journal)) == 1
-    assert run.run.state.name == "Resuming" and due(run) <= 1
-
-
-def due(run: Deployed) -> float:
-    """Return the seconds until the run is started."""
-    return (run.run.state.state_details.scheduled_time - datetime.now(timezone.utc)).total_seconds()
+    assert run.run.state.name == "Resuming" and run.due <= 1

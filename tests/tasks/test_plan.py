@@ -10,31 +10,11 @@ from prefect import flow, get_run_logger, task, unmapped
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 
+from ivcap_flows import tasks
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import plan
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import Organisation
-from ivcap_flows.tasks import (
-    add_to_collection,
-    attach_aspect,
-    collection_items,
-    create_collection,
-    download_artifact,
-    fetch_item,
-    get_artifact,
-    get_collection,
-    get_job,
-    get_order,
-    mint_dataset,
-    place_order,
-    read_artifact,
-    register_item,
-    register_model_run,
-    request_job,
-    update_aspect,
-    upload_artifact,
-    wait_for_orders,
-)
 from ivcap_flows.tasks.waiting import PlannedError
 
 QUERIES = ("/list", "/token")
@@ -50,14 +30,14 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
     """Uploads, orders, jobs, aspects, datasets, items and registrations are listed as new. Nothing is written."""
 
     def body():
-        series = upload_artifact(source)
-        order = place_order("echo", {"message": series.urn})
-        request_job("echo", {"message": unique})
-        attach_aspect(order, {"$schema": "urn:example:schema:plan.1"})
-        update_aspect(series, {"$schema": "urn:example:schema:plan.1"})
-        register_item(Organisation(display_name=unique, name=unique))
-        data = {registry.template: mint_dataset(series, terms=registry.terms)}
-        register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
+        series = tasks.upload_artifact(source)
+        order = tasks.place_order("echo", {"message": series.urn})
+        tasks.request_job("echo", {"message": unique})
+        tasks.attach_aspect(order, {"$schema": "urn:example:schema:plan.1"})
+        tasks.update_aspect(series, {"$schema": "urn:example:schema:plan.1"})
+        tasks.register_item(Organisation(display_name=unique, name=unique))
+        data = {registry.template: tasks.mint_dataset(series, terms=registry.terms)}
+        tasks.register_model_run(ended_order, workflow_template=registry.workflow, inputs=data, outputs=data)
         return "the end"
 
     with plan() as planned:
@@ -69,53 +49,70 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
     assert effects.journal.intents.where() == []
 
 
-def test_a_plan_tells_new_from_kept(in_flow, effects, source, unique):
-    """Effects of an earlier run are listed as kept, with their URNs, and the others as new."""
+def test_a_plan_tells_new_from_what_exists(in_flow, effects, source, artifact, registry, unique, tmp_path):
+    """Effects of an earlier run are listed as kept, with their URNs, and those of another journal as adopted.
+
+    A collection that exists is not listed, also if an equal folder would give it.
+    """
+    elsewhere = tmp_path / "elsewhere.csv"
+    elsewhere.write_text(f"{unique} elsewhere")
+
+    def by_another():
+        return [tasks.upload_artifact(elsewhere).urn, tasks.mint_dataset(artifact, terms=registry.terms).urn]
 
     def body():
-        series = upload_artifact(source)
-        return place_order("echo", {"message": unique}, once_per="flow"), place_order("echo", {"message": series.urn})
+        tasks.create_collection(unique)
+        series = tasks.upload_artifact(source)
+        return tasks.place_order("echo", {"message": unique}, once_per="flow"), tasks.place_order(
+            "echo", {"message": series.urn}
+        )
 
+    def planned_body():
+        body()
+        tasks.create_collection(unique, description="another")
+        return by_another()
+
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        adopted = in_flow(by_another)
     kept, _ = in_flow(body)
     effects.embedded.forget_requests()
     with plan() as planned:
-        in_flow(body)
+        assert in_flow(planned_body) == adopted
     assert [(effect.noun, effect.source) for effect in planned.effects] == [
         ("upload", "kept"),
         ("order", "kept"),
         ("order", "new"),
+        ("collection", "new"),
+        ("upload", "adopted"),
+        ("dataset", "adopted"),
     ]
+    assert [effect.urn for effect in planned.effects[-2:]] == adopted
     assert planned.effects[1].urn == kept.urn and kept.urn in str(planned)
-    assert [effect.noun for effect in planned.new] == ["order"]
+    assert [effect.noun for effect in planned.new] == ["order", "collection"]
     assert writes(effects) == []
 
 
 def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
-    """Equal requests count once in a plan, as in a run. A discriminator or scope makes two of them."""
+    """Equal requests count once in a plan, as in a run. A discriminator or scope makes two of them.
+
+    A flow without `@recorded` can be planned as well. Effects of its earlier runs are kept.
+    """
 
     def body():
         for discriminator in ("a", "a", "b"):
-            place_order("echo", {"message": unique}, discriminator=discriminator)
+            tasks.place_order("echo", {"message": unique}, discriminator=discriminator)
         for _ in range(2):
-            place_order("echo", {"message": unique}, once_per="call")
+            tasks.place_order("echo", {"message": unique}, once_per="call")
+        return tasks.place_order("echo", {"message": unique}, once_per="flow")
 
     with plan() as planned:
-        in_flow(body)
-    in_flow(body)
-    assert len(planned.new) == effects.count("/1/orders") == 4
-
-
-def test_a_plan_of_a_flow_that_is_not_recorded(embedded_platform, ivcap_journal, effects, unique):
-    """A flow without `@recorded` can be planned as well. Effects of its earlier runs are kept."""
-
-    @flow
-    def plain():
-        return place_order("echo", {"message": unique}, once_per="flow")
-
-    placed = plain()
+        in_flow(body, plain=True)
+    placed = in_flow(body, plain=True)
+    assert len(planned.new) == effects.count("/1/orders") == 5
     with plan() as planned:
-        assert plain() == placed
-    assert [(effect.source, effect.urn) for effect in planned.effects] == [("kept", placed.urn)]
+        assert in_flow(body, plain=True) == placed
+    assert [effect.urn for effect in planned.effects if effect.source == "kept"] == [placed.urn]
+    assert len(planned.new) == 4
 
 
 @pytest.mark.catches("a plan forgets what it makes")
@@ -123,14 +120,14 @@ def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, uniqu
     """A flow defines a collection, fills it, orders into it and attaches what it made: all of it is listed, once."""
 
     def body():
-        collection = create_collection(unique)
-        artifact = upload_artifact(source)
-        add_to_collection(collection.urn, get_artifact(artifact.urn))
-        put = upload_artifact(b"more", name="more", collection=collection)
-        assert collection_items(get_collection(collection.urn)) == [artifact, put]
-        order = place_order("echo", {"message": unique}, collection=create_collection(unique))
-        job = request_job("echo", {"message": unique})
-        assert [get_order(order.urn).urn, get_job(job.urn).urn] == [order.urn, job.urn]
+        collection = tasks.create_collection(unique)
+        artifact = tasks.upload_artifact(source)
+        tasks.add_to_collection(collection.urn, tasks.get_artifact(artifact.urn))
+        put = tasks.upload_artifact(b"more", name="more", collection=collection)
+        assert tasks.collection_items(tasks.get_collection(collection.urn)) == [artifact, put]
+        order = tasks.place_order("echo", {"message": unique}, collection=tasks.create_collection(unique))
+        job = tasks.request_job("echo", {"message": unique})
+        assert [tasks.get_order(order.urn).urn, tasks.get_job(job.urn).urn] == [order.urn, job.urn]
 
     with plan() as planned:
         in_flow(body)
@@ -139,35 +136,35 @@ def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, uniqu
     assert writes(effects) == []
 
 
-def test_a_collection_that_exists_is_not_planned(in_flow, effects, source, unique):
-    """Nor one that an equal folder would give. The plan lists what would be new."""
-    in_flow(lambda: create_collection(unique))
-    with plan() as planned:
-        in_flow(lambda: [create_collection(unique), create_collection(unique, description="another")])
-    assert [effect.noun for effect in planned.effects] == ["collection"]
-
-
-@pytest.mark.parametrize(
-    "reads",
-    [
-        lambda made, tmp_path: read_artifact(made["artifact"]),
-        lambda made, tmp_path: download_artifact(made["artifact"], tmp_path / "there"),
-        lambda made, tmp_path: fetch_item(made["item"]),
-        lambda made, tmp_path: register_model_run(made["order"], workflow_template="1/1", inputs={}, outputs={}),
-    ],
-)
-def test_a_plan_ends_where_content_is_read_that_is_not_there(in_flow, effects, source, unique, tmp_path, reads):
-    """Contents and results are not planned. That is no failure of the flow."""
+def test_a_plan_ends_where_content_is_read_that_is_not_there(in_flow, effects, source, unique, tmp_path):
+    """Contents and results are not planned. That ends the flow, past its own error handling, and is no failure."""
+    reached = []
 
     def body():
-        artifact, order = upload_artifact(source), place_order("echo", {"message": unique})
-        item = register_item(Organisation(display_name=unique, name=unique))
-        reads({"artifact": artifact, "order": order, "item": item}, tmp_path)
+        artifact, order = tasks.upload_artifact(source), tasks.place_order("echo", {"message": unique})
+        item = tasks.register_item(Organisation(display_name=unique, name=unique))
+        for read in (
+            lambda: tasks.read_artifact(artifact),
+            lambda: tasks.download_artifact(artifact, tmp_path / "there"),
+            lambda: tasks.fetch_item(item),
+            lambda: tasks.register_model_run(order, workflow_template="1/1", inputs={}, outputs={}),
+        ):
+            with pytest.raises(PlannedError, match="The plan ends here"):
+                read()
+        try:
+            tasks.wait_for_orders([order])
+        except Exception:
+            reached.append("handler")
+        reached.append("after")
 
     with plan() as planned, pytest.raises(PlannedError, match="The plan ends here"):
         in_flow(body)
-    assert [effect.noun for effect in planned.effects] == ["upload", "order", "registry item"]
-    assert writes(effects) == []
+    assert [(effect.noun, effect.source) for effect in planned.effects] == [
+        ("upload", "new"),
+        ("order", "new"),
+        ("registry item", "new"),
+    ]
+    assert reached == [] and writes(effects) == []
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -211,7 +208,7 @@ def test_a_plan_runs_what_prefect_would_run(embedded_platform, ivcap_journal, un
             inner("4"),
             stated(),
             stated(return_state=True).name,
-            place_order("echo", {"message": unique}).status,
+            tasks.place_order("echo", {"message": unique}).status,
         ]
 
     @flow
@@ -227,39 +224,3 @@ def test_a_plan_runs_what_prefect_would_run(embedded_platform, ivcap_journal, un
     with plan() as planned, temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert (asyncio.run(aplain()) if asynchronous else plain()) == wanted
     assert [effect.noun for effect in planned.effects] == ["order"]
-
-
-def test_a_plan_ends_where_the_flow_would_wait(in_flow, effects, unique):
-    """A wait for something that was not sent ends the flow, past its own error handling.
-
-    The plan so far is returned.
-    """
-    reached = []
-
-    def body():
-        order = place_order("echo", {"message": unique})
-        try:
-            wait_for_orders([order])
-        except Exception:
-            reached.append("handler")
-        reached.append("after")
-
-    with plan() as planned, pytest.raises(PlannedError):
-        in_flow(body)
-    assert [effect.source for effect in planned.effects] == ["new"]
-    assert reached == [] and writes(effects) == []
-
-
-def test_a_plan_finds_what_exists_without_this_journal(in_flow, effects, source, artifact, registry, tmp_path):
-    """An upload or dataset of another journal's run is not planned as new."""
-
-    def body():
-        return upload_artifact(source).urn, mint_dataset(artifact, terms=registry.terms).urn
-
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        made = in_flow(body)
-    effects.embedded.forget_requests()
-    with plan() as planned:
-        assert in_flow(body) == made
-    assert [(effect.source, effect.urn) for effect in planned.effects] == [("adopted", urn) for urn in made]
-    assert writes(effects) == []
