@@ -262,18 +262,6 @@ def test_many_orders_park_together(deployed, effects, tmp_path, end, form):
     assert effects.count("/1/orders") == 3
 
 
-@pytest.mark.long
-def test_the_timeout_counts_over_all_rounds(ordered, monkeypatch):
-    """The timeout of a wait counts over all rounds, and the run wakes in time for it."""
-    monkeypatch.setattr(parking, "SHORTEST", 0.1)
-    run = ordered(timeout=3)
-    run.parks()
-    assert run.due < 3
-    time.sleep(max(0.0, run.due))
-    with pytest.raises(WaitTimeoutError, match="1 of 1 orders and jobs not finished after 3 s"):
-        run.wake()
-
-
 def test_a_run_that_wakes_after_its_timeout_asks_the_platform(ordered, monkeypatch, end):
     """Work that ended while the run was parked is the result, also if the run wakes after the timeout of its wait."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
@@ -287,29 +275,31 @@ def test_a_run_that_wakes_after_its_timeout_asks_the_platform(ordered, monkeypat
 
 @pytest.mark.parametrize("again", ["a second call", pytest.param("a retry of the flow", marks=pytest.mark.long)])
 def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypatch, end, again):
-    """A wait after a WaitTimeoutError has the whole timeout again, in a retry of the flow and in the same attempt.
-
-    When it wakes from that, the first wait is over at once, and the second goes on.
-    """
+    """The timeout of a wait counts over all rounds, and the run wakes in time for it. A wait after a WaitTimeoutError
+    has the whole timeout again: when the run wakes from that, the first is over at once, and the second goes on."""
     monkeypatch.setattr(parking, "SHORTEST", 0.1)
+    late: list[str] = []
 
     @flow(retries=1)
     def parks() -> list[str]:
         try:
             return ordering(end, timeout=3)
-        except WaitTimeoutError:
+        except WaitTimeoutError as error:
+            late.append(str(error))
             if again == "a retry of the flow":
                 raise
             return ordering(end, timeout=600)
 
     run = deployed(parks)
     run.parks()
+    assert run.due < 3
     time.sleep(3.5)
     rounds = 3 if again == "a second call" else 2
     for _ in range(rounds - 1):
         run.parks(run.wake)
     first, *later = [park.began_at for park in parks_of(ivcap_journal)]
     assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
+    assert "1 of 1 orders and jobs not finished after 3 s" in late[0]
     assert finish(run, end) == ["succeeded"]
 
 
@@ -342,22 +332,6 @@ def unkept() -> int:
     return 1
 
 
-@task(persist_result=True)
-def fails() -> None:
-    raise ValueError("always")
-
-
-@flow
-def subflow_with_unkept() -> int:
-    return unkept()
-
-
-def with_dequeue() -> None:
-    queue = create_queue(uuid.uuid4().hex)
-    enqueue(queue, {"$schema": "urn:example:schema:x.1"})
-    dequeue(queue)
-
-
 def charging(options: dict[str, Any]) -> Any:
     """Return a task of its own for each build, whose result is kept but may not be read back."""
 
@@ -385,22 +359,6 @@ def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed
     assert "would run again" in found.reason
 
 
-def test_what_would_be_done_again_keeps_a_run_in_its_process(deployed):
-    """A failed task, a task of a subflow, and what took a message off a queue. The obstacle names them."""
-
-    @flow
-    def judged() -> Obstacle | None:
-        fails(return_state=True)
-        subflow_with_unkept()
-        with_dequeue()
-        return obstacle_here()
-
-    found = deployed(judged).go()
-    for name in ("'fails-.*'", "'unkept-.*'", "'.*dequeue.*'"):
-        assert re.search(f"{name}.* would run again", found.reason), name
-    assert not found.passing
-
-
 def obstacle_here(*, patient: bool = True) -> Obstacle | None:
     own = OwnRun.here()
     while not isinstance(own, Obstacle):
@@ -416,7 +374,8 @@ def obstacle_here(*, patient: bool = True) -> Obstacle | None:
 def test_what_hinders_a_run(deployed):
     """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package.
 
-    A task that is still running passes. One that would run again does not, and the reason says what to change.
+    A task that is still running passes. A failed task, one of a subflow, or one that took a message off a queue would
+    run again; the reason names them, and says what to change.
     """
     let_go = threading.Event()
 
@@ -424,15 +383,20 @@ def test_what_hinders_a_run(deployed):
     def slow() -> None:
         let_go.wait(20)
 
-    @flow(persist_result=True)
-    def kept_subflow() -> int:
+    @task(persist_result=True)
+    def fails() -> None:
+        raise ValueError("always")
+
+    @flow
+    def subflow() -> int:
         return unkept()
 
     @flow
     def judged() -> list[Obstacle | None]:
         unkept.with_options(tags=["replay-safe"])()
-        kept_subflow()
-        create_queue(uuid.uuid4().hex)
+        subflow.with_options(persist_result=True)()
+        queue = create_queue(uuid.uuid4().hex)
+        enqueue(queue, {"$schema": "urn:example:schema:x.1"})
         found = [obstacle_here()]
         future = slow.submit()
         time.sleep(0.5)
@@ -441,14 +405,17 @@ def test_what_hinders_a_run(deployed):
         future.wait()
         time.sleep(0.5)
         found.append(obstacle_here())
-        unkept()
+        fails(return_state=True)
+        subflow()
+        dequeue(queue)
         return [*found, obstacle_here()]
 
     nothing, running, ended, again = deployed(judged).go()
     assert nothing is ended is None
     assert "still running" in running.reason and running.passing
-    advice = "'unkept-.*' would run again; set persist_result=True for such a task, or the tag 'replay-safe'"
-    assert re.search(advice, again.reason) and not again.passing
+    for name in ("'fails-.*'", "'unkept-.*'", "'.*dequeue.*'"):
+        assert re.search(f"{name}.* would run again", again.reason), name
+    assert "set persist_result=True for such a task, or the tag 'replay-safe'" in again.reason and not again.passing
 
 
 @pytest.mark.long
@@ -554,36 +521,25 @@ def test_parking_uses_no_retry_of_the_flow(deployed, effects, end):
     assert effects.count("/1/orders") == 1
 
 
-def test_a_journal_that_fails_ends_no_wait(deployed, monkeypatch, caplog, end):
-    """If the earlier rounds of a wait cannot be read, it goes on, and its timeout counts from now."""
+def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, monkeypatch, caplog, end):
+    """Two such waits log one warning. If the earlier rounds of a wait cannot be read, it goes on, timed from now."""
 
     def broken(*_: Any) -> Any:
         raise JournalError("the database is locked")
 
     @flow
-    def waits() -> list[str]:
+    def stays() -> list[str]:
         unkept()
         order = place_order("parking-until", {"until": str(end)})
         with monkeypatch.context() as patch:
             patch.setattr(Runs, "attempts", broken)
-            return [done.status for done in wait_or_park([order], timeout=300)]
-
-    assert deployed(waits).go() == ["succeeded"]
-    assert "the database is locked" in caplog.text
-
-
-def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal, caplog, end):
-    """A run that may not park waits in its process. Two such waits log one warning."""
-
-    @flow
-    def stays() -> list[str]:
-        unkept()
-        return ordering(end) + ordering(end, "more")
+            [done] = wait_or_park([order], timeout=300)
+        return [done.status, *ordering(end, "more")]
 
     with caplog.at_level(logging.WARNING, logger="ivcap_flows.waiting"):
         assert deployed(stays).go() == ["succeeded"] * 2
-    assert len([r for r in caplog.records if "cannot park" in r.getMessage()]) == 1
-    assert ivcap_journal.parks.open() == []
+    assert len([message for message in caplog.messages if "cannot park" in message]) == 1
+    assert "the database is locked" in caplog.text and ivcap_journal.parks.open() == []
 
 
 @pytest.mark.long
@@ -733,27 +689,6 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(ordered, ivcap_journal,
         assert ivcap_journal.runs.recent(1)[0].outcome == what and ivcap_journal.parks.open() == []
     [order] = ivcap_journal.intents.where(noun="order")
     assert order.state == "done" and not ivcap_journal.intents.held(order)
-
-
-def test_of_two_watchers_one_stands_by(ivcap_journal):
-    """The second watcher says that it stands by, and takes over when the first ends."""
-    said: list[str] = []
-
-    async def both() -> None:
-        first = asyncio.ensure_future(Watcher(ivcap_journal, tell=lambda text: said.append(f"1 {text}")).watch())
-        await asyncio.sleep(0.3)
-        second = asyncio.ensure_future(Watcher(ivcap_journal, tell=lambda text: said.append(f"2 {text}")).watch())
-        await asyncio.sleep(0.3)
-        assert said == ["1 Watching the parked runs.", "2 Another process watches the parked runs; standing by."]
-        first.cancel()
-        await asyncio.sleep(0.5)
-        second.cancel()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(park_watcher, "EVERY", 0.1)
-        loop.run(both())
-    assert said[-1] == "2 Watching the parked runs."
-    assert not ivcap_journal.leases.held(times.WATCHER)
 
 
 def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
