@@ -8,44 +8,31 @@ import json
 import logging
 import time
 import weakref
+from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from ivcap_flows import loop, wait_or_park
+from ivcap_flows import loop, tasks, wait_or_park
 from ivcap_flows.blocks import IvcapCredentials
+from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.durable import plan, poller
 from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, ParameterError, WaitTimeoutError
-from ivcap_flows.ivcap import job_events
+from ivcap_flows.handles import Job
+from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.ivcap.orders import OrderRecord
 from ivcap_flows.journal.rows import Wait
-from ivcap_flows.local.register import register
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.tasks import (
-    attach_aspect,
-    exec_agent,
-    find_service,
-    get_job,
-    job_result,
-    list_jobs,
-    list_orders,
-    list_services,
-    order_log,
-    place_order,
-    register_service,
-    request_job,
-    wait_for_jobs,
-    wait_for_orders,
-    waiting,
-)
 from ivcap_flows.tasks import poll_sources as watching
+from ivcap_flows.tasks import waiting
 from ivcap_flows.tasks.call import IvcapCall
 from ivcap_flows.tasks.waiting import first_of
 
 SERVICE = """
-def told(request, job):
+def run(request, job):
     for number in range(request.get("times", 1)):
         job.event("step", message=f"{request['message']} {number}", number=number)
     job.add_product("told.txt", request["message"].encode(), "text/plain")
@@ -55,19 +42,14 @@ def told(request, job):
 
 
 @pytest.fixture(scope="session")
-def telling(_embedded, tmp_path_factory):
+def telling(serve):
     """The name of a service that sends events, makes a product, and returns results of every type."""
-    folder = tmp_path_factory.mktemp("telling")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_work_tests.py").write_text(SERVICE)
     parameters = [
         {"name": "message", "type": "string"},
         {"name": "kind", "type": "string", "optional": True},
         {"name": "times", "type": "int", "optional": True},
     ]
-    definition = {"name": "telling", "entry": "services_of_work_tests:told", "parameters": parameters}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-    return "telling"
+    return serve("telling", SERVICE, parameters)
 
 
 def batch(name, **more):
@@ -82,74 +64,87 @@ def batch(name, **more):
 
 
 def test_a_service_is_found_and_used_by_its_handle(in_flow, unique):
-    """A service's handle can be used for orders and jobs."""
+    """For orders and jobs. The error of a wrong name has those that there are."""
 
     def body():
-        service = find_service("echo")
-        order = place_order(service, {"message": unique})
-        job = request_job(service, {"message": unique})
-        return service, wait_for_orders([order]), wait_for_jobs([job])
+        service = tasks.find_service("echo")
+        order = tasks.place_order(service, {"message": unique})
+        job = tasks.request_job(service, {"message": unique})
+        with pytest.raises(InputError, match=r"There is no service named 'ecko'\. Candidates: .*'echo'"):
+            tasks.find_service("ecko")
+        return service, tasks.wait_for_orders([order]), tasks.wait_for_jobs([job])
 
     service, [order], [job] = in_flow(body)
     assert service.name == "echo" and order.service == job.service == service.urn
-    with pytest.raises(InputError, match=r"There is no service named 'ecko'\. Candidates: .*'echo'"):
-        in_flow(lambda: find_service("ecko"))
 
 
 def test_services_are_listed_whole_or_up_to_a_limit(in_flow, ivcap_journal):
     """Without a limit all services are listed. The listing is not recorded as their maker."""
-    every = in_flow(list_services)
-    assert {"echo", "sleep", "fail"} <= {service.name for service in every}
-    assert len(in_flow(lambda: list_services(limit=2))) == 2
+    every, two = in_flow(lambda: (tasks.list_services(), tasks.list_services(limit=2)))
+    assert {"echo", "sleep", "fail"} <= {service.name for service in every} and len(two) == 2
     [run] = ivcap_journal.runs.recent(1)
     relations = [r for r in run_graph(ivcap_journal, run.id).relations.values() if ":service:" in r.source + r.target]
     assert {r.type for r in relations} == {"used"}
 
 
 def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_path):
-    """An unchanged registration is sent once.
+    """An unchanged registration is sent once, also by another run. A changed definition replaces the old one.
 
-    A changed definition replaces the old one. A file works like a mapping.
+    A file works like a mapping. A plan lists the registration, and ends where the service would be needed.
     """
     definition = batch(unique, parameters=[{"name": "a", "type": "int", "description": "A."}])
     path = tmp_path / "service.json"
     path.write_text(json.dumps(definition))
-
-    first = in_flow(lambda: register_service(definition))
-    sent = effects.count(f"/1/services2/{first.urn}", "PUT")
-    assert in_flow(lambda: register_service(path)) == first
-    assert effects.count(f"/1/services2/{first.urn}", "PUT") == sent == 1
-    changed = in_flow(lambda: register_service({**definition, "description": "Does less."}))
-    assert (changed.urn, changed.description) == (first.urn, "Does less.")
-
-
-def test_a_planned_registration_sends_nothing(in_flow, effects, unique):
-    """A plan lists the registration, and ends where the service would be needed."""
     with plan() as planned, pytest.raises(waiting.PlannedError):
-        in_flow(lambda: place_order(register_service(batch(unique)), {}))
+        in_flow(lambda: tasks.place_order(tasks.register_service(definition), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
-    assert effects.count("/1/orders") == 0
+
+    def again():
+        same = tasks.register_service(path)
+        return same, sent(), tasks.register_service({**definition, "description": "Does less."})
+
+    def sent():
+        return effects.count(f"/1/services2/{first.urn}", "PUT")
+
+    first = in_flow(lambda: tasks.register_service(definition))
+    assert sent() == 1
+    same, times, changed = in_flow(again)
+    assert (same, times) == (first, 1)
+    assert (changed.urn, changed.description) == (first.urn, "Does less.") and effects.count("/1/orders") == 0
 
 
 def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
     """A definition that is incomplete, or a file that is not one, is an error that says what is missing."""
-    with pytest.raises(InputError, match="lacks description, controller-schema, controller"):
-        in_flow(lambda: register_service({"name": "x"}))
     (tmp_path / "list.yaml").write_text("- a\n")
-    for path, words in ((tmp_path / "list.yaml", "must be a mapping"), (tmp_path / "none.yaml", "cannot be read")):
-        with pytest.raises(InputError, match=words):
-            in_flow(lambda path=path: register_service(path))
+
+    def body():
+        for given, words in (
+            ({"name": "x"}, "lacks description, controller-schema, controller"),
+            (tmp_path / "list.yaml", "must be a mapping"),
+            (tmp_path / "none.yaml", "cannot be read"),
+        ):
+            with pytest.raises(InputError, match=words):
+                tasks.register_service(given)
+
+    in_flow(body)
 
 
 def test_orders_are_listed_and_their_logs_read(in_flow, unique):
     """Orders are listed by status and name, all or some. A log is read whole or from its end."""
 
     def body():
-        failing = place_order("fail", {"message": f"{unique}\nlast words"}, name=unique)
-        wait_for_orders([failing], raise_on_failure=False)
-        some = list_orders(filter=f"name ~= '{unique}%'")
-        none = list_orders(filter=f"name ~= '{unique}%'", status="succeeded")
-        return failing, some, none, order_log(failing), order_log(failing, lines=1), list_orders(limit=1)
+        failing = tasks.place_order("fail", {"message": f"{unique}\nlast words"}, name=unique)
+        tasks.wait_for_orders([failing], raise_on_failure=False)
+        some = tasks.list_orders(filter=f"name ~= '{unique}%'")
+        none = tasks.list_orders(filter=f"name ~= '{unique}%'", status="succeeded")
+        return (
+            failing,
+            some,
+            none,
+            tasks.order_log(failing),
+            tasks.order_log(failing, lines=1),
+            tasks.list_orders(limit=1),
+        )
 
     failing, some, none, whole, end, one = in_flow(body)
     assert [order.urn for order in some] == [failing.urn] and none == [] and len(one) == 1
@@ -165,9 +160,9 @@ def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap
     on_platform(lambda client: client.collections.create(unique, urn=urn))
 
     def body():
-        order = place_order(telling, {"message": unique}, collection=urn)
-        wait_for_orders([order])
-        return wait_for_orders([order])[0]
+        order = tasks.place_order(telling, {"message": unique}, collection=urn)
+        tasks.wait_for_orders([order])
+        return tasks.wait_for_orders([order])[0]
 
     order = in_flow(body)
 
@@ -184,134 +179,105 @@ def test_an_unknown_collection_is_told_before_an_order_is_sent(in_flow, effects,
     """An unknown collection is an error before the order is sent, so nothing is spent."""
     before = effects.count("/1/orders")
     with pytest.raises(NotFoundError):
-        in_flow(lambda: place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
+        in_flow(lambda: tasks.place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
     assert effects.count("/1/orders") == before
 
 
-def test_a_request_may_be_an_aspect(in_flow, effects, unique):
+def test_a_request_may_be_an_aspect(in_flow, unique):
     """The content of the aspect is checked, is the request in the handle, and makes one job."""
 
-    def body():
-        note = attach_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "message": unique})
-        first = request_job("echo", request_aspect=note)
-        again = request_job("echo", request_aspect=note.urn)
-        [done] = wait_for_jobs([first])
-        return first, again, done
+    def request(name):
+        return tasks.attach_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", name: unique})
 
-    first, again, done = in_flow(body)
+    def body():
+        note = request("message")
+        first = tasks.request_job("echo", request_aspect=note)
+        again = tasks.request_job("echo", request_aspect=note.urn)
+        with pytest.raises(InputError, match="either a request or a request_aspect"):
+            tasks.request_job("echo")
+        with pytest.raises(ParameterError, match="did you mean 'message'"):
+            tasks.request_job("echo", request_aspect=request("mesage"))
+        return first, again, tasks.wait_for_jobs([first])
+
+    first, again, [done] = in_flow(body)
     assert first.urn == again.urn and first.request["message"] == unique
     assert done.result["message"] == unique
-    with pytest.raises(InputError, match="either a request or a request_aspect"):
-        in_flow(lambda: request_job("echo"))
-
-    def wrong():
-        note = attach_aspect("urn:example:thing", {"$schema": "urn:example:schema:request.1", "mesage": unique})
-        return request_job("echo", request_aspect=note)
-
-    with pytest.raises(ParameterError, match="did you mean 'message'"):
-        in_flow(wrong)
 
 
-def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique):
-    """The service's own events come in order, at most the last hundred. Results are JSON, text or bytes."""
+def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique, ivcap_journal):
+    """The service's own events come in order, at most the last hundred, are recorded in short form, and are read of a
+    success only on request. Results are JSON, text or bytes; a running job has none yet, and a failed one a reason."""
 
     def body():
         asked = [
-            request_job(telling, {"message": unique, "times": 103}),
-            request_job(telling, {"message": unique, "kind": "text"}),
-            request_job(telling, {"message": unique, "kind": "bytes"}),
+            tasks.request_job(telling, {"message": unique, "times": 103}),
+            tasks.request_job(telling, {"message": unique, "kind": "text"}),
+            tasks.request_job(telling, {"message": unique, "kind": "bytes"}),
         ]
-        done = wait_for_jobs(asked, events=True)
-        return done, [job_result(job) for job in done], job_result(done[0].urn)
+        [quiet, *_] = tasks.wait_for_jobs(asked[1:])
+        done = tasks.wait_for_jobs(asked, events=True)
+        with pytest.raises(InputError, match="has no result yet"):
+            tasks.job_result(tasks.request_job("sleep", {"seconds": 2}))
+        [failed] = tasks.wait_for_jobs([tasks.request_job("fail", {"message": unique})], raise_on_failure=False)
+        with pytest.raises(JobFailedError, match=unique):
+            tasks.job_result(failed)
+        return quiet, done, [tasks.job_result(job) for job in done], tasks.job_result(done[0].urn)
 
-    (many, *_), results, by_urn = in_flow(body)
+    quiet, (many, *others), results, by_urn = in_flow(body)
+    assert quiet.succeeded and quiet.events == ()
     assert [event.data["options"]["number"] for event in many.events] == list(range(3, 103))
     assert all(event.type == "ivcap.job.event" and event.at is not None for event in many.events)
     assert results == [{"said": unique}, unique, b"\x00\xff"] and by_urn == results[0]
-
-
-def test_events_of_a_success_are_read_on_request(in_flow, telling, unique):
-    """By default a wait spends no request on them."""
-    job = in_flow(lambda: wait_for_jobs([request_job(telling, {"message": unique})])[0])
-    assert job.succeeded and job.events == ()
-    assert [event.type for event in in_flow(lambda: wait_for_jobs([job], events=True)[0]).events] == ["ivcap.job.event"]
-
-
-def test_events_and_results_are_on_record(in_flow, telling, unique, ivcap_journal):
-    """The service's events are recorded with the job, in short form."""
-
-    def body():
-        return wait_for_jobs([request_job(telling, {"message": unique})], events=True)[0]
-
-    job = in_flow(body)
-    facts = [f.record for f in ivcap_journal.facts.about(job.urn) if f.record.attributes.get("events")]
+    facts = [f.record for f in ivcap_journal.facts.about(others[0].urn) if f.record.attributes.get("events")]
     [event] = facts[-1].attributes["events"]
     assert (event["name"], event["message"]) == ("step", f"{unique} 0") and event["at"].startswith("20")
 
 
-def test_a_result_that_is_not_there_is_an_error(in_flow, unique):
-    """A running job has no result yet. A failed one has an error with the reason."""
-
-    def body(service, request):
-        job = request_job(service, request)
-        if service == "fail":
-            wait_for_jobs([job], raise_on_failure=False)
-        return job_result(job)
-
-    with pytest.raises(InputError, match="has no result yet"):
-        in_flow(lambda: body("sleep", {"seconds": 2}))
-    with pytest.raises(JobFailedError, match=unique):
-        in_flow(lambda: body("fail", {"message": unique}))
-
-
 def test_jobs_are_listed_by_service_and_across(in_flow, unique):
-    """The list of all jobs has those of both services, and each service's list only its own."""
+    """The list of all jobs has those of both services, and each service's list only its own.
+
+    A job's service is found from its URN alone.
+    """
 
     def body():
-        done = wait_for_jobs([request_job("echo", {"message": unique}), request_job("sleep", {"seconds": 0.01})])
+        done = tasks.wait_for_jobs(
+            [tasks.request_job("echo", {"message": unique}), tasks.request_job("sleep", {"seconds": 0.01})]
+        )
         return (
             done,
-            list_jobs(status="succeeded"),
-            list_jobs("echo"),
-            list_jobs("echo", status="failed", limit=3),
-            list_jobs(limit=1),
+            tasks.get_job(done[0].urn),
+            tasks.list_jobs(status="succeeded"),
+            tasks.list_jobs("echo"),
+            tasks.list_jobs("echo", status="failed", limit=3),
+            tasks.list_jobs(limit=1),
         )
 
-    (echoed, slept), across, own, failed, one = in_flow(body)
+    (echoed, slept), again, across, own, failed, one = in_flow(body)
+    assert (again.service_name, again.request, again.status) == ("echo", {"message": unique}, "succeeded")
     assert {echoed.urn, slept.urn} <= {job.urn for job in across}
     assert {job.service_name for job in across if job.urn in (echoed.urn, slept.urn)} == {"echo", "sleep"}
     urns = [job.urn for job in own]
     assert echoed.urn in urns and slept.urn not in urns and failed == [] and len(one) == 1
 
 
-def test_a_job_is_attached_by_its_urn_alone(in_flow, unique):
-    """The job's service is found from its URN."""
-
-    def body():
-        return get_job(wait_for_jobs([request_job("echo", {"message": unique})])[0].urn)
-
-    job = in_flow(body)
-    assert (job.service_name, job.request, job.status) == ("echo", {"message": unique}, "succeeded")
-
-
-def test_an_agent_runs_once_and_is_waited_for(in_flow, effects, unique):
+def test_an_agent_runs_once_and_is_waited_for(in_flow, unique):
     """An agent is named by name or URN, with a mapping or a model. An equal request in a run is the same job."""
 
     class Message(BaseModel):
         message: str
 
     def body():
-        first = exec_agent("echo", {"message": unique})
-        return first, exec_agent(find_service("echo"), Message(message=unique), timeout=20)
+        with pytest.raises(JobFailedError, match=unique):
+            tasks.exec_agent("fail", {"message": unique})
+        with pytest.raises(WaitTimeoutError):
+            tasks.exec_agent("sleep", {"seconds": 3}, timeout=0.1)
+        with pytest.raises(InputError, match="no service named"):
+            tasks.exec_agent(unique, {})
+        first = tasks.exec_agent("echo", {"message": unique})
+        return first, tasks.exec_agent(tasks.find_service("echo"), Message(message=unique), timeout=20)
 
     first, again = in_flow(body)
     assert first.urn == again.urn and first.result == {"message": unique}
-    with pytest.raises(JobFailedError, match=unique):
-        in_flow(lambda: exec_agent("fail", {"message": unique}))
-    with pytest.raises(WaitTimeoutError):
-        in_flow(lambda: exec_agent("sleep", {"seconds": 3}, timeout=0.1))
-    with pytest.raises(InputError, match="no service named"):
-        in_flow(lambda: exec_agent(unique, {}))
 
 
 @pytest.mark.long
@@ -319,11 +285,11 @@ def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
     """A wait that times out names the pending jobs of all services."""
 
     def body():
-        slow = [request_job("sleep", {"seconds": 12.0}), request_job("sleep", {"seconds": 12.1})]
-        quick = request_job(telling, {"message": "x"})
-        wait_for_jobs([quick])
+        slow = [tasks.request_job("sleep", {"seconds": 12.0}), tasks.request_job("sleep", {"seconds": 12.1})]
+        quick = tasks.request_job(telling, {"message": "x"})
+        tasks.wait_for_jobs([quick])
         try:
-            wait_for_jobs([*slow, quick], timeout=2.0)
+            tasks.wait_for_jobs([*slow, quick], timeout=2.0)
         except WaitTimeoutError as late:
             return [job.urn for job in slow], late.pending
 
@@ -335,35 +301,23 @@ def watched_now():
     return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
 
 
-@pytest.mark.long
-def test_a_job_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
-    """A job that cannot be read ends the whole wait, and its polling stops."""
-    watched = []
+def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
+    """Of jobs, and of orders and jobs together: nothing of such a wait is polled any more."""
+    nobody = "00000000-0000-4000-8000-000000000000"
 
     def body():
-        slow = request_job("sleep", {"seconds": 12.0})
-        gone = slow.model_copy(update={"urn": "urn:ivcap:job:00000000-0000-4000-8000-000000000000"})
-        began = time.monotonic()
-        with pytest.raises(NotFoundError):
-            wait_for_jobs([slow, gone])
-        watched.extend(urn for each in watched_now() for urn in each.watched)
-        return slow.urn, time.monotonic() - began
+        slow = tasks.request_job("sleep", {"seconds": 20.0})
+        gone = slow.model_copy(update={"urn": f"urn:ivcap:job:{nobody}"})
+        for wait in (
+            lambda: tasks.wait_for_jobs([slow, gone]),
+            lambda: wait_or_park([slow, f"urn:ivcap:order:{nobody}"]),
+        ):
+            with pytest.raises(NotFoundError):
+                wait()
+            assert slow.urn not in [urn for each in watched_now() for urn in each.watched]
+        assert tasks.get_job(slow.urn).status == "executing"
 
-    slow, taken = in_flow(body)
-    assert taken < 10 and slow not in watched
-
-
-def test_an_order_that_cannot_be_read_ends_the_wait_for_jobs_beside_it(in_flow, embedded_platform):
-    """If a wait for orders and jobs ends with an error, nothing of it is polled any more."""
-
-    def body():
-        slow = request_job("sleep", {"seconds": 12.0})
-        with pytest.raises(NotFoundError):
-            wait_or_park([slow, "urn:ivcap:order:00000000-0000-4000-8000-000000000000"])
-        return slow.urn, [urn for each in watched_now() for urn in each.watched]
-
-    slow, watched = in_flow(body)
-    assert slow not in watched
+    in_flow(body)
 
 
 def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
@@ -406,7 +360,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     heard = Heard(logging.INFO)
     poller.logger.addHandler(heard)
     try:
-        in_flow(lambda: wait_for_jobs([request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
+        in_flow(lambda: tasks.wait_for_jobs([tasks.request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
     finally:
         poller.logger.removeHandler(heard)
     words = [message for message, _ in said]
@@ -415,19 +369,16 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     assert {context.task_run.name for _, context in said} == {"wait for 2 jobs: sleep (2)"}
 
 
-def test_a_platform_without_events_fails_no_wait(in_flow, monkeypatch, unique):
+def test_a_platform_without_events_fails_no_wait(in_flow, effects, unique):
     """A platform without event streams does not fail a wait. A 404 may be about one job, so each job is tried."""
-    asked = []
-    opened = job_events.event_stream
+    effects.embedded.add_fault(method="GET", path="/events$", status=404)
 
-    def absent(session, path, **options):
-        asked.append(path)
-        return opened(session, "/1/no-such-route", **options)
+    def body():
+        done = tasks.wait_for_jobs([tasks.request_job("echo", {"message": unique})], events=True)
+        return [*done, *tasks.wait_for_jobs(done, events=True)]
 
-    monkeypatch.setattr(job_events, "event_stream", absent)
-    done = in_flow(lambda: wait_for_jobs([request_job("echo", {"message": unique})], events=True))
-    again = in_flow(lambda: wait_for_jobs(done, events=True))
-    assert [job.events for job in [*done, *again]] == [(), ()] and 2 <= len(asked) <= 3
+    assert [job.events for job in in_flow(body)] == [(), ()]
+    assert 2 <= len([each for each in effects.embedded.requests("GET") if each["path"].endswith("/events")]) <= 3
 
 
 async def test_a_list_is_read_no_further_than_asked():
@@ -448,3 +399,50 @@ async def test_a_list_is_read_no_further_than_asked():
     assert await first(1) == (["urn:ivcap:order:o1"], 2)
     assert await first(2) == (["urn:ivcap:order:o1", "urn:ivcap:order:o3"], 4)
     assert (await first(None))[1] == 5 and len((await first(None, None))[0]) == 5
+
+
+LARGE = """
+def run(request, job):
+    job.event("step", message="half way", more="xy" * 100_000)
+    return {"message": request["message"], "more": "xy" * 1_000_000}
+"""
+
+
+@pytest.mark.catches("whole results kept", "result not read again")
+def test_a_long_result_is_kept_on_the_platform_alone(in_flow, effects, on_platform, serve, unique):
+    """The wait returns all of it, and so does the same request in the next try, as with a short one. Neither the
+    journal nor the idempotency record has it."""
+    seen: list[Job] = []
+    large = serve("tasks-large", LARGE, [{"name": "message", "type": "string"}])
+
+    def body() -> None:
+        asked = tasks.request_job(large, {"message": unique})
+        seen.append(asked)
+        if len(seen) == 1:
+            seen.extend(tasks.wait_for_jobs([asked], events=True))
+            raise RuntimeError("again")
+
+    in_flow(body, retries=1)
+    first, ended, kept = seen
+    assert not first.done and ended.result == {"message": unique, "more": "xy" * 1_000_000}
+    assert len(str(ended.events[0].data)) > 200_000
+    assert (kept.urn, kept.result) == (ended.urn, ended.result)
+
+    database = Path(effects.journal.url.removeprefix("sqlite:///"))
+    files = [path for path in database.parent.glob(f"{database.name}*") if path.is_file()]
+    assert not any(b"xy" * 1_000 in path.read_bytes() for path in files)
+    [intent] = effects.intents("job")
+    assert len(intent.outcome["result_sha256"]) == 64 and intent.outcome["result"] is None
+
+    async def record(client: Any) -> Any:
+        return await IdempotencyRecords(client.aspects, await client.account()).read(intent.key)
+
+    assert "xy" * 1_000 not in str(on_platform(record))
+
+
+def test_a_call_that_waits_to_be_recorded_holds_no_result():
+    """No record has it, and thousands of calls may wait."""
+    job = Job(urn="urn:ivcap:job:1", platform="p", service="s", result=["large"])
+    look = ValueScan()
+    look.at("jobs", [job])
+    assert look.handles == [("jobs", job.model_copy(update={"result": None}))] and job.result == ["large"]
