@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from prefect import flow
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError
 from ivcap_flows.handles import Artifact, Order, Products
-from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
     OrderStep,
     adownload_products,
@@ -25,14 +23,13 @@ from ivcap_flows.tasks import (
     run_job,
     run_order,
     run_orders,
-    running,
 )
 from ivcap_flows.tasks.waiting import PlannedError
 
 SERVICE = """
 from pathlib import Path
 
-def stumbles(request, job):
+def run(request, job):
     ledger = Path(request["ledger"])
     with ledger.open("a") as file:
         file.write("run\\n")
@@ -46,19 +43,14 @@ def stumbles(request, job):
 
 
 @pytest.fixture(scope="session")
-def stumbling(_embedded, tmp_path_factory) -> str:
+def stumbling(serve) -> str:
     """The name of a service that fails `fails` times before it succeeds, and notes each try in the file `ledger`."""
-    folder = tmp_path_factory.mktemp("run-orders")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_run_orders.py").write_text(SERVICE)
     parameters = [
         {"name": "ledger", "type": "string"},
         {"name": "fails", "type": "int"},
         {"name": "products", "type": "string", "optional": True},
     ]
-    definition = {"name": "run-orders-stumbles", "entry": "services_of_run_orders:stumbles", "parameters": parameters}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-    return "run-orders-stumbles"
+    return serve("run-orders-stumbles", SERVICE, parameters)
 
 
 @pytest.fixture
@@ -86,52 +78,37 @@ def test_only_what_failed_is_placed_again(in_flow, effects, steps, tmp_path):
     assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
 
 
-async def test_the_asynchronous_form_does_the_same(embedded_platform, ivcap_journal, effects, steps, tmp_path):
-    """`arun_orders` in an asynchronous flow places as many orders."""
-
-    @flow
-    async def asynchronous() -> list[str]:
-        return [order.status for order in await arun_orders(steps(1, 0, 2), max_resubmits=2)]
-
-    assert await asynchronous() == ["succeeded"] * 3
-    assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
-
-
 def test_of_a_mapping_each_order_has_its_key(in_flow, steps):
-    """Nothing needs to be paired again."""
+    """Nothing needs to be paired again. At most `at_once` orders are on their way together: the next ones are placed
+    when these have ended, those that failed and were placed again among them."""
     named = dict(zip("abc", steps(0, 1, 0), strict=True))
-    done = in_flow(lambda: run_orders(named))
+    done = in_flow(lambda: run_orders(named, at_once=2))
     assert {key: order.name.partition(" ~")[0] for key, order in done.items()} == {
         key: step.name for key, step in named.items()
     }
+    assert all(order.succeeded for order in done.values())
+    assert done["c"].requested_at >= max(done["a"].finished_at, done["b"].finished_at)
 
 
-@pytest.mark.parametrize("form", [run_orders, arun_orders])
-def test_at_most_so_many_orders_are_on_their_way_together(in_flow, effects, steps, form, monkeypatch):
-    """The next ones are placed when these have ended, those that failed and were placed again among them."""
-    placed = []
-    waits = {run_orders: "wait_or_park", arun_orders: "await_or_park"}[form]
-    wait = getattr(running, waits)
-    monkeypatch.setattr(running, waits, lambda work, **more: placed.append(len(work)) or wait(work, **more))
+def test_one_order_or_job_is_one_call(in_flow, effects, stumbling, tmp_path):
+    """It is requested again if it failed, as often as it may be. An order comes with its products, which a folder gets
+    by their names, a job with its result. Without steps, there is no order."""
 
-    def body():
-        called = form(steps(0, 1, 0), at_once=2)
-        return called if form is run_orders else asyncio.run(called)
-
-    done = in_flow(body)
-    assert [order.status for order in done] == ["succeeded"] * 3 and placed == [2, 1, 1]
-
-
-def test_one_order_is_one_call(in_flow, effects, stumbling, tmp_path):
-    """It is placed again if it failed, and comes with its products, which a folder gets by their names."""
-    given = {"ledger": str(tmp_path / "ledger-0"), "fails": 1, "products": "a.txt b.txt"}
+    def given(ledger, fails):
+        return {"ledger": str(tmp_path / f"ledger-{ledger}"), "fails": fails}
 
     def body():
-        done = run_order(stumbling, given, name="one")
-        return done, download_products(done, tmp_path / "new" / "folder")
+        done = run_order(stumbling, given(0, 1) | {"products": "a.txt b.txt"}, name="one")
+        files = download_products(done, tmp_path / "new" / "folder")
+        job = run_job(stumbling, given(1, 1))
+        with pytest.raises(JobFailedError, match="not yet"):
+            run_job(stumbling, given(2, 9), max_resubmits=1)
+        assert run_orders([]) == []
+        return done, files, job
 
-    done, files = in_flow(body)
-    assert done.succeeded and tries(tmp_path) == [2] and effects.count("/1/orders") == 2
+    done, files, job = in_flow(body)
+    assert done.succeeded and effects.count("/1/orders") == 2
+    assert tries(tmp_path) == [2, 2, 2] and job.result == {"tried": 2}
     assert {name: Path(file).relative_to(tmp_path).as_posix() for name, file in files.items()} == {
         "a.txt": "new/folder/a.txt",
         "b.txt": "new/folder/b.txt",
@@ -139,34 +116,19 @@ def test_one_order_is_one_call(in_flow, effects, stumbling, tmp_path):
     assert all(Path(file).read_bytes() == b"made" for file in files.values())
 
 
-def test_one_job_is_one_call(in_flow, effects, stumbling, tmp_path):
-    """It is requested again if it failed, and comes with its result."""
-    done = in_flow(lambda: run_job(stumbling, {"ledger": str(tmp_path / "ledger-0"), "fails": 1}))
-    assert done.result == {"tried": 2} and tries(tmp_path) == [2]
-
-
-def test_a_job_that_fails_each_time_is_an_error(in_flow, stumbling, tmp_path):
-    """As often as it may be requested, and no more."""
-
-    def body():
-        with pytest.raises(JobFailedError, match="not yet"):
-            run_job(stumbling, {"ledger": str(tmp_path / "ledger-0"), "fails": 9}, max_resubmits=1)
-
-    in_flow(body)
-    assert tries(tmp_path) == [2]
-
-
-async def test_the_asynchronous_forms_of_one_call(embedded_platform, ivcap_journal, stumbling, tmp_path):
-    """`arun_order`, `arun_job` and `adownload_products` do the same."""
+async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journal, stumbling, steps, tmp_path):
+    """Also where orders wait for others."""
 
     @flow
-    async def asynchronous() -> tuple[Any, Any]:
-        given = {"ledger": str(tmp_path / "ledger-0"), "fails": 0, "products": "a.txt"}
+    async def asynchronous() -> tuple[Any, Any, Any]:
+        given = {"ledger": str(tmp_path / "one"), "fails": 0, "products": "a.txt"}
         done, job = await arun_order(stumbling, given), await arun_job(stumbling, given)
-        return await adownload_products(done, tmp_path / "products"), job.result
+        many = await arun_orders(steps(1, 0, 1), at_once=2, max_resubmits=2)
+        return await adownload_products(done, tmp_path / "products"), job.result, [order.status for order in many]
 
-    files, result = await asynchronous()
+    files, result, statuses = await asynchronous()
     assert Path(files["a.txt"]).read_bytes() == b"made" and result == {"tried": 2}
+    assert statuses == ["succeeded"] * 3 and tries(tmp_path) == [2, 1, 2]
 
 
 def products(*names: str, status: str = "succeeded") -> Order:
@@ -189,24 +151,21 @@ def test_products_that_no_folder_can_hold_are_refused(order, words, tmp_path):
 
 
 def test_what_fails_each_time_is_an_error_that_names_it(in_flow, effects, steps, tmp_path):
-    """After the last resubmission, the error counts all steps and has the log of the order that failed."""
+    """After the last resubmission, the error counts all steps and has the log of the order that failed.
+
+    With `raise_on_failure=False`, the failed order is returned at its place.
+    """
 
     def body():
         with pytest.raises(OrderFailedError, match="1 of 2 orders did not succeed") as caught:
             run_orders(steps(9, 0), max_resubmits=1)
-        return caught.value
+        return caught.value, run_orders(steps(9, 0), max_resubmits=1, raise_on_failure=False)
 
-    error = in_flow(body)
+    error, done = in_flow(body)
     [failed] = error.orders
     assert "try of ledger-0" in error.logs[failed.urn] and "max_resubmits" in str(error)
     assert tries(tmp_path) == [2, 1] and effects.count("/1/orders") == 3
-
-
-def test_failures_can_be_taken_as_results(in_flow, effects, steps):
-    """With `raise_on_failure=False`, the failed order is returned at its place; `max_resubmits=0` places each once."""
-    done = in_flow(lambda: run_orders(steps(9, 0), max_resubmits=0, raise_on_failure=False))
-    assert [order.succeeded for order in done] == [False, True]
-    assert effects.count("/1/orders") == 2
+    assert [order.succeeded for order in done] == [False, True] and done[0].urn == failed.urn
 
 
 def test_a_retried_run_places_nothing_again_and_counts_on(in_flow, effects, steps, tmp_path):
@@ -232,22 +191,17 @@ def test_a_plan_has_an_order_for_each_step(in_flow, effects, steps):
     assert effects.count("/1/orders") == 0
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
-        ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
-        ({"steps": [], "at_once": 0}, "at least 1, not 0"),
-    ],
-)
-def test_what_is_no_step_is_refused(in_flow, effects, given: dict[str, Any], words):
+def test_what_is_no_step_is_refused(in_flow, effects):
     """Nothing is placed for a wrong argument."""
-    with pytest.raises(InputError, match=words):
-        in_flow(lambda: run_orders(**given))
-    assert effects.count("/1/orders") == 0
 
+    def body():
+        for given, words in (
+            ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
+            ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
+            ({"steps": [], "at_once": 0}, "at least 1, not 0"),
+        ):
+            with pytest.raises(InputError, match=words):
+                run_orders(**given)
 
-def test_no_step_is_no_order(in_flow, effects):
-    """Without steps, the result is empty."""
-    assert in_flow(lambda: run_orders([])) == []
+    in_flow(body)
     assert effects.count("/1/orders") == 0
