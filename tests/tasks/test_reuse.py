@@ -1,4 +1,6 @@
-"""`reuse=True` uses an earlier effect that anybody in the account has paid for, if it is good for the same request."""
+"""What exists already: `reuse=True` uses what anybody in the account has paid for, and `handle.how` says how a run came
+by a thing. A flow that publishes only what is new takes its word for it.
+"""
 
 from __future__ import annotations
 
@@ -33,85 +35,77 @@ def only(journal):
 
 
 def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, tasks_service, source, monkeypatch):
-    """A run with another journal and discriminator gets the same order and products, even with a limit of none.
+    """A run with another journal and discriminator gets the same order and products, and the same job and result, even
+    with a limit of none. A plan names them. The record says that the task did not start them.
 
-    Without `reuse` it orders again.
+    Without `reuse` no aspect is searched by content, and it orders again.
     """
 
     def body(**options):
-        order = place_order(tasks_service, {"series": upload_artifact(source)}, **options)
-        return wait_for_orders([order])[0]
+        series = upload_artifact(source)
+        order = place_order(tasks_service, {"series": series}, **options)
+        job = request_job("echo", {"message": series.urn}, **options)
+        return wait_for_orders([order])[0], wait_for_jobs([job])[0]
+
+    def asked():
+        series = upload_artifact(source)
+        place_order(tasks_service, {"series": series}, reuse=True)
+        request_job("echo", {"message": series.urn}, reuse=True)
 
     with use_journal(elsewhere):
-        first = in_flow(lambda: body(discriminator="there"))
+        first, first_job = in_flow(lambda: body(discriminator="there"))
+    assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
+    assert only(elsewhere).reuse is None
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "0")
-    second = in_flow(lambda: body(reuse=True))
+    with plan() as planned:
+        in_flow(asked)
+    assert [(one.source, one.urn) for one in planned.effects[1:]] == [("reused", first.urn), ("reused", first_job.urn)]
+    assert planned.new == [] and effects.journal.intents.where() == []
+
+    second, second_job = in_flow(lambda: body(reuse=True))
     assert (second.urn, second.status, effects.count("/1/orders")) == (first.urn, "succeeded", 1)
     assert [p.urn for p in second.products] == [p.urn for p in first.products] and len(second.products) == 2
+    assert (second_job.urn, second_job.result) == (first_job.urn, first_job.result) and second_job.result
     row = only(effects.journal)
     assert (row.how, row.state, row.status, row.spends) == ("reused", "done", "succeeded", False)
     assert row.reuse == f"{first.urn} of the flow tested is used"
-    with pytest.raises(SpendLimitError):
-        in_flow(body)
-
-
-def test_the_record_says_that_it_was_reused(in_flow, effects, elsewhere, unique):
-    """The task was informed by the reused order and did not start it."""
-    with use_journal(elsewhere):
-        first = in_flow(lambda: ordered(unique))
-    in_flow(lambda: ordered(unique))
+    assert [row.how for row in effects.intents("job")] == ["reused"]
     links = [f.record for f in effects.journal.facts.about(first.urn) if f.record.kind == "relation"]
     placed = [r for r in links if r.attributes.get("role") == "reused"]
     assert [(r.type, r.target) for r in placed] == [("wasInformedBy", first.urn)]
     assert not [r for r in links if r.type == "wasStartedBy" and r.source == first.urn]
-
-
-def test_a_job_is_reused_with_its_result(in_flow, effects, elsewhere, unique):
-    """A job is reused for an equal request to the same definition of the service."""
-
-    def body():
-        return wait_for_jobs([request_job("echo", {"message": unique}, reuse=True)])[0]
-
-    with use_journal(elsewhere):
-        first = in_flow(body)
-    second = in_flow(body)
-    assert (second.urn, second.result) == (first.urn, first.result) and second.result
-    assert [row.how for row in effects.intents("job")] == ["reused"]
+    with pytest.raises(SpendLimitError):
+        in_flow(body)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("other", [{"message": "else"}, {"policy": "urn:ivcap:policy:ivcap.open.artifact"}])
-def test_what_asks_for_something_else_is_not_used(in_flow, effects, elsewhere, unique, other):
-    """An order with another parameter or policy is not reused."""
-    message = {"message": unique + other.pop("message", "")}
-    with use_journal(elsewhere):
-        first = in_flow(lambda: ordered(unique))
-    second = in_flow(lambda: wait_for_orders([place_order("echo", message, reuse=True, **other)])[0])
-    assert second.urn != first.urn and only(effects.journal).how == "sent"
-    assert "no earlier one has an equal request" in only(effects.journal).reuse
-
-
-@pytest.mark.long
-def test_what_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, unique, caplog):
-    """Failed and running work is not reused, and the reason is recorded.
+def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, unique, caplog):
+    """An order with another parameter or policy is not reused, nor failed and running work. The reason is recorded.
 
     Running work is also logged, since the second is paid for too.
     """
 
     def failed():
-        return wait_for_orders([place_order("fail", {"message": unique}, reuse=True)], raise_on_failure=False)[0]
+        return wait_for_orders([place_order("fail", {"message": unique}, reuse=True)], raise_on_failure=False)[0].urn
 
     def slow():
-        return place_order("sleep", {"seconds": 60 + int(unique[:4], 16) / 1e6}, reuse=True)
+        return place_order("sleep", {"seconds": 60 + int(unique[:4], 16) / 1e6}, reuse=True).urn
+
+    def others():
+        policy = "urn:ivcap:policy:ivcap.open.artifact"
+        other = place_order("echo", {"message": f"{unique} else"}, reuse=True)
+        with_policy = place_order("echo", {"message": unique}, reuse=True, policy=policy)
+        return [other.urn, with_policy.urn, failed(), slow()]
 
     with use_journal(elsewhere):
-        bad, running = in_flow(lambda: (failed(), slow()))
+        made = in_flow(lambda: [ordered(unique).urn, failed(), slow()])
     with caplog.at_level(logging.INFO, "ivcap_flows.durable"):
-        again, second = in_flow(lambda: (failed(), slow()))
-    assert again.urn != bad.urn and second.urn != running.urn
+        anew = in_flow(others)
+    assert not set(made) & set(anew) and len(set(anew)) == 4
     reasons = [row.reuse for row in effects.intents("order")]
-    assert reasons[0] == f"{bad.urn} ended as failed" and reasons[1].startswith(f"{running.urn} is ")
-    [warned] = [r for r in caplog.records if r.levelno == logging.WARNING and running.urn in r.getMessage()]
+    assert all("no earlier one has an equal request" in reason for reason in reasons[:2])
+    assert reasons[2] == f"{made[1]} ended as failed" and reasons[3].startswith(f"{made[2]} is ")
+    [warned] = [r for r in caplog.records if r.levelno == logging.WARNING and made[2] in r.getMessage()]
     assert "get_order" in warned.getMessage()
 
 
@@ -174,18 +168,58 @@ def test_a_forged_aspect_is_not_believed(in_flow, effects, elsewhere, on_platfor
     assert "is not what its idempotency record says" in only(effects.journal).reuse
 
 
-def test_a_plan_says_what_would_be_reused(in_flow, effects, elsewhere, unique):
-    """A plan names the URN that would be reused, and writes nothing."""
-    with use_journal(elsewhere):
-        first = in_flow(lambda: ordered(unique))
-    with plan() as planned:
-        in_flow(lambda: place_order("echo", {"message": unique}, reuse=True))
-    assert [(one.source, one.urn) for one in planned.effects] == [("reused", first.urn)] and planned.new == []
-    assert effects.journal.intents.where() == []
+@pytest.fixture
+def replayed(in_flow):
+    """`replayed(body)`: what two attempts of one run get."""
+
+    def run(body):
+        seen = []
+
+        def twice():
+            seen.append(body())
+            if len(seen) == 1:
+                raise RuntimeError("The first attempt fails.")
+
+        in_flow(twice, retries=1)
+        return seen
+
+    return run
 
 
-def test_a_look_costs_nothing_where_it_is_off(in_flow, effects, unique):
-    """Without `reuse` no aspect is searched by content."""
-    in_flow(lambda: place_order("echo", {"message": unique}))
-    assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
-    assert only(effects.journal).reuse is None
+def test_what_a_run_requested_it_has_sent(replayed, embedded_platform, unique, source):
+    """Also in the next attempt, after the wait, and if the reply was lost. In a plan it is planned."""
+    rule = {"method": "POST", "path": "^/1/orders$", "drop_reply_after_effect": True}
+    embedded_platform.add_fault(**rule, count=1)
+
+    def body():
+        orders = [place_order("echo", {"message": f"{unique} {n}"}) for n in range(2)]
+        [job] = wait_for_jobs([request_job("echo", {"message": unique})])
+        done = wait_for_orders(orders)
+        return [each.how for each in (*orders, *done, job, upload_artifact(source))]
+
+    with plan():
+        assert place_order.fn("echo", {"message": unique}).how == "planned"
+    assert replayed(body) == [["sent"] * 6] * 2
+
+
+def test_what_exists_is_kept_adopted_or_reused(in_flow, replayed, source, unique, tmp_path):
+    """Kept is what another run of the journal requested, whatever became of it since then, and a file's content that is
+    there already; adopted, what is found on the platform; reused, what was paid for by another request."""
+
+    def of_account(word):
+        return place_order("echo", {"message": unique + word}, once_per="account")
+
+    def body():
+        reused = place_order("echo", {"message": unique}, reuse=True)
+        return [of_account("kept"), upload_artifact(source), of_account("adopted"), reused]
+
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
+        assert in_flow(lambda: of_account("adopted")).how == "sent"
+        in_flow(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
+    first = in_flow(lambda: [of_account("kept"), upload_artifact(source)])
+    seen = replayed(body)
+    assert [[each.how for each in some] for some in (first, *seen)] == [
+        ["sent", "sent"],
+        *[["kept", "kept", "adopted", "reused"]] * 2,
+    ]
+    assert [some[0] for some in seen] == [first[0]] * 2 and len({first[0], *(some[0] for some in seen)}) == 1
