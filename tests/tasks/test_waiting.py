@@ -1,19 +1,23 @@
-"""The requests that waiting makes, counted on the platform."""
+"""Waiting: the requests that it makes, counted on the platform, and what Prefect shows of it."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.runtime import flow_run
 
-from ivcap_flows import wait_or_park
+from ivcap_flows import loop, wait_or_park
 from ivcap_flows.errors import InputError, JobFailedError, UnavailableError, WaitTimeoutError
-from ivcap_flows.local.register import register
 from ivcap_flows.tasks import (
     jobs,
     place_order,
     poll_sources,
+    progress,
     request_job,
     upload_artifact,
     wait_for_jobs,
@@ -71,75 +75,141 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, m
     assert 1 <= len(polls(effects.embedded)) <= 5 + 2
 
 
-@pytest.mark.parametrize("wait", [wait_for_orders, wait_or_park])
-def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects, wait):
-    """No other process hears of it, and no list is read to find it."""
+def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects):
+    """No other process hears of it, and no list is read to find it. Only orders and jobs are waited for."""
+
+    def body():
+        for wait in (wait_for_orders, wait_or_park):
+            with pytest.raises(InputError, match="must be a URN"):
+                wait([f"urn:ivcap:order:{n}/2" for n in range(9)])
+        with pytest.raises(InputError, match="neither"):
+            wait_or_park(["urn:ivcap:artifact:1"])
+
     effects.embedded.forget_requests()
-    with pytest.raises(InputError, match="must be a URN"):
-        in_flow(lambda: wait([f"urn:ivcap:order:{n}/2" for n in range(9)]))
+    in_flow(body)
     assert not [each for each in effects.embedded.requests("GET") if each["path"].startswith("/1/orders")]
 
 
-@pytest.mark.parametrize("noun", ["order", "job"])
-@pytest.mark.parametrize("wait", ["wait for it", "wait or park"])
-def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, noun, wait):
-    """What a wait reads besides the work itself, such as its products, it reads when the platform answers again."""
+@pytest.mark.parametrize("park", [False, True], ids=["wait for it", "wait or park"])
+def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, park):
+    """What a wait reads besides the work itself, such as its products, it reads when the platform answers again.
+
+    It waits for that until its timeout; then the platform's error is raised.
+    """
 
     def body():
         series = upload_artifact(source)
-        if noun == "order":
-            work = place_order(tasks_service, {"series": series})
-            wait_for_orders([work])
-        else:
-            work = request_job(tasks_service, {"series": series, "base": 1990})
-            wait_for_jobs([work])
+        order = place_order(tasks_service, {"series": series})
+        job = request_job(tasks_service, {"series": series, "base": 1990})
+        wait_for_orders([order])
+        wait_for_jobs([job])
         # Longer than the requests themselves are repeated here.
         effects.embedded.add_fault(method="GET", path="/products$|^/1/(services|aspects)", status=503)
+        if not park:
+            begun = time.monotonic()
+            with pytest.raises(UnavailableError):
+                wait_for_orders([order], timeout=4.0)
+            assert time.monotonic() - begun > 3
         threading.Timer(2.5, effects.embedded.clear_faults).start()
-        waits = {"order": wait_for_orders, "job": wait_for_jobs}[noun] if wait == "wait for it" else wait_or_park
-        return waits([work.urn])
+        if park:
+            return wait_or_park([order.urn, job.urn])
+        waits = wait_for_orders.submit([order.urn]), wait_for_jobs.submit([job.urn])
+        return [ended for wait in waits for ended in wait.result()]
 
-    [ended] = in_flow(body)
-    assert ended.service_name == tasks_service and len(ended.products) == 2
-
-
-def test_an_outage_is_waited_out_until_the_timeout(in_flow, effects, unique):
-    """Then the platform's error is raised."""
-
-    def body():
-        order = place_order("echo", {"message": unique})
-        wait_for_orders([order])
-        effects.embedded.add_fault(method="GET", path="/products$", status=503)
-        begun = time.monotonic()
-        with pytest.raises(UnavailableError):
-            wait_for_orders([order], timeout=4.0)
-        return time.monotonic() - begun
-
-    assert in_flow(body) > 3
+    for ended in in_flow(body):
+        assert ended.service_name == tasks_service and len(ended.products) == 2
 
 
-SERVICE = """
-def fails(request, job):
+FAILS = """
+def run(request, job):
     job.log("nearly there")
     job.log(request["message"])
     raise ValueError("no more memory")
 """
 
 
-@pytest.fixture
-def failing(_embedded, tmp_path, unique):
-    """The name of a service that writes to its log and fails."""
-    (tmp_path / "setup.cfg").touch()
-    (tmp_path / "services_of_waiting_tests.py").write_text(SERVICE)
-    definition = {"name": f"fails-{unique}", "entry": "services_of_waiting_tests:fails"}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
-    return definition["name"]
-
-
-def test_a_failed_job_tells_the_end_of_its_log(in_flow, failing, unique):
+def test_a_failed_job_tells_the_end_of_its_log(in_flow, serve, unique):
     """The error of a failed job has the end of its log beside the message, as that of an order."""
+    failing = serve("waiting-fails", FAILS)
     with pytest.raises(JobFailedError) as failed:
         in_flow(lambda: wait_for_jobs([request_job(failing, {"message": unique})]))
     lines = str(failed.value).splitlines()
     assert any("no more memory" in line for line in lines)
     assert any(line.startswith("  | ") and unique in line for line in lines)
+
+
+@pytest.fixture
+def brisk(monkeypatch):
+    """Let Prefect show a wait at once."""
+    monkeypatch.setattr(progress, "FIRST", 0.1)
+    monkeypatch.setattr(progress, "_away_until", 0.0)
+
+
+async def shown(run):
+    async with get_client() as client:
+        found = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        )
+        return {kind: [each for each in found if each.type == kind] for kind in ("progress", "table")}
+
+
+@pytest.mark.long
+def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, unique, monkeypatch):
+    """Two waits write one table, at the end, and in between not more often than the interval."""
+    told = []
+    ashow = progress.ashow
+
+    async def counted(artifact, known):
+        told.append((artifact.kind, known is None))
+        return await ashow(artifact, known)
+
+    monkeypatch.setattr(progress, "ashow", counted)
+
+    def body():
+        orders = [place_order("sleep", {"seconds": 2.5}, name="nap"), place_order("echo", {"message": unique})]
+        ended = wait_for_orders(orders)
+        time.sleep(1.1)
+        [job] = wait_for_jobs([request_job("echo", {"message": unique})])
+        return flow_run.id, [*ended, job]
+
+    run, work = in_flow(body)
+    urns = [each.urn for each in work]
+    found = loop.run(shown(run))
+    [table] = found["table"]
+    rows = json.loads(table.data) if isinstance(table.data, str) else table.data
+    assert [row.get("order") or row["job"] for row in rows] == urns
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert [row["ended (UTC)"] for row in rows] == [f"{each.finished_at:%Y-%m-%d %H:%M:%S}" for each in work]
+    assert [row["name"] for row in rows] == ["nap", "echo", None]
+    bars = found["progress"]
+    assert {(each.data, each.key) for each in bars} == {(100, None)}
+    assert len({each.task_run_id for each in bars} - {None}) == len(bars) <= 2
+    assert told.count(("table", True)) == 1 and told.count(("progress", True)) == len(bars) and len(told) <= 8
+
+
+def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, brisk, unique, monkeypatch):
+    """A Prefect server that does not answer is asked once, and then not for a while. The wait continues."""
+    asked = []
+
+    async def broken(*_):
+        asked.append(1)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(progress, "ashow", broken)
+
+    def body():
+        return [wait_for_jobs([request_job("echo", {"message": f"{unique}{i}"})])[0].status for i in range(2)]
+
+    assert in_flow(body) == ["succeeded", "succeeded"] and asked == [1]
+
+
+def test_outside_of_a_flow_nobody_is_told(embedded_platform, ivcap_journal, brisk, unique, monkeypatch):
+    """Outside of a flow no artifact is written, since there is no run to show it in."""
+    told = []
+
+    async def counted(*_):
+        told.append(1)
+
+    monkeypatch.setattr(progress, "ashow", counted)
+    [job] = wait_for_jobs.fn([request_job.fn("echo", {"message": unique})])
+    assert job.succeeded and not told
