@@ -70,13 +70,24 @@ def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
     assert any(each["data"] == 100.0 for each in shown("progress"))
 
 
-@pytest.mark.long
-def test_wrong_records_are_named(in_flow, effects, records):
-    """One wrong record stops all from being sent. The error and a table say what is wrong in which record."""
+def test_wrong_records_and_a_plan_send_nothing(in_flow, effects, records, tmp_path):
+    """The error and a table say what is wrong in which record. A file of rows is refused as the outcome file. A plan
+    checks the rows. Only where wrong records may be skipped, the others are sent."""
+    with plan() as made:
+        assert register_model_runs.fn(records).rows == 3
+    assert [each.noun for each in made.effects] == ["model runs"]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(records[0].model_dump_json(exclude_none=True), encoding="utf-8")
     records[1].study_id = "102.100.100/none"
-    with pytest.raises(InputError, match="row 2, study_id: unknown id") as caught:
-        in_flow(lambda: register_model_runs(records))
-    assert len(caught.value.faults) == 1 and effects.count(REGISTER) == 0
+
+    def body():
+        with pytest.raises(InputError, match="would replace the rows"):
+            register_model_runs(file, out=file)
+        with pytest.raises(InputError, match="row 2, study_id: unknown id") as caught:
+            register_model_runs(records)
+        return caught.value.faults
+
+    assert len(in_flow(body)) == 1 and effects.count(REGISTER) == 0
     rows = json.loads(next(each for each in shown("table") if "1 faults" in each["description"])["data"])
     assert [(row["row"], row["column"]) for row in rows] == [(2, "study_id")]
     assert in_flow(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
@@ -107,19 +118,3 @@ def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, 
     assert any(f"IVCAP answered {status}" in each["data"] for each in shown("table"))
     effects.embedded.clear_faults()
     assert in_flow(body, name="another").failed == 0
-
-
-def test_the_outcome_does_not_replace_the_rows(in_flow, effects, records, tmp_path):
-    """A file of rows is refused as the outcome file, before anything is sent."""
-    file = tmp_path / "rows.jsonl"
-    file.write_text(records[0].model_dump_json(exclude_none=True), encoding="utf-8")
-    with pytest.raises(InputError, match="would replace the rows"):
-        in_flow(lambda: register_model_runs(file, out=file))
-    assert effects.count(REGISTER) == 0
-
-
-def test_a_plan_sends_nothing(in_flow, effects, records):
-    """A plan checks the rows and sends none."""
-    with plan() as made:
-        assert register_model_runs.fn(records).rows == 3
-    assert [each.noun for each in made.effects] == ["model runs"] and effects.count(REGISTER) == 0

@@ -69,25 +69,26 @@ def sent(effects: Any, *ends: str) -> list[int]:
 
 
 def test_what_a_workflow_declares_is_registered_once(in_flow, effects, ordered, workflow, tmp_path):
-    """An owner, a model, three dataset templates and the workflow template: for both runs, and for another journal."""
-    effects.embedded.forget_requests()
-    first, second = in_flow(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
-    assert sent(effects, CREATE, MINT, REGISTER) == [6, 6, 2]
-    assert first.workflow_template == second.workflow_template and first.urn != second.urn
+    """An owner, a model, three dataset templates and the workflow template: for all runs, whichever comes first, the
+    task for one or that for many, and for another journal."""
+
+    def body():
+        effects.embedded.forget_requests()
+        one = register_model_run(ordered[0], workflow=workflow)
+        assert sent(effects, CREATE, MINT, REGISTER) == [6, 3, 1]
+        many = register_model_runs(ordered, workflow=workflow)
+        assert sent(effects, CREATE, MINT, REGISTER) == [0, 3, 1]
+        return one, many, register_model_run(ordered[1], workflow=workflow)
+
+    first, many, second = in_flow(body)
+    assert [run.urn for run in many.runs] == [first.urn, second.urn] and first.urn != second.urn
+    assert (many.rows, many.differing) == (2, 0)
+    assert first.workflow_template == second.workflow_template
     assert first.annotations["base"] == "1950" and first.annotations["region"] == "Tasman Sea"
     assert (len(first.inputs), len(first.outputs)) == (1, 2)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal, use_journal(journal):
         again = in_flow(lambda: register_model_run(ordered[0], workflow=workflow))
     assert again.urn == first.urn and sent(effects, CREATE, MINT, REGISTER) == [0, 0, 0]
-
-
-def test_a_batch_makes_the_same_runs(in_flow, effects, ordered, workflow):
-    """Whichever comes first, the task for one or that for many."""
-    one = in_flow(lambda: register_model_run(ordered[0], workflow=workflow))
-    effects.embedded.forget_requests()
-    many = in_flow(lambda: register_model_runs(ordered, workflow=workflow))
-    assert [run.urn for run in many.runs][:1] == [one.urn] and many.rows == 2 and many.differing == 0
-    assert sent(effects, CREATE, REGISTER) == [0, 1]
 
 
 @pytest.mark.catches("items of the task that needs them")
@@ -103,61 +104,60 @@ def test_a_run_does_not_come_of_the_order_beside_which_its_template_was_register
         assert other.urn not in origins
 
 
-@pytest.mark.parametrize("way", ["block", "file", "object"])
-def test_terms_stated_elsewhere_win(in_flow, effects, ordered, workflow, registry, tmp_path, way):
-    """Those of a saved block, of a file, or given as they are."""
+def test_arguments_win_over_the_workflow(in_flow, effects, ordered, workflow, registry, tmp_path):
+    """Also the terms of a saved block, of a file, or given as they are. Annotations of both are there."""
     stated = registry.terms.model_dump(mode="json", exclude_none=True)
     name = f"terms-{os.getpid()}"
     ProvenaTerms(**stated).save(name, overwrite=True)
     (tmp_path / "terms.yaml").write_text(yaml.safe_dump(stated))
-    terms = {"block": name, "file": tmp_path / "terms.yaml", "object": registry.terms}[way]
     effects.embedded.forget_requests()
-    in_flow(lambda: register_model_run(ordered[0], workflow=workflow, terms=terms))
+
+    def register(terms):
+        more = {"region": "Coral Sea", "more": "1"}
+        run = register_model_run(ordered[0], workflow=workflow, terms=terms, display_name="Mine", annotations=more)
+        return run, sent(effects, CREATE, MINT)
+
+    made = in_flow(lambda: [register(terms) for terms in (registry.terms, name, tmp_path / "terms.yaml")])
     # No owner is registered, since these terms have a handle for it.
-    assert sent(effects, CREATE, MINT) == [5, 3]
-
-
-def test_arguments_win_over_the_workflow(in_flow, ordered, workflow):
-    """And annotations of both are there."""
-    run = in_flow(
-        lambda: register_model_run(
-            ordered[0], workflow=workflow, display_name="Mine", annotations={"region": "Coral Sea", "more": "1"}
-        )
-    )
-    assert run.display_name == "Mine"
+    assert [requests for _, requests in made] == [[5, 3], [0, 0], [0, 0]]
+    run = made[0][0]
+    assert {each.urn for each, _ in made} == {run.urn} and run.display_name == "Mine"
     assert [run.annotations[name] for name in ("base", "region", "more")] == ["1950", "Coral Sea", "1"]
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "words"),
-    [
-        ({}, InputError, "by a `workflow`, or by a `workflow_template`"),
-        ({"workflow": "x.yaml", "workflow_template": "1/1"}, InputError, "by a `workflow`, or by"),
-        ({"workflow": "x.yaml", "inputs": {"1/1": "1/2"}}, InputError, "by a `workflow`, or by"),
-        ({"workflow": "no.yaml"}, InputError, r"workflows in no.yaml cannot be read"),
-        ({"workflow": Workflow(service="other", workflow_template="1/1")}, InputError, "workflows given: other"),
-        ({"workflow": "own", "terms": "no-such-block"}, ConfigurationError, "no block ProvenaTerms named"),
-        ({"workflow": "own", "terms": "no.yaml"}, InputError, "The terms in no.yaml cannot be read"),
-        ({"workflow": "own", "terms": 5}, InputError, "Give Terms, the path of a YAML file, or the name"),
-        ({"workflow": "own", "terms": Terms(license=LICENCE)}, InputError, "organisation_id, publisher_id, approvals"),
-    ],
-)
-def test_what_cannot_be_registered_is_named(in_flow, effects, ordered, workflow, given, error, words):
-    """Before a dataset is minted or a run is sent."""
-    given = {name: workflow if value == "own" else value for name, value in given.items()}
+def test_what_cannot_be_registered_is_named(in_flow, effects, ordered, workflow, tmp_path):
+    """Before a dataset is minted or a run is sent. The rows of a file say all themselves, and nothing else but work is
+    registered."""
+    other = Workflow(service="other", workflow_template="1/1")
+    rows = Path(tmp_path, "rows.jsonl")
+    rows.touch()
+
+    def body():
+        for given, error, words in (
+            ({}, InputError, "by a `workflow`, or by a `workflow_template`"),
+            ({"workflow": "x.yaml", "workflow_template": "1/1"}, InputError, "by a `workflow`, or by"),
+            ({"workflow": "x.yaml", "inputs": {"1/1": "1/2"}}, InputError, "by a `workflow`, or by"),
+            ({"workflow": "no.yaml"}, InputError, r"workflows in no.yaml cannot be read"),
+            ({"workflow": other}, InputError, "workflows given: other"),
+            ({"workflow": workflow, "terms": "no-such-block"}, ConfigurationError, "no block ProvenaTerms named"),
+            ({"workflow": workflow, "terms": "no.yaml"}, InputError, "The terms in no.yaml cannot be read"),
+            ({"workflow": workflow, "terms": 5}, InputError, "Give Terms, the path of a YAML file, or the name"),
+            (
+                {"workflow": workflow, "terms": Terms(license=LICENCE)},
+                InputError,
+                "organisation_id, publisher_id, approvals",
+            ),
+        ):
+            with pytest.raises(error, match=words):
+                register_model_run(ordered[0], **given)
+        for many, given, words in (
+            (rows, {"workflow": workflow}, "the rows of a file say all"),
+            ([*ordered, "urn:ivcap:order:1"], {"workflow": workflow}, "orders and jobs are registered, not str"),
+            (ordered, {}, "must be a ModelRunRecord, not a Order"),
+        ):
+            with pytest.raises(InputError, match=words):
+                register_model_runs(many, **given)
+
     effects.embedded.forget_requests()
-    with pytest.raises(error, match=words):
-        in_flow(lambda: register_model_run(ordered[0], **given))
+    in_flow(body)
     assert sent(effects, MINT, REGISTER) == [0, 0]
-
-
-def test_only_work_is_registered_by_a_workflow(in_flow, ordered, workflow, tmp_path):
-    """Neither the rows of a file, which say all themselves, nor anything else."""
-    path = Path(tmp_path, "rows.jsonl")
-    path.touch()
-    with pytest.raises(InputError, match="the rows of a file say all"):
-        in_flow(lambda: register_model_runs(path, workflow=workflow))
-    with pytest.raises(InputError, match="orders and jobs are registered, not str"):
-        in_flow(lambda: register_model_runs([*ordered, "urn:ivcap:order:1"], workflow=workflow))
-    with pytest.raises(InputError, match="must be a ModelRunRecord, not a Order"):
-        in_flow(lambda: register_model_runs(ordered))
