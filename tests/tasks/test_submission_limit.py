@@ -220,22 +220,35 @@ def test_a_slot_is_held_until_provena_has_accepted(
     assert taken == {"register": [1, 1], "wait": [0, 0]} and slots.taken == 0
 
 
-def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique):
-    """The error has the command that creates it. Nothing was sent, and the same call places the order afterwards."""
+def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique, monkeypatch, caplog):
+    """The error has the command that creates it. Nothing was sent, and the same call places the order afterwards.
 
-    def body() -> str:
-        return place_order("echo", {"message": unique}).urn
+    An order counts though its slot cannot be given back; a warning says that Prefect takes it.
+    """
 
-    with pytest.raises(ConfigurationError, match=f"prefect gcl create {slots.name} --limit 4"):
-        in_flow(body)
-    assert effects.count("/1/orders") == 0
-    slots.create()
-    slots.update(limit=0)
-    with pytest.raises(ConfigurationError, match="of which Prefect gives no slot"):
-        in_flow(body)
-    slots.update(limit=1)
+    async def fail(**_: Any) -> None:
+        raise httpx.ConnectError("gone")
+
+    def place() -> None:
+        place_order("echo", {"message": unique})
+
+    def body() -> None:
+        with pytest.raises(ConfigurationError, match=f"prefect gcl create {slots.name} --limit 4"):
+            place()
+        slots.create()
+        slots.update(limit=0)
+        with pytest.raises(ConfigurationError, match="of which Prefect gives no slot"):
+            place()
+        assert effects.count("/1/orders") == 0
+        slots.update(limit=1)
+        place()
+        assert effects.count("/1/orders") == 1 and slots.taken == 0
+        monkeypatch.setattr(_asyncio, "arelease_concurrency_slots_with_lease", fail)
+        place_order("echo", {"message": f"{unique} again"})
+
     in_flow(body)
-    assert effects.count("/1/orders") == 1 and slots.taken == 0
+    assert [intent.state for intent in effects.intents("order")] == ["done", "done"]
+    assert "was not given back" in caplog.text
 
 
 def test_without_prefect_a_submission_goes_on(unique, caplog):
@@ -248,16 +261,3 @@ def test_without_prefect_a_submission_goes_on(unique, caplog):
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         assert loop.run(submit()) == "submitted"
     assert f"The limit '{unique}' is not kept, since Prefect cannot be asked" in caplog.text
-
-
-def test_an_order_counts_though_its_slot_cannot_be_given_back(slots, in_flow, effects, unique, monkeypatch, caplog):
-    """The order is on record, and a warning says that Prefect takes the slot."""
-
-    async def fail(**_: Any) -> None:
-        raise httpx.ConnectError("gone")
-
-    slots.create()
-    monkeypatch.setattr(_asyncio, "arelease_concurrency_slots_with_lease", fail)
-    assert in_flow(lambda: place_order("echo", {"message": unique}).status)
-    [intent] = effects.intents("order")
-    assert intent.state == "done" and "was not given back" in caplog.text
