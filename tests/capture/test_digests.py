@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ivcap_flows.capture import file_clock, files
-from ivcap_flows.capture.recorder_registry import journal
+from ivcap_flows.capture import file_clock, files, journal, recorded, recorder
 from ivcap_flows.file_state import FileState
+from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import digest
 
 LARGE = files._DEAR
@@ -39,15 +41,17 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("remembered", [True, False], ids=["same process", "another process"])
-def test_a_copy_with_times_is_another_file(source: Path, remembered: bool) -> None:
-    """`cp -p` of a file of equal size and time over it leaves path, size, time and inode, and is another content."""
+@pytest.mark.parametrize("replace", [["cp", "-p"], ["mv"]], ids=["copied", "renamed"])
+def test_a_file_that_was_replaced_is_another(source: Path, remembered: bool, replace: list[str]) -> None:
+    """Both keep path, size and time. A copy keeps the inode, too, and is another content all the same."""
     other = source.with_name("other.bin")
     other.write_bytes(b"b" * LARGE)
     os.utime(other, ns=(10**18, 10**18))
     before = source.stat()
-    subprocess.run(["cp", "-p", str(other), str(source)], check=True)
+    subprocess.run([*replace, str(other), str(source)], check=True)
     after = source.stat()
-    assert (before.st_ino, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mtime_ns, after.st_size)
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    assert (before.st_ino == after.st_ino) == (replace[0] == "cp")
     if not remembered:
         in_another_process()
     assert sha256_of(source) == digest(b"b" * LARGE)
@@ -133,16 +137,6 @@ def test_a_time_in_the_future_is_not_believed(source: Path) -> None:
     assert journal().files.known_sha256(str(source), FileState.of(source)) is None
 
 
-def test_a_file_that_was_replaced_is_another(source: Path) -> None:
-    """A rename keeps size and times; the inode tells."""
-    other = source.with_name("other.bin")
-    other.write_bytes(b"b" * LARGE)
-    os.utime(other, ns=(10**18, 10**18))
-    other.replace(source)
-    in_another_process()
-    assert sha256_of(source) == digest(b"b" * LARGE)
-
-
 def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path: Path) -> None:
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
@@ -152,3 +146,82 @@ def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path: P
         digests = list(threads.map(sha256_of, [path] * 4))
     assert len(set(digests)) == 1
     assert files.blocks_read() - before == path.stat().st_size // files._CHUNK
+
+
+def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit nothing is read at first; a file changed in between is recorded as unhashed, with the reason."""
+    monkeypatch.setattr(files, "AT_ONCE", 10)
+    same, changed = tmp_path / "same", tmp_path / "changed"
+    for path in (same, changed):
+        path.write_bytes(b"x" * 100)
+    seen = [files.snapshot(str(path), "r", None) for path in (same, changed)]
+    assert [each.sha256 for each in seen] == [None, None]
+    changed.write_bytes(b"y" * 100)
+    for each in seen:
+        files.settle(each, None)
+    assert seen[0].sha256 == digest(b"x" * 100)
+    [record] = files.records_of(seen[1])
+    assert (record.type, record.attributes["reason"]) == ("unhashed", "changed before it could be hashed")
+
+
+def test_too_large_and_unreadable_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of too many files and a file above the last limit are recorded without content, with the reason; also
+    where the name is no UTF-8.
+    """
+    monkeypatch.setattr(files, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(files, "AT_ONCE", 1)
+    monkeypatch.setattr(files, "HUGE", 2)
+    latin = os.fsdecode(b"M\xfcnchen.csv")
+    for name in ("a", latin):
+        (tmp_path / name).write_text("abc")
+    folder, *large = (
+        files.snapshot(path, "r", None) for path in (f"{tmp_path}/", f"{tmp_path}/a", f"{tmp_path}/{latin}")
+    )
+    for each in (folder, *large):
+        files.settle(each, None)
+        assert files.records_of(each)[0].type == "unhashed"
+    assert folder.reason == "a folder of more than 1 files"
+    assert files.snapshot("/dev/null", "r", None) is None
+    assert files.snapshot(str(tmp_path / "nothing"), "r", None).stamp is None
+
+
+def test_a_file_is_read_once_however_many_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its maker, readers and an upload, also one that is too large to be hashed in the flow's thread. A download has
+    hashed its bytes on the way. What is verified is read, whatever is known of it.
+    """
+    readings: list[int] = []
+    counted = SimpleNamespace(sha256=lambda: readings.append(1) or hashlib.sha256())
+    monkeypatch.setattr(files, "hashlib", counted)
+    path, large, content = tmp_path / "made.bin", tmp_path / "large.bin", b"x" * LARGE
+
+    @recorded
+    def make(target: Path) -> Path:
+        target.write_bytes(content)
+        return target
+
+    @recorded
+    def use(source: Path) -> None:
+        """Do nothing."""
+
+    def download() -> LocalFile:
+        (tmp_path / "series.csv").write_bytes(content)
+        return LocalFile(path=str(tmp_path / "series.csv"), sha256=digest(content), size=len(content))
+
+    def times(*uses: Callable[[], object]) -> int:
+        before = len(readings)
+        for each in uses:
+            each()
+            assert recorder().flush()
+        return len(readings) - before
+
+    download.__module__ = "ivcap_flows.tasks.artifacts"
+    assert times(recorded(download), lambda: use(tmp_path / "series.csv")) == 0
+    assert times(lambda: use(make(path)), lambda: use(path), lambda: sha256_of(path)) == 1
+    in_another_process()
+    assert times(lambda: use(path), lambda: sha256_of(path)) == 0
+    monkeypatch.setattr(files, "AT_ONCE", 10)
+    large.write_bytes(content)
+    assert times(lambda: use(large), lambda: sha256_of(large), lambda: use(large)) == 1
+    files._read().digests.put(str(path), (files.snapshot(str(path), "r", None).stamp, "0" * 64))
+    assert files.snapshot(str(path), "r", journal().files).sha256 == "0" * 64
+    assert files.file_at(path, None).sha256 == digest(content)
