@@ -1,378 +1,552 @@
-"""Tables, arrays and the files they live in, as users' own functions take and return them."""
+"""What makes two tables or arrays two things, and what does not; and which are known by their content."""
 
-import shutil
-import time
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
 import weakref
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections import defaultdict
+from datetime import date, datetime, timezone
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import pytest
 import xarray as xr
-from packaging.version import Version
-from prefect import flow, task
-from pydantic import BaseModel, ConfigDict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as drawn
 
-from ivcap_flows.capture import contents, journal, recorded
-from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture import contents, recorded
 from ivcap_flows.capture.contents import UnhashedError, read
 from ivcap_flows.capture.data import snapshot
-from ivcap_flows.capture.files import urn_at
-from ivcap_flows.capture.values import ValueScan
-from ivcap_flows.cli.rerun import _incomplete
-from ivcap_flows.provenance import Graph
 
-NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
-
-
-def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
-    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
+NUMBERS = np.arange(1.0, 10.0, dtype="<f4")
+POINT = np.dtype([("x", "<i4"), ("y", "<i4")])
+FRAME = pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]})
+LOCAL = pd.date_range("2021-04-03", periods=3, freq="h")
+UTC, HOBART = LOCAL.tz_localize("UTC"), LOCAL.tz_localize("UTC").tz_convert("Australia/Hobart")
+DOUBLED = datetime(2021, 4, 4, 2, tzinfo=ZoneInfo("Australia/Hobart"))
 
 
-def the(graph: Graph, kind: str, name: str | None = None):
-    [found] = [n for n in graph.nodes.values() if n.type == kind and name in (None, n.attributes.get("name"))]
-    return found
+def raw(dtype: Any) -> np.ndarray:
+    """The same bytes as values of any type."""
+    return np.frombuffer(NUMBERS.tobytes()[:32], dtype)
 
 
-def id_of(value: object) -> str:
-    kind, _, content = read(value)
-    return f"urn:ivcap-flows:{kind}:sha256:{content().sha256}"
+def masked(values: Any, mask: Any, **how: Any) -> Any:
+    return np.ma.array(values, mask=mask, **how)
 
 
-def measured(count: int = 60, factor: float = 1.0) -> np.ndarray:
-    """Numbers that no other task comes by by chance."""
-    return np.sin(np.arange(count) * factor)
+def items(*values: Any) -> np.ndarray:
+    """Python objects."""
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made
 
 
-def table() -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "month": pd.date_range("1981-01-01", periods=60, tz="UTC"),
-            "sst": [*measured(59), float("nan")],
-            "station": ["a", None, "ü"] * 20,
-            "kind": pd.Categorical(["x", "y", "x"] * 20),
-            "count": pd.array([1, None, 3] * 20, dtype="Int64"),
-        }
-    )
+def series(values: Any, dtype: Any = None, **how: Any) -> pd.Series:
+    return pd.Series(values, dtype=dtype, **how)
 
 
-def test_a_frame_is_known_by_its_content_and_columns(recorded_graph):
-    """What one call returns and the next takes is one entity, generated and used, with its columns and their types."""
+def categories(*args: Any, **how: Any) -> pd.Series:
+    return pd.Series(pd.Categorical(*args, **how))
 
-    @recorded
-    def make() -> pd.DataFrame:
-        return table()
 
-    @recorded
-    def mean(frame: pd.DataFrame, column: str) -> float:
-        return float(frame[column].mean())
+def single(value: Any) -> pd.Series:
+    return pd.Series([value], dtype=object)
 
-    mean(make().copy(), "sst")
-    graph = recorded_graph()
-    frame, make_call, mean_call = the(graph, "frame"), the(graph, "call", "make"), the(graph, "call", "mean")
-    assert ends(graph, "wasGeneratedBy") == {(frame.id, make_call.id)}
-    assert (mean_call.id, frame.id) in ends(graph, "used")
-    assert frame.attributes["rows"] == 60
-    assert [c["name"] for c in frame.attributes["columns"]] == ["month", "sst", "station", "kind", "count"]
-    assert frame.attributes["columns"][1]["type"] == "float64"
-    assert mean_call.attributes["parameters"] == {
-        "frame": {"type": "pandas.DataFrame", "content": frame.id},
-        "column": "sst",
+
+def columns(*labels: Any, **how: Any) -> pd.DataFrame:
+    return pd.DataFrame([[1, 2]], columns=pd.Index(list(labels), **how))
+
+
+def rows(index: Any) -> pd.DataFrame:
+    return pd.DataFrame({"a": range(len(index))}, index=index)
+
+
+def levels(*labels: Any, names: Any = None) -> pd.DataFrame:
+    return rows(pd.MultiIndex.from_tuples(labels, names=names))
+
+
+def with_attrs(value: Any, **attrs: Any) -> Any:
+    made = value.copy()
+    made.attrs = attrs
+    return made
+
+
+def polars(values: Any, dtype: Any = None) -> pl.Series:
+    return pl.Series("a", values, dtype=dtype)
+
+
+def arrow(values: Any, dtype: Any = None, attributes: Any = None, **how: Any) -> pa.Table:
+    array = pa.array(values, dtype)
+    return pa.table([array], schema=pa.schema([pa.field("a", array.type, **how)], metadata=attributes))
+
+
+def cube(values: Any = ((0.0, 1.0), (2.0, 3.0)), *, dims: Any = ("x", "y"), **how: Any) -> xr.DataArray:
+    return xr.DataArray(np.asanyarray(values), dims=dims, **how)
+
+
+def variables(coords: Any = None, attrs: Any = None, **values: Any) -> xr.Dataset:
+    return xr.Dataset({name: ("x", value) for name, value in values.items()}, coords, attrs)
+
+
+def calendar(name: str) -> xr.DataArray:
+    return cube(xr.date_range("2001-02-01", periods=4, calendar=name, use_cftime=True).values.reshape(2, 2))
+
+
+DIFFERENT: dict[str, dict[str, Any]] = {
+    "numpy": {
+        **{str(kind): raw(kind) for kind in ("<i4", ">i4", "<u4", "<f4", ">f4", "<i8", "<f8", "<c8", "u1", "S1", "V4")},
+        **{kind: raw(kind) for kind in ("<M8[s]", "<M8[ns]", "<M8[D]", "<M8[M]", "<m8[s]", "<m8[h]")},
+        "the values of <i4 in another byte order": raw("<i4").astype(">i4"),
+        "another shape": raw("<i4").reshape(2, 4),
+        "the same, turned": raw("<i4").reshape(4, 2),
+        "a field <i4": raw([("v", "<i4")]),
+        "a field <f4": raw([("v", "<f4")]),
+        "a field of another name": raw([("w", "<i4")]),
+        "a field <M8[s]": raw([("v", "<M8[s]")]),
+        "a field <M8[ms]": raw([("v", "<M8[ms]")]),
+        "two fields": raw([("v", "<i4"), ("w", "<f4")]),
+        "two fields in another order": raw([("w", "<f4"), ("v", "<i4")]),
+        "fields within a field": raw([("v", POINT)]),
+        "other fields within a field": raw([("v", [("x", "<i4"), ("z", "<i4")])]),
+        "an array in a field": raw([("v", "<i4", 2)]),
+        "a number": np.array(1.5),
+        "a list of one number": np.array([1.5]),
+        "zero": np.array([0.0]),
+        "negative zero": np.array([-0.0]),
+        "no whole numbers": np.array([], "i4"),
+        "no fractions": np.array([], "f4"),
+        "truth values": np.array([True, False]),
+        "ones and zeros": np.array([1, 0], "u1"),
+        "bytes": np.array([b"a"]),
+        "longer bytes": np.array([b"a"], "S2"),
+        "text": np.array(["a"]),
+        "longer text": np.array(["a"], "U2"),
+        "nothing masked": masked([1, 2], [0, 0]),
+        "not masked": np.array([1, 2]),
+        "a mask": masked([1, 2], [0, 1]),
+        "another mask": masked([1, 2], [1, 0]),
+        "another fill value": masked([1, 2], [1, 0], fill_value=-1),
+        "a mask of a field": masked(raw(POINT), [(0, 1)] * 4),
+        "a mask of another field": masked(raw(POINT), [(1, 0)] * 4),
+        "records": np.rec.array(raw(POINT)),
+        "a matrix": np.array([[1, 2]]).view(np.matrix),
+        "no matrix": np.array([[1, 2]]),
+        **{f"{item!r} as an object": items(item) for item in ("1", b"1", 1, 1.0, 1j, True, None, np.nan, Decimal(1))},
+        **{f"{item!r} as an object": items(item) for item in ([1, 2], (1, 2), {1, 2}, {1: 2}, {"1": 2}, [[1], 2])},
+        **{f"{kind.__name__} as an object": items(kind(1)) for kind in (np.int8, np.int16, np.float32, np.str_)},
+        "arrays as objects": items(np.array([1, 2]), np.array([3])),
+        "arrays cut elsewhere": items(np.array([1]), np.array([2, 3])),
+        "texts cut here": items("ab", "c"),
+        "texts cut there": items("a", "bc"),
+    },
+    "pandas": {
+        **{kind: series([1, 2], kind) for kind in ("i1", "i8", "f8", "c16", "Int8", "Int64", "Float64", "category")},
+        **{kind: series([1, 2], kind) for kind in ("M8[s]", "M8[ns]", "m8[s]", "m8[ms]", "object", "Sparse[int]")},
+        **{f"arrow {kind}": series([1, 2], f"{kind}[pyarrow]") for kind in ("int64", "timestamp[s]", "timestamp[ms]")},
+        **{f"Period by {freq}": series(pd.PeriodIndex.from_ordinals([1, 2], freq=freq)) for freq in "MD"},
+        "missing": series([1, None], "Int64"),
+        "zero": series([1, 0], "Int64"),
+        "a missing fraction": series([1, None], "Float64"),
+        "not a number": series([1, None], "f8"),
+        "boolean": series([True], "boolean"),
+        "bool": series([True], "bool"),
+        "texts": series(["a", "b"], "string"),
+        "texts as objects": series(["a", "b"], "object"),
+        "a text and None": series(["a", None], "object"),
+        "a text and not a number": series(["a", np.nan], "object"),
+        "a text and NA": series(["a", pd.NA], "object"),
+        "categories": categories(["a", "b"]),
+        "categories in another order": categories(["a", "b"], ["b", "a"]),
+        "ordered categories": categories(["a", "b"], ordered=True),
+        "categories that nothing has": categories(["a", "b"], ["a", "b", "c"]),
+        "categories of numbers": categories([1]),
+        "categories of texts": categories(["1"]),
+        "other values left out": series(pd.arrays.SparseArray([1, 2], fill_value=1)),
+        "without a zone": series(LOCAL),
+        "without a zone, in milliseconds": series(LOCAL.as_unit("ms")),
+        "as texts": series(LOCAL.strftime("%F %T"), object),
+        "UTC": series(UTC),
+        "UTC in milliseconds": series(UTC.as_unit("ms")),
+        "Hobart": series(HOBART),
+        "closed on the left": series(pd.arrays.IntervalArray.from_breaks([0, 1, 2], closed="left")),
+        "closed on the right": series(pd.arrays.IntervalArray.from_breaks([0, 1, 2], closed="right")),
+        "intervals of fractions": series(pd.arrays.IntervalArray.from_breaks([0.0, 1.0, 2.0])),
+        "a text": single("2021-04-03"),
+        "a date": single(date(2021, 4, 3)),
+        "a moment": single(datetime(2021, 4, 3)),
+        "a moment in UTC": single(datetime(2021, 4, 3, tzinfo=timezone.utc)),
+        "a moment in Abidjan": single(datetime(2021, 4, 3, tzinfo=ZoneInfo("Africa/Abidjan"))),
+        "a doubled hour": single(DOUBLED),
+        "its repetition": single(DOUBLED.replace(fold=1)),
+        "a Timestamp in seconds": single(pd.Timestamp("2021-04-03").as_unit("s")),
+        "a Timestamp in milliseconds": single(pd.Timestamp("2021-04-03").as_unit("ms")),
+        "a text of digits": single("1.5"),
+        "a Decimal": single(Decimal("1.5")),
+        "a Decimal with more digits": single(Decimal("1.50")),
+        "no name": series([1]),
+        "the name None": series([1], name="None"),
+        "the name 0": series([1], name=0),
+        "the name a": series([1], name="a"),
+        "a table": pd.DataFrame({"a": [1]}),
+        "columns": columns("a", "b"),
+        "columns of other names": columns("a", "c"),
+        "columns in another order": columns("b", "a"),
+        "columns of one name": columns("a", "a"),
+        "a number as a name": columns(0, "b"),
+        "a text as a name": columns("0", "b"),
+        "columns with a name": columns("a", "b", name="kind"),
+        "columns named by categories": columns("a", "b", dtype="category"),
+        "columns in levels": columns(("a", "b"), ("c", "d")),
+        "columns named by pairs": columns(("a", "b"), ("c", "d"), tupleize_cols=False),
+        "rows": FRAME,
+        "rows with a name": FRAME.rename_axis("number"),
+        "rows backwards": FRAME.iloc[::-1],
+        "rows numbered from 1": FRAME.set_axis(range(1, 4)),
+        "another value": FRAME.replace(6, 7),
+        "an index": FRAME.set_index("a"),
+        "two columns of one name": FRAME.set_axis(["a", "a"], axis=1),
+        "two columns of one name, exchanged": FRAME[["b", "a"]].set_axis(["a", "a"], axis=1),
+        "an index of texts": rows(pd.Index(["a", "b"])),
+        "an index of texts with a name": rows(pd.Index(["a", "b"], name="station")),
+        "an index of whole numbers": rows(pd.Index([1, 2], dtype="i8")),
+        "an index of fractions": rows(pd.Index([1, 2], dtype="f8")),
+        "an index in UTC": rows(UTC),
+        "an index in Hobart": rows(HOBART),
+        "an index without a zone": rows(LOCAL),
+        "an index without a zone, in milliseconds": rows(LOCAL.as_unit("ms")),
+        "levels": levels((1, 2)),
+        "levels exchanged": levels((2, 1)),
+        "levels with names": levels((1, 2), names=["x", "y"]),
+        "levels with other names": levels((1, 2), names=["x", "z"]),
+        "metres": with_attrs(FRAME, unit="m"),
+        "kilometres": with_attrs(FRAME, unit="km"),
+        "a series in metres": with_attrs(FRAME["a"], unit="m"),
+        "a series in kilometres": with_attrs(FRAME["a"], unit="km"),
+        "a whole number as an attribute": with_attrs(FRAME, a=1),
+        "a fraction as an attribute": with_attrs(FRAME, a=1.0),
+        "an array as an attribute": with_attrs(FRAME, a=np.array([0, 9])),
+        "another array as an attribute": with_attrs(FRAME, a=np.array([0, 8])),
+        "no whole numbers": pd.DataFrame({"a": series([], "i8")}),
+        "no fractions": pd.DataFrame({"a": series([], "f8")}),
+    },
+    "polars": {
+        **{str(kind): polars([1, 2], kind) for kind in (pl.Int8, pl.Int16, pl.UInt8, pl.Float32, pl.Date, pl.Time)},
+        **{f"moments in {unit}": polars([1, 2], pl.Datetime(unit)) for unit in ("ms", "us", "ns")},
+        **{f"spans in {unit}": polars([1, 2], pl.Duration(unit)) for unit in ("ms", "us", "ns")},
+        **{zone: polars([1, 2], pl.Datetime("ms", zone)) for zone in ("UTC", "Australia/Hobart")},
+        **{str(kind): polars([[1], [2]], kind) for kind in (pl.List(pl.Int8), pl.List(pl.Int16), pl.Array(pl.Int8, 1))},
+        **{str(kind): polars(["a"], kind) for kind in (pl.String, pl.Categorical, pl.Enum(["a", "b"]))},
+        "other categories": polars(["a"], pl.Enum(["a", "c"])),
+        "bytes": polars([b"a"]),
+        "another name": pl.Series("b", [b"a"]),
+        "a table": pl.DataFrame({"a": [b"a"]}),
+        "columns": pl.DataFrame({"a": [1], "b": [2]}),
+        "columns in another order": pl.DataFrame({"b": [2], "a": [1]}),
+        "zero": polars([0.0]),
+        "negative zero": polars([-0.0]),
+        "a missing number": polars([1.0, None]),
+        "not a number": polars([1.0, float("nan")]),
+        "a missing text": polars(["a", None]),
+        "an empty text": polars(["a", ""]),
+        "texts cut here": polars(["ab", "c"]),
+        "texts cut there": polars(["a", "bc"]),
+        "a date as text": polars(["2021-04-03"]),
+        "a date": polars([date(2021, 4, 3)]),
+        "digits": polars(["1.5"]),
+        "a Decimal": polars([Decimal("1.5")]),
+        "lists cut here": polars([[1, 2], [3]]),
+        "lists cut there": polars([[1], [2, 3]]),
+        "an empty list": polars([[1], []]),
+        "no list": polars([[1], None]),
+        "a list of nothing": polars([[1], [None]]),
+        "a field": polars([{"x": 1}]),
+        "another field": polars([{"y": 1}]),
+        "another value of a field": polars([{"x": 2}]),
+    },
+    "pyarrow": {
+        **{kind: arrow([1, 2], kind) for kind in ("int8", "int16", "uint8", "float", "date32", "duration[s]")},
+        **{f"moments in {unit}": arrow([1, 2], pa.timestamp(unit)) for unit in ("ms", "us")},
+        **{zone: arrow([1, 2], pa.timestamp("ms", zone)) for zone in ("UTC", "Australia/Hobart")},
+        **{str(kind): arrow(["a"], kind) for kind in (pa.string(), pa.large_string(), pa.binary())},
+        **{str(kind): arrow([Decimal("1.5")], kind) for kind in (pa.decimal128(5, 1), pa.decimal128(5, 2))},
+        "not nullable": arrow([1, 2], "int8", nullable=False),
+        "an attribute": arrow([1, 2], "int8", {"unit": "m"}),
+        "another attribute": arrow([1, 2], "int8", {"unit": "km"}),
+        "an attribute of a column": arrow([1, 2], "int8", metadata={"unit": "m"}),
+        "another name": pa.table({"b": pa.array([1, 2], "int8")}),
+        "a batch": arrow([1, 2], "int8").to_batches()[0],
+        "missing": arrow([1, None]),
+        "zero": arrow([1, 0]),
+        "two truth values": arrow([True, True]),
+        "three truth values": arrow([True, True, False]),
+        "categories": arrow(pa.array(["a"]).dictionary_encode()),
+        "another category": arrow(pa.array(["b"]).dictionary_encode()),
+        "ordered categories": arrow(pa.DictionaryArray.from_arrays([0], ["a"], ordered=True)),
+        "categories in a field": arrow(pa.StructArray.from_arrays([pa.array(["a"]).dictionary_encode()], ["x"])),
+        "another category in a field": arrow(pa.StructArray.from_arrays([pa.array(["b"]).dictionary_encode()], ["x"])),
+        "lists cut here": arrow([[1, 2], [3]]),
+        "lists cut there": arrow([[1], [2, 3]]),
+        "an empty list": arrow([[1], []]),
+        "no list": arrow([[1], None]),
+        "a map": arrow([[("x", 1)]], pa.map_("string", "int8")),
+        "another map": arrow([[("x", 2)]], pa.map_("string", "int8")),
+        "a field": arrow([{"x": 1}]),
+        "another field": arrow([{"y": 1}]),
+    },
+    "xarray": {
+        "an array": cube(),
+        "other dimensions": cube(dims=("x", "z")),
+        "dimensions in another order": cube(dims=("y", "x")),
+        "an empty name": cube(name=""),
+        "the name None": cube(name="None"),
+        "the name t": cube(name="t"),
+        "a data set": cube(name="t").to_dataset(),
+        "another type": cube().astype("f4"),
+        "seconds": cube(raw("<M8[s]").reshape(2, 2)),
+        "nanoseconds": cube(raw("<M8[ns]").reshape(2, 2)),
+        **{calendars: calendar(calendars) for calendars in ("noleap", "360_day")},
+        **{f"the attribute {item!r}": cube(attrs={"a": item}) for item in (1, 1.0, "1", [1], (1,))},
+        **{f"an attribute of {kind.__name__}": cube(attrs={"a": kind(1)}) for kind in (np.int16, np.int32)},
+        "an array as an attribute": cube(attrs={"a": np.array([1])}),
+        "a coordinate in metres": cube(coords={"x": ("x", [1, 2], {"units": "m"})}),
+        "a coordinate in kilometres": cube(coords={"x": ("x", [1, 2], {"units": "km"})}),
+        "a coordinate": cube(coords={"x": [1, 2]}),
+        "another coordinate": cube(coords={"x": [1, 3]}),
+        "a coordinate of fractions": cube(coords={"x": [1.0, 2.0]}),
+        "variables": variables(t=[1.0], u=[2.0]),
+        "variables exchanged": variables(t=[2.0], u=[1.0]),
+        "a variable as a coordinate": variables(t=[1.0], u=[2.0]).set_coords("u"),
+        "a variable": variables(t=[1.0]),
+        "a variable of another name": variables(u=[1.0]),
+        "an attribute of the data set": variables(t=[1.0], attrs={"a": 1}),
+        "an attribute of the variable": xr.Dataset({"t": ("x", [1.0], {"a": 1})}),
+        "a number as a name": xr.Dataset({0: ("x", [1.0])}),
+        "a text as a name": xr.Dataset({"0": ("x", [1.0])}),
+        "UTC": variables({"x": UTC}, t=[1, 2, 3]),
+        "Hobart": variables({"x": HOBART}, t=[1, 2, 3]),
+        "categories": variables(t=pd.Categorical(["a", "b"])),
+        "categories in another order": variables(t=pd.Categorical(["a", "b"], ["b", "a"])),
+    },
+}
+"""All of one library are two by two different; so are those of different libraries."""
+
+
+def gaps(size: int) -> np.ndarray:
+    """A structured array with gaps between its fields, which hold anything."""
+    made = np.full(4 * size, 7, "u1").view(np.dtype({"names": ["v"], "formats": ["u1"], "offsets": [2], "itemsize": 4}))
+    made["v"] = range(size)
+    return made
+
+
+def of_buffers(*below: int) -> pa.Table:
+    """A table with a missing item, below which there is something."""
+    valid = pa.array([1, None, 3]).buffers()[0]
+    return pa.table({"a": pa.Array.from_buffers(pa.int64(), 3, [valid, pa.py_buffer(np.array([1, *below, 3]))])})
+
+
+TABLE = pa.table(
+    {
+        "text": ["x", None, "zz", "x" * 40] * 3,
+        "number": [1, 2, None, 4] * 3,
+        "truth": [True, None, False, True] * 3,
+        "list": [[1, None], [], None, [2, 3]] * 3,
+        "field": [{"a": 1, "b": "x"}, {"a": None, "b": "y"}, {"a": 3, "b": None}, {"a": 4, "b": "z"}] * 3,
+        "category": pa.array(["a", "b", "c", "a"] * 3).dictionary_encode(),
+    }
+)
+POLARS = pl.DataFrame(
+    {"t": ["x", None, "z" * 40], "n": [1, None, 3], "b": [True, None, False], "l": [[1], None, [2, 3]]}
+)
+
+SAME: dict[str, tuple[Any, Any]] = {
+    "numpy: order in memory": (np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))),
+    "numpy: a view of every other item": (np.arange(3) * 2, np.arange(6)[::2]),
+    "numpy: a view backwards": (np.array([2, 1, 0]), np.arange(3)[::-1]),
+    "numpy: one item for all": (np.array([[1, 2], [1, 2]]), np.broadcast_to([1, 2], (2, 2))),
+    "numpy: gaps between fields": (gaps(4), np.array([(n,) for n in range(4)], [("v", "u1")])),
+    "numpy: below a mask": (masked([1, 2, 3], [0, 1, 0]), masked([1, 9, 3], [0, 1, 0])),
+    "numpy: a mask of none and no mask": (masked([1, 2], False), masked([1, 2], [0, 0])),
+    "numpy: below the mask of a field": (
+        masked(np.array([(1, 2)], POINT), [(0, 1)]),
+        masked(np.array([(1, 9)], POINT), [(0, 1)]),
+    ),
+    "pandas: blocks": (FRAME, pd.concat([FRAME["a"], FRAME["b"]], axis=1)),
+    "pandas: a view of every other row": (FRAME.iloc[[0, 2]].set_index("a"), FRAME.iloc[::2].set_index("a")),
+    "pandas: below a missing item": (
+        series(pd.arrays.IntegerArray(np.array([1, 2]), np.array([False, True]))),
+        series(pd.arrays.IntegerArray(np.array([1, 9]), np.array([False, True]))),
+    ),
+    "pandas: chunks": (
+        series([1, 2, 3], "int64[pyarrow]"),
+        pd.concat([series([1], "int64[pyarrow]"), series([2, 3], "int64[pyarrow]")], ignore_index=True),
+    ),
+    "pandas: levels that nothing has": (
+        levels(("a", 1), ("b", 2)).iloc[:1],
+        levels(("a", 1)),
+    ),
+    "pandas: attributes in another order": (with_attrs(FRAME, a=1, b=2), with_attrs(FRAME, b=2, a=1)),
+    "pandas: rhythm of an index": (rows(LOCAL), rows(pd.DatetimeIndex(list(LOCAL)).as_unit(LOCAL.unit))),
+    "polars: chunks": (POLARS, pl.concat([POLARS[:2], POLARS[2:]])),
+    "polars: chunks that are kept": (POLARS, pl.concat([POLARS[:1], POLARS[1:]], rechunk=False)),
+    "polars: a part of more": (POLARS, pl.concat([POLARS, POLARS, POLARS])[3:6]),
+    "polars: a selection": (POLARS, pl.concat([POLARS, POLARS]).filter(pl.Series([False] * 3 + [True] * 3))),
+    "polars: below a missing item": (
+        pl.DataFrame({"n": [1, None, 3]}),
+        pl.DataFrame({"n": [1, 2, 3]}).select(pl.when(pl.col("n") != 2).then("n")),
+    ),
+    "polars: codes of categories": (
+        pl.Series(["a", "b"], dtype=pl.Categorical),
+        pl.Series(["c", "b", "a", "b"], dtype=pl.Categorical)[2:],
+    ),
+    "pyarrow: chunks": (TABLE, pa.concat_tables([TABLE[:5], TABLE[5:6], TABLE[6:]])),
+    "pyarrow: a part of more": (TABLE[:4], pa.concat_tables([TABLE, TABLE]).combine_chunks()[8:12]),
+    "pyarrow: a selection": (TABLE[:4], TABLE.filter(pa.array([False] * 8 + [True] * 4))),
+    "pyarrow: below a missing item": (of_buffers(0), of_buffers(9)),
+    "pyarrow: what is never missing": (pa.table({"a": [1, 3]}), pa.table({"a": pc.drop_null(pa.array([1, None, 3]))})),
+    "xarray: order in memory": (cube(), cube(np.asfortranarray(cube().values))),
+    "xarray: order of variables": (variables(t=[1.0], u=[2.0]), variables(u=[2.0], t=[1.0])),
+    "xarray: order of attributes": (cube(attrs={"a": 1, "b": 2}), cube(attrs={"b": 2, "a": 1})),
+}
+
+
+def digest_of(value: Any) -> str:
+    return read(value)[2]().sha256
+
+
+def digests() -> dict[str, str]:
+    """The digests of all values above, by their names."""
+    return {
+        f"{library}: {name}": digest_of(value) for library, named in DIFFERENT.items() for name, value in named.items()
     }
 
 
-def test_a_frame_changed_in_place_has_two_versions(recorded_graph):
-    """The content before is used, the one after generated and derived from it; a reader generates nothing."""
-
-    @recorded
-    def add(frame: pd.DataFrame) -> pd.DataFrame:
-        frame["anomaly"] = frame["sst"] - 1
-        return frame
-
-    @recorded
-    def show(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame
-
-    frame = table()
-    before = id_of(frame)
-    show(add(frame))
-    after = id_of(frame)
-    graph = recorded_graph()
-    add_call, show_call = the(graph, "call", "add"), the(graph, "call", "show")
-    assert ends(graph, "used") >= {(add_call.id, before), (show_call.id, after)}
-    assert ends(graph, "wasGeneratedBy") == {(after, add_call.id)}
-    assert ends(graph, "wasDerivedFrom") == {(after, before)}
+@pytest.mark.catches("no schema in the digest")
+def test_what_differs_in_anything_is_two_things() -> None:
+    """Types, units, zones, byte order, labels, names and attributes belong to what a value is. With `-rP`, the values
+    and the number of pairs are printed.
+    """
+    alike = defaultdict(list)
+    for name, digest in digests().items():
+        alike[digest].append(name)
+    assert [names for names in alike.values() if len(names) > 1] == []
+    for library, named in DIFFERENT.items():
+        print(f"{library}: {'; '.join(named)}")
+    print(f"{len(alike)} values, {len(alike) * (len(alike) - 1) // 2} pairs, each of two things")
 
 
-class Form(BaseModel):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    frames: dict[str, list[pd.DataFrame]]
+def test_how_a_value_lies_in_memory_makes_no_other_thing() -> None:
+    """Nor do chunks, strides, what is below a missing item, and the order of what has none."""
+    assert [name for name, (one, two) in SAME.items() if digest_of(one) != digest_of(two)] == []
 
 
-@dataclass
-class Pair:
-    weights: np.ndarray
-    series: pd.Series
+def test_digests_are_the_same_in_another_process() -> None:
+    """Where texts hash otherwise."""
+    code = "import json, test_data; print(json.dumps(test_data.digests()))"
+    path = os.pathsep.join(str(Path(__file__).parents[above] / name) for above, name in ((0, ""), (1, "mutants")))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert json.loads(done.stdout) == digests()
 
 
-def test_frames_and_arrays_are_found_in_nested_values(recorded_graph):
-    """In models, dataclasses, lists and dicts; the same object given twice is read once."""
-    first, second, weights = table(), table().iloc[1:], measured().reshape(2, 30)
-    reads = []
-
-    @recorded
-    def take(form: Form, pair: Pair, again: pd.DataFrame) -> dict[str, object]:
-        return {"deep": [{"product": weights * 2}], "same": first}
-
-    original = contents._READERS["pandas.DataFrame"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(contents._READERS, "pandas.DataFrame", lambda v: reads.append(id(v)) or original(v))
-        take(Form(frames={"a": [first, second]}), Pair(weights, first["sst"]), first)
-    graph = recorded_graph()
-    call = the(graph, "call", "take")
-    used = {target for source, target in ends(graph, "used") if source == call.id}
-    assert {id_of(first), id_of(second), id_of(weights), id_of(first["sst"])} <= used
-    assert ends(graph, "wasGeneratedBy") == {(id_of(weights * 2), call.id)}
-    assert reads.count(id(first)) == 2  # at the beginning and at the end
+NUMERIC = drawn.scalar_dtypes() | drawn.array_dtypes(drawn.scalar_dtypes(), max_size=3)
 
 
-@pytest.mark.parametrize(
-    ("make", "kind"),
-    [
-        (lambda: pl.DataFrame({"a": [1, None] * 30, "b": measured()}), "frame"),
-        (lambda: pl.Series("a", measured()), "frame"),
-        (lambda: pa.table({"a": measured(), "b": ["x", "y"] * 30}), "frame"),
-        (lambda: pa.concat_tables([pa.table({"a": measured()}), pa.table({"a": [2.0]})]), "frame"),
-        (lambda: measured().reshape(2, 30).T, "array"),
-        (lambda: np.ma.array(measured(), mask=[0, 1, 0] * 20), "array"),
-        (lambda: (measured() * 1e9).astype("M8[s]"), "array"),
-        (lambda: xr.DataArray(measured(), dims="x", name="t"), "array"),
-        (lambda: xr.Dataset({"t": ("x", measured(40))}, {"x": ["a", "b"] * 20}, {"title": "T"}), "array"),
-    ],
+@given(st.binary(min_size=96, max_size=96), NUMERIC, NUMERIC)
+def test_equal_bytes_are_one_array_only_if_they_are_of_one_type(data: bytes, first: np.dtype, second: np.dtype) -> None:
+    """Of any two types, with and without fields."""
+    one, two = (np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind) for kind in (first, second))
+    assert (digest_of(one) == digest_of(two)) == (first == second)
+
+
+MONTHS = pd.date_range("1980-01", "2019-12", freq="MS")
+X, Y = np.meshgrid(np.linspace(-180, 180, 361), np.linspace(-90, 90, 181))
+BY_CHANCE: dict[str, Any] = {
+    "nothing": np.array([]),
+    "an empty table": pd.DataFrame({"a": []}),
+    "zeros": np.zeros(100_000),
+    "all missing": np.full(1000, np.nan),
+    "all missing, in a table": pl.DataFrame({"a": [None] * 1000, "b": [float("nan")] * 1000}),
+    "masked altogether": masked(np.sin(np.arange(1000)), True),
+    "one number among zeros": np.where(np.arange(100_000) == 500, 1.234567, 0.0),
+    "a range": np.arange(100),
+    "a long range": np.arange(1_000_000),
+    "even steps": np.linspace(-90, 90, 181),
+    "even steps in half precision": np.linspace(-90, 90, 1801, dtype="f4"),
+    "even steps in a table": pa.table({"a": np.linspace(0, 1, 1000), "b": range(1000)}),
+    "an identity": np.eye(500),
+    "a triangle": np.triu(np.ones((50, 50))),
+    "a mask of two halves": np.arange(100_000) < 33_333,
+    "a pattern": np.tile([3, 1, 4, 1, 5, 9, 2, 6], 1000),
+    "a checkerboard": np.indices((100, 100)).sum(0) % 2,
+    "a grid": np.stack([X, Y]),
+    "an empty map": xr.Dataset({"t": (("y", "x"), np.zeros(X.shape))}, {"x": X[0], "y": Y[:, 0]}, {"title": "T"}),
+    "days": pd.Series(list(MONTHS[0] + pd.to_timedelta(range(1000), "D")), dtype=object),
+    "a calendar": pd.DataFrame({"a": np.zeros(len(MONTHS))}, index=MONTHS),
+    "months of the year": MONTHS.month.to_numpy(),
+    "a small table": pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]}),
+    "a small table of texts": pl.DataFrame({"a": ["north", "south"], "b": ["x", None]}),
+    "many columns of ranges": pd.DataFrame({f"c{number}": range(100) for number in range(100)}),
+}
+SINES = np.sin(np.arange(60))
+IDENTIFIED: dict[str, Any] = {
+    "sixty measured numbers": SINES,
+    "numbers in a table": pd.DataFrame({"a": range(60), "b": SINES}),
+    "numbers in polars": pl.DataFrame({"a": ["x"] * 60, "b": SINES}),
+    "numbers in arrow": pa.table({"a": [[value] for value in SINES]}),
+    "numbers below a mask of some": masked(SINES, [0, 1] * 30),
+    "numbers on a map": xr.DataArray(SINES.reshape(6, 10), dims=("y", "x")),
+    "texts": pd.Series([f"station {number**2 % 101}" for number in range(100)]),
+    "a mask": SINES[np.arange(1000) % 60] > np.sin(np.arange(1000) ** 2),
+}
+
+
+@pytest.mark.catches("no floor of entropy")
+def test_what_may_be_equal_by_chance_is_known_by_the_object() -> None:
+    """What compresses to next to nothing: out of a cache it is another thing. A value with more in it is the same."""
+    cached = {name: (value, pickle.loads(pickle.dumps(value))) for name, value in (BY_CHANCE | IDENTIFIED).items()}
+    others = [name for name, (value, again) in cached.items() if snapshot("", value).id != snapshot("", again).id]
+    assert others == [*BY_CHANCE]
+    assert all(snapshot("", value).id == snapshot("", value).id for value in BY_CHANCE.values())
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.floats(1e-3, 1e3),
+    st.integers(0, 3000),
+    st.sampled_from(["f8", "f4", "i8", "M8[s]", "m8[D]"]),
 )
-def test_tables_and_arrays_of_other_libraries(make, kind, recorded_graph):
-    """Polars, Arrow, numpy and xarray: equal contents are one entity, and what is returned is generated."""
-
-    @recorded
-    def give() -> object:
-        return make()
-
-    @recorded
-    def take(value: object) -> None:
-        """Do nothing."""
-
-    give()
-    take(make())
-    graph = recorded_graph()
-    thing = the(graph, kind)
-    assert thing.id == id_of(make())
-    assert ends(graph, "wasGeneratedBy") == {(thing.id, the(graph, "call", "give").id)}
-    assert (the(graph, "call", "take").id, thing.id) in ends(graph, "used")
+def test_even_steps_identify_nothing(start: float, step: float, count: int, kind: str) -> None:
+    """Wherever they begin, however long they are."""
+    if kind[0] != "f":
+        start, step = round(start), round(step)
+    assert not read((start + np.arange(count) * step).astype(kind))[2]().identifies
 
 
-def cube() -> xr.Dataset:
-    values = measured().reshape(3, 20)
-    return xr.Dataset({"sst": (("time", "lat"), values, {"units": "degC"})}, {"lat": np.arange(20.0)})
+def table() -> pd.DataFrame:
+    return pd.DataFrame({"sst": SINES})
 
 
-def test_xarray_in_memory_is_known_by_its_content(recorded_graph):
-    """Variables, dimensions, coordinates and attributes such as units make the content; each variable is told."""
-
-    @recorded
-    def warm(data: xr.Dataset) -> xr.Dataset:
-        return data + 1
-
-    warm(cube())
-    graph = recorded_graph()
-    call = the(graph, "call", "warm")
-    assert (call.id, id_of(cube())) in ends(graph, "used")
-    [(made, _)] = ends(graph, "wasGeneratedBy")
-    told = {each["name"]: each for each in graph.nodes[made].attributes["variables"]}
-    assert told["sst"] == {"name": "sst", "dimensions": ["time", "lat"], "shape": [3, 20], "type": "float64"}
-    assert len({id_of(each) for each in (cube(), cube() + 1, cube().assign_attrs(a=1), cube().isel(lat=[0]))}) == 4
-
-
-def test_lazy_xarray_is_not_computed_and_leads_to_its_file(tmp_path, recorded_graph):
-    """An opened data set and a Dask graph on it are recorded as unhashed, come from their file, and stay lazy."""
-    cube().to_netcdf(tmp_path / "sst.nc")
-    computed = []
-
-    def block(values: np.ndarray) -> np.ndarray:
-        # Dask itself tries it on an empty array.
-        computed.extend(values.ravel())
-        return values
-
-    @recorded
-    def chunked(path: Path) -> xr.Dataset:
-        opened = xr.open_dataset(path, chunks={})
-        return opened.map(lambda a: a.copy(data=a.data.map_blocks(block, dtype=a.dtype)))
-
-    @recorded
-    def keep(data: xr.Dataset) -> xr.Dataset:
-        return data
-
-    lazy = keep(chunked(tmp_path / "sst.nc"))
-    assert computed == []
-    lazy.load()
-    assert computed != []
-    graph = recorded_graph()
-    thing, file = the(graph, "unhashed"), urn_at(tmp_path / "sst.nc")
-    assert "lazy" in thing.attributes["reason"]
-    assert thing.attributes["library"] == "xarray"
-    assert ends(graph, "wasGeneratedBy") == {(thing.id, the(graph, "call", "chunked").id)}
-    assert (the(graph, "call", "keep").id, thing.id) in ends(graph, "used")
-    assert (thing.id, file) in ends(graph, "wasDerivedFrom")
-    assert file in graph.lineage(thing.id)
-    lazy.close()
-
-
-def test_netcdf_files_are_used_and_generated_by_their_bytes(tmp_path, recorded_graph):
-    """A NetCDF file that a call reads is used with its sha256, the one that it writes is generated."""
-    cube().to_netcdf(tmp_path / "in.nc")
-
-    @recorded
-    def mean(source: Path, target: str) -> None:
-        with xr.open_dataset(source) as data:
-            data.mean("time").to_netcdf(target)
-
-    mean(tmp_path / "in.nc", str(tmp_path / "out.nc"))
-    graph = recorded_graph()
-    before, after = (urn_at(tmp_path / name) for name in ("in.nc", "out.nc"))
-    call = the(graph, "call", "mean")
-    assert (call.id, before) in ends(graph, "used")
-    assert ends(graph, "wasGeneratedBy") == {(after, call.id)}
-    assert before in graph.lineage(after)
-
-
-def test_parquet_files_are_used_and_generated_by_their_bytes(tmp_path, recorded_graph):
-    """Of Parquet too, and the table that was read from one file meets the one that was written to it."""
-
-    @recorded
-    def write(target: Path) -> pa.Table:
-        made = pa.table({"a": measured()})
-        pq.write_table(made, target)
-        return made
-
-    @recorded
-    def load(source: Path) -> pa.Table:
-        return pq.read_table(source)
-
-    write(tmp_path / "t.parquet")
-    load(tmp_path / "t.parquet")
-    graph = recorded_graph()
-    file, made = urn_at(tmp_path / "t.parquet"), the(graph, "frame")
-    assert (file, the(graph, "call", "write").id) in ends(graph, "wasGeneratedBy")
-    assert (the(graph, "call", "load").id, file) in ends(graph, "used")
-    assert made.attributes["columns"] == [{"name": "a", "type": "double"}]
-
-
-@pytest.mark.parametrize("version", [2, pytest.param(3, marks=NEEDS_ZARR_3)])
-def test_zarr_stores_are_known_by_their_manifest(version, tmp_path, monkeypatch, recorded_graph):
-    """A store named by a text is generated whole, used, and in its next version derived from the one before."""
-    monkeypatch.chdir(tmp_path)
-
-    @recorded
-    def write(target: str) -> None:
-        cube().to_zarr(target, zarr_format=version, consolidated=True)
-
-    @recorded
-    def append(store: str) -> None:
-        cube().to_zarr(store, append_dim="time", zarr_format=version, consolidated=True)
-
-    @recorded
-    def read_it(store: Path) -> None:
-        """Do nothing."""
-
-    write("cube.zarr")
-    append("cube.zarr")
-    read_it(Path("cube.zarr"))
-    graph = recorded_graph()
-    made, call = ends(graph, "wasGeneratedBy"), {n.attributes["name"]: n.id for n in graph if n.type == "call"}
-    [first] = [source for source, target in made if target == call["write"]]
-    [second] = [source for source, target in made if target == call["append"]]
-    assert graph.nodes[first].type == graph.nodes[second].type == "directory"
-    assert graph.nodes[first].attributes["format"] == "zarr"
-    told = {each["name"]: each["shape"] for each in graph.nodes[first].attributes["variables"]}
-    assert told == {"sst": [3, 20], "lat": [20]}
-    assert ends(graph, "used") >= {(call["append"], first), (call["read_it"], second)}
-    assert ends(graph, "wasDerivedFrom") == {(second, first)}
-    assert ends(graph, "hadMember") == set()
-
-
-def test_a_folder_that_was_copied_elsewhere_meets_its_original(tmp_path, recorded_graph):
-    """In the content of their manifest, not as one thing."""
-
-    @recorded
-    def fill(target: Path) -> Path:
-        target.mkdir()
-        (target / "a.csv").write_text("the rows of the part a")
-        return target
-
-    @recorded
-    def look_at(folder: Path) -> None:
-        """Do nothing."""
-
-    fill(tmp_path / "one")
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    look_at(tmp_path / "two")
-    graph = recorded_graph()
-    folders = {Path(n.attributes["path"]).name: n.id for n in graph if n.type == "directory"}
-    assert folders.keys() == {"one", "two"} and folders["one"] != folders["two"]
-    assert the(graph, "call", "fill").id in graph.lineage(folders["two"])
-
-
-def test_open_zarr_groups_and_memory_maps_stand_for_their_files(tmp_path, recorded_graph):
-    """A view of a store or a file on disk is recorded as that, and not read."""
-    import zarr
-
-    cube().to_zarr(tmp_path / "cube.zarr")
-    np.save(tmp_path / "a.npy", np.arange(5))
-
-    @recorded
-    def look_at(group: zarr.Group, array: np.ndarray) -> None:
-        """Do nothing."""
-
-    look_at(zarr.open(tmp_path / "cube.zarr", mode="r"), np.load(tmp_path / "a.npy", mmap_mode="r"))
-    graph = recorded_graph()
-    used = {graph.nodes[target].type for _, target in ends(graph, "used")}
-    assert {"directory", "file"} <= used
-    assert urn_at(tmp_path / "a.npy") in graph
-
-
-def test_folders_named_by_a_text_are_seen(tmp_path, recorded_graph, monkeypatch):
-    """With a separator in it, unless it holds the working directory."""
-    work = tmp_path / "work"
-    (work / "data" / "in").mkdir(parents=True)
-    (work / "data" / "in" / "a.txt").write_text("a")
-    monkeypatch.chdir(work)
-
-    @recorded
-    def fill(source: str, target: str, around: str) -> None:
-        Path(target).mkdir()
-        Path(target, "b.txt").write_text("b")
-
-    fill("data/in", "data/out", str(tmp_path))
-    graph = recorded_graph()
-    call = the(graph, "call", "fill")
-    folders = {n.attributes["path"]: n.id for n in graph if n.type == "directory"}
-    assert folders.keys() == {str(work / "data" / "in"), str(work / "data" / "out")}
-    assert (call.id, folders[str(work / "data" / "in")]) in ends(graph, "used")
-    assert (folders[str(work / "data" / "out")], call.id) in ends(graph, "wasGeneratedBy")
-
-
-def reason_of(value: object) -> str:
-    with pytest.raises(UnhashedError) as caught:
-        read(value)[2]()
-    return str(caught.value)
-
-
-def test_what_is_not_read_says_why(monkeypatch):
-    """Lazy frames, unknown objects and types, and what is too large are unhashed, each with its reason."""
+def test_what_is_not_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lazy frames, unknown objects and types, and what is too large are unhashed, each with its reason. So is a table
+    that breaks when it is read.
+    """
     dask = pytest.importorskip("dask.array")
 
     class Odd:
@@ -382,6 +556,15 @@ def test_what_is_not_read_says_why(monkeypatch):
     class Metres(np.ndarray):
         """One of the types that hold a unit besides the numbers."""
 
+    class Broken(pd.DataFrame):
+        def __len__(self) -> int:
+            raise RuntimeError
+
+    def reason_of(value: object) -> str:
+        with pytest.raises(UnhashedError) as caught:
+            read(value)[2]()
+        return str(caught.value)
+
     odd = np.array([Odd()], dtype=object)
     assert "not computed" in reason_of(pl.LazyFrame({"a": [1]}))
     assert "not computed" in reason_of(dask.ones(3))
@@ -389,194 +572,16 @@ def test_what_is_not_read_says_why(monkeypatch):
     assert "Odd" in reason_of(pd.DataFrame({"a": odd}))
     assert "Odd" in reason_of(cube().assign_attrs(a=Odd()))
     assert "Metres may hold more" in reason_of(np.arange(3).view(Metres))
+    broken = snapshot("r", Broken({"a": [1]}))
+    assert (broken.sha256, broken.record().type) == (None, "unhashed") and "RuntimeError" in broken.reason
     monkeypatch.setattr(contents, "LIMIT", 10)
     assert "larger" in reason_of(np.arange(100))
     assert "larger" in reason_of(table())
 
 
-def test_a_table_that_breaks_when_it_is_read_is_told_so():
-    """Its call is recorded all the same."""
-
-    class Broken(pd.DataFrame):
-        def __len__(self) -> int:
-            raise RuntimeError
-
-    held = snapshot("r", Broken({"a": [1]}))
-    assert (held.sha256, held.record().type) == (None, "unhashed")
-    assert "RuntimeError" in held.reason
-
-
-def test_an_unhashed_object_is_followed_as_long_as_it_lives(recorded_graph):
-    """Lazy frames have no content to be known by: the object itself links its maker with its users."""
-
-    @recorded
-    def make() -> pl.LazyFrame:
-        return pl.LazyFrame({"a": [1]})
-
-    @recorded
-    def use(frame: pl.LazyFrame) -> None:
-        """Do nothing."""
-
-    use(make())
-    use(make())
-    graph = recorded_graph()
-    calls = [n for n in graph if n.type == "call"]
-    makers, users = ([n.id for n in calls if n.attributes["name"] == name] for name in ("make", "use"))
-    made = {target: source for source, target in ends(graph, "wasGeneratedBy")}
-    assert len(set(made.values())) == 2
-    assert {(user, made[maker]) for user, maker in zip(users, makers, strict=True)} <= ends(graph, "used")
-
-
-def test_recording_keeps_no_data_alive(recorded_graph):
+def test_recording_keeps_no_data_alive() -> None:
     """Once the flow lets go of a table, nothing holds it, though its call may still wait to be written."""
-
-    @recorded
-    def make() -> pd.DataFrame:
-        return table()
-
-    frame = make()
+    frame = recorded(table)()
     kept = weakref.ref(frame)
     del frame
     assert kept() is None
-
-
-def test_mappings_that_read_a_store_are_not_looked_into(recorded_graph):
-    """A mapping of an unknown type may be a distant store: it is named, and none of its keys is asked for."""
-    from collections.abc import Mapping
-
-    class Store(Mapping):
-        def __getitem__(self, key):
-            raise AssertionError("read")
-
-        __iter__ = __len__ = __getitem__
-
-    @recorded
-    def take(store: object, plain: object) -> None:
-        """Do nothing."""
-
-    take(Store(), np.float32(1.5))
-    shown = the(recorded_graph(), "call", "take").attributes["parameters"]
-    assert shown["store"]["unhashed"] == "not looked into"
-    assert shown["plain"] == 1.5
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_frames_through_mapped_submitted_and_returned_by_flows(recorded_graph):
-    """Sub-flows, `.map` and `.submit`: each frame has the task that made it, also where flows hand it on."""
-
-    @task
-    @recorded
-    def part(i: int) -> pd.DataFrame:
-        return pd.DataFrame({"i": measured(factor=i)})
-
-    @task
-    @recorded
-    def join(parts: list[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(parts, ignore_index=True)
-
-    @flow
-    @recorded
-    def inner(factor: pd.DataFrame) -> pd.DataFrame:
-        return join.submit([part.submit(7), factor]).result()
-
-    @flow
-    @recorded
-    def outer() -> pd.DataFrame:
-        return inner(join(part.map([1, 2])))
-
-    result = outer()
-    graph = recorded_graph()
-    made = dict(ends(graph, "wasGeneratedBy"))
-    assert len(made) == 5
-    assert {graph.nodes[maker].type for maker in made.values()} == {"task-run"}
-    up = graph.lineage(id_of(result))
-    assert {n.id for n in up if n.type == "frame"} == set(made)
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_runs_with_other_frames_are_other_runs(recorded_graph):
-    """A flow that failed is continued by the same parameters; the content of a frame is one of them."""
-
-    @flow(validate_parameters=False)
-    @recorded
-    def fails(frame: pd.DataFrame) -> None:
-        raise ValueError
-
-    for frame in (table(), table().iloc[:2], table()):
-        with pytest.raises(ValueError):
-            fails(frame)
-    parameters = [run.parameters["frame"]["content"] for run in journal().runs.recent()]
-    assert sorted(parameters) == sorted({id_of(table()), id_of(table().iloc[:2])})
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (list(range(300)), [*range(299), 0]),
-        ({str(n): n for n in range(300)}, {str(n): n if n < 299 else 0 for n in range(300)}),
-        ("x" * 5_000, "x" * 4_999 + "y"),
-        ([["x" * 4_000] * 10] * 10, [["x" * 4_000] * 10] * 9 + [["x" * 4_000] * 9 + ["x" * 3_999 + "y"]]),
-    ],
-)
-def test_values_that_differ_only_in_what_is_not_shown_are_two(first, second):
-    """Long texts, lists and dicts are shown in part, with the digest of the rest; all of it is bounded."""
-    shown, other = ValueScan().at("r", first), ValueScan().at("r", second)
-    assert shown != other
-    assert shown == ValueScan().at("r", first)
-    assert len(str(shown)) < 130_000
-    assert list(_incomplete(shown, ())) != []
-
-
-@pytest.mark.parametrize(
-    "large",
-    [
-        lambda values: values,
-        lambda values: {f"name {number}": value for number, value in enumerate(values)},
-        lambda values: [{"name": value, "other": [value]} for value in values[:9_000]],
-    ],
-    ids=["list", "dict", "records"],
-)
-def test_texts_that_are_not_shown_cost_little_more_than_numbers(large):
-    """They are scrubbed many at once, not one by one. What is kept of them is bounded."""
-
-    def seconds(value):
-        began = time.perf_counter()
-        look = ValueScan()
-        look.at("r", value)
-        assert look.weight < 12_000_000
-        return time.perf_counter() - began
-
-    numbers, texts = (large(values) for values in ([*range(30_000)], [f"station {n}" for n in range(30_000)]))
-    assert min(seconds(texts) for _ in range(3)) < 5 * min(seconds(numbers) for _ in range(3))
-
-
-def test_nothing_is_kept_of_a_result_but_what_is_found_in_it():
-    """The JSON of a result is not recorded, so its texts are not weighed, scrubbed or hashed."""
-    look = Call("c", "call", "c", "r", "a", None).returned
-    look.at("result", {"texts": ["x" * 10_000] * 1_000, "path": Path("a")})
-    assert look.paths == [("result", "a/")]
-    assert look.weight <= 2_000
-
-
-def test_a_secret_among_what_is_not_shown_is_not_told_by_the_digest():
-    """Two lists that differ only in a password have one digest, wherever in the list it is."""
-
-    def told(secret):
-        return ValueScan().at("r", [*range(300), {"password": secret}, f"https://user:{secret}@host/x"])
-
-    assert told("first-password") == told("other-password")
-    assert told("first-password") != ValueScan().at(
-        "r", [*range(300), {"password": "first-password"}, "https://host/x"]
-    )
-
-
-def test_what_stands_for_data_is_not_given_to_a_rerun(recorded_graph):
-    """A frame, hashed or not, is told from what it held; a user's own dict is not taken for one."""
-
-    @recorded
-    def take(frame: pd.DataFrame, lazy: pl.LazyFrame, plain: dict[str, str]) -> None:
-        """Do nothing."""
-
-    take(table(), pl.LazyFrame({"a": [1]}), {"type": "letter", "content": "Dear"})
-    shown = the(recorded_graph(), "call", "take").attributes["parameters"]
-    assert [bool(list(_incomplete(shown[name], ()))) for name in ("frame", "lazy", "plain")] == [True, True, False]

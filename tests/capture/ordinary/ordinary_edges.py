@@ -104,8 +104,8 @@ class _Names:
         return str(node.attributes.get("name") or node.id)
 
     def _made_at(self, node: Any) -> tuple[datetime, datetime]:
-        made = [link.time for link in self._links("wasGeneratedBy", node.id)]
-        used = [link.time for link in self._links("used", node.id)]
+        made = [link.time or _EARLIEST for link in self._links("wasGeneratedBy", node.id)]
+        used = [link.time or _EARLIEST for link in self._links("used", node.id)]
         return min(made, default=_EARLIEST), min(used, default=_EARLIEST)
 
     def _links(self, name: str, thing: str) -> list[Any]:

@@ -1,18 +1,22 @@
 """Work that goes on elsewhere: in threads, asynchronously, in processes of a pool and of Dask, in other programs."""
 
 import asyncio
+import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import prefect
 import pytest
-from prefect import flow, task
 from prefect.futures import wait
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
-from ivcap_flows import recorded
+from ivcap_flows import flow, recorded, task
+from ivcap_flows.capture import journal
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.file_activity import unseen
 from ivcap_flows.capture.file_rules import WHO_WROTE
@@ -23,48 +27,68 @@ Edges = Callable[..., None]
 def dask() -> TaskRunner[Any]:
     from prefect_dask import DaskTaskRunner
 
-    return DaskTaskRunner(
-        cluster_kwargs={
-            "n_workers": 2,
-            "threads_per_worker": 1,
-            "host": "127.0.0.1",
-            "dashboard_address": None,
-            "worker_dashboard_address": None,
-        }
-    )
+    local = {"host": "127.0.0.1", "dashboard_address": None, "worker_dashboard_address": None}
+    return DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1, **local})
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("runner", [lambda: ProcessPoolTaskRunner(max_workers=2), dask], ids=["processes", "dask"])
-def test_tasks_in_processes_of_their_own(runner: Callable[[], TaskRunner[Any]], tmp_path: Path, edges: Edges) -> None:
-    """Each process sees what its own task does: three files in one folder, over what was there."""
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "0.csv").write_text("what was here before")
+@pytest.mark.canary
+@pytest.mark.parametrize(
+    "runner",
+    [
+        pytest.param(lambda: ProcessPoolTaskRunner(max_workers=2), id="processes"),
+        pytest.param(dask, id="dask", marks=pytest.mark.long),
+    ],
+)
+def test_tasks_in_processes_of_their_own(
+    runner: Callable[[], TaskRunner[Any]], tmp_path: Path, edges: Edges, recorded_graph: Callable[..., Any]
+) -> None:
+    """Each process sees what its own task does: files in one folder, over what was there, and a table over a pickle.
+    All are tasks of one attempt, with their outcomes and causes.
+    """
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "0.csv").write_text("what was here before")
 
     @task
-    @recorded
     def split(number: int, folder: Path) -> None:
         (folder / f"{number}.csv").write_text(f"the rows of the part with the number {number}")
 
     @task
-    @recorded
-    def gather(folder: Path, target: Path) -> None:
-        target.write_text("".join(path.read_text() for path in sorted(folder.iterdir())))
+    def gather(folder: Path) -> pd.DataFrame:
+        texts = [path.read_text() for path in sorted(folder.iterdir())]
+        return pd.DataFrame({"text": texts * 30, "n": [number**2 % 101 for number in range(90)]})
+
+    @task
+    def save(frame: pd.DataFrame, target: Path) -> Path:
+        frame.to_csv(target)
+        return target
+
+    @task
+    def fail(path: Path) -> None:
+        raise ValueError("not today")
 
     @flow
-    @recorded
     def main() -> None:
         # By names of their own: which of several was asked for first is not known across processes.
-        parts = [split.with_options(name=f"split {number}").submit(number, tmp_path / "parts") for number in range(3)]
-        wait(parts)
-        gather.submit(tmp_path / "parts", tmp_path / "all.csv").wait()
+        wait([split.with_options(name=f"split {number}").submit(number, parts) for number in range(3)])
+        fail.submit(save.submit(gather.submit(parts), tmp_path / "all.csv")).wait()
 
     main.with_options(task_runner=runner())()
     edges(
         {("made", f"split {number}", f"parts/{number}.csv") for number in range(3)}
         | {("used", "gather", f"parts/{number}.csv") for number in range(3)}
-        | {("made", "gather", "all.csv")}
+        | {("made", "gather", "gather()"), ("used", "save", "gather()")}
+        | {("made", "save", "all.csv"), ("given", "fail", "all.csv")}
     )
+    graph, [run] = recorded_graph(), journal().runs.recent()
+    [attempt] = [node.id for node in graph if node.type == "attempt"]
+    tasks = {node.attributes["name"]: node for node in graph if node.type == "task-run"}
+    started = {(link.source, link.target) for link in graph.relations.values() if link.type == "wasStartedBy"}
+    assert {(node.id, attempt) for node in tasks.values()} <= started
+    assert (tasks["save"].attributes["outcome"], run.missing_facts) == ("completed", 0)
+    assert tasks["fail"].attributes["cause"] == "ValueError: not today"
+    host, _, process = tasks["fail"].attributes["process"].rpartition(":")
+    assert host == socket.gethostname() and process != str(os.getpid())
 
 
 @pytest.mark.catches("other processes write nothing")
@@ -91,14 +115,12 @@ def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
     met = asyncio.Event()
 
     @task
-    @recorded
     async def convert(source: Path, folder: Path) -> None:
         text = await asyncio.to_thread(source.read_text)
         met.set() if source.stem == "b" else await met.wait()
         (folder / f"{source.stem}.out").write_text(text.upper())
 
     @flow
-    @recorded
     async def main() -> None:
         await asyncio.gather(*(convert(tmp_path / f"{name}.in", tmp_path / "out") for name in "ab"))
 
@@ -109,29 +131,25 @@ def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
     )
 
 
-@pytest.mark.parametrize("recording", [recorded, recorded(False)], ids=["recorded", "plain"])
-def test_a_long_task_does_not_make_what_another_writes_meanwhile(recording: Any, tmp_path: Path, edges: Edges) -> None:
+@pytest.mark.parametrize("flow", [flow, prefect.flow], ids=["recorded", "plain"])
+def test_a_long_task_does_not_make_what_another_writes_meanwhile(flow: Any, tmp_path: Path, edges: Edges) -> None:
     """Also when the other ended long ago, and whether or not the flow is recorded."""
     begun, done = threading.Event(), threading.Event()
 
     @task
-    @recorded
     def watch(target: Path) -> None:
         begun.set()
         done.wait(30)
 
     @task
-    @recorded
     def write(target: Path) -> None:
         target.write_text("the rows of the target")
 
     @task
-    @recorded
     def after(number: int) -> None:
         """End, so that what ended before is forgotten if nobody needs it."""
 
     @flow
-    @recording
     def main() -> None:
         watching = watch.submit(tmp_path / "target.txt")
         begun.wait(30)
@@ -145,43 +163,29 @@ def test_a_long_task_does_not_make_what_another_writes_meanwhile(recording: Any,
     edges({("made", "write", "target.txt")})
 
 
-def test_threads_of_the_users(tmp_path: Path, edges: Edges) -> None:
-    """What a pool of threads in a task writes is not seen being written; it is new, and nobody else ran."""
-    (tmp_path / "out").mkdir()
-
-    @task
-    @recorded
-    def split(folder: Path) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda name: (folder / name).write_text(f"the text of the file {name}"), ["a", "b"]))
-
-    @flow
-    @recorded
-    def main() -> None:
-        split(tmp_path / "out")
-
-    main()
-    edges({("made", "split", "out/a"), ("made", "split", "out/b")})
-
-
 def write(path: Path) -> None:
     path.write_text(f"the text of the file {path.name}")
 
 
-def test_processes_of_the_users(tmp_path: Path, edges: Edges) -> None:
-    """So is what processes of the task's own have written, and returned paths say whose they are."""
+def test_threads_and_processes_of_the_users(tmp_path: Path, edges: Edges) -> None:
+    """What a pool in a task writes is not seen being written. It is new and nobody else ran, or it is in the result."""
+    (tmp_path / "out").mkdir()
 
-    @task
     @recorded
-    def split(paths: list[Path]) -> list[Path]:
+    def in_threads(folder: Path) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(write, [folder / "a", folder / "b"]))
+
+    @recorded
+    def in_processes(paths: list[Path]) -> list[Path]:
         with ProcessPoolExecutor(2) as pool:
             list(pool.map(write, paths))
         return paths
 
     @flow
-    @recorded
     def main() -> None:
-        split([tmp_path / "a", tmp_path / "b"])
+        in_threads(tmp_path / "out")
+        in_processes([tmp_path / "a", tmp_path / "b"])
 
     main()
-    edges({("made", "split", "a"), ("made", "split", "b")})
+    edges({("made", "in_threads", f"out/{name}") for name in "ab"} | {("made", "in_processes", name) for name in "ab"})
