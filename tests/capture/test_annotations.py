@@ -14,7 +14,6 @@ from ivcap_flows import annotate
 from ivcap_flows.capture import context, host, journal, recorded, recorder
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.capture.host import host as host_facts
-from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.provenance import Graph, describe, entity, faults
 
@@ -183,21 +182,3 @@ def test_a_model_run_names_its_person_and_organisation():
     assert faults(graph) == []
     links = {(link.type, graph.nodes[link.target].attributes.get("handle")) for link in graph.relations.values()}
     assert {("wasAssociatedWith", "10378.1/3"), ("actedOnBehalfOf", "10378.1/4")} <= links
-
-
-def test_what_waits_to_be_written_is_bounded_in_bytes(ivcap_journal, monkeypatch):
-    """Beyond the room further statements are counted as missing; once written, there is room again."""
-    from ivcap_flows.capture import record_writer as module
-    from ivcap_flows.journal import RunIdentity
-
-    run = ivcap_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r")).run
-    monkeypatch.setattr(module, "ROOM", 5_000)
-    monkeypatch.setattr(Recorder, "_start", lambda self: None)
-    recorder = Recorder(ivcap_journal)
-    for number in range(4):
-        recorder.put(Statement(run.id, None, lambda number=number: [entity(f"urn:x:{number}", "entity")]))
-    recorder._drain()
-    assert (len(ivcap_journal.facts.of_run(run.id)), ivcap_journal.runs.get(run.id).missing_facts) == (2, 2)
-    recorder.put(Statement(run.id, None, lambda: [entity("urn:x:9", "entity")]))
-    recorder._drain()
-    assert len(ivcap_journal.facts.of_run(run.id)) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,57 +53,49 @@ def run(script: Path, body: str, *arguments: str) -> tuple[int, str, str | None]
     assert "Exception in thread" not in done.stderr
     [run] = journal().runs.recent()
     [attempt] = journal().runs.attempts(run.id)
-    assert run.outcome == attempt.outcome
+    assert run.outcome == attempt.outcome and run.flow_name in (script.name, "body")
     return done.returncode, attempt.outcome, attempt.cause
 
 
-def further(*cases: Any) -> list[Any]:
-    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.long) for case in cases]
+CLICK = "import click; click.command()(lambda: work() or click.get_current_context().exit(6))([])"
+WITH_A_CODE = {
+    "work(); sys.exit(3)": (3, "SystemExit: 3"),
+    CAUGHT + "1 / 0": (1, "ZeroDivisionError: division by zero"),
+    "work(); sys.exit(main() != 1)": (1, "SystemExit: True"),
+    "work(); sys.exit('no such station')": (1, "SystemExit: no such station"),
+    "work(); exit(4)": (4, "SystemExit: 4"),
+    "work(); quit(4)": (4, "SystemExit: 4"),
+    ARGPARSE: (2, "SystemExit: 2"),
+    CLICK: (6, "SystemExit: 6"),
+    CAUGHT + "sys.exit(7)": (7, "SystemExit: 7"),
+}
+WITHOUT_ONE = [
+    "work(); sys.exit(main())",
+    CAUGHT,
+    "work(); sys.exit()",
+    "work(); sys.exit(False)",
+    "work(); exit()",
+    "work(); import click; click.command()(main)([])",
+    "work(); raise SystemExit",
+    CAUGHT + "sys.exit(0)",
+    IN_A_THREAD,
+    "work(); import contextlib\nwith contextlib.suppress(SystemExit): exit(3)",
+]
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "cause"),
-    [
-        ("work(); sys.exit(3)", 3, "SystemExit: 3"),
-        (CAUGHT + "1 / 0", 1, "ZeroDivisionError: division by zero"),
-        *further(
-            ("work(); sys.exit(main() != 1)", 1, "SystemExit: True"),
-            ("work(); sys.exit('no such station')", 1, "SystemExit: no such station"),
-            ("work(); exit(4)", 4, "SystemExit: 4"),
-            ("work(); quit(4)", 4, "SystemExit: 4"),
-            (ARGPARSE, 2, "SystemExit: 2"),
-            (
-                "import click; click.command()(lambda: work() or click.get_current_context().exit(6))([])",
-                6,
-                "SystemExit: 6",
-            ),
-            ("work(); 1 / 0", 1, "ZeroDivisionError: division by zero"),
-            (CAUGHT + "sys.exit(7)", 7, "SystemExit: 7"),
-        ),
-    ],
-)
-def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str, code: int, cause: str) -> None:
+def two_and_more(bodies: Iterable[str]) -> list[Any]:
+    """Two each time, the others in the long tests."""
+    return [pytest.param(body, marks=[pytest.mark.long] * (place > 1)) for place, body in enumerate(bodies)]
+
+
+@pytest.mark.parametrize("body", two_and_more(WITH_A_CODE))
+def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str) -> None:
     """Whoever calls `sys.exit`, `exit` or `quit` for it."""
+    code, cause = WITH_A_CODE[body]
     assert run(tmp_path / "script.py", body, "--no-such-option") == (code, "failed", cause)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "work(); sys.exit(main())",
-        CAUGHT,
-        *further(
-            "work(); sys.exit()",
-            "work(); sys.exit(False)",
-            "work(); exit()",
-            "work(); import click; click.command()(main)([])",
-            "work(); raise SystemExit",
-            CAUGHT + "sys.exit(0)",
-            IN_A_THREAD,
-            "work(); import contextlib\nwith contextlib.suppress(SystemExit): exit(3)",
-        ),
-    ],
-)
+@pytest.mark.parametrize("body", two_and_more(WITHOUT_ONE))
 def test_a_script_that_exits_without_one_has_completed(tmp_path: Path, body: str) -> None:
     """Nor does an exit count that somebody caught, or that ended a thread."""
     assert run(tmp_path / "script.py", body) == (0, "completed", None)

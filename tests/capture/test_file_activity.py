@@ -1,6 +1,5 @@
 """What the audit hook notes of a call: how files are opened, whose doing it is, and that it never gets in the way."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from ivcap_flows.capture import file_activity
-from ivcap_flows.capture.file_activity import FileActivity, unseen
+from ivcap_flows.capture.file_activity import FileActivity
 from ivcap_flows.capture.path_tree import PathTree
 
 pytestmark = pytest.mark.canary
@@ -87,59 +86,6 @@ def origin(activity: FileActivity, path: Path) -> tuple[str, str | None] | None:
     written = activity.written(str(path))
     assert written is not None
     return written.origin
-
-
-@pytest.mark.catches("a folder leaves what was done in it")
-def test_a_folder_moves_with_what_was_done_in_it(activity: FileActivity, tmp_path: Path) -> None:
-    """Its files were written where they are now; those that nobody touched come from where they were before."""
-    (tmp_path / "new").mkdir()
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "a").write_text("the first")
-    (tmp_path / "new" / "a").write_text("the second")
-    with unseen():
-        (tmp_path / "new" / "b").write_text("by a program")
-    (tmp_path / "old").rename(tmp_path / "aside")
-    (tmp_path / "new").rename(tmp_path / "old")
-    assert (doing(activity, tmp_path / "old" / "a"), origin(activity, tmp_path / "old" / "a")) == ("overwritten", None)
-    assert origin(activity, tmp_path / "old" / "b") == (str(tmp_path / "new" / "b"), "rename")
-    assert (doing(activity, tmp_path / "aside" / "a"), doing(activity, tmp_path / "new" / "a")) == (
-        "overwritten",
-        "renamed",
-    )
-    shutil.rmtree(tmp_path / "old")
-    assert doing(activity, tmp_path / "old" / "a") == "removed"
-
-
-def test_calls_are_told_apart(activity: FileActivity, tmp_path: Path) -> None:
-    """A call within another does it for both; asyncio and `to_thread` keep to the call, a plain thread to none."""
-    wrote = {name: asyncio.Event() for name in "ab"}
-    beside: dict[str, bool] = {}
-    done: dict[str, list[str]] = {}
-
-    async def work(name: str, other: str) -> None:
-        call = begun()
-        await asyncio.sleep(0)
-        await asyncio.to_thread((tmp_path / name).write_text, name)
-        wrote[name].set()
-        await wrote[other].wait()
-        beside[name] = call.last_beside(str(tmp_path / other)) is not None
-        done[name] = [path.name for path in tmp_path.iterdir() if doing(call, path)]
-        call.end()
-
-    async def both() -> None:
-        await asyncio.gather(work("a", "b"), work("b", "a"))
-
-    asyncio.run(both())
-    assert done == {"a": ["a"], "b": ["b"]}
-    assert beside == {"a": True, "b": True}
-    assert doing(activity, tmp_path / "a") == doing(activity, tmp_path / "b") == "overwritten"
-    assert activity.last_beside(str(tmp_path / "a")) is None
-    thread = threading.Thread(target=(tmp_path / "c").write_text, args=("c",))
-    thread.start()
-    thread.join()
-    with unseen():
-        (tmp_path / "a").read_text()
-    assert (doing(activity, tmp_path / "c"), doing(activity, tmp_path / "a")) == ("", "overwritten")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -164,7 +165,14 @@ def compared(value: object, fail: bool = True) -> str:
 
 @pytest.mark.parametrize(
     ("value", "continues"),
-    [({"a", ("b", 1)}, True), (np.arange(4), True), (Path("x"), True), (Client(), False), ([1, Client()], False)],
+    [
+        ({"a", ("b", 1)}, True),
+        (np.arange(4), True),
+        (pd.DataFrame({"a": np.sin(np.arange(60))}), True),
+        (Path("x"), True),
+        (Client(), False),
+        ([1, Client()], False),
+    ],
 )
 def test_only_a_run_that_can_be_compared_is_continued(
     prefect_api, ivcap_journal: Journal, monkeypatch, value: object, continues: bool, caplog: pytest.LogCaptureFixture
