@@ -137,37 +137,31 @@ async def test_links_in_the_target_are_not_followed(provena, dataset, place, tmp
     assert Path(got["sub/file"].path).read_bytes() == b"new"
 
 
-async def test_wrong_bytes_are_no_file(provena, dataset, place, tmp_path):
-    """An object that does not have the sha256 that it states leaves nothing, also not beside an older file."""
-    place.put("a.csv", b"wrong", sha256=hashlib.sha256(b"right").hexdigest())
-    old = file(tmp_path / "in" / "a.csv", b"older")
-    async with provena.files(dataset) as there:
-        with pytest.raises(IntegrityError, match="instead of"):
-            await there.download(tmp_path / "in", ["a.csv"])
-    assert [each.name for each in (tmp_path / "in").iterdir()] == ["a.csv"]
-    assert Path(old.path).read_bytes() == b"older"
+async def test_wrong_bytes_are_no_file(provena, dataset, place, tmp_path, monkeypatch):
+    """An object that does not have the sha256 that it states leaves nothing, also not beside an older file. Where
+    another client has stated none, S3's MD5 holds: equal content is not sent again, wrong content is no file.
+    """
+    place.put("stated", b"wrong", sha256=hashlib.sha256(b"right").hexdigest())
+    place.put("not stated", b"content")
+    old = file(tmp_path / "in" / "stated", b"older")
+    read = files._block
 
-
-async def test_what_another_client_uploaded_is_checked_by_its_md5(provena, dataset, place, tmp_path, monkeypatch):
-    """Without a sha256 at the object, S3's MD5 holds: equal content is not sent again, wrong content is no file."""
-    place.put("a.csv", b"content")
-    async with provena.files(dataset, write=True) as there:
-        [done] = await there.upload({"a.csv": file(tmp_path / "a.csv", b"content")})
-        assert not done.sent
-        monkeypatch.setattr(files, "_block", spoiled(files._block))
-        with pytest.raises(IntegrityError, match="MD5"):
-            await there.download(tmp_path / "in", ["a.csv"])
-    assert list((tmp_path / "in").iterdir()) == []
-
-
-def spoiled(read):
-    def other(body, md5):
+    def spoiled(body, md5):
         block = read(body, md5)
         if block:
             md5.update(b"!")
         return block
 
-    return other
+    async with provena.files(dataset, write=True) as there:
+        with pytest.raises(IntegrityError, match="instead of"):
+            await there.download(tmp_path / "in", ["stated"])
+        [done] = await there.upload({"not stated": file(tmp_path / "a.csv", b"content")})
+        assert not done.sent
+        monkeypatch.setattr(files, "_block", spoiled)
+        with pytest.raises(IntegrityError, match="MD5"):
+            await there.download(tmp_path / "in", ["not stated"])
+    assert [each.name for each in (tmp_path / "in").iterdir()] == ["stated"]
+    assert Path(old.path).read_bytes() == b"older"
 
 
 async def test_a_download_goes_on_where_it_broke_off(provena, dataset, place, tmp_path, monkeypatch):
@@ -376,28 +370,27 @@ async def test_keys_are_renewed_and_shown_nowhere(provena, dataset, place, tmp_p
     assert not [secret for secret in secrets if secret in caplog.text + shown]
 
 
-async def test_the_users_own_aws_settings_are_not_used(provena, dataset, tmp_path, monkeypatch):
-    """A profile that is not there, keys and a proxy of other accounts in the environment change nothing."""
-    monkeypatch.setenv("AWS_PROFILE", "missing")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    async with provena.files(dataset) as there:
-        assert [each.path for each in await there.list()] == ["metadata.json"]
-        assert there._bucket._open.client._request_signer._credentials.access_key != "other"
-
-
-async def test_where_the_s3_server_is(provena, dataset, monkeypatch):
-    """The embedded Provena tells where its own is; what it says beside the keys, or AWS's variables, counts nothing."""
+async def test_the_users_own_aws_settings_are_not_used(provena, dataset, monkeypatch):
+    """A profile that is not there, keys and a proxy of other accounts in the environment change nothing. The embedded
+    Provena tells where its own server is; what it says beside the keys, or AWS's variables, counts nothing.
+    """
     give = DataStoreApi.read_credentials
 
     async def elsewhere(self, id, **options):  # noqa: A002
         return (await give(self, id, **options)).model_copy(update={"endpoint_url": "http://192.0.2.1:9000"})
 
     monkeypatch.setattr(DataStoreApi, "read_credentials", elsewhere)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://192.0.2.2:9000")
+    for name, value in (
+        ("AWS_PROFILE", "missing"),
+        ("AWS_ACCESS_KEY_ID", "other"),
+        ("AWS_SECRET_ACCESS_KEY", "other"),
+        ("AWS_ENDPOINT_URL_S3", "http://192.0.2.2:9000"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+    ):
+        monkeypatch.setenv(name, value)
     async with provena.files(dataset) as there:
         assert [each.path for each in await there.list()] == ["metadata.json"]
+        assert there._bucket._open.client._request_signer._credentials.access_key != "other"
     monkeypatch.setattr(provena, "_embedded_s3", None)
     with pytest.raises(ConfigurationError, match="--s3-endpoint"):
         async with provena.files(dataset):
@@ -408,35 +401,29 @@ async def test_where_the_s3_server_is(provena, dataset, monkeypatch):
     assert await provena._s3_endpoint() is None
 
 
-async def test_a_server_that_is_gone_and_one_that_refuses(provena, dataset, monkeypatch):
-    """Errors of this package, with what to do; a retry may help with the first."""
+async def test_what_cannot_be_reached_is_told(provena, dataset, monkeypatch):
+    """By errors of this package: of S3 that refuses, and of one that is gone, where a retry may help; of a locked
+    dataset, before anything is asked of S3; and without the extra, with its name and how to install it.
+    """
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
     async with provena.files(dataset) as there:
         with pytest.raises(NotFoundError) as caught:
             await there._bucket.ask("list_parts", Key="a", UploadId="none")
         assert caught.value.code == "NoSuchUpload"
         assert pickle.loads(pickle.dumps(caught.value)).message == caught.value.message
+    await provena.registry.locks.lock("DATASET", dataset, reason="test")
+    with pytest.raises(NotAuthorizedError) as refused:
+        async with provena.files(dataset, write=True):
+            pass
+    assert refused.value.about == "item"
     monkeypatch.setattr(provena, "_embedded_s3", "http://127.0.0.1:9")
     async with provena.files(dataset) as there:
         with pytest.raises(UnreachableError):
             await there.list()
-
-
-async def test_without_the_extra_its_name_is_told(provena, dataset, monkeypatch):
-    """The error names the extra and how to install it."""
     monkeypatch.setitem(sys.modules, "botocore.session", None)
     with pytest.raises(ConfigurationError, match=re.escape("pip install 'ivcap-flows[s3]'")):
         async with provena.files(dataset):
             pass
-
-
-async def test_locked_datasets_take_no_files(provena, dataset):
-    """The refusal is Provena's own, before anything is asked of S3."""
-    await provena.registry.locks.lock("DATASET", dataset, reason="test")
-    with pytest.raises(NotAuthorizedError) as caught:
-        async with provena.files(dataset, write=True):
-            pass
-    assert caught.value.about == "item"
 
 
 def test_memory_for_parts_is_bounded():
