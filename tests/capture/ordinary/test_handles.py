@@ -6,11 +6,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from prefect import flow, task
+from pydantic import BaseModel, SecretStr
 
-from ivcap_flows import flow, recorded
+from ivcap_flows import flow as drop_in_flow
+from ivcap_flows import recorded
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn
+from ivcap_flows.provenance import Graph
 
 Edges = Callable[..., None]
 EMBEDDED = "urn:ivcap-flows:embedded:1"
@@ -18,66 +21,88 @@ SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="seri
 PRODUCT = Artifact(urn="urn:ivcap:artifact:product", platform=EMBEDDED, name="p.csv")
 
 
+def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
+    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
+
+
+def the(graph: Graph, kind: str, name: str | None = None):
+    [found] = [n for n in graph.nodes.values() if n.type == kind and name in (None, n.attributes.get("name"))]
+    return found
+
+
 @dataclass
 class Box:
     order: Order
+    note: str = "x"
 
 
 class Form(BaseModel):
     boxes: list[Box]
+    token: SecretStr
 
 
-def order(name: str = "1", **changes: Any) -> Order:
+def an_order(**changes) -> Order:
     now = datetime.now(timezone.utc)
-    facts = {"urn": f"order {name}", "platform": EMBEDDED, "service": "urn:ivcap:service:s", "requested_at": now}
+    facts = {"urn": "urn:ivcap:order:1", "platform": EMBEDDED, "service": "urn:ivcap:service:s", "requested_at": now}
     return Order(**{**facts, "parameters": {"series": SERIES.urn}, **changes})
 
 
-def test_orders_and_their_products(edges: Edges, recorded_graph: Callable[..., Any]) -> None:
-    """An order is started by the task that returns it, informs the one that takes it, also from lists, dataclasses and
-    models, and makes its products. One that its platform dates before the call was found by it, as an artifact is.
-    """
-    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+def test_handles_are_found_in_lists_dataclasses_and_models(prefect_api, recorded_graph):
+    """An order is started by the task that returns it, informs the one that takes it, and leads to its products."""
 
+    @task
     @recorded
     def place(series: Artifact) -> Form:
-        return Form(boxes=[Box(order())])
+        return Form(boxes=[Box(an_order())], token=SecretStr("s3cret-value"))
 
+    @task
     @recorded
     def finish(form: Form) -> Order:
-        return order(status="succeeded", products=Products((PRODUCT,)), finished_at=datetime.now(timezone.utc))
+        return an_order(status="succeeded", products=Products((PRODUCT,)), finished_at=datetime.now(timezone.utc))
 
+    @task
     @recorded
     def pick(order: Order) -> Artifact:
         return order.products["p.csv"]
 
+    @flow
+    @recorded
+    def handles() -> Artifact:
+        return pick(finish(place(SERIES)))
+
+    handles()
+    graph = recorded_graph()
+    place_run, finish_run = the(graph, "task-run", "place"), the(graph, "task-run", "finish")
+    order = the(graph, "order")
+    assert (place_run.id, SERIES.urn) in ends(graph, "used")
+    assert (order.id, place_run.id) in ends(graph, "wasStartedBy")
+    assert (finish_run.id, order.id) in ends(graph, "wasInformedBy")
+    assert ends(graph, "wasGeneratedBy") == {(PRODUCT.urn, order.id)}
+    assert order.attributes["status"] == "succeeded"
+    assert SERIES.urn in graph.lineage(PRODUCT.urn)
+    assert "s3cret" not in str([record.attributes for record in graph])
+
+
+def test_what_existed_before_is_used_not_made(prefect_api, recorded_graph):
+    """An order or artifact that its platform dates before the call was found by it."""
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+
+    @task
     @recorded
     def attach() -> tuple[Order, Artifact]:
-        return order("2", requested_at=yesterday), SERIES.model_copy(update={"created_at": yesterday})
+        return an_order(requested_at=yesterday), SERIES.model_copy(update={"created_at": yesterday})
 
     @flow
-    def main() -> None:
-        pick(finish(place(SERIES)))
+    @recorded
+    def attaching() -> None:
         attach()
 
-    main()
-    edges(
-        {
-            ("used", "place", "series"),
-            ("used", "order 1", "series"),
-            ("informed", "finish", "order 1"),
-            ("made", "order 1", "p.csv"),
-            ("informed", "pick", "order 1"),
-            ("used", "order 2", "series"),
-            ("informed", "attach", "order 2"),
-            ("used", "attach", "series"),
-        }
-    )
+    attaching()
     graph = recorded_graph()
-    assert graph.nodes["order 1"].attributes["status"] == "succeeded"
-    [by] = [link.target for link in graph.relations.values() if (link.type, link.source) == ("wasStartedBy", "order 1")]
-    assert graph.nodes[by].attributes["name"] == "place"
-    assert SERIES.urn in graph.lineage(PRODUCT.urn)
+    run = the(graph, "task-run", "attach").id
+    assert (run, "urn:ivcap:order:1") in ends(graph, "wasInformedBy")
+    assert (run, SERIES.urn) in ends(graph, "used")
+    assert ends(graph, "wasGeneratedBy") == set()
 
 
 def test_a_download_leads_back_to_the_artifact(
@@ -89,7 +114,7 @@ def test_a_download_leads_back_to_the_artifact(
     def download(artifact: Artifact) -> LocalFile:
         return LocalFile(path=str(tmp_path / "series.csv"), sha256=digest(b"bytes"), size=5)
 
-    @flow
+    @drop_in_flow
     def main() -> None:
         download(SERIES.model_copy(update={"sha256": digest(b"bytes")}))
 
