@@ -1,72 +1,15 @@
-"""A browser to open pages in, and graphs to draw."""
+"""Graphs to draw."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
 
 from ivcap_flows.provenance import Graph, Record, activity, agent, entity, relation
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
-
-
-@dataclass
-class Opened:
-    """A page in the browser, with its network requests and its messages."""
-
-    page: Page
-    asked: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def shown(self) -> int:
-        """How many nodes are drawn, folded groups among them."""
-        return self.page.locator("#nodes > .node").count()
-
-    def node(self, name: str) -> Any:
-        """Return the first node or group whose spoken name begins with this text."""
-        return self.page.locator(f'[data-item][aria-label^="{name}"]').first
-
-    def wait_drawn(self) -> None:
-        """Wait until the requested change is drawn."""
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-@pytest.fixture
-def opened(chromium: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Return a function that opens a page from its HTML.
-
-    At the end, no page has used the network, written to the console or raised.
-    """
-    pages: list[Opened] = []
-
-    def open_page(text: str, **options: Any) -> Opened:
-        path = tmp_path / f"page-{len(pages)}.html"
-        path.write_text(text, encoding="utf-8")
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        made = Opened(context.new_page())
-        made.page.set_default_timeout(20_000)
-        made.page.on("request", lambda request: made.asked.append(request.url))
-        made.page.on("console", lambda message: made.complaints.append(message.text))
-        made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
-        made.page.on("dialog", lambda dialog: (made.complaints.append(dialog.message), dialog.dismiss()))
-        made.page.goto(path.as_uri())
-        made.wait_drawn()
-        assert made.asked.pop(0) == path.as_uri()
-        pages.append(made)
-        return made
-
-    yield open_page
-    for each in pages:
-        each.wait_drawn()
-        assert (each.asked, each.complaints) == ([], [])
-        each.page.context.close()
 
 
 def survey(orders: int) -> Graph:
@@ -200,20 +143,3 @@ def _stations(run: str, begun: datetime, name: str) -> Iterator[Record]:
 def make_neighbours() -> Callable[[int], Graph]:
     """Return `make_neighbours(n)`: the run "own" beside n others."""
     return neighbours
-
-
-def _luminance(colour: str) -> float:
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.fixture
-def contrast() -> Callable[[str, str], float]:
-    """Return `contrast(one, other)`: the ratio of two colours by WCAG 2.2."""
-
-    def ratio(one: str, other: str) -> float:
-        light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
-        return (light + 0.05) / (dark + 0.05)
-
-    return ratio

@@ -94,6 +94,46 @@ def test_a_picture_begins_with_little(make_survey, orders):
     assert len(shown.items) <= 200 and "out" in shown.items and shown.links
 
 
+def called(graph: Graph, *starts: str) -> list[str]:
+    """The names and notes of what a page begins with, with the outcomes of what ended otherwise than well."""
+    items = as_opened(picture(graph, starts)).items.values()
+    ended = [f", {item.outcome}" if item.outcome not in (None, "completed") else "" for item in items]
+    return [f"{item.title}, {item.note}{end}" for item, end in zip(items, ended, strict=True)]
+
+
+def test_things_are_called_as_the_user_knows_them(make_neighbours):
+    """Tables and arrays by parameter, or else "result", with size, columns, variables or type. Task runs by Prefect's
+    names, and each of several tries by its number; a group of them by their task."""
+    assert {
+        "weather, frame 100 x 3 · year, temperature, rain",
+        "grid, array 20 x 5 · anomaly",
+        "result, array 2 x 3 · float64",
+        "load-1a2, task run",
+        "clean perth, task run",
+        "fit-3f2, task run · try 1 of 3, retried",
+        "fit-3f2, task run · try 2 of 3, retried",
+        "fit-3f2, task run · try 3 of 3",
+    } <= set(called(make_neighbours(2), "own"))
+    runs = [activity(f"t{n}", "task-run", name="clean", run_name=f"station {n}") for n in range(5)]
+    started = [relation("wasStartedBy", each.id, "run") for each in runs]
+    graph = Graph([activity("run", "flow-run", name="flow"), *runs, *started])
+    assert any(name.startswith("clean, 5 task runs") for name in called(graph, "run"))
+    item = picture(graph, ["run"]).items["t3"]
+    assert (item.title, item.note) == ("station 3", "task run · clean")
+
+
+@pytest.mark.parametrize("others", [3, 6])
+def test_each_other_run_is_one_folded_thing(make_neighbours, others):
+    """On the page of a run; its own things and inputs are open. On the page of a file, all of the way to it is."""
+    names = [name.partition(" · 9 s")[0] for name in called(make_neighbours(others), "own")]
+    assert {f"stations, flow run · amber-fox-{number}" for number in range(others)} <= set(names)
+    # Of the others' things only the report that this run took is seen.
+    files_ = sorted(name.partition(",")[0] for name in names if ", file" in name)
+    assert files_ == ["places.csv", "report.md", "report.md", "stations.csv"]
+    names = called(make_neighbours(2), "other0:report")
+    assert sum(name.startswith("places.csv, file") for name in names) == 3
+
+
 def test_every_word_of_the_records_is_known_to_the_picture():
     """Each relation has its words, and each outcome a sign and a colour in both themes."""
     folder = files("ivcap_flows.provenance") / "page"
@@ -104,6 +144,34 @@ def test_every_word_of_the_records_is_known_to_the_picture():
         assert len(re.findall(rf"--{outcome}: #", style)) == 2, outcome
         assert re.search(rf"^  {outcome}: \[", script, re.MULTILINE), outcome
     assert outcome_of(activity("o", "order", status="executing")) == "running"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the ratio of two colours by WCAG 2.2."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_a_page_can_be_read_in_either_theme(scheme):
+    """Texts have a contrast of 4.5, and names one of 7; signs have one of 3, and each its own form (WCAG)."""
+    folder = files("ivcap_flows.provenance") / "page"
+    style = (folder / "page.css").read_text(encoding="utf-8").split("(prefers-color-scheme: dark)")[scheme]
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", style.partition("}")[0]))
+    grounds = [colours[name] for name in ("activity", "entity", "agent", "card", "frame")]
+    assert min(contrast(colours["ink"], ground) for ground in grounds) >= 7
+    assert min(contrast(colours["muted"], ground) for ground in (*grounds, colours["paper"])) >= 4.5
+    assert min(contrast(colours[outcome], colours["activity"]) for outcome in OUTCOMES) >= 3
+    assert contrast(colours["hit-line"], colours["hit"]) >= 3
+    signs = re.findall(r"^  (\w+): (\[.*\])", (folder / "draw.js").read_text(encoding="utf-8"), re.MULTILINE)
+    forms = [form for word, form in signs if word in OUTCOMES]
+    assert len(forms) == len(OUTCOMES) == len(set(forms))
 
 
 @pytest.mark.long
