@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,6 +13,7 @@ from functools import partial
 
 import jsonschema
 import pytest
+from prov.model import ProvDocument
 
 from ivcap_flows import loop
 from ivcap_flows.errors import ForbiddenError, UnreachableError
@@ -19,8 +22,9 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, Journal, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
-from ivcap_flows.provenance import activity, entity, relation
+from ivcap_flows.provenance import activity, agent, entity, relation
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, parts_by_run
+from ivcap_flows.sinks.base import TRIAL
 from ivcap_flows.sinks.ivcap import SCHEMAS
 
 
@@ -47,7 +51,9 @@ def run(ivcap_journal: Journal, artifacts: tuple[str, str, str]) -> RunRow:
     elsewhere = f"urn:ivcap:artifact:{uuid.uuid4()}"
     used, made, both = artifacts
     records = [
-        activity(urn, "flow-run", opened.run.created_at, name="coastal"),
+        activity(urn, "flow-run", opened.run.created_at, name="coastal", cause="no /home/zora/in.csv"),
+        agent("urn:ivcap-flows:user:zora", "user", name="zora", local=True),
+        relation("wasAssociatedWith", urn, "urn:ivcap-flows:user:zora"),
         *(entity(each, "artifact") for each in artifacts),
         entity(elsewhere, "artifact", platform="https://another.example"),
         entity(file, "file"),
@@ -83,6 +89,9 @@ def test_each_artifact_is_linked_to_the_run(embedded_platform, ivcap_journal, cl
     assert list(roles.values()) == [["used"], ["generated"], ["generated", "used"]]
     [record] = active(client, urn, RUN_SCHEMA)
     jsonschema.validate(record, SCHEMAS[RUN_SCHEMA])
+    read = ProvDocument.deserialize(content=json.dumps(record["prov"]), format="json")
+    assert urn in {each.identifier.uri for each in read.get_records() if each.identifier}
+    assert "zora" not in json.dumps(record)
     assert added(embedded_platform) == 4
     assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal, "again")]) == [Drained("again", delivered=1)]
     assert added(embedded_platform) == 4
@@ -100,6 +109,7 @@ def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
     )
     ivcap_journal.facts.append([Fact(relation("wasGeneratedBy", used, urn), run.id)])
     assert drain(ivcap_journal, [sink]) == [Drained("ivcap", delivered=1)]
+    assert len(active(client, urn, RUN_SCHEMA)) == 1
     links = {link["run"]: link["roles"] for link in active(client, used, LINK_SCHEMA)}
     assert links == {urn: ["generated", "used"], "urn:ivcap-flows:run:other": ["used"]}
     parts = loop.run(parts_by_run(client.aspects, used, LINK_SCHEMA))
@@ -213,6 +223,26 @@ def test_an_artifact_that_may_not_be_linked_is_named(ivcap_journal, client, run,
     assert [len(active(client, urn, LINK_SCHEMA)) for urn in artifacts] == [1, 0, 1]
     assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
     assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
+
+
+def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, client, run):
+    """A run that used another embedded platform leaves no record on this one; the outbox has done with it."""
+    elsewhere = "urn:ivcap-flows:embedded:another"
+    ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), run.id)])
+    [drained] = drain(ivcap_journal, [IvcapSink(client, ivcap_journal)])
+    assert drained == Drained("ivcap", delivered=1) and drained.reasons == {TRIAL: 1}
+    assert active(client, flows_urn("run", run.id), RUN_SCHEMA) == []
+
+
+def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal, run):
+    """A connection that is refused leaves the run for later, and the reason shows no token."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = IvcapClient(f"http://127.0.0.1:{free.getsockname()[1]}", StaticToken("token-1234"), budget=0.2)
+        assert drain(ivcap_journal, [IvcapSink(away, ivcap_journal)]) == [Drained("ivcap", pending=1)]
+    [row] = ivcap_journal.deliveries.where("ivcap")
+    assert "token-1234" not in row.reason
+    loop.run(away.aclose())
 
 
 def test_what_fails_leaves_nothing_running(ivcap_journal, client, run, monkeypatch):

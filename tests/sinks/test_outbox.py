@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable
@@ -9,9 +10,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from mutants import mutate
 from pydantic import BaseModel
 
+from ivcap_flows.durable import heartbeat
 from ivcap_flows.errors import (
     ConfigurationError,
     FencedError,
@@ -74,19 +75,21 @@ def test_what_was_delivered_is_not_looked_at_again(ivcap_journal, monkeypatch):
 
 
 def test_a_run_that_still_runs_is_come_back_to(ivcap_journal):
-    """Runs that ended later move the cursor past it; once it has ended it is delivered, though it states no more."""
+    """Runs that ended later move the cursor past it; once it has ended, or parked, it is delivered, though it states no
+    more."""
     long, sink = begun(ivcap_journal, "long"), Sink()
     ended(ivcap_journal, "short")
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
     cursor = ivcap_journal.deliveries.cursor("s")
     assert (cursor.seq, cursor.behind) == (ivcap_journal.facts.newest(), ("long",))
-    ivcap_journal.runs.close_attempt(long.id, "failed")
+    ivcap_journal.runs.close_attempt(long.id, "parked")
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
     assert (sink.got, ivcap_journal.deliveries.cursor("s").behind) == (["short", "long"], ())
 
 
 def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
-    """Two runs in a row that find it away end a pass; what it was not offered it is offered later, each once."""
+    """Two runs in a row that find it away end a pass, and hold no other sink; what it was not offered it is offered
+    later, each once."""
     monkeypatch.setattr(outbox, "WINDOW", 2)
     names = [ended(ivcap_journal, f"r{n}") for n in range(6)]
 
@@ -94,8 +97,13 @@ def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
         raise UnreachableError("no route")
 
     sink = Sink(away)
-    assert drain(ivcap_journal, [sink]) == [Drained("s", pending=6)]
+    drained = drain(ivcap_journal, [sink, Sink(name="other")])
+    assert drained == [Drained("s", pending=6), Drained("other", delivered=6)]
     assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r1"], 0)
+    rows = ivcap_journal.deliveries.where("s")
+    assert [(row.state, row.reason, row.tries) for row in rows] == [("pending", "no route", 1)] * 2
+    for row in rows:
+        assert timedelta(0) < row.next_try - datetime.now(timezone.utc) < timedelta(seconds=16)
     assert drain(ivcap_journal, [sink], again=True) == [Drained("s", pending=6)]
     assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r1", "r2", "r3"], 2)
     sink.answer, sink.got = (lambda run: Delivery("delivered")), []
@@ -151,51 +159,32 @@ class Wrong(BaseModel):
     n: int
 
 
-def wrong_model() -> None:
-    Wrong(n="x")
-
-
-FAULTS = {
-    "ValueError": lambda: int("x"),
-    "KeyError": lambda: {}["run"],
-    "ValidationError": wrong_model,
-    "UnicodeEncodeError": lambda: "\ud800".encode(),
-}
-
-
-def of_a_fault(journal: Journal, fault: Callable[[], object]) -> tuple[str, str]:
-    """Deliver to a sink that has a fault, and then to the sink without it. Return what was kept of the first try."""
-    ended(journal, "r")
+@pytest.mark.catches("a fault is a refusal")
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("ValueError", lambda: int("x")),
+        ("ValidationError", lambda: Wrong(n="x")),
+        ("UnicodeEncodeError", lambda: "\ud800".encode()),
+    ],
+)
+def test_a_fault_of_the_code_is_no_refusal(ivcap_journal, name, fault):
+    """It is tried again by itself, so the next version of the package delivers it; the reason says whose it is."""
+    ended(ivcap_journal, "r")
 
     def answer(run: str) -> Delivery:
         fault()
         return Delivery("delivered")
 
     sink = Sink(answer)
-    drain(journal, [sink])
-    [row] = journal.deliveries.where("s")
+    drain(ivcap_journal, [sink])
+    [row] = ivcap_journal.deliveries.where("s")
     sink.answer = lambda run: Delivery("delivered")
-    later = datetime.now(timezone.utc) - timedelta(seconds=1)
-    journal.deliveries.record("s", row.key, row.state, run_id="r", reason=row.reason, next_try=later)
-    assert drain(journal, [sink]) == [Drained("s", delivered=1)]
-    return row.state, row.reason
-
-
-@pytest.mark.mutant(None)
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_code_is_no_refusal(ivcap_journal, name):
-    """It is tried again by itself, so the next version of the package delivers it; the reason says whose it is."""
-    state, reason = of_a_fault(ivcap_journal, FAULTS[name])
-    assert state == "pending" and reason.startswith(outbox.FAULT) and name in reason
-    assert "nothing is wrong with the run" in reason and "tried again" in reason and "/issues" in reason
-
-
-@pytest.mark.mutant("a fault is a refusal")
-def test_a_build_that_takes_a_fault_for_a_refusal_is_found(ivcap_journal, monkeypatch):
-    """It never tries again."""
-    mutate("a fault is a refusal", monkeypatch.setattr)
-    with pytest.raises(AssertionError):
-        of_a_fault(ivcap_journal, FAULTS["ValueError"])
+    earlier = datetime.now(timezone.utc) - timedelta(seconds=1)
+    ivcap_journal.deliveries.record("s", row.key, row.state, run_id="r", reason=row.reason, next_try=earlier)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    assert row.state == "pending" and row.reason.startswith(outbox.FAULT) and name in row.reason
+    assert "nothing is wrong with the run" in row.reason and "tried again" in row.reason and "/issues" in row.reason
 
 
 def test_a_setting_that_is_missing_is_no_refusal(ivcap_journal):
@@ -209,8 +198,8 @@ def test_a_setting_that_is_missing_is_no_refusal(ivcap_journal):
 
 
 @pytest.mark.parametrize("answer", [Delivery("dead", "No licence."), InputError("No licence"), ForbiddenError("No.")])
-def test_a_refusal_names_what_to_do(ivcap_journal, answer):
-    """Whether the sink says so or raises it."""
+def test_a_refusal_is_a_dead_letter_that_names_what_to_do(ivcap_journal, answer):
+    """Whether the sink says so or raises it. It is not tried again by itself; `again`, or a newer record, tries it."""
     ended(ivcap_journal, "r")
 
     def refuse(run: str) -> Delivery:
@@ -218,9 +207,35 @@ def test_a_refusal_names_what_to_do(ivcap_journal, answer):
             raise answer
         return answer
 
-    drain(ivcap_journal, [Sink(refuse)])
+    sink = Sink(refuse)
+    for again in (False, False, True):
+        assert drain(ivcap_journal, [sink], again=again) == [Drained("s", dead=1)]
+    assert len(sink.got) == 2
     [row] = ivcap_journal.deliveries.where("s", state="dead")
     assert row.reason.endswith(". When that is corrected, run `ivcap-flows sync --again`.") and ".." not in row.reason
+    sink.answer = lambda run: Delivery("delivered")
+    more(ivcap_journal, "r")
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    assert {row.state for row in ivcap_journal.deliveries.where("s")} == {"delivered"}
+
+
+def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
+    """A slow delivery keeps its lease: another machine sees by the heartbeat that the drainer lives."""
+    # Another test's heartbeats may go on already, at other times.
+    monkeypatch.setattr(heartbeat, "_thread", None)
+    monkeypatch.setattr("ivcap_flows.journal.processes.HEARTBEAT_SECONDS", 0.02)
+    attempt, heartbeats = begun(ivcap_journal, "r"), []
+    ivcap_journal.runs.close_attempt(attempt.id, "completed")
+
+    class Slow(Sink):
+        async def deliver(self, run, graph) -> Delivery:
+            for _ in range(2):
+                heartbeats.append(ivcap_journal.runs.attempt(attempt.id).process.heartbeat_at)
+                await asyncio.sleep(0.3)
+            return Delivery("delivered")
+
+    drain(ivcap_journal, [Slow()])
+    assert heartbeats[1] > heartbeats[0]
 
 
 def test_what_another_drainer_passes_by_is_done_by_the_first(ivcap_journal):
