@@ -1,4 +1,4 @@
-"""Runs on record: flows are run once, on the session's platforms, and each test gets a copy of their journal."""
+"""Runs on record: flows are run once, on the session's platforms. Commands that read share their journal."""
 
 from __future__ import annotations
 
@@ -148,9 +148,7 @@ def journal_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ivcap_flows(
-    capsys: pytest.CaptureFixture[str], journal_file: Path, embedded_platform: PlatformControl
-) -> Callable[..., Said]:
+def ivcap_flows(capsys: pytest.CaptureFixture[str], embedded_platform: PlatformControl) -> Callable[..., Said]:
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
     Only `run`, `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a
@@ -160,7 +158,8 @@ def ivcap_flows(
 
     def run(*arguments: object) -> Said:
         words = [str(argument) for argument in arguments]
-        before = contents(journal_file) if journal_file.exists() else None
+        journal = Path(os.environ["IVCAP_FLOWS_JOURNAL"].removeprefix("sqlite:///"))
+        before = contents(journal) if journal.exists() else None
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(words)
@@ -174,7 +173,7 @@ def ivcap_flows(
             assert re.fullmatch(r"\w+Error: [^\n]+\n", own), said.err
         decides = {"abandon", "adopt", "write-off", "--urn", "--none", "prune"} & set(words)
         if before is not None and words[0] not in ("run", "sync", "models", "doctor") and not decides:
-            assert contents(journal_file) == before
+            assert contents(journal) == before
         assert not any(token in said.out + said.err for token in tokens)
         return said
 
@@ -182,8 +181,15 @@ def ivcap_flows(
 
 
 @pytest.fixture
-def on_record(world: World, journal_file: Path, ivcap_flows: Callable[..., Said]) -> Callable[..., Said]:
-    """The command line on a journal of its own with the three runs."""
+def on_record(world: World, ivcap_flows: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """The command line on the journal with the three runs, for commands that only read."""
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{world.journal}")
+    return ivcap_flows
+
+
+@pytest.fixture
+def own_record(world: World, journal_file: Path, ivcap_flows: Callable[..., Said]) -> Callable[..., Said]:
+    """The command line on a copy of that journal, for what changes it."""
     with (
         contextlib.closing(sqlite3.connect(world.journal)) as source,
         contextlib.closing(sqlite3.connect(journal_file)) as copy,

@@ -50,11 +50,19 @@ def test_platforms_are_served_until_a_signal(tmp_path, number):
         server.wait(5)
 
 
-def test_only_this_machine_is_served(ivcap_flows, tmp_path):
-    """An address that others reach is wrong use."""
-    said = ivcap_flows("local", "serve", "--host", "0.0.0.0", "--port", 0, "--dir", tmp_path / "state")
-    assert said.status == 2 and "not a loopback address" in said.err
-    assert not (tmp_path / "state").exists()
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--host", "0.0.0.0"], "not a loopback address"),
+        (["--speed", 2], ""),
+        (["--like", "test"], ""),
+        (["--like", "production", "--speed", 0], ""),
+    ],
+)
+def test_what_cannot_be_served_is_wrong_use(ivcap_flows, tmp_path, options, fault):
+    """An address that others reach, and what the platforms cannot be like."""
+    said = ivcap_flows("local", "serve", "--port", 0, "--dir", tmp_path / "state", *options)
+    assert said.status == 2 and fault in said.err and not (tmp_path / "state").exists()
 
 
 @pytest.mark.long
@@ -71,13 +79,6 @@ def test_platforms_are_served_like_production(tmp_path):
         server.wait(5)
 
 
-@pytest.mark.parametrize("options", [["--speed", 2], ["--like", "test"], ["--like", "production", "--speed", 0]])
-def test_what_they_cannot_be_like_is_wrong_use(ivcap_flows, tmp_path, options):
-    """Nothing is served."""
-    assert ivcap_flows("local", "serve", "--port", 0, "--dir", tmp_path / "state", *options).status == 2
-    assert not (tmp_path / "state").exists()
-
-
 @pytest.fixture
 def embedded_folder(embedded_platform, _embedded):
     """The folder of the platforms that already run."""
@@ -85,45 +86,59 @@ def embedded_folder(embedded_platform, _embedded):
 
 
 @pytest.fixture
-def definition(tmp_path, embedded_folder):
-    """Writes a definition and gives the command that registers it."""
-    path = tmp_path / "service.yaml"
+def register(ivcap_flows, tmp_path, embedded_folder):
+    """Registers what a file holds: a text, or a mapping as JSON."""
 
-    def write(text):
-        path.write_text(text)
-        return ["local", "register", path, "--dir", embedded_folder]
+    def run(content, name="service.yaml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return ivcap_flows("local", "register", path, "--dir", embedded_folder)
 
-    return write
+    return run
+
+
+def of_platform(path):
+    headers = {"Authorization": f"Bearer {os.environ['IVCAP_JWT']}"}
+    request = urllib.request.Request(f"{os.environ['IVCAP_URL']}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        return json.loads(reply.read())
 
 
 def services():
-    """What the platform lists."""
-    url = f"{os.environ['IVCAP_URL']}/1/services2?limit=50"
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['IVCAP_JWT']}"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        return json.loads(reply.read())["items"]
+    return of_platform("/1/services2?limit=50")["items"]
 
 
-def test_a_service_registered_again_is_the_same(ivcap_flows, definition):
+def test_a_service_registered_again_is_the_same(register):
     """Its URN is printed; the list of services does not change the second time."""
-    command = definition("name: registered\nentry: somewhere:run\nparameters: [{name: n, type: int}]\n")
-    first = ivcap_flows(*command)
+    definition = "name: registered\nentry: somewhere:run\nparameters: [{name: n, type: int}]\n"
+    first = register(definition)
     assert first.status == 0 and re.fullmatch(r"urn:ivcap:service:[0-9a-f-]+\n", first.out)
     there = services()
     assert [s["id"] for s in there].count(first.out.strip()) == 1
-    assert ivcap_flows(*command).out == first.out
+    assert register(definition).out == first.out
     assert services() == there
 
 
 def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded_folder):
-    """Each file is a service, and what goes with one service is refused beside several."""
-    paths = [tmp_path / f"{name}.yaml" for name in ("first", "second")]
-    for path in paths:
+    """Each file is a service. What goes with one service is refused beside several, and each fault names its file."""
+    first, second, bad = (tmp_path / f"{name}.yaml" for name in ("first", "second", "bad"))
+    for path in (first, second, bad):
         path.write_text(f"name: {path.stem}\nentry: somewhere:run\n")
-    assert ivcap_flows("local", "register", *paths, "--dir", embedded_folder).out.count("urn:ivcap:service:") == 2
-    said = ivcap_flows("local", "register", *paths, "--dir", embedded_folder, "--run", "true")
-    assert said.status == 2 and "register each service alone" in said.err
-    assert ivcap_flows("local", "register", "--dir", embedded_folder).status == 2
+    bad.write_text(bad.read_text() + "colour: red\n")
+    printed, tool = tmp_path / "printed.json", tmp_path / "tool.json"
+    printed.write_text(json.dumps(PRINTED))
+    tool.write_text("{}")
+    into = ("--dir", embedded_folder)
+    assert ivcap_flows("local", "register", first, second, *into).out.count("urn:ivcap:service:") == 2
+    for words, faults in (
+        ([first, second, "--run", "true"], ["register each service alone"]),
+        ([], [""]),
+        ([first, bad], [str(bad), "colour"]),
+        ([printed, "--tool", tool], [str(tool), "fn_schema"]),
+        ([tmp_path / "none.yaml"], ["none.yaml"]),
+    ):
+        said = ivcap_flows("local", "register", *words, *into)
+        assert (said.status, said.out) == (2, "") and all(fault in said.err for fault in faults), words
 
 
 @pytest.mark.parametrize(
@@ -138,9 +153,8 @@ def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded
     ],
     ids=["list", "no-yaml", "no-name", "no-entry", "unknown-field", "parameters"],
 )
-def test_a_malformed_definition_is_wrong_use(ivcap_flows, definition, text, fault):
-    """The error says what is wrong."""
-    said = ivcap_flows(*definition(text))
+def test_a_malformed_definition_is_wrong_use(register, text, fault):
+    said = register(text)
     assert said.status == 2 and fault in said.err
 
 
@@ -176,65 +190,37 @@ PROXY = {"$schema": "urn:ivcap:schema.controller.service-proxy.1", "image": "#DO
         ({"$id": "urn:ivcap:service:not a/uuid"}, "not a/uuid"),
     ],
 )
-def test_a_description_that_is_no_service_is_refused(ivcap_flows, tmp_path, embedded_folder, changes, fault):
+def test_a_description_that_is_no_service_is_refused(register, changes, fault):
     """No URN is printed and no service is there; the error names the file and the fault."""
-    file = tmp_path / "printed.json"
     content = {**PRINTED, "name": f"refused {fault}", **changes}
-    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
     there = services()
-    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
-    assert (said.status, said.out) == (2, "") and str(file) in said.err and fault in said.err
+    said = register({name: value for name, value in content.items() if value is not None}, "printed.json")
+    assert (said.status, said.out) == (2, "") and "printed.json" in said.err and fault in said.err
     assert services() == there
 
 
 @pytest.mark.parametrize("schema", ["urn:ivcap:schema.service.2", "urn:ivcap:schema:service.2"])
-def test_a_description_in_either_spelling_is_a_service(ivcap_flows, tmp_path, embedded_folder, schema):
+def test_a_description_in_either_spelling_is_a_service(register, schema):
     """As the SDKs print it, and as the examples of the lambda kind write it by hand: without the `$` of its id."""
-    file = tmp_path / "printed.json"
-    file.write_text(json.dumps({**PRINTED, "$schema": schema, "$id": None, "id": "#SERVICE_ID#"}))
-    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
+    said = register({**PRINTED, "$schema": schema, "$id": None, "id": "#SERVICE_ID#"})
     assert said.status == 0 and said.out.strip() in {service["id"] for service in services()}
 
 
 @pytest.mark.catches("descriptions unchecked")
-def test_the_description_of_another_account_s_service_is_refused(ivcap_flows, tmp_path, embedded_folder):
+def test_the_description_of_another_account_s_service_is_refused(register):
     """Nobody can register a service under a URN that is somebody else's."""
     echo = next(one["id"] for one in services() if one["name"] == "echo")
-    file = tmp_path / "printed.json"
-    file.write_text(json.dumps({**PRINTED, "$id": echo}))
-    options = {"url": f"{os.environ['IVCAP_URL']}/1/services2/{echo}"}
-    request = urllib.request.Request(**options, headers={"Authorization": f"Bearer {os.environ['IVCAP_JWT']}"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        before = reply.read()
-    said = ivcap_flows("local", "register", file, "--dir", embedded_folder)
-    assert (said.status, said.out) == (2, "") and str(file) in said.err
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        assert reply.read() == before
-
-
-def test_each_fault_of_several_files_names_its_file(ivcap_flows, tmp_path, embedded_folder):
-    """Also that of a file whose definition is written by hand, or of a description of requests."""
-    good, bad, tool = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "tool.json"
-    good.write_text("name: good\nentry: somewhere:run\n")
-    bad.write_text("name: bad\nentry: somewhere:run\ncolour: red\n")
-    said = ivcap_flows("local", "register", good, bad, "--dir", embedded_folder)
-    assert said.status == 2 and str(bad) in said.err and "colour" in said.err
-    tool.write_text("{}")
-    (tmp_path / "printed.json").write_text(json.dumps(PRINTED))
-    printed = ["local", "register", tmp_path / "printed.json", "--dir", embedded_folder]
-    said = ivcap_flows(*printed, "--tool", tool)
-    assert (said.status, said.out) == (2, "") and str(tool) in said.err and "fn_schema" in said.err
-
-
-def test_a_definition_that_is_not_there_is_wrong_use(ivcap_flows, tmp_path, embedded_folder):
-    """The error names the file."""
-    said = ivcap_flows("local", "register", tmp_path / "none.yaml", "--dir", embedded_folder)
-    assert said.status == 2 and "none.yaml" in said.err
+    before = of_platform(f"/1/services2/{echo}")
+    said = register({**PRINTED, "$id": echo}, "printed.json")
+    assert (said.status, said.out) == (2, "") and "printed.json" in said.err
+    assert of_platform(f"/1/services2/{echo}") == before
 
 
 def test_faults_are_added_listed_and_cleared(ivcap_flows, embedded_folder):
-    """A rule acts until it is cleared; its hits are counted."""
+    """A rule acts until it is cleared; its hits are counted. A malformed one is wrong use, and is not added."""
     faults = ["local", "faults", "--dir", embedded_folder]
+    for rule in ("{", "[1]", '{"colour": "red"}', '{"path": "/1"}', '{"status": 7}'):
+        assert ivcap_flows(*faults, rule).status == 2
     assert ivcap_flows(*faults).json == []
     added = ivcap_flows(*faults, '{"method": "GET", "path": "^/1/services2", "status": 503}').json
     assert [(rule["path"], rule["status"], rule["hits"]) for rule in added] == [("^/1/services2", 503, 0)]
@@ -243,10 +229,3 @@ def test_faults_are_added_listed_and_cleared(ivcap_flows, embedded_folder):
     assert [rule["hits"] for rule in ivcap_flows(*faults).json] == [1]
     assert ivcap_flows(*faults, "--clear").json == []
     assert services()
-
-
-@pytest.mark.parametrize("rule", ["{", "[1]", '{"colour": "red"}', '{"path": "/1"}', '{"status": 7}'])
-def test_a_malformed_fault_is_wrong_use(ivcap_flows, rule, embedded_folder):
-    """No rule is added."""
-    assert ivcap_flows("local", "faults", rule, "--dir", embedded_folder).status == 2
-    assert ivcap_flows("local", "faults", "--dir", embedded_folder).json == []

@@ -14,9 +14,7 @@ from zipfile import ZipFile
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.settings import (
-    temporary_settings,
-)
+from prefect.settings import temporary_settings
 
 from ivcap_flows import annotate, loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
@@ -85,8 +83,7 @@ def of_journal(journal: Path) -> dict[str, str]:
 def of_prefect(journal: Path) -> dict[str, str]:
     """What the run shows of itself in Prefect."""
     with Journal.open(f"sqlite:///{journal}") as there:
-        [run] = there.runs.recent()
-        [attempt] = there.runs.attempts(run.id)
+        [attempt] = there.runs.attempts(there.runs.recent()[0].id)
     with get_client(sync_client=True) as client:
         shown = client.read_artifacts(sort="CREATED_DESC")
     mine = [each for each in shown if str(each.flow_run_id) == attempt.flow_run_id]
@@ -131,25 +128,16 @@ def test_no_token_is_told_by_anything(run, secrets, ivcap_flows, journal_file, t
     synced = ivcap_flows("sync")
     assert synced.status == 0, synced
     commands: list[tuple[object, ...]] = [
-        ("runs",),
-        ("runs", "--json"),
-        ("show", run),
-        ("show", run, "--json"),
-        ("trace", run, "--up", "--down"),
-        ("trace", run, "--up", "--down", "--json"),
-        ("trace", run, "--up", "--down", "--mermaid"),
-        ("trace", run, "--up", "--down", "--mermaid"),
+        *(("runs", *json) for json in ((), ("--json",))),
+        *(("show", run, *json) for json in ((), ("--json",))),
+        *(("trace", run, "--up", "--down", *form) for form in ((), ("--json",), ("--mermaid",))),
         ("trace", run, "--up", "--down", "--html", out / "page.html"),
         ("export", run, "--format", "ro-crate", "-o", out / "crate"),
         *(("export", run, "--format", form, "-o", out / f"export.{form}") for form in EXPORTS),
-        ("diff", run, run),
-        ("verify", run),
-        ("orders",),
-        ("doctor",),
+        *(("diff", run, run), ("verify", run), ("orders",), ("doctor",)),
     ]
-    texts = {
-        f"`{' '.join(map(str, words))}`": said.out + said.err for words in commands if (said := ivcap_flows(*words))
-    }
+    said = {" ".join(map(str, words)): ivcap_flows(*words) for words in commands}
+    texts = {f"`{words}`": each.out + each.err for words, each in said.items()}
     texts |= {"the log": caplog.text, "`sync`": synced.out + synced.err}
     texts |= of_journal(journal_file) | of_prefect(journal_file) | of_ivcap(run) | of_files(tmp_path)
 

@@ -84,16 +84,11 @@ def test_a_flow_that_fails_is_told(ivcap_flows, module):
         ("careless", ["-p", "times=["], "not YAML"),
         ("plain", [], "is not a flow"),
         ("missing", [], "missing"),
+        ("no_such_module:f", [], "no_such_module:f"),
+        ("no/such/file.py:f", [], "no/such/file.py:f"),
     ],
 )
 def test_wrong_parameters_and_flows_are_wrong_use(ivcap_flows, module, entry, options, fault):
     """Nothing of the flow runs; the error names what is wrong."""
-    said = ivcap_flows("plan", f"{module}:{entry}", *options)
+    said = ivcap_flows("plan", entry if ":" in entry else f"{module}:{entry}", *options)
     assert said.status == 2 and fault in said.err
-
-
-@pytest.mark.parametrize("entry", ["no_such_module:f", "no/such/file.py:f", "careless"])
-def test_a_flow_that_is_not_there_is_wrong_use(ivcap_flows, entry):
-    """The error names it as it was given."""
-    said = ivcap_flows("plan", entry)
-    assert said.status == 2 and entry in said.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -15,14 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from mutants import mutate
-from prefect.settings import (
-    temporary_settings,
-)
+from prefect.settings import temporary_settings
 from pydantic import SecretStr
 
 from flows.coastal_el_nino import coastal_el_nino
-from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import digest, flows_urn
@@ -35,24 +30,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def load(file: Path = HERE / "rerun_flows.py") -> object:
+def load(file: Path) -> object:
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture
-def flows(world, prefect_settings, journal_file, embedded_platform, monkeypatch) -> Iterator[object]:
-    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{journal_file}")
-    with (
-        temporary_settings(prefect_settings),
-        Journal.open(f"sqlite:///{journal_file}") as journal,
-        use_journal(journal),
-    ):
-        yield load()
+def flows(world, prefect_settings, ivcap_journal, embedded_platform) -> Iterator[object]:
+    with temporary_settings(prefect_settings):
+        yield load(HERE / "rerun_flows.py")
 
 
 @pytest.fixture
@@ -158,36 +146,32 @@ def test_paying_again_overrides_what_runs_share(flows, repeat, journal_file, mon
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
-def test_what_was_made_and_uploaded_is_the_same_again(flows, repeat, tmp_path, kept):
-    """Whether the file is still there or is made anew; the second run finds its artifact."""
+def test_what_was_made_and_uploaded_is_the_same_again(flows, repeat, tmp_path):
+    """Whether the file is still there or is made anew; each run finds the artifact of before."""
     source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
     source.write_text(f"{tmp_path}\n\n1,2\n")
     flows.prepared(source, target)
-    if not kept:
-        target.unlink()
     found = repeat()
     assert found["same_results"] and not found["inputs"]
+    target.unlink()
     found = repeat(found["first"])
     assert found["same_results"] and not found["inputs"]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "gone"])
-def test_a_repeated_example_makes_the_same_index(flows, repeat, own_series, tmp_path, kept):
-    """With the order of before, the sha256 of the index is the same. Another file may lie beside."""
+def test_a_repeated_example_makes_the_same_index(flows, repeat, own_series, tmp_path):
+    """With the order of before, the sha256 of the index is the same. Another file may lie beside, or all be gone."""
     service = ROOT / "flows/services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
+    index = tmp_path / "results/2010-12/index.csv"
     # A range is published again whatever was published before.
     coastal_el_nino(str(own_series), "2010-12", output=tmp_path / "results")
-    made = digest((tmp_path / "results/2010-12/index.csv").read_bytes())
-    if kept:
-        (tmp_path / "results" / "notes.txt").write_text("mine")
-    else:
-        shutil.rmtree(tmp_path / "results")
-    found = repeat()
-    assert found["same_results"] and {change["name"] for change in found["inputs"]} <= {"notes.txt"}
-    assert digest((tmp_path / "results/2010-12/index.csv").read_bytes()) == made
+    made, [first] = digest(index.read_bytes()), runs()
+    for change in (lambda folder: (folder / "notes.txt").write_text("mine"), shutil.rmtree):
+        change(tmp_path / "results")
+        found = repeat(first)
+        assert found["same_results"] and {each["name"] for each in found["inputs"]} <= {"notes.txt"}
+        assert digest(index.read_bytes()) == made
 
 
 def test_what_came_out_otherwise_is_named(flows, repeat, command, tmp_path, monkeypatch):
@@ -272,20 +256,19 @@ def test_what_the_run_wrote_is_no_input(flows, repeat, rerun, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("there", [True, False], ids=["there", "new"])
-def test_what_a_body_wrote_into_a_folder_is_no_input(flows, repeat, tmp_path, there):
-    """Where the folder is a parameter; it may be gone then."""
-    folder = tmp_path / "out"
-    if there:
-        folder.mkdir()
-        (folder / "notes.txt").write_text("mine")
-    flows.summed(folder)
-    shutil.rmtree(folder)
-    assert repeat()["same_results"]
+def test_what_a_body_wrote_into_a_folder_is_no_input(flows, repeat, tmp_path):
+    """Where the folder is a parameter: whether it was there, and though it is gone."""
+    for name in ("there", "new"):
+        folder = tmp_path / name
+        if name == "there":
+            folder.mkdir()
+            (folder / "notes.txt").write_text("mine")
+        flows.summed(folder)
+        shutil.rmtree(folder)
+        assert repeat()["same_results"], name
 
 
 def test_a_changed_folder_is_named(flows, rerun, tmp_path):
-    """As a changed file is."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.csv").write_text("a")
@@ -336,8 +319,10 @@ def test_code_in_a_package_is_named_by_its_module(flows, repeat, rerun, tmp_path
     assert package not in sys.modules
 
 
-def spelled(flows, repeat, ivcap_flows, folder: Path) -> None:
-    """Run a flow on files with odd names, and let each command find them again."""
+@pytest.mark.catches("paths as displayed")
+def test_a_file_is_found_again_whatever_its_name(flows, repeat, ivcap_flows, tmp_path):
+    """Also one that is no UTF-8: what the record displays of it is not taken for its path."""
+    folder, crate = tmp_path / "data", tmp_path / "crate"
     folder.mkdir()
     for name in flows.SPELLED:
         (folder / name).write_text(f"{folder}\n\n{name!r}\n")
@@ -345,7 +330,6 @@ def spelled(flows, repeat, ivcap_flows, folder: Path) -> None:
     paths = sorted(folder.iterdir())
     said = ivcap_flows("verify", "spelled", "--json")
     assert [found["state"] for found in said.json["findings"]] == ["ok"] * len(paths) == ["ok"] * 4
-    crate = folder.with_name("crate")
     assert ivcap_flows("export", "spelled", "--format", "ro-crate", "-o", crate).status == 0
     held = {path.read_bytes() for path in (crate / "data").rglob("*.*")}
     assert {path.read_bytes() for path in paths} == held
@@ -353,17 +337,3 @@ def spelled(flows, repeat, ivcap_flows, folder: Path) -> None:
         assert ivcap_flows("verify", path).status == 0
         assert "task-run  cleaned" in ivcap_flows("trace", path, "--up", "--down").out
     assert repeat("spelled")["same_results"]
-
-
-@pytest.mark.mutant(None)
-def test_a_file_is_found_again_whatever_its_name(flows, repeat, ivcap_flows, tmp_path):
-    """Also one that is no UTF-8: what the record displays of it is not taken for its path."""
-    spelled(flows, repeat, ivcap_flows, tmp_path / "data")
-
-
-@pytest.mark.mutant("paths as displayed")
-def test_a_build_that_opens_paths_as_displayed_is_found(flows, repeat, ivcap_flows, tmp_path, monkeypatch):
-    """The test above fails on it."""
-    mutate("paths as displayed", monkeypatch.setattr)
-    with pytest.raises(AssertionError):
-        spelled(flows, repeat, ivcap_flows, tmp_path / "data")

@@ -80,8 +80,8 @@ def test_parameters_are_read_as_the_flow_takes_them(run, given, said):
 
 def test_a_run_may_begin_anew(run):
     """`--fresh` is for this run alone."""
-    assert run("told", "-p", "month=1", "--fresh").out.endswith("True]\n")
-    assert run("told", "-p", "month=1").out.endswith("False]\n")
+    for options, fresh in ((["--fresh"], True), ([], False)):
+        assert run("told", "-p", "month=1", *options).out.endswith(f"{fresh}]\n")
 
 
 def test_the_docstring_of_the_flow_is_its_help(run):
@@ -94,28 +94,16 @@ def test_the_docstring_of_the_flow_is_its_help(run):
     assert "Args:" not in said.out
 
 
-def test_without_a_flow_the_command_says_what_it_does(ivcap_flows):
-    """As every command does."""
-    assert "--fresh" in ivcap_flows("run", "--help").out
-    said = ivcap_flows("run")
-    assert said.status == 2 and "path/to/file.py:flow" in said.err
-
-
-def test_an_end_of_another_name_is_told(run):
-    """Of an asynchronous flow, too."""
+def test_an_end_is_told_and_sets_the_status(run, ivcap_flows):
+    """Another name of an end, of an asynchronous flow too; an error in one line, without a traceback; Ctrl-C as a shell
+    expects it. Without a flow the command says what it does."""
     said = run("same")
     assert (said.status, said.out) == (0, "Unchanged: all as it was\n")
-
-
-def test_a_flow_that_fails_is_one_line(run):
-    """The error and no traceback; the status is 1."""
     said = run("told", "-p", "month=1", "-p", "fails=true")
     assert (said.status, said.out, said.err) == (1, "", "ValueError: of its own\n")
-
-
-def test_a_flow_that_is_stopped_has_the_status_of_ctrl_c(run):
-    """As a shell expects it."""
     assert run("stopped").status == 130
+    said = ivcap_flows("run")
+    assert said.status == 2 and "path/to/file.py:flow" in said.err
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def module(path: Path, record: ServiceRecord = EVERY_KIND) -> dict[str, Any]:
 
 
 def test_services_are_listed_and_shown(ivcap_flows, world):
-    """By name, with what an order takes: types, defaults, and what must be given."""
+    """By name, with what an order takes: types, defaults, and what must be given. One that is not there is named, with
+    names that are near."""
     said = ivcap_flows("services").out
     assert "cli-upper" in said and "echo" in said
     shown = ivcap_flows("services", "echo").out
@@ -52,17 +53,9 @@ def test_services_are_listed_and_shown(ivcap_flows, world):
     told = ivcap_flows("services", "echo", "--json").json
     assert told["name"] == "echo" and told["request_schema"]["required"] == ["message"]
     assert {each["name"] for each in ivcap_flows("services", "--json").json} >= {"cli-upper", "echo"}
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [(["ecko"], "'echo'"), (["--python"], "Name the service")],
-    ids=["near name", "no name"],
-)
-def test_a_service_that_is_not_there_is_named(ivcap_flows, world, words, said):
-    """With names that are near, and the next step."""
-    ended = ivcap_flows("services", *words)
-    assert ended.status == 2 and said in ended.err
+    for words, fault in ((["ecko"], "'echo'"), (["--python"], "Name the service")):
+        said = ivcap_flows("services", *words)
+        assert said.status == 2 and fault in said.err
 
 
 def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal):
@@ -79,7 +72,8 @@ def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal)
 
 
 def test_a_class_has_the_parameters_by_their_types(tmp_path):
-    """Names that Python does not allow have others, and are sent as they are."""
+    """Names that Python does not allow have others, and are sent as they are. What is said of the service is in the
+    module, whatever characters it has; one without parameters is refused, since its jobs take a document."""
     cls = module(tmp_path / "tides.py")["TideLevelsV2"]
     artifact = Artifact(urn=URN, platform="p")
     made = cls(station="Callao", kind="low", sea_level="urn:ivcap:collection:1", class_=artifact, service_=5)
@@ -94,18 +88,9 @@ def test_a_class_has_the_parameters_by_their_types(tmp_path):
     for wrong in ({"kind": "middle"}, {"station": None}, {"depth": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             cls(**{"station": "Callao", "kind": "low", **wrong})
-
-
-def test_what_is_said_of_a_service_is_in_its_module(tmp_path):
-    """In lines, with units and the meanings of choices, whatever characters it has."""
-    module(tmp_path / "tides.py")
     text = (tmp_path / "tides.py").read_text(encoding="utf-8")
     assert '"""How high. In m."""' in text and '"""high: Flood."""' in text and "\\\\slash" in text
     assert max(map(len, text.splitlines())) <= 120
-
-
-def test_a_service_without_parameters_is_refused(tmp_path):
-    """Its jobs take a document: the error says how to get its schema."""
     with pytest.raises(InputError, match="prints its JSON schema"):
         module(tmp_path / "none.py", ServiceRecord(id="urn:ivcap:service:1", name="none"))
 

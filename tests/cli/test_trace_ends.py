@@ -16,102 +16,74 @@ from ivcap_flows.sinks import run_graph
 from ivcap_flows.sinks.ivcap import IvcapSink
 
 SHA, COMMIT = "a1" * 32, "c0ffee" + "0" * 34
-ORDER, JOB = (
-    "urn:ivcap:order:00000000-0000-0000-0000-00000000000a",
-    "urn:ivcap:job:00000000-0000-0000-0000-00000000000b",
-)
+SOURCE, USER = file_urn("b2" * 32), agent("urn:ivcap-flows:user:me", "user", local=True)
+ORDER = "urn:ivcap:order:00000000-0000-0000-0000-00000000000a"
+JOB = "urn:ivcap:job:00000000-0000-0000-0000-00000000000b"
 SERIES, PRODUCT = "urn:ivcap:artifact:aaaa", "urn:ivcap:artifact:bbbb"
 RUN, DATASET = "102.100.100/11", "102.100.100/12"
 
 
-def one_of_each(journal: Journal) -> dict[str, str]:
-    """A run with one of each thing that has an id, and beside it another of other code."""
-    opened = journal.runs.open_attempt(RunIdentity("whole", "/a.py:whole", {}, "11111111-aa", "11111111-aa"))
-    run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
-    task, code = flows_urn("task-run", "22222222-aa"), flows_urn("code", "x")
-    source = file_urn("b2" * 32)
-    records = [
-        activity(run, "flow-run", opened.run.created_at, name="whole"),
-        activity(attempt, "attempt", opened.attempt.started_at, flow_run_id="11111111-aa"),
-        relation("wasStartedBy", attempt, run),
-        entity(code, "code", commit=COMMIT),
-        relation("hadPlan", attempt, code),
-        agent("urn:ivcap-flows:user:me", "user", local=True),
-        relation("wasAssociatedWith", attempt, "urn:ivcap-flows:user:me"),
-        activity(task, "task-run", opened.attempt.started_at, name="upload"),
-        relation("wasStartedBy", task, attempt),
-        entity(source, "file", sha256="b2" * 32),
-        relation("used", task, source),
-        entity(SERIES, "artifact"),
-        relation("wasGeneratedBy", SERIES, task),
-        activity(ORDER, "order"),
-        relation("used", ORDER, SERIES),
-        relation("wasStartedBy", ORDER, task),
-        activity(JOB, "job"),
-        relation("used", JOB, SERIES),
-        relation("wasStartedBy", JOB, task),
-        entity(PRODUCT, "artifact", sha256=SHA),
-        relation("wasGeneratedBy", PRODUCT, ORDER),
-        entity(file_urn(SHA), "file", sha256=SHA),
-        activity(RUN, "model-run"),
-        relation("wasInformedBy", RUN, ORDER),
-        entity(DATASET, "dataset"),
-        relation("alternateOf", DATASET, PRODUCT),
-        relation("wasGeneratedBy", DATASET, RUN),
-    ]
-    journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
-    journal.runs.close_attempt(opened.attempt.id, "completed")
-    other = journal.runs.open_attempt(RunIdentity("other", "/a.py:other", {}, "33333333-aa", "33333333-aa"))
-    records = [
-        activity(flows_urn("run", other.run.id), "flow-run"),
-        activity("urn:x:elsewhere", "task-run"),
-        relation("wasStartedBy", "urn:x:elsewhere", flows_urn("run", other.run.id)),
-        agent("urn:ivcap-flows:user:me", "user", local=True),
-        relation("wasAssociatedWith", "urn:x:elsewhere", "urn:ivcap-flows:user:me"),
-    ]
-    journal.facts.append([Fact(record, other.run.id, other.attempt.id) for record in records])
-    journal.runs.close_attempt(other.attempt.id, "completed")
-    return {
-        "artifact": PRODUCT,
-        "order": ORDER,
-        "job": JOB,
-        "model run": RUN,
-        "dataset": DATASET,
-        "flow run": opened.run.id,
-        "beginning of a run": "11111111",
-        "run's URN": run,
-        "task run": "22222222-aa",
-        "sha256": SHA,
-        "sha256 of an input": "b2" * 32,
-        "commit": COMMIT,
-        "beginning of a commit": COMMIT[:8],
-    }
+@pytest.fixture
+def names(journal_file) -> dict[str, str]:
+    """The ids of a run with one of each thing that has one. Beside it is another run of other code."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity("whole", "/a.py:whole", {}, "11111111-aa", "11111111-aa"))
+        run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
+        task, code = flows_urn("task-run", "22222222-aa"), flows_urn("code", "x")
+        records = [
+            activity(run, "flow-run", opened.run.created_at, name="whole"),
+            activity(attempt, "attempt", opened.attempt.started_at, flow_run_id="11111111-aa"),
+            *(relation("wasStartedBy", attempt, run), entity(code, "code", commit=COMMIT)),
+            *(relation("hadPlan", attempt, code), USER, relation("wasAssociatedWith", attempt, USER.id)),
+            activity(task, "task-run", opened.attempt.started_at, name="upload"),
+            relation("wasStartedBy", task, attempt),
+            *(entity(SOURCE, "file", sha256="b2" * 32), relation("used", task, SOURCE)),
+            *(entity(SERIES, "artifact"), relation("wasGeneratedBy", SERIES, task)),
+            *(activity(ORDER, "order"), relation("used", ORDER, SERIES), relation("wasStartedBy", ORDER, task)),
+            *(activity(JOB, "job"), relation("used", JOB, SERIES), relation("wasStartedBy", JOB, task)),
+            *(entity(PRODUCT, "artifact", sha256=SHA), relation("wasGeneratedBy", PRODUCT, ORDER)),
+            entity(file_urn(SHA), "file", sha256=SHA),
+            *(activity(RUN, "model-run"), relation("wasInformedBy", RUN, ORDER)),
+            *(entity(DATASET, "dataset"), relation("alternateOf", DATASET, PRODUCT)),
+            relation("wasGeneratedBy", DATASET, RUN),
+        ]
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+        other = journal.runs.open_attempt(RunIdentity("other", "/a.py:other", {}, "33333333-aa", "33333333-aa"))
+        elsewhere = [
+            *(activity(flows_urn("run", other.run.id), "flow-run"), activity("urn:x:elsewhere", "task-run"), USER),
+            relation("wasStartedBy", "urn:x:elsewhere", flows_urn("run", other.run.id)),
+            relation("wasAssociatedWith", "urn:x:elsewhere", USER.id),
+        ]
+        journal.facts.append([Fact(record, other.run.id, other.attempt.id) for record in elsewhere])
+        journal.runs.close_attempt(other.attempt.id, "completed")
+    platforms = {"artifact": PRODUCT, "order": ORDER, "job": JOB, "model run": RUN, "dataset": DATASET}
+    runs = {"flow run": opened.run.id, "beginning of a run": "11111111", "run's URN": run, "task run": "22222222-aa"}
+    contents = {"sha256": SHA, "sha256 of an input": "b2" * 32, "commit": COMMIT, "beginning of a commit": COMMIT[:8]}
+    return platforms | runs | contents
 
 
 def graph_of(said) -> Graph:
     return Graph(Record.model_validate(record) for record in said.json)
 
 
-def test_each_kind_of_id_leads_into_the_same_graph(ivcap_flows, journal_file):
+def test_each_kind_of_id_leads_into_the_same_graph(ivcap_flows, journal_file, names):
     """Up and down at once: all that hangs together, and nothing of the run that has only the user in common."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
-        names = one_of_each(journal)
         whole = run_graph(journal, "11111111-aa")
     graphs = {kind: graph_of(ivcap_flows("trace", name, "--up", "--down", "--json")) for kind, name in names.items()}
     assert {kind: graph.digest() for kind, graph in graphs.items()} == dict.fromkeys(names, whole.digest())
     assert "urn:x:elsewhere" not in graphs["commit"]
 
 
-@pytest.mark.parametrize("name", ["flow run", "commit", "run's URN"])
-def test_a_run_comes_from_all_that_it_used_and_leads_to_all_that_it_made(ivcap_flows, journal_file, name):
+def test_a_run_comes_from_all_that_it_used_and_leads_to_all_that_it_made(ivcap_flows, names):
     """Whether it is named by itself or by the commit of its code; as text and as JSON."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        id_ = one_of_each(journal)[name]
-    up, down = (graph_of(ivcap_flows("trace", id_, way, "--json")) for way in ("--up", "--down"))
-    assert {file_urn("b2" * 32), SERIES} <= set(up.nodes) and RUN not in up.nodes
-    assert {PRODUCT, DATASET, RUN} <= set(down.nodes) and file_urn("b2" * 32) not in down.nodes
-    assert file_urn("b2" * 32) in ivcap_flows("trace", id_).out
-    assert DATASET in ivcap_flows("trace", id_, "--down").out
+    for id_ in (names["flow run"], names["commit"], names["run's URN"]):
+        up, down = (graph_of(ivcap_flows("trace", id_, way, "--json")) for way in ("--up", "--down"))
+        assert {SOURCE, SERIES} <= set(up.nodes) and RUN not in up.nodes
+        assert {PRODUCT, DATASET, RUN} <= set(down.nodes) and SOURCE not in down.nodes
+        assert SOURCE in ivcap_flows("trace", id_).out
+        assert DATASET in ivcap_flows("trace", id_, "--down").out
 
 
 def test_what_is_commit_and_run_at_once_is_ambiguous(ivcap_flows, journal_file):
@@ -123,44 +95,34 @@ def test_what_is_commit_and_run_at_once_is_ambiguous(ivcap_flows, journal_file):
     assert said.status == 2 and "Give more" in said.err
 
 
-def delivered(journal: Journal, run_id: str) -> None:
-    async def deliver() -> None:
-        sink = IvcapSink(await ivcap_client(None, deployed=False), journal)
-        done = await sink.deliver(journal.runs.get(run_id), run_graph(journal, run_id))
-        assert done.state == "delivered", done
-
-    loop.run(asyncio.wait_for(deliver(), 30))
-
-
-def test_another_machine_traces_by_what_is_on_ivcap(on_record, world, ivcap_flows, journal_file):
-    """With an empty journal: from the artifact, the order and the run, up and down, by aspects alone."""
+def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, ivcap_flows, journal_file):
+    """With an empty journal: from the artifact, the order and the run, up and down, by IVCAP's aspects alone; from a
+    dataset by Provena's graph."""
+    product, ways = world.made["product"], ("--up", "--down")
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         [run] = [run for run in journal.runs.recent() if run.flow_name == "harvest"]
-        delivered(journal, run.id)
-    here = {
-        way: set(graph_of(ivcap_flows("trace", world.made["product"], way, "--json")).nodes)
-        for way in ("--up", "--down")
-    }
+
+        async def deliver() -> str:
+            sink = IvcapSink(await ivcap_client(None, deployed=False), journal)
+            return (await sink.deliver(run, run_graph(journal, run.id))).state
+
+        assert loop.run(asyncio.wait_for(deliver(), 30)) == "delivered"
+    here = {way: set(graph_of(ivcap_flows("trace", product, way, "--json")).nodes) for way in ways}
     journal_file.unlink()
-    for name in (world.made["product"], world.made["order"], flows_urn("run", run.id)):
+    for name in (product, world.made["order"], flows_urn("run", run.id)):
         up = graph_of(ivcap_flows("trace", name, "--json"))
         assert world.made["series"] in up.nodes, name
         assert any(node.type == "code" and node.attributes.get("commit") for node in up.nodes.values()), name
-    there = {way: set(graph_of(ivcap_flows("trace", world.made["product"], way, "--json")).nodes) for way in here}
+    there = {way: set(graph_of(ivcap_flows("trace", product, way, "--json")).nodes) for way in ways}
     # The local user is not told to others.
     assert {way: ids - {i for i in ids if ":user:" in i} for way, ids in here.items()} == there
-    sha256 = next(n.attributes["sha256"] for n in up.nodes.values() if n.id == world.made["series"])
-    assert world.made["product"] in ivcap_flows("trace", sha256, "--down").out
+    assert product in ivcap_flows("trace", up.nodes[world.made["series"]].attributes["sha256"], "--down").out
+    said = ivcap_flows("trace", world.made["dataset"], *ways)
+    assert said.status == 0 and product in said.out
 
 
-def test_a_dataset_is_traced_by_provenas_graph(world, ivcap_flows):
-    """With an empty journal a handle leads to what Provena tells: the dataset's artifact, and who owns it."""
-    said = ivcap_flows("trace", world.made["dataset"], "--up", "--down")
-    assert said.status == 0 and world.made["product"] in said.out
-
-
-def test_a_trace_says_which_platform_could_not_be_asked(on_record, world, ivcap_flows, monkeypatch):
+def test_a_trace_says_which_platform_could_not_be_asked(on_record, world, monkeypatch):
     """The journal's own record is told all the same."""
     monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
-    said = ivcap_flows("trace", world.made["product"], "--down")
+    said = on_record("trace", world.made["product"], "--down")
     assert said.status == 0 and "IVCAP could not be asked" in said.out and str(world.downloaded) in said.out

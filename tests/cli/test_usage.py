@@ -9,7 +9,9 @@ import pytest
 
 import ivcap_flows as package
 from ivcap_flows.cli.app import app
-from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.cli.output import _CONTROL_CHARACTERS
+from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.provenance import activity, entity, relation
 
 
 def commands(command=app, words=()):
@@ -32,11 +34,6 @@ def test_every_command_has_help(ivcap_flows, command):
     )
 
 
-def test_the_version_is_told(ivcap_flows):
-    """The package's own."""
-    assert ivcap_flows("--version").out.strip() == package.__version__
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -52,14 +49,14 @@ def test_the_version_is_told(ivcap_flows):
     ids=" ".join,
 )
 def test_wrong_usage_is_told_in_one_line(ivcap_flows, arguments):
-    """Exit status 2 and one line on standard error, which says where the usage is."""
+    """The line says where the usage is."""
     said = ivcap_flows(*arguments)
-    assert said.status == 2
-    assert "--help` says how it is used" in said.err
+    assert said.status == 2 and "--help` says how it is used" in said.err
 
 
 def test_a_setting_that_cannot_be_understood_is_named(ivcap_flows, monkeypatch):
     """Without its value, which may be a secret."""
+    assert ivcap_flows("--version").out.strip() == package.__version__
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "plenty")
     said = ivcap_flows("runs")
     assert said.status == 1 and said.err.startswith("ConfigurationError: ") and "IVCAP_FLOWS_MAX_ORDERS" in said.err
@@ -116,6 +113,8 @@ def run_of_an_umlaut(journal_file):
         ("ivcap-flows runs abandon q <&-", 2, "InputError: "),
         ("ivcap-flows show nope >&- 2>&-", 2, ""),
         ("ivcap-flows show nope 2>/dev/full", 2, ""),
+        # A program reads the output, so that no error is written there.
+        ("ivcap-flows show nope 2>&-", 2, ""),
         ("ivcap-flows runs >/dev/full", 1, "OSError: Standard output cannot be written: No space left on device.\n"),
         ("ivcap-flows runs --json >/dev/full", 1, "OSError: Standard output cannot be written: No space"),
         ("ivcap-flows --version >/dev/full", 1, "OSError: Standard output cannot be written: No space"),
@@ -126,11 +125,6 @@ def test_output_that_goes_nowhere(run_of_an_umlaut, command, status, err):
     said = shell(command, **run_of_an_umlaut)
     assert (said.returncode, said.stdout) == (status, b"") and said.stderr.decode().startswith(err)
     assert said.stderr.count(b"\n") == bool(err)
-
-
-def test_an_error_is_not_written_to_standard_output(run_of_an_umlaut):
-    """Where standard error is closed, since a program reads the output."""
-    assert (shell("ivcap-flows show nope 2>&-", **run_of_an_umlaut).stdout) == b""
 
 
 @pytest.mark.parametrize("command", ["runs", "runs --json", "show r", "export r", "export r --format turtle"])
@@ -173,18 +167,36 @@ def test_what_is_not_there_is_not_made(ivcap_flows, journal_file):
     assert not journal_file.exists()
 
 
-def test_a_name_that_no_journal_holds_is_wrong_use(on_record):
-    """A byte that is no UTF-8, as the command line decodes it."""
+def test_what_is_no_run_and_no_file_is_named_for_what_it_looks_like(on_record):
+    """A path, an id, and a name with a byte that is no UTF-8, as the command line decodes it."""
+    for path in ("data/nope.csv", "nope.csv", "data/nope"):
+        for command in ("verify", "trace"):
+            said = on_record(command, path)
+            assert said.status == 2 and f"There is no file {path}" in said.err
+    said = on_record("trace", "102.100.100/1")
+    assert said.status == 2 and "knows 102.100.100/1" in said.err
     for command in ("show", "trace", "verify", "rerun"):
         said = on_record(command, "Mu\udcf1oz")
         assert said.status == 2 and "half a surrogate pair" in said.err
 
 
-@pytest.mark.parametrize("path", ["data/nope.csv", "nope.csv", "data/nope"])
-def test_a_path_without_a_file_is_said_to_be_one(on_record, path):
-    """It is no run, nor a thing that is not on record."""
-    for command in ("verify", "trace"):
-        said = on_record(command, path)
-        assert said.status == 2 and f"There is no file {path}" in said.err
-    said = on_record("trace", "102.100.100/1")
-    assert said.status == 2 and "knows 102.100.100/1" in said.err
+NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066 end"
+"""Sets a title, clears the screen, changes the colour, and turns letters round."""
+
+
+def test_no_text_commands_the_terminal(ivcap_flows, journal_file):
+    """In no table, line or error, and in JSON it is escaped, so that a program reads the very name."""
+    with Journal.open(f"sqlite:///{journal_file}") as journal:
+        opened = journal.runs.open_attempt(RunIdentity(f"flow {NASTY}", "/a.py:f", {"given": NASTY}, "r", "r"))
+        asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "subject": NASTY, "name": NASTY}
+        journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", noun="order", run_id="r", **asked))
+        records = [activity("urn:x:order", "order", name=NASTY), entity("urn:x:file", "file", path=NASTY)]
+        records.append(relation("wasGeneratedBy", "urn:x:file", "urn:x:order"))
+        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+        journal.runs.close_attempt(opened.attempt.id, "failed", NASTY)
+    for words in (["runs"], ["show", "r"], ["orders"], ["trace", "urn:x:file"], ["diff", "r", "r"], ["show", NASTY]):
+        said, in_json = ivcap_flows(*words), ivcap_flows(*words, "--json")
+        told = said.out + said.err + in_json.out + in_json.err
+        assert not {character for character in told if ord(character) in _CONTROL_CHARACTERS}, words
+        assert words[0] == "diff" or "title" in said.out + said.err
+    assert ivcap_flows("runs", "--json").json[0]["flow_name"] == f"flow {NASTY}"
