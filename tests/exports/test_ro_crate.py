@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from exports_standards import IDS_OF_SOFTWARE
 from exports_worlds import RUNS
-from mutants import mutate
 from rocrate.rocrate import ROCrate
 
 from ivcap_flows import loop
@@ -22,7 +21,6 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance import Graph
 from ivcap_flows.provenance.names import uri
-from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.sinks import FolderSink, contents
 from ivcap_flows.sinks.folder import text_of
 from ivcap_flows.sinks.ro_crate import read_terms, write_crate
@@ -41,6 +39,14 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+@pytest.fixture(scope="module")
+def crate(world, tmp_path_factory) -> Path:
+    """The crate of the run with a subflow, to be read."""
+    folder = tmp_path_factory.mktemp("crates") / "crate"
+    write_crate(world.run("with-parts"), world.graph("with-parts"), folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "with-parts" else pytest.mark.long) for name in RUNS]
 )
@@ -54,18 +60,24 @@ def test_the_crate_of_a_run_is_valid(world, validator, tmp_path, name):
     print(name, validator.checks, "checks,", len(entities(crate)), "entities")
 
 
-def test_a_zip_has_the_same_files_as_the_folder(world, tmp_path):
-    """And the same entities; nothing is left beside it."""
+def test_a_zip_has_the_same_files_as_the_folder(world, crate, tmp_path):
+    """And the same entities; nothing is left beside it. Neither replaces what is there."""
     run, graph = world.run("with-parts"), world.graph("with-parts")
-    write_crate(run, graph, tmp_path / "crate")
     write_crate(run, graph, tmp_path / "crate.zip")
     with zipfile.ZipFile(tmp_path / "crate.zip") as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
         metadata = json.loads(archive.read("ro-crate-metadata.json"))
-    there = {p.relative_to(tmp_path / "crate").as_posix() for p in (tmp_path / "crate").rglob("*") if p.is_file()}
-    assert names == there
-    assert {each["@id"] for each in metadata["@graph"]} == set(entities(tmp_path / "crate"))
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert names == {path.relative_to(crate).as_posix() for path in crate.rglob("*") if path.is_file()}
+    assert {each["@id"] for each in metadata["@graph"]} == set(entities(crate))
+    assert [path.name for path in tmp_path.iterdir()] == ["crate.zip"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for target in (tmp_path / "full", tmp_path / "crate.zip"):
+        with pytest.raises(InputError):
+            write_crate(run, graph, target)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+    (tmp_path / "empty").mkdir()
+    write_crate(run, graph, tmp_path / "empty")
 
 
 def test_files_are_in_the_crate_or_named_by_urn_and_sha256(world, tmp_path):
@@ -87,45 +99,34 @@ def test_files_are_in_the_crate_or_named_by_urn_and_sha256(world, tmp_path):
     assert len(read.data_entities) == len(inside) + len(typed(crate, "MediaObject")) + 3
 
 
-def test_a_subflow_and_mapped_tasks_are_steps(world, tmp_path):
-    """The subflow, the task that it maps and the one after it; a control action for each time."""
-    crate = tmp_path / "crate"
-    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
-    [main] = typed(crate, "ComputationalWorkflow")
-    steps = [entities(crate)[step["@id"]]["name"] for step in main["step"]]
-    assert sorted(steps) == ["joined", "shorten", "shorten_all"]
-    controls = typed(crate, "ControlAction")
-    assert len(controls) == 4
+def test_a_subflow_and_mapped_tasks_are_steps(crate):
+    """The subflow, the task that it maps and the one after it; a control action for each time. The source of two flows
+    in one file is there once."""
+    told, [main] = entities(crate), typed(crate, "ComputationalWorkflow")
+    assert sorted(told[step["@id"]]["name"] for step in main["step"]) == ["joined", "shorten", "shorten_all"]
+    assert len(typed(crate, "ControlAction")) == 4
     [organize] = typed(crate, "OrganizeAction")
     assert len(organize["object"]) == 4
-    inputs = {entities(crate)[each["@id"]]["name"] for each in main["input"]}
-    assert inputs == {"sources", "folder", "note"}
+    assert {told[each["@id"]]["name"] for each in main["input"]} == {"sources", "folder", "note"}
+    assert [path.name for path in crate.rglob("*.py")] == ["exported_flows.py"]
+    [part] = [each for each in told.values() if each.get("isPartOf") == {"@id": main["@id"]}]
+    assert (part["name"], main["name"]) == ("shorten_all", "with_parts")
 
 
-def test_a_run_results_in_its_final_products(world, tmp_path):
-    """Not in what they were made of. Files are tied to the parameters of the workflow, and keep their names."""
-    crate = tmp_path / "crate"
-    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
+def test_a_run_results_in_its_final_products(world, crate):
+    """Not in what they were made of. Files are tied to the parameters of the workflow, and keep their names. No path
+    and no user of this machine is named: a crate is made to be handed on."""
     told = entities(crate)
     run, [main] = told[f"urn:ivcap-flows:run:{world.ids['with-parts']}"], typed(crate, "ComputationalWorkflow")
-    results = run["result"] if isinstance(run["result"], list) else [run["result"]]
-    files = [each for each in (told[result["@id"]] for result in results) if "File" in each["@type"]]
+    files = [each for each in (told[result["@id"]] for result in as_list(run["result"])) if "File" in each["@type"]]
     assert [each["name"] for each in files] == ["whole.txt"] and files[0]["@id"].endswith("/whole.txt")
     assert files[0]["exampleOfWork"] == {"@id": main["output"]["@id"]}
     assert told[main["output"]["@id"]]["additionalType"] == "File"
     given = [each for each in typed(crate, "File") if each.get("exampleOfWork") == {"@id": "#input/sources"}]
     assert sorted(each["name"] for each in given) == ["a.txt", "b.txt"]
     assert told["#input/sources"]["additionalType"] == "File"
-
-
-def test_the_source_of_two_flows_in_one_file_is_there_once(world, tmp_path):
-    """As the code of the run; that of the subflow is a part of it."""
-    crate = tmp_path / "crate"
-    write_crate(world.run("with-parts"), world.graph("with-parts"), crate)
-    assert [path.name for path in crate.rglob("*.py")] == ["exported_flows.py"]
-    [main] = typed(crate, "ComputationalWorkflow")
-    [part] = [each for each in entities(crate).values() if each.get("isPartOf") == {"@id": main["@id"]}]
-    assert (part["name"], main["name"]) == ("shorten_all", "with_parts")
+    metadata = (crate / "ro-crate-metadata.json").read_text() + (crate / "provenance/prov.json").read_text()
+    assert str(world.folder) not in metadata and "urn:ivcap-flows:user:" not in metadata
 
 
 def test_what_failed_and_what_has_not_ended_is_told(world, tmp_path):
@@ -172,19 +173,6 @@ def test_terms_that_cannot_be_used_are_refused(tmp_path, text):
         read_terms(path)
 
 
-def test_a_crate_replaces_nothing(world, tmp_path):
-    """A folder with something in it, or a file, is left as it is."""
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine").touch()
-    (tmp_path / "crate.zip").touch()
-    for target in (tmp_path / "full", tmp_path / "crate.zip"):
-        with pytest.raises(InputError):
-            write_crate(world.run("spoiled"), world.graph("spoiled"), target)
-    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
-    (tmp_path / "empty").mkdir()
-    write_crate(world.run("spoiled"), world.graph("spoiled"), tmp_path / "empty")
-
-
 def test_a_full_disk_is_no_refusal(world, tmp_path, monkeypatch):
     """It is the folder's trouble and not the run's, as with the other forms; nothing is left, and later all is well."""
     run, graph, sink = world.run("spoiled"), world.graph("spoiled"), FolderSink(tmp_path / "crates", "ro-crate")
@@ -220,14 +208,6 @@ def moved(world, tmp_path, monkeypatch):
     return run, Graph(there(record) for record in graph.records), tmp_path / "moved"
 
 
-def with_content(graph, content):
-    """The file on record that has a content."""
-    [found] = [
-        node.id for node in graph.nodes.values() if node.type == "file" and digest(content) == node.attributes["sha256"]
-    ]
-    return found
-
-
 def test_a_file_that_is_another_now_is_not_in_the_crate(moved, tmp_path):
     """It is named by the sha256 that it had."""
     run, graph, folder = moved
@@ -235,14 +215,16 @@ def test_a_file_that_is_another_now_is_not_in_the_crate(moved, tmp_path):
     (folder / "parts/a.txt").write_bytes(old + b"more")
     (folder / "parts/b.txt").unlink()
     write_crate(run, graph, tmp_path / "crate")
-    told = entities(tmp_path / "crate")
-    assert told[with_content(graph, old)]["@type"] == "MediaObject"
+    [had] = [n.id for n in graph.nodes.values() if n.type == "file" and n.attributes["sha256"] == digest(old)]
+    assert entities(tmp_path / "crate")[had]["@type"] == "MediaObject"
     names = {path.name for path in (tmp_path / "crate" / "data").rglob("*") if path.is_file()}
     assert "short-a.txt" in names and not {"a.txt", "b.txt"} & names
 
 
-def written_and_read(run, graph, target, monkeypatch):
-    """Write a crate. Return the bytes that are written below the target's folder, and how often each file is read."""
+@pytest.mark.parametrize("name", ["crate", "crate.zip"])
+def test_each_content_is_read_and_written_once(moved, monkeypatch, tmp_path, name):
+    """So what is written has the sha256 on record and was looked through for secrets, whatever happens meanwhile."""
+    run, graph, _ = moved
     written, reads = [], Counter()
     write_bytes, writestr, read_bytes = Path.write_bytes, zipfile.ZipFile.writestr, Path.read_bytes
 
@@ -263,54 +245,28 @@ def written_and_read(run, graph, target, monkeypatch):
         patch.setattr(zipfile.ZipFile, "writestr", archive)
         patch.setattr(Path, "read_bytes", read)
         patch.setattr(shutil, "copy", None)
-        write_crate(run, graph, target)
-    return sum(written), reads
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_each_content_is_read_and_written_once(moved, monkeypatch, tmp_path, zipped):
-    """So what is written has the sha256 on record and was looked through for secrets, whatever happens meanwhile."""
-    run, graph, _ = moved
-    target = tmp_path / ("crate.zip" if zipped else "crate")
-    written, reads = written_and_read(run, graph, target, monkeypatch)
-    if zipped:
-        shutil.unpack_archive(target, tmp_path / "crate")
-    assert written <= sum(path.stat().st_size for path in (tmp_path / "crate").rglob("*") if path.is_file())
+        write_crate(run, graph, tmp_path / name)
+    if name == "crate.zip":
+        shutil.unpack_archive(tmp_path / name, tmp_path / "crate")
+    assert sum(written) <= sum(path.stat().st_size for path in (tmp_path / "crate").rglob("*") if path.is_file())
     assert {reads[Path(node.attributes["path"])] for node in graph.nodes.values() if node.type == "file"} == {1}
 
 
-def write_too_much(moved, tmp_path, monkeypatch):
-    """A crate of more than it may have: all files but the largest fit."""
-    run, graph, _ = moved
+@pytest.mark.catches("crate without a limit")
+def test_the_files_of_a_crate_have_a_limit_together(moved, monkeypatch, tmp_path, caplog):
+    """The smallest come first; what is left out is named, and a warning says so. Code goes before them: if not even
+    that fits, only what describes the run is in the crate."""
+    run, graph, folder = moved
     sizes = sorted(node.attributes["size"] for node in graph.nodes.values() if node.type == "file")
     monkeypatch.setattr(contents, "MOST", sum(sizes) - 1)
     write_crate(run, graph, tmp_path / "crate")
     inside = [path.stat().st_size for path in (tmp_path / "crate/data").rglob("*") if path.is_file()]
     assert sum(inside) <= sum(sizes) - 1 and sorted(inside) == sizes[:-1]
     assert sizes[-1] in {int(each.get("contentSize", 0)) for each in typed(tmp_path / "crate", "MediaObject")}
-
-
-@pytest.mark.mutant(None)
-def test_the_files_of_a_crate_have_a_limit_together(moved, monkeypatch, tmp_path, caplog):
-    """The smallest come first; what is left out is named, and a warning says so."""
-    write_too_much(moved, tmp_path, monkeypatch)
     assert "1 files are named only" in caplog.text
-
-
-def test_code_has_its_part_of_the_limit(moved, monkeypatch, tmp_path):
-    """It goes first: if not even the code fits, only what describes the run is in the crate."""
-    run, graph, folder = moved
     monkeypatch.setattr(contents, "MOST", (folder / "exported_flows.py").stat().st_size - 1)
-    write_crate(run, graph, tmp_path / "crate")
-    assert not (tmp_path / "crate" / "code").exists()
-
-
-@pytest.mark.mutant("crate without a limit")
-def test_a_build_that_copies_without_a_limit_is_found(moved, monkeypatch, tmp_path):
-    """The test fails on a build whose crates have every file."""
-    mutate("crate without a limit", monkeypatch.setattr)
-    with pytest.raises(AssertionError):
-        write_too_much(moved, tmp_path, monkeypatch)
+    write_crate(run, graph, tmp_path / "bare")
+    assert not (tmp_path / "bare" / "code").exists()
 
 
 @pytest.mark.long
@@ -361,9 +317,9 @@ def test_what_holds_a_secret_stays_out(moved, monkeypatch, tmp_path):
     assert not (tmp_path / "bare/code").exists() and (tmp_path / "crate/code/exported_flows.py").exists()
 
 
-@pytest.fixture
-def careless(moved):
-    """The run, with a password in the source of its flow and in a file that it was given."""
+@pytest.mark.catches("contents are not searched")
+def test_what_holds_a_password_is_left_out_and_says_so(moved, tmp_path):
+    """In the crate's metadata, its README and its record, and in a tag of OpenLineage's job."""
     run, graph, folder = moved
     texts = {folder / "exported_flows.py": 'DB_PASSWORD = "hunter2"\n', folder / "parts/a.txt": "password: hunter2\n"}
     digests = {}
@@ -372,53 +328,24 @@ def careless(moved):
         path.write_bytes(old + text.encode())
         digests[digest(old)] = digest(path.read_bytes())
 
-    return run, Graph(
-        record.model_copy(
-            update={
-                "attributes": {
-                    name: digests.get(value, value) if isinstance(value, str) else value
-                    for name, value in record.attributes.items()
-                }
-            }
-        )
-        for record in graph.records
-    )
+    def anew(record):
+        given = record.attributes.items()
+        changed = {name: digests.get(value, value) if isinstance(value, str) else value for name, value in given}
+        return record.model_copy(update={"attributes": changed})
 
-
-def exports_of(run, graph, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return all that a crate and OpenLineage's events say, and the jobs of the events."""
-    write_crate(run, graph, folder / "crate")
-    told = [path.read_text() for path in (folder / "crate").rglob("*") if path.is_file()]
+    graph = Graph(map(anew, graph.records))
+    write_crate(run, graph, tmp_path / "crate")
     events = [json.loads(line) for line in text_of("openlineage", run, graph).splitlines()]
-    return "\n".join([*told, *map(json.dumps, events)]), [event["job"]["facets"] for event in events]
-
-
-@pytest.mark.mutant(None)
-def test_what_holds_a_password_is_left_out_and_says_so(careless, tmp_path):
-    """In the crate's metadata, its README and its record, and in a tag of OpenLineage's job."""
-    text, jobs = exports_of(*careless, tmp_path)
-    assert "hunter2" not in text
+    files = [path.read_text() for path in (tmp_path / "crate").rglob("*") if path.is_file()]
+    text = "\n".join([*files, *map(json.dumps, events)])
+    assert "hunter2" not in text and "b.txt" in text
     why = "it holds a secret, or something that looks like one"
     told = [*typed(tmp_path / "crate", "SoftwareSourceCode"), *typed(tmp_path / "crate", "MediaObject")]
     left = [each["name"] for each in told if each.get("description") == f"The content is left out: {why}."]
     assert sorted(left) == ["a.txt", "shorten_all", "with_parts"]
     assert f"- not in the crate: a.txt. The content is left out: {why}." in (tmp_path / "crate/README.md").read_text()
     assert f'"{why}"' in (tmp_path / "crate/provenance/prov.json").read_text()
+    jobs = [event["job"]["facets"] for event in events]
     tags = [tag for job in jobs for tag in job.get("tags", {}).get("tags", [])]
     assert {"key": "sourceCode", "value": f"left out: {why}", "source": "ivcap-flows"} in tags
-    assert not any("sourceCode" in job for job in jobs) and "b.txt" in text
-
-
-@pytest.mark.mutant("contents are not searched")
-def test_a_build_that_searches_no_contents_is_found(careless, tmp_path, monkeypatch):
-    """The password is in what it exports."""
-    mutate("contents are not searched", monkeypatch.setattr)
-    assert "hunter2" in exports_of(*careless, tmp_path)[0]
-
-
-def test_a_crate_names_no_path_and_no_user_of_this_machine(world, tmp_path):
-    """It is made to be handed on."""
-    crate = tmp_path / "crate"
-    write_crate(world.run("with-parts"), world.graph("with-parts"), crate, CrateTerms())
-    metadata = (crate / "ro-crate-metadata.json").read_text() + (crate / "provenance/prov.json").read_text()
-    assert str(world.folder) not in metadata and "urn:ivcap-flows:user:" not in metadata
+    assert not any("sourceCode" in job for job in jobs)
