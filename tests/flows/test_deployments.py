@@ -28,10 +28,16 @@ def flow_of(name: str) -> Any:
 
 
 def test_each_example_is_deployed():
-    """The three flows of the examples have a deployment each, under a name that says what it is for."""
+    """Under a name that says what it is for. A second run, or one that wakes, waits for its place instead of being
+    cancelled; none fails on purpose; and the form of the web interface explains each parameter."""
     examples = {"monthly-index": coastal_el_nino, "seasons": order_pipeline, "base-periods": register_runs}
     assert {name: flow_of(name) for name in examples} == examples
     assert SHIPPED["pull"] == []
+    for name, example in examples.items():
+        assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+        assert all(parameter.get("description") for parameter in example.parameters.properties.values())
+    assert DEPLOYMENTS["seasons"]["parameters"]["breakdowns"] == 0
+    assert order_pipeline.parameters.properties["breakdowns"]["default"] == 0
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -42,25 +48,6 @@ def test_a_deployment_says_nothing_of_the_machine_that_deploys_it(name):
     assert set(DEPLOYMENTS[name]["parameters"]) <= set(entry.parameters.properties)
     said = json.dumps([DEPLOYMENTS[name]["parameters"], entry.parameters.model_dump(mode="json")])
     assert str(ROOT) not in said and str(Path.home()) not in said and '"/' not in said
-
-
-@pytest.mark.parametrize("name", ["monthly-index", "seasons", "base-periods"])
-def test_the_form_explains_each_parameter(name):
-    """Each parameter of an example has a description, which the form of the web interface shows."""
-    for parameter in flow_of(name).parameters.properties.values():
-        assert parameter.get("description"), parameter
-
-
-def test_no_flow_fails_on_purpose():
-    """The share of orders that break down is none, in the deployment and by default."""
-    assert DEPLOYMENTS["seasons"]["parameters"]["breakdowns"] == 0
-    assert order_pipeline.parameters.properties["breakdowns"]["default"] == 0
-
-
-@pytest.mark.parametrize("name", ["monthly-index", "seasons", "base-periods"])
-def test_runs_of_an_example_follow_one_another(name):
-    """A second run, or one that wakes, waits for its place instead of being cancelled."""
-    assert DEPLOYMENTS[name]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
 
 
 async def test_the_index_comes_once_a_month():

@@ -10,50 +10,24 @@ from pathlib import Path
 import pytest
 from prefect.settings import temporary_settings
 
-from flows.register_runs import grid, register_runs
-from ivcap_flows.errors import InputError
+from flows.register_runs import register_runs
 from ivcap_flows.local import ensure
 from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.local.remote import PlatformControl
 
 FLOWS = Path(__file__).parents[2] / "flows"
 
-
-def test_the_grid_has_200_cases_and_more():
-    """Every case is another one, and has its base period in its window and its window in the data."""
-    cases = grid(1950, 2010, (40, 50, 60), (15, 20, 25, 30))
-    assert len(set(cases)) == len(cases) >= 200
-    for first, last, start, end in cases:
-        assert 1950 <= first <= start <= end <= last <= 2010
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares the Prefect server
 
 
-def test_the_grid_has_the_last_period_that_fits():
-    """A window that ends with the data is in, and so is a base period that ends with its window."""
-    cases = grid(2000, 2014, (10,), (5,))
-    assert cases == [(start, start + 9, start + more, start + more + 4) for start in (2000, 2005) for more in (0, 5)]
-
-
-def test_a_grid_without_cases_is_refused():
-    """Windows that are longer than the data are an error, not a flow that does nothing."""
-    with pytest.raises(InputError, match="No window"):
-        grid(2000, 2009, (20,), (5,))
-
-
-@pytest.fixture
-def on_prefect_server(prefect_settings):
-    with temporary_settings(prefect_settings):
-        yield
-
-
-@pytest.mark.long
-@pytest.mark.xdist_group("e2e")  # which shares the Prefect server
-def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, ivcap_journal, own_series, tmp_path):
+def test_runs_are_registered_and_explored(prefect_settings, embedded_platform, ivcap_journal, own_series, tmp_path):
     """A small grid becomes as many model runs; a second start makes nothing anew."""
     service = FLOWS / "services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     def start():
-        return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
+        with temporary_settings(prefect_settings):
+            return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
 
     made, origins = start()
 
@@ -72,8 +46,6 @@ def test_runs_are_registered_and_explored(on_prefect_server, embedded_platform, 
     assert not [path for path in sent if path.endswith(("/orders", "register", "/create", "mint-dataset"))]
 
 
-@pytest.mark.long
-@pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 def test_two_first_starts(prefect_server, tmp_path):
     """Two processes that find Provena without any template register each once, and end with the same runs."""
     embedded = ensure(tmp_path / "platforms", idle=600)

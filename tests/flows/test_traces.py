@@ -1,31 +1,37 @@
-"""The traces of the examples lead to what a thing came from, or to what came of it, and to nothing else."""
+"""The record of the examples: all that is on the platforms, and traces that lead to what a thing came from, or to what
+came of it, and to nothing else."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from platform_books import Contents
 from prefect.settings import temporary_settings
+from prov.model import ProvDocument, ProvRelation
 from table_server import measured, noaa_text, table_server
 
 from flows.coastal_el_nino import coastal_el_nino
 from flows.order_pipeline import order_pipeline
 from flows.register_runs import register_runs
 from flows.services.months import Month
-from ivcap_flows import local
+from ivcap_flows import local, loop
 from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.blocks.configured_platforms import configured_platforms
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.cli import main
 from ivcap_flows.handles import ModelRun
+from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.provenance import Direction, Graph
@@ -61,6 +67,8 @@ class World:
     journal: Journal
     environment: Mapping[str, str]
     output: Path
+    before: Contents
+    """What was on the platforms before the first run."""
     backfill: dict[str, Published] = field(default_factory=dict)
     scheduled: dict[str, Published] = field(default_factory=dict)
 
@@ -126,7 +134,7 @@ def world(
     with pytest.MonkeyPatch.context() as patch, Journal.open(f"sqlite:///{folder / 'journal.sqlite'}") as journal:
         for name, value in embedded.environment.items():
             patch.setenv(name, value)
-        world = World(journal, dict(embedded.environment), folder / "output")
+        world = World(journal, dict(embedded.environment), folder / "output", loop.run(Contents.read()))
         with temporary_settings(prefect_settings), use_journal(journal), table_server() as noaa:
             common = {"base_start": BASE[0], "base_end": BASE[1]}
             output = world.output / "backfill"
@@ -193,54 +201,24 @@ def test_the_platforms_tell_nothing_of_another_month(world, tmp_path, monkeypatc
         assert first.things["artifact series"] in read(first.things["artifact events.csv"], "up")
 
 
-WALKED = (
-    *("used", "wasGeneratedBy", "wasDerivedFrom", "wasInformedBy", "wasStartedBy", "wasInfluencedBy"),
-    *("hadMember", "alternateOf", "specializationOf"),
-)
-_STATED = re.compile(rf"^\s*(?:{'|'.join(WALKED)})\(([^,]+), ([^,)]+)", re.MULTILINE)
-
-
-def steps_of_prov_n(text: str) -> list[tuple[str, str]]:
-    names = dict(re.findall(r"prefix (\S+) <([^>]*)>", text))
-
-    def uri(name: str) -> str:
-        prefix, _, rest = name.partition(":")
-        return names[prefix] + re.sub(r"\\(.)", r"\1", rest)
-
-    return [(uri(source), uri(target)) for source, target in _STATED.findall(text) if target != "-"]
-
-
-def steps_of_prov_json(text: str) -> list[tuple[str, str]]:
-    from prov.model import ProvDocument, ProvRelation
-
-    document = ProvDocument.deserialize(content=text, format="json")
-    links = [record for record in document.get_records() if isinstance(record, ProvRelation)]
-    ends = [[value for _, value in link.formal_attributes[:2]] for link in links]
-    return [(source.uri, target.uri) for source, target in ends if source is not None and target is not None]
-
-
-def steps_of_turtle(text: str) -> list[tuple[str, str]]:
-    from rdflib import Graph as Triples
-
-    names = {f"http://www.w3.org/ns/prov#{name}" for name in WALKED}
-    return [(str(s), str(o)) for s, p, o in Triples().parse(data=text, format="turtle") if str(p) in names]
-
-
-@pytest.mark.parametrize(
-    ("form", "steps"),
-    [("prov-json", steps_of_prov_json), ("prov-n", steps_of_prov_n), ("turtle", steps_of_turtle)],
-)
-def test_who_follows_the_statements_of_an_export_finds_nothing_of_another_month(world, form, steps):
-    """From each thing through every statement of PROV to its object: no rules of this package are needed for that."""
+def test_who_follows_the_statements_of_an_export_finds_nothing_of_another_month(world):
+    """From each thing through every statement of PROV to its object: no rules of this package are needed for that. The
+    three forms of PROV are the same document."""
     exports: dict[str, dict[str, list[str]]] = {}
+
+    def steps(run: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        text = text_of("prov-json", world.journal.runs.get(run), run_graph(world.journal, run))
+        for record in ProvDocument.deserialize(content=text, format="json").get_records(ProvRelation):
+            (_, source), (_, target), *_ = record.formal_attributes
+            if source is not None and target is not None:
+                found[source.uri].append(target.uri)
+        return found
 
     def read(urn: str, direction: Direction) -> set[str]:
         run = next(p.run for months in world.series.values() for p in months.values() if urn in p.things.values())
         if run not in exports:
-            exports[run] = defaultdict(list)
-            graph = run_graph(world.journal, run)
-            for source, target in steps(text_of(form, world.journal.runs.get(run), graph)):
-                exports[run][source].append(target)
+            exports[run] = steps(run)
         start = NAMESPACES["handle"] + urn if re.fullmatch(r"[\d.]+/\d+", urn) else urn
         found, queue = {start}, [start]
         while queue if direction == "up" else ():
@@ -269,28 +247,25 @@ def test_what_receives_is_no_input_in_any_export(world, tmp_path):
             patch.setenv("IVCAP_FLOWS_JOURNAL", world.journal.url)
             main(["export", run.id, "--format", "ro-crate", "-o", str(crate)])
         things = json.loads((crate / "ro-crate-metadata.json").read_text(encoding="utf-8"))["@graph"]
-        assert not [each["@id"] for each in things if {"@id": collection} in _listed(each.get("object"))]
+        objects = [each.get("object", []) for each in things]
+        assert {"@id": collection} not in [
+            part for some in objects for part in (some if type(some) is list else [some])
+        ]
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-@pytest.mark.parametrize("way", ["text", "mermaid", "html"])
-def test_what_a_trace_prints_is_of_its_own_month(world, tmp_path, monkeypatch, capsys, way):
+def test_what_a_trace_prints_is_of_its_own_month(world, tmp_path, monkeypatch, capsys):
     """As text with whole names, as a flowchart, and in the page, which holds all that it can show."""
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", world.journal.url)
     (month, first), (other, second), *_ = world.backfill.items()
     page = tmp_path / "page.html"
-    options = {"text": ["--full"], "html": ["--html", str(page)]}.get(way, [f"--{way}"])
-    for thing in ("artifact plot.png", "file events.csv"):
-        for direction in BOTH:
-            with pytest.raises(SystemExit) as ended:
-                main(["trace", first.things[thing], f"--{direction}", *options])
-            out = capsys.readouterr().out + (page.read_text(encoding="utf-8") if way == "html" else "")
-            assert ended.value.code == 0 and (way != "text" or month in out)
-            assert not [name for name, urn in second.things.items() if urn in out]
-            assert f"backfill/{other}" not in out and f"to {other}" not in out
+    cases = product((["--full"], ["--mermaid"], ["--html", str(page)]), ("artifact plot.png", "file events.csv"), BOTH)
+    for options, thing, direction in cases:
+        with pytest.raises(SystemExit) as ended:
+            main(["trace", first.things[thing], f"--{direction}", *options])
+        out = capsys.readouterr().out + (page.read_text(encoding="utf-8") if "--html" in options else "")
+        assert ended.value.code == 0 and ("--full" not in options or month in out)
+        assert not [name for name, urn in second.things.items() if urn in out]
+        assert f"backfill/{other}" not in out and f"to {other}" not in out
 
 
 def test_the_traces_of_a_month_as_exact_sets(world):
@@ -415,3 +390,53 @@ def test_the_trace_of_a_model_run_of_many_as_an_exact_set(recording):
             ("directory", "runs"),
         ]
     )
+
+
+def ends(graph: Graph, type_: str, activity: str) -> set[str]:
+    """What an activity used, or generated."""
+    links = [link for link in graph.relations.values() if link.type == type_]
+    if type_ == "used":
+        return {str(link.target) for link in links if link.source == activity}
+    return {str(link.source) for link in links if link.target == activity}
+
+
+def test_the_record_of_all_runs_is_what_is_on_the_platforms(recording):
+    """By the platforms' own lists: every artifact, order, aspect and item, and what each took and made. It is the last
+    test, so that all that was run is in it."""
+    runs = recording.journal.runs.recent(100)
+    graph = Graph(record for run in runs for record in run_graph(recording.journal, run.id))
+    there, before = loop.run(Contents.read()), recording.before
+
+    def of(*types: str) -> set[str]:
+        return {node.id for node in graph.nodes.values() if node.type in types}
+
+    assert of("artifact") == there.artifacts.keys()
+    for urn, sha256 in there.artifacts.items():
+        assert graph.nodes[urn].attributes.get("sha256", sha256) == sha256
+    assert of("order") == there.orders.keys()
+    for urn, (took, made) in there.orders.items():
+        assert (ends(graph, "used", urn) & there.artifacts.keys(), ends(graph, "wasGeneratedBy", urn)) == (took, made)
+    assert of("aspect") == there.aspects - before.aspects
+    assert of("model-run") == there.model_runs.keys()
+    for urn, (took, made) in there.model_runs.items():
+        assert (ends(graph, "used", urn), ends(graph, "wasGeneratedBy", urn)) == (took, made)
+    assert there.items - before.items <= graph.nodes.keys()
+    # What was there before is at most referred to.
+    assert of("dataset", "registry-item", "workflow-template") <= there.items
+
+    files = {digest(path.read_bytes()) for path in recording.output.rglob("*") if path.is_file()}
+    assert files <= {node.attributes.get("sha256") for node in graph.nodes.values() if node.type == "file"}
+    assert {node.attributes["outcome"] for node in graph.nodes.values() if node.type == "flow-run"} == {"completed"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("*.py")), ids=lambda path: path.stem)
+def test_no_example_speaks_of_provenance(path):
+    """Of what records, they use the decorator alone."""
+    names = {
+        f"{node.module}.{alias.name}" if node.module != "ivcap_flows" else alias.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ivcap_flows")
+        for alias in node.names
+    }
+    assert not {name for name in names if name.startswith(("ivcap_flows.capture", "ivcap_flows.provenance"))}
+    assert not names & {"annotate", "ivcap_flows.sinks", "ivcap_flows.reading"}
