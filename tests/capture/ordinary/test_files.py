@@ -198,7 +198,7 @@ def test_files_that_are_copied_renamed_and_replaced(tmp_path: Path, edges: Edges
         for number, draft in enumerate(drafts):
             publish(number, draft, tmp_path / f"final{number}")
         copy(copied, tmp_path / "copy")
-        by_hand(copied, tmp_path / "twin")
+        by_hand(copied, tmp_path / "second")
         fetch(copied, tmp_path / "here")
         replace(raw, target)
         renew(out, tmp_path / "backup")
@@ -213,8 +213,8 @@ def test_files_that_are_copied_renamed_and_replaced(tmp_path: Path, edges: Edges
         | {
             ("made", "copy", "copy"),
             ("derived", "copy", "copied"),
-            ("made", "by_hand", "twin"),
-            ("derived", "twin", "copied"),
+            ("made", "by_hand", "second"),
+            ("derived", "second", "copied"),
             ("made", "fetch", "here"),
             ("derived", "here", "copied"),
             ("used", "replace", "raw"),
