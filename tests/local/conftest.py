@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from ivcap_flows.local.register import register
+
 TERMINAL = {"succeeded", "failed", "error"}
 
 
@@ -19,28 +21,31 @@ class Home:
     """A directory and the server on it, which a test can start and kill."""
 
     def __init__(self, root):
-        self.root, self.process, self.limit, self.callers = root, None, None, []
+        self.root, self.process, self.limit = root, None, None
         self.variables = {"XDG_DATA_HOME": str(root.parent / "data")}
+        self.log = root.parent / f"{root.name}.log"
+        self.http = httpx.Client(timeout=60)
+        self.callers = [self.http]
 
     def start(self, *options):
         env_file = self.root.parent / f"{self.root.name}.env"
         env_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--dir", str(self.root), "--quiet"]
-        if self.process is not None:
-            self.process.stderr.close()
-        self.process = subprocess.Popen(
-            [*command, "--env-file", str(env_file), *options],
-            preexec_fn=self.limit,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **self.variables},
-        )
-        end = time.monotonic() + 20
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--env-file", str(env_file), *options],
+                preexec_fn=self.limit,
+                stderr=log,
+                env={**os.environ, **self.variables},
+            )
+        end = time.monotonic() + 90
         while not env_file.exists() or not (self.root / "server.json").exists():
-            assert self.process.poll() is None, self.process.stderr.read().decode()
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, "the server did not start"
             time.sleep(0.02)
         self.environment = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
         self.url = self.environment["IVCAP_URL"]
+        self.realm = f"{self.environment['PROVENA_KEYCLOAK']}/realms/{self.environment['PROVENA_REALM']}"
         return self
 
     def known(self):
@@ -59,41 +64,45 @@ class Home:
                 self.kill()
 
     def caller(self, token="IVCAP_JWT"):
-        self.callers.append(Caller(self.url, self.environment[token]))
-        return self.callers[-1]
+        """The IVCAP of this server as one account sees it."""
+        made = Caller(self.url, self.environment[token])
+        self.callers.append(made.http)
+        return made
+
+    def user(self, token="PROVENA_OFFLINE_TOKEN"):
+        """The Provena of this server as one user sees it."""
+        return User(self, self.environment["PROVENA_CLIENT_ID"], self.environment[token])
 
     def control(self):
         return httpx.Client(base_url=self.url + "/_embedded", headers={"X-Embedded-Control": self.known()["control"]})
 
-    def runners(self, job=""):
+    def register(self, definition, folder):
+        return register(self.url, self.environment["IVCAP_JWT"], definition, folder / "definition.yaml")
+
+    def runners(self):
         """Return the process ids of the living runners of this directory."""
-        return [process.pid for process in psutil.process_iter() if self._runs(process, job)]
-
-    def _runs(self, process, job):
-        with suppress(psutil.Error):
-            command = process.cmdline()
-            return "ivcap_flows.local.runner" in command and str(self.root) in command and job in command[-1]
-        return False
-
-    def end_runners(self):
-        for pid in self.runners():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                command = process.cmdline()
+                if "ivcap_flows.local.runner" in command and str(self.root) in command:
+                    found.append(process.pid)
+        return found
 
     def close(self):
         self.stop()
-        self.end_runners()
-        if self.process is not None:
-            self.process.stderr.close()
+        for pid in self.runners():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for caller in self.callers:
-            caller.http.close()
+            caller.close()
 
 
 class Caller:
-    """The server as one account sees it."""
+    """An account of IVCAP."""
 
     def __init__(self, url, token):
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
         self.url = url
 
     def call(self, method, path, status=200, **more):
@@ -134,10 +143,16 @@ class Caller:
     def finished(self, order):
         return until(lambda: self.get(f"/1/orders/{order['id']}"), lambda o: o["status"] in TERMINAL)
 
+    def executing(self, order):
+        return until(lambda: self.get(f"/1/orders/{order['id']}"), lambda o: o["status"] == "executing")
+
     def job_of(self, order):
         items = self.get(f"/1/services2/{order['service']}/jobs", params={"limit": 50})["items"]
         (urn,) = [item["id"] for item in items if item["order"] == order["id"]]
         return self.get(f"/1/services2/{order['service']}/jobs/{urn}")
+
+    def log_of(self, order):
+        return self.call("GET", f"/1/orders/{order['id']}/logs").text
 
     def add(self, entity, content, schema="urn:t:schema.1", **params):
         query = {"entity": entity, "schema": schema, **params}
@@ -145,6 +160,109 @@ class Caller:
 
     def aspects(self, **params):
         return self.get("/1/aspects", params={"include-content": "true", "limit": 50, **params})["items"]
+
+
+class User:
+    """A user of Provena's seven APIs, each by its short name: `ask("registry", "GET", path, ...)`."""
+
+    def __init__(self, home, client, refresh):
+        self.home, self.http = home, home.http
+        self._form = {"grant_type": "refresh_token", "client_id": client, "refresh_token": refresh}
+        self._token, self._until = "", 0.0
+
+    @property
+    def token(self):
+        """Return an access token that is valid for some time, since a session of tests outlives one."""
+        if time.monotonic() > self._until:
+            reply = self.http.post(f"{self.home.realm}/protocol/openid-connect/token", data=self._form)
+            self._token = reply.raise_for_status().json()["access_token"]
+            self._until = time.monotonic() + 120
+        return self._token
+
+    def renew(self):
+        """Get another token for the next request, since the clock was set."""
+        self._until = 0.0
+
+    def ask(self, api, method, path, token=None, **more):
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        url = self.home.environment[f"PROVENA_{api.upper()}_API"]
+        return self.http.request(method, url + path, headers=headers, **more)
+
+    def create(self, kind, **info):
+        reply = self.ask("registry", "POST", f"/registry/{kind}/create", json={"display_name": "test"} | info)
+        body = reply.raise_for_status().json()
+        assert body["status"]["success"], body
+        return body["created_item"]["id"]
+
+    def organisation(self, name="o"):
+        return self.create("agent/organisation", name=name)
+
+    def mint(self, organisation):
+        reply = self.ask("data_store", "POST", "/register/mint-dataset", json=collection(organisation))
+        return reply.raise_for_status().json()["handle"]
+
+    def person(self):
+        return self.ask("auth", "GET", "/link/user/lookup").json()["person_id"]
+
+    def register(self, record):
+        reply = self.ask("prov", "POST", "/model_run/register", json=record)
+        return reply.raise_for_status().json()["session_id"]
+
+    def row(self, session):
+        return self.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
+
+    def job(self, session):
+        """Wait for the end of a job."""
+        reply = until(
+            lambda: self.row(session),
+            lambda reply: reply.status_code == 200 and reply.json()["job"]["status"] in ("SUCCEEDED", "FAILED"),
+        )
+        return reply.json()["job"]
+
+    def lodged(self, record):
+        """Register a model run, and return its id."""
+        return self.job(self.register(record))["result"]["record"]["id"]
+
+    def world(self):
+        """Return a valid ModelRunRecord and everything that it names."""
+        organisation, url = self.organisation(), "https://example.org/"
+        model = self.create("entity/model", name="m", description="d", documentation_url=url, source_url=url)
+        taken, made = self.create("entity/dataset_template"), self.create("entity/dataset_template")
+        ends = {"input_templates": [{"template_id": taken}], "output_templates": [{"template_id": made}]}
+        workflow = self.create("entity/model_run_workflow", software_id=model, **ends)
+
+        def filled(template):
+            dataset = self.mint(organisation)
+            return [{"dataset_template_id": template, "dataset_id": dataset, "dataset_type": "DATA_STORE"}]
+
+        return {
+            "workflow_template_id": workflow,
+            "inputs": filled(taken),
+            "outputs": filled(made),
+            "display_name": "run",
+            "description": "d",
+            "associations": {"modeller_id": self.person()},
+            "start_time": 1,
+            "end_time": 2,
+        }
+
+
+def collection(organisation):
+    """Return a valid CollectionFormat of an organisation."""
+    approvals = ("ethics_registration", "ethics_access", "indigenous_knowledge", "export_controls")
+    return {
+        "associations": {"organisation_id": organisation},
+        "approvals": {name: {} for name in approvals},
+        "dataset_info": {
+            "name": "n",
+            "description": "d",
+            "access_info": {"reposited": True},
+            "publisher_id": organisation,
+            "created_date": {"relevant": False},
+            "published_date": {"relevant": False},
+            "license": "https://creativecommons.org/licenses/by/4.0/",
+        },
+    }
 
 
 def until(read, done, seconds=60):
@@ -161,6 +279,11 @@ def eventually():
     return until
 
 
+@pytest.fixture(scope="session")
+def a_collection():
+    return collection
+
+
 @pytest.fixture
 def local_home(tmp_path):
     """A directory without a server. `start()` starts one."""
@@ -169,22 +292,62 @@ def local_home(tmp_path):
     home.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def local_platform(tmp_path_factory):
-    """A server that the tests of a module share."""
+    """A server that the tests of this room share."""
     home = Home(tmp_path_factory.mktemp("home") / "embedded").start()
     yield home
     home.close()
 
 
 @pytest.fixture
+def control(local_platform):
+    """The control API of the shared server. After the test the clock, the faults and the speed are as before."""
+    with local_platform.control() as client:
+        client.delete("/log")
+        yield client
+        for path in ("/faults", "/like", "/clock"):
+            client.delete(path)
+
+
+@pytest.fixture(scope="session")
 def first(local_platform):
     return local_platform.caller()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def second(local_platform):
     return local_platform.caller("IVCAP_JWT_2")
+
+
+@pytest.fixture(scope="session")
+def ada(local_platform):
+    """The first user of Provena, who is linked to a person."""
+    return local_platform.user()
+
+
+@pytest.fixture(scope="session")
+def ben(local_platform):
+    """The second user of Provena."""
+    return local_platform.user("PROVENA_OFFLINE_TOKEN_2")
+
+
+@pytest.fixture(scope="session")
+def admin(local_platform):
+    """The account of Provena with every role. It gets its token by the device grant."""
+    client, base = {"client_id": "admin-tools"}, f"{local_platform.realm}/protocol/openid-connect"
+    code = local_platform.http.post(f"{base}/auth/device", data=client).json()
+    answer = {"user_code": code["user_code"], "account": "embedded-admin", "answer": "allow"}
+    local_platform.http.post(code["verification_uri"], data=answer).raise_for_status()
+    poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": code["device_code"]}
+    refresh = local_platform.http.post(f"{base}/token", data=client | poll).json()["refresh_token"]
+    return User(local_platform, "admin-tools", refresh)
+
+
+@pytest.fixture(scope="session")
+def record(ada):
+    """A valid ModelRunRecord."""
+    return ada.world()
 
 
 SERVICES = """
@@ -222,21 +385,55 @@ def tells(request, job):
     job.event("one", step=1)
     job.event("two", step=2)
     return {}
+
+def says(request, job):
+    job.add_product(request["text"], b"x", request["text"][:200])
+    job.event(request["text"])
+    job.log(request["text"])
+    return {"$schema": "urn:t:" + request["text"], "$id": "urn:t:" + request["text"], "$policy": request["text"]}
+
+def speaks(request, job):
+    return job.keep(None, b"x", request["text"], is_result=True) and None
+
+def nests(request, job):
+    value = None
+    for _ in range(request["depth"]):
+        value = [value]
+    return value
+
+def sees(request, job):
+    import os
+    return [name for name, value in os.environ.items() if "s3cret-" in value]
 """
 
 
-@pytest.fixture
-def register_service(local_platform, tmp_path):
-    """Register a function of the module above under its own name."""
-    from ivcap_flows.local.register import register
-
-    folder = local_platform.root.parent / "project"
-    folder.mkdir(exist_ok=True)
+@pytest.fixture(scope="session")
+def service_folder(tmp_path_factory):
+    """A project with the services above."""
+    folder = tmp_path_factory.mktemp("project")
     (folder / "setup.cfg").write_text("")
     (folder / "local_services_of_tests.py").write_text(SERVICES)
+    return folder
 
-    def make(name, parameters, module="local_services_of_tests"):
-        definition = {"name": name, "entry": f"{module}:{name}", "parameters": parameters}
-        return register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, folder / "defs.yaml")
+
+@pytest.fixture
+def register_service(local_platform, service_folder):
+    """Register a service above under its own name."""
+
+    def make(name, *parameters, module="local_services_of_tests", home=local_platform):
+        definition = {"name": name, "entry": f"{module}:{name}", "parameters": list(parameters)}
+        return home.register(definition, service_folder)
+
+    return make
+
+
+@pytest.fixture
+def command_of(tmp_path):
+    """Register a program, given as text, as a service of a home."""
+
+    def make(home, name, program, *parameters):
+        (tmp_path / f"{name}.py").write_text(program)
+        command = [sys.executable, str(tmp_path / f"{name}.py")]
+        return home.register({"name": name, "command": command, "parameters": list(parameters)}, tmp_path)
 
     return make

@@ -1,7 +1,7 @@
 """The clock that tests can set, and ids that follow from a seed. Both platforms obey them."""
 
-import itertools
 import uuid
+from datetime import datetime, timezone
 
 import httpx
 import pytest
@@ -15,11 +15,11 @@ THEN = "2001-05-06T07:08:09Z"
 
 
 @pytest.fixture
-def clock(local_platform):
-    """The control API's client. After the test the clock shows the machine's time again."""
-    with local_platform.control() as control:
-        yield control
-        control.delete("/clock")
+def clock(control, ada):
+    """The control API's client. The clock runs right at first and at last."""
+    yield control
+    control.delete("/clock")
+    ada.renew()
 
 
 def said(reply, status=200):
@@ -27,77 +27,32 @@ def said(reply, status=200):
     return reply.json()
 
 
-def provena_token(embedded):
-    """An access token of the first user of the embedded Provena."""
-    form = {
-        "grant_type": "refresh_token",
-        "client_id": embedded.environment["PROVENA_CLIENT_ID"],
-        "refresh_token": embedded.environment["PROVENA_OFFLINE_TOKEN"],
-    }
-    realm = f"{embedded.environment['PROVENA_KEYCLOAK']}/realms/{embedded.environment['PROVENA_REALM']}"
-    return said(httpx.post(f"{realm}/protocol/openid-connect/token", data=form))["access_token"]
+def template(user):
+    """A new item of the registry, and the job that its creation starts."""
+    url = "/registry/entity/dataset_template/create"
+    return said(user.ask("registry", "POST", url, json={"display_name": "Anything"}))
 
 
-def template(embedded):
-    """A new item of the embedded Provena's registry, and the job that its creation starts."""
-    url = f"{embedded.environment['PROVENA_REGISTRY_API']}/registry/entity/dataset_template/create"
-    headers = {"Authorization": f"Bearer {provena_token(embedded)}"}
-    return said(httpx.post(url, json={"display_name": "Anything"}, headers=headers))
-
-
-@pytest.mark.long
-def test_the_date_of_a_reply_is_the_clocks(local_platform, clock):
-    """The header Date has the time of the clock, as the records have, also in a refusal."""
-    url, provena = local_platform.url, local_platform.environment["PROVENA_REGISTRY_API"]
-    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
-    for asked in (
-        f"{url}/_embedded",
-        f"{url}/1/orders",
-        f"{provena}/registry/entity/model/list",
-        f"{url}/{'x' * 20_000}",
-    ):
-        assert httpx.get(asked).headers.get_list("date") == ["Sun, 06 May 2001 07:08:09 GMT"]
-
-
-def test_a_clock_that_was_stopped_stamps_both_platforms(local_platform, clock, first):
-    """IVCAP's records, Provena's items and jobs, and expiry times of tokens all have the time that was set."""
+def test_a_clock_that_was_stopped_stamps_both_platforms(clock, first, ada):
+    """Records, items, jobs, and the header `Date` of each reply, also of a refusal, have the time that was set."""
     echo = first.service("echo")
     told = said(clock.post("/clock", json={"now": THEN, "freeze": True}))
     assert (told["now"], told["rate"]) == ("2001-05-06T07:08:09.000Z", 0) and told["offset"] < 0
+    ada.renew()
     artifact = first.create(3)
     assert artifact["created-at"] == THEN == artifact["last-modified-at"]
     urn = first.add("urn:t:then", {})
     assert first.get(f"/1/aspects/{urn}")["valid-from"] == THEN
     order = first.finished(first.order(echo, message="then"))
     assert (order["ordered-at"], order["finished-at"]) == (THEN, THEN)
-    assert template(local_platform)["created_item"]["created_timestamp"] == 989132889
+    assert template(ada)["created_item"]["created_timestamp"] == 989132889
+    for path in ("/_embedded", "/1/orders", "/provena/registry/registry/entity/model/list", "/" + "x" * 20_000):
+        assert httpx.get(first.url + path).headers.get_list("date") == ["Sun, 06 May 2001 07:08:09 GMT"]
     assert said(clock.get("/clock"))["now"] == "2001-05-06T07:08:09.000Z"
 
 
 def test_a_clock_moves_on_as_told(clock):
-    """The clock can be advanced and stopped, and continues from where it stopped."""
-    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
-    assert said(clock.post("/clock", json={"advance": 60.5}))["now"] == "2001-05-06T07:09:09.500Z"
-    going = said(clock.post("/clock", json={"freeze": False}))
-    assert going["rate"] == 1 and going["now"].startswith("2001-05-06T07:09:")
-    assert abs(said(clock.delete("/clock"))["offset"]) < 1
-
-
-def test_a_moment_set_and_stopped_at_once_is_that_moment(monkeypatch):
-    """A clock that is set and stopped in one request shows exactly that time."""
-    machine = itertools.count(1_700_000_000_000, 7)
-    monkeypatch.setattr("ivcap_flows.local.clock._machine_ms", lambda: next(machine))
-    clock = Clock()
-    clock.set(1000, freeze=True)
-    assert clock.now() == 1000
-    clock.set(2000)
-    assert clock.now() == 2000
-    clock.set(2000, freeze=False)
-    assert clock.now() == 2007
-
-
-def test_what_is_no_change_is_refused(clock):
-    """An invalid change is a 400 with a message, and the clock is unchanged."""
+    """The clock can be advanced and stopped, and continues from where it stopped. An invalid change changes nothing."""
     for wrong in (
         {},
         [],
@@ -114,34 +69,36 @@ def test_what_is_no_change_is_refused(clock):
         assert said(clock.post("/clock", json=wrong), 400)["message"]
     assert said(clock.post("/clock", content=b"{"), 400)
     assert abs(said(clock.get("/clock"))["offset"]) < 1
+    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
+    assert said(clock.post("/clock", json={"advance": 60.5}))["now"] == "2001-05-06T07:09:09.500Z"
+    going = said(clock.post("/clock", json={"freeze": False}))
+    assert going["rate"] == 1 and going["now"].startswith("2001-05-06T07:09:")
+    assert abs(said(clock.delete("/clock"))["offset"]) < 1
 
 
-def test_tokens_end_by_this_clock(local_platform, clock, first):
+def test_a_moment_set_and_stopped_at_once_is_that_moment():
+    """A clock that is set and stopped in one request shows exactly that time, and goes on from there."""
+    clock = Clock()
+    clock.set(1000, freeze=True)
+    assert clock.now() == 1000
+    clock.set(2000)
+    assert clock.now() == 2000
+    clock.set(2000, freeze=False)
+    assert 2000 <= clock.now() < 60_000
+
+
+def test_tokens_end_by_this_clock(clock, first, ada):
     """Tokens of both platforms expire by this clock, and are valid again when it is set back."""
-    bearer = provena_token(local_platform)
-    access = f"{local_platform.environment['PROVENA_REGISTRY_API']}/check-access/check-general-access"
-    headers = {"Authorization": f"Bearer {bearer}"}
+    bearer, access = ada.token, "/check-access/check-general-access"
     said(clock.post("/clock", json={"advance": 301}))
-    assert said(httpx.get(access, headers=headers), 401)["detail"] == "Could not validate credentials"
+    refused = ada.ask("registry", "GET", access, token=bearer)
+    assert said(refused, 401)["detail"] == "Could not validate credentials"
     first.get("/1/artifacts")
     said(clock.post("/clock", json={"advance": 366 * 24 * 3600}))
     assert first.call("GET", "/1/artifacts", 401).headers["WWW-Authenticate"].endswith('error="invalid_token"')
     clock.delete("/clock")
     first.get("/1/artifacts")
-    said(httpx.get(access, headers=headers))
-
-
-def test_what_is_hidden_for_a_while_shows_when_time_passes(clock, first):
-    """Late visibility ends by this clock, so a test need not wait."""
-    said(clock.post("/clock", json={"now": THEN, "freeze": True}))
-    said(clock.post("/faults", json={"method": "POST", "path": "/1/aspects", "late_visibility": 3600}), 201)
-    try:
-        first.add("urn:t:hidden", {})
-    finally:
-        clock.delete("/faults")
-    assert first.aspects(entity="urn:t:hidden") == []
-    said(clock.post("/clock", json={"advance": 3600}))
-    assert len(first.aspects(entity="urn:t:hidden")) == 1
+    said(ada.ask("registry", "GET", access, token=bearer))
 
 
 def test_a_clock_that_is_set_back_holds_no_order(clock, first):
@@ -157,23 +114,11 @@ def test_a_clock_that_is_set_back_holds_no_order(clock, first):
     assert first.finished(waiting)["status"] == "succeeded"
 
 
-def test_the_clock_wants_the_control_token(local_platform, first):
-    """The clock cannot be set without the control token, nor with an account's token."""
-    for method in ("GET", "POST", "DELETE"):
-        assert httpx.request(method, f"{local_platform.url}/_embedded/clock").status_code == 401
-        first.call(method, "/_embedded/clock", 401)
-
-
-def test_the_control_object_sets_the_clock(local_platform):
+def test_the_control_object_sets_the_clock(local_platform, clock):
     """The control object of the fixture `embedded_platform` can set the clock."""
-    from datetime import datetime, timezone
-
     known = local_platform.known()
-    control = PlatformControl(
-        EmbeddedPlatform(
-            local_platform.url, local_platform.root, known["instance"], local_platform.environment, known["control"]
-        )
-    )
+    place = (local_platform.url, local_platform.root, known["instance"], local_platform.environment, known["control"])
+    control = PlatformControl(EmbeddedPlatform(*place))
     control.set_clock(datetime(2001, 5, 6, tzinfo=timezone.utc))
     control.freeze_clock()
     stood = control.clock()
@@ -192,26 +137,18 @@ def made(home):
     caller = home.caller()
     order = caller.finished(caller.order("echo", message="seeded"))
     job = caller.job_of(order)
-    return [
-        caller.create(1)["id"],
-        caller.add("urn:t:seeded", {}),
-        order["id"],
-        job["id"],
-        job["account"],
-        order["service"],
-        template(home)["register_create_activity_session_id"],
-    ]
+    ids = [caller.create(1)["id"], caller.add("urn:t:seeded", {}), order["id"], job["id"]]
+    session = template(home.user())["register_create_activity_session_id"]
+    return [*ids, job["account"], order["service"], session]
 
 
 @pytest.mark.long
-def test_a_seed_gives_the_same_ids_and_the_clock_stays(tmp_path, request):
+def test_a_seed_gives_the_same_ids_and_the_clock_stays(local_home, tmp_path, request):
     """Two empty directories with one seed make the same ids, also over a restart, but have different instance ids."""
-    home_class = request.getfixturevalue("local_home").__class__
-    one, other, third = (home_class(tmp_path / name) for name in ("one", "other", "third"))
+    one, other, third = (type(local_home)(tmp_path / name) for name in ("one", "other", "third"))
     for home in (one, other, third):
         request.addfinalizer(home.close)
-    one.start("--seed", "7")
-    begun = made(one)
+    begun = made(one.start("--seed", "7"))
     with one.control() as control:
         said(control.post("/clock", json={"now": THEN, "freeze": True}))
     one.stop()
@@ -220,12 +157,10 @@ def test_a_seed_gives_the_same_ids_and_the_clock_stays(tmp_path, request):
         assert said(control.get("/clock"))["now"] == "2001-05-06T07:08:09.000Z"
         control.delete("/clock")
     went_on = made(one)
-    other.start("--seed", "7")
-    assert made(other) == begun
+    assert made(other.start("--seed", "7")) == begun
     # The workers of the first template draw ids of Provena meanwhile, at their own pace.
     assert made(other)[:-1] == went_on[:-1]
     assert len({*begun, *went_on}) == 12  # account and service are the same ones
     assert uuid.UUID(begun[0].rsplit(":", 1)[1]).version == 4
     assert one.known()["instance"] != other.known()["instance"]
-    third.start("--seed", "8")
-    assert not set(made(third)) & set(begun)
+    assert not set(made(third.start("--seed", "8"))) & set(begun)

@@ -1,5 +1,6 @@
-"""The reference page says of each route of IVCAP whether the embedded platform has it."""
+"""The reference page says of each route whether the embedded platform has it, and each route has a description."""
 
+import asyncio
 import importlib.util
 import re
 from pathlib import Path
@@ -8,12 +9,15 @@ import pytest
 
 from ivcap_flows.local.ivcap.app import OPERATIONS
 from ivcap_flows.local.ivcap.openapi import document
+from ivcap_flows.local.provena.platform import EmbeddedProvena
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "reference" / "embedded-platforms.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `([A-Z]+) (\S+)` \| .*? \| (?:implemented|partly: \S.*|not: \S.*) \|$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def embedded_pages():
+def pages():
     """Return docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
@@ -21,45 +25,63 @@ def embedded_pages():
     return module
 
 
+@pytest.fixture(scope="module")
+def apis(tmp_path_factory):
+    embedded = EmbeddedProvena(tmp_path_factory.mktemp("apis"), "http://127.0.0.1:1", 0, None)
+    asyncio.run(embedded.stop())
+    return {name: make() for name, make in embedded.apis.items()}
+
+
+@pytest.fixture(scope="module")
+def routes(pages):
+    return pages.provena_routes(pages.PROVENA_ROUTES.read_text(encoding="utf-8"))
+
+
 def bare(path):
     return re.sub(r"{\w+}", "{}", path)
 
 
-def test_every_route_of_the_platform_has_a_row_with_its_state(embedded_pages):
-    """Each route of IVCAP is in docs/reference/embedded-platforms.md, with its state, or with the reason why it is
-    missing."""
-    page = (ROOT / "docs" / "reference" / "embedded-platforms.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([A-Z]+) (\S+)` \| .*? \| (implemented|partly: \S.*|not: \S.*) \|$", page, re.MULTILINE)
-    told = {(method, bare(path)) for method, path, _ in rows}
-    routes = {(method, bare(path)) for method, path in embedded_pages.routes_of(embedded_pages.ROUTES_OF_IVCAP)}
-    assert len(routes) == 66, "if IVCAP publishes other routes now, correct the number"
-    assert routes <= told, "run `make docs`"
-    assert len(rows) == len(re.findall(r"^\| `[A-Z]+ ", page, re.MULTILINE))
+def test_every_route_of_ivcap_has_a_row_with_its_state(pages):
+    """Each route of IVCAP is on the page, with its state, or with the reason why it is missing."""
+    rows = [(method, bare(path)) for method, path in ROW.findall(PAGE)]
+    published = {(method, bare(path)) for method, path in pages.routes_of(pages.ROUTES_OF_IVCAP)}
+    assert len(published) == 66, "if IVCAP publishes other routes now, correct the number"
+    assert published <= set(rows), "run `make docs`"
+    assert len(rows) == len(re.findall(r"^\| `[A-Z]+ ", PAGE, re.MULTILINE))
 
 
-def test_a_route_that_nobody_serves_needs_a_reason(embedded_pages, monkeypatch):
-    """The page cannot be written if a missing route has no reason. With a reason it has a row."""
+def test_every_route_of_provena_has_a_row_with_its_state(pages, apis, routes):
+    """The same for each API of Provena. The embedded one has no route that Provena lacks, so no client uses one."""
+    assert set(routes) == set(apis) and sum(map(len, routes.values())) == 392
+    for name, api in apis.items():
+        table = PAGE.partition(f"### {api.title}\n")[2].partition("\n#")[0]
+        rows = ROW.findall(table)
+        assert {(method, pages._of_type(path)[0]) for method, path in routes[name]} <= set(rows)
+        assert len(rows) == table.count("\n| `")
+        served = {(method.upper(), path) for path, methods in api.openapi()["paths"].items() for method in methods}
+        assert served <= routes[name]
+
+
+def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
+    """The page cannot be written if a missing route has no reason. With a reason it has a row.
+
+    An operation that only refuses does not count as implemented.
+    """
     without = [operation for operation in OPERATIONS if operation.path != "/1/search"]
     with pytest.raises(ValueError, match="POST /1/search"):
-        embedded_pages.coverage(without, embedded_pages.ROUTES_OF_IVCAP)
-    monkeypatch.setitem(embedded_pages.UNSERVED, ("POST", "/1/search"), "It is a reason.")
-    assert "| `POST /1/search` | | not: It is a reason. |" in embedded_pages.coverage(
-        without, embedded_pages.ROUTES_OF_IVCAP
-    )
-
-
-def test_what_answers_501_alone_is_told_as_not_there(embedded_pages):
-    """An operation that only refuses does not count as implemented."""
+        pages.coverage(without, pages.ROUTES_OF_IVCAP)
+    with pytest.raises(ValueError, match="GET /search/everything"):
+        pages.provena_coverage(apis["search"], {("GET", "/search/everything")})
+    monkeypatch.setitem(pages.UNSERVED, ("POST", "/1/search"), "It is a reason.")
+    assert "| `POST /1/search` | | not: It is a reason. |" in pages.coverage(without, pages.ROUTES_OF_IVCAP)
     refusing = [type(OPERATIONS[0])("GET", "/1/x", lambda call: None, "X", answers=(501,), missing="No x here.")]
-    assert embedded_pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
-    silent = [operation for operation in OPERATIONS if set(operation.answers) == {501} and not operation.missing]
-    assert not silent
+    assert pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
+    assert not [operation for operation in OPERATIONS if set(operation.answers) == {501} and not operation.missing]
 
 
-def test_the_document_describes_each_operation():
-    """Every operation describes its successful reply, unless that has no body, and each of its path parameters."""
-    made = document(OPERATIONS, "http://127.0.0.1:1", "1")
-    for path, operations in made["paths"].items():
+def test_each_document_describes_what_is_asked_and_answered(apis):
+    """Every operation describes its path parameters, who may request it, and its replies unless they have no body."""
+    for path, operations in document(OPERATIONS, "http://127.0.0.1:1", "1")["paths"].items():
         for method, told in operations.items():
             named = {one["name"] for one in told["parameters"] if one["in"] == "path"}
             assert named == set(re.findall(r"{(\w+)}", path))
@@ -67,3 +89,14 @@ def test_the_document_describes_each_operation():
             empty = [s for s, reply in success.items() if "content" not in reply and s != "204" and method != "head"]
             assert not empty or (method, path) == ("post", "/1/artifacts/{id}/blob"), f"{method} {path} {empty}"
             assert "security" in told and (told["security"] or "401" not in told["responses"])
+    for api in apis.values():
+        told = api.openapi()["paths"]
+        for route in api.routes:
+            if route.path == "/openapi.json":
+                continue
+            for method in route.methods:
+                operation = told[route.path][method.lower()]
+                assert {"200", "400", "401"} <= set(operation["responses"]), route.path
+                assert operation.get("security") or route.path in ("/", "/check-access/public"), route.path
+                failure = operation["responses"].get("500")
+                assert failure is None or failure["description"].endswith("."), route.path

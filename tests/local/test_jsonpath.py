@@ -46,7 +46,8 @@ def by_us(documents, path):
 
 
 DOCUMENT = (
-    '{"n": 1, "name": "A b", "tags": ["x", "y"], "images": [{"size": 5}, {"size": 20000}], "none": null, "a-b": 1}'
+    '{"n": 1, "name": "A b", "tags": ["x", "y"], "images": [{"size": 5}, {"size": 20000}], "none": null, "a-b": 1,'
+    ' "text": "one\\ntwo"}'
 )
 
 
@@ -56,11 +57,13 @@ DOCUMENT = (
         ("$.n ? (@ == 1)", True),
         ("$.n ? (@ == 1.0)", True),
         ('$.n ? (@ == "1")', False),
-        ('$.name ? (@ == "A b")', True),
+        ("$.n ? (@ == true)", False),
         ('$.name ? (@ starts with "A")', True),
         ("$.images[*] ? (@.size > 10000)", True),
         ("$.images ? (@.size > 30000)", False),
         ("$.images[0].size ? (@ > 5)", False),
+        ("$.images[0 to 1].size ? (@ > 5)", True),
+        ("$.images ? (@.size == $.n)", False),
         ('$.tags ? (@ == "y")', True),
         ('$."a-b" ? (@ == 1)', True),
         ("$.none ? (@ == null)", True),
@@ -68,17 +71,9 @@ DOCUMENT = (
         ("$.n", True),
         ("$ ? (exists(@.n) && !(@.n > 1))", True),
         ('$ ? (@.n == 2 || @.name != "x")', True),
-        ("$.n ? (@ == true)", False),
-    ],
-)
-def test_a_json_path_selects(path, found):
-    """A path selects what PostgreSQL's jsonb_path_exists selects in lax mode."""
-    assert matches(DOCUMENT, path) is found
-
-
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
+        ('$.n ? (!(@ == "1"))', False),
+        ("$ ? (!(@.absent == 1))", True),
+        ('$ ? ((@.n == "1") is unknown)', True),
         ('$.name ? (@ like_regex "^a")', False),
         ('$.name ? (@ like_regex "^a" flag "i")', True),
         ('$.name ? (@ like_regex "^A B$" flag "x")', None),
@@ -92,19 +87,13 @@ def test_a_json_path_selects(path, found):
         ('$.text ? (@ like_regex "one" flag "g")', None),
         ('$.text ? (@ like_regex "(")', None),
         ('$.tags[last] ? (@ like_regex "[[:alpha:]]")', True),
-        ('$.n ? (!(@ == "1"))', False),
-        ("$ ? (!(@.absent == 1))", True),
-        ('$ ? ((@.n == "1") is unknown)', True),
-        ("$.images[0 to 1].size ? (@ > 5)", True),
-        ("$.images ? (@.size == $.n)", False),
     ],
 )
-def test_expressions_and_what_is_unknown(postgresql, path, found):
-    """Flags and unknown comparisons work as in PostgreSQL: what cannot be compared is neither true nor false."""
-    document = json.dumps(json.loads(DOCUMENT) | {"text": "one\ntwo"})
+def test_a_json_path_selects_as_in_postgresql(postgresql, path, found):
+    """A path selects what jsonb_path_exists selects in lax mode: what cannot be compared is neither true nor false."""
     answers = None if found is None else [found]
-    assert by_postgresql(postgresql, [document], path) == answers
-    assert by_us([document], path) == answers
+    assert by_postgresql(postgresql, [DOCUMENT], path) == answers
+    assert by_us([DOCUMENT], path) == answers
 
 
 @pytest.mark.parametrize(
@@ -225,20 +214,7 @@ def test_characters_are_of_the_classes_that_postgresql_has_them_in(postgresql):
     """Character classes agree with PostgreSQL for ASCII and for letters; beyond, each has its own table."""
     characters = [*string.printable, *"éÉßñςΣ\u001f"]
     texts = [json.dumps(char) for char in characters]
-    for name in (
-        "alpha",
-        "alnum",
-        "digit",
-        "xdigit",
-        "space",
-        "upper",
-        "lower",
-        "punct",
-        "cntrl",
-        "word",
-        "graph",
-        "print",
-        "blank",
-    ):
+    names = "alpha alnum digit xdigit space upper lower punct cntrl word graph print blank"
+    for name in names.split():
         path = f'$ ? (@ like_regex "[[:{name}:]]")'
         assert by_us(texts, path) == by_postgresql(postgresql, texts, path), name

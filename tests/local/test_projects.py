@@ -20,20 +20,34 @@ def project(first):
     return make(first, properties={"details": "why"})
 
 
-def test_project_is_made_read_and_changed(first, project):
-    """Fields have the names of OpenAPI 0.48, a change keeps the other fields, and the creator is the owner."""
-    assert {name: project[name] for name in ("name", "status", "role", "properties")} == {
-        "name": "A project",
-        "status": "active",
-        "role": "owner",
-        "properties": {"details": "why"},
-    }
-    changed = first.call("PUT", f"/1/project/{project['urn']}", json={"name": "Another"}).json()
+def test_project_is_made_changed_and_deleted(first, project):
+    """Fields have the names of OpenAPI 0.48, a change keeps the other fields, and the creator is the owner.
+
+    A deleted project can be read, with that status, and is in no list.
+    """
+    expected = {"name": "A project", "status": "active", "role": "owner", "properties": {"details": "why"}}
+    assert expected.items() <= project.items()
+    path = f"/1/project/{project['urn']}"
+    changed = first.call("PUT", path, json={"name": "Another"}).json()
     again = first.get(f"/1/project/{project['urn'].rsplit(':', 1)[-1]}")
     assert changed["name"] == again["name"] == "Another"
     assert again["properties"] == {"details": "why"} and again["created_at"] == project["created_at"]
-    child = make(first, "A child", parent=project["urn"])
-    assert child["parent"] == project["urn"]
+    assert make(first, "A child", parent=project["urn"])["parent"] == project["urn"]
+    assert make(first, urn="urn:ivcap:project:of-my-choice")["urn"] == "urn:ivcap:project:of-my-choice"
+    make(first, status=409, urn=project["urn"])
+    first.call("DELETE", path, 204)
+    assert first.get(path)["status"] == "deleted"
+    assert project["urn"] not in [item["urn"] for item in first.get("/1/project", params={"limit": 50})["projects"]]
+    for status, body in (
+        (422, {"name": "ab"}),
+        (422, {}),
+        (403, {"name": "fine", "account": "urn:ivcap:account:other"}),
+        (404, {"name": "fine", "parent": "urn:ivcap:project:nowhere"}),
+        (422, {"name": "fine", "parent": "urn:other:x"}),
+        (422, {"name": "fine", "properties": {"details": 5}}),
+        (422, {"name": "fine", "properties": "no object"}),
+    ):
+        first.call("POST", "/1/project", status, json=body)
 
 
 def test_projects_are_listed_in_pages_with_their_cursor_in_page(second):
@@ -47,7 +61,10 @@ def test_projects_are_listed_in_pages_with_their_cursor_in_page(second):
 
 
 def test_project_is_for_its_members(first, second, project):
-    """Another user sees a project as a member, changes it as an owner, and can do neither after being removed."""
+    """Another user sees a project as a member, changes it as an owner, and can do neither after being removed.
+
+    The list of members has URN, role and e-mail, pages and a filter by role.
+    """
     path, user = f"/1/project/{project['urn']}", subject(second)
     second.call("GET", path, 404)
     second.call("PUT", path, 404, json={"name": "Mine now"})
@@ -55,6 +72,11 @@ def test_project_is_for_its_members(first, second, project):
     assert second.get(path)["role"] == "reader"
     second.call("PUT", path, 403, json={"name": "Mine now"})
     second.call("DELETE", path, 403)
+    (member,) = first.get(f"{path}/members", params={"role": "reader"})["members"]
+    assert member == {"urn": user, "role": "reader", "email": "second@embedded.example"}
+    one = first.get(f"{path}/members", params={"limit": 1})
+    two = first.get(f"{path}/members", params={"limit": 1, "page": one["page"]})
+    assert {one["members"][0]["urn"], two["members"][0]["urn"]} == {subject(first), user} and "page" not in two
     first.call("PUT", f"{path}/memberships/{user}", 204, json={"role": "Owner"})
     second.call("PUT", path, json={"name": "Ours now"})
     first.call("DELETE", f"{path}/memberships/{user}", 204)
@@ -62,21 +84,8 @@ def test_project_is_for_its_members(first, second, project):
     second.call("GET", path, 404)
 
 
-def test_members_are_listed(first, second, project):
-    """Each member has URN, role and e-mail. The list has pages and a filter by role."""
-    path = f"/1/project/{project['urn']}"
-    first.call("PUT", f"{path}/memberships/{subject(second)}", 204, json={"role": "reader"})
-    assert first.get(f"{path}/members", params={"role": "reader"})["members"] == [
-        {"urn": subject(second), "role": "reader", "email": "second@embedded.example"}
-    ]
-    one = first.get(f"{path}/members", params={"limit": 1})
-    two = first.get(f"{path}/members", params={"limit": 1, "page": one["page"]})
-    assert {one["members"][0]["urn"], two["members"][0]["urn"]} == {subject(first), subject(second)}
-    assert "page" not in two
-
-
-def test_default_project_is_everybodys_own(second, first, project):
-    """There is no default project until a user sets one that it can see, for itself only."""
+def test_a_user_sets_its_own_default_project_and_account(first, second, project):
+    """There is no default project until a user sets one that it can see. The creator's account is billed."""
     second.call("GET", "/1/project/default", 404)
     second.call("PUT", "/1/project/default", 404, json={"project_urn": project["urn"]})
     own = make(second)
@@ -84,78 +93,33 @@ def test_default_project_is_everybodys_own(second, first, project):
     first.call("PUT", "/1/project/default", 403, json=body)
     second.call("PUT", "/1/project/default", 204, json=body)
     assert second.get("/1/project/default")["urn"] == own["urn"]
-
-
-def test_account_of_a_project_is_the_callers(first, second, project):
-    """The creator's account is billed. A user can set only its own account."""
-    path = f"/1/project/{project['urn']}/account"
-    own = {"account_urn": project["account"]}
-    assert first.get(path) == own
-    first.call("PUT", path, 204, json=own)
-    first.call("PUT", path, 403, json={"account_urn": make(second)["account"]})
+    path, account = f"/1/project/{project['urn']}/account", {"account_urn": project["account"]}
+    assert first.get(path) == account
+    first.call("PUT", path, 204, json=account)
+    first.call("PUT", path, 403, json={"account_urn": own["account"]})
     first.call("PUT", path, 422, json={})
 
 
-def test_deleted_project_is_in_no_list(first, project):
-    """A deleted project can be read, with that status, and is in no list."""
-    first.call("DELETE", f"/1/project/{project['urn']}", 204)
-    assert first.get(f"/1/project/{project['urn']}")["status"] == "deleted"
-    assert project["urn"] not in [item["urn"] for item in first.get("/1/project", params={"limit": 50})["projects"]]
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"name": "ab"}, 422),
-        ({}, 422),
-        ({"name": "fine", "account": "urn:ivcap:account:other"}, 403),
-        ({"name": "fine", "parent": "urn:ivcap:project:nowhere"}, 404),
-        ({"name": "fine", "parent": "urn:other:x"}, 422),
-        ({"name": "fine", "properties": {"details": 5}}, 422),
-        ({"name": "fine", "properties": "no object"}, 422),
-    ],
-)
-def test_bad_project_is_refused(first, body, status):
-    """A name has at least 3 characters. URNs have the right kind and belong to the caller."""
-    first.call("POST", "/1/project", status, json=body)
-
-
-def test_project_urn_is_taken_once(first, project):
-    """A project can have a URN that the caller chooses, if it is free."""
-    chosen = make(first, urn="urn:ivcap:project:of-my-choice")
-    assert chosen["urn"] == "urn:ivcap:project:of-my-choice"
-    make(first, status=409, urn=project["urn"])
-
-
-def service(caller, image):
-    schema = "urn:ivcap:schema.service.rest.1"
-    definition = {"name": image, "description": "", "controller-schema": schema, "parameters": []}
-    controller = {"$schema": schema, "image": image, "command": ["x"]}
-    caller.call("POST", "/1/services2", 201, json={**definition, "controller": controller})
-
-
-def packages(caller, **params):
-    return caller.get("/1/packages/list", params={"limit": 50, **params})["items"]
-
-
-def test_packages_are_the_images_that_services_name(first, second):
+def test_packages_are_the_images_that_services_name(local_home):
     """The packages of an account are the images that its services name, each once, with its tag."""
-    assert packages(second) == []
-    account = make(first)["account"].rsplit(":", 1)[-1]
+    caller, other = local_home.start().caller(), local_home.caller("IVCAP_JWT_2")
+
+    def packages(who=caller, **params):
+        return who.get("/1/packages/list", params={"limit": 50, **params})["items"]
+
+    account, schema = make(caller)["account"].rsplit(":", 1)[-1], "urn:ivcap:schema.service.rest.1"
     for image in ("adder:1", "adder:2", "adder:2", "host:5000/plain", f"{account}/own:a"):
-        service(first, image)
-    assert packages(first) == [*sorted([f"{account}/own:a", "adder:1", "adder:2"]), "host:5000/plain:latest"]
-    assert packages(first, tag="adder") == ["adder:1", "adder:2"]
-    assert packages(first, tag="adder:2") == ["adder:2"]
-    assert packages(first, tag="own") == [f"{account}/own:a"]
-    assert packages(second) == []
-    second.call("DELETE", "/1/packages/remove", 404, params={"tag": "adder:1"})
-    first.call("DELETE", "/1/packages/remove", 204, params={"tag": "adder:1"})
-    assert packages(first, tag="adder") == ["adder:2"]
-    page = first.get("/1/packages/list", params={"limit": 2})
+        controller = {"$schema": schema, "image": image, "command": ["x"]}
+        definition = {"name": image, "description": "", "controller-schema": schema, "controller": controller}
+        caller.call("POST", "/1/services2", 201, json={**definition, "parameters": []})
+    assert packages() == [*sorted([f"{account}/own:a", "adder:1", "adder:2"]), "host:5000/plain:latest"]
+    assert packages(tag="adder") == ["adder:1", "adder:2"]
+    assert packages(tag="adder:2") == ["adder:2"]
+    assert packages(tag="own") == [f"{account}/own:a"]
+    assert packages(other) == []
+    other.call("DELETE", "/1/packages/remove", 404, params={"tag": "adder:1"})
+    caller.call("DELETE", "/1/packages/remove", 204, params={"tag": "adder:1"})
+    assert packages(tag="adder") == ["adder:2"]
+    page = caller.get("/1/packages/list", params={"limit": 2})
     assert len(page["items"]) == 2 and page["links"][-1]["rel"] == "next"
-
-
-def test_there_are_no_dashboards(first):
-    """The list of dashboards is empty."""
-    assert first.get("/1/dashboards") == {"items": []}
+    assert caller.get("/1/dashboards") == {"items": []}

@@ -1,28 +1,23 @@
-"""Running jobs: which processes remain after a kill, which results are accepted, and what is reported meanwhile."""
+"""Running jobs: what a kill of the server or of a runner leaves, which results are accepted, and what is reported
+meanwhile. Acknowledged work survives."""
 
+import asyncio
+import contextlib
+import io
 import json
 import os
 import shutil
 import signal
-import sys
+import time
+from types import SimpleNamespace
 
+import httpx
 import psutil
 import pytest
 
-from ivcap_flows.local.register import register
-
-
-@pytest.fixture
-def command_of(tmp_path):
-    """Register a program, given as text, as a service of a home."""
-
-    def make(home, name, program):
-        (tmp_path / f"{name}.py").write_text(program)
-        definition = {"name": name, "command": [sys.executable, str(tmp_path / f"{name}.py")]}
-        return register(home.url, home.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
-
-    return make
-
+from ivcap_flows.local import clock
+from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 
 POST = """
 import json, os, time, urllib.request
@@ -32,6 +27,7 @@ def post(body, kind="application/json", failed="False"):
     urllib.request.urlopen(urllib.request.Request(base + "/results/" + job["id"], body, headers))
 job = json.load(urllib.request.urlopen(base + "/next_job"))
 """
+SERVICE_ERROR = "urn:ivcap:schema.service.error.1"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +39,7 @@ job = json.load(urllib.request.urlopen(base + "/next_job"))
             pytest.param(ending, "failed", said, marks=pytest.mark.long)
             for ending, said in (
                 ("post(b'[1, NaN]')", "not valid JSON"),
-                ("""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"told"}')""", "told"),
+                (f"""post(b'{{"$schema":"{SERVICE_ERROR}","error":"told"}}')""", "told"),
                 ("""post(b'{"$schema":"s","error":"","type":"KeyError"}', failed="True")""", "KeyError"),
                 ("post(b'plain words', 'text/plain', 'True')", "plain words"),
             )
@@ -61,75 +57,23 @@ def test_how_a_command_ends_is_how_its_job_ends(first, local_platform, command_o
     [
         (r"""post(b'{"$schema":"urn:x:\ud800"}')""", "error", "cannot be stored"),
         pytest.param(
-            r"""post(b'{"$schema":"urn:ivcap:schema.service.error.1","error":"no \udce9.txt"}')""",
-            "failed",
-            "no ?.txt",
+            rf"""post(b'{{"$schema":"{SERVICE_ERROR}","error":"no \udce9.txt"}}')""",
+            *("failed", "no ?.txt"),
             marks=pytest.mark.long,
         ),
         pytest.param(
             """urllib.request.urlopen(base + '/events/' + job['id'], rb'{"$schema":"urn:x:\\ud800"}')
 post(b'{}')""",
-            "error",
-            "cannot be stored",
+            *("error", "cannot be stored"),
             marks=pytest.mark.long,
         ),
     ],
 )
-def test_half_a_character_holds_up_no_other_job(local_home, command_of, ending, status, said):
+def test_half_a_character_holds_up_no_other_job(local_platform, first, command_of, ending, status, said):
     """JSON may escape half a surrogate pair, which is no text. Such a job ends with an error, and the next one runs."""
-    caller = local_home.start().caller()
-    order = caller.finished(caller.order(command_of(local_home, "half", POST + ending)))
-    assert order["status"] == status and said in caller.job_of(order)["error-message"]
-    assert caller.finished(caller.order("sleep", seconds="0"))["status"] == "succeeded"
-
-
-@pytest.mark.long
-def test_a_command_does_not_outlive_its_killed_runner(local_home, command_of, eventually):
-    """The job becomes an error, and the process of the service is ended."""
-    caller = local_home.start().caller()
-    service = command_of(local_home, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    order = caller.order(service)
-    path = f"/1/orders/{order['id']}/logs"
-    pid = int(eventually(lambda: caller.call("GET", path).text.strip(), bool))
-    (runner,) = local_home.runners()
-    os.kill(runner, signal.SIGKILL)
-    assert caller.finished(order)["status"] == "error"
-    eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
-
-
-@pytest.mark.long
-def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, eventually):
-    """The server may be killed before products are moved, before they are recorded, or before the cleanup."""
-    caller = local_home.start().caller()
-    order = caller.order("sleep", seconds="1")
-    eventually(lambda: caller.get(f"/1/orders/{order['id']}")["status"], lambda status: status == "executing")
-    job = caller.job_of(order)["id"].rsplit(":", 1)[-1]
-    local_home.kill()
-    left = local_home.root / "outbox" / f"{job}.json"
-    eventually(left.exists, bool)
-    bare = "11111111-0000-4000-8000-000000000000"
-    record = json.loads(left.read_text())
-    record["products"] = [
-        {"id": bare, "name": "p", "media_type": "text/plain", "size": 1, "sha256": "0" * 64, "is_result": False}
-    ]
-    left.write_text(json.dumps(record))
-    kept = local_home.root.parent / "kept.json"
-    shutil.copy(left, kept)
-    # As if the last server had moved the bytes and gone no further.
-    (local_home.root / "blobs" / "11").mkdir()
-    (local_home.root / "blobs" / "11" / bare).write_bytes(b"x")
-    caller = local_home.start().caller()
-    (product,) = caller.finished(order)["products"]["items"]
-    assert product["id"] == f"urn:ivcap:artifact:{bare}" and caller.bytes_of(bare) == b"x"
-    local_home.kill()
-    # As if it had recorded everything and not cleaned up.
-    shutil.copy(kept, left)
-    caller = local_home.start().caller()
-    eventually(left.exists, lambda there: not there)
-    again = caller.get(f"/1/orders/{order['id']}")
-    assert [one["id"] for one in again["products"]["items"]] == [product["id"]] and again["status"] == "succeeded"
-    (made,) = caller.aspects(entity=order["id"], schema="urn:ivcap:schema:order-produced-artifact.1")
-    assert made["content"]["artifact"] == product["id"]
+    order = first.finished(first.order(command_of(local_platform, "half", POST + ending)))
+    assert order["status"] == status and said in first.job_of(order)["error-message"]
+    assert first.finished(first.order("sleep", seconds="0"))["status"] == "succeeded"
 
 
 def test_many_events_at_once_all_arrive(first, local_platform, command_of):
@@ -141,10 +85,80 @@ def test_many_events_at_once_all_arrive(first, local_platform, command_of):
         "post(b'{}')\n"
     )
     order = first.finished(first.order(command_of(local_platform, "talks", program)))
-    assert order["status"] == "succeeded", first.call("GET", f"/1/orders/{order['id']}/logs").text
+    assert order["status"] == "succeeded", first.log_of(order)
     path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
     told = [json.loads(line[6:])["data"].get("name") for line in first.call("GET", path).text.splitlines()[1::3]]
     assert [name for name in told if name] == ["0", "1", "2"]
+
+
+class Growing(io.RawIOBase):
+    """A file whose rest is written when somebody has read to its end."""
+
+    def __init__(self, whole, there):
+        self._whole, self._there, self._at = whole, there, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        assert whence == io.SEEK_SET
+        self._at = offset
+        return offset
+
+    def readinto(self, buffer):
+        block = self._whole[self._at : self._there][: len(buffer)]
+        buffer[: len(block)] = block
+        self._at += len(block)
+        if not block:
+            self._there = len(self._whole)
+        return len(block)
+
+
+@pytest.mark.parametrize("there", range(0, 55, 6))
+def test_an_event_that_is_just_being_told_is_taken_whole(there):
+    """An event that is read while it is being written becomes one event."""
+    told = [{"name": name} for name in ("first", "second", "third")]
+    whole = b"".join(json.dumps(one).encode() + b"\n" for one in told)
+    files = iter([Growing(whole, there), Growing(whole, len(whole))])
+    taken, upto = [], 0
+
+    class Folder:
+        def __truediv__(self, name):
+            return SimpleNamespace(open=lambda mode: io.BufferedReader(next(files)))
+
+    def take_events(job, events, read):
+        nonlocal upto
+        taken.extend(events)
+        upto = read
+
+    dispatcher = object.__new__(Dispatcher)
+    dispatcher._platform = SimpleNamespace(jobs=SimpleNamespace(take_events=take_events))
+    for _ in range(2):
+        dispatcher._take_events({"id": "urn:ivcap:job:1", "events_read": upto}, Folder())
+    assert taken == told and upto == len(whole)
+
+
+async def test_the_state_thread_is_left_to_requests(tmp_path, caplog):
+    """A slow round over the jobs runs rarely, and takes about a tenth of the time."""
+    looks = []
+
+    def active():
+        looks.append(time.sleep(0.05))
+        # It waits for its start, as on a platform that is like production.
+        return [{"id": "urn:ivcap:job:1", "status": "pending", "service": "s", "requested_at": clock.now()}]
+
+    platform = SimpleNamespace(
+        directory=Directory(tmp_path),
+        thread=SimpleNamespace(run=asyncio.to_thread),
+        jobs=SimpleNamespace(active=active),
+        likeness=SimpleNamespace(start=3600),
+    )
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(Dispatcher(platform).run(), 2.0)
+    assert 2 <= len(looks) <= 5 and not caplog.records
 
 
 @pytest.mark.long
@@ -173,3 +187,112 @@ def test_what_a_running_job_uses_is_told_in_texts(first, eventually):
     assert container["storage"] == container["ephemeral-storage"] == "0Ki"
     first.finished(order)
     assert first.get(path) == []
+
+
+def test_a_killed_runner_is_an_error_and_its_command_ends(local_home, command_of, eventually):
+    """If a runner leaves no result, its order ends as `error`, with a message on the job, and no process stays."""
+    caller = local_home.start().caller()
+    service = command_of(local_home, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    order = caller.order(service)
+    pid = int(eventually(lambda: caller.log_of(order).strip(), bool))
+    (runner,) = local_home.runners()
+    os.kill(runner, signal.SIGKILL)
+    done = caller.finished(order)
+    assert done["status"] == "error" and "killed" in caller.job_of(done)["error-message"]
+    eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
+
+
+def test_jobs_outlive_their_killed_server(local_home, eventually):
+    """A runner continues, and the next server collects its result. An order whose runner had not started is carried
+    out once.
+    """
+    caller = local_home.start().caller()
+    running = caller.order("sleep", seconds="2")
+    caller.executing(running)
+    orders = [caller.order("echo", message=str(n)) for n in range(3)]
+    local_home.kill()
+    eventually(lambda: (local_home.root / "outbox").exists() and os.listdir(local_home.root / "outbox"), bool)
+    caller = local_home.start().caller()
+    done = caller.finished(running)
+    assert done["status"] == "succeeded" and caller.job_of(done)["result-content"] == {"seconds": 2.0}
+    for n, order in enumerate(orders):
+        done = caller.finished(order)
+        assert done["status"] == "succeeded" and caller.job_of(done)["result-content"] == {"message": str(n)}
+        assert caller.log_of(order) == f"echo: {n}\n", "the service ran more than once, or not at all"
+
+
+@pytest.mark.long
+def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, eventually):
+    """The server may be killed before products are moved, before they are recorded, or before the cleanup."""
+    caller = local_home.start().caller()
+    order = caller.order("sleep", seconds="1")
+    caller.executing(order)
+    job = caller.job_of(order)["id"].rsplit(":", 1)[-1]
+    local_home.kill()
+    left = local_home.root / "outbox" / f"{job}.json"
+    eventually(left.exists, bool)
+    bare = "11111111-0000-4000-8000-000000000000"
+    product = {"id": bare, "name": "p", "media_type": "text/plain", "size": 1, "sha256": "0" * 64, "is_result": False}
+    left.write_text(json.dumps(json.loads(left.read_text()) | {"products": [product]}))
+    kept = local_home.root.parent / "kept.json"
+    shutil.copy(left, kept)
+    # As if the last server had moved the bytes and gone no further.
+    (local_home.root / "blobs" / "11").mkdir()
+    (local_home.root / "blobs" / "11" / bare).write_bytes(b"x")
+    caller = local_home.start().caller()
+    (product,) = caller.finished(order)["products"]["items"]
+    assert product["id"] == f"urn:ivcap:artifact:{bare}" and caller.bytes_of(bare) == b"x"
+    local_home.kill()
+    # As if it had recorded everything and not cleaned up.
+    shutil.copy(kept, left)
+    caller = local_home.start().caller()
+    eventually(left.exists, lambda there: not there)
+    again = caller.get(f"/1/orders/{order['id']}")
+    assert [one["id"] for one in again["products"]["items"]] == [product["id"]] and again["status"] == "succeeded"
+    (made,) = caller.aspects(entity=order["id"], schema="urn:ivcap:schema:order-produced-artifact.1")
+    assert made["content"]["artifact"] == product["id"]
+
+
+@pytest.mark.long
+def test_a_restart_keeps_everything_and_the_instance(local_home):
+    """Artifacts (complete and partial), aspects, orders and tokens are there under a new port."""
+    caller = local_home.start().caller()
+    instance = caller.get("/_embedded")["instance"]
+    whole, part = caller.upload(b"whole", **{"X-Name": "name"}), caller.create(10)
+    caller.patch(part, b"01234", 0)
+    aspect = caller.add("urn:t:e", {"n": 1})
+    order = caller.finished(caller.order("echo", message="kept"))
+    old_token = local_home.environment["IVCAP_JWT"]
+    local_home.stop()
+    caller = local_home.start().caller()
+    assert caller.get("/_embedded")["instance"] == instance
+    assert caller.bytes_of(whole["id"]) == b"whole" and caller.offset(part) == 5
+    caller.patch(part, b"56789", 5)
+    assert caller.bytes_of(part["id"]) == b"0123456789"
+    assert caller.get(f"/1/aspects/{aspect}")["content"] == {"n": 1}
+    assert caller.get(f"/1/orders/{order['id']}")["status"] == "succeeded"
+    caller.call("GET", "/1/artifacts", headers={"Authorization": f"Bearer {old_token}"})
+
+
+@pytest.mark.long
+def test_bytes_acknowledged_in_a_long_upload_survive_a_kill(local_home):
+    """After a kill in the middle of a body, the upload continues from the offset to the same bytes."""
+    caller = local_home.start().caller()
+    data = os.urandom(1 << 20)
+    artifact = caller.create(4 << 20)
+    caller.patch(artifact, data, 0)
+
+    def half():
+        yield data
+        yield data[: 1 << 19]
+        local_home.kill()
+        yield data
+
+    headers = {"Upload-Offset": str(1 << 20), "Content-Type": "application/offset+octet-stream"}
+    with contextlib.suppress(httpx.TransportError):
+        caller.http.patch(f"/1/artifacts/{artifact['id']}/blob", content=half(), headers=headers)
+    caller = local_home.start().caller()
+    at = caller.offset(artifact)
+    assert at >= 1 << 20
+    caller.patch(artifact, (data * 4)[at:], at)
+    assert caller.bytes_of(artifact["id"]) == data * 4

@@ -1,13 +1,13 @@
 """Services: parameters of orders, products, events, logs, functions and commands."""
 
 import json
-import sys
 
 import pytest
 
 from ivcap_flows.errors import InputError, NotAuthorizedError, PlatformError, UnreachableError
 from ivcap_flows.local.register import read_definition, register
 
+TOOL = "urn:sd-core:schema.ai-tool.1"
 PARAMETERS = [
     {"name": "n", "type": "int", "description": "a number"},
     {"name": "ratio", "type": "float", "default": "0.5", "optional": True},
@@ -18,18 +18,21 @@ PARAMETERS = [
 
 
 def test_a_function_sees_values_of_the_declared_types(first, register_service):
-    """An order's strings become int, float or bool, and defaults are filled in. Optional parameters may be absent."""
-    service = register_service("shows", PARAMETERS)
-    order = first.finished(first.order(service, n="7", flag="true", mode="b"))
+    """An order's strings become int, float or bool, and defaults are filled in. Optional parameters may be absent.
+
+    One 422 names all unknown, missing and mistyped parameters, and records no order.
+    """
+    service = register_service("shows", *PARAMETERS)
+    artifact = first.upload(b"in")["id"]
+    order = first.finished(first.order(service, n="7", flag="true", mode="b", series=artifact))
     assert order["status"] == "succeeded", first.job_of(order)
-    assert first.job_of(order)["result-content"] == {"n": 7, "ratio": 0.5, "flag": True, "mode": "b"}
-
-
-def test_all_faults_of_an_orders_parameters_are_named(first, register_service):
-    """One 422 names all unknown, missing and mistyped parameters. No order is recorded."""
-    service = register_service("shows", PARAMETERS)
-    before = first.get("/1/orders", params={"limit": 50})["items"]
-    body = first.order(service, 422, ratio="much", colour="red", flag="maybe", mode="c")
+    seen = {"n": 7, "ratio": 0.5, "flag": True, "mode": "b", "series": artifact}
+    assert first.job_of(order)["result-content"] == seen
+    (used,) = first.aspects(entity=artifact, schema="urn:ivcap:schema:artifact-usedBy-order.1")
+    (uses,) = first.aspects(entity=order["id"], schema="urn:ivcap:schema:order-uses-artifact.1")
+    assert used["content"] == uses["content"] == {"order": order["id"], "artifact": artifact}
+    newest = [item["id"] for item in first.get("/1/orders", params={"limit": 1})["items"]]
+    message = first.order(service, 422, ratio="much", colour="red", flag="maybe", mode="c")["message"]
     for word in (
         "ratio must be of type float",
         "colour",
@@ -37,29 +40,28 @@ def test_all_faults_of_an_orders_parameters_are_named(first, register_service):
         "mode must be one of",
         "n is missing",
     ):
-        assert word in body["message"], body["message"]
-    assert first.get("/1/orders", params={"limit": 50})["items"] == before
+        assert word in message
+    assert [item["id"] for item in first.get("/1/orders", params={"limit": 1})["items"]] == newest
 
 
 def test_products_come_from_the_service_with_their_bytes(first, register_service):
     """Products are listed on order and job, can be read as artifacts, and aspects link them to their order."""
-    service = register_service("produces", [{"name": "text", "type": "string"}])
-    order = first.finished(first.order(service, text="bytes"))
+    order = first.finished(first.order(register_service("produces", {"name": "text", "type": "string"}), text="bytes"))
     names = {product["name"]: product for product in order["products"]["items"]}
     assert set(names) == {"one.txt", "empty.bin"} and names["one.txt"]["mime-type"] == "text/plain"
-    assert first.bytes_of(names["one.txt"]["id"]) == b"bytes" and first.bytes_of(names["empty.bin"]["id"]) == b""
+    one = names["one.txt"]["id"]
+    assert first.bytes_of(one) == b"bytes" and first.bytes_of(names["empty.bin"]["id"]) == b""
     job = first.job_of(order)
-    assert job["result-content"] == {"one": names["one.txt"]["id"], "again": "bytes"}
+    assert job["result-content"] == {"one": one, "again": "bytes"}
     assert [p["id"] for p in job["products"]["items"]] == [p["id"] for p in order["products"]["items"]]
-    (made,) = first.aspects(entity=names["one.txt"]["id"], schema="urn:ivcap:schema:artifact-producedBy-order.1")
+    (made,) = first.aspects(entity=one, schema="urn:ivcap:schema:artifact-producedBy-order.1")
     assert made["content"]["order"] == order["id"]
-    assert b"said by the service" in first.call("GET", f"/1/orders/{order['id']}/logs").content
+    assert "said by the service" in first.log_of(order)
 
 
-def test_many_products_are_paged_from_the_order_on(first, register_service):
+def test_more_products_than_a_page_holds_are_all_found(first, register_service):
     """The record has the first page, and `next` leads to the rest, each product once."""
-    service = register_service("many", [{"name": "count", "type": "int"}])
-    order = first.finished(first.order(service, count="23"))
+    order = first.finished(first.order(register_service("many", {"name": "count", "type": "int"}), count="23"))
     found, page = [], order["products"]
     while True:
         found += [item["name"] for item in page["items"]]
@@ -70,28 +72,19 @@ def test_many_products_are_paged_from_the_order_on(first, register_service):
     assert sorted(found) == sorted(f"p{n}" for n in range(23))
 
 
-def test_a_used_artifact_knows_the_order(first, register_service):
-    """Artifacts in the parameters and the order are linked in both directions."""
-    artifact = first.upload(b"in")
-    order = first.order(register_service("shows", PARAMETERS), n="1", series=artifact["id"])
-    (used,) = first.aspects(entity=artifact["id"], schema="urn:ivcap:schema:artifact-usedBy-order.1")
-    (uses,) = first.aspects(entity=order["id"], schema="urn:ivcap:schema:order-uses-artifact.1")
-    assert used["content"] == uses["content"] == {"order": order["id"], "artifact": artifact["id"]}
-
-
 def test_a_failing_function_is_failed_with_its_reason(first, register_service):
     """The exception is the error message, and its traceback is in the log. The same holds for a missing module."""
-    order = first.finished(first.order(register_service("breaks", [])))
+    order = first.finished(first.order(register_service("breaks")))
     assert order["status"] == "failed" and first.job_of(order)["error-message"] == "ValueError: it broke"
-    assert b"Traceback" in first.call("GET", f"/1/orders/{order['id']}/logs").content
-    order = first.finished(first.order(register_service("absent", [], module="no_such_module")))
+    assert "Traceback" in first.log_of(order)
+    order = first.finished(first.order(register_service("absent", module="no_such_module")))
     assert "no_such_module" in first.job_of(order)["error-message"]
 
 
 def test_results_that_are_no_json_keep_their_type(first, register_service):
     """Text and bytes are a URN in the record, and the output returns them unchanged."""
     for name, kind, content in (("text", "text/plain", b"plain"), ("raw", "application/octet-stream", b"\x00\xff")):
-        order = first.finished(first.order(register_service(name, [])))
+        order = first.finished(first.order(register_service(name)))
         job = first.job_of(order)
         assert job["result-content-type"].startswith(kind) and "result-content" not in job
         assert first.bytes_of(job["result-content-urn"]) == content
@@ -103,7 +96,7 @@ def test_results_that_are_no_json_keep_their_type(first, register_service):
 
 def test_a_result_with_an_id_is_kept_on_that_entity(first, register_service):
     """`$schema` makes a result an aspect, `$id` is its entity and `$policy` its policy."""
-    order = first.finished(first.order(register_service("redirects", [])))
+    order = first.finished(first.order(register_service("redirects")))
     (kept,) = first.aspects(entity="urn:t:cache", schema="urn:t:schema:cached.1")
     assert kept["content"]["value"] == 7
     assert first.get(f"/1/aspects/{kept['id']}")["policy"] == "urn:ivcap:policy:ivcap.open.metadata"
@@ -112,7 +105,7 @@ def test_a_result_with_an_id_is_kept_on_that_entity(first, register_service):
 
 def test_events_of_a_service_reach_those_who_watch(first, register_service):
     """The event stream has status changes and the service's own events, in order, and can resume after an id."""
-    order = first.finished(first.order(register_service("tells", [])))
+    order = first.finished(first.order(register_service("tells")))
     path = f"/1/services2/{order['service']}/jobs/{first.job_of(order)['id']}/events"
     text = first.call("GET", path).text
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
@@ -149,71 +142,37 @@ print("left")
 """
 
 
-@pytest.fixture
-def command_service(local_platform, tmp_path):
-    """A service that is a program and uses the batch protocol with only the standard library."""
-    (tmp_path / "tool.py").write_text(COMMAND)
-    definition = {
-        "name": f"tool-{tmp_path.name}",
-        "command": [sys.executable, str(tmp_path / "tool.py")],
-        "parameters": [{"name": "series", "type": "artifact"}, {"name": "fail", "type": "bool"}],
-    }
-    return register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, tmp_path / "tool.yaml")
-
-
-def test_a_command_works_through_its_sidecar(first, command_service):
-    """A command gets input through the proxy, uploads a product in chunks, and sends an event and a result."""
-    artifact = first.upload(b"lower case")
-    order = first.finished(first.order(command_service, series=artifact["id"], fail="false"))
+def test_a_command_works_through_its_sidecar(first, local_platform, command_of):
+    """A command gets input through the proxy, uploads a product in chunks, and sends an event and a result, by the
+    standard library alone. `Is-Error: True` makes the job fail with the posted error.
+    """
+    parameters = {"name": "series", "type": "artifact"}, {"name": "fail", "type": "bool"}
+    service, artifact = command_of(local_platform, "tool", COMMAND, *parameters), first.upload(b"lower case")
+    order = first.finished(first.order(service, series=artifact["id"], fail="false"))
     job = first.job_of(order)
     assert order["status"] == "succeeded", job
     (product,) = order["products"]["items"]
     assert job["result-content"] == {"upper": product["id"]} and product["name"] == "upper.txt"
     assert first.bytes_of(product["id"]) == b"LOWER CASE"
-    assert first.call("GET", f"/1/orders/{order['id']}/logs").text == "left\n"
-
-
-def test_a_command_fails_with_what_it_posted(first, command_service):
-    """`Is-Error: True` makes the job fail with the posted error."""
-    artifact = first.upload(b"lower case")
-    order = first.finished(first.order(command_service, series=artifact["id"], fail="true"))
+    assert first.log_of(order) == "left\n"
+    order = first.finished(first.order(service, series=artifact["id"], fail="true"))
     assert order["status"] == "failed" and first.job_of(order)["error-message"] == "as ordered"
 
 
-def test_a_command_that_leaves_without_a_result_has_failed(first, local_platform, tmp_path):
-    """The message has the exit status."""
-    definition = {"name": "leaves", "command": [sys.executable, "-c", "raise SystemExit(3)"]}
-    service = register(local_platform.url, local_platform.environment["IVCAP_JWT"], definition, tmp_path / "x.yaml")
-    order = first.finished(first.order(service))
-    assert order["status"] == "failed" and "exit status 3" in first.job_of(order)["error-message"]
-
-
 def test_registering_twice_is_one_service_with_one_request_model(first, register_service):
-    """The id follows from name and account. A changed definition replaces the old one."""
-    one = register_service("shows", PARAMETERS)
-    assert register_service("shows", PARAMETERS[:1]) == one
-    assert [p["name"] for p in first.get(f"/1/services2/{one}")["parameters"]] == ["n"]
-    (tool,) = first.aspects(entity=one, schema="urn:sd-core:schema.ai-tool.1")
+    """The id follows from name and account. A changed definition replaces the old one, and the newest description."""
+    one = register_service("shows", *PARAMETERS)
+    assert register_service("shows", *PARAMETERS[:1]) == one
+    record = first.get(f"/1/services2/{one}")
+    assert [p["name"] for p in record["parameters"]] == ["n"]
+    (tool,) = first.aspects(entity=one, schema=TOOL)
     assert tool["content"]["fn_schema"]["required"] == ["n"]
     first.call("POST", "/1/services2", 409, json={"id": one})
-
-
-def test_a_service_with_several_descriptions_is_defined_anew(first, register_service):
-    """If a user has added a second description, the newest is replaced."""
-    service, schema = register_service("shows", PARAMETERS), "urn:sd-core:schema.ai-tool.1"
-    first.add(service, {"n": 1}, schema)
-    assert register_service("shows", PARAMETERS[:1]) == service
-    told = first.aspects(entity=service, schema=schema)
-    assert len(told) == 2 and {"n": 1} not in [one["content"] for one in told]
-
-
-def test_another_account_cannot_change_a_service(first, second, register_service):
-    """Another account gets 403, and a missing service without force-create is a 404."""
-    service = register_service("shows", PARAMETERS)
-    record = second.get(f"/1/services2/{service}")
-    second.call("PUT", f"/1/services2/{service}", 403, json=record)
-    second.call("DELETE", f"/1/services2/{service}", 403)
-    second.call("PUT", "/1/services2/urn:ivcap:service:none", 404, json=record)
+    first.call("PUT", "/1/services2/urn:ivcap:service:none", 404, json=record)
+    first.add(one, {"n": 1}, TOOL)
+    assert register_service("shows", *PARAMETERS) == one
+    told = [each["content"] for each in first.aspects(entity=one, schema=TOOL)]
+    assert len(told) == 2 and {"n": 1} not in told
 
 
 @pytest.mark.parametrize(
@@ -236,14 +195,15 @@ def test_what_the_platform_refuses_names_the_field(local_platform, tmp_path):
 
     A bad token and a missing server have their own errors.
     """
-    token = local_platform.environment["IVCAP_JWT"]
+    url, token = local_platform.url, local_platform.environment["IVCAP_JWT"]
     good = {"name": "x", "entry": "a:b"}
     for wrong in ({"entry": "no-colon"}, {"parameters": [{"name": "p", "type": "colour"}]}):
         with pytest.raises(PlatformError, match=r"form|type"):
-            register(local_platform.url, token, good | wrong, tmp_path / "x.yaml")
+            register(url, token, good | wrong, tmp_path / "x.yaml")
+    expired = local_platform.environment["IVCAP_JWT_EXPIRED"]
     with pytest.raises(NotAuthorizedError) as refused:
-        register(local_platform.url, local_platform.environment["IVCAP_JWT_EXPIRED"], good, tmp_path / "x.yaml")
-    assert token not in str(refused.value)
+        register(url, expired, good, tmp_path / "x.yaml")
+    assert expired not in str(refused.value)
     with pytest.raises(UnreachableError):
         register("http://127.0.0.1:9", token, good, tmp_path / "x.yaml")
 

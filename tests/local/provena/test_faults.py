@@ -31,48 +31,35 @@ class Request(Closed):
     id: Id = "i"
 
 
+NOT_EMPTY, NO_MORE_THAN_2 = "ensure this value has at least 1 characters", "ensure this value has at most 2 characters"
+AT_LEAST_1, AT_MOST_3 = (
+    "ensure this value is greater than or equal to 1",
+    "ensure this value is less than or equal to 3",
+)
+NO_LIST, NO_DICT, NO_BOOL = (
+    "value is not a valid list",
+    "value is not a valid dict",
+    "value could not be parsed to a boolean",
+)
+NO_CHOICE, NO_SCHEME = "value is not a valid enumeration member; permitted: 'A', 'B'", "invalid or missing URL scheme"
 FAULTS = [
     ("text", [], "type_error.str", "str type expected", None),
     ("text", None, "type_error.none.not_allowed", "none is not an allowed value", None),
-    (
-        "words",
-        "",
-        "value_error.any_str.min_length",
-        "ensure this value has at least 1 characters",
-        {"limit_value": 1},
-    ),
-    (
-        "short",
-        "abc",
-        "value_error.any_str.max_length",
-        "ensure this value has at most 2 characters",
-        {"limit_value": 2},
-    ),
+    ("words", "", "value_error.any_str.min_length", NOT_EMPTY, {"limit_value": 1}),
+    ("short", "abc", "value_error.any_str.max_length", NO_MORE_THAN_2, {"limit_value": 2}),
     ("number", "1.5", "type_error.integer", "value is not a valid integer", None),
-    (
-        "number",
-        0,
-        "value_error.number.not_ge",
-        "ensure this value is greater than or equal to 1",
-        {"limit_value": 1},
-    ),
-    ("number", 4, "value_error.number.not_le", "ensure this value is less than or equal to 3", {"limit_value": 3}),
-    ("flag", "perhaps", "type_error.bool", "value could not be parsed to a boolean", None),
-    ("flag", [], "type_error.bool", "value could not be parsed to a boolean", None),
-    ("many", "a", "type_error.list", "value is not a valid list", None),
-    ("mapped", 7, "type_error.dict", "value is not a valid dict", None),
-    ("inner", [[1, 2]], "type_error.dict", "value is not a valid dict", None),
-    (
-        "choice",
-        "C",
-        "type_error.enum",
-        "value is not a valid enumeration member; permitted: 'A', 'B'",
-        {"enum_values": ["A", "B"]},
-    ),
+    ("number", 0, "value_error.number.not_ge", AT_LEAST_1, {"limit_value": 1}),
+    ("number", 4, "value_error.number.not_le", AT_MOST_3, {"limit_value": 3}),
+    ("flag", "perhaps", "type_error.bool", NO_BOOL, None),
+    ("flag", [], "type_error.bool", NO_BOOL, None),
+    ("many", "a", "type_error.list", NO_LIST, None),
+    ("mapped", 7, "type_error.dict", NO_DICT, None),
+    ("inner", [[1, 2]], "type_error.dict", NO_DICT, None),
+    ("choice", "C", "type_error.enum", NO_CHOICE, {"enum_values": ["A", "B"]}),
     ("day", "2024-13-01", "value_error.date", "invalid date format", None),
     ("email", "nobody", "value_error.email", "value is not a valid email address", None),
-    ("page", "no scheme", "value_error.url.scheme", "invalid or missing URL scheme", None),
-    ("uri", "no scheme", "value_error.url.scheme", "invalid or missing URL scheme", None),
+    ("page", "no scheme", "value_error.url.scheme", NO_SCHEME, None),
+    ("uri", "no scheme", "value_error.url.scheme", NO_SCHEME, None),
     ("other", None, "value_error.extra", "extra fields not permitted", None),
 ]
 

@@ -1,14 +1,11 @@
 """Replies of the real server that a client would not guess: the order of checks, what counts as empty, unusual
 refusals."""
 
-from __future__ import annotations
-
 import csv
 import io
 
 import pytest
 
-ADA_MAIL = {"email": "p@example.org", "first_name": "P", "last_name": "Q"}
 PREFIXES = {
     "study": "/registry/activity/study",
     "organisation": "/registry/agent/organisation",
@@ -28,91 +25,69 @@ def answer(reply):
 @pytest.fixture(scope="module")
 def reviewer(ada, admin):
     """The person of the first user, who may approve releases while the tests of this file run."""
-    person = ada.ask("auth", "GET", "/link/user/lookup").json()["person_id"]
+    person = ada.person()
     query = {"reviewer_id": person}
     admin.ask("data_store", "POST", "/release/sys-reviewers/add", params=query).raise_for_status()
     yield person
     admin.ask("data_store", "DELETE", "/release/sys-reviewers/delete", params=query).raise_for_status()
 
 
-# who is asking
-
-
-def test_a_general_access_check_names_the_user(ada):
-    """The general access check returns the user, unlike the public one of the same API."""
+def test_answers_about_the_user_have_their_own_forms(ada):
+    """The general access check returns the user, unlike the public one of the same API. A history has no status."""
     body = ada.ask("auth", "GET", "/check-access/general").json()
     assert body.keys() == {"username", "email", "roles", "access_token"}
     assert body["username"] == "embedded-user" and "entity-registry-write" in body["roles"]
-
-
-def test_histories_of_requests_for_access_have_no_status(ada):
-    """A history has only the list, and no status."""
     for name in ("request-history", "pending-request-history"):
         assert ada.ask("auth", "GET", f"/access-control/user/{name}").json().keys() == {"items"}
 
 
-# releases
+def test_who_is_no_reviewer_is_told_so_before_anything_is_looked_at(ada, ben, admin, record, reviewer):
+    """A user who is no reviewer gets 401, even for a dataset that waits for nothing or does not exist.
 
-
-def test_who_is_no_reviewer_is_told_so_before_anything_is_looked_at(provena, ada, record, reviewer):
-    """A user who is no reviewer gets 401, even for a dataset that waits for nothing or does not exist."""
-    ben = provena.user("PROVENA_OFFLINE_TOKEN_2")
-    path = "/release/action-approval-request"
-    for dataset in (record["inputs"][0]["dataset_id"], "no-such-dataset"):
-        reply = ben.ask("data_store", "PUT", path, json={"dataset_id": dataset, "approve": True, "notes": "n"})
+    Removing a reviewer a second time changes nothing.
+    """
+    path, decision = "/release/action-approval-request", {"approve": True, "notes": "n"}
+    own = {"dataset_id": record["inputs"][0]["dataset_id"]}
+    for dataset in (own, {"dataset_id": "no-such-dataset"}):
+        reply = ben.ask("data_store", "PUT", path, json=dataset | decision)
         assert reply.status_code == 401 and "www-authenticate" not in reply.headers
-    wanted = {"dataset_id": record["inputs"][0]["dataset_id"], "approve": True, "notes": "n"}
-    assert ada.ask("data_store", "PUT", path, json=wanted).status_code == 400
-
-
-def test_a_reviewer_can_be_removed_twice(admin):
-    """Removing a reviewer a second time changes nothing."""
+    assert ada.ask("data_store", "PUT", path, json=own | decision).status_code == 400
     for _ in range(2):
         reply = admin.ask("data_store", "DELETE", "/release/sys-reviewers/delete", params={"reviewer_id": "nobody"})
         assert reply.status_code == 200
 
 
-# lists of items
-
-
-@pytest.mark.parametrize(
-    ("chosen", "sort", "status"),
-    [
-        ({"release_reviewer": "R"}, "RELEASE_TIMESTAMP", 200),
-        ({"release_reviewer": "R"}, "CREATED_TIME", 400),
-        ({"release_reviewer": "R"}, "UPDATED_TIME", 400),
-        ({"release_reviewer": "R"}, "DISPLAY_NAME", 400),
-        ({"release_reviewer": "R", "item_subtype": "DATASET"}, "CREATED_TIME", 200),
-        ({"release_reviewer": "R", "item_subtype": "DATASET"}, "RELEASE_TIMESTAMP", 400),
-        ({"item_subtype": "DATASET"}, "RELEASE_TIMESTAMP", 400),
-        ({}, "RELEASE_TIMESTAMP", 400),
-        ({"release_status": "PENDING"}, "CREATED_TIME", 200),
-    ],
-)
-def test_a_filter_goes_with_the_sorts_that_have_an_index(ada, reviewer, chosen, sort, status):
+def test_a_filter_goes_with_the_sorts_that_have_an_index(ada, reviewer):
     """A filter is refused with a sort that has no index for it.
 
     The subtype decides before the reviewer, and a release status needs no index.
     """
-    wanted = {name: reviewer if value == "R" else value for name, value in chosen.items()}
-    body = {"filter_by": wanted, "sort_by": {"sort_type": sort}}
-    reply = ada.ask("registry", "POST", "/registry/general/list", json=body)
-    assert reply.status_code == status, reply.text
-    if status == 400:
-        assert "Could not derive an index" in reply.json()["detail"]
+    by_reviewer, datasets = {"release_reviewer": reviewer}, {"item_subtype": "DATASET"}
+    for chosen, sort, status in (
+        (by_reviewer, "RELEASE_TIMESTAMP", 200),
+        (by_reviewer, "CREATED_TIME", 400),
+        (by_reviewer, "UPDATED_TIME", 400),
+        (by_reviewer, "DISPLAY_NAME", 400),
+        (by_reviewer | datasets, "CREATED_TIME", 200),
+        (by_reviewer | datasets, "RELEASE_TIMESTAMP", 400),
+        (datasets, "RELEASE_TIMESTAMP", 400),
+        ({}, "RELEASE_TIMESTAMP", 400),
+        ({"release_status": "PENDING"}, "CREATED_TIME", 200),
+    ):
+        body = {"filter_by": chosen, "sort_by": {"sort_type": sort}}
+        reply = ada.ask("registry", "POST", "/registry/general/list", json=body)
+        assert reply.status_code == status, (chosen, sort)
+        assert status == 200 or "Could not derive an index" in reply.json()["detail"]
 
 
 def test_a_release_status_is_a_filter_of_the_page(ada):
     """The release status filters within a page, so a page may be empty and still name the next one."""
-    organisation = ada.create("agent/organisation", name="o")
+    organisation = ada.organisation()
     ada.mint(organisation)
     ada.create("agent/organisation", name="newer than the dataset")
     wanted = {"filter_by": {"release_status": "NOT_RELEASED"}, "sort_by": {"sort_type": "CREATED_TIME"}, "page_size": 1}
     page = ada.ask("registry", "POST", "/registry/general/list", json=wanted).json()
     assert page["items"] == [] and page["pagination_key"] is not None
-
-
-# what counts as empty
 
 
 @pytest.mark.parametrize("nothing", [[], ""])
@@ -133,28 +108,28 @@ def test_an_empty_key_and_an_unknown_batch_give_no_jobs(ada, record):
     """An empty key gives no jobs if there are no rows. If there are rows, it is malformed."""
     body = {"batch_id": "no-such-batch", "pagination_key": {}}
     assert ada.ask("job", "POST", "/jobs/user/list_batch", json=body).json() == {"jobs": [], "pagination_key": None}
-    ada.ask("prov", "POST", "/model_run/register", json=record).raise_for_status()
+    ada.register(record)
     assert ada.ask("job", "POST", "/jobs/user/list", json={"pagination_key": {}}).status_code == 500
 
 
-@pytest.mark.parametrize(
-    ("api", "method", "path", "more"),
-    [
-        ("registry", "GET", "/registry/general/fetch", {"params": {"id": ""}}),
-        ("registry", "GET", "/registry/activity/study/fetch", {"params": {"id": ""}}),
-        ("registry", "GET", "/registry/activity/study/locks/locked", {"params": {"id": ""}}),
-        ("registry", "GET", "/registry/activity/study/auth/evaluate", {"params": {"id": ""}}),
-        ("registry", "PUT", "/registry/activity/study/locks/lock", {"json": {"id": "", "reason": "r"}}),
-        ("registry", "POST", "/registry/entity/model/version", {"json": {"id": "", "reason": "r"}}),
-        ("data_store", "GET", "/registry/items/fetch-dataset", {"params": {"handle_id": ""}}),
-        ("prov", "GET", "/explore/upstream", {"params": {"starting_id": ""}}),
-        ("job", "GET", "/jobs/user/fetch", {"params": {"session_id": ""}}),
-    ],
-)
-def test_an_empty_id_is_refused(ada, api, method, path, more):
+EMPTY_IDS = [
+    ("registry", "GET", "/registry/general/fetch", {"params": {"id": ""}}),
+    ("registry", "GET", "/registry/activity/study/fetch", {"params": {"id": ""}}),
+    ("registry", "GET", "/registry/activity/study/locks/locked", {"params": {"id": ""}}),
+    ("registry", "GET", "/registry/activity/study/auth/evaluate", {"params": {"id": ""}}),
+    ("registry", "PUT", "/registry/activity/study/locks/lock", {"json": {"id": "", "reason": "r"}}),
+    ("registry", "POST", "/registry/entity/model/version", {"json": {"id": "", "reason": "r"}}),
+    ("data_store", "GET", "/registry/items/fetch-dataset", {"params": {"handle_id": ""}}),
+    ("prov", "GET", "/explore/upstream", {"params": {"starting_id": ""}}),
+    ("job", "GET", "/jobs/user/fetch", {"params": {"session_id": ""}}),
+]
+
+
+def test_an_empty_id_is_refused(ada):
     """The real server crashes (500) on an empty id, a key of its database. This one gives the reason."""
-    reply = ada.ask(api, method, path, **more)
-    assert reply.status_code == 400 and "empty" in reply.json()["detail"]
+    for api, method, path, more in EMPTY_IDS:
+        reply = ada.ask(api, method, path, **more)
+        assert reply.status_code == 400 and "empty" in reply.json()["detail"], path
 
 
 def test_an_empty_display_name_is_refused(ada):
@@ -168,19 +143,6 @@ def test_an_empty_display_name_is_refused(ada):
     assert ada.ask("registry", "PUT", f"{PREFIXES['study']}/update", params=query, json=study).status_code == 400
 
 
-# bodies
-
-
-def test_times_in_the_wrong_order_are_told_beside_other_faults(ada, record):
-    """The rule about both times applies if these are valid, even if another field is not."""
-    bad = record | {"start_time": 5, "end_time": 4, "display_name": ""}
-    reply = ada.ask("prov", "POST", "/model_run/register", json=bad)
-    places = [".".join(map(str, fault["loc"])) for fault in reply.json()["detail"]]
-    assert (reply.status_code, places) == (422, ["body.display_name", "body.__root__"])
-    reply = ada.ask("prov", "POST", "/model_run/register", json=record | {"start_time": "soon", "end_time": 4})
-    assert [fault["loc"][-1] for fault in reply.json()["detail"]] == ["start_time"]
-
-
 def test_the_address_of_an_external_dataset_is_any_text(ada, record):
     """The address of an external dataset need not be a URL."""
     dataset = record["inputs"][0]["dataset_id"]
@@ -190,15 +152,15 @@ def test_the_address_of_an_external_dataset_is_any_text(ada, record):
     assert answer(reply) == (200, True)
 
 
-# changes of items
-
-
-def test_a_seed_of_another_subtype_cannot_be_reverted(ada):
-    """The subtype is checked before the seed."""
+def test_what_is_no_such_item_cannot_be_reverted(ada):
+    """The subtype is checked before the seed. The data store reverts only datasets."""
     seed = ada.ask("registry", "POST", f"{PREFIXES['template']}/seed").json()["seeded_item"]["id"]
     wanted = {"id": seed, "history_id": 0, "reason": "r"}
     assert answer(ada.ask("registry", "PUT", f"{PREFIXES['study']}/revert", json=wanted)) == (200, False)
     assert ada.ask("registry", "PUT", f"{PREFIXES['template']}/revert", json=wanted).status_code == 400
+    for item in (seed, ada.create("activity/study", title="t", description="d")):
+        wanted = {"id": item, "history_id": 0, "reason": "r"}
+        assert ada.ask("data_store", "PUT", "/register/revert-metadata", json=wanted).status_code == 400
 
 
 def test_statements_are_looked_at_before_the_item_that_they_replace(ada):
@@ -212,21 +174,9 @@ def test_statements_are_looked_at_before_the_item_that_they_replace(ada):
     assert reply.status_code == 400
 
 
-def test_only_datasets_metadata_can_be_reverted_by_the_data_store(ada):
-    """A complete item of another subtype, or its seed, gets 400."""
-    study = ada.create("activity/study", title="t", description="d")
-    seed = ada.ask("registry", "POST", f"{PREFIXES['study']}/seed").json()["seeded_item"]["id"]
-    for item in (study, seed):
-        wanted = {"id": item, "history_id": 0, "reason": "r"}
-        assert ada.ask("data_store", "PUT", "/register/revert-metadata", json=wanted).status_code == 400
-
-
-# jobs
-
-
 def test_a_report_of_what_has_none_fails_with_its_reason(ada):
     """The job's error names the subtype, and those that have reports."""
-    item = ada.create("agent/organisation", name="o")
+    item = ada.organisation()
     wanted = {"id": item, "item_subtype": "ORGANISATION", "depth": 1}
     job = ada.job(ada.ask("prov", "POST", "/explore/generate/report", json=wanted).json()["session_id"])
     assert job["status"] == "FAILED"
@@ -235,28 +185,12 @@ def test_a_report_of_what_has_none_fails_with_its_reason(ada):
 
 def test_an_update_of_a_locked_run_fails_without_a_reason(ada, record):
     """The update is accepted, and its job fails with almost no message."""
-    run = ada.job(ada.ask("prov", "POST", "/model_run/register", json=record).json()["session_id"])
-    run = run["result"]["record"]["id"]
+    run = ada.lodged(record)
     lock = "/registry/activity/model_run/locks/lock"
     ada.ask("registry", "PUT", lock, json={"id": run, "reason": "r"}).raise_for_status()
     change = {"model_run_id": run, "reason": "r", "record": record | {"description": "other"}}
     job = ada.job(ada.ask("prov", "POST", "/model_run/update", json=change).json()["session_id"])
     assert job["status"] == "FAILED" and job["info"].endswith("Error: ..")
-
-
-# files of datasets
-
-
-def test_keys_do_not_say_where_the_s3_server_is(ada, record):
-    """The credentials have the same fields whatever server is behind them, and no address."""
-    wanted = {"dataset_id": record["inputs"][0]["dataset_id"], "console_session_required": False}
-    for access in ("read", "write"):
-        path = f"/registry/credentials/generate-{access}-access-credentials"
-        keys = ada.ask("data_store", "POST", path, json=wanted).json()["credentials"]
-        assert keys.keys() == {"aws_access_key_id", "aws_secret_access_key", "aws_session_token", "expiry"}
-
-
-# sheets of model runs
 
 
 @pytest.fixture(scope="module")
@@ -335,13 +269,12 @@ def test_what_a_sheet_may_not_have(sheet, change):
     assert isinstance(reply.json()["detail"], str)
 
 
-def test_a_dataset_of_a_sheet_has_to_be_one(ada, sheet, record):
-    """An item of another subtype is refused like an unknown one."""
+def test_references_in_a_sheet_are_checked_unless_its_row_has_a_job(sheet, record):
+    """An item of another subtype is refused like an unknown one.
+
+    Any UUID counts as a job, in any form, and is returned as it was written.
+    """
     assert sheet(Input_dataset=record["workflow_template_id"]).status_code == 400
-
-
-def test_a_row_with_a_job_is_not_looked_at(sheet):
-    """Any UUID counts as a job, in any form, and is returned as it was written."""
     job = "1B4E28BA-2FA1-11D2-883F-0016D3CCA427"
     body = sheet(job=job, Input_dataset="").json()
     assert (body["new_records"], body["existing_records"]) == ([], [job])

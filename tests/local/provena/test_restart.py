@@ -1,10 +1,7 @@
 """What remains of acknowledged work after a kill, and what happens to a directory of another version."""
 
-from __future__ import annotations
-
 import sqlite3
 import stat
-import time
 from contextlib import closing
 
 import pytest
@@ -15,61 +12,39 @@ from ivcap_flows.local.provena.prov.graph import Graph
 from ivcap_flows.local.provena.search.state import search
 
 
-def batch_of(ada, session):
-    """Return the jobs of a batch once all of them exist."""
-    batch = ada.job(session)["result"]["batch_id"]
-    found = {}
-    for _ in range(200):
-        page = ada.ask("job", "POST", "/jobs/user/list_batch", json={"batch_id": batch, "limit": 50}).json()
-        found = {job["session_id"]: job for job in page["jobs"]}
-        if len(found) == 4 and all(job["status"] == "SUCCEEDED" for job in found.values()):
-            return found
-        time.sleep(0.03)
-    raise AssertionError(found)
-
-
-def runs_of(ada):
-    page = ada.ask("registry", "POST", "/registry/activity/model_run/list", json={"page_size": 100}).json()
-    return sorted(item["id"] for item in page["items"])
-
-
-def test_jobs_go_on_after_a_kill_and_each_makes_one_run(own_provena):
+def test_jobs_go_on_after_a_kill_and_each_makes_one_run(local_home, eventually):
     """Killed at several moments of a batch of four, the server ends with four runs, one for each job."""
-    ada = own_provena.user()
+    ada = local_home.start().user()
     record = ada.world()
     reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 4})
     session = reply.json()["session_id"]
     for _ in range(3):
-        own_provena.kill()
-        own_provena.start()
-        ada = own_provena.user()
-        ada.ask("job", "GET", "/jobs/user/fetch", params={"session_id": session})
-    children = batch_of(ada, session)
-    assert sorted(job["result"]["record"]["id"] for job in children.values()) == runs_of(ada)
+        local_home.kill()
+        ada = local_home.start().user()
+        ada.row(session)
+    wanted = {"batch_id": ada.job(session)["result"]["batch_id"], "limit": 50}
+    jobs = eventually(
+        lambda: ada.ask("job", "POST", "/jobs/user/list_batch", json=wanted).json()["jobs"],
+        lambda found: len(found) == 4 and all(job["status"] == "SUCCEEDED" for job in found),
+    )
+    page = ada.ask("registry", "POST", "/registry/activity/model_run/list", json={"page_size": 100}).json()
+    assert {job["result"]["record"]["id"] for job in jobs} == {item["id"] for item in page["items"]}
+    assert len(page["items"]) == 4
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(own_provena):
-    """An acknowledged item, its lock and the offline tokens survive a kill."""
-    ada, before = own_provena.user(), own_provena.env
+def test_what_was_acknowledged_is_there_after_a_kill(local_home):
+    """An acknowledged item, its lock and the offline tokens survive a kill. The first user's person is made once."""
+    ada, before = local_home.start().user(), local_home.environment
+    person = ada.person()
     study = ada.create("activity/study", title="t", description="d")
     ada.ask("registry", "PUT", "/registry/activity/study/locks/lock", json={"id": study, "reason": "r"})
-    own_provena.kill()
-    own_provena.start()
+    local_home.kill()
+    ada = local_home.start().user()
     tokens = [name for name in before if "OFFLINE_TOKEN" in name]
-    assert {name: before[name] for name in tokens} == {name: own_provena.env[name] for name in tokens}
-    body = own_provena.user().ask("registry", "GET", "/registry/activity/study/fetch", params={"id": study}).json()
-    assert body["item"]["title"] == "t"
-    assert body["locked"] is True
-
-
-@pytest.mark.long
-def test_the_first_user_has_one_person_after_every_start(own_provena):
-    """A second start does not create the first user's person again."""
-    person = own_provena.user().ask("auth", "GET", "/link/user/lookup").json()["person_id"]
-    own_provena.kill()
-    own_provena.start()
-    ada = own_provena.user()
-    assert ada.ask("auth", "GET", "/link/user/lookup").json()["person_id"] == person
+    assert {name: before[name] for name in tokens} == {name: local_home.environment[name] for name in tokens}
+    body = ada.ask("registry", "GET", "/registry/activity/study/fetch", params={"id": study}).json()
+    assert (body["item"]["title"], body["locked"]) == ("t", True)
+    assert ada.person() == person
     page = ada.ask("registry", "POST", "/registry/agent/organisation/list", json={}).json()
     assert [item["name"] for item in page["items"]] == ["Embedded organisation"]
 

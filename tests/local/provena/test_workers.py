@@ -1,10 +1,6 @@
 """With the likeness of production, jobs have few workers, which are started on demand."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,22 +13,22 @@ AT_WORK = {"DEQUEUED", "IN_PROGRESS"}
 
 
 class Time:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 1_000_000.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+def time(monkeypatch):
     time = Time()
     monkeypatch.setattr(clock, "machine", time)
     return time
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[Jobs]:
+def jobs(tmp_path):
     store = Store(tmp_path / "provena.sqlite", None)
     made = Jobs(store, 2.0, lambda sub_type: None)
     made.workers = Workers(count=3, poll=5.0, cold=30.0, idle=120.0, work=2.0, row=1.0)
@@ -41,11 +37,11 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     store.close()
 
 
-def statuses(jobs: Jobs) -> Counter[str]:
+def statuses(jobs):
     return Counter(job["status"] for job in jobs.page({}, 100, None)["jobs"])
 
 
-def work_off(jobs: Jobs, time: Time) -> tuple[float, int]:
+def work_off(jobs, time):
     """Run until no job is left.
 
     Return after how many seconds the first was taken, and the maximum of jobs at the same time.
