@@ -11,8 +11,6 @@ import pytest
 from pydantic import SecretStr
 
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError
-from ivcap_flows.http.auth import StaticToken
-from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
@@ -20,31 +18,11 @@ from ivcap_flows.provena.models import Model, Organisation
 
 pytestmark = [pytest.mark.contract]
 
-URLS = {
-    "IVCAP_URL",
-    "PROVENA_KEYCLOAK",
-    "PROVENA_AUTH_API",
-    "PROVENA_REGISTRY_API",
-    "PROVENA_PROV_API",
-    "PROVENA_JOB_API",
-    "PROVENA_DATA_STORE_API",
-    "PROVENA_SEARCH_API",
-    "PROVENA_HANDLE_API",
-}
-TOKENS = {
-    "IVCAP_JWT",
-    "IVCAP_JWT_2",
-    "IVCAP_JWT_EXPIRED",
-    "PROVENA_OFFLINE_TOKEN",
-    "PROVENA_OFFLINE_TOKEN_2",
-    "PROVENA_OFFLINE_TOKEN_UNLINKED",
-    "PROVENA_OFFLINE_TOKEN_READER",
-}
+APIS = ("KEYCLOAK", *(f"{api}_API" for api in ("AUTH", "REGISTRY", "PROV", "JOB", "DATA_STORE", "SEARCH", "HANDLE")))
+URLS = {"IVCAP_URL", *(f"PROVENA_{api}" for api in APIS)}
+USERS = {f"PROVENA_OFFLINE_TOKEN{user}" for user in ("", "_2", "_UNLINKED", "_READER")}
+TOKENS = {"IVCAP_JWT", "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED", *USERS}
 OTHERS = {"PROVENA_REALM", "PROVENA_CLIENT_ID"}
-
-
-def ivcap(environment: dict[str, str], token: str) -> IvcapClient:
-    return IvcapClient(environment["IVCAP_URL"], StaticToken(environment[token]))
 
 
 def provena(environment: dict[str, str], token: str) -> ProvenaClient:
@@ -72,34 +50,6 @@ def test_all_variables_are_written_and_printed(served):
     assert stat.S_IMODE(served.env_file.stat().st_mode) == 0o600
 
 
-async def accounts(environment: dict[str, str]) -> list[str]:
-    found = []
-    for token in ("IVCAP_JWT", "IVCAP_JWT_2"):
-        async with ivcap(environment, token) as client:
-            assert [service async for service in client.services.list()]
-            found.append(await client.account())
-    return found
-
-
-def test_the_ivcap_tokens_are_of_two_accounts(served):
-    """Both are let in, as different accounts."""
-    first, second = run(accounts(served.environment))
-    assert first != second
-
-
-def test_the_expired_token_is_refused(served):
-    """It is the first account's, well formed, and over."""
-
-    async def ask() -> None:
-        async with ivcap(served.environment, "IVCAP_JWT_EXPIRED") as client:
-            assert await client.account() == (await accounts(served.environment))[0]
-            with pytest.raises(NotAuthorizedError, match="IVCAP") as refused:
-                await client.artifacts.read("urn:ivcap:artifact:00000000-0000-0000-0000-000000000000")
-            assert refused.value.status == 401
-
-    run(ask())
-
-
 def test_the_provena_users_are_what_their_names_say(served):
     """Two with a linked person, one without, one who may only read."""
     url = "https://example.org/model"
@@ -108,7 +58,7 @@ def test_the_provena_users_are_what_their_names_say(served):
 
     async def ask() -> None:
         seen = {}
-        for token in sorted(name for name in TOKENS if name.startswith("PROVENA_")):
+        for token in sorted(USERS):
             async with provena(served.environment, token) as client:
                 name = token.removeprefix("PROVENA_OFFLINE_TOKEN").lower()
                 seen[name] = (await client.username(), await client.auth_api.linked_person())
@@ -124,13 +74,6 @@ def test_the_provena_users_are_what_their_names_say(served):
         assert seen[""][1] != seen["_2"][1]
 
     run(ask())
-
-
-def test_the_apis_that_only_other_clients_use_answer(served):
-    """Search and handles ask for a token in Keycloak's manner."""
-    for name in ("PROVENA_SEARCH_API", "PROVENA_HANDLE_API"):
-        reply = httpx.get(f"{served.environment[name]}/check-access/check-general-access")
-        assert (reply.status_code, reply.headers["www-authenticate"][:6]) == (401, "Bearer"), name
 
 
 def test_replies_are_not_held_back(served):

@@ -16,14 +16,12 @@ from ivcap_flows.errors import (
     NotAuthorizedError,
     NotFoundError,
     RegistrationFailedError,
-    UnavailableError,
 )
 from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.login import client_credentials
 from ivcap_flows.provena.models import (
     DatasetInfo,
     ModelRun,
-    Person,
     Study,
     WorkflowTemplate,
 )
@@ -155,32 +153,6 @@ async def test_a_reader_cannot_write(embedded_provena, user, world):
             )
 
     assert caught.value.about == "token"
-
-
-async def test_a_user_links_a_person_once(embedded_provena, world):
-    """Without a link a mint fails on the server; a person is created and linked; a second link is refused."""
-    async with embedded_provena.client("PROVENA_OFFLINE_TOKEN_UNLINKED") as user:
-        assert await user.auth_api.linked_person() is None
-        with pytest.raises(UnavailableError):
-            await world.minted(user)
-        person = await user.registry.create(
-            Person,
-            Person(
-                display_name="Ada",
-                email="ada@example.org",
-                first_name="Ada",
-                last_name="B",
-                ethics_approved=True,
-            ),
-        )
-
-        await user.auth_api.assign_person(person.item.id)
-
-        assert await user.auth_api.linked_person() == person.item.id
-        handle, _ = await world.minted(user)
-        assert handle
-        with pytest.raises(BadRequestError):
-            await user.auth_api.assign_person(person.item.id)
 
 
 async def test_a_service_account_can_read(embedded_provena, world):
