@@ -100,7 +100,7 @@ def answer(home, *head, body=b"", length=None):
     address = urlsplit(home.url)
     length = len(body) if length is None else length
     lines = "\r\n".join([*head, "Connection: close", f"Content-Length: {length}", "", ""])
-    with closing(socket.create_connection((address.hostname, address.port), 20)) as connection:
+    with closing(socket.create_connection((address.hostname, address.port), 60)) as connection:
         connection.sendall(lines.encode("latin-1") + body)
         reply = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
     return int(reply.split(" ", 2)[1]), reply
@@ -162,7 +162,7 @@ def test_every_route_wants_its_token(local_platform):
     public = {path for _, path, public in routes(local_platform) if public}
     private = [(method, path) for method, path, public in routes(local_platform) if not public]
     assert public == {"/1/openapi/openapi3.json", "/1/authinfo.yaml"} and len(private) > 50
-    with httpx.Client(base_url=local_platform.url) as nobody:
+    with httpx.Client(base_url=local_platform.url, timeout=60) as nobody:
         for method, path in private:
             for header in wrong:
                 reply = nobody.request(method, re.sub("{[a-z]+}", "x", path), headers={"Authorization": header})
@@ -177,7 +177,7 @@ def test_every_route_wants_its_token(local_platform):
 def test_every_route_of_provena_wants_its_token(local_platform):
     """The same for Provena, except health, the description of an API, and what Provena serves to all."""
     open_to_all = set()
-    with httpx.Client() as nobody:
+    with httpx.Client(timeout=60) as nobody:
         for name, url in local_platform.environment.items():
             if not re.fullmatch("PROVENA_(AUTH|REGISTRY|PROV|JOB|DATA_STORE|SEARCH|HANDLE)_API", name):
                 continue
