@@ -591,8 +591,8 @@ def test_an_open_policy_lets_others_read_but_not_write(first, second, register_s
     second.patch(artifact, b"en", 2, 403)
     first.patch(artifact, b"en", 2)
     assert second.bytes_of(artifact["id"]) == b"open"
-    aspect = first.add("urn:t:open", {"n": 1}, policy="urn:ivcap:policy:ivcap.open.metadata")
-    assert [item["id"] for item in second.aspects(entity="urn:t:open")] == [aspect]
+    aspect = first.add("urn:t:open-policy", {"n": 1}, policy="urn:ivcap:policy:ivcap.open.metadata")
+    assert [item["id"] for item in second.aspects(entity="urn:t:open-policy")] == [aspect]
     second.call("DELETE", f"/1/aspects/{aspect}", 403)
     queue = {"name": "open", "policy": "urn:ivcap:policy:ivcap.open.queue"}
     queue = first.call("POST", "/1/queues", 201, json=queue).json()["id"]
