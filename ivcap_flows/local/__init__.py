@@ -33,14 +33,7 @@ def serve(
     """
     # Import Starlette and uvicorn only in the process that serves.
     from ivcap_flows.local.likeness import AS_BUILT, likeness
-    from ivcap_flows.local.server import run
+    from ivcap_flows.local.server import Options, run
 
-    run(
-        *(host, port, directory),
-        env_file=env_file,
-        idle=idle,
-        announce=announce,
-        seed=seed,
-        s3=s3,
-        likeness=AS_BUILT if like is None else likeness(like, speed),
-    )
+    wanted = AS_BUILT if like is None else likeness(like, speed)
+    run(host, port, directory, Options(env_file, idle, announce, seed, s3, wanted))

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ivcap_flows.local import clock
-from ivcap_flows.local.faults import BadRuleError, FaultLayer, parse_rule
+from ivcap_flows.local.faults import FaultLayer, parse_rule
 from ivcap_flows.local.ivcap.login.state import LONGEST
 from ivcap_flows.local.likeness import AS_BUILT, Likeness, likeness
 from ivcap_flows.local.proof import CHALLENGE_HEADER, proof
@@ -54,35 +54,19 @@ def routes(
         challenge = request.headers.get(CHALLENGE_HEADER)
         return JSONResponse(about() | ({} if challenge is None else {"proof": proof(token, challenge)}))
 
-    def guarded(request: Request) -> Response | None:
-        if hmac.compare_digest(request.headers.get(CONTROL_HEADER, "").encode(), token.encode()):
-            return None
-        return JSONResponse({"message": f"The control token is needed in {CONTROL_HEADER}."}, 401)
-
     async def faults(request: Request) -> Response:
-        refused = guarded(request)
-        if refused is not None:
-            return refused
         rules = layer().rules
         if request.method == "DELETE":
             rules.clear()
             return Response(status_code=204)
-        if request.method == "POST":
-            try:
-                given = json.loads(await request.body())
-                made = [parse_rule(one) for one in (given if isinstance(given, list) else [given])]
-            except BadRuleError as error:
-                return JSONResponse({"message": str(error)}, 400)
-            except ValueError:
-                return JSONResponse({"message": "The body is not JSON."}, 400)
-            rules.extend(made)
-            return JSONResponse({"faults": [rule.as_json() for rule in made]}, 201)
-        return JSONResponse({"faults": [rule.as_json() for rule in rules]})
+        if request.method == "GET":
+            return JSONResponse({"faults": [rule.as_json() for rule in rules]})
+        given = await _body(request)
+        made = [parse_rule(one) for one in (given if isinstance(given, list) else [given])]
+        rules.extend(made)
+        return JSONResponse({"faults": [rule.as_json() for rule in made]}, 201)
 
     async def log(request: Request) -> Response:
-        refused = guarded(request)
-        if refused is not None:
-            return refused
         watched = layer()
         if request.method == "DELETE":
             watched.log.clear()
@@ -91,47 +75,49 @@ def routes(
         return JSONResponse({"total": watched.total, "requests": [entry.as_json() for entry in watched.log]})
 
     async def time(request: Request) -> Response:
-        refused = guarded(request)
-        if refused is not None:
-            return refused
         if request.method != "GET":
-            try:
-                _change(json.loads(await request.body()) if request.method == "POST" else None)
-            except (ValueError, OverflowError) as error:
-                return JSONResponse({"message": str(error)}, 400)
+            _change(await _body(request) if request.method == "POST" else None)
             await keep_clock()
         return JSONResponse(clock.CLOCK.as_json())
 
     async def login(request: Request) -> Response:
-        refused = guarded(request)
-        if refused is not None:
-            return refused
-        try:
-            wanted = _decision(json.loads(await request.body()))
-        except ValueError as error:
-            return JSONResponse({"message": str(error)}, 400)
-        if await decide_login(**wanted):
+        if await decide_login(**_decision(await _body(request))):
             return Response(status_code=204)
         return JSONResponse({"message": "No pending login has this code, or there is no such account."}, 404)
 
     async def like(request: Request) -> Response:
-        refused = guarded(request)
-        if refused is not None:
-            return refused
-        try:
-            be_like(_likeness(json.loads(await request.body())) if request.method == "POST" else AS_BUILT)
-        except ValueError as error:
-            return JSONResponse({"message": str(error)}, 400)
+        be_like(_likeness(await _body(request)) if request.method == "POST" else AS_BUILT)
         return JSONResponse(about())
+
+    def guarded(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+        """Return a route that needs the control token, and replies 400 to what its handler refuses by a ValueError."""
+
+        async def handle(request: Request) -> Response:
+            if not hmac.compare_digest(request.headers.get(CONTROL_HEADER, "").encode(), token.encode()):
+                return JSONResponse({"message": f"The control token is needed in {CONTROL_HEADER}."}, 401)
+            try:
+                return await handler(request)
+            except (ValueError, OverflowError) as error:
+                return JSONResponse({"message": str(error)}, 400)
+
+        return Route(f"/_embedded/{path}", handle, methods=methods)
 
     return [
         Route("/_embedded", show, methods=["GET"]),
-        Route("/_embedded/faults", faults, methods=["GET", "POST", "DELETE"]),
-        Route("/_embedded/log", log, methods=["GET", "DELETE"]),
-        Route("/_embedded/clock", time, methods=["GET", "POST", "DELETE"]),
-        Route("/_embedded/login", login, methods=["POST"]),
-        Route("/_embedded/like", like, methods=["POST", "DELETE"]),
+        guarded("faults", faults, "GET", "POST", "DELETE"),
+        guarded("log", log, "GET", "DELETE"),
+        guarded("clock", time, "GET", "POST", "DELETE"),
+        guarded("login", login, "POST"),
+        guarded("like", like, "POST", "DELETE"),
     ]
+
+
+async def _body(request: Request) -> Any:
+    """Return the JSON of a request. Raises ValueError."""
+    try:
+        return json.loads(await request.body())
+    except ValueError:
+        raise ValueError("The body is not JSON.") from None
 
 
 def _decision(wanted: Any) -> dict[str, Any]:

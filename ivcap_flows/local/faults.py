@@ -48,7 +48,7 @@ from ivcap_flows.local.clock import LATE, LATE_IN_LISTS
 from ivcap_flows.local.directory import OUT_OF_SPACE
 from ivcap_flows.local.refusals import expired, refusal
 
-__all__ = ["TRANSPORT", "BadRuleError", "FaultLayer", "Rule", "parse_rule", "reply"]
+__all__ = ["TRANSPORT", "FaultLayer", "Rule", "parse_rule", "reply"]
 
 TRANSPORT: Final = "ivcap_flows.transport"
 """The key in the scope under which the server's protocol puts the connection's transport."""
@@ -73,10 +73,6 @@ _EFFECTS: Final = {
 _DEATHS: Final = ("before", "amid", "after")
 _MATCHED: Final = ("method", "path", "count", "probability", "seed")
 _LOGGED: Final = 20_000
-
-
-class BadRuleError(ValueError):
-    """A rule is invalid."""
 
 
 @dataclass
@@ -129,24 +125,24 @@ _numbers = itertools.count(1)
 
 
 def parse_rule(value: Any) -> Rule:
-    """Read a rule. Raises BadRuleError with the reason."""
+    """Read a rule. Raises ValueError with the reason."""
     if not isinstance(value, dict):
-        raise BadRuleError("A rule must be a JSON object.")
+        raise ValueError("A rule must be a JSON object.")
     unknown = set(value) - {*_MATCHED, *_EFFECTS}
     if unknown:
-        raise BadRuleError(
+        raise ValueError(
             f"A rule has no {', '.join(sorted(unknown))}; its fields are {', '.join(_MATCHED)}, its effects "
             f"{', '.join(_EFFECTS)}."
         )
     method, count, probability, seed = (value.get(name) for name in ("method", "count", "probability", "seed"))
     if count is not None and not (_is_a(int, count) and count >= 1):
-        raise BadRuleError("count must be a number of at least 1.")
+        raise ValueError("count must be a number of at least 1.")
     if probability is not None and not (_is_a(float, probability) and probability <= 1):
-        raise BadRuleError("probability must be a number from 0 to 1.")
+        raise ValueError("probability must be a number from 0 to 1.")
     if seed is not None and (not _is_a(int, seed) or probability is None):
-        raise BadRuleError("seed must be a number of at least 0, and needs a probability.")
+        raise ValueError("seed must be a number of at least 0, and needs a probability.")
     if method is not None and not isinstance(method, str):
-        raise BadRuleError("method must be the name of an HTTP method.")
+        raise ValueError("method must be the name of an HTTP method.")
     return Rule(
         next(_numbers),
         method.upper() if method else None,
@@ -162,29 +158,29 @@ def _pattern(path: Any) -> re.Pattern[str]:
     try:
         return re.compile(str(path or ""))
     except re.error as error:
-        raise BadRuleError(f"path is not a regular expression ({error}).") from None
+        raise ValueError(f"path is not a regular expression ({error}).") from None
 
 
 def _effects(value: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value.get(name) for name in _EFFECTS}
     effects: dict[str, Any] = {name: one for name, one in given.items() if one is not None and one is not False}
     if not effects:
-        raise BadRuleError(f"A rule needs an effect: {', '.join(_EFFECTS)}.")
+        raise ValueError(f"A rule needs an effect: {', '.join(_EFFECTS)}.")
     for name, one in effects.items():
         if not _is_a(_EFFECTS[name], one):
-            raise BadRuleError(f"{name} has the wrong type.")
+            raise ValueError(f"{name} has the wrong type.")
     if not 200 <= effects.get("status", 500) <= 599:
-        raise BadRuleError("status must be an HTTP status from 200 to 599.")
+        raise ValueError("status must be an HTTP status from 200 to 599.")
     if effects.get("at_once", 1) < 1:
-        raise BadRuleError("at_once must be a number of at least 1.")
+        raise ValueError("at_once must be a number of at least 1.")
     if effects.get("kill_worker", "after") not in _DEATHS:
-        raise BadRuleError(f"kill_worker must be one of {', '.join(_DEATHS)}.")
+        raise ValueError(f"kill_worker must be one of {', '.join(_DEATHS)}.")
     if "kill_worker" in effects and (len(effects) > 1 or value.get("method") is not None):
-        raise BadRuleError("kill_worker applies to jobs, so the rule can have no method and no other effect.")
+        raise ValueError("kill_worker applies to jobs, so the rule can have no method and no other effect.")
     for group in (_MAIN, ("late_visibility", "late_in_lists")):
         both = [name for name in group if name in effects]
         if len(both) > 1:
-            raise BadRuleError(f"{' and '.join(both)} exclude each other; write one rule for each.")
+            raise ValueError(f"{' and '.join(both)} exclude each other; write one rule for each.")
     return effects
 
 

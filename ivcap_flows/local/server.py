@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,18 +37,30 @@ from ivcap_flows.local.ivcap.app import create_app
 from ivcap_flows.local.ivcap.jobs.dispatch import Dispatcher
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.routing import on_http_error
-from ivcap_flows.local.likeness import AS_BUILT, Likeness
+from ivcap_flows.local.likeness import Likeness
 from ivcap_flows.local.refusals import caller_gone
 from ivcap_flows.local.settings import VISIBILITY_DELAY
 from ivcap_flows.local.tokens import LIFETIME
 
-__all__ = ["run"]
+__all__ = ["Options", "run"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _GRACE: Final = 2
 """Seconds that open requests get when the server ends."""
 _ENDLESS_HEAD: Final = 4 * MOST_HEAD
 """Maximum bytes to read while waiting for a head's end. A shorter head is refused with the platform's message."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve, as `ivcap_flows.local.serve` explains it."""
+
+    env_file: Path | None
+    idle: float | None
+    announce: bool
+    seed: int | None
+    s3: str | None
+    likeness: Likeness
 
 
 class _Connection(HttpToolsProtocol):
@@ -140,18 +153,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(
-    host: str,
-    port: int,
-    directory: Path,
-    *,
-    env_file: Path | None,
-    idle: float | None,
-    announce: bool,
-    seed: int | None = None,
-    s3: str | None = None,
-    likeness: Likeness = AS_BUILT,
-) -> None:
+def run(host: str, port: int, directory: Path, options: Options) -> None:
     """Serve until a signal or until idle. Raises EmbeddedPlatformError, NewerSchemaError."""
     place = Directory(directory.expanduser().absolute())
     place.prepare()
@@ -165,63 +167,69 @@ def run(
         )
     try:
         with _bind(host, port) as listener:
-            asyncio.run(_serve(listener, host, place, env_file, idle, announce, seed, s3, likeness))
+            asyncio.run(_serve(listener, host, place, options))
     finally:
         os.close(lock)
 
 
-async def _serve(
-    listener: socket.socket,
-    host: str,
-    place: Directory,
-    env_file: Path | None,
-    idle: float | None,
-    announce: bool,
-    seed: int | None,
-    s3: str | None,
-    likeness: Likeness,
-) -> None:
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}"
-    platform = Platform(place, seed)
-    part: provena.EmbeddedProvena | None = None
-    try:
-        platform.changes.bind()
-        part = provena.create_app(
-            place.root, url, VISIBILITY_DELAY, platform.seed, lambda sub_type: layer.death_of(sub_type), s3
+class _Platforms:
+    """Both platforms behind one socket, with what `/_embedded` shows and changes."""
+
+    def __init__(self, place: Directory, url: str, seed: int | None, s3: str | None) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self.ivcap = Platform(place, seed)
+        try:
+            self.ivcap.changes.bind()
+            self.provena = provena.create_app(place.root, url, VISIBILITY_DELAY, self.ivcap.seed, self._death_of, s3)
+            self.environment = _environment(url, self.ivcap) | provena.environment(place.root, url, s3)
+        except BaseException:
+            self.ivcap.close()
+            raise
+        controls: list[Any] = control.routes(
+            self.about, lambda: self.layer, self.token, self.ivcap.keep_clock, self._decide_login, self.be_like
         )
-        environment = _environment(url, platform) | provena.environment(place.root, url, s3)
-        token = secrets.token_urlsafe(24)
-
-        def about() -> dict[str, Any]:
-            return {
-                "instance": platform.instance,
-                "visibility_delay": platform.likeness.visibility_delay,
-                "version": __version__,
-                "provena": True,
-                "s3": environment.get("AWS_ENDPOINT_URL_S3"),
-                "like": platform.likeness.name,
-                "speed": platform.likeness.speed,
-            }
-
-        def be_like(wanted: Likeness) -> None:
-            platform.likeness, part.jobs.workers = wanted, wanted.workers
-            layer.manners = [parse_rule(dict(rule)) for rule in wanted.rules]
-
-        async def decide_login(*, lifetime: float | None = None, **decision: Any) -> bool:
-            held = {} if lifetime is None else {"lifetime": lifetime}
-            return await platform.decide_login(**decision, **held) or await part.decide_login(**decision)
-
-        routes: list[Any] = control.routes(about, lambda: layer, token, platform.keep_clock, decide_login, be_like)
-        routes += [Mount("/provena", part.app), Mount("/", create_app(platform))]
+        routes = [*controls, Mount("/provena", self.provena.app), Mount("/", create_app(self.ivcap))]
         # A path with a line feed matches no mount.
         handlers = {HTTPException: on_http_error, ClientDisconnect: caller_gone}
-        layer = FaultLayer(Starlette(routes=routes, exception_handlers=handlers))
-        be_like(likeness)
-        await part.start()
-        dispatcher = Dispatcher(platform)
+        self.layer = FaultLayer(Starlette(routes=routes, exception_handlers=handlers))
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "instance": self.ivcap.instance,
+            "visibility_delay": self.ivcap.likeness.visibility_delay,
+            "version": __version__,
+            "provena": True,
+            "s3": self.environment.get("AWS_ENDPOINT_URL_S3"),
+            "like": self.ivcap.likeness.name,
+            "speed": self.ivcap.likeness.speed,
+        }
+
+    def be_like(self, wanted: Likeness) -> None:
+        self.ivcap.likeness, self.provena.jobs.workers = wanted, wanted.workers
+        self.layer.manners = [parse_rule(dict(rule)) for rule in wanted.rules]
+
+    def _death_of(self, sub_type: str) -> str | None:
+        return self.layer.death_of(sub_type)
+
+    async def _decide_login(self, *, lifetime: float | None = None, **decision: Any) -> bool:
+        held = {} if lifetime is None else {"lifetime": lifetime}
+        return await self.ivcap.decide_login(**decision, **held) or await self.provena.decide_login(**decision)
+
+    async def close(self) -> None:
+        await self.provena.stop()
+        self.ivcap.close()
+
+
+async def _serve(listener: socket.socket, host: str, place: Directory, options: Options) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+    platforms = _Platforms(place, url, options.seed, options.s3)
+    try:
+        platforms.be_like(options.likeness)
+        await platforms.provena.start()
+        dispatcher = Dispatcher(platforms.ivcap)
         config = uvicorn.Config(
-            Dated(Gate(layer, host)),
+            Dated(Gate(platforms.layer, host)),
             http=_Connection,
             loop="asyncio",
             ws="none",
@@ -234,12 +242,12 @@ async def _serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE,
         )
-        server = _Server(config, layer, dispatcher, idle)
-        known = about() | {"url": url, "pid": os.getpid(), "control": token, "environment": environment}
+        server = _Server(config, platforms.layer, dispatcher, options.idle)
+        process = {"url": url, "pid": os.getpid(), "control": platforms.token, "environment": platforms.environment}
         jobs = asyncio.create_task(dispatcher.run())
         try:
-            write_atomically(place.server_file, json.dumps(known, indent=1).encode())
-            _publish(environment, env_file, announce=announce)
+            write_atomically(place.server_file, json.dumps(platforms.about() | process, indent=1).encode())
+            _publish(platforms.environment, options.env_file, announce=options.announce)
             await server.serve(sockets=[listener])
         finally:
             place.server_file.unlink(missing_ok=True)
@@ -247,9 +255,7 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await jobs
     finally:
-        if part is not None:
-            await part.stop()
-        platform.close()
+        await platforms.close()
 
 
 def _publish(environment: dict[str, str], env_file: Path | None, *, announce: bool) -> None:
