@@ -30,7 +30,7 @@ from benchmarks.measure import Busy, medians, postgresql, python, report, rounds
 from benchmarks.prefect_server import Prefect, end, on_postgresql, prefect
 from benchmarks.recording import SERVICES
 from benchmarks.submitting import service
-from ivcap_flows.local.register import register
+from ivcap_flows.local.services.register import register
 
 WORKERS = (1, 2, 4)
 THREADS = {"flows": 4, "dask": 1}

@@ -18,7 +18,7 @@ import httpx
 
 from benchmarks.measure import medians, python, report, rounds, steered_platform
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.mapping import RunnerMapping, write_mapping
+from ivcap_flows.local.services.mapping import RunnerMapping, write_mapping
 
 COUNT = 1000
 ROUNDS = 5

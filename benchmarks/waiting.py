@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import QUIET, peer, report, steered_platform
-from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local.services.register import register
 
 SERVICES, LIVE, FINISHED = 5, 1000, 50_000
 TICKS = 10
@@ -101,7 +101,7 @@ def fill(environment: dict[str, str], *, scattered: bool) -> list[tuple[str, str
     bearer = {"Authorization": f"Bearer {environment['IVCAP_JWT']}"}
     services = []
     for number in range(SERVICES):
-        definition = {"name": f"counted-{number}", "entry": "ivcap_flows.local.services.echo:run"}
+        definition = {"name": f"counted-{number}", "entry": "ivcap_flows.local.services.built_in:echo"}
         services.append(register(environment["IVCAP_URL"], environment["IVCAP_JWT"], definition, folder / "x.yaml"))
         jobs = f"{environment['IVCAP_URL']}/1/services2/{services[-1]}/jobs"
         httpx.post(jobs, headers={**bearer, "Timeout": "30"}, json={"message": "x"}).raise_for_status()

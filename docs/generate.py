@@ -32,7 +32,7 @@ from ivcap_flows.local.ivcap.routing import Operation
 from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
-from ivcap_flows.local.services import BUILT_IN
+from ivcap_flows.local.services.built_in import BUILT_IN
 from ivcap_flows.provenance import mappings, names, rules
 from ivcap_flows.settings import Settings
 

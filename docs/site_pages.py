@@ -49,7 +49,7 @@ MODULES: Final = (
     "ivcap_flows.registration",
     "ivcap_flows.sinks",
     "ivcap_flows.local",
-    "ivcap_flows.local.service",
+    "ivcap_flows.local.services.job",
 )
 """The modules with a page of API reference."""
 

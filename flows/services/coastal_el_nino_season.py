@@ -10,7 +10,7 @@ from typing import Any, Final
 from flows.services.job import Job, artifact, number, option
 from flows.services.seasons import SEASONS, condition, season_means
 from flows.services.tables import SEASONS_HEADER, decimal, read_index, table
-from ivcap_flows.local.service import ServiceError
+from ivcap_flows.local.services.job import ServiceError
 
 __all__ = ["RESULT_SCHEMA", "BreakdownError", "run"]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flows.services.months import Month, Series
-from ivcap_flows.local.service import ServiceError
+from ivcap_flows.local.services.job import ServiceError
 
 __all__ = [
     "DECIMALS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ivcap_flows.local.service import ServiceError
+from ivcap_flows.local.services.job import ServiceError
 
 __all__ = ["Job", "RequestError", "artifact", "number", "option"]
 

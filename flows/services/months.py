@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ivcap_flows.local.service import ServiceError
+from ivcap_flows.local.services.job import ServiceError
 
 __all__ = ["COLUMNS", "Month", "Series", "SeriesError", "read_series"]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from flows.services.icen import DECIMALS
 from flows.services.months import Month
-from ivcap_flows.local.service import ServiceError
+from ivcap_flows.local.services.job import ServiceError
 
 __all__ = [
     "EVENTS_HEADER",

@@ -85,10 +85,10 @@ def register(
             service description.
     """
     from ivcap_flows import local
-    from ivcap_flows.local.descriptions import is_description, register_description
-    from ivcap_flows.local.mapping import RunnerMapping
-    from ivcap_flows.local.register import read_definition
-    from ivcap_flows.local.register import register as register_with
+    from ivcap_flows.local.services.descriptions import is_description, register_description
+    from ivcap_flows.local.services.mapping import RunnerMapping
+    from ivcap_flows.local.services.register import read_definition
+    from ivcap_flows.local.services.register import register as register_with
 
     read = {definition: read_definition(definition) for definition in definitions}
     described = [definition for definition, content in read.items() if is_description(content)]

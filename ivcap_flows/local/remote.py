@@ -11,7 +11,7 @@ from typing import Any
 
 from ivcap_flows.errors import EmbeddedPlatformError, InputError
 from ivcap_flows.local.ondemand import EmbeddedPlatform
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 __all__ = ["PlatformControl"]
 

@@ -16,7 +16,7 @@ from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
-from ivcap_flows.local.register import read_definition
+from ivcap_flows.local.services.register import read_definition
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 

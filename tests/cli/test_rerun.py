@@ -22,7 +22,7 @@ from ivcap_flows.cli import main
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provenance import Graph, Record, activity, entity, relation
 from ivcap_flows.reading.inputs import Input, inputs_of
 

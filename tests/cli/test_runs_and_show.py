@@ -23,7 +23,7 @@ from ivcap_flows.cli import output
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
-from ivcap_flows.local.register import register
+from ivcap_flows.local.services.register import register
 from ivcap_flows.tasks import request_job, wait_for_jobs
 
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token

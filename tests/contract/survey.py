@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivcap_flows.local.service import ServiceJob
+from ivcap_flows.local.services.job import ServiceJob
 
 
 def run(request: dict[str, Any], job: ServiceJob) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from docs_pages import PAGES, ROOT, Block, blocks
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 README = ROOT / "README.md"
 SERVICE = ROOT / "docs" / "how-to" / "run-a-service-locally.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ivcap_flows.cli import main
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 ROOT = Path(__file__).parents[2]
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}

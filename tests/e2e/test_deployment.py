@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

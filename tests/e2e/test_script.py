@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -16,7 +16,7 @@ from prefect.settings import (
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import EmbeddedPlatform
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.tasks import parking
 
 # Test modules are imported one by one, so what they share has to be found.

@@ -11,7 +11,7 @@ from fleet import ROOT, Fleet
 from layouts import LAYOUTS, lay_out
 
 from flows.register_runs import grid
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 

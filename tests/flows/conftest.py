@@ -10,7 +10,7 @@ import pytest
 
 from ivcap_flows import local
 from ivcap_flows.local import EmbeddedPlatform
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 sys.path.insert(0, str(Path(__file__).parent))
 

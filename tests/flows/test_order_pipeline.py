@@ -10,7 +10,7 @@ from prefect.settings import temporary_settings
 
 from flows.order_pipeline import order_pipeline
 from ivcap_flows.errors import OrderFailedError
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ROOT / "flows/services"

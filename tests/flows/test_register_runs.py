@@ -12,8 +12,8 @@ from prefect.settings import temporary_settings
 
 from flows.register_runs import register_runs
 from ivcap_flows.local import ensure
-from ivcap_flows.local.register import read_definition, register
 from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local.services.register import read_definition, register
 
 FLOWS = Path(__file__).parents[2] / "flows"
 

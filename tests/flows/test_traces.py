@@ -33,7 +33,7 @@ from ivcap_flows.cli import main
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provenance import Direction, Graph
 from ivcap_flows.provenance.names import NAMESPACES
 from ivcap_flows.reading import lineage

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from ivcap_flows.local.register import register
+from ivcap_flows.local.services.register import register
 
 TERMINAL = {"succeeded", "failed", "error"}
 
@@ -85,7 +85,7 @@ class Home:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 command = process.cmdline()
-                if "ivcap_flows.local.runner" in command and str(self.root) in command:
+                if "ivcap_flows.local.services.runner" in command and str(self.root) in command:
                     found.append(process.pid)
         return found
 

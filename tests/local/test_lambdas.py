@@ -13,11 +13,11 @@ import pytest
 
 from ivcap_flows.cli.local import register
 from ivcap_flows.errors import InputError
-from ivcap_flows.local.descriptions import register_description
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.hosting import HostFiles, HostPlan
-from ivcap_flows.local.ivcap.jobs.hosts import Hosts
-from ivcap_flows.local.mapping import RunnerMapping
+from ivcap_flows.local.services.descriptions import register_description
+from ivcap_flows.local.services.hosting import HostFiles, HostPlan
+from ivcap_flows.local.services.hosts import Hosts
+from ivcap_flows.local.services.mapping import RunnerMapping
 
 SERVER = """
 import json, os, sys, threading, time, urllib.error, urllib.request
@@ -251,7 +251,7 @@ def hosts_of(home):
     return [
         one
         for one in psutil.process_iter(["cmdline"])
-        if "ivcap_flows.local.lambdas" in (one.info["cmdline"] or ()) and str(home.root) in one.info["cmdline"]
+        if "ivcap_flows.local.services.lambdas" in (one.info["cmdline"] or ()) and str(home.root) in one.info["cmdline"]
     ]
 
 

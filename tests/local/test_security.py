@@ -19,8 +19,8 @@ import pytest
 from ivcap_flows import local
 from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.service import ServiceJob
-from ivcap_flows.local.sidecar import Sidecar
+from ivcap_flows.local.services.job import ServiceJob
+from ivcap_flows.local.services.sidecar import Sidecar
 
 ESCAPES = [
     *("../../escape", "..\\..\\escape", "/etc/passwd", "/tmp/escape", "a/../../../escape", "%2e%2e/%2e%2e/escape"),

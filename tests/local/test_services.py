@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ivcap_flows.errors import InputError, NotAuthorizedError, PlatformError, UnreachableError
-from ivcap_flows.local.register import read_definition, register
+from ivcap_flows.local.services.register import read_definition, register
 
 TOOL = "urn:sd-core:schema.ai-tool.1"
 PARAMETERS = [

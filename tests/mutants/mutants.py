@@ -46,7 +46,7 @@ from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Poll
 from ivcap_flows.journal.transitions import Transitions
-from ivcap_flows.local import descriptions
+from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import lineage_walk
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import inputs, names, on_record, verification

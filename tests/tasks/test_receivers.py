@@ -12,7 +12,7 @@ from ivcap_flows import flow, task
 from ivcap_flows.capture import use_journal
 from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import register
+from ivcap_flows.local.services.register import register
 from ivcap_flows.provenance import Graph
 from ivcap_flows.reading import lineage
 from ivcap_flows.sinks import run_graph

@@ -14,7 +14,7 @@ from ivcap_flows.durable import plan
 from ivcap_flows.errors import SpendLimitError
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.register import register
+from ivcap_flows.local.services.register import register
 from ivcap_flows.tasks import place_order, request_job, upload_artifact, wait_for_jobs, wait_for_orders
 
 

@@ -1,29 +1,15 @@
-"""The built-in services of the embedded platform."""
+"""A user's service on this machine: how it is registered, and how its jobs run.
 
-from __future__ import annotations
+A service is registered by a definition written by hand (`register.py`) or by the description that its SDK prints
+(`descriptions.py`), with the command that runs it here (`mapping.py`). For each job the dispatcher of the embedded
+IVCAP asks `plans.py` how to run it, and writes the job's ticket:
 
-from typing import Any, Final
+- a function runs in a process of its own (`runner.py`) with a job object (`job.py`);
+- a batch service is a command, which `batch.py` runs inside that process;
+- a long-running service is a server with one host for all its jobs (`hosts.py` starts it, `hosting.py` has its files,
+  `lambdas.py` is its program).
 
-__all__ = ["BUILT_IN"]
-
-
-def _definition(name: str, description: str, parameter: str, kind: str, meaning: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "description": description,
-        "policy": "urn:ivcap:policy:ivcap.open.service",
-        "controller-schema": "urn:ivcap-flows:schema:service.local.1",
-        "controller": {
-            "$schema": "urn:ivcap-flows:schema:service.local.1",
-            "entry": f"ivcap_flows.local.services.{name}:run",
-        },
-        "parameters": [{"name": parameter, "description": meaning, "type": kind}],
-    }
-
-
-BUILT_IN: Final = (
-    _definition("echo", "Returns its message, at once.", "message", "string", "What to return."),
-    _definition("sleep", "Waits, then says how long.", "seconds", "float", "How long to wait, in seconds."),
-    _definition("fail", "Fails with its message.", "message", "string", "The error message to fail with."),
-)
-"""The result of `echo` and `sleep` is an object with their parameter."""
+To a command or a server the platform is a `sidecar.py`. Each process leaves the outcome in the outbox (`posted.py`),
+from which the platform collects it, so jobs outlive the platform's server. `processes.py` recognises and ends them.
+`built_in.py` has the services that are always there.
+"""

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ivcap_flows.local.service import ServiceError, ServiceJob
+from ivcap_flows.local.services.job import ServiceError, ServiceJob
 
 __all__ = ["DEFINITION", "run"]
 

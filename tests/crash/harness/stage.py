@@ -29,8 +29,8 @@ from harness.ledger import provena_of
 from harness.services import DEFINITION
 from ivcap_flows.local import ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.register import register
 from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local.services.register import register
 
 __all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
 

@@ -22,14 +22,14 @@ from typing import Any, BinaryIO, Final
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.directory import is_held, write_atomically
-from ivcap_flows.local.hosting import spawn_locked
-from ivcap_flows.local.ivcap.jobs.hosts import Hosts
 from ivcap_flows.local.ivcap.jobs.logs import LogTimes
-from ivcap_flows.local.ivcap.jobs.plans import NoPlan, Plan, plan_of
 from ivcap_flows.local.ivcap.jobs.state import Outcome
 from ivcap_flows.local.ivcap.platform import Platform
 from ivcap_flows.local.ivcap.replies import compact
-from ivcap_flows.local.processes import end_process, noted_process
+from ivcap_flows.local.services.hosting import spawn_locked
+from ivcap_flows.local.services.hosts import Hosts
+from ivcap_flows.local.services.plans import NoPlan, Plan, plan_of
+from ivcap_flows.local.services.processes import end_process, noted_process
 
 __all__ = ["Dispatcher"]
 
@@ -158,7 +158,7 @@ class Dispatcher:
         if plan.host is not None:
             self._hosts.hand_over(job, plan.host)
         else:
-            arguments = ["ivcap_flows.local.runner", str(platform.directory.root), job]
+            arguments = ["ivcap_flows.local.services.runner", str(platform.directory.root), job]
             self._children[job] = spawn_locked(folder / "lock", folder / "log", arguments)
 
     def _care(self, row: sqlite3.Row) -> bool:

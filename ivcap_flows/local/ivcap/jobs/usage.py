@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from ivcap_flows.local.processes import noted_process
+from ivcap_flows.local.services.processes import noted_process
 
 __all__ = ["usage"]
 

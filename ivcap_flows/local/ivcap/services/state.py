@@ -18,7 +18,7 @@ from ivcap_flows.local.ivcap.packages.state import Packages
 from ivcap_flows.local.ivcap.replies import compact
 from ivcap_flows.local.ivcap.services.parameters import checked_definitions, request_schema
 from ivcap_flows.local.ivcap.services.ranking import score
-from ivcap_flows.local.services import BUILT_IN
+from ivcap_flows.local.services.built_in import BUILT_IN
 from ivcap_flows.local.tokens import Principal
 
 __all__ = ["Services"]

@@ -1,7 +1,7 @@
-"""One job in a process of its own, which outlives the server: `python -m ivcap_flows.local.runner <directory> <job>`.
+"""One job in a process of its own, which outlives the server.
 
-It inherits the lock of its folder, records that it has started (once, so that no job runs twice), runs the service and
-writes the result to the outbox in one step.
+`python -m ivcap_flows.local.services.runner <directory> <job>` inherits the lock of its folder, records that it has
+started (once, so that no job runs twice), runs the service and writes the result to the outbox in one step.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
-from ivcap_flows.local.posted import ended, with_products
-from ivcap_flows.local.processes import note_process
-from ivcap_flows.local.service import ServiceError, ServiceJob
+from ivcap_flows.local.services.job import ServiceError, ServiceJob
+from ivcap_flows.local.services.posted import ended, with_products
+from ivcap_flows.local.services.processes import note_process
 
 __all__ = ["main"]
 
@@ -37,7 +37,7 @@ def _run(ticket: dict[str, Any], directory: Directory, job: ServiceJob) -> dict[
             result = _call(controller["entry"], controller.get("path") or [], ticket["request"], job)
         else:
             # Imported here, since only a command needs the sidecar and its HTTP modules.
-            from ivcap_flows.local.batch import run_command
+            from ivcap_flows.local.services.batch import run_command
 
             return run_command(ticket, directory, job)
         if isinstance(result, str):

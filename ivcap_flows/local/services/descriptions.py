@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.mapping import RunnerMapping, write_mapping
-from ivcap_flows.local.register import account_of, define, put, service_urn
+from ivcap_flows.local.services.mapping import RunnerMapping, write_mapping
+from ivcap_flows.local.services.register import account_of, define, put, service_urn
 
 __all__ = ["is_description", "register_description"]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from ivcap_flows.local.service import ServiceJob
+from ivcap_flows.local.services.job import ServiceJob
 
 __all__ = ["Posted", "ended", "gone", "outbox_record", "with_products"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.hosting import HostPlan
 from ivcap_flows.local.ivcap import schemas
-from ivcap_flows.local.mapping import read_mapping
+from ivcap_flows.local.services.hosting import HostPlan
+from ivcap_flows.local.services.mapping import read_mapping
 
 __all__ = ["NoPlan", "Plan", "plan_of"]
 

@@ -1,4 +1,4 @@
-"""Long-running services for the dispatcher: one host each (local/lambdas.py), started for its first job."""
+"""Long-running services for the dispatcher: one host each (lambdas.py), started for its first job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Final
 
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.hosting import HostFiles, HostPlan
+from ivcap_flows.local.services.hosting import HostFiles, HostPlan
 
 __all__ = ["Hosts"]
 

@@ -1,4 +1,4 @@
-"""The host of a long-running service: `python -m ivcap_flows.local.lambdas <directory> <service>`.
+"""The host of a long-running service: `python -m ivcap_flows.local.services.lambdas <directory> <service>`.
 
 It starts the service's HTTP server on a free port and waits until it is ready. Then it sends it the jobs that the
 platform puts into the inbox, as IVCAP's REST controller does for services written with ivcap-ai-tool: a `POST` with
@@ -28,12 +28,12 @@ import psutil
 
 from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory, sync_folder, write_atomically
-from ivcap_flows.local.hosting import HostFiles
-from ivcap_flows.local.mapping import read_mapping
-from ivcap_flows.local.posted import Posted, ended, outbox_record, with_products
-from ivcap_flows.local.processes import end_process, note_process, noted_process, service_environment
-from ivcap_flows.local.service import ServiceJob
-from ivcap_flows.local.sidecar import Seat, Sidecar
+from ivcap_flows.local.services.hosting import HostFiles
+from ivcap_flows.local.services.job import ServiceJob
+from ivcap_flows.local.services.mapping import read_mapping
+from ivcap_flows.local.services.posted import Posted, ended, outbox_record, with_products
+from ivcap_flows.local.services.processes import end_process, note_process, noted_process, service_environment
+from ivcap_flows.local.services.sidecar import Seat, Sidecar
 
 __all__ = ["main"]
 

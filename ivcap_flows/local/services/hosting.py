@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from ivcap_flows.local.directory import Directory, is_held, write_atomically
-from ivcap_flows.local.mapping import service_folder
-from ivcap_flows.local.processes import end_process, noted_process
+from ivcap_flows.local.services.mapping import service_folder
+from ivcap_flows.local.services.processes import end_process, noted_process
 
 __all__ = ["HostFiles", "HostPlan", "spawn_locked"]
 
@@ -98,7 +98,7 @@ class HostFiles:
         self.end_stray()
         self.retire.unlink(missing_ok=True)
         write_atomically(self.folder / "host.json", plan.as_json())
-        arguments = ["ivcap_flows.local.lambdas", str(self.directory.root), plan.service]
+        arguments = ["ivcap_flows.local.services.lambdas", str(self.directory.root), plan.service]
         return spawn_locked(self.folder / "host.lock", self.log, arguments, fresh_log=True)
 
     def end_stray(self) -> None:

@@ -24,9 +24,9 @@ from ivcap_flows.identity import urn_id
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.loopback import refused_page
 from ivcap_flows.local.peer import is_own
-from ivcap_flows.local.posted import Posted
 from ivcap_flows.local.proof import connected
-from ivcap_flows.local.service import ServiceJob
+from ivcap_flows.local.services.job import ServiceJob
+from ivcap_flows.local.services.posted import Posted
 
 __all__ = ["Seat", "Sidecar"]
 

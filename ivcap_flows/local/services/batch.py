@@ -8,10 +8,10 @@ from typing import Any, Final
 import psutil
 
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.posted import ended, gone, outbox_record
-from ivcap_flows.local.processes import end_process, note_process, service_environment
-from ivcap_flows.local.service import ServiceJob
-from ivcap_flows.local.sidecar import Seat, Sidecar
+from ivcap_flows.local.services.job import ServiceJob
+from ivcap_flows.local.services.posted import ended, gone, outbox_record
+from ivcap_flows.local.services.processes import end_process, note_process, service_environment
+from ivcap_flows.local.services.sidecar import Seat, Sidecar
 
 __all__ = ["run_command"]
 
