@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from ivcap_flows.durable import LogicalRun
     from ivcap_flows.journal import AttemptRow, Journal, OpenedAttempt, Outcome, RunIdentity
 
-__all__ = ["attempt_lock", "attempt_of_process", "close_attempt", "known_here", "open_attempt", "open_here"]
+__all__ = [
+    "attempt_lock",
+    "attempt_of_process",
+    "close_attempt",
+    "close_process",
+    "known_here",
+    "open_attempt",
+    "open_here",
+]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -107,7 +115,7 @@ def attempt_of_process() -> OpenedAttempt:
         # A thread of the user's can belong to an open flow, but not to this attempt.
         _attempts().of_process[journal().id] = _attempts().of_flows.pop(opened.attempt.id)
         watch_exit()
-        atexit.register(_close_process, journal().id, recorder())
+        atexit.register(close_process, journal().id, recorder())
         return opened
 
 
@@ -122,7 +130,7 @@ def _script() -> str | None:
     return str(main) if begun else os.path.abspath(script)
 
 
-def _close_process(journal_id: str, writer: Recorder) -> None:
+def close_process(journal_id: str, writer: Recorder) -> None:
     logical = _attempts().of_process.pop(journal_id, None)
     if logical is None:
         # A forked child, which has its parent's exit handlers, but not its attempts.

@@ -20,7 +20,7 @@ from ivcap_flows.errors import InputError, InvalidParameterError, NotFoundError
 from ivcap_flows.tasks import aget_secret, get_secret, list_secrets, set_secret
 
 
-def test_secrets_are_set_listed_and_read(in_flow, effects, unique):
+def test_secrets_are_set_listed_and_read(in_script, effects, unique):
     """Setting a secret again replaces it.
 
     A list has names and expiry times but no values. An unknown secret is an error.
@@ -34,7 +34,7 @@ def test_secrets_are_set_listed_and_read(in_flow, effects, unique):
             get_secret("nobody")
         return list_secrets(), get_secret(unique)
 
-    known, found = in_flow(body)
+    known, found = in_script(body)
     assert found.get_secret_value() == f"value of {unique}"
     assert known[unique] is not None and known[f"{unique}-for-ever"] is None
 
@@ -45,7 +45,7 @@ def forms_of(value):
     return [value.encode(), *(text[4:-4] for text in whole)]
 
 
-def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, caplog, prefect_server):
+def test_a_value_is_written_down_nowhere(in_script, effects, unique, tmp_path, caplog, prefect_server):
     """The value is in no log, journal, error, Prefect database or persisted result."""
     assert get_secret.persist_result is aget_secret.persist_result is set_secret.persist_result is False
     secret, careless = f"s3cret-{unique}", f"careless-{unique}"
@@ -65,7 +65,7 @@ def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, cap
         everything.enter_context(temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}))
         for name in ("", "ivcap_flows", "prefect", "httpx", "httpcore"):
             everything.enter_context(caplog.at_level(logging.DEBUG, name))
-        in_flow(body)
+        in_script(body)
     assert seen == [secret] and recorder().flush()
 
     texts = {"the log": caplog.text.encode()}
@@ -82,11 +82,11 @@ def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, cap
     assert "Wrap it: SecretStr(…)" in str(errors[0])
 
 
-def test_a_plan_sets_no_secret(in_flow, effects, unique):
+def test_a_plan_sets_no_secret(in_script, effects, unique):
     """A plan names the secret without its value, and sets nothing."""
     with plan() as planned:
-        in_flow(lambda: set_secret(unique, SecretStr(f"s3cret-{unique}")))
+        in_script(lambda: set_secret(unique, SecretStr(f"s3cret-{unique}")))
     [effect] = planned.effects
     assert (effect.noun, effect.subject, effect.source) == ("secret", unique, "new")
     assert "s3cret" not in repr(effect)
-    assert unique not in in_flow(list_secrets)
+    assert unique not in in_script(list_secrets)

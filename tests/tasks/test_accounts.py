@@ -36,7 +36,7 @@ from ivcap_flows.tasks import (
 )
 
 
-def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_account, ivcap_journal):
+def test_two_accounts_in_one_flow(in_script, effects, source, unique, second_account, ivcap_journal):
     """Each account has its own upload and order of equal requests, and its own wait; the record names both."""
 
     def body():
@@ -47,7 +47,7 @@ def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_accou
         ]
         return uploads, wait_for_orders(orders[:1]), wait_for_orders(orders[1:], credentials=second_account)
 
-    uploads, [mine], [theirs] = in_flow(body)
+    uploads, [mine], [theirs] = in_script(body)
     assert len({each.urn for each in uploads}) == 2
     assert mine.urn != theirs.urn and mine.succeeded and theirs.succeeded
     assert len({intent.account for intent in effects.intents("order")}) == 2
@@ -57,13 +57,13 @@ def test_two_accounts_in_one_flow(in_flow, effects, source, unique, second_accou
     assert len(names) == 2 and all(names.values())
 
 
-def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, second_account):
+def test_what_the_other_account_may_not_see(in_script, source, tmp_path, unique, second_account):
     """Another account's artifact and order are refused once, as the platform refuses them, without retries."""
 
     def made():
         return upload_artifact(source), place_order("echo", {"message": unique})
 
-    series, order = in_flow(made)
+    series, order = in_script(made)
 
     def body():
         for look in (
@@ -75,13 +75,13 @@ def test_what_the_other_account_may_not_see(in_flow, source, tmp_path, unique, s
                 look()
             assert not caught.value.retryable
 
-    in_flow(body)
+    in_script(body)
     assert not (tmp_path / "back.csv").exists()
 
 
-def test_a_wait_with_another_accounts_handle_says_so(in_flow, unique, second_account):
+def test_a_wait_with_another_accounts_handle_says_so(in_script, unique, second_account):
     """Both accounts and the next step, also where only the journal knows whose it is; no bare 404."""
-    order, job = in_flow(lambda: (place_order("echo", {"message": unique}), request_job("echo", {"message": unique})))
+    order, job = in_script(lambda: (place_order("echo", {"message": unique}), request_job("echo", {"message": unique})))
 
     def body():
         for wait, work in ((wait_for_orders, order), (wait_for_orders, order.urn), (wait_for_jobs, job)):
@@ -89,10 +89,10 @@ def test_a_wait_with_another_accounts_handle_says_so(in_flow, unique, second_acc
                 wait([work], credentials=second_account)
             assert str(work) in str(caught.value) and caught.value.handle_account != caught.value.account
 
-    in_flow(body)
+    in_script(body)
 
 
-def test_a_stored_block_by_its_name(in_flow, unique, second_account):
+def test_a_stored_block_by_its_name(in_script, unique, second_account):
     """The name of a stored block works like the block. An unknown name is an error that says how to store one."""
     name = f"second-{unique[:8]}"
     second_account.save(name)
@@ -101,13 +101,13 @@ def test_a_stored_block_by_its_name(in_flow, unique, second_account):
         one = place_order("echo", {"message": unique}, credentials=name)
         return one, place_order("echo", {"message": unique}, credentials=second_account)
 
-    one, same = in_flow(body)
+    one, same = in_script(body)
     assert one.urn == same.urn
     with pytest.raises(ConfigurationError, match=r"named 'no-such-block'. Save one by"):
-        in_flow(lambda: place_order("echo", {"message": unique}, credentials="no-such-block"))
+        in_script(lambda: place_order("echo", {"message": unique}, credentials="no-such-block"))
 
 
-def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
+def test_a_handle_of_another_platform(in_script, effects, tmp_path):
     """A handle used with another platform's credentials is refused before anything is sent."""
     foreign = Artifact(urn="urn:ivcap:artifact:1", platform="https://ivcap.example.org")
 
@@ -122,17 +122,17 @@ def test_a_handle_of_another_platform(in_flow, effects, tmp_path):
             with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass credentials"):
                 use()
 
-    in_flow(body)
+    in_script(body)
     assert [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")] == []
 
 
-def test_one_platform_alone(in_flow, monkeypatch):
+def test_one_platform_alone(in_script, monkeypatch):
     """If the environment names only IVCAP, Provena's tasks say that Provena is off and what to set."""
     for name in list(os.environ):
         if name.startswith("PROVENA"):
             monkeypatch.delenv(name)
     with pytest.raises(PlatformOffError, match="Provena is off.*PROVENA_DOMAIN"):
-        in_flow(linked_person)
+        in_script(linked_person)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

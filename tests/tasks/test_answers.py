@@ -97,11 +97,11 @@ def between(_embedded: EmbeddedPlatform, embedded_platform, monkeypatch):
         server.shutdown()
 
 
-def test_orders(between, in_flow, effects, on_platform, unique):
+def test_orders(between, in_script, effects, on_platform, unique):
     """Each call has the order that it placed, under the key that it sent, though every reply comes twice."""
     between.doubled = "^(POST|PUT) "
     messages = [f"{unique} {number}" for number in range(4)]
-    orders = in_flow(lambda: [place_order("echo", {"message": message}) for message in messages])
+    orders = in_script(lambda: [place_order("echo", {"message": message}) for message in messages])
     assert between.sent_twice >= 8
     between.doubled = None
     records = [on_platform(lambda client, order=order: client.orders.read(order.urn)) for order in orders]
@@ -110,19 +110,19 @@ def test_orders(between, in_flow, effects, on_platform, unique):
 
 
 @pytest.mark.catches("connections kept")
-def test_mints(between, in_flow, registry, artifact, other_artifact):
+def test_mints(between, in_script, registry, artifact, other_artifact):
     """The reply to a mint names nothing that was sent, and yet each artifact has its own dataset."""
     between.doubled = "^POST "
-    minted = in_flow(lambda: [mint_dataset(one, terms=registry.terms) for one in (artifact, other_artifact)])
+    minted = in_script(lambda: [mint_dataset(one, terms=registry.terms) for one in (artifact, other_artifact)])
     assert between.sent_twice >= 2 and len({dataset.urn for dataset in minted}) == 2
     assert [dataset.access_uri for dataset in minted] == [artifact.urn, other_artifact.urn]
 
 
 @pytest.mark.catches("replies unjudged")
-def test_the_reply_to_another_request(between, in_flow, effects, on_platform, unique):
+def test_the_reply_to_another_request(between, in_script, effects, on_platform, unique):
     """What an intermediary mixes up leaves a doubt: the effect is looked for, found, and made once."""
     between.replaced = "^POST /1/orders$"
-    order = in_flow(lambda: place_order("echo", {"message": unique}))
+    order = in_script(lambda: place_order("echo", {"message": unique}))
     assert on_platform(lambda client: client.orders.read(order.urn)).values()["message"] == unique
     assert between.replaced is None and effects.count("/1/orders") == 1
 

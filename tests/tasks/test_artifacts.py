@@ -172,14 +172,14 @@ def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
     assert on_platform(outcomes) == ["urn:b"]
 
 
-def test_a_file_is_hashed_once(in_flow, effects, source, monkeypatch):
+def test_a_file_is_hashed_once(in_script, effects, source, monkeypatch):
     """The record of the call and the upload share the digest of an unchanged file."""
     begun = []
     counted = SimpleNamespace(sha256=lambda: begun.append(1) or hashlib.sha256())
     monkeypatch.setattr(files, "hashlib", counted)
     os.utime(source, (0, 0))
     time.sleep(0.06)
-    assert in_flow(lambda: tasks.upload_artifact(source)).sha256 == digest(source.read_bytes())
+    assert in_script(lambda: tasks.upload_artifact(source)).sha256 == digest(source.read_bytes())
     assert len(begun) == 1
 
 

@@ -42,9 +42,9 @@ def entity(unique):
 
 
 @pytest.mark.parametrize("content", [Declared(n=1), Beside(n=1), {"$schema": SCHEMA, "n": 1}])
-def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, content):
+def test_the_schema_is_what_the_content_declares(in_script, effects, entity, content):
     """The schema may be a field, stand beside the model's JSON Schema, or be in a mapping. The aspect is the same."""
-    added, updated = in_flow(lambda: (attach_aspect(entity, content), update_aspect(entity, content)))
+    added, updated = in_script(lambda: (attach_aspect(entity, content), update_aspect(entity, content)))
     assert added.schema_urn == SCHEMA and added.content == {"$schema": SCHEMA, "n": 1}
     assert updated.urn == added.urn
 
@@ -58,14 +58,14 @@ def test_the_schema_is_what_the_content_declares(in_flow, effects, entity, conte
         ([1], {}, "a mapping or a pydantic model, not list"),
     ],
 )
-def test_a_schema_that_cannot_be_told_is_an_error(in_flow, effects, entity, content, options, said):
+def test_a_schema_that_cannot_be_told_is_an_error(in_script, effects, entity, content, options, said):
     """A missing or wrong schema is an error that says what to do, before anything is written."""
     with pytest.raises(InputError, match=said):
-        in_flow(lambda: attach_aspect(entity, content, **options))
+        in_script(lambda: attach_aspect(entity, content, **options))
     assert effects.intents("aspect") == []
 
 
-def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
+def test_aspects_are_listed_as_they_were(in_script, effects, entity):
     """Lists span pages and can be filtered and ordered. Listing an aspect does not record it as made."""
 
     def body():
@@ -84,14 +84,14 @@ def test_aspects_are_listed_as_they_were(in_flow, effects, entity):
             get_aspect(other.urn) == other,
         )
 
-    everything, mine, some, large, bare, before, same = in_flow(body)
+    everything, mine, some, large, bare, before, same = in_script(body)
     assert sorted(everything) == [-1, *range(55)] and everything[0] == -1
     assert sorted(mine) == list(range(55))
     assert len(some) == 51 and sorted(large) == [53, 54]
     assert (bare, before, same) == ([None], [], True)
 
 
-def test_a_retraction_is_idempotent(in_flow, effects, entity):
+def test_a_retraction_is_idempotent(in_script, effects, entity):
     """Retracting twice changes nothing more. An unknown aspect is an error, and a plan only names the retraction."""
 
     def body():
@@ -106,7 +106,7 @@ def test_a_retraction_is_idempotent(in_flow, effects, entity):
         with pytest.raises(NotFoundError):
             retract_aspect("urn:ivcap:aspect:00000000-0000-4000-8000-000000000000")
 
-    in_flow(body)
+    in_script(body)
     assert len([r for r in effects.embedded.requests("DELETE") if r["path"].startswith("/1/aspects/")]) == 1
 
 
@@ -227,11 +227,11 @@ def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entit
     assert {row.state for row in effects.intents("aspect update")} == {"dropped", "done"}
 
 
-def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeypatch, capsys):
+def test_an_update_in_doubt_is_adopted_by_hand(in_script, effects, entity, monkeypatch, capsys):
     """`orders adopt` stores the same handle that the task would have returned."""
     interrupted(monkeypatch, "aspect update")
     with pytest.raises(RuntimeError, match="cut off"):
-        in_flow(lambda: update_aspect(entity, Declared(n=1)))
+        in_script(lambda: update_aspect(entity, Declared(n=1)))
     [row] = effects.intents("aspect update")
     assert row.in_doubt
     for urn, status in (("urn:ivcap:order:o", 2), ("urn:ivcap:aspect:a", 0)):
@@ -245,23 +245,23 @@ def test_an_update_in_doubt_is_adopted_by_hand(in_flow, effects, entity, monkeyp
 
 @pytest.mark.catches("update only adds")
 @pytest.mark.parametrize("status", [403, 404])
-def test_an_update_replaces_where_the_platform_only_adds(in_flow, effects, entity, on_platform, status):
+def test_an_update_replaces_where_the_platform_only_adds(in_script, effects, entity, on_platform, status):
     """Where PUT is refused, the aspect before is retracted; two that are active are told, and neither is touched."""
     effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=status)
 
     def body():
         return [update_aspect(entity, Declared(n=n)).urn for n in range(3)]
 
-    urns = in_flow(body)
+    urns = in_script(body)
     active = on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))
     assert [record.urn for record in active] == [urns[-1]]
     on_platform(lambda client: client.aspects.add(entity, SCHEMA, {"$schema": SCHEMA, "n": 9}))
     with pytest.raises(NotUniqueError, match="2 active aspects"):
-        in_flow(lambda: update_aspect(entity, Declared(n=4)))
+        in_script(lambda: update_aspect(entity, Declared(n=4)))
     assert len(on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))) == 2
 
 
-def test_an_update_that_was_cut_off_after_it_added_is_completed(in_flow, effects, entity, on_platform):
+def test_an_update_that_was_cut_off_after_it_added_is_completed(in_script, effects, entity, on_platform):
     """Where the platform only adds, and the reply is lost: the aspect is adopted, and the one before is retracted."""
     effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=403)
 
@@ -270,6 +270,6 @@ def test_an_update_that_was_cut_off_after_it_added_is_completed(in_flow, effects
         effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
         return update_aspect(entity, Declared(n=2))
 
-    updated = in_flow(body)
+    updated = in_script(body)
     active = on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))
     assert [record.urn for record in active] == [updated.urn]

@@ -20,13 +20,13 @@ REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture
-def records(in_flow, artifact, registry, unique) -> list[ModelRunRecord]:
+def records(in_script, artifact, registry, unique) -> list[ModelRunRecord]:
     """Three records without a fault."""
 
     def body() -> tuple[str, str]:
         return linked_person().urn, mint_dataset(artifact, terms=registry.terms).urn
 
-    person, dataset = in_flow(body)
+    person, dataset = in_script(body)
     part = TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset)
     return [
         ModelRunRecord(
@@ -94,12 +94,12 @@ def test_wrong_records_and_a_plan_send_nothing(in_flow, effects, records, tmp_pa
 
 
 @pytest.mark.long
-def test_what_is_left_in_doubt_is_raised(in_flow, effects, records):
+def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
     """Rows without a model run raise an error when all have ended, or are only counted."""
     effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
-        in_flow(lambda: register_model_runs(records, stall_timeout=1.0))
-    left = in_flow(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False), name="another")
+        in_script(lambda: register_model_runs(records, stall_timeout=1.0))
+    left = in_script(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False))
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(REGISTER) == 3
 
 

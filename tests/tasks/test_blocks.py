@@ -63,7 +63,7 @@ def test_a_run_loads_a_block_once(in_flow, loads, unique):
     assert loads == ["IvcapCredentials"] * 2
 
 
-def test_many_model_runs_of_artifacts(in_flow, loads, registry, source, effects):
+def test_many_model_runs_of_artifacts(in_script, loads, registry, source, effects):
     """The artifact's facts come from IVCAP by `ivcap_credentials`; without them, nothing is asked."""
 
     def body(**options):
@@ -83,16 +83,16 @@ def test_many_model_runs_of_artifacts(in_flow, loads, registry, source, effects)
         effects.embedded.forget_requests()
         return register_model_runs([record], terms=registry.terms, credentials=NAME, **options)
 
-    assert in_flow(lambda: body(ivcap_credentials=NAME)).rows == 1
+    assert in_script(lambda: body(ivcap_credentials=NAME)).rows == 1
     assert any("/1/artifacts/" in request["path"] for request in effects.embedded.requests("GET"))
     source.write_text(source.read_text() + "more\n")
-    assert in_flow(body, name="another").rows == 1
+    assert in_script(body).rows == 1
     assert not any("/1/artifacts/" in request["path"] for request in effects.embedded.requests("GET"))
 
 
-def test_shipped_deployments(in_flow, loads, unique, ivcap_journal, monkeypatch):
+def test_shipped_deployments(in_script, loads, unique, ivcap_journal, monkeypatch):
     """Each takes the names of blocks as parameters, which a form of the deployment shows."""
-    order = in_flow(lambda: place_order("sleep", {"seconds": 0}, name=unique, credentials=NAME))
+    order = in_script(lambda: place_order("sleep", {"seconds": 0}, name=unique, credentials=NAME))
     assert report_orphans(ivcap=NAME) >= 0
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap,provena")
     assert deliver_records(ivcap=NAME, provena=NAME) == 0
@@ -103,15 +103,15 @@ def test_shipped_deployments(in_flow, loads, unique, ivcap_journal, monkeypatch)
         assert all(shown.get("description") for shown in properties.values()), properties
 
 
-def test_blocks_that_the_settings_name(in_flow, loads, unique, monkeypatch):
+def test_blocks_that_the_settings_name(in_script, loads, unique, monkeypatch):
     """They serve tasks and commands that were given no credentials; beside other settings they are refused."""
     monkeypatch.setenv("IVCAP_FLOWS_IVCAP_BLOCK", NAME)
     monkeypatch.setenv("IVCAP_FLOWS_PROVENA_BLOCK", NAME)
-    order = in_flow(lambda: place_order("echo", {"message": unique}))
-    assert in_flow(linked_person).urn and loads == ["IvcapCredentials", "ProvenaCredentials"]
+    order = in_script(lambda: place_order("echo", {"message": unique}))
+    assert in_script(linked_person).urn and loads == ["IvcapCredentials", "ProvenaCredentials"]
     assert ask_ivcap(lambda client: client.platform()) == order.platform
     assert place_of("IVCAP") == f"IVCAP of the block {NAME}"
     assert IvcapCredentials.from_environment().url == IvcapCredentials.load(NAME).url
     monkeypatch.setenv("IVCAP_URL", "https://ivcap.example.org")
     with pytest.raises(ConfigurationError, match="IVCAP_FLOWS_IVCAP_BLOCK and IVCAP_URL are set"):
-        in_flow(lambda: place_order("echo", {"message": unique}))
+        in_script(lambda: place_order("echo", {"message": unique}))

@@ -32,11 +32,11 @@ def test_an_error_of_a_task_is_short(in_flow, caplog, kind):
     assert raised.value.status == 404
 
 
-def test_the_way_to_an_error_is_in_the_log_at_debug(in_flow, caplog):
+def test_the_way_to_an_error_is_in_the_log_at_debug(in_script, caplog):
     """The full traceback is in the log at level DEBUG."""
     caplog.set_level(logging.DEBUG, "ivcap_flows.tasks")
     with pytest.raises(NotFoundError):
-        in_flow(lambda: get_order(NOWHERE))
+        in_script(lambda: get_order(NOWHERE))
     [record] = [record for record in caplog.records if record.name == "ivcap_flows.tasks"]
     assert record.levelno == logging.DEBUG
     assert "in _get_order" in "".join(traceback.format_exception(*record.exc_info))

@@ -20,7 +20,7 @@ def collection(embedded_platform, unique) -> IvcapCollection:
     return IvcapCollection(collection=f"c-{unique}")
 
 
-def test_files_and_streams(in_flow, collection, effects, source, unique, tmp_path, ivcap_journal):
+def test_files_and_streams(in_script, collection, effects, source, unique, tmp_path, ivcap_journal):
     """What was uploaded comes back by its name and by its URN; the same again sends nothing."""
     assert isinstance(collection, ObjectStorageBlock)
 
@@ -36,12 +36,12 @@ def test_files_and_streams(in_flow, collection, effects, source, unique, tmp_pat
         assert [each.urn for each in collection.list_objects("a/")] == [urn]
         return urn
 
-    urn = in_flow(body)
+    urn = in_script(body)
     assert effects.count("/1/artifacts") == 2
     assert urn in run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes
 
 
-def test_other_content_under_a_name(in_flow, collection, tmp_path, unique):
+def test_other_content_under_a_name(in_script, collection, tmp_path, unique):
     """Is a new artifact, which downloads by name give; the first stays under its URN."""
 
     def body():
@@ -50,11 +50,11 @@ def test_other_content_under_a_name(in_flow, collection, tmp_path, unique):
         newest = collection.download_object_to_path("x", tmp_path / "newest").read_bytes()
         return newest, collection.download_object_to_path(first, tmp_path / "first").read_bytes()
 
-    newest, first = in_flow(body)
+    newest, first = in_script(body)
     assert newest.startswith(b"two") and first.startswith(b"one")
 
 
-def test_folders(in_flow, collection, tmp_path, unique):
+def test_folders(in_script, collection, tmp_path, unique):
     """Relative names are kept in both directions."""
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "a.txt").write_text(unique)
@@ -65,7 +65,7 @@ def test_folders(in_flow, collection, tmp_path, unique):
         assert collection.download_folder_to_path("2026/deep", tmp_path / "deep") == tmp_path / "deep"
         collection.download_folder_to_path("", tmp_path / "all")
 
-    in_flow(body)
+    in_script(body)
     assert (tmp_path / "deep" / "b.txt").read_text() == unique + unique
     assert sorted(str(each.relative_to(tmp_path / "all")) for each in (tmp_path / "all").rglob("*.txt")) == [
         "2026/a.txt",
@@ -94,7 +94,7 @@ async def test_the_asynchronous_form(embedded_platform, ivcap_journal, collectio
     assert (tmp_path / "out" / "a.txt").read_text() == collection.collection
 
 
-def test_what_cannot_be(in_flow, collection, source, tmp_path):
+def test_what_cannot_be(in_script, collection, source, tmp_path):
     """A name that leads out of its folder, whoever gave it, an object that is not there, and no deletion at all."""
 
     def body():
@@ -111,6 +111,6 @@ def test_what_cannot_be(in_flow, collection, source, tmp_path):
         with pytest.raises(InputError, match="leads out"):
             others.download_folder_to_path("", tmp_path / "x")
 
-    in_flow(body)
+    in_script(body)
     assert not list(tmp_path.parent.glob("evil"))
     assert not [name for name in dir(IvcapCollection) if "delete" in name and "object" in name]

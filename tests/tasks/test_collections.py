@@ -55,7 +55,7 @@ def urns(things) -> list[str]:
     return [thing.urn for thing in things]
 
 
-def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, unique):
+def test_a_collection_from_its_making_to_its_end(in_script, effects, source, unique):
     """A collection is made, filled, listed, emptied and retracted. Doing each a second time changes nothing."""
 
     def body():
@@ -67,24 +67,24 @@ def test_a_collection_from_its_making_to_its_end(in_flow, effects, source, uniqu
         less = [remove_from_collection(made[0], things[1:]) for _ in range(2)]
         return artifact, made, filled, held, less, collection_items(made[0])
 
-    artifact, made, filled, held, less, left = in_flow(body)
+    artifact, made, filled, held, less, left = in_script(body)
     assert made[0] == made[1] == filled[0] == filled[1] == less[1]
     assert (made[0].name, made[0].description) == (unique, "of a test")
     assert urns(held) == [artifact.urn, "urn:ivcap:artifact:other", "urn:example:thing:1"]
     assert [type(thing).__name__ for thing in held] == ["Artifact", "Artifact", "Handle"]
     assert urns(left) == [artifact.urn]
-    assert in_flow(lambda: list_collections(unique)) == [made[0]]
-    assert in_flow(lambda: get_collection(made[0].urn)) == made[0]
+    assert in_script(lambda: list_collections(unique)) == [made[0]]
+    assert in_script(lambda: get_collection(made[0].urn)) == made[0]
     posts = len(effects.embedded.requests("POST", "/1/aspects"))
-    assert in_flow(lambda: create_collection(unique, description="of a test")) == made[0]
+    assert in_script(lambda: create_collection(unique, description="of a test")) == made[0]
     assert len(effects.embedded.requests("POST", "/1/aspects")) == posts
-    assert in_flow(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
-    assert in_flow(lambda: list_collections(unique)) == []
+    assert in_script(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
+    assert in_script(lambda: list_collections(unique)) == []
     with pytest.raises(NotFoundError):
-        in_flow(lambda: get_collection(made[0].urn))
+        in_script(lambda: get_collection(made[0].urn))
 
 
-def test_another_description(in_flow, effects, unique):
+def test_another_description(in_script, effects, unique):
     """Another description replaces the definition of the collection. Its members stay."""
 
     def body():
@@ -92,13 +92,13 @@ def test_another_description(in_flow, effects, unique):
         again = create_collection(unique, description="better")
         return again, list_collections(unique), collection_items(again)
 
-    again, listed, held = in_flow(body)
+    again, listed, held = in_script(body)
     assert listed == [again] and again.description == "better"
     assert urns(held) == ["urn:example:thing:1"]
 
 
 @pytest.mark.parametrize("nth", ["definition", "item"])
-def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
+def test_a_lost_reply(in_script, effects, on_platform, unique, nth):
     """A lost reply to the definition or to an item leaves one of each."""
 
     def body():
@@ -109,7 +109,7 @@ def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
             made = create_collection(unique)
         return add_to_collection(made, "urn:example:thing:1")
 
-    made = in_flow(body)
+    made = in_script(body)
 
     async def ask(client):
         return [record.schema_urn async for record in client.aspects.list(entity=made.urn)]
@@ -117,10 +117,10 @@ def test_a_lost_reply(in_flow, effects, on_platform, unique, nth):
     assert len(on_platform(ask)) == 2
 
 
-def test_a_collection_of_another_platform(in_flow):
+def test_a_collection_of_another_platform(in_script):
     """A collection of another platform is not confused with one of this platform."""
     with pytest.raises(ForeignHandleError):
-        in_flow(lambda: add_to_collection(Collection(urn="urn:c", platform="elsewhere"), "urn:example:thing:1"))
+        in_script(lambda: add_to_collection(Collection(urn="urn:c", platform="elsewhere"), "urn:example:thing:1"))
 
 
 def test_collections_in_the_record(in_flow, ivcap_journal, source, unique):
@@ -155,37 +155,37 @@ def test_a_collection_that_was_there_is_not_made(in_flow, ivcap_journal, unique)
 
 
 @pytest.mark.long
-def test_a_folder_as_a_collection(in_flow, effects, ivcap_journal, folder, tmp_path, unique):
+def test_a_folder_as_a_collection(in_script, effects, ivcap_journal, folder, tmp_path, unique):
     """Each file becomes an artifact named by its relative path, also equal files.
 
     A repetition, also with another journal, sends nothing.
     """
-    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    made = in_script(lambda: upload_directory(folder, pack="collection"))
     assert made.name == folder.name
     graph = last_graph(ivcap_journal)
-    held = in_flow(lambda: collection_items(made))
+    held = in_script(lambda: collection_items(made))
     names = {graph.nodes[item.urn].attributes["name"]: item for item in held}
     assert sorted(names) == ["a.csv", "b.txt", "deep/a.csv", f"deep/er/{unique}"]
-    back = in_flow(
+    back = in_script(
         lambda: [Path(download_artifact(item, tmp_path / f"{at}")) for at, item in enumerate(names.values())]
     )
     assert [path.read_bytes() for path in back] == [(folder / name).read_bytes() for name in names]
 
-    assert in_flow(lambda: upload_directory(str(folder), pack="collection")) == made
+    assert in_script(lambda: upload_directory(str(folder), pack="collection")) == made
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        assert in_flow(lambda: upload_directory(folder, pack="collection")) == made
+        assert in_script(lambda: upload_directory(folder, pack="collection")) == made
     assert effects.count("/1/artifacts") == 4
-    assert urns(in_flow(lambda: collection_items(made))) == urns(held)
+    assert urns(in_script(lambda: collection_items(made))) == urns(held)
 
     (folder / "b.txt").write_text("another", encoding="utf-8")
-    other = in_flow(lambda: upload_directory(folder, pack="collection"))
+    other = in_script(lambda: upload_directory(folder, pack="collection"))
     assert other.urn != made.urn
     assert effects.count("/1/artifacts") == 5
 
 
-def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
+def test_a_folder_in_the_record(in_script, ivcap_journal, folder):
     """The task made the artifacts, the collection contains them, and they have the files' contents."""
-    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    made = in_script(lambda: upload_directory(folder, pack="collection"))
     graph = last_graph(ivcap_journal)
     members = {member for holder, member in links(graph, "hadMember") if holder == made.urn}
     assert len(members) == 4
@@ -204,14 +204,14 @@ def test_a_folder_in_the_record(in_flow, ivcap_journal, folder):
         pytest.param("POST", "^/1/aspects$", 5, marks=pytest.mark.long),
     ],
 )
-def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, method, path, good):
+def test_a_folder_that_was_sent_half(in_script, effects, on_platform, folder, method, path, good):
     """After a failure in the middle, the next call continues, and each artifact exists once."""
     effects.embedded.add_fault(method=method, path=path, count=good, delay=0.0)
     effects.embedded.add_fault(method=method, path=path, status=503)
     with pytest.raises(UnavailableError):
-        in_flow(lambda: upload_directory(folder, pack="collection"))
+        in_script(lambda: upload_directory(folder, pack="collection"))
     effects.embedded.clear_faults()
-    made = in_flow(lambda: upload_directory(folder, pack="collection"))
+    made = in_script(lambda: upload_directory(folder, pack="collection"))
     assert effects.count("/1/artifacts") == 4
 
     async def ask(client):
@@ -221,7 +221,7 @@ def test_a_folder_that_was_sent_half(in_flow, effects, on_platform, folder, meth
     assert len(items) == len(set(items)) == 4
 
 
-def test_what_a_collection_cannot_hold(in_flow, effects, folder):
+def test_what_a_collection_cannot_hold(in_script, effects, folder):
     """A pipe in the folder, a missing folder and an unknown way to pack are errors before anything is sent."""
     os.mkfifo(folder / "pipe")
     for wrong, pack in (
@@ -231,12 +231,12 @@ def test_what_a_collection_cannot_hold(in_flow, effects, folder):
         (folder, "zip"),
     ):
         with pytest.raises(InputError, match=r"neither a file|not a folder|pack must be"):
-            in_flow(lambda wrong=wrong, pack=pack: upload_directory(wrong, pack=pack))
+            in_script(lambda wrong=wrong, pack=pack: upload_directory(wrong, pack=pack))
     assert effects.embedded.requests("POST") == []
 
 
 @pytest.mark.parametrize("pack", ["collection", "tar"])
-def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path, pack):
+def test_a_link_out_of_the_folder_is_refused(in_script, effects, folder, tmp_path, pack):
     """A link to a file outside of the folder, which may be a key, is refused in every way of packing."""
     elsewhere = tmp_path / "secret"
     elsewhere.write_text("s3cr3t", encoding="utf-8")
@@ -244,28 +244,28 @@ def test_a_link_out_of_the_folder_is_refused(in_flow, effects, folder, tmp_path,
         link = folder / "link"
         link.symlink_to(target)
         with pytest.raises(InputError, match="may lead out of the folder"):
-            in_flow(lambda: upload_directory(folder, pack=pack))
+            in_script(lambda: upload_directory(folder, pack=pack))
         link.unlink()
     assert effects.embedded.requests("POST") == []
 
 
-def test_a_link_within_the_folder_is_its_file(in_flow, effects, folder):
+def test_a_link_within_the_folder_is_its_file(in_script, effects, folder):
     """A link within the folder is a member like the file it points to."""
     (folder / "deep" / "link").symlink_to("../b.txt")
-    made = in_flow(lambda: upload_directory(folder, pack="collection"))
-    assert len(in_flow(lambda: collection_items(made))) == 5
+    made = in_script(lambda: upload_directory(folder, pack="collection"))
+    assert len(in_script(lambda: collection_items(made))) == 5
 
 
-def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
+def test_a_folder_as_a_tar(in_script, effects, ivcap_journal, folder, tmp_path):
     """The archive has the same bytes each time, and is unpacked to the same folder, which is recorded as generated."""
-    packed = in_flow(lambda: upload_directory(folder, pack="tar"))
+    packed = in_script(lambda: upload_directory(folder, pack="tar"))
     assert isinstance(packed, Artifact)
     assert (packed.name, packed.media_type) == (f"{folder.name}.tar", "application/x-tar")
     os.utime(folder / "a.csv", (1, 1))
-    assert in_flow(lambda: upload_directory(folder, pack="tar")).urn == packed.urn
+    assert in_script(lambda: upload_directory(folder, pack="tar")).urn == packed.urn
     assert effects.count("/1/artifacts") == 1
 
-    back = in_flow(lambda: untar_artifact(packed, tmp_path / "back"))
+    back = in_script(lambda: untar_artifact(packed, tmp_path / "back"))
     assert back == tmp_path / "back"
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert {p.relative_to(back).as_posix(): p.read_bytes() for p in back.rglob("*") if p.is_file()} == files
@@ -275,13 +275,13 @@ def test_a_folder_as_a_tar(in_flow, effects, ivcap_journal, folder, tmp_path):
     assert packed.urn in graph.lineage(made.id).nodes
 
 
-def test_an_archive_that_leaves_its_folder(in_flow, tmp_path, unique):
+def test_an_archive_that_leaves_its_folder(in_script, tmp_path, unique):
     """An archive with a member outside of its folder is refused as a whole."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in (unique, f"../{unique}"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    evil = in_flow(lambda: upload_artifact(archive.getvalue(), name="evil.tar"))
+    evil = in_script(lambda: upload_artifact(archive.getvalue(), name="evil.tar"))
     with pytest.raises(InputError, match="would lie outside"):
-        in_flow(lambda: untar_artifact(evil, tmp_path / "into"))
+        in_script(lambda: untar_artifact(evil, tmp_path / "into"))
     assert not (tmp_path / "into").exists() and not (tmp_path / unique).exists()

@@ -56,10 +56,10 @@ def other(tmp_path):
 
 
 @pytest.fixture
-def make(in_flow, tmp_path, unique, artifact, ended_order, registry):
+def make(in_script, tmp_path, unique, artifact, ended_order, registry):
     """Return a function that makes a thing of some kind, equal for every journal."""
     used, described = (artifact.model_copy(update={"urn": f"{artifact.urn}-{n}"}) for n in range(2))
-    taken = in_flow(lambda: tasks.mint_dataset(used, terms=registry.terms))
+    taken = in_script(lambda: tasks.mint_dataset(used, terms=registry.terms))
     organisation = Organisation(display_name=unique, name=unique)
     metadata = collection_format(described, registry.terms)
     for name, size in (("small", 100), ("large", 3 << 20)):
@@ -125,15 +125,15 @@ def late(embedded):
         embedded.add_fault(method=method, path=path, late_in_lists=60)
 
 
-def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, doctor):
+def test_what_two_journals_made_at_once_is_named(in_script, effects, make, other, doctor):
     """Both URNs, the key, the journals and the next step are named. The journal that asked stores the other's URN.
 
     It is said how many things were looked at.
     """
     late(effects.embedded)
     with use_journal(other):
-        first = in_flow(lambda: {kind: make(kind).urn for kind in NOUNS})
-    second = in_flow(lambda: {kind: make(kind).urn for kind in NOUNS})
+        first = in_script(lambda: {kind: make(kind).urn for kind in NOUNS})
+    second = in_script(lambda: {kind: make(kind).urn for kind in NOUNS})
     effects.embedded.clear_faults()
     effects.embedded.advance_clock(120)
     rows = {kind: next(r for r in effects.intents(noun) if r.urn == second[kind]) for kind, noun in NOUNS.items()}
@@ -152,7 +152,7 @@ def test_what_two_journals_made_at_once_is_named(in_flow, effects, make, other, 
         assert naming(later, first[kind], "made twice: ", "is kept")
 
 
-def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, doctor, monkeypatch):
+def test_what_a_deleted_journal_made_is_named(in_script, effects, make, tmp_path, doctor, monkeypatch):
     """A duplicate is named even if its journal was deleted before it wrote the outcome."""
     kinds = ("order", "small upload", "registry item", "dataset")
     made = []
@@ -170,8 +170,8 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
     with monkeypatch.context() as patch, Journal.open(f"sqlite:///{tmp_path / 'deleted.sqlite'}") as deleted:
         patch.setattr(Submission, "_accept", dies)
         with use_journal(deleted):
-            in_flow(die)
-    kept = in_flow(lambda: [make(kind).urn for kind in kinds])
+            in_script(die)
+    kept = in_script(lambda: [make(kind).urn for kind in kinds])
     effects.embedded.clear_faults()
     effects.embedded.advance_clock(120)
     notes = doctor()[1]
@@ -179,7 +179,7 @@ def test_what_a_deleted_journal_made_is_named(in_flow, effects, make, tmp_path, 
 
 
 @pytest.mark.catches("no look before the first send")
-def test_a_new_journal_finds_what_is_there(in_flow, effects, make, other, tmp_path):
+def test_a_new_journal_finds_what_is_there(in_script, effects, make, other, tmp_path):
     """It is found before anything is sent: by its idempotency record, or by the address of its artifact; and on Provena
     by its key, in one list of each kind and without records. Of two journals at once, the second could hear of it."""
     sent = {}
@@ -193,7 +193,7 @@ def test_a_new_journal_finds_what_is_there(in_flow, effects, make, other, tmp_pa
         return made
 
     with use_journal(other):
-        made = in_flow(first)
+        made = in_script(first)
     for kind, path in (("order", "/1/orders"), ("model run", "/provena/prov/model_run/register")):
         recorded = [n for n, (method, at) in enumerate(sent[kind]) if at == "/1/aspects" and method in ("POST", "PUT")]
         assert recorded[0] < sent[kind].index(("POST", path))
@@ -207,9 +207,9 @@ def test_a_new_journal_finds_what_is_there(in_flow, effects, make, other, tmp_pa
             assert len(lists) <= 2 and not [path for path in posts if path.endswith(MAKES)], kind
 
     with Journal.open(f"sqlite:///{tmp_path / 'third.sqlite'}") as third, use_journal(third):
-        in_flow(lambda: again(("order", "small upload", "large upload", "mint", "model run")))
+        in_script(lambda: again(("order", "small upload", "large upload", "mint", "model run")))
     effects.embedded.add_fault(path="^/1/aspects", status=403)
-    in_flow(lambda: again(("model run", "registry item", "dataset")))
+    in_script(lambda: again(("model run", "registry item", "dataset")))
 
 
 MAKES = ("/1/orders", "/1/artifacts", "/create", "/mint-dataset", "/model_run/register")
@@ -240,9 +240,9 @@ def on_provena(effects):
 
 
 @pytest.fixture
-def register_by_hand(on_provena, in_flow, artifact, registry):
+def register_by_hand(on_provena, in_script, artifact, registry):
     """Return a function that registers a model run with these annotations, and returns its handle."""
-    dataset = in_flow(lambda: tasks.mint_dataset(artifact, terms=registry.terms)).urn
+    dataset = in_script(lambda: tasks.mint_dataset(artifact, terms=registry.terms)).urn
 
     def register(annotations, workflow=registry.workflow, user=""):
         async def ask(client):
@@ -265,9 +265,9 @@ def register_by_hand(on_provena, in_flow, artifact, registry):
     return register
 
 
-def test_a_new_journal_waits_for_what_another_may_have_sent(in_flow, effects, make, on_platform, register_by_hand):
+def test_a_new_journal_waits_for_what_another_may_have_sent(in_script, effects, make, on_platform, register_by_hand):
     """Another journal's record says that a model run was requested, which does not show yet: it is waited for."""
-    key = in_flow(lambda: key_of(lambda: make("model run")))
+    key = in_script(lambda: key_of(lambda: make("model run")))
     content = {"key": key, "journal": "another", "noun": "model run", "created-at": "2020-01-01T00:00:00+00:00"}
 
     async def tell(client):
@@ -275,11 +275,11 @@ def test_a_new_journal_waits_for_what_another_may_have_sent(in_flow, effects, ma
 
     on_platform(tell)
     threading.Timer(1.0, register_by_hand, [{KEY_FIELD: key}]).start()
-    in_flow(lambda: make("model run"))
+    in_script(lambda: make("model run"))
     assert effects.posts("/model_run/register") == 1
 
 
-def test_what_others_have_under_the_key_is_not_taken(in_flow, other, unique, on_provena):
+def test_what_others_have_under_the_key_is_not_taken(in_script, other, unique, on_provena):
     """A new version has the item's key, too, and anybody may copy it from the item's metadata."""
     template, organisation = DatasetTemplate(display_name=unique), Organisation(display_name=unique, name=unique)
 
@@ -295,8 +295,8 @@ def test_what_others_have_under_the_key_is_not_taken(in_flow, other, unique, on_
         return tasks.register_item(template).urn, theirs, tasks.register_item(organisation).urn
 
     with use_journal(other):
-        item = in_flow(first)
-    found, theirs, ours = in_flow(second)
+        item = in_script(first)
+    found, theirs, ours = in_script(second)
     assert found == item and ours != theirs
 
 
@@ -390,7 +390,7 @@ def test_what_shows_too_late_is_named(in_flow, effects, make, lose, doctor, capl
         assert short_id(row.key) in said and f"{kept[kind]} (by this journal)" in said
 
 
-def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, lose, unique, other, doctor, on_platform):
+def test_a_job_that_another_key_claims_is_no_late_one(effects, in_script, lose, unique, other, doctor, on_platform):
     """Of jobs of one request, those are not named that another key of this journal or of another one has made, nor one
     from before the intent; and none as long as an equal request is in doubt, which may have made it."""
 
@@ -404,10 +404,10 @@ def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, lose, un
     before = on_platform(ask_by_hand)
     effects.embedded.advance_clock(3600)
     lose("job")
-    kept, ours = in_flow(lambda: (ask(), ask(discriminator="b")))
+    kept, ours = in_script(lambda: (ask(), ask(discriminator="b")))
     effects.embedded.clear_faults()
     with use_journal(other):
-        theirs = in_flow(ask)
+        theirs = in_script(ask)
     effects.embedded.advance_clock(120)
     intents = effects.journal.intents
     [row] = [row for row in effects.intents("job") if row.urn == kept.urn]
@@ -422,7 +422,7 @@ def test_a_job_that_another_key_claims_is_no_late_one(effects, in_flow, lose, un
 
 @pytest.mark.long
 def test_what_others_made_too_is_named_and_what_is_meant_is_not(
-    in_flow, make, doctor, artifact, registry, unique, tmp_path
+    in_script, make, doctor, artifact, registry, unique, tmp_path
 ):
     """A dataset without a key is named if it has the same address as this journal's dataset.
 
@@ -447,7 +447,7 @@ def test_what_others_made_too_is_named_and_what_is_meant_is_not(
         async with ProvenaCredentials.from_environment().get_client() as client:
             return (await client.datastore.mint(collection_format(artifact, registry.terms))).handle
 
-    ours, meant = in_flow(body)
+    ours, meant = in_script(body)
     theirs = loop.run(mint())
     _, notes = doctor()
     [said] = naming(notes, ours.urn, theirs)

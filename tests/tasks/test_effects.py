@@ -91,7 +91,7 @@ def test_the_next_try_of_a_task_asks_for_the_same_order(in_flow, effects, unique
     assert len(shared()) == (0 if times == 1 else 2)
 
 
-def test_once_per(in_flow, effects, unique, tmp_path):
+def test_once_per(in_script, effects, unique, tmp_path):
     """Once per call is never shared, per run within the run, per flow or account with every run of it.
 
     With another journal, as on another machine, the idempotency record shows that an order of the account exists.
@@ -104,15 +104,15 @@ def test_once_per(in_flow, effects, unique, tmp_path):
         }
 
     words = ("call", "run", "flow", "account")
-    first, second = in_flow(lambda: body(*words)), in_flow(lambda: body(*words))
+    first, second = in_script(lambda: body(*words)), in_script(lambda: body(*words))
     distinct = {word: len({*first[word], *second[word]}) for word in first}
     assert distinct == {"call": 4, "run": 2, "flow": 1, "account": 1}
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        assert in_flow(lambda: body("account"))["account"] == first["account"]
+        assert in_script(lambda: body("account"))["account"] == first["account"]
     assert effects.count("/1/orders") == 8
 
 
-def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, monkeypatch):
+def test_a_platform_that_refuses_key_aspects(in_script, effects, unique, caplog, monkeypatch):
     """If a policy forbids idempotency records, orders are still placed, and a warning names the lost guarantee once."""
     monkeypatch.setattr(intent_record, "_refused_on", set())
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
@@ -121,7 +121,7 @@ def test_a_platform_that_refuses_key_aspects(in_flow, effects, unique, caplog, m
         return {tasks.place_order("echo", {"message": f"{unique} {n}"}).urn for n in (1, 1, 2)}
 
     with caplog.at_level(logging.WARNING, "ivcap_flows"):
-        assert len(in_flow(body)) == effects.count("/1/orders") == 2
+        assert len(in_script(body)) == effects.count("/1/orders") == 2
     said = [record.getMessage() for record in caplog.records if "ivcap_flows" in record.pathname]
     assert len([text for text in said if "refuses idempotency records" in text]) == 1
 
@@ -211,7 +211,7 @@ def test_a_replay_may_ask_in_any_order(in_flow, effects, unique, cases):
     assert effects.count("/1/orders") == 4
 
 
-def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
+def test_the_spend_guard(in_script, effects, unique, monkeypatch):
     """IVCAP_FLOWS_MAX_ORDERS ends a run that requests more orders and jobs. Kept ones do not count."""
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "2")
 
@@ -222,12 +222,12 @@ def test_the_spend_guard(in_flow, effects, unique, monkeypatch):
         tasks.place_order("echo", {"message": unique + " beyond"})
 
     with pytest.raises(SpendLimitError, match="IVCAP_FLOWS_MAX_ORDERS") as caught:
-        in_flow(body)
+        in_script(body)
     assert (caught.value.limit, caught.value.placed) == (2, 2)
     assert effects.count("/1/orders") + effects.posts("/jobs") == 2
 
 
-def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, unique):
+def test_a_failed_order_stays_the_answer_until_resubmitted(in_script, effects, unique):
     """`max_resubmits` places the next, up to the limit. After all have ended, one error names all failures: orders with
     the end of their log, jobs with their message."""
     urns = []
@@ -244,7 +244,7 @@ def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, uni
             tasks.wait_for_jobs([job], timeout=60)
         return of_orders.value, of_jobs.value, tasks.wait_for_orders(orders, raise_on_failure=False)
 
-    of_orders, of_jobs, done = in_flow(body)
+    of_orders, of_jobs, done = in_script(body)
     assert urns[0] == urns[1] != urns[2] == urns[3]
     assert effects.count("/1/orders") == 3
     assert [i.generation for i in effects.intents("order") if i.urn in urns] == [0, 1]
@@ -254,7 +254,7 @@ def test_a_failed_order_stays_the_answer_until_resubmitted(in_flow, effects, uni
     assert [(order.urn == urns[3], order.succeeded) for order in done] == [(True, False), (False, True)]
 
 
-def test_a_wait_leaves_the_work_alone(in_flow, effects, source, unique, monkeypatch, caplog):
+def test_a_wait_leaves_the_work_alone(in_script, effects, source, unique, monkeypatch, caplog):
     """After its deadline a wait raises with the pending work. A later wait gets the end of the same order, also of one
     attached by its URN, and although the order's end could not be written to the journal; the next wait writes it."""
 
@@ -278,7 +278,7 @@ def test_a_wait_leaves_the_work_alone(in_flow, effects, source, unique, monkeypa
         return order, attached, ended, series, tasks.get_artifact(series.urn)
 
     with caplog.at_level(logging.ERROR, "ivcap_flows.waiting"):
-        order, attached, ended, series, again = in_flow(body)
+        order, attached, ended, series, again = in_script(body)
     assert "the next wait does: disk full" in caplog.text
     assert effects.journal.intents.get(order.key).status == "succeeded" and effects.count("/1/orders") == 1
     assert (attached.urn, attached.service_name, attached.key) == (order.urn, "sleep", None)
@@ -287,7 +287,7 @@ def test_a_wait_leaves_the_work_alone(in_flow, effects, source, unique, monkeypa
 
 
 @pytest.mark.long
-def test_many_waits_share_one_poller(in_flow, effects, on_platform):
+def test_many_waits_share_one_poller(in_script, effects, on_platform):
     """More than a few orders are looked up in lists and changes, and read once when they have ended."""
 
     def asked(orders):
@@ -309,13 +309,13 @@ def test_many_waits_share_one_poller(in_flow, effects, on_platform):
         effects.embedded.forget_requests()
         return orders, meanwhile, tasks.wait_for_orders(orders, timeout=60), asked(orders)
 
-    orders, (lists, reads), done, at_the_end = in_flow(body)
+    orders, (lists, reads), done, at_the_end = in_script(body)
     assert [one.urn for one in done] == [one.urn for one in orders]
     assert lists >= 2 and not any(reads)
     assert at_the_end[0] >= 1 and at_the_end[1] == [1] * 5
 
 
-def test_an_aspect_is_attached_or_updated_once(in_flow, effects, unique, on_platform):
+def test_an_aspect_is_attached_or_updated_once(in_script, effects, unique, on_platform):
     """Equal aspects in one run are one; other content or a discriminator makes another.
 
     Active content is not sent again, other content replaces it, and changes back and forth end with the last one. What
@@ -337,7 +337,7 @@ def test_an_aspect_is_attached_or_updated_once(in_flow, effects, unique, on_plat
         on_platform(lambda client: client.aspects.retract(updated[-1].urn))
         return attached, updated, sent, tasks.update_aspect(f"{entity}:u", {"n": 1}, schema=schema)
 
-    attached, updated, sent, anew = in_flow(body)
+    attached, updated, sent, anew = in_script(body)
     assert attached[0].urn == attached[1].urn and len({one.urn for one in attached}) == 3
     assert updated[0].urn == updated[1].urn and updated[3].urn == updated[4].urn
     assert len({updated[0].urn, updated[2].urn, updated[3].urn}) == 3 and updated[4].content["n"] == 1

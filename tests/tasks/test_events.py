@@ -165,23 +165,23 @@ def test_a_refused_delivery(run_here, effects, prefect_server):
     assert found[0]["payload"]["reason"].startswith("too large") and SECRET not in str(found)
 
 
-def test_events_that_cannot_be_emitted_fail_nothing(in_flow, effects, unique, monkeypatch):
+def test_events_that_cannot_be_emitted_fail_nothing(in_script, effects, unique, monkeypatch):
     """The order is placed, and the journal has it."""
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("away")
 
     monkeypatch.setattr(prefect.events, "emit_event", fails)
-    in_flow(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
+    in_script(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
     assert [intent.status for intent in effects.intents("order")] == ["succeeded"]
 
 
-def test_events_are_dropped_when_too_many_wait(in_flow, unique, monkeypatch):
+def test_events_are_dropped_when_too_many_wait(in_script, unique, monkeypatch):
     """A process that ends while the server is away would try each of them for seconds."""
     sent: list[str] = []
     monkeypatch.setattr(prefect.events, "emit_event", lambda name, *_, **__: sent.append(name))
     monkeypatch.setattr(emitted, "_MOST_WAITING", -1)
-    in_flow(lambda: place_order("echo", {"message": unique}))
+    in_script(lambda: place_order("echo", {"message": unique}))
     assert sent == []
 
 

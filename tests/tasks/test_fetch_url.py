@@ -78,14 +78,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(budget=3.0))
 
 
-def test_what_is_there_is_not_sent_again(web, in_flow, tmp_path):
+def test_what_is_there_is_not_sent_again(web, in_script, tmp_path):
     """Any run asks with the version that it has; another file in its place, or a new version, is replaced."""
     target = tmp_path / "new" / "table.csv"
     web.replies = [Reply(headers=TAGGED), Reply(304), Reply(body=OLD, headers={"ETag": '"v2"'}), Reply(headers=TAGGED)]
-    first, same, newer = [in_flow(lambda: fetch_url(web.url, target)) for _ in range(3)]
+    first, same, newer = [in_script(lambda: fetch_url(web.url, target)) for _ in range(3)]
     assert first == same and target.read_bytes() == OLD and newer.size == len(OLD)
     target.write_bytes(b"mine")
-    assert in_flow(lambda: fetch_url(web.url, target)) == first
+    assert in_script(lambda: fetch_url(web.url, target)) == first
     conditions = [(each.get("if-none-match"), "if-modified-since" in each) for each in web.asked]
     assert conditions == [(None, False), ('"v1"', True), ('"v1"', True), (None, False)]
 
@@ -113,21 +113,21 @@ def test_the_address_is_on_record(web, ivcap_journal, tmp_path):
     [Reply(503), Reply(429), Reply(promised=len(NEW) + 5), Reply(body=b"", promised=len(NEW))],
     ids=["unavailable", "too many", "half", "nothing"],
 )
-def test_what_may_pass_is_tried_again(web, in_flow, tmp_path, first):
+def test_what_may_pass_is_tried_again(web, in_script, tmp_path, first):
     """Half a file is none: it appears once it is whole."""
     web.replies = [first, Reply()]
-    assert Path(in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))).read_bytes() == NEW
+    assert Path(in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))).read_bytes() == NEW
     assert [path.name for path in tmp_path.iterdir() if "table" in path.name] == ["table.csv"]
 
 
-def test_a_redirect_leads_to_the_file(web, in_flow, tmp_path):
+def test_a_redirect_leads_to_the_file(web, in_script, tmp_path):
     """A relative one, too; one that leads round in circles is an error."""
     web.replies = [Reply(302, headers={"Location": "/moved.csv"}), Reply()]
-    in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+    in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))
     assert [each[":path"] for each in web.asked] == ["/table.csv", "/moved.csv"]
     web.replies = [Reply(307, headers={"Location": "/moved.csv"})]
     with pytest.raises(InputError, match="without an end"):
-        in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+        in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,20 @@ def test_a_redirect_leads_to_the_file(web, in_flow, tmp_path):
     ],
     ids=["absent", "forbidden", "unasked 304", "web page"],
 )
-def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_flow, tmp_path, reply, words):
+def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_script, tmp_path, reply, words):
     """The error names the address without its query, which may hold a secret, and the next step."""
     web.replies, target = [reply], tmp_path / "table.csv"
     target.write_bytes(b"mine")
     with pytest.raises(InputError, match=words) as caught:
-        in_flow(lambda: fetch_url(f"{web.url}?token=hunter2", target))
+        in_script(lambda: fetch_url(f"{web.url}?token=hunter2", target))
     assert target.read_bytes() == b"mine" and web.url in str(caught.value) and "hunter2" not in str(caught.value)
 
 
-def test_a_server_that_stays_away_is_unavailable(web, in_flow, tmp_path):
+def test_a_server_that_stays_away_is_unavailable(web, in_script, tmp_path):
     """Prefect's own retries may ask later: the error says that it can pass."""
     web.replies = [Reply(503)]
     with pytest.raises(UnavailableError) as caught:
-        in_flow(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+        in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))
     assert caught.value.retryable and not (tmp_path / "table.csv").exists()
 
 
@@ -165,8 +165,8 @@ def test_a_server_that_stays_away_is_unavailable(web, in_flow, tmp_path):
         ("https://user:hunter2@example.org/table.csv", "Leave it out"),
     ],
 )
-def test_what_is_no_address_is_refused(in_flow, tmp_path, url, words):
+def test_what_is_no_address_is_refused(in_script, tmp_path, url, words):
     """Before anything is asked; a password is not repeated."""
     with pytest.raises(InputError, match=words) as caught:
-        in_flow(lambda: fetch_url(url, tmp_path / "table.csv"))
+        in_script(lambda: fetch_url(url, tmp_path / "table.csv"))
     assert "hunter2" not in str(caught.value)

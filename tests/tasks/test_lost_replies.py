@@ -116,7 +116,9 @@ def test_each_effect_exists_once(
 
 
 @with_any_clock
-def test_what_has_no_key_is_told_from_what_was_there_before(journal_clock, in_flow, effects, lose, on_platform, unique):
+def test_what_has_no_key_is_told_from_what_was_there_before(
+    journal_clock, in_script, effects, lose, on_platform, unique
+):
     """An equal aspect of somebody else's is not adopted, and a job is found though no record has its intent's time."""
     entity, document = f"urn:example:thing:{unique}", {"$schema": NOTE, "text": "once"}
     before = on_platform(lambda client: client.aspects.add(entity, NOTE, document))
@@ -131,7 +133,7 @@ def test_what_has_no_key_is_told_from_what_was_there_before(journal_clock, in_fl
         effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
         return aspect, tasks.request_job("echo", {"message": unique})
 
-    aspect, job = in_flow(body)
+    aspect, job = in_script(body)
     found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
     assert {record.urn for record in found} == {before, aspect.urn} and before != aspect.urn
     [intent] = effects.intents("job")
@@ -141,10 +143,10 @@ def test_what_has_no_key_is_told_from_what_was_there_before(journal_clock, in_fl
 
 @pytest.mark.long
 @with_any_clock
-def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, lose, on_platform, unique):
+def test_an_order_that_shows_too_late_is_seen(journal_clock, in_script, effects, lose, on_platform, unique):
     """A second order is placed, which is unavoidable. When the first shows, `doctor` names both."""
     lose("^/1/orders$", late=60)
-    order = in_flow(lambda: tasks.place_order("echo", {"message": unique}))
+    order = in_script(lambda: tasks.place_order("echo", {"message": unique}))
     effects.embedded.advance_clock(120)
     assert effects.count("/1/orders") == 2
     found, _ = on_platform(lambda client: duplicates_on_ivcap(client, effects.journal))
@@ -152,7 +154,7 @@ def test_an_order_that_shows_too_late_is_seen(journal_clock, in_flow, effects, l
     assert len(twice.urns) == 2 and twice.urns[order.urn] == "this journal"
 
 
-def test_each_request_around_an_effect_may_be_lost(in_flow, effects, lose, on_platform, source, unique):
+def test_each_request_around_an_effect_may_be_lost(in_script, effects, lose, on_platform, source, unique):
     """An order that never arrived is sent again. Of a lost record before or after an order, a lost replacement, and a
     lost creation of an artifact or its bytes, there is one."""
     entity = f"urn:example:thing:{unique}"
@@ -170,7 +172,7 @@ def test_each_request_around_an_effect_may_be_lost(in_flow, effects, lose, on_pl
         lose("/1/artifacts", "PATCH")
         return orders, changed, tasks.upload_artifact(source, name=unique)
 
-    orders, changed, uploaded = in_flow(body)
+    orders, changed, uploaded = in_script(body)
     assert [(intent.urn, intent.how) for intent in effects.intents("order")] == [(one.urn, "sent") for one in orders]
     assert effects.count("/1/orders") == 3
     dropped = [r["method"] for r in effects.embedded.requests() if r["dropped"]]
@@ -191,7 +193,7 @@ def test_each_request_around_an_effect_may_be_lost(in_flow, effects, lose, on_pl
 
 
 @pytest.mark.parametrize("outage", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_flow, effects, unique, caplog, outage):
+def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_script, effects, unique, caplog, outage):
     """An order that is hidden for a second is not reported as missing, and an outage is logged once."""
 
     def body():
@@ -202,7 +204,7 @@ def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_flow, effect
         return tasks.wait_for_orders([order], timeout=60)
 
     with caplog.at_level(logging.WARNING, "ivcap_flows.waiting"):
-        [done] = in_flow(body)
+        [done] = in_script(body)
     assert done.succeeded
     statuses = {r["status"] for r in effects.embedded.requests("GET", f"/1/orders/{done.urn}")}
     assert (503 if outage else 404) in statuses

@@ -26,7 +26,7 @@ def writes(effects):
     return [r for r in found if not r["path"].endswith(QUERIES)]
 
 
-def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_order):
+def test_a_plan_sends_nothing(in_script, effects, source, registry, unique, ended_order):
     """Uploads, orders, jobs, aspects, datasets, items and registrations are listed as new. Nothing is written."""
 
     def body():
@@ -41,7 +41,7 @@ def test_a_plan_sends_nothing(in_flow, effects, source, registry, unique, ended_
         return "the end"
 
     with plan() as planned:
-        assert in_flow(body) == "the end"
+        assert in_script(body) == "the end"
     nouns = ["upload", "order", "job", "aspect", "aspect update", "registry item", "dataset", "model run"]
     assert [(effect.noun, effect.source) for effect in planned.effects] == [(noun, "new") for noun in nouns]
     assert planned.effects[1].subject == "echo" and planned.effects[1].request["parameters"]
@@ -116,7 +116,7 @@ def test_a_plan_counts_equal_requests_once(in_flow, effects, unique):
 
 
 @pytest.mark.catches("a plan forgets what it makes")
-def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, unique):
+def test_what_is_planned_can_be_read_in_the_plan(in_script, effects, source, unique):
     """A flow defines a collection, fills it, orders into it and attaches what it made: all of it is listed, once."""
 
     def body():
@@ -130,13 +130,13 @@ def test_what_is_planned_can_be_read_in_the_plan(in_flow, effects, source, uniqu
         assert [tasks.get_order(order.urn).urn, tasks.get_job(job.urn).urn] == [order.urn, job.urn]
 
     with plan() as planned:
-        in_flow(body)
+        in_script(body)
     nouns = ["collection", "upload", "collection items", "upload", "order", "job"]
     assert [(effect.noun, effect.source) for effect in planned.effects] == [(noun, "new") for noun in nouns]
     assert writes(effects) == []
 
 
-def test_a_plan_ends_where_content_is_read_that_is_not_there(in_flow, effects, source, unique, tmp_path):
+def test_a_plan_ends_where_content_is_read_that_is_not_there(in_script, effects, source, unique, tmp_path):
     """Contents and results are not planned. That ends the flow, past its own error handling, and is no failure."""
     reached = []
 
@@ -158,7 +158,7 @@ def test_a_plan_ends_where_content_is_read_that_is_not_there(in_flow, effects, s
         reached.append("after")
 
     with plan() as planned, pytest.raises(PlannedError, match="The plan ends here"):
-        in_flow(body)
+        in_script(body)
     assert [(effect.noun, effect.source) for effect in planned.effects] == [
         ("upload", "new"),
         ("order", "new"),

@@ -30,7 +30,7 @@ def clock(embedded_platform):
 
 
 @pytest.mark.parametrize("minutes", [180, *(pytest.param(each, marks=pytest.mark.long) for each in (-180, -10, 10))])
-def test_each_effect_exists_once(clock, in_flow, effects, unique, minutes):
+def test_each_effect_exists_once(clock, in_script, effects, unique, minutes):
     """With a clock that is ahead or behind, once a reply has shown the platform's time."""
     clock(minutes)
     entity, organisation = f"urn:example:thing:{unique}", Organisation(display_name=unique, name=unique)
@@ -55,7 +55,7 @@ def test_each_effect_exists_once(clock, in_flow, effects, unique, minutes):
             made["job"] = request_job("echo", {"message": unique})
         return made
 
-    made = in_flow(body)
+    made = in_script(body)
     assert {noun: [one.urn for one in effects.intents(noun)] for noun in made} == {
         noun: [handle.urn] for noun, handle in made.items()
     }
@@ -64,7 +64,7 @@ def test_each_effect_exists_once(clock, in_flow, effects, unique, minutes):
 
 
 @pytest.mark.long
-def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, unique):
+def test_a_platform_whose_clock_is_set(clock, in_script, effects, on_platform, unique):
     """The clock is set forward or back just before the request.
 
     An effect with a key is found, and one that only its content identifies is not sent twice.
@@ -74,15 +74,15 @@ def test_a_platform_whose_clock_is_set(clock, in_flow, effects, on_platform, uni
         for path in ("^/1/orders$", "/organisation/create$"):
             effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True)
         name = f"{unique} {minutes}"
-        in_flow(lambda name=name: register_item(Organisation(display_name=name, name=name)))
-        in_flow(lambda name=name: place_order("echo", {"message": name}))
+        in_script(lambda name=name: register_item(Organisation(display_name=name, name=name)))
+        in_script(lambda name=name: place_order("echo", {"message": name}))
     assert effects.count("/1/orders") == 4 == effects.posts("/organisation/create")
     clock(180)
-    in_flow(lambda: list_aspects(unique))
+    in_script(lambda: list_aspects(unique))
     clock(10)
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", count=1, drop_reply_after_effect=True)
     with pytest.raises(InDoubtError):
-        in_flow(lambda: attach_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
+        in_script(lambda: attach_aspect(f"urn:example:thing:{unique}", {"text": "once"}, schema=NOTE))
 
     async def attached(client):
         return [record async for record in client.aspects.list(entity=f"urn:example:thing:{unique}")]

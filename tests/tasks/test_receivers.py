@@ -93,9 +93,9 @@ def receive(source: Path, unique: str) -> tuple[str, str]:
 
 
 @pytest.mark.mutant(None)
-def test_what_only_receives_is_no_input(in_flow, ivcap_journal, source, unique):
+def test_what_only_receives_is_no_input(in_script, ivcap_journal, source, unique):
     """Nothing that is put into a collection or a queue, or said about it, uses it. The run has no such input."""
-    collection, queue = in_flow(lambda: receive(source, unique))
+    collection, queue = in_script(lambda: receive(source, unique))
     graph = last_graph(ivcap_journal)
     assert graph.nodes[collection].type == "collection" and graph.nodes[queue].type == "queue"
     assert users(graph, collection) == users(graph, queue) == set()
@@ -149,9 +149,9 @@ def passing_on(source: Path, collection: Collection, *, reads: bool) -> Artifact
 
 
 @pytest.mark.mutant(None)
-def test_what_is_passed_on_to_who_fills_it_is_no_input(in_flow, ivcap_journal, source, unique):
+def test_what_is_passed_on_to_who_fills_it_is_no_input(in_script, ivcap_journal, source, unique):
     """Neither of the task that passes it on, nor of the flow. Who passes it on to a reader uses it."""
-    collection = in_flow(lambda: create_collection(unique))
+    collection = in_script(lambda: create_collection(unique))
     passing_on(source, collection, reads=False)
     assert users(last_graph(ivcap_journal), collection.urn) == set()
     passing_on(source, collection, reads=True)
@@ -159,10 +159,10 @@ def test_what_is_passed_on_to_who_fills_it_is_no_input(in_flow, ivcap_journal, s
 
 
 @pytest.mark.mutant("no word of inner calls")
-def test_a_build_in_which_inner_calls_tell_nothing_is_found(in_flow, ivcap_journal, source, unique, monkeypatch):
+def test_a_build_in_which_inner_calls_tell_nothing_is_found(in_script, ivcap_journal, source, unique, monkeypatch):
     """The test above fails on a build in which a call does not know what those within it did."""
     mutate("no word of inner calls", monkeypatch.setattr)
-    collection = in_flow(lambda: create_collection(unique))
+    collection = in_script(lambda: create_collection(unique))
     passing_on(source, collection, reads=False)
     assert users(last_graph(ivcap_journal), collection.urn) == {"passing-on", "Publish"}
 
@@ -182,7 +182,7 @@ def test_who_filled_a_collection_tells_nothing_to_who_fills_it_next(in_flow, ivc
 
 @pytest.mark.parametrize("given", [lambda collection: collection, lambda collection: collection.urn])
 def test_an_order_comes_from_what_its_collection_had(
-    in_flow, ivcap_journal, joining, source, tmp_path, unique, given: Callable[[Collection], Collection | str]
+    in_script, ivcap_journal, joining, source, tmp_path, unique, given: Callable[[Collection], Collection | str]
 ):
     """A collection among the parameters, as handle or URN, leads to its members, not to what another run adds later."""
     folder = tmp_path / f"parts-{unique}"
@@ -194,8 +194,8 @@ def test_an_order_comes_from_what_its_collection_had(
         [done] = wait_for_orders([place_order(joining, {"parts": given(parts)}, collection=parts)])
         return parts, done
 
-    parts, done = in_flow(body)
-    later = in_flow(lambda: add_to_collection(parts, upload_artifact(source)) and upload_artifact(source))
+    parts, done = in_script(body)
+    later = in_script(lambda: add_to_collection(parts, upload_artifact(source)) and upload_artifact(source))
     [joined] = done.products
     graph = last_graph(ivcap_journal)
     assert later.urn in graph.nodes
@@ -215,7 +215,7 @@ def run_of(journal: Journal, thing: str) -> Graph:
     )
 
 
-def test_an_order_comes_from_what_was_uploaded_into_its_collection(in_flow, ivcap_journal, joining, source, unique):
+def test_an_order_comes_from_what_was_uploaded_into_its_collection(in_script, ivcap_journal, joining, source, unique):
     """An upload that names the collection puts the artifact into it."""
 
     def body():
@@ -223,12 +223,12 @@ def test_an_order_comes_from_what_was_uploaded_into_its_collection(in_flow, ivca
         artifact = upload_artifact(source, collection=collection.urn)
         return artifact, *wait_for_orders([place_order(joining, {"parts": collection})])
 
-    artifact, done = in_flow(body)
+    artifact, done = in_script(body)
     assert artifact.urn in names(ivcap_journal, done.urn, "up")
     assert done.urn in names(ivcap_journal, artifact.urn, "down")
 
 
-def test_what_was_taken_out_is_no_longer_read(in_flow, ivcap_journal, joining, source, unique):
+def test_what_was_taken_out_is_no_longer_read(in_script, ivcap_journal, joining, source, unique):
     """An order that is given a collection does not come from what was in it once."""
 
     def body():
@@ -239,7 +239,7 @@ def test_what_was_taken_out_is_no_longer_read(in_flow, ivcap_journal, joining, s
         after = place_order(joining, {"parts": collection}, discriminator="after")
         return artifact, *wait_for_orders([before, after])
 
-    artifact, before, after = in_flow(body)
+    artifact, before, after = in_script(body)
     assert artifact.urn in names(ivcap_journal, before.urn, "up")
     assert artifact.urn not in names(ivcap_journal, after.urn, "up")
 
@@ -266,7 +266,7 @@ def test_what_a_run_downloads_of_a_collection_are_the_members_that_it_then_had(
     assert listing not in names(ivcap_journal, later.urn, "down")
 
 
-def test_a_file_of_a_lost_journal_still_comes_from_its_order(in_flow, joining, tmp_path, unique):
+def test_a_file_of_a_lost_journal_still_comes_from_its_order(in_script, joining, tmp_path, unique):
     """A download that finds the file in place says whose content it has, though no run on record made the file."""
     path = tmp_path / "product"
 
@@ -275,9 +275,9 @@ def test_a_file_of_a_lost_journal_still_comes_from_its_order(in_flow, joining, t
         [order] = wait_for_orders([place_order(joining, {"parts": parts}, once_per="account")])
         return order, download_artifact(order.products[0], path)
 
-    in_flow(body)
+    in_script(body)
     with Journal.open(f"sqlite:///{tmp_path / 'new.sqlite'}") as journal, use_journal(journal):
-        order, _ = in_flow(body)
+        order, _ = in_script(body)
         graph = last_graph(journal)
     [file] = [node.id for node in graph.nodes.values() if node.attributes.get("path") == str(path)]
     assert order.urn in graph.lineage(file, "up").nodes

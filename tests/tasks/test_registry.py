@@ -207,9 +207,9 @@ def test_a_dataset_is_minted_once_by_its_metadata(effects, metadata):
         update_dataset("102.100.100/0", metadata, reason="r")
 
 
-def test_an_order_is_registered_once(in_flow, effects, register, ended_order):
+def test_an_order_is_registered_once(in_script, effects, register, ended_order):
     """Repeated in a run and from another run, an order gives one model run per workflow template, and one dataset."""
-    runs = [*in_flow(lambda: [register() for _ in range(2)]), in_flow(register, name="another")]
+    runs = [*in_script(lambda: [register() for _ in range(2)]), in_script(register)]
     assert len({run.urn for run in runs}) == effects.count(REGISTER) == accepted(effects, MINT) == 1
     assert runs[0].subject == ended_order.urn
     assert runs[0].inputs == runs[0].outputs

@@ -79,7 +79,7 @@ def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, task
 
 
 @pytest.mark.long
-def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_flow, effects, elsewhere, unique, caplog):
+def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_script, effects, elsewhere, unique, caplog):
     """An order with another parameter or policy is not reused, nor failed and running work. The reason is recorded.
 
     Running work is also logged, since the second is paid for too.
@@ -98,9 +98,9 @@ def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_flow, 
         return [other.urn, with_policy.urn, failed(), slow()]
 
     with use_journal(elsewhere):
-        made = in_flow(lambda: [ordered(unique).urn, failed(), slow()])
+        made = in_script(lambda: [ordered(unique).urn, failed(), slow()])
     with caplog.at_level(logging.INFO, "ivcap_flows.durable"):
-        anew = in_flow(others)
+        anew = in_script(others)
     assert not set(made) & set(anew) and len(set(anew)) == 4
     reasons = [row.reuse for row in effects.intents("order")]
     assert all("no earlier one has an equal request" in reason for reason in reasons[:2])
@@ -110,7 +110,7 @@ def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_flow, 
 
 
 @pytest.mark.long
-def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, unique):
+def test_a_changed_service_is_not_reused(in_script, effects, elsewhere, tmp_path, unique):
     """Work is reused only for the same service definition, also if that is restored later."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_reuse.py").write_text("def f(request, job):\n    return 1\n")
@@ -128,16 +128,16 @@ def test_a_changed_service_is_not_reused(in_flow, effects, elsewhere, tmp_path, 
 
     defined()
     with use_journal(elsewhere):
-        first = in_flow(body)
+        first = in_script(body)
     defined()
-    assert in_flow(body).urn == first.urn
+    assert in_script(body).urn == first.urn
     definition["parameters"] = [{"name": "x", "type": "int", "default": "2"}]
     defined()
-    assert in_flow(body).urn != first.urn
+    assert in_script(body).urn != first.urn
 
 
 @pytest.mark.long
-def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, tasks_service, source):
+def test_products_that_cannot_be_read_are_not_used(in_script, effects, elsewhere, tasks_service, source):
     """If its products cannot be read, the order is placed again, and the journal says why."""
 
     def body(**options):
@@ -145,26 +145,26 @@ def test_products_that_cannot_be_read_are_not_used(in_flow, effects, elsewhere, 
         return wait_for_orders([order])[0]
 
     with use_journal(elsewhere):
-        first = in_flow(body)
+        first = in_script(body)
     gone = first.products[0].urn
     effects.embedded.add_fault(method="GET", path=f"^/1/artifacts/{gone}$", count=1, status=404)
-    second = in_flow(body)
+    second = in_script(body)
     assert second.urn != first.urn
     assert gone in only(effects.journal).reuse and "cannot be read" in only(effects.journal).reuse
 
 
 @pytest.mark.long
-def test_a_forged_aspect_is_not_believed(in_flow, effects, elsewhere, on_platform, unique):
+def test_a_forged_aspect_is_not_believed(in_script, effects, elsewhere, on_platform, unique):
     """An aspect that assigns another order's URN to a request is ignored, since the order itself shows its request."""
     with use_journal(elsewhere):
-        other, first = in_flow(lambda: (ordered(unique + "other"), ordered(unique)))
+        other, first = in_script(lambda: (ordered(unique + "other"), ordered(unique)))
 
     async def forge(client):
         [record] = [r async for r in client.aspects.list(entity=key_entity(first.key), schema=INTENT_SCHEMA)]
         await client.aspects.update(record.entity, INTENT_SCHEMA, {**record.content, "urn": other.urn})
 
     on_platform(forge)
-    assert in_flow(lambda: ordered(unique)).urn not in (other.urn, first.urn)
+    assert in_script(lambda: ordered(unique)).urn not in (other.urn, first.urn)
     assert "is not what its idempotency record says" in only(effects.journal).reuse
 
 
@@ -202,7 +202,7 @@ def test_what_a_run_requested_it_has_sent(replayed, embedded_platform, unique, s
     assert replayed(body) == [["sent"] * 6] * 2
 
 
-def test_what_exists_is_kept_adopted_or_reused(in_flow, replayed, source, unique, tmp_path):
+def test_what_exists_is_kept_adopted_or_reused(in_script, replayed, source, unique, tmp_path):
     """Kept is what another run of the journal requested, whatever became of it since then, and a file's content that is
     there already; adopted, what is found on the platform; reused, what was paid for by another request."""
 
@@ -214,9 +214,9 @@ def test_what_exists_is_kept_adopted_or_reused(in_flow, replayed, source, unique
         return [of_account("kept"), upload_artifact(source), of_account("adopted"), reused]
 
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
-        assert in_flow(lambda: of_account("adopted")).how == "sent"
-        in_flow(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
-    first = in_flow(lambda: [of_account("kept"), upload_artifact(source)])
+        assert in_script(lambda: of_account("adopted")).how == "sent"
+        in_script(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
+    first = in_script(lambda: [of_account("kept"), upload_artifact(source)])
     seen = replayed(body)
     assert [[each.how for each in some] for some in (first, *seen)] == [
         ["sent", "sent"],

@@ -70,19 +70,19 @@ def tries(folder: Path) -> list[int]:
     return [len(path.read_text().splitlines()) for path in sorted(folder.glob("ledger-*"))]
 
 
-def test_only_what_failed_is_placed_again(in_flow, effects, steps, tmp_path):
+def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
     """Each step ends with an order that succeeded, in the order of the steps, and is tried once more than it fails."""
-    done = in_flow(lambda: run_orders(iter(steps(1, 0, 2)), max_resubmits=2))
+    done = in_script(lambda: run_orders(iter(steps(1, 0, 2)), max_resubmits=2))
     assert [order.status for order in done] == ["succeeded"] * 3
     assert [Path(order.parameters["ledger"]).name for order in done] == ["ledger-0", "ledger-1", "ledger-2"]
     assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
 
 
-def test_of_a_mapping_each_order_has_its_key(in_flow, steps):
+def test_of_a_mapping_each_order_has_its_key(in_script, steps):
     """Nothing needs to be paired again. At most `at_once` orders are on their way together: the next ones are placed
     when these have ended, those that failed and were placed again among them."""
     named = dict(zip("abc", steps(0, 1, 0), strict=True))
-    done = in_flow(lambda: run_orders(named, at_once=2))
+    done = in_script(lambda: run_orders(named, at_once=2))
     assert {key: order.name.partition(" ~")[0] for key, order in done.items()} == {
         key: step.name for key, step in named.items()
     }
@@ -150,7 +150,7 @@ def test_products_that_no_folder_can_hold_are_refused(order, words, tmp_path):
         download_products(order, tmp_path)
 
 
-def test_what_fails_each_time_is_an_error_that_names_it(in_flow, effects, steps, tmp_path):
+def test_what_fails_each_time_is_an_error_that_names_it(in_script, effects, steps, tmp_path):
     """After the last resubmission, the error counts all steps and has the log of the order that failed.
 
     With `raise_on_failure=False`, the failed order is returned at its place.
@@ -161,7 +161,7 @@ def test_what_fails_each_time_is_an_error_that_names_it(in_flow, effects, steps,
             run_orders(steps(9, 0), max_resubmits=1)
         return caught.value, run_orders(steps(9, 0), max_resubmits=1, raise_on_failure=False)
 
-    error, done = in_flow(body)
+    error, done = in_script(body)
     [failed] = error.orders
     assert "try of ledger-0" in error.logs[failed.urn] and "max_resubmits" in str(error)
     assert tries(tmp_path) == [2, 1] and effects.count("/1/orders") == 3
@@ -183,15 +183,15 @@ def test_a_retried_run_places_nothing_again_and_counts_on(in_flow, effects, step
     assert tries(tmp_path) == [2, 2] and effects.count("/1/orders") == 4
 
 
-def test_a_plan_has_an_order_for_each_step(in_flow, effects, steps):
+def test_a_plan_has_an_order_for_each_step(in_script, effects, steps):
     """A plan lists the orders of the first round, and nothing is sent."""
     with plan() as planned, pytest.raises(PlannedError):
-        in_flow(lambda: run_orders(steps(0, 0)))
+        in_script(lambda: run_orders(steps(0, 0)))
     assert [each.noun for each in planned.effects] == ["order", "order"]
     assert effects.count("/1/orders") == 0
 
 
-def test_what_is_no_step_is_refused(in_flow, effects):
+def test_what_is_no_step_is_refused(in_script, effects):
     """Nothing is placed for a wrong argument."""
 
     def body():
@@ -203,5 +203,5 @@ def test_what_is_no_step_is_refused(in_flow, effects):
             with pytest.raises(InputError, match=words):
                 run_orders(**given)
 
-    in_flow(body)
+    in_script(body)
     assert effects.count("/1/orders") == 0

@@ -66,7 +66,17 @@ def everything_of(error: BaseException) -> bytes:
 
 @pytest.mark.long
 def test_no_token_anywhere(
-    in_flow, effects, source, tmp_path, registry, artifact, ended_order, second_account, unique, caplog, prefect_server
+    in_script,
+    effects,
+    source,
+    tmp_path,
+    registry,
+    artifact,
+    ended_order,
+    second_account,
+    unique,
+    caplog,
+    prefect_server,
 ):
     """Work that succeeds, is refused, breaks off or is denied leaves no token anywhere."""
     secrets = secrets_of_the_test()
@@ -116,10 +126,10 @@ def test_no_token_anywhere(
     with ExitStack() as everything:
         for name in ("", "ivcap_flows", "prefect", "httpx", "httpcore"):
             everything.enter_context(caplog.at_level(logging.DEBUG, name))
-        results += in_flow(well)
+        results += in_script(well)
         for trouble in troubles:
             with pytest.raises(Exception) as caught:
-                in_flow(trouble)
+                in_script(trouble)
             errors.append(caught.value)
     assert recorder().flush()
 

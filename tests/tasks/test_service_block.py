@@ -31,7 +31,7 @@ def saved(embedded_platform):
     IvcapCredentials.delete(NAME)
 
 
-def test_an_order_by_a_block(in_flow, saved, effects, unique, ivcap_journal):
+def test_an_order_by_a_block(in_script, saved, effects, unique, ivcap_journal):
     """Triggered, waited for, and its products fetched; a second trigger of the run is the same order, on record."""
     service = saved(service="echo", parameters={"message": "no"})
     assert isinstance(service, JobBlock)
@@ -44,12 +44,12 @@ def test_an_order_by_a_block(in_flow, saved, effects, unique, ivcap_journal):
         assert order.fetch_result() == ended.products
         return order.urn, service.trigger({"message": unique}).urn
 
-    urns = set(in_flow(body))
+    urns = set(in_script(body))
     assert len(urns) == 1 == effects.count("/1/orders")
     assert urns <= run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes.keys()
 
 
-def test_a_job_by_a_block(in_flow, saved, embedded_platform, unique):
+def test_a_job_by_a_block(in_script, saved, embedded_platform, unique):
     """With `kind="job"`, the parameters are the request, and the result is what the service answered."""
     service = saved(service="echo", kind="job", parameters={"message": unique})
 
@@ -58,7 +58,7 @@ def test_a_job_by_a_block(in_flow, saved, embedded_platform, unique):
         assert isinstance(job.wait_for_completion(), Job)
         return job.fetch_result(), job.handle.result
 
-    fetched, result = in_flow(body)
+    fetched, result = in_script(body)
     assert fetched == result
 
 
@@ -79,7 +79,7 @@ async def test_the_asynchronous_form(embedded_platform, ivcap_journal, unique):
     assert inspect.iscoroutinefunction(IvcapService.atrigger)
 
 
-def test_attaching(in_flow, embedded_platform, unique):
+def test_attaching(in_script, embedded_platform, unique):
     """An order or job that exists is found by its URN, to be waited for like one's own."""
     service = IvcapService(service="sleep", parameters={"seconds": 1})
 
@@ -94,12 +94,12 @@ def test_attaching(in_flow, embedded_platform, unique):
         with pytest.raises(NotFoundError):
             service.attach("urn:ivcap:order:00000000-0000-0000-0000-000000000000")
 
-    in_flow(body)
+    in_script(body)
 
 
 @pytest.mark.parametrize(("kind", "error"), [("order", OrderFailedError), ("job", JobFailedError)])
-def test_work_that_fails(in_flow, embedded_platform, unique, kind, error):
+def test_work_that_fails(in_script, embedded_platform, unique, kind, error):
     """Waiting raises what the tasks raise."""
     service = IvcapService(service="fail", kind=kind, parameters={"message": "no"})
     with pytest.raises(error):
-        in_flow(lambda: service.trigger(discriminator=unique).wait_for_completion())
+        in_script(lambda: service.trigger(discriminator=unique).wait_for_completion())

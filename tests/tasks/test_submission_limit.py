@@ -182,7 +182,7 @@ def test_the_slot_of_a_killed_process_is_free_again(slots, submitting, embedded_
 
 
 def test_a_slot_is_held_until_provena_has_accepted(
-    slots, in_flow, effects, ended_order, artifact, registry, unique, monkeypatch
+    slots, in_script, effects, ended_order, artifact, registry, unique, monkeypatch
 ):
     """A registration, of a batch too, has one while its request is under way, and waits for its end without."""
     taken: dict[str, list[int]] = {}
@@ -216,11 +216,11 @@ def test_a_slot_is_held_until_provena_has_accepted(
     slots.create()
     for owner, name in ((ProvApi, "register"), (JobWatch, "wait")):
         watch(owner, name)
-    in_flow(body)
+    in_script(body)
     assert taken == {"register": [1, 1], "wait": [0, 0]} and slots.taken == 0
 
 
-def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique, monkeypatch, caplog):
+def test_a_limit_that_is_not_there_is_an_error(slots, in_script, effects, unique, monkeypatch, caplog):
     """The error has the command that creates it. Nothing was sent, and the same call places the order afterwards.
 
     An order counts though its slot cannot be given back; a warning says that Prefect takes it.
@@ -246,7 +246,7 @@ def test_a_limit_that_is_not_there_is_an_error(slots, in_flow, effects, unique, 
         monkeypatch.setattr(_asyncio, "arelease_concurrency_slots_with_lease", fail)
         place_order("echo", {"message": f"{unique} again"})
 
-    in_flow(body)
+    in_script(body)
     assert [intent.state for intent in effects.intents("order")] == ["done", "done"]
     assert "was not given back" in caplog.text
 

@@ -35,7 +35,7 @@ def polls(embedded):
 
 
 @pytest.mark.long
-def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monkeypatch):
+def test_the_reply_of_the_platform_says_when_to_ask_first(in_script, effects, monkeypatch):
     """Until the `retry-later` of a 202 has passed, nothing is requested, although the job is waited for."""
     said, early = [], []
 
@@ -55,13 +55,13 @@ def test_the_reply_of_the_platform_says_when_to_ask_first(in_flow, effects, monk
             wait_for_jobs([job], timeout=7.0)
         looking.join()
 
-    in_flow(body)
+    in_script(body)
     [(asked, after)] = early
     assert said == [1] and after < 3 and asked == [] and polls(effects.embedded)
 
 
 @pytest.mark.long
-def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, monkeypatch):
+def test_the_setting_bounds_the_requests_of_a_minute(in_script, effects, unique, monkeypatch):
     """A quarter of the minute's requests is allowed at once, the rest over the minute. No end is lost."""
     monkeypatch.setenv("IVCAP_FLOWS_POLLS_PER_MINUTE", "20")
 
@@ -71,11 +71,11 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_flow, effects, unique, m
         with pytest.raises(WaitTimeoutError):
             wait_for_jobs(work, timeout=6.0)
 
-    in_flow(body)
+    in_script(body)
     assert 1 <= len(polls(effects.embedded)) <= 5 + 2
 
 
-def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects):
+def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_script, effects):
     """No other process hears of it, and no list is read to find it. Only orders and jobs are waited for."""
 
     def body():
@@ -86,7 +86,7 @@ def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_flow, effects):
             wait_or_park(["urn:ivcap:artifact:1"])
 
     effects.embedded.forget_requests()
-    in_flow(body)
+    in_script(body)
     assert not [each for each in effects.embedded.requests("GET") if each["path"].startswith("/1/orders")]
 
 
@@ -128,11 +128,11 @@ def run(request, job):
 """
 
 
-def test_a_failed_job_tells_the_end_of_its_log(in_flow, serve, unique):
+def test_a_failed_job_tells_the_end_of_its_log(in_script, serve, unique):
     """The error of a failed job has the end of its log beside the message, as that of an order."""
     failing = serve("waiting-fails", FAILS)
     with pytest.raises(JobFailedError) as failed:
-        in_flow(lambda: wait_for_jobs([request_job(failing, {"message": unique})]))
+        in_script(lambda: wait_for_jobs([request_job(failing, {"message": unique})]))
     lines = str(failed.value).splitlines()
     assert any("no more memory" in line for line in lines)
     assert any(line.startswith("  | ") and unique in line for line in lines)
@@ -154,7 +154,7 @@ async def shown(run):
 
 
 @pytest.mark.long
-def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, unique, monkeypatch):
+def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_script, brisk, unique, monkeypatch):
     """Two waits write one table, at the end, and in between not more often than the interval."""
     told = []
     ashow = progress.ashow
@@ -172,7 +172,7 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, 
         [job] = wait_for_jobs([request_job("echo", {"message": unique})])
         return flow_run.id, [*ended, job]
 
-    run, work = in_flow(body)
+    run, work = in_script(body)
     urns = [each.urn for each in work]
     found = loop.run(shown(run))
     [table] = found["table"]

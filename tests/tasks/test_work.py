@@ -63,7 +63,7 @@ def batch(name, **more):
     }
 
 
-def test_a_service_is_found_and_used_by_its_handle(in_flow, unique):
+def test_a_service_is_found_and_used_by_its_handle(in_script, unique):
     """For orders and jobs. The error of a wrong name has those that there are."""
 
     def body():
@@ -74,20 +74,20 @@ def test_a_service_is_found_and_used_by_its_handle(in_flow, unique):
             tasks.find_service("ecko")
         return service, tasks.wait_for_orders([order]), tasks.wait_for_jobs([job])
 
-    service, [order], [job] = in_flow(body)
+    service, [order], [job] = in_script(body)
     assert service.name == "echo" and order.service == job.service == service.urn
 
 
-def test_services_are_listed_whole_or_up_to_a_limit(in_flow, ivcap_journal):
+def test_services_are_listed_whole_or_up_to_a_limit(in_script, ivcap_journal):
     """Without a limit all services are listed. The listing is not recorded as their maker."""
-    every, two = in_flow(lambda: (tasks.list_services(), tasks.list_services(limit=2)))
+    every, two = in_script(lambda: (tasks.list_services(), tasks.list_services(limit=2)))
     assert {"echo", "sleep", "fail"} <= {service.name for service in every} and len(two) == 2
     [run] = ivcap_journal.runs.recent(1)
     relations = [r for r in run_graph(ivcap_journal, run.id).relations.values() if ":service:" in r.source + r.target]
     assert {r.type for r in relations} == {"used"}
 
 
-def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_path):
+def test_a_registered_service_stays_what_it_is(in_script, effects, unique, tmp_path):
     """An unchanged registration is sent once, also by another run. A changed definition replaces the old one.
 
     A file works like a mapping. A plan lists the registration, and ends where the service would be needed.
@@ -96,7 +96,7 @@ def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_pat
     path = tmp_path / "service.json"
     path.write_text(json.dumps(definition))
     with plan() as planned, pytest.raises(waiting.PlannedError):
-        in_flow(lambda: tasks.place_order(tasks.register_service(definition), {}))
+        in_script(lambda: tasks.place_order(tasks.register_service(definition), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
 
     def again():
@@ -106,14 +106,14 @@ def test_a_registered_service_stays_what_it_is(in_flow, effects, unique, tmp_pat
     def sent():
         return effects.count(f"/1/services2/{first.urn}", "PUT")
 
-    first = in_flow(lambda: tasks.register_service(definition))
+    first = in_script(lambda: tasks.register_service(definition))
     assert sent() == 1
-    same, times, changed = in_flow(again)
+    same, times, changed = in_script(again)
     assert (same, times) == (first, 1)
     assert (changed.urn, changed.description) == (first.urn, "Does less.") and effects.count("/1/orders") == 0
 
 
-def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
+def test_a_wrong_definition_says_what_it_lacks(in_script, tmp_path):
     """A definition that is incomplete, or a file that is not one, is an error that says what is missing."""
     (tmp_path / "list.yaml").write_text("- a\n")
 
@@ -126,10 +126,10 @@ def test_a_wrong_definition_says_what_it_lacks(in_flow, tmp_path):
             with pytest.raises(InputError, match=words):
                 tasks.register_service(given)
 
-    in_flow(body)
+    in_script(body)
 
 
-def test_orders_are_listed_and_their_logs_read(in_flow, unique):
+def test_orders_are_listed_and_their_logs_read(in_script, unique):
     """Orders are listed by status and name, all or some. A log is read whole or from its end."""
 
     def body():
@@ -146,12 +146,12 @@ def test_orders_are_listed_and_their_logs_read(in_flow, unique):
             tasks.list_orders(limit=1),
         )
 
-    failing, some, none, whole, end, one = in_flow(body)
+    failing, some, none, whole, end, one = in_script(body)
     assert [order.urn for order in some] == [failing.urn] and none == [] and len(one) == 1
     assert "last words" in whole and whole.endswith(end) and "\n" not in end
 
 
-def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap_journal, telling, unique):
+def test_products_of_an_order_go_into_its_collection(in_script, on_platform, ivcap_journal, telling, unique):
     """Products are added to the collection once, after success, even if the order is waited for twice.
 
     The membership is recorded.
@@ -164,7 +164,7 @@ def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap
         tasks.wait_for_orders([order])
         return tasks.wait_for_orders([order])[0]
 
-    order = in_flow(body)
+    order = in_script(body)
 
     async def members(client):
         return [item.urn async for item in client.collections.items(urn)]
@@ -175,15 +175,15 @@ def test_products_of_an_order_go_into_its_collection(in_flow, on_platform, ivcap
     assert [(r.source, r.target) for r in relations if r.type == "hadMember"] == [(urn, each) for each in products]
 
 
-def test_an_unknown_collection_is_told_before_an_order_is_sent(in_flow, effects, unique):
+def test_an_unknown_collection_is_told_before_an_order_is_sent(in_script, effects, unique):
     """An unknown collection is an error before the order is sent, so nothing is spent."""
     before = effects.count("/1/orders")
     with pytest.raises(NotFoundError):
-        in_flow(lambda: tasks.place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
+        in_script(lambda: tasks.place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
     assert effects.count("/1/orders") == before
 
 
-def test_a_request_may_be_an_aspect(in_flow, unique):
+def test_a_request_may_be_an_aspect(in_script, unique):
     """The content of the aspect is checked, is the request in the handle, and makes one job."""
 
     def request(name):
@@ -199,12 +199,12 @@ def test_a_request_may_be_an_aspect(in_flow, unique):
             tasks.request_job("echo", request_aspect=request("mesage"))
         return first, again, tasks.wait_for_jobs([first])
 
-    first, again, [done] = in_flow(body)
+    first, again, [done] = in_script(body)
     assert first.urn == again.urn and first.request["message"] == unique
     assert done.result["message"] == unique
 
 
-def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique, ivcap_journal):
+def test_a_job_tells_its_events_and_results_of_any_type(in_script, telling, unique, ivcap_journal):
     """The service's own events come in order, at most the last hundred, are recorded in short form, and are read of a
     success only on request. Results are JSON, text or bytes; a running job has none yet, and a failed one a reason."""
 
@@ -223,7 +223,7 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique
             tasks.job_result(failed)
         return quiet, done, [tasks.job_result(job) for job in done], tasks.job_result(done[0].urn)
 
-    quiet, (many, *others), results, by_urn = in_flow(body)
+    quiet, (many, *others), results, by_urn = in_script(body)
     assert quiet.succeeded and quiet.events == ()
     assert [event.data["options"]["number"] for event in many.events] == list(range(3, 103))
     assert all(event.type == "ivcap.job.event" and event.at is not None for event in many.events)
@@ -233,7 +233,7 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_flow, telling, unique
     assert (event["name"], event["message"]) == ("step", f"{unique} 0") and event["at"].startswith("20")
 
 
-def test_jobs_are_listed_by_service_and_across(in_flow, unique):
+def test_jobs_are_listed_by_service_and_across(in_script, unique):
     """The list of all jobs has those of both services, and each service's list only its own.
 
     A job's service is found from its URN alone.
@@ -252,7 +252,7 @@ def test_jobs_are_listed_by_service_and_across(in_flow, unique):
             tasks.list_jobs(limit=1),
         )
 
-    (echoed, slept), again, across, own, failed, one = in_flow(body)
+    (echoed, slept), again, across, own, failed, one = in_script(body)
     assert (again.service_name, again.request, again.status) == ("echo", {"message": unique}, "succeeded")
     assert {echoed.urn, slept.urn} <= {job.urn for job in across}
     assert {job.service_name for job in across if job.urn in (echoed.urn, slept.urn)} == {"echo", "sleep"}
@@ -260,7 +260,7 @@ def test_jobs_are_listed_by_service_and_across(in_flow, unique):
     assert echoed.urn in urns and slept.urn not in urns and failed == [] and len(one) == 1
 
 
-def test_an_agent_runs_once_and_is_waited_for(in_flow, unique):
+def test_an_agent_runs_once_and_is_waited_for(in_script, unique):
     """An agent is named by name or URN, with a mapping or a model. An equal request in a run is the same job."""
 
     class Message(BaseModel):
@@ -276,12 +276,12 @@ def test_an_agent_runs_once_and_is_waited_for(in_flow, unique):
         first = tasks.exec_agent("echo", {"message": unique})
         return first, tasks.exec_agent(tasks.find_service("echo"), Message(message=unique), timeout=20)
 
-    first, again = in_flow(body)
+    first, again = in_script(body)
     assert first.urn == again.urn and first.result == {"message": unique}
 
 
 @pytest.mark.long
-def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
+def test_a_deadline_names_the_jobs_of_all_services(in_script, telling):
     """A wait that times out names the pending jobs of all services."""
 
     def body():
@@ -293,7 +293,7 @@ def test_a_deadline_names_the_jobs_of_all_services(in_flow, telling):
         except WaitTimeoutError as late:
             return [job.urn for job in slow], late.pending
 
-    slow, pending = in_flow(body)
+    slow, pending = in_script(body)
     assert pending == slow
 
 
@@ -301,7 +301,7 @@ def watched_now():
     return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
 
 
-def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedded_platform):
+def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_script, embedded_platform):
     """Of jobs, and of orders and jobs together: nothing of such a wait is polled any more."""
     nobody = "00000000-0000-4000-8000-000000000000"
 
@@ -317,7 +317,7 @@ def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_flow, embedde
             assert slow.urn not in [urn for each in watched_now() for urn in each.watched]
         assert tasks.get_job(slow.urn).status == "executing"
 
-    in_flow(body)
+    in_script(body)
 
 
 def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
@@ -348,7 +348,7 @@ def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
 
 
 @pytest.mark.long
-def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
+def test_a_long_wait_says_how_far_it_is(in_script, monkeypatch):
     """A long wait logs the number of jobs by status, at its begin and at intervals, in the log of its run."""
     said = []
 
@@ -360,7 +360,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     heard = Heard(logging.INFO)
     poller.logger.addHandler(heard)
     try:
-        in_flow(lambda: tasks.wait_for_jobs([tasks.request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
+        in_script(lambda: tasks.wait_for_jobs([tasks.request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
     finally:
         poller.logger.removeHandler(heard)
     words = [message for message, _ in said]
@@ -369,7 +369,7 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     assert {context.task_run.name for _, context in said} == {"wait for 2 jobs: sleep (2)"}
 
 
-def test_a_platform_without_events_fails_no_wait(in_flow, effects, unique):
+def test_a_platform_without_events_fails_no_wait(in_script, effects, unique):
     """A platform without event streams does not fail a wait. A 404 may be about one job, so each job is tried."""
     effects.embedded.add_fault(method="GET", path="/events$", status=404)
 
@@ -377,7 +377,7 @@ def test_a_platform_without_events_fails_no_wait(in_flow, effects, unique):
         done = tasks.wait_for_jobs([tasks.request_job("echo", {"message": unique})], events=True)
         return [*done, *tasks.wait_for_jobs(done, events=True)]
 
-    assert [job.events for job in in_flow(body)] == [(), ()]
+    assert [job.events for job in in_script(body)] == [(), ()]
     assert 2 <= len([each for each in effects.embedded.requests("GET") if each["path"].endswith("/events")]) <= 3
 
 

@@ -50,14 +50,14 @@ def workflow(tasks_service: str, unique: str) -> Workflow:
 
 
 @pytest.fixture
-def ordered(in_flow: Any, tasks_service: str, unique: str) -> list[Order]:
+def ordered(in_script: Any, tasks_service: str, unique: str) -> list[Order]:
     """Two orders of the service that have ended, each of a series of its own."""
 
     def body() -> list[Order]:
         series = [upload_artifact(f"{unique},{number}".encode(), name=f"{unique}-{number}") for number in range(2)]
         return run_orders([OrderStep(tasks_service, {"series": each, "base": 1950}, each.name) for each in series])
 
-    done: list[Order] = in_flow(body)
+    done: list[Order] = in_script(body)
     return done
 
 
@@ -68,7 +68,7 @@ def sent(effects: Any, *ends: str) -> list[int]:
     return [len([path for path in paths if path.endswith(end)]) for end in ends]
 
 
-def test_what_a_workflow_declares_is_registered_once(in_flow, effects, ordered, workflow, tmp_path):
+def test_what_a_workflow_declares_is_registered_once(in_script, effects, ordered, workflow, tmp_path):
     """An owner, a model, three dataset templates and the workflow template: for all runs, whichever comes first, the
     task for one or that for many, and for another journal."""
 
@@ -80,23 +80,23 @@ def test_what_a_workflow_declares_is_registered_once(in_flow, effects, ordered, 
         assert sent(effects, CREATE, MINT, REGISTER) == [0, 3, 1]
         return one, many, register_model_run(ordered[1], workflow=workflow)
 
-    first, many, second = in_flow(body)
+    first, many, second = in_script(body)
     assert [run.urn for run in many.runs] == [first.urn, second.urn] and first.urn != second.urn
     assert (many.rows, many.differing) == (2, 0)
     assert first.workflow_template == second.workflow_template
     assert first.annotations["base"] == "1950" and first.annotations["region"] == "Tasman Sea"
     assert (len(first.inputs), len(first.outputs)) == (1, 2)
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal, use_journal(journal):
-        again = in_flow(lambda: register_model_run(ordered[0], workflow=workflow))
+        again = in_script(lambda: register_model_run(ordered[0], workflow=workflow))
     assert again.urn == first.urn and sent(effects, CREATE, MINT, REGISTER) == [0, 0, 0]
 
 
 @pytest.mark.catches("items of the task that needs them")
 def test_a_run_does_not_come_of_the_order_beside_which_its_template_was_registered(
-    in_flow, ivcap_journal, ordered, workflow
+    in_script, ivcap_journal, ordered, workflow
 ):
     """The template has no origin but the flow."""
-    runs: list[ModelRun] = in_flow(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
+    runs: list[ModelRun] = in_script(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
     graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
     for run, own, other in zip(runs, ordered, reversed(ordered), strict=True):
         origins = graph.lineage(run.urn, "up").nodes
@@ -104,7 +104,7 @@ def test_a_run_does_not_come_of_the_order_beside_which_its_template_was_register
         assert other.urn not in origins
 
 
-def test_arguments_win_over_the_workflow(in_flow, effects, ordered, workflow, registry, tmp_path):
+def test_arguments_win_over_the_workflow(in_script, effects, ordered, workflow, registry, tmp_path):
     """Also the terms of a saved block, of a file, or given as they are. Annotations of both are there."""
     stated = registry.terms.model_dump(mode="json", exclude_none=True)
     name = f"terms-{os.getpid()}"
@@ -117,7 +117,7 @@ def test_arguments_win_over_the_workflow(in_flow, effects, ordered, workflow, re
         run = register_model_run(ordered[0], workflow=workflow, terms=terms, display_name="Mine", annotations=more)
         return run, sent(effects, CREATE, MINT)
 
-    made = in_flow(lambda: [register(terms) for terms in (registry.terms, name, tmp_path / "terms.yaml")])
+    made = in_script(lambda: [register(terms) for terms in (registry.terms, name, tmp_path / "terms.yaml")])
     # No owner is registered, since these terms have a handle for it.
     assert [requests for _, requests in made] == [[5, 3], [0, 0], [0, 0]]
     run = made[0][0]
@@ -125,7 +125,7 @@ def test_arguments_win_over_the_workflow(in_flow, effects, ordered, workflow, re
     assert [run.annotations[name] for name in ("base", "region", "more")] == ["1950", "Coral Sea", "1"]
 
 
-def test_what_cannot_be_registered_is_named(in_flow, effects, ordered, workflow, tmp_path):
+def test_what_cannot_be_registered_is_named(in_script, effects, ordered, workflow, tmp_path):
     """Before a dataset is minted or a run is sent. The rows of a file say all themselves, and nothing else but work is
     registered."""
     other = Workflow(service="other", workflow_template="1/1")
@@ -159,5 +159,5 @@ def test_what_cannot_be_registered_is_named(in_flow, effects, ordered, workflow,
                 register_model_runs(many, **given)
 
     effects.embedded.forget_requests()
-    in_flow(body)
+    in_script(body)
     assert sent(effects, MINT, REGISTER) == [0, 0]

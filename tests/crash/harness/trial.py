@@ -166,7 +166,9 @@ class Trial:
                     if each not in self._living:
                         each.kill()
             told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
-            # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile.
+            # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile. What
+            # was suspended wakes last, and may complete what the other machine could not.
+            told = told or (self.scenario.asleep and running[0].status == 0)
             succeeded = any(each.status == 0 for each in running)
             if told or (succeeded and all(each.status == 0 or self._was_refused(each) for each in running)):
                 return
