@@ -37,6 +37,7 @@ def test_nothing_is_replaced(ivcap_flows, tmp_path, monkeypatch):
     assert ivcap_flows("init", tmp_path / "flow.py" / "below").status == 2
 
 
+@pytest.mark.long
 def test_its_flow_runs(ivcap_flows, tmp_path, monkeypatch, embedded_platform, ivcap_journal):
     """As its test runs it: an order whose reply is lost is placed once."""
     ivcap_flows("init", tmp_path)

@@ -61,6 +61,7 @@ def until(holds: Callable[[], Any], seconds: float = 120.0, told: Callable[[], A
     return found
 
 
+@pytest.mark.long
 def test_each_automation_of_the_file_is_created(prefect_server: dict[str, str]) -> None:
     """All of them, enabled, with the triggers of the file."""
     create(prefect_server, FILE)

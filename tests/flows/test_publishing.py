@@ -34,6 +34,7 @@ def published(platforms, prefect_settings, noaa, tmp_path):
         yield run
 
 
+@pytest.mark.long
 def test_a_table_is_published_once_for_each_content(published, noaa, tmp_path):
     """New, unchanged, corrected: each content has one order and one model run, whichever worker sees it."""
     [(month, (_, first, _))] = published().result().items()

@@ -11,7 +11,6 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the service SDKs need Python 3.11")
 
 
-@pytest.mark.parametrize("sdk_kind", ["batch", "lambda"], indirect=True)
 def test_a_service_reads_writes_and_tells_through_the_official_client(sdk_bench, sdk_kind):
     """Result, product, aspects, events and log of a job are where IVCAP has them."""
     text = sdk_bench.upload(b"one two three")

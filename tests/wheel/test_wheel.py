@@ -61,6 +61,7 @@ def home(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_the_wheel_has_all_of_the_package(wheel, home, tmp_path):
     """Beside the dependencies of this environment it works, and does so from where it is installed."""
     there = install(wheel, tmp_path / "environment", "--no-deps")
