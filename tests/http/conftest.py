@@ -72,8 +72,6 @@ class Upload:
         self.data += received
         if fault == "lost":  # stored, but the reply says otherwise
             return Response(status_code=502)
-        if fault == "liar":
-            return Response(status_code=204, headers={"Upload-Offset": str(len(self.data) + 7)})
         headers = {} if fault == "silent" else {"Upload-Offset": str(len(self.data))}
         return Response(status_code=204, headers=headers)
 
@@ -143,16 +141,26 @@ def web(http_listener: Scripted) -> Scripted:
 
 
 class Wire:
-    """A server that writes given bytes: one answer a request, the last for ever; None resets the connection."""
+    """A server that writes given bytes: one answer a request, the last for ever; None resets, "silence" says nothing.
+
+    Each connection carries one exchange.
+    """
 
     def __init__(self) -> None:
         self.url = ""
-        self.answers: list[bytes | None] = []
+        self.answers: list[bytes | str | None] = []
         self.requests: list[bytes] = []
         self.connections = 0
 
     def session(self, **options: Any) -> Session:
         return Session(self.url, platform="IVCAP", **options)
+
+    @staticmethod
+    def reply(status: str = "200 OK", body: bytes = b"", **headers: object) -> bytes:
+        """The bytes of a reply; an underscore in a header's name is a hyphen."""
+        fields = {"Content_Length": len(body), "Connection": "close"} | headers
+        lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -161,6 +169,8 @@ class Wire:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if answer is None:
                 writer.transport.abort()
+            elif answer == "silence":
+                await reader.read()
             else:
                 writer.write(answer)
                 await writer.drain()
@@ -172,7 +182,6 @@ class Wire:
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    """The server of scripted bytes; each connection carries one exchange."""
     scripted = Wire()
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
     scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

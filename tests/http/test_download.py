@@ -24,6 +24,7 @@ from ivcap_flows.http.reader import Reader
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 SHA = hashlib.sha256(CONTENT).hexdigest()
+FIRST = 1_000_000
 
 
 def whole(body=CONTENT, *, length=None, etag=""):
@@ -31,19 +32,22 @@ def whole(body=CONTENT, *, length=None, etag=""):
     return head.encode() + body
 
 
-def part(begin, body=None, *, claimed=None):
-    body = CONTENT[begin:] if body is None else body
-    first = begin if claimed is None else claimed
+def part(begin, end=None, *, claimed=None):
     head = (
         f"HTTP/1.1 206 Partial Content\r\nContent-Length: {len(CONTENT) - begin}\r\n"
-        f"Content-Range: bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}\r\n\r\n"
+        f"Content-Range: bytes {begin if claimed is None else claimed}-{len(CONTENT) - 1}/{len(CONTENT)}\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode() + CONTENT[begin:end]
 
 
-async def fetch(server, target, **options):
-    async with server.session(**options.pop("session", {"budget": 5})) as session:
+async def fetch(server, target, budget=5, **options):
+    async with server.session(budget=budget) as session:
         return await download.fetch(session, "/blob", target, **options)
+
+
+async def read(server, **options):
+    async with server.session(budget=5) as session:
+        return b"".join([block async for block in download.stream(session, "/blob", block=70_000, **options)])
 
 
 def left(folder):
@@ -58,19 +62,16 @@ async def test_a_file_appears_with_its_hash(web, tmp_path):
     found = await fetch(web, target, size=len(CONTENT), sha256=SHA.upper())
     assert (found.path, found.sha256, found.size) == (str(target), SHA, len(CONTENT))
     assert target.read_bytes() == CONTENT
-    assert left(tmp_path) == ["out.bin"]
-    assert target.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    os.umask(mask := os.umask(0))
+    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
+    web.on("GET /blob", Response(b""))
+    assert (await fetch(web, target, size=0)).sha256 == hashlib.sha256(b"").hexdigest()
+    assert target.read_bytes() == b"" and left(tmp_path) == ["out.bin"]
 
 
-def current_umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@pytest.mark.parametrize("wrong", [{"size": 5}, {"sha256": "0" * 64}])
+@pytest.mark.parametrize("wrong", [{"size": 5}, {"size": len(CONTENT) + 1}, {"sha256": "0" * 64}])
 async def test_wrong_bytes_do_not_replace_right_ones(web, tmp_path, wrong):
-    """IntegrityError holds both values; the older file stays and the temporary one is gone."""
+    """IntegrityError holds both values; the older file stays and the temporary one is gone. A stream ends in it."""
     web.on("GET /blob", Response(CONTENT))
     target = tmp_path / "out.bin"
     target.write_bytes(b"older")
@@ -78,89 +79,82 @@ async def test_wrong_bytes_do_not_replace_right_ones(web, tmp_path, wrong):
         await fetch(web, target, urn="urn:ivcap:artifact:1", **wrong)
     assert error.value.expected == next(iter(wrong.values()))
     assert error.value.urn == "urn:ivcap:artifact:1"
-    assert target.read_bytes() == b"older"
-    assert left(tmp_path) == ["out.bin"]
+    assert target.read_bytes() == b"older" and left(tmp_path) == ["out.bin"]
+    with pytest.raises(IntegrityError):
+        await read(web, **wrong)
 
 
-async def test_a_broken_stream_is_resumed_where_it_broke(wire, tmp_path, quick):
+async def test_a_broken_transfer_is_resumed_where_it_broke(wire, tmp_path, quick):
     """Cut twice: the next requests ask for the rest only, on the condition that it is the same content."""
-    wire.answers = [
-        whole(CONTENT[:1_000_000], etag='ETag: "v1"\r\n'),
-        part(1_000_000, CONTENT[1_000_000:2_000_000]),
-        part(2_000_000),
-    ]
+    answers = [whole(CONTENT[:FIRST], etag='ETag: "v1"\r\n'), part(FIRST, 2 * FIRST), part(2 * FIRST)]
+    wire.answers = [*answers]
     assert (await fetch(wire, tmp_path / "out", sha256=SHA)).size == len(CONTENT)
-    assert b"range" not in wire.requests[0].lower()
-    assert b"Range: bytes=1000000-\r\n" in wire.requests[1]
-    assert b'If-Range: "v1"\r\n' in wire.requests[1]
-    assert b"Range: bytes=2000000-\r\n" in wire.requests[2]
-
-
-async def test_a_server_without_ranges_sends_everything_again(wire, tmp_path, quick):
-    """A 200 to a range request begins anew."""
-    wire.answers = [whole(CONTENT[:1_000_000]), None, whole()]
-    await fetch(wire, tmp_path / "out", sha256=SHA)
-    assert (tmp_path / "out").read_bytes() == CONTENT
+    wire.answers = [*answers]
+    assert await read(wire, sha256=SHA) == CONTENT
+    for first, second, third in (wire.requests[:3], wire.requests[3:]):
+        assert b"range" not in first.lower()
+        assert b"Range: bytes=1000000-\r\n" in second and b'If-Range: "v1"\r\n' in second
+        assert b"Range: bytes=2000000-\r\n" in third
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [part(1_000_000, bytes(len(CONTENT) - 1_000_000), claimed=5), b"HTTP/1.1 416 Range\r\nContent-Length: 0\r\n\r\n"],
-    ids=["other", "416"],
+    "answers",
+    [
+        [None, whole()],
+        [whole(CONTENT[:500]), whole()],
+        [part(FIRST, claimed=5), whole()],
+        [b"HTTP/1.1 416 Range\r\nContent-Length: 0\r\n\r\n", whole()],
+    ],
+    ids=["no ranges", "no ranges, and another break", "another range", "no such range"],
 )
-async def test_a_wrong_range_begins_anew(wire, tmp_path, quick, answer):
-    """Other bytes than those asked for, or none, are not glued together."""
-    wire.answers = [whole(CONTENT[:1_000_000]), answer, whole()]
+async def test_a_server_that_cannot_resume_begins_anew_and_nothing_is_glued_together(wire, tmp_path, quick, answers):
+    wire.answers = [whole(CONTENT[:FIRST]), *answers]
     await fetch(wire, tmp_path / "out", sha256=SHA)
     assert (tmp_path / "out").read_bytes() == CONTENT
+    wire.answers = [whole(CONTENT[:FIRST]), *answers]
+    assert await read(wire, sha256=SHA) == CONTENT
 
 
-async def test_too_few_bytes_are_noticed_without_a_length(wire, tmp_path):
-    """A reply that ends with its connection is whole only if the size says so."""
-    wire.answers = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + CONTENT[:1000]]
-    with pytest.raises(IntegrityError):
-        await fetch(wire, tmp_path / "out", size=len(CONTENT))
-    assert left(tmp_path) == []
+@pytest.mark.parametrize(
+    "again",
+    [b"\1" + CONTENT[1:], CONTENT[: FIRST - 1] + b"\1" + CONTENT[FIRST:], CONTENT[:10]],
+    ids=["another first byte", "another last byte", "fewer"],
+)
+async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quick, again):
+    """What was given can't be taken back, so it must be what the server still says: no other byte, and none less."""
+    wire.answers = [whole(CONTENT[:FIRST]), whole(again, length=len(again))]
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        await read(wire)
 
 
-async def test_a_stream_that_always_breaks_is_given_up(wire, tmp_path, quick):
-    """No progress within the budget ends in the error of the connection, and leaves nothing."""
-    wire.answers = [whole(CONTENT[:1000])]
-    with pytest.raises(UnreachableError):
-        await fetch(wire, tmp_path / "out", session={"budget": 0.3})
-    assert len(wire.requests) > 2
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (503, UnavailableError)])
-async def test_a_refusal_leaves_nothing(web, tmp_path, quick, status, error):
-    """The temporary file goes with the error."""
-    web.on("GET /blob", Response(status_code=status))
+@pytest.mark.parametrize(
+    ("answer", "budget", "error"),
+    [
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + CONTENT[:1000], 5, IntegrityError),
+        (whole(CONTENT[:1000]), 1.0, UnreachableError),
+        (b"HTTP/1.1 404 Gone\r\nContent-Length: 0\r\n\r\n", 5, NotFoundError),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", 1.0, UnavailableError),
+    ],
+    ids=["too few without a length", "always broken off", "gone", "busy"],
+)
+async def test_a_failure_leaves_nothing(wire, tmp_path, quick, answer, budget, error):
+    """Without progress within the budget it ends in the error of the connection."""
+    wire.answers = [answer]
     with pytest.raises(error):
-        await fetch(web, tmp_path / "out", session={"budget": 0.1})
-    assert left(tmp_path) == []
+        await fetch(wire, tmp_path / "out", budget, size=len(CONTENT))
+    assert (len(wire.requests) > 1) == (budget == 1.0) and left(tmp_path) == []
 
 
-async def test_an_empty_download_is_a_file(web, tmp_path):
-    """Zero bytes are content too."""
-    web.on("GET /blob", Response(b""))
-    assert (await fetch(web, tmp_path / "out", size=0)).sha256 == hashlib.sha256(b"").hexdigest()
-    assert (tmp_path / "out").read_bytes() == b""
-
-
-async def test_a_folder_that_is_not_there_is_named(web, tmp_path):
-    """The path is in the message, and no request was made."""
-    with pytest.raises(InputError, match=str(tmp_path / "no" / "out")):
-        await fetch(web, tmp_path / "no" / "out")
-    with pytest.raises(InputError, match="is a folder"):
-        await fetch(web, tmp_path)
-    assert web.seen == []
-
-
-async def test_a_folder_that_may_not_be_written_is_named(web):
+async def test_a_target_that_cannot_be_written_is_named_before_a_request(web, tmp_path):
     """Nobody may create files in /proc, the superuser included."""
-    with pytest.raises(InputError, match="/proc/out cannot be written"):
-        await fetch(web, "/proc/out")
+    for target, words in (
+        (tmp_path / "no" / "out", str(tmp_path / "no" / "out")),
+        (tmp_path, "is a folder"),
+        ("/proc/out", "/proc/out cannot be written"),
+    ):
+        with pytest.raises(InputError, match=words):
+            await fetch(web, target)
+    assert web.seen == []
 
 
 async def test_a_full_disk_is_a_clear_error(web, tmp_path):
@@ -179,59 +173,8 @@ async def test_a_full_disk_is_a_clear_error(web, tmp_path):
     assert left(tmp_path) == []
 
 
-async def read(server, **options):
-    async with server.session(**options.pop("session", {"budget": 5})) as session:
-        return [part async for part in download.stream(session, "/blob", **options)]
-
-
-async def test_a_stream_comes_in_blocks(web):
-    """All of one length but the last, and verified."""
-    web.on("GET /blob", Response(CONTENT))
-    parts = await read(web, block=1_000_000, size=len(CONTENT), sha256=SHA)
-    assert [len(part) for part in parts] == [1_000_000, 1_000_000, 1_000_000, 72_000]
-    assert b"".join(parts) == CONTENT
-
-
-async def test_a_broken_stream_of_blocks_is_resumed(wire, quick):
-    """The reader sees nothing of two breaks, one answered by the rest and one by everything again."""
-    wire.answers = [
-        whole(CONTENT[:1_000_000], etag='ETag: "v1"\r\n'),
-        part(1_000_000, CONTENT[1_000_000:2_000_000]),
-        whole(CONTENT[:500]),
-        whole(),
-    ]
-    assert b"".join(await read(wire, block=70_000, sha256=SHA)) == CONTENT
-    assert b"Range: bytes=1000000-\r\n" in wire.requests[1]
-    assert b'If-Range: "v1"\r\n' in wire.requests[1]
-
-
-@pytest.mark.parametrize("changed", [0, 999_999])
-async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quick, changed):
-    """What was given can't be taken back, so it must be what the server still says."""
-    other = bytearray(CONTENT)
-    other[changed] ^= 1
-    wire.answers = [whole(CONTENT[:1_000_000]), whole(bytes(other))]
-    with pytest.raises(IntegrityError, match="changed while it was read"):
-        await read(wire)
-
-
-async def test_a_stream_that_begins_again_and_is_shorter_is_refused(wire, quick):
-    """The second reply is whole and has less than the first had."""
-    wire.answers = [whole(CONTENT[:1_000_000]), whole(CONTENT[:10], length=10)]
-    with pytest.raises(IntegrityError, match="changed while it was read"):
-        await read(wire)
-
-
-@pytest.mark.parametrize("wrong", [{"size": len(CONTENT) + 1}, {"size": 5}, {"sha256": "0" * 64}])
-async def test_a_stream_of_wrong_bytes_ends_in_an_error(web, wrong):
-    """After the last block, or as soon as there are too many."""
-    web.on("GET /blob", Response(CONTENT))
-    with pytest.raises(IntegrityError):
-        await read(web, **wrong)
-
-
 async def test_a_reader_reads_what_it_is_asked_for(web):
-    """Head, middle and rest; nothing behind the end; iteration goes on where reading stopped."""
+    """Head, middle and rest; nothing behind the end; iteration goes on where reading stopped, in equal blocks."""
     web.on("GET /blob", Response(CONTENT))
     async with web.session() as session:
         reader = Reader(download.stream(session, "/blob", block=1000))
@@ -240,9 +183,11 @@ async def test_a_reader_reads_what_it_is_asked_for(web):
         assert await reader.read(5000) == CONTENT[10:5010]
         assert await reader.read() == CONTENT[5010:]
         assert await reader.read(5) == await reader.read() == b""
-        reader = Reader(download.stream(session, "/blob", block=1000))
+        reader = Reader(download.stream(session, "/blob", block=FIRST))
         assert await reader.read(7) == CONTENT[:7]
-        assert b"".join([part async for part in reader]) == CONTENT[7:]
+        blocks = [block async for block in reader]
+        assert [len(block) for block in blocks] == [FIRST - 7, FIRST, FIRST, 72_000]
+        assert b"".join(blocks) == CONTENT[7:]
         assert await reader.read() == b""
 
 

@@ -1,47 +1,30 @@
 """How much is under way at once: each place is free again, however the request that had it has ended."""
 
 import asyncio
-import socket
 
 import pytest
 from starlette.responses import Response, StreamingResponse
 
 from ivcap_flows.errors import UnreachableError
 from ivcap_flows.http import concurrency_limit, pool
-from ivcap_flows.http.session import Session
+
+
+@pytest.fixture
+def one_place(monkeypatch):
+    monkeypatch.setattr(pool, "AT_ONCE", 1)
+    monkeypatch.setattr(pool, "STREAMS_AT_ONCE", 1)
 
 
 async def whole(session, query="", **options):
     return (await session.request("GET", f"/1/x{query}", repeat="idempotent", **options)).body
 
 
-async def test_who_waits_gets_the_first_free_place(web, monkeypatch):
-    monkeypatch.setattr(pool, "AT_ONCE", 2)
-    held = asyncio.Event()
-
-    async def slow(request):
-        if request.url.query:
-            await held.wait()
-        return StreamingResponse(iter([b"x"]))
-
-    web.on("GET /1/x", slow)
-    async with web.session() as session:
-        long = asyncio.create_task(whole(session, "?long"))
-        await asyncio.sleep(0)
-        for _ in range(4):
-            assert await asyncio.gather(*[whole(session) for _ in range(3)]) == [b"x"] * 3
-        held.set()
-        assert await long == b"x"
-
-
-async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones(web, monkeypatch):
-    """A request that is cancelled at the moment of its turn holds up no request behind it."""
-    monkeypatch.setattr(pool, "AT_ONCE", 1)
+async def test_a_request_that_is_cancelled_at_the_moment_of_its_turn_holds_up_none_behind_it(web, one_place):
     held = asyncio.Event()
 
     async def slow(request):
         await held.wait()
-        return StreamingResponse(iter([b"x"]))
+        return Response(b"x")
 
     web.on("GET /1/x", slow)
 
@@ -59,9 +42,8 @@ async def test_a_place_that_comes_when_nobody_wants_it_any_more_is_the_next_ones
         await asyncio.wait([gone])
 
 
-async def test_a_wait_for_a_turn_is_no_failure(web, monkeypatch):
+async def test_a_wait_for_a_turn_is_no_failure(web, one_place):
     """A request that waits for its turn longer than its timeout and budget is sent, and sent again after a 503."""
-    monkeypatch.setattr(pool, "AT_ONCE", 1)
     waited = asyncio.Event()
     answers = [Response(status_code=503, headers={"Retry-After": "0"}), Response(b"x")]
 
@@ -82,14 +64,13 @@ async def test_a_wait_for_a_turn_is_no_failure(web, monkeypatch):
         assert await second == b"x"
 
 
-async def test_a_wait_for_a_turn_is_no_late_reply(web, monkeypatch):
+async def test_a_wait_for_a_turn_is_no_late_reply(web, one_place, monkeypatch):
     """The limit of concurrent effects goes by the platform's replies, not by this client's own queue."""
-    monkeypatch.setattr(pool, "AT_ONCE", 1)
-    monkeypatch.setattr(concurrency_limit, "LATE", 0.4)
+    monkeypatch.setattr(concurrency_limit, "LATE", 1.0)
     limit = concurrency_limit.ConcurrencyLimit("Tests")
 
     async def slow(request):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         return Response(b"x")
 
     web.on("POST /1/x", slow)
@@ -103,11 +84,13 @@ async def test_a_wait_for_a_turn_is_no_late_reply(web, monkeypatch):
     assert limit.at_once >= 4
 
 
-async def test_cookies_are_shared(web):
-    """A gateway that sets a cookie gets it with each later request, also with those at the same time."""
-    cookies = []
+async def test_each_request_has_a_connection_of_its_own_and_the_cookies_of_all(web):
+    """What an intermediary sends after a reply answers no other request. A gateway that sets a cookie gets it with each
+    later request, also with those at the same time: it may tell by it which of its servers has an upload."""
+    callers, cookies = set(), []
 
     async def told(request):
+        callers.add(request.client.port)
         cookies.append(request.headers.get("cookie"))
         return Response(b"x", headers={"Set-Cookie": "place=one"})
 
@@ -117,39 +100,24 @@ async def test_cookies_are_shared(web):
         await asyncio.gather(*(whole(session) for _ in range(16)))
         async with session.stream("GET", "/1/x", repeat="idempotent"):
             pass
+    assert len(callers) == 18
     assert cookies == [None, *["place=one"] * 17]
 
 
-async def test_a_failure_leaves_its_place(monkeypatch):
-    monkeypatch.setattr(pool, "AT_ONCE", 1)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        async with Session(f"http://127.0.0.1:{taken.getsockname()[1]}", platform="IVCAP", budget=0) as session:
-            for _ in range(3):
-                with pytest.raises(UnreachableError) as error:
-                    await whole(session)
-                assert error.value.data["sent"] is False
-
-
-async def test_each_request_has_a_connection_of_its_own(web):
-    """What an intermediary sends after a reply answers no other request."""
-    callers = set()
-
-    async def caller(request):
-        callers.add(request.client.port)
-        return StreamingResponse(iter([b"x"]))
-
-    web.on("GET /1/x", caller)
-    async with web.session() as session:
-        for _ in range(6):
-            await whole(session)
-    assert len(callers) == 6
+async def test_streams_leave_connections_to_all_else_and_too_many_are_told_so(web, one_place):
+    """The network is not to blame when this client has no connection left."""
+    web.on("GET /1/x", Response(b"x"))
+    async with web.session(budget=0.1) as session, session.stream("GET", "/1/x", repeat="idempotent"):
+        assert await whole(session) == b"x"
+        with pytest.raises(UnreachableError, match="all connections of this client.* Do less at once") as error:
+            async with session.stream("GET", "/1/x", repeat="idempotent", timeout=0.2):
+                pass
+    assert "network" not in str(error.value)
 
 
 @pytest.mark.parametrize("later", range(12))
-async def test_a_stream_whose_reader_is_cancelled_twice_leaves_its_place(web, monkeypatch, later):
+async def test_a_stream_whose_reader_is_cancelled_twice_leaves_its_place(web, one_place, later):
     """Cancelled anew while it closes, a reader takes no connection from the next."""
-    monkeypatch.setattr(pool, "STREAMS_AT_ONCE", 1)
 
     async def endless(request):
         async def blocks():

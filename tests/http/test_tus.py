@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 from starlette.responses import Response
@@ -24,19 +22,14 @@ from ivcap_flows.file_state import FileState
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
 
-CHUNK = 100_000
+CHUNK, SIZE = 100_000, 250_000
 
 
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "source.bin"
-    path.write_bytes(os.urandom(250_000))
+    path.write_bytes(os.urandom(SIZE))
     return path
-
-
-@pytest.fixture
-def upload(web, source):
-    return web.upload("/blob")
 
 
 async def send(web, source, **options):
@@ -44,42 +37,51 @@ async def send(web, source, **options):
         await tus.send(session, "/blob", source, **({"chunk": CHUNK} | options))
 
 
-async def test_a_file_is_sent_in_bounded_requests(web, source, upload):
-    """Each request holds one chunk; the offsets follow each other; progress is told."""
-    told = []
-    await send(web, source, offset=0, progress=told.append)
+@pytest.mark.parametrize(
+    ("there", "options", "patches"),
+    [
+        (0, {"offset": 0}, [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 50_000)]),
+        (123_456, {}, [(123_456, CHUNK), (223_456, SIZE - 223_456)]),
+        (1000, {"offset": 0}, [(1000, CHUNK), (101_000, CHUNK), (201_000, 49_000)]),
+        (SIZE, {}, []),
+    ],
+    ids=["anew", "where the server stands", "a stale offset", "whole already"],
+)
+async def test_a_file_is_sent_in_bounded_requests_from_where_the_server_stands(
+    web, source, quick, there, options, patches
+):
+    upload, told = web.upload("/blob"), []
+    upload.data += source.read_bytes()[:there]
+    await send(web, source, progress=told.append, **options)
     assert upload.data == source.read_bytes()
-    assert upload.patches == [(0, CHUNK), (CHUNK, CHUNK), (2 * CHUNK, 50_000)]
-    assert told == [CHUNK, 2 * CHUNK, 250_000]
+    assert upload.patches == patches
+    assert told[-len(patches) :] == [offset + length for offset, length in patches]
 
 
-async def test_an_upload_begins_where_the_server_stands(web, source, upload):
-    """Without an offset the server is asked for it."""
-    upload.data += source.read_bytes()[:123_456]
-    await send(web, source)
-    assert upload.data == source.read_bytes()
-    assert upload.patches[0] == (123_456, CHUNK)
+@pytest.mark.parametrize("fault", ["busy", "half", "lost", "silent"])
+async def test_a_broken_upload_goes_on_and_its_bytes_are_hashed_once_and_in_order(web, quick, tmp_path, fault):
+    """Refused, broken off half-way, stored with the reply lost, or answered without an offset; whoever sent the
+    beginning. Bytes of another sha256 never arrive whole."""
+    path, content = tmp_path / "source.bin", os.urandom(5_000_000)
+    path.write_bytes(content)
+    for sha256 in ("0" * 64, digest(content)):
+        # Another one each time: the first may still take in what was on its way.
+        upload = web.upload("/blob")
+        upload.data += content[:1_234_567]
+        upload.faults = [fault, "", fault, fault]
+        if sha256 == digest(content):
+            await send(web, path, chunk=2**21 + 1, sha256=sha256)
+            assert upload.data == content
+        else:
+            with pytest.raises(IntegrityError, match=str(path)) as caught:
+                await send(web, path, chunk=2**21 + 1, sha256=sha256)
+            assert (caught.value.expected, caught.value.found) == (sha256, digest(content))
+            assert upload.data == content[: len(upload.data)] != content
 
 
-async def test_an_upload_that_is_whole_sends_nothing(web, source, upload):
-    """Nothing is missing, nothing is sent."""
-    upload.data += source.read_bytes()
-    await send(web, source)
-    assert upload.patches == []
-
-
-@pytest.mark.parametrize("fault", ["busy", "half", "lost"])
-async def test_an_upload_outlives_each_fault(web, source, upload, quick, fault):
-    """Refused, broken off half-way, or stored with the reply lost: the bytes arrive once and in order."""
-    upload.faults = [fault, "", fault, fault]
-    await send(web, source)
-    assert upload.data == source.read_bytes()
-
-
-@pytest.mark.parametrize("where", ["PATCH", "HEAD", "both"])
-async def test_an_upload_that_is_locked_is_tried_again(web, source, quick, where):
+async def test_an_upload_that_is_locked_is_tried_again(web, source, quick):
     """A server keeps the lock of a connection that died for a while; the bytes wait for it, and arrive once."""
-    upload, left = web.upload("/blob"), {"PATCH": 3 * (where != "HEAD"), "HEAD": 3 * (where != "PATCH")}
+    upload, left = web.upload("/blob"), {"PATCH": 3, "HEAD": 3}
 
     async def locked(request):
         if left[request.method]:
@@ -94,130 +96,67 @@ async def test_an_upload_that_is_locked_is_tried_again(web, source, quick, where
     assert [length for _, length in upload.patches] == [CHUNK, CHUNK, 50_000]
 
 
-async def test_an_upload_that_stays_locked_is_given_up(web, source, quick):
-    """Within the budget."""
-    web.on("* /blob", Response(status_code=423))
+async def unexplained(request):
+    """Refuse the very offset that is named."""
+    return Response(status_code=200 if request.method == "HEAD" else 409, headers={"Upload-Offset": "0"})
+
+
+async def beyond(request):
+    return Response(status_code=200 if request.method == "HEAD" else 204, headers={"Upload-Offset": "100007"})
+
+
+async def longer(request):
+    return Response(headers={"Upload-Offset": "300000"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "offset", "error", "words"),
+    [
+        (Response(status_code=404), None, NotFoundError, "404"),
+        (Response(status_code=413), 0, BadRequestError, "413"),
+        (unexplained, None, ConflictError, "409"),
+        (beyond, 0, ProtocolError, "Upload-Offset 100007"),
+        (longer, None, SourceChangedError, "another upload"),
+    ],
+    ids=["gone", "too long though short", "a conflict that explains nothing", "more than was sent", "another upload"],
+)
+async def test_what_no_other_try_can_mend_is_final(web, source, quick, answer, offset, error, words):
+    web.on("* /blob", answer)
+    with pytest.raises(error, match=words):
+        await send(web, source, offset=offset)
+    assert len(web.sent("PATCH /blob")) <= 1
+
+
+@pytest.mark.parametrize("status", [423, 503])
+async def test_an_upload_that_gets_nowhere_is_given_up_within_the_budget(web, source, quick, status):
+    web.on("* /blob", Response(status_code=status))
+    web.on("HEAD /blob", Response(headers={"Upload-Offset": "0"}))
     with pytest.raises(UnavailableError):
         await send(web, source, session={"budget": 0.3})
-
-
-async def test_a_reset_connection_is_resumed(web, source, quick):
-    """The connection is cut in the middle of the bytes; the rest follows from the server's offset."""
-    server = socket.create_server(("127.0.0.1", 0))
-    received = bytearray()
-
-    def serve():
-        cuts = [120_000, None]
-        while cuts:
-            connection, _ = server.accept()
-            with connection:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    head += connection.recv(1)
-                if head.startswith(b"HEAD"):
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nUpload-Offset: %d\r\n\r\n" % len(received))
-                    continue
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                assert int(head.lower().split(b"upload-offset: ")[1].split(b"\r\n")[0]) == len(received)
-                cut = cuts.pop(0)
-                end = cut or len(received) + length
-                while len(received) < end:
-                    received.extend(connection.recv(end - len(received)))
-                if cut:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                else:
-                    connection.sendall(b"HTTP/1.1 204 No Content\r\nUpload-Offset: %d\r\n\r\n" % len(received))
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    web.url, url = f"http://127.0.0.1:{server.getsockname()[1]}", web.url
-    try:
-        await send(web, source, offset=0, chunk=10**6)
-    finally:
-        web.url = url
-    thread.join(5)
-    server.close()
-    assert received == source.read_bytes()
-
-
-async def test_a_server_without_offset_in_its_reply_is_asked(web, source, upload):
-    """A PATCH reply without Upload-Offset is followed by a HEAD."""
-    upload.faults = ["silent", "silent"]
-    await send(web, source)
-    assert upload.data == source.read_bytes()
-
-
-async def test_a_wrong_offset_is_a_violation(web, source, upload):
-    """A server that claims more than it was sent is not believed."""
-    upload.faults = ["liar"]
-    with pytest.raises(ProtocolError, match="Upload-Offset 100007"):
-        await send(web, source)
-
-
-async def test_a_stale_offset_is_corrected(web, source, upload, quick):
-    """A conflict makes us ask where the server stands; only a conflict without difference is final."""
-    upload.data += source.read_bytes()[:1000]
-    await send(web, source, offset=0)
-    assert upload.data == source.read_bytes()
-
-
-async def test_a_conflict_that_explains_nothing_is_final(web, source, quick):
-    """The server refuses the very offset that it names."""
-
-    async def refuse(request):
-        return Response(status_code=200 if request.method == "HEAD" else 409, headers={"Upload-Offset": "0"})
-
-    web.on("* /blob", refuse)
-    with pytest.raises(ConflictError):
-        await send(web, source)
-    assert len(web.sent("PATCH /blob")) == 1
-
-
-async def test_no_progress_ends_within_the_budget(web, source, upload, quick):
-    """A server that is always busy is given up."""
-    upload.faults = ["busy"] * 10_000
-    with pytest.raises(UnavailableError):
-        await send(web, source, session={"budget": 0.3})
-
-
-async def test_an_upload_that_is_gone_is_final(web, source):
-    """404 is not tried again."""
-    with pytest.raises(NotFoundError):
-        await send(web, source)
-
-
-async def test_an_upload_of_something_else_is_refused(web, source, upload):
-    """A server that holds more bytes than the file has is another upload."""
-    upload.data += bytes(300_000)
-    with pytest.raises(SourceChangedError, match="another upload"):
-        await send(web, source)
 
 
 @pytest.mark.parametrize("change", ["touch", "append", "replace", "rewrite", "remove"])
-async def test_a_file_that_changed_since_its_hash_is_not_sent(web, source, upload, change):
+async def test_a_file_that_changed_since_its_hash_is_not_sent(web, source, change):
     """Size, times and inode are those of the hash, or nothing is sent."""
-    state = FileState.of(source)
-    if change == "touch":
-        os.utime(source, ns=(1, state.mtime_ns + 1))
-    elif change == "append":
-        source.write_bytes(source.read_bytes() + b"x")
-    elif change == "replace":
-        content = source.read_bytes()
-        source.rename(source.with_suffix(".old"))
-        source.write_bytes(content)
-        os.utime(source, ns=(1, state.mtime_ns))
+    upload, state, content = web.upload("/blob"), FileState.of(source), source.read_bytes()
+    if change == "append":
+        source.write_bytes(content + b"x")
     elif change == "rewrite":
-        source.write_bytes(source.read_bytes()[::-1])
-        os.utime(source, ns=(1, state.mtime_ns))
-    else:
-        source.unlink()
+        source.write_bytes(content[::-1])
+    elif change in ("replace", "remove"):
+        source.rename(source.with_suffix(".old"))
+    if change == "replace":
+        source.write_bytes(content)
+    if change in ("touch", "replace", "rewrite"):
+        os.utime(source, ns=(1, state.mtime_ns + (change == "touch")))
     with pytest.raises((SourceChangedError, InputError)):
         await send(web, source, offset=0, state=state)
     assert not upload.patches
 
 
-async def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(web, source, upload):
+async def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(web, source):
     """A write between two chunks stops the upload before its last byte."""
+    upload = web.upload("/blob")
 
     def touch(offset):
         with source.open("r+b") as file:
@@ -225,41 +164,7 @@ async def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(web, sou
 
     with pytest.raises(SourceChangedError, match="changed while it was sent"):
         await send(web, source, offset=0, progress=touch)
-    assert len(upload.data) < 250_000
-
-
-@pytest.mark.parametrize("size", [1000, 250_000, 3_000_000])
-async def test_the_bytes_that_leave_are_hashed(web, tmp_path, size):
-    """Bytes of another sha256 never arrive whole; those of the right one do."""
-    path, content = tmp_path / "source.bin", os.urandom(size)
-    path.write_bytes(content)
-    upload = web.upload("/blob")
-    with pytest.raises(IntegrityError, match=str(path)) as caught:
-        await send(web, path, offset=0, sha256="0" * 64)
-    assert (caught.value.expected, caught.value.found) == ("0" * 64, digest(content))
-    assert len(upload.data) < size
-    upload = web.upload("/blob")
-    await send(web, path, sha256=digest(content))
-    assert upload.data == content
-
-
-@pytest.mark.parametrize("fault", ["busy", "half", "lost", "silent"])
-async def test_a_broken_upload_is_hashed_on(web, quick, tmp_path, fault):
-    """Wherever a request broke off, and whoever sent the beginning: all bytes are hashed once and in order."""
-    path, content = tmp_path / "source.bin", os.urandom(5_000_000)
-    path.write_bytes(content)
-    upload = web.upload("/blob")
-    upload.data += content[:1_234_567]
-    upload.faults = [fault, "", fault, fault]
-    with pytest.raises(IntegrityError):
-        await send(web, path, chunk=2**21 + 1, sha256="0" * 64)
-    assert upload.data == content[: len(upload.data)] != content
-    # Another one: the first may still take in what was on its way.
-    upload = web.upload("/blob")
-    upload.data += content[:1_234_567]
-    upload.faults = [fault, "", fault, fault]
-    await send(web, path, chunk=2**21 + 1, sha256=digest(content))
-    assert upload.data == content
+    assert len(upload.data) < SIZE
 
 
 async def test_a_beginning_that_the_file_does_not_have(web, tmp_path):
@@ -273,8 +178,8 @@ async def test_a_beginning_that_the_file_does_not_have(web, tmp_path):
     assert len(upload.data) < 3_000_000
 
 
-async def test_an_empty_file_is_announced(web, tmp_path):
-    """Zero bytes are one empty request."""
+async def test_an_empty_file_is_announced_by_one_request(web, tmp_path):
+    """It may be refused: a platform that takes no empty chunk has the record of an empty file all the same."""
     empty = tmp_path / "empty"
     empty.touch()
     endpoint = web.upload("/blob")
@@ -283,14 +188,20 @@ async def test_an_empty_file_is_announced(web, tmp_path):
     assert endpoint.patches == []
     await send(web, empty, offset=0, sha256=digest(b""))
     assert endpoint.patches == [(0, 0)]
+    web.on("* /blob", Response(status_code=409))
+    await send(web, empty, offset=0)
+    assert len(web.sent("PATCH /blob")) == 1
 
 
-@pytest.mark.parametrize("what", ["missing", "folder"])
-async def test_what_is_no_file_is_named(web, tmp_path, what):
-    """The error names the path."""
-    path = tmp_path if what == "folder" else tmp_path / "missing"
-    with pytest.raises(InputError, match=str(path)):
-        await send(web, path)
+async def test_what_is_no_file_is_named_and_not_sent_as_empty(web, tmp_path):
+    for path, words in (
+        (tmp_path, str(tmp_path)),
+        (tmp_path / "missing", str(tmp_path / "missing")),
+        ("/proc/version", r"/proc/version has content.*open\('/proc/version', 'rb'\)"),
+    ):
+        with pytest.raises(InputError, match=words):
+            await send(web, path, offset=0)
+    assert web.seen == []
 
 
 SENDER = """
@@ -317,15 +228,12 @@ async def test_memory_does_not_grow_with_the_file(tmp_path):
         file.truncate(size)
 
     async def sink(reader, writer):
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-            left = int(fields[b"content-length"])
-            offset = int(fields[b"upload-offset"]) + left
-            while left:
-                left -= len(await reader.read(min(left, 1 << 20)))
-            writer.write(b"HTTP/1.1 204 No Content\r\nUpload-Offset: %d\r\n\r\n" % offset)
-            if offset == size:
-                break
+        head = dict(line.lower().split(b": ", 1) for line in (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[1:-2])
+        left = int(head[b"content-length"])
+        offset = int(head[b"upload-offset"]) + left
+        while left:
+            left -= len(await reader.read(min(left, 1 << 20)))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\nUpload-Offset: %d\r\n\r\n" % offset)
         await writer.drain()
         writer.close()
 
@@ -360,27 +268,3 @@ async def test_a_request_that_is_too_long_is_followed_by_shorter_ones(web, tmp_p
     await send(web, big, offset=0, chunk=4 * 2**20)
     assert received == big.read_bytes()
     assert lengths[:3] == [4 * 2**20, 2 * 2**20, 2**20]
-
-
-async def test_a_refusal_of_the_shortest_request_is_final(web, source, quick):
-    """413 for what could hardly be shorter is no matter of length."""
-    web.on("* /blob", Response(status_code=413))
-    with pytest.raises(BadRequestError):
-        await send(web, source, offset=0)
-    assert len(web.sent("PATCH /blob")) == 1
-
-
-async def test_an_empty_request_may_be_refused(web, tmp_path):
-    """A platform that takes no empty chunk has the record of an empty file all the same."""
-    empty = tmp_path / "empty"
-    empty.touch()
-    web.on("* /blob", Response(status_code=409))
-    await send(web, empty, offset=0)
-    assert len(web.sent("PATCH /blob")) == 1
-
-
-async def test_a_file_that_reports_no_size_is_not_sent_as_empty(web):
-    """The error says how to pass its content."""
-    with pytest.raises(InputError, match=r"/proc/version has content.*open\('/proc/version', 'rb'\)"):
-        await send(web, "/proc/version", offset=0)
-    assert web.seen == []
