@@ -1,4 +1,4 @@
-"""Items of the embedded Provena that a workflow names, and runs in a journal whose orders and jobs have ended."""
+"""Items of the embedded Provena that a workflow names, sinks of workflows, and runs whose work has ended."""
 
 from __future__ import annotations
 
@@ -24,22 +24,31 @@ from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import (
     Annotations,
     DatasetTemplate,
+    Deferred,
     Model,
+    ModelRunRecord,
     Organisation,
     TemplateUse,
     WorkflowTemplate,
 )
-from ivcap_flows.provenance import describe
+from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.provena.terms import Terms
+from ivcap_flows.provenance import activity, describe
+from ivcap_flows.registration.workflow import Workflow
+from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.settings import Settings
+from ivcap_flows.sinks import ProvenaSink
+from ivcap_flows.tasks import mint_dataset
 
 
 @dataclass(frozen=True)
 class Registered:
-    """Handles on Provena: a workflow template with one input, one output and an annotation, an organisation, and the
-    user's person."""
+    """Handles on Provena: a workflow template that requires an annotation, the templates of its input and of its
+    output, which demands a resource, an organisation, and the user's person."""
 
     workflow: str
-    template: str
+    source: str
+    table: str
     owner: str
     person: str
 
@@ -48,6 +57,11 @@ class Registered:
         """What the user states of the datasets."""
         licence = "https://creativecommons.org/licenses/by/4.0/"
         return {"organisation_id": self.owner, "publisher_id": self.owner, "license": licence, "approvals": {}}
+
+    def mint(self) -> str:
+        """Return a new dataset."""
+        artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
+        return mint_dataset.fn(artifact, terms=Terms(**self.terms)).urn
 
 
 @pytest.fixture(scope="session")
@@ -67,19 +81,23 @@ def provena_items(_embedded: EmbeddedPlatform) -> Registered:
                 documentation_url="https://example.org/docs",
                 source_url="https://example.org/source",
             )
-            template = await new(DatasetTemplate(display_name="Anything"))
-            uses = [TemplateUse(template_id=template)]
+            keys = [
+                Deferred(key="index", description="The table"),
+                Deferred(key="notes", description="More", optional=True),
+            ]
+            source = await new(DatasetTemplate(display_name="Anything"))
+            table = await new(DatasetTemplate(display_name="A table", deferred_resources=keys))
             workflow = WorkflowTemplate(
                 display_name="Work",
                 software_id=await new(model),
-                input_templates=uses,
-                output_templates=uses,
+                input_templates=[TemplateUse(template_id=source)],
+                output_templates=[TemplateUse(template_id=table)],
                 annotations=Annotations(required=["region"]),
             )
             owner = await new(Organisation(display_name="Example", name="Example"))
             person = await client.auth_api.linked_person()
             assert person is not None
-            return Registered(await new(workflow), template, owner, person)
+            return Registered(await new(workflow), source, table, owner, person)
 
     return loop.run(make())
 
@@ -97,8 +115,65 @@ def provena(
 
 
 @pytest.fixture
+def accepted(embedded_platform: Any) -> Callable[[], tuple[int, int]]:
+    """Counts the registrations and the mints that took effect."""
+
+    def count() -> tuple[int, int]:
+        paths = [each["path"] for each in embedded_platform.requests("POST") if each["status"] == 200]
+        ends = ("/model_run/register", "/mint-dataset")
+        registered, minted = (len([path for path in paths if path.endswith(end)]) for end in ends)
+        return registered, minted
+
+    return count
+
+
+@pytest.fixture
+def stated(provena_items: Registered) -> Callable[..., dict[str, Any]]:
+    """The fields of a workflow of the service `index`, changed as told; a field given as None is left out."""
+
+    def state(**changes: Any) -> dict[str, Any]:
+        fields = {
+            "service": "index",
+            "workflow_template": provena_items.workflow,
+            "inputs": {"series": provena_items.source, "mask": provena_items.source},
+            "outputs": {"index.csv": {"template": provena_items.table, "resources": {"index": "index.csv"}}},
+            "annotations": {"region": "Tasman Sea"},
+            "organisation": provena_items.owner,
+            "terms": provena_items.terms,
+        } | changes
+        return {name: value for name, value in fields.items() if value is not None}
+
+    return state
+
+
+@pytest.fixture
+def sink(provena: ProvenaClient, ivcap_journal: Journal, stated: Any) -> Callable[..., ProvenaSink]:
+    """Makes the sink with that workflow, or with that of the runs of a `flow`."""
+
+    def make(name: str = "provena", flow: str | None = None, **changes: Any) -> ProvenaSink:
+        of_flow = {"service": None, "inputs": {"series": stated()["inputs"]["series"]}} if flow else {}
+        workflow = Workflow.model_validate(stated(**{"flow": flow} | of_flow | changes))
+        return ProvenaSink(provena, ivcap_journal, name, Workflows((workflow,)))
+
+    return make
+
+
+@pytest.fixture
+def registered(provena: ProvenaClient, ivcap_journal: Journal) -> Callable[..., ModelRunRecord]:
+    """Reads the record of the newest model run in the journal, as Provena has it."""
+
+    def read() -> ModelRunRecord:
+        rows = ivcap_journal.intents.where(noun="model run")
+        newest = max(rows, key=lambda row: row.created_at)
+        return loop.run(provena.registry.fetch(ModelRunInfo, newest.urn)).info.record
+
+    return read
+
+
+@pytest.fixture
 def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Order | Job]]:
-    """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`.
+    """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`, of which the
+    flow has said the region.
 
     The order has ended as well, unless its status is `executing`.
     """
@@ -108,7 +183,7 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
         opened = ivcap_journal.runs.open_attempt(identity)
         series, product = (Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap") for _ in range(2))
         end = datetime.now(timezone.utc)
-        parameters = {"series": series.urn, "base": "1981", **given}
+        parameters = {"series": series.urn, "base": "1981", "path": "out/index.csv", **given}
         work = kind(
             urn=f"urn:ivcap:{kind.__name__.lower()}:{uuid.uuid4()}",
             platform="ivcap",
@@ -139,7 +214,8 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
         if status != "executing":
             intents.finish(key, status, work.model_dump(mode="json"))
         known = describe(series.model_copy(update={"name": "series.csv", "created_at": end - timedelta(days=400)}))
-        facts = [Fact(record, opened.run.id, opened.attempt.id) for record in (*known, *describe(work))]
+        said = activity(work.urn, work.kind, **{"annotation.region": "Coral Sea", "service_version": "4.2"})
+        facts = [Fact(record, opened.run.id, opened.attempt.id) for record in (*known, *describe(work), said)]
         ivcap_journal.facts.append(facts)
         ivcap_journal.runs.close_attempt(opened.attempt.id, "completed")
         return opened, work

@@ -1,4 +1,4 @@
-"""Records of runs and links to them on IVCAP: once each, whatever was lost on the way."""
+"""Records of runs and links to them on IVCAP: once each, whatever was lost on the way, and nothing private."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import partial
+from typing import Any
 
 import jsonschema
 import pytest
@@ -22,10 +22,13 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Fact, Journal, RunIdentity, RunRow
 from ivcap_flows.journal.store import Store
-from ivcap_flows.provenance import activity, agent, entity, relation
-from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, parts_by_run
+from ivcap_flows.provenance import Graph, activity, agent, entity, faults, relation
+from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, parts_by_run, shareable
+from ivcap_flows.sinks import ivcap as module
 from ivcap_flows.sinks.base import TRIAL
 from ivcap_flows.sinks.ivcap import SCHEMAS
+
+DELIVERED, PENDING, DEAD = (Drained("ivcap", **{state: 1}) for state in ("delivered", "pending", "dead"))
 
 
 @pytest.fixture
@@ -65,6 +68,32 @@ def run(ivcap_journal: Journal, artifacts: tuple[str, str, str]) -> RunRow:
     return ivcap_journal.runs.get(root)
 
 
+@pytest.fixture
+def deliver(ivcap_journal: Journal, client: IvcapClient) -> Callable[..., Drained]:
+    """Delivers all runs, by a sink of this name."""
+
+    def drained(name: str = "ivcap") -> Drained:
+        [one] = drain(ivcap_journal, [IvcapSink(client, ivcap_journal, name)], again=True)
+        return one
+
+    return drained
+
+
+@pytest.fixture
+def on_add(client: IvcapClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Has a function called with the entity before each aspect is added."""
+    add = client.aspects.add
+
+    def replace(before: Any) -> None:
+        async def adding(entity, schema, content, policy=None):
+            await before(entity)
+            return await add(entity, schema, content, policy)
+
+        monkeypatch.setattr(client.aspects, "add", adding)
+
+    return replace
+
+
 def active(client: IvcapClient, entity: str, schema: str) -> list[dict]:
     async def read():
         return [record.content async for record in client.aspects.list(entity=entity, schema=schema)]
@@ -76,68 +105,64 @@ def added(embedded) -> int:
     return len([r for r in embedded.requests("POST", "/1/aspects") if r["status"] == 200])
 
 
-def test_each_artifact_is_linked_to_the_run(embedded_platform, ivcap_journal, client, run, artifacts):
-    """One small aspect each with what the run did; all contents are as documented; delivered again nothing is sent."""
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", delivered=1)]
+def test_each_artifact_is_linked_to_the_run(embedded_platform, deliver, client, run, artifacts):
+    """One small aspect each with what the run did; all contents are as documented; delivered again nothing is sent. Of
+    two equal records, as two drainers of one journal leave them that both found none, the first stays."""
+    assert deliver() == DELIVERED
     urn = flows_urn("run", run.id)
-    roles = {}
+    roles = []
     for artifact in artifacts:
         [link] = active(client, artifact, LINK_SCHEMA)
         jsonschema.validate(link, SCHEMAS[LINK_SCHEMA])
         assert (link["run"], link["flow"]) == (urn, "coastal")
-        roles[artifact] = link["roles"]
-    assert list(roles.values()) == [["used"], ["generated"], ["generated", "used"]]
+        roles.append(link["roles"])
+    assert roles == [["used"], ["generated"], ["generated", "used"]]
     [record] = active(client, urn, RUN_SCHEMA)
     jsonschema.validate(record, SCHEMAS[RUN_SCHEMA])
     read = ProvDocument.deserialize(content=json.dumps(record["prov"]), format="json")
     assert urn in {each.identifier.uri for each in read.get_records() if each.identifier}
     assert "zora" not in json.dumps(record)
     assert added(embedded_platform) == 4
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal, "again")]) == [Drained("again", delivered=1)]
-    assert added(embedded_platform) == 4
+    loop.run(client.aspects.add(urn, RUN_SCHEMA, record))
+    assert deliver("again") == Drained("again", delivered=1)
+    assert added(embedded_platform) == 5 and active(client, urn, RUN_SCHEMA) == [record]
 
 
-def test_a_link_says_what_is_known_now(ivcap_journal, client, run, artifacts):
+def test_a_link_says_what_is_known_now(ivcap_journal, deliver, client, run, artifacts):
     """When a later attempt also makes what was used, a newer link takes the place of the older; others stay."""
-    sink = IvcapSink(client, ivcap_journal)
-    drain(ivcap_journal, [sink])
-    urn, used = flows_urn("run", run.id), artifacts[0]
-    loop.run(
-        client.aspects.add(
-            used, LINK_SCHEMA, {"run": "urn:ivcap-flows:run:other", "journal": "other", "roles": ["used"]}
-        )
-    )
+    deliver()
+    urn, used, other = flows_urn("run", run.id), artifacts[0], "urn:ivcap-flows:run:other"
+    loop.run(client.aspects.add(used, LINK_SCHEMA, {"run": other, "journal": "other", "roles": ["used"]}))
     ivcap_journal.facts.append([Fact(relation("wasGeneratedBy", used, urn), run.id)])
-    assert drain(ivcap_journal, [sink]) == [Drained("ivcap", delivered=1)]
+    assert deliver() == DELIVERED
     assert len(active(client, urn, RUN_SCHEMA)) == 1
     links = {link["run"]: link["roles"] for link in active(client, used, LINK_SCHEMA)}
-    assert links == {urn: ["generated", "used"], "urn:ivcap-flows:run:other": ["used"]}
+    assert links == {urn: ["generated", "used"], other: ["used"]}
     parts = loop.run(parts_by_run(client.aspects, used, LINK_SCHEMA))
     assert {name: [record.content["roles"] for record in of.values()] for name, of in parts.items()} == {
         name: [roles] for name, roles in links.items()
     }
 
 
-@pytest.mark.long
-def test_what_shows_late_is_not_sent_twice(embedded_platform, ivcap_journal, client, run):
-    """The replies are lost and the records hidden: the next pass waits until they must show, and finds them."""
-    sink = IvcapSink(client, ivcap_journal)
-    embedded_platform.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
-    assert drain(ivcap_journal, [sink]) == [Drained("ivcap", pending=1)]
-    embedded_platform.clear_faults()
-    assert added(embedded_platform) == 4
-    assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
-    assert added(embedded_platform) == 4
-    assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
-    assert ivcap_journal.deliveries.sending("ivcap", run.id) is None
-
-
 @pytest.mark.parametrize(
-    "hours", [-3.0, *(pytest.param(each, marks=pytest.mark.long) for each in (-1 / 6, 1 / 6, 3.0))]
+    ("hours", "when"),
+    [
+        (-3.0, "before the run"),
+        *(
+            pytest.param(hours, when, marks=pytest.mark.long)
+            for hours, when in [
+                (0.0, "before the run"),
+                *((hours, "before the run") for hours in (-1 / 6, 1 / 6, 3.0)),
+                *((hours, "before the next pass") for hours in (-3.0, -1 / 6, 1 / 6, 3.0)),
+            ]
+        ),
+    ],
 )
-@pytest.mark.parametrize("when", ["before the run", pytest.param("before the next pass", marks=pytest.mark.long)])
-def test_a_clock_that_is_wrong_sends_nothing_twice(embedded_platform, request, monkeypatch, hours, when):
-    """The journal's clock is off from the start, or is set between two passes, and what was sent shows late."""
+def test_what_shows_late_is_not_sent_twice_whatever_the_clock_shows(
+    embedded_platform, request, monkeypatch, hours, when
+):
+    """The replies are lost and the records hidden: the next pass waits until they must show, and finds them. The
+    journal's clock may be off from the start, or be set between the passes."""
     now = Store.now
 
     def set_clock():
@@ -145,92 +170,92 @@ def test_a_clock_that_is_wrong_sends_nothing_twice(embedded_platform, request, m
 
     if when == "before the run":
         set_clock()
-    journal, client, run = (request.getfixturevalue(name) for name in ("ivcap_journal", "client", "run"))
-    sink = IvcapSink(client, journal)
+    journal, client, run, deliver = (
+        request.getfixturevalue(name) for name in ("ivcap_journal", "client", "run", "deliver")
+    )
     embedded_platform.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
-    assert drain(journal, [sink]) == [Drained("ivcap", pending=1)]
+    assert deliver() == PENDING
     embedded_platform.clear_faults()
     set_clock()
-    assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
-    assert drain(journal, [sink], again=True) == [Drained("ivcap", delivered=0)]
+    assert deliver() == DELIVERED
+    assert deliver() == Drained("ivcap")
     assert added(embedded_platform) == 4
     assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
+    assert journal.deliveries.sending("ivcap", run.id) is None
 
 
-def test_what_may_still_show_is_left_for_later(embedded_platform, ivcap_journal, client, run, monkeypatch):
+def test_what_may_still_show_is_left_for_later(embedded_platform, ivcap_journal, deliver, client, run):
     """Where a platform takes minutes to show what it took, the delivery waits in the journal and says until when."""
-    sink = IvcapSink(client, ivcap_journal)
     loop.run(client.platform())
     client.visibility_delay = 120.0
     ivcap_journal.deliveries.note_sending("ivcap", run.id, client.time)
-    assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", pending=1)]
+    assert deliver() == PENDING
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "may still appear" in row.reason
     assert timedelta(seconds=110) < row.next_try - ivcap_journal.now() <= timedelta(seconds=121)
     assert added(embedded_platform) == 0
 
 
-def test_what_was_sent_last_is_waited_for(ivcap_journal, client, run, monkeypatch):
+def test_what_was_sent_last_is_waited_for(ivcap_journal, deliver, on_add, run, monkeypatch):
     """The note of a sending is as new as its last requests: while they go, and when one of them is not answered."""
-    loop.run(client.platform())
-    notes, add = [], client.aspects.add
+    notes, last = [], []
 
-    async def slow(entity, schema, content, policy=None):
-        begun, sending = ivcap_journal.now(), partial(ivcap_journal.deliveries.sending, "ivcap", run.id)
+    async def slow(entity):
+        begun = ivcap_journal.now()
         for _ in range(200):
             await asyncio.sleep(0.05)
-            if sending().sent_at > begun:
+            if ivcap_journal.deliveries.sending("ivcap", run.id).sent_at > begun:
+                notes.append(entity)
                 break
-        notes.append(sending().sent_at > begun)
-        if len(notes) < 4:
-            return await add(entity, schema, content, policy)
-        last.append(ivcap_journal.now())
-        raise UnreachableError("no reply")
+        if len(notes) == 4:
+            last.append(ivcap_journal.now())
+            raise UnreachableError("no reply")
 
-    last = []
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap.AT_ONCE", 1)
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap.NOTE_SECONDS", 0.05)
-    monkeypatch.setattr(client.aspects, "add", slow)
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
-    assert notes == [True] * 4
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(module, "NOTE_SECONDS", 0.05)
+    on_add(slow)
+    assert deliver() == PENDING
+    assert len(notes) == 4
     assert ivcap_journal.deliveries.sending("ivcap", run.id).sent_at >= last[0]
 
 
-def test_doubles_are_cleared_away(ivcap_journal, client, run):
-    """Of two equal records, as two drainers of one journal leave them that both found none, the first stays."""
-    sink, urn = IvcapSink(client, ivcap_journal), flows_urn("run", run.id)
-    drain(ivcap_journal, [sink])
-    [content] = active(client, urn, RUN_SCHEMA)
-    loop.run(client.aspects.add(urn, RUN_SCHEMA, content))
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal, "again")]) == [Drained("again", delivered=1)]
-    assert active(client, urn, RUN_SCHEMA) == [content]
-
-
-def test_an_artifact_that_may_not_be_linked_is_named(ivcap_journal, client, run, artifacts, monkeypatch):
+def test_an_artifact_that_may_not_be_linked_is_named(ivcap_journal, deliver, client, on_add, run, artifacts):
     """The run's record and the other links are there; the refusal is a dead letter until it is tried again."""
-    sink, add = IvcapSink(client, ivcap_journal), client.aspects.add
+    refused = [artifacts[1]]
 
-    async def guarded(entity, schema, content, policy=None):
-        if entity == artifacts[1]:
+    async def guarded(entity):
+        if entity in refused:
             raise ForbiddenError("Not yours.")
-        return await add(entity, schema, content, policy)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(client.aspects, "add", guarded)
-        assert drain(ivcap_journal, [sink]) == [Drained("ivcap", dead=1)]
+    on_add(guarded)
+    assert deliver() == DEAD
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert row.reason.startswith(f"{artifacts[1]} could not be linked to the run: Not yours.")
     assert [len(active(client, urn, LINK_SCHEMA)) for urn in artifacts] == [1, 0, 1]
     assert len(active(client, flows_urn("run", run.id), RUN_SCHEMA)) == 1
-    assert drain(ivcap_journal, [sink], again=True) == [Drained("ivcap", delivered=1)]
+    refused.clear()
+    assert deliver() == DELIVERED
 
 
-def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, client, run):
+def test_what_fails_leaves_nothing_running(deliver, on_add, run, monkeypatch):
+    """When one of several requests finds no platform, the others are not sent behind the back of the outbox."""
+    started = []
+
+    async def away(entity):
+        started.append(entity)
+        raise UnreachableError("no route")
+
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    on_add(away)
+    assert deliver() == PENDING and len(started) == 1
+
+
+def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, deliver, client, run):
     """A run that used another embedded platform leaves no record on this one; the outbox has done with it."""
     elsewhere = "urn:ivcap-flows:embedded:another"
     ivcap_journal.facts.append([Fact(entity("urn:ivcap:artifact:1", "artifact", platform=elsewhere), run.id)])
-    [drained] = drain(ivcap_journal, [IvcapSink(client, ivcap_journal)])
-    assert drained == Drained("ivcap", delivered=1) and drained.reasons == {TRIAL: 1}
+    drained = deliver()
+    assert drained == DELIVERED and drained.reasons == {TRIAL: 1}
     assert active(client, flows_urn("run", run.id), RUN_SCHEMA) == []
 
 
@@ -239,21 +264,46 @@ def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal, run):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         away = IvcapClient(f"http://127.0.0.1:{free.getsockname()[1]}", StaticToken("token-1234"), budget=0.2)
-        assert drain(ivcap_journal, [IvcapSink(away, ivcap_journal)]) == [Drained("ivcap", pending=1)]
+        assert drain(ivcap_journal, [IvcapSink(away, ivcap_journal)]) == [PENDING]
     [row] = ivcap_journal.deliveries.where("ivcap")
     assert "token-1234" not in row.reason
     loop.run(away.aclose())
 
 
-def test_what_fails_leaves_nothing_running(ivcap_journal, client, run, monkeypatch):
-    """When one of several requests finds no platform, the others are not sent behind the back of the outbox."""
-    started = []
+def test_what_leaves_the_machine_names_no_user_path_or_address():
+    """Local agents and hosts go, and paths within values, and the graph is valid."""
+    records = [
+        activity("urn:a:1", "attempt", cause="no /home/zora/in.csv for zora@example.org at https://host/a/b, 1/2 done"),
+        activity("urn:a:2", "attempt", cause="process 12 on zora-laptop.local is gone; last seen 2026-07-01"),
+        activity("urn:t:1", "task-run", name="save", process="zora-laptop.local:12"),
+        agent("urn:u:zora", "user", local=True),
+        relation("wasAssociatedWith", "urn:a:1", "urn:u:zora"),
+        entity("urn:e:1", "parameters", values={"source": "/home/zora/in.csv", "w": "C:\\Users\\zora\\x.csv", "n": 3}),
+    ]
+    shared = shareable(Graph(records))
+    assert faults(shared) == []
+    assert shared.nodes["urn:a:1"].attributes["cause"] == "no in.csv for <e-mail> at https://host/a/b, 1/2 done"
+    assert shared.nodes["urn:a:2"].attributes["cause"] == "process 12 is gone; last seen 2026-07-01"
+    assert shared.nodes["urn:e:1"].attributes["values"] == {"source": "in.csv", "w": "x.csv", "n": 3}
+    assert "zora" not in str(shared.records)
 
-    async def away(entity, schema, content, policy=None):
-        started.append(entity)
-        raise UnreachableError("no route")
 
-    monkeypatch.setattr("ivcap_flows.sinks.ivcap.AT_ONCE", 1)
-    monkeypatch.setattr(client.aspects, "add", away)
-    assert drain(ivcap_journal, [IvcapSink(client, ivcap_journal)]) == [Drained("ivcap", pending=1)]
-    assert len(started) == 1
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file:///home/zora/proj/x.csv", "x.csv"),
+        ("sqlite:////home/zora/journal.sqlite is busy", "journal.sqlite is busy"),
+        ("No such file:/home/zora/x.csv", "No such file:x.csv"),
+        ("host:/home/zora/x", "host:x"),
+        ("/a/b:/home/zora/bin", "bin"),
+        ("zora@cluster.example.org:/home/zora/repo.git", "<e-mail>:repo.git"),
+        ("/home/zora", "~"),
+        ("C:/Users/zora/x.csv", "x.csv"),
+        *((text, text) for text in ("git@github.com:org/repo.git", "numpy@1.26.0", "urn:ivcap:artifact:1")),
+        *((url, url) for url in ("https://host:8080/a/b?c=/d", "http://[::1]/a/b")),
+    ],
+)
+def test_what_names_a_place_or_a_person_is_told_from_what_does_not(text, told):
+    """Paths in any dress go, and the names of repositories, versions and hosts of services stay."""
+    [record] = shareable(Graph([activity("urn:a:1", "attempt", cause=text)])).nodes.values()
+    assert record.attributes["cause"] == told

@@ -29,6 +29,9 @@ from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import Delivery, Drained, drain, outbox, run_graph
 from ivcap_flows.sinks.sink_registry import NAMES, check_sinks
 
+SAID = [entity("urn:x:handle", "entity")]
+"""What a sink adds to the record of a run."""
+
 
 def begun(journal: Journal, name: str):
     opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {"name": name}, name, name))
@@ -36,30 +39,42 @@ def begun(journal: Journal, name: str):
     return opened.attempt
 
 
-def ended(journal: Journal, name: str) -> str:
-    journal.runs.close_attempt(begun(journal, name).id, "completed")
-    return name
+def ended(journal: Journal, *names: str) -> list[str]:
+    for name in names:
+        journal.runs.close_attempt(begun(journal, name).id, "completed")
+    return [*names]
 
 
 def more(journal: Journal, name: str) -> None:
     journal.facts.append([Fact(entity(f"urn:x:{name}", "entity"), name)])
 
 
-class Sink:
-    """Keeps the ids of what it is given and answers as `answer` does."""
+def prune(journal: Journal, name: str) -> None:
+    with journal._store.write() as connection:
+        connection.exec_driver_sql(f"DELETE FROM runs WHERE id = '{name}'")
 
-    def __init__(self, answer: Callable[[str], Delivery] = lambda run: Delivery("delivered"), name: str = "s") -> None:
-        self.answer, self.name, self.got = answer, name, []
+
+class Sink:
+    """Keeps the ids of what it is given and answers as `answer` does: with a delivery, or an error that it raises."""
+
+    def __init__(
+        self, answer: Callable[[str], Delivery | Exception] = lambda run: Delivery("delivered"), name: str = "s"
+    ) -> None:
+        self.answer, self.name, self.got, self.sizes = answer, name, [], []
 
     async def deliver(self, run, graph) -> Delivery:
         self.got.append(run.id)
-        return self.answer(run.id)
+        self.sizes.append(len(graph))
+        answer = self.answer(run.id)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def test_what_was_delivered_is_not_looked_at_again(ivcap_journal, monkeypatch):
     """Oldest first; a second pass begins behind the last fact of the first and looks at what is new alone."""
     monkeypatch.setattr(outbox, "WINDOW", 2)
-    names = [ended(ivcap_journal, f"r{n}") for n in range(5)]
+    names = ended(ivcap_journal, *(f"r{n}" for n in range(5)))
     sink = Sink()
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=5)]
     assert sink.got == names
@@ -76,13 +91,15 @@ def test_what_was_delivered_is_not_looked_at_again(ivcap_journal, monkeypatch):
 
 def test_a_run_that_still_runs_is_come_back_to(ivcap_journal):
     """Runs that ended later move the cursor past it; once it has ended, or parked, it is delivered, though it states no
-    more."""
+    more. One that was pruned meanwhile holds nothing."""
     long, sink = begun(ivcap_journal, "long"), Sink()
+    begun(ivcap_journal, "gone")
     ended(ivcap_journal, "short")
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
     cursor = ivcap_journal.deliveries.cursor("s")
-    assert (cursor.seq, cursor.behind) == (ivcap_journal.facts.newest(), ("long",))
+    assert (cursor.seq, cursor.behind) == (ivcap_journal.facts.newest(), ("long", "gone"))
     ivcap_journal.runs.close_attempt(long.id, "parked")
+    prune(ivcap_journal, "gone")
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
     assert (sink.got, ivcap_journal.deliveries.cursor("s").behind) == (["short", "long"], ())
 
@@ -91,12 +108,8 @@ def test_a_sink_that_is_away_stays_where_it_is(ivcap_journal, monkeypatch):
     """Two runs in a row that find it away end a pass, and hold no other sink; what it was not offered it is offered
     later, each once."""
     monkeypatch.setattr(outbox, "WINDOW", 2)
-    names = [ended(ivcap_journal, f"r{n}") for n in range(6)]
-
-    def away(run: str) -> Delivery:
-        raise UnreachableError("no route")
-
-    sink = Sink(away)
+    names = ended(ivcap_journal, *(f"r{n}" for n in range(6)))
+    sink = Sink(lambda run: UnreachableError("no route"))
     drained = drain(ivcap_journal, [sink, Sink(name="other")])
     assert drained == [Drained("s", pending=6), Drained("other", delivered=6)]
     assert (sink.got, ivcap_journal.deliveries.cursor("s").seq) == (["r0", "r1"], 0)
@@ -118,22 +131,15 @@ def test_a_clock_that_was_ahead_keeps_nothing_waiting(ivcap_journal, hours, trie
     ended(ivcap_journal, "r")
     then = datetime.now(timezone.utc) + timedelta(hours=hours)
     sink = Sink(lambda run: Delivery("pending", "not yet", next_try=then))
-    drain(ivcap_journal, [sink])
-    drain(ivcap_journal, [sink])
+    for _ in range(2):
+        drain(ivcap_journal, [sink])
     assert len(sink.got) == tried
 
 
 def test_runs_that_a_sink_can_never_take_hold_no_other(ivcap_journal):
     """They end no pass alone, what was never tried goes before them, and of what was tried the longest ago first."""
-    for name in ("bad0", "r0", "bad1", "bad2", "r1", "r2"):
-        ended(ivcap_journal, name)
-
-    def picky(run: str) -> Delivery:
-        if run.startswith("bad"):
-            raise UnavailableError("500 for this one")
-        return Delivery("delivered")
-
-    sink = Sink(picky)
+    ended(ivcap_journal, "bad0", "r0", "bad1", "bad2", "r1", "r2")
+    sink = Sink(lambda run: UnavailableError("500") if run.startswith("bad") else Delivery("delivered"))
     assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1, pending=5)]
     assert drain(ivcap_journal, [sink], again=True) == [Drained("s", delivered=2, pending=3)]
     ended(ivcap_journal, "r3")
@@ -145,12 +151,8 @@ def test_runs_that_a_sink_can_never_take_hold_no_other(ivcap_journal):
 @pytest.mark.parametrize("error", [WaitTimeoutError("not ended within 120 s"), FencedError("another is at it")])
 def test_what_is_said_of_one_run_is_not_said_of_the_sink(ivcap_journal, error):
     """Work that takes its time, or that another process has, is pending by itself."""
-    names = [ended(ivcap_journal, f"r{n}") for n in range(4)]
-
-    def slow(run: str) -> Delivery:
-        raise error
-
-    sink = Sink(slow)
+    names = ended(ivcap_journal, *(f"r{n}" for n in range(4)))
+    sink = Sink(lambda run: error)
     drain(ivcap_journal, [sink])
     assert sink.got == names
 
@@ -171,12 +173,7 @@ class Wrong(BaseModel):
 def test_a_fault_of_the_code_is_no_refusal(ivcap_journal, name, fault):
     """It is tried again by itself, so the next version of the package delivers it; the reason says whose it is."""
     ended(ivcap_journal, "r")
-
-    def answer(run: str) -> Delivery:
-        fault()
-        return Delivery("delivered")
-
-    sink = Sink(answer)
+    sink = Sink(lambda run: fault())
     drain(ivcap_journal, [sink])
     [row] = ivcap_journal.deliveries.where("s")
     sink.answer = lambda run: Delivery("delivered")
@@ -190,24 +187,15 @@ def test_a_fault_of_the_code_is_no_refusal(ivcap_journal, name, fault):
 def test_a_setting_that_is_missing_is_no_refusal(ivcap_journal):
     """Though its error is a ValueError, too: the sink is away until it is set."""
     ended(ivcap_journal, "r")
-
-    def incomplete(run: str) -> Delivery:
-        raise IncompleteSettingsError("IVCAP_JWT is set, IVCAP_URL is not")
-
-    assert drain(ivcap_journal, [Sink(incomplete)]) == [Drained("s", pending=1)]
+    sink = Sink(lambda run: IncompleteSettingsError("IVCAP_JWT is set, IVCAP_URL is not"))
+    assert drain(ivcap_journal, [sink]) == [Drained("s", pending=1)]
 
 
 @pytest.mark.parametrize("answer", [Delivery("dead", "No licence."), InputError("No licence"), ForbiddenError("No.")])
 def test_a_refusal_is_a_dead_letter_that_names_what_to_do(ivcap_journal, answer):
     """Whether the sink says so or raises it. It is not tried again by itself; `again`, or a newer record, tries it."""
     ended(ivcap_journal, "r")
-
-    def refuse(run: str) -> Delivery:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    sink = Sink(refuse)
+    sink = Sink(lambda run: answer)
     for again in (False, False, True):
         assert drain(ivcap_journal, [sink], again=again) == [Drained("s", dead=1)]
     assert len(sink.got) == 2
@@ -260,66 +248,38 @@ def test_what_another_drainer_passes_by_is_done_by_the_first(ivcap_journal):
 def test_what_one_sink_states_reaches_the_others_at_once(ivcap_journal):
     """In the same call, whichever goes first; and a sink that has something to say every time ends no less."""
     ended(ivcap_journal, "r0")
-    said = [entity("urn:x:handle", "entity")]
-    states = Sink(lambda run: Delivery("delivered", facts=said if len(states.got) == 1 else ()), name="states")
+    states = Sink(lambda run: Delivery("delivered", facts=SAID if len(states.got) == 1 else ()), name="states")
     takes = Sink(name="takes")
     assert drain(ivcap_journal, [takes, states]) == [Drained("takes", delivered=2), Drained("states", delivered=1)]
     assert drain(ivcap_journal, [takes, states]) == [Drained("takes"), Drained("states")]
 
 
-def test_a_pruned_run_holds_no_sink(ivcap_journal):
-    """What was being waited for, or was refused, and is gone is passed by."""
-    begun(ivcap_journal, "gone")
-    sink = Sink()
-    drain(ivcap_journal, [sink])
-    with ivcap_journal._store.write() as connection:
-        connection.exec_driver_sql("DELETE FROM runs")
-    ended(ivcap_journal, "r1")
-    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
-    assert ivcap_journal.deliveries.cursor("s").behind == ()
-
-
 @pytest.mark.parametrize("moment", ["before its record is read", "as it is delivered", "with facts of the sink"])
 def test_a_run_that_is_pruned_during_its_delivery_is_passed_by(ivcap_journal, monkeypatch, moment):
     """The others are delivered, and no sink gets a record from which facts are missing."""
-    ended(ivcap_journal, "gone")
-    ended(ivcap_journal, "r1")
-    sizes = []
-
-    def prune() -> None:
-        with ivcap_journal._store.write() as connection:
-            connection.exec_driver_sql("DELETE FROM runs WHERE id = 'gone'")
+    ended(ivcap_journal, "gone", "r1")
 
     def read(journal: Journal, run: str):
         if moment == "before its record is read" and run == "gone":
-            prune()
+            prune(journal, run)
         return run_graph(journal, run)
 
     def answer(run: str) -> Delivery:
-        if moment != "before its record is read" and run == "gone":
-            prune()
-        said = [entity("urn:x:handle", "entity")] if moment == "with facts of the sink" and run == "gone" else ()
-        return Delivery("delivered", facts=said)
-
-    class Measuring(Sink):
-        async def deliver(self, run, graph) -> Delivery:
-            sizes.append(len(graph))
-            return await super().deliver(run, graph)
+        if run == "gone":
+            prune(ivcap_journal, run)
+        return Delivery("delivered", facts=SAID if moment == "with facts of the sink" and run == "gone" else ())
 
     monkeypatch.setattr(outbox, "run_graph", read)
-    assert drain(ivcap_journal, [Measuring(answer)]) == [Drained("s", delivered=1)]
-    assert all(sizes)
+    sink = Sink(answer)
+    assert drain(ivcap_journal, [sink]) == [Drained("s", delivered=1)]
+    assert all(sink.sizes)
 
 
-@pytest.mark.parametrize("name", ["ivcap:x", "prov-json", "prov-json:", "carrier-pigeon", ""])
-def test_names_that_are_no_sinks(name):
-    """Each is refused by the name it was given."""
-    with pytest.raises(ConfigurationError, match=f"no sink '{name}'"):
-        check_sinks(["ivcap", name])
-
-
-def test_every_sink_is_named_to_users():
+def test_a_name_that_is_no_sink_is_refused_and_every_sink_is_named_to_users():
     """By the description of the setting, and by a row of the page."""
+    for name in ("ivcap:x", "prov-json", "prov-json:", "carrier-pigeon", ""):
+        with pytest.raises(ConfigurationError, match=f"no sink '{name}'"):
+            check_sinks(["ivcap", name])
     setting = Settings.settings_names()["IVCAP_FLOWS_SINKS"]
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "deliver-the-record.md").read_text(encoding="utf-8")
     rows = "".join(re.findall(r"^\| (`.+?) \| .+ \|$", page, re.MULTILINE))

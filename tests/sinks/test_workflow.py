@@ -1,187 +1,203 @@
-"""A workflow that takes what differs from run to run from the work itself, and is checked before it is sent."""
+"""A workflow that is read from a file or from code, takes what differs from run to run from the work itself, and is
+checked before anything is sent."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ivcap_flows import loop
-from ivcap_flows.handles import Artifact, Dataset, Job, Order
-from ivcap_flows.journal import Fact, Journal
-from ivcap_flows.provena.models import Annotations, DatasetTemplate, Deferred, TemplateUse, WorkflowTemplate
-from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.provena.terms import Terms
-from ivcap_flows.provenance import activity
+from ivcap_flows.errors import InputError
+from ivcap_flows.journal import Journal
+from ivcap_flows.provena.terms import missing_terms
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
-from ivcap_flows.sinks import Drained, ProvenaSink, drain
-from ivcap_flows.tasks import mint_dataset, register_model_run
+from ivcap_flows.sinks import Drained, drain
+from ivcap_flows.tasks import register_model_run
 
 
-@dataclass(frozen=True)
-class Demanding:
-    """Handles: a workflow template that requires an annotation, and of its output a resource; and a dataset."""
-
-    workflow: str
-    source: str
-    table: str
-    dataset: str
-
-
-@pytest.fixture
-def demanding(embedded_platform: Any, ivcap_journal: Journal, provena: Any, provena_items: Any) -> Demanding:
-    async def new(info: Any) -> str:
-        return (await provena.registry.create(type(info), info)).item.id
-
-    async def make() -> tuple[str, str]:
-        keys = [
-            Deferred(key="index", description="The table"),
-            Deferred(key="notes", description="More", optional=True),
-        ]
-        table = await new(DatasetTemplate(display_name="A table", deferred_resources=keys))
-        model = (await provena.registry.fetch(WorkflowTemplate, provena_items.workflow)).info.software_id
-        workflow = WorkflowTemplate(
-            display_name="Demanding",
-            software_id=model,
-            input_templates=[TemplateUse(template_id=provena_items.template)],
-            output_templates=[TemplateUse(template_id=table)],
-            annotations=Annotations(required=["region"]),
-        )
-        return await new(workflow), table
-
-    workflow, table = loop.run(make())
-    artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
-    dataset: Dataset = mint_dataset.fn(artifact, terms=Terms(**provena_items.terms))
-    embedded_platform.forget_requests()
-    return Demanding(workflow, provena_items.template, table, dataset.urn)
-
-
-@pytest.fixture
-def sink(provena: Any, ivcap_journal: Journal, provena_items: Any, demanding: Demanding) -> Callable[..., ProvenaSink]:
-    """Makes the sink with an entry for the service `index` that fits, changed as told."""
-
-    def make(**changes: Any) -> ProvenaSink:
-        entry = {
-            "service": "index",
-            "workflow_template": demanding.workflow,
-            "display_name": {"parameter": "base"},
-            "model_version": {"record": "service_version"},
-            "inputs": {"series": demanding.source},
-            "outputs": {"index.csv": {"template": demanding.table, "resources": {"index": {"parameter": "path"}}}},
-            "annotations": {"region": {"annotation": "region"}},
-            "terms": provena_items.terms,
-        } | changes
-        return ProvenaSink(provena, ivcap_journal, workflows=Workflows((Workflow.model_validate(entry),)))
-
-    return make
-
-
-@pytest.fixture
-def annotated(ivcap_journal: Journal, ended_work: Any, demanding: Demanding) -> Callable[..., Order | Job]:
-    """Makes ended work that was given a registered dataset, of which the flow has said the region."""
-
-    def make(kind: Any = Order, **given: Any) -> Order | Job:
-        opened, work = ended_work(kind, **{"series": demanding.dataset, "path": "out/index.csv", **given})
-        told = {"annotation.region": "Tasman Sea", "service_version": "4.2"}
-        ivcap_journal.facts.append([Fact(activity(work.urn, work.kind, **told), opened.run.id)])
-        return work
-
-    return make
-
-
-def sent(embedded: Any) -> int:
-    """How many registrations and mints were asked for."""
-    return len([r for r in embedded.requests("POST") if r["path"].endswith(("/model_run/register", "/mint-dataset"))])
-
-
-@pytest.mark.parametrize("kind", [Order, Job])
-def test_statements_come_from_the_work(embedded_platform, ivcap_journal, provena, annotated, sink, demanding, kind):
-    """A dataset that is registered already, and what parameters, the record and annotate() say; minted is the rest."""
-    work = annotated(kind)
-    assert drain(ivcap_journal, [sink()]) == [Drained("provena", delivered=1)]
-    [intent] = ivcap_journal.intents.where(noun="model run")
-    record = loop.run(provena.registry.fetch(ModelRunInfo, intent.urn)).info.record
-    assert (record.display_name, record.model_version) == ("1981", "4.2")
-    assert record.annotations["region"] == "Tasman Sea"
-    assert [part.dataset_id for part in record.inputs] == [demanding.dataset]
-    assert [part.resources for part in record.outputs] == [{"index": "out/index.csv"}]
-    assert intent.request["subject"] == work.urn
-    assert sent(embedded_platform) == 2
-
-
-def test_a_dataset_may_stand_in_the_workflow(embedded_platform, ivcap_journal, provena, annotated, sink, demanding):
-    """As an input and as an output, whatever the work was given and made: nothing is minted."""
-    annotated()
-    use = {"template": demanding.source, "dataset": demanding.dataset}
-    made = {"template": demanding.table, "dataset": {"parameter": "series"}, "resources": {"index": "index.csv"}}
-    assert drain(ivcap_journal, [sink(inputs={"mask": use}, outputs={"any": made})]) == [
-        Drained("provena", delivered=1)
+def test_a_workflow_for_the_flow_goes_first(tmp_path, ended_work):
+    """A service is known by name or URN; the workflow of its flow is taken before that of all flows."""
+    _, work = ended_work()
+    path = tmp_path / "workflows.yaml"
+    stated = [
+        {"service": "index", "workflow_template": "1/1"},
+        {"service": work.service, "flow": "coastal", "workflow_template": "1/2"},
     ]
-    [intent] = ivcap_journal.intents.where(noun="model run")
-    record = loop.run(provena.registry.fetch(ModelRunInfo, intent.urn)).info.record
-    assert [part.dataset_id for part in (*record.inputs, *record.outputs)] == [demanding.dataset] * 2
-    assert sent(embedded_platform) == 1
+    path.write_text(yaml.safe_dump(stated))
+    workflows = Workflows.read(path)
+    assert workflows.for_work(work, "coastal").workflow_template == "1/2"
+    assert workflows.for_work(work, "inland").workflow_template == "1/1"
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
+def test_a_wrong_workflow_names_every_fault(tmp_path):
+    """File, line and field of each, at once; neither a guess nor a silent part."""
+    path = tmp_path / "workflows.yaml"
+    path.write_text(
+        "- {service: echo, workflow_templat: 1/1}\n"
+        "- {service: index, workflow_template: 1/1, inputs: [series], terms: {licence: MIT}}\n"
+        "- service: index\n"
+        "  workflow_template: {display_name: W, model: {display_name: M, name: M}}\n"
+        "  inputs:\n"
+        "    series: {display_name: Series, colour: blue}\n"
+        "    mask: {templat: 1/1}\n"
+        "- nothing\n"
+    )
+    with pytest.raises(InputError) as caught:
+        Workflows.read(path)
+    assert str(path) in str(caught.value)
+    assert [fault.partition(": ")[::2] for fault in caught.value.faults] == [
+        ("line 1", "workflow_template is missing"),
+        ("line 1, workflow_templat", "there is no such field"),
+        ("line 2, inputs", "Input should be a valid dictionary"),
+        ("line 2, terms.licence", "there is no such field"),
+        ("line 4, workflow_template.model", "description is missing"),
+        ("line 4, workflow_template.model", "documentation_url is missing"),
+        ("line 4, workflow_template.model", "source_url is missing"),
+        ("line 6, inputs.series", "colour is no field of DatasetTemplate"),
+        ("line 7, inputs.mask", "template is missing"),
+        ("line 7, inputs.mask.templat", "there is no such field"),
+        ("line 8", "Input should be a valid dictionary or instance of Workflow"),
+    ]
+
+
+def test_a_file_or_module_without_workflows_is_refused_by_its_name(tmp_path, monkeypatch):
+    """A module of the working directory may name one, or a list of them."""
+    path = tmp_path / "workflows.yaml"
+    twice = "[{service: index, workflow_template: 1/2}, {service: index, workflow_template: 1/3}]"
+    for text, words in (
+        (None, "cannot be read"),
+        ("a: [", "are not valid YAML"),
+        ("a", "are wrong. line 1: Input should be a valid list"),
+        (twice, "are wrong. 2 are for the service 'index'"),
+    ):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(InputError, match=f"workflows.yaml {words}"):
+            Workflows.read(path)
+    monkeypatch.chdir(tmp_path)
+    for module, code in (
+        (
+            "my_workflows_of_tests",
+            "from ivcap_flows.registration import Workflow\n"
+            "ONE = Workflow(flow='coastal', workflow_template='1/1')\n"
+            "LIST, TWICE, WRONG = [ONE], [ONE, ONE], {'flow': 'coastal'}\n",
+        ),
+        ("my_broken_workflows", "a b"),
+        ("my_failing_workflows", "open('not-there')"),
+    ):
+        (tmp_path / f"{module}.py").write_text(code)
+    for name in ("ONE", "LIST"):
+        assert Workflows.named(f"my_workflows_of_tests:{name}").for_run("coastal").workflow_template == "1/1"
+    for name, words in (
+        ("my_workflows_of_tests:TWICE", "2 are for the flow 'coastal'"),
+        ("my_workflows_of_tests:WRONG", "must be a Workflow, or a list of them"),
+        ("my_workflows_of_tests:NOTHING", "cannot be imported"),
+        ("my_broken_workflows:LIST", "cannot be imported.*invalid syntax"),
+        ("my_failing_workflows:LIST", "cannot be imported.*not-there"),
+    ):
+        with pytest.raises(InputError, match=f"{name}.*{words}"):
+            Workflows.named(name)
+    with pytest.raises(ValueError, match="give a service, a flow, or both"):
+        Workflow(workflow_template="1/1")
+
+
+def test_the_documented_workflows_can_be_used_as_they_stand(tmp_path):
+    guide = Path("docs/how-to/register-a-model-run.md").read_text(encoding="utf-8")
+    path = tmp_path / "workflows.yaml"
+    found = []
+    for part in guide.split("```yaml\n")[1:]:
+        path.write_text(part.split("```")[0])
+        found += Workflows.read(path).all
+    assert len(found) > 2 and [missing_terms(each.terms) for each in found] == [[]] * len(found)
+
+
+DELIVERED, DEAD = (Drained("provena", **{state: 1}) for state in ("delivered", "dead"))
+
+
+@pytest.fixture
+def deliver(ivcap_journal: Journal, sink: Any) -> Callable[..., Drained]:
+    """Delivers by a workflow of the service `index`, changed as told."""
+
+    def drained(**changes: Any) -> Drained:
+        [one] = drain(ivcap_journal, [sink(**changes)], again=True)
+        return one
+
+    return drained
+
+
+def test_statements_come_from_the_work(ended_work, deliver, registered, provena_items):
+    """From its parameters, its record, and what annotate() said of it."""
+    ended_work()
+    outputs = {"index.csv": {"template": provena_items.table, "resources": {"index": {"parameter": "path"}}}}
+    stated = {
+        "display_name": {"parameter": "base"},
+        "model_version": {"record": "service_version"},
+        "annotations": {"region": {"annotation": "region"}},
+    }
+    assert deliver(outputs=outputs, **stated) == DELIVERED
+    record = registered()
+    assert (record.display_name, record.model_version) == ("1981", "4.2")
+    assert record.annotations["region"] == "Coral Sea"
+    assert [part.resources for part in record.outputs] == [{"index": "out/index.csv"}]
+
+
+def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
+    accepted, ended_work, deliver, registered, provena_items
+):
+    """As an input and as an output, whatever the work was given and made: nothing is minted."""
+    dataset, source = provena_items.mint(), provena_items.source
+    minted = accepted()[1]
+    for given, inputs, made in (
+        ({}, {"mask": {"template": source, "dataset": dataset}}, dataset),
+        ({"series": dataset}, {"series": source}, {"parameter": "series"}),
+    ):
+        ended_work(**given)
+        resources = {"index": "index.csv"}
+        outputs = {"any": {"template": provena_items.table, "dataset": made, "resources": resources}}
+        assert deliver(inputs=inputs, outputs=outputs) == DELIVERED
+        record = registered()
+        assert [part.dataset_id for part in (*record.inputs, *record.outputs)] == [dataset] * 2
+    assert accepted() == (2, minted)
+
+
+def test_what_is_wrong_is_said_before_anything_is_sent(accepted, ivcap_journal, ended_work, deliver, provena_items):
+    """A dead letter that names the thing; no dataset is minted, no model run asked for. What a task has registered is
+    not judged: it is not held up by a workflow that could not."""
+    source, table, none = provena_items.source, provena_items.table, "102.100.100/none"
+    dataset = provena_items.mint()
+    _, work = ended_work(series=dataset)
+    minted = accepted()
+    for changes, words in (
         ({"annotations": {}}, ["requires the annotation 'region'", "Correct the workflow"]),
         ({"annotations": {"region": {"annotation": "area"}}}, ["the annotation 'area'", "It has region."]),
         ({"model_version": {"parameter": "model"}}, ["the parameter 'model'", "It has base, path, series."]),
-        ({"workflow_template": "102.100.100/none"}, ["The registry has no item 102.100.100/none"]),
-        (
-            {"inputs": {"series": {"template": "SOURCE", "dataset": "102.100.100/none"}}},
-            ["The registry has no item 102.100.100/none"],
-        ),
-        (
-            {"inputs": {"series": {"template": "SOURCE", "dataset": "TABLE"}}},
-            ["DATASET_TEMPLATE, but DATASET is"],
-        ),
-        ({"inputs": {"base": "SOURCE"}}, ["base of index are artifacts or datasets", "something else"]),
+        ({"workflow_template": none}, [f"The registry has no item {none}"]),
+        ({"inputs": {"series": {"template": source, "dataset": none}}}, [f"The registry has no item {none}"]),
+        ({"inputs": {"series": {"template": source, "dataset": table}}}, ["DATASET_TEMPLATE, but DATASET is"]),
+        ({"inputs": {"base": source}}, ["base of index are artifacts or datasets", "something else"]),
         ({"inputs": {}}, ["No dataset for the template", "Anything"]),
-        ({"outputs": {"index.csv": "TABLE"}}, ["'A table' needs 'index'"]),
+        ({"outputs": {"index.csv": table}}, ["'A table' needs 'index'"]),
         (
-            {"outputs": {"index.csv": {"template": "TABLE", "resources": {"index": "a", "map": "b"}}}},
+            {"outputs": {"index.csv": {"template": table, "resources": {"index": "a", "map": "b"}}}},
             ["'A table' has no deferred resource 'map'"],
         ),
-    ],
-    ids=lambda given: None if isinstance(given, list) else "-".join(given),
-)
-def test_what_is_wrong_is_said_before_anything_is_sent(
-    embedded_platform, ivcap_journal, annotated, sink, demanding, changes, words
-):
-    """A dead letter that names the thing; no dataset is minted, no model run asked for."""
-    annotated()
-    ids = {"SOURCE": demanding.source, "TABLE": demanding.table}
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: filled(inner) for name, inner in value.items()}
-        return ids.get(value, value)
-
-    assert drain(ivcap_journal, [sink(**filled(changes))]) == [Drained("provena", dead=1)]
-    [row] = ivcap_journal.deliveries.where("provena")
-    assert all(each in row.reason for each in words), row.reason
-    assert sent(embedded_platform) == 0
-
-
-def test_what_is_registered_already_is_not_judged(embedded_platform, ivcap_journal, annotated, sink, demanding):
-    """A task that has registered the work is not held up by a workflow that could not."""
-    work = annotated()
+    ):
+        assert deliver(**changes) == DEAD
+        [row] = ivcap_journal.deliveries.where("provena")
+        assert all(each in row.reason for each in words), row.reason
+    assert accepted() == minted
     register_model_run.fn(
         work,
-        workflow_template=demanding.workflow,
-        inputs={demanding.source: demanding.dataset},
-        outputs={demanding.table: demanding.dataset},
-        resources={demanding.table: {"index": "index.csv"}},
+        workflow_template=provena_items.workflow,
+        inputs={source: dataset},
+        outputs={table: dataset},
+        resources={table: {"index": "index.csv"}},
         annotations={"region": "anywhere"},
     )
-    before = sent(embedded_platform)
-    outputs = {"index.csv": {"template": demanding.table, "dataset": demanding.dataset}}
-    assert drain(ivcap_journal, [sink(annotations={}, outputs=outputs)]) == [Drained("provena", delivered=1)]
-    assert sent(embedded_platform) == before
+    before = accepted()
+    assert deliver(annotations={}, outputs={"index.csv": {"template": table, "dataset": dataset}}) == DELIVERED
+    assert accepted() == before
