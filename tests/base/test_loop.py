@@ -17,9 +17,15 @@ async def where() -> str:
     return threading.current_thread().name
 
 
-def test_synchronous_callers_block_on_the_one_loop():
-    """Every coroutine runs in the thread of the package's loop."""
+def test_synchronous_callers_block_on_the_one_loop_and_not_from_it():
+    """A synchronous call on the loop would wait for itself for ever, so it is an error."""
     assert loop.run(where()) == loop.run(where()) == "ivcap-flows"
+
+    async def inner() -> None:
+        loop.run(where())
+
+    with pytest.raises(RuntimeError, match="await the coroutine"):
+        loop.run(inner())
 
 
 async def test_an_asynchronous_caller_is_not_held():
@@ -41,16 +47,6 @@ async def test_an_asynchronous_caller_is_not_held():
     await loop.arun(hold())
     ticker.cancel()
     assert ticks > 2
-
-
-def test_waiting_for_the_loop_from_the_loop_is_refused():
-    """A synchronous call on the loop would wait for itself for ever, so it is an error."""
-
-    async def inner() -> None:
-        loop.run(where())
-
-    with pytest.raises(RuntimeError, match="await the coroutine"):
-        loop.run(inner())
 
 
 async def test_cancelling_the_caller_cancels_the_work():
@@ -91,52 +87,38 @@ async def test_work_whose_caller_was_cancelled_at_once_never_begins():
     assert not begun
 
 
-async def test_errors_and_cancellations_of_the_work_are_the_callers():
-    """As if it had been awaited on the caller's own loop."""
-
-    async def fail() -> None:
-        raise LookupError("there")
-
-    async def leave() -> None:
-        raise asyncio.CancelledError
-
-    with pytest.raises(LookupError, match="there"):
-        await loop.arun(fail())
-    with pytest.raises(asyncio.CancelledError):
-        await loop.arun(leave())
-
-
-async def test_what_the_caller_has_set_is_known_to_the_work():
-    """Context variables go along, as into any task."""
+async def test_work_is_done_as_if_it_were_awaited_on_the_callers_own_loop():
+    """It knows the caller's context variables; its errors and cancellations are the caller's."""
     said: ContextVar[str] = ContextVar("said")
     said.set("here")
 
-    async def hear() -> str:
+    async def do(error: BaseException | None = None) -> str:
+        if error is not None:
+            raise error
         return said.get()
 
-    assert await loop.arun(hear()) == "here"
+    assert await loop.arun(do()) == "here"
+    for error in (LookupError("there"), asyncio.CancelledError()):
+        with pytest.raises(type(error)):
+            await loop.arun(do(error))
 
 
-def test_a_caller_whose_loop_was_closed_holds_up_nobody():
-    """Its work goes on or ends, and others are served."""
+@pytest.mark.timeout(20)
+def test_who_leaves_holds_up_nobody():
+    """Neither a caller whose loop was closed, nor an exit within a task, as of a log whose console is gone, which is
+    its caller's: others are served."""
 
     async def leave() -> None:
         loop.submit(asyncio.sleep(0.05))
 
+    async def end() -> None:
+        raise SystemExit(1)
+
     asyncio.run(leave())
     time.sleep(0.1)
     assert loop.run(asyncio.sleep(0, "there")) == "there"
-
-
-@pytest.mark.timeout(20)
-def test_what_exits_in_one_task_ends_no_other():
-    """An exit within a task, as of a log whose console is gone, is its caller's; the loop goes on for all others."""
-
-    async def leave() -> None:
-        raise SystemExit(1)
-
     with pytest.raises(SystemExit):
-        loop.run(leave())
+        loop.run(end())
     assert loop.run(asyncio.sleep(0, "there")) == "there"
 
 
@@ -168,7 +150,7 @@ async def test_so_many_are_done_at_a_time_and_given_in_their_order():
     assert most == 3 and await loop.all_of(do, []) == []
 
 
-async def test_after_a_failure_none_is_begun_and_none_is_left_under_way():
+async def test_after_a_failure_or_a_cancellation_none_is_begun_and_none_is_left_under_way():
     """What was sent is waited for; the first failure is raised."""
     begun, ended = [], []
 
@@ -183,19 +165,15 @@ async def test_after_a_failure_none_is_begun_and_none_is_left_under_way():
         await loop.all_of(do, range(10), 3)
     assert begun == [0, 1, 2] and ended == [0, 2]
 
-
-async def test_who_is_cancelled_leaves_nothing_under_way():
-    """Neither what has begun nor what has not."""
-    begun, ended = [], []
-
-    async def do(number: int) -> None:
+    async def last(number: int) -> None:
         begun.append(number)
         try:
             await asyncio.sleep(10)
         finally:
             ended.append(number)
 
-    asked = asyncio.create_task(loop.all_of(do, range(10), 2))
+    begun.clear(), ended.clear()
+    asked = asyncio.create_task(loop.all_of(last, range(10), 2))
     await asyncio.sleep(0.01)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):

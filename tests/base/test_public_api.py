@@ -11,54 +11,21 @@ import ivcap_flows.tasks
 from ivcap_flows.tasks import ivcap, provena
 
 PUBLIC = {
-    "ivcap_flows": [
-        "IvcapCredentials",
-        "ProvenaCredentials",
-        "__version__",
-        "annotate",
-        "aonce",
-        "await_or_park",
-        "flow",
-        "once",
-        "recorded",
-        "task",
-        "trace",
-        "wait_or_park",
-    ],
-    "ivcap_flows.blocks": [
-        "IvcapCollection",
-        "IvcapCredentials",
-        "IvcapOrder",
-        "IvcapService",
-        "ProvenaCredentials",
-        "ProvenaTerms",
-    ],
-    "ivcap_flows.durable.plan": ["Plan", "Planned", "plan", "planning"],
-    "ivcap_flows.handles": [
-        "TERMINAL",
-        "Artifact",
-        "Aspect",
-        "Collection",
-        "Dataset",
-        "DatasetFile",
-        "Handle",
-        "Job",
-        "JobEvent",
-        "LocalFile",
-        "ModelRun",
-        "ModelRuns",
-        "Order",
-        "Products",
-        "Queue",
-        "QueueMessage",
-        "RegistryItem",
-        "Service",
-    ],
-    "ivcap_flows.local": ["EmbeddedPlatform", "ensure", "serve"],
-    "ivcap_flows.provena.terms": ["Terms", "collection_format", "missing_terms"],
-    "ivcap_flows.registration": ["DataUse", "NewWorkflowTemplate", "ValueFrom", "Workflow", "model_run_record"],
-    "ivcap_flows.settings": ["Settings"],
-    "ivcap_flows.testing": ["embedded_platform", "ivcap_journal"],
+    "ivcap_flows": """
+        IvcapCredentials ProvenaCredentials __version__ annotate aonce await_or_park flow once recorded task trace
+        wait_or_park
+    """,
+    "ivcap_flows.blocks": "IvcapCollection IvcapCredentials IvcapOrder IvcapService ProvenaCredentials ProvenaTerms",
+    "ivcap_flows.durable.plan": "Plan Planned plan planning",
+    "ivcap_flows.handles": """
+        TERMINAL Artifact Aspect Collection Dataset DatasetFile Handle Job JobEvent LocalFile ModelRun ModelRuns Order
+        Products Queue QueueMessage RegistryItem Service
+    """,
+    "ivcap_flows.local": "EmbeddedPlatform ensure serve",
+    "ivcap_flows.provena.terms": "Terms collection_format missing_terms",
+    "ivcap_flows.registration": "DataUse NewWorkflowTemplate ValueFrom Workflow model_run_record",
+    "ivcap_flows.settings": "Settings",
+    "ivcap_flows.testing": "embedded_platform ivcap_journal",
 }
 
 
@@ -66,7 +33,7 @@ PUBLIC = {
 def test_a_public_module_lists_just_these_names(module):
     """`__all__` is the promise, and every name in it is there."""
     found = importlib.import_module(module)
-    assert list(found.__all__) == PUBLIC[module], "if the change is meant, make it in PUBLIC above, too"
+    assert list(found.__all__) == PUBLIC[module].split(), "if the change is meant, make it in PUBLIC above, too"
     assert all(hasattr(found, name) for name in found.__all__)
 
 

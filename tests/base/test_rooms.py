@@ -37,8 +37,10 @@ KNOWS_PREFECT = {"cli", "testing", "tasks", "blocks", "capture", "in_prefect"}
 
 
 @pytest.fixture(scope="module")
-def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("ivcap_flows", include_external_packages=True)
+def imports() -> list[tuple[str, str]]:
+    """The modules of the package, each with what it imports."""
+    graph = grimp.build_graph("ivcap_flows", include_external_packages=True)
+    return [(module, other) for module in graph.modules for other in graph.find_modules_directly_imported_by(module)]
 
 
 def room_of(module: str) -> str | None:
@@ -46,68 +48,46 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == "ivcap_flows" and len(parts) > 1 else None
 
 
-def imports(graph: grimp.ImportGraph) -> list[tuple[str, str]]:
-    return [(m, i) for m in graph.modules for i in graph.find_modules_directly_imported_by(m)]
+def rooms(imports) -> list[tuple[str, str | None, str, str]]:
+    """The imports of rooms: the room, the imported room or None, and both modules."""
+    return [(room, room_of(other), module, other) for module, other in imports if (room := room_of(module))]
 
 
-def test_every_room_has_a_place(graph):
-    """No module stands outside of the rooms."""
-    assert {room for m in graph.modules if (room := room_of(m))} <= set(LEVEL)
+def test_every_room_has_a_place(imports):
+    """No module stands outside of the rooms, and docs/architecture.md names each."""
+    assert {room for pair in imports for each in pair if (room := room_of(each))} <= set(LEVEL)
+    page = Path("docs/architecture.md").read_text(encoding="utf-8")
+    assert [room for room in LEVEL if not re.search(rf"\b{room}(/|\.py)`", page)] == []
 
 
-def test_a_room_imports_only_what_lies_below(graph):
+def test_a_room_imports_only_what_lies_below(imports):
     """No arrow points up, and none between neighbours."""
-    wrong = [
-        f"{importer} -> {imported}"
-        for importer, imported in imports(graph)
-        if (a := room_of(importer)) and (b := room_of(imported)) and a != b and LEVEL[a] >= LEVEL[b]
-    ]
-    assert wrong == []
+    own = [each for each in rooms(imports) if each[1] is not None and each[0] != each[1]]
+    assert [each for each in own if LEVEL[each[0]] >= LEVEL[each[1]]] == []
 
 
-def test_the_embedded_platforms_share_no_code_with_the_clients(graph):
+def test_the_embedded_platforms_share_no_code_with_the_clients(imports):
     """The embedded platform knows identity and errors, and nothing else of the package."""
-    wrong = [
-        f"{importer} -> {imported}"
-        for importer, imported in imports(graph)
-        if room_of(importer) == "local" and room_of(imported) not in (None, "local", "identity", "errors")
-    ]
-    assert wrong == []
+    known = (None, "local", "identity", "errors")
+    assert [each for each in rooms(imports) if each[0] == "local" and each[1] not in known] == []
 
 
-def test_the_rooms_between_flow_and_client_know_no_client(graph):
+def test_the_rooms_between_flow_and_client_know_no_client(imports):
     """What records, submits and stores is the same for every platform and noun."""
-    wrong = [
-        f"{importer} -> {imported}"
-        for importer, imported in imports(graph)
-        if room_of(importer) in KNOWS_NO_CLIENT and room_of(imported) in {"ivcap", "provena"}
-    ]
-    assert wrong == []
+    clients = {"ivcap", "provena"}
+    assert [each for each in rooms(imports) if each[0] in KNOWS_NO_CLIENT and each[1] in clients] == []
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"),
+    ("package", "known"),
     [("httpx", {"http"}), ("httptools", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)],
 )
-def test_a_package_is_known_in_its_rooms_only(graph, package, rooms):
+def test_a_package_is_known_in_its_rooms_only(imports, package, known):
     """One room speaks HTTP, another S3; only the upper rooms know Prefect."""
-    knows = {room_of(importer) for importer, imported in imports(graph) if imported.split(".")[0] == package}
-    assert knows <= rooms
+    assert {room_of(module) for module, other in imports if other.split(".")[0] == package} <= known
 
 
-def test_pure_rooms_do_no_input_or_output(graph):
+def test_pure_rooms_do_no_input_or_output(imports):
     """The rooms of `PURE` import nothing that reads files, sockets, clocks or databases."""
     doing = {"socket", "sqlite3", "subprocess", "sqlalchemy", "asyncio", "threading", "time", "os", "pathlib", "httpx"}
-    wrong = [
-        f"{importer} -> {imported}"
-        for importer, imported in imports(graph)
-        if room_of(importer) in PURE and imported.split(".")[0] in doing
-    ]
-    assert wrong == []
-
-
-def test_the_architecture_page_names_every_room():
-    """docs/architecture.md and the package agree."""
-    page = Path("docs/architecture.md").read_text(encoding="utf-8")
-    for room in LEVEL:
-        assert re.search(rf"\b{room}(/|\.py)`", page), room
+    assert [each for each in rooms(imports) if each[0] in PURE and each[3].split(".")[0] in doing] == []
