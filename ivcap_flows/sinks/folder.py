@@ -62,12 +62,9 @@ def text_of(format: str, run: RunRow, graph: Graph) -> str:  # noqa: A002 - as i
     from ivcap_flows.provenance import openlineage, prov_json, prov_n, turtle
     from ivcap_flows.sinks.contents import Contents
 
-    if format == "prov-n":
-        return prov_n.dumps(graph)
-    if format == "turtle":
-        return turtle.dumps(graph)
     if format == "openlineage":
         contents = Contents(graph)
         sources = contents.sources(run.entry_point)
         return openlineage.dumps(contents.with_reasons(), sources=sources)
-    return prov_json.dumps(graph) + "\n"
+    forms = {"prov-json": lambda graph: prov_json.dumps(graph) + "\n", "prov-n": prov_n.dumps, "turtle": turtle.dumps}
+    return forms[format](graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
+import pytest
 import yaml
 
 from ivcap_flows.cli.init import FILES

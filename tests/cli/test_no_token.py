@@ -22,10 +22,11 @@ from ivcap_flows.capture import use_journal
 from ivcap_flows.in_prefect import run_artifacts
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
+from ivcap_flows.sinks.folder import ENDINGS
 from ivcap_flows.tasks import attach_aspect, upload_artifact
 
-FOLDERS = ("prov-json", "prov-n", "turtle", "ro-crate")
-EXPORTS = ("prov-json", "prov-n", "turtle", "openlineage")
+FOLDERS = tuple(ENDINGS)
+EXPORTS = (*(form for form in ENDINGS if form != "ro-crate"), "openlineage")
 
 
 @flow(name="careless")

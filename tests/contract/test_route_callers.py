@@ -19,10 +19,14 @@ pytestmark = pytest.mark.contract
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venvs"
 PACKAGE = Path(ivcap_flows.__file__).parent
-UPLOADS = "/1/artifacts/{}/blob"
-"""Where uploads go: clients take the address from a reply, so no source names it."""
-WIRE_CASES = {"/model_run/register_sync", "/graph/admin/clear"}
-"""Routes of Provena that only the cases of .ci/conformance request, which check who is refused."""
+REFUSES = "who is refused here is checked by the conformance cases"
+NO_CALLER = {
+    "/1/artifacts/{}/blob": "clients take the address of an upload from a reply",
+    "/model_run/register_sync": REFUSES,
+    "/graph/admin/clear": REFUSES,
+}
+"""Paths that no source names, with the reason for having them."""
+STEP = "name each path in ivcap_flows/ivcap or ivcap_flows/provena (an f-string counts), or in NO_CALLER with a reason"
 
 
 def named(client: str) -> set[str]:
@@ -49,7 +53,7 @@ def test_each_route_of_ivcap_has_a_caller():
     """A client names the path of each operation."""
     known = named("ivcap-client")
     paths = {re.sub("{[^}]*}", "{}", operation.path) for operation in OPERATIONS}
-    assert paths - known == {UPLOADS}
+    assert paths - known <= set(NO_CALLER), STEP
 
 
 def test_each_route_of_provena_has_a_caller(tmp_path):
@@ -63,4 +67,4 @@ def test_each_route_of_provena_has_a_caller(tmp_path):
         joined = [(path[:at], path[at:]) for at in range(1, len(path)) if path[at] == "/"]
         return path in known or any(begin in known and {end, end[1:]} & known for begin, end in joined)
 
-    assert {path for path in paths if not has_a_caller(path)} == WIRE_CASES
+    assert {path for path in paths if not has_a_caller(path)} <= set(NO_CALLER), STEP

@@ -25,6 +25,7 @@ from ivcap_flows.cli import main
 from ivcap_flows.errors import ParameterError
 from ivcap_flows.identity import CONTENT_SCHEMA, INTENT_SCHEMA, KEY_VERSION
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.sinks.folder import ENDINGS
 from ivcap_flows.tasks import place_order, upload_artifact
 
 SCRIPT = """
@@ -151,7 +152,7 @@ def ways_out(folder: Path, script: str, capsys: pytest.CaptureFixture[str], on_p
     for words in ("show latest", "show latest --json", "orders", "orders --json", "runs --json"):
         command(*words.split())
     for run in ("latest", script):
-        for form in ("prov-json", "prov-n", "turtle", "openlineage"):
+        for form in (*(each for each in ENDINGS if each != "ro-crate"), "openlineage"):
             command("export", run, f"--format={form}")
         command("export", run, "--format=ro-crate", "-o", str(folder / f"crate of {run}"))
     command("trace", "latest", "--html", str(folder / "page.html"))
