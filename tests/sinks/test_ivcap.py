@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -257,17 +256,6 @@ def test_a_trial_on_another_embedded_platform_is_told_to_nobody(ivcap_journal, d
     drained = deliver()
     assert drained == DELIVERED and drained.reasons == {TRIAL: 1}
     assert active(client, flows_urn("run", run.id), RUN_SCHEMA) == []
-
-
-def test_ivcap_being_away_is_a_pending_delivery(ivcap_journal, run):
-    """A connection that is refused leaves the run for later, and the reason shows no token."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        away = IvcapClient(f"http://127.0.0.1:{free.getsockname()[1]}", StaticToken("token-1234"), budget=0.2)
-        assert drain(ivcap_journal, [IvcapSink(away, ivcap_journal)]) == [PENDING]
-    [row] = ivcap_journal.deliveries.where("ivcap")
-    assert "token-1234" not in row.reason
-    loop.run(away.aclose())
 
 
 def test_what_leaves_the_machine_names_no_user_path_or_address():
