@@ -39,9 +39,6 @@ ACTIVE: Final = "active"
 _VERSION: Final = "v1"
 _MARGIN: Final = 10.0
 """Seconds by which the command records an expiry too early."""
-LONGEST_WAIT: Final = 60.0
-_SAID_AFTER: Final = 3.0
-"""Seconds to wait for another process that renews the login, and those after which the log says which it is."""
 _LOGIN: Final = "Log in by `ivcap-flows login` or `ivcap login`."
 
 
@@ -59,10 +56,15 @@ class Context(Login):
 
 
 class ContextFile:
-    """The file of the `ivcap` command."""
+    """The file of the `ivcap` command.
 
-    def __init__(self, path: Path | None = None) -> None:
+    `longest_wait` is for how many seconds to wait for another process that renews the login. After a twentieth of
+    them, the log says which it is.
+    """
+
+    def __init__(self, path: Path | None = None, *, longest_wait: float = 60.0) -> None:
         self.path = path or config_file()
+        self._longest_wait = longest_wait
 
     def read(self, name: str) -> Context:
         """Read a context by its name, or the active one by the name `active`.
@@ -134,9 +136,9 @@ class ContextFile:
                     break
                 except BlockingIOError:
                     waited = time.monotonic() - began
-                    if waited > LONGEST_WAIT:
+                    if waited > self._longest_wait:
                         raise self._held(descriptor) from None
-                    if waited > _SAID_AFTER and not said:
+                    if waited > self._longest_wait / 20 and not said:
                         said = True
                         _log.warning("%s", self._held(descriptor))
                 await asyncio.sleep(0.1)
