@@ -79,7 +79,8 @@ def frugal(folder: Path) -> dict[str, str]:
 
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("mutants", "checkouts", "capture/ordinary")]
+HELPERS = ("mutants", "checkouts", "scripted", "capture/ordinary")
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
 pytest_plugins = ["ivcap_flows.testing", "mutant_table", "ordinary_edges"]
 

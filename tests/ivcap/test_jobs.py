@@ -1,4 +1,5 @@
-"""Jobs beyond requesting: across services, results of any type, and events followed to the end."""
+"""Jobs: requested once, listed across services, with results of any type and events to the end; and agents, which are
+services that say what a request to them looks like."""
 
 import asyncio
 import json
@@ -7,14 +8,25 @@ import time
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ivcap_flows.errors import NotFoundError, ProtocolError, UnavailableError, UnreachableError
+from ivcap_flows.errors import (
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    ParameterError,
+    ProtocolError,
+    UnavailableError,
+    UnreachableError,
+    WaitTimeoutError,
+)
 from ivcap_flows.http import sse
-from ivcap_flows.ivcap import job_events
+from ivcap_flows.ivcap import agents, job_events
 from ivcap_flows.ivcap.job_records import JobOutput
 
-S, J, A = "urn:ivcap:service:s", "urn:ivcap:job:j", "urn:ivcap:artifact:a"
-JOB = f"/1/services2/{S}/jobs/{J}"
-EVENTS = f"GET {JOB}/events"
+S, J, A, O = "urn:ivcap:service:s", "urn:ivcap:job:j", "urn:ivcap:artifact:a", "urn:ivcap:order:o"  # noqa: E741
+JOBS = f"/1/services2/{S}/jobs"
+REQUEST, READ, EVENTS, OUTPUT = f"POST {JOBS}", f"GET {JOBS}/{J}", f"GET {JOBS}/{J}/events", f"GET {JOBS}/{J}/output"
+ACCEPTED = JSONResponse({"job-id": J, "location": "x", "retry-later": 10}, 202)
+NO = {"message": "no"}
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +34,154 @@ def quick(monkeypatch):
     """A job's record is asked for again at once."""
     monkeypatch.setattr(job_events, "PAUSES", (0.01, 0.02, 0.05))
     monkeypatch.setattr(job_events, "GRACE", 0.3)
-
-
-def listing(*items):
-    return {"items": list(items), "links": [], "at-time": "2026-06-01T00:00:00Z"}
+    monkeypatch.setattr(agents, "SOONEST", 0.01)
 
 
 def record(status, **more):
     return {"id": J, "status": status, "service": S, **more}
+
+
+async def test_a_job_is_requested(client, scripted):
+    """By a document or an aspect, waiting or not. The id may be in the reply's location alone."""
+    location = "https://h/1/services2/s/jobs/urn%3Aivcap%3Ajob%3Aj/"
+    scripted.on(REQUEST, ACCEPTED, JSONResponse({"location": location, "retry-later": 1}, 202))
+    made = await client.jobs.request(S, {"a": 1})
+    assert (made.urn, made.service, made.status, made.retry_later) == (J, S, "pending", 10)
+    assert (await client.jobs.request(S, aspect="urn:ivcap:aspect:x", hold=20)).urn == J
+    assert [(call.headers["timeout"], call.body) for call in scripted.calls] == [
+        ("0", {"a": 1}),
+        (
+            "20",
+            {"$schema": "urn:ivcap:schema:job.input.1", "request-aspect": "urn:ivcap:aspect:x", "service": S},
+        ),
+    ]
+
+
+async def test_a_job_may_end_before_the_reply(client, scripted):
+    """200: the result is the body, the ids are headers."""
+    headers = {"IVCAP-Job-Id": J, "IVCAP-Order-Id": O, "Content-Type": "application/vnd.ivcap.urn:x"}
+    scripted.on(REQUEST, Response(b'{"out": 1}', headers=headers))
+    done = await client.jobs.request(S, {})
+    assert (done.urn, done.order, done.status, done.result_content) == (J, O, "succeeded", {"out": 1})
+    scripted.on(REQUEST, Response(b"\x89PNG", headers=headers | {"Content-Type": "image/png"}))
+    assert (await client.jobs.request(S, {})).result_content is None
+
+
+async def test_a_307_is_followed_with_method_and_body(client, scripted):
+    """Within the platform only, and not for ever."""
+
+    def moved(location):
+        return Response(status_code=307, headers={"Location": location})
+
+    scripted.on(REQUEST, moved(f"{scripted.url}/1/elsewhere?x=1"))
+    scripted.on("POST /1/elsewhere", ACCEPTED)
+    await client.jobs.request(S, {"a": 1})
+    [call] = scripted.to("POST /1/elsewhere")
+    assert (call.body, call.headers["timeout"], call.query) == ({"a": 1}, "0", {"x": "1"})
+    for location, said in (("http://evil.example/", r"evil\.example"), (JOBS, "more than 3 times")):
+        scripted.on(REQUEST, moved(location))
+        with pytest.raises(ProtocolError, match=said):
+            await client.jobs.request(S, {})
+
+
+async def test_a_job_is_found_by_its_id_alone(client, scripted):
+    """Its service is in an aspect of either spelling. Documents are asked for explicitly, as servers differ."""
+    aspect = {"id": "x", "entity": J, "schema": "s", "content": {"service-id": S}}
+    scripted.on("GET /1/aspects", scripted.page(), scripted.page(aspect), scripted.page())
+    scripted.on(READ, record("failed", **{"request-content": {"a": 1}, "error-message": "no"}))
+    found = await client.jobs.find(J, with_result=False)
+    assert (found.request_content, found.handle("p").error_message) == ({"a": 1}, "no")
+    first, second, read = scripted.calls
+    assert [first.query["schema"], second.query["schema"]] == ["urn:ivcap:schema:job.2", "urn:ivcap:schema.job.2"]
+    assert read.query == {"with-request-content": "true", "with-result-content": "false"}
+    with pytest.raises(NotFoundError, match=J):
+        await client.jobs.find(J)
+
+
+async def test_jobs_across_services(client, scripted):
+    """From the aspects of either spelling, each job once, others passed over; status and limit hold."""
+
+    def aspect(number, status, schema="urn:ivcap:schema:job.2", **more):
+        content = {"id": f"{J}{number}", "service-id": S, "service-name": "n", "status": status, **more}
+        return {"id": str(number), "entity": f"{J}{number}", "schema": schema, "content": content}
+
+    listed = [
+        aspect(1, "succeeded", **{"requested-at": "2026-06-01T00:00:00Z"}),
+        aspect(2, "failed", "urn:ivcap:schema.job.2"),
+        aspect(1, "executing"),
+        aspect(3, "succeeded", "urn:ivcap:schema:my-job.2"),
+        aspect(4, "succeeded"),
+    ]
+    scripted.on("GET /1/aspects", scripted.page(*listed))
+    assert [job async for job in client.jobs.list_all(limit=0)] == [] and scripted.calls == []
+    first, *rest = [job async for job in client.jobs.list_all()]
+    assert (first.urn, first.service, first.service_name, first.status) == (J + "1", S, "n", "succeeded")
+    assert first.requested_at.year == 2026 and first.handle("p").service_name == "n"
+    assert [job.urn for job in rest] == [J + "2", J + "4"]
+    assert [job.urn async for job in client.jobs.list_all(status="failed")] == [J + "2"]
+    assert scripted.calls[-1].query["content-path"] == '$.status ? (@ == "failed")'
+    assert scripted.calls[-1].query["order-by"] == "requested-at"
+    scripted.calls.clear()
+    scripted.on("GET /1/aspects", scripted.page(*listed, following="/1/aspects?page=c"))
+    assert [job.urn async for job in client.jobs.list_all(limit=3)] == [J + "1", J + "2", J + "4"]
+    assert len(scripted.calls) == 1, "no page after the one that holds the last"
+
+
+async def test_a_result_is_in_the_record_or_looked_for_where_it_may_lie(client, scripted):
+    """As JSON, false and zero too; at `output`; else behind the URN of the record, an artifact's or an aspect's."""
+
+    async def result(status="succeeded", **more):
+        scripted.on(READ, record(status, **more))
+        return await client.jobs.result(S, J)
+
+    for value in ({"a": 1}, 0, False):
+        assert await result(**{"result-content": value, "result-content-type": "application/json"}) == value
+    assert await result() is None and await result("executing") is None
+    image = {"result-content-type": "image/png"}
+    scripted.on(OUTPUT, Response(b"\x89PNG", media_type="image/png"))
+    assert await result(**image) == JobOutput("image/png", b"\x89PNG")
+
+    blob = f"{scripted.url}/1/artifacts/a/blob"
+    scripted.on("GET /1/artifacts/a/blob", Response(b"bytes"))
+    scripted.on("GET /1/aspects/urn:ivcap:aspect:x", {"id": "x", "entity": J, "schema": "s", "content": [1]})
+    for refusal in (Response(status_code=204), JSONResponse({"message": "broken"}, 400)):
+        scripted.on(OUTPUT, refusal)
+        scripted.on(f"GET /1/artifacts/{A}", {"id": A, "status": "ready", "mime-type": "image/png", "data-href": blob})
+        assert await result(**image, **{"result-content-urn": A}) == JobOutput("image/png", b"bytes")
+        assert await result(**image, **{"result-content-urn": "urn:ivcap:aspect:x"}) == [1]
+    scripted.on(f"GET /1/artifacts/{A}", {"id": A, "status": "ready", "data-href": "https://evil.example/blob"})
+    with pytest.raises(ProtocolError, match=r"evil\.example"):
+        await result(**image, **{"result-content-urn": A})
+    scripted.on(OUTPUT, Response(status_code=500))
+    with pytest.raises(UnavailableError):
+        await result(**image)
+
+
+def test_text_is_read_in_its_charset():
+    """UTF-8 where none, or an unknown one, is named."""
+    assert JobOutput("text/plain; charset=latin-1", b"Ni\xf1o").text == "Niño"
+    for kind in ("text/plain", "text/plain; charset=klingon"):
+        assert JobOutput(kind, "Niño".encode()).text == "Niño"
+
+
+async def test_all_products_of_a_job_are_read(client, scripted):
+    """Those of the record, then those behind its next link; a foreign or circling one is refused."""
+
+    def page(*names, following=None):
+        return scripted.page(*({"id": f"{A}{name}", "status": "ready"} for name in names), following=following)
+
+    async def products(following):
+        scripted.on(READ, record("succeeded", products=page(1, 2, following=following)))
+        return [each.urn async for each in client.jobs.products(await client.jobs.read(S, J))]
+
+    more = f"{scripted.url}/1/orders/o/products?page=c"
+    scripted.on("GET /1/orders/o/products", page(3))
+    assert await products(more) == [f"{A}1", f"{A}2", f"{A}3"] and await products(None) == [f"{A}1", f"{A}2"]
+    assert scripted.to("GET /1/orders/o/products")[0].query == {"page": "c"}
+    scripted.on("GET /1/orders/o/products", page(3, following=more))
+    for wrong, words in ((more, "have no last page"), ("https://evil.example/?page=c", r"evil\.example")):
+        with pytest.raises(ProtocolError, match=words):
+            await products(wrong)
 
 
 def told(number, status=None, **more):
@@ -42,11 +194,14 @@ def told(number, status=None, **more):
 
 
 def stream(*blocks, broken=False):
-    """A reply of these blocks, which breaks off or ends."""
+    """A reply of these blocks, and of pauses of that many seconds, which breaks off or ends."""
 
     async def written():
         for block in blocks:
-            yield block
+            if isinstance(block, bytes):
+                yield block
+            else:
+                await asyncio.sleep(block)
         if broken:
             raise RuntimeError("the connection is lost")
 
@@ -57,9 +212,13 @@ async def numbers(client, **options):
     return [int(event.id) async for event in client.jobs.events(S, J, **options)]
 
 
+def resumed(scripted):
+    return [call.headers.get("last-event-id") for call in scripted.to(EVENTS)]
+
+
 async def test_events_go_on_after_breaks_until_the_end(client, scripted):
     """From the last id, each once, through a break, a time-out of the gateway and a stream that just ends."""
-    scripted.on(f"GET {JOB}", record("executing"), record("executing"), record("executing"), record("succeeded"))
+    scripted.on(READ, record("executing"), record("executing"), record("executing"), record("succeeded"))
     scripted.on(
         EVENTS,
         stream(told(1, "executing"), told(2), b"id: 00000003\ndata: half", broken=True),
@@ -68,65 +227,29 @@ async def test_events_go_on_after_breaks_until_the_end(client, scripted):
         stream(told(4), told(5, "succeeded")),
     )
     assert await numbers(client) == [1, 2, 3, 4, 5]
-    asked = [call.headers.get("last-event-id") for call in scripted.to(EVENTS)]
-    assert asked == [None, "00000002", "00000002", "00000003"]
+    assert resumed(scripted) == [None, "00000002", "00000002", "00000003"]
     assert {call.query["max-wait-time"] for call in scripted.to(EVENTS)} == {"30"}
 
 
-async def test_the_record_has_settled_when_the_events_end(client, scripted):
-    """The job may read `executing` for a moment after its last event; who reads it then sees the end."""
-    scripted.on(f"GET {JOB}", record("executing"), record("executing"), record("succeeded"))
-    scripted.on(EVENTS, stream(told(1, "succeeded")))
-    assert await numbers(client) == [1] and len(scripted.to(f"GET {JOB}")) == 3
-
-
-async def test_last_words_after_the_end_are_heard(client, scripted):
-    """A service's event may come after the one that tells the end; a stream that stays open then is left."""
-
-    async def lingering():
-        yield told(1, "succeeded")
-        await asyncio.sleep(0.05)
-        yield told(2)
-        await asyncio.sleep(5)
-        yield told(3)
-
-    scripted.on(f"GET {JOB}", record("succeeded"))
-    scripted.on(EVENTS, lambda call: StreamingResponse(lingering(), media_type="text/event-stream"))
+async def test_the_end_is_told_when_the_record_has_it_and_after_last_words(client, scripted):
+    """The job may read `executing` for a moment, and a service's event may come after the one that tells the end. A
+    stream that stays open then is left."""
+    scripted.on(READ, record("executing"), record("executing"), record("succeeded"))
+    scripted.on(EVENTS, stream(told(1, "succeeded"), 0.05, told(2), 5, told(3)))
     began = time.monotonic()
     assert await numbers(client) == [1, 2] and time.monotonic() - began < 3
+    assert len(scripted.to(READ)) == 3
 
 
-async def test_events_missed_by_a_break_are_asked_for_once_more(client, scripted):
-    """The job is over and its end was not told: what the broken stream did not bring is fetched."""
-    scripted.on(f"GET {JOB}", record("failed"))
+async def test_a_job_that_is_over_is_asked_for_what_was_missed_and_no_more(client, scripted):
+    """Its end was not told, by a stream that broke, or by one without any event, which a job that runs has too."""
+    scripted.on(READ, record("failed"))
     scripted.on(EVENTS, stream(told(1), broken=True), *(stream(told(n)) for n in (2, 3)), Response(status_code=204))
     assert await numbers(client) == [1, 2, 3]
-
-
-async def test_a_job_that_is_over_without_events_ends_at_once(client, scripted):
-    """204 is no result yet for a job that runs, and the end for one that is over."""
-    scripted.on(f"GET {JOB}", record("executing"), record("succeeded"))
-    scripted.on(EVENTS, Response(status_code=204))
+    scripted.calls.clear()
+    scripted.on(READ, record("executing"), record("succeeded"))
     assert await numbers(client, last_id="00000009") == []
-    assert [call.headers["last-event-id"] for call in scripted.to(EVENTS)] == ["00000009"] * 3
-
-
-@pytest.mark.parametrize("status", [404, 405, 501])
-async def test_a_platform_without_events_has_none(client, scripted, status):
-    """The iterator ends; it is asked once for what was told of ended jobs, unless 404 may be about the job alone."""
-    scripted.on(f"GET {JOB}", record("executing"))
-    scripted.on(EVENTS, JSONResponse({"message": "no"}, status))
-    assert await numbers(client) == []
-    assert await client.jobs.told(S, J) == await client.jobs.told(S, J) == []
-    assert len(scripted.to(EVENTS)) == (3 if status == 404 else 2)
-
-
-async def test_the_events_of_a_job_that_is_not_there_are_an_error(client, scripted):
-    """And not an iterator without any."""
-    for route in (EVENTS, f"GET {JOB}"):
-        scripted.on(route, JSONResponse({"message": "no"}, 404))
-    with pytest.raises(NotFoundError):
-        await numbers(client)
+    assert resumed(scripted) == ["00000009"] * 3
 
 
 async def test_keys_are_read_whatever_their_case(client, scripted):
@@ -139,15 +262,14 @@ async def test_keys_are_read_whatever_their_case(client, scripted):
         "Timestamp": "2026-06-01T10:00:00.123456789+10:00",
         "Data": {"name": "n"},
     }
-    scripted.on(f"GET {JOB}", record("succeeded"))
-    scripted.on(
-        EVENTS, stream(b"data: " + json.dumps(body).encode() + b"\n\ndata: plain words\n\n"), Response(None, 204)
-    )
+    scripted.on(READ, record("succeeded"))
+    sent = stream(b"data: " + json.dumps(body).encode() + b"\n\ndata: plain words\n\n")
+    scripted.on(EVENTS, sent, Response(status_code=204))
     event, plain = [event async for event in client.jobs.events(S, J)]
     assert (event.id, event.type, event.data) == ("00013567", "ivcap.job.event", {"name": "n"})
     assert event.schema_urn.endswith("step.start.1") and event.at.isoformat() == "2026-06-01T10:00:00.123456+10:00"
     assert (plain.type, plain.data, plain.at) == ("message", "plain words", None)
-    assert [call.headers.get("last-event-id") for call in scripted.to(EVENTS)] == [None, "00013567"]
+    assert resumed(scripted) == [None, "00013567"]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -164,7 +286,7 @@ async def test_an_event_beyond_all_bounds_is_refused(client, scripted, monkeypat
 
 async def test_a_platform_that_only_breaks_is_given_up(client, scripted):
     """After the session's budget, which each event begins anew."""
-    scripted.on(f"GET {JOB}", record("executing"))
+    scripted.on(READ, record("executing"))
     scripted.on(EVENTS, stream(told(1), broken=True), stream(b": nothing\n", broken=True))
     began = time.monotonic()
     with pytest.raises(UnreachableError):
@@ -172,191 +294,119 @@ async def test_a_platform_that_only_breaks_is_given_up(client, scripted):
     assert 1.5 < time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_platform_without_events_has_none(client, scripted, status):
+    """405 and 501 are about the platform, which is asked no more for what ended jobs told; 404 is about the job. Where
+    there is no such job, the iterator is an error."""
+    scripted.on(READ, record("executing"), JSONResponse(NO, 404))
+    scripted.on(EVENTS, JSONResponse(NO, status))
+    assert await numbers(client) == []
+    assert await client.jobs.told(S, J) == await client.jobs.told(S, J) == []
+    assert len(scripted.to(EVENTS)) == (3 if status == 404 else 2)
+    if status == 404:
+        with pytest.raises(NotFoundError):
+            await numbers(client)
+
+
 async def test_the_services_own_events_of_an_ended_job(client, scripted):
-    """The last of them, without the platform's own."""
-    scripted.on(f"GET {JOB}", record("succeeded"))
+    """The last of them, without the platform's own. A platform that holds the request is asked once."""
+    scripted.on(EVENTS, JSONResponse({"name": "event-timeout"}, 504))
+    assert await client.jobs.told(S, J) == [] and len(scripted.to(EVENTS)) == 1
+    scripted.on(READ, record("succeeded"))
     scripted.on(EVENTS, stream(*map(told, range(1, 8)), told(8, "succeeded")))
     assert [event.data["n"] for event in await client.jobs.told(S, J, limit=3)] == [5, 6, 7]
 
 
-async def test_one_job_without_events_says_nothing_of_others(client, scripted):
-    """404 is about the job; 405 and 501 are about the platform, which is asked no more."""
-    scripted.on(f"GET {JOB}", record("succeeded"))
-    scripted.on(EVENTS, JSONResponse({}, 404), stream(told(1), told(2, "succeeded")), JSONResponse({}, 501))
-    assert [len(await client.jobs.told(S, J)) for _ in range(4)] == [0, 1, 0, 0]
-    assert len(scripted.to(EVENTS)) == 3
+async def test_a_job_on_the_embedded_platform(embedded):
+    """Held until its result is there, or followed by its events as they happen, and from any of them on."""
+    echo, sleep = [await embedded.services.by_name(name) for name in ("echo", "sleep")]
+    held = await embedded.jobs.request(echo.urn, {"message": "x"}, hold=20)
+    assert (held.status, held.result_content) == ("succeeded", {"message": "x"})
+    assert b'"x"' in (await embedded.jobs.output(echo.urn, held.urn)).content
+    assert held.urn in [each.urn async for each in embedded.jobs.list(echo.urn)]
 
-
-async def test_jobs_across_services(client, scripted):
-    """From the aspects of either spelling, each job once, others passed over; status and limit hold."""
-
-    def aspect(number, status, schema="urn:ivcap:schema:job.2", **more):
-        content = {"id": f"{J}{number}", "service-id": S, "service-name": "n", "status": status, **more}
-        return {"id": str(number), "entity": f"{J}{number}", "schema": schema, "content": content}
-
-    scripted.on(
-        "GET /1/aspects",
-        listing(
-            aspect(1, "succeeded", **{"requested-at": "2026-06-01T00:00:00Z"}),
-            aspect(2, "failed", "urn:ivcap:schema.job.2"),
-            aspect(1, "executing"),
-            aspect(3, "succeeded", "urn:ivcap:schema:my-job.2"),
-            aspect(4, "succeeded"),
-        ),
-    )
-    first, *rest = [job async for job in client.jobs.list_all()]
-    assert (first.urn, first.service, first.service_name, first.status) == (J + "1", S, "n", "succeeded")
-    assert first.requested_at.year == 2026 and first.handle("p").service_name == "n"
-    assert [job.urn for job in rest] == [J + "2", J + "4"]
-    assert [job.urn async for job in client.jobs.list_all(limit=2)] == [J + "1", J + "2"]
-    assert [job.urn async for job in client.jobs.list_all(status="failed")] == [J + "2"]
-    assert scripted.calls[-1].query["content-path"] == '$.status ? (@ == "failed")'
-    assert scripted.calls[-1].query["order-by"] == "requested-at"
-
-
-async def test_no_more_jobs_are_asked_for_than_wanted(client, scripted):
-    """None for a limit of none, and no page after the one that holds the last."""
-
-    def aspect(number):
-        content = {"service-id": S, "status": "succeeded"}
-        return {"id": str(number), "entity": f"{J}{number}", "schema": "urn:ivcap:schema:job.2", "content": content}
-
-    following = [{"rel": "next", "type": "application/json", "href": "/1/aspects?page=c"}]
-    scripted.on("GET /1/aspects", {**listing(*map(aspect, range(50))), "links": following})
-    assert [job async for job in client.jobs.list_all(limit=0)] == [] and scripted.calls == []
-    assert len([job async for job in client.jobs.list_all(limit=50)]) == 50
-    assert len(scripted.calls) == 1
-
-
-async def test_jobs_are_listed_by_their_request_on_the_embedded_platform(embedded):
-    """One that was requested first and ends last is not the newest."""
-    slow, quick = [await embedded.services.by_name(name) for name in ("sleep", "echo")]
-    first = await embedded.jobs.request(slow.urn, {"seconds": 6})
-    await asyncio.sleep(1.1)  # the time of a request is told in whole seconds
-    second = await embedded.jobs.request(quick.urn, {"message": "x"}, hold=20)
-    assert not (await embedded.jobs.read(slow.urn, first.urn)).done
-    while not (await embedded.jobs.read(slow.urn, first.urn)).done:
-        await asyncio.sleep(0.05)
-    assert [job.urn async for job in embedded.jobs.list_all(limit=2)] == [second.urn, first.urn]
-
-
-async def test_a_job_is_found_by_its_id_alone(client, scripted):
-    """Its service from the aspect, then the record with the request."""
-    content = {"id": J, "service-id": S}
-    scripted.on("GET /1/aspects", listing({"id": "x", "entity": J, "schema": "s", "content": content}))
-    scripted.on(f"GET {JOB}", record("succeeded", **{"request-content": {"a": 1}}))
-    assert (await client.jobs.find(J)).request_content == {"a": 1}
-    scripted.on("GET /1/aspects", listing())
-    with pytest.raises(NotFoundError):
-        await client.jobs.find(J)
-
-
-async def test_a_request_may_be_an_aspect_and_be_waited_for(client, scripted):
-    """The body names aspect and service; the gateway is asked to hold the request that long."""
-    scripted.on(f"POST /1/services2/{S}/jobs", JSONResponse({"job-id": J, "location": "x", "retry-later": 1}, 202))
-    await client.jobs.request(S, aspect="urn:ivcap:aspect:x", hold=20)
-    [call] = scripted.calls
-    assert call.headers["timeout"] == "20"
-    assert call.body == {
-        "$schema": "urn:ivcap:schema:job.input.1",
-        "request-aspect": "urn:ivcap:aspect:x",
-        "service": S,
-    }
-
-
-async def test_a_json_result_is_in_the_record(client, scripted):
-    """As JSON, false and zero too; a job without one has none."""
-    for value in ({"a": 1}, 0, False):
-        scripted.on(
-            f"GET {JOB}", record("succeeded", **{"result-content": value, "result-content-type": "application/json"})
-        )
-        assert await client.jobs.result(S, J) == value
-    for status in ("executing", "succeeded"):
-        scripted.on(f"GET {JOB}", record(status))
-        assert await client.jobs.result(S, J) is None
-
-
-@pytest.mark.parametrize("refusal", [Response(status_code=204), JSONResponse({"message": "broken"}, 400)])
-async def test_another_result_is_looked_for_where_it_may_lie(client, scripted, refusal):
-    """At `output`, else behind the URN that the record names: an artifact or an aspect."""
-    image = {"result-content-type": "image/png"}
-    scripted.on(f"GET {JOB}", record("succeeded", **image))
-    scripted.on(f"GET {JOB}/output", Response(b"\x89PNG", media_type="image/png"))
-    assert await client.jobs.result(S, J) == JobOutput("image/png", b"\x89PNG")
-
-    scripted.on(f"GET {JOB}", record("succeeded", **image, **{"result-content-urn": A}))
-    scripted.on(f"GET {JOB}/output", refusal)
-    blob = f"{scripted.url}/1/artifacts/a/blob"
-    scripted.on(f"GET /1/artifacts/{A}", {"id": A, "status": "ready", "mime-type": "image/png", "data-href": blob})
-    scripted.on("GET /1/artifacts/a/blob", Response(b"bytes"))
-    assert await client.jobs.result(S, J) == JobOutput("image/png", b"bytes")
-    scripted.on(f"GET /1/artifacts/{A}", {"id": A, "status": "ready", "data-href": "https://evil.example/blob"})
-    with pytest.raises(ProtocolError, match=r"evil\.example"):
-        await client.jobs.result(S, J)
-
-    scripted.on(f"GET {JOB}", record("succeeded", **image, **{"result-content-urn": "urn:ivcap:aspect:x"}))
-    scripted.on("GET /1/aspects/urn:ivcap:aspect:x", {"id": "x", "entity": J, "schema": "s", "content": [1]})
-    assert await client.jobs.result(S, J) == [1]
-
-
-async def test_a_result_that_is_refused_is_an_error(client, scripted):
-    """Where nothing else names it."""
-    scripted.on(f"GET {JOB}", record("succeeded", **{"result-content-type": "image/png"}))
-    scripted.on(f"GET {JOB}/output", Response(status_code=500))
-    with pytest.raises(UnavailableError):
-        await client.jobs.result(S, J)
-
-
-async def test_all_products_of_a_job_are_read(client, scripted):
-    """Those of the record, then those behind its next link; a foreign or circling one is refused."""
-
-    def page(*names, following=None):
-        links = [{"rel": "next", "type": "application/json", "href": following}] if following else []
-        return {"items": [{"id": f"{A}{name}", "status": "ready"} for name in names], "links": links}
-
-    async def products(following):
-        scripted.on(f"GET {JOB}", record("succeeded", products=page(1, 2, following=following)))
-        return [each.urn async for each in client.jobs.products(await client.jobs.read(S, J))]
-
-    more = f"{scripted.url}/1/orders/o/products?page=c"
-    scripted.on("GET /1/orders/o/products", page(3))
-    assert await products(more) == [f"{A}1", f"{A}2", f"{A}3"] and await products(None) == [f"{A}1", f"{A}2"]
-    assert scripted.to("GET /1/orders/o/products")[0].query == {"page": "c"}
-    scripted.on("GET /1/orders/o/products", page(3, following=more))
-    for wrong, words in ((more, "have no last page"), ("https://evil.example/?page=c", r"evil\.example")):
-        with pytest.raises(ProtocolError, match=words):
-            await products(wrong)
-
-
-async def test_an_ended_job_is_not_waited_for(client, scripted):
-    """A platform that holds the request for a job that is over is asked once."""
-    scripted.on(EVENTS, JSONResponse({"name": "event-timeout"}, 504))
-    assert await client.jobs.told(S, J) == [] and len(scripted.to(EVENTS)) == 1
-
-
-def test_text_is_read_in_its_charset():
-    """UTF-8 where none, or an unknown one, is named."""
-    assert JobOutput("text/plain; charset=latin-1", b"Ni\xf1o").text == "Niño"
-    for kind in ("text/plain", "text/plain; charset=klingon"):
-        assert JobOutput(kind, "Niño".encode()).text == "Niño"
-
-
-async def test_events_on_the_embedded_platform(embedded):
-    """As they happen, to the end; afterwards from any id on, and nothing more after the last."""
-    service = await embedded.services.by_name("sleep")
-    job = await embedded.jobs.request(service.urn, {"seconds": 0.5})
-    events = [event async for event in embedded.jobs.events(service.urn, job.urn)]
+    job = await embedded.jobs.request(sleep.urn, {"seconds": 0.5})
+    events = [event async for event in embedded.jobs.events(sleep.urn, job.urn)]
     assert [event.data["status"] for event in events][-2:] == ["executing", "succeeded"]
-    assert (await embedded.jobs.find(job.urn)).done
-    after = [event.id async for event in embedded.jobs.events(service.urn, job.urn, last_id=events[0].id)]
-    assert after == [event.id for event in events[1:]]
-    assert [event async for event in embedded.jobs.events(service.urn, job.urn, last_id=events[-1].id)] == []
-    assert await embedded.jobs.told(service.urn, job.urn) == []
+    assert (await embedded.jobs.find(job.urn)).done and await embedded.jobs.told(sleep.urn, job.urn) == []
+    for at, event in enumerate(events, 1):
+        after = [each.id async for each in embedded.jobs.events(sleep.urn, job.urn, last_id=event.id)]
+        assert after == [each.id for each in events[at:]]
     assert job.urn in [each.urn async for each in embedded.jobs.list_all(status="succeeded", limit=20)]
 
 
-async def test_a_job_may_be_waited_for_in_its_request_on_the_embedded_platform(embedded):
-    """One that ends within the hold is answered with its result."""
-    service = await embedded.services.by_name("echo")
-    job = await embedded.jobs.request(service.urn, {"message": "x"}, hold=20)
-    assert (job.status, job.result_content) == ("succeeded", {"message": "x"})
+TOOL = "urn:sd-core:schema.ai-tool.1"
+SCHEMA = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
+
+
+def tool(service=S, key="fn_schema"):
+    content = {"name": "talker", "description": "Talks.", key: SCHEMA}
+    return {"id": "urn:ivcap:aspect:x", "entity": service, "schema": TOOL, "content": content}
+
+
+@pytest.fixture
+def talker(client, scripted):
+    """Runs an agent, whose requests are accepted."""
+    scripted.on("GET /1/aspects", scripted.page(tool()))
+    scripted.on(REQUEST, JSONResponse({"job-id": J, "location": "x"}, 202))
+
+    async def run(request=None, **options):
+        return await client.agents.exec(await client.agents.read("s"), request or {"message": "x"}, **options)
+
+    return run
+
+
+async def test_agents_are_listed_once_each_and_found_by_their_own_name(client, scripted):
+    """Aspects without a schema are none, two of one service are one; the limit is the total."""
+    others = [tool(f"{S}{n}", key) for n, key in enumerate(("fn-schema", "fn_schema"))]
+    scripted.on("GET /1/aspects", scripted.page(tool(), tool(), tool(key="nothing"), *others))
+    assert [agent.urn async for agent in client.agents.list()] == [S, f"{S}0", f"{S}1"]
+    assert [agent.urn async for agent in client.agents.list(limit=2)] == [S, f"{S}0"]
+    assert scripted.calls[0].query["schema"] == TOOL
+
+    scripted.on("GET /1/services2", scripted.page())
+    scripted.on("GET /1/aspects", scripted.page(tool()))
+    agent = await client.agents.get("talker")
+    assert (agent.urn, agent.description) == (S, "Talks.")
+    assert agent.request_model()(message="x").message == "x"
+    with pytest.raises(InputError, match="no service named 'other'"):
+        await client.agents.get("other")
+    scripted.on("GET /1/aspects", scripted.page())
+    with pytest.raises(NotFoundError, match=f"{S} is no agent"):
+        await client.agents.read("s")
+
+
+async def test_a_request_that_does_not_fit_is_not_sent(talker, scripted):
+    with pytest.raises(ParameterError, match="did you mean 'message'"):
+        await talker({"mesage": 1})
+    assert scripted.to(REQUEST) == []
+
+
+async def test_a_run_is_waited_for_up_to_a_deadline(talker, scripted):
+    """The platform's word on when to ask is heeded, the deadline more; the job goes on."""
+    scripted.on(REQUEST, ACCEPTED)
+    scripted.on(READ, record("executing"))
+    began = time.monotonic()
+    with pytest.raises(WaitTimeoutError) as late:
+        await talker(timeout=0.3)
+    assert late.value.pending == [J] and time.monotonic() - began < 5
+
+
+async def test_a_job_that_shows_late_is_waited_for(talker, scripted):
+    """Within the visibility delay a job that is not found yet is the accepted one, and not asked for again."""
+    scripted.on(READ, JSONResponse(NO, 404), JSONResponse(NO, 404), record("succeeded"))
+    assert (await talker()).urn == J
+    assert len(scripted.to(REQUEST)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(JSONResponse(NO, 404), NotFoundError), (JSONResponse(NO, 403), ForbiddenError), ({"id": 3}, ProtocolError)],
+)
+async def test_what_is_raised_after_the_request_names_the_job(client, talker, scripted, answer, error):
+    """The job goes on, and who asks again by mistake would have another."""
+    client.visibility_delay = 0.0
+    scripted.on(READ, answer)
+    with pytest.raises(error, match=f"^{J} was requested and goes on") as raised:
+        await talker()
+    assert raised.value.job == J

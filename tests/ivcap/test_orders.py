@@ -1,4 +1,4 @@
-"""Orders beyond placing: status, products, metadata, logs and use."""
+"""Orders: placed once, read with their products, metadata and logs."""
 
 import asyncio
 from datetime import datetime, timezone
@@ -6,38 +6,39 @@ from datetime import datetime, timezone
 import pytest
 from starlette.responses import Response, StreamingResponse
 
-from ivcap_flows.errors import InputError
+from ivcap_flows.errors import InputError, ProtocolError, UnavailableError
 
-O, A = "urn:ivcap:order:o", "urn:ivcap:artifact:a"  # noqa: E741
+O, A, S = "urn:ivcap:order:o", "urn:ivcap:artifact:a", "urn:ivcap:service:s"  # noqa: E741
 ROUTE = f"/1/orders/{O}"
+POLICY = "urn:ivcap:policy:p"
 
 
-def listing(*items, following=None):
-    links = [{"rel": "next", "type": "application/json", "href": following}] if following else []
-    return {"items": list(items), "links": links}
+async def test_an_order_is_sent_once(client, scripted):
+    """The body as the API has it; an answer that leaves in doubt is not followed by a second order."""
+    scripted.on("POST /1/orders", Response(status_code=503))
+    with pytest.raises(UnavailableError) as error:
+        await client.orders.place(S, {"a": "1"}, name="n", tags=["t"], policy=POLICY)
+    assert [call.body for call in scripted.calls] == [
+        {"service": S, "parameters": [{"name": "a", "value": "1"}], "name": "n", "tags": ["t"], "policy": POLICY}
+    ]
+    assert error.value.sent is True
+    scripted.on("POST /1/orders", {"status": "pending"})
+    with pytest.raises(ProtocolError, match="OrderRecord: wrong or missing id") as error:
+        await client.orders.place(S, {})
+    assert error.value.sent is True
 
 
-async def test_products_and_metadata_are_read_as_they_are_asked_for(client, scripted):
-    """A page is fetched when the one before is used up, and no page beyond the limit."""
-    for noun, items in (("products", [{"id": f"{A}{n}", "status": "ready"} for n in range(3)]),
-                        ("metadata", [{"id": f"x{n}", "schema": f"urn:s:{n}"} for n in range(3)])):  # fmt: skip
-        scripted.on(f"GET {ROUTE}/{noun}", listing(*items[:2], following="?page=c"), listing(items[2]))
-        lister = getattr(client.orders, noun)
-        found = lister(O)
-        assert (await anext(found)).urn and len(scripted.to(f"GET {ROUTE}/{noun}")) == 1
-        assert len([each async for each in found]) == 2
-        scripted.on(f"GET {ROUTE}/{noun}", listing(*items[:2], following="?page=c"), listing(items[2]))
-        before = len(scripted.to(f"GET {ROUTE}/{noun}"))
-        assert len([each async for each in lister(O, limit=2)]) == 2
-        assert len(scripted.to(f"GET {ROUTE}/{noun}")) == before + 1
-
-
-async def test_metadata_are_added_as_aspects(client, scripted):
-    """Of the order, by its URN or bare id."""
-    scripted.on("POST /1/aspects", {"id": "x"})
-    assert await client.orders.add_metadata("o", "urn:s:1", {"k": 1}) == "urn:ivcap:aspect:x"
-    [call] = scripted.calls
-    assert (call.query["entity"], call.query["schema"], call.body) == (O, "urn:s:1", {"k": 1})
+@pytest.mark.parametrize("noun", ["products", "metadata"])
+async def test_products_and_metadata_are_read_as_they_are_asked_for(client, scripted, noun):
+    """Every page, a page when the one before is used up, and none beyond the limit."""
+    items = [{"id": f"{n}", "status": "ready", "schema": f"urn:s:{n}"} for n in range(3)]
+    route, lister = f"GET {ROUTE}/{noun}", getattr(client.orders, noun)
+    for options, found, pages in (({}, 3, 2), ({"limit": 2}, 2, 1)):
+        scripted.calls.clear()
+        scripted.on(route, scripted.page(*items[:2], following="?page=c"), scripted.page(items[2]))
+        listed = lister(O, **options)
+        assert (await anext(listed)).urn and len(scripted.to(route)) == 1
+        assert (1 + len([each async for each in listed]), len(scripted.to(route))) == (found, pages)
 
 
 async def test_a_log_comes_line_by_line(client, scripted):
@@ -52,9 +53,27 @@ async def test_a_log_comes_line_by_line(client, scripted):
     lines = [line async for line in client.orders.logs(O, since=since, until=until)]
     assert lines == ["one", "two", "", "Niño", "x" * 4096, "last"]
     assert scripted.calls[0].query == {"from": str(int(since.timestamp())), "to": str(int(until.timestamp()))}
-    assert await client.orders.log_tail(O, 2) == "x" * 4096 + "\nlast"
     with pytest.raises(InputError, match="has no offset"):
         await anext(client.orders.logs(O, since=datetime(2026, 6, 1)))
+
+
+@pytest.mark.parametrize(
+    ("log", "tail"),
+    [
+        (b"", ""),
+        (None, ""),
+        (b"one\ntwo\nthree\n", "two\nthree"),
+        (b"one\r\ntwo\r\nthree", "two\nthree"),
+        (b"x" * 100_000 + b"\nlast\n", "x" * 4096 + "\nlast"),
+        (b"".join(b"%d\n" % n for n in range(200_000)), "199998\n199999"),
+        (b"\xff\n", "\ufffd"),
+    ],
+    ids=["empty", "none", "lines", "crlf", "long line", "long log", "binary"],
+)
+async def test_the_tail_of_a_log(client, scripted, log, tail):
+    """The last lines, each bounded, however long the log is."""
+    scripted.on(f"GET {ROUTE}/logs", Response(log, media_type="text/plain", status_code=204 if log is None else 200))
+    assert await client.orders.log_tail(O, lines=2) == tail
 
 
 @pytest.mark.parametrize(("block", "lines"), [(b"line\n" * 100, ["line", "line"]), (b"x" * 1000, ["x" * 4096])])
@@ -72,21 +91,17 @@ async def test_a_log_without_end_is_not_held(client, scripted, block, lines):
     await log.aclose()
 
 
-async def test_an_order_without_log_has_no_lines(client, scripted):
-    """204 is an empty log."""
-    scripted.on(f"GET {ROUTE}/logs", Response(status_code=204))
-    assert [line async for line in client.orders.logs(O)] == []
-    assert await client.orders.log_tail(O) == ""
-
-
-async def test_an_order_on_the_embedded_platform(embedded, until):
-    """Status, log window, and metadata with what was added."""
+async def test_an_order_tells_of_itself_on_the_embedded_platform(embedded):
+    """Its status, its log within a window, and its metadata with what was added, by its URN or bare id."""
     service = await embedded.services.by_name("fail")
     order = await embedded.orders.place(service.urn, {"message": "one\ntwo"})
-    await until(lambda: embedded.orders.read(order.urn))
-    assert await embedded.orders.status(order.urn) in ("failed", "error")
-    added = await embedded.orders.add_metadata(order.urn, "urn:example:schema:note.1", {"n": 1})
+    while (status := await embedded.orders.status(order.urn)) not in ("failed", "error"):
+        assert status != "succeeded"
+        await asyncio.sleep(0.1)
+    bare = order.urn.rpartition(":")[2]
+    added = await embedded.orders.add_metadata(bare, "urn:example:schema:note.1", {"n": 1})
     assert added in [each.urn async for each in embedded.orders.metadata(order.urn)]
-    assert "two" in [line async for line in embedded.orders.logs(order.urn)][-1]
+    assert "two" in await embedded.orders.log_tail(order.urn)
     past = datetime(2020, 1, 1, tzinfo=timezone.utc)
     assert [line async for line in embedded.orders.logs(order.urn, until=past)] == []
+    assert order.urn in [each.urn async for each in embedded.orders.list()]

@@ -1,4 +1,4 @@
-"""Services: what they take, and how they are registered and withdrawn."""
+"""Services: found by their name, what they take, and how they are registered and withdrawn."""
 
 import asyncio
 import uuid
@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from ivcap_flows.errors import ForbiddenError, InputError, UnavailableError
+from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 
 S, ACCOUNT = "urn:ivcap:service:s", "urn:ivcap:account:a"
 ROUTE = f"/1/services2/{S}"
+LIST, ASPECTS, PUT_ASPECT = "GET /1/services2", "GET /1/aspects", "PUT /1/aspects"
 TOOL, SERVICE = "urn:sd-core:schema.ai-tool.1", "urn:ivcap:schema.service.2"
 DEFINITION = {
     "name": "adder",
@@ -23,57 +24,109 @@ DEFINITION = {
 RECORD = {"id": S, "name": "adder", "status": "active", "parameters": [], "controller-schema": "x"}
 
 
-def listing(*items):
-    return {"items": list(items), "links": [], "at-time": "2026-06-01T00:00:00Z"}
+def named(*names):
+    return [{"id": f"urn:ivcap:service:{n}", "name": name, "controller-schema": "x"} for n, name in enumerate(names)]
 
 
-def aspect(schema, content, name="x"):
-    return {"id": f"urn:ivcap:aspect:{name}", "entity": S, "schema": schema, "content": content}
+def aspect(schema, content, name="x", entity=S):
+    return {"id": f"urn:ivcap:aspect:{name}", "entity": entity, "schema": schema, "content": content}
+
+
+async def test_a_service_is_found_by_its_exact_name(client, scripted):
+    """On any page, among names that contain it, and once for all who look at the same time. A platform without our
+    filter, or where it finds nothing, is listed whole; odd names are never put into one."""
+    for n in range(3):
+        scripted.on(f"GET /1/services2/urn:ivcap:service:{n}", {"id": f"urn:ivcap:service:{n}"})
+    pages = [scripted.page(*named("echo-2", "my echo"), following="?page=c"), scripted.page(*named("x", "y", "echo"))]
+    scripted.on(LIST, *pages)
+    found = await asyncio.gather(*(client.services.by_name("echo") for _ in range(5)))
+    assert {service.urn for service in found} == {"urn:ivcap:service:2"}
+    assert len(scripted.calls) == 3 and scripted.calls[0].query["filter"] == "name~='echo'"
+
+    scripted.calls.clear()
+    everything = scripted.page(*named("it's 100% mine", "Echo"))
+    refused = JSONResponse({"message": "bad filter"}, 400)
+    scripted.on(LIST, lambda call: refused if "filter" in call.query else everything)
+    assert (await client.services.by_name("echo")).urn == "urn:ivcap:service:1"
+    assert (await client.services.by_name("it's 100% mine")).urn == "urn:ivcap:service:0"
+    assert [call.query.get("filter") for call in scripted.to(LIST)] == ["name~='echo'", None, None]
+
+
+async def test_an_ambiguous_or_unknown_name_lists_the_candidates(client, scripted):
+    """Two of one name: their URNs. None: the names that are near. Nothing is guessed."""
+    scripted.on(LIST, scripted.page(*named("echo", "echo", "echo-2", "sleep")))
+    for name, said in (
+        ("echo", "urn:ivcap:service:0, urn:ivcap:service:1"),
+        ("ech", "There is no service named 'ech'. Candidates: 'echo', 'echo-2'"),
+        (" ", "empty"),
+    ):
+        with pytest.raises(InputError, match=said):
+            await client.services.by_name(name)
+
+
+async def test_what_a_service_takes(client, scripted):
+    """Its parameters, those that must be given, and whether it works."""
+    parameters = [{"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": "1"}]
+    scripted.on(f"GET {ROUTE}", RECORD | {"parameters": parameters})
+    assert [p.name for p in await client.services.parameters(S)] == ["a", "b"]
+    assert [p.name for p in await client.services.mandatory_parameters(S)] == ["a"]
+    assert await client.services.status(S) == "active"
+
+
+async def test_the_request_model_is_read_from_aspects(client, scripted):
+    """The tool's description, else the service's own document, else an error."""
+    schema = DEFINITION["request-schema"]
+    scripted.on(ASPECTS, scripted.page(aspect(TOOL, {"fn_schema": schema})))
+    assert await client.services.request_schema(S) == schema
+    model = await client.services.request_model("s")
+    assert model(a=1).model_dump(by_alias=True) == {"a": 1}
+    with pytest.raises(ValidationError):
+        model(a="1")
+    scripted.on(ASPECTS, scripted.page(), scripted.page(aspect(SERVICE, {"request-schema": schema})), scripted.page())
+    assert await client.services.request_schema("s") == schema
+    with pytest.raises(NotFoundError, match="publishes no request model"):
+        await client.services.request_schema(S)
 
 
 async def test_a_service_is_defined_by_the_api_and_its_request_by_an_aspect(client, scripted):
     """What the API does not know stays out; the id is made of name and account, as the SDKs do; what is so stays."""
     client._account = ACCOUNT
     urn = f"urn:ivcap:service:{uuid.uuid5(uuid.NAMESPACE_DNS, 'adder' + ACCOUNT)}"
-    scripted.on(f"PUT /1/services2/{urn}", RECORD | {"id": urn})
-    scripted.on(f"GET /1/services2/{urn}", RECORD | {"id": urn})
-    scripted.on("GET /1/aspects", listing())
-    scripted.on("PUT /1/aspects", {"id": "urn:ivcap:aspect:t"})
+    for method in ("PUT", "GET"):
+        scripted.on(f"{method} /1/services2/{urn}", RECORD | {"id": urn})
+    scripted.on(ASPECTS, scripted.page())
+    scripted.on(PUT_ASPECT, {"id": "urn:ivcap:aspect:t"})
     assert (await client.services.register(DEFINITION)).urn == urn
 
-    [sent] = scripted.to(f"PUT /1/services2/{urn}")
+    [sent], [told] = scripted.to(f"PUT /1/services2/{urn}"), scripted.to(PUT_ASPECT)
     assert sent.query == {"force-create": "true"}
     assert sent.body.keys() == {*DEFINITION, "id", "parameters", "policy"} - {"contact"}
     assert (sent.body["id"], sent.body["policy"]) == (urn, "urn:ivcap:policy:ivcap.open.service")
-    [told] = scripted.to("PUT /1/aspects")
-    assert (told.query["entity"], told.query["schema"]) == (urn, TOOL)
-    assert told.body["fn_schema"] == DEFINITION["request-schema"] and told.body["service-id"] == urn
+    assert (told.query["entity"], told.query["schema"], told.body["service-id"]) == (urn, TOOL, urn)
+    assert told.body["fn_schema"] == DEFINITION["request-schema"]
 
-    scripted.on("GET /1/aspects", listing(aspect(TOOL, told.body | {"fn_signature": "another"}) | {"entity": urn}))
+    scripted.on(ASPECTS, scripted.page(aspect(TOOL, told.body | {"fn_signature": "another"}, entity=urn)))
     await client.services.register(DEFINITION)
-    assert len(scripted.to("PUT /1/aspects")) == 1
+    assert len(scripted.to(PUT_ASPECT)) == 1
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 501])
+@pytest.mark.parametrize("status", [403, 404, 405, 501, 503])
 async def test_a_platform_that_registers_by_aspects(client, scripted, status):
-    """The two aspects that the SDKs write, where the API takes no definitions."""
+    """The two aspects that the SDKs write, where the API takes no definitions, but not where it is in trouble."""
     scripted.on(f"PUT {ROUTE}", JSONResponse({"message": "no"}, status))
     scripted.on(f"GET {ROUTE}", RECORD)
-    scripted.on("GET /1/aspects", listing())
-    scripted.on("PUT /1/aspects", {"id": "urn:ivcap:aspect:t"})
+    scripted.on(ASPECTS, scripted.page())
+    scripted.on(PUT_ASPECT, {"id": "urn:ivcap:aspect:t"})
+    if status == 503:
+        with pytest.raises(UnavailableError):
+            await client.services.register(DEFINITION, id=S)
+        assert not scripted.to(PUT_ASPECT)
+        return
     await client.services.register(DEFINITION, id="s")
-    whole, tool = scripted.to("PUT /1/aspects")
+    whole, tool = scripted.to(PUT_ASPECT)
     assert (whole.query["schema"], tool.query["schema"]) == (SERVICE, TOOL)
     assert whole.query["policy"] == "urn:ivcap:policy:ivcap.open.metadata"
     assert whole.body["$id"] == S and whole.body["contact"] == DEFINITION["contact"]
-
-
-async def test_a_platform_in_trouble_is_not_taken_for_one_without_the_route(client, scripted):
-    """Nothing else is written then."""
-    scripted.on(f"PUT {ROUTE}", Response(status_code=503))
-    with pytest.raises(UnavailableError):
-        await client.services.register(DEFINITION, id=S)
-    assert not scripted.to("PUT /1/aspects")
 
 
 async def test_a_definition_that_lacks_something_is_not_sent(client, scripted):
@@ -86,51 +139,14 @@ async def test_a_definition_that_lacks_something_is_not_sent(client, scripted):
 async def test_a_service_is_withdrawn_with_its_aspects(client, scripted):
     """By the API where it can; a service of another's is refused; one that is gone stays so."""
     scripted.on(f"DELETE {ROUTE}", Response(status_code=204))
-    scripted.on("GET /1/aspects", listing(aspect(SERVICE, None, "1")), listing(aspect(TOOL, None, "2")))
+    aspects = [scripted.page(aspect(schema, None, name)) for schema, name in ((SERVICE, "1"), (TOOL, "2"))]
+    scripted.on(ASPECTS, *aspects, scripted.page())
     for name in "12":
         scripted.on(f"DELETE /1/aspects/urn:ivcap:aspect:{name}", Response(status_code=204))
     await client.services.withdraw("s")
     assert [call.route.rpartition(":")[2] for call in scripted.calls if call.route.startswith("DELETE")] == list("s12")
 
-    scripted.on("GET /1/aspects", listing())
-    scripted.on(f"DELETE {ROUTE}", JSONResponse({"message": "no"}, 404))
+    scripted.on(f"DELETE {ROUTE}", JSONResponse({"message": "no"}, 404), JSONResponse({"message": "no"}, 403))
     await client.services.withdraw(S)
-    scripted.on(f"DELETE {ROUTE}", JSONResponse({"message": "no"}, 403))
     with pytest.raises(ForbiddenError):
         await client.services.withdraw(S)
-
-
-async def test_what_a_service_takes(client, scripted):
-    """Its parameters, those that must be given, and whether it works."""
-    parameters = [{"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": "1"}]
-    scripted.on(f"GET {ROUTE}", RECORD | {"parameters": parameters})
-    assert [p.name for p in await client.services.parameters(S)] == ["a", "b"]
-    assert [p.name for p in await client.services.mandatory_parameters(S)] == ["a"]
-    assert await client.services.status(S) == "active"
-
-
-async def test_the_request_model_keeps_the_constraints(client, scripted):
-    """A class made of the published schema."""
-    scripted.on("GET /1/aspects", listing(aspect(TOOL, {"fn_schema": DEFINITION["request-schema"]})))
-    model = await client.services.request_model(S)
-    assert model(a=1).model_dump(by_alias=True) == {"a": 1}
-    with pytest.raises(ValidationError):
-        model(a="1")
-
-
-async def test_a_service_lives_and_ends_on_the_embedded_platform(embedded):
-    """Registered twice it is one, with one request model; withdrawn twice it is gone once, and stays readable."""
-    definition = DEFINITION | {"name": f"adder-{uuid.uuid4()}"}
-    first, again = [await embedded.services.register(definition) for _ in range(2)]
-    assert first.urn == again.urn and first.valid_from == again.valid_from
-    tools = [each async for each in embedded.aspects.list(entity=first.urn, schema=TOOL)]
-    assert len(tools) == 1 and await embedded.services.request_schema(first.urn) == DEFINITION["request-schema"]
-    assert (await embedded.services.by_name(definition["name"])).urn == first.urn
-    together = await asyncio.gather(*(embedded.services.by_name(definition["name"]) for _ in range(5)))
-    assert all(one is together[0] for one in together)
-    assert (await embedded.services.by_name(definition["name"])) is not together[0], "asked anew, it is looked for anew"
-    for _ in range(2):
-        await embedded.services.withdraw(first.urn)
-    assert await embedded.services.status(first.urn) == "inactive"
-    with pytest.raises(InputError, match="no service named"):
-        await embedded.services.by_name(definition["name"])

@@ -1,0 +1,89 @@
+"""A server of scripted replies on a loopback socket, for the clients of the platforms."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+__all__ = ["Call", "ScriptedServer", "serving"]
+
+
+@dataclass
+class Call:
+    """A request that arrived. `route` is as in `GET /1/orders`, `body` is read if it is JSON."""
+
+    route: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+    peer: str
+
+
+class ScriptedServer:
+    """Answers by route: JSON, a response, or what a function makes of the call. Several are used up to the last, an
+    unknown route is 404. Every request is in `calls`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.forget()
+
+    def forget(self) -> None:
+        self.calls: list[Call] = []
+        self._answers: dict[str, list[Any]] = {}
+
+    def on(self, route: str, *answers: Any) -> None:
+        self._answers[route] = list(answers)
+
+    def to(self, route: str) -> list[Call]:
+        return [call for call in self.calls if call.route == route]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+        app = Starlette(routes=[Route("/{path:path}", self.answer, methods=methods)])
+        with serving(lambda url: app) as self.url:
+            yield
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.body()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        value = json.loads(body) if body and "json" in headers.get("content-type", "json") else body.decode() or None
+        call = Call(
+            f"{request.method} {request.url.path}", dict(request.query_params), headers, value, str(request.client)
+        )
+        self.calls.append(call)
+        answers = self._answers.get(call.route)
+        if not answers:
+            return JSONResponse({"message": "not found"}, 404)
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if callable(answer) and not isinstance(answer, Response):
+            answer = answer(call)
+        return answer if isinstance(answer, Response) else JSONResponse(answer)
+
+
+@contextmanager
+def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
+    """The URL, on a random port, of the app that `make` gives for it; a thread serves it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(make(url), log_level="critical", log_config=None, lifespan=lifespan))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)
+        yield url
+        server.should_exit = True
+        thread.join(5)
