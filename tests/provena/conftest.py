@@ -1,34 +1,32 @@
-"""A small Provena of scripted replies, behind a real socket."""
+"""A Provena of scripted replies, and an embedded one with what a model run needs."""
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import parse_qs
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
 
 import jwt
 import pytest
-import uvicorn
 from pydantic import SecretStr
+from scripted_server import ScriptedServer, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from ivcap_flows import handles
+from ivcap_flows.http.auth import Auth
 from ivcap_flows.local import provena
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.login import offline_token
+from ivcap_flows.provena.login import client_credentials, offline_token
 from ivcap_flows.provena.models import (
     Annotations,
     Associations,
@@ -44,37 +42,12 @@ from ivcap_flows.provena.models import (
 from ivcap_flows.provena.terms import Terms, collection_format
 
 
-@dataclass
-class Seen:
-    """A request that arrived."""
+class ScriptedProvena(ScriptedServer):
+    """Its realm gives a token for each grant, which is kept in `grants`."""
 
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: Any
-
-
-Answer = Callable[[Seen], Response] | Response
-
-
-@dataclass
-class Scripted:
-    """Answers by method and path; a list is used up to its last. Every request is kept in `seen`."""
-
-    url: str = ""
-    token_life: float = 300.0
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    grants: list[dict[str, str]] = field(default_factory=list)
-    form_routes: set[str] = field(default_factory=set)
-
-    def on(self, route: str, *answers: Answer | dict[str, Any]) -> None:
-        """Script a route such as `GET /prov/x`; a dict is a 200 with that JSON."""
-        self.answers[route] = [JSONResponse(a) if isinstance(a, dict) else a for a in answers]
-
-    def sent(self, route: str) -> list[Seen]:
-        return [seen for seen in self.seen if f"{seen.method} {seen.path}" == route]
+    def forget(self) -> None:
+        super().forget()
+        self.grants: list[dict[str, str]] = []
 
     @staticmethod
     def refusal(detail: Any, status: int, *, challenge: bool = False) -> Response:
@@ -86,61 +59,40 @@ class Scripted:
         apis = {name: f"{self.url}/{name}/" for name in ("auth", "registry", "prov", "jobs", "datastore", "search")}
         return Endpoints.of(realm="test", keycloak=f"{self.url}/keycloak", **apis)
 
-    async def answer(self, request: Request) -> Response:
-        body = await request.body()
-        path = request.url.path
-        form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
-        if path.endswith("/protocol/openid-connect/token"):
-            return self._grant(form)
-        seen = Seen(
-            request.method,
-            path,
-            dict(request.query_params),
-            {name.lower(): value for name, value in request.headers.items()} | {"x-peer": str(request.client)},
-            form if f"{request.method} {path}" in self.form_routes else json.loads(body) if body else None,
-        )
-        self.seen.append(seen)
-        script = self.answers.get(f"{seen.method} {path}")
-        if not script:
-            return JSONResponse({"detail": "Not Found"}, 404)
-        answer = script.pop(0) if len(script) > 1 else script[0]
-        return answer if isinstance(answer, Response) else answer(seen)
+    @property
+    def auth(self) -> Auth:
+        return offline_token(self.endpoints.realm, "automated-access", SecretStr("offline"))
 
-    def _grant(self, form: dict[str, str]) -> Response:
+    async def answer(self, request: Request) -> Response:
+        if not request.url.path.endswith("/protocol/openid-connect/token"):
+            return await super().answer(request)
+        form = dict(parse_qsl((await request.body()).decode()))
         self.grants.append(form)
         if form.get("refresh_token") == "revoked":
             return JSONResponse({"error": "invalid_grant", "error_description": "Offline session not active"}, 400)
-        claims = {"preferred_username": "ada", "exp": time.time() + self.token_life, "n": len(self.grants)}
+        claims = {"preferred_username": "ada", "exp": time.time() + 300, "n": len(self.grants)}
         token = jwt.encode(claims, "a-key-of-this-test-and-of-nothing-else", "HS256")
-        return JSONResponse({"access_token": token, "expires_in": self.token_life})
+        return JSONResponse({"access_token": token, "expires_in": 300})
 
 
-@pytest.fixture(scope="module")
-def scripted_provena() -> Iterator[Scripted]:
-    """One server for the tests of a file; each takes it empty as `scripted`."""
-    scripted = Scripted()
-
-    def make(url: str) -> Starlette:
-        scripted.url = url
-        return Starlette(routes=[Route("/{path:path}", scripted.answer, methods=["GET", "POST", "PUT", "DELETE"])])
-
-    with serving(make):
-        yield scripted
+@pytest.fixture(scope="session")
+def scripted_provena() -> Iterator[ScriptedProvena]:
+    server = ScriptedProvena()
+    with server.running():
+        yield server
 
 
 @pytest.fixture
-def scripted(scripted_provena: Scripted) -> Scripted:
-    """The scripted Provena without any answer yet."""
-    vars(scripted_provena).update(vars(Scripted(url=scripted_provena.url)))
+def scripted(scripted_provena: ScriptedProvena) -> ScriptedProvena:
+    """The scripted Provena, with nothing scripted."""
+    scripted_provena.forget()
     return scripted_provena
 
 
 @pytest.fixture
-async def client(scripted: Scripted) -> AsyncIterator[ProvenaClient]:
+async def client(scripted: ScriptedProvena) -> AsyncIterator[ProvenaClient]:
     """A client of the scripted Provena, logged in by an offline token."""
-    endpoints = scripted.endpoints
-    auth = offline_token(endpoints.realm, "automated-access", SecretStr("offline"))
-    async with ProvenaClient(endpoints, auth) as made:
+    async with ProvenaClient(scripted.endpoints, scripted.auth) as made:
         yield made
 
 
@@ -150,6 +102,7 @@ class Embedded:
 
     environment: dict[str, str]
     service: tuple[str, str]
+    world: World | None = None
 
     @property
     def endpoints(self) -> Endpoints:
@@ -168,26 +121,15 @@ class Embedded:
             self.endpoints, offline_token(self.endpoints.realm, self.environment["PROVENA_CLIENT_ID"], token)
         )
 
-
-@contextmanager
-def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
-    """The URL, on a random port, of the app that `make` gives for it; a thread serves it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(make(url), log_level="warning", log_config=None, lifespan=lifespan))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield url
-        server.should_exit = True
-        thread.join(5)
+    def robot(self) -> ProvenaClient:
+        """A client of the service account."""
+        name, secret = self.service
+        return ProvenaClient(self.endpoints, client_credentials(self.endpoints.realm, name, SecretStr(secret)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """One embedded Provena for the tests of a file; they make their own items."""
+    """One embedded Provena for all tests; they make their own items, but for those of the `world`."""
     directory = tmp_path_factory.mktemp("provena")
     told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "visibility_delay": 2.0}
 
@@ -259,35 +201,30 @@ async def user(embedded_provena: Embedded) -> AsyncIterator[ProvenaClient]:
 
 
 @pytest.fixture
-async def world(user: ProvenaClient) -> World:
-    person = await user.auth_api.linked_person()
+async def world(embedded_provena: Embedded, user: ProvenaClient) -> World:
+    """What model runs need, made once. No test changes it."""
+    if embedded_provena.world is None:
+        embedded_provena.world = await made_by(user)
+    return embedded_provena.world
+
+
+async def made_by(user: ProvenaClient) -> World:
+    async def create(kind: Any, **stated: Any) -> str:
+        return (await user.registry.create(kind, kind(**stated))).item.id
+
+    person, url = await user.auth_api.linked_person(), "https://example.org/d"
     assert person is not None
-    organisation = await user.registry.create(Organisation, Organisation(display_name="Org", name="Org"))
-    model = await user.registry.create(
-        "MODEL",
-        Model(
-            display_name="M",
-            name="M",
-            description="d",
-            documentation_url="https://example.org/d",
-            source_url="https://example.org/s",
-        ),
-    )
+    organisation = await create(Organisation, display_name="Org", name="Org")
+    model = await create(Model, display_name="M", name="M", description="d", documentation_url=url, source_url=url)
     forcing = Deferred(key="forcing", description="f", usage_type="FORCING_DATA")
-    template_in = await user.registry.create(
-        DatasetTemplate, DatasetTemplate(display_name="in", deferred_resources=[forcing])
-    )
-    template_out = await user.registry.create(DatasetTemplate, DatasetTemplate(display_name="out"))
-    workflow = await user.registry.create(
+    template_in = await create(DatasetTemplate, display_name="in", deferred_resources=[forcing])
+    template_out = await create(DatasetTemplate, display_name="out")
+    workflow = await create(
         WorkflowTemplate,
-        WorkflowTemplate(
-            display_name="wf",
-            software_id=model.item.id,
-            input_templates=[TemplateUse(template_id=template_in.item.id)],
-            output_templates=[TemplateUse(template_id=template_out.item.id)],
-            annotations=Annotations(required=["cfg"]),
-        ),
+        display_name="wf",
+        software_id=model,
+        input_templates=[TemplateUse(template_id=template_in)],
+        output_templates=[TemplateUse(template_id=template_out)],
+        annotations=Annotations(required=["cfg"]),
     )
-    return World(
-        person, organisation.item.id, model.item.id, template_in.item.id, template_out.item.id, workflow.item.id
-    )
+    return World(person, organisation, model, template_in, template_out, workflow)
