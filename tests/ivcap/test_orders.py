@@ -28,19 +28,6 @@ async def test_an_order_is_sent_once(client, scripted):
     assert error.value.sent is True
 
 
-@pytest.mark.parametrize("noun", ["products", "metadata"])
-async def test_products_and_metadata_are_read_as_they_are_asked_for(client, scripted, noun):
-    """Every page, a page when the one before is used up, and none beyond the limit."""
-    items = [{"id": f"{n}", "status": "ready", "schema": f"urn:s:{n}"} for n in range(3)]
-    route, lister = f"GET {ROUTE}/{noun}", getattr(client.orders, noun)
-    for options, found, pages in (({}, 3, 2), ({"limit": 2}, 2, 1)):
-        scripted.calls.clear()
-        scripted.on(route, scripted.page(*items[:2], following="?page=c"), scripted.page(items[2]))
-        listed = lister(O, **options)
-        assert (await anext(listed)).urn and len(scripted.to(route)) == 1
-        assert (1 + len([each async for each in listed]), len(scripted.to(route))) == (found, pages)
-
-
 async def test_a_log_comes_line_by_line(client, scripted):
     """Within its window; long lines are cut, and half characters do no harm."""
 
@@ -101,6 +88,7 @@ async def test_an_order_tells_of_itself_on_the_embedded_platform(embedded):
     bare = order.urn.rpartition(":")[2]
     added = await embedded.orders.add_metadata(bare, "urn:example:schema:note.1", {"n": 1})
     assert added in [each.urn async for each in embedded.orders.metadata(order.urn)]
+    assert [each async for each in embedded.orders.products(order.urn)] == []
     assert "two" in await embedded.orders.log_tail(order.urn)
     past = datetime(2020, 1, 1, tzinfo=timezone.utc)
     assert [line async for line in embedded.orders.logs(order.urn, until=past)] == []

@@ -12,12 +12,7 @@ from ivcap_flows.ivcap.services import ServiceRecord
 ORDER = {
     "id": "urn:ivcap:order:f7f0",
     "status": "succeeded",
-    "name": "Order f7f0",
-    "service": "urn:ivcap:service:19f9",
-    "account": "urn:ivcap:account:45a0",
     "ordered-at": "2023-11-08T06:54:38Z",
-    "started-at": "2023-11-08T06:59:16Z",
-    "finished-at": "2023-11-08T06:59:35Z",
     "parameters": [
         {"name": "cayp-order-id", "value": "urn:ivcap:order:f7f0"},
         {"name": "series", "value": "urn:ivcap:artifact:in"},
@@ -27,15 +22,7 @@ ORDER = {
     ],
     "products": {
         "items": [
-            {
-                "id": "urn:ivcap:artifact:0ed0",
-                "href": "https://h/1/artifacts/0ed0",
-                "dataRef": "https://h/1/artifacts/0ed0/blob",
-                "mime-type": "application/json",
-                "name": "",
-                "size": 369,
-                "status": "",
-            }
+            {"id": "urn:ivcap:artifact:0ed0", "dataRef": "https://h/blob", "name": "", "size": 369, "status": ""}
         ],
         "links": [],
     },
@@ -46,15 +33,10 @@ def test_an_order_becomes_a_handle():
     """Times, parameters and products of a reply as deployments send it, the older `dataRef` included. A server that
     keeps numbers does not break a handle."""
     record = OrderRecord.model_validate(ORDER)
-    assert record.done
-    assert record.products.items[0].data_href == "https://h/1/artifacts/0ed0/blob"
+    assert record.done and record.products.items[0].data_href == "https://h/blob"
     handle = record.handle("https://h", service_name="index", key="k1:0")
-    assert handle.succeeded
-    assert (handle.requested_at.isoformat(), handle.service_name, handle.key) == (
-        "2023-11-08T06:54:38+00:00",
-        "index",
-        "k1:0",
-    )
+    assert (handle.succeeded, handle.service_name, handle.key) == (True, "index", "k1:0")
+    assert handle.requested_at.isoformat() == "2023-11-08T06:54:38+00:00"
     assert handle.inputs == ("urn:ivcap:artifact:in",)
     assert (handle.parameters["n"], handle.parameters["flag"], "nothing" in handle.parameters) == ("5", "true", False)
     [product] = handle.products
