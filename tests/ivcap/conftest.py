@@ -53,5 +53,5 @@ def scripted(scripted_ivcap: ScriptedIvcap) -> ScriptedIvcap:
 @pytest.fixture
 async def client(scripted: ScriptedIvcap) -> AsyncIterator[IvcapClient]:
     """The client of the scripted server."""
-    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=2) as made:
+    async with IvcapClient(scripted.url, StaticToken("t0ken"), budget=1) as made:
         yield made

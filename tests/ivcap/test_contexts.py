@@ -308,7 +308,7 @@ async def test_a_deployment_tells_where_to_log_in(provider):
             "without a usable jwks-url, token-url",
         ),
         ([1], ProtocolError, "is no mapping"),
-        ("[" * 5000, ProtocolError, "is no YAML"),
+        ("[" * 2000, ProtocolError, "is no YAML"),
         ("version: 2026-99-99", ProtocolError, "is no YAML"),
         ("a: !!python/object/apply:os.getcwd []", ProtocolError, "is no YAML"),
     ],
