@@ -71,6 +71,8 @@ async def test_what_a_service_takes(client, scripted):
     assert [p.name for p in await client.services.parameters(S)] == ["a", "b"]
     assert [p.name for p in await client.services.mandatory_parameters(S)] == ["a"]
     assert await client.services.status(S) == "active"
+    service = await client.services.by_name(S)
+    assert client.services.encode_parameters(service, {"a": 1}) == {"a": "1"}
 
 
 async def test_the_request_model_is_read_from_aspects(client, scripted):

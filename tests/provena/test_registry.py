@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
-from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError
+from ivcap_flows.errors import BadRequestError, NotAuthorizedError, NotFoundError, RegistrationFailedError
 from ivcap_flows.provena.models import (
     Creation,
     DatasetInfo,
@@ -24,7 +27,7 @@ from ivcap_flows.provena.models import (
 from ivcap_flows.provena.registry_access import AccessSettings
 from ivcap_flows.provena.subtypes import CREATABLE
 
-WAIT = 15.0
+WAIT = 30.0
 URL = "https://example.org/d"
 MODEL = Model(display_name="m", name="m", description="d", documentation_url=URL, source_url=URL)
 
@@ -180,6 +183,23 @@ async def test_a_run_is_read_back_and_its_lineage_followed_both_ways(user, world
         (prov.effected_agents, source, {world.person}),
     ):
         assert found <= {node.id for node in (await query(of)).nodes}
+
+
+async def test_a_batch_has_a_child_for_each_record(user, world):
+    """One bad record fails alone; children are matched by content and raise their own reason."""
+    (source, _), (result, _) = await world.minted(user), await world.minted(user)
+    good, bad = world.record(source, result), world.record(source, "no-such-dataset")
+    submitted = (await user.jobs.wait(await user.prov.register_batch([good, bad]), WAIT)).checked()
+    assert submitted.records == [good, bad]
+    end, rows = time.monotonic() + WAIT, []
+    while len(rows) < 2 or not all(row.done for row in rows):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+        rows = [row async for row in user.jobs.list_batch(submitted.result_batch_id, page_size=1)]
+    ended = {row.record.annotations["cfg"]: row for row in rows}
+    assert ended[good.annotations["cfg"]].lodged is not None
+    with pytest.raises(RegistrationFailedError, match="no-such-dataset"):
+        ended[bad.annotations["cfg"]].checked()
 
 
 async def test_a_service_account_can_read(embedded_provena, world):
