@@ -6,7 +6,6 @@ import io
 import os
 import tarfile
 import tempfile
-from pathlib import Path
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -27,17 +26,19 @@ def record(**fields):
     return {"id": A, "status": "ready", "data-href": "/1/artifacts/a/blob", "links": [], **fields}
 
 
-async def test_every_source_becomes_a_ready_artifact(embedded, tmp_path):
+async def test_every_source_becomes_a_ready_artifact(embedded, tmp_path, monkeypatch):
     """A path or bytes, empty or not; no temporary file is left."""
     path, empty = tmp_path / "source.csv", tmp_path / "empty.csv"
     path.write_bytes(CONTENT)
     empty.touch()
-    before = set(Path(tempfile.gettempdir()).glob("ivcap-flows-*"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     for source, content in ((path, CONTENT), (str(path), CONTENT), (CONTENT, CONTENT), (empty, b""), (b"", b"")):
         done = await embedded.artifacts.upload(source, name="Niño 1+2.csv")
         assert (done.ready, done.size, done.name, done.mime_type) == (True, len(content), "Niño 1+2.csv", "text/csv")
         assert await embedded.artifacts.read_bytes(done.urn, limit=len(content)) == content
-    assert set(Path(tempfile.gettempdir()).glob("ivcap-flows-*")) <= before
+    assert list(temporary.iterdir()) == []
 
 
 async def test_bytes_go_on_by_the_urn_of_their_record(embedded):
