@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar, cast
 
@@ -168,11 +167,11 @@ class _Waiting:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._pauses = Pauses(_FIRST_WAIT, _LONGEST_WAIT)
-        self._began, self._said = time.monotonic(), False
+        self._began, self._said = asyncio.get_running_loop().time(), False
 
     async def wait(self, held: IntentRow) -> None:
         """Pause, and after some seconds say once who works on it."""
-        if not self._said and time.monotonic() - self._began > _SAID_AFTER:
+        if not self._said and asyncio.get_running_loop().time() - self._began > _SAID_AFTER:
             self._said = True
             await _say_who_holds(self._journal, held)
         await self._pauses.sleep()
