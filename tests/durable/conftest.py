@@ -12,6 +12,8 @@ from ivcap_flows.journal import Journal
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from durable_platform import Platform
+
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def durable_url(request: pytest.FixtureRequest) -> str:
@@ -30,3 +32,8 @@ def sqlite_journal(sqlite_url: str) -> Iterator[Journal]:
     """A journal on SQLite, for tests that do not depend on the kind of database."""
     with Journal.open(sqlite_url) as journal:
         yield journal
+
+
+@pytest.fixture
+def platform() -> Platform:
+    return Platform()

@@ -1,162 +1,209 @@
-"""A platform in a folder, shared by processes: it loses replies, shows effects late, and kills its callers."""
+"""A platform in virtual time: it loses replies, shows effects late, and keeps idempotency records."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
+from simulated import Clock, run_on
+
 from ivcap_flows import durable
-from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume
+from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume, look_since
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
 from ivcap_flows.http.confirm_send import confirm_send
-from ivcap_flows.identity import OncePer
+from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
+from ivcap_flows.journal.processes import SILENT_SECONDS
 
-VISIBILITY_DELAY = 0.4
+VISIBILITY_DELAY = 8.0
+SLOW = 3 * SILENT_SECONDS
+"""Seconds of a request that takes longer than a process may be silent, and than any that left unseen may still take."""
+BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
+REFUSALS = {
+    "refuse": partial(BadRequestError, "no such parameter", status=400),
+    "fail the work": partial(RegistrationFailedError, "unknown dataset", session_id="s"),
+    "no connection": partial(UnreachableError, "connection refused", sent=False),
+    "lost before": partial(UnreachableError, "time-out", sent=True),
+}
+"""What is answered to a request that has no effect."""
+HIDDEN = {
+    "late": VISIBILITY_DELAY / 2,
+    "late and lost": VISIBILITY_DELAY / 2,
+    "very late": 3 * VISIBILITY_DELAY,
+}
+"""For how many seconds an effect does not show."""
+LOST = ("lost", "late and lost", "very late")
+"""The effect is there, but no reply says so."""
 
 
-async def perform(
-    effect: Effect[Any],
-    *,
-    journal: Journal,
-    attempt: OpenedAttempt | None,
-    platform: str,
-    account: str,
-    clock: Any = None,
-    tries: Any = (),
-    **options: Any,
-) -> Performed[Any]:
-    """As `durable.perform` does for a caller with these."""
-    return await durable.perform(effect, Caller(journal, attempt, platform, account, clock, tries), **options)
+class Account:
+    """What the platform has of an account: effects, oldest first, and idempotency records."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.ahead = 0.0
+        """Seconds by which the platform's clock is."""
+        self.effects: list[dict[str, Any]] = []
+        self.records: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def time(self) -> datetime:
+        return BASE + timedelta(seconds=self.clock.seconds + self.ahead)
 
 
 class Platform:
-    """A platform whose effects are files. `faults` are what happens to the next sends; "" means no fault."""
+    """The platform as one process reaches it. `faults` befall its requests in turn; "" is none.
 
-    def __init__(self, folder: Path, faults: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self.faults = list(faults)
+    Each effect has the words of `about` beside its own.
+    """
+
+    def __init__(self, account: Account | None = None, faults: Sequence[str] = (), **about: Any) -> None:
+        self.account, self.faults, self.about = account or Account(), list(faults), about
+        self.matched_by: MatchedBy = "key"
         self.sends: list[float] = []
         self.looks: list[float] = []
-        self.by_content = False
-        self.hangs = 0
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def take(self, key: str, request: Any, *, hidden: float = 0.0) -> str:
-        """Accept a request. Its effect becomes visible `hidden` seconds later."""
-        urn = f"urn:test:order:{uuid.uuid4()}"
-        now = time.time()
-        record = {"urn": urn, "key": key, "request": request, "at": now, "shown": now + hidden}
-        temporary = self.folder / f"{uuid.uuid4()}.part"
-        temporary.write_text(json.dumps(record))
-        temporary.rename(self.folder / f"{uuid.uuid4()}.json")
-        return urn
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return all effects that the platform ever accepted, oldest first."""
-        found = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
-        return sorted(found, key=lambda record: record["at"])
+        self.asked: list[str] = []
 
     @property
     def urns(self) -> list[str]:
-        return [record["urn"] for record in self.records()]
+        return [effect["urn"] for effect in self.account.effects]
+
+    def order(self, request: Any = "x", **options: Any) -> Scripted:
+        given: dict[str, Any] = {
+            "once_per": "account",
+            "visibility_delay": VISIBILITY_DELAY,
+            "on_send": self.send,
+            "on_find": self.find,
+        }
+        return Scripted(noun="order", request=request, subject="service", spends=True, **given | options)
+
+    async def call(
+        self,
+        journal: Journal,
+        request: Any = "x",
+        *,
+        attempt: OpenedAttempt | None = None,
+        account: str = "urn:acc",
+        clock: Any = None,
+        records: Any = None,
+        max_resubmits: int = 0,
+        max_orders: int | None = None,
+        **effect: Any,
+    ) -> Performed[Any]:
+        """Order as a task does. `records` are the platform's idempotency records, if it keeps any."""
+        return await durable.perform(
+            self.order(request, **effect),
+            Caller(journal, attempt, "https://x", account, clock),
+            idempotency_records=records,
+            max_resubmits=max_resubmits,
+            max_orders=max_orders,
+        )
+
+    def run(self, journal: Journal, request: Any = "x", **options: Any) -> Performed[Any]:
+        return run_on(self.account.clock, self.call(journal, request, **options))
+
+    # Where a world lets a process be suspended, wait for the network, or die.
+    async def rest(self) -> None: ...
+    async def travel(self) -> None: ...
+    def step(self) -> None: ...
+
+    @property
+    def time(self) -> ServerTime:
+        """What its replies tell."""
+        return ServerTime(self.account.time, self.account.time)
+
+    async def now(self) -> ServerTime:
+        return self.time
+
+    def take(self, intent: IntentRow, *, hidden: float = 0.0) -> str:
+        """Accept a request. Its effect shows `hidden` seconds later."""
+        effect = {"urn": f"urn:test:order:{len(self.account.effects)}", "key": intent.key, "request": intent.request}
+        effect |= {"at": self.account.time, "shown": self.account.clock.seconds + hidden, **self.about}
+        self.account.effects.append(effect)
+        return str(effect["urn"])
 
     async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
-        await confirm_send()
-        self.sends.append(time.monotonic())
         fault = self.faults.pop(0) if self.faults else ""
-        match fault:
-            case "refuse":
-                raise BadRequestError("no such parameter", status=400)
-            case "fail the work":
-                raise RegistrationFailedError("unknown dataset", session_id="s")
-            case "no connection":
-                raise UnreachableError("connection refused", sent=False)
-            case "lost before":
-                raise UnreachableError("time-out", sent=True)
-            case "kill before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "hang":
-                await self.hang()
-            case "slow":
-                await asyncio.sleep(0.6)
-        hidden = {"late": VISIBILITY_DELAY / 2, "very late": 2 * VISIBILITY_DELAY}.get(fault, 0.0)
-        urn = self.take(intent.key, intent.request, hidden=hidden)
-        match fault:
-            case "lost" | "late" | "very late":
-                raise UnreachableError("time-out")
-            case "kill after":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "hang after":
-                await self.hang()
+        await self.rest()
+        await confirm_send()
+        self.sends.append(self.account.clock.seconds)
+        # Not suspended between the leave and this: what leaves then cannot be called back.
+        await self.travel()
+        if fault == "slow":
+            await asyncio.sleep(SLOW)
+            self.step()
+        if fault in REFUSALS:
+            raise REFUSALS[fault]()
+        if fault == "given up before":
+            await _give_up()
+        urn = self.take(intent, hidden=HIDDEN.get(fault, 0.0))
+        self.step()
+        if fault in LOST:
+            raise UnreachableError("time-out", sent=True)
+        if fault == "given up":
+            await _give_up()
+        await self.rest()
+        await self.travel()
         return {"urn": urn}
 
-    async def hang(self) -> None:
-        self.hangs += 1
-        await asyncio.sleep(60)
-
     async def find(self, intent: IntentRow) -> Sequence[Found[dict[str, Any]]]:
-        self.looks.append(time.monotonic())
-        found = []
-        for record in self.records():
-            matched_by: MatchedBy = "content" if self.by_content else "key"
-            same = record["request"] == intent.request if self.by_content else record["key"] == intent.key
-            if same and record["shown"] <= time.time():
-                at = datetime.fromtimestamp(record["at"], timezone.utc)
-                found.append(Found({"urn": record["urn"]}, record["urn"], at, matched_by))
+        self.looks.append(self.account.clock.seconds)
+        await self.rest()
+        await self.travel()
+        since = look_since(self.time, intent)
+        same = "request" if self.matched_by == "content" else "key"
+        found = [
+            Found({"urn": one["urn"]}, one["urn"], one["at"], self.matched_by)
+            for one in self.account.effects
+            if one[same] == getattr(intent, same) and one["shown"] <= self.account.clock.seconds
+            if since is None or one["at"] >= since
+        ]
+        await self.rest()
         return found
 
-
-def cut_off(platform: Platform, call: Coroutine[Any, Any, Any]) -> None:
-    """Cancel a call as soon as its request hangs. A call whose request does not hang is run to its end."""
-    before = platform.hangs
-
-    async def cancelled() -> None:
-        asked = asyncio.ensure_future(call)
-        while platform.hangs == before and not asked.done():
-            await asyncio.sleep(0.01)
-        asked.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asked
-
-    asyncio.run(cancelled())
-
-
-class Aspects:
-    """Idempotency records in a folder. The process dies after the write at which the count `kill_at` reaches zero."""
-
-    def __init__(self, folder: Path, kill_at: int = 0) -> None:
-        self.folder = folder
-        self.kill_at = kill_at
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _records(self, key: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{key.replace(':', '_')}@*"), key=lambda path: float(path.name.split("@")[1]))
-
     async def read(self, key: str) -> dict[str, Any] | None:
-        contents = [json.loads(path.read_text()) for path in self._records(key)]
-        named = [content for content in contents if content.get("urn") is not None]
-        return next(iter([*named, *contents]), None)
+        self.asked.append("read")
+        await self.rest()
+        await self.travel()
+        contents = list(self.account.records.get(key, []))
+        await self.rest()
+        return next((one for one in contents if one.get("urn") is not None), next(iter(contents), None))
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
-        mine = [path for path in self._records(key) if json.loads(path.read_text())["journal"] == content["journal"]]
-        path = mine[0] if mine and not first else self.folder / f"{key.replace(':', '_')}@{time.time()}@{uuid.uuid4()}"
-        path.write_text(json.dumps(content))
-        self.kill_at -= 1
-        if self.kill_at == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        contents = [json.loads(path.read_text()) for path in self._records(key)]
-        return [other for other in contents if other["journal"] != content["journal"]]
+        self.asked.append("claim" if content["urn"] is None else "outcome")
+        await self.rest()
+        await self.travel()
+        there = self.account.records.setdefault(key, [])
+        mine = [place for place, one in enumerate(there) if one["journal"] == content["journal"] and not first]
+        if mine:
+            there[mine[0]] = content
+        else:
+            there.append(content)
+        self.step()
+        others = [one for one in there if one["journal"] != content["journal"]]
+        await self.rest()
+        return others
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """Wait until something is true that another thread does."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+async def _give_up() -> None:
+    """Cancel the running call."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,36 +230,3 @@ class Scripted(Effect[dict[str, Any]]):
 
     def placeholder(self, key: str) -> dict[str, Any]:
         return {"urn": f"urn:plan:{key}"}
-
-
-def order(
-    platform: Platform,
-    request: Any = "x",
-    *,
-    once_per: OncePer = "account",
-    discriminator: str | None = None,
-    visibility_delay: float = VISIBILITY_DELAY,
-    resumable: bool = False,
-) -> Scripted:
-    return Scripted(
-        noun="order",
-        request=request,
-        on_send=platform.send,
-        on_find=platform.find,
-        visibility_delay=visibility_delay,
-        once_per=once_per,
-        discriminator=discriminator,
-        subject="service",
-        spends=True,
-        resumable=resumable,
-        announced=not resumable,
-    )
-
-
-def forget_platform_warnings() -> None:
-    """Forget which warnings were given, since each is given only once per process."""
-    from ivcap_flows.durable import intent_record, scopes
-
-    with contextlib.suppress(AttributeError):
-        intent_record._refused_on.clear()
-        scopes._warned.clear()

@@ -2,7 +2,6 @@
 to answer.
 
 The package runs as it is. The world only answers what it asks of a machine: which processes hold a lock, the clock.
-Time passes only while everybody sleeps, so a visibility delay costs nothing and nothing depends on the machine's speed.
 """
 
 from __future__ import annotations
@@ -10,41 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib
-import selectors
 import shutil
 import sqlite3
 import uuid
-from collections import UserDict
-from collections.abc import Callable, Iterator, MutableSet, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from durable_platform import Scripted, perform
+from durable_platform import BASE, Account, Platform
+from simulated import Clock, Loop
 
-from ivcap_flows.durable import Found, Performed, Resume
-from ivcap_flows.durable.platform_time import look_since
-from ivcap_flows.errors import BadRequestError, UnreachableError
-from ivcap_flows.http.confirm_send import confirm_send
-from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.durable import Performed
+from ivcap_flows.journal import Journal
 from ivcap_flows.journal import processes as processes_module
 from ivcap_flows.journal.processes import HEARTBEAT_SECONDS, SILENT_SECONDS
 
-VISIBILITY_DELAY = 8.0
-WITHIN = VISIBILITY_DELAY / 2
-BEYOND = 3 * VISIBILITY_DELAY
-SLOW = 3 * SILENT_SECONDS
-"""Seconds of a request that takes longer than a process may be silent, and than any that left unseen may still take."""
 SUSPENDED = 3 * SILENT_SECONDS
 STALL_TIMEOUT = 10 * SILENT_SECONDS
 """Seconds after which a call that has no answer yet never gets one."""
-_BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
-
 TRIGGERS = """
 CREATE TABLE arrows (before TEXT, after TEXT);
 CREATE TRIGGER made AFTER INSERT ON intents BEGIN INSERT INTO arrows VALUES (NULL, new.state); END;
@@ -54,39 +41,6 @@ CREATE TRIGGER moved AFTER UPDATE ON intents BEGIN INSERT INTO arrows VALUES (ol
 
 class Killed(BaseException):
     """SIGKILL as the running code sees it: it ends here and cannot clean up."""
-
-
-class _Selector(selectors.DefaultSelector):
-    """A selector that never waits: where the event loop would wait, the clock jumps."""
-
-    clock: Callable[[float], None]
-
-    def select(self, timeout: float | None = None) -> Any:
-        events = super().select(0)
-        if not events and timeout is not None and timeout > 0:
-            self.clock(timeout)
-        return events
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """A loop in virtual time whose threads run at once, so that each example happens in one order only."""
-
-    def __init__(self, world: World) -> None:
-        selector = _Selector()
-        super().__init__(selector)
-        self._world = world
-        selector.clock = world.pass_time
-
-    def time(self) -> float:
-        return self._world.seconds
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 @dataclass
@@ -109,10 +63,7 @@ class Call:
 
 @dataclass
 class Machine:
-    """The processes that have locked a file on it, by their ids in a journal.
-
-    `ahead` is by how many seconds the machine's clock is ahead.
-    """
+    """The processes that have locked a file on it, by their ids in a journal; its clock is `ahead` by seconds."""
 
     name: str
     locks: dict[str, Process] = field(default_factory=dict)
@@ -121,12 +72,13 @@ class Machine:
 
 @dataclass(eq=False)
 class Process:
-    """A process of a machine, with its own handle on a journal."""
+    """A process of a machine, with its own handle on a journal, and what the package keeps in a process."""
 
     machine: Machine
     journal: Journal
-    seconds: Callable[[], float]
-    """A clock that nobody sets."""
+    clock: Clock
+    """Nobody sets it."""
+    ids: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     heard: dict[str, Any] = field(default_factory=dict)
     beating: int = 0
@@ -135,9 +87,6 @@ class Process:
     dead: bool = False
     ended: bool = False
     """Whether its locks are gone."""
-
-    def die(self) -> None:
-        self.dead = self.ended = True
 
     def check(self) -> None:
         if self.dead:
@@ -159,7 +108,7 @@ class Running:
         self.process.check()
         self.steps += 1
         if self.call.kill_at == self.steps:
-            self.process.die()
+            self.process.dead = self.process.ended = True
             raise Killed
         if self.call.cancel_at == self.steps and self.task is not None:
             self.task.cancel()
@@ -167,15 +116,12 @@ class Running:
             self.process.machine.ahead += self.call.clock[1]
 
     async def rest(self) -> None:
-        """Suspend the process if that is due."""
-        if self.call.suspend_at is None or self.rested or self.steps < self.call.suspend_at:
-            return
-        if self.call.service is not None:
-            # Its other calls would go on, which those of a suspended process do not.
-            return
-        self.rested = self.process.suspended = True
-        await asyncio.sleep(SUSPENDED)
-        self.process.suspended = False
+        """Suspend the process if that is due. A service is not: its other calls would go on."""
+        due = self.call.suspend_at is not None and self.steps >= self.call.suspend_at
+        if due and not self.rested and self.call.service is None:
+            self.rested = self.process.suspended = True
+            await asyncio.sleep(SUSPENDED)
+            self.process.suspended = False
 
 
 _running: contextvars.ContextVar[Running] = contextvars.ContextVar("running")
@@ -186,53 +132,20 @@ def _here() -> Process:
     return _running.get().process
 
 
-class _Tokens(MutableSet[str]):
-    """The claims of the running process. Each simulated process has its own."""
+class _Own:
+    """A set or a dict of the package of which each simulated process has its own."""
 
-    def __contains__(self, token: object) -> bool:
-        return token in _here().tokens
+    def __init__(self, name: str) -> None:
+        self._name = name
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(_here().tokens)
+    def __getattr__(self, method: str) -> Any:
+        return getattr(getattr(_here(), self._name), method)
 
-    def __len__(self) -> int:
-        return len(_here().tokens)
+    def __contains__(self, item: object) -> bool:
+        return item in getattr(_here(), self._name)
 
-    def add(self, token: str) -> None:
-        _here().tokens.add(token)
-
-    def discard(self, token: str) -> None:
-        _here().tokens.discard(token)
-
-
-class _Heard(UserDict[str, Any]):
-    """What the running process has heard of others. Each simulated process has its own."""
-
-    def __init__(self) -> None:
-        """Holds nothing itself."""
-
-    @property
-    def data(self) -> dict[str, Any]:  # type: ignore[override]
-        return _here().heard
-
-
-class _Mine(MutableSet[str]):
-    """The ids of the running process."""
-
-    def __contains__(self, id_: object) -> bool:
-        return _here().machine.locks.get(str(id_)) is _here()
-
-    def __iter__(self) -> Iterator[str]:
-        return (id_ for id_, process in _here().machine.locks.items() if process is _here())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def add(self, id_: str) -> None:
-        """It is known by its lock."""
-
-    def discard(self, id_: str) -> None:
-        """It keeps its id."""
+    def __setitem__(self, name: str, value: object) -> None:
+        getattr(_here(), self._name)[name] = value
 
 
 class _Locks:
@@ -257,34 +170,35 @@ def inhabit(patch: pytest.MonkeyPatch) -> None:
 
     What it does with the answers is production code.
     """
+
+    def count_beating(more: int) -> Callable[[Journal], None]:
+        def count(journal: Journal) -> None:
+            _here().beating += more
+
+        return count
+
     patch.setattr(processes_module, "socket", SimpleNamespace(gethostname=lambda: _here().machine.name))
     patch.setattr(processes_module, "ProcessLocks", _Locks)
-    patch.setattr(processes_module, "_mine", _Mine())
-    patch.setattr(processes_module, "_tokens", _Tokens())
-    patch.setattr(processes_module, "_heard", _Heard())
-    patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().seconds()))
+    for name in ("ids", "tokens", "heard"):
+        patch.setattr(processes_module, "_mine" if name == "ids" else f"_{name}", _Own(name))
+    patch.setattr(processes_module, "time", SimpleNamespace(monotonic=lambda: _here().clock.seconds))
     performing = importlib.import_module("ivcap_flows.durable.perform")
-    patch.setattr(performing, "start_heartbeat", lambda journal: _count_beating(1))
-    patch.setattr(performing, "stop_heartbeat", lambda journal: _count_beating(-1))
-
-
-def _count_beating(more: int) -> None:
-    _here().beating += more
+    patch.setattr(performing, "start_heartbeat", count_beating(1))
+    patch.setattr(performing, "stop_heartbeat", count_beating(-1))
 
 
 class World:
     """One account on one platform, and the journals and processes of its machines."""
 
-    def __init__(self, folder: Path, template: Path, visibility_delay: float = VISIBILITY_DELAY) -> None:
-        self.folder, self.template, self.visibility_delay = folder, template, visibility_delay
-        self.seconds = 0.0
-        self.ahead = {"journal": 0.0, "platform": 0.0}
-        """Seconds by which these clocks are."""
+    def __init__(self, folder: Path, template: Path) -> None:
+        self.folder, self.template = folder, template
+        self.clock = Clock()
+        self.account = Account(self.clock)
+        self.journal_ahead = 0.0
+        """Seconds by which the clock of a journal's server is."""
         self.has_server = False
         """Whether the journal's time is a server's, or that of the machine whose process asks."""
         self.machines = [Machine("one"), Machine("other")]
-        self.effects: list[dict[str, Any]] = []
-        self.aspects: dict[str, list[dict[str, Any]]] = {}
         self.alive: list[Process] = []
         self.services: dict[int, Process] = {}
         self.paths: list[Path] = []
@@ -299,9 +213,6 @@ class World:
     def path(self) -> Path:
         """The journal that the machines share."""
         return self.paths[-1]
-
-    def pass_time(self, seconds: float) -> None:
-        self.seconds += seconds
 
     def lose_journal(self) -> None:
         """Delete the journal, so that the next processes find an empty one."""
@@ -322,7 +233,7 @@ class World:
     def start(self, machine: int) -> Process:
         """Start a process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
-        process = Process(self.machines[machine], journal, lambda: self.seconds)
+        process = Process(self.machines[machine], journal, self.clock)
         store = journal._store
         store.now = lambda connection: self.time_of(process)  # type: ignore[method-assign]
         original = store.write
@@ -334,21 +245,14 @@ class World:
                 yield connection
             _running.get().step()
 
-        def writes() -> AbstractContextManager[Any]:
-            return write()
-
-        store.write = writes  # type: ignore[method-assign]
+        store.write = write  # type: ignore[assignment, method-assign]
         self.alive.append(process)
         return process
 
     def time_of(self, process: Process) -> datetime:
         """Return the journal's time as a process reads it."""
-        ahead = self.ahead["journal"] if self.has_server else process.machine.ahead
-        return _BASE + timedelta(seconds=self.seconds + ahead)
-
-    @property
-    def platform_time(self) -> datetime:
-        return _BASE + timedelta(seconds=self.seconds + self.ahead["platform"])
+        ahead = self.journal_ahead if self.has_server else process.machine.ahead
+        return BASE + timedelta(seconds=self.clock.seconds + ahead)
 
     def serving(self, call: Call) -> Process:
         """Return the process in which a call runs."""
@@ -368,22 +272,21 @@ class World:
         """End the process as one that has nothing left to do."""
         process.ended = True
         self.alive.remove(process)
+        _running.set(Running(process, Call(-1)))
         process.journal.close()
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """Run all calls at the same time and return their results or errors."""
         self.asked |= {call.key for call in calls}
-        for call in calls:
-            if "very late" in call.faults:
-                self.excused.add(call.key)
+        self.excused |= {call.key for call in calls if "very late" in call.faults}
 
         async def all_of_them() -> list[Any]:
-            heart = asyncio.create_task(self._send_heartbeat())
+            heart = asyncio.create_task(self._send_heartbeats())
             done = await asyncio.gather(*(self._call(call) for call in calls), return_exceptions=True)
             heart.cancel()
             return done
 
-        loop = Loop(self)
+        loop = Loop(self.clock)
         try:
             return loop.run_until_complete(all_of_them())
         finally:
@@ -392,8 +295,7 @@ class World:
                     self.stop(process)
             loop.close()
 
-    async def _send_heartbeat(self) -> None:
-        """Send the heartbeats of each process that has any."""
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             for process in self.alive:
@@ -416,15 +318,9 @@ class World:
 
     async def _perform(self, running: Running) -> Performed[Any]:
         running.task = asyncio.current_task()
-        platform = _Platform(self, running)
-        return await perform(
-            platform.effect(),
-            journal=running.process.journal,
-            attempt=None,
-            platform="https://x",
-            account="urn:acc",
-            idempotency_records=platform,
-            clock=platform,
+        reached = _Reached(self, running)
+        return await reached.call(
+            running.process.journal, f"request {running.call.key}", records=reached, clock=reached
         )
 
     def rows(self, path: Path) -> dict[str, dict[str, Any]]:
@@ -445,106 +341,20 @@ class World:
         return found
 
 
-class _Platform:
-    """The platform as one process reaches it: the effects, and the idempotency records."""
+class _Reached(Platform):
+    """The platform as the process of a call reaches it."""
 
     def __init__(self, world: World, running: Running) -> None:
-        self.world, self.running = world, running
-        self.call = running.call
-        self.faults = list(running.call.faults)
+        super().__init__(world.account, running.call.faults, of=running.call.key, journal=world.path)
+        self._running = running
 
-    def effect(self) -> Scripted:
-        return Scripted(
-            noun="order",
-            request=f"request {self.call.key}",
-            on_send=self.send,
-            on_find=self.find,
-            visibility_delay=self.world.visibility_delay,
-            once_per="account",
-            subject="service",
-            spends=True,
-        )
+    async def rest(self) -> None:
+        await self._running.rest()
 
-    @property
-    def time(self) -> ServerTime:
-        """What its replies tell."""
-        return ServerTime(self.world.platform_time, self.world.platform_time)
+    async def travel(self) -> None:
+        self._running.process.check()
+        await asyncio.sleep(self._running.call.pause)
+        self._running.step()
 
-    async def now(self) -> ServerTime:
-        return self.time
-
-    async def _arrive(self) -> None:
-        await self.running.rest()
-        await self._travel()
-
-    async def _hear(self) -> None:
-        """Receive the reply. It may be old by the time the process reads it."""
-        await self.running.rest()
-
-    async def _travel(self) -> None:
-        self.running.process.check()
-        await asyncio.sleep(self.call.pause)
-        self.running.step()
-
-    async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
-        fault = self.faults.pop(0) if self.faults else ""
-        await self.running.rest()
-        await confirm_send()
-        # Not suspended between the leave and this: what leaves then cannot be called back.
-        await self._travel()
-        if fault == "slow":
-            await asyncio.sleep(SLOW)
-            self.running.step()
-        if fault == "refuse":
-            raise BadRequestError("no such parameter", status=400)
-        if fault == "lost before":
-            raise UnreachableError("time-out", sent=True)
-        hidden = {"late": WITHIN, "late and lost": WITHIN, "very late": BEYOND}.get(fault, 0.0)
-        urn = f"urn:test:order:{len(self.world.effects)}"
-        self.world.effects.append(
-            {
-                "urn": urn,
-                "key": intent.key,
-                "of": self.call.key,
-                "journal": self.world.path,
-                "at": self.world.platform_time,
-                "shown": self.world.seconds + hidden,
-            }
-        )
-        self.running.step()
-        if fault in ("lost", "late and lost", "very late"):
-            raise UnreachableError("time-out", sent=True)
-        await self._arrive()
-        return {"urn": urn}
-
-    async def find(self, intent: IntentRow) -> list[Found[dict[str, Any]]]:
-        await self._arrive()
-        since = look_since(self.time, intent)
-        found = [
-            Found({"urn": one["urn"]}, one["urn"], one["at"])
-            for one in self.world.effects
-            if one["key"] == intent.key and one["shown"] <= self.world.seconds and (since is None or one["at"] >= since)
-        ]
-        await self._hear()
-        return found
-
-    async def read(self, key: str) -> dict[str, Any] | None:
-        await self._arrive()
-        contents = list(self.world.aspects.get(key, []))
-        found = next((one for one in contents if one.get("urn") is not None), next(iter(contents), None))
-        await self._hear()
-        return found
-
-    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
-        await self._arrive()
-        there = self.world.aspects.setdefault(key, [])
-        for place, one in enumerate(there):
-            if one["journal"] == content["journal"]:
-                there[place] = content
-                break
-        else:
-            there.append(content)
-        self.running.step()
-        others = [one for one in there if one["journal"] != content["journal"]]
-        await self._hear()
-        return others
+    def step(self) -> None:
+        self._running.step()

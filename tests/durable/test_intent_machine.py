@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -15,18 +14,17 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from durable_platform import VISIBILITY_DELAY
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from intent_world import TRIGGERS, VISIBILITY_DELAY, Call, Killed, World, inhabit
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from intent_world import TRIGGERS, Call, Killed, World, inhabit
 from mutants import mutate
+from simulated import journal_to_copy, try_out
 
 from ivcap_flows.errors import IvcapFlowsError
-from ivcap_flows.journal import Journal
 from ivcap_flows.journal.states import ARROWS
 
 EXAMPLES = 100
-KEYS = 2
 FAULTS = ("", "lost before", "lost", "late", "late and lost", "slow", "refuse")
 FAR = (600.0, -600.0, 10_800.0, -10_800.0)
 """Seconds by which clocks are set: some minutes and some hours, both ways."""
@@ -34,8 +32,18 @@ JUMPS = st.sampled_from(FAR)
 MACHINES = st.sampled_from([0, 1])
 STEPS = st.none() | st.integers(1, 24)
 """At which step a process dies or is suspended, or a call is cancelled; one with a lost reply has some twenty."""
+ARROWS_OF_CALLS = {
+    (None, "claimed"),
+    ("claimed", "claimed"),
+    ("claimed", "sent"),
+    ("claimed", "done"),
+    ("sent", "sent"),
+    ("sent", "done"),
+    ("sent", "dropped"),
+    ("dropped", "claimed"),
+}
 
-keys = st.integers(0, KEYS - 1)
+keys = st.integers(0, 1)
 faults = st.lists(st.sampled_from(FAULTS), max_size=3)
 calls = st.builds(
     Call,
@@ -49,22 +57,32 @@ calls = st.builds(
     clock=st.none() | st.tuples(st.integers(1, 12), JUMPS),
 )
 in_services = st.builds(
-    Call, key=keys, faults=faults, kill_at=st.none() | STEPS, cancel_at=STEPS, service=st.integers(0, 2)
+    lambda call: replace(call, machine=call.service % 2),
+    st.builds(Call, key=keys, faults=faults, kill_at=st.none() | STEPS, cancel_at=STEPS, service=st.integers(0, 2)),
 )
 """In processes that live on when the call has ended."""
+slow_requests = st.builds(
+    lambda key, one, other: [Call(key, ["slow"], machine=one), Call(key, machine=other, after=VISIBILITY_DELAY)],
+    *(keys, MACHINES, MACHINES),
+)
+sleeping_machines = st.builds(
+    lambda key, step: [Call(key, machine=1, suspend_at=step), Call(key, machine=0)], keys, st.integers(1, 10)
+)
+late_or_refused = st.builds(Call, key=keys, faults=st.just(["very late"]), kill_at=STEPS) | st.builds(
+    Call, key=keys, faults=st.just(["refuse"])
+)
 
 
 class Intents(RuleBasedStateMachine):
     """Processes ask for effects of a few keys, one after the other and at once; at the end everybody asks in peace."""
 
     template: ClassVar[Path]
-    visibility_delay: ClassVar[float] = VISIBILITY_DELAY
     seen: ClassVar[set[tuple[str | None, str]]] = set()
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir=self.template.parent)
-        self.world = World(Path(self.folder.name), self.template, self.visibility_delay)
+        self.world = World(Path(self.folder.name), self.template)
 
     def teardown(self) -> None:
         try:
@@ -73,73 +91,62 @@ class Intents(RuleBasedStateMachine):
         finally:
             self.folder.cleanup()
 
-    @rule(call=calls)
-    def ask(self, call: Call) -> None:
-        self._run([call])
-
-    @rule(some=st.lists(calls, min_size=2, max_size=3))
-    def ask_at_once(self, some: list[Call]) -> None:
-        self._run(some)
-
-    @rule(key=keys, step=st.integers(1, 10))
-    def ask_while_another_machine_sleeps(self, key: int, step: int) -> None:
-        self._run([Call(key, machine=1, suspend_at=step), Call(key, machine=0)])
-
-    @rule(call=in_services)
-    def ask_in_a_service(self, call: Call) -> None:
-        self._run([replace(call, machine=call.service % 2)])
-
-    @rule(some=st.lists(in_services, min_size=2, max_size=3))
-    def ask_in_services_at_once(self, some: list[Call]) -> None:
-        self._run([replace(call, machine=call.service % 2) for call in some])
-
-    @rule(key=keys, machine=MACHINES, other=MACHINES)
-    def ask_while_a_slow_request_is_under_way(self, key: int, machine: int, other: int) -> None:
-        self._run([Call(key, ["slow"], machine=machine), Call(key, machine=other, after=VISIBILITY_DELAY)])
-
-    @rule(call=st.builds(Call, key=keys, faults=st.just(["very late"]), kill_at=STEPS))
-    def ask_a_platform_that_shows_it_too_late(self, call: Call) -> None:
-        self._run([call])
-
-    @rule(key=keys)
-    def ask_for_what_is_refused(self, key: int) -> None:
-        self._run([Call(key, ["refuse"])])
-
-    @rule()
-    def lose_the_journal(self) -> None:
-        self.world.lose_journal()
-
     @initialize(has_server=st.booleans())
     def choose_the_journal(self, has_server: bool) -> None:
         self.world.has_server = has_server
 
-    @rule(clock=st.sampled_from(["journal", "platform"]), by=JUMPS)
-    def set_a_clock(self, clock: str, by: float) -> None:
-        self.world.ahead[clock] += by
+    @rule(call=calls)
+    def ask(self, call: Call) -> None:
+        self.play([call])
 
-    @rule(machine=MACHINES, by=JUMPS)
-    def set_the_clock_of_a_machine(self, machine: int, by: float) -> None:
-        self.world.machines[machine].ahead += by
+    @rule(some=st.lists(calls, min_size=2, max_size=3))
+    def ask_at_once(self, some: list[Call]) -> None:
+        self.play(some)
 
-    @rule(machine=MACHINES)
-    def reboot(self, machine: int) -> None:
-        self.world.reboot(machine)
+    @rule(some=st.lists(in_services, min_size=1, max_size=3))
+    def ask_in_services(self, some: list[Call]) -> None:
+        self.play(some)
 
-    def _run(self, some: list[Call]) -> None:
+    @rule(call=late_or_refused)
+    def ask_in_vain(self, call: Call) -> None:
+        self.play([call])
+
+    @rule(some=slow_requests | sleeping_machines)
+    def ask_while_another_is_at_it(self, some: list[Call]) -> None:
+        self.play(some)
+
+    @rule(clock=st.sampled_from(["journal", "platform"]) | MACHINES, by=JUMPS)
+    def set_a_clock(self, clock: str | int, by: float) -> None:
+        if clock == "journal":
+            self.world.journal_ahead += by
+        elif clock == "platform":
+            self.world.account.ahead += by
+        else:
+            self.world.machines[int(clock)].ahead += by
+
+    @rule(machine=st.none() | MACHINES)
+    def reboot_or_lose_the_journal(self, machine: int | None) -> None:
+        if machine is None:
+            self.world.lose_journal()
+        else:
+            self.world.reboot(machine)
+
+    def play(self, some: list[Call]) -> None:
         for result in self.world.run(some):
             # What a caller may see: an effect, a kill, a cancellation, an error of ours.
-            if isinstance(result, BaseException) and not _expected(result):
+            expected = isinstance(result, Killed | asyncio.CancelledError | IvcapFlowsError)
+            if isinstance(result, BaseException) and not expected:
                 raise result
 
     @invariant()
     def one_effect_for_each_key(self) -> None:
-        made = Counter(effect["of"] for effect in self.world.effects)
+        made = Counter(effect["of"] for effect in self.world.account.effects)
         twice = {key: count for key, count in made.items() if count > 1 and key not in self.world.excused}
         assert not twice, twice
 
     @invariant()
     def nothing_is_unrecorded(self) -> None:
-        for effect in self.world.effects:
+        for effect in self.world.account.effects:
             row = self.world.rows(effect["journal"]).get(effect["key"])
             assert row is not None and row["state"] in {"sent", "done"}, effect
 
@@ -149,11 +156,10 @@ class Intents(RuleBasedStateMachine):
 
     def everybody_gets_the_one_effect(self) -> None:
         """No fault, no kill: each key that was ever asked for has its effect, and whatever there is is on record."""
-        wanted = sorted(self.world.asked)
-        results = [self.world.run([Call(key)])[0] for key in wanted]
-        for key, done in zip(wanted, results, strict=True):
+        for key in sorted(self.world.asked):
+            [done] = self.world.run([Call(key)])
             assert not isinstance(done, BaseException), done
-            made = [effect for effect in self.world.effects if effect["of"] == key]
+            made = [effect for effect in self.world.account.effects if effect["of"] == key]
             assert done.value["urn"] in [effect["urn"] for effect in made]
             row = self.world.rows(self.world.path)[made[0]["key"]]
             assert row["state"] == "done" and row["urn"] == done.value["urn"]
@@ -166,24 +172,15 @@ class Intents(RuleBasedStateMachine):
         self.only_arrows_of_the_table()
 
 
-def _expected(result: BaseException) -> bool:
-    return isinstance(result, Killed | asyncio.CancelledError | IvcapFlowsError)
-
-
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[type[Intents]]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Intents]]:
     """The machine on empty journals that note each change of a state, in memory where the machine has room for it."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as folder:
-        template = Path(folder) / "template.sqlite"
-        Journal.open(f"sqlite:///{template}").close()
-        with sqlite3.connect(template) as connection:
-            connection.execute("PRAGMA journal_mode = DELETE")
-            connection.executescript(TRIGGERS)
-        connection.close()
         inhabit(monkeypatch)
         # Thousands of lost replies are told of; nobody reads it.
         monkeypatch.setattr(logging.getLogger("ivcap_flows.durable"), "disabled", True)
+        template = journal_to_copy(Path(folder), TRIGGERS)
         yield type("Tried", (Intents,), {"template": template, "seen": set()})
 
 
@@ -203,26 +200,26 @@ def suspended(machine: type[Intents]) -> None:
     """A process is suspended at each of its steps in turn, and another machine asks for the same meanwhile."""
     for step in range(1, 12):
         with played_out(machine) as state:
-            state._run([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
+            state.play([Call(0, machine=1, suspend_at=step), Call(0, machine=0)])
 
 
 def given_up(machine: type[Intents]) -> None:
     """A call is cancelled at each of its steps in turn, its process lives, and others ask for the same."""
     for step in range(1, 10):
         with played_out(machine) as state:
-            state._run([Call(0, service=1, machine=1, cancel_at=step)])
-            begun = state.world.seconds
+            state.play([Call(0, service=1, machine=1, cancel_at=step)])
+            begun = state.world.clock.seconds
             [done] = state.world.run([Call(0)])
             assert not isinstance(done, BaseException), done
             # The visibility delay, and a second until it is seen that the claim has ended.
-            assert state.world.seconds - begun <= VISIBILITY_DELAY + 1, step
+            assert state.world.clock.seconds - begun <= VISIBILITY_DELAY + 1, step
 
 
 def slow(machine: type[Intents]) -> None:
     """A request takes longer than a process may be silent, and others ask for the same meanwhile."""
     for one, other in product((0, 1), repeat=2):
         with played_out(machine) as state:
-            state._run([Call(0, ["slow"], machine=one), Call(0, machine=other, after=VISIBILITY_DELAY)])
+            state.play([Call(0, ["slow"], machine=one), Call(0, machine=other, after=VISIBILITY_DELAY)])
 
 
 def set_at_each_step(machine: type[Intents]) -> None:
@@ -231,9 +228,8 @@ def set_at_each_step(machine: type[Intents]) -> None:
     for step, by, kill_at in product(range(12), FAR, (None, 7)):
         with played_out(machine) as state:
             state.world.machines[0].ahead = by if step == 0 else 0.0
-            first = Call(0, ["late and lost"], kill_at=kill_at, clock=(step, by))
-            state._run([first])
-            state._run([Call(0, clock=(step, by))])
+            state.play([Call(0, ["late and lost"], kill_at=kill_at, clock=(step, by))])
+            state.play([Call(0, clock=(step, by))])
 
 
 def too_late(machine: type[Intents]) -> None:
@@ -241,26 +237,12 @@ def too_late(machine: type[Intents]) -> None:
     lives and does both."""
     for kill_at in (None, *range(1, 20)):
         with played_out(machine) as state:
-            state._run([Call(0, ["very late"], kill_at=kill_at)])
-
-
-def tried(machine: type[Intents], examples: int, *, steps: int = 6) -> None:
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        derandomize=examples <= EXAMPLES,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-    run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
+            state.play([Call(0, ["very late"], kill_at=kill_at)])
 
 
 def everything(machine: type[Intents]) -> None:
     """Whatever the draw brings."""
-    tried(machine, EXAMPLES)
+    try_out(machine, EXAMPLES, steps=6)
 
 
 STEPPED = (suspended, given_up, slow, set_at_each_step, too_late)
@@ -283,31 +265,16 @@ SLOWLY = ("no settle", "sent before it is marked")
 @pytest.mark.timeout(0)
 @pytest.mark.mutant(None)
 @pytest.mark.parametrize("examples", [10, pytest.param(EXAMPLES, marks=pytest.mark.long)])
-def test_one_effect_for_each_key_and_none_unrecorded(
-    machine: type[Intents], pytestconfig: pytest.Config, examples: int
-) -> None:
+def test_one_effect_for_each_key_and_none_unrecorded(machine, pytestconfig, examples):
     """With several processes, kills and cancellations at any step, lost and late replies, and journals that are lost;
     in many ways every arrow that a call can cause is seen. `--crash-rounds N` tries N times as many."""
-    tried(machine, examples * pytestconfig.getoption("--crash-rounds"))
-    by_call = {
-        (None, "claimed"),
-        ("claimed", "claimed"),
-        ("claimed", "sent"),
-        ("claimed", "done"),
-        ("sent", "sent"),
-        ("sent", "done"),
-        ("sent", "dropped"),
-        ("dropped", "claimed"),
-    }
-    assert examples < EXAMPLES or by_call - machine.seen == set()
+    try_out(machine, examples * pytestconfig.getoption("--crash-rounds"), steps=6)
+    assert examples < EXAMPLES or machine.seen >= ARROWS_OF_CALLS
 
 
 @pytest.mark.mutant(None)
 @pytest.mark.parametrize("played", [*STEPPED[:-1], pytest.param(STEPPED[-1], marks=pytest.mark.long)])
-def test_one_effect_whatever_happens_at_each_step(
-    machine: type[Intents], played: Callable[[type[Intents]], None]
-) -> None:
-    """In turn: suspended, given up, slow, with clocks that are set, and shown too late."""
+def test_one_effect_whatever_happens_at_each_step(machine, played):
     played(machine)
 
 
@@ -318,8 +285,7 @@ def test_one_effect_whatever_happens_at_each_step(
         for name in FOUND
     ],
 )
-def test_a_broken_build_is_found(machine: type[Intents], monkeypatch: pytest.MonkeyPatch, build: str) -> None:
-    """The same, on a package without one of its guarantees."""
+def test_a_broken_build_is_found(machine, monkeypatch, build):
     mutate(build, monkeypatch.setattr)
     with pytest.raises(AssertionError):
         FOUND[build](machine)

@@ -1,4 +1,4 @@
-"""Generations, limits, divergence, values kept from the first attempt, and resumed uploads."""
+"""Plans, generations, replays that diverge, values kept from the first attempt, and resumed uploads."""
 
 from __future__ import annotations
 
@@ -7,153 +7,106 @@ import re
 from typing import Any
 
 import pytest
-from durable_platform import Platform, Scripted, forget_platform_warnings, order, perform
+from durable_platform import Platform
+from simulated import run_on
 
-from ivcap_flows.durable import Effect, Performed, Resume, aonce, once
-from ivcap_flows.errors import InputError, NotFoundError, SpendLimitError, UnreachableError
-from ivcap_flows.identity import OncePer
+from ivcap_flows.durable import Resume, aonce, once, plan, planning
+from ivcap_flows.errors import InputError, NotFoundError, UnreachableError
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, RunIdentity
 
 
-@pytest.fixture
-def platform(tmp_path: Any) -> Platform:
-    forget_platform_warnings()
-    return Platform(tmp_path / "platform")
+def attempt_of(journal: Journal) -> OpenedAttempt:
+    return journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1"))
 
 
-@pytest.fixture
-def journal(sqlite_journal: Journal) -> Journal:
-    return sqlite_journal
-
-
-def attempt_of(
-    journal: Journal, root: str = "1", flow: str = "f", folder: str = "", *, deployed: bool = False
-) -> OpenedAttempt:
-    asked = RunIdentity(flow, f"{folder}f.py:f", {"root": root}, root, root, deployed=deployed)
-    return journal.runs.open_attempt(asked)
-
-
-async def call(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **options: Any) -> Performed[Any]:
-    return await perform(effect, journal=journal, attempt=attempt, platform="https://x", account="urn:acc", **options)
-
-
-def run(effect: Effect[Any], journal: Journal, attempt: OpenedAttempt | None, **options: Any) -> Performed[Any]:
-    return asyncio.run(call(effect, journal, attempt, **options))
-
-
-def test_scopes_share_as_far_as_they_say(journal: Journal, platform: Platform) -> None:
-    """run: within one logical run; flow: any run of the same flow; account: any; call: never; none without a run."""
-    # Each in a folder of its own, as after a clone.
-    first = attempt_of(journal, "1", folder="/a/", deployed=True)
-    second = attempt_of(journal, "2", folder="/b/", deployed=True)
-    other = attempt_of(journal, "3", "g")
-    shares: dict[OncePer, list[OpenedAttempt | None]] = {
-        "run": [first, first, second],
-        "flow": [first, second, other],
-        "account": [first, second, other, None],
-        "call": [first, first],
-    }
-    counts = {}
-    for once_per, attempts in shares.items():
-        made = {
-            run(order(platform, once_per, once_per=once_per), journal, attempt).value["urn"] for attempt in attempts
-        }
-        counts[once_per] = len(made)
-    assert counts == {"run": 2, "flow": 2, "account": 1, "call": 2}
-    with pytest.raises(InputError, match="once_per is one of 'run', 'flow', 'account', 'call', not 'flows'"):
-        run(order(platform, once_per="flows"), journal, first)  # type: ignore[arg-type]
-    loose = [run(order(platform, "loose", once_per="run"), journal, None).value["urn"] for _ in range(2)]
+def test_outside_of_a_run_a_call_shares_nothing(sqlite_journal, platform):
+    loose = [platform.run(sqlite_journal, once_per="run").value["urn"] for _ in range(2)]
     assert loose[0] != loose[1]
+    with pytest.raises(InputError, match="once_per is one of 'run', 'flow', 'account', 'call', not 'flows'"):
+        platform.run(sqlite_journal, once_per="flows")
 
 
-def test_failed_order_keeps_its_key(journal: Journal, platform: Platform) -> None:
-    """By default a retry gets the failed order again, so that nothing is paid twice."""
-    first = run(order(platform), journal, None)
-    journal.intents.finish(first.key, "failed")
-    again = run(order(platform), journal, None)
-    assert (again.how, again.value) == ("kept", first.value)
-
-
-def test_resubmission_has_generations_and_a_limit(journal: Journal, platform: Platform) -> None:
-    """With max_resubmits each failure takes the next generation, up to the limit; success takes none."""
+def test_resubmission_has_generations_and_a_limit(sqlite_journal, platform):
+    """With max_resubmits each failure takes the next generation, up to the limit, once however many see the failure;
+    success takes none, and by default the failed one is kept, so that nothing is paid twice."""
     keys = []
     for _ in range(4):
-        done = run(order(platform), journal, None, max_resubmits=2)
+        done = platform.run(sqlite_journal, max_resubmits=2)
         keys.append(done.key)
-        journal.intents.finish(done.key, "failed")
+        sqlite_journal.intents.finish(done.key, "failed")
     assert [key.removeprefix(keys[0]) for key in keys] == ["", ".1", ".2", ".2"]
-    assert len(platform.urns) == 3
-    other = run(order(platform, "y"), journal, None, max_resubmits=3)
-    journal.intents.finish(other.key, "succeeded")
-    assert run(order(platform, "y"), journal, None, max_resubmits=3).how == "kept"
+    kept = platform.run(sqlite_journal)
+    assert (kept.how, kept.key) == ("kept", keys[-1]) and len(platform.urns) == 3
 
+    other = platform.run(sqlite_journal, "y", max_resubmits=3)
+    sqlite_journal.intents.finish(other.key, "succeeded")
+    assert platform.run(sqlite_journal, "y", max_resubmits=3).how == "kept"
 
-def test_resubmission_at_once_is_one(journal: Journal, platform: Platform) -> None:
-    """Ten calls that see the same failure resubmit it once."""
-    journal.intents.finish(run(order(platform), journal, None).key, "error")
+    sqlite_journal.intents.finish(platform.run(sqlite_journal, "z").key, "error")
 
-    async def many() -> list[Performed[Any]]:
-        platform.faults = ["slow"]
-        return await asyncio.gather(*(call(order(platform), journal, None, max_resubmits=3) for _ in range(10)))
+    async def slowly(intent, progress):
+        await asyncio.sleep(1)
+        return await platform.send(intent, progress)
 
-    assert len({done.key for done in asyncio.run(many())}) == 1
-    assert len(platform.urns) == 2
+    async def at_once():
+        calls = (platform.call(sqlite_journal, "z", max_resubmits=3, on_send=slowly) for _ in range(10))
+        return await asyncio.gather(*calls)
 
-
-def test_spend_limit_stops_before_sending(journal: Journal, platform: Platform) -> None:
-    """An order beyond max_orders is not sent. Existing orders are still returned."""
-    attempt = attempt_of(journal)
-    for n in range(2):
-        run(order(platform, n, once_per="run"), journal, attempt, max_orders=2)
-    with pytest.raises(SpendLimitError):
-        run(order(platform, 2, once_per="run"), journal, attempt, max_orders=2)
-    assert len(platform.sends) == 2
-    retried = attempt_of(journal)
-    assert run(order(platform, 1, once_per="run"), journal, retried, max_orders=2).how == "kept"
+    assert len({done.key for done in run_on(platform.account.clock, at_once())}) == 1
+    assert len(platform.urns) == 6
 
 
 @pytest.mark.catches("a changed request is not named")
-def test_a_replay_that_asks_for_something_else_is_told(
-    journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A request in place of an earlier one is sent, since that may come yet. One warning a subject shows both."""
-    run(order(platform, {"at": "monday"}, once_per="run"), journal, attempt_of(journal))
-    replay = attempt_of(journal)
+def test_a_replay_that_asks_for_something_else_is_told(sqlite_journal, platform, caplog):
+    """A request in place of an earlier one is sent, since that may come yet. One warning a subject shows both; none
+    names an earlier request that had no effect, or that is not shared."""
+    first = attempt_of(sqlite_journal)
+    platform.run(sqlite_journal, "own", once_per="call", attempt=first)
+    platform.faults = ["refuse"]
+    with pytest.raises(Exception, match="no such parameter"):
+        platform.run(sqlite_journal, "bad", once_per="run", attempt=first)
+    second = attempt_of(sqlite_journal)
+    assert platform.run(sqlite_journal, {"at": "monday"}, once_per="run", attempt=second).how == "sent"
+    assert "earlier attempts" not in caplog.text
+    replay = attempt_of(sqlite_journal)
     for day in ("tuesday", "wednesday"):
-        assert run(order(platform, {"at": day}, once_per="run"), journal, replay).how == "sent"
-    [told] = [each.message for each in caplog.records if "earlier attempts" in each.message]
+        assert platform.run(sqlite_journal, {"at": day}, once_per="run", attempt=replay).how == "sent"
+    [told] = [message for message in caplog.messages if "earlier attempts" in message]
     assert re.search(r"(?s)tuesday.*monday.*once\(name, fn\)", told)
 
 
-def test_replay_that_asks_for_more_goes_on(journal: Journal, platform: Platform) -> None:
-    """A replay after two of three orders may request all three in any order and at once: that is no divergence."""
-    first = attempt_of(journal)
-    for n in range(2):
-        run(order(platform, n, once_per="run"), journal, first)
+def test_plan_tells_and_changes_nothing(sqlite_journal, platform, tmp_path):
+    """A plan distinguishes new, kept, adopted, doubtful and resubmitted effects. It sends and writes nothing."""
+    kept = platform.run(sqlite_journal, "kept")
+    sqlite_journal.intents.finish(platform.run(sqlite_journal, "failed").key, "failed")
+    platform.faults = ["given up before"]
+    with pytest.raises(asyncio.CancelledError):
+        platform.run(sqlite_journal, "doubt")
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        platform.run(other, "adopted", records=platform)
 
-    async def replay(attempt: OpenedAttempt) -> list[str]:
-        calls = (call(order(platform, n, once_per="run"), journal, attempt) for n in (2, 1, 0))
-        return [done.how for done in await asyncio.gather(*calls)]
+    def state() -> str:
+        account = platform.account
+        return repr((account.effects, account.records, sqlite_journal.intents.where(), platform.sends))
 
-    assert asyncio.run(replay(attempt_of(journal))) == ["sent", "kept", "kept"]
+    before = state()
+    with plan() as planned:
+        values = [
+            platform.run(sqlite_journal, request, records=platform, max_resubmits=3)
+            for request in ("new", "kept", "failed", "doubt", "adopted", "new")
+        ]
+    assert [effect.source for effect in planned.effects] == ["new", "kept", "resubmitted", "in doubt", "adopted"]
+    assert [value.how for value in values] == ["planned", "kept", "planned", "planned", "adopted", "planned"]
+    assert values[1].value == kept.value
+    assert values[0].value == {"urn": f"urn:plan:{values[0].key}"}
+    assert [effect.request for effect in planned.new] == ["new", "failed"]
+    assert f"kept: order for service, {kept.value['urn']}" in str(planned)
+    assert state() == before and planning() is None
 
 
-def test_refused_or_other_requests_do_not_diverge(
-    journal: Journal, platform: Platform, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody is warned of an earlier request that had no effect, or that is not shared."""
-    first = attempt_of(journal)
-    run(order(platform, "own", once_per="call"), journal, first)
-    platform.faults = ["refuse"]
-    with pytest.raises(Exception, match="no such parameter"):
-        run(order(platform, "bad", once_per="run"), journal, first)
-    assert run(order(platform, "good", once_per="run"), journal, attempt_of(journal)).how == "sent"
-    assert "earlier attempts" not in caplog.text
-
-
-def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
+def test_once_gives_the_first_attempts_value(sqlite_journal):
     """The function runs in the first attempt only. Both attempts get the value as JSON returns it."""
-    run_id = attempt_of(journal).run.id
+    of = {"journal": sqlite_journal, "run_id": attempt_of(sqlite_journal).run.id}
     calls: list[int] = []
 
     def now() -> tuple[int, str]:
@@ -164,24 +117,27 @@ def test_once_gives_the_first_attempts_value(journal: Journal) -> None:
         calls.append(1)
         return 0.1
 
-    values = [once("now", now, journal=journal, run_id=run_id) for _ in range(2)]
-    assert values == [[1, "Niño"]] * 2
-    assert asyncio.run(aonce("now", later, journal=journal, run_id=run_id)) == [1, "Niño"]
-    assert asyncio.run(aonce("later", later, journal=journal, run_id=run_id)) == 0.1
+    assert [once("now", now, **of) for _ in range(2)] == [[1, "Niño"]] * 2
+    assert asyncio.run(aonce("now", later, **of)) == [1, "Niño"]
+    assert asyncio.run(aonce("later", later, **of)) == 0.1
     assert len(calls) == 2
     with pytest.raises(InputError, match=r"once\('set'"):
-        once("set", lambda: {1}, journal=journal, run_id=run_id)
+        once("set", lambda: {1}, **of)
 
 
-class Upload:
-    """An upload of four parts that is made once, sent part by part, and cut off where the test says."""
+class Upload(Platform):
+    """Takes an upload of four parts, which is made once, sent part by part, and cut off where the test says."""
 
-    def __init__(self, cut: list[int]) -> None:
-        self.cut = cut
+    def __init__(self, *cut: int) -> None:
+        super().__init__()
+        self.cut = list(cut)
         self.made: list[str] = []
         self.parts: list[int] = []
+        self.forgotten = False
 
     async def send(self, intent: IntentRow, progress: Resume) -> dict[str, str]:
+        if self.forgotten:
+            raise NotFoundError("no such upload", status=404)
         if progress.stored is None:
             self.made.append(f"urn:artifact:{len(self.made)}")
             await progress.save({"urn": self.made[-1]})
@@ -195,49 +151,24 @@ class Upload:
     async def find(self, intent: IntentRow) -> list[Any]:
         raise AssertionError("an upload with progress is resumed, not looked for")
 
-    def effect(self) -> Scripted:
-        return Scripted(
-            noun="upload",
-            request={"sha256": "0"},
-            on_send=self.send,
-            on_find=self.find,
-            visibility_delay=60.0,
-            once_per="account",
-            resumable=True,
-        )
 
+def test_upload_goes_on_where_it_stopped(sqlite_journal):
+    """An upload that is cut off is resumed within the call, and by the next one if it was cut off for good.
 
-def test_upload_goes_on_where_it_stopped(journal: Journal) -> None:
-    """An upload that is cut off twice within a call resumes each time.
-
-    No part is sent twice, and no visibility delay is waited for.
+    No part is sent twice, and no visibility delay is waited for. If the platform has forgotten it, the next call makes
+    a new one.
     """
-    upload = Upload([1, 3])
-    assert run(upload.effect(), journal, None).how == "sent"
+    upload = Upload(1, 3)
+    assert upload.run(sqlite_journal, resumable=True).how == "sent"
     assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])
-
-
-def test_upload_goes_on_in_a_later_call(journal: Journal) -> None:
-    """An upload that was cut off for good is resumed by the next call, from the stored progress."""
-    upload = Upload([1, 1, 1])
+    upload = Upload(1, 1, 1)
     with pytest.raises(UnreachableError):
-        run(upload.effect(), journal, None)
-    assert run(upload.effect(), journal, None).value == {"urn": "urn:artifact:0"}
-    assert (upload.made, upload.parts) == (["urn:artifact:0"], [0, 1, 2, 3])
-
-
-def test_upload_that_the_platform_forgot_begins_anew(journal: Journal) -> None:
-    """If the platform refuses to resume an upload, its progress is deleted and the next call makes a new one."""
-    upload = Upload([1, 1, 1])
-    with pytest.raises(UnreachableError):
-        run(upload.effect(), journal, None)
-    original = upload.send
-
-    async def gone(intent: IntentRow, progress: Resume) -> dict[str, str]:
-        raise NotFoundError("no such upload", status=404)
-
-    upload.send = gone  # type: ignore[method-assign]
-    with pytest.raises(NotFoundError):
-        run(upload.effect(), journal, None)
-    upload.send = original  # type: ignore[method-assign]
-    assert run(upload.effect(), journal, None).value == {"urn": "urn:artifact:1"}
+        upload.run(sqlite_journal, "y", resumable=True)
+    assert upload.run(sqlite_journal, "y", resumable=True).value == {"urn": "urn:artifact:0"}
+    assert (upload.made, upload.parts, upload.account.clock.seconds < 1) == (["urn:artifact:0"], [0, 1, 2, 3], True)
+    upload = Upload(1, 1, 1)
+    for upload.forgotten, error in ((False, UnreachableError), (True, NotFoundError)):
+        with pytest.raises(error):
+            upload.run(sqlite_journal, "z", resumable=True)
+    upload.forgotten = False
+    assert upload.run(sqlite_journal, "z", resumable=True).value == {"urn": "urn:artifact:1"}

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from intent_world import Killed, Loop
-from waiting_work import Seen, Work
+from intent_world import Killed
+from simulated import Clock, Loop
+from waiting_work import Seen, Work, wait_by
 
-from ivcap_flows.durable import poll_interval, poll_round, poll_sharing, poller, rate_limiter
+from ivcap_flows.durable import poll_interval, poll_round, poll_sharing, poller
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
@@ -34,6 +33,8 @@ from ivcap_flows.journal import Journal
 _LATENCY = 0.05
 BOUND = 60.0
 """Within so many seconds without a further fault every wait hears of what has ended."""
+LOST = 6.0
+"""Seconds after which the round of a process that is gone is begun again."""
 _here: ContextVar[Process] = ContextVar("here")
 
 
@@ -57,8 +58,8 @@ class _Loop(Loop):
 class Process:
     """A process with its own handle on the journal, its poller, and the waits that it has begun."""
 
-    def __init__(self, world: World, number: int) -> None:
-        self.world, self.number = world, number
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.dead = False
         self.stopped: list[Callable[[], None]] | None = None
         """What is to happen when the process goes on; None while it runs."""
@@ -123,14 +124,15 @@ class Process:
         if self.cut_off:
             raise UnreachableError("no reply", platform="p")
 
-    def wait(self, urns: Sequence[str]) -> None:
+    def wait(self, *urns: str) -> None:
         if self.poller is None:
             sharing = PollSharing(self.journal, "orders a p")
-            source = _Platform(self)
+            limiter = RateLimiter(60_000)
             self.poller = Poller(
-                source, visibility_delay=5.0, rate_limiter=RateLimiter(60_000), sharing=sharing, on_idle=self._idle
+                _Platform(self), visibility_delay=5.0, rate_limiter=limiter, sharing=sharing, on_idle=self._idle
             )
-        self.waits[self.world.task(self, self.poller.wait(urns))] = frozenset(urns)
+        task = self.context.run(self.world.loop.create_task, self.poller.wait(urns))
+        self.waits[task] = frozenset(urns)
 
     def _idle(self) -> None:
         self.poller = None
@@ -142,6 +144,10 @@ class Process:
         task = next(iter(self.waits))
         task.cancel()
         return self.waits.pop(task)
+
+    def fail(self, seconds: float, *, after_commit: bool) -> None:
+        """Let its journal fail, before it writes or after."""
+        self.fails_until, self.fails_after_commit = self.world.seconds + seconds, after_commit
 
     def stop(self, *, after_a_step: bool) -> None:
         """Stop before its next step, or after it."""
@@ -181,18 +187,22 @@ class _Platform(Seen):
 class World:
     """One account with work on one platform, and the processes that wait for it."""
 
-    def __init__(self, folder: Path, template: Path) -> None:
-        self.path = folder / f"{uuid.uuid4()}.sqlite"
+    def __init__(self, template: Path) -> None:
+        self.path = template.with_name(f"{uuid.uuid4()}.sqlite")
         shutil.copy(template, self.path)
-        self.seconds = 0.0
+        self.clock = Clock()
         self.work = Work()
         self.lasting: list[str] = []
         """Work that ends last of all."""
         self.processes: list[Process] = []
         self.pages: list[float] = []
         """When a page was asked for."""
-        self.loop = _Loop(self)  # type: ignore[arg-type]
+        self.loop = _Loop(self.clock)
         self.loop.set_exception_handler(lambda *_: None)
+
+    @property
+    def seconds(self) -> float:
+        return self.clock.seconds
 
     @property
     def live(self) -> list[Process]:
@@ -210,24 +220,9 @@ class World:
         self.work.status[urn] = "executing"
         return urn
 
-    def task(self, process: Process, doing: Any) -> asyncio.Task[Any]:
-        return process.context.run(self.loop.create_task, doing)
-
     def start(self) -> Process:
-        self.processes.append(Process(self, 100 + len(self.processes)))
+        self.processes.append(Process(self))
         return self.processes[-1]
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass. The event loop calls this where it would sleep."""
-        self.seconds += seconds
-
-    def monotonic(self) -> float:
-        """Return the time.
-
-        Each reading takes a moment, since a rest too short to be counted would otherwise never end.
-        """
-        self.seconds += 1e-6
-        return self.seconds
 
     def let_pass(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
@@ -242,7 +237,7 @@ class World:
             process.fails_until, process.cut_off = 0.0, False
         began = self.seconds
         while unheard := self._unheard():
-            assert self.seconds - began < BOUND, f"process {unheard[0].number} never heard of an end"
+            assert self.seconds - began < BOUND, f"{len(unheard)} processes never heard of an end"
             self.let_pass(2.0)
 
     def _unheard(self) -> list[Process]:
@@ -269,29 +264,12 @@ class World:
         self.path.unlink()
 
 
-def template(folder: Path) -> Path:
-    """An empty journal to copy."""
-    path = folder / "template.sqlite"
-    Journal.open(f"sqlite:///{path}").close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")
-    connection.close()
-    return path
-
-
 def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     """Run the production code in the current world, with its time and processes and slightly shorter rests."""
-
-    clock = SimpleNamespace(monotonic=lambda: current().monotonic())
-    for module in (poller, poll_sharing, rate_limiter):
-        patch.setattr(module, "time", clock)
+    wait_by(patch, lambda: current().clock)
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
-    changed = {
-        (poll_interval, "LONGEST"): 4.0,
-        (poll_sharing, "_AWAY"): 5.0,
-        (poll_round, "SINGLE_READS"): 0,
-        (poller, "LOST"): 6.0,
-    }
-    for (module, name), value in changed.items():
-        patch.setattr(module, name, value)
+    patch.setattr(poll_interval, "LONGEST", 4.0)
+    patch.setattr(poll_sharing, "_AWAY", 5.0)
+    patch.setattr(poll_round, "SINGLE_READS", 0)
+    patch.setattr(poller, "LOST", LOST)
