@@ -31,21 +31,18 @@ def own_configuration(monkeypatch, tmp_path):
     config_file().write_text(FILE)
 
 
-async def test_the_account_is_the_contexts():
-    """Known from the verified login, so that an opaque token and an empty platform are no trouble."""
-    async with IvcapCredentials(context="dev").get_client() as client:
-        assert await client.account() == "urn:ivcap:account:45a0"
-
-
-async def test_url_host_and_token_come_from_the_context():
-    """The block holds none of them; its own `host` goes before."""
+async def test_what_a_context_gives():
+    """URL, host, token and account, of which the block holds none; its own `host` and `token` go before. Beside another
+    token, which may be another account's, the context's account is not assumed."""
     block = IvcapCredentials(context="active")
     assert "s3cret" not in repr(block) + block.model_dump_json() + str(pickle.dumps(block))
-    url, host, auth, _ = block._reached()
+    url, host, auth, account = block._reached()
     assert (url, host, await auth.header()) == ("http://127.0.0.1:9", "ivcap.example.org", "Bearer opaque-s3cret")
-    assert (
-        IvcapCredentials(context="dev", connection={"host": "other.example.org"})._reached()[1] == "other.example.org"
-    )
+    async with block.get_client() as client:
+        assert await client.account() == account == "urn:ivcap:account:45a0"
+    own = IvcapCredentials(context="dev", token="t", connection={"host": "other.example.org"})
+    _, host, auth, account = own._reached()
+    assert (host, await auth.header(), account) == ("other.example.org", "Bearer t", None)
 
 
 def test_a_url_beside_a_context_is_the_contexts_own():
@@ -53,12 +50,6 @@ def test_a_url_beside_a_context_is_the_contexts_own():
     assert IvcapCredentials(url="http://127.0.0.1:9/", context="dev")._reached()[0] == "http://127.0.0.1:9"
     with pytest.raises(ConfigurationError, match="'dev' is one of http://127.0.0.1:9.*for https://other.example.org"):
         IvcapCredentials(url="https://other.example.org", context="dev").get_client()
-
-
-async def test_a_token_beside_a_context_is_used_as_it_is():
-    """It may be another account's, so that the context's is not assumed."""
-    _, _, auth, account = IvcapCredentials(context="dev", token="t")._reached()
-    assert (await auth.header(), account) == ("Bearer t", None)
 
 
 def test_the_file_alone_changes_nothing(monkeypatch):

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
@@ -27,13 +26,6 @@ from ivcap_flows.ivcap.authinfo import provider_at
 pytestmark = pytest.mark.canary
 
 NAME = "rotating"
-
-
-@pytest.fixture
-def prefect_api(prefect_server: dict[str, str]) -> Iterator[None]:
-    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
-    with temporary_settings(settings):
-        yield
 
 
 @pytest.fixture
@@ -72,6 +64,15 @@ async def use(block):
     return await client.account()
 
 
+def renewal(block):
+    """The block's access token, which renews itself."""
+    return block._reached()[2]
+
+
+def renew(block):
+    return loop.run(renewal(block).header(force=True))
+
+
 def grants(embedded_platform):
     return [request["status"] for request in embedded_platform.requests("POST", "/login/token")]
 
@@ -103,16 +104,9 @@ def test_two_processes_use_no_refresh_token_twice(saved, embedded_platform, pref
     processes go on over several renewals, and the block ends with a login that is good."""
     # Longer than a request takes on a busy machine: one whose token expires on its way twice is refused.
     saved(lifetime=6)
-    environment = {**os.environ, **prefect_server}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen([sys.executable, "-c", PROCESS], env={**os.environ, **prefect_server}, text=True, **pipes)
         for _ in range(2)
     ]
     try:
@@ -133,12 +127,13 @@ def test_two_processes_use_no_refresh_token_twice(saved, embedded_platform, pref
 
 
 def test_a_renewal_is_written_to_the_block(saved, embedded_platform):
-    """The new tokens take the place of the old ones; all else stays. Another copy uses them without a request."""
+    """The new tokens take the place of the old ones; all else stays, also the client, which goes by block and account.
+    Another copy uses them without a request."""
     before = saved()
+    client = loop.run(ivcap_client(before, deployed=False))
     # Tokens of one second are equal.
     embedded_platform.advance_clock(2)
-    first, second = IvcapCredentials.load(NAME), IvcapCredentials.load(NAME)
-    tokens = [block._reached()[2] for block in (first, second)]
+    tokens = [renewal(IvcapCredentials.load(NAME)) for _ in range(2)]
     fresh = loop.run(tokens[0].header(force=True))
     assert loop.run(tokens[1].header(force=True)) == fresh != f"Bearer {before.token.get_secret_value()}"
     assert grants(embedded_platform) == [200]
@@ -146,14 +141,7 @@ def test_a_renewal_is_written_to_the_block(saved, embedded_platform):
     assert f"Bearer {after.token.get_secret_value()}" == fresh
     assert after.refresh_token != before.refresh_token and after.connection.trusted_hosts == ["a.example"]
     assert fresh.split()[1] not in repr(tokens) + repr(after)
-
-
-def test_a_renewed_block_keeps_its_client(saved, embedded_platform):
-    """What is shared goes by the block and its account, not by tokens that change each hour."""
-    block = saved()
-    first = loop.run(ivcap_client(block, deployed=False))
-    loop.run(block._reached()[2].header(force=True))
-    assert loop.run(ivcap_client(NAME, deployed=False)) is first
+    assert loop.run(ivcap_client(NAME, deployed=False)) is client
 
 
 def test_a_revoked_login_is_told(saved, embedded_platform):
@@ -162,7 +150,7 @@ def test_a_revoked_login_is_told(saved, embedded_platform):
     block.refresh_token = type(block.refresh_token)("s3cret-revoked")
     block.save(NAME, overwrite=True)
     with pytest.raises(NotAuthorizedError, match=f"block '{NAME}'.*invalid_grant.*login --block {NAME}") as error:
-        loop.run(block._reached()[2].header(force=True))
+        renew(block)
     assert "s3cret" not in str(error.value)
 
 
@@ -172,7 +160,7 @@ def test_a_block_that_is_deleted_while_a_flow_runs(saved, embedded_platform):
     IvcapCredentials.delete(NAME)
     assert loop.run(use(block))
     with pytest.raises(ConfigurationError, match=f"block '{NAME}'.*was deleted.*login --block {NAME}"):
-        loop.run(block._reached()[2].header(force=True))
+        renew(block)
     assert grants(embedded_platform) == []
 
 
@@ -182,7 +170,7 @@ def test_a_block_that_becomes_another_accounts(saved, embedded_platform):
     other = IvcapCredentials(url=block.url, token=os.environ["IVCAP_JWT_2"], refresh_token="r")
     other.save(NAME, overwrite=True)
     with pytest.raises(ConfigurationError, match="another deployment or account"):
-        loop.run(block._reached()[2].header(force=True))
+        renew(block)
 
 
 def refusing(monkeypatch, *statuses):
@@ -204,8 +192,7 @@ def refusing(monkeypatch, *statuses):
 @pytest.mark.parametrize(("status", "error"), [(403, ConfigurationError), (503, UnreachableError)])
 def test_a_block_that_cannot_be_changed_spends_no_token(saved, embedded_platform, monkeypatch, status, error):
     """The block is changed once before the provider is asked. So nobody is logged out, and the next renewal works."""
-    block = saved()
-    auth = block._reached()[2]
+    auth = renewal(saved())
     refusing(monkeypatch, status)
     with contextlib.suppress(ConfigurationError, UnreachableError):
         loop.run(auth.header(force=True))
@@ -220,7 +207,7 @@ def test_a_block_that_cannot_be_changed_spends_no_token(saved, embedded_platform
 def test_a_renewed_login_is_written_until_it_is_written(saved, embedded_platform, monkeypatch, caplog):
     """Prefect fails after the grant: the lock is kept meanwhile, and nobody else spends the old refresh token."""
     block, other = saved(), IvcapCredentials.load(NAME)
-    auths = [each._reached()[2] for each in (block, other)]
+    auths = [renewal(each) for each in (block, other)]
     embedded_platform.advance_clock(2)
     left = refusing(monkeypatch, 0, 503, 503, 503)
 
@@ -235,7 +222,7 @@ def test_a_renewed_login_is_written_until_it_is_written(saved, embedded_platform
 
 def test_without_prefect_nothing_is_spent(saved, embedded_platform):
     """A login that could not be stored is not asked for."""
-    auth = saved()._reached()[2]
+    auth = renewal(saved())
     nowhere = "http://127.0.0.1:9/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(UnreachableError, match=f"Prefect at {nowhere}"):
         loop.run(auth.header(force=True))

@@ -7,10 +7,8 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import ValidationError
 
 from ivcap_flows import loop
@@ -22,34 +20,27 @@ from ivcap_flows.settings import Settings
 
 pytestmark = pytest.mark.canary
 
-IVCAP = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
 PROVENA = ProvenaCredentials(domain="example.org", realm="r", offline_token="s3cret-one")
 
 
-@pytest.fixture
-def prefect_api(prefect_server: dict[str, str]) -> Iterator[None]:
-    settings = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"], PREFECT_HOME: prefect_server["PREFECT_HOME"]}
-    with temporary_settings(settings):
-        yield
+def credentials(token: str = "s3cret-one") -> IvcapCredentials:
+    return IvcapCredentials(url="https://ivcap.example.org", token=token)
+
+
+def client(given, *, deployed: bool = False) -> IvcapClient:
+    return loop.run(ivcap_client(given, deployed=deployed))
 
 
 def test_equal_credentials_share_a_client():
-    """One client for one platform, account and token; another token is another client."""
-    same = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
-    other = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-two")
-
-    first = loop.run(ivcap_client(IVCAP, deployed=False))
-
-    assert loop.run(ivcap_client(same, deployed=True)) is first
-    assert loop.run(ivcap_client(other, deployed=False)) is not first
+    """One client for one platform, account and token, on one loop, since connections belong to the loop that made
+    them."""
+    first = client(credentials())
+    assert client(credentials(), deployed=True) is first
+    assert client(credentials("s3cret-two")) is not first
+    assert asyncio.run(ivcap_client(credentials(), deployed=False)) is not first
     assert loop.run(provena_client(PROVENA, deployed=False)) is loop.run(provena_client(PROVENA, deployed=False))
-
-
-def test_each_loop_has_its_own_clients():
-    """Connections belong to the loop that made them."""
-    ours = loop.run(ivcap_client(IVCAP, deployed=False))
-
-    assert asyncio.run(ivcap_client(IVCAP, deployed=False)) is not ours
+    with pytest.raises(ConfigurationError, match="IvcapCredentials or its name, not ProvenaCredentials"):
+        client(PROVENA)
 
 
 def test_clients_of_logins_that_nobody_uses_any_more_are_let_go():
@@ -59,12 +50,10 @@ def test_clients_of_logins_that_nobody_uses_any_more_are_let_go():
         gc.collect()
         return sum(isinstance(each, IvcapClient) for each in gc.get_objects())
 
-    before = clients()
-    used = loop.run(ivcap_client(IVCAP, deployed=False))
+    before, used = clients(), client(credentials())
     for number in range(2 * MOST):
-        renewed = IvcapCredentials(url="https://ivcap.example.org", token=f"s3cret-{number}")
-        loop.run(ivcap_client(renewed, deployed=False))
-        assert loop.run(ivcap_client(IVCAP, deployed=False)) is used
+        client(credentials(f"s3cret-{number}"))
+        assert client(credentials()) is used
     assert clients() - before <= MOST
 
 
@@ -72,10 +61,9 @@ def test_nothing_given_means_the_environment(monkeypatch):
     """The environment is read at each call, so that a change of it shows."""
     monkeypatch.setenv("IVCAP_URL", "https://one.example.org")
     monkeypatch.setenv("IVCAP_JWT", "s3cret-one")
-    first = loop.run(ivcap_client(None, deployed=True))
+    first = client(None, deployed=True)
     monkeypatch.setenv("IVCAP_URL", "https://two.example.org")
-
-    assert repr(loop.run(ivcap_client(None, deployed=True))) != repr(first)
+    assert repr(client(None, deployed=True)) != repr(first)
     with pytest.raises(PlatformOffError):
         loop.run(provena_client(None, deployed=True))
 
@@ -104,48 +92,30 @@ def test_who_asks_at_once_is_answered_at_once(monkeypatch):
     assert len({id(one) for one in found[:5]}) == 1 and found[5] is not found[0]
 
 
-def test_anything_else_is_refused():
-    """A block of the other platform is no credentials."""
-    with pytest.raises(ConfigurationError, match="IvcapCredentials or its name, not ProvenaCredentials"):
-        loop.run(ivcap_client(PROVENA, deployed=False))  # type: ignore[arg-type]
-
-
 def test_a_block_is_found_by_its_name(prefect_api):
-    """A stored block comes back with its secret; an unknown name tells the next step."""
-    IVCAP.save("of-this-test")
-
+    """A stored block comes back with its secret; an unknown name tells the next step, and one that is wrong its fault
+    without its secret."""
+    credentials().save("of-this-test")
     found = loop.run(resolve(IvcapCredentials, "of-this-test", deployed=True))
-
-    assert found.token is not None
-    assert found.token.get_secret_value() == "s3cret-one"
-    assert found.connection.trusted_hosts == []
-    first = loop.run(ivcap_client("of-this-test", deployed=True))
-    assert loop.run(ivcap_client("of-this-test", deployed=True)) is first
+    assert found.token.get_secret_value() == "s3cret-one" and found.connection.trusted_hosts == []
+    assert client("of-this-test", deployed=True) is client("of-this-test", deployed=True)
     with pytest.raises(ConfigurationError, match=r"named 'nowhere'\. Save one by"):
-        loop.run(ivcap_client("nowhere", deployed=True))
-
-
-def test_a_stored_block_that_is_wrong_is_told_as_such(prefect_api):
-    """It is there, and its secret stays where it is."""
-    spoiled = IvcapCredentials(url="https://ivcap.example.org", token="s3cret-one")
+        client("nowhere", deployed=True)
+    spoiled = credentials()
     spoiled.url = ""
     spoiled.save("spoiled-by-this-test")
     with pytest.raises(ConfigurationError, match="named 'spoiled-by-this-test' cannot be used.*need the url") as error:
-        loop.run(ivcap_client("spoiled-by-this-test", deployed=True))
+        client("spoiled-by-this-test", deployed=True)
     assert "s3cret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ProvenaCredentials(client_secret="s3cret-one"),
-        lambda: IvcapCredentials(token="s3cret-one"),
-    ],
+    ("block", "given"), [(ProvenaCredentials, {"client_secret": "s3cret"}), (IvcapCredentials, {"token": "s3cret"})]
 )
-def test_a_fault_in_credentials_shows_none_of_them(make):
+def test_a_fault_in_credentials_shows_none_of_them(block, given):
     """pydantic tells of what was given by default, and the text of an error is logged and recorded."""
     with pytest.raises(ValidationError) as error:
-        make()
+        block(**given)
     assert "s3cret" not in str(error.value) + repr(error.value)
 
 
@@ -167,6 +137,4 @@ async def aclose():
 client.aclose = aclose
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-
-    assert done.stdout.splitlines() == ["closed"]
-    assert done.stderr == ""
+    assert (done.stdout.splitlines(), done.stderr) == (["closed"], "")
