@@ -232,6 +232,14 @@ def set_at_each_step(machine: type[Intents]) -> None:
             state.play([Call(0, clock=(step, by))])
 
 
+def journal_lost(machine: type[Intents]) -> None:
+    """The process of a call dies at each step in turn, and its journal is lost."""
+    for kill_at in range(1, 12):
+        with played_out(machine) as state:
+            state.play([Call(0, kill_at=kill_at)])
+            state.world.lose_journal()
+
+
 def too_late(machine: type[Intents]) -> None:
     """A platform shows a request only after it was sent again. The process of the first dies at each step in turn, or
     lives and does both."""
@@ -245,11 +253,11 @@ def everything(machine: type[Intents]) -> None:
     try_out(machine, EXAMPLES, steps=6)
 
 
-STEPPED = (suspended, given_up, slow, set_at_each_step, too_late)
+STEPPED = (suspended, given_up, slow, set_at_each_step, journal_lost, too_late)
 FOUND = {
     "no settle": everything,
     "sent before it is marked": everything,
-    "no idempotency records": everything,
+    "no idempotency records": journal_lost,
     "no fence": suspended,
     "sends are not confirmed": suspended,
     "release not written": given_up,
