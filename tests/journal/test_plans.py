@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime, timezone
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,35 +11,28 @@ from sqlalchemy.engine import Engine
 
 from ivcap_flows.identity import short_run
 from ivcap_flows.in_prefect.reconcile import reconcile
-from ivcap_flows.journal import Fact, Journal, RunIdentity, schema
+from ivcap_flows.journal import Fact, schema
 from ivcap_flows.provenance import activity
 from ivcap_flows.sinks import Delivery, drain, run_graph
 
-SINK = "counting"
 LARGE = ("runs", "attempts", "facts", "intents", "deliveries")
 
 
 class Counting:
     """A sink that takes everything."""
 
-    name = SINK
+    name = "counting"
 
-    async def deliver(self, run: Any, graph: Any) -> Delivery:
+    async def deliver(self, run, graph):
         return Delivery("delivered")
 
 
-@pytest.fixture
-def on_sqlite(sqlite_url: str) -> Iterator[Journal]:
-    with Journal.open(sqlite_url) as opened:
-        yield opened
-
-
 @contextmanager
-def statements() -> Iterator[list[str]]:
+def statements():
     """The statements that are sent to any database in the block."""
-    sent: list[str] = []
+    sent = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def note(_connection, _cursor, statement, *_):
         sent.append(statement)
 
     sa.event.listen(Engine, "before_cursor_execute", note)
@@ -52,13 +42,13 @@ def statements() -> Iterator[list[str]]:
         sa.event.remove(Engine, "before_cursor_execute", note)
 
 
-def reads_all(step: str) -> bool:
+def reads_all(step):
     """Whether a step of a plan reads a whole table or index, or all that a sink ever got."""
     of_a_sink = step.startswith("SEARCH deliveries") and step.endswith("(sink=?)")
     return of_a_sink or step.startswith(tuple(f"SCAN {table}" for table in LARGE))
 
 
-def scans(journal: Journal, sent: list[str]) -> list[str]:
+def scans(journal, sent):
     """The steps of these statements that read far more than the rows that they look for, by the plan of SQLite."""
     found = []
     with closing(sqlite3.connect(journal.url.removeprefix("sqlite:///"))) as database:
@@ -71,7 +61,7 @@ def scans(journal: Journal, sent: list[str]) -> list[str]:
     return found
 
 
-def test_each_reference_is_found_by_an_index() -> None:
+def test_each_reference_is_found_by_an_index():
     """A row that is deleted takes its children along. Without an index each reads their whole table."""
     for table in schema.metadata.tables.values():
         keys = (list(table.primary_key), *(list(index.columns) for index in table.indexes))
@@ -80,31 +70,29 @@ def test_each_reference_is_found_by_an_index() -> None:
             assert key.parent.name in indexed, f"{table.name}.{key.parent.name}"
 
 
-def ended(journal: Journal, name: str) -> str:
-    opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:f", {"name": name}, name, name))
-    noon = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
-    told = activity(f"urn:ivcap-flows:attempt:{opened.attempt.id}", "attempt", noon, noon, outcome="completed")
-    journal.facts.append([Fact(told, opened.run.id, opened.attempt.id)])
-    journal.runs.close_attempt(opened.attempt.id, "completed")
-    return opened.run.id
+@pytest.mark.parametrize("journal_url", ["sqlite"], indirect=True)
+def test_commands_read_no_whole_table(journal, begin):
+    """What `runs`, `show`, `trace`, `sync` and `prune` ask the journal, and the begin of a run, goes by indexes."""
 
+    def ended(name):
+        opened, now = begin(name), journal.now()
+        told = activity(f"urn:ivcap-flows:attempt:{opened.attempt.id}", "attempt", now, now, outcome="completed")
+        journal.facts.append([Fact(told, name, opened.attempt.id)])
+        journal.runs.close_attempt(opened.attempt.id, "completed")
 
-def test_commands_read_no_whole_table(on_sqlite: Journal) -> None:
-    """What `runs`, `show`, `sync` and `prune` ask the journal, and the begin of a run, goes by indexes."""
-    run = ended(on_sqlite, "first")
+    ended("first")
     with statements() as sent:
-        ended(on_sqlite, "second")
-        for row in on_sqlite.runs.recent(1, flow_name="flow"):
-            on_sqlite.runs.standing(row)
-        on_sqlite.runs.get(run)
-        on_sqlite.runs.get("flow")
-        on_sqlite.runs.get(short_run(run))
-        on_sqlite.intents.where(run_id=run, limit=None)
-        run_graph(on_sqlite, run)
-        on_sqlite.deliveries.where(run_id=run, limit=None)
-        reconcile(on_sqlite, lambda _: None)
-        assert drain(on_sqlite, [Counting()])[0].delivered == 2
-        assert on_sqlite.prune(0, sinks=[SINK]) == 2
+        ended("second")
+        for row in journal.runs.recent(1, flow_name="f"):
+            journal.runs.standing(row)
+        for name in ("first", "f", short_run("first")):
+            journal.runs.get(name)
+        journal.intents.where(run_id="first", limit=None)
+        run_graph(journal, "first")
+        journal.facts.about("urn:x")
+        journal.deliveries.where(run_id="first", limit=None)
+        reconcile(journal, lambda _: None)
+        assert drain(journal, [Counting()])[0].delivered == 2
+        assert journal.prune(0, sinks=[Counting.name]) == 2
     # The newest runs, the newest attempt and the newest fact are read from the end of an index.
-    found = scans(on_sqlite, sent)
-    assert found == []
+    assert scans(journal, sent) == []

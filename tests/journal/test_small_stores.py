@@ -1,92 +1,96 @@
-"""Digests of unchanged files, and values that a run computes once."""
+"""Digests of unchanged files, values that a run computes once, and what a parked run waits for."""
 
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
-from mutants import mutate
 
 from ivcap_flows.file_state import FileState
-from ivcap_flows.journal import Journal, NewIntent, RunIdentity, schema
+from ivcap_flows.journal import Journal
+from ivcap_flows.journal.rows import Park, Wait
 
 
-def test_digest_is_known_for_the_same_state_only(journal: Journal) -> None:
-    """A digest is valid only for the same size, time, inode and device.
-
-    A newer digest replaces it, and it can be removed.
-    """
-    nanoseconds = 1_700_000_000_000_000_001
-    state = FileState(size=10**13, mtime_ns=nanoseconds, ctime_ns=nanoseconds, inode=2**64 - 1, device=2**64 - 1)
-    assert journal.files.known_sha256("/f", state) is None
-    journal.files.remember_sha256("/f", state, "a")
-    assert journal.files.known_sha256("/f", state) == "a"
+def test_a_digest_is_known_for_the_same_state_only(journal):
+    """For the same size, time, inode and device. A newer digest replaces it, and it can be removed."""
+    files, moment = journal.files, 1_700_000_000_000_000_001
+    state = FileState(size=10**13, mtime_ns=moment, ctime_ns=moment, inode=2**64 - 1, device=2**64 - 1)
+    assert files.known_sha256("/f", state) is None
+    files.remember_sha256("/f", state, "a")
+    assert files.known_sha256("/f", state) == "a"
     for field in dataclasses.fields(state):
         other = dataclasses.replace(state, **{field.name: getattr(state, field.name) - 1})
-        assert journal.files.known_sha256("/f", other) is None
+        assert files.known_sha256("/f", other) is None
     shorter = dataclasses.replace(state, size=5)
-    journal.files.remember_sha256("/f", shorter, "b")
-    assert journal.files.known_sha256("/f", state) is None
-    assert journal.files.known_sha256("/f", shorter) == "b"
-    journal.files.forget("/f")
-    assert journal.files.known_sha256("/f", shorter) is None
+    files.remember_sha256("/f", shorter, "b")
+    assert [files.known_sha256("/f", each) for each in (state, shorter)] == [None, "b"]
+    files.forget("/f")
+    assert files.known_sha256("/f", shorter) is None
 
 
-def rows(journal: Journal, table: sa.Table) -> int:
-    with journal._store.read() as connection:
-        return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-
-
-def prune_a_year(url: str) -> None:
-    """Let processes come and go, and files be read. Then prune, first too early and then late enough."""
-    wanted = NewIntent("k", "k", "order", "p", "a", "account", {})
-    state = FileState(1, 2, 3, 4, 5)
-    with Journal.open(url) as continued, Journal.open(url) as working, Journal.open(url) as ended:
-        ids = {
-            name: each.runs.open_attempt(RunIdentity("f", "f.py:f", {}, name, name)).attempt.id
-            for name, each in (("failed", continued), ("ended", ended))
-        }
-        ended.runs.close_attempt(ids["ended"], "completed")
-        continued.runs.close_attempt(ids["failed"], "failed")
-        working.intents.claim(wanted)
-        for number in range(20):
-            ended.files.remember_sha256(f"/{number}", state, "a")
-            # A `sync` every hour takes a lease in a process of its own.
-            with Journal.open(url) as each, each.leases.hold("sink:x") as mine:
-                assert mine
-        assert (rows(ended, schema.processes), rows(ended, schema.files)) == (23, 20)
-        assert ended.prune(1) == 0
-        assert (rows(ended, schema.processes), rows(ended, schema.files)) == (23, 20)
-        assert ended.prune(-1) == 1
-        # The process of the run that may be continued, and that of the claim.
-        assert (rows(ended, schema.processes), rows(ended, schema.files)) == (2, 0)
-        # A process that lives takes part as before.
-        assert ended.intents.claim(wanted).kind == "held"
-        ended.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "3", "3"))
-        ended.files.remember_sha256("/1", state, "b")
-        assert ended.files.known_sha256("/1", state) == "b"
-
-
-@pytest.mark.mutant(None)
-def test_prune_deletes_what_processes_and_files_left(journal_url: str) -> None:
-    """A process is deleted when nothing names it any more, and a digest when it is old."""
-    prune_a_year(journal_url)
-
-
-@pytest.mark.mutant("processes not pruned")
-def test_a_build_that_keeps_each_process_is_found(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test fails on a build in which `prune` only deletes runs."""
-    mutate("processes not pruned", monkeypatch.setattr)
-    with pytest.raises(AssertionError):
-        prune_a_year(sqlite_url)
-
-
-def test_first_value_counts(journal: Journal) -> None:
+def test_the_first_value_counts(journal, begin):
     """The first value of a name in a run is kept. Other runs have their own."""
-    runs = [journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"n": n}, str(n), str(n))).run.id for n in (1, 2)]
-    assert journal.once.get(runs[0], "now") is None
-    assert journal.once.keep(runs[0], "now", "1") == "1"
-    assert journal.once.keep(runs[0], "now", "2") == "1"
-    assert journal.once.keep(runs[1], "now", "3") == "3"
-    assert journal.once.get(runs[0], "now") == "1"
+    one, other = (begin(name).run.id for name in "12")
+    assert journal.once.get(one, "now") is None
+    assert [journal.once.keep(run, "now", str(n)) for n, run in enumerate((one, one, other))] == ["0", "0", "2"]
+    assert journal.once.get(one, "now") == "0"
+
+
+@pytest.fixture
+def park(journal):
+    """Notes for what an attempt waits."""
+
+    def note(opened, seconds=60, number=1, at=journal):
+        now = at.now()
+        waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"), Wait("urn:ivcap:job:2", "job", ""))
+        noted = Park(number, "https://x", "prod", waits, now, now + timedelta(seconds=seconds))
+        at.parks.note(opened.attempt.id, noted)
+        return noted
+
+    return note
+
+
+def test_a_park_is_kept_as_it_was_noted(journal, begin, park):
+    """With all that a watcher needs. The run that wakes first is listed first, and only its newest attempt is parked;
+    what earlier ones parked for stays on record."""
+    late, soon = begin("a", deployed=True), begin("b", deployed=True)
+    noted = park(late, 600), park(soon, 60)
+    assert [(each.flow_run_id, park) for each, park in journal.parks.open()] == [("b", noted[1]), ("a", noted[0])]
+    journal.runs.close_attempt(soon.attempt.id, "parked")
+    assert len(journal.parks.open()) == 2
+    again = begin("b", deployed=True)
+    assert again.joined and [each.flow_run_id for each, _ in journal.parks.open()] == ["a"]
+    second = park(again, number=2)
+    assert [park for _, park in journal.parks.open()] == [second, noted[0]]
+    assert [each.park for each in journal.runs.attempts("b")] == [noted[1], second]
+
+
+def test_a_run_that_stays_or_ends_is_not_parked(journal, begin, park):
+    """Prefect may refuse to park a run, and a run may end while it is parked, or be given up."""
+    stays, ends, given_up = (begin(name, deployed=True) for name in "abc")
+    for each in (stays, ends, given_up):
+        park(each)
+    journal.parks.note(stays.attempt.id, None)
+    for each in (ends, given_up):
+        journal.runs.close_attempt(each.attempt.id, "parked")
+    assert journal.runs.end("b", "cancelled")
+    journal.runs.abandon("c")
+    assert journal.parks.open() == []
+
+
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+def test_a_run_has_left_when_its_process_is_gone(journal, journal_url, begin, park, child):
+    def begin_and_park():
+        with Journal.open(journal_url) as other:
+            opened = begin("other", at=other, deployed=True)
+            park(opened, at=other)
+            yield opened.attempt.id
+
+    process = child(begin_and_park)
+    left, own = process.said(), begin("own", deployed=True)
+    park(own)
+    attempts = [attempt for attempt, _ in journal.parks.open()]
+    assert {each.id for each in attempts} == {left, own.attempt.id} and journal.parks.left(attempts) == set()
+    process.kill()
+    assert journal.parks.left(attempts) == {left}
