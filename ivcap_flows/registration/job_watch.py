@@ -29,9 +29,6 @@ _READS: Final = 16
 _PAGE: Final = 500
 _OTHERS: Final = 100
 """The list is read as far as the jobs waited for would fill it twice, with so many others among them."""
-_FIRST: Final = 0.25
-_LONGEST: Final = 10.0
-"""Seconds between two looks: twice as many after each look at which nothing has moved."""
 _REST: Final = 4
 """A pause is at least this many times as long as the look before it, so that long lists are not read all the time."""
 
@@ -55,10 +52,13 @@ class JobWatch:
     Jobs wait in one queue for few workers, so the stall timeout of each counts from the progress of any of them. Only a
     job that was older than its stall timeout when it was first seen has to make progress itself, within the visibility
     delay: its worker is probably dead.
+
+    `pauses` are the seconds between two looks: at first and after progress, and at most. They double in between.
     """
 
-    def __init__(self, client: ProvenaClient) -> None:
+    def __init__(self, client: ProvenaClient, *, pauses: tuple[float, float] = (0.25, 10.0)) -> None:
         self._client = client
+        self._first, self._longest = pauses
         self._waits: set[_Wait] = set()
         self._watching: asyncio.Task[None] | None = None
         self._joined = asyncio.Event()
@@ -86,7 +86,7 @@ class JobWatch:
                 self._watching = None
 
     async def _watch(self) -> None:
-        pause = _FIRST
+        pause = self._first
         while self._waits:
             began, before = time.monotonic(), self._moved
             self._joined.clear()
@@ -101,7 +101,8 @@ class JobWatch:
                 self._say(error)
             now = time.monotonic()
             self._fail_stalled(now)
-            pause = _FIRST if self._moved > before or self._joined.is_set() else min(_LONGEST, 2 * pause)
+            moved = self._moved > before or self._joined.is_set()
+            pause = self._first if moved else min(self._longest, 2 * pause)
             await asyncio.sleep(_REST * (now - began))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._joined.wait(), pause)
