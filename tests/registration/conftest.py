@@ -5,10 +5,8 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,30 +15,47 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
 from ivcap_flows.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from registration_rows import Items, make_items
+from registration_rows import make_items
 
 
 @pytest.fixture(scope="session")
-def run_items(_embedded: EmbeddedPlatform) -> Items:
-    """Made once."""
+def by_client(_embedded):
+    """Runs a coroutine function with a client of the embedded Provena."""
 
-    async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
-            return await make_items(client)
+    def run(call):
+        async def called():
+            async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
+                return await call(client)
 
-    return loop.run(make())
+        return loop.run(called())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_items(by_client):
+    return by_client(make_items)
+
+
+@pytest.fixture(scope="session")
+def done_run(by_client, run_items):
+    """The handle of a model run that is registered, and its job."""
+
+    async def register(client):
+        job = await client.prov.register(ModelRunRecord(**run_items.record(0, display_name="Registered before")))
+        return (await client.jobs.wait(job, 30)).lodged.id, job
+
+    return by_client(register)
 
 
 @pytest.fixture
-def provena(embedded_platform: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProvenaClient]:
+def provena(embedded_platform, monkeypatch):
     """A client of the embedded Provena that gives up within a second; the log of requests is empty."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()
@@ -49,32 +64,18 @@ def provena(embedded_platform: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
     loop.run(client.aclose())
 
 
-@pytest.fixture(scope="session")
-def done_run(_embedded: EmbeddedPlatform, run_items: Items) -> tuple[str, str]:
-    """The handle of a model run that is registered, and its job."""
-
-    async def register() -> tuple[str, str]:
-        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
-            job = await client.prov.register(ModelRunRecord(**run_items.record(0, display_name="Registered before")))
-            run = (await client.jobs.wait(job, 30)).lodged
-            assert run is not None
-            return run.id, job
-
-    return loop.run(register())
-
-
 @pytest.fixture
-def journal(sqlite_url: str) -> Iterator[Journal]:
+def journal(sqlite_url):
     with Journal.open(sqlite_url) as opened:
         yield opened
 
 
 @pytest.fixture
-def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[[str], AbstractContextManager[None]]:
+def failing_jobs(_embedded):
     """While the block runs, jobs that lodge the run of this display name fail as soon as they are there."""
 
     @contextmanager
-    def failing(name: str) -> Iterator[None]:
+    def failing(name):
         place = Directory(_embedded.directory).root / "provena.sqlite"
         with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
             connection.execute(
@@ -91,43 +92,17 @@ def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[[str], AbstractContext
 
 
 @pytest.fixture
-def failing_batch(_embedded: EmbeddedPlatform) -> Callable[[str, int], AbstractContextManager[None]]:
-    """While the block runs, a batch whose first run begins so fails when this many of its jobs are launched."""
-
-    @contextmanager
-    def failing(name: str, launched: int) -> Iterator[None]:
-        place = Directory(_embedded.directory).root / "provena.sqlite"
-        batch = "batch_id = json_extract(NEW.result, '$.batch_id')"
-        with closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
-            connection.execute(
-                "CREATE TRIGGER half_a_batch AFTER UPDATE OF status ON jobs WHEN NEW.status = 'SUCCEEDED' AND "
-                "NEW.job_sub_type = 'MODEL_RUN_BATCH_SUBMIT' AND "
-                f"json_extract(NEW.payload, '$.records[0].display_name') LIKE '{name}%' BEGIN "
-                f"DELETE FROM jobs WHERE {batch} AND rowid NOT IN "
-                f"(SELECT rowid FROM jobs WHERE {batch} ORDER BY rowid LIMIT {launched}); "
-                "UPDATE jobs SET status = 'FAILED', result = NULL, info = 'Failed to launch a job. Error: ..' "
-                "WHERE session_id = NEW.session_id; END"
-            )
-            try:
-                yield
-            finally:
-                connection.execute("DROP TRIGGER half_a_batch")
-
-    return failing
-
-
-@pytest.fixture
-def no_job_left(provena: ProvenaClient) -> Callable[[], None]:
+def no_job_left(provena):
     """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
 
     A job whose worker was killed stands still for ever, and meets none.
     """
 
-    async def statuses() -> list[str]:
+    async def statuses():
         return [row.status async for row in provena.jobs.list(limit=40)]
 
-    def wait() -> None:
-        before: list[list[str]] = []
+    def wait():
+        before = []
         for _ in range(100):
             now = loop.run(statuses())
             if not {"PENDING", "DEQUEUED"} & set(now) and before[-3:] == [now] * 3:
@@ -140,10 +115,10 @@ def no_job_left(provena: ProvenaClient) -> Callable[[], None]:
 
 
 @pytest.fixture
-def lodged(provena: ProvenaClient) -> Callable[..., list[ModelRun]]:
+def lodged(provena):
     """The model runs on Provena whose display name begins so."""
 
-    async def listed(begin: str) -> list[ModelRun]:
+    async def listed(begin):
         found = provena.registry.list(ModelRun, page_size=500)
         return [item.info async for item in found if item.info.display_name.startswith(begin)]
 
