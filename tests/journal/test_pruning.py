@@ -154,12 +154,12 @@ def test_processes_and_digests_that_nothing_needs_are_deleted(journal_url):
             attempt = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"end": end}, end, end)).attempt
             journal.runs.close_attempt(attempt.id, end)
         working.intents.claim(wanted("k", scope="account"))
-        for number in range(20):
+        for number in range(5):
             done.files.remember_sha256(f"/{number}", state, "a")
             # A `sync` every hour takes a lease in a process of its own.
             with Journal.open(journal_url) as each, each.leases.hold("sink:x") as mine:
                 assert mine
-        assert done.prune(1) == 0 and rows(done) == (23, 20)
+        assert done.prune(1) == 0 and rows(done) == (8, 5)
         # The process of the run that may be continued, and that of the claim.
         assert done.prune(-1) == 1 and rows(done) == (2, 0)
         # A process that lives takes part as before.

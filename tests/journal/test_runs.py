@@ -177,6 +177,7 @@ def test_a_subflow_belongs_to_the_run_of_its_root(journal):
     assert (retried.attempt.number, journal.runs.open_attempt(inner).attempt.number) == (2, 2)
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize(
     ("steps", "outcome"),
     [
@@ -232,6 +233,7 @@ def test_a_completion_that_is_taken_back_leaves_the_run_to_be_continued(journal,
     other.kill()
     journal.runs.reap()
     assert journal.runs.completed_before(command("2")).id == first
+    assert journal.runs.completed_before(command("2", root_flow_run_id="a root")) is None
     journal.runs.close_attempt(first, "lost", "Prefect has not heard of its end")
     assert journal.runs.completed_before(command("2")) is None
     assert journal.runs.open_attempt(command("2")).run.id == "1"
@@ -326,12 +328,6 @@ def test_runs_are_found_by_what_people_have(journal):
         with pytest.raises(InputError, match=words):
             runs.get(name)
     assert runs.attempt_of("flow-run-3").attempt.id == opened[3].attempt.id and runs.attempt_of("none") is None
-
-
-def test_missing_facts_are_counted(journal, begin):
-    for facts in (3, 4):
-        journal.runs.count_missing(begin().run.id, facts)
-    assert journal.runs.get("1").missing_facts == 7
 
 
 def test_a_run_is_not_given_up_while_it_runs_or_once_it_completed(journal, begin, elsewhere):

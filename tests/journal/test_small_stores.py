@@ -41,29 +41,12 @@ def test_the_first_value_counts(journal, begin):
 def park(journal):
     """Notes for what an attempt waits."""
 
-    def note(opened, seconds=60, number=1, at=journal):
+    def note(opened, at=journal):
         now = at.now()
-        waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"), Wait("urn:ivcap:job:2", "job", ""))
-        noted = Park(number, "https://x", "prod", waits, now, now + timedelta(seconds=seconds))
-        at.parks.note(opened.attempt.id, noted)
-        return noted
+        waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"),)
+        at.parks.note(opened.attempt.id, Park(1, "https://x", "prod", waits, now, now + timedelta(seconds=60)))
 
     return note
-
-
-def test_a_park_is_kept_as_it_was_noted(journal, begin, park):
-    """With all that a watcher needs. The run that wakes first is listed first, and only its newest attempt is parked;
-    what earlier ones parked for stays on record."""
-    late, soon = begin("a", deployed=True), begin("b", deployed=True)
-    noted = park(late, 600), park(soon, 60)
-    assert [(each.flow_run_id, park) for each, park in journal.parks.open()] == [("b", noted[1]), ("a", noted[0])]
-    journal.runs.close_attempt(soon.attempt.id, "parked")
-    assert len(journal.parks.open()) == 2
-    again = begin("b", deployed=True)
-    assert again.joined and [each.flow_run_id for each, _ in journal.parks.open()] == ["a"]
-    second = park(again, number=2)
-    assert [park for _, park in journal.parks.open()] == [second, noted[0]]
-    assert [each.park for each in journal.runs.attempts("b")] == [noted[1], second]
 
 
 def test_a_run_that_stays_or_ends_is_not_parked(journal, begin, park):
