@@ -11,7 +11,6 @@ import uuid
 from contextlib import contextmanager
 from functools import partial
 
-import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -89,10 +88,9 @@ class Child:
         return self._pipe.poll()
 
     def kill(self):
-        """Leave its entry in the process table, where it stays until its parent waits for it."""
+        """Leave its entry in the process table, as a parent does that has not looked yet."""
         os.kill(self.pid, signal.SIGKILL)
-        while psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
     def end(self):
         self._process.kill()

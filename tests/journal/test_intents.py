@@ -54,7 +54,8 @@ def test_an_outcome_is_kept_for_whoever_asks(journal, sent):
     intents = journal.intents
     intent, outcome = sent(), {"urn": "urn:o", "text": "Niño\u0000\ud800"}
     assert intents.finish(intent.key, "failed").state == "sent"
-    intents.settle(intent, urn="urn:o", outcome=outcome, how="sent")
+    done = intents.settle(intent, urn="urn:o", outcome=outcome, how="sent")
+    assert intents.settle(done, urn="urn:o", outcome=outcome, how="sent").state == "done", "a reply that comes twice"
     claim = intents.claim(wanted())
     assert (claim.kind, claim.intent.outcome, claim.intent.urn, claim.intent.how) == ("kept", outcome, "urn:o", "sent")
     assert claim.intent.fence == 1
