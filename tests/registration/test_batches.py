@@ -50,7 +50,7 @@ def registering(provena, run_items, journal, tmp_path):
             await batch.check()
             if before is not None:
                 await before(batch)
-            return await batch.register(into, out=tmp_path / out, **options)
+            return await batch.register(into, out=tmp_path / out if out else None, **options)
 
     return run
 
@@ -595,5 +595,5 @@ def test_a_few_rows_do_not_read_a_full_registry(register, rows_of, asked, embedd
     for end, lists in ((1_600_000_100, 20), (int(time.time()) + 86_400, 6)):
         _, rows = rows_of(5, end_time=end)
         embedded_platform.forget_requests()
-        assert register(rows).registered == 5
+        assert register(rows, out=None).registered == 5
         assert len(asked()) <= 40 and len(asked("/list")) <= lists
