@@ -158,16 +158,16 @@ def test_an_unknown_thing_is_named_as_it_was_given(on_record, tmp_path):
 
 @pytest.mark.catches("files before runs")
 def test_a_file_and_a_run_of_one_name_are_told_apart(on_record, tmp_path, monkeypatch):
-    """`latest` is the newest run, whatever lies in the working directory, and `./latest` the file. A file may be called
-    `2010`, though an id begins or ends so."""
+    """`harvest` is the newest run of that flow, whatever lies in the working directory, and `./harvest` the file. A
+    file may be called `2010`, though an id begins or ends so."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "latest").write_text("a file that no run has seen")
+    (tmp_path / "harvest").write_text("a file that no run has seen")
     for command in ("trace", "verify"):
-        assert on_record(command, "latest").out
-    said = on_record("trace", "./latest")
-    assert said.status == 2 and "Nothing is on record of ./latest" in said.err
-    assert "unknown" in on_record("verify", "./latest").out
-    [id_, *_] = [run["id"] for run in on_record("runs", "--json").json]
+        assert on_record(command, "harvest").out
+    said = on_record("trace", "./harvest")
+    assert said.status == 2 and "Nothing is on record of ./harvest" in said.err
+    assert "unknown" in on_record("verify", "./harvest").out
+    id_ = on_record("show", "harvest", "--json").json["run"]["id"]
     for name in (id_[:2], id_[-3:]):
         (tmp_path / name).write_text("a file that no run has seen")
         assert "Nothing is on record of" in on_record("trace", name).err

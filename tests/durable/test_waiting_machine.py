@@ -160,7 +160,7 @@ def stop_who_asks_for_all(world, moment, after):
     """At a moment after it began to ask for all, or if that is None in its next round."""
     [stops, one, two], works = begun(world, 3)
     world.let_pass((moment or 0) / 12)
-    while moment is None and not stops.poller._sharing.poll.asking:
+    while moment is None and (stops.poller._round is None or stops.poller._round.done()):
         world.let_pass(0.01)
     stops.stop(after_a_step=after)
     world.let_pass(2 * LOST)

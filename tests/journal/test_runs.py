@@ -209,8 +209,8 @@ def test_the_attempts_of_a_run_decide_its_outcome(journal, elsewhere, set_clock,
             decides = runs.decides(attempt, end)
             if what == "killed":
                 with journal._store.write() as connection:
-                    beat = journal._store.now(connection)
-                    connection.execute(sa.update(schema.processes).values(heartbeat_at=beat))
+                    now = journal._store.now(connection)
+                    connection.execute(sa.update(schema.processes).values(heartbeat_at=now))
                 before = runs.get("r")
                 processes[who].kill()
                 assert runs.get("r") == before
