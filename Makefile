@@ -60,8 +60,9 @@ demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main
 
 PYTEST := $(BIN)/python -m pytest $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
+# Many tests wait, so two cores have time for four.
 test: install peers ## Run the tests, each guarantee in a short form
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 4 $(ARGS)
 
 proofs: install peers .venvs/site/.installed ## Run the long proofs
 	$(PYTEST) -m long $(ARGS)
