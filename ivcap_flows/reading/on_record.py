@@ -11,7 +11,7 @@ from ivcap_flows.in_prefect.reconcile import unended
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Record
 from ivcap_flows.reading.lineage import Lineage, lineage
-from ivcap_flows.reading.names import is_path
+from ivcap_flows.reading.names import is_path, starts_of
 from ivcap_flows.reading.remote_records import RemoteRecords
 from ivcap_flows.reading.verification import digest_of
 
@@ -31,6 +31,11 @@ def on_record(
         version = urn_at(name)
         known_as = version if version is not None and journal.lineages.knows(version) else f"sha256:{digest_of(name)}"
     found = lineage(journal, known_as, direction, elsewhere, runs=runs)
+    if found is None and starts_of(journal, known_as):
+        raise InputError(
+            f"Nothing is on record of the run {name}: it has just begun, or its process ended before anything was "
+            f"written. `ivcap-flows show {name}` shows what it asked for."
+        )
     if found is None:
         begin = f"Nothing is on record of {name}. No" if is_here else "No"
         if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):

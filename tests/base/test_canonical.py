@@ -218,7 +218,7 @@ def test_every_process_writes_the_same(tmp_path: Path) -> None:
         (checkout / "flows").mkdir()
         script = shutil.copy(Path(__file__).with_name("canonical_values.py"), checkout / "flows")
         done = subprocess.run(
-            [sys.executable, str(script)],
+            [sys.executable, str(script), "7", "150"],
             cwd=[checkout, tmp_path, checkout / "flows", tmp_path][number],
             env={**os.environ, **host},
             capture_output=True,

@@ -174,6 +174,13 @@ def test_a_file_and_a_run_of_one_name_are_told_apart(on_record, tmp_path, monkey
         assert on_record("trace", id_).status == 0
 
 
+def test_a_run_whose_process_ended_before_anything_was_recorded_is_known(ivcap_flows, journal):
+    """Its orders are in the journal, which `show` reads."""
+    journal.runs.open_attempt(RunIdentity("harvest", "/a.py:f", {}, "r", "r"))
+    said = ivcap_flows("trace", "latest")
+    assert said.status == 2 and "`ivcap-flows show latest`" in said.err
+
+
 def test_a_trace_follows_long_chains_and_reads_only_what_is_on_the_way(ivcap_flows, journal):
     """What other runs did with the same code is neither read nor told."""
     code = entity("urn:ivcap-flows:code:c", "code", commit="c" * 40)

@@ -154,7 +154,7 @@ async def shown(run):
 
 
 @pytest.mark.long
-def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_script, brisk, unique, monkeypatch):
+def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, unique, monkeypatch):
     """Two waits write one table, at the end, and in between not more often than the interval."""
     told = []
     ashow = progress.ashow
@@ -172,7 +172,7 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_script, brisk
         [job] = wait_for_jobs([request_job("echo", {"message": unique})])
         return flow_run.id, [*ended, job]
 
-    run, work = in_script(body)
+    run, work = in_flow(body)
     urns = [each.urn for each in work]
     found = loop.run(shown(run))
     [table] = found["table"]

@@ -348,7 +348,7 @@ def test_pollers_go_with_their_client(embedded_platform, ivcap_journal):
 
 
 @pytest.mark.long
-def test_a_long_wait_says_how_far_it_is(in_script, monkeypatch):
+def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     """A long wait logs the number of jobs by status, at its begin and at intervals, in the log of its run."""
     said = []
 
@@ -360,7 +360,7 @@ def test_a_long_wait_says_how_far_it_is(in_script, monkeypatch):
     heard = Heard(logging.INFO)
     poller.logger.addHandler(heard)
     try:
-        in_script(lambda: tasks.wait_for_jobs([tasks.request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
+        in_flow(lambda: tasks.wait_for_jobs([tasks.request_job("sleep", {"seconds": 3 + i / 100}) for i in range(2)]))
     finally:
         poller.logger.removeHandler(heard)
     words = [message for message, _ in said]
