@@ -82,6 +82,20 @@ def test_two_journals_at_once_send_once(two_journals):
     assert len(platform.urns) == 1
 
 
+def test_an_order_that_another_journal_placed_too_is_named(two_journals, caplog):
+    """Where records show too late, both place it; who ends last sees the other's, and keeps it on record."""
+
+    class ShownLate(Platform):
+        async def read(self, key: str) -> dict[str, Any] | None:
+            return None
+
+    platform = ShownLate()
+    first, second = [platform.run(journal, records=platform, visibility_delay=0.0) for journal in two_journals]
+    [row] = two_journals[1].intents.where()
+    assert (second.how, row.urn, row.duplicates) == ("sent", second.value["urn"], [first.value["urn"]])
+    assert f"here it is {row.urn}, there {first.value['urn']}" in caplog.text
+
+
 def test_a_record_that_cannot_be_written_stops_before_sending(sqlite_journal, platform):
     """The record comes before the request; without its answer nothing is sent, and the next call begins anew."""
 
