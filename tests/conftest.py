@@ -216,6 +216,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        # Events are listed once they are written, by default every 5 s.
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.3",
         "DO_NOT_TRACK": "1",
         # No test has automations, whose triggers are else held against each event.
         "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",

@@ -21,6 +21,7 @@ import pytest
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -30,11 +31,12 @@ from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import parking as times
 from ivcap_flows.errors import JournalError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.handles import Order
 from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.parks import Parks
-from ivcap_flows.journal.rows import AttemptRow, Park
+from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.journal.runs import Runs
 from ivcap_flows.tasks import (
     OrderStep,
@@ -49,6 +51,7 @@ from ivcap_flows.tasks import (
     parking,
     place_order,
     run_orders,
+    wait_for_orders,
 )
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.park_watcher import Watcher
@@ -68,8 +71,7 @@ def hasty(monkeypatch):
     """Shorten the waits from minutes to moments."""
     monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
     for name in ("LEAST", "WOKEN", "AGAIN"):
-        monkeypatch.setattr(parking, name, 0.3)
-    parking._told_once.clear()
+        monkeypatch.setattr(parking, name, 0.1)
 
 
 class Deployed:
@@ -132,21 +134,27 @@ def until_service(serve) -> str:
     return serve("parking-until", SERVICE, [{"name": "until", "type": "string"}])
 
 
+class Ends(logging.Handler):
+    """Ends the work once a run has said why it does not park at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # On a busy machine, Prefect learns late that the tasks before the wait have ended: a run waits "for now".
+        if "cannot park and waits in its process:" in record.getMessage():
+            self.path.touch()
+
+
 @pytest.fixture
-def end(until_service, tmp_path, monkeypatch) -> Iterator[Path]:
+def end(until_service, tmp_path) -> Iterator[Path]:
     """The file that ends the test's work. It exists once a run has said why it does not park at all."""
-    path = tmp_path / "end"
-    tell = parking._Stay.tell
-
-    def told(stay: Any, obstacle: Obstacle) -> None:
-        tell(stay, obstacle)
-        # On a busy machine, Prefect learns late that the tasks before the wait have ended.
-        if not obstacle.passing:
-            path.touch()
-
-    monkeypatch.setattr(parking._Stay, "tell", told)
-    yield path
-    path.touch()
+    ends = Ends(tmp_path / "end")
+    parking.logger.addHandler(ends)
+    yield ends.path
+    parking.logger.removeHandler(ends)
+    ends.path.touch()
 
 
 def ordering(end: Path, discriminator: str | None = None, **options: Any) -> list[str]:
@@ -262,69 +270,74 @@ def test_many_orders_park_together(deployed, effects, tmp_path, end, form):
     assert effects.count("/1/orders") == 3
 
 
-def test_a_run_that_wakes_after_its_timeout_asks_the_platform(ordered, monkeypatch, end):
-    """Work that ended while the run was parked is the result, also if the run wakes after the timeout of its wait."""
-    monkeypatch.setattr(parking, "SHORTEST", 0.1)
-    monkeypatch.setattr(parking, "WOKEN", 10.0)
-    run = ordered(timeout=3)
-    run.parks()
-    end.touch()
-    time.sleep(3.5)
-    assert run.wake() == ["succeeded"]
+@pytest.fixture
+def ahead(ivcap_journal, monkeypatch) -> Callable[[float], None]:
+    """Return `ahead(hours)`, which sets the journal's clock ahead."""
+
+    def set_clock(hours: float) -> None:
+        monkeypatch.setattr(ivcap_journal, "now", lambda: datetime.now(timezone.utc) + timedelta(hours=hours))
+
+    return set_clock
 
 
 @pytest.mark.parametrize("again", ["a second call", pytest.param("a retry of the flow", marks=pytest.mark.long)])
-def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, monkeypatch, end, again):
+def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, ahead, monkeypatch, end, again):
     """The timeout of a wait counts over all rounds, and the run wakes in time for it. A wait after a WaitTimeoutError
-    has the whole timeout again: when the run wakes from that, the first is over at once, and the second goes on."""
-    monkeypatch.setattr(parking, "SHORTEST", 0.1)
+    has the whole timeout again: when the run wakes from that, the first is over at once, and the second goes on. Work
+    that ended while the run was parked is the result, also after the timeout."""
     late: list[str] = []
 
     @flow(retries=1)
     def parks() -> list[str]:
         try:
-            return ordering(end, timeout=3)
+            return ordering(end, timeout=60)
         except WaitTimeoutError as error:
             late.append(str(error))
             if again == "a retry of the flow":
                 raise
             return ordering(end, timeout=600)
 
+    ahead(1)
     run = deployed(parks)
     run.parks()
-    assert run.due < 3
-    time.sleep(3.5)
+    assert run.due < 60
+    ahead(2)
     rounds = 3 if again == "a second call" else 2
     for _ in range(rounds - 1):
         run.parks(run.wake)
     first, *later = [park.began_at for park in parks_of(ivcap_journal)]
     assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
-    assert "1 of 1 orders and jobs not finished after 3 s" in late[0]
-    assert finish(run, end) == ["succeeded"]
+    assert len(late) == rounds - 1 and "1 of 1 orders and jobs not finished after 60 s" in late[0]
+    for name in ("LEAST", "WOKEN"):
+        monkeypatch.setattr(parking, name, 10.0)
+    ahead(9)
+    end.touch()
+    assert run.wake() == ["succeeded"] and len(late) == rounds - 1
 
 
-def test_no_wait_counts_the_time_of_another(deployed, ivcap_journal, end, tmp_path):
-    """The timeout of a wait for two orders does not count an earlier wait for one of them."""
+def test_no_wait_counts_the_time_of_another(in_script, ivcap_journal, end, tmp_path):
+    """The timeout of a wait for two orders does not count an earlier wait for one that has ended since."""
     early = tmp_path / "early"
-
-    @flow
-    def parks() -> list[str]:
-        first = place_order("parking-until", {"until": str(early)})
-        second = place_order("parking-until", {"until": str(end)})
-        wait_or_park([first])
-        return [done.status for done in wait_or_park([first, second], timeout=600)]
-
-    run = deployed(parks)
-    run.parks()
     early.touch()
-    rounds: list[Any] = []
-    while not rounds or len(rounds[-1].waits) != 1 or rounds[-1].waits == rounds[0].waits:
-        run.parks(run.wake)
-        rounds = parks_of(ivcap_journal)
-    assert rounds[-1].began_at > rounds[0].began_at
-    run.parks(run.wake)
-    assert parks_of(ivcap_journal)[-1].began_at == rounds[-1].began_at
-    assert finish(run, end) == ["succeeded"] * 2
+
+    def body() -> list[str]:
+        orders = [place_order("parking-until", {"until": str(path)}) for path in (early, end)]
+        wait_for_orders(orders[:1])
+        [attempt] = ivcap_journal.runs.attempts(ivcap_journal.runs.recent(1)[0].id)
+
+        def parked_for(order: Order) -> None:
+            before = ivcap_journal.now() - timedelta(hours=1)
+            waits = (Wait(order.urn, "order", order.service),)
+            ivcap_journal.parks.note(attempt.id, Park(1, order.platform, None, waits, before, before))
+
+        parked_for(orders[1])
+        with pytest.raises(WaitTimeoutError):
+            wait_or_park(orders, timeout=60)
+        assert not end.exists()
+        parked_for(orders[0])
+        return [done.status for done in wait_or_park(orders, timeout=60)]
+
+    assert in_script(body) == ["succeeded"] * 2
 
 
 @task
@@ -372,10 +385,11 @@ def obstacle_here(*, patient: bool = True) -> Obstacle | None:
 
 
 def test_what_hinders_a_run(deployed):
-    """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package.
+    """No obstacle is: a task or subflow with a persisted result, a task with the tag, a task of this package, a limit
+    of the deployment with ENQUEUE.
 
     A task that is still running passes. A failed task, one of a subflow, or one that took a message off a queue would
-    run again; the reason names them, and says what to change.
+    run again; the reason names them, and says what to change. With CANCEL_NEW, waking would cancel the run.
     """
     let_go = threading.Event()
 
@@ -399,23 +413,29 @@ def test_what_hinders_a_run(deployed):
         enqueue(queue, {"$schema": "urn:example:schema:x.1"})
         found = [obstacle_here()]
         future = slow.submit()
-        time.sleep(0.5)
-        found.append(obstacle_here(patient=False))
+        while (running := obstacle_here(patient=False)) is None:
+            time.sleep(0.05)
         let_go.set()
         future.wait()
-        time.sleep(0.5)
-        found.append(obstacle_here())
+        found += [running, obstacle_here()]
         fails(return_state=True)
         subflow()
         dequeue(queue)
+        found.append(obstacle_here())
+        run.client.update_deployment(run.deployment, DeploymentUpdate(concurrency_options=limit("CANCEL_NEW")))
         return [*found, obstacle_here()]
 
-    nothing, running, ended, again = deployed(judged).go()
+    def limit(strategy: str) -> ConcurrencyOptions:
+        return ConcurrencyOptions(collision_strategy=strategy)
+
+    run = deployed(judged, concurrency_limit=1, concurrency_options=limit("ENQUEUE"))
+    nothing, running, ended, again, cancels = run.go()
     assert nothing is ended is None
     assert "still running" in running.reason and running.passing
     for name in ("'fails-.*'", "'unkept-.*'", "'.*dequeue.*'"):
         assert re.search(f"{name}.* would run again", again.reason), name
     assert "set persist_result=True for such a task, or the tag 'replay-safe'" in again.reason and not again.passing
+    assert "CANCEL_NEW" in cancels.reason
 
 
 @pytest.mark.long
@@ -474,21 +494,6 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
         "outside": "outside",
     }
     assert all(word in seen[where] for where, word in {**words, "notebook": "process of its own"}.items()), seen
-
-
-def test_the_limit_of_the_deployment_decides(deployed):
-    """A run with CANCEL_NEW does not park, since waking would cancel it. ENQUEUE is no obstacle."""
-
-    @flow
-    def judged() -> Obstacle | None:
-        return obstacle_here()
-
-    def limited(strategy: str) -> dict[str, Any]:
-        options = ConcurrencyOptions(collision_strategy=strategy)
-        return {"concurrency_limit": 1, "concurrency_options": options}
-
-    assert "CANCEL_NEW" in deployed(judged, **limited("CANCEL_NEW")).go().reason
-    assert deployed(judged, **limited("ENQUEUE")).go() is None
 
 
 def test_parking_uses_no_retry_of_the_flow(deployed, effects, end):
@@ -691,22 +696,18 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(ordered, ivcap_journal,
     assert order.state == "done" and not ivcap_journal.intents.held(order)
 
 
-def an_hour_ahead(zone: Any = timezone.utc) -> datetime:
-    return datetime.now(zone) + timedelta(hours=1)
-
-
-def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(ordered, ivcap_journal, monkeypatch, end):
+def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(ordered, ivcap_journal, ahead, monkeypatch, end):
     """A run wakes by Prefect's clock, even if the clock of the journal or of the watcher is wrong."""
     monkeypatch.setattr(Parks, "left", all_have_left)
     run = ordered()
-    with monkeypatch.context() as patch:
-        patch.setattr(ivcap_journal, "now", an_hour_ahead)
-        run.parks()
+    ahead(1)
+    run.parks()
     assert run.due <= times.LONGEST, "the work seems to be an hour old"
+    ahead(0)
     run.set(Scheduled(name="Parked", scheduled_time=datetime.now(timezone.utc) + timedelta(minutes=30)), force=True)
     end.touch()
     with monkeypatch.context() as patch:
-        patch.setattr(flow_run, "time", SimpleNamespace(time=lambda: an_hour_ahead().timestamp()))
-        patch.setattr("prefect.states.now", an_hour_ahead)
+        patch.setattr(flow_run, "time", SimpleNamespace(time=lambda: time.time() + 3600))
+        patch.setattr("prefect.states.now", lambda zone=timezone.utc: datetime.now(zone) + timedelta(hours=1))
         assert watched(Watcher(ivcap_journal)) == 1
     assert run.run.state.name == "Resuming" and run.due <= 1
