@@ -16,6 +16,7 @@ from prefect.settings import temporary_settings
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture.attempts import close_process
 from ivcap_flows.capture.recorder_registry import recorder
 from ivcap_flows.durable import poll_interval
@@ -163,6 +164,21 @@ def on_platform(embedded_platform: PlatformControl) -> Callable[..., Any]:
         return loop.run(asked())
 
     return run
+
+
+@pytest.fixture
+def soon_missing(
+    embedded_platform: PlatformControl, second_account: IvcapCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the platforms have not shown within 0.3 s does not exist. Otherwise, that takes the tasks 2 s."""
+
+    async def hasten() -> None:
+        ours = await ivcap_client(None, deployed=False), await provena_client(None, deployed=False)
+        for client in (*ours, await ivcap_client(second_account, deployed=False)):
+            await client.platform()
+            monkeypatch.setattr(client, "visibility_delay", 0.3)
+
+    loop.run(hasten())
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_what_the_other_account_may_not_see(in_script, source, tmp_path, unique,
     assert not (tmp_path / "back.csv").exists()
 
 
-def test_a_wait_with_another_accounts_handle_says_so(in_script, unique, second_account):
+def test_a_wait_with_another_accounts_handle_says_so(in_script, unique, second_account, soon_missing):
     """Both accounts and the next step, also where only the journal knows whose it is; no bare 404."""
     order, job = in_script(lambda: (place_order("echo", {"message": unique}), request_job("echo", {"message": unique})))
 

@@ -5,6 +5,7 @@ Two journals of one account may make a thing twice, or a platform may show a req
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -241,31 +242,39 @@ def on_provena(effects):
 
 @pytest.fixture
 def register_by_hand(on_provena, in_script, artifact, registry):
-    """Return a function that registers a model run with these annotations, and returns its handle."""
+    """Return a function that registers a model run of each pair of annotations and workflow, and returns their
+    handles."""
     dataset = in_script(lambda: tasks.mint_dataset(artifact, terms=registry.terms)).urn
 
-    def register(annotations, workflow=registry.workflow, user=""):
+    def register(*runs, user=""):
         async def ask(client):
-            data = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset)]
-            record = ModelRunRecord(
-                workflow_template_id=workflow,
-                inputs=data,
-                outputs=data,
-                annotations=annotations,
-                display_name="by hand",
-                description="by hand",
-                associations=Associations(modeller_id=await client.auth_api.linked_person()),
-                start_time=1_600_000_000,
-                end_time=1_600_000_100,
-            )
-            return (await client.jobs.wait(await client.prov.register(record), 30)).lodged.id
+            person = await client.auth_api.linked_person()
+
+            async def one(annotations, workflow):
+                data = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=dataset)]
+                record = ModelRunRecord(
+                    workflow_template_id=workflow,
+                    inputs=data,
+                    outputs=data,
+                    annotations=annotations,
+                    display_name="by hand",
+                    description="by hand",
+                    associations=Associations(modeller_id=person),
+                    start_time=1_600_000_000,
+                    end_time=1_600_000_100,
+                )
+                return (await client.jobs.wait(await client.prov.register(record), 30)).lodged.id
+
+            return await asyncio.gather(*(one(*run) for run in runs))
 
         return on_provena(ask, user)
 
     return register
 
 
-def test_a_new_journal_waits_for_what_another_may_have_sent(in_script, effects, make, on_platform, register_by_hand):
+def test_a_new_journal_waits_for_what_another_may_have_sent(
+    in_script, effects, make, on_platform, register_by_hand, registry
+):
     """Another journal's record says that a model run was requested, which does not show yet: it is waited for."""
     key = in_script(lambda: key_of(lambda: make("model run")))
     content = {"key": key, "journal": "another", "noun": "model run", "created-at": "2020-01-01T00:00:00+00:00"}
@@ -274,7 +283,7 @@ def test_a_new_journal_waits_for_what_another_may_have_sent(in_script, effects, 
         await IdempotencyRecords(client.aspects, await client.account()).write(key, content)
 
     on_platform(tell)
-    threading.Timer(1.0, register_by_hand, [{KEY_FIELD: key}]).start()
+    threading.Timer(0.3, register_by_hand, [({KEY_FIELD: key}, registry.workflow)]).start()
     in_script(lambda: make("model run"))
     assert effects.posts("/model_run/register") == 1
 
@@ -313,15 +322,14 @@ def test_a_model_run_that_exists_twice_is_named(
         return (await client.registry.create(WorkflowTemplate, template)).item.id
 
     keyed = {KEY_FIELD: f"k1:{unique}", SUBJECT_FIELD: f"urn:ivcap:order:{unique}"}
-    by_key = [register_by_hand(keyed) for _ in range(2)]
-    by_template = [
-        register_by_hand({KEY_FIELD: f"k1:{unique}-{n}", SUBJECT_FIELD: f"urn:ivcap:order:{unique}-t"}, template)
-        for n, template in enumerate([on_provena(copy), on_provena(copy)])
+    templated = [
+        ({KEY_FIELD: f"k1:{unique}-{n}", SUBJECT_FIELD: f"urn:ivcap:order:{unique}-t"}, on_provena(copy))
+        for n in range(2)
     ]
-    for _ in range(3):
-        register_by_hand({}, user="_2")
+    made = register_by_hand(*[(keyed, registry.workflow)] * 2, *templated)
+    register_by_hand(*[({}, registry.workflow)] * 3, user="_2")
     status, notes = doctor()
-    said = [note for pair in (by_key, by_template) for note in naming(notes, *pair)]
+    said = [note for pair in (made[:2], made[2:]) for note in naming(notes, *pair)]
     assert len(said) == 2 and all(note.startswith("made twice: model run") for note in said) and status == 1
 
 
@@ -352,7 +360,7 @@ def lose(effects):
     return rule
 
 
-def test_what_shows_too_late_is_named(in_flow, effects, make, lose, doctor, caplog, monkeypatch):
+def test_what_shows_too_late_is_named(in_flow, soon_missing, effects, make, lose, doctor, caplog, monkeypatch):
     """It was sent again, since no effect had shown within the visibility delay. The log says where to ask for the
     first, and the journal keeps it. An aspect is found also when it is none of the newest."""
     monkeypatch.setattr(duplicates, "ASPECTS_LOOKED_AT", 0)
@@ -390,7 +398,9 @@ def test_what_shows_too_late_is_named(in_flow, effects, make, lose, doctor, capl
         assert short_id(row.key) in said and f"{kept[kind]} (by this journal)" in said
 
 
-def test_a_job_that_another_key_claims_is_no_late_one(effects, in_script, lose, unique, other, doctor, on_platform):
+def test_a_job_that_another_key_claims_is_no_late_one(
+    effects, in_script, soon_missing, lose, unique, other, doctor, on_platform
+):
     """Of jobs of one request, those are not named that another key of this journal or of another one has made, nor one
     from before the intent; and none as long as an equal request is in doubt, which may have made it."""
 

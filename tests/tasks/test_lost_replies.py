@@ -69,7 +69,7 @@ POSTS = {
 
 @pytest.mark.parametrize(
     ("journal_clock", "late"),
-    some_long(itertools.product(CLOCKS, (0.0, 1.0)), ("right", 0.0), ("stepping", 1.0)),
+    some_long(itertools.product(CLOCKS, (0.0, 0.4)), ("right", 0.0), ("stepping", 0.4)),
     indirect=["journal_clock"],
 )
 def test_each_effect_exists_once(
@@ -129,7 +129,7 @@ def test_what_has_no_key_is_told_from_what_was_there_before(
         tasks.list_aspects(f"{entity}:other")
         lose("^/1/aspects$")
         aspect = tasks.attach_aspect(entity, {"text": "once"}, schema=NOTE)
-        lose("/jobs$", late=1.0)
+        lose("/jobs$", late=0.4)
         effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
         return aspect, tasks.request_job("echo", {"message": unique})
 
@@ -194,10 +194,10 @@ def test_each_request_around_an_effect_may_be_lost(in_script, effects, lose, on_
 
 @pytest.mark.parametrize("outage", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_script, effects, unique, caplog, outage):
-    """An order that is hidden for a second is not reported as missing, and an outage is logged once."""
+    """An order that is hidden for a moment is not reported as missing, and an outage is logged once."""
 
     def body():
-        effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.0)
+        effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=0.4)
         order = tasks.place_order("sleep", {"seconds": 0.3 + int(unique[:4], 16) / 1e6})
         if outage:
             effects.embedded.add_fault(method="GET", path="^/1/orders/", count=22, status=503)

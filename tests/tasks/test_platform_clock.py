@@ -36,7 +36,7 @@ def test_each_effect_exists_once(clock, in_script, effects, unique, minutes):
     entity, organisation = f"urn:example:thing:{unique}", Organisation(display_name=unique, name=unique)
 
     def lose(path):
-        effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=1.0)
+        effects.embedded.add_fault(method="POST", path=path, count=1, drop_reply_after_effect=True, late_visibility=0.4)
 
     def body():
         list_aspects(entity)

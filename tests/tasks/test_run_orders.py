@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect import flow
@@ -71,22 +70,16 @@ def tries(folder: Path) -> list[int]:
 
 
 def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
-    """Each step ends with an order that succeeded, in the order of the steps, and is tried once more than it fails."""
-    done = in_script(lambda: run_orders(iter(steps(1, 0, 2)), max_resubmits=2))
-    assert [order.status for order in done] == ["succeeded"] * 3
-    assert [Path(order.parameters["ledger"]).name for order in done] == ["ledger-0", "ledger-1", "ledger-2"]
-    assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
-
-
-def test_of_a_mapping_each_order_has_its_key(in_script, steps):
-    """Nothing needs to be paired again. At most `at_once` orders are on their way together: the next ones are placed
-    when these have ended, those that failed and were placed again among them."""
-    named = dict(zip("abc", steps(0, 1, 0), strict=True))
-    done = in_script(lambda: run_orders(named, at_once=2))
+    """Each step is tried once more than it fails, and its order has its key: nothing needs to be paired again. At most
+    `at_once` orders are on their way together: the next ones are placed when these have ended, those that failed and
+    were placed again among them."""
+    named = dict(zip("abc", steps(1, 0, 2), strict=True))
+    done = in_script(lambda: run_orders(named, at_once=2, max_resubmits=2))
     assert {key: order.name.partition(" ~")[0] for key, order in done.items()} == {
         key: step.name for key, step in named.items()
     }
     assert all(order.succeeded for order in done.values())
+    assert tries(tmp_path) == [2, 1, 3] and effects.count("/1/orders") == 6
     assert done["c"].requested_at >= max(done["a"].finished_at, done["b"].finished_at)
 
 
@@ -120,7 +113,7 @@ async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journ
     """Also where orders wait for others."""
 
     @flow
-    async def asynchronous() -> tuple[Any, Any, Any]:
+    async def asynchronous():
         given = {"ledger": str(tmp_path / "one"), "fails": 0, "products": "a.txt"}
         done, job = await arun_order(stumbling, given), await arun_job(stumbling, given)
         many = await arun_orders(steps(1, 0, 1), at_once=2, max_resubmits=2)
@@ -158,7 +151,7 @@ def test_what_fails_each_time_is_an_error_that_names_it(in_script, effects, step
 
     def body():
         with pytest.raises(OrderFailedError, match="1 of 2 orders did not succeed") as caught:
-            run_orders(steps(9, 0), max_resubmits=1)
+            run_orders(iter(steps(9, 0)), max_resubmits=1)
         return caught.value, run_orders(steps(9, 0), max_resubmits=1, raise_on_failure=False)
 
     error, done = in_script(body)
@@ -183,25 +176,16 @@ def test_a_retried_run_places_nothing_again_and_counts_on(in_flow, effects, step
     assert tries(tmp_path) == [2, 2] and effects.count("/1/orders") == 4
 
 
-def test_a_plan_has_an_order_for_each_step(in_script, effects, steps):
-    """A plan lists the orders of the first round, and nothing is sent."""
+def test_a_plan_has_an_order_for_each_step_and_what_is_no_step_is_refused(in_script, effects, steps):
+    """A plan lists the orders of the first round. Nothing is sent for it, nor for a wrong argument."""
     with plan() as planned, pytest.raises(PlannedError):
         in_script(lambda: run_orders(steps(0, 0)))
     assert [each.noun for each in planned.effects] == ["order", "order"]
-    assert effects.count("/1/orders") == 0
-
-
-def test_what_is_no_step_is_refused(in_script, effects):
-    """Nothing is placed for a wrong argument."""
-
-    def body():
-        for given, words in (
-            ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
-            ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
-            ({"steps": [], "at_once": 0}, "at least 1, not 0"),
-        ):
-            with pytest.raises(InputError, match=words):
-                run_orders(**given)
-
-    in_script(body)
+    for given, words in (
+        ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
+        ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
+        ({"steps": [], "at_once": 0}, "at least 1, not 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run_orders(**given)
     assert effects.count("/1/orders") == 0

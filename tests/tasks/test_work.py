@@ -301,7 +301,7 @@ def watched_now():
     return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
 
 
-def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_script, embedded_platform):
+def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_script, soon_missing):
     """Of jobs, and of orders and jobs together: nothing of such a wait is polled any more."""
     nobody = "00000000-0000-4000-8000-000000000000"
 
