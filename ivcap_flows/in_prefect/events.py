@@ -25,7 +25,7 @@ __all__ = ["KINDS", "Event", "Kind", "emit", "emit_orphans", "events_of"]
 
 log = logger_of("ivcap_flows.in_prefect")
 
-_MOST_WAITING: Final = 1_000
+MOST_WAITING: Final = 1_000
 """Events that may wait to be sent. If Prefect's server is away, a process that ends tries each of them for seconds."""
 _PLACED: Final = "key service scope generation run platform"
 
@@ -190,7 +190,7 @@ def _send(event: Event) -> None:
     if not (runs or get_current_settings().api.url):
         # Prefect would start a server of its own, only for this.
         return
-    if EventsWorker.instance()._queue.qsize() > _MOST_WAITING:
+    if EventsWorker.instance()._queue.qsize() > MOST_WAITING:
         log.debug("The event %s was not emitted: Prefect has not yet sent the events before it.", event.name)
         return
     resource = {"prefect.resource.id": event.resource, "prefect.resource.name": event.title, **event.labels}

@@ -90,7 +90,7 @@ def between(_embedded: EmbeddedPlatform, embedded_platform, monkeypatch):
     """The intermediary between the tasks and the embedded platforms."""
     url = _embedded.environment["IVCAP_URL"]
     with Intermediary(url) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         for name, value in _embedded.environment.items():
             monkeypatch.setenv(name, value.replace(url, server.url))
         yield server

@@ -64,99 +64,110 @@ def host(handle: Handle) -> str:
     return handle.platform.rpartition(":")[2]
 
 
-def test_products_depend_on_what_was_uploaded(in_flow, effects, tasks_service, source, listed):
-    """The key of each has the platform, the service or the kind, and the name; the rest is metadata."""
+def test_products_depend_on_the_inputs_of_their_order(in_flow, tasks_service, source, tmp_path, listed):
+    """The key of each has the platform, the service or the kind, and the name; the rest is metadata.
 
-    def body():
-        series = upload_artifact(source)
-        order = place_order(tasks_service, {"series": series, "base": 1981})
-        [done] = wait_for_orders([order])
-        return series, done
+    Not on other uploads, although all handles share texts; and what a task of the user's made stays a dependency. A
+    second upload and a second wait make nothing, but what is made of their results still depends on them.
+    """
+    users, after = "test://what-the-user-made", "test://what-comes-after"
 
-    series, done = in_flow(body)
-    uploaded = f"ivcap://{host(series)}/artifacts/series.csv"
-    upper, lower = (f"ivcap://{host(series)}/services/{tasks_service}/{name}.csv" for name in ("upper", "lower"))
-    [made] = listed({uploaded}, 1)
-    assert made["payload"] == {"urn": series.urn, "sha256": series.sha256}
-    assert made["resource"]["prefect.resource.name"] == "series.csv"
-    products = {each["resource"]["prefect.resource.id"]: each for each in listed({upper, lower}, 2)}
-    assert products[upper]["payload"] == {"urn": done.products["upper.csv"].urn, "order": done.urn}
-    assert upstream(products[upper]) == upstream(products[lower]) == {uploaded}
-    by = [each for each in products[upper]["related"] if each["prefect.resource.role"] == "asset-materialized-by"]
-    assert [each["prefect.resource.id"] for each in by] == ["ivcap"]
-    [used] = listed({uploaded}, 1, event="prefect.asset.referenced")
-    assert used["resource"]["prefect.resource.id"] == uploaded
-
-
-def test_what_was_made_before_is_not_made_again(in_flow, effects, tasks_service, source, listed):
-    """A second upload and a second wait make nothing, but what is made of their results still depends on them."""
-    after = "test://what-comes-after"
+    @materialize(users)
+    def prepared():
+        return source
 
     @materialize(after)
     def summary(order):
         return len(order.products)
 
     def body():
+        (tmp_path / "other.csv").write_text("other")
+        path = prepared()
         for _ in range(2):
-            series = upload_artifact(source)
-            [done] = wait_for_orders([place_order(tasks_service, {"series": series, "base": 1981})])
+            series = upload_artifact(path)
+            upload_artifact(tmp_path / "other.csv")
+            [done] = wait_for_orders([place_order(tasks_service, {"series": series, "base": 1})])
         summary(done)
-        return series
+        [again] = wait_for_orders([place_order(tasks_service, {"series": done.products["upper.csv"], "base": 2})])
+        return series, done, again
 
-    series = in_flow(body)
-    keys = {f"ivcap://{host(series)}/services/{tasks_service}/{name}.csv" for name in ("upper", "lower")}
-    assert keys <= upstream(listed({after}, 1)[0])
-    listed({*keys, f"ivcap://{host(series)}/artifacts/series.csv"}, 3)
+    series, done, again = in_flow(body)
+    uploaded = f"ivcap://{host(series)}/artifacts/series.csv"
+    upper, lower = (f"ivcap://{host(series)}/services/{tasks_service}/{name}.csv" for name in ("upper", "lower"))
+    [made] = listed({uploaded}, 1)
+    assert made["payload"] == {"urn": series.urn, "sha256": series.sha256} and upstream(made) == {users}
+    assert made["resource"]["prefect.resource.name"] == "series.csv"
+    for key in (upper, lower):
+        first, second = listed({key}, 2)
+        for event, order in ((first, done), (second, again)):
+            assert event["payload"] == {"urn": order.products[key.rpartition("/")[2]].urn, "order": order.urn}
+            by = [each for each in event["related"] if each["prefect.resource.role"] == "asset-materialized-by"]
+            assert [each["prefect.resource.id"] for each in by] == ["ivcap"]
+        assert upstream(first) - {users} == {uploaded}
+        assert upstream(second) - {users} == {upper}
+    assert {upper, lower} <= upstream(listed({after}, 1)[0])
+    listed({uploaded}, 2, event="prefect.asset.referenced")
 
 
-def test_many_orders_of_a_service_make_one_version_each(in_flow, effects, tasks_service, source, listed):
-    """One asset, whose metadata name the versions."""
+def test_many_orders_of_a_service_make_one_version_each(in_flow, tasks_service, source, unique, listed):
+    """One asset, whose metadata name the versions. A wait that fails makes nothing: Prefect would say of the products
+    of the other orders that they could not be made."""
 
     def body():
         series = upload_artifact(source)
-        return wait_for_orders([place_order(tasks_service, {"series": series, "base": base}) for base in (1, 2, 3)])
+
+        def order(base):
+            return place_order(tasks_service, {"series": series, "base": base})
+
+        done = wait_for_orders([order(base) for base in (1, 2, 3)])
+        with pytest.raises(OrderFailedError):
+            wait_for_orders([order(4), place_order("fail", {"message": unique})])
+        return done
 
     done = in_flow(body)
-    [made] = listed({f"ivcap://{host(done[0].products[0])}/services/{tasks_service}/upper.csv"}, 1)
-    versions = made["payload"]["versions"]
+    key = f"ivcap://{host(done[0].products[0])}/services/{tasks_service}/upper.csv"
+    [made] = listed({key}, 1)
     assert made["payload"]["count"] == 3
-    assert {each["order"] for each in versions} == {order.urn for order in done}
+    assert {each["order"] for each in made["payload"]["versions"]} == {order.urn for order in done}
+    assert listed({key}, 0, event="prefect.asset.materialization.failed") == []
 
 
-def test_a_wait_that_fails_makes_nothing(in_flow, effects, tasks_service, source, unique, listed):
-    """Prefect would say of the products of the other orders that they could not be made."""
-
-    def body():
-        series = upload_artifact(source)
-        with pytest.raises(OrderFailedError):
-            wait_for_orders(
-                [place_order(tasks_service, {"series": series, "base": 1}), place_order("fail", {"message": unique})]
-            )
-        return series
-
-    series = in_flow(body)
-    listed({f"ivcap://{host(series)}/artifacts/series.csv"}, 1)
-    key = f"ivcap://{host(series)}/services/{tasks_service}/upper.csv"
-    assert listed({key}, 0) == listed({key}, 0, event="prefect.asset.materialization.failed") == []
-
-
-def test_jobs_folders_collections_and_datasets(in_flow, effects, tasks_service, source, registry, listed, unique):
-    """Products of jobs like those of orders, a folder as one asset, an upload in the place of its collection."""
+def test_jobs_folders_collections_datasets_and_model_runs(
+    in_flow, tasks_service, source, ended_order, registry, listed, unique
+):
+    """Products of jobs like those of orders, a folder as one asset, an upload in the place of its collection. A
+    registration makes the datasets of all artifacts, and what is made of the model run depends on all of them."""
+    after = "test://what-comes-after"
     (source.parent / "two").mkdir()
-    for name in ("a.txt", "b.txt"):
+    names = ("a.txt", "b.txt")
+    for name in names:
         (source.parent / "two" / name).write_text(unique + name)
+
+    @materialize(after)
+    def summary(run):
+        return run.urn
 
     def body():
         collection = create_collection(f"series {unique}")
         series = upload_artifact(source, collection=collection)
         folder = upload_directory(source.parent / "two", pack="collection", name=f"two-{unique}")
         [job] = wait_for_jobs([request_job(tasks_service, {"series": series, "base": 1981})])
-        return series, folder, job, mint_dataset(series, terms=registry.terms)
+        minted = mint_dataset(series, terms=registry.terms)
+        one, other = (upload_artifact(source.parent / "two" / name, name=f"{unique}-{name}") for name in names)
+        run = register_model_run(
+            ended_order,
+            workflow_template=registry.workflow,
+            inputs={registry.template: one},
+            outputs={registry.template: other},
+            terms=registry.terms,
+        )
+        summary(run)
+        return series, folder, job, minted
 
     series, folder, job, dataset = in_flow(body)
-    place = f"ivcap://{host(series)}"
+    place, provena = f"ivcap://{host(series)}", f"provena://{host(dataset)}/datasets"
     uploaded = f"{place}/collections/series-{unique}/series.csv"
-    minted = f"provena://{host(dataset)}/datasets/series.csv"
+    minted = f"{provena}/series.csv"
     product = f"{place}/services/{tasks_service}/upper.csv"
     found = {
         each["resource"]["prefect.resource.id"]: each
@@ -170,35 +181,10 @@ def test_jobs_folders_collections_and_datasets(in_flow, effects, tasks_service, 
         "artifact": series.urn,
         "artifact_sha256": series.sha256,
     }
-
-
-def test_the_datasets_of_a_model_run(in_flow, effects, ended_order, source, tmp_path, registry, listed):
-    """A registration makes the datasets of all artifacts, and what is made of the model run depends on all of them."""
-    after = "test://what-comes-after"
-    (tmp_path / "index.csv").write_text(source.read_text() + "index\n")
-
-    @materialize(after)
-    def summary(run):
-        return run.urn
-
-    def body():
-        series, index = (upload_artifact(tmp_path / name) for name in ("series.csv", "index.csv"))
-        run = register_model_run(
-            ended_order,
-            workflow_template=registry.workflow,
-            inputs={registry.template: series},
-            outputs={registry.template: index},
-            terms=registry.terms,
-        )
-        summary(run)
-        return series, run
-
-    series, run = in_flow(body)
-    names = ("series.csv", "index.csv")
-    uploaded = {f"ivcap://{host(series)}/artifacts/{name}" for name in names}
-    minted = {f"provena://{host(run)}/datasets/{name}" for name in names}
-    assert [upstream(each) for each in listed(minted, 2)] == [uploaded, uploaded]
-    assert upstream(listed({after}, 1)[0]) == minted
+    registered = {f"{provena}/{unique}-{name}" for name in names}
+    of_artifacts = {f"{place}/artifacts/{unique}-{name}" for name in names}
+    assert [upstream(each) for each in listed(registered, 2)] == [of_artifacts] * 2
+    assert upstream(listed({after}, 1)[0]) == registered
 
 
 def test_a_reused_order_makes_nothing(in_flow, effects, tasks_service, source, listed):
@@ -238,31 +224,6 @@ def test_keys_are_what_prefect_takes():
 def test_a_task_outside_of_a_flow_makes_assets_too(embedded_platform, ivcap_journal, source):
     """It fails nothing, and neither does a call of the body without Prefect."""
     assert upload_artifact(source).urn == upload_artifact.fn(source).urn
-
-
-def test_dependencies_are_those_of_the_inputs(in_flow, effects, tasks_service, source, tmp_path, listed):
-    """Not those of other uploads, although all handles share texts, and what a task of the user's made stays one."""
-    users = "test://what-the-user-made"
-
-    @materialize(users)
-    def prepared():
-        return source
-
-    def body():
-        (tmp_path / "other.csv").write_text("other")
-        series = upload_artifact(prepared())
-        upload_artifact(tmp_path / "other.csv")
-        [done] = wait_for_orders([place_order(tasks_service, {"series": series, "base": 1})])
-        [again] = wait_for_orders([place_order(tasks_service, {"series": done.products["upper.csv"], "base": 2})])
-        return series, again
-
-    series, _ = in_flow(body)
-    uploaded = f"ivcap://{host(series)}/artifacts/series.csv"
-    upper, lower = (f"ivcap://{host(series)}/services/{tasks_service}/{name}.csv" for name in ("upper", "lower"))
-    assert upstream(listed({uploaded}, 1)[0]) == {users}
-    first, second = listed({lower}, 2)
-    assert upstream(first) - {users} == {uploaded}
-    assert upstream(second) - {users} == {upper}
 
 
 def test_dependencies_are_as_many_as_an_event_takes(in_flow, effects, listed, unique):

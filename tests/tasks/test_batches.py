@@ -53,13 +53,13 @@ def shown(kind: str) -> list[dict[str, Any]]:
     return [vars(each) for each in asyncio.run(read()) if each.type == kind]
 
 
-def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
+def test_records_of_a_flow(in_flow, in_script, effects, records, tmp_path, ivcap_journal):
     """Records become model runs once, whichever run requests them. The task generated them, and Prefect shows them."""
 
     def body():
         return register_model_runs(records, out=tmp_path / "out.csv")
 
-    first, again = in_flow(body), in_flow(body, name="another")
+    first, again = in_script(body), in_flow(body)
     assert first == again and effects.count(REGISTER) == 3
     assert [run.display_name for run in first.runs] == [record.display_name for record in records]
     assert (first.rows, first.failed, first.doubtful) == (3, 0, 0)
@@ -70,7 +70,7 @@ def test_records_of_a_flow(in_flow, effects, records, tmp_path, ivcap_journal):
     assert any(each["data"] == 100.0 for each in shown("progress"))
 
 
-def test_wrong_records_and_a_plan_send_nothing(in_flow, effects, records, tmp_path):
+def test_wrong_records_and_a_plan_send_nothing(in_flow, in_script, effects, records, tmp_path):
     """The error and a table say what is wrong in which record. A file of rows is refused as the outcome file. A plan
     checks the rows. Only where wrong records may be skipped, the others are sent."""
     with plan() as made:
@@ -90,7 +90,7 @@ def test_wrong_records_and_a_plan_send_nothing(in_flow, effects, records, tmp_pa
     assert len(in_flow(body)) == 1 and effects.count(REGISTER) == 0
     rows = json.loads(next(each for each in shown("table") if "1 faults" in each["description"])["data"])
     assert [(row["row"], row["column"]) for row in rows] == [(2, "study_id")]
-    assert in_flow(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
+    assert in_script(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
 
 
 @pytest.mark.long
@@ -104,7 +104,7 @@ def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
 
 
 @pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
-def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, records, registry, status):
+def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, in_script, effects, records, registry, status):
     """Its row fails with IVCAP's reason, the others are registered, and the next call mints a dataset for it."""
     urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
     records[0].outputs = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=urn)]
@@ -117,4 +117,4 @@ def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, effects, 
     assert (len(left.runs), left.failed) == (2, 1)
     assert any(f"IVCAP answered {status}" in each["data"] for each in shown("table"))
     effects.embedded.clear_faults()
-    assert in_flow(body, name="another").failed == 0
+    assert in_script(body).failed == 0

@@ -164,7 +164,7 @@ def test_a_watcher_outlives_what_its_journal_does(
 
 def fail(url: str) -> None:
     with failing(url.replace("postgresql+psycopg", "postgresql")):
-        time.sleep(2.0)
+        time.sleep(0.8)
 
 
 def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journal, woken, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journa
             take_away()
             await until(lambda: said[-1] == "Another process watches the parked runs; standing by.")
             parked = park(ivcap_journal, order)
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(0.8)
             assert parked.flow_run_id not in woken
 
     loop.run(scenario())
@@ -197,7 +197,7 @@ def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, monk
     parked = park(ivcap_journal, place_order("echo", {"message": "at once"}))
     monkeypatch.setattr(Parks, "left", lambda _, some: {each.id for each in some if each.run_id == parked.run_id})
     wake = park_watcher.wake
-    monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: time.sleep(1.0) or wake(flow_run_id))
+    monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: time.sleep(0.4) or wake(flow_run_id))
 
     async def both() -> list[tuple[int, int]]:
         return await asyncio.gather(*(Watcher(ivcap_journal).once() for _ in range(2)))

@@ -30,6 +30,7 @@ from ivcap_flows.tasks import (
     place_order,
     register_model_run,
     register_model_runs,
+    request_job,
     submission_limit,
 )
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
@@ -113,6 +114,25 @@ def until(said: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+def test_submissions_take_turns(slots, in_flow, embedded_platform, unique):
+    """With one slot, no two submissions are under way together."""
+    slots.create()
+    embedded_platform.add_fault(method="POST", path="^/1/(orders|services/.*/jobs)", delay=0.2)
+
+    def body() -> int:
+        message = {"message": unique}
+        asked = [place_order.submit("echo", message), request_job.submit("echo", message)]
+        most = 0
+        while not all(each.state.is_final() for each in asked):
+            most = max(most, sum(each["status"] is None for each in submitted(embedded_platform)))
+            time.sleep(0.05)
+        return most
+
+    assert in_flow(body) == 1
+    assert len(submitted(embedded_platform)) == 2 and slots.taken == 0
+
+
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_two_processes_submit_one_at_a_time(slots, submitting, embedded_platform, unique, tmp_path):
     """With one slot, no two submissions are under way together, though each process has several."""
@@ -144,7 +164,8 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
     assert submitted(embedded_platform) == []
 
 
-def test_a_slot_that_is_lost_is_named_with_the_command_that_frees_it(slots, prefect_server, monkeypatch, caplog):
+@pytest.mark.parametrize("free", ["as the command does", pytest.param("by the command", marks=pytest.mark.long)])
+def test_a_slot_that_is_lost_is_named_with_the_command_that_frees_it(slots, prefect_server, monkeypatch, caplog, free):
     """As after a restart of Prefect's server. The command of the warning lets the submission go on."""
     monkeypatch.setattr(submission_limit, "LOST_AFTER", 0.5)
     slots.create()
@@ -154,8 +175,12 @@ def test_a_slot_that_is_lost_is_named_with_the_command_that_frees_it(slots, pref
         entered = asyncio.create_task(SubmissionLimit(slots.name).turn().__aenter__())
         while not (found := re.search("`prefect (.*)`", caplog.text)):
             await asyncio.sleep(0.05)
-        freed = [sys.executable, "-m", "prefect", *found[1].split()]
-        await asyncio.to_thread(subprocess.run, freed, env=prefect_server, check=True, capture_output=True)
+        assert found[1] == f"gcl update {slots.name} --active-slots 0"
+        if free == "by the command":
+            command = [sys.executable, "-m", "prefect", *found[1].split()]
+            await asyncio.to_thread(subprocess.run, command, env=prefect_server, check=True, capture_output=True)
+        else:
+            await asyncio.to_thread(slots.update, active_slots=0)
         await asyncio.wait_for(entered, 60)
 
     with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
