@@ -57,39 +57,29 @@ def test_two_accounts_in_one_flow(in_script, effects, source, unique, second_acc
     assert len(names) == 2 and all(names.values())
 
 
-def test_what_the_other_account_may_not_see(in_script, source, tmp_path, unique, second_account):
-    """Another account's artifact and order are refused once, as the platform refuses them, without retries."""
-
-    def made():
-        return upload_artifact(source), place_order("echo", {"message": unique})
-
-    series, order = in_script(made)
+def test_what_the_other_account_may_not_see(in_script, source, tmp_path, unique, second_account, soon_missing):
+    """Another account's artifact and order are refused once, as the platform refuses them, without retries. The error
+    of a wait names both accounts and the next step, also where only the journal knows whose it is; it is no bare 404.
+    """
 
     def body():
+        series = upload_artifact(source)
+        order, job = place_order("echo", {"message": unique}), request_job("echo", {"message": unique})
         for look in (
             lambda: get_artifact(series.urn, credentials=second_account),
             lambda: download_artifact(series, tmp_path / "back.csv", credentials=second_account),
             lambda: get_order(order.urn, credentials=second_account),
         ):
-            with pytest.raises((NotFoundError, ForbiddenError)) as caught:
+            with pytest.raises((NotFoundError, ForbiddenError)) as refused:
                 look()
-            assert not caught.value.retryable
-
-    in_script(body)
-    assert not (tmp_path / "back.csv").exists()
-
-
-def test_a_wait_with_another_accounts_handle_says_so(in_script, unique, second_account, soon_missing):
-    """Both accounts and the next step, also where only the journal knows whose it is; no bare 404."""
-    order, job = in_script(lambda: (place_order("echo", {"message": unique}), request_job("echo", {"message": unique})))
-
-    def body():
+            assert not refused.value.retryable
         for wait, work in ((wait_for_orders, order), (wait_for_orders, order.urn), (wait_for_jobs, job)):
             with pytest.raises(ForeignHandleError, match="is of the account urn:ivcap:account:") as caught:
                 wait([work], credentials=second_account)
             assert str(work) in str(caught.value) and caught.value.handle_account != caught.value.account
 
     in_script(body)
+    assert not (tmp_path / "back.csv").exists()
 
 
 def test_a_stored_block_by_its_name(in_script, unique, second_account):

@@ -345,26 +345,19 @@ def unkept() -> int:
     return 1
 
 
-def charging(options: dict[str, Any]) -> Any:
-    """Return a task of its own for each build, whose result is kept but may not be read back."""
-
-    def charged() -> int:
-        return 1
-
-    charged.__qualname__ = f"charged-{uuid.uuid4()}"
-    return task(persist_result=True, **options)(charged)
-
-
 @pytest.mark.catches("results that are not read back")
 def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed):
     """From wherever the flow has the task, which is no global of its module."""
-    no_reads = ({"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)})
-    charges = [charging(options) for options in no_reads]
 
     @flow
     def judged() -> Obstacle | None:
-        for charge in charges:
-            charge()
+        for options in ({"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)}):
+
+            def charged() -> int:
+                return 1
+
+            charged.__qualname__ = f"charged-{uuid.uuid4()}"
+            task(persist_result=True, **options)(charged)()
         return obstacle_here()
 
     found = deployed(judged).go()

@@ -134,23 +134,6 @@ def test_submissions_take_turns(slots, in_flow, embedded_platform, unique):
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_two_processes_submit_one_at_a_time(slots, submitting, embedded_platform, unique, tmp_path):
-    """With one slot, no two submissions are under way together, though each process has several."""
-    slots.create()
-    embedded_platform.add_fault(method="POST", path="^/1/(orders|services/.*/jobs)", delay=0.7)
-    running = [submitting(f"{unique}-{word}", 2) for word in ("first", "second")]
-    most = 0
-    while any(process.poll() is None for process in running):
-        most = max(most, sum(each["status"] is None for each in submitted(embedded_platform)))
-        time.sleep(0.05)
-    logs = [(tmp_path / f"{unique}-{word}.log").read_text() for word in ("first", "second")]
-    assert [process.returncode for process in running] == [0, 0], logs
-    assert most == 1 and len(submitted(embedded_platform)) == 8, logs
-    assert slots.taken == 0
-
-
-@pytest.mark.long
-@pytest.mark.timeout(240)
 def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, embedded_platform, unique, tmp_path):
     """Its log says what it waits for. Killed, it leaves intents that are not in doubt."""
     slots.create()

@@ -52,17 +52,6 @@ def telling(serve):
     return serve("telling", SERVICE, parameters)
 
 
-def batch(name, **more):
-    controller = {"$schema": "urn:ivcap:schema.service.batch.1", "image": "none", "command": ["none"]}
-    return {
-        "name": name,
-        "description": "Does nothing here.",
-        "controller-schema": "urn:ivcap:schema.service.batch.1",
-        "controller": controller,
-        **more,
-    }
-
-
 def test_a_service_is_found_and_used_by_its_handle(in_script, unique):
     """For orders and jobs. The error of a wrong name has those that there are."""
 
@@ -72,9 +61,9 @@ def test_a_service_is_found_and_used_by_its_handle(in_script, unique):
         job = tasks.request_job(service, {"message": unique})
         with pytest.raises(InputError, match=r"There is no service named 'ecko'\. Candidates: .*'echo'"):
             tasks.find_service("ecko")
-        return service, tasks.wait_for_orders([order]), tasks.wait_for_jobs([job])
+        return service, order, job
 
-    service, [order], [job] = in_script(body)
+    service, order, job = in_script(body)
     assert service.name == "echo" and order.service == job.service == service.urn
 
 
@@ -90,14 +79,30 @@ def test_services_are_listed_whole_or_up_to_a_limit(in_script, ivcap_journal):
 def test_a_registered_service_stays_what_it_is(in_script, effects, unique, tmp_path):
     """An unchanged registration is sent once, also by another run. A changed definition replaces the old one.
 
-    A file works like a mapping. A plan lists the registration, and ends where the service would be needed.
+    A file works like a mapping. A plan lists the registration, and ends where the service would be needed. A definition
+    that is incomplete, or a file that is not one, is an error that says what is missing.
     """
-    definition = batch(unique, parameters=[{"name": "a", "type": "int", "description": "A."}])
+    definition = {
+        "name": unique,
+        "description": "Does nothing here.",
+        "controller-schema": "urn:ivcap:schema.service.batch.1",
+        "controller": {"$schema": "urn:ivcap:schema.service.batch.1", "image": "none", "command": ["none"]},
+        "parameters": [{"name": "a", "type": "int", "description": "A."}],
+    }
     path = tmp_path / "service.json"
     path.write_text(json.dumps(definition))
     with plan() as planned, pytest.raises(waiting.PlannedError):
         in_script(lambda: tasks.place_order(tasks.register_service(definition), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
+
+    (tmp_path / "list.yaml").write_text("- a\n")
+    for given, words in (
+        ({"name": "x"}, "lacks description, controller-schema, controller"),
+        (tmp_path / "list.yaml", "must be a mapping"),
+        (tmp_path / "none.yaml", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=words):
+            in_script(lambda given=given: tasks.register_service(given))
 
     def again():
         same = tasks.register_service(path)
@@ -111,22 +116,6 @@ def test_a_registered_service_stays_what_it_is(in_script, effects, unique, tmp_p
     same, times, changed = in_script(again)
     assert (same, times) == (first, 1)
     assert (changed.urn, changed.description) == (first.urn, "Does less.") and effects.count("/1/orders") == 0
-
-
-def test_a_wrong_definition_says_what_it_lacks(in_script, tmp_path):
-    """A definition that is incomplete, or a file that is not one, is an error that says what is missing."""
-    (tmp_path / "list.yaml").write_text("- a\n")
-
-    def body():
-        for given, words in (
-            ({"name": "x"}, "lacks description, controller-schema, controller"),
-            (tmp_path / "list.yaml", "must be a mapping"),
-            (tmp_path / "none.yaml", "cannot be read"),
-        ):
-            with pytest.raises(InputError, match=words):
-                tasks.register_service(given)
-
-    in_script(body)
 
 
 def test_orders_are_listed_and_their_logs_read(in_script, unique):
@@ -151,15 +140,17 @@ def test_orders_are_listed_and_their_logs_read(in_script, unique):
     assert "last words" in whole and whole.endswith(end) and "\n" not in end
 
 
-def test_products_of_an_order_go_into_its_collection(in_script, on_platform, ivcap_journal, telling, unique):
+def test_products_of_an_order_go_into_its_collection(in_script, effects, on_platform, ivcap_journal, telling, unique):
     """Products are added to the collection once, after success, even if the order is waited for twice.
 
-    The membership is recorded.
+    The membership is recorded. An unknown collection is an error before the order is sent, so nothing is spent.
     """
     urn = f"urn:ivcap:collection:{unique}"
     on_platform(lambda client: client.collections.create(unique, urn=urn))
 
     def body():
+        with pytest.raises(NotFoundError):
+            tasks.place_order(telling, {"message": unique}, collection=f"{urn}-none")
         order = tasks.place_order(telling, {"message": unique}, collection=urn)
         tasks.wait_for_orders([order])
         return tasks.wait_for_orders([order])[0]
@@ -170,17 +161,9 @@ def test_products_of_an_order_go_into_its_collection(in_script, on_platform, ivc
         return [item.urn async for item in client.collections.items(urn)]
 
     products = [product.urn for product in order.products]
-    assert on_platform(members) == products and order.collection == urn
+    assert on_platform(members) == products and order.collection == urn and effects.count("/1/orders") == 1
     relations = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).relations.values()
     assert [(r.source, r.target) for r in relations if r.type == "hadMember"] == [(urn, each) for each in products]
-
-
-def test_an_unknown_collection_is_told_before_an_order_is_sent(in_script, effects, unique):
-    """An unknown collection is an error before the order is sent, so nothing is spent."""
-    before = effects.count("/1/orders")
-    with pytest.raises(NotFoundError):
-        in_script(lambda: tasks.place_order("echo", {"message": unique}, collection=f"urn:ivcap:collection:{unique}"))
-    assert effects.count("/1/orders") == before
 
 
 def test_a_request_may_be_an_aspect(in_script, unique):
@@ -278,23 +261,6 @@ def test_an_agent_runs_once_and_is_waited_for(in_script, unique):
 
     first, again = in_script(body)
     assert first.urn == again.urn and first.result == {"message": unique}
-
-
-@pytest.mark.long
-def test_a_deadline_names_the_jobs_of_all_services(in_script, telling):
-    """A wait that times out names the pending jobs of all services."""
-
-    def body():
-        slow = [tasks.request_job("sleep", {"seconds": 12.0}), tasks.request_job("sleep", {"seconds": 12.1})]
-        quick = tasks.request_job(telling, {"message": "x"})
-        tasks.wait_for_jobs([quick])
-        try:
-            tasks.wait_for_jobs([*slow, quick], timeout=2.0)
-        except WaitTimeoutError as late:
-            return [job.urn for job in slow], late.pending
-
-    slow, pending = in_script(body)
-    assert pending == slow
 
 
 def watched_now():
