@@ -16,8 +16,8 @@ __all__ = ["IntentRecord"]
 
 logger = logger_of("ivcap_flows.durable")
 
-_refused_on: set[str] = set()
-"""The platforms of which the log says that they refuse idempotency records."""
+_refused_on: set[tuple[str, str]] = set()
+"""The journals and platforms of which the log says that records are refused."""
 
 
 class IntentRecord:
@@ -122,8 +122,9 @@ class IntentRecord:
 
     def _do_without(self, error: ForbiddenError) -> None:
         self._store = None
-        if self._intent.platform not in _refused_on:
-            _refused_on.add(self._intent.platform)
+        here = self._journal_id, self._intent.platform
+        if here not in _refused_on:
+            _refused_on.add(here)
             logger.warning(
                 "%s refuses idempotency records (%s). Within this journal nothing is sent twice even so. What another "
                 "journal sends cannot be known before; `ivcap-flows doctor` finds it afterwards.",

@@ -53,10 +53,11 @@ class _Table:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifact: UUID | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    away_until: float = 0.0
+    """Until when Prefect is not told, since it did not answer."""
 
 
 _tables: OrderedDict[str, _Table] = OrderedDict()
-_away_until = 0.0
 
 
 @asynccontextmanager
@@ -138,14 +139,13 @@ class _Shown:
         await self._tell(bar=self._bar is not None)
 
     async def _tell(self, *, bar: bool) -> None:
-        global _away_until
-        if time.monotonic() < _away_until or not self._changed:
+        if time.monotonic() < self._table.away_until or not self._changed:
             return
         self._changed = False
         try:
             await asyncio.wait_for(self._tell_prefect(bar=bar), _PATIENCE)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Prefect, the wait continues
-            _away_until = time.monotonic() + _AWAY
+            self._table.away_until = time.monotonic() + _AWAY
             logger.debug("Could not show the progress of the wait in Prefect: %s", error)
 
     async def _tell_prefect(self, *, bar: bool) -> None:

@@ -10,7 +10,6 @@ from prefect import flow, task
 
 from ivcap_flows import once, recorded, tasks
 from ivcap_flows.capture import use_journal
-from ivcap_flows.durable import intent_record
 from ivcap_flows.errors import (
     JobFailedError,
     JournalError,
@@ -100,9 +99,8 @@ def test_once_per(in_script, effects, unique, tmp_path):
     assert effects.count("/1/orders") == 8
 
 
-def test_a_platform_that_refuses_key_aspects(in_script, effects, unique, caplog, monkeypatch):
+def test_a_platform_that_refuses_key_aspects(in_script, effects, unique, caplog):
     """If a policy forbids idempotency records, orders are still placed, and a warning names the lost guarantee once."""
-    monkeypatch.setattr(intent_record, "_refused_on", set())
     effects.embedded.add_fault(method="POST", path="^/1/aspects$", status=403)
 
     def body():
