@@ -101,12 +101,6 @@ def in_flow(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Calla
 
 
 @pytest.fixture
-def run_here() -> Callable[..., Any]:
-    """Return what `in_flow` returns, but with the journal that the environment names."""
-    return run_flow
-
-
-@pytest.fixture
 def unique() -> str:
     """A text that no other test has, since equal content would be equal work."""
     return uuid.uuid4().hex

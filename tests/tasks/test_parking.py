@@ -134,27 +134,21 @@ def until_service(serve) -> str:
     return serve("parking-until", SERVICE, [{"name": "until", "type": "string"}])
 
 
-class Ends(logging.Handler):
-    """Ends the work once a run has said why it does not park at all."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # On a busy machine, Prefect learns late that the tasks before the wait have ended: a run waits "for now".
-        if "cannot park and waits in its process:" in record.getMessage():
-            self.path.touch()
-
-
 @pytest.fixture
 def end(until_service, tmp_path) -> Iterator[Path]:
     """The file that ends the test's work. It exists once a run has said why it does not park at all."""
-    ends = Ends(tmp_path / "end")
-    parking.logger.addHandler(ends)
-    yield ends.path
-    parking.logger.removeHandler(ends)
-    ends.path.touch()
+    path = tmp_path / "end"
+
+    def heard(record: logging.LogRecord) -> bool:
+        # On a busy machine, Prefect learns late that the tasks before the wait have ended: a run waits "for now".
+        if "cannot park and waits in its process:" in record.getMessage():
+            path.touch()
+        return True
+
+    parking.logger.addFilter(heard)
+    yield path
+    parking.logger.removeFilter(heard)
+    path.touch()
 
 
 def ordering(end: Path, discriminator: str | None = None, **options: Any) -> list[str]:
@@ -164,18 +158,15 @@ def ordering(end: Path, discriminator: str | None = None, **options: Any) -> lis
 
 
 @pytest.fixture
-def ordered(deployed, end) -> Callable[..., Deployed]:
-    """Return `ordered(**options)`: a run of a flow that places an order and waits for it with these options."""
+def run(deployed, end) -> Deployed:
+    """A run of a flow that places an order and waits for it."""
 
-    def make(**options: Any) -> Deployed:
-        @flow
-        @recorded
-        def parks() -> list[str]:
-            return ordering(end, **options)
+    @flow
+    @recorded
+    def parks() -> list[str]:
+        return ordering(end)
 
-        return deployed(parks)
-
-    return make
+    return deployed(parks)
 
 
 def finish(run: Deployed, end: Path) -> Any:
@@ -541,14 +532,13 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
 
 
 @pytest.mark.long
-def test_without_prefects_word_a_run_waits_in_its_process(ordered, caplog, monkeypatch, end):
+def test_without_prefects_word_a_run_waits_in_its_process(run, caplog, monkeypatch, end):
     """If Prefect's API cannot be reached, the run waits in its process and logs a warning."""
 
     def gone(**_: Any) -> None:
         end.touch()
         raise ConnectionError("refused")
 
-    run = ordered()
     monkeypatch.setattr(flow_run, "get_client", gone)
     assert run.go() == ["succeeded"]
     assert "Prefect's API cannot be asked" in caplog.text
@@ -558,7 +548,7 @@ LOST = ["obeyed", "obeyed, and started", "not obeyed", pytest.param("answered af
 
 
 @pytest.mark.parametrize("what", LOST)
-def test_a_lost_reply_to_the_parking_is_asked_after(ordered, ivcap_journal, monkeypatch, end, what):
+def test_a_lost_reply_to_the_parking_is_asked_after(run, ivcap_journal, monkeypatch, end, what):
     """After a lost reply Prefect is asked whether the run was parked.
 
     It leaves or stays accordingly, so it never has two processes or none, even if a worker has started it since.
@@ -583,7 +573,6 @@ def test_a_lost_reply_to_the_parking_is_asked_after(ordered, ivcap_journal, monk
         raise ConnectionError("no reply")
 
     monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", losing)
-    run = ordered()
     if what != "not obeyed":
         with pytest.raises(Pause):
             run.go()
@@ -628,12 +617,11 @@ def watched(watcher: Watcher) -> int:
     return woken
 
 
-def test_a_watcher_wakes_a_run_once_its_process_has_gone(ordered, ivcap_journal, monkeypatch, caplog, end):
+def test_a_watcher_wakes_a_run_once_its_process_has_gone(run, ivcap_journal, monkeypatch, caplog, end):
     """The watcher wakes a run whose work has ended only when its process has gone, so it never has two processes.
 
     One with another platform does not wake it, since it cannot read its orders.
     """
-    run = ordered()
     run.parks()
     end.touch()
     monkeypatch.setattr(Parks, "left", all_have_left)
@@ -665,13 +653,12 @@ def test_a_watcher_wakes_a_run_once_its_process_has_gone(ordered, ivcap_journal,
 @pytest.mark.parametrize(
     "what", ["cancelled", *(pytest.param(each, marks=pytest.mark.long) for each in ("deleted", "failed"))]
 )
-def test_a_run_that_does_not_come_back_is_parked_no_more(ordered, ivcap_journal, monkeypatch, end, what):
+def test_a_run_that_does_not_come_back_is_parked_no_more(run, ivcap_journal, monkeypatch, end, what):
     """The watcher wakes no run that was cancelled, deleted or failed, and records how it ended if Prefect says so.
 
     Its order stays open without a live owner.
     """
     monkeypatch.setattr(Parks, "left", all_have_left)
-    run = ordered()
     run.parks()
     assert len(ivcap_journal.parks.open()) == 1
     end.touch()
@@ -689,10 +676,9 @@ def test_a_run_that_does_not_come_back_is_parked_no_more(ordered, ivcap_journal,
     assert order.state == "done" and not ivcap_journal.intents.held(order)
 
 
-def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(ordered, ivcap_journal, ahead, monkeypatch, end):
+def test_a_clock_that_is_ahead_makes_no_run_sleep_longer(run, ivcap_journal, ahead, monkeypatch, end):
     """A run wakes by Prefect's clock, even if the clock of the journal or of the watcher is wrong."""
     monkeypatch.setattr(Parks, "left", all_have_left)
-    run = ordered()
     ahead(1)
     run.parks()
     assert run.due <= times.LONGEST, "the work seems to be an hour old"
