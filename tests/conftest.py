@@ -35,6 +35,7 @@ import pytest
 import sqlalchemy as sa
 from botocore.session import get_session
 
+from ivcap_flows.durable import poller
 from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
@@ -532,6 +533,12 @@ def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 connection.execute(sa.update(schema.processes).values(heartbeat_at=last))
 
     return take
+
+
+@pytest.fixture
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for work of the embedded platforms, which end it within a second, looks again at once."""
+    monkeypatch.setattr(poller, "interval", lambda age: 0.05)
 
 
 @pytest.fixture
