@@ -14,7 +14,7 @@ import pytest
 from ivcap_flows.journal import Journal, NewIntent
 
 
-@pytest.mark.parametrize("kills", [15, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [6, pytest.param(120, marks=pytest.mark.long)])
 def test_kills_lose_nothing(tmp_path, child, kills):
     """Eight processes open the journal, write and are killed at any moment; a reader finds it whole.
 

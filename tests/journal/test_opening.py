@@ -37,14 +37,14 @@ def file_url(file):
 
 
 def test_first_openings_at_once_take_turns(empty_url, at_once):
-    """Eight processes that create one journal at the same moment all open it, and it is one journal."""
+    """Four processes that create one journal at the same moment all open it, and it is one journal."""
 
     def open_it(number, together):
         together()
         with Journal.open(empty_url) as journal:
             yield journal.id
 
-    ids = at_once(8, open_it)
+    ids = at_once(4, open_it)
     with Journal.open(empty_url) as journal:
         assert set(ids) == {journal.id}
 
@@ -125,14 +125,14 @@ def left_in_the_process():
 @pytest.mark.catches("callback for each journal")
 def test_a_journal_that_was_opened_leaves_nothing_in_the_process(sqlite_url):
     """A worker may open one for each of a million runs."""
-    for _ in range(3):
+    for _ in range(2):
         open_and_record(sqlite_url)
     before = left_in_the_process()
-    for _ in range(10):
+    for _ in range(5):
         open_and_record(sqlite_url)
     functions, callbacks = (now - then for now, then in zip(left_in_the_process(), before, strict=True))
     # Other threads may have made a function meanwhile, but none for each journal.
-    assert functions < 10 and callbacks == 0
+    assert functions < 5 and callbacks == 0
 
 
 def test_commits_reach_the_disk(empty_url):

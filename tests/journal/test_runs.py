@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,18 +22,15 @@ def command(name, **changes):
 
 
 @pytest.fixture
-def elsewhere(child, journal_url):
-    """Begins attempts in another process; gives the process and their ids."""
+def elsewhere(journal_url):
+    """Begins attempts in a journal of another holder; gives what ends that holder, as a kill does, and their ids."""
+    with ExitStack() as everything:
 
-    def begin(*some):
-        def opened():
-            with Journal.open(journal_url) as journal:
-                yield [journal.runs.open_attempt(each).attempt.id for each in some]
+        def begin(*some):
+            holder = everything.enter_context(Journal.open(journal_url))
+            return holder.close, *(holder.runs.open_attempt(each).attempt.id for each in some)
 
-        process = child(opened)
-        return process, *process.said()
-
-    return begin
+        yield begin
 
 
 @pytest.fixture
@@ -75,7 +73,7 @@ ENDED = {"of one that failed": "failed", "of one that was cancelled": "cancelled
 
 def test_which_command_continues_a_run(journal, elsewhere):
     """The next one does that is the same, if the run is unfinished and no process is at it."""
-    process, *attempts = elsewhere(
+    kill, *attempts = elsewhere(
         *(command(f"{case} 1", **{"flow_name": case, **first}) for case, (first, *_) in NEXT.items())
     )
 
@@ -92,7 +90,7 @@ def test_which_command_continues_a_run(journal, elsewhere):
         if case in ENDED:
             journal.runs.close_attempt(attempt, ENDED[case])
     assert continued("of one that failed"), "such as in a notebook, whose process lives on"
-    process.kill()
+    kill()
     journal.runs.abandon("of one that was given up 1")
     assert not journal.runs.alive(journal.runs.attempt(attempts[0]))
     joined = {}
@@ -109,9 +107,9 @@ def test_which_command_continues_a_run(journal, elsewhere):
 
 def test_unfinished_runs_before_one_that_completed_are_past(journal, elsewhere):
     """Before that, the newest one that no process is at is continued."""
-    process, _ = elsewhere(command("1"))
+    kill, _ = elsewhere(command("1"))
     assert not journal.runs.open_attempt(command("2")).joined
-    process.kill()
+    kill()
     third = journal.runs.open_attempt(command("3"))
     assert third.run.id == "1"
     journal.runs.close_attempt(third.attempt.id, "failed")
@@ -126,8 +124,8 @@ def test_a_run_goes_on_where_its_code_is_now(journal, elsewhere):
     What was shown as parameters stays; each attempt names where it ran; a subflow does not name the run's code.
     """
     moved = {"code": "el_nino.py:el_nino", "parameters_sha256": "equal"}
-    process, _ = elsewhere(command("1", entry_point="/old/el_nino.py:el_nino", parameters={"in": "/old/a"}, **moved))
-    process.kill()
+    kill, _ = elsewhere(command("1", entry_point="/old/el_nino.py:el_nino", parameters={"in": "/old/a"}, **moved))
+    kill()
     again = command("2", entry_point="/new/el_nino.py:el_nino", parameters={"in": "/new/a"}, **moved)
     assert journal.runs.continued(again).entry_point == "/old/el_nino.py:el_nino"
     opened = journal.runs.open_attempt(again)
@@ -147,8 +145,8 @@ def test_the_scope_flow_is_the_flow_or_the_code_of_a_script(journal):
 
 def test_of_commands_at_once_one_continues(journal_url, elsewhere, at_once):
     """Of four processes that could continue a killed run, one does and the others begin their own."""
-    process, _ = elsewhere(command("1"))
-    process.kill()
+    kill, _ = elsewhere(command("1"))
+    kill()
 
     def race(number, together):
         with Journal.open(journal_url) as journal:
@@ -198,12 +196,12 @@ def test_a_subflow_belongs_to_the_run_of_its_root(journal):
 def test_the_attempts_of_a_run_decide_its_outcome(journal, elsewhere, set_clock, steps, outcome):
     """The newest does, and any that ran at the same time and completed, whatever the order in which they end and
     whatever the clock says. What a run is shown as is what it will be once that is written."""
-    runs, processes, attempts = journal.runs, {}, {}
+    runs, kills, attempts = journal.runs, {}, {}
     for who, what in (step.split() for step in steps.split(", ")):
         if who == "clock":
             set_clock(float(what))
         elif what == "begins":
-            processes[who], attempts[who] = elsewhere(command("r", deployed=True))
+            kills[who], attempts[who] = elsewhere(command("r", deployed=True))
         else:
             attempt, end = runs.attempt(attempts[who]), "lost" if what == "killed" else what
             decides = runs.decides(attempt, end)
@@ -212,7 +210,7 @@ def test_the_attempts_of_a_run_decide_its_outcome(journal, elsewhere, set_clock,
                     now = journal._store.now(connection)
                     connection.execute(sa.update(schema.processes).values(heartbeat_at=now))
                 before = runs.get("r")
-                processes[who].kill()
+                kills[who]()
                 assert runs.get("r") == before
                 standing = runs.standing(before)[0].outcome
                 assert [each.id for each in runs.reap()] == [attempt.id] and runs.reap() == []
@@ -227,10 +225,10 @@ def test_the_attempts_of_a_run_decide_its_outcome(journal, elsewhere, set_clock,
 
 def test_a_completion_that_is_taken_back_leaves_the_run_to_be_continued(journal, elsewhere):
     """If Prefect did not hear that an attempt completed, the attempt becomes lost and the run can be continued."""
-    (one, first), (other, _) = elsewhere(command("1")), elsewhere(command("1"))
+    (kill, first), (kill_other, _) = elsewhere(command("1")), elsewhere(command("1"))
     journal.runs.close_attempt(first, "completed")
-    one.kill()
-    other.kill()
+    kill()
+    kill_other()
     journal.runs.reap()
     assert journal.runs.completed_before(command("2")).id == first
     assert journal.runs.completed_before(command("2", root_flow_run_id="a root")) is None
@@ -332,10 +330,10 @@ def test_runs_are_found_by_what_people_have(journal):
 
 def test_a_run_is_not_given_up_while_it_runs_or_once_it_completed(journal, begin, elsewhere):
     """What is told of a run that was given up changes nothing."""
-    process, attempt = elsewhere(command("1"))
+    kill, attempt = elsewhere(command("1"))
     with pytest.raises(DurabilityError, match="is running"):
         journal.runs.abandon("1")
-    process.kill()
+    kill()
     for _ in range(2):
         journal.runs.abandon("1")
         assert journal.runs.get("1").outcome == "abandoned"
