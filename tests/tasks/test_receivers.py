@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,7 @@ def receive(source: Path, unique: str) -> tuple[str, str]:
     artifact = upload_artifact(source, collection=collection)
     add_to_collection(collection, artifact)
     add_to_collection(collection.urn, artifact)
-    wait_for_orders([place_order("echo", {"message": unique}, collection=collection)])
+    place_order("echo", {"message": unique}, collection=collection)
     update_aspect(collection, {"$schema": "urn:example:schema:note.1", "of": unique})
     list_aspects(collection)
     create_collection(unique), get_collection(collection.urn), list_collections(unique)
@@ -182,72 +181,42 @@ def test_who_filled_a_collection_tells_nothing_to_who_fills_it_next(in_flow, ivc
     assert {node.attributes["name"] for node in up.nodes.values() if node.type == "task-run"} == {"Place order"}
 
 
-@pytest.mark.parametrize("given", [lambda collection: collection, lambda collection: collection.urn])
-def test_an_order_comes_from_what_its_collection_had(
-    in_script, ivcap_journal, joining, source, tmp_path, unique, given: Callable[[Collection], Collection | str]
-):
-    """A collection among the parameters, as handle or URN, leads to its members, not to what another run adds later."""
+def test_an_order_comes_from_what_its_collection_had(in_script, ivcap_journal, joining, source, tmp_path, unique):
+    """A collection among the parameters, as handle or URN, leads to its members, also to what was uploaded into it; not
+    to what another run adds later, nor to what was taken out before."""
     folder = tmp_path / f"parts-{unique}"
     folder.mkdir()
     (folder / "part.txt").write_text(f"{unique} is in it from the beginning")
 
     def body():
-        parts = upload_directory(folder, pack="collection")
-        [done] = wait_for_orders([place_order(joining, {"parts": given(parts)}, collection=parts)])
-        return parts, done
+        parts, other = upload_directory(folder, pack="collection"), create_collection(unique)
+        uploaded = upload_artifact(source, collection=other.urn)
+        [member] = collection_items(parts)
+        taken = upload_artifact(f"{unique} for a while".encode(), name="taken")
+        add_to_collection(other, taken)
+        orders = [place_order(joining, {"parts": parts}, collection=parts, discriminator="handle")]
+        orders.append(place_order(joining, {"parts": parts.urn}, collection=parts, discriminator="URN"))
+        orders.append(place_order(joining, {"parts": other}, discriminator="before"))
+        remove_from_collection(other, taken)
+        orders.append(place_order(joining, {"parts": other}, discriminator="after"))
+        return parts, member, uploaded, taken, wait_for_orders(orders)
 
-    parts, done = in_script(body)
-    later = in_script(lambda: add_to_collection(parts, upload_artifact(source)) and upload_artifact(source))
-    [joined] = done.products
-    graph = last_graph(ivcap_journal)
-    assert later.urn in graph.nodes
-    [member] = {r.target for r in run_of(ivcap_journal, done.urn).relations.values() if r.type == "hadMember"} - {
-        joined.urn
-    }
-    assert {parts.urn, member} <= names(ivcap_journal, joined.urn, "up")
-    assert later.urn not in names(ivcap_journal, joined.urn, "up")
-    assert {parts.urn, joined.urn} <= names(ivcap_journal, member, "down")
-    assert not {joined.urn, done.urn} & names(ivcap_journal, later.urn, "down")
-
-
-def run_of(journal: Journal, thing: str) -> Graph:
-    """Return the graph of the run, of the last two, that has a thing."""
-    return next(
-        graph for graph in (run_graph(journal, run.id) for run in journal.runs.recent(2)) if thing in graph.nodes
-    )
-
-
-def test_an_order_comes_from_what_was_uploaded_into_its_collection(in_script, ivcap_journal, joining, source, unique):
-    """An upload that names the collection puts the artifact into it."""
-
-    def body():
-        collection = create_collection(unique)
-        artifact = upload_artifact(source, collection=collection.urn)
-        return artifact, *wait_for_orders([place_order(joining, {"parts": collection})])
-
-    artifact, done = in_script(body)
-    assert artifact.urn in names(ivcap_journal, done.urn, "up")
-    assert done.urn in names(ivcap_journal, artifact.urn, "down")
-
-
-def test_what_was_taken_out_is_no_longer_read(in_script, ivcap_journal, joining, source, unique):
-    """An order that is given a collection does not come from what was in it once."""
-
-    def body():
-        collection, artifact = create_collection(unique), upload_artifact(source)
-        add_to_collection(collection, artifact)
-        before = place_order(joining, {"parts": collection}, discriminator="before")
-        remove_from_collection(collection, artifact)
-        after = place_order(joining, {"parts": collection}, discriminator="after")
-        return artifact, *wait_for_orders([before, after])
-
-    artifact, before, after = in_script(body)
-    assert artifact.urn in names(ivcap_journal, before.urn, "up")
-    assert artifact.urn not in names(ivcap_journal, after.urn, "up")
+    parts, member, uploaded, taken, (by_handle, by_urn, before, after) = in_script(body)
+    later = in_script(lambda: add_to_collection(parts, upload_artifact(b"later")) and upload_artifact(b"later"))
+    assert later.urn in last_graph(ivcap_journal).nodes
+    for order in (by_handle, by_urn):
+        [joined] = order.products
+        origins = names(ivcap_journal, joined.urn, "up")
+        assert {parts.urn, member.urn} <= origins and later.urn not in origins
+        assert {parts.urn, joined.urn} <= names(ivcap_journal, member.urn, "down")
+        assert not {joined.urn, order.urn} & names(ivcap_journal, later.urn, "down")
+    assert {uploaded.urn, taken.urn} <= names(ivcap_journal, before.urn, "up")
+    assert {before.urn, after.urn} <= names(ivcap_journal, uploaded.urn, "down")
+    assert taken.urn not in names(ivcap_journal, after.urn, "up")
 
 
 def test_what_a_run_downloads_of_a_collection_are_the_members_that_it_then_had(
-    in_flow, ivcap_journal, source, tmp_path, unique
+    in_flow, in_script, ivcap_journal, source, tmp_path, unique
 ):
     """Each downloaded file comes from its own artifact, the task that listed them from all that there were."""
 
@@ -262,7 +231,7 @@ def test_what_a_run_downloads_of_a_collection_are_the_members_that_it_then_had(
         if node.attributes.get("name") == "Collection items"
     ]
     source.write_text(f"another {unique}")
-    later = in_flow(lambda: add_to_collection(collection, upload_artifact(source)) and upload_artifact(source))
+    later = in_script(lambda: add_to_collection(collection, upload_artifact(source)) and upload_artifact(source))
     assert collection.urn in names(ivcap_journal, listing, "up")
     assert later.urn not in names(ivcap_journal, listing, "up")
     assert listing not in names(ivcap_journal, later.urn, "down")

@@ -36,7 +36,7 @@ def only(journal):
     return row
 
 
-def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, tasks_service, source, monkeypatch):
+def test_what_another_machine_paid_for_is_used(in_script, effects, elsewhere, tasks_service, source, monkeypatch):
     """A run with another journal and discriminator gets the same order and products, and the same job and result, even
     with a limit of none. A plan names them. The record says that the task did not start them.
 
@@ -55,29 +55,29 @@ def test_what_another_machine_paid_for_is_used(in_flow, effects, elsewhere, task
         request_job("echo", {"message": series.urn}, reuse=True)
 
     with use_journal(elsewhere):
-        first, first_job = in_flow(lambda: body(discriminator="there"))
+        first, first_job = in_script(lambda: body(discriminator="there"))
     assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
     assert only(elsewhere).reuse is None
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "0")
     with plan() as planned:
-        in_flow(asked)
+        in_script(asked)
     assert [(one.source, one.urn) for one in planned.effects[1:]] == [("reused", first.urn), ("reused", first_job.urn)]
     assert planned.new == [] and effects.journal.intents.where() == []
 
-    second, second_job = in_flow(lambda: body(reuse=True))
+    second, second_job = in_script(lambda: body(reuse=True))
     assert (second.urn, second.status, effects.count("/1/orders")) == (first.urn, "succeeded", 1)
     assert [p.urn for p in second.products] == [p.urn for p in first.products] and len(second.products) == 2
     assert (second_job.urn, second_job.result) == (first_job.urn, first_job.result) and second_job.result
     row = only(effects.journal)
     assert (row.how, row.state, row.status, row.spends) == ("reused", "done", "succeeded", False)
-    assert row.reuse == f"{first.urn} of the flow tested is used"
+    assert row.reuse.startswith(f"{first.urn} of the flow ") and row.reuse.endswith(" is used")
     assert [row.how for row in effects.intents("job")] == ["reused"]
     links = [f.record for f in effects.journal.facts.about(first.urn) if f.record.kind == "relation"]
     placed = [r for r in links if r.attributes.get("role") == "reused"]
     assert [(r.type, r.target) for r in placed] == [("wasInformedBy", first.urn)]
     assert not [r for r in links if r.type == "wasStartedBy" and r.source == first.urn]
     with pytest.raises(SpendLimitError):
-        in_flow(body)
+        in_script(body)
 
 
 @pytest.mark.long
@@ -170,58 +170,41 @@ def test_a_forged_aspect_is_not_believed(in_script, effects, elsewhere, on_platf
     assert "is not what its idempotency record says" in only(effects.journal).reuse
 
 
-@pytest.fixture
-def replayed(in_flow):
-    """`replayed(body)`: what two attempts of one run get."""
-
-    def run(body):
-        seen = []
-
-        def twice():
-            seen.append(body())
-            if len(seen) == 1:
-                raise RuntimeError("The first attempt fails.")
-
-        in_flow(twice, retries=1)
-        return seen
-
-    return run
-
-
-def test_what_a_run_requested_it_has_sent(replayed, embedded_platform, unique, source):
-    """Also in the next attempt, after the wait, and if the reply was lost. In a plan it is planned."""
-    rule = {"method": "POST", "path": "^/1/orders$", "drop_reply_after_effect": True}
-    embedded_platform.add_fault(**rule, count=1)
-
-    def body():
-        orders = [place_order("echo", {"message": f"{unique} {n}"}) for n in range(2)]
-        [job] = wait_for_jobs([request_job("echo", {"message": unique})])
-        done = wait_for_orders(orders)
-        return [each.how for each in (*orders, *done, job, upload_artifact(source))]
-
-    with plan():
-        assert place_order.fn("echo", {"message": unique}).how == "planned"
-    assert replayed(body) == [["sent"] * 6] * 2
-
-
-def test_what_exists_is_kept_adopted_or_reused(in_script, replayed, source, unique, tmp_path):
+def test_what_exists_is_kept_adopted_or_reused(in_flow, in_script, embedded_platform, source, unique, tmp_path):
     """Kept is what another run of the journal requested, whatever became of it since then, and a file's content that is
-    there already; adopted, what is found on the platform; reused, what was paid for by another request."""
+    there already; adopted, what is found on the platform; reused, what was paid for by another request. What a run
+    requested it has sent: also in its next attempt, after the wait, and if the reply was lost. In a plan it is planned.
+    """
+    rule = {"method": "POST", "path": "^/1/orders$", "drop_reply_after_effect": True}
+    seen = []
 
     def of_account(word):
         return place_order("echo", {"message": unique + word}, once_per="account")
 
-    def body():
+    def found():
         reused = place_order("echo", {"message": unique}, reuse=True)
         return [of_account("kept"), upload_artifact(source), of_account("adopted"), reused]
+
+    def requested():
+        orders = [place_order("echo", {"message": f"{unique} {n}"}) for n in range(2)]
+        [job] = wait_for_jobs([request_job("echo", {"message": unique})])
+        return [*orders, *wait_for_orders(orders), job, upload_artifact(unique.encode(), name="new")]
+
+    def twice():
+        seen.append((found(), requested()))
+        if len(seen) == 1:
+            raise RuntimeError("The first attempt fails.")
 
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other, use_journal(other):
         assert in_script(lambda: of_account("adopted")).how == "sent"
         in_script(lambda: wait_for_orders([place_order("echo", {"message": unique})]))
     first = in_script(lambda: [of_account("kept"), upload_artifact(source)])
-    seen = replayed(body)
-    assert [[each.how for each in some] for some in (first, *seen)] == [
-        ["sent", "sent"],
-        *[["kept", "kept", "adopted", "reused"]] * 2,
-    ]
-    assert [some[0] for some in seen] == [first[0]] * 2 and len({first[0], *(some[0] for some in seen)}) == 1
+    with plan():
+        assert place_order.fn("echo", {"message": unique}).how == "planned"
+    embedded_platform.add_fault(**rule, count=1)
+    in_flow(twice, retries=1)
+    for there, mine in seen:
+        assert [each.how for each in there] == ["kept", "kept", "adopted", "reused"]
+        assert [each.how for each in mine] == ["sent"] * 6
+    assert [each.how for each in first] == ["sent", "sent"]
+    assert len({first[0], *(there[0] for there, _ in seen)}) == 1

@@ -12,7 +12,7 @@ import yaml
 from ivcap_flows.blocks import ProvenaTerms
 from ivcap_flows.capture import use_journal
 from ivcap_flows.errors import ConfigurationError, InputError
-from ivcap_flows.handles import ModelRun, Order
+from ivcap_flows.handles import ModelRun, Order, Products
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation
 from ivcap_flows.provena.terms import Terms
@@ -127,9 +127,14 @@ def test_arguments_win_over_the_workflow(in_script, effects, ordered, workflow, 
     assert [run.annotations[name] for name in ("base", "region", "more")] == ["1950", "Coral Sea", "1"]
 
 
-def test_what_cannot_be_registered_is_named(in_script, effects, ordered, workflow, tmp_path):
+def test_what_cannot_be_registered_is_named(
+    in_script, effects, tasks_service, ended_order, artifact, workflow, tmp_path
+):
     """Before a dataset is minted or a run is sent. The rows of a file say all themselves, and nothing else but work is
     registered."""
+    of_service = {"service_name": tasks_service, "parameters": {"series": artifact.urn, "base": "1950"}}
+    products = Products([artifact.model_copy(update={"name": "upper.csv"})])
+    ordered = ended_order.model_copy(update=of_service | {"products": products})
     other = Workflow(service="other", workflow_template="1/1")
     rows = Path(tmp_path, "rows.jsonl")
     rows.touch()
@@ -151,11 +156,11 @@ def test_what_cannot_be_registered_is_named(in_script, effects, ordered, workflo
             ),
         ):
             with pytest.raises(error, match=words):
-                register_model_run(ordered[0], **given)
+                register_model_run(ordered, **given)
         for many, given, words in (
             (rows, {"workflow": workflow}, "the rows of a file say all"),
-            ([*ordered, "urn:ivcap:order:1"], {"workflow": workflow}, "orders and jobs are registered, not str"),
-            (ordered, {}, "must be a ModelRunRecord, not a Order"),
+            ([ordered, "urn:ivcap:order:1"], {"workflow": workflow}, "orders and jobs are registered, not str"),
+            ([ordered], {}, "must be a ModelRunRecord, not a Order"),
         ):
             with pytest.raises(InputError, match=words):
                 register_model_runs(many, **given)
