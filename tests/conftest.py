@@ -40,7 +40,6 @@ from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.provena import jobs
 from ivcap_flows.secrets import scrubbing
 
 if TYPE_CHECKING:
@@ -540,7 +539,8 @@ def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for work of the embedded platforms, which end it within a second, looks again at once."""
     monkeypatch.setattr(poller, "interval", lambda age: 0.05)
-    monkeypatch.setattr(jobs, "FIRST_INTERVAL", 0.05)
+    monkeypatch.setattr("ivcap_flows.tasks.jobs.ask_later", lambda urn, seconds: None)
+    monkeypatch.setattr("ivcap_flows.provena.jobs.FIRST_INTERVAL", 0.05)
 
 
 @pytest.fixture

@@ -38,7 +38,12 @@ pytestmark = pytest.mark.xdist_group("docs")
 
 @pytest.fixture(autouse=True)
 def folder(
-    docs_prefect: None, embedded_platform: Any, ivcap_journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    docs_prefect: None,
+    quick_polls: None,
+    embedded_platform: Any,
+    ivcap_journal: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """Where an example runs, as a user would run it."""
     monkeypatch.chdir(tmp_path)
