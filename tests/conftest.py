@@ -40,6 +40,7 @@ from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.secrets import scrubbing
 
 if TYPE_CHECKING:
@@ -541,6 +542,7 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller, "interval", lambda age: 0.05)
     monkeypatch.setattr("ivcap_flows.tasks.jobs.ask_later", lambda urn, seconds: None)
     monkeypatch.setattr("ivcap_flows.provena.jobs.FIRST_INTERVAL", 0.05)
+    monkeypatch.setitem(JobWatch.__init__.__kwdefaults__, "pauses", (0.05, 0.2))
 
 
 @pytest.fixture

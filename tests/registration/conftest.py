@@ -55,7 +55,7 @@ def done_run(by_client, run_items):
 
 
 @pytest.fixture
-def provena(embedded_platform, monkeypatch):
+def provena(embedded_platform, quick_polls, monkeypatch):
     """A client of the embedded Provena that gives up within a second; the log of requests is empty."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()

@@ -114,7 +114,7 @@ def set_clock(monkeypatch):
 def test_each_row_is_one_model_run(register, rows_of, elsewhere, lodged, outcomes, asked, embedded_platform, tmp_path):
     """Every row has its handle in the outcome file as soon as it has come to its end. A second start asks for nothing
     more and says the same; elsewhere, without the journal, every run is found by its key in one pass."""
-    name, rows = rows_of(60)
+    name, rows = rows_of(30)
     embedded_platform.add_fault(**SENDS, delay=0.05)
     seen = []
 
@@ -126,20 +126,20 @@ def test_each_row_is_one_model_run(register, rows_of, elsewhere, lodged, outcome
         embedded_platform.forget_requests()
 
     first = register(rows, progress=tell, before=forget)
-    assert (first.rows, first.registered, first.is_whole) == (60, 60, True)
-    assert len(asked("model_run/register")) == 60 and len(asked()) < 2 * 60, "no job is read by itself"
-    assert len(seen) > 2 and all(done == known for done, known in seen) and seen[-1] == (60, 60)
+    assert (first.rows, first.registered, first.is_whole) == (30, 30, True)
+    assert len(asked("model_run/register")) == 30 and len(asked()) < 2 * 30, "no job is read by itself"
+    assert len(seen) > 2 and all(done == known for done, known in seen) and seen[-1] == (30, 30)
     before = outcomes()
-    assert [int(each["row"]) for each in before] == list(range(1, 61))
-    assert len({each["model_run"] for each in before}) == 60 == len(lodged(name))
+    assert [int(each["row"]) for each in before] == list(range(1, 31))
+    assert len({each["model_run"] for each in before}) == 30 == len(lodged(name))
     embedded_platform.forget_requests()
     again = register(rows)
-    assert (again.registered, outcomes()) == (60, before)
+    assert (again.registered, outcomes()) == (30, before)
     embedded_platform.forget_requests()
-    assert register(rows, elsewhere).registered == 60
+    assert register(rows, elsewhere).registered == 30
     assert len(asked("list")) <= 6
     assert [each["model_run"] for each in outcomes()] == [each["model_run"] for each in before]
-    assert not asked("model_run/register") and len(lodged(name)) == 60
+    assert not asked("model_run/register") and len(lodged(name)) == 30
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_a_fault_costs_no_row_and_makes_none_twice(
 )
 def test_a_clock_that_is_wrong(register, rows_of, lodged, embedded_platform, set_clock, off):
     """Replies are lost, and the journal's clock is ahead, behind, or steps: each row is registered once."""
-    name, rows = rows_of(30)
+    name, rows = rows_of(12)
     set_clock(*off)
     embedded_platform.add_fault(**SENDS, **LOST, count=2, late_visibility=1.0)
-    assert register(rows).registered == 30 == len(lodged(name))
+    assert register(rows).registered == 12 == len(lodged(name))
 
 
 @pytest.mark.long
@@ -244,7 +244,7 @@ def test_a_worker_that_dies_leaves_a_doubt(
 def test_two_at_once(registering, rows_of, journal, elsewhere, lodged, outcomes, asked, journals):
     """Two starts share the rows, or one follows to its end what another machine has just sent: both tell the handles of
     all, and none is there twice."""
-    name, rows = rows_of(60)
+    name, rows = rows_of(30)
 
     async def both():
         first = asyncio.create_task(registering(rows, out="one.csv"))
@@ -252,14 +252,14 @@ def test_two_at_once(registering, rows_of, journal, elsewhere, lodged, outcomes,
             return await asyncio.gather(first, registering(rows, out="two.csv"))
 
         async def all_are_sent(batch):
-            while len(asked("model_run/register")) < 60:
+            while len(asked("model_run/register")) < 30:
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.3)
 
         return await asyncio.gather(first, registering(rows, elsewhere, before=all_are_sent, out="two.csv"))
 
-    assert [report.registered for report in loop.run(both())] == [60, 60]
-    assert len(asked("model_run/register")) == 60 == len(lodged(name))
+    assert [report.registered for report in loop.run(both())] == [30, 30]
+    assert len(asked("model_run/register")) == 30 == len(lodged(name))
     one, two = ([each["model_run"] for each in outcomes(out=f"{number}.csv")] for number in ("one", "two"))
     assert one == two
 
@@ -567,8 +567,8 @@ def test_a_data_store_that_refuses_is_asked_for_less_at_once(register, rows_of, 
 
 @pytest.fixture
 def full_registry(_embedded, done_run):
-    """While the test runs, Provena has 10,000 jobs of the user and as many model runs, made in the last hours."""
-    count, run, job = 10_000, *done_run
+    """While the test runs, Provena has 3,000 jobs of the user and as many model runs, made in the last hours."""
+    count, run, job = 3_000, *done_run
     with closing(sqlite3.connect(Directory(_embedded.directory).root / "provena.sqlite", timeout=30)) as connection:
         for table, column, key in (("items", "id", run), ("jobs", "session_id", job)):
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
