@@ -15,11 +15,16 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from traceback import format_exception
+from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.endpoint import Endpoint
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpchecksum import StreamingChecksumBody
+from botocore.response import StreamingBody
 from pydantic import SecretStr
 
+from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.errors import (
     ConfigurationError,
     InputError,
@@ -30,9 +35,12 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.provena import files, s3, s3_upload
+from ivcap_flows.http.embedded import Embedded
+from ivcap_flows.identity import EMBEDDED
+from ivcap_flows.provena import client, files, s3, s3_upload
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.s3 import Bucket
+from ivcap_flows.settings import Settings
 
 P = 5 * 1024 * 1024
 """Bytes of the smallest part that S3 takes."""
@@ -44,13 +52,15 @@ def file(path: Path, content: bytes) -> LocalFile:
     return LocalFile(path=str(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
-async def test_what_is_uploaded_is_downloaded(provena, dataset, tmp_path):
+async def test_what_is_uploaded_is_downloaded(provena, dataset, tmp_path, monkeypatch):
     """Small, empty, in parts, in folders and under odd names: byte for byte, and nothing is sent or fetched twice."""
+    monkeypatch.setattr(s3_upload, "PART", P)
+    monkeypatch.setattr(files, "PART", P)
     contents = {
         "a.csv": b"one",
         "empty": b"",
         "deep/er/ü ?#%&+.nc": b"three",
-        "big.bin": os.urandom(20 * 1024 * 1024 + 5),
+        "big.bin": os.urandom(P + 5),
     }
     sources = {name: file(tmp_path / "source" / str(n), content) for n, (name, content) in enumerate(contents.items())}
     async with provena.files(dataset, write=True) as there:
@@ -74,6 +84,20 @@ async def test_what_is_uploaded_is_downloaded(provena, dataset, tmp_path):
     for name, content in contents.items():
         assert (tmp_path / "target" / name).read_bytes() == content
         assert got[name].sha256 == sources[name].sha256
+
+
+@pytest.fixture
+def client_of(monkeypatch):
+    """Returns a client of the embedded Provena, which says this of itself; None is what a real one says."""
+
+    def made(said):
+        async def ask(*_, **__):
+            return said
+
+        monkeypatch.setattr(client, "ask_embedded", ask)
+        return ProvenaCredentials.from_environment(Settings()).get_client()
+
+    return made
 
 
 BAD = ["../out", "a/../../out", "/etc/out", "a\\b", "C:/out", "a//b", "./a", "line\nbreak", "\x7f"]
@@ -144,20 +168,13 @@ async def test_wrong_bytes_are_no_file(provena, dataset, place, tmp_path, monkey
     place.put("stated", b"wrong", sha256=hashlib.sha256(b"right").hexdigest())
     place.put("not stated", b"content")
     old = file(tmp_path / "in" / "stated", b"older")
-    read = files._block
-
-    def spoiled(body, md5):
-        block = read(body, md5)
-        if block:
-            md5.update(b"!")
-        return block
-
+    read = StreamingChecksumBody.read
     async with provena.files(dataset, write=True) as there:
         with pytest.raises(IntegrityError, match="instead of"):
             await there.download(tmp_path / "in", ["stated"])
         [done] = await there.upload({"not stated": file(tmp_path / "a.csv", b"content")})
         assert not done.sent
-        monkeypatch.setattr(files, "_block", spoiled)
+        monkeypatch.setattr(StreamingChecksumBody, "read", lambda body, amount: read(body, amount).swapcase())
         with pytest.raises(IntegrityError, match="MD5"):
             await there.download(tmp_path / "in", ["not stated"])
     assert [each.name for each in (tmp_path / "in").iterdir()] == ["stated"]
@@ -167,27 +184,27 @@ async def test_wrong_bytes_are_no_file(provena, dataset, place, tmp_path, monkey
 async def test_a_download_goes_on_where_it_broke_off(provena, dataset, place, tmp_path, monkeypatch):
     """After a broken connection only the rest is asked for; a file that was replaced meanwhile is none."""
     content = os.urandom(5 * 1024 * 1024)
-    read, asked = files._block, []
+    read, asked = StreamingBody.read, []
 
-    def breaking(body, md5):
+    def breaking(body, amount):
         asked.append(body)
         if len(asked) in (3, 5):
             raise ReadTimeoutError(endpoint_url="s3")
-        return read(body, md5)
+        return read(body, amount)
 
     async with provena.files(dataset, write=True) as there:
         await there.upload({"big": file(tmp_path / "big", content)})
-        monkeypatch.setattr(files, "_block", breaking)
+        monkeypatch.setattr(StreamingBody, "read", breaking)
         got = await there.download(tmp_path / "in", ["big"])
         assert Path(got["big"].path).read_bytes() == content
         assert len({id(body) for body in asked}) == 3
 
-        def replaced(body, md5):
+        def replaced(body, amount):
             place.put("big", b"other")
             raise ReadTimeoutError(endpoint_url="s3")
 
         Path(got["big"].path).unlink()
-        monkeypatch.setattr(files, "_block", replaced)
+        monkeypatch.setattr(StreamingBody, "read", replaced)
         with pytest.raises(IntegrityError, match="replaced or removed"):
             await there.download(tmp_path / "in", ["big"])
     assert list((tmp_path / "in").iterdir()) == []
@@ -307,6 +324,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_after_a_kill_the_next_call_completes(provena, dataset, place, tmp_path, monkeypatch):
     """A process killed between its parts leaves no object; the next call completes it."""
     big = file(tmp_path / "big", os.urandom(2 * P + 5))
@@ -342,24 +360,24 @@ async def test_keys_are_renewed_and_shown_nowhere(provena, dataset, place, tmp_p
         )
 
     monkeypatch.setattr(DataStoreApi, "write_credentials", short)
-    send, refused = Bucket._send, []
+    answer, refused = Endpoint.make_request, []
 
-    async def expiring(self, opened, operation, arguments):
-        if operation == "put_object" and not refused:
+    def expiring(self, operation, request):
+        if operation.name == "PutObject" and not refused:
             refused.append(operation)
             words = {"Code": "ExpiredToken", "Message": "The provided token has expired.", "Sent": asked[-1]}
-            raise ClientError({"Error": words, "ResponseMetadata": {"HTTPStatusCode": 400}}, "PutObject")
-        return await send(self, opened, operation, arguments)
+            return SimpleNamespace(status_code=400), {"Error": words, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        return answer(self, operation, request)
 
     caplog.set_level(logging.DEBUG)
-    life = 0.2
+    life = 0.01
     async with provena.files(dataset, write=True) as there:
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.01)
         await there.list()
         assert len(asked) > 1
     life, asked[:] = 28_800, []
     async with provena.files(dataset, write=True) as there:
-        monkeypatch.setattr(Bucket, "_send", expiring)
+        monkeypatch.setattr(Endpoint, "make_request", expiring)
         await there.upload({"a": file(tmp_path / "a", b"a")})
         assert len(asked) == 2
         with pytest.raises(NotFoundError) as caught:
@@ -370,7 +388,7 @@ async def test_keys_are_renewed_and_shown_nowhere(provena, dataset, place, tmp_p
     assert not [secret for secret in secrets if secret in caplog.text + shown]
 
 
-async def test_the_users_own_aws_settings_are_not_used(provena, dataset, monkeypatch):
+async def test_the_users_own_aws_settings_are_not_used(provena, dataset, client_of, monkeypatch):
     """A profile that is not there, keys and a proxy of other accounts in the environment change nothing. The embedded
     Provena tells where its own server is; what it says beside the keys, or AWS's variables, counts nothing.
     """
@@ -391,17 +409,16 @@ async def test_the_users_own_aws_settings_are_not_used(provena, dataset, monkeyp
     async with provena.files(dataset) as there:
         assert [each.path for each in await there.list()] == ["metadata.json"]
         assert there._bucket._open.client._request_signer._credentials.access_key != "other"
-    monkeypatch.setattr(provena, "_embedded_s3", None)
     with pytest.raises(ConfigurationError, match="--s3-endpoint"):
-        async with provena.files(dataset):
+        async with client_of(Embedded(f"{EMBEDDED}no-s3", 1.0)) as other, other.files(dataset):
             pass
-    monkeypatch.setattr(provena, "_platform", "https://auth.example.org/auth/realms/reef")
-    assert await provena._s3_endpoint() == "http://192.0.2.2:9000"
-    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
-    assert await provena._s3_endpoint() is None
+    async with client_of(None) as real:
+        assert await real._s3_endpoint() == "http://192.0.2.2:9000"
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+        assert await real._s3_endpoint() is None
 
 
-async def test_what_cannot_be_reached_is_told(provena, dataset, monkeypatch):
+async def test_what_cannot_be_reached_is_told(provena, dataset, client_of, monkeypatch):
     """By errors of this package: of S3 that refuses, and of one that is gone, where a retry may help; of a locked
     dataset, before anything is asked of S3; and without the extra, with its name and how to install it.
     """
@@ -416,8 +433,8 @@ async def test_what_cannot_be_reached_is_told(provena, dataset, monkeypatch):
         async with provena.files(dataset, write=True):
             pass
     assert refused.value.about == "item"
-    monkeypatch.setattr(provena, "_embedded_s3", "http://127.0.0.1:9")
-    async with provena.files(dataset) as there:
+    nowhere = Embedded(f"{EMBEDDED}gone-s3", 1.0, s3="http://127.0.0.1:9")
+    async with client_of(nowhere) as other, other.files(dataset) as there:
         with pytest.raises(UnreachableError):
             await there.list()
     monkeypatch.setitem(sys.modules, "botocore.session", None)
