@@ -30,16 +30,21 @@ NAME = "rotating"
 
 
 @pytest.fixture
-def saved(embedded_platform, prefect_api):
+def saved(embedded_platform, prefect_api, monkeypatch):
     """Logs in to the embedded platform, and saves the login as a block; its access tokens live as long as asked for."""
 
     def log_in(lifetime=3600.0):
         def confirm(verification):
             answer = {"user_code": verification.code, "account": "first", "lifetime": lifetime}
             embedded_platform._call("POST", "login", answer)
+            # By its clock, the second is over after which it may be asked whether the user has confirmed.
+            embedded_platform.advance_clock(2)
 
         async def tokens():
-            return await (await provider_at(os.environ["IVCAP_URL"])).login(confirm).tokens()
+            pause = asyncio.sleep
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio, "sleep", lambda _: pause(0))
+                return await (await provider_at(os.environ["IVCAP_URL"])).login(confirm).tokens()
 
         granted = loop.run(tokens())
         block = IvcapCredentials(
