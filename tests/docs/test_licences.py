@@ -38,25 +38,6 @@ def test_each_licence_goes_with_apache():
 
 
 @pytest.mark.parametrize(
-    ("package", "expression", "accepted"),
-    [
-        ("any", "MIT", True),
-        ("any", "GPL-3.0-only", False),
-        ("any", "AGPL-3.0-or-later", False),
-        ("any", "MIT OR GPL-2.0-or-later", True),
-        ("any", "MIT AND GPL-2.0-or-later", False),
-        ("any", "MPL-2.0 AND (Apache-2.0 OR MIT)", True),
-        ("any", "LGPL-3.0-only", False),
-        ("psycopg", "LGPL-3.0-only", True),
-        ("any", "NOASSERTION", False),
-    ],
-)
-def test_what_goes_with_apache(package, expression, accepted):
-    """One of several will do where the user may choose; all count where they apply together."""
-    assert goes(package, expression) is accepted
-
-
-@pytest.mark.parametrize(
     ("headers", "said"),
     [
         ([("License-Expression", "MIT AND PSF-2.0"), ("License", "x")], "MIT AND PSF-2.0"),
