@@ -31,10 +31,15 @@ def goes(package: str, expression: str) -> bool:
     return bool(eval(" ".join(known.get(word, str(word in accepted)) for word in words)))
 
 
+@pytest.fixture(scope="module")
+def brought():
+    return licences.brought()
+
+
 @pytest.mark.skipif(not licences.as_pinned(), reason="older and newer versions may say it in other words")
-def test_each_licence_goes_with_apache():
+def test_each_licence_goes_with_apache(brought):
     """A new dependency under another licence has to be thought about; one that does not state any is not asked for."""
-    assert [each for each in licences.brought() if not goes(each.name, each.licence)] == []
+    assert [each for each in brought if not goes(each.name, each.licence)] == []
 
 
 @pytest.mark.parametrize(
@@ -60,9 +65,9 @@ def test_what_metadata_say_of_a_licence(headers, said):
     assert licences.licence(message) == said
 
 
-def test_all_that_is_asked_for_is_in_the_list():
+def test_all_that_is_asked_for_is_in_the_list(brought):
     """What everybody gets has no extra; what an extra brings names it."""
-    found = {each.name.lower(): each.extras for each in licences.brought()}
+    found = {each.name.lower(): each.extras for each in brought}
     assert found["prefect"] == found["sqlalchemy"] == found["starlette"] == ()
     assert found["psycopg"] == found["psycopg-binary"] == ("postgres",)
     assert "pytest" not in found and "ivcap-flows" not in found

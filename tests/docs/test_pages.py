@@ -17,8 +17,6 @@ from ivcap_flows.cli.app import app
 from ivcap_flows.journal.states import ARROWS
 from ivcap_flows.settings import Settings
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=name)
-
 
 @pytest.mark.skipif(Version(version("cyclopts")) < Version("5"), reason="cyclopts 5 describes the options with types")
 def test_generated_pages_are_what_the_code_says(monkeypatch):
@@ -38,32 +36,29 @@ def test_every_page_is_listed():
     assert sorted(map(name, pages - linked - {page})) == [], "list it in docs/README.md"
 
 
-@each_page
-def test_links_resolve(page):
+def test_links_resolve():
     """Each link within the project leads to a file, and to a heading in it."""
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if re.match(r"https?:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        place = (page.parent / path).resolve() if path else page
-        assert place.exists(), target
-        if anchor:
-            assert anchor in anchors(place), target
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            path, _, anchor = target.partition("#")
+            place = (page.parent / path).resolve() if path else page
+            found = re.match(r"https?:", target) or (place.exists() and (not anchor or anchor in anchors(place)))
+            broken += [] if found else [(name(page), target)]
+    assert broken == []
 
 
-@each_page
-def test_named_files_exist(page):
+def test_named_files_exist():
     """What reads like a path of the project is one."""
-    rooms = "docs|tests|ivcap_flows|flows|deployments|benchmarks"
-    for code in inline(page):
-        for path in re.findall(rf"(?<![\w/.-])(?:{rooms})/[\w./-]*", code):
-            assert (ROOT / path).exists(), path
+    path = re.compile(r"(?<![\w/.-])(?:docs|tests|ivcap_flows|flows|deployments|benchmarks)/[\w./-]*")
+    named = {(name(page), each) for page in PAGES for code in inline(page) for each in path.findall(code)}
+    assert named and sorted(each for each in named if not (ROOT / each[1]).exists()) == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=name)
-def test_commands_parse(page):
+def test_commands_parse():
     """Each `ivcap-flows …` that a page shows is a command with these options."""
-    for words in our_commands(page):
+    faults, typed = [], [(page, words) for page in PAGES if page.name != "cli.md" for words in our_commands(page)]
+    for page, words in typed:
         shown = [re.sub(r"\$\(.*\)|\$\w+|…", "x", word) for word in words if word != "&"]
         if shown[0] == "…":
             continue
@@ -72,27 +67,26 @@ def test_commands_parse(page):
         except cyclopts.MissingArgumentError:
             # A command that is only named, such as `ivcap-flows show`.
             command, _, rest = app.parse_commands(shown)
-            assert command and not rest, words
+            faults += [] if command and not rest else [(name(page), words)]
         except cyclopts.CycloptsError as error:
-            pytest.fail(f"{words}: {error}")
+            faults.append((name(page), words, str(error)))
+    assert faults == []
 
 
-@each_page
-def test_make_targets_exist(page):
+def test_make_targets_exist():
     """Each `make …` names a target."""
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for line in shell(page):
-        if line.startswith("make "):
-            assert line.split()[1] in targets, line
+    made = {(name(page), line) for page in PAGES for line in shell(page) if line.startswith("make ")}
+    assert made and sorted(each for each in made if each[1].split()[1] not in targets) == []
 
 
-@each_page
-def test_variables_are_settings(page):
+def test_variables_are_settings():
     """A variable of the package that a page names is a setting, or one that the embedded platforms give."""
     known = {*Settings.settings_names(), "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED", "PROVENA_SEARCH_API", "PROVENA_HANDLE_API"}
     known |= {f"PROVENA_OFFLINE_TOKEN_{kind}" for kind in ("2", "UNLINKED", "READER")}
-    named = set(re.findall(r"\b(?:IVCAP|PROVENA)_[A-Z_0-9]+\b", page.read_text(encoding="utf-8")))
-    assert named <= known
+    variable = re.compile(r"\b(?:IVCAP|PROVENA)_[A-Z_0-9]+\b")
+    named = {(name(page), each) for page in PAGES for each in variable.findall(page.read_text(encoding="utf-8"))}
+    assert named and sorted(each for each in named if each[1] not in known) == []
 
 
 def test_every_direct_dependency_has_a_row():

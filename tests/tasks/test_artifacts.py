@@ -182,8 +182,15 @@ def test_a_file_is_hashed_once(in_script, effects, source, monkeypatch):
     assert len(begun) == 1
 
 
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["this journal", "another journal"])
-@pytest.mark.parametrize("size", [1000, 3 * MIB + 5], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("size", "elsewhere"),
+    [
+        pytest.param(1000, False, id="small, this journal"),
+        pytest.param(3 * MIB + 5, True, id="large, another journal"),
+        pytest.param(1000, True, id="small, another journal", marks=pytest.mark.long),
+        pytest.param(3 * MIB + 5, False, id="large, this journal", marks=pytest.mark.long),
+    ],
+)
 def test_the_digest_is_that_of_the_bytes_that_leave(effects, source, other_journal, small_chunks, size, elsewhere):
     """If the stored digest is wrong, that is noticed before the last byte leaves, and nothing is stored under the key.
 
