@@ -1,10 +1,5 @@
 """A Prefect API for flows that run in the test's own process."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import prefect.context
 import pytest
 from prefect.settings import temporary_settings
@@ -15,7 +10,7 @@ from ivcap_flows.provenance.prov_json import document, dumps
 
 
 @pytest.fixture
-def prefect_api(prefect_settings: dict[Any, Any]) -> Iterator[None]:
+def prefect_api(prefect_settings):
     """Flows of this process report to the test server, without heartbeats, which cost a second a flow."""
     with temporary_settings(prefect_settings), pytest.MonkeyPatch.context() as patch:
         # Threads of Prefect's own see only these; without an address they would start a server for themselves.
@@ -24,7 +19,7 @@ def prefect_api(prefect_settings: dict[Any, Any]) -> Iterator[None]:
 
 
 @pytest.fixture
-def recorded_graph() -> Callable[..., Graph]:
+def recorded_graph():
     """The graph of the newest run (of more of them, or of all), checked by the rules and through the prov library."""
 
     def graph(*, everything: bool = False, runs: int = 1) -> Graph:

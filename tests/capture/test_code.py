@@ -1,7 +1,6 @@
 """The code of a run: its commit, what differs from that, its file, and the installed packages."""
 
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from checkouts import git
@@ -11,7 +10,7 @@ from ivcap_flows.identity import digest
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(tmp_path):
     folder = tmp_path / "repository"
     (folder / "flows").mkdir(parents=True)
     (folder / "flows" / "a.py").write_text("x = 1\n")

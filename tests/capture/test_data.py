@@ -1,7 +1,5 @@
 """What makes two tables or arrays two things, and what does not; and which are known by their content."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -434,7 +432,7 @@ def digests() -> dict[str, str]:
 
 
 @pytest.mark.catches("no schema in the digest")
-def test_what_differs_in_anything_is_two_things() -> None:
+def test_what_differs_in_anything_is_two_things():
     """Types, units, zones, byte order, labels, names and attributes belong to what a value is. With `-rP`, the values
     and the number of pairs are printed.
     """
@@ -447,12 +445,13 @@ def test_what_differs_in_anything_is_two_things() -> None:
     print(f"{len(alike)} values, {len(alike) * (len(alike) - 1) // 2} pairs, each of two things")
 
 
-def test_how_a_value_lies_in_memory_makes_no_other_thing() -> None:
+def test_how_a_value_lies_in_memory_makes_no_other_thing():
     """Nor do chunks, strides, what is below a missing item, and the order of what has none."""
     assert [name for name, (one, two) in SAME.items() if digest_of(one) != digest_of(two)] == []
 
 
-def test_digests_are_the_same_in_another_process() -> None:
+@pytest.mark.long
+def test_digests_are_the_same_in_another_process():
     """Where texts hash otherwise."""
     code = "import json, test_data; print(json.dumps(test_data.digests()))"
     path = os.pathsep.join(str(Path(__file__).parents[above] / name) for above, name in ((0, ""), (1, "mutants")))
@@ -518,7 +517,7 @@ IDENTIFIED: dict[str, Any] = {
 
 
 @pytest.mark.catches("no floor of entropy")
-def test_what_may_be_equal_by_chance_is_known_by_the_object() -> None:
+def test_what_may_be_equal_by_chance_is_known_by_the_object():
     """What compresses to next to nothing: out of a cache it is another thing. A value with more in it is the same."""
     cached = {name: (value, pickle.loads(pickle.dumps(value))) for name, value in (BY_CHANCE | IDENTIFIED).items()}
     others = [name for name, (value, again) in cached.items() if snapshot("", value).id != snapshot("", again).id]
@@ -543,7 +542,7 @@ def table() -> pd.DataFrame:
     return pd.DataFrame({"sst": SINES})
 
 
-def test_what_is_not_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_read_says_why(monkeypatch):
     """Lazy frames, unknown objects and types, and what is too large are unhashed, each with its reason. So is a table
     that breaks when it is read.
     """
@@ -579,7 +578,7 @@ def test_what_is_not_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "larger" in reason_of(table())
 
 
-def test_recording_keeps_no_data_alive() -> None:
+def test_recording_keeps_no_data_alive():
     """Once the flow lets go of a table, nothing holds it, though its call may still wait to be written."""
     frame = recorded(table)()
     kept = weakref.ref(frame)

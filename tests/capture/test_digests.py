@@ -1,12 +1,10 @@
 """When a digest that was computed before stands for a file: only while nothing can have changed it unseen."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +29,7 @@ def in_another_process() -> None:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
+def source(tmp_path):
     """A large file, long ago, whose digest is stored."""
     path = tmp_path / "source.bin"
     path.write_bytes(b"a" * LARGE)
@@ -42,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("remembered", [True, False], ids=["same process", "another process"])
 @pytest.mark.parametrize("replace", [["cp", "-p"], ["mv"]], ids=["copied", "renamed"])
-def test_a_file_that_was_replaced_is_another(source: Path, remembered: bool, replace: list[str]) -> None:
+def test_a_file_that_was_replaced_is_another(source, remembered, replace):
     """Both keep path, size and time. A copy keeps the inode, too, and is another content all the same."""
     other = source.with_name("other.bin")
     other.write_bytes(b"b" * LARGE)
@@ -58,14 +56,16 @@ def test_a_file_that_was_replaced_is_another(source: Path, remembered: bool, rep
 
 
 @pytest.fixture
-def stamped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Lets all files lie on a file system of a kind, with a clock that is ahead by `ahead` and has ticks of `tick`."""
+def stamped(monkeypatch):
+    """Lets all files lie on a file system of a kind, with a clock that is ahead by `ahead` and has ticks of `tick`, of
+    which one begins now."""
 
     def stamp(kind: str, *, ahead: float = 0.0, tick: float = 1e-9) -> None:
-        grain, offset = int(tick * 1e9), int(ahead * 1e9)
+        grain, begun = int(tick * 1e9), time.time_ns() - 10**7
+        base = begun // grain * grain + int(ahead * 1e9)
 
         def state(found: os.stat_result) -> FileState:
-            times = [(each + offset) // grain * grain for each in (found.st_mtime_ns, found.st_ctime_ns)]
+            times = [base + (each - begun) // grain * grain for each in (found.st_mtime_ns, found.st_ctime_ns)]
             return FileState(found.st_size, times[0], times[1], found.st_ino, found.st_dev)
 
         monkeypatch.setattr(FileState, "from_stat", staticmethod(state))
@@ -74,11 +74,6 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 
     yield stamp
     files._read._renew()
-
-
-def early_in_a_second() -> None:
-    """What is done within a few hundredths of a second from now has one time by a clock that keeps whole seconds."""
-    time.sleep(max(0.0, 1.02 - time.time() % 1))
 
 
 HOUR = 3600.0
@@ -90,20 +85,17 @@ HOUR = 3600.0
     ids=["whole seconds", "a server behind", "a server ahead", "a server behind, with short ticks", "a virtual one"],
 )
 @pytest.mark.parametrize("size", [pytest.param(7, id="small", marks=pytest.mark.long), pytest.param(LARGE, id="large")])
-def test_changes_within_a_tick_are_seen(
-    stamped: Callable[..., None], tmp_path: Path, kind: str, ahead: float, tick: float, size: int
-) -> None:
+def test_changes_within_a_tick_are_seen(stamped, tmp_path, kind, ahead, tick, size):
     """Contents of one size that follow each other within a tick of the file system, by whatever clock it has."""
     stamped(kind, ahead=ahead, tick=tick)
     path = tmp_path / "quick.bin"
-    early_in_a_second()
     for number in range(5):
         path.write_bytes(b"%d" % number * size)
         assert sha256_of(path) == digest(b"%d" % number * size)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "nfs4"])
-def test_the_digest_of_a_new_file_is_kept_after_a_tick(stamped: Callable[..., None], tmp_path: Path, kind: str) -> None:
+def test_the_digest_of_a_new_file_is_kept_after_a_tick(stamped, tmp_path, kind):
     """Where a server stamps the file it is not known how old it is, but that its clock has gone on."""
     stamped(kind, ahead=HOUR * (kind == "nfs4"))
     path = tmp_path / "new.bin"
@@ -116,9 +108,7 @@ def test_the_digest_of_a_new_file_is_kept_after_a_tick(stamped: Callable[..., No
 
 
 @pytest.mark.parametrize("kind", ["vfat", "fuse.sshfs", ""])
-def test_file_systems_without_a_change_time_keep_no_digest(
-    stamped: Callable[..., None], source: Path, kind: str
-) -> None:
+def test_file_systems_without_a_change_time_keep_no_digest(stamped, source, kind):
     """They tell the modification time in its place, which a copy with times sets."""
     stamped(kind)
     source.write_bytes(b"b" * LARGE)
@@ -127,7 +117,7 @@ def test_file_systems_without_a_change_time_keep_no_digest(
     assert journal().files.known_sha256(str(source), FileState.of(source)) is None
 
 
-def test_a_time_in_the_future_is_not_believed(source: Path) -> None:
+def test_a_time_in_the_future_is_not_believed(source):
     """When that time comes, another content may bear it."""
     source.write_bytes(b"b" * LARGE)
     later = time.time_ns() + 10**10
@@ -137,7 +127,7 @@ def test_a_time_in_the_future_is_not_believed(source: Path) -> None:
     assert journal().files.known_sha256(str(source), FileState.of(source)) is None
 
 
-def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path: Path) -> None:
+def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path):
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
         file.truncate(files.AT_ONCE * 4)
@@ -148,7 +138,7 @@ def test_threads_that_need_the_digest_of_one_large_file_read_it_once(tmp_path: P
     assert files.blocks_read() - before == path.stat().st_size // files._CHUNK
 
 
-def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path, monkeypatch):
     """Above the limit nothing is read at first; a file changed in between is recorded as unhashed, with the reason."""
     monkeypatch.setattr(files, "AT_ONCE", 10)
     same, changed = tmp_path / "same", tmp_path / "changed"
@@ -164,7 +154,7 @@ def test_a_large_file_is_hashed_later_if_it_stays_the_same(tmp_path: Path, monke
     assert (record.type, record.attributes["reason"]) == ("unhashed", "changed before it could be hashed")
 
 
-def test_too_large_and_unreadable_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_and_unreadable_are_told(tmp_path, monkeypatch):
     """A folder of too many files and a file above the last limit are recorded without content, with the reason; also
     where the name is no UTF-8.
     """
@@ -185,7 +175,7 @@ def test_too_large_and_unreadable_are_told(tmp_path: Path, monkeypatch: pytest.M
     assert files.snapshot(str(tmp_path / "nothing"), "r", None).stamp is None
 
 
-def test_a_file_is_read_once_however_many_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once_however_many_use_it(tmp_path, monkeypatch):
     """By its maker, readers and an upload, also one that is too large to be hashed in the flow's thread. A download has
     hashed its bytes on the way. What is verified is read, whatever is known of it.
     """

@@ -1,7 +1,5 @@
 """How a script that is no flow has ended, by the code with which it leaves."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -70,8 +68,8 @@ WITH_A_CODE = {
     CAUGHT + "sys.exit(7)": (7, "SystemExit: 7"),
 }
 WITHOUT_ONE = [
-    "work(); sys.exit(main())",
     CAUGHT,
+    "work(); sys.exit(main())",
     "work(); sys.exit()",
     "work(); sys.exit(False)",
     "work(); exit()",
@@ -83,32 +81,32 @@ WITHOUT_ONE = [
 ]
 
 
-def two_and_more(bodies: Iterable[str]) -> list[Any]:
-    """Two each time, the others in the long tests."""
-    return [pytest.param(body, marks=[pytest.mark.long] * (place > 1)) for place, body in enumerate(bodies)]
+def one_and_more(bodies: Iterable[str]) -> list[Any]:
+    """One each time, the others in the long tests."""
+    return [pytest.param(body, marks=[pytest.mark.long] * (place > 0)) for place, body in enumerate(bodies)]
 
 
-@pytest.mark.parametrize("body", two_and_more(WITH_A_CODE))
-def test_a_script_that_exits_with_a_code_has_failed(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize("body", one_and_more(WITH_A_CODE))
+def test_a_script_that_exits_with_a_code_has_failed(tmp_path, body):
     """Whoever calls `sys.exit`, `exit` or `quit` for it."""
     code, cause = WITH_A_CODE[body]
     assert run(tmp_path / "script.py", body, "--no-such-option") == (code, "failed", cause)
 
 
-@pytest.mark.parametrize("body", two_and_more(WITHOUT_ONE))
-def test_a_script_that_exits_without_one_has_completed(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize("body", one_and_more(WITHOUT_ONE))
+def test_a_script_that_exits_without_one_has_completed(tmp_path, body):
     """Nor does an exit count that somebody caught, or that ended a thread."""
     assert run(tmp_path / "script.py", body) == (0, "completed", None)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python tells it from 3.12 on")
-def test_an_exit_that_is_raised_by_hand(tmp_path: Path) -> None:
+def test_an_exit_that_is_raised_by_hand(tmp_path):
     """`raise SystemExit(3)` calls nothing that could be watched, so it is known where Python tells of it."""
     assert run(tmp_path / "script.py", "work(); raise SystemExit(3)") == (3, "failed", "SystemExit: 3")
 
 
 @pytest.mark.long
-def test_a_flow_that_exits(tmp_path: Path, prefect_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_that_exits(tmp_path, prefect_server, monkeypatch):
     """It has crashed, as Prefect says, whatever its code."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_server["PREFECT_API_URL"])
     body = "from prefect import flow\n@flow\ndef body():\n    work()\n    sys.exit(0)\nbody()"

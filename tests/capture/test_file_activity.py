@@ -26,7 +26,7 @@ def begun(*given: Path) -> FileActivity:
 
 
 @pytest.fixture
-def activity() -> Iterator[FileActivity]:
+def activity():
     call = begun()
     yield call
     call.end()
@@ -52,7 +52,7 @@ def doing(activity: FileActivity, path: Path) -> str:
         ("w+", "overwritten"),
     ],
 )
-def test_how_a_file_is_opened(tmp_path: Path, mode: str, done: str) -> None:
+def test_how_a_file_is_opened(tmp_path, mode, done):
     """By its mode: what is overwritten is not read, what is appended to is kept."""
     path = tmp_path / "file"
     if mode != "x":
@@ -64,9 +64,7 @@ def test_how_a_file_is_opened(tmp_path: Path, mode: str, done: str) -> None:
     activity.end()
 
 
-def test_what_a_call_wrote_itself_it_does_not_read(
-    activity: FileActivity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_call_wrote_itself_it_does_not_read(activity, tmp_path, monkeypatch):
     """Nor does a copy of it come from what was there before; names are absolute, whatever folder the process is in."""
     (tmp_path / "raw").touch()
     monkeypatch.chdir(tmp_path)
@@ -107,7 +105,7 @@ def beside(*given: Path) -> Iterator[None]:
     thread.join()
 
 
-def test_who_could_have_written_a_file_unseen(tmp_path: Path) -> None:
+def test_who_could_have_written_a_file_unseen(tmp_path):
     """A call beside this one that was given the file or a folder around it, also if it has ended meanwhile."""
     inside = str(tmp_path / "folder" / "file")
     mine = begun()
@@ -122,7 +120,7 @@ def test_who_could_have_written_a_file_unseen(tmp_path: Path) -> None:
 
 
 @pytest.mark.catches("nothing of ended calls forgotten")
-def test_what_ended_calls_did_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ended_calls_did_is_not_kept(tmp_path, monkeypatch):
     """While a long call runs, of all others only the last writers of a limited number of paths are kept.
 
     A call that began before any were forgotten takes it that another could have written a file.
@@ -149,7 +147,7 @@ def test_what_ended_calls_did_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert (list(process.writers.below("/")), list(process.places.below("/"))) == ([], [])
 
 
-def test_the_hook_raises_nothing(activity: FileActivity) -> None:
+def test_the_hook_raises_nothing(activity):
     """Whatever stands in an event, who raised it goes on, and it is counted."""
     before = activity.lost
     for arguments in ((), ("a",), (object(), "r", 0), ("\udcff", None, 0), (b"\xff", "r", 0)):
@@ -158,7 +156,7 @@ def test_the_hook_raises_nothing(activity: FileActivity) -> None:
     assert activity.lost > before
 
 
-def test_no_more_is_kept_than_a_limit(activity: FileActivity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_kept_than_a_limit(activity, tmp_path, monkeypatch):
     """What is opened beyond is counted."""
     monkeypatch.setattr(file_activity, "MOST_PATHS", 10)
     for number in range(25):
@@ -167,7 +165,7 @@ def test_no_more_is_kept_than_a_limit(activity: FileActivity, tmp_path: Path, mo
 
 
 @pytest.mark.catches("origins searched for")
-def test_a_copy_costs_the_same_however_many_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_costs_the_same_however_many_came_before(tmp_path, monkeypatch):
     """Counted in paths that are looked up: twice as many copies and moved folders need twice as many."""
     seen = 0
 
@@ -200,7 +198,7 @@ def test_a_copy_costs_the_same_however_many_came_before(tmp_path: Path, monkeypa
     assert 0 < many <= 2.1 * few, (few, many)
 
 
-def test_what_is_named_by_an_open_folder_is_not_seen(activity: FileActivity, tmp_path: Path) -> None:
+def test_what_is_named_by_an_open_folder_is_not_seen(activity, tmp_path):
     """A name relative to it means no file of the folder that the process is in."""
     (tmp_path / "file").touch()
     folder = os.open(tmp_path, os.O_RDONLY)
@@ -209,14 +207,14 @@ def test_what_is_named_by_an_open_folder_is_not_seen(activity: FileActivity, tmp
     assert activity.written(os.path.abspath("file")) is None
 
 
-def test_the_library_is_left_alone(activity: FileActivity) -> None:
+def test_the_library_is_left_alone(activity):
     """Imports are no files of the call's."""
     with open(os.__file__):
         pass
     assert not activity.read(os.__file__)
 
 
-def test_a_child_of_fork_has_notes_of_its_own(activity: FileActivity, tmp_path: Path) -> None:
+def test_a_child_of_fork_has_notes_of_its_own(activity, tmp_path):
     """What it opens is not seen by the parent, and it does not wait for the parent's locks."""
     child = os.fork()
     if child == 0:
@@ -231,7 +229,7 @@ def test_a_child_of_fork_has_notes_of_its_own(activity: FileActivity, tmp_path: 
     assert activity.written(str(tmp_path / "a")) is None
 
 
-def test_a_link_by_name_leads_from_its_own_folder(activity: FileActivity, tmp_path: Path) -> None:
+def test_a_link_by_name_leads_from_its_own_folder(activity, tmp_path):
     """A symbolic link to `../raw` comes from the file beside its folder."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to("../raw")

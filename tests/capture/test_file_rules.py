@@ -1,7 +1,5 @@
 """The table of what a call did with a path: each row with what is known of it, and what follows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -69,12 +67,12 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
 
 
 @pytest.mark.parametrize(("facts", "edges"), TABLE.values(), ids=TABLE.keys())
-def test_what_follows_from_what_is_known(facts: dict[str, Any], edges: Edges) -> None:
+def test_what_follows_from_what_is_known(facts, edges):
     """Each row of the table."""
     assert edges_of(Facts(**facts)) == edges
 
 
-def test_the_table_has_each_pair_of_change_and_writer_that_can_be() -> None:
+def test_the_table_has_each_pair_of_change_and_writer_that_can_be():
     """What is as it was, or was there before, nobody else has written."""
     pairs = {(facts["change"], facts.get("writer", "unseen")) for facts, _ in TABLE.values()}
     assert pairs >= {

@@ -1,7 +1,5 @@
 """Everything given is looked at: in whatever container it comes, for the record, for secrets, identity and makers."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -89,7 +87,7 @@ ARTIFACT = Artifact(urn="urn:ivcap:artifact:1", platform="p", name="a", size=1)
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS.keys())
-def test_what_a_container_holds_is_looked_at(container: Callable[[Any], Any]) -> None:
+def test_what_a_container_holds_is_looked_at(container):
     """Handles and paths are found, secrets hidden, values belong to the identity of a run and lead to their makers."""
     look = ValueScan()
     look.at("given", container(ARTIFACT))
@@ -111,9 +109,7 @@ class Options(BaseModel):
 
 
 @pytest.mark.catches("extras are not looked at")
-def test_what_a_model_allows_beyond_its_fields_is_on_record(
-    tmp_path: Path, edges: Callable[..., Any], prefect_api: None
-) -> None:
+def test_what_a_model_allows_beyond_its_fields_is_on_record(tmp_path, edges, prefect_api):
     """A file in an extra is used, and the parameter is there to run the flow again."""
     from ivcap_flows.capture.recorder_registry import journal
 
@@ -161,9 +157,7 @@ def unsayable() -> None:
 
 @pytest.mark.catches("an end needs words")
 @pytest.mark.parametrize("work", [huge, raising, unsayable])
-def test_a_call_whose_end_cannot_be_shown_still_ends(
-    work: Callable[[], Any], recorded_graph: Callable[..., Any]
-) -> None:
+def test_a_call_whose_end_cannot_be_shown_still_ends(work, recorded_graph):
     """Its outcome and time are on record, and so are those of a call that is given its result."""
 
     @recorded

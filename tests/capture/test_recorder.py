@@ -269,7 +269,7 @@ def test_facts_outlast_an_outage_of_the_journal(postgresql_server, postgresql_ur
         try:
             server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'journal_made'")
             writer.put(states(run, "urn:x:1"))
-            assert not writer.flush(timeout=2)
+            assert not writer.flush(timeout=0.5)
         finally:
             server.execute(f"{allow} true")
         assert writer.flush()

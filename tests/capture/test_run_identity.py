@@ -1,12 +1,9 @@
 """By what a run is known: the place of its code in its project, and its parameters, wherever they lie."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +16,12 @@ from ivcap_flows import recorded
 from ivcap_flows.capture.context import current_attempt
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
-from ivcap_flows.journal import Journal
 
 pytestmark = pytest.mark.canary
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Callable[[str], str]:
+def file(tmp_path):
     """Makes an empty file, by its path in the test's folder."""
 
     def make(name: str) -> str:
@@ -46,7 +42,7 @@ def file(tmp_path: Path) -> Callable[[str], str]:
         ([], "flow.py:f"),
     ],
 )
-def test_code_is_named_from_its_project_on(file, marks: list[str], code: str) -> None:
+def test_code_is_named_from_its_project_on(file, marks, code):
     """The nearest folder with `.git`, which a worktree has as a file; else with `pyproject.toml`; else none."""
     path = file("a/b/c/flow.py")
     for mark in marks:
@@ -55,21 +51,21 @@ def test_code_is_named_from_its_project_on(file, marks: list[str], code: str) ->
     assert Project.around(path).code(path, "f") == code
 
 
-def test_installed_code_is_named_from_where_packages_lie(file) -> None:
+def test_installed_code_is_named_from_where_packages_lie(file):
     """An environment within a checkout is no part of it, and its Python no part of the name."""
     file("checkout/.git")
     path = file("checkout/.venv/lib/python3.11/site-packages/flows/monthly.py")
     assert Project.around(path).code(path, "f") == "flows/monthly.py:f"
 
 
-def test_what_lies_in_no_file_keeps_its_folder(tmp_path: Path) -> None:
+def test_what_lies_in_no_file_keeps_its_folder(tmp_path):
     """As code typed in an interactive session, which lies nowhere."""
     (tmp_path / ".git").touch()
     path = f"{tmp_path}/<stdin>"
     assert Project.around(path).code(path, "f") == f"{path}:f"
 
 
-def test_only_what_lies_in_the_project_counts_from_there(file, tmp_path: Path) -> None:
+def test_only_what_lies_in_the_project_counts_from_there(file, tmp_path):
     """Absolute paths, alone or given to an option; a neighbour and a relative path are what they are."""
     file("real/.git")
     (tmp_path / "linked").symlink_to(tmp_path / "real")
@@ -111,18 +107,18 @@ def sha(value: object) -> str:
         ([[[[[[[[[[1]]]]]]]]]], [[[[[[[[[[2]]]]]]]]]]),
     ],
 )
-def test_values_that_differ_anywhere_are_two(one: object, other: object) -> None:
+def test_values_that_differ_anywhere_are_two(one, other):
     """Also where the record shows them cut short, or by their type alone."""
     assert sha(one) == sha(one) != sha(other) == sha(other)
 
 
-def test_a_secret_is_no_part_of_it() -> None:
+def test_a_secret_is_no_part_of_it():
     """A token that was renewed makes no other run."""
     assert sha(SecretStr("first-token")) == sha(SecretStr("second-token"))
 
 
 @pytest.mark.parametrize("value", [Client(), print, np.arange(3), {1.5: 1}, Frozen(inner=Client()), os.environ])
-def test_what_cannot_be_compared_is_like_nothing(value: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_compared_is_like_nothing(value, caplog):
     """Not even like itself; a warning names the parameter and what follows."""
     caplog.set_level(logging.WARNING)
     ours = [parameters_sha256({"inner": [value]}, Project(None), of="the flow f") for _ in range(2)]
@@ -140,14 +136,14 @@ class Breaks(BaseModel):
     x: int = 1
 
 
-def test_a_value_that_breaks_when_it_is_read_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_that_breaks_when_it_is_read_ends_no_run(caplog):
     """It is like nothing, and a warning says why."""
     assert sha(Breaks()) != sha(Breaks())
     parameters_sha256({"value": Breaks()}, Project(None), of="the flow f")
     assert "its parameters cannot be compared (RuntimeError)" in caplog.text
 
 
-def test_a_record_of_a_set_has_an_order() -> None:
+def test_a_record_of_a_set_has_an_order():
     """That of the canonical form; what has none comes last."""
     shown = ValueScan().at("x", {(2, "b"), (1, "a"), Client(), "c", 10, 9})
     assert shown[:5] == ["c", 10, 9, [1, "a"], [2, "b"]]
@@ -166,17 +162,13 @@ def compared(value: object, fail: bool = True) -> str:
 @pytest.mark.parametrize(
     ("value", "continues"),
     [
-        ({"a", ("b", 1)}, True),
-        (np.arange(4), True),
-        (pd.DataFrame({"a": np.sin(np.arange(60))}), True),
-        (Path("x"), True),
-        (Client(), False),
+        ([{"a", ("b", 1)}, np.arange(4), pd.DataFrame({"a": np.sin(np.arange(60))}), Path("x")], True),
         ([1, Client()], False),
     ],
 )
 def test_only_a_run_that_can_be_compared_is_continued(
-    prefect_api, ivcap_journal: Journal, monkeypatch, value: object, continues: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+    prefect_api, ivcap_journal, monkeypatch, value, continues, caplog
+):
     """Two clients of one type are two; the run that has one begins anew, says so, and is recorded."""
     monkeypatch.setenv("FAIL", "1")
     with pytest.raises(RuntimeError) as error:
@@ -201,7 +193,7 @@ os._exit(9)
 
 
 @pytest.mark.long
-def test_a_script_without_a_flow_is_continued_after_a_move(file, tmp_path: Path) -> None:
+def test_a_script_without_a_flow_is_continued_after_a_move(file, tmp_path):
     """Known by its place in its project and its arguments, also where it has left the folder that it began in."""
     said = []
     for folder in ("first", "second/deeper"):

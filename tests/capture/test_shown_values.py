@@ -89,7 +89,7 @@ def test_values_that_differ_only_in_what_is_not_shown_are_two(first, second):
     [
         lambda values: values,
         lambda values: {f"name {number}": value for number, value in enumerate(values)},
-        lambda values: [{"name": value, "other": [value]} for value in values[:9_000]],
+        lambda values: [{"name": value, "other": [value]} for value in values[:3_000]],
     ],
     ids=["list", "dict", "records"],
 )
@@ -100,10 +100,10 @@ def test_texts_that_are_not_shown_cost_little_more_than_numbers(large):
         began = time.perf_counter()
         look = ValueScan()
         look.at("r", value)
-        assert look.weight < 12_000_000
+        assert look.weight < 4_000_000
         return time.perf_counter() - began
 
-    numbers, texts = (large(values) for values in ([*range(30_000)], [f"station {n}" for n in range(30_000)]))
+    numbers, texts = (large(values) for values in ([*range(10_000)], [f"station {n}" for n in range(10_000)]))
     assert min(seconds(texts) for _ in range(3)) < 5 * min(seconds(numbers) for _ in range(3))
 
 

@@ -1,7 +1,5 @@
 """What a flow was given and says is on record, so that a workflow can take a model run's statements from it."""
 
-from __future__ import annotations
-
 import pytest
 
 from ivcap_flows import annotate, flow, loop, task

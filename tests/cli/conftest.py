@@ -1,7 +1,5 @@
 """Runs on record: flows are run once, on the session's platforms. Commands that read share their journal."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json
@@ -13,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,12 +25,12 @@ from prefect.settings import (
 from ivcap_flows.blocks import resolve
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
+from ivcap_flows.durable import poll_interval
 from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
-from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.register import register
 
@@ -73,12 +70,7 @@ class Said:
 
 
 @pytest.fixture(scope="session")
-def world(
-    _embedded: EmbeddedPlatform,
-    prefect_server: dict[str, str],
-    prefect_settings: dict[Any, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> World:
+def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
     """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
     path = tmp_path_factory.mktemp("project") / "recorded_flows.py"
     shutil.copy(HERE / path.name, path)
@@ -105,6 +97,7 @@ def world(
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         for name, value in _embedded.environment.items():
             patch.setenv(name, value)
+        patch.setattr(poll_interval, "SHORTEST", 0.1)
         with use_journal(journal):
             made = flows.harvest(str(source), str(folder))
             with pytest.raises(OrderFailedError):
@@ -126,9 +119,11 @@ def world(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_backoff_of_cli() -> Iterator[None]:
-    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
+def short_waits_of_cli():
+    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once. What is
+    waited for is looked at often."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(poll_interval, "SHORTEST", 0.1)
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))
         patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield
@@ -142,13 +137,13 @@ def contents(journal: Path) -> list[str]:
 
 
 @pytest.fixture
-def journal_file(tmp_path: Path) -> Path:
+def journal_file(tmp_path):
     """Where the journal is that the commands of a test read; there is none yet."""
     return tmp_path / "journal.sqlite"
 
 
 @pytest.fixture
-def ivcap_flows(capsys: pytest.CaptureFixture[str], embedded_platform: PlatformControl) -> Callable[..., Said]:
+def ivcap_flows(capsys, embedded_platform):
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 
     Only `run`, `sync`, `models`, `doctor` and what decides, restores or prunes write to the journal, and none prints a
@@ -181,14 +176,14 @@ def ivcap_flows(capsys: pytest.CaptureFixture[str], embedded_platform: PlatformC
 
 
 @pytest.fixture
-def on_record(world: World, ivcap_flows: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+def on_record(world, ivcap_flows, monkeypatch):
     """The command line on the journal with the three runs, for commands that only read."""
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{world.journal}")
     return ivcap_flows
 
 
 @pytest.fixture
-def own_record(world: World, journal_file: Path, ivcap_flows: Callable[..., Said]) -> Callable[..., Said]:
+def own_record(world, journal_file, ivcap_flows):
     """The command line on a copy of that journal, for what changes it."""
     with (
         contextlib.closing(sqlite3.connect(world.journal)) as source,

@@ -1,7 +1,5 @@
 """`diff`: what changed between two runs, in words and as JSON."""
 
-from __future__ import annotations
-
 from ivcap_flows.identity import file_urn, flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, relation

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
@@ -191,15 +190,16 @@ def upload(journal, progress):
     return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
 
 
-def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, journal_file):
+def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, journal_file, embedded_platform):
     """With size, age, and what to do. What an open upload names goes on, and so may what was begun since."""
+    embedded_platform.set_clock(datetime.now(timezone.utc) - timedelta(seconds=5))
     before = {begin("left-behind.csv", size): of for size, of in ((10, "10 bytes"), (-1, "an unknown number of bytes"))}
+    embedded_platform.reset_clock()
     said = ivcap_flows("doctor")
     for urn, of in before.items():
         line = next(line for line in said.out.splitlines() if urn in line)
         assert said.status == 0 and "unfinished upload" in line and "left-behind.csv" in line
         assert f"0 of {of}" in line and " s old" in line and f"ivcap artifact upload {urn} -f" in line
-    time.sleep(1.1)
     first, *_ = before
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         row = upload(journal, None)

@@ -1,7 +1,5 @@
 """`init`: a project that runs."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 

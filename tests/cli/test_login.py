@@ -1,7 +1,5 @@
 """`login`: by device code, into the file of the `ivcap` command, from which flows and clients take it."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """`ivcap-flows models`: files of model runs from the terminal, from their faults to their doubts."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys
@@ -23,7 +21,7 @@ REGISTER = "/provena/prov/model_run/register"
 
 
 @pytest.fixture(scope="module")
-def items(_embedded: Any) -> Items:
+def items(_embedded):
     """Made once."""
 
     async def make() -> Items:

@@ -1,13 +1,10 @@
 """Tokens, wherever a user may have put them, are in nothing that is recorded, delivered, exported, drawn or said."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -44,7 +41,7 @@ def careless(source: Path, password: str, note: str, headers: dict[str, str]) ->
 
 
 @pytest.fixture
-def secrets(embedded_platform, monkeypatch) -> dict[str, str]:
+def secrets(embedded_platform, monkeypatch):
     """Tokens that are known by their variable, and one that has but the shape of a token."""
     known = f"s3cret-{uuid.uuid4().hex}"
     monkeypatch.setenv("PROVENA_CLIENT_SECRET", known)
@@ -52,7 +49,7 @@ def secrets(embedded_platform, monkeypatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch, caplog) -> Iterator[str]:
+def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch, caplog):
     """The id of a run that failed, with all sinks switched on that need no other program."""
     source = tmp_path / "in" / "series.csv"
     source.parent.mkdir()

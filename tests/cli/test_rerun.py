@@ -1,7 +1,5 @@
 """`rerun`: whether a run can be repeated, and the commands that repeat it and compare both runs."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -9,7 +7,6 @@ import random
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -38,13 +35,13 @@ def load(file: Path) -> object:
 
 
 @pytest.fixture
-def flows(world, prefect_settings, ivcap_journal, embedded_platform) -> Iterator[object]:
+def flows(world, prefect_settings, ivcap_journal, embedded_platform):
     with temporary_settings(prefect_settings):
         yield load(HERE / "rerun_flows.py")
 
 
 @pytest.fixture
-def command(capsys) -> Callable[..., tuple[int, str]]:
+def command(capsys):
     def run(*words: str) -> tuple[int, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -56,7 +53,7 @@ def command(capsys) -> Callable[..., tuple[int, str]]:
 
 
 @pytest.fixture
-def rerun(command) -> Callable[..., tuple[int, dict]]:
+def rerun(command):
     """What `rerun` says of a run, and its exit status."""
 
     def run(name: str = "latest") -> tuple[int, dict]:
@@ -67,7 +64,7 @@ def rerun(command) -> Callable[..., tuple[int, dict]]:
 
 
 @pytest.fixture
-def repeat(command, rerun, monkeypatch) -> Callable[..., dict]:
+def repeat(command, rerun, monkeypatch):
     """Do what `rerun` prints: the difference between the two runs."""
 
     def run(name: str = "latest", *more: str, **environment: str) -> dict:

@@ -81,7 +81,7 @@ def test_times_have_their_zone(on_record, monkeypatch, zone, shown, hours):
 
 
 def on_terminal(columns, *arguments):
-    """What a command prints on a terminal of this width."""
+    """What a command prints on a real terminal of this width."""
     reader, writer = os.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "ivcap_flows.cli", *arguments]
@@ -97,17 +97,20 @@ def on_terminal(columns, *arguments):
     return said.decode()
 
 
-def test_a_terminal_shows_outcomes_in_colour_and_tables_that_fit(on_record):
+def test_a_terminal_shows_outcomes_in_colour_and_tables_that_fit(on_record, monkeypatch):
     """Nothing is cut: what is too long for its column goes on below."""
     run = run_of(on_record, "harvest")
-    listed, shown = on_terminal(80, "runs"), on_terminal(100, "show", "harvest")
+    listed = on_terminal(80, "runs")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = on_record("show", "harvest").out
     assert "\x1b[32mcompleted" in listed and "\x1b[31mfailed" in listed
     for said, columns in ((listed, 80), (shown, 100)):
         plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
         tables = plain[plain.index("Attempts") :] if "Attempts" in plain else plain
         assert max(map(len, tables.splitlines())) <= columns
     assert run["id"][-8:] in listed
-    assert len(on_terminal(100, "orders", "--full").splitlines()) < len(on_terminal(100, "orders").splitlines())
+    assert len(on_record("orders", "--full").out.splitlines()) < len(on_record("orders").out.splitlines())
 
 
 def test_a_lost_and_a_failed_run_name_their_causes(on_record):

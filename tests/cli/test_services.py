@@ -1,7 +1,5 @@
 """`services`: what can be ordered, what it takes, and a typed module of it."""
 
-from __future__ import annotations
-
 import runpy
 import subprocess
 import sys
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import temporary_settings
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
@@ -58,17 +57,18 @@ def test_services_are_listed_and_shown(ivcap_flows, world):
         assert said.status == 2 and fault in said.err
 
 
-def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal):
+def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal, prefect_settings):
     """The module's class has the service and its parameters; those that were not given are left to the service."""
     path = tmp_path / "services.py"
     path.write_text(ivcap_flows("services", "echo", "--python").out, encoding="utf-8")
     made = runpy.run_path(str(path))["Echo"](message="typed")
-    order = place_order(made)
-    assert order.service_name == "echo" and order.parameters == {"message": "typed"}
-    [done] = run_orders([OrderStep(made)])
-    assert done.urn == order.urn
-    with pytest.raises(InputError, match="Echo has the parameters"):
-        place_order(made, {"message": "more"})
+    with temporary_settings(prefect_settings):
+        order = place_order(made)
+        assert order.service_name == "echo" and order.parameters == {"message": "typed"}
+        [done] = run_orders([OrderStep(made)])
+        assert done.urn == order.urn
+        with pytest.raises(InputError, match="Echo has the parameters"):
+            place_order(made, {"message": "more"})
 
 
 def test_a_class_has_the_parameters_by_their_types(tmp_path):

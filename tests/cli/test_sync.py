@@ -1,7 +1,5 @@
 """`sync`: what is on record reaches the sinks, late rather than never, and once; also without a hand."""
 
-from __future__ import annotations
-
 import json
 import socket
 import time

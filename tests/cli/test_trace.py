@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,7 +16,6 @@ from ivcap_flows import recorded
 from ivcap_flows import trace as trace_here
 from ivcap_flows.capture import files, recorder, use_journal
 from ivcap_flows.cli import trace
-from ivcap_flows.cli.output import console
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import flows_urn
@@ -222,7 +222,7 @@ def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, jou
     records = [activity(order, "order", name="o"), entity("102.100.100/1", "dataset")]
     keep(journal, [*records, relation("wasGeneratedBy", "102.100.100/1", order)])
     assert order in ivcap_flows("trace", "102.100.100/1").out
-    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     short = ivcap_flows("trace", "102.100.100/1").out
     assert "order:…c3d2e1f0" in short and order not in short and "102.100.100/1" in short
     assert order in ivcap_flows("trace", "102.100.100/1", "--full").out

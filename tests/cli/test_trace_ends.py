@@ -1,7 +1,5 @@
 """`trace` from any end: each kind of id leads into the same graph, on this machine and on another."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest
@@ -24,7 +22,7 @@ RUN, DATASET = "102.100.100/11", "102.100.100/12"
 
 
 @pytest.fixture
-def names(journal_file) -> dict[str, str]:
+def names(journal_file):
     """The ids of a run with one of each thing that has one. Beside it is another run of other code."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         opened = journal.runs.open_attempt(RunIdentity("whole", "/a.py:whole", {}, "11111111-aa", "11111111-aa"))

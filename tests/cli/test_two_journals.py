@@ -1,11 +1,7 @@
 """One run, continued on a second machine that has a journal of its own: what is delivered of it is told together."""
 
-from __future__ import annotations
-
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -45,7 +41,7 @@ def attempt(journal: Journal, root: str, step: str, used: str, made: str, outcom
 
 
 @pytest.fixture
-def continued(tmp_path: Path, embedded_platform) -> Iterator[Continued]:
+def continued(tmp_path, embedded_platform):
     root = str(uuid.uuid4())
     series, clean, report = (f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in range(3))
     first, second = (f"sqlite:///{tmp_path / name}.sqlite" for name in ("first", "second"))

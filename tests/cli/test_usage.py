@@ -1,5 +1,6 @@
 """How the command line is used, and what it says when it is used wrongly."""
 
+import io
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 import ivcap_flows as package
+from ivcap_flows.cli import main
 from ivcap_flows.cli.app import app
 from ivcap_flows.cli.output import _CONTROL_CHARACTERS
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
@@ -87,51 +89,63 @@ def test_a_pipe_gets_whole_lines_without_colours(on_record, world):
     assert (early.returncode, early.stderr) == (0, "")
 
 
-def shell(command, **environment):
-    """Run a command line of the shell, in which `ivcap-flows` is the package's."""
-    words = command.replace("ivcap-flows", f"{sys.executable} -m ivcap_flows.cli", 1)
-    environment = {**os.environ, **environment}
-    return subprocess.run(words, shell=True, env=environment, capture_output=True, timeout=60)
-
-
 @pytest.fixture
 def run_of_an_umlaut(journal_file):
-    """A run whose flow has a name that ASCII lacks."""
+    """A run whose flow has a name that ASCII lacks, and one that is running."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
         opened = journal.runs.open_attempt(RunIdentity("h\u00e4rvest", "/a.py:f", {}, "r", "r"))
         journal.runs.close_attempt(opened.attempt.id, "completed")
         journal.runs.open_attempt(RunIdentity("running", "/a.py:f", {}, "q", "q"))
-        yield {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
+        yield
 
 
-@pytest.mark.parametrize(
-    ("command", "status", "err"),
-    [
-        ("ivcap-flows runs >&-", 0, ""),
-        ("ivcap-flows runs abandon q <&-", 2, "InputError: "),
-        ("ivcap-flows show nope 2>/dev/full", 2, ""),
-        # A program reads the output, so that no error is written there.
-        ("ivcap-flows show nope 2>&-", 2, ""),
-        ("ivcap-flows runs >/dev/full", 1, "OSError: Standard output cannot be written: No space left on device.\n"),
-        ("ivcap-flows runs --json >/dev/full", 1, "OSError: Standard output cannot be written: No space"),
-    ],
-)
-def test_output_that_goes_nowhere(run_of_an_umlaut, command, status, err):
+def ended(monkeypatch, command, **streams):
+    """The status of a command whose standard streams are other ones; None is a closed one."""
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as raised:
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        main(command.split())
+    return raised.value.code
+
+
+def test_output_that_goes_nowhere(run_of_an_umlaut, monkeypatch, capsys):
     """A closed stream is one that nobody reads, and a full disk is told in one line; nothing ends in a traceback."""
-    said = shell(command, **run_of_an_umlaut)
-    assert (said.returncode, said.stdout) == (status, b"") and said.stderr.decode().startswith(err)
-    assert said.stderr.count(b"\n") == bool(err)
+    with open("/dev/full", "w") as first, open("/dev/full", "w") as second, open("/dev/full", "w") as third:
+        full = "OSError: Standard output cannot be written: No space left on device."
+        for command, streams, status, err in (
+            ("runs", {"stdout": None}, 0, ""),
+            ("runs abandon q", {"stdin": None}, 2, "InputError: "),
+            ("show nope", {"stderr": first}, 2, ""),
+            # A program reads the output, so that no error is written there.
+            ("show nope", {"stderr": None}, 2, ""),
+            ("runs", {"stdout": second}, 1, full),
+            ("runs --json", {"stdout": third}, 1, full),
+        ):
+            assert ended(monkeypatch, command, **streams) == status, command
+            out, told = capsys.readouterr()
+            assert out == "" and told.startswith(err) and told.count("\n") == bool(err), command
+
+
+@pytest.mark.long
+def test_a_full_disk_is_no_error_of_the_interpreter(run_of_an_umlaut):
+    """Which flushes its streams when it ends."""
+    command = f"{sys.executable} -m ivcap_flows.cli runs >/dev/full"
+    said = subprocess.run(command, shell=True, env={**os.environ}, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 1 and re.fullmatch("OSError: Standard output cannot be written[^\n]+\n", said.stderr)
 
 
 @pytest.mark.parametrize("command", ["runs", "runs --json", "export r"])
-def test_output_in_ascii(run_of_an_umlaut, command):
+def test_output_in_ascii(run_of_an_umlaut, monkeypatch, command):
     """A text is printed with escapes; a document, such as JSON, is UTF-8 everywhere."""
-    said = shell(f"ivcap-flows {command}", PYTHONIOENCODING="ascii", **run_of_an_umlaut)
-    assert (said.returncode, said.stderr) == (0, b"")
+    printed = {}
+    for encoding in ("ascii", "utf-8"):
+        written = io.BytesIO()
+        assert ended(monkeypatch, command, stdout=io.TextIOWrapper(written, encoding=encoding)) == 0
+        printed[encoding] = written.getvalue()
     if command == "runs":
-        assert b"h\\xe4rvest" in said.stdout
+        assert b"h\\xe4rvest" in printed["ascii"]
     else:
-        assert said.stdout == shell(f"ivcap-flows {command}", PYTHONIOENCODING="utf-8", **run_of_an_umlaut).stdout
+        assert b"h\xc3\xa4rvest" in printed["ascii"] == printed["utf-8"]
 
 
 @pytest.mark.parametrize(

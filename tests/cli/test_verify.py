@@ -1,7 +1,5 @@
 """`verify`: what is on record is compared with what is there, byte by byte and record by record."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

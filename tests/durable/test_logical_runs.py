@@ -1,13 +1,11 @@
 """A logical run in a process: what it says when it continues, its heartbeat, and how its end reaches the journal."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +27,7 @@ def outcomes(journal: Journal) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[threading.Thread]]:
+def threads(monkeypatch):
     """Return a function that lists the heartbeat threads of this test. Another test's attempt may still be open."""
     monkeypatch.setattr(heartbeat, "_thread", None)
     before = set(threading.enumerate())

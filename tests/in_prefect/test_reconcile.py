@@ -7,21 +7,27 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Running
 
+from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.attempts import open_attempt
+from ivcap_flows.capture.calls import Call
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.flow_run_states import PrefectState, prefect_state
-from ivcap_flows.in_prefect.reconcile import reconcile
+from ivcap_flows.in_prefect.reconcile import abandon, reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import Graph, relation
 from ivcap_flows.secrets import HIDDEN
 from ivcap_flows.sinks import Delivery, drain, run_graph
@@ -38,37 +44,53 @@ def silent(flow_run_id: str) -> None:
     """Prefect says nothing."""
 
 
-KILLED = """
-import os, signal, sys, time
-from prefect import flow, task
-from ivcap_flows.capture import recorded, recorder
+def killed_while(place: Path, work: Callable[[Journal], object], *, commits: int = 0) -> bool:
+    """Work on a journal in a child that is killed right after so many commits. Return whether it was."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _die_after(commits)
+            work(Journal.open(f"sqlite:///{place}"))
+            status = 0
+        finally:
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    assert ended in (0, signal.SIGKILL)
+    return ended != 0
 
-@task
-@recorded
-def endless(i: int) -> None:
-    time.sleep(0.6)
-    os.kill(os.getpid(), signal.SIGKILL)
 
-@flow
-@recorded
-def doomed() -> None:
-    endless(7)
+def _die_after(commits: int) -> None:
+    write, left = Store.write, commits
 
-doomed()
-"""
+    @contextmanager
+    def write_and_die(store: Store) -> Iterator[Any]:
+        nonlocal left
+        with write(store) as connection:
+            yield connection
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.write = write_and_die
+
+
+def doomed(journal: Journal) -> None:
+    """Open the attempt of a flow run, begin a task of it, and be killed."""
+    flow_run = str(uuid.uuid4())
+    with use_journal(journal) as recorder:
+        opened = open_attempt(RunIdentity("doomed", "doomed.py:doomed", {}, flow_run, flow_run), None, "doomed")
+        ids = opened.run.id, opened.attempt.id, flows_urn("attempt", opened.attempt.id)
+        recorder.put(Call(flows_urn("task-run", "7"), "task-run", "endless", *ids, parameters={"i": 7}))
+        recorder.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def killed(prefect_server, tmp_path_factory) -> Path:
+def killed(tmp_path_factory):
     """The journal that a flow left whose process was killed in a task."""
-    folder = tmp_path_factory.mktemp("killed")
-    (folder / "doomed.py").write_text(KILLED)
-    place = folder / "journal.sqlite"
-    environment = {**prefect_server, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{place}"}
-    done = subprocess.run(
-        [sys.executable, str(folder / "doomed.py")], env=environment, check=False, capture_output=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    place = tmp_path_factory.mktemp("killed") / "journal.sqlite"
+    assert killed_while(place, doomed)
     return place
 
 
@@ -82,7 +104,7 @@ def copy_of(place: Path, target: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def left(killed, tmp_path) -> Iterator[Journal]:
+def left(killed, tmp_path):
     """A copy of what the killed flow left."""
     with copy_of(killed, tmp_path / "copy.sqlite") as there:
         yield there
@@ -184,18 +206,18 @@ def test_prefects_word_goes_before_the_lease(left):
     assert task_of(graph).attributes["outcome"] == "crashed"
 
 
-def test_prefects_api_is_asked_and_may_be_silent(left, prefect_server):
+def test_prefects_api_is_asked_and_may_be_silent(prefect_server):
     """A running state says nothing, a final one its outcome; a server that is not there says nothing either."""
-    [attempt] = left.runs.attempts(left.runs.recent()[0].id)
-    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        assert prefect_state(attempt.flow_run_id) is None
+    server = {PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}
+    with temporary_settings(server), get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(flow(doomed), state=Running()).id
+        assert prefect_state(str(flow_run)) is None
         assert prefect_state(str(uuid.uuid4())) is None
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(attempt.flow_run_id, Cancelled(message="enough"), force=True)
-        said = prefect_state(attempt.flow_run_id)
+        client.set_flow_run_state(flow_run, Cancelled(message="enough"), force=True)
+        said = prefect_state(str(flow_run))
         assert (said.outcome, said.cause) == ("cancelled", "enough")
     with temporary_settings({PREFECT_API_URL: None}):
-        assert prefect_state(attempt.flow_run_id) is None
+        assert prefect_state(str(flow_run)) is None
 
 
 HEARD = """
@@ -315,46 +337,15 @@ def test_a_run_that_was_woken_is_left_alone(ivcap_journal, parked, when):
     assert ivcap_journal.runs.get("f1").outcome == "running"
 
 
-KILLED_MEANWHILE = """
-import os, signal, sys
-from contextlib import contextmanager
-from ivcap_flows.in_prefect.flow_run_states import PrefectState
-from ivcap_flows.in_prefect.reconcile import abandon, reconcile
-from ivcap_flows.journal import Journal, RunIdentity
-from ivcap_flows.journal.store import Store
+def ends(outcome: str) -> Callable[[Journal], None]:
+    """Let an attempt of the run `f1` end; one that is lost does not."""
 
-what, place, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
-write = Store.write
+    def work(journal: Journal) -> None:
+        attempt = begun(journal)
+        if outcome != "lost":
+            journal.runs.close_attempt(attempt.id, outcome)
 
-@contextmanager
-def write_and_die(self):
-    global left
-    with write(self) as connection:
-        yield connection
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Store.write = write_and_die
-journal = Journal.open(place)
-if what in ("parked", "failed", "lost"):
-    opened = journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "f1", "f1"))
-    if what != "lost":
-        journal.runs.close_attempt(opened.attempt.id, what)
-elif what == "abandon":
-    abandon(journal, journal.runs.get("f1"))
-else:
-    reconcile(journal, lambda flow_run_id: PrefectState("cancelled", "by Ada", None))
-os._exit(0)
-"""
-
-
-def is_killed(what: str, place: str, commits: int) -> bool:
-    """Do it in a process that is killed right after so many commits. Return whether it was."""
-    command = [sys.executable, "-c", KILLED_MEANWHILE, what, place, str(commits)]
-    done = subprocess.run(command, check=False, timeout=60, env=os.environ)
-    assert done.returncode in (0, -signal.SIGKILL)
-    return done.returncode != 0
+    return work
 
 
 def told(journal: Journal) -> object:
@@ -371,13 +362,17 @@ def test_an_end_is_recorded_whenever_who_records_it_is_killed(tmp_path, before, 
     """Whatever was written of Prefect's word before the kill, the next pass has it as a fact, and the pass after that
     nothing. A run is given up and told so, or neither.
     """
+    does = {
+        "abandon": lambda journal: abandon(journal, journal.runs.get("f1")),
+        "reconcile": lambda journal: reconcile(journal, says("cancelled")),
+    }
     commits, more = 0, True
     while more:
         commits += 1
-        place = f"sqlite:///{tmp_path / f'{commits}.sqlite'}"
-        assert not is_killed(before, place, 0)
-        more = is_killed(what, place, commits)
-        with Journal.open(place) as journal:
+        place = tmp_path / f"{commits}.sqlite"
+        assert not killed_while(place, ends(before))
+        more = killed_while(place, does[what], commits=commits)
+        with Journal.open(f"sqlite:///{place}") as journal:
             if what == "abandon":
                 assert (journal.runs.get("f1").outcome == "abandoned") == (told(journal) == "abandoned")
                 continue
@@ -386,5 +381,5 @@ def test_an_end_is_recorded_whenever_who_records_it_is_killed(tmp_path, before, 
             assert reconcile(journal, says("cancelled")) == []
     assert commits > 1
     if what == "abandon":
-        with Journal.open(place) as journal:
+        with Journal.open(f"sqlite:///{place}") as journal:
             assert told(journal) == "abandoned"

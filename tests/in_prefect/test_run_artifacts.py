@@ -1,13 +1,8 @@
 """What a run took and made stands beside it in Prefect's UI."""
 
-from __future__ import annotations
-
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +70,7 @@ def shown(flow_run: str, count: int) -> list[Any]:
             time.sleep(0.05)
 
 
-def test_a_run_shows_what_it_was(prefect_server: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_shows_what_it_was(prefect_server, tmp_path):
     """On one page; what users named means nothing in it. A run that makes nothing new shows none."""
     source, target = tmp_path / "a `<b>` |x|.csv", tmp_path / "made.csv"
     source.write_text("1\n")
@@ -98,50 +93,13 @@ def test_a_run_shows_what_it_was(prefect_server: dict[str, str], tmp_path: Path)
     assert "<b>" not in artifact.data and "a `&lt;b&gt;` |x|.csv" in artifact.data
 
 
-ASYNCHRONOUS = """
-import asyncio
-from pathlib import Path
-from prefect import task
-from prefect.runtime import flow_run
-from ivcap_flows import flow, recorded
-
-@task
-@recorded
-def make():
-    made = Path("made.txt")
-    made.write_text("made")
-    return made
-
-@flow
-async def short():
-    make()
-    return flow_run.get_id()
-
-if __name__ == "__main__":
-    print(asyncio.run(short()))
-"""
-
-
-def test_an_asynchronous_flow_ends_without_a_traceback(prefect_server: dict[str, str], tmp_path: Path) -> None:
-    """Its record is shown while the interpreter ends, which starts no thread that would send events."""
-    script = tmp_path / "short.py"
-    script.write_text(ASYNCHRONOUS)
-    environment = {**prefect_server, "IVCAP_FLOWS_JOURNAL": os.environ["IVCAP_FLOWS_JOURNAL"]}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0 and "Traceback" not in done.stderr and "atexit" not in done.stderr, done.stderr
-    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        assert any(artifact.data.startswith("# ") for artifact in shown(done.stdout.strip(), 1))
-
-
 NOTHING = RunEnds([], [], {}, {}, 0)
 THERE = "https://api.example.org"
 ASKED = {"account": "a", "scope": "s", "subject": "tides", "noun": "order", "run_id": "r", "platform": THERE}
 
 
 @pytest.fixture
-def page_of(sqlite_url: str) -> Iterator[Callable[..., str]]:
+def page_of(sqlite_url):
     """Return a function that makes the page of a run, which has these attempts, orders and things."""
     with Journal.open(sqlite_url) as journal:
 
@@ -176,13 +134,13 @@ def page_of(sqlite_url: str) -> Iterator[Callable[..., str]]:
         ("102.1/8", "urn:ivcap-flows:embedded:x", None),
     ],
 )
-def test_a_handle_is_a_link_where_anybody_can_read_it(page_of: Any, id_: str, platform: str, link: str | None) -> None:
+def test_a_handle_is_a_link_where_anybody_can_read_it(page_of, id_, platform, link):
     """One that only an embedded platform knows leads nowhere."""
     page = page_of({"noun": MODEL_RUN, "platform": platform}, urn=id_, state="done")
     assert f"| tides | {f'[{id_}]({link})' if link else id_} |" in page
 
 
-def test_an_order_has_its_products_and_its_model_run_in_its_row(page_of: Any) -> None:
+def test_an_order_has_its_products_and_its_model_run_in_its_row(page_of):
     """A column without a word is left out, as that of how they ended where all succeeded."""
     order, product = "urn:ivcap:order:1", entity("urn:ivcap:artifact:1", "artifact", name="index.csv")
     ends = RunEnds([], [product], {product.id: order}, {order: "102.1/7"}, 1)
@@ -199,14 +157,14 @@ def test_an_order_has_its_products_and_its_model_run_in_its_row(page_of: Any) ->
         ("https://x.example/](javascript:1)", None),
     ],
 )
-def test_a_commit_leads_to_its_repository(page_of: Any, remote: str, link: str | None) -> None:
+def test_a_commit_leads_to_its_repository(page_of, remote, link):
     """To its web view, unless it is a folder of this machine, or no plain address."""
     page = page_of(around=[entity("c", "code", remote=remote, commit="a" * 40)])
     commit = "a" * 12
     assert ("commit " + (f"[{commit}]({link})" if link else commit)) in page and "javascript" not in page
 
 
-def test_orders_are_told_apart(page_of: Any) -> None:
+def test_orders_are_told_apart(page_of):
     """By name, else by the parameters in which they differ; one that failed says why. Columns without a word go."""
     nameless = [{"request": {"parameters": {"base": "1981", "month": month}}} for month in ("01", "02")]
     page = page_of({"name": "north|west"}, *nameless)
@@ -218,20 +176,20 @@ def test_orders_are_told_apart(page_of: Any) -> None:
     assert "3 failed, nothing in doubt" in page
 
 
-def test_a_page_that_leaves_out_things_says_so(page_of: Any) -> None:
+def test_a_page_that_leaves_out_things_says_so(page_of):
     """Of a batch, for instance, which registers thousands of model runs."""
     assert "the first 200 are shown" in page_of({}, ends=RunEnds([], [], {}, {}, 20_000))
     assert "are shown" not in page_of({})
 
 
-def test_what_an_earlier_attempt_did_is_counted(page_of: Any) -> None:
+def test_what_an_earlier_attempt_did_is_counted(page_of):
     """With the attempts and what ended them, folded."""
     page = page_of({}, tries=2, outcome="failed", cause="out of <luck>")
     assert "in 2 attempts. 1 kept from an earlier attempt, nothing failed, nothing in doubt." in page
     assert "Attempts (2)" in page and "UTC failed: out of &lt;luck&gt;</li>" in page
 
 
-def test_no_name_is_markdown(page_of: Any) -> None:
+def test_no_name_is_markdown(page_of):
     """No name, cause or URN means anything in Markdown or HTML, whatever backticks, bars and backslashes it has."""
     marks = "![x](https://evil.example/x.png)<img src=x>"
     nasty = [f"{before}{marks}{before}" for before in ("`", "|", r"\|", r"\\|", r"\`|", "``\n\n", r"\\\|`")]
@@ -248,7 +206,7 @@ def test_no_name_is_markdown(page_of: Any) -> None:
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {4}
 
 
-def test_no_artifact_shows_a_secret() -> None:
+def test_no_artifact_shows_a_secret():
     """Neither in a table, such as that of what could not be delivered, nor in its description."""
     hide("8 Zeichen/1")
     reason = "no access with <8 Zeichen/1> at postgresql://ada:Zx81kq@db/x"
@@ -261,7 +219,7 @@ FLOWS = ["my-flow", "my_flow", "My Flow", "MY-FLOW", "my--flow", "日本語の�
 
 
 @pytest.mark.catches("keys by letters alone")
-def test_keys_of_artifacts_tell_flows_apart() -> None:
+def test_keys_of_artifacts_tell_flows_apart():
     """Each flow's artifacts have a key of their own, of the characters that Prefect takes.
 
     Prefect shows all artifacts of one key as versions of one. It makes `my-flow` of the function `my_flow`, so the

@@ -1,11 +1,9 @@
 """Items of the embedded Provena that a workflow names, sinks of workflows, and runs whose work has ended."""
 
-from __future__ import annotations
-
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,10 +15,8 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.handles import Artifact, Job, Order, Products
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
-from ivcap_flows.journal import Fact, Journal, NewIntent, OpenedAttempt, RunIdentity
-from ivcap_flows.local import EmbeddedPlatform
+from ivcap_flows.journal import Fact, NewIntent, RunIdentity
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import (
     Annotations,
     DatasetTemplate,
@@ -65,7 +61,7 @@ class Registered:
 
 
 @pytest.fixture(scope="session")
-def provena_items(_embedded: EmbeddedPlatform) -> Registered:
+def provena_items(_embedded):
     """Made once by the client alone."""
 
     async def make() -> Registered:
@@ -103,9 +99,7 @@ def provena_items(_embedded: EmbeddedPlatform) -> Registered:
 
 
 @pytest.fixture
-def provena(
-    embedded_platform: Any, provena_items: Registered, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ProvenaClient]:
+def provena(embedded_platform, provena_items, monkeypatch):
     """A client of the embedded Provena that gives up within a second; the log of requests is empty."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()
@@ -115,7 +109,7 @@ def provena(
 
 
 @pytest.fixture
-def accepted(embedded_platform: Any) -> Callable[[], tuple[int, int]]:
+def accepted(embedded_platform):
     """Counts the registrations and the mints that took effect."""
 
     def count() -> tuple[int, int]:
@@ -128,7 +122,7 @@ def accepted(embedded_platform: Any) -> Callable[[], tuple[int, int]]:
 
 
 @pytest.fixture
-def stated(provena_items: Registered) -> Callable[..., dict[str, Any]]:
+def stated(provena_items):
     """The fields of a workflow of the service `index`, changed as told; a field given as None is left out."""
 
     def state(**changes: Any) -> dict[str, Any]:
@@ -147,7 +141,7 @@ def stated(provena_items: Registered) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def sink(provena: ProvenaClient, ivcap_journal: Journal, stated: Any) -> Callable[..., ProvenaSink]:
+def sink(provena, ivcap_journal, stated):
     """Makes the sink with that workflow, or with that of the runs of a `flow`."""
 
     def make(name: str = "provena", flow: str | None = None, **changes: Any) -> ProvenaSink:
@@ -159,7 +153,7 @@ def sink(provena: ProvenaClient, ivcap_journal: Journal, stated: Any) -> Callabl
 
 
 @pytest.fixture
-def registered(provena: ProvenaClient, ivcap_journal: Journal) -> Callable[..., ModelRunRecord]:
+def registered(provena, ivcap_journal):
     """Reads the record of the newest model run in the journal, as Provena has it."""
 
     def read() -> ModelRunRecord:
@@ -171,7 +165,7 @@ def registered(provena: ProvenaClient, ivcap_journal: Journal) -> Callable[..., 
 
 
 @pytest.fixture
-def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Order | Job]]:
+def ended_work(ivcap_journal):
     """Makes a run of the flow `coastal` that has ended, with one order, or job, of the service `index`, of which the
     flow has said the region.
 
@@ -224,7 +218,7 @@ def ended_work(ivcap_journal: Journal) -> Callable[..., tuple[OpenedAttempt, Ord
 
 
 @pytest.fixture
-def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[[], AbstractContextManager[None]]:
+def failing_jobs(_embedded):
     """While its block runs, the embedded Provena's jobs that lodge a model run fail as soon as they are there."""
 
     @contextmanager

@@ -1,7 +1,5 @@
 """Files of runs in a folder: whole, on disk before they count as delivered, and nothing half behind."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess
@@ -32,7 +30,7 @@ with whole_file(Path(sys.argv[1])) as file:
 
 
 @pytest.fixture
-def run(ivcap_journal: Journal) -> str:
+def run(ivcap_journal):
     """The id of a run that has completed."""
     opened = ivcap_journal.runs.open_attempt(RunIdentity("flow", "a.py:flow", {}, "1", "1"))
     ivcap_journal.facts.append([Fact(activity(flows_urn("run", opened.run.id), "flow-run"), opened.run.id)])
@@ -41,7 +39,7 @@ def run(ivcap_journal: Journal) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     path = tmp_path / "delivered"
     path.mkdir()
     return path

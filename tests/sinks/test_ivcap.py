@@ -1,12 +1,9 @@
 """Records of runs and links to them on IVCAP: once each, whatever was lost on the way, and nothing private."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +16,7 @@ from ivcap_flows.errors import ForbiddenError, UnreachableError
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import Fact, Journal, RunIdentity, RunRow
+from ivcap_flows.journal import Fact, RunIdentity
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance import Graph, activity, agent, entity, faults, relation
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, Drained, IvcapSink, drain, parts_by_run, shareable
@@ -31,21 +28,21 @@ DELIVERED, PENDING, DEAD = (Drained("ivcap", **{state: 1}) for state in ("delive
 
 
 @pytest.fixture
-def client(embedded_platform) -> Iterator[IvcapClient]:
+def client(embedded_platform):
     made = IvcapClient(os.environ["IVCAP_URL"], StaticToken(os.environ["IVCAP_JWT"]), budget=0.3)
     yield made
     loop.run(made.aclose())
 
 
 @pytest.fixture
-def artifacts() -> tuple[str, str, str]:
+def artifacts():
     """URNs that no other test has: one is used, one made, one both."""
     used, made, both = (f"urn:ivcap:artifact:{uuid.uuid4()}" for _ in range(3))
     return used, made, both
 
 
 @pytest.fixture
-def run(ivcap_journal: Journal, artifacts: tuple[str, str, str]) -> RunRow:
+def run(ivcap_journal, artifacts):
     """A run that has ended, which used and made artifacts, and a file that is none."""
     root = str(uuid.uuid4())
     opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", {}, root, root))
@@ -68,7 +65,7 @@ def run(ivcap_journal: Journal, artifacts: tuple[str, str, str]) -> RunRow:
 
 
 @pytest.fixture
-def deliver(ivcap_journal: Journal, client: IvcapClient) -> Callable[..., Drained]:
+def deliver(ivcap_journal, client):
     """Delivers all runs, by a sink of this name."""
 
     def drained(name: str = "ivcap") -> Drained:
@@ -79,7 +76,7 @@ def deliver(ivcap_journal: Journal, client: IvcapClient) -> Callable[..., Draine
 
 
 @pytest.fixture
-def on_add(client: IvcapClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+def on_add(client, monkeypatch):
     """Has a function called with the entity before each aspect is added."""
     add = client.aspects.add
 

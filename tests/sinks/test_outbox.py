@@ -1,7 +1,5 @@
 """How a sink's cursor moves: what it has been offered it is not offered again, and nothing is passed by."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

@@ -1,10 +1,7 @@
 """Orders, jobs and flows become model runs on Provena: those that a workflow names, once, late rather than never."""
 
-from __future__ import annotations
-
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -192,7 +189,7 @@ def test_what_is_not_meant_asks_nothing_of_provena(embedded_platform, ivcap_jour
 
 
 @pytest.fixture
-def ended_run(ivcap_journal: Journal) -> Callable[..., tuple[str, str, str]]:
+def ended_run(ivcap_journal):
     """Makes a run of the flow `coastal` whose attempts ended so: its id, the artifact that it was given, and the one
     that it made. `given` is what the parameter `series` was."""
 
@@ -314,7 +311,7 @@ def test_sync_delivers_by_the_workflow_in_the_settings(
 
 
 @pytest.fixture
-def left_behind(ivcap_journal: Journal, provena: Any, provena_items: Any) -> Callable[[int], list[IntentRow]]:
+def left_behind(ivcap_journal, provena, provena_items):
     """Makes a run that ended when Provena had accepted so many registrations of it: their intents, still claimed."""
 
     def make(count: int) -> list[IntentRow]:

@@ -1,9 +1,6 @@
 """A workflow that is read from a file or from code, takes what differs from run to run from the work itself, and is
 checked before anything is sent."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,6 @@ import pytest
 import yaml
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.journal import Journal
 from ivcap_flows.provena.terms import missing_terms
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
@@ -119,7 +115,7 @@ DELIVERED, DEAD = (Drained("provena", **{state: 1}) for state in ("delivered", "
 
 
 @pytest.fixture
-def deliver(ivcap_journal: Journal, sink: Any) -> Callable[..., Drained]:
+def deliver(ivcap_journal, sink):
     """Delivers by a workflow of the service `index`, changed as told."""
 
     def drained(**changes: Any) -> Drained:

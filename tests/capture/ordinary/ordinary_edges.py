@@ -33,7 +33,7 @@ import os
 import sys
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -139,7 +139,7 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
 
 
 @pytest.fixture(scope="session")
-def crates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def crates(tmp_path_factory):
     """The validator of RO-Crates, where all that is recorded is to be exported (`make exports`), and None elsewhere."""
     if os.environ.get("IVCAP_FLOWS_TEST_EXPORTS") != "all":
         yield None
@@ -173,9 +173,7 @@ def _export(validator: Any, folder: Path) -> None:
 
 
 @pytest.fixture
-def edges(
-    request: pytest.FixtureRequest, prefect_api: None, recorded_graph: Callable[..., Any], tmp_path: Path, crates: Any
-) -> Callable[..., list[dict[str, str]]]:
+def edges(request, prefect_api, recorded_graph, tmp_path, crates):
     """Compares the record of the newest run with the edges that a test names.
 
     `not_seen` are edges that are true, and of which the documentation says that they are not seen. `runs` is the number

@@ -1,6 +1,5 @@
 """The comparison itself: it finds what is missing and what is invented, and names things as a reader would."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,7 @@ import pytest
 from ivcap_flows import flow, task
 
 
-def test_what_is_missing_and_what_is_invented_is_told(
-    tmp_path: Path, edges: Callable[..., None], request: pytest.FixtureRequest
-) -> None:
+def test_what_is_missing_and_what_is_invented_is_told(tmp_path, edges, request):
     """Both fail the test that compares, each edge by its names. Mapped tasks are numbered as they were mapped."""
 
     @task(retries=1, retry_delay_seconds=0)

@@ -8,14 +8,12 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ivcap_flows import flow, recorded, task
 
-Edges = Callable[..., list[dict[str, str]]]
 MOVES = [os.rename, os.replace, shutil.move, Path.rename]
 
 
@@ -62,7 +60,7 @@ def report(source: Path, target: Path) -> None:
     target.write_text(f"{len(source.read_text())} characters in all")
 
 
-def test_files_that_are_read_and_made(tmp_path: Path, edges: Edges) -> None:
+def test_files_that_are_read_and_made(tmp_path, edges):
     """What one task makes the next one uses. What lay at the target is no input, and to remove a file is not to read
     it. Equal files at two paths are two, and so are empty ones.
     """
@@ -111,7 +109,7 @@ def test_files_that_are_read_and_made(tmp_path: Path, edges: Edges) -> None:
     )
 
 
-def test_files_that_are_changed_in_place(tmp_path: Path, edges: Edges) -> None:
+def test_files_that_are_changed_in_place(tmp_path, edges):
     """The new version comes from the old one: read and written, written in part, or appended to."""
     data, binary, log = lay(tmp_path, "data.csv", "data.bin", "log.txt")
 
@@ -157,7 +155,7 @@ def test_files_that_are_changed_in_place(tmp_path: Path, edges: Edges) -> None:
     )
 
 
-def test_files_that_are_copied_renamed_and_replaced(tmp_path: Path, edges: Edges) -> None:
+def test_files_that_are_copied_renamed_and_replaced(tmp_path, edges):
     """What is copied or renamed comes from where it was, also by way of a temporary file. What takes the place of a
     file does not come from it, and its backup does.
     """
@@ -228,7 +226,7 @@ def test_files_that_are_copied_renamed_and_replaced(tmp_path: Path, edges: Edges
 
 
 @pytest.mark.catches("read and written is written")
-def test_files_that_programs_write(tmp_path: Path, edges: Edges) -> None:
+def test_files_that_programs_write(tmp_path, edges):
     """Of an unseen writer the record has what is new, what changed, and what a task declares; no more."""
     raw, old, changed, declared, log = lay(tmp_path, "raw.csv", "old.csv", "changed.csv", "declared.csv", "log.txt")
 
@@ -283,7 +281,7 @@ def test_files_that_programs_write(tmp_path: Path, edges: Edges) -> None:
     )
 
 
-def test_files_of_tries_helpers_and_subflows(tmp_path: Path, edges: Edges) -> None:
+def test_files_of_tries_helpers_and_subflows(tmp_path, edges):
     """What a failed try left is its doing, and the next makes it anew. The innermost recorded call makes a file; what
     it read its task has used as well. A subflow uses what it is given.
     """
@@ -337,7 +335,7 @@ def test_files_of_tries_helpers_and_subflows(tmp_path: Path, edges: Edges) -> No
 
 
 @pytest.mark.catches("paths are no values", "a chooser uses what it was given")
-def test_files_that_are_found_and_chosen(tmp_path: Path, edges: Edges) -> None:
+def test_files_that_are_found_and_chosen(tmp_path, edges):
     """Paths are values: each task is linked to the one that it has the path from. Only who reads a file has used it.
     A copy that keeps the time of its source was written by its task all the same.
     """
@@ -374,9 +372,7 @@ def test_files_that_are_found_and_chosen(tmp_path: Path, edges: Edges) -> None:
 
 
 @pytest.mark.catches("a bare name is an input")
-def test_a_text_that_happens_to_be_the_name_of_a_file(
-    tmp_path: Path, edges: Edges, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_happens_to_be_the_name_of_a_file(tmp_path, edges, monkeypatch):
     """It is no input, unless the file is opened. A library may have read a `Path`, or a text with a separator."""
     monkeypatch.chdir(tmp_path)
     lay(tmp_path, "README.md", "data.csv", "path.nc", "text.nc")
@@ -394,9 +390,7 @@ def test_a_text_that_happens_to_be_the_name_of_a_file(
 
 
 @pytest.mark.catches("clocks compared")
-def test_what_is_new_goes_by_the_clock_of_the_files(
-    tmp_path: Path, edges: Edges, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_new_goes_by_the_clock_of_the_files(tmp_path, edges, monkeypatch):
     """However far the clock of the database or of this process is from it: five minutes ahead, or behind."""
     [old] = lay(tmp_path, "old.csv")
     older_than_a_tick(old)
@@ -427,7 +421,7 @@ def test_what_is_new_goes_by_the_clock_of_the_files(
     edges({("made", "fetch[0]", "new-300.csv"), ("made", "fetch[1]", "new300.csv")})
 
 
-def test_two_append_to_one_file_at_once(tmp_path: Path, edges: Edges) -> None:
+def test_two_append_to_one_file_at_once(tmp_path, edges):
     """What either left when it ended is not its own alone, and the record says so."""
     [log] = lay(tmp_path, "log.txt")
     together = threading.Barrier(2)
@@ -447,7 +441,7 @@ def test_two_append_to_one_file_at_once(tmp_path: Path, edges: Edges) -> None:
     assert [list(each) for each in edges(set())] == [[str(log)]] * 2
 
 
-def test_files_of_two_runs(tmp_path: Path, edges: Edges) -> None:
+def test_files_of_two_runs(tmp_path, edges):
     """Runs that write one path are not chained: equal bytes of two runs are two files, and an input of both is one.
     Who takes a path from Prefect's cache uses the file of the first run.
     """

@@ -5,17 +5,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ivcap_flows import flow, recorded, task
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.calls import Call
-
-Edges = Callable[..., list[dict[str, str]]]
 
 
 def lay(folder: Path, *names: str) -> Path:
@@ -37,7 +33,7 @@ def gather(folder: Path, target: Path) -> None:
     target.write_text("".join(path.read_text() for path in sorted(folder.glob("*.csv"))))
 
 
-def test_mapped_tasks_write_into_one_folder(tmp_path: Path, edges: Edges) -> None:
+def test_mapped_tasks_write_into_one_folder(tmp_path, edges):
     """Tasks at once make a file each, and nobody has used another's; who gathers them has used all."""
     together, parts = threading.Barrier(3), lay(tmp_path / "parts")
 
@@ -63,7 +59,7 @@ def test_mapped_tasks_write_into_one_folder(tmp_path: Path, edges: Edges) -> Non
 
 
 @pytest.mark.catches("a folder leaves what was done in it", "read and written is written")
-def test_folders_that_tasks_make_change_and_move(tmp_path: Path, edges: Edges) -> None:
+def test_folders_that_tasks_make_change_and_move(tmp_path, edges):
     """A new folder with all its files is the task's, and is used as it was left; folders of equal files are two. In an
     old folder only what is read or written counts. What is copied or renamed comes, file by file, from its original.
     A folder that is made aside and renamed in does not come from the one that it takes the place of.
@@ -169,7 +165,7 @@ def test_folders_that_tasks_make_change_and_move(tmp_path: Path, edges: Edges) -
     )
 
 
-def test_programs_that_write_into_one_folder_at_once(tmp_path: Path, edges: Edges) -> None:
+def test_programs_that_write_into_one_folder_at_once(tmp_path, edges):
     """Whose program has written which file is not seen, so nothing is stated, and the record says so. What a task
     returns it has made, whoever else ran.
     """
@@ -198,7 +194,7 @@ def test_programs_that_write_into_one_folder_at_once(tmp_path: Path, edges: Edge
 
 
 @pytest.mark.catches("a renamed folder is not seen")
-def test_two_rename_their_folders_in_at_once(tmp_path: Path, edges: Edges) -> None:
+def test_two_rename_their_folders_in_at_once(tmp_path, edges):
     """Each has made what is in its own folder, whether it was given the folder around both or not."""
     together, results = threading.Barrier(2), lay(tmp_path / "results")
 
@@ -238,7 +234,7 @@ def test_two_rename_their_folders_in_at_once(tmp_path: Path, edges: Edges) -> No
     )
 
 
-def test_an_output_folder_of_a_flow(tmp_path: Path, edges: Edges) -> None:
+def test_an_output_folder_of_a_flow(tmp_path, edges):
     """What lies in it from the last time is not used, by the task or by the flow. What a task made there its flow does
     not state again: of a folder with thousands of files, the journal would hold everything twice.
     """
@@ -260,7 +256,7 @@ def test_an_output_folder_of_a_flow(tmp_path: Path, edges: Edges) -> None:
     assert len(stated) == 2
 
 
-def test_folders_that_a_text_names(tmp_path: Path, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_a_text_names(tmp_path, edges, monkeypatch):
     """With a separator in it, unless it holds the working directory."""
     (tmp_path / "work").mkdir()
     lay(tmp_path / "work" / "in", "a.csv")
@@ -281,9 +277,7 @@ def test_folders_that_a_text_names(tmp_path: Path, edges: Edges, monkeypatch: py
     )
 
 
-def test_a_folder_that_was_copied_elsewhere_meets_its_original(
-    tmp_path: Path, edges: Edges, recorded_graph: Callable[..., Any]
-) -> None:
+def test_a_folder_that_was_copied_elsewhere_meets_its_original(tmp_path, edges, recorded_graph):
     """In the content of their manifest, not as one thing."""
 
     @recorded
@@ -311,7 +305,7 @@ def test_a_folder_that_was_copied_elsewhere_meets_its_original(
 
 
 @pytest.fixture
-def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def walked(monkeypatch):
     """The folders that are walked."""
     seen: list[str] = []
     walk = os.walk
@@ -320,7 +314,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("root", ["/", "//", Path("/")], ids=repr)
-def test_the_root_of_all_files_is_no_input(root: Any, walked: list[str]) -> None:
+def test_the_root_of_all_files_is_no_input(root, walked):
     """A text such as a separator is seldom meant as a folder, and that one has all files."""
     call = Call("c", "call", "c", "r", "a", None)
     call.arguments.at("root", root)
@@ -331,7 +325,7 @@ def test_the_root_of_all_files_is_no_input(root: Any, walked: list[str]) -> None
     assert (walked, call.files) == ([], [])
 
 
-def test_a_folder_is_walked_once_before_and_once_after(tmp_path: Path, walked: list[str]) -> None:
+def test_a_folder_is_walked_once_before_and_once_after(tmp_path, walked):
     """However often it is named among the arguments and results."""
     source, target = lay(tmp_path / "in", "a.csv"), tmp_path / "out"
     call = Call("c", "call", "c", "r", "a", None)
@@ -349,7 +343,7 @@ def test_a_folder_is_walked_once_before_and_once_after(tmp_path: Path, walked: l
     assert edges == {("used", "in"), ("made", "out"), ("made", "a.csv")}
 
 
-def test_paths_beyond_a_limit_are_not_looked_at(tmp_path: Path, walked: list[str]) -> None:
+def test_paths_beyond_a_limit_are_not_looked_at(tmp_path, walked):
     """Neither before the call nor after it."""
     folders = [tmp_path / str(number) for number in range(300)]
     call = Call("c", "call", "c", "r", "a", None)

@@ -1,11 +1,8 @@
 """Handles of a platform: orders and artifacts that tasks take, return, attach to and download."""
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
 
 from prefect import flow, task
 from pydantic import BaseModel, SecretStr
@@ -16,7 +13,6 @@ from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn
 from ivcap_flows.provenance import Graph
 
-Edges = Callable[..., None]
 EMBEDDED = "urn:ivcap-flows:embedded:1"
 # A crate does not take along code in which a secret is written out.
 TOKEN = uuid.uuid4().hex
@@ -108,9 +104,7 @@ def test_what_existed_before_is_used_not_made(prefect_api, recorded_graph):
     assert ends(graph, "wasGeneratedBy") == set()
 
 
-def test_a_download_leads_back_to_the_artifact(
-    tmp_path: Path, edges: Edges, recorded_graph: Callable[..., Any]
-) -> None:
+def test_a_download_leads_back_to_the_artifact(tmp_path, edges, recorded_graph):
     """The file has the artifact's sha256, so it is no product of the download, and lineage joins the two."""
 
     @recorded

@@ -22,8 +22,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ivcap_flows import flow, recorded, task
 
-Edges = Callable[..., list[dict[str, str]]]
-Graphs = Callable[..., Any]
 NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
 
 
@@ -42,7 +40,7 @@ def facts(graph: Any, kind: str) -> dict[str, Any]:
     return attributes
 
 
-def test_tables_that_are_read_changed_and_written(tmp_path: Path, edges: Edges, recorded_graph: Graphs) -> None:
+def test_tables_that_are_read_changed_and_written(tmp_path, edges, recorded_graph):
     """A table is known by its content, with its columns and their types. A column that gets another type in place makes
     a table of the one before; who only hands it on makes none. What lay at the target is no input.
     """
@@ -122,7 +120,7 @@ class Pair:
     series: pd.Series
 
 
-def test_data_of_many_libraries(edges: Edges) -> None:
+def test_data_of_many_libraries(edges):
     """Equal contents are one thing, made by who returns it and used by who takes it, also in models, dataclasses, lists
     and dicts. A lazy frame, which has no content to be known by, is followed as an object.
     """
@@ -185,7 +183,7 @@ def test_data_of_many_libraries(edges: Edges) -> None:
     )
 
 
-def test_tables_of_mapped_tasks_and_subflows(edges: Edges) -> None:
+def test_tables_of_mapped_tasks_and_subflows(edges):
     """Each has the task that made it, also where flows hand it on."""
 
     @task
@@ -214,7 +212,7 @@ def test_tables_of_mapped_tasks_and_subflows(edges: Edges) -> None:
     )
 
 
-def test_data_of_two_runs(tmp_path: Path, edges: Edges) -> None:
+def test_data_of_two_runs(tmp_path, edges):
     """What is equal by chance each run has for itself. What the second has from the cache leads to the first."""
 
     @task
@@ -247,7 +245,7 @@ def test_data_of_two_runs(tmp_path: Path, edges: Edges) -> None:
     )
 
 
-def test_files_of_libraries_in_c(tmp_path: Path, edges: Edges, recorded_graph: Graphs) -> None:
+def test_files_of_libraries_in_c(tmp_path, edges, recorded_graph):
     """netCDF and Parquet are read and written in C: a new file is its call's; an input that stays as it is has been
     used. A table has its columns and a data set its variables on record.
     """
@@ -294,7 +292,7 @@ def test_files_of_libraries_in_c(tmp_path: Path, edges: Edges, recorded_graph: G
     assert told["sst"] == {"name": "sst", "dimensions": ["time", "lat"], "shape": [3, 20], "type": "float64"}
 
 
-def test_lazy_data_is_not_computed_and_leads_to_its_file(tmp_path: Path, edges: Edges, recorded_graph: Graphs) -> None:
+def test_lazy_data_is_not_computed_and_leads_to_its_file(tmp_path, edges, recorded_graph):
     """A data set that is opened, with a Dask graph on it, is made by its call from the file, and stays lazy. A view of
     a store or a file on disk stands for that.
     """
@@ -354,9 +352,7 @@ def add_array(group: zarr.Group, name: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("form", [2, pytest.param(3, marks=NEEDS_ZARR_3)])
-def test_a_zarr_store(
-    form: int, tmp_path: Path, edges: Edges, recorded_graph: Graphs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zarr_store(form, tmp_path, edges, recorded_graph, monkeypatch):
     """A store is one thing, also where a text names it: made, used, and continued."""
     monkeypatch.chdir(tmp_path)
 
@@ -395,7 +391,7 @@ def test_a_zarr_store(
     assert (told["sst"], told["lat"]) == ([3, 20], [20])
 
 
-def test_two_write_to_one_zarr_store_at_once(tmp_path: Path, edges: Edges) -> None:
+def test_two_write_to_one_zarr_store_at_once(tmp_path, edges):
     """What either left when it ended was not its own alone: the store that comes of it has no maker."""
     add_array(zarr.open_group(tmp_path / "t.zarr", mode="w"), "t", shape=(64,), chunks=(32,))
     together = threading.Barrier(2)

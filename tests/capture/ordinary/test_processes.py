@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.file_activity import unseen
 from ivcap_flows.capture.file_rules import WHO_WROTE
 
-Edges = Callable[..., None]
-
 
 def dask() -> TaskRunner[Any]:
     from prefect_dask import DaskTaskRunner
@@ -36,17 +33,11 @@ def dask() -> TaskRunner[Any]:
     ("runner", "informed"),
     [
         # Prefect gives the tasks of a pool copies of the futures.
-        pytest.param(lambda: ProcessPoolTaskRunner(max_workers=2), set(), id="processes"),
+        pytest.param(lambda: ProcessPoolTaskRunner(max_workers=1), set(), id="processes"),
         pytest.param(dask, {("fail", "save"), ("save", "gather")}, id="dask", marks=pytest.mark.long),
     ],
 )
-def test_tasks_in_processes_of_their_own(
-    runner: Callable[[], TaskRunner[Any]],
-    informed: set[tuple[str, str]],
-    tmp_path: Path,
-    edges: Edges,
-    recorded_graph: Callable[..., Any],
-) -> None:
+def test_tasks_in_processes_of_their_own(runner, informed, tmp_path, edges, recorded_graph):
     """Each process sees what its own task does: files in one folder, over what was there, and a table over a pickle.
     All are tasks of one attempt, with their outcomes and causes.
     """
@@ -98,7 +89,7 @@ def test_tasks_in_processes_of_their_own(
 
 
 @pytest.mark.catches("other processes write nothing")
-def test_in_a_pool_another_process_may_have_written_a_file(tmp_path: Path) -> None:
+def test_in_a_pool_another_process_may_have_written_a_file(tmp_path):
     """What a program appended to the file that both were given is nobody's, and the record says so."""
     log = tmp_path / "log.txt"
     log.write_text("the first line of the log")
@@ -113,7 +104,7 @@ def test_in_a_pool_another_process_may_have_written_a_file(tmp_path: Path) -> No
     assert (call.files, call.unknown) == ([], {str(log): WHO_WROTE})
 
 
-def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
+def test_asynchronous_tasks_at_once(tmp_path, edges):
     """Tasks that take turns in one thread are told apart, also where a thread does the work."""
     for name in "ab":
         (tmp_path / f"{name}.in").write_text(f"the rows of the input {name}")
@@ -138,7 +129,7 @@ def test_asynchronous_tasks_at_once(tmp_path: Path, edges: Edges) -> None:
 
 
 @pytest.mark.parametrize("flow", [flow, prefect.flow], ids=["recorded", "plain"])
-def test_a_long_task_does_not_make_what_another_writes_meanwhile(flow: Any, tmp_path: Path, edges: Edges) -> None:
+def test_a_long_task_does_not_make_what_another_writes_meanwhile(flow, tmp_path, edges):
     """Also when the other ended long ago, and whether or not the flow is recorded."""
     begun, done = threading.Event(), threading.Event()
 
@@ -173,7 +164,7 @@ def write(path: Path) -> None:
     path.write_text(f"the text of the file {path.name}")
 
 
-def test_threads_and_processes_of_the_users(tmp_path: Path, edges: Edges) -> None:
+def test_threads_and_processes_of_the_users(tmp_path, edges):
     """What a pool in a task writes is not seen being written. It is new and nobody else ran, or it is in the result."""
     (tmp_path / "out").mkdir()
 

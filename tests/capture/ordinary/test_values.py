@@ -6,7 +6,6 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +20,6 @@ from prefect.task_runners import ProcessPoolTaskRunner
 
 from ivcap_flows import flow, recorded, task
 
-Edges = Callable[..., None]
 REGIONS = ["north", "south"]
 
 
@@ -70,7 +68,7 @@ def informed(makers: dict[str, str]) -> set[tuple[str, str, str]]:
     return {("informed", activity, maker) for activity, maker in makers.items()}
 
 
-def test_a_value_leads_to_the_task_that_computed_it(edges: Edges) -> None:
+def test_a_value_leads_to_the_task_that_computed_it(edges):
     """Numbers and texts, by place, by name and in a list; a result, its items, what is nested in them, and the fields
     of a dataclass; values of recorded functions and within tasks. What the flow writes itself, or has from a module,
     leads nowhere, though Python keeps one object for the equal texts and numbers of a program. A text that a task
@@ -147,7 +145,7 @@ def test_a_value_leads_to_the_task_that_computed_it(edges: Edges) -> None:
     )
 
 
-def test_futures_states_and_what_is_waited_for(edges: Edges) -> None:
+def test_futures_states_and_what_is_waited_for(edges):
     """Alone, in containers, and in `wait_for` of calls, submitted and mapped tasks. A small whole number is one object
     in all of Python, so nothing tells whose it is unless it comes as a future or a state. A task that may go on
     after a failure knows of it.
@@ -184,7 +182,7 @@ def test_futures_states_and_what_is_waited_for(edges: Edges) -> None:
 
 
 @pytest.mark.catches("mapped lists are known by their places")
-def test_mapped_values(edges: Edges) -> None:
+def test_mapped_values(edges):
     """Each mapped task has its own value, or a part of the list, and what is not mapped; who gathers them has all. A
     list at the place in memory of another, by which Prefect knows lists, does not lead to that one's maker.
     """
@@ -219,7 +217,7 @@ def test_mapped_values(edges: Edges) -> None:
     )
 
 
-def test_tries_and_tasks_of_prefects_own(tmp_path: Path, edges: Edges, recorded_graph: Callable[..., Any]) -> None:
+def test_tries_and_tasks_of_prefects_own(tmp_path, edges, recorded_graph):
     """A try knows of the one that failed before it, and what follows of the one that succeeded. Tasks without a record
     of their files have their values, tries and outcomes on record, so that a report leads to the failure before it.
     """
@@ -281,7 +279,7 @@ def test_tries_and_tasks_of_prefects_own(tmp_path: Path, edges: Edges, recorded_
     assert {(facts["run_name"], facts["files"]) for facts in computed} == {("computed for there", "not looked at")}
 
 
-def test_tasks_of_prefects_own_in_a_flow_of_prefects_own(edges: Edges) -> None:
+def test_tasks_of_prefects_own_in_a_flow_of_prefects_own(edges):
     """What ran before anything of the flow was recorded is on record once something is."""
 
     @prefect.task
@@ -296,7 +294,7 @@ def test_tasks_of_prefects_own_in_a_flow_of_prefects_own(edges: Edges) -> None:
     edges(informed({"report": "compute"}))
 
 
-def test_values_go_into_subflows_and_come_back(edges: Edges) -> None:
+def test_values_go_into_subflows_and_come_back(edges):
     """The subflow knows of the task outside, and the task that takes its result of who computed it."""
 
     @flow
@@ -317,7 +315,7 @@ def test_values_go_into_subflows_and_come_back(edges: Edges) -> None:
 
 
 @pytest.mark.long
-def test_a_value_whose_place_in_memory_is_taken_over_leads_nowhere(edges: Edges) -> None:
+def test_a_value_whose_place_in_memory_is_taken_over_leads_nowhere(edges):
     """New lists often lie where old ones lay; so do their items."""
 
     @flow
@@ -330,7 +328,7 @@ def test_a_value_whose_place_in_memory_is_taken_over_leads_nowhere(edges: Edges)
     edges(set())
 
 
-async def test_asynchronous_tasks_and_generators(edges: Edges) -> None:
+async def test_asynchronous_tasks_and_generators(edges):
     """Gathered, and one after the other; what a task yields leads to it, while it runs and after."""
 
     @task
@@ -369,7 +367,7 @@ async def test_asynchronous_tasks_and_generators(edges: Edges) -> None:
     )
 
 
-def test_results_that_are_kept(edges: Edges, tmp_path: Path) -> None:
+def test_results_that_are_kept(edges, tmp_path):
     """A task that Prefect does not run, since it has its result, made nothing: the first one did."""
 
     @task(cache_policy=INPUTS, persist_result=True, cache_expiration=timedelta(minutes=1))
@@ -385,7 +383,7 @@ def test_results_that_are_kept(edges: Edges, tmp_path: Path) -> None:
     edges(informed({"first": "dear", "second": "dear"}))
 
 
-def test_threads(edges: Edges) -> None:
+def test_threads(edges):
     """Of Prefect's, and of the flow's own."""
     places = ["a", "bb", "ccc"]
 
@@ -408,7 +406,7 @@ def squared(number: float) -> float:
 
 
 @pytest.mark.long
-def test_other_processes(edges: Edges) -> None:
+def test_other_processes(edges):
     """Prefect gives the tasks of a pool of processes copies, of futures too; what they wait for is known."""
 
     @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
@@ -422,7 +420,7 @@ def test_other_processes(edges: Edges) -> None:
 
 
 @pytest.mark.long
-def test_dask(edges: Edges) -> None:
+def test_dask(edges):
     """As other processes."""
     dask = pytest.importorskip("prefect_dask")
 
@@ -434,7 +432,7 @@ def test_dask(edges: Edges) -> None:
     edges({("informed", "_report", f"squared[{index}]") for index in range(2)})
 
 
-def test_an_error_is_not_kept_once_the_flow_has_let_go_of_it(edges: Edges) -> None:
+def test_an_error_is_not_kept_once_the_flow_has_let_go_of_it(edges):
     """With it go its traceback, and all that the failed calls held. One that is given on leads to who raised it."""
     held = []
 
@@ -471,7 +469,7 @@ def test_an_error_is_not_kept_once_the_flow_has_let_go_of_it(edges: Edges) -> No
 
 
 @pytest.mark.catches("released results are kept")
-def test_a_result_is_not_kept_while_a_long_call_runs(edges: Edges) -> None:
+def test_a_result_is_not_kept_while_a_long_call_runs(edges):
     """Once the flow has let go of it, although no call begins or ends from then on."""
 
     class Large:
