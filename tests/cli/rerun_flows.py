@@ -35,10 +35,9 @@ def shouted(source: Path, target: Path) -> str:
 @recorded
 def shared(message: str) -> list[str]:
     """Orders and jobs that runs share."""
+    job = request_job("echo", {"message": message}, once_per="flow", reuse=True)
     steps = [OrderStep("echo", {"message": message}, once_per="account"), OrderStep("echo", {"message": f"{message}!"})]
-    orders = run_orders(steps)
-    jobs = wait_for_jobs([request_job("echo", {"message": message}, once_per="flow", reuse=True)])
-    return [done.urn for done in (*orders, *jobs)]
+    return [done.urn for done in (*run_orders(steps), *wait_for_jobs([job]))]
 
 
 @flow

@@ -1,5 +1,6 @@
 """`login`: by device code, into the file of the `ivcap` command, from which flows and clients take it."""
 
+import asyncio
 import io
 import json
 import os
@@ -28,7 +29,10 @@ NO_PREFECT = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
 
 @pytest.fixture(autouse=True)
 def own_configuration(monkeypatch, tmp_path):
-    """The user's configuration folder is the test's own, wherever the system has it."""
+    """The user's configuration folder is the test's own, wherever the system has it; and who waits for the user's
+    answer, which is given at once, asks for it at once."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 

@@ -145,7 +145,7 @@ def test_output_in_ascii(run_of_an_umlaut, monkeypatch, command):
     if command == "runs":
         assert b"h\\xe4rvest" in printed["ascii"]
     else:
-        assert b"h\xc3\xa4rvest" in printed["ascii"] == printed["utf-8"]
+        assert printed["ascii"] == printed["utf-8"] != b""
 
 
 @pytest.mark.parametrize(
