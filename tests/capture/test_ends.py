@@ -128,7 +128,7 @@ def test_a_run_with_an_attempt_that_completed_has_completed(recorded_graph, orde
 def test_a_run_whose_processes_end_at_once_is_told_to_have_completed(recorded_graph, monkeypatch, told_last):
     """Both have told how it ended before either has closed: the one that is wrong must not have the last word."""
     first, second = begin(), begin()
-    monkeypatch.setattr(attempts, "_decides", lambda *_: True)
+    monkeypatch.setattr(Runs, "decides", lambda *_: True)
     if told_last == "the one that failed":
         attempts.close_attempt(first, "completed")
         attempts.close_attempt(second, "failed", "out of luck")

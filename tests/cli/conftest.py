@@ -143,6 +143,13 @@ def journal_file(tmp_path):
 
 
 @pytest.fixture
+def journal(journal_file):
+    """That journal, opened; of a test with `own_record`, to be named after that."""
+    with Journal.open(f"sqlite:///{journal_file}") as opened:
+        yield opened
+
+
+@pytest.fixture
 def ivcap_flows(capsys, embedded_platform):
     """`ivcap_flows("show", "latest")` runs a command in this process; what goes wrong is one line on standard error.
 

@@ -23,11 +23,10 @@ def keep(journal: Journal, name: str, base: int, numpy: str, series: str, index:
     journal.runs.close_attempt(opened.attempt.id, "completed")
 
 
-def test_diff_names_the_changed_parameter_package_and_input(ivcap_flows, journal_file):
+def test_diff_names_the_changed_parameter_package_and_input(ivcap_flows, journal):
     """And what of them may have changed the result; the status says that it did."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        keep(journal, "aaaa", 1981, "1.26", "1", "2")
-        keep(journal, "bbbb", 1971, "2.0", "3", "4")
+    keep(journal, "aaaa", 1981, "1.26", "1", "2")
+    keep(journal, "bbbb", 1971, "2.0", "3", "4")
     said = ivcap_flows("diff", "aaaa", "bbbb")
     assert said.status == 1
     for text in ("base: 1981 → 1971", "numpy: 1.26 → 2.0", f"series.csv: {'1' * 12} → {'3' * 12}"):
@@ -47,11 +46,10 @@ def test_a_run_does_not_differ_from_itself(on_record):
     assert on_record("diff", "latest", "nothing").status == 2
 
 
-def test_where_nothing_was_compared_that_is_said(ivcap_flows, journal_file):
+def test_where_nothing_was_compared_that_is_said(ivcap_flows, journal):
     """Runs that made nothing have no equal outputs."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        for name in ("aaaa", "bbbb"):
-            identity = RunIdentity("icen", "/icen.py:icen", {"name": name}, name, name)
-            journal.runs.close_attempt(journal.runs.open_attempt(identity).attempt.id, "completed")
+    for name in ("aaaa", "bbbb"):
+        identity = RunIdentity("icen", "/icen.py:icen", {"name": name}, name, name)
+        journal.runs.close_attempt(journal.runs.open_attempt(identity).attempt.id, "completed")
     said = ivcap_flows("diff", "aaaa", "bbbb")
     assert said.status == 0 and "no outputs to compare" in said.out and "same" not in said.out

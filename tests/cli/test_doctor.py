@@ -12,7 +12,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.cli.checks import packages, platforms
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
-from ivcap_flows.journal import Journal, NewIntent, RunIdentity
+from ivcap_flows.journal import NewIntent, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
 from ivcap_flows.journal.store import Store
 from ivcap_flows.sinks.outbox import FAULT
@@ -150,17 +150,16 @@ def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
     assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
 
 
-def test_runs_that_need_a_look_are_named(own_record, journal_file):
+def test_runs_that_need_a_look_are_named(own_record, journal):
     """The lost one and its orphans with the next step, the parked one with what it waits for, and one that nobody
     woke."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north"),)
-        for name, hours in (("late", -1), ("nightly", 1)):
-            opened = journal.runs.open_attempt(RunIdentity(name, "f.py:f", {}, name, name, deployed=True))
-            due = journal.now() + timedelta(hours=hours)
-            journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, journal.now(), due))
-            journal.runs.close_attempt(opened.attempt.id, "parked")
-        lost = journal.runs.get("interrupted")
+    waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north"),)
+    for name, hours in (("late", -1), ("nightly", 1)):
+        opened = journal.runs.open_attempt(RunIdentity(name, "f.py:f", {}, name, name, deployed=True))
+        due = journal.now() + timedelta(hours=hours)
+        journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, journal.now(), due))
+        journal.runs.close_attempt(opened.attempt.id, "parked")
+    lost = journal.runs.get("interrupted")
     said = own_record("doctor", "--json")
     counts, *notes = finding(said, "runs")["notes"]
     assert counts == "1 lost run, 2 parked runs, 2 orphans" and "runs" not in wrong(said)
@@ -190,7 +189,7 @@ def upload(journal, progress):
     return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
 
 
-def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, journal_file, embedded_platform):
+def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, embedded_platform, journal):
     """With size, age, and what to do. What an open upload names goes on, and so may what was begun since."""
     embedded_platform.set_clock(datetime.now(timezone.utc) - timedelta(seconds=5))
     before = {begin("left-behind.csv", size): of for size, of in ((10, "10 bytes"), (-1, "an unknown number of bytes"))}
@@ -201,25 +200,23 @@ def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, journal_fil
         assert said.status == 0 and "unfinished upload" in line and "left-behind.csv" in line
         assert f"0 of {of}" in line and " s old" in line and f"ivcap artifact upload {urn} -f" in line
     first, *_ = before
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        row = upload(journal, None)
-        after = begin("just-begun.csv")
-        said = ivcap_flows("doctor").out
-        assert first in said and after not in said
-        journal.intents.progress(row, {"urn": first})
-        said = ivcap_flows("doctor").out
-        assert first not in said and after in said
-        journal.intents.release(row)
-        assert first not in ivcap_flows("doctor").out
+    row = upload(journal, None)
+    after = begin("just-begun.csv")
+    said = ivcap_flows("doctor").out
+    assert first in said and after not in said
+    journal.intents.progress(row, {"urn": first})
+    said = ivcap_flows("doctor").out
+    assert first not in said and after in said
+    journal.intents.release(row)
+    assert first not in ivcap_flows("doctor").out
 
 
-def test_what_was_made_twice_is_named(ivcap_flows, journal_file):
+def test_what_was_made_twice_is_named(ivcap_flows, journal):
     """By the journal that found it out, and by the idempotency records of journals that know nothing of each other."""
     key = key_entity(f"k1:{uuid.uuid4().hex}")
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
-        twice = ["urn:ivcap:artifact:two"]
-        journal.intents.settle(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=twice)
+    row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
+    twice = ["urn:ivcap:artifact:two"]
+    journal.intents.settle(row, urn="urn:ivcap:artifact:one", outcome={}, how="sent", duplicates=twice)
 
     async def state():
         async with IvcapCredentials.from_environment().get_client() as client:
@@ -236,14 +233,13 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal_file):
     assert f"upload for x.csv ({key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
 
 
-def test_what_has_no_reply_and_what_was_refused_is_named(own_record, journal_file):
+def test_what_has_no_reply_and_what_was_refused_is_named(own_record, journal):
     """The order in doubt by its key, the dead letter and the fault of a sink with their reasons; not what waits."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        [row] = journal.intents.where(state="sent")
-        run = journal.runs.recent(1)[0]
-        journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
-        journal.deliveries.record("turtle", "k", "pending", run_id=run.id, reason=f"{FAULT} (KeyError: 'x').")
-        journal.deliveries.record("provena", "k", "pending", run_id=run.id, reason="no route")
+    [row] = journal.intents.where(state="sent")
+    run = journal.runs.recent(1)[0]
+    journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
+    journal.deliveries.record("turtle", "k", "pending", run_id=run.id, reason=f"{FAULT} (KeyError: 'x').")
+    journal.deliveries.record("provena", "k", "pending", run_id=run.id, reason="no route")
     found = finding(own_record("doctor", "--json"), "journal")
     notes = "\n".join(found["notes"])
     assert f"not delivered to turtle: run {run.id}: {FAULT}" in notes and "no route" not in notes

@@ -51,15 +51,14 @@ def test_orders_are_listed_oldest_first_and_can_be_narrowed(on_record, world):
         assert on_record("orders", *wrong).status == 2
 
 
-def test_orders_of_one_service_are_told_apart(own_record, journal_file):
+def test_orders_of_one_service_are_told_apart(own_record, journal):
     """By the names that the user gave them, by what they were given, and by their accounts where these differ."""
     given = {"coast": "north", "api-token": "xyz-secret", "days": "3"}
     request = {"service": "urn:ivcap:service:tides", "parameters": given}
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        for account, name in (("urn:ivcap:account:mine", "north, daily"), ("urn:ivcap:account:yours", None)):
-            asked = {"platform": "p", "account": account, "scope": "s", "request": request, "subject": "tides"}
-            key = f"k1:{account[-5:]}"
-            journal.intents.claim(NewIntent(key=key, base_key=key, noun="order", name=name, **asked))
+    for account, name in (("urn:ivcap:account:mine", "north, daily"), ("urn:ivcap:account:yours", None)):
+        asked = {"platform": "p", "account": account, "scope": "s", "request": request, "subject": "tides"}
+        key = f"k1:{account[-5:]}"
+        journal.intents.claim(NewIntent(key=key, base_key=key, noun="order", name=name, **asked))
     assert "account" not in own_record("orders", "--run", "latest").out
     head, *lines = [line for line in own_record("orders").out.splitlines() if "tides" in line or "given" in line]
     assert "account" in head and "urn:ivcap:account:mine" in lines[0] and "urn:ivcap:account:yours" in lines[1]
@@ -68,15 +67,14 @@ def test_orders_of_one_service_are_told_apart(own_record, journal_file):
     assert not any("xyz" in line for line in lines)
 
 
-def test_whatever_is_in_doubt_or_twice_is_listed(own_record, journal_file):
+def test_whatever_is_in_doubt_or_twice_is_listed(own_record, journal):
     """Not orders and jobs alone; and the further URNs under one key are told."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        run, asked = journal.runs.recent(1)[0], {"platform": "p", "account": "a", "scope": "s", "request": {}}
-        model_run = NewIntent(key="k1:m", base_key="k1:m", noun="model run", run_id=run.id, **asked)
-        claim = journal.intents.claim(model_run)
-        journal.intents.release(journal.intents.mark_in_doubt(journal.intents.mark_sent(claim.intent), "lost"))
-        [upload] = journal.intents.where(noun="upload")
-        journal.intents.note_duplicates(upload.key, ["urn:ivcap:artifact:twice"])
+    run, asked = journal.runs.recent(1)[0], {"platform": "p", "account": "a", "scope": "s", "request": {}}
+    model_run = NewIntent(key="k1:m", base_key="k1:m", noun="model run", run_id=run.id, **asked)
+    claim = journal.intents.claim(model_run)
+    journal.intents.release(journal.intents.mark_in_doubt(journal.intents.mark_sent(claim.intent), "lost"))
+    [upload] = journal.intents.where(noun="upload")
+    journal.intents.note_duplicates(upload.key, ["urn:ivcap:artifact:twice"])
     nouns = [row["noun"] for row in own_record("orders", "--json").json]
     assert nouns.count("model run") == 1 and nouns.count("upload") == 1
     assert [row["noun"] for row in own_record("orders", "--open-only", "--json").json] == ["order", "model run"]
@@ -189,11 +187,10 @@ def test_an_orphan_that_ended_is_written_off_and_kept(own_record):
     assert own_record("orders", "write-off", short_id(left["key"])).status == 1
 
 
-def test_an_order_is_taken_over_though_prefect_has_forgotten_its_run(own_record, journal_file, prefect_server):
+def test_an_order_is_taken_over_though_prefect_has_forgotten_its_run(own_record, prefect_server, journal):
     """`adopt` needs no URN for an orphan, which stays accepted; the doubt is decided, too."""
     accepted, doubt = [row for row in orphans(own_record) if row["here"]]
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        [attempt] = journal.runs.attempts(accepted["run"])
+    [attempt] = journal.runs.attempts(accepted["run"])
     # Prefect's own client tries again while its server is busy.
     here = temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]})
     with here, get_client(sync_client=True) as client:

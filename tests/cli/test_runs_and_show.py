@@ -179,10 +179,9 @@ def test_a_run_with_thousands_of_effects_is_shown_whole(own_record, journal_file
     assert len(own_record("orders", "--run", run, "--json").json) == 1201
 
 
-def test_missing_facts_are_told(own_record, journal_file):
+def test_missing_facts_are_told(own_record, journal):
     run = run_of(own_record, "spoiled")["id"]
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        journal.runs.count_missing(run, 3)
+    journal.runs.count_missing(run, 3)
     assert "3 facts missing" in own_record("runs").out
     assert "3 facts could not be written" in own_record("show", run).out
 
@@ -232,27 +231,25 @@ def test_a_run_shows_what_its_jobs_came_to(_embedded, ivcap_flows, prefect_setti
 
 
 @pytest.mark.parametrize(("flow_name", "left"), [("interrupted", 1), ("spoiled", 0)])
-def test_a_run_is_given_up(own_record, journal_file, flow_name, left):
+def test_a_run_is_given_up(own_record, flow_name, left, journal):
     """It is listed and delivered so, and may be pruned, unless something of it is in doubt: that is named."""
     run = run_of(own_record, flow_name)["id"]
     said = own_record("runs", "abandon", run[-8:])
     assert said.status == 0 and said.out.startswith(f"The run {run[-8:]} of {flow_name} is given up")
     assert said.out.count("orders --orphans") == left
     assert run_of(own_record, flow_name)["outcome"] == "abandoned"
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        *_, told = (f.record for f in journal.facts.of_run(run) if f.record.type == "flow-run")
-        assert told.attributes["outcome"] == "abandoned"
+    *_, told = (f.record for f in journal.facts.of_run(run) if f.record.type == "flow-run")
+    assert told.attributes["outcome"] == "abandoned"
     own_record("runs", "prune", "--older-than-days", 0)
     assert [each["id"] for each in own_record("runs", "--json").json].count(run) == left
 
 
-def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(own_record, journal_file, monkeypatch):
+def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(own_record, monkeypatch, journal):
     """What another platform of the same kind has got counts for nothing; a sink that cannot be used deletes nothing."""
     run = run_of(own_record, "harvest")["id"]
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        told = f"{run}@{journal.facts.last_seq(run)}"
-        journal.deliveries.record("ivcap:https://old.example.org", told, "delivered", run_id=run)
+    told = f"{run}@{journal.facts.last_seq(run)}"
+    journal.deliveries.record("ivcap:https://old.example.org", told, "delivered", run_id=run)
     prune = ("runs", "prune", "--older-than-days", 0)
     assert own_record(*prune).status == 0
     assert run in [each["id"] for each in own_record("runs", "--json").json]
@@ -295,16 +292,15 @@ def test_a_parked_run_is_given_up_only_with_consent(own_record, journal_file, pr
         assert standing() == ("Cancelled", "abandoned")
 
 
-def test_a_running_run_is_given_up_only_with_consent_and_a_completed_one_not_at_all(own_record, journal_file):
+def test_a_running_run_is_given_up_only_with_consent_and_a_completed_one_not_at_all(own_record, journal):
     """The process goes on, and nothing continues the run after it."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        opened = journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "r", "r"))
-        said = own_record("runs", "abandon", "r")
-        assert said.status == 2 and f"is running in process {os.getpid()}" in said.err and "--yes" in said.err
-        assert own_record("runs", "abandon", "r", "--yes").status == 0
-        journal.runs.close_attempt(opened.attempt.id, "failed")
-        assert journal.runs.get("r").outcome == "abandoned"
-        assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
+    opened = journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "r", "r"))
+    said = own_record("runs", "abandon", "r")
+    assert said.status == 2 and f"is running in process {os.getpid()}" in said.err and "--yes" in said.err
+    assert own_record("runs", "abandon", "r", "--yes").status == 0
+    journal.runs.close_attempt(opened.attempt.id, "failed")
+    assert journal.runs.get("r").outcome == "abandoned"
+    assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
     completed = next(run["id"] for run in own_record("runs", "--json").json if run["outcome"] == "completed")
     said = own_record("runs", "abandon", completed)
     assert said.status != 0 and completed in said.err and "completed" in said.err

@@ -15,7 +15,6 @@ from prefect.settings import temporary_settings
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
-from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA, synchronise
 from ivcap_flows.tasks.delivering import KEY, deliver_records
 
@@ -180,7 +179,7 @@ def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, 
 
 
 def test_the_deployed_flow_delivers_and_shows_what_is_left(
-    prefect_settings, own_record, journal_file, monkeypatch, tmp_path
+    prefect_settings, own_record, monkeypatch, tmp_path, journal
 ):
     """It closes the run that lost its process; what is refused is in Prefect's table with its reason, then no more. The
     shipped deployment has a schedule, one at a time."""
@@ -204,8 +203,7 @@ def test_the_deployed_flow_delivers_and_shows_what_is_left(
         assert deliver_records(again=True) == 0
         assert shown() == [{"sink": "nothing is left"}]
     assert len(list(blocked.iterdir())) == 3
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        assert [run.outcome for run in journal.runs.recent()] == ["lost", "failed", "completed"]
+    assert [run.outcome for run in journal.runs.recent()] == ["lost", "failed", "completed"]
 
     shipped = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     [deployed] = [each for each in shipped if each["name"] == "deliver-records"]

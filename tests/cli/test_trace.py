@@ -37,13 +37,6 @@ def keep(journal, records, name="r"):
     journal.runs.close_attempt(opened.attempt.id, "completed")
 
 
-@pytest.fixture
-def journal(journal_file):
-    """The journal of a test that puts its own facts on record."""
-    with Journal.open(f"sqlite:///{journal_file}") as opened:
-        yield opened
-
-
 def test_a_product_is_traced_to_the_input_file_and_the_commit(on_record, world, tmp_path):
     """Product, order, artifact, upload, file: each one step further; then the run with its code, once. A file is known
     by its content, wherever it lies; a Provena handle is an id like another."""

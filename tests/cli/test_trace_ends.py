@@ -65,10 +65,9 @@ def graph_of(said) -> Graph:
     return Graph(Record.model_validate(record) for record in said.json)
 
 
-def test_each_kind_of_id_leads_into_the_same_graph(ivcap_flows, journal_file, names):
+def test_each_kind_of_id_leads_into_the_same_graph(ivcap_flows, names, journal):
     """Up and down at once: all that hangs together, and nothing of the run that has only the user in common."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        whole = run_graph(journal, "11111111-aa")
+    whole = run_graph(journal, "11111111-aa")
     graphs = {kind: graph_of(ivcap_flows("trace", name, "--up", "--down", "--json")) for kind, name in names.items()}
     assert {kind: graph.digest() for kind, graph in graphs.items()} == dict.fromkeys(names, whole.digest())
     assert "urn:x:elsewhere" not in graphs["commit"]
@@ -84,28 +83,27 @@ def test_a_run_comes_from_all_that_it_used_and_leads_to_all_that_it_made(ivcap_f
         assert DATASET in ivcap_flows("trace", id_, "--down").out
 
 
-def test_what_is_commit_and_run_at_once_is_ambiguous(ivcap_flows, journal_file):
+def test_what_is_commit_and_run_at_once_is_ambiguous(ivcap_flows, journal):
     """Nothing is guessed."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, "c0ffee00-aa", "c0ffee00-aa"))
-        journal.facts.append([Fact(entity("urn:ivcap-flows:code:x", "code", commit=COMMIT), opened.run.id)])
+    opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, "c0ffee00-aa", "c0ffee00-aa"))
+    journal.facts.append([Fact(entity("urn:ivcap-flows:code:x", "code", commit=COMMIT), opened.run.id)])
     said = ivcap_flows("trace", "c0ffee00")
     assert said.status == 2 and "Give more" in said.err
 
 
-def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, ivcap_flows, journal_file):
+def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, ivcap_flows, journal_file, journal):
     """With an empty journal: from the artifact, the order and the run, up and down, by IVCAP's aspects alone; from a
     dataset by Provena's graph."""
     product, ways = world.made["product"], ("--up", "--down")
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        [run] = [run for run in journal.runs.recent() if run.flow_name == "harvest"]
+    [run] = [run for run in journal.runs.recent() if run.flow_name == "harvest"]
 
-        async def deliver() -> str:
-            sink = IvcapSink(await ivcap_client(None, deployed=False), journal)
-            return (await sink.deliver(run, run_graph(journal, run.id))).state
+    async def deliver() -> str:
+        sink = IvcapSink(await ivcap_client(None, deployed=False), journal)
+        return (await sink.deliver(run, run_graph(journal, run.id))).state
 
-        assert loop.run(asyncio.wait_for(deliver(), 30)) == "delivered"
+    assert loop.run(asyncio.wait_for(deliver(), 30)) == "delivered"
     here = {way: set(graph_of(ivcap_flows("trace", product, way, "--json")).nodes) for way in ways}
+    journal.close()
     journal_file.unlink()
     for name in (product, world.made["order"], flows_urn("run", run.id)):
         up = graph_of(ivcap_flows("trace", name, "--json"))

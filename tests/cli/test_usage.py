@@ -194,16 +194,15 @@ NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066 end"
 """Sets a title, clears the screen, changes the colour, and turns letters round."""
 
 
-def test_no_text_commands_the_terminal(ivcap_flows, journal_file):
+def test_no_text_commands_the_terminal(ivcap_flows, journal):
     """In no table, line or error, and in JSON it is escaped, so that a program reads the very name."""
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        opened = journal.runs.open_attempt(RunIdentity(f"flow {NASTY}", "/a.py:f", {"given": NASTY}, "r", "r"))
-        asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "subject": NASTY, "name": NASTY}
-        journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", noun="order", run_id="r", **asked))
-        records = [activity("urn:x:order", "order", name=NASTY), entity("urn:x:file", "file", path=NASTY)]
-        records.append(relation("wasGeneratedBy", "urn:x:file", "urn:x:order"))
-        journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
-        journal.runs.close_attempt(opened.attempt.id, "failed", NASTY)
+    opened = journal.runs.open_attempt(RunIdentity(f"flow {NASTY}", "/a.py:f", {"given": NASTY}, "r", "r"))
+    asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "subject": NASTY, "name": NASTY}
+    journal.intents.claim(NewIntent(key="k1:1", base_key="k1:1", noun="order", run_id="r", **asked))
+    records = [activity("urn:x:order", "order", name=NASTY), entity("urn:x:file", "file", path=NASTY)]
+    records.append(relation("wasGeneratedBy", "urn:x:file", "urn:x:order"))
+    journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
+    journal.runs.close_attempt(opened.attempt.id, "failed", NASTY)
     for words in (["runs"], ["show", "r"], ["orders"], ["trace", "urn:x:file"], ["diff", "r", "r"], ["show", NASTY]):
         said, in_json = ivcap_flows(*words), ivcap_flows(*words, "--json")
         told = said.out + said.err + in_json.out + in_json.err

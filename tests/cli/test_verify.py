@@ -17,7 +17,7 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.handles import Aspect
 from ivcap_flows.identity import digest
-from ivcap_flows.journal import Fact, Journal, RunIdentity
+from ivcap_flows.journal import Fact, RunIdentity
 from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.reading.remote import Platforms
 from ivcap_flows.reading.verification import verify_run
@@ -79,7 +79,7 @@ def test_a_file_that_is_gone_is_missing_unless_its_content_is_elsewhere(on_recor
     assert said.status == 0 and found["state"] == "elsewhere" and world.made["series"] in found["note"]
 
 
-def test_a_changed_aspect_is_found(own_record, world, journal_file):
+def test_a_changed_aspect_is_found(own_record, world, journal):
     """One that another has replaced, and one that is not there; the run's own last word is not held against it."""
     entity, schema = world.made["product"], f"urn:example:schema:verified.1.{uuid.uuid4()}"
 
@@ -90,12 +90,11 @@ def test_a_changed_aspect_is_found(own_record, world, journal_file):
 
     aspect = loop.run(stated(1))
     lost = aspect.model_copy(update={"urn": f"urn:ivcap:aspect:{uuid.uuid4()}", "schema_urn": "urn:example:lost"})
-    with Journal.open(f"sqlite:///{journal_file}") as journal:
-        run = next(run.id for run in journal.runs.recent() if run.flow_name == "harvest")
-        journal.facts.append([Fact(record, run) for record in describe(aspect)])
-        assert own_record("verify", run).status == 0
-        loop.run(stated(2))
-        journal.facts.append([Fact(record, run) for record in describe(lost)])
+    run = next(run.id for run in journal.runs.recent() if run.flow_name == "harvest")
+    journal.facts.append([Fact(record, run) for record in describe(aspect)])
+    assert own_record("verify", run).status == 0
+    loop.run(stated(2))
+    journal.facts.append([Fact(record, run) for record in describe(lost)])
     said = own_record("verify", run, "--json")
     assert said.status == 1
     assert (states(said)[aspect.urn], states(said)[lost.urn]) == ("altered", "missing")
