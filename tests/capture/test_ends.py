@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -71,24 +69,6 @@ def test_a_name_that_is_no_utf8_is_recorded(tmp_path, recorded_graph):
     calls = [node.attributes for node in graph.nodes.values() if node.type == "call"]
     assert [Path(call["parameters"]["path"]).name for call in calls] == ["M\\udcfcnchen.csv", "gone-\\udcfc.csv"]
     assert calls[0]["cause"].endswith("M\\udcfcnchen.csv")
-
-
-def test_an_attempt_that_is_named_and_ends_without_utf8_is_recorded():
-    """Parameters, place and cause of a run hold what the system's file names held."""
-    script = """
-import os
-from ivcap_flows.capture import recorded
-@recorded
-def use(path): pass
-use(1)
-raise ValueError(os.fsdecode(b"M\\xfcnchen"))
-"""
-    done = subprocess.run([sys.executable, "-c", script, b"M\xfcnchen"], env={**os.environ}, capture_output=True)
-    assert done.returncode == 1
-    [run] = journal().runs.recent()
-    [attempt] = journal().runs.attempts(run.id)
-    assert (run.parameters, run.missing_facts) == ({"arguments": ["M\\udcfcnchen"]}, 0)
-    assert (attempt.outcome, attempt.cause) == ("failed", "ValueError: M\\udcfcnchen")
 
 
 @pytest.mark.parametrize(

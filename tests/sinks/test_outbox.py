@@ -217,7 +217,7 @@ def test_a_drainer_beats_while_it_delivers(ivcap_journal, monkeypatch):
         async def deliver(self, run, graph) -> Delivery:
             for _ in range(2):
                 heartbeats.append(ivcap_journal.runs.attempt(attempt.id).process.heartbeat_at)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.15)
             return Delivery("delivered")
 
     drain(ivcap_journal, [Slow()])

@@ -128,9 +128,9 @@ def test_a_provena_that_is_down_or_slow_or_whose_reply_is_lost_gets_one_run(
     embedded_platform.add_fault(method="POST", path="/model_run/register$", count=1, drop_reply_after_effect=True)
     embedded_platform.add_fault(path="/jobs/user/fetch$", status=503)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "PATIENCE", 2.0)
+        patch.setattr(module, "PATIENCE", 1.0)
         assert drain(ivcap_journal, [delivering], again=True) == [PENDING]
-    assert "has not ended within 2 s" in reason(ivcap_journal)
+    assert "has not ended within 1 s" in reason(ivcap_journal)
     embedded_platform.clear_faults()
     assert drain(ivcap_journal, [delivering], again=True) == [DELIVERED]
     [intent] = ivcap_journal.intents.where(noun="model run")
