@@ -9,13 +9,20 @@ from ivcap_flows.provenance import Graph, faults
 from ivcap_flows.provenance.prov_json import document, dumps
 
 
+@pytest.fixture(scope="session")
+def settings_of_prefect(prefect_settings):
+    """Made once: Prefect takes a tenth of a second for it."""
+    with temporary_settings(prefect_settings):
+        return prefect.context.get_settings_context()
+
+
 @pytest.fixture
-def prefect_api(prefect_settings):
-    """Flows of this process report to the test server, without heartbeats, which cost a second a flow."""
-    with temporary_settings(prefect_settings), pytest.MonkeyPatch.context() as patch:
-        # Threads of Prefect's own see only these; without an address they would start a server for themselves.
-        patch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", prefect.context.get_settings_context())
-        yield
+def prefect_api(settings_of_prefect, monkeypatch):
+    """Flows of this process report to the test server, without heartbeats, which cost a second a flow.
+
+    Threads of Prefect's own, too; without an address they would start a server for themselves.
+    """
+    monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", settings_of_prefect)
 
 
 @pytest.fixture

@@ -169,6 +169,9 @@ def test_what_shows_late_is_not_sent_twice_whatever_the_clock_shows(
     journal, client, run, deliver = (
         request.getfixturevalue(name) for name in ("ivcap_journal", "client", "run", "deliver")
     )
+    loop.run(client.platform())
+    client.visibility_delay = 1.0
+    monkeypatch.setattr(module, "NOTE_SECONDS", 0.1)
     embedded_platform.add_fault(method="POST", path="^/1/aspects", drop_reply_after_effect=True, late_visibility=0.8)
     assert deliver() == PENDING
     embedded_platform.clear_faults()
