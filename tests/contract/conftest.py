@@ -16,21 +16,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from ivcap_flows.http.auth import StaticToken
-from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import offline_token
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))  # for modules that several test files share
 ENVIRONMENTS = HERE.parents[1] / ".venvs"
 
 Run = Callable[..., dict[str, Any]]
-
-UPLOAD_SIZE = 300_000
-"""Bytes of the file that the official IVCAP client uploads."""
 
 
 @dataclass(frozen=True)
@@ -126,43 +119,6 @@ def our_provena(served: Served) -> Iterator[ProvenaClient]:
     client = ProvenaClient(endpoints, offline_token(endpoints.realm, given["PROVENA_CLIENT_ID"], token))
     yield client
     run(client.aclose())
-
-
-@pytest.fixture(scope="session")
-def official_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the official IVCAP client finds its files and puts what it downloads."""
-    made = tmp_path_factory.mktemp("official")
-    (made / "upload.bin").write_bytes(os.urandom(UPLOAD_SIZE))
-    (made / "empty.bin").touch()
-    return made
-
-
-@pytest.fixture(scope="session")
-def uploaded(served: Served, official_folder: Path) -> str:
-    """An artifact that our client uploaded before the official client came."""
-
-    async def upload() -> str:
-        async with IvcapClient(served.environment["IVCAP_URL"], StaticToken(served.environment["IVCAP_JWT"])) as client:
-            record = await client.artifacts.create(name="our own", media_type="text/csv", size=UPLOAD_SIZE)
-            await client.artifacts.send(record, official_folder / "upload.bin", offset=0)
-            return record.urn
-
-    return run(upload())
-
-
-@pytest.fixture(scope="session")
-def by_method(served: Served, official: Run, official_folder: Path, uploaded: str) -> dict[str, Any]:
-    """What the official IVCAP client did and read by its methods."""
-    url, token = served.environment["IVCAP_URL"], served.environment["IVCAP_JWT"]
-    for definition in (HERE / "survey.yaml", HERE / "note.yaml"):
-        register(url, token, read_definition(definition), definition)
-    return official("ivcap-client", "ivcap_official.py", official_folder)
-
-
-@pytest.fixture(scope="session")
-def by_hand(official: Run, official_folder: Path, by_method: dict[str, Any]) -> dict[str, Any]:
-    """What was done where the official IVCAP client has no method."""
-    return official("ivcap-client", "ivcap_by_hand.py", official_folder)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

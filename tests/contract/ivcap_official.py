@@ -25,12 +25,14 @@ from counting import calls
 from ivcap_client import IVCAP
 from ivcap_client.api.aspect import aspect_read
 from ivcap_client.api.order import order_create, order_products, order_read
+from ivcap_client.api.secret import secret_set
 from ivcap_client.api.service import service_job_list, service_job_read, service_service_read
 from ivcap_client.artifact import Artifact, TarMember
 from ivcap_client.exception import IvcapApiError, NotAuthorizedException, ResourceNotFound
 from ivcap_client.job import Job
 from ivcap_client.models.order_request_t import OrderRequestT
 from ivcap_client.models.parameter_t import ParameterT
+from ivcap_client.models.set_secret_request_t import SetSecretRequestT
 from official_calls import Json, count_calls, finished, plain, raw, seen
 
 IN_COLLECTION = "urn:ivcap:schema:artifact-in-collection.1"
@@ -289,6 +291,27 @@ def accounts(iv: IVCAP) -> Json:
     return read
 
 
+def others(iv: IVCAP) -> Json:
+    """An agent, a search, the secrets, and an artifact that is its own data URL."""
+    agent = iv.get_agent(iv.get_service_by_name("echo").id)
+    schema = f"urn:contract:schema:found-{uuid.uuid4()}.1"
+    for kind, depth in (("buoy", 10), ("mooring", 200)):
+        iv.add_aspect(f"urn:contract:place:{depth}", {"$schema": schema, "kind": kind, "depth": depth})
+    program = f':load_aspect(/place, "{schema}", ["entity", ".kind"]).\nquery(E) :- place(E, "buoy").'
+    names = sorted(f"official-{uuid.uuid4().hex}" for _ in range(12))
+    for name in names:
+        body = SetSecretRequestT(secret_name=name, secret_value="v", expiry_time=0)
+        raw(secret_set, client=iv._client, body=body)
+    return {
+        "agent": agent.exec_agent(agent.request_model(message="agent"), timeout=20).result,
+        "program": program,
+        "found": iv.search(program).items,
+        "secrets": names,
+        "listed": [each.secret_name for each in iv.list_secrets(limit=50)],
+        "inline": iv.get_artifact("data:text/plain;base64,aW5saW5l").open().read().decode(),
+    }
+
+
 def main(folder: Path) -> int:
     count_calls()
     iv = IVCAP()
@@ -300,6 +323,7 @@ def main(folder: Path) -> int:
         "aspects": aspects(iv),
         "collections": collections(iv),
         "accounts": accounts(iv),
+        "others": others(iv),
     }
     print(json.dumps({"calls": calls, **read}, default=plain))
     return 0

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_values import agree, gather, plain
 
 from ivcap_flows import local
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
+from ivcap_flows.ivcap.wire import Wire
 from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.loop import run
 
 pytestmark = [
@@ -38,15 +40,59 @@ def ours(served: Any) -> Iterator[IvcapClient]:
 
 
 @pytest.fixture(scope="module")
-def folder(official_folder: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the official client finds its files and puts what it downloads."""
-    return official_folder
+    made = tmp_path_factory.mktemp("official")
+    (made / "upload.bin").write_bytes(os.urandom(SIZE))
+    (made / "empty.bin").touch()
+    return made
 
 
 @pytest.fixture(scope="module")
-def told(by_method: dict[str, Any]) -> dict[str, Any]:
+def uploaded(ours: IvcapClient, folder: Path) -> str:
+    """An artifact that our client uploaded before the official client came."""
+
+    async def upload() -> str:
+        record = await ours.artifacts.create(name="our own", media_type="text/csv", size=SIZE)
+        await ours.artifacts.send(record, folder / "upload.bin", offset=0)
+        return record.urn
+
+    return run(upload())
+
+
+@pytest.fixture(scope="module")
+def told(served: Any, official: Any, folder: Path, uploaded: str) -> dict[str, Any]:
     """What the official client did and read."""
-    return by_method
+    url, token = served.environment["IVCAP_URL"], served.environment["IVCAP_JWT"]
+    for definition in (HERE / "survey.yaml", HERE / "note.yaml"):
+        register(url, token, read_definition(definition), definition)
+    found: dict[str, Any] = official("ivcap-client", "ivcap_official.py", folder)
+    return found
+
+
+def plain(value: Any, name: str = "") -> Any:
+    """A record of ours, or one of the official client's as JSON, by the names of the wire; nulls left out."""
+    if isinstance(value, Wire):
+        named = {"schema" if field == "schema_urn" else field.replace("_", "-"): part for field, part in value}
+        return {field: plain(part, field) for field, part in named.items() if part is not None}
+    if isinstance(value, dict):
+        return {field: plain(part, field) for field, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, str) and name.endswith(("-at", "-from", "-to")):
+        value = datetime.fromisoformat(value)
+    return value.astimezone(timezone.utc) if isinstance(value, datetime) else value
+
+
+def agree(theirs: dict[str, Any], record: Wire, *, unread: tuple[str, ...] = ()) -> None:
+    """Each field of an object of the official client has the value that our record has; `unread` it never fills."""
+    own = plain(record)
+    found = {name.replace("_", "-"): part for name, part in theirs.items() if name not in unread}
+    assert plain(found) == {name: own.get(name) for name in found}
+
+
+async def gather(records: AsyncIterator[Any]) -> list[Any]:
+    return [record async for record in records]
 
 
 def known(records: list[Any], listed: list[dict[str, Any]]) -> list[Any]:
@@ -55,8 +101,15 @@ def known(records: list[Any], listed: list[dict[str, Any]]) -> list[Any]:
     return [record for record in records if record.urn in ids]
 
 
+def test_each_method_of_the_client_is_used(told, record_property):
+    """What users can do with the official client works here."""
+    record_property("official ivcap-client", told["calls"])
+    unused = {name for name, count in told["calls"].items() if not count and name.startswith("IVCAP.")}
+    assert unused == {"IVCAP.url"}
+
+
 def test_services_are_listed_and_read_alike(told, ours):
-    """The same list, and each field of a service with parameters of all types."""
+    """The same list, each field of a service with parameters of all types, and the classes made of request schemas."""
     theirs = told["services"]
     listed = known(run(gather(ours.services.list(order_desc=False))), theirs["listed"])
     assert {"echo", "sleep", "fail"} < {service.name for service in listed}
@@ -70,12 +123,6 @@ def test_services_are_listed_and_read_alike(told, ours):
     agree(theirs["survey"], survey)
     assert theirs["status"] == survey.status == "active"
     assert theirs["unknown"] == "ResourceNotFound"
-
-
-def test_parameters_mean_the_same(told, ours):
-    """Types, units, options, defaults, and which of them are mandatory."""
-    survey = run(ours.services.by_name("contract-survey"))
-    theirs = told["services"]
     assert [each["name"] for each in theirs["parameters"].values()] == [each.name for each in survey.parameters]
     for definition in survey.parameters:
         found = theirs["parameters"][definition.name.replace("-", "_")]
@@ -92,14 +139,9 @@ def test_parameters_mean_the_same(told, ours):
             "options": [{"value": each.value, "description": each.description} for each in definition.options],
         }
     assert theirs["mandatory"] == sorted(each.name for each in survey.parameters if each.mandatory)
-
-
-def test_request_models_are_the_same(told, ours):
-    """The schema word for word, and the fields and defaults of the class that the official client makes of it."""
-    survey, note = (run(ours.services.by_name(name)).urn for name in ("contract-survey", "contract-note"))
-    assert told["services"]["tool"]["fn_schema"] == run(ours.services.request_schema(survey))
-    schema = run(ours.services.request_schema(note))
-    assert told["services"]["model"] == {
+    assert theirs["tool"]["fn_schema"] == run(ours.services.request_schema(survey.urn))
+    schema = run(ours.services.request_schema(run(ours.services.by_name("contract-note")).urn))
+    assert theirs["model"] == {
         name: None if name in schema["required"] else [field.get("default")]
         for name, field in schema["properties"].items()
     }
@@ -119,8 +161,8 @@ def test_a_job_is_read_alike(told, ours, how):
         assert told["jobs"][how]["result"] == job.result_content
 
 
-def test_jobs_end_as_they_were_asked_to(told):
-    """Deferred, within the time-out, after the time-out, awaited; a failure has its message."""
+def test_jobs_end_as_they_were_asked_to(told, ours):
+    """Deferred, within the time-out, after the time-out, awaited; a failure has its message. Both list them alike."""
     jobs = told["jobs"]
     assert jobs["deferred"]["result"] == {"message": "later"}
     assert jobs["direct"]["result"] == {"message": "now"}
@@ -132,18 +174,16 @@ def test_jobs_end_as_they_were_asked_to(told):
     assert (jobs["refused"]["status"], "no luck now" in jobs["refused"]["content"]) == (400, True)
     [product] = jobs["survey"]["raw"]["products"]["items"]
     assert product["id"] == jobs["survey"]["result"]["titles"]
-
-
-def test_jobs_of_a_service_are_listed_alike(told, ours):
-    """Item by item, newest first."""
     echo = run(ours.services.by_name("echo")).urn
     listed = known(run(gather(ours.jobs.list(echo))), told["jobs"]["listed"])
     assert plain(told["jobs"]["listed"]) == plain(listed)
     assert {told["jobs"][how]["raw"]["id"] for how in ("deferred", "direct", "awaited")} == {job.urn for job in listed}
 
 
-def test_uploads_arrive_whole(told, ours, folder, tmp_path):
-    """Whole, in chunks, from a stream, empty and as a tar: our client downloads the bytes that were sent."""
+def test_uploads_arrive_whole(told, ours, served, folder, tmp_path):
+    """Whole, in chunks, from a stream, empty and as a tar: our client downloads the bytes that were sent. Each chunk
+    takes one request, a file that is known or empty none.
+    """
     content = (folder / "upload.bin").read_bytes()
     read = told["artifacts"]["read"]
     for name, sent in {"whole": content, "chunked": content, "stream": b"a,b\n1,2\n", "empty": b""}.items():
@@ -156,21 +196,17 @@ def test_uploads_arrive_whole(told, ours, folder, tmp_path):
     assert (folder / "untarred" / "upload.bin").read_bytes() == content
     assert (folder / "untarred" / "note.txt").read_bytes() == b"x"
     assert told["artifacts"]["again"] == [read["whole"]["id"]] * 2
-
-
-def test_uploads_take_as_many_requests_as_they_have_chunks(told, served):
-    """One request for the whole file, one for each chunk, none for the file that is known or empty."""
     control = PlatformControl(local.ensure(served.directory))
     sent = {
-        name: len(control.requests("PATCH", f"/1/artifacts/{read['id'].rpartition(':')[2]}/blob"))
-        for name, read in told["artifacts"]["read"].items()
+        name: len(control.requests("PATCH", f"/1/artifacts/{one['id'].rpartition(':')[2]}/blob"))
+        for name, one in read.items()
         if name != "tar"
     }
     assert sent == {"whole": 1, "chunked": -(-SIZE // CHUNK), "stream": 1, "empty": 0}
 
 
 def test_artifacts_are_listed_and_downloaded_alike(told, ours, uploaded, folder, tmp_path):
-    """The same list in the same order, with the artifact that our client uploaded; the same bytes."""
+    """The same list in the same order, with the artifact that our client uploaded; the same bytes and aspects."""
     theirs = told["artifacts"]
     at_that_time = set(theirs["listed"])
     listed = [each for each in run(gather(ours.artifacts.list(order_desc=False))) if each.urn in at_that_time]
@@ -186,14 +222,9 @@ def test_artifacts_are_listed_and_downloaded_alike(told, ours, uploaded, folder,
     assert theirs["filtered"] == [theirs["read"]["chunked"]["id"]]
     assert theirs["first"] == [theirs["read"]["whole"]["id"], theirs["read"]["tar"]["id"]]
     assert theirs["missing"] == 404
-
-
-def test_what_is_said_of_an_artifact_is_read_alike(told, ours):
-    """An aspect that the official client hung on an artifact."""
-    [content] = told["artifacts"]["metadata"]
-    found = ours.aspects.list(entity=told["artifacts"]["read"]["whole"]["id"], schema="urn:contract:schema:note.1")
-    assert [each.content for each in run(gather(found))] == [content]
-    assert content["text"] == "of the whole"
+    [content] = theirs["metadata"]
+    found = ours.aspects.list(entity=theirs["read"]["whole"]["id"], schema="urn:contract:schema:note.1")
+    assert [each.content["text"] for each in run(gather(found))] == [content["text"]] == ["of the whole"]
 
 
 def test_orders_are_placed_and_read_alike(told, ours):
@@ -217,7 +248,9 @@ def test_orders_are_placed_and_read_alike(told, ours):
 
 
 def test_aspects_are_written_and_read_alike(told, ours):
-    """One that was replaced, one that is active, one that was retracted: all fields, and the list of them."""
+    """One that was replaced, one that is active, one that was retracted: all fields, and the list at each moment
+    between the writes. Long lists are paged in both directions, and by a path into the content.
+    """
     theirs = told["aspects"]
     records = [run(ours.aspects.read(each["id"])) for each in theirs["read"]]
     assert plain(theirs["read"]) == plain(records)
@@ -232,23 +265,14 @@ def test_aspects_are_written_and_read_alike(told, ours):
     for item, record in zip(theirs["listed"], listed, strict=True):
         agree(item, record)
     assert theirs["wildcard"] == [second.urn]
-
-
-def test_aspects_are_found_at_their_time(told, ours):
-    """The same list at each moment between the writes: nobody's later word is in an earlier one."""
-    theirs = told["aspects"]
-    first, second, third = (each["id"] for each in theirs["read"])
-    expected = {"before": [first], "between": [second], "with_all": [third, second], "now": [second]}
+    one, two, three = (each.urn for each in records)
+    expected = {"before": [one], "between": [two], "with_all": [three, two], "now": [two]}
     assert theirs["at"] == expected
     for name, moment in theirs["moments"].items():
         at_time = None if moment is None else datetime.fromisoformat(moment)
         listed = run(gather(ours.aspects.list(entity=theirs["entity"], at_time=at_time)))
         assert [each.urn for each in listed] == expected[name], name
-
-
-def test_long_lists_are_paged_alike(told, ours):
-    """More than the page of fifty, in both directions, and by a path into the content."""
-    theirs, many = told["aspects"], told["aspects"]["entity"] + ":many"
+    many = theirs["entity"] + ":many"
     assert theirs["many"] == [each.content["n"] for each in run(gather(ours.aspects.list(entity=many)))]
     assert theirs["many"] == list(range(54, -1, -1))
     oldest = run(gather(ours.aspects.list(entity=many, order_direction="ASC", limit=52)))
@@ -286,3 +310,12 @@ def test_accounts_are_kept_apart(told, ours, served):
     assert theirs["mine"] != theirs["theirs"]
     assert (theirs["foreign"], theirs["expired"]) == (404, 401)
     assert theirs["slash"] == "echo"
+
+
+def test_agents_search_and_secrets_work(told, ours):
+    """An agent is a service that answers; a search finds by content; secrets are listed over pages."""
+    theirs = told["others"]
+    assert (theirs["agent"], theirs["inline"]) == ({"message": "agent"}, "inline")
+    assert theirs["found"] == ["urn:contract:place:10"] == run(gather(ours.search(theirs["program"])))
+    assert set(theirs["secrets"]) <= set(theirs["listed"])
+    assert theirs["listed"] == [each.secret_name for each in run(gather(ours.secrets.list()))]

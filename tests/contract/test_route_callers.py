@@ -15,7 +15,7 @@ import ivcap_flows
 from ivcap_flows.local.ivcap.app import OPERATIONS
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.long]
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".venvs"
 PACKAGE = Path(ivcap_flows.__file__).parent
