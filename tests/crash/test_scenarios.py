@@ -1,8 +1,7 @@
 """A pipeline of orders, killed and disturbed wherever it can be: at the end the platform's own books are right.
 
-`make test` plays one of them, and `make proofs` meets each step once. `make crash N=200` draws scenarios over step,
-victim, fault and database by a seed (`SEED=`), plays several at a time, and prints what came of them by step, by fault
-and by what was varied.
+`make proofs` meets each step once. `make crash N=200` draws scenarios over step, victim, fault and database by a seed
+(`SEED=`), plays several at a time, and prints what came of them by step, by fault and by what was varied.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from harness.stage import Stage
 from harness.table import lines_of
 from harness.trial import Trial
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(4 * 3600)]
+pytestmark = [pytest.mark.crash, pytest.mark.long, pytest.mark.timeout(4 * 3600)]
 
 AT_ONCE = 4
 
@@ -133,8 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The long form meets what the short one does, and more.
     rounds = metafunc.config.getoption("--crash-rounds")
     if "mark" in metafunc.fixturenames:
-        each = [pytest.param(mark, marks=() if mark == "at-once" else pytest.mark.long) for mark in SHORT]
-        metafunc.parametrize("mark", each if rounds == 1 else ())
+        metafunc.parametrize("mark", list(SHORT) if rounds == 1 else ())
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +172,7 @@ def test_killed_and_disturbed(played, mark):
 
 
 def of(mark: str, build: str | None) -> Any:
-    return pytest.param(mark, marks=[pytest.mark.mutant(build), pytest.mark.long])
+    return pytest.param(mark, marks=pytest.mark.mutant(build))
 
 
 @pytest.mark.parametrize("broken", [of(mark, each.build) for mark, each in BROKEN.items()])
@@ -203,7 +201,6 @@ def test_the_short_form_leaves_no_step_out():
     assert {effect for rules in FAULTS.values() for rule in rules for effect in rule} - {"late_visibility"} <= effects
 
 
-@pytest.mark.long
 def test_scenarios_drawn(request, stage, capfd):
     """Nothing twice, nothing lost, nothing unrecorded, whatever is killed and disturbed when."""
     count = request.config.getoption("--crash-rounds")

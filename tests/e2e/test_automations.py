@@ -30,6 +30,13 @@ FILE = ROOT / "deployments" / "automations.yaml"
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
+def example() -> str:
+    """The automation of the documentation's page."""
+    page = (ROOT / "docs/how-to/react-with-automations.md").read_text(encoding="utf-8")
+    [found] = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
 def shipped() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["automations"]
     return found
@@ -62,11 +69,13 @@ def until(holds: Callable[[], Any], seconds: float = 120.0, told: Callable[[], A
 
 
 @pytest.mark.long
-def test_each_automation_of_the_file_is_created(prefect_server: dict[str, str]) -> None:
-    """All of them, enabled, with the triggers of the file."""
+def test_each_automation_is_created(prefect_server: dict[str, str], tmp_path: Path) -> None:
+    """All of the file, enabled, with their triggers, and the example of the page."""
     create(prefect_server, FILE)
+    (tmp_path / "example.yaml").write_text(example(), encoding="utf-8")
+    create(prefect_server, tmp_path / "example.yaml")
     made = {each["name"]: each for each in asked(prefect_server, "/automations/filter", {"limit": 200})}
-    for automation in shipped():
+    for automation in (*shipped(), yaml.safe_load(example())):
         found = made[automation["name"]]
         asked(prefect_server, f"/automations/{found['id']}", method="DELETE")
         assert found["enabled"] and found["description"]
@@ -75,24 +84,11 @@ def test_each_automation_of_the_file_is_created(prefect_server: dict[str, str]) 
         assert [each["type"] for each in found["actions"]] == [each["type"] for each in automation["actions"]]
 
 
-def test_the_example_of_the_page_is_created(prefect_server: dict[str, str], tmp_path: Path) -> None:
-    """As the page has it."""
-    page = (ROOT / "docs/how-to/react-with-automations.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    file = tmp_path / "example.yaml"
-    file.write_text(example, encoding="utf-8")
-    create(prefect_server, file)
-    name = yaml.safe_load(example)["name"]
-    [made] = [each for each in asked(prefect_server, "/automations/filter", {"limit": 200}) if each["name"] == name]
-    asked(prefect_server, f"/automations/{made['id']}", method="DELETE")
-    assert set(made["trigger"]["expect"]) <= set(events.KINDS)
-
-
-def test_the_file_names_events_and_states_that_there_are() -> None:
+def test_automations_name_events_and_states_that_there_are() -> None:
     """An event that nothing emits would leave an automation silent."""
     expected = {name for automation in shipped() for name in automation["trigger"]["expect"]}
     ours = {name for name in expected if not name.startswith("prefect.")}
-    assert ours and ours <= set(events.KINDS)
+    assert ours and ours | set(yaml.safe_load(example())["trigger"]["expect"]) <= set(events.KINDS)
     named = {name.rpartition(".")[2] for name in expected} - {name.rpartition(".")[2] for name in ours}
     code = "".join(
         (ROOT / "ivcap_flows/tasks" / name).read_text(encoding="utf-8")
