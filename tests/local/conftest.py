@@ -292,10 +292,20 @@ def local_home(tmp_path):
     home.close()
 
 
+TOKENS = (
+    *("IVCAP_JWT", "IVCAP_ACCESS_TOKEN", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET", "PREFECT_API_KEY"),
+    *("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "OPENLINEAGE_API_KEY"),
+    *("PREFECT_CLIENT_CUSTOM_HEADERS", "PREFECT_SERVER_DATABASE_CONNECTION_URL"),
+)
+"""Variables of the user's that no service may see."""
+
+
 @pytest.fixture(scope="session")
 def local_platform(tmp_path_factory):
-    """A server that the tests of this room share."""
-    home = Home(tmp_path_factory.mktemp("home") / "embedded").start()
+    """A server that the tests of this room share, started by a user with tokens."""
+    home = Home(tmp_path_factory.mktemp("home") / "embedded")
+    home.variables |= {name: f"s3cret-{name}" for name in (*TOKENS, "ORDINARY")}
+    home.start()
     yield home
     home.close()
 

@@ -210,7 +210,7 @@ def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, res
     Another service's job does not wait.
     """
     service = rest_service(local_platform, "narrow", concurrency=1)
-    paths = [request(first, service, "now", seconds=seconds) for seconds in (2, 0, 0)]
+    paths = [request(first, service, "now", seconds=seconds) for seconds in (1, 0, 0)]
     eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
     assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
     aside = first.finished(first.order("echo", message="aside"))
@@ -242,7 +242,7 @@ def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, re
     service = rest_service(local_platform, "anonymous")
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
-    beside = request(first, service, "now", seconds=3)
+    beside = request(first, service, "now", seconds=1)
     eventually(lambda: first.get(beside)["status"], lambda status: status == "executing")
     assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
 
@@ -255,19 +255,20 @@ def hosts_of(home):
     ]
 
 
-def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_home, rest_service, job_of_mode, eventually):
+def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(
+    local_platform, first, rest_service, job_of_mode, eventually
+):
     """The job becomes an error, the service's process is ended, and the next job gets a new one."""
-    caller = local_home.start().caller()
-    service = rest_service(local_home)
-    pid = job_of_mode(caller, service)["result-content"]["pid"]
-    path = request(caller, service, "now", seconds=30)
-    eventually(lambda: caller.get(path)["status"], lambda status: status == "executing")
-    (host,) = hosts_of(local_home)
+    service = rest_service(local_platform, "killed")
+    pid = job_of_mode(first, service)["result-content"]["pid"]
+    path = request(first, service, "now", seconds=30)
+    eventually(lambda: first.get(path)["status"], lambda status: status == "executing")
+    (host,) = [one for one in hosts_of(local_platform) if pid in [child.pid for child in one.children()]]
     os.kill(host.pid, signal.SIGKILL)
-    job = eventually(lambda: caller.get(path), over)
+    job = eventually(lambda: first.get(path), over)
     assert job["status"] == "error" and "killed" in job["error-message"]
     eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
-    assert job_of_mode(caller, service)["status"] == "succeeded"
+    assert job_of_mode(first, service)["status"] == "succeeded"
 
 
 @pytest.mark.parametrize(("ending", "said"), [("kill -9 $$", "by SIGKILL, 3 times"), ("exit 0", "status 0, 3 times")])

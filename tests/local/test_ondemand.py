@@ -31,10 +31,8 @@ def started(tmp_path):
         server_of(root).terminate()
 
 
-def test_many_processes_get_one_server(started, monkeypatch):
-    """Processes that ask at the same time get the same URL and instance, of one server process. Who asks later starts
-    no process, and gets a value that hides its tokens. A killed server is replaced under the same instance.
-    """
+def test_many_processes_get_one_server(started):
+    """Processes that ask at the same time get the same URL and instance, of one server process."""
 
     def ask(_):
         done = subprocess.run([sys.executable, "-c", ENSURE, str(started)], capture_output=True, text=True, timeout=120)
@@ -44,18 +42,9 @@ def test_many_processes_get_one_server(started, monkeypatch):
         (answer,) = set(pool.map(ask, range(4)))
     commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert len([command for command in commands if "serve" in command and str(started) in command]) == 1
-    with monkeypatch.context() as patch:
-        patch.delattr(subprocess, "Popen")
-        one = ensure(started)
-    assert f"{one.url} {one.instance}" == answer
-    assert one.environment["IVCAP_JWT"] not in repr(one) and one.control not in repr(one)
+    url, instance = answer.split()
+    assert httpx.get(url + "/_embedded").json()["instance"] == instance
     assert (started / "server.json").stat().st_mode & 0o777 == 0o600
-    assert httpx.get(one.url + "/_embedded").json()["instance"] == one.instance
-    server_of(started).kill()
-    two = ensure(started)
-    assert two.instance == one.instance
-    token = {"Authorization": f"Bearer {one.environment['IVCAP_JWT']}"}
-    assert httpx.get(two.url + "/1/artifacts", headers=token).status_code == 200
 
 
 @pytest.mark.long

@@ -117,15 +117,3 @@ def test_what_is_no_json_is_refused(first, queue):
     for body in NO_JSON.values():
         first.call("POST", f"/1/queues/{queue}/messages", 400, content=body)
     assert take(first, queue) == []
-
-
-def test_messages_last_over_a_kill(local_home):
-    """After a kill, messages that were put are there, and those that were taken are not."""
-    caller = local_home.start().caller()
-    queue = make(caller)
-    for n in range(3):
-        send(caller, queue, n)
-    take(caller, queue)
-    local_home.kill()
-    caller = local_home.start().caller()
-    assert [message["content"] for message in take(caller, queue, limit=5)] == [1, 2]

@@ -189,36 +189,16 @@ def test_what_a_running_job_uses_is_told_in_texts(first, eventually):
     assert first.get(path) == []
 
 
-def test_a_killed_runner_is_an_error_and_its_command_ends(local_home, command_of, eventually):
+def test_a_killed_runner_is_an_error_and_its_command_ends(local_platform, first, command_of, eventually):
     """If a runner leaves no result, its order ends as `error`, with a message on the job, and no process stays."""
-    caller = local_home.start().caller()
-    service = command_of(local_home, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    order = caller.order(service)
-    pid = int(eventually(lambda: caller.log_of(order).strip(), bool))
-    (runner,) = local_home.runners()
+    service = command_of(local_platform, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+    order = first.order(service)
+    pid = int(eventually(lambda: first.log_of(order).strip(), bool))
+    (runner,) = eventually(local_platform.runners, lambda living: len(living) == 1)
     os.kill(runner, signal.SIGKILL)
-    done = caller.finished(order)
-    assert done["status"] == "error" and "killed" in caller.job_of(done)["error-message"]
+    done = first.finished(order)
+    assert done["status"] == "error" and "killed" in first.job_of(done)["error-message"]
     eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
-
-
-def test_jobs_outlive_their_killed_server(local_home, eventually):
-    """A runner continues, and the next server collects its result. An order whose runner had not started is carried
-    out once.
-    """
-    caller = local_home.start().caller()
-    running = caller.order("sleep", seconds="2")
-    caller.executing(running)
-    orders = [caller.order("echo", message=str(n)) for n in range(3)]
-    local_home.kill()
-    eventually(lambda: (local_home.root / "outbox").exists() and os.listdir(local_home.root / "outbox"), bool)
-    caller = local_home.start().caller()
-    done = caller.finished(running)
-    assert done["status"] == "succeeded" and caller.job_of(done)["result-content"] == {"seconds": 2.0}
-    for n, order in enumerate(orders):
-        done = caller.finished(order)
-        assert done["status"] == "succeeded" and caller.job_of(done)["result-content"] == {"message": str(n)}
-        assert caller.log_of(order) == f"echo: {n}\n", "the service ran more than once, or not at all"
 
 
 @pytest.mark.long
@@ -251,27 +231,6 @@ def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, ev
     assert [one["id"] for one in again["products"]["items"]] == [product["id"]] and again["status"] == "succeeded"
     (made,) = caller.aspects(entity=order["id"], schema="urn:ivcap:schema:order-produced-artifact.1")
     assert made["content"]["artifact"] == product["id"]
-
-
-@pytest.mark.long
-def test_a_restart_keeps_everything_and_the_instance(local_home):
-    """Artifacts (complete and partial), aspects, orders and tokens are there under a new port."""
-    caller = local_home.start().caller()
-    instance = caller.get("/_embedded")["instance"]
-    whole, part = caller.upload(b"whole", **{"X-Name": "name"}), caller.create(10)
-    caller.patch(part, b"01234", 0)
-    aspect = caller.add("urn:t:e", {"n": 1})
-    order = caller.finished(caller.order("echo", message="kept"))
-    old_token = local_home.environment["IVCAP_JWT"]
-    local_home.stop()
-    caller = local_home.start().caller()
-    assert caller.get("/_embedded")["instance"] == instance
-    assert caller.bytes_of(whole["id"]) == b"whole" and caller.offset(part) == 5
-    caller.patch(part, b"56789", 5)
-    assert caller.bytes_of(part["id"]) == b"0123456789"
-    assert caller.get(f"/1/aspects/{aspect}")["content"] == {"n": 1}
-    assert caller.get(f"/1/orders/{order['id']}")["status"] == "succeeded"
-    caller.call("GET", "/1/artifacts", headers={"Authorization": f"Bearer {old_token}"})
 
 
 @pytest.mark.long

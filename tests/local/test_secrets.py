@@ -25,29 +25,6 @@ def keys(home):
     return [path for path in Path(home.variables["XDG_DATA_HOME"]).rglob("*") if path.is_file()]
 
 
-def test_no_file_of_the_folder_holds_a_value(local_home):
-    """Neither the database, its write-ahead log nor another file has the value; the key is elsewhere, with mode 0600,
-    and is made with the first secret. The last value is read back, also by the next server of the folder.
-    """
-    caller = local_home.start().caller()
-    assert names(caller) == [] and keys(local_home) == []
-    caller.call("GET", "/1/secrets", 404, params=NAME)
-    put(caller, value="other ✓")
-    put(caller)
-    assert caller.get("/1/secrets", params=NAME) == {**NAME, "secret-value": VALUE, "expiry-time": 0}
-    (key,) = keys(local_home)
-    assert key.stat().st_mode & 0o777 == 0o600
-    for end in (lambda: None, local_home.kill):
-        end()
-        files = [path for path in local_home.root.rglob("*") if path.is_file()]
-        assert {"ivcap.sqlite", "ivcap.sqlite-wal"} <= {path.name for path in files}
-        for path in files:
-            content = path.read_bytes()
-            assert VALUE.encode() not in content and key.read_bytes() not in content, path
-    local_home.start()
-    assert local_home.caller().get("/1/secrets", params=NAME)["secret-value"] == VALUE
-
-
 @pytest.mark.long
 def test_secret_ends_with_its_key(local_home):
     """Without the key, which is outside of the folder, secrets cannot be read, and new ones can be set."""

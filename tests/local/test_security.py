@@ -359,46 +359,23 @@ HALF_SENT = [
 ]
 
 
-def test_a_caller_that_disconnects_while_it_sends_is_no_fault_of_the_server(local_home, eventually):
+def test_a_caller_that_disconnects_while_it_sends_is_no_fault_of_the_server(local_platform, control, eventually):
     """Whatever was requested, nothing is written to the server's log, and no answer counts as a failure."""
-    home = local_home.start()
+    home, before = local_platform, local_platform.log.read_text()
     address = urlsplit(home.url)
     credentials = (f"Authorization: Bearer {home.environment['IVCAP_JWT']}", "Content-Type: application/json")
     for path in HALF_SENT:
         target = f"POST {path.format(**home.environment)} HTTP/1.1"
-        control = f"X-Embedded-Control: {home.known()['control']}"
-        head = [target, f"Host: {address.netloc}", "Content-Length: 100", *credentials, control, "", "{"]
+        known = f"X-Embedded-Control: {home.known()['control']}"
+        head = [target, f"Host: {address.netloc}", "Content-Length: 100", *credentials, known, "", "{"]
         with closing(socket.create_connection((address.hostname, address.port), 5)) as connection:
             connection.sendall("\r\n".join(head).encode())
-    with home.control() as control:
-        asked = eventually(
-            lambda: [one for one in control.get("/log").json()["requests"] if one["method"] == "POST"],
-            lambda found: len(found) == len(HALF_SENT) - 1 and all(one["status"] is not None for one in found),
-        )
-    home.stop()
-    assert home.log.read_text() == ""
+    asked = eventually(
+        lambda: [one for one in control.get("/log").json()["requests"] if one["method"] == "POST"],
+        lambda found: len(found) == len(HALF_SENT) - 1 and all(one["status"] is not None for one in found),
+    )
+    assert home.log.read_text() == before
     assert [one["status"] for one in asked] == [499] * len(asked)
-
-
-def test_no_token_is_in_a_file_that_is_a_log(tmp_path):
-    """Only the file for its user has a token, not the log of a server started on demand or any other file."""
-    embedded = local.ensure(tmp_path / "embedded")
-    tokens = {name: value for name, value in embedded.environment.items() if "JWT" in name or "TOKEN" in name}
-    assert len(tokens) >= 6
-    secrets = {**tokens, "control": embedded.control, "made up": f"made-up-{uuid.uuid4()}"}
-    with httpx.Client(base_url=embedded.url) as caller:
-        for token in secrets.values():
-            for path in ("/1/artifacts", f"/1/artifacts/{token}", "/provena/registry/check-access/check-read-access"):
-                caller.get(path, headers={"Authorization": f"Bearer {token}", "X-Embedded-Control": token})
-        control = {"X-Embedded-Control": embedded.control}
-        caller.post("/_embedded/faults", json={"path": "", "storage_full": True}, headers=control)
-        caller.post("/1/artifacts", headers={"Authorization": f"Bearer {embedded.environment['IVCAP_JWT']}"})
-        caller.post("/provena/jobs/jobs/admin/launch", headers={"Authorization": "Bearer x"}, content=b"{")
-    for path in embedded.directory.rglob("*"):
-        if path.is_file() and path.name != "server.json":
-            content = path.read_bytes()
-            assert not [name for name, token in secrets.items() if token.encode() in content], path
-    embedded.end()
 
 
 def open_to_others(root):
@@ -408,30 +385,6 @@ def open_to_others(root):
         if path.lstat().st_mode & 0o077:
             found += [path, *(open_to_others(path) if path.is_dir() else [])]
     return found
-
-
-def test_the_state_is_its_owners_in_a_folder_that_is_not(tmp_path):
-    """Where others may enter the folder and nothing is masked, they can still read no file in it, new or old.
-
-    Its database has the secret that tokens are signed with.
-    """
-    root = tmp_path / "embedded"
-    root.mkdir()
-    before = os.umask(0)
-    try:
-        for _ in range(2):
-            root.chmod(0o777)
-            embedded = local.ensure(root)
-            with httpx.Client(base_url=embedded.url) as caller:
-                token = {"Authorization": f"Bearer {embedded.environment['IVCAP_JWT']}", "X-Content-Length": "1"}
-                assert caller.post("/1/artifacts", headers=token).status_code == 201
-            assert open_to_others(root) == []
-            psutil.Process(json.loads((root / "server.json").read_text())["pid"]).kill()
-            # As an earlier version, or a careless user, may have left them.
-            for path in root.iterdir():
-                path.chmod(0o777 if path.is_dir() else 0o666)
-    finally:
-        os.umask(before)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's files")
@@ -470,39 +423,76 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def test_who_takes_the_port_of_a_killed_server_gets_no_token(tmp_path):
-    """It may tell the same public facts, and does not know the control token. A server of the folder is started."""
-    one = local.ensure(tmp_path / "embedded")
-    server = psutil.Process(json.loads((one.directory / "server.json").read_text())["pid"])
-    server.kill()
-    server.wait(60)
-    port = urlsplit(one.url).port
-    with (tmp_path / "said").open("wb") as said:
-        squatter = subprocess.Popen([sys.executable, "-c", SQUATTER, str(port), one.instance], stdout=said)
+def assert_no_token_is_logged(embedded):
+    """Only the file for its user has a token, not the log of a server started on demand or any other file."""
+    tokens = {name: value for name, value in embedded.environment.items() if "JWT" in name or "TOKEN" in name}
+    assert len(tokens) >= 6
+    secrets = {**tokens, "control": embedded.control, "made up": f"made-up-{uuid.uuid4()}"}
+    with httpx.Client(base_url=embedded.url) as caller:
+        for token in secrets.values():
+            for path in ("/1/artifacts", f"/1/artifacts/{token}", "/provena/registry/check-access/check-read-access"):
+                caller.get(path, headers={"Authorization": f"Bearer {token}", "X-Embedded-Control": token})
+        control = {"X-Embedded-Control": embedded.control}
+        caller.post("/_embedded/faults", json={"path": "", "storage_full": True}, headers=control)
+        caller.post("/1/artifacts", headers={"Authorization": f"Bearer {embedded.environment['IVCAP_JWT']}"})
+        caller.post("/provena/jobs/jobs/admin/launch", headers={"Authorization": "Bearer x"}, content=b"{")
+    for path in embedded.directory.rglob("*"):
+        if path.is_file() and path.name != "server.json":
+            content = path.read_bytes()
+            assert not [name for name, token in secrets.items() if token.encode() in content], path
+
+
+def test_a_folder_that_others_may_enter_gives_them_nothing(tmp_path, monkeypatch):
+    """Where nothing is masked, they can still read no file in it, new or old. No token is in a log, and none is sent to
+    who takes the port of the killed server, though it tells the same public facts. A server of the folder is started,
+    under the same instance, which takes the same tokens.
+    """
+    root = tmp_path / "embedded"
+    root.mkdir()
+    before = os.umask(0)
     try:
-        for _ in range(600):
-            with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 20)):
-                break
-            time.sleep(0.1)
-        two = local.ensure(one.directory)
+        root.chmod(0o777)
+        one = local.ensure(root)
+        with monkeypatch.context() as patch:
+            patch.delattr(subprocess, "Popen")
+            assert local.ensure(root).url == one.url
+        assert one.environment["IVCAP_JWT"] not in repr(one) and one.control not in repr(one)
+        assert_no_token_is_logged(one)
+        assert open_to_others(root) == []
+        server = psutil.Process(json.loads((root / "server.json").read_text())["pid"])
+        server.kill()
+        server.wait(60)
+        # As an earlier version, or a careless user, may have left them.
+        root.chmod(0o777)
+        for path in root.iterdir():
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        port = urlsplit(one.url).port
+        with (tmp_path / "said").open("wb") as said:
+            squatter = subprocess.Popen([sys.executable, "-c", SQUATTER, str(port), one.instance], stdout=said)
+        try:
+            for _ in range(600):
+                with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 20)):
+                    break
+                time.sleep(0.1)
+            two = local.ensure(root)
+        finally:
+            squatter.kill()
+            squatter.wait()
         assert two.url != one.url and two.instance == one.instance
         said = (tmp_path / "said").read_text()
         assert "/_embedded" in said and "Authorization" not in said and one.control not in said
+        token = {"Authorization": f"Bearer {one.environment['IVCAP_JWT']}", "X-Content-Length": "1"}
+        assert httpx.post(f"{two.url}/1/artifacts", headers=token).status_code == 201
+        assert open_to_others(root) == []
         two.end()
     finally:
-        squatter.kill()
-        squatter.wait()
+        os.umask(before)
 
 
-def test_a_service_gets_none_of_the_users_tokens(local_home, register_service):
+def test_a_service_gets_none_of_the_users_tokens(first, register_service):
     """It runs with the environment in which the server was started, without the variables that have tokens."""
-    names = ["IVCAP_JWT", "IVCAP_ACCESS_TOKEN", "PROVENA_OFFLINE_TOKEN", "PROVENA_CLIENT_SECRET"]
-    names += ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "OPENLINEAGE_API_KEY"]
-    names += ["PREFECT_CLIENT_CUSTOM_HEADERS", "PREFECT_SERVER_DATABASE_CONNECTION_URL"]
-    local_home.variables |= {name: f"s3cret-{name}" for name in names} | {"ORDINARY": "s3cret-ordinary"}
-    caller = local_home.start().caller()
-    order = caller.finished(caller.order(register_service("sees", home=local_home)))
-    assert caller.job_of(order)["result-content"] == ["ORDINARY"]
+    order = first.finished(first.order(register_service("sees")))
+    assert first.job_of(order)["result-content"] == ["ORDINARY"]
 
 
 PRIVATE = "urn:t:belongs-to-first"

@@ -12,43 +12,6 @@ from ivcap_flows.local.provena.prov.graph import Graph
 from ivcap_flows.local.provena.search.state import search
 
 
-def test_jobs_go_on_after_a_kill_and_each_makes_one_run(local_home, eventually):
-    """Killed at several moments of a batch of four, the server ends with four runs, one for each job."""
-    ada = local_home.start().user()
-    record = ada.world()
-    reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record] * 4})
-    session = reply.json()["session_id"]
-    for _ in range(3):
-        local_home.kill()
-        ada = local_home.start().user()
-        ada.row(session)
-    wanted = {"batch_id": ada.job(session)["result"]["batch_id"], "limit": 50}
-    jobs = eventually(
-        lambda: ada.ask("job", "POST", "/jobs/user/list_batch", json=wanted).json()["jobs"],
-        lambda found: len(found) == 4 and all(job["status"] == "SUCCEEDED" for job in found),
-    )
-    page = ada.ask("registry", "POST", "/registry/activity/model_run/list", json={"page_size": 100}).json()
-    assert {job["result"]["record"]["id"] for job in jobs} == {item["id"] for item in page["items"]}
-    assert len(page["items"]) == 4
-
-
-def test_what_was_acknowledged_is_there_after_a_kill(local_home):
-    """An acknowledged item, its lock and the offline tokens survive a kill. The first user's person is made once."""
-    ada, before = local_home.start().user(), local_home.environment
-    person = ada.person()
-    study = ada.create("activity/study", title="t", description="d")
-    ada.ask("registry", "PUT", "/registry/activity/study/locks/lock", json={"id": study, "reason": "r"})
-    local_home.kill()
-    ada = local_home.start().user()
-    tokens = [name for name in before if "OFFLINE_TOKEN" in name]
-    assert {name: before[name] for name in tokens} == {name: local_home.environment[name] for name in tokens}
-    body = ada.ask("registry", "GET", "/registry/activity/study/fetch", params={"id": study}).json()
-    assert (body["item"]["title"], body["locked"]) == ("t", True)
-    assert ada.person() == person
-    page = ada.ask("registry", "POST", "/registry/agent/organisation/list", json={}).json()
-    assert [item["name"] for item in page["items"]] == ["Embedded organisation"]
-
-
 def test_a_directory_of_a_newer_version_is_refused(tmp_path):
     """The error names the schema version that was found."""
     with closing(sqlite3.connect(tmp_path / "provena.sqlite")) as db:
