@@ -178,7 +178,7 @@ def listener(monkeypatch, tmp_path) -> Iterator[Listener]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found = Listener(f"http://127.0.0.1:{server.server_address[1]}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("OPENLINEAGE_URL", found.url)
         yield found
         server.shutdown()

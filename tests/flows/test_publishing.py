@@ -1,4 +1,4 @@
-"""The scheduled flow over changing tables: what it publishes, once, what it leaves out or refuses, and its numbers."""
+"""The scheduled flow over changing tables: what it publishes, once, and what it leaves out or refuses."""
 
 from __future__ import annotations
 
@@ -39,15 +39,7 @@ def test_a_table_is_published_once_for_each_content(published, noaa, tmp_path):
     """New, unchanged, corrected: each content has one order and one model run, whichever worker sees it."""
     [(month, (_, first, _))] = published().result().items()
     assert (month, Books.read()) == ("2009-12", Books.of(1))
-    there = tmp_path / "first/2009-12"
-    assert (there / "plot.png").read_bytes().startswith(b"\x89PNG\r\n")
-    [first_index, *_, last_index] = (there / "index.csv").read_text().splitlines()[1:]
-    # The mean of three months is centred: the last month of the table has none.
-    assert first_index.startswith("1950-01,") and last_index.startswith("2009-12,") and last_index.endswith(",")
-    # ENFEN's record knows two extraordinary events.
-    events = [row.split(",") for row in (there / "events.csv").read_text().splitlines()[1:]]
-    extraordinary = [(start, end) for _kind, category, start, end, *_ in events if category == "extraordinary"]
-    assert extraordinary == [("1982-07", "1983-11"), ("1997-03", "1998-09")]
+    assert (tmp_path / "first/2009-12/plot.png").read_bytes().startswith(b"\x89PNG\r\n")
 
     for worker in ("second", "first"):
         same = published(worker)

@@ -90,12 +90,13 @@ class Home:
         return found
 
     def close(self):
+        # A server that ends waits for open connections.
+        for caller in self.callers:
+            caller.close()
         self.stop()
         for pid in self.runners():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for caller in self.callers:
-            caller.close()
 
 
 class Caller:

@@ -157,8 +157,8 @@ async def test_the_state_thread_is_left_to_requests(tmp_path, caplog):
         likeness=SimpleNamespace(start=3600),
     )
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(Dispatcher(platform).run(), 2.0)
-    assert 2 <= len(looks) <= 5 and not caplog.records
+        await asyncio.wait_for(Dispatcher(platform).run(), 1.2)
+    assert 2 <= len(looks) <= 3 and not caplog.records
 
 
 @pytest.mark.long

@@ -19,10 +19,10 @@ TERMINAL = {"succeeded", "failed", "error"}
 
 
 class Bench:
-    """One state folder, its server, and the services registered there by kind."""
+    """One state folder, its server, and the services registered there by kind, each when it is first asked for."""
 
     def __init__(self, root):
-        self.root, self.services = root, {}
+        self.root, self._services = root, {}
         self.start()
 
     def start(self):
@@ -57,7 +57,12 @@ class Bench:
         command = [sys.executable, "-m", "ivcap_flows.cli", "local", "register", str(files["service"])]
         command += ["--tool", str(files["tool"]), "--run", run, "--cwd", str(HERE / "services"), *more]
         done = subprocess.run([*command, "--dir", str(self.root)], check=True, capture_output=True, timeout=60)
-        self.services[kind] = done.stdout.decode().strip()
+        return done.stdout.decode().strip()
+
+    def service(self, kind):
+        if kind not in self._services:
+            self._services[kind] = self.register(kind)
+        return self._services[kind]
 
     def get(self, path, **query):
         reply = self.http.get(path, params=query)
@@ -72,9 +77,10 @@ class Bench:
         return made["id"]
 
     def request(self, kind, **request):
-        reply = self.http.post(f"/1/services2/{self.services[kind]}/jobs", json=request)
+        path = f"/1/services2/{self.service(kind)}/jobs"
+        reply = self.http.post(path, json=request)
         assert reply.status_code == 202, reply.text
-        return f"/1/services2/{self.services[kind]}/jobs/{reply.json()['job-id']}"
+        return f"{path}/{reply.json()['job-id']}"
 
     def until(self, path, *statuses, seconds=60):
         end = time.monotonic() + seconds
@@ -90,8 +96,6 @@ class Bench:
 @pytest.fixture(scope="session")
 def sdk_bench(tmp_path_factory):
     bench = Bench(tmp_path_factory.mktemp("sdk") / "embedded")
-    for kind in KINDS:
-        bench.register(kind)
     yield bench
     bench.end()
     end = time.monotonic() + 20

@@ -45,7 +45,7 @@ def test_a_service_reads_writes_and_tells_through_the_official_client(sdk_bench,
 
 def test_the_description_is_kept_as_the_sdk_printed_it(sdk_bench, sdk_kind):
     """The aspect is the printed document with its URN filled in; it is listed, and has the model of its requests."""
-    urn = sdk_bench.services[sdk_kind]
+    urn = sdk_bench.service(sdk_kind)
     printed = json.loads((sdk_bench.root.parent / f"{sdk_kind}-service.json").read_text())
     (aspect,) = sdk_bench.aspects(entity=urn, schema="urn:ivcap:schema.service.2")
     assert aspect["content"] == {**printed, "$id": urn}
@@ -107,18 +107,6 @@ def test_jobs_outlive_a_killed_server(sdk_bench):
     for path in paths:
         job = sdk_bench.until(path)
         assert job["status"] == "succeeded" and len(job["products"]["items"]) == 1, job
-
-
-def test_the_resources_of_a_running_job_are_told(sdk_bench, sdk_kind):
-    """`top` has one container of texts while the job runs, and none afterwards."""
-    path = sdk_bench.request(sdk_kind, text=sdk_bench.upload(b"a b"), mode="sleeps", seconds=1)
-    order = sdk_bench.until(path, "executing")["order"]
-    (container,) = sdk_bench.get(f"/1/orders/{order}/top")
-    assert set(container) == {"container", "cpu", "memory", "storage", "ephemeral-storage"}
-    assert all(isinstance(value, str) for value in container.values()) and container["memory"].endswith("Mi")
-    assert int(container["memory"][:-2]) > 10
-    sdk_bench.until(path)
-    assert sdk_bench.get(f"/1/orders/{order}/top") == []
 
 
 @pytest.mark.long
