@@ -100,8 +100,8 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
 
 @pytest.mark.long
 def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, embedded_platform, tmp_path):
-    """`kill -9` of the flow's process under a worker, its order just sent: the retried run has that order, and one model
-    run."""
+    """`kill -9` of the flow's process under a worker, its order just sent: the retried run has one order, and one
+    model run."""
     (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
     worker(**ours())
     embedded_platform.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
