@@ -5,7 +5,6 @@ One worker runs them all.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -303,16 +302,6 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
         fleet.end()
 
 
-def kill_as_it_parks(fleet: Fleet, journal: Journal, run: str) -> None:
-    """SIGKILL of the run's process, which has noted that it parks."""
-    deadline = time.monotonic() + 200
-    while not (left := [attempt for attempt, _ in journal.parks.open() if attempt.flow_run_id == run]):
-        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(left[0].process.pid, signal.SIGKILL)
-
-
 def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):
     """Without a worker: the test starts the run's process as one would, and starts it again."""
     alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
@@ -324,7 +313,11 @@ def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server,
     try:
         with Journal.open(alone.environment["IVCAP_FLOWS_JOURNAL"]) as journal:
             process = go()
-            kill_as_it_parks(alone, journal, run)
+            deadline = time.monotonic() + 200
+            while not any(attempt.flow_run_id == run for attempt, _ in journal.parks.open()):
+                assert time.monotonic() < deadline, alone.log("worker")[-4000:]
+                time.sleep(0.01)
+            process.kill()
             process.wait(30)
             # The next process mostly finds that the order has ended.
             time.sleep(1)
@@ -337,23 +330,6 @@ def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server,
         assert alone.told("alone").count("side effect") == 1
     finally:
         alone.end()
-
-
-@pytest.mark.long
-def test_a_parked_run_killed_at_its_leaving_comes_back(fleet, journal, embedded_platform):
-    """SIGKILL of the process while it parks: the run is crashed like any run that was killed, and its retry finds the
-    order."""
-    run = fleet.run(fleet.deployment("parks", "killed"), "killed", 8.0)
-    kill_as_it_parks(fleet, journal, run)
-    deadline = time.monotonic() + 200
-    # The worker says late what its runner has said, and what is retried in between is crashed again.
-    while "prefect.flow_runs.worker - Check whether" not in fleet.log("worker"):
-        assert time.monotonic() < deadline, fleet.log("worker")[-4000:]
-        time.sleep(0.1)
-    fleet.asked(f"/flow_runs/{run}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
-    fleet.until(run, {"Completed"})
-    assert fleet.told("killed").count("side effect") == 1
-    assert len(journal.intents.where(run_id=journal.runs.get(run).id)) == 1
 
 
 @pytest.mark.long

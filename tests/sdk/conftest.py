@@ -1,7 +1,6 @@
 """Services written with the official SDKs, in environments of their own, on an embedded IVCAP for all their tests."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -23,24 +22,17 @@ class Bench:
 
     def __init__(self, root):
         self.root, self._services = root, {}
-        self.start()
-
-    def start(self):
         embedded = local.ensure(self.root, idle=3600)
         token = embedded.environment["IVCAP_JWT"]
         self.http = httpx.Client(base_url=embedded.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
-    @property
-    def server(self):
-        return psutil.Process(json.loads((self.root / "server.json").read_text())["pid"])
-
-    def end(self, number=signal.SIGTERM):
-        server = self.server
-        server.send_signal(number)
-        server.wait(20)
+    def end(self):
         self.http.close()
+        server = psutil.Process(json.loads((self.root / "server.json").read_text())["pid"])
+        server.terminate()
+        server.wait(20)
 
-    def register(self, kind, **options):
+    def register(self, kind):
         """Have the service describe itself, and register what it printed."""
         peer, source = KINDS[kind]
         python = HERE.parents[1] / ".venvs" / peer / "bin" / "python"
@@ -53,9 +45,8 @@ class Bench:
             files[what] = self.root.parent / f"{kind}-{what}.json"
             files[what].write_bytes(printed)
         run = f"{python} -W ignore {source}"
-        more = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "ivcap_flows.cli", "local", "register", str(files["service"])]
-        command += ["--tool", str(files["tool"]), "--run", run, "--cwd", str(HERE / "services"), *more]
+        command += ["--tool", str(files["tool"]), "--run", run, "--cwd", str(HERE / "services")]
         done = subprocess.run([*command, "--dir", str(self.root)], check=True, capture_output=True, timeout=60)
         return done.stdout.decode().strip()
 

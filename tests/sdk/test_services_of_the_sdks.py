@@ -1,11 +1,8 @@
 """Services written with ivcap-service and ivcap-ai-tool run on the embedded IVCAP as they are."""
 
 import json
-import signal
 import sys
-import time
 
-import psutil
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the service SDKs need Python 3.11")
@@ -78,50 +75,9 @@ def test_results_that_are_no_json_keep_their_type(sdk_bench, sdk_kind):
         assert job["products"]["items"] == []
 
 
-@pytest.mark.long
-def test_a_service_that_is_killed_is_an_error(sdk_bench, sdk_kind):
-    """The job says so, and the next one finds a service that works."""
-    job = sdk_bench.until(sdk_bench.request(sdk_kind, text="urn:x", mode="dies"))
-    assert job["status"] == "error" and "signal 9" in job["error-message"]
-    assert sdk_bench.until(sdk_bench.request(sdk_kind, text="urn:x", mode="text"))["status"] == "succeeded"
-
-
 def test_a_service_reads_the_secrets_of_its_account(sdk_bench, sdk_kind):
     """`get_secret` asks the sidecar, which asks the platform."""
     secret = {"secret-name": "SDK_TEST_SECRET", "secret-value": "told to no one", "expiry-time": 0}
     assert sdk_bench.http.post("/1/secrets", json=secret).status_code == 204
     job = sdk_bench.until(sdk_bench.request(sdk_kind, text="urn:x", mode="secret"))
     assert job["status"] == "succeeded" and job["result-content"]["secret"] == "told to no one", job
-
-
-@pytest.mark.long
-def test_jobs_outlive_a_killed_server(sdk_bench):
-    """Jobs of both kinds that were running when the server was killed end with one set of products each."""
-    text = sdk_bench.upload(b"a b")
-    paths = [sdk_bench.request(kind, text=text, mode="sleeps", seconds=2) for kind in ("batch", "lambda")]
-    for path in paths:
-        sdk_bench.until(path, "executing")
-    sdk_bench.end(signal.SIGKILL)
-    time.sleep(0.5)
-    sdk_bench.start()
-    for path in paths:
-        job = sdk_bench.until(path)
-        assert job["status"] == "succeeded" and len(job["products"]["items"]) == 1, job
-
-
-@pytest.mark.long
-def test_a_long_running_service_is_one_process(sdk_bench):
-    """Jobs share it, and registering it otherwise starts it anew."""
-
-    def process():
-        (found,) = (sdk_bench.root / "services").glob("*/server.json")
-        return psutil.Process(json.loads(found.read_text())["pid"])
-
-    for _ in range(2):
-        assert sdk_bench.until(sdk_bench.request("lambda", text="urn:x", mode="text"))["status"] == "succeeded"
-    before = process()
-    assert sdk_bench.until(sdk_bench.request("lambda", text="urn:x", mode="text"))["status"] == "succeeded"
-    assert process() == before
-    sdk_bench.register("lambda", concurrency=2)
-    sdk_bench.until(sdk_bench.request("lambda", text="urn:x", mode="text"))
-    assert process() == before, "another limit is no other service"

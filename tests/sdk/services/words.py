@@ -1,9 +1,6 @@
 """What both services do: count the words of a text, by way of the official client in its container mode."""
 
 import io
-import os
-import signal
-import time
 
 from ivcap_service import BinaryResult, JobContext, get_secret, with_schema
 from pydantic import BaseModel, Field
@@ -14,8 +11,7 @@ class Request(BaseModel):
     """What to do with a text."""
 
     text: str = Field(description="URN of the text's artifact")
-    mode: str = Field("counts", description="counts, fails, binary, text, sleeps, dies or secret")
-    seconds: float = Field(0, description="how long to sleep")
+    mode: str = Field("counts", description="counts, fails, binary, text or secret")
 
 
 @with_schema("urn:sdk-test:schema:words.result.1")
@@ -34,11 +30,8 @@ def work(request: Request, context: JobContext) -> Result | BinaryResult | str:
         return BinaryResult(content_type="image/png", content=b"\x89PNG\x00\xff")
     if request.mode == "text":
         return "three words here"
-    if request.mode == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
     if request.mode == "secret":
         return Result(words=0, secret=get_secret("SDK_TEST_SECRET"))
-    time.sleep(request.seconds)
     print(f"counting {request.text}", flush=True)
     with context.report.step("count", artifact=request.text) as step:
         with context.ivcap.get_artifact(request.text).open() as file:
