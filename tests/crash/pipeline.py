@@ -1,14 +1,11 @@
 """A flow like a user's, small enough to be killed often: upload, order, wait, aspect, model run.
 
-`python pipeline.py <source>` runs it. With KILL_BEFORE_OUTCOME_OF=<noun>:<file> the process kills itself once, between
-the platform's reply and its being written to the journal; the file then tells that it did. The package's own code knows
-nothing of it. `python pipeline.py --serve` runs it as often as it is asked to, without importing everything each time.
+With KILL_BEFORE_OUTCOME_OF=<noun>:<file> the process kills itself once, between the platform's reply and its being
+written to the journal; the file then tells that it did. The package's own code knows nothing of it.
 """
 
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 from prefect import flow
@@ -79,31 +76,5 @@ def kill_before_the_outcome_of(noun: str, told: Path) -> None:
     Intents.settle = settle
 
 
-def forked() -> str:
-    """The source that a process forked from this one is to work on; this one ends with its standard input.
-
-    It takes one JSON object a line: `source`, `environment`, `log`; it tells the process, and when that has ended, how.
-    """
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            given = json.loads(line)
-            os.environ.update(given["environment"])
-            os.chdir(Path(given["source"]).parent)
-            for stream, path in enumerate((os.devnull, given["log"], given["log"])):
-                os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), stream)
-            return str(given["source"])
-        print(child, flush=True)
-        _, ended = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(ended), flush=True)
-    sys.exit()
-
-
-if __name__ == "__main__":
-    source = forked() if sys.argv[1] == "--serve" else sys.argv[1]
-
 if wanted := os.environ.get("KILL_BEFORE_OUTCOME_OF"):
     kill_before_the_outcome_of(wanted.partition(":")[0], Path(wanted.partition(":")[2]))
-
-if __name__ == "__main__":
-    print(pipeline(source))

@@ -4,12 +4,9 @@
 kills orders at each moment.
 """
 
-import contextlib
 import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ from ivcap_flows.cli import main
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.ledger import Ledger
+from harness.stage import Fork, Forks
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -34,57 +32,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
 
 
-class Process:
-    """A process that was forked from the server, whose child it is."""
-
-    def __init__(self, server: subprocess.Popen[bytes], asked: dict[str, object]) -> None:
-        assert server.stdin is not None and server.stdout is not None
-        self.told = server.stdout
-        server.stdin.write(json.dumps(asked).encode() + b"\n")
-        self.pid = int(self.told.readline())
-        self.status: int | None = None
-
-    def poll(self) -> int | None:
-        if self.status is None and select.select([self.told], [], [], 0)[0]:
-            self.wait(0)
-        return self.status
-
-    def wait(self, seconds: float) -> int:
-        if self.status is None:
-            assert select.select([self.told], [], [], seconds)[0], f"process {self.pid} does not end"
-            self.status = int(self.told.readline())
-        return self.status
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        assert self.wait(10) == -signal.SIGKILL
-
-    def end(self) -> None:
-        """Leave nothing of it to be told, however the test went."""
-        if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            self.wait(10)
-
-
 class Flow:
     """The flow in this test's folder and environment, each time in a process of its own."""
 
-    def __init__(self, folder: Path, server: subprocess.Popen[bytes]) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        self.folder, self.forks = folder, forks
         self.source, self.log = folder / "series.csv", folder / "flow.log"
         self.source.write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
-        self.processes: list[Process] = []
 
-    def start(self, **variables: str) -> Process:
-        asked = {"source": str(self.source), "environment": {**ours(), **variables}, "log": str(self.log)}
-        self.processes.append(Process(self.server, asked))
-        return self.processes[-1]
+    def start(self, **variables: str) -> Fork:
+        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+        words = ["run", f"{PIPELINE}:pipeline", "-p", f"source={self.source}"]
+        return self.forks.start({**ours, **variables}, folder=self.folder, out=self.log, log=self.log, words=words)
 
     def again(self) -> str:
         """The same once more; it must succeed."""
-        status = self.start().wait(120)
-        assert status == 0, self.said
+        assert self.start().wait(120) == 0, self.said
         return self.log.read_text()
 
     @property
@@ -92,27 +55,16 @@ class Flow:
         return self.log.read_text()[-6000:]
 
 
-def ours() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
-
-
 @pytest.fixture(scope="module")
-def flow_server(prefect_server: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, str(PIPELINE), "--serve"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=prefect_server
-    ) as server:
-        yield server
-        assert server.stdin is not None
-        server.stdin.close()
+def forks(prefect_server: dict[str, str]) -> Iterator[Forks]:
+    made = Forks(prefect_server)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def killed_flow(tmp_path, flow_server, embedded_platform, round_) -> Iterator[Flow]:
-    flow = Flow(tmp_path, flow_server)
-    yield flow
-    for process in flow.processes:
-        process.end()
+def killed_flow(tmp_path, forks, embedded_platform, round_) -> Flow:
+    return Flow(tmp_path, forks)
 
 
 @pytest.fixture
@@ -158,9 +110,10 @@ def test_killed_just_after_the_request_was_sent(killed_flow, embedded_platform, 
     process = killed_flow.start()
     end = time.monotonic() + 60
     while not embedded_platform.requests("POST", REGISTER):
-        assert process.poll() is None and time.monotonic() < end, killed_flow.said
+        assert process.status is None and time.monotonic() < end, killed_flow.said
         time.sleep(0.02)
     process.kill()
+    process.wait(10)
     assert "Continues run" in killed_flow.again()
     check(ledger, capsys)
 

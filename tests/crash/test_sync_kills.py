@@ -7,14 +7,11 @@ run, and each model run, is in the platforms' books once.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import random
-import select
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 import uuid
@@ -52,6 +49,10 @@ from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.stage import Forks
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -173,24 +174,20 @@ def judge(home: Path, runs: dict[str, list[Artifact]], registered: set[str]) -> 
 class Syncing:
     """`ivcap-flows sync` in processes that can be killed."""
 
-    def __init__(self, server: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
-        self._server, self._environment, self._log = server, environment, log
+    def __init__(self, forks: Forks, environment: dict[str, str], folder: Path) -> None:
+        self._forks, self._environment, self._folder = forks, environment, folder
+        self._log = folder / "sync.log"
 
-    def run(self, *arguments: str, killed_at: Callable[[], bool] = lambda: False, **changed: str) -> int:
+    def run(self, killed_at: Callable[[], bool] = lambda: False, **changed: str) -> int:
         """The status, -9 for one that was killed; those that end sooner are not."""
-        assert self._server.stdin is not None and self._server.stdout is not None
-        asked = {
-            "arguments": arguments,
-            "environment": {**self._environment, **changed},
-            "log": str(self._log),
-        }
-        self._server.stdin.write(json.dumps(asked).encode() + b"\n")
-        pid = int(self._server.stdout.readline())
-        while not select.select([self._server.stdout], [], [], 0.005)[0]:
+        environment = {**self._environment, **changed}
+        words = ["sync", "--again"]
+        fork = self._forks.start(environment, folder=self._folder, out=self._log, log=self._log, words=words)
+        while not fork.ended.wait(0.005):
             if killed_at():
-                os.kill(pid, signal.SIGKILL)
+                fork.kill()
                 break
-        return int(self._server.stdout.readline())
+        return fork.wait(60)
 
     @property
     def said(self) -> str:
@@ -198,12 +195,10 @@ class Syncing:
 
 
 @pytest.fixture(scope="module")
-def sync_server() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, str(Path(__file__).with_name("syncing.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as server:
-        yield server
-        assert server.stdin is not None
-        server.stdin.close()
+def forks() -> Iterator[Forks]:
+    made = Forks(dict(os.environ))
+    yield made
+    made.close()
 
 
 def a_run(journal: Journal, series: Artifact, *outcomes: Any) -> str:
@@ -223,7 +218,7 @@ def a_run(journal: Journal, series: Artifact, *outcomes: Any) -> str:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
-def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync_server, tmp_path, round_, kills):
+def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, forks, tmp_path, round_, kills):
     """Killed at moments drawn at random, it is run to its end: nothing is lost and nothing twice."""
     draw = random.Random(f"{round_}:{os.environ.get('CRASH_SEED', '1')}")
     shared, own = new_artifact(home), new_artifact(home)
@@ -234,7 +229,7 @@ def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync
             a_run(journal, shared, "failed"): [shared],
         }
     failed = list(runs)[2]
-    syncing = Syncing(sync_server, environment, tmp_path / "sync.log")
+    syncing = Syncing(forks, environment, tmp_path)
     control = PlatformControl(ensure(home))
 
     def moment(most: int) -> Callable[[], bool]:
@@ -245,12 +240,12 @@ def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, sync
     # The sinks take turns to be killed: of both at once the slower one would be hit nearly always.
     ivcap, provena = environment["IVCAP_FLOWS_SINKS"].split(",")
     killed = [
-        syncing.run("--again", killed_at=moment(15 if kind == ivcap else 40), IVCAP_FLOWS_SINKS=kind)
+        syncing.run(killed_at=moment(15 if kind == ivcap else 40), IVCAP_FLOWS_SINKS=kind)
         for kind in draw.sample([ivcap, ivcap, provena, provena, draw.choice([ivcap, provena])], kills)
     ]
     assert killed.count(-signal.SIGKILL) >= 1, syncing.said
     end = time.monotonic() + 90
-    while syncing.run("--again") != 0:
+    while syncing.run() != 0:
         assert time.monotonic() < end, syncing.said
         time.sleep(0.2)
     judge(home, runs, runs.keys() - {failed})
