@@ -8,6 +8,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from ordinary_edges import the
 from prefect import flow, task
 
 from ivcap_flows import annotate
@@ -19,11 +20,6 @@ from ivcap_flows.provenance import Graph, describe, entity, faults
 
 EMBEDDED = "urn:ivcap-flows:embedded:1"
 SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="series")
-
-
-def the(graph: Graph, kind: str):
-    [found] = [n for n in graph.nodes.values() if n.type == kind]
-    return found
 
 
 @pytest.mark.usefixtures("prefect_api")

@@ -11,6 +11,7 @@ from urllib.parse import ParseResult, urlparse
 
 import prefect
 import pytest
+from ordinary_edges import the
 from prefect.futures import wait
 from prefect.states import Failed
 from prefect.tasks import task_input_hash
@@ -30,11 +31,6 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 def started(graph: Graph) -> dict[str, str]:
     """What each activity was started by."""
     return {link.source: link.target for link in graph.relations.values() if link.type == "wasStartedBy"}
-
-
-def the(graph: Graph, kind: str, name: str | None = None):
-    [found] = [n for n in graph.nodes.values() if n.type == kind and name in (None, n.attributes.get("name"))]
-    return found
 
 
 @task

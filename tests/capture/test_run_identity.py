@@ -34,28 +34,23 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marks", "code"),
+    ("marks", "path", "code"),
     [
-        (["a/.git", "a/b/pyproject.toml"], "b/c/flow.py:f"),
-        (["a/b/.git", "a/.git"], "c/flow.py:f"),
-        (["a/b/pyproject.toml"], "c/flow.py:f"),
-        ([], "flow.py:f"),
+        (["a/.git", "a/b/pyproject.toml"], "a/b/c/flow.py", "b/c/flow.py:f"),
+        (["a/b/.git", "a/.git"], "a/b/c/flow.py", "c/flow.py:f"),
+        (["a/b/pyproject.toml"], "a/b/c/flow.py", "c/flow.py:f"),
+        ([], "a/b/c/flow.py", "flow.py:f"),
+        (["a/.git"], "a/.venv/lib/python3.11/site-packages/flows/monthly.py", "flows/monthly.py:f"),
     ],
 )
-def test_code_is_named_from_its_project_on(file, marks, code):
-    """The nearest folder with `.git`, which a worktree has as a file; else with `pyproject.toml`; else none."""
-    path = file("a/b/c/flow.py")
+def test_code_is_named_from_its_project_on(file, marks, path, code):
+    """The nearest folder with `.git`, which a worktree has as a file; else with `pyproject.toml`; else none. An
+    environment within a checkout is no part of it, and its Python no part of the name."""
+    path = file(path)
     for mark in marks:
         file(mark)
     # Above the test's folder there is no project.
     assert Project.around(path).code(path, "f") == code
-
-
-def test_installed_code_is_named_from_where_packages_lie(file):
-    """An environment within a checkout is no part of it, and its Python no part of the name."""
-    file("checkout/.git")
-    path = file("checkout/.venv/lib/python3.11/site-packages/flows/monthly.py")
-    assert Project.around(path).code(path, "f") == "flows/monthly.py:f"
 
 
 def test_what_lies_in_no_file_keeps_its_folder(tmp_path):

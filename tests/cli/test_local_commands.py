@@ -121,10 +121,11 @@ def test_a_service_registered_again_is_the_same(register):
 
 def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded_folder):
     """Each file is a service. What goes with one service is refused beside several, and each fault names its file."""
-    first, second, bad = (tmp_path / f"{name}.yaml" for name in ("first", "second", "bad"))
+    first, second, bad, many = (tmp_path / f"{name}.yaml" for name in ("first", "second", "bad", "many"))
     for path in (first, second, bad):
         path.write_text(f"name: {path.stem}\nentry: somewhere:run\n")
     bad.write_text(bad.read_text() + "colour: red\n")
+    many.write_text("- a list")
     printed, tool = tmp_path / "printed.json", tmp_path / "tool.json"
     printed.write_text(json.dumps(PRINTED))
     tool.write_text("{}")
@@ -134,28 +135,12 @@ def test_several_services_are_registered_at_once(ivcap_flows, tmp_path, embedded
         ([first, second, "--run", "true"], ["register each service alone"]),
         ([], [""]),
         ([first, bad], [str(bad), "colour"]),
+        ([many], [str(many), "must be a mapping"]),
         ([printed, "--tool", tool], [str(tool), "fn_schema"]),
         ([tmp_path / "none.yaml"], ["none.yaml"]),
     ):
         said = ivcap_flows("local", "register", *words, *into)
         assert (said.status, said.out) == (2, "") and all(fault in said.err for fault in faults), words
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("- a list", "must be a mapping"),
-        ("name: [", "neither YAML nor JSON"),
-        ("entry: a:b", "needs a name"),
-        ("name: x", "either an entry or a command"),
-        ("name: x\nentry: a:b\ncolour: red", "colour"),
-        ("name: x\nentry: a:b\nparameters: many", "malformed"),
-    ],
-    ids=["list", "no-yaml", "no-name", "no-entry", "unknown-field", "parameters"],
-)
-def test_a_malformed_definition_is_wrong_use(register, text, fault):
-    said = register(text)
-    assert said.status == 2 and fault in said.err
 
 
 PRINTED = {

@@ -1,17 +1,12 @@
 """`trace` from any end: each kind of id leads into the same graph, on this machine and on another."""
 
-import asyncio
-
 import pytest
 
-from ivcap_flows import loop
-from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.identity import file_urn, flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import Graph, activity, agent, entity, relation
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.sinks.ivcap import IvcapSink
 
 SHA, COMMIT = "a1" * 32, "c0ffee" + "0" * 34
 SOURCE, USER = file_urn("b2" * 32), agent("urn:ivcap-flows:user:me", "user", local=True)
@@ -91,29 +86,24 @@ def test_what_is_commit_and_run_at_once_is_ambiguous(ivcap_flows, journal):
     assert said.status == 2 and "Give more" in said.err
 
 
-def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, ivcap_flows, journal_file, journal):
+def test_another_machine_traces_by_what_is_on_the_platforms(own_record, world, journal_file, monkeypatch):
     """With an empty journal: from the artifact, the order and the run, up and down, by IVCAP's aspects alone; from a
     dataset by Provena's graph."""
     product, ways = world.made["product"], ("--up", "--down")
-    [run] = [run for run in journal.runs.recent() if run.flow_name == "harvest"]
-
-    async def deliver() -> str:
-        sink = IvcapSink(await ivcap_client(None, deployed=False), journal)
-        return (await sink.deliver(run, run_graph(journal, run.id))).state
-
-    assert loop.run(asyncio.wait_for(deliver(), 30)) == "delivered"
-    here = {way: set(graph_of(ivcap_flows("trace", product, way, "--json")).nodes) for way in ways}
-    journal.close()
+    [run] = own_record("runs", "--flow", "harvest", "--json").json
+    monkeypatch.setenv("IVCAP_FLOWS_SINKS", "ivcap")
+    assert own_record("sync").status == 0
+    here = {way: set(graph_of(own_record("trace", product, way, "--json")).nodes) for way in ways}
     journal_file.unlink()
-    for name in (product, world.made["order"], flows_urn("run", run.id)):
-        up = graph_of(ivcap_flows("trace", name, "--json"))
+    for name in (product, world.made["order"], flows_urn("run", run["id"])):
+        up = graph_of(own_record("trace", name, "--json"))
         assert world.made["series"] in up.nodes, name
         assert any(node.type == "code" and node.attributes.get("commit") for node in up.nodes.values()), name
-    there = {way: set(graph_of(ivcap_flows("trace", product, way, "--json")).nodes) for way in ways}
+    there = {way: set(graph_of(own_record("trace", product, way, "--json")).nodes) for way in ways}
     # The local user is not told to others.
     assert {way: ids - {i for i in ids if ":user:" in i} for way, ids in here.items()} == there
-    assert product in ivcap_flows("trace", up.nodes[world.made["series"]].attributes["sha256"], "--down").out
-    said = ivcap_flows("trace", world.made["dataset"], *ways)
+    assert product in own_record("trace", up.nodes[world.made["series"]].attributes["sha256"], "--down").out
+    said = own_record("trace", world.made["dataset"], *ways)
     assert said.status == 0 and product in said.out
 
 

@@ -138,6 +138,12 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
     return found
 
 
+def the(graph: Any, kind: str, name: str | None = None) -> Any:
+    """The only node of a kind, or of a kind and a name."""
+    [found] = [node for node in graph if node.type == kind and name in (None, node.attributes.get("name"))]
+    return found
+
+
 @pytest.fixture(scope="session")
 def crates(tmp_path_factory):
     """The validator of RO-Crates, where all that is recorded is to be exported (`make exports`), and None elsewhere."""

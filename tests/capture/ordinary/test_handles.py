@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from ordinary_edges import the
 from prefect import flow, task
 from pydantic import BaseModel, SecretStr
 
@@ -22,11 +23,6 @@ PRODUCT = Artifact(urn="urn:ivcap:artifact:product", platform=EMBEDDED, name="p.
 
 def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
     return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
-
-
-def the(graph: Graph, kind: str, name: str | None = None):
-    [found] = [n for n in graph.nodes.values() if n.type == kind and name in (None, n.attributes.get("name"))]
-    return found
 
 
 @dataclass

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
+from ordinary_edges import the
 from packaging.version import Version
 from prefect.cache_policies import INPUTS
 from pydantic import BaseModel, ConfigDict
@@ -33,11 +34,6 @@ def measured(count: int = 60, factor: float = 1.0) -> np.ndarray:
 def cube() -> xr.Dataset:
     values = measured().reshape(3, 20)
     return xr.Dataset({"sst": (("time", "lat"), values, {"units": "degC"})}, {"lat": np.arange(20.0)})
-
-
-def facts(graph: Any, kind: str) -> dict[str, Any]:
-    [attributes] = [node.attributes for node in graph if node.type == kind]
-    return attributes
 
 
 def test_tables_that_are_read_changed_and_written(tmp_path, edges, recorded_graph):
@@ -287,8 +283,8 @@ def test_files_of_libraries_in_c(tmp_path, edges, recorded_graph):
         }
     )
     graph = recorded_graph()
-    assert facts(graph, "frame")["columns"] == [{"name": "a", "type": "double"}]
-    told = {each["name"]: each for each in facts(graph, "array")["variables"]}
+    assert the(graph, "frame").attributes["columns"] == [{"name": "a", "type": "double"}]
+    told = {each["name"]: each for each in the(graph, "array").attributes["variables"]}
     assert told["sst"] == {"name": "sst", "dimensions": ["time", "lat"], "shape": [3, 20], "type": "float64"}
 
 
@@ -341,7 +337,7 @@ def test_lazy_data_is_not_computed_and_leads_to_its_file(tmp_path, edges, record
             ("given", "look_at", "a.npy"),
         }
     )
-    thing = facts(recorded_graph(), "unhashed")
+    thing = the(recorded_graph(), "unhashed").attributes
     assert thing["library"] == "xarray" and "lazy" in thing["reason"]
 
 
