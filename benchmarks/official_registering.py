@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/contract"))
 
-from provena_official import ModelRunRecord, connect
+from provena_official import connect
 from provenaclient import ProvenaClient
 from provenaclient.models import AsyncAwaitSettings
 from ProvenaInterfaces.AsyncJobAPI import JobStatus, ListByBatchRequest
-from ProvenaInterfaces.ProvenanceAPI import RegisterBatchModelRunRequest
+from ProvenaInterfaces.ProvenanceAPI import ModelRunRecord, RegisterBatchModelRunRequest
 
 BYTES = 150_000
 PAUSE = 0.5

@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
-
-from ivcap_flows.loop import run
-from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.login import offline_token
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".venvs"
@@ -99,26 +94,6 @@ def official(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return told
 
     return run_script
-
-
-@pytest.fixture(scope="session")
-def our_provena(served: Served) -> Iterator[ProvenaClient]:
-    """Our client of the user as whom the official Provena client comes."""
-    given = served.environment
-    endpoints = Endpoints.of(
-        realm=given["PROVENA_REALM"],
-        keycloak=given["PROVENA_KEYCLOAK"],
-        auth=given["PROVENA_AUTH_API"],
-        registry=given["PROVENA_REGISTRY_API"],
-        prov=given["PROVENA_PROV_API"],
-        jobs=given["PROVENA_JOB_API"],
-        datastore=given["PROVENA_DATA_STORE_API"],
-        search=given["PROVENA_SEARCH_API"],
-    )
-    token = SecretStr(given["PROVENA_OFFLINE_TOKEN"])
-    client = ProvenaClient(endpoints, offline_token(endpoints.realm, given["PROVENA_CLIENT_ID"], token))
-    yield client
-    run(client.aclose())
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
