@@ -133,6 +133,7 @@ INVALID_PARAMETER = [
     ("/1/artifacts", {"at-time": "yesterday"}),
     ("/1/services2", {"at-time": "0001-01-01T00:00:00+14:00"}),
     ("/1/services2", {"at-time": "9999-12-31T23:59:59-14:00"}),
+    ("/1/secrets", {"secret-name": ""}),
 ]
 
 

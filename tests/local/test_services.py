@@ -41,6 +41,7 @@ def test_a_function_sees_values_of_the_declared_types(first, register_service):
         "n is missing",
     ):
         assert word in message
+    assert first.call("POST", "/1/orders", 422, json={"parameters": []}).json()["name"] == "service"
     assert [item["id"] for item in first.get("/1/orders", params={"limit": 1})["items"]] == newest
 
 
