@@ -78,7 +78,7 @@ def test_each_automation_is_created(prefect_server: dict[str, str], tmp_path: Pa
     for automation in (*shipped(), yaml.safe_load(example())):
         found = made[automation["name"]]
         asked(prefect_server, f"/automations/{found['id']}", method="DELETE")
-        assert found["enabled"] and found["description"]
+        assert found["enabled"] and found["description"] == automation.get("description", "")
         assert set(found["trigger"]["expect"]) == set(automation["trigger"]["expect"])
         assert found["trigger"]["within"] == automation["trigger"]["within"]
         assert [each["type"] for each in found["actions"]] == [each["type"] for each in automation["actions"]]
