@@ -6,10 +6,8 @@ import asyncio
 import inspect
 import io
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 from prefect import Task
@@ -21,14 +19,12 @@ from ivcap_flows.errors import (
     ForeignHandleError,
     InputError,
     JournalError,
-    NewerSchemaError,
     NotAuthorizedError,
     NotFoundError,
     PlatformOffError,
     UnreachableError,
 )
 from ivcap_flows.handles import Artifact, Collection, Job, LocalFile, RegistryItem
-from ivcap_flows.journal import Journal
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 add_to_collection = tasks.add_to_collection.fn
@@ -222,27 +218,11 @@ def test_a_token_that_expires_during_a_wait(effects, unique):
     assert effects.count("/1/orders") == 1
 
 
-@pytest.mark.parametrize("trouble", ["a folder", "below a file", "no database", "another version"])
-def test_a_journal_that_cannot_be_used(embedded_platform, tmp_path, monkeypatch, trouble):
+def test_a_journal_that_cannot_be_used(embedded_platform, tmp_path, monkeypatch):
     """Without its journal a task sends nothing. The error names the file and the next step."""
-    (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no database at all, but a text of some length " * 50)
-    Journal.open(f"sqlite:///{tmp_path / 'newer.sqlite'}").close()
-    with closing(sqlite3.connect(tmp_path / "newer.sqlite")) as connection, connection:
-        connection.execute("UPDATE journal_info SET version = '9999'")
-    unusable = r"The journal sqlite:.*cannot be opened.*IVCAP_FLOWS_JOURNAL"
-    path, error, words = {
-        "a folder": ("folder", JournalError, unusable),
-        "below a file": ("file/journal.sqlite", JournalError, unusable),
-        "no database": ("file", JournalError, unusable),
-        "another version": (
-            "newer.sqlite",
-            NewerSchemaError,
-            r"another version of ivcap-flows \(tables 9999.*Use that version",
-        ),
-    }[trouble]
-    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / path}")
-    with pytest.raises(error, match=words):
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path / 'file'}")
+    with pytest.raises(JournalError, match=r"The journal sqlite:.*cannot be opened.*IVCAP_FLOWS_JOURNAL"):
         echo()
     assert embedded_platform.requests("POST") == []
 
