@@ -210,7 +210,6 @@ async def test_a_download_goes_on_where_it_broke_off(provena, dataset, place, tm
     assert list((tmp_path / "in").iterdir()) == []
 
 
-@pytest.mark.long
 async def test_an_upload_in_parts_goes_on(provena, dataset, place, tmp_path, monkeypatch):
     """Parts that a call sent before it lost S3 are not sent again; those of other content stay, or are removed."""
     content = os.urandom(2 * P + 5)
