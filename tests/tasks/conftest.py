@@ -114,11 +114,6 @@ def source(tmp_path: Path, unique: str) -> Path:
     return path
 
 
-def accepted(embedded: PlatformControl, path: str, method: str = "POST") -> int:
-    """Return how many requests of this method and path took effect."""
-    return len([r for r in embedded.requests(method, path) if r["status"] is not None and r["status"] < 300])
-
-
 @dataclass
 class Effects:
     """The results of a test: requests on the platform, and intents in the journal."""
@@ -128,7 +123,7 @@ class Effects:
 
     def count(self, path: str, method: str = "POST") -> int:
         """Return how many requests of exactly this path took effect."""
-        return accepted(self.embedded, path, method)
+        return len([r for r in self.embedded.requests(method, path) if r["status"] is not None and r["status"] < 300])
 
     def posts(self, ending: str) -> int:
         """Return how many POST requests took effect whose path ends so."""

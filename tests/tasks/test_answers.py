@@ -81,11 +81,6 @@ class _Exchange(socketserver.StreamRequestHandler):
 
 
 @pytest.fixture
-def other_artifact(artifact):
-    return artifact.model_copy(update={"urn": f"urn:ivcap:artifact:{uuid.uuid4()}", "name": "other.csv"})
-
-
-@pytest.fixture
 def between(_embedded: EmbeddedPlatform, embedded_platform, monkeypatch):
     """The intermediary between the tasks and the embedded platforms."""
     url = _embedded.environment["IVCAP_URL"]
@@ -110,12 +105,13 @@ def test_orders(between, in_script, effects, on_platform, unique):
 
 
 @pytest.mark.catches("connections kept")
-def test_mints(between, in_script, registry, artifact, other_artifact):
+def test_mints(between, in_script, registry, artifact):
     """The reply to a mint names nothing that was sent, and yet each artifact has its own dataset."""
     between.doubled = "^POST "
-    minted = in_script(lambda: [mint_dataset(one, terms=registry.terms) for one in (artifact, other_artifact)])
+    both = artifact, artifact.model_copy(update={"urn": f"urn:ivcap:artifact:{uuid.uuid4()}", "name": "other.csv"})
+    minted = in_script(lambda: [mint_dataset(one, terms=registry.terms) for one in both])
     assert between.sent_twice >= 2 and len({dataset.urn for dataset in minted}) == 2
-    assert [dataset.access_uri for dataset in minted] == [artifact.urn, other_artifact.urn]
+    assert [dataset.access_uri for dataset in minted] == [one.urn for one in both]
 
 
 @pytest.mark.catches("replies unjudged")

@@ -19,7 +19,6 @@ from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
-from ivcap_flows.durable.submission import Submission
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal, NewIntent
@@ -158,8 +157,8 @@ def test_what_a_deleted_journal_made_is_named(in_script, effects, make, tmp_path
     kinds = ("order", "small upload", "registry item", "dataset")
     made = []
 
-    async def dies(self, value, *arguments):
-        made.append(value.urn)
+    def dies(self, intent, *, urn, **outcome):
+        made.append(urn)
         raise RuntimeError("out of luck")
 
     def die():
@@ -169,7 +168,7 @@ def test_what_a_deleted_journal_made_is_named(in_script, effects, make, tmp_path
 
     late(effects.embedded)
     with monkeypatch.context() as patch, Journal.open(f"sqlite:///{tmp_path / 'deleted.sqlite'}") as deleted:
-        patch.setattr(Submission, "_accept", dies)
+        patch.setattr(type(deleted.intents), "settle", dies)
         with use_journal(deleted):
             in_script(die)
     kept = in_script(lambda: [make(kind).urn for kind in kinds])

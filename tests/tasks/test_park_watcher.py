@@ -103,31 +103,20 @@ def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield journal
 
 
-@contextlib.contextmanager
-def failing(url: str) -> Iterator[None]:
-    """Let every write by others to the journal fail: SQLite is locked, PostgreSQL connections are cut repeatedly."""
+def fail(url: str) -> None:
+    """Let every write by others to the journal fail for a while: SQLite is locked, PostgreSQL connections are cut."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            yield
+            time.sleep(0.8)
         return
-    over = threading.Event()
-
-    def cut() -> None:
-        with psycopg.connect(url, autocommit=True) as connection:
-            while not over.is_set():
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
-                )
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    end = time.monotonic() + 0.8
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+        while time.monotonic() < end:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
 
 
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
@@ -160,11 +149,6 @@ def test_a_watcher_outlives_what_its_journal_does(
 
     loop.run(scenario())
     assert sum("The journal cannot say which process watches" in record.message for record in caplog.records) <= 2
-
-
-def fail(url: str) -> None:
-    with failing(url.replace("postgresql+psycopg", "postgresql")):
-        time.sleep(0.8)
 
 
 def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journal, woken, monkeypatch):

@@ -187,7 +187,7 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, 
 
 
 def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, in_script, brisk, unique, monkeypatch):
-    """It is asked once, and then not for a while. Outside of a flow it is not asked: there is no run to show a wait in."""
+    """It is asked once, and then not for a while. Outside of a flow it is not asked: no run could show the wait."""
     asked = []
 
     async def broken(*_):

@@ -263,10 +263,6 @@ def test_an_agent_runs_once_and_is_waited_for(in_script, unique):
     assert first.urn == again.urn and first.result == {"message": unique}
 
 
-def watched_now():
-    return [poller for pollers in watching._pollers.values() for poller in pollers.values()]
-
-
 def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_script, soon_missing):
     """Of jobs, and of orders and jobs together: nothing of such a wait is polled any more."""
     nobody = "00000000-0000-4000-8000-000000000000"
@@ -280,8 +276,9 @@ def test_work_that_cannot_be_read_ends_the_wait_and_its_polling(in_script, soon_
         ):
             with pytest.raises(NotFoundError):
                 wait()
-            assert slow.urn not in [urn for each in watched_now() for urn in each.watched]
-        assert tasks.get_job(slow.urn).status == "executing"
+            pollers = [poller for of_client in watching._pollers.values() for poller in of_client.values()]
+            assert not any(slow.urn in poller.watched for poller in pollers)
+        assert not tasks.get_job(slow.urn).done
 
     in_script(body)
 
