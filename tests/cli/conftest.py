@@ -97,7 +97,6 @@ def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         for name, value in _embedded.environment.items():
             patch.setenv(name, value)
-        patch.setattr(poll_interval, "SHORTEST", 0.1)
         with use_journal(journal):
             made = flows.harvest(str(source), str(folder))
             with pytest.raises(OrderFailedError):
@@ -119,9 +118,8 @@ def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_waits_of_cli():
-    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once. What is
-    waited for is looked at often."""
+def short_backoff(quick_polls):
+    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(poll_interval, "SHORTEST", 0.1)
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))

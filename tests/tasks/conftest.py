@@ -19,7 +19,6 @@ from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture.attempts import close_process
 from ivcap_flows.capture.recorder_registry import recorder
-from ivcap_flows.durable import poll_interval
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Artifact, Order
 from ivcap_flows.http import session
@@ -34,8 +33,6 @@ from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.settings import Settings
-from ivcap_flows.tasks import jobs
-from ivcap_flows.tasks.poll_sources import ask_later
 
 T = TypeVar("T")
 
@@ -52,13 +49,10 @@ def on_prefect(_prefect: None) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_waits() -> Iterator[None]:
-    """Give this module its own clients with a short back-off, since a test repairs what it breaks within a second; and
-    look for the end of work ten times as often."""
+def short_backoff(quick_polls: None) -> Iterator[None]:
+    """Give this module its own clients with a short back-off, since a test repairs what it breaks within a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
-        patch.setattr(poll_interval, "SHORTEST", poll_interval.SHORTEST / 10)
-        patch.setattr(jobs, "ask_later", lambda urn, seconds: ask_later(urn, seconds and seconds / 10))
         patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield
         resolve._close_all()

@@ -28,8 +28,6 @@ from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import run_graph
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 artifact_for_file = tasks.artifact_for_file.fn
 collection_items = tasks.collection_items.fn

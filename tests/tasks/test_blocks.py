@@ -21,8 +21,6 @@ from ivcap_flows.tasks.delivering import deliver_records
 from ivcap_flows.tasks.orphan_report import report_orphans
 from ivcap_flows.tasks.park_watcher import watch_parked_runs
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 NAME = "of-these-tests"
 
 

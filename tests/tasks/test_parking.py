@@ -342,13 +342,15 @@ def test_a_kept_result_that_is_not_read_back_keeps_a_run_in_its_process(deployed
 
     @flow
     def judged() -> Obstacle | None:
-        for options in ({"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)}):
+        no_reads = ({"cache_policy": NO_CACHE}, {"refresh_cache": True}, {"cache_expiration": timedelta(hours=1)})
+        for number, options in enumerate(no_reads):
 
-            def charged() -> int:
-                return 1
+            def charged(number: int) -> int:
+                return number
 
             charged.__qualname__ = f"charged-{uuid.uuid4()}"
-            task(persist_result=True, **options)(charged)()
+            # Each with an argument of its own: else Prefect answers the last one from what the second one kept.
+            task(persist_result=True, **options)(charged)(number)
         return obstacle_here()
 
     found = deployed(judged).go()

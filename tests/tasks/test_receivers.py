@@ -39,8 +39,6 @@ from ivcap_flows.tasks import (
     wait_for_orders,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 SERVICE = """
 def joined(request, job):
     job.add_product("joined.txt", f"joined {request['parts']}".encode(), "text/plain")

@@ -31,8 +31,6 @@ from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, Stu
 from ivcap_flows.provena.terms import collection_format
 from ivcap_flows.registration.registry import KEY_FIELD, SOFTWARE_FIELD, SUBJECT_FIELD
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 explore_lineage = tasks.explore_lineage.fn
 fetch_item = tasks.fetch_item.fn

@@ -17,8 +17,6 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.local.services.register import register
 from ivcap_flows.tasks import place_order, request_job, upload_artifact, wait_for_jobs, wait_for_orders
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 
 def ordered(unique, **options):
     return wait_for_orders([place_order("echo", {"message": unique}, reuse=True, **options)])[0]

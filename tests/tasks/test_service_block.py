@@ -13,8 +13,6 @@ from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, OrderF
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.sinks import run_graph
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 NAME = "service-of-this-test"
 
 

@@ -33,7 +33,7 @@ from ivcap_flows.handles import (
 )
 from ivcap_flows.provena.models import Organisation
 
-pytestmark = [pytest.mark.canary, pytest.mark.usefixtures("quick_polls")]
+pytestmark = pytest.mark.canary
 
 TASKS = [name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)]
 VERBS = [name for name in TASKS if "a" + name in TASKS]

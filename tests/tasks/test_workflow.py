@@ -20,8 +20,6 @@ from ivcap_flows.registration import DataUse, NewWorkflowTemplate, ValueFrom, Wo
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import OrderStep, register_model_run, register_model_runs, run_orders, upload_artifact
 
-pytestmark = pytest.mark.usefixtures("quick_polls")
-
 CREATE, MINT, REGISTER = "/create", "/mint-dataset", "/model_run/register"
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 
