@@ -97,6 +97,8 @@ async def _place_order(
         parameters, service = service.parameters(), service.service
     if not isinstance(parameters, Mapping):
         raise InputError(f"Parameters must be a mapping of names to values, not {type(parameters).__name__}.")
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"The name of an order is a text, not {type(name).__name__}.")
     call = await IvcapCall.of(credentials)
     call.check(service, parameters, collection)
     PlannedError.refuse([service])

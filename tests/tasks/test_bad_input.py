@@ -93,6 +93,7 @@ NONSENSE = [
     (lambda: place_order("tasks-produce", {"series": __file__}), "takes an artifact or its URN"),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
     (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
+    (lambda: place_order("echo", {"message": "?"}, name=FOREIGN), "The name of an order is a text, not Artifact"),
     (lambda: place_order(" ", {"message": "?"}), "The name of the service is empty"),
     (lambda: attach_aspect(THING, {"n": 1}), "declares no aspect schema", "pass schema='urn:…'"),
     (lambda: attach_aspect(THING, {"$schema": "note.1"}), "which is no URN"),
