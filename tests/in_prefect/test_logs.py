@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+from ivcap_flows.errors import InputError
 from ivcap_flows.in_prefect import logs
 
 pytestmark = pytest.mark.canary
@@ -110,3 +111,20 @@ def test_a_run_that_parks_is_no_error(caplog):
         run.error("Finished in state Parked('Parked: waits for 1 order (north).', type=SCHEDULED)")
         run.error("Finished in state Failed('Parked(')")
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+
+
+def test_at_level_debug_an_error_keeps_its_traceback(caplog):
+    """At every other level the log of a run has an error of the package by its message alone."""
+    logs.show_in_runs()
+    run, kept = logging.getLogger("prefect.flow_runs"), []
+    for level in (logging.DEBUG, logging.INFO):
+        caplog.clear()
+        with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}), caplog.at_level(level, "prefect.flow_runs"):
+            try:
+                raise InputError("The year must be a number.")
+            except InputError:
+                run.exception("Encountered an exception during execution:")
+        [record] = caplog.records
+        kept.append(record.exc_info is not None)
+        assert "The year must be a number." in caplog.text
+    assert kept == [True, False]

@@ -186,6 +186,21 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, 
     assert told.count(("table", True)) == 1 and told.count(("progress", True)) == len(bars) and len(told) <= 8
 
 
+def test_a_wait_that_ends_with_an_error_is_shown_as_far_as_it_came(in_flow):
+    """The table of the run names the work that was waited for, although the wait itself gave up."""
+
+    def body():
+        job = request_job("sleep", {"seconds": 30.0})
+        with pytest.raises(WaitTimeoutError):
+            wait_for_jobs([job], timeout=0.3)
+        return flow_run.id, job.urn
+
+    run, urn = in_flow(body)
+    [table] = loop.run(shown(run))["table"]
+    [row] = json.loads(table.data)
+    assert row["job"].endswith(urn) and row["status"] not in ("unknown", "succeeded")
+
+
 def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, in_script, brisk, unique, monkeypatch):
     """It is asked once, and then not for a while. Outside of a flow it is not asked: no run could show the wait."""
     asked = []
