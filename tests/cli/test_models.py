@@ -155,7 +155,7 @@ def embedded_runs() -> list[str]:
         (["validate", "none.csv"], "There is no file"),
         (["register"], "Give a file, or --orders-of"),
         (["register", "rows.jsonl", "--orders-of", "x"], "Give either a file"),
-        (["register", "rows.jsonl", "--in-flight", "0"], "for --in-flight. Must be >= 1"),
+        (["register", "rows.jsonl", "--in-flight", "0"], "Must be >= 1"),
         (["register", "rows.jsonl", "--out", "no/where/out.csv"], "There is no folder"),
         (["register", "rows.jsonl", "--out", "rows.jsonl"], "would replace the rows"),
         (["register", "rows.jsonl", "--out", "link.csv"], "would replace the rows"),

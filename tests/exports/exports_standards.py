@@ -1,7 +1,7 @@
 """What others hold our exports by: the RO-Crate validator in its own environment, and OpenLineage's schemas.
 
-Both fetch documents. IVCAP_FLOWS_STANDARDS may name a folder that has them; without it they come from the network, and
-where there is none, the tests are skipped.
+Both fetch documents. IVCAP_FLOWS_STANDARDS may name a folder that has them; what is not there comes from the network,
+and where there is none, the tests are skipped.
 """
 
 from __future__ import annotations
@@ -83,12 +83,10 @@ BASE = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 @lru_cache(maxsize=1)
 def registry() -> Registry[Any]:
     """OpenLineage's schemas by their ids: from the folder, else each from its own address when it is asked for."""
-    if STANDARDS:
-        folder = Path(STANDARDS) / "openlineage"
-        texts = [path.read_text() for path in (folder / "OpenLineage.json", *(folder / "facets").glob("*.json"))]
-        schemas = [json.loads(text) for text in texts]
-        return Registry().with_resources([(schema["$id"], Resource.from_contents(schema)) for schema in schemas])
-    return Registry(retrieve=fetched)  # type: ignore[call-arg]
+    folder = Path(STANDARDS or os.devnull, "openlineage")
+    schemas = [json.loads(path.read_text()) for path in (*folder.glob("*.json"), *folder.glob("facets/*.json"))]
+    known = [(schema["$id"], Resource.from_contents(schema)) for schema in schemas]
+    return Registry(retrieve=fetched).with_resources(known)  # type: ignore[call-arg]
 
 
 @lru_cache(maxsize=100)
