@@ -527,7 +527,7 @@ def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def take(journal: Journal, silent: float | None = None) -> None:
         monkeypatch.setattr(processes, "_mine", set())
-        monkeypatch.setattr(ProcessLocks, "life", lambda self, process: "unknown")
+        monkeypatch.setattr(ProcessLocks, "life", lambda self, process, lock: "unknown")
         if silent is not None:
             last = journal.now() - timedelta(seconds=silent)
             with journal._store.write() as connection:

@@ -101,7 +101,7 @@ class Decisions:
                 if self._processes.holds(holder, row.token):
                     raise DurabilityError(
                         f"Process {holder.pid} on {holder.host} is working on the {row.noun} {key}. Wait until it ends "
-                        "or end it, then try again. If it ran on another machine or in another container, wait "
+                        "or end it, then try again. If it has ended on another machine or in another container, wait "
                         f"{SILENT_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )

@@ -20,8 +20,8 @@ _L = schema.leases
 class Leases:
     """The leases of one journal.
 
-    When a holder dies, its lease is free at once for processes on its machine. For other machines it is free when the
-    holder's heartbeat has stopped; see `Processes.holds`.
+    When a holder dies, its lease is free at once where its lock is seen. Elsewhere it is free when the heartbeat of the
+    holder has stopped; see `Processes.holds`.
     """
 
     def __init__(self, store: Store, processes: Processes) -> None:

@@ -1,8 +1,7 @@
 """Which processes share a journal, and whether each is still alive; a killed process cannot write that itself.
 
-For processes that hold a lock on this machine, the lock answers at once. For those on another machine, only the
-heartbeat is known. What such a process holds becomes free when this process has seen that the heartbeat stopped, not
-when a clock says so.
+A lock that this machine can see answers at once. For a process on another machine, only the heartbeat is known. What
+such a process holds becomes free when this process has seen that the heartbeat stopped, not when a clock says so.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ivcap_flows.errors import JournalError
 from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.filesystems import network_file_system
-from ivcap_flows.journal.process_locks import Life, ProcessLocks
+from ivcap_flows.journal.process_locks import Life, ProcessLocks, boot_id
 from ivcap_flows.journal.rows import ProcessRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.journal.store import Store
@@ -37,7 +36,7 @@ __all__ = ["HEARTBEAT_SECONDS", "SILENT_SECONDS", "Processes", "is_this"]
 HEARTBEAT_SECONDS: Final = 10.0
 """Interval of the heartbeats of a process that holds something."""
 SILENT_SECONDS: Final = 60.0
-"""A process of another machine without a heartbeat for so long counts as gone."""
+"""A process that is known by its heartbeat alone, and has had none for so long, counts as gone."""
 
 _INATTENTION: Final = 3 * HEARTBEAT_SECONDS
 """Seconds between two looks at a process after which its silence counts from the second one."""
@@ -48,6 +47,7 @@ _HEARTBEAT = (
     .where(_T.c.id == sa.bindparam("process"))
     .values(heartbeat_at=sa.bindparam("now", type_=_T.c.heartbeat_at.type))
 )
+_HEARTBEAT_AND_LOCK = _HEARTBEAT.values(lock=sa.bindparam("held", type_=sa.Text))
 _FREE_INTENT = (
     sa.update(_I)
     .where(_I.c.key == sa.bindparam("b_name"), _I.c.token == sa.bindparam("b_token"))
@@ -72,7 +72,7 @@ class Processes:
 
     def __init__(self, store: Store, untold: Untold) -> None:
         self._store, self._untold = store, untold
-        self._locks = ProcessLocks(lock_folder(store))
+        self._locks = process_locks(store)
         self._ids: dict[int, str] = {}
         """Ids by process number: this process's, and that of the parent that it was forked from."""
 
@@ -84,11 +84,10 @@ class Processes:
         pid = os.getpid()
         # `setdefault` is atomic. A lock could be held at a fork, and the child would inherit it held.
         id_ = self._ids.setdefault(pid, str(uuid.uuid4()))
-        if id_ not in _mine:
-            self._locks.hold(id_)
-            _mine.add(id_)
-        if connection.execute(_HEARTBEAT, {"process": id_, "now": now}).rowcount == 0:
-            self._store.insert_new(connection, _T, vars(ProcessRow(id_, socket.gethostname(), pid, now)))
+        lock = self._locks.hold(id_)
+        _mine.add(id_)
+        if connection.execute(_HEARTBEAT_AND_LOCK, {"process": id_, "now": now, "held": lock}).rowcount == 0:
+            self._store.insert_new(connection, _T, vars(ProcessRow(id_, socket.gethostname(), pid, now, lock)))
         return id_
 
     def close(self) -> None:
@@ -124,7 +123,7 @@ class Processes:
 
     def life(self, process: ProcessRow) -> Life:
         """Return the state of a process by its lock."""
-        return "alive" if is_this(process) else self._locks.life(process.id)
+        return "alive" if is_this(process) else self._locks.life(process.id, process.lock)
 
     def read(self, connection: Connection, process_id: str) -> ProcessRow:
         """Return a process by its id in the journal."""
@@ -140,7 +139,7 @@ class Processes:
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
-        """Return what `holds` does, for display only: for another machine, rely on the journal's clock at once."""
+        """Return what `holds` does, for display only, by the journal's clock where only the heartbeat is known."""
         return token in _tokens if is_this(process) else self.alive(process, now)
 
     def holds(self, process: ProcessRow, token: str | None) -> bool:
@@ -245,11 +244,20 @@ def _is_overdue(process: ProcessRow, now: datetime) -> bool:
     return not -HEARTBEAT_SECONDS <= age < SILENT_SECONDS
 
 
+def process_locks(store: Store) -> ProcessLocks:
+    """Return the locks of the processes that use a journal on this machine.
+
+    All processes that use the file of an SQLite journal run under one kernel. So those that ended with the machine are
+    known to be dead, by files that are the same after a boot. A journal on a server has other machines, too.
+    """
+    boot = "" if store.is_sqlite else boot_id()
+    return ProcessLocks(None) if boot is None else ProcessLocks(lock_folder(store), boot)
+
+
 def lock_folder(store: Store) -> Path | None:
     """Return the folder of the lock files: beside the file of the journal; with PostgreSQL, among the user's data.
 
-    On a network file system, a lock may not reach the other machines that see the file, and would show that a process
-    of theirs is dead. So then there is none.
+    There is none on a network file system, where a process may lose its lock while it lives.
     """
     if store.path is not None:
         return store.path.resolve().with_name(f"{store.path.name}-processes")

@@ -74,6 +74,8 @@ class ProcessRow:
     host: str
     pid: int
     heartbeat_at: datetime
+    lock: str | None = None
+    """What identifies the file that it has locked; see `ProcessLocks`."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Runs(KnownRuns):
     def perhaps_running(self, identity: RunIdentity) -> AttemptRow | None:
         """Return an attempt of an earlier run that `open_attempt` would have joined, if it is not running after all.
 
-        It is of another machine, whose processes are known by their heartbeats only.
+        Only the heartbeat of its process is known, as on another machine.
         """
         if not _has_like(identity):
             return None

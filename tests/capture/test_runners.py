@@ -149,7 +149,7 @@ def test_a_flow_without_recorded_has_one_attempt_however_many_processes_run_its_
 @pytest.mark.parametrize("life", ["unknown", "alive"], ids=["on another machine", "on this machine"])
 def test_a_flow_run_again_has_an_attempt_of_its_own(life, monkeypatch):
     """Also while the machine that has just died seems to live, or the process of a worker that was killed does."""
-    monkeypatch.setattr(ProcessLocks, "life", lambda self, process: life)
+    monkeypatch.setattr(ProcessLocks, "life", lambda self, process, lock: life)
 
     @task
     @recorded
@@ -161,7 +161,7 @@ def test_a_flow_run_again_has_an_attempt_of_its_own(life, monkeypatch):
         flow_run = prefect_context.flow_run_id()
         first = journal().runs.open_attempt(RunIdentity("again", "again.py:again", {}, flow_run, flow_run)).attempt
         with contextlib.closing(sqlite3.connect(journal().url.removeprefix("sqlite:///"))) as connection, connection:
-            connection.execute("INSERT INTO processes SELECT 'theirs', host, pid, heartbeat_at FROM processes")
+            connection.execute("INSERT INTO processes SELECT 'theirs', host, pid, heartbeat_at, NULL FROM processes")
             connection.execute("UPDATE attempts SET process_id = 'theirs' WHERE id = ?", (first.id,))
         assert journal().runs.alive(journal().runs.attempt(first.id))
         work()

@@ -195,5 +195,6 @@ def own_record(world, journal_file, ivcap_flows):
         contextlib.closing(sqlite3.connect(journal_file)) as copy,
     ):
         source.backup(copy)
-    shutil.copytree(f"{world.journal}-processes", f"{journal_file}-processes")
+    # The very files: a lock on a copy says nothing.
+    shutil.copytree(f"{world.journal}-processes", f"{journal_file}-processes", copy_function=os.link)
     return ivcap_flows

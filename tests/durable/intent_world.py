@@ -151,16 +151,17 @@ class _Own:
 class _Locks:
     """The lock files of the machine on which the running process is."""
 
-    def __init__(self, folder: object) -> None:
+    def __init__(self, folder: object, boot: str = "") -> None:
         """They are in no folder."""
 
-    def hold(self, process: str) -> None:
+    def hold(self, process: str) -> str:
         _here().machine.locks[process] = _here()
+        return _here().machine.name
 
     def release(self, process: str) -> None:
         """Whoever closes the journal has ended, or goes on until it does."""
 
-    def life(self, process: str) -> str:
+    def life(self, process: str, lock: str | None) -> str:
         holder = _here().machine.locks.get(process)
         return "unknown" if holder is None else "dead" if holder.ended else "alive"
 

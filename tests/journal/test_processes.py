@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from ivcap_flows.durable import heartbeat
 from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import DurabilityError
-from ivcap_flows.journal import Journal, NewIntent, ProcessRow, processes, schema
+from ivcap_flows.journal import Journal, NewIntent, ProcessRow, process_locks, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 
 WANTED = NewIntent("k1:a", "k1:a", "order", "https://x", "urn:acc", "account", {"n": 1}, subject="service")
@@ -151,41 +152,170 @@ def test_a_lock_is_its_process_own(tmp_path, child):
     """A forked child that lives on holds nothing of its parent's, and who reads the file, as a backup, ends no lock."""
 
     def parent():
-        ProcessLocks(tmp_path).hold("parent")
+        lock = ProcessLocks(tmp_path).hold("parent")
         (tmp_path / "parent").read_bytes()
-
+        theirs, ours = os.pipe()
         forked = os.fork()
         if forked == 0:
-            ProcessLocks(tmp_path).hold("child")
+            os.write(ours, ProcessLocks(tmp_path).hold("child").encode())
             time.sleep(60)
             os._exit(0)
-        yield forked
+        yield forked, {"parent": lock, "child": os.read(theirs, 100).decode()}
 
     process = child(parent)
-    other, locks, end = process.said(), ProcessLocks(tmp_path), time.monotonic() + 10
-    assert locks.life("parent") == "alive"
-    while locks.life("child") != "alive":
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    (other, held), locks = process.said(), ProcessLocks(tmp_path)
+    assert [locks.life(*each) for each in held.items()] == ["alive", "alive"]
     process.kill()
-    assert (locks.life("parent"), locks.life("child")) == ("dead", "alive")
+    assert [locks.life(*each) for each in held.items()] == ["dead", "alive"]
     os.kill(other, signal.SIGKILL)
 
 
-def test_where_no_lock_can_be_had_the_heartbeat_decides(tmp_path, monkeypatch):
-    """A folder that cannot be written, and a home on a network, from which a lock does not reach other machines."""
+def copied(folder):
+    """To another place of the same machine."""
+    shutil.copytree(folder, folder / "copy")
+    return ProcessLocks(folder / "copy")
+
+
+def put_back(folder):
+    """From a backup, while the process lives."""
+    shutil.copytree(folder, folder / "backup")
+    (folder / "backup" / "x").replace(folder / "x")
+    return ProcessLocks(folder)
+
+
+def deleted(folder):
+    """And what came after it may have its inode."""
+    (folder / "x").unlink()
+    (folder / "another").touch()
+    (folder / "another").rename(folder / "x")
+    return ProcessLocks(folder)
+
+
+def pruned(folder):
+    """With its row."""
+    ProcessLocks(folder).forget(())
+    return ProcessLocks(folder)
+
+
+def bound(folder):
+    """To another place, as a container sees a folder of its host."""
+    (folder / "bound").mkdir()
+    (folder / "bound" / "x").hardlink_to(folder / "x")
+    return ProcessLocks(folder / "bound")
+
+
+@pytest.mark.parametrize(
+    ("become", "alive", "ended"),
+    [
+        (ProcessLocks, "alive", "dead"),
+        (pruned, "alive", "dead"),
+        (bound, "alive", "dead"),
+        (copied, "unknown", "unknown"),
+        (put_back, "unknown", "unknown"),
+        (deleted, "unknown", "unknown"),
+    ],
+)
+def test_only_the_very_file_proves_a_death(tmp_path, become, alive, ended):
+    """While the process lives, and once it has ended, whatever has become of the folder in between."""
+    first = ProcessLocks(tmp_path)
+    lock = first.hold("x")
+    locks = become(tmp_path)
+    assert locks.life("x", lock) == alive
+    first.release("x")
+    assert locks.life("x", lock) == ended
+
+
+def test_a_disk_that_was_copied_whole_proves_nothing(tmp_path):
+    """Its files have the same device and inode on the machine that starts from it: the boot is another."""
+    lock = ProcessLocks(tmp_path, "a boot").hold("x")
+    ProcessLocks(tmp_path).release("x")
+    assert [ProcessLocks(tmp_path, boot).life("x", lock) for boot in ("a boot", "another")] == ["dead", "unknown"]
+
+
+@pytest.mark.catches("a lock file known by its name")
+def test_a_copied_home_takes_nothing_from_a_live_process(postgresql_url, child, tmp_path, monkeypatch):
+    """With the journal on a server, and a second machine whose lock folder is a copy of the first's."""
+
+    def claim():
+        with Journal.open(postgresql_url) as journal:
+            yield journal.intents.claim(WANTED).kind
+
+    def claimed(home):
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / home))
+        process = child(claim)
+        return process, process.said()
+
+    holder, first = claimed("first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert [first, claimed("second")[1], claimed("first")[1]] == ["new", "held", "held"]
+    holder.kill()
+    assert [claimed("second")[1], claimed("first")[1]] == ["held", "new"]
+
+
+@pytest.mark.parametrize(("backend", "after"), [("sqlite", "dead"), ("postgresql", "unknown")])
+def test_who_ended_with_the_machine(backend, after, request, child, tmp_path, monkeypatch):
+    """All who use an SQLite journal run under one kernel, so the next boot knows that they are dead. Others may run
+    elsewhere."""
+    url = request.getfixturevalue(f"{backend}_url")
+
+    def boot(number):
+        (tmp_path / "boot").write_text(number)
+        monkeypatch.setattr(process_locks, "_BOOT", tmp_path / "boot")
+
+    def claim():
+        with Journal.open(url) as journal:
+            yield journal.intents.claim(WANTED).kind
+
+    boot("1")
+    holder = child(claim)
+    assert holder.said() == "new"
+    holder.kill()
+    with Journal.open(url) as journal:
+        [row] = rows(journal)
+        assert journal.processes.life(row) == "dead"
+    boot("2")
+    with Journal.open(url) as journal:
+        assert journal.processes.life(row) == after
+
+
+@pytest.mark.catches("a file named before it is locked")
+def test_no_probe_keeps_a_process_from_its_lock(tmp_path):
+    """Who asks locks the file for a moment, and may be stopped in it."""
+    locks = ProcessLocks(tmp_path)
+    locks.hold("x")
+    locks.release("x")
+    asking = os.open(tmp_path / "x", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    lock = locks.hold("x")
+    os.close(asking)
+    assert lock is not None and locks.life("x", lock) == "alive"
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.catches("a lock that is not tried")
+def test_where_no_lock_can_be_had_the_heartbeat_decides(tmp_path, journal, monkeypatch):
+    """A folder that cannot be written, a home on a network, and a file system on which flock does nothing."""
     monkeypatch.setattr(processes, "network_file_system", lambda path: "nfs4")
     assert processes.lock_folder(SimpleNamespace(path=None, journal_id="j")) is None
     (tmp_path / "file").touch()
     for locks in (ProcessLocks(None), ProcessLocks(tmp_path / "file")):
-        locks.hold("x")
-        assert locks.life("x") == "unknown"
+        assert locks.hold("x") is None and locks.life("x", None) == "unknown"
+    journal.intents.claim(WANTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(process_locks, "fcntl", SimpleNamespace(**vars(fcntl) | {"flock": lambda file, how: None}))
+        assert ProcessLocks(tmp_path).hold("x") is None and not (tmp_path / "x").exists()
+        journal.processes.close()
+        with journal._store.write() as connection:
+            journal.processes.register_and_beat(connection, journal.now())
+    [row] = rows(journal)
+    monkeypatch.setattr(processes, "_mine", set())
+    assert row.lock is None and journal.processes.life(row) == "unknown"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_another_user_sees_who_lives(tmp_path, child):
     """Also a user to whom nothing of the process is shown."""
-    ProcessLocks(tmp_path).hold("x")
+    lock = ProcessLocks(tmp_path).hold("x")
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
 
@@ -193,7 +323,7 @@ def test_another_user_sees_who_lives(tmp_path, child):
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-        yield ProcessLocks(tmp_path).life("x")
+        yield ProcessLocks(tmp_path).life("x", lock)
 
     assert child(ask).said() == "alive"
 

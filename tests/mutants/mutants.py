@@ -150,7 +150,19 @@ def every_holder_dead(patch: SetAttribute) -> None:
 
 
 def a_lock_that_says_nothing(patch: SetAttribute) -> None:
-    patch(ProcessLocks, "life", lambda self, process: "unknown")
+    patch(ProcessLocks, "life", lambda self, process, lock: "unknown")
+
+
+def a_lock_file_known_by_its_name(patch: SetAttribute) -> None:
+    patch(ProcessLocks, "_identity", lambda self, file: "")
+
+
+def a_lock_that_is_not_tried(patch: SetAttribute) -> None:
+    patch(ProcessLocks, "_keeps_out", staticmethod(lambda path: True))
+
+
+def a_file_named_before_it_is_locked(patch: SetAttribute) -> None:
+    patch(ProcessLocks, "_in_making", staticmethod(lambda path: path))
 
 
 def release_not_written(patch: SetAttribute) -> None:
@@ -477,6 +489,13 @@ MUTANTS: Final = {
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),
     "every holder dead": Mutant("what a live process is at is left to it", every_holder_dead),
     "a lock that says nothing": Mutant("who died on this machine is known at once", a_lock_that_says_nothing),
+    "a lock file known by its name": Mutant(
+        "a copy of a lock file does not prove a death", a_lock_file_known_by_its_name
+    ),
+    "a lock that is not tried": Mutant("where flock does nothing, the heartbeat decides", a_lock_that_is_not_tried),
+    "a file named before it is locked": Mutant(
+        "no probe keeps a process from its lock", a_file_named_before_it_is_locked
+    ),
     "no fence, every holder dead": Mutant("both of these", _all(no_fence, every_holder_dead)),
     "release not written": Mutant("a claim ends with its call, for other processes too", release_not_written),
     "sends are not confirmed": Mutant("a process that was suspended asks before it sends", sends_not_confirmed),
