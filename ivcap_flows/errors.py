@@ -139,7 +139,8 @@ class ForeignHandleError(InputError):
 class PlatformError(IvcapFlowsError):
     """A platform refused a request, or did not reply.
 
-    Data: `platform`, `method`, `path`, `status` (None without a reply), `detail` (the platform's own words).
+    Data: `platform`, `method`, `path`, `status` (None without a reply), `detail` (the platform's own words), and
+    `nothing_made` (True) if the reply says that a refused request made nothing, whatever its status.
     """
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from ivcap_flows.durable.effects import Effect, Found, MatchedBy, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.platform_time import PlatformClock
-from ivcap_flows.durable.wording import decide
+from ivcap_flows.durable.wording import decide, unclear_reply
 from ivcap_flows.errors import (
     ConfigurationError,
     DurabilityError,
@@ -53,7 +53,7 @@ _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
 def may_have_taken_effect(error: BaseException) -> bool:
     """Return whether a failed request may still have had an effect on the platform. True unless that is excluded."""
     if isinstance(error, PlatformError):
-        if error.data.get("sent") is False:
+        if error.data.get("sent") is False or error.data.get("nothing_made"):
             return False
         if isinstance(error, UnreachableError | UnavailableError | ProtocolError):
             return True
@@ -180,7 +180,7 @@ class Submission(Generic[T]):
                 self.intent = await self.journal.ask(
                     self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
                 )
-                logger.warning("The reply to the %s %s was lost: %s", self.intent.noun, self.intent.key, error)
+                logger.warning(unclear_reply(error), self.intent.noun, self.intent.key, error)
                 adopted = await self._look_for_it(self.effect.visibility_delay)
                 if adopted is not None:
                     return adopted

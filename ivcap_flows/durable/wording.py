@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["counted", "decide", "duration", "listed"]
+from ivcap_flows.errors import UnreachableError
+
+__all__ = ["counted", "decide", "duration", "listed", "unclear_reply"]
 
 _MOST: Final = 5
 """Maximum number of names in one line."""
@@ -31,6 +33,13 @@ def duration(seconds: float) -> str:
         if whole >= length:
             return counted(whole // length, units)
     return f"{whole} s"
+
+
+def unclear_reply(error: BaseException) -> str:
+    """Return the log's sentence about a request that may have had its effect, for its noun, key and error."""
+    if isinstance(error, UnreachableError):
+        return "The reply to the %s %s was lost, so it is looked for: %s"
+    return "The reply to the %s %s does not say whether it took effect, so it is looked for: %s"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -57,13 +57,15 @@ class Api:
         json: Any = UNSET,
         form: tuple[bytes, str] | None = None,
         status_decides: bool = True,
+        creates: str | None = None,
         absent: Collection[int] = (),
         final: Collection[int] = (),
     ) -> dict[str, Any]:
         """Send one request and return the reply's JSON object. `form` is a body and its Content-Type.
 
-        Raises the session's errors; NotAuthorizedError with `about` ("token" or "item"); NotFoundError for a status in
-        `absent`; BadRequestError for a 200 whose `status.success` is false, unless `status_decides` is off.
+        `creates` is the field of the reply that names what was made. Raises the session's errors; NotAuthorizedError
+        with `about` ("token" or "item"); NotFoundError for a status in `absent`; BadRequestError for a 200 whose
+        `status.success` is false, unless `status_decides` is off. It has `nothing_made` if that field is null.
         """
         reply = await self._reply(
             method, path, repeat=repeat, params=params, json=json, form=form, absent=absent, final=final
@@ -74,7 +76,10 @@ class Api:
         if status_decides and (why := refusal_of(body)) is not None:
             if 200 in absent:
                 raise _absent(reply, why)
-            raise BadRequestError(f"{reply.platform} refused {method} {path}: {_ended(why)}", **_data(reply, why))
+            data = _data(reply, why)
+            if creates is not None and body.get(creates) is None:
+                data["nothing_made"] = True
+            raise BadRequestError(f"{reply.platform} refused {method} {path}: {_ended(why)}", **data)
         return body
 
     async def call_any(self, method: str, path: str, *, repeat: Repeat, params: dict[str, Any] | None = None) -> Any:

@@ -55,7 +55,8 @@ class DataStoreApi(Api):
         Raises InputError before sending, and BadRequestError for unknown organisations, or dates or approvals that
         conflict.
         """
-        body = await self.call("POST", "/register/mint-dataset", repeat="keyed", json=collection.body())
+        path = "/register/mint-dataset"
+        body = await self.call("POST", path, repeat="keyed", json=collection.body(), creates="handle")
         return parse(Minted, body, "answer to a mint")
 
     async def validate(self, collection: CollectionFormat) -> str | None:

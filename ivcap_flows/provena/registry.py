@@ -94,7 +94,9 @@ class RegistryApi(Api):
         caller is not linked to a person (not needed to create persons and organisations).
         """
         kind = require_writable(subtype, info)
-        body = await self.call("POST", f"{route(kind)}/create", repeat="keyed", json=info.body())
+        body = await self.call(
+            "POST", f"{route(kind)}/create", repeat="keyed", json=info.body(), creates="created_item"
+        )
         created = {"item": body.get("created_item"), "session_id": body.get("register_create_activity_session_id")}
         return parse(Created[kind], created, f"created {kind.subtype}")  # type: ignore[valid-type]
 

@@ -14,7 +14,7 @@ from simulated import Clock, run_on
 
 from ivcap_flows import durable
 from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume, look_since
-from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnreachableError
+from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnavailableError, UnreachableError
 from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
@@ -26,6 +26,9 @@ SLOW = 3 * SILENT_SECONDS
 BASE = datetime(2030, 1, 1, tzinfo=timezone.utc)
 REFUSALS = {
     "refuse": partial(BadRequestError, "no such parameter", status=400),
+    "refuse by 200": partial(BadRequestError, "no such id", status=200, nothing_made=True),
+    "refuse in part": partial(BadRequestError, "made, but not recorded", status=200),
+    "fail": partial(UnavailableError, "out of order", status=500, sent=True),
     "fail the work": partial(RegistrationFailedError, "unknown dataset", session_id="s"),
     "no connection": partial(UnreachableError, "connection refused", sent=False),
     "lost before": partial(UnreachableError, "time-out", sent=True),

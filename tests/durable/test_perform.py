@@ -6,11 +6,12 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 import pytest
-from durable_platform import VISIBILITY_DELAY, Platform, soon
+from durable_platform import LOST, VISIBILITY_DELAY, Platform, soon
 from simulated import run_on
 
 from ivcap_flows.errors import (
@@ -53,6 +54,9 @@ def test_second_call_gets_the_first_ones_effect(durable_journal, platform):
         ("lost before", None, ("done", False), "kept", 2),
         ("lost before, lost before, lost before", UnreachableError, ("sent", True), "sent", 4),
         ("refuse", BadRequestError, ("dropped", False), "sent", 2),
+        ("refuse by 200", BadRequestError, ("dropped", False), "sent", 2),
+        ("refuse in part", None, ("done", False), "kept", 2),
+        ("fail", None, ("done", False), "kept", 2),
         ("no connection", UnreachableError, ("dropped", False), "sent", 2),
         ("fail the work", RegistrationFailedError, ("dropped", False), "sent", 2),
         # A refusal of the second request says nothing of the first, whose reply was lost.
@@ -67,7 +71,8 @@ def test_whatever_is_answered_there_is_one_effect(durable_journal, platform, fau
     was surely refused, at once. A call that gives up leaves the doubt to the next one."""
     platform.faults = faults.split(", ")
     if error is None:
-        assert platform.run(durable_journal).how == ("sent" if faults == "lost before" else "adopted")
+        seen = "adopted" if faults in LOST else "sent"
+        assert platform.run(durable_journal).how == seen
     else:
         with pytest.raises(error):
             platform.run(durable_journal)
@@ -82,6 +87,20 @@ def test_whatever_is_answered_there_is_one_effect(durable_journal, platform, fau
     for before, after in zip(platform.sends, platform.sends[1:], strict=False):
         looks = [at for at in platform.looks if before <= at <= after]
         assert left.state == "dropped" or (looks[0] < before + VISIBILITY_DELAY <= looks[-1])
+
+
+@pytest.mark.catches("a refusal is a lost reply")
+def test_what_was_answered_is_not_called_lost(sqlite_journal, platform, caplog):
+    """Only a reply that did not come is called lost. A refusal that made nothing leaves no doubt to speak of."""
+    platform.faults = ["refuse by 200"]
+    with suppress(BadRequestError):
+        platform.run(sqlite_journal)
+    assert not caplog.records and platform.looks == platform.urns == []
+    platform.faults = ["fail", "lost before"]
+    platform.run(sqlite_journal)
+    said = [record.getMessage() for record in caplog.records]
+    assert "does not say whether it took effect" in said[0] and "out of order" in said[0]
+    assert "was lost" in said[1] and "time-out" in said[1]
 
 
 def test_several_effects_keep_the_oldest_and_report_the_rest(sqlite_journal, platform, caplog):

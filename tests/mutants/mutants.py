@@ -26,7 +26,7 @@ from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
-from ivcap_flows.durable import divergence
+from ivcap_flows.durable import divergence, submission
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
@@ -476,6 +476,15 @@ def items_of_the_task_that_needs_them(patch: SetAttribute) -> None:
     patch(registry, "beside", nullcontext)
 
 
+def a_refusal_is_a_lost_reply(patch: SetAttribute) -> None:
+    def may_have_taken_effect(error: BaseException) -> bool:
+        given = getattr(error, "data", {})
+        return may_have(type(error)(str(error), **{**given, "nothing_made": False}) if given else error)
+
+    may_have = submission.may_have_taken_effect
+    patch(submission, "may_have_taken_effect", may_have_taken_effect)
+
+
 MUTANTS: Final = {
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
@@ -483,6 +492,7 @@ MUTANTS: Final = {
     "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
+    "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
     "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),

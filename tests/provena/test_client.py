@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
     ConfigurationError,
@@ -20,8 +21,10 @@ from ivcap_flows.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.accounts import AccessReport
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
+from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.lineage import Lineage
 from ivcap_flows.provena.login import client_credentials, device_login, offline_token
 from ivcap_flows.provena.models import (
@@ -35,6 +38,7 @@ from ivcap_flows.provena.models import (
     Person,
     Study,
 )
+from ivcap_flows.provena.terms import Terms, collection_format
 
 RECORD = ModelRunRecord(
     workflow_template_id="W",
@@ -50,10 +54,40 @@ GOOD = {"success": True, "details": "fine"}
 BAD = {"success": False, "details": "Could not find\n item. "}
 REGISTER, LOOKUP, ROW = "POST /prov/model_run/register", "GET /auth/link/user/lookup", "GET /jobs/jobs/user/fetch"
 AGENT = "/registry/registry/agent/organisation"
+MINT = "POST /datastore/register/mint-dataset"
+TERMS = Terms(organisation_id="O", publisher_id="O", license="https://example.org/l", approvals=Approvals())
+COLLECTION = collection_format(Artifact(urn="urn:ivcap:artifact:1", platform="ivcap", name="a"), TERMS)
 
 
 def row(status: str, **over: object) -> dict[str, object]:
     return {"job": {"session_id": "S", "status": status, "payload": {}, **over}}
+
+
+@pytest.mark.parametrize(
+    ("noun", "reply", "nothing_made"),
+    [
+        ("item", {"status": BAD, "created_item": None}, True),
+        ("item", {"status": BAD, "created_item": ITEM}, False),
+        ("dataset", {"status": BAD, "handle": None, "s3_location": None}, True),
+        # The dataset is there, and only the job that records its creation is not.
+        ("dataset", {"status": BAD, "handle": "102.100.100/1"}, False),
+        ("model run", {"status": BAD, "session_id": None}, False),
+    ],
+)
+async def test_a_refusal_says_whether_anything_was_made(client, scripted, noun, reply, nothing_made):
+    """200 without success is definite where the reply names what a create makes, and names nothing. Otherwise the
+    effect is looked for."""
+    routes = {"item": f"POST {AGENT}/create", "dataset": MINT, "model run": REGISTER}
+    scripted.on(routes[noun], reply)
+    sends = {
+        "item": lambda: client.registry.create(Organisation, ORGANISATION),
+        "dataset": lambda: client.datastore.mint(COLLECTION),
+        "model run": lambda: client.prov.register(RECORD),
+    }
+    with pytest.raises(BadRequestError) as refused:
+        await sends[noun]()
+    assert refused.value.data.get("nothing_made", False) is nothing_made
+    assert may_have_taken_effect(refused.value) is not nothing_made
 
 
 def test_a_domain_gives_all_endpoints():
