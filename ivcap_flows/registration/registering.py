@@ -100,7 +100,10 @@ class Registering:
         if self._out is not None:
             await asyncio.to_thread(self._out.begin)
         rows = (row for page in self._spool.pages("ready") for row in page)
-        await all_of(self._register, rows, self._options.in_flight)
+        try:
+            await all_of(self._register, rows, self._options.in_flight)
+        finally:
+            await self._datasets.end()
 
     async def _recall(self) -> None:
         """End the rows whose end the journal knows, and look in Provena for those that it has not sent."""
@@ -123,7 +126,7 @@ class Registering:
         try:
             # What Provena has already needs no dataset, nor does its row say which ones it was registered with.
             mints = () if self._lookup.is_lodged(row.key) else _artifacts_in(row.body)
-            await asyncio.gather(*(self._datasets.find_or_mint(each) for each in mints))
+            await all_of(self._datasets.find_or_mint, mints)
             effect = replace(
                 ModelRunEffect.of(
                     *(row.subject, self._record(row)),
@@ -218,6 +221,12 @@ class _Datasets:
         if artifact not in self._minting:
             self._minting[artifact] = asyncio.create_task(self._find_or_mint(artifact))
         await asyncio.shield(self._minting[artifact])
+
+    async def end(self) -> None:
+        """Give up the mints that nobody waits for any more, before the spool is closed."""
+        for minting in self._minting.values():
+            minting.cancel()
+        await asyncio.gather(*self._minting.values(), return_exceptions=True)
 
     async def _find_or_mint(self, artifact: str) -> None:
         try:

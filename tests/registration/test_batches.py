@@ -536,6 +536,26 @@ def test_rows_do_not_wait_for_the_datasets_of_others(
     assert len(lodged(name)) == 4
 
 
+def test_a_batch_that_is_given_up_mints_nothing_more(registering, rows_of, asked, embedded_platform, caplog):
+    """Nor does anything of it go on behind its back, once its rows are put away."""
+    _, rows = rows_of(30, minting=True)
+    embedded_platform.add_fault(**MINTS, delay=0.5)
+
+    async def given_up():
+        under_way = asyncio.create_task(registering(rows))
+        while not asked("mint-dataset"):
+            await asyncio.sleep(0.02)
+        under_way.cancel()
+        await asyncio.gather(under_way, return_exceptions=True)
+        sent = len(asked("mint-dataset"))
+        left = [each for each in asyncio.all_tasks() if "find_or_mint" in repr(each)]
+        await asyncio.gather(*left, return_exceptions=True)
+        return sent, left
+
+    sent, left = loop.run(given_up())
+    assert (len(asked("mint-dataset")), left) == (sent, [])
+
+
 @pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
 def test_one_artifact_that_is_refused_stops_no_other(register, rows_of, lodged, outcomes, embedded_platform, status):
     """Its row fails with Provena's reason, the others are registered, and the next start mints it."""
