@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final, Literal, TypeVar, overload
 
-from ivcap_flows.errors import InputError, InvalidParameterError
+from ivcap_flows.errors import InputError, InvalidParameterError, NotFoundError
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse, refusal_of
 from ivcap_flows.provena.models import Created, DatasetInfo, Fetched, Info, Item, NewVersion, Seed
@@ -54,11 +54,11 @@ class RegistryApi(Api):
     async def fetch(self, subtype: type[Info] | str, id: str) -> Item[Any]:  # noqa: A002 - the platform's own word
         """Read one complete item.
 
-        Raises NotFoundError for an unknown id, a seed, and an item of another subtype (the platform does not
-        distinguish them), and NotAuthorizedError for an item that the caller may not read.
+        Raises NotFoundError for an unknown id, a seed, and an item of another subtype, which it names, and
+        NotAuthorizedError for an item that the caller may not read.
         """
         kind = kind_of(subtype)
-        body = await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params={"id": id}, absent=(200,))
+        body = await self._fetched(kind, {"id": id})
         return parse(Item[kind], body.get("item"), f"{kind.subtype} {id}")  # type: ignore[valid-type]
 
     @overload
@@ -71,11 +71,21 @@ class RegistryApi(Api):
         Raises the same errors as `fetch`, but BadRequestError for a seed of another subtype.
         """
         kind = kind_of(subtype)
-        asked = {"id": id, "seed_allowed": True}
-        body = await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params=asked, absent=(200,))
+        body = await self._fetched(kind, {"id": id, "seed_allowed": True})
         item = _record(body.get("item"), kind, f"{kind.subtype} {id}")
         found = {"item": item, "roles": body.get("roles") or [], "locked": bool(body.get("locked"))}
         return parse(Fetched[kind], found, f"{kind.subtype} {id}")  # type: ignore[valid-type]
+
+    async def _fetched(self, kind: type[Info], asked: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self.call("GET", f"{route(kind)}/fetch", repeat="idempotent", params=asked, absent=(200,))
+        except NotFoundError as error:
+            # The platform gives one answer for what is not there and for what is of another subtype.
+            found = await self.fetch_any(asked["id"])
+            if found.item_subtype == kind.subtype and isinstance(found, Item):
+                raise
+            what = found.item_subtype if isinstance(found, Item) else f"a seed of {found.item_subtype}, without content"
+            raise NotFoundError(f"{asked['id']} is {what}, but {kind.subtype} is needed.", **error.data) from None
 
     async def fetch_any(self, id: str) -> Item[Info] | Seed:  # noqa: A002
         """Read an item or a seed of any subtype. Raises NotFoundError for an unknown id."""

@@ -64,13 +64,14 @@ async def _update_dataset(
     urn = urn_of(dataset)
     if only_planned("dataset update", urn):
         return _handle(call, urn, metadata)
-    before = await call.client.datastore.fetch_dataset(urn)
+    before = await call.client.registry.fetch(DatasetInfo, urn)
     wanted = _keyed(metadata, _metadata(before))
     if strange := sorted(_unknown(wanted) - _unknown(before.info.collection_format)):
         raise InputError(f"Provena has no such fields in a dataset: {', '.join(strange)}. Remove them.", faults=strange)
 
     async def holds() -> bool:
-        return (await call.client.datastore.fetch_dataset(urn)).info.collection_format.plain() == wanted.plain()
+        now = await call.client.registry.fetch(DatasetInfo, urn)
+        return now.info.collection_format.plain() == wanted.plain()
 
     if before.info.collection_format.plain() != wanted.plain():
         await ensure_state(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)

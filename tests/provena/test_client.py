@@ -211,6 +211,7 @@ async def test_a_401_without_a_challenge_concerns_the_item(scripted, client):
 async def test_success_false_is_an_error(scripted, client):
     """Status 200 with `success` false raises with the server's words on one line; of a fetch it means an absence."""
     scripted.on("GET /registry/registry/entity/model/fetch", {"status": BAD, "item": None})
+    scripted.on("GET /registry/registry/general/fetch", {"status": BAD, "item": None})
     scripted.on(f"POST {AGENT}/create", {"status": BAD, "created_item": None})
     with pytest.raises(NotFoundError) as absent:
         await client.registry.fetch("MODEL", "nothing")
@@ -218,7 +219,7 @@ async def test_success_false_is_an_error(scripted, client):
         await client.registry.create(Organisation, ORGANISATION)
     for caught in (absent, refused):
         assert (caught.value.status, caught.value.detail) == (200, "Could not find item.")
-    assert str(absent.value) == "Provena found nothing for GET /registry/entity/model/fetch: Could not find item."
+    assert str(absent.value) == "Provena found nothing for GET /registry/general/fetch: Could not find item."
     assert str(refused.value) == "Provena refused POST /registry/agent/organisation/create: Could not find item."
 
 

@@ -139,6 +139,25 @@ def test_an_update_is_sent_once(effects, unique):
     assert len(requests(effects, "/organisation/update", "PUT")) == 3
 
 
+def test_an_item_of_another_subtype_is_named_as_what_it_is(effects, metadata, registry, unique):
+    """Of an id that Provena has, no error says that nothing was found."""
+    made = register_item(an_organisation(unique))
+
+    async def seed():
+        async with ProvenaCredentials.from_environment().get_client() as client:
+            return (await client.registry.seed(Organisation)).id
+
+    for change, words in (
+        (lambda: update_item(made, a_model("m"), reason="r"), f"{made.urn} is ORGANISATION, but MODEL is needed"),
+        (lambda: update_dataset(made.urn, metadata, reason="r"), "is ORGANISATION, but DATASET is needed"),
+        (lambda: link_model_run_to_study(registry.template, made), "is DATASET_TEMPLATE, but MODEL_RUN is needed"),
+        (lambda: update_item(loop.run(seed()), an_organisation("o"), reason="r"), "is a seed of ORGANISATION, without"),
+    ):
+        with pytest.raises(NotFoundError, match=words):
+            change()
+    assert effects.embedded.requests("PUT") == [] and accepted(effects, "/link_to_study") == 0
+
+
 def test_a_lock_is_put_on_once_and_taken_off(effects, unique, user):
     """Locking twice changes nothing more, and only an admin of the item locks it. A locked item refuses an update, and
     a lost reply is resolved by reading."""
