@@ -62,7 +62,7 @@ def coastal_el_nino(
         name = f"Coastal El Niño index to {month} against {base_start}-{base_end}"
         steps[month] = OrderStep("coastal-el-nino-index", parameters, name, collection=collection, once_per="account")
     made = {}
-    for month, done in run_orders(steps).items():
+    for month, done in run_orders(steps, max_resubmits=3).items():
         files = download_products(done, output / month)
         attach_aspect(done.products["events.csv"], read_events(files["events.csv"]), once_per="account")
         run = register_model_run(done, workflow=Path(__file__).with_suffix(".yaml"), terms=terms)

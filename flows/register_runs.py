@@ -53,7 +53,7 @@ def order_indices(cases: list[tuple[int, ...]], series: list[Artifact], at_once:
         parameters = {"series": each, "base_start": case[2], "base_end": case[3]}
         name = "Coastal El Niño index, {}-{} against {}-{}".format(*case)
         steps.append(OrderStep("coastal-el-nino-index", parameters, name, once_per="account"))
-    return run_orders(steps, at_once=at_once)
+    return run_orders(steps, at_once=at_once, max_resubmits=3)
 
 
 def grid(first: int, last: int, windows: tuple[int, ...], bases: tuple[int, ...]) -> list[tuple[int, ...]]:

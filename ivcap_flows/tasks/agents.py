@@ -12,7 +12,7 @@ from ivcap_flows.identity import OncePer
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import _request_job, _wait_for_jobs
 from ivcap_flows.tasks.pair import task_pair
-from ivcap_flows.tasks.waiting import PlannedError
+from ivcap_flows.tasks.waiting import PlannedError, requested_with
 
 __all__ = ["aexec_agent", "exec_agent"]
 
@@ -52,7 +52,10 @@ async def _exec_agent(
         max_resubmits=max_resubmits,
         credentials=credentials,
     )
-    [done] = await _wait_for_jobs([job], timeout=timeout, raise_on_failure=raise_on_failure, credentials=credentials)
+    with requested_with("exec_agent"):
+        [done] = await _wait_for_jobs(
+            [job], timeout=timeout, raise_on_failure=raise_on_failure, credentials=credentials
+        )
     return done
 
 

@@ -33,11 +33,11 @@ from ivcap_flows.tasks.waiting import (
     log_tail,
     note_end,
     outcome_of,
-    resubmission,
     service_named,
     several,
     wait_of,
     waiting_for,
+    what_helps,
 )
 from ivcap_flows.work.kinds import JOBS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
@@ -272,7 +272,7 @@ async def _wait_for_jobs(
             order = orders[job.urn]
             log = "" if order is None else await log_tail(call, ivcap_urn("order", order))
             lines += [f"  | {line}" for line in log.splitlines()]
-        lines.append(resubmission("request_job"))
+        lines += await what_helps(call, failed, "request_job")
         raise JobFailedError("\n".join(lines), jobs=failed)
     note_assets(
         [version for job, new in ended for version in products_of(job, new=new)],

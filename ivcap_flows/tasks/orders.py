@@ -26,12 +26,12 @@ from ivcap_flows.tasks.waiting import (
     first_of,
     log_tail,
     note_end,
-    resubmission,
     service_named,
     several,
     tag,
     wait_of,
     waiting_for,
+    what_helps,
 )
 from ivcap_flows.work.kinds import ORDERS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
@@ -268,7 +268,7 @@ async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFai
     for order in failed:
         lines.append(f"{order.urn} ({order.service_name or order.service}) ended as {order.status}.")
         lines += [f"  | {line}" for line in logs[order.urn].splitlines()]
-    lines.append(resubmission("place_order"))
+    lines += await what_helps(call, failed, "place_order")
     return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
 
 

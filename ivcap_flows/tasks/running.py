@@ -1,4 +1,4 @@
-"""Place orders, request a job, wait for them, and again for what failed. Plain functions for a flow's body.
+"""Place orders, request a job, wait for them, and if asked to again for what failed. Functions for a flow's body.
 
 They are no tasks, so that the run can park while it waits. Each order and each wait is a task run of its own.
 """
@@ -20,6 +20,7 @@ from ivcap_flows.tasks.jobs import arequest_job, request_job
 from ivcap_flows.tasks.orders import aplace_order, place_order
 from ivcap_flows.tasks.parking import await_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
+from ivcap_flows.tasks.waiting import requested_with
 
 __all__ = ["OrderStep", "arun_job", "arun_order", "arun_orders", "run_job", "run_order", "run_orders"]
 
@@ -46,7 +47,7 @@ def run_orders(  # type: ignore[overload-overlap] # a mapping whose keys are ste
     steps: Mapping[K, OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
@@ -57,7 +58,7 @@ def run_orders(
     steps: Iterable[OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
@@ -67,11 +68,11 @@ def run_orders(
     steps: Mapping[Any, OrderStep] | Iterable[OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
-    """Place the orders of all steps, wait for them, and place again those that failed. Return one order a step.
+    """Place the orders of all steps, and wait for them. Return one order a step.
 
     The steps are a list or the like, or a mapping; then the orders are a mapping with the same keys.
 
@@ -79,12 +80,12 @@ def run_orders(
     its first line, so your own tasks need a persisted result or the tag `replay-safe`.
 
     At most `at_once` orders are on their way together, by default all: the next ones are placed when these have ended.
-    Each that failed is placed again, and so on: `max_resubmits` times at most for each step, in all attempts of the run
-    together. An order that succeeded is not placed again, however often the flow is killed, retried or started again.
+    An order is placed once, however often the flow is killed, retried or started again.
 
-    Use it for failures that pass, such as a lost machine: a service that refuses its parameters refuses them each time.
-    If orders have failed after that, OrderFailedError names each with the end of its log; with
-    `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
+    With `max_resubmits`, an order that failed is placed again, so many times at most for each step, in all attempts of
+    the run together. Each costs again. Use it for failures that pass, such as a lost machine: a service that refuses
+    its parameters refuses them each time. If orders have failed after that, OrderFailedError names each with the end of
+    its log; with `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
     """
     asked, done = _checked(steps, at_once), dict[Any, Order]()
     again = _resubmitting(max_resubmits, credentials)
@@ -94,7 +95,8 @@ def run_orders(
         done |= zip(wanted, ended, strict=True)
     result = {key: done[key] for key in asked}
     if raise_on_failure and _without_success(asked, done):
-        wait_or_park([*result.values()], credentials=credentials)  # All have ended, so this does not wait: it raises.
+        with requested_with("run_orders"):
+            wait_or_park([*result.values()], credentials=credentials)  # All have ended: it does not wait, it raises.
     return result if isinstance(steps, Mapping) else [*result.values()]
 
 
@@ -103,7 +105,7 @@ async def arun_orders(  # type: ignore[overload-overlap]
     steps: Mapping[K, OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
@@ -114,7 +116,7 @@ async def arun_orders(
     steps: Iterable[OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
@@ -124,7 +126,7 @@ async def arun_orders(
     steps: Mapping[Any, OrderStep] | Iterable[OrderStep],
     *,
     at_once: int | None = None,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
@@ -142,7 +144,8 @@ async def arun_orders(
         done |= zip(wanted, ended, strict=True)
     result = {key: done[key] for key in asked}
     if raise_on_failure and _without_success(asked, done):
-        await await_or_park([*result.values()], credentials=credentials)
+        with requested_with("arun_orders"):
+            await await_or_park([*result.values()], credentials=credentials)
     return result if isinstance(steps, Mapping) else [*result.values()]
 
 
@@ -157,12 +160,13 @@ def run_order(
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Place one order and wait for it, as `run_orders` does for many. Return it with its products."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
-    return run_orders([step], max_resubmits=max_resubmits, credentials=credentials)[0]
+    with requested_with("run_order"):
+        return run_orders([step], max_resubmits=max_resubmits, credentials=credentials)[0]
 
 
 async def arun_order(
@@ -176,12 +180,13 @@ async def arun_order(
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Like `run_order`, for asynchronous flows. Await it directly in the flow's body."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
-    return (await arun_orders([step], max_resubmits=max_resubmits, credentials=credentials))[0]
+    with requested_with("arun_order"):
+        return (await arun_orders([step], max_resubmits=max_resubmits, credentials=credentials))[0]
 
 
 def run_job(
@@ -192,13 +197,14 @@ def run_job(
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
-    """Request a job and wait for it, and request it again if it failed, `max_resubmits` times at most.
+    """Request a job and wait for it. Return it with its result and products.
 
-    Return the job with its result and products. Call it in the flow's body, where it waits like `wait_or_park`. If the
-    job has failed after that, JobFailedError names it with the end of its log. Raises the errors of `request_job`.
+    Call it in the flow's body, where it waits like `wait_or_park`. With `max_resubmits`, a job that failed is requested
+    again, so many times at most; each costs again. If it has failed after that, JobFailedError names it with the end of
+    its log. Raises the errors of `request_job`.
     """
     options = _resubmitting(max_resubmits, credentials)
     options |= {"policy": policy, "once_per": once_per, "discriminator": discriminator, "reuse": reuse}
@@ -207,7 +213,8 @@ def run_job(
         [job] = wait_or_park([asked], raise_on_failure=False, credentials=credentials)
         if job.succeeded:
             return job
-    return wait_or_park([job], credentials=credentials)[0]
+    with requested_with("run_job"):
+        return wait_or_park([job], credentials=credentials)[0]
 
 
 async def arun_job(
@@ -218,7 +225,7 @@ async def arun_job(
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
-    max_resubmits: int = 3,
+    max_resubmits: int = 0,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
     """Like `run_job`, for asynchronous flows. Await it directly in the flow's body."""
@@ -229,7 +236,8 @@ async def arun_job(
         [job] = await await_or_park([asked], raise_on_failure=False, credentials=credentials)
         if job.succeeded:
             return job
-    return (await await_or_park([job], credentials=credentials))[0]
+    with requested_with("arun_job"):
+        return (await await_or_park([job], credentials=credentials))[0]
 
 
 def _checked(steps: Mapping[Any, OrderStep] | Iterable[OrderStep], at_once: int | None) -> dict[Any, OrderStep]:

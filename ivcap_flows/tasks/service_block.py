@@ -30,6 +30,7 @@ from ivcap_flows.tasks.orders import (
     place_order,
     wait_for_orders,
 )
+from ivcap_flows.tasks.waiting import requested_with
 
 __all__ = ["IvcapOrder", "IvcapService"]
 
@@ -59,13 +60,15 @@ class IvcapOrder(JobRun[Any]):
         Raises OrderFailedError or JobFailedError if it did not succeed, and WaitTimeoutError after `timeout` seconds.
         """
         wait: Any = wait_for_orders if isinstance(self.handle, Order) else wait_for_jobs
-        [self.handle] = wait([self.handle], timeout=timeout, credentials=self._service.credentials)
+        with requested_with("trigger"):
+            [self.handle] = wait([self.handle], timeout=timeout, credentials=self._service.credentials)
         return self.handle
 
     async def await_for_completion(self, timeout: float | None = None) -> Order | Job:
         """Wait as `wait_for_completion` does, in an asynchronous flow."""
         wait: Any = await_for_orders if isinstance(self.handle, Order) else await_for_jobs
-        [self.handle] = await wait([self.handle], timeout=timeout, credentials=self._service.credentials)
+        with requested_with("atrigger"):
+            [self.handle] = await wait([self.handle], timeout=timeout, credentials=self._service.credentials)
         return self.handle
 
     def fetch_result(self) -> Any:

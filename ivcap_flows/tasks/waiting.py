@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from ivcap_flows.capture import found
@@ -33,12 +36,13 @@ __all__ = [
     "name_of",
     "note_end",
     "outcome_of",
-    "resubmission",
+    "requested_with",
     "service_named",
     "several",
     "tag",
     "wait_of",
     "waiting_for",
+    "what_helps",
 ]
 
 logger = logger_of("ivcap_flows.waiting")
@@ -48,6 +52,9 @@ S = TypeVar("S", OrderRecord, JobRecord)
 T = TypeVar("T")
 
 _LOG_LINES: Final = 20
+_LOOKED_UP: Final = 20
+"""Of so many that failed, the journal says with which other runs they are shared."""
+_requested_with: ContextVar[str | None] = ContextVar("ivcap_flows_requested_with", default=None)
 _EVENT: Final = 4_000
 """The maximum number of characters of an event's data to keep."""
 
@@ -147,12 +154,34 @@ async def log_tail(call: IvcapCall, order: str) -> str:
         return f"(its log cannot be read: {error.message})"
 
 
-def resubmission(task: str) -> str:
-    """Return a sentence with the next step after work that failed."""
-    return (
-        f"The same call in this run returns the same result. To try again, use {task}(…, max_resubmits=3), or more if "
-        "that was used, or a new run (IVCAP_FLOWS_FRESH=1)."
-    )
+@contextmanager
+def requested_with(function: str) -> Iterator[None]:
+    """In the block, let the error of failed work name this function as the one to call. The outermost block counts."""
+    before = _requested_with.set(_requested_with.get() or function)
+    try:
+        yield
+    finally:
+        _requested_with.reset(before)
+
+
+async def what_helps(call: IvcapCall, failed: Sequence[Order | Job], task: str) -> list[str]:
+    """Return a line with the next step after work that failed; none if it was not requested with this package.
+
+    `task` requests such work, unless the user called another function for it.
+    """
+    rows = []
+    with suppress(JournalError):
+        for work in failed[:_LOOKED_UP]:
+            rows += await call.journal.ask(partial(call.journal.intents.where, urn=work.urn))
+    if not rows:
+        return []
+    function, again = _requested_with.get() or task, "IVCAP_FLOWS_FRESH=1"
+    if not all(row.scope.startswith(("run:", "call:")) for row in rows):
+        again += " IVCAP_FLOWS_PAY_AGAIN=1"
+    return [
+        f"The same call in this run returns the same result. If such a failure may pass, pay again: {function}(…, "
+        f"max_resubmits=1), or more if that was used, or a new run ({again})."
+    ]
 
 
 def tag(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from ivcap_flows import wait_or_park
+from ivcap_flows.blocks import IvcapService
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError
+from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError, OutcomeError
 from ivcap_flows.handles import Artifact, Order, Products
 from ivcap_flows.tasks import (
     OrderStep,
@@ -19,6 +22,7 @@ from ivcap_flows.tasks import (
     arun_order,
     arun_orders,
     download_products,
+    ivcap,
     run_job,
     run_order,
     run_orders,
@@ -84,16 +88,16 @@ def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
 
 
 def test_one_order_or_job_is_one_call(in_flow, effects, stumbling, tmp_path):
-    """It is requested again if it failed, as often as it may be. An order comes with its products, which a folder gets
-    by their names, a job with its result. Without steps, there is no order."""
+    """If it failed, it is requested again as often as allowed. An order comes with its products, which a folder gets by
+    their names, a job with its result. Without steps, there is no order."""
 
     def given(ledger, fails):
         return {"ledger": str(tmp_path / f"ledger-{ledger}"), "fails": fails}
 
     def body():
-        done = run_order(stumbling, given(0, 1) | {"products": "a.txt b.txt"}, name="one")
+        done = run_order(stumbling, given(0, 1) | {"products": "a.txt b.txt"}, name="one", max_resubmits=3)
         files = download_products(done, tmp_path / "new" / "folder")
-        job = run_job(stumbling, given(1, 1))
+        job = run_job(stumbling, given(1, 1), max_resubmits=3)
         with pytest.raises(JobFailedError, match="not yet"):
             run_job(stumbling, given(2, 9), max_resubmits=1)
         assert run_orders([]) == []
@@ -115,13 +119,53 @@ async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journ
     @flow
     async def asynchronous():
         given = {"ledger": str(tmp_path / "one"), "fails": 0, "products": "a.txt"}
-        done, job = await arun_order(stumbling, given), await arun_job(stumbling, given)
+        done = await arun_order(stumbling, given)
+        job = await arun_job(stumbling, given)
         many = await arun_orders(steps(1, 0, 1), at_once=2, max_resubmits=2)
         return await adownload_products(done, tmp_path / "products"), job.result, [order.status for order in many]
 
     files, result, statuses = await asynchronous()
     assert Path(files["a.txt"]).read_bytes() == b"made" and result == {"tried": 2}
     assert statuses == ["succeeded"] * 3 and tries(tmp_path) == [2, 1, 2]
+
+
+SPENDING = sorted(
+    name
+    for name in ivcap.__all__
+    if callable(getattr(ivcap, name)) and "max_resubmits" in inspect.signature(getattr(ivcap, name)).parameters
+)
+
+
+@pytest.mark.parametrize("name", SPENDING)
+def test_a_default_never_pays_again(name):
+    """Each function that requests work requests it once, unless it is asked for more."""
+    assert inspect.signature(getattr(ivcap, name)).parameters["max_resubmits"].default == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "function"),
+    [
+        (lambda name, given: run_order(name, given), "run_order"),
+        (lambda name, given: run_orders([OrderStep(name, given)]), "run_orders"),
+        (lambda name, given: run_job(name, given), "run_job"),
+        (lambda name, given: ivcap.exec_agent(name, given), "exec_agent"),
+        (lambda name, given: IvcapService(service=name, parameters=given).trigger().wait_for_completion(), "trigger"),
+        (lambda name, given: ivcap.wait_for_jobs([ivcap.request_job(name, given)]), "request_job"),
+        (lambda name, given: wait_or_park([ivcap.place_order(name, given)]), "place_order"),
+    ],
+)
+def test_what_fails_is_paid_once_and_names_the_function_that_was_called(in_flow, stumbling, tmp_path, ask, function):
+    """The next step is told with the name that stands in the flow."""
+    with pytest.raises(OutcomeError, match=rf" {function}\(…, max_resubmits=1\).* \(IVCAP_FLOWS_FRESH=1\)"):
+        in_flow(lambda: ask(stumbling, {"ledger": str(tmp_path / "ledger-0"), "fails": 9}))
+    assert tries(tmp_path) == [1]
+
+
+def test_what_other_runs_share_is_not_said_to_be_new_in_a_new_run(in_script, stumbling, tmp_path):
+    """A new run gets the failed order of an account again, so the error names the setting that pays again."""
+    given = {"ledger": str(tmp_path / "ledger-0"), "fails": 9}
+    with pytest.raises(OrderFailedError, match=r"\(IVCAP_FLOWS_FRESH=1 IVCAP_FLOWS_PAY_AGAIN=1\)"):
+        in_script(lambda: run_order(stumbling, given, once_per="account"))
 
 
 def products(*names: str, status: str = "succeeded") -> Order:
