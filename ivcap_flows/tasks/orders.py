@@ -256,9 +256,11 @@ async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, befo
 
     ended = await patience.read(whole)
     new = await note_end(call.journal, ended)
-    if ended.collection is not None and ended.succeeded and ended.products and planning() is None:
-        await call.client.collections.add(ended.collection, [product.urn for product in ended.products])
-        holding(call, ended.collection, ended.products)
+    into = ended.collection
+    if into is not None and ended.succeeded and ended.products and planning() is None:
+        # Adding reads what is there first, so it is safe to repeat.
+        await patience.read(lambda: call.client.collections.add(into, [product.urn for product in ended.products]))
+        holding(call, into, ended.products)
     return ended, new
 
 

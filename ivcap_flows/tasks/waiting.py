@@ -76,7 +76,7 @@ class PlannedError(BaseException):
 
 @dataclass(frozen=True)
 class ReadUntil:
-    """Repeats what a wait reads while the platform cannot answer, until the caller's timeout."""
+    """Repeats what a wait asks of a platform that cannot answer, until the caller's timeout."""
 
     until: float
 
@@ -85,7 +85,7 @@ class ReadUntil:
         return cls(math.inf if timeout is None else time.monotonic() + timeout)
 
     async def read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `ask`, which must only read."""
+        """Return the result of `ask`, which must be safe to repeat."""
         return await through_outages(ask, max(0.0, self.until - time.monotonic()))
 
 

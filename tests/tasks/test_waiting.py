@@ -14,6 +14,8 @@ from prefect.runtime import flow_run
 from ivcap_flows import loop, wait_or_park
 from ivcap_flows.errors import InputError, JobFailedError, UnavailableError, WaitTimeoutError
 from ivcap_flows.tasks import (
+    collection_items,
+    create_collection,
     jobs,
     place_order,
     poll_sources,
@@ -118,6 +120,31 @@ def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, park):
 
     for ended in in_flow(body):
         assert ended.service_name == tasks_service and len(ended.products) == 2
+
+
+@pytest.mark.parametrize("park", [False, True], ids=["wait for it", "wait or park"])
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 503, "method": "GET"}, {"drop_reply_after_effect": True}],
+    ids=["refused", "unread", "lost replies"],
+)
+def test_an_outage_keeps_no_product_from_its_collection(in_flow, effects, source, tasks_service, unique, park, fault):
+    """The wait adds the products when the platform answers again, each once, or until its timeout."""
+
+    def body():
+        collection = create_collection(unique)
+        order = place_order(tasks_service, {"series": upload_artifact(source)}, collection=collection)
+        wait_for_orders([order.urn])
+        effects.embedded.add_fault(**{"method": "POST", **fault}, path="^/1/aspects")
+        if not park and "status" in fault:
+            with pytest.raises(UnavailableError):
+                wait_for_orders([order], timeout=1.2)
+        threading.Timer(1.5, effects.embedded.clear_faults).start()
+        [done] = wait_or_park([order]) if park else wait_for_orders([order])
+        return done, collection_items(collection)
+
+    done, items = in_flow(body)
+    assert sorted(each.urn for each in items) == sorted(each.urn for each in done.products) and len(items) == 2
 
 
 FAILS = """
