@@ -30,7 +30,8 @@ from ivcap_flows.errors import (
 from ivcap_flows.http.retry import retry_after
 from ivcap_flows.http.server_clock import date_of
 from ivcap_flows.secrets import scrub_text
-from ivcap_flows.secrets.scrubbing import forms_of, hidden, replaced
+from ivcap_flows.secrets.forms import SecretForms, replaced
+from ivcap_flows.secrets.scrubbing import hidden
 
 __all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
@@ -110,7 +111,7 @@ def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_E
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return the text without the given secrets, other known secrets, and anything that looks like one."""
-    return scrub_text(replaced(text, forms_of(secrets), hidden))
+    return scrub_text(replaced(text, SecretForms(secrets).found_in(text), hidden))
 
 
 def _words(value: Any) -> str:

@@ -11,17 +11,18 @@ import codecs
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Final
 
+from ivcap_flows.secrets.forms import replaced
 from ivcap_flows.secrets.rules import (
     NAME,
     ORDINARY,
     SHORTEST,
     Assignment,
     Found,
+    arguments_in,
     hints_in,
     is_secret_name,
     names_blocks,
@@ -29,7 +30,7 @@ from ivcap_flows.secrets.rules import (
     signs,
     tokens_in,
 )
-from ivcap_flows.secrets.scrubbing import hidden, known, replaced
+from ivcap_flows.secrets.scrubbing import hidden, known
 
 __all__ = ["place_of_secret"]
 
@@ -99,7 +100,8 @@ def place_of_secret(content: bytes, name: str) -> str | None:
 def _anywhere(text: str) -> Iterator[int]:
     """Yield the lines with tokens and with known secrets."""
     places = [token.begin for token in tokens_in(text)]
-    places += [text.index(form) for form, secret in known() if replaced(text, [(form, secret)], hidden) != text]
+    found = known().found_in(text).items()
+    places += [text.index(form) for form, secret in found if replaced(text, {form: secret}, hidden) != text]
     yield from (text.count("\n", 0, place) + 1 for place in places)
 
 
@@ -120,6 +122,12 @@ def _assigned_in(text: str, *, fields: bool = False) -> Iterator[Found]:
             computed = not found.quoted and _COMPUTED.fullmatch(found.secret)
             if signs(found.name) or (_is_secret(found.name, found.secret) and not computed):
                 yield found
+
+
+def _given_to_command(items: Sequence[ast.expr]) -> Iterator[Found]:
+    """Yield the secrets in a list that may be the arguments of a command."""
+    found = arguments_in(["".join(_literals(item)) for item in items])
+    return (each for each in found if _is_secret(each.name, each.secret))
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -161,6 +169,8 @@ def _in_python(text: str) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from (node.lineno for _ in _assigned_in(node.value))
+        if isinstance(node, ast.List | ast.Tuple):
+            yield from (node.lineno for _ in _given_to_command(node.elts))
         for name, value in _named(node):
             if is_secret_name(name):
                 yield from (value.lineno for literal in _literals(value) if _is_secret(name, literal))
@@ -197,8 +207,6 @@ def _named(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
             yield _name(name), value
         case ast.Call(func=func, args=[value]) if _name(func) in ("SecretStr", "SecretBytes"):
             yield "secret", value
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            yield from ((_name(option), value) for option, value in pairwise(items) if _name(option).startswith("-"))
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if is_secret_name(name):
             yield from ((name, each.value) for each in ast.walk(node) if isinstance(each, ast.Return) and each.value)
 

@@ -8,7 +8,7 @@ and Prefect document.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 __all__ = [
     "ASSIGNMENTS",
+    "COMMANDS",
     "HIDDEN",
     "HINTS",
     "NAME",
@@ -27,13 +28,16 @@ __all__ = [
     "Found",
     "Hints",
     "Shape",
+    "arguments_in",
     "hints_in",
     "is_secret_name",
     "is_token",
+    "line_of",
     "names_blocks",
     "secrets_in",
     "signs",
     "tokens_in",
+    "without_arguments",
     "without_shapes",
 ]
 
@@ -208,13 +212,29 @@ class Hints:
         return bool(self.exact or self.lower)
 
 
-HINTS: Final = Hints((*(hint for shape in SHAPES for hint in shape.hints), "@"), (*_NAME_HINTS, "sig", "basic", "curl"))
-_SEPARATED: Final = re.compile(r"[=:\s<(]|(?:\A|\0)-")
+_COMMAND_HINTS: Final = (
+    "curl",
+    "mysql",
+    "mariadb",
+    "7z",
+    "sshpass",
+    "mongo",
+    "login",
+    "zip",
+    "sqlcmd",
+    "redis-cli",
+    "ldap",
+)
+"""Every command whose options have a rule of their own contains one of these."""
+HINTS: Final = Hints(
+    (*(hint for shape in SHAPES for hint in shape.hints), "@"), (*_NAME_HINTS, "sig", "basic", *_COMMAND_HINTS)
+)
+_SEPARATED: Final = re.compile(r"[=:\s<(]|(?:\A|\0)-|[\"'],")
 """Separators between a name and its secret, and the start of an option, after which a secret may follow."""
 
 _BEGIN: Final = r"(?:(?<=\\)[nrt]|(?<![?&\w.-]))"
 """The start of a name. A line break or tab before it may be an escape."""
-_END: Final = r"(?=[).,:;!?\]}]{0,8}(?:[\s;\"'<>]|\Z)|,[\w.-]+=)"
+_END: Final = r"(?=[).,:;!?\]}]{0,8}(?:[\s;\"'<>\0]|\\+[\"']|\Z)|,[\w.-]+=)"
 """What ends a bare secret: punctuation of the text around it, or a comma and the next name. Both are left standing."""
 NAME: Final = r"(?=(?P<name>[\w.-]{1,120}))(?P=name)"
 """A whole name, which is not tried again in part: that would take long."""
@@ -230,7 +250,7 @@ _USERINFO: Final = re.compile(
     # A token may be the user.
     r"|(?<=://)((?=[^/\s:@]*\d)(?=[^/\s:@]*[A-Za-z])[^/\s:@]{20,})(?=@)"
 )
-_AROUND: Final = frozenset({"name", "given", "open", "long", "closed"})
+_AROUND: Final = frozenset({"name", "given", "open", "long", "closed", "list"})
 """Groups of the patterns below that do not hold the secret."""
 _FLAGS: Final = frozenset({"none", "null", "true", "false", "nil", "undefined", ""})
 _PROSE: Final = re.compile(r"[A-Za-z]?[a-z]*[.,:;!?)]*")
@@ -268,7 +288,7 @@ class Assignment:
             group = next(each for each, part in match.groupdict().items() if part is not None and each not in _AROUND)
             secret, name = match[group], self.name or match["name"]
             if secret and HIDDEN not in secret and (self.name or self.is_name(name)) and self.accepts(match, secret):
-                yield Found(*match.span(group), name, secret, group == "quoted")
+                yield Found(*match.span(group), name, secret, group in ("quoted", "argument"))
                 begin = match.end(group)
             else:
                 begin = match.end() if self.name else match.end("name")
@@ -282,11 +302,6 @@ ASSIGNMENTS: Final = [
         ),
         "authorization",
         ("bearer", "basic"),
-    ),
-    Assignment(
-        re.compile(r"(?<![\w-])(?:-u|--user|--proxy-user)[\"',=\s]+[^\s:\"']+:(?P<secret>[^\s\"']+)"),
-        "password",
-        ("curl",),
     ),
     Assignment(
         re.compile(r"(?<=[?&])(?P<name>[^=&#\s]+)=(?P<secret>[^&#\s'\"<>]+)"),
@@ -348,16 +363,65 @@ ASSIGNMENTS: Final = [
         accepts=_not_ordinary,
     ),
     Assignment(re.compile(rf"<{NAME}(?:\s[^<>]*)?>(?P<secret>[^<>\s][^<>]*)</", re.IGNORECASE)),
-    # In a command line, and in the `repr` of a list of arguments
+]
+
+# What a command gets
+
+_OPTION: Final = r"(?:(?P<list>(?<=\0))|(?<![\w\0-]))"
+"""The start of an option: an item of a list, or a word of a text."""
+_APART: Final = r"(?:\\*[\"'],\s*|(?:\\*[\"'])?\s+)"
+_QUOTE: Final = r"(?P<open>\\*[\"'])(?![\s,\])}])"
+_NEXT: Final = rf"(?(list)\0|(?:{_APART}{_QUOTE}|\s+))"
+"""What stands between two arguments. In a text, the second may be quoted, as a shell, `repr` and JSON do."""
+_ATTACHED: Final = rf"(?(list)|(?:{_QUOTE})?)"
+_NEXT_OR_ATTACHED: Final = rf"(?(list)\0?|(?:{_APART}?{_QUOTE}|\s*))"
+_VALUE: Final = (
+    r"(?(list)(?P<argument>[^\0]+)|(?(open)(?P<quoted>(?:(?!(?P=open))(?:\\.|[^\n\\\0]))+)"
+    rf"|(?P<bare>[^\s\"'\\\0]+?){_END}))"
+)
+"""In a list, the whole rest of the item, whatever it holds."""
+
+
+def _no_port(match: re.Match[str], secret: str) -> bool:
+    return not re.fullmatch(r"[\d.:]*:\d+(?:/\w+)?", secret)
+
+
+def _of_command(names: str, option: str, between: str, hints: str) -> Assignment:
+    """Return the rule that an option of these commands takes a password."""
+    command = rf"(?:\A|(?<=[\s\"'\0/`(]))(?:{names})(?=[\s\"'\\\0])[^\n|;&]{{0,400}}?"
+    pattern = rf"{command}{_OPTION}{option}{between}{_VALUE}"
+    return Assignment(re.compile(pattern), "password", tuple(hints.split()), accepts=_no_port)
+
+
+COMMANDS: Final = [
+    # `--password x`
     Assignment(
-        re.compile(
-            r"(?<![\w-])(?=(?P<name>--?[\w.-]{1,120}))(?P=name)"
-            rf"(?:[\"'],?\s+[\"'](?P<secret>[^\"']+)|\s+(?P<bare>[^\s\"'-][^\s\"']*?{_END}))",
-            re.IGNORECASE,
-        ),
+        re.compile(rf"{_OPTION}(?=(?P<name>--?[\w.-]{{1,120}}))(?P=name){_NEXT}(?!-){_VALUE}", re.IGNORECASE),
         accepts=_not_prose,
     ),
+    # `--password=x`, and in a list also `PGPASSWORD=x`: the secret ends where the argument does.
+    Assignment(
+        re.compile(
+            rf"(?:(?P<list>(?<=\0))|(?<![\w\0\\-]){_QUOTE}(?=-))(?=(?P<name>[\w.-]{{1,120}}))(?P=name)={_VALUE}",
+            re.IGNORECASE,
+        ),
+        accepts=_stated,
+    ),
+    # A user and a password
+    Assignment(
+        re.compile(
+            rf"{_OPTION}(?:-[uU]|--user|--proxy-user)(?:=|{_NEXT_OR_ATTACHED})[^\s:\"'\0-][^\s:\"'\0]*:{_VALUE}",
+        ),
+        "password",
+        ("curl",),
+    ),
+    _of_command(r"mysql\w*|mariadb[\w-]*|7z[ar]?", "-p", _ATTACHED, "mysql mariadb 7z"),
+    _of_command(r"sshpass|mongo\w*|login", "-p", _NEXT_OR_ATTACHED, "sshpass mongo login"),
+    _of_command("zip|unzip|sqlcmd", "-P", _NEXT_OR_ATTACHED, "zip sqlcmd"),
+    _of_command("redis-cli", "-a", _NEXT, "redis-cli"),
+    _of_command(r"ldap\w+", "-w", _NEXT, "ldap"),
 ]
+"""Rules for the line of a command, be it a text or a list of arguments, in which NUL precedes each."""
 
 
 def hints_in(text: str, among: Hints = HINTS) -> Hints:
@@ -369,11 +433,25 @@ def hints_in(text: str, among: Hints = HINTS) -> Hints:
     return Hints(tuple(hint for hint in among.exact if hint in text), lower)
 
 
+def line_of(words: Sequence[str]) -> str:
+    """Return a list of arguments, none of which has a NUL, as a line in which NUL precedes each."""
+    return "".join("\0" + word for word in words)
+
+
 def without_shapes(text: str, replace: Callable[[str, str], str]) -> str:
     """Return a text without what looks like a secret. `replace` takes each secret, and the name that it is given to."""
+    return _without(text, secrets_in(text), replace)
+
+
+def without_arguments(words: Sequence[str], replace: Callable[[str, str], str]) -> list[str]:
+    """Return a list of arguments without what looks like a secret in the line that they make, or in one alone."""
+    return _without(line_of(words), arguments_in(words), replace).split("\0")[1:]
+
+
+def _without(text: str, secrets: Iterable[Found], replace: Callable[[str, str], str]) -> str:
     parts: list[str] = []
     kept = 0
-    for found in sorted(secrets_in(text), key=lambda found: (found.begin, -found.end)):
+    for found in sorted(secrets, key=lambda found: (found.begin, -found.end)):
         shown = replace(found.secret, found.name)
         if found.end > kept:
             parts += [text[kept : max(found.begin, kept)], shown]
@@ -389,9 +467,23 @@ def secrets_in(text: str) -> Iterator[Found]:
             if HIDDEN not in match[0]:
                 # The user is hidden with the password.
                 yield Found(*match.span(), "password", next(filter(None, match.groups()), ""))
+    yield from _given_in(text, (*ASSIGNMENTS, *COMMANDS))
+
+
+def arguments_in(words: Sequence[str]) -> Iterator[Found]:
+    """Yield what looks like a secret in a list of arguments, with its place in their line."""
+    yield from _given_in(line_of(words), COMMANDS)
+    begin = 1
+    for word in words:
+        for found in secrets_in(word):
+            yield found._replace(begin=begin + found.begin, end=begin + found.end)
+        begin += len(word) + 1
+
+
+def _given_in(text: str, assignments: Iterable[Assignment]) -> Iterator[Found]:
     lower = text.lower()
     named = any(hint in lower for hint in _NAME_HINTS)
-    for assignment in ASSIGNMENTS:
+    for assignment in assignments:
         if named if assignment.hints is _NAME_HINTS else any(hint in lower for hint in assignment.hints):
             yield from assignment.secrets_in(text)
 

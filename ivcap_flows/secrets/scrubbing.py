@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote, quote_plus, unquote
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
+from ivcap_flows.secrets.forms import Mask, SecretForms, replaced
 from ivcap_flows.secrets.rules import (
     HIDDEN,
     ORDINARY,
@@ -22,15 +21,14 @@ from ivcap_flows.secrets.rules import (
     hints_in,
     is_secret_name,
     is_token,
+    line_of,
     names_blocks,
     signs,
+    without_arguments,
     without_shapes,
 )
 
 __all__ = [
-    "Forms",
-    "Mask",
-    "forms_of",
     "hidden",
     "hide",
     "hide_within",
@@ -38,25 +36,14 @@ __all__ = [
     "is_secret_type",
     "known",
     "logger_of",
-    "replaced",
     "scrub",
     "scrub_alone",
     "scrub_arguments",
     "scrub_text",
 ]
 
-Mask = Callable[[str], str]
-"""Returns the replacement for a secret."""
-
-Forms = Sequence[tuple[str, str]]
-"""Pairs of a text in which a secret may appear, and the secret."""
-
 OF_A_NAME: Final = 1_000
 """The number of values of one name that are remembered, the first. A `next_token` may have a new value each time."""
-_LONG: Final = 8
-"""Shorter secrets, and those of letters only, are hidden only as separate words."""
-_LINES: Final = re.compile(r"\s*(?:\n|\\n)\s*")
-_LINE: Final = 16
 _HEADER: Final = re.compile(r"\w[\w. -]*")
 """A name by itself, and no text that holds a name and a secret."""
 _DEEPEST: Final = 1_000
@@ -82,7 +69,7 @@ class _Known:
     """Only ever added to, so other threads may read meanwhile."""
 
     def __init__(self) -> None:
-        self.forms: list[tuple[str, str]] = []
+        self.forms = SecretForms()
         self._secrets: set[str] = set()
         self._of_name: Counter[str] = Counter()
         self._environment: tuple[str | None, ...] = ()
@@ -92,7 +79,7 @@ class _Known:
         if secret in self._secrets or is_token(secret) or (name and self._of_name[name] >= OF_A_NAME):
             return
         self._of_name[name] += 1
-        self.forms += forms_of([secret])
+        self.forms.add(secret)
         self._secrets.add(secret)
 
     def read_environment(self) -> None:
@@ -136,40 +123,10 @@ def learn(found: Iterable[tuple[str, str]]) -> list[str]:
     return [secret for secret, _ in secrets]
 
 
-def known() -> Forms:
+def known() -> SecretForms:
     """Return the forms of all secrets that this process has seen."""
     _known.read_environment()
     return _known.forms
-
-
-def forms_of(secrets: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the forms in which secrets may appear in a text: as they are, in a URL, in JSON, in Python's `repr`."""
-    return [(form, secret) for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret)]
-
-
-def _forms(secret: str) -> set[str]:
-    forms = {secret, secret.strip() or secret}
-    if not secret.isalnum():
-        forms |= {quote(secret, safe="", errors="replace"), quote(secret, errors="replace"), unquote(secret)}
-        forms |= {quote_plus(secret, errors="replace")}
-        forms |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
-    # If a key has several lines, each line alone is a part that matters.
-    forms |= {line for line in _LINES.split(secret) if len(line) >= _LINE and not line.startswith("-----")}
-    return {form for form in forms if len(form) >= SHORTEST}
-
-
-def replaced(text: str, forms: Forms, mask: Mask) -> str:
-    """Return a text without these secrets. Of two at one place, the longer is replaced."""
-    present = {form: secret for form, secret in forms if form in text}
-    if not present:
-        return text
-    patterns = [_pattern(form) for form in sorted(present, key=len, reverse=True)]
-    return re.sub("|".join(patterns), lambda match: mask(present[match[0]]), text)
-
-
-def _pattern(form: str) -> str:
-    is_word = len(form) < _LONG or form.isalpha()
-    return rf"(?<!\w){re.escape(form)}(?!\w)" if is_word else re.escape(form)
 
 
 @lru_cache(maxsize=4096)
@@ -210,7 +167,7 @@ def scrub(value: Any, mask: Mask = hidden) -> Any:
 
 def scrub_alone(value: Any, mask: Mask = hidden) -> Any:
     """Scrub without the secrets that this process has seen before, so that equal values stay equal in every process."""
-    return _scrubbed(value, mask, ())
+    return _scrubbed(value, mask, SecretForms())
 
 
 def scrub_text(text: str) -> str:
@@ -250,20 +207,24 @@ def logger_of(name: str) -> logging.Logger:
     return logger
 
 
-def _scrubbed(value: Any, mask: Mask, forms: Forms) -> Any:
-    # Nearly all values hold no secret. One search in all their texts together is faster than one in each, and one for
-    # each form is faster than one by a pattern of all forms.
+def _scrubbed(value: Any, mask: Mask, forms: SecretForms) -> Any:
+    # Nearly all values hold no secret. One search in all their texts together is faster than one in each.
     texts: list[str] = []
     named = _gather(value, texts)
     together = "\0".join(texts)
-    present = [pair for pair in forms if pair[0] in together]
+    present = forms.found_in(together)
     hints = hints_in(together)
     if not named and not present and not (hints and any(hints_in(text, hints) for text in texts)):
         return value
     scrubber = _Scrubber(mask, present, hints)
     shown = scrubber.of(value)
+    learned = learn(scrubber.found)
+    if not learned:
+        return shown
     # What was found may appear as ordinary text in what came before.
-    new = forms_of(learn(scrubber.found))
+    texts.clear()
+    _gather(shown, texts)
+    new = SecretForms(learned).found_in("\0".join(texts))
     return _Scrubber(mask, new, Hints((), ())).of(shown) if new else shown
 
 
@@ -277,9 +238,11 @@ def _gather(value: Any, texts: list[str]) -> bool:
             texts.append(name)
             named = _gather(inner, texts) or named or _names_secret(_called(value, name), inner)
     elif isinstance(value, list | tuple):
+        texts.append(line_of([inner for inner in value if isinstance(inner, str)]))
         named = _is_named(value)
         for inner in value:
-            named = _gather(inner, texts) or named
+            if not isinstance(inner, str):
+                named = _gather(inner, texts) or named
     return named
 
 
@@ -312,7 +275,7 @@ class _Scrubber:
     A copy of the copy is the same: a mask is no secret.
     """
 
-    def __init__(self, mask: Mask, forms: Forms, hints: Hints) -> None:
+    def __init__(self, mask: Mask, forms: Mapping[str, str], hints: Hints) -> None:
         self._mask, self._forms, self._hints = mask, forms, hints
         self.found: list[tuple[str, str]] = []
 
@@ -342,17 +305,23 @@ class _Scrubber:
         return self._mask(repr(value))
 
     def _items(self, values: Sequence[Any]) -> list[Any]:
-        """Treat the items as arguments of a command: the one after an option with a secret name is a secret."""
+        """Treat the items as the arguments of a command."""
         if _is_named(values):
             return [self._text(values[0]), self._hide(values[1], values[0])]
-        shown: list[Any] = []
-        option = ""
-        for value in values:
-            follows = option and isinstance(value, str) and not value.startswith("-")
-            shown.append(self._hide(value, option) if follows else self.of(value))
-            names = isinstance(value, str) and value.startswith("-") and "=" not in value and is_secret_name(value)
-            option = value if names else ""
-        return shown
+        given = [self._word(value) for value in values]
+        if not (self._hints and hints_in(line_of(given), self._hints)):
+            return [self.of(value) for value in values]
+        shown = without_arguments(given, self._hide)
+        return [
+            self.of(value) if after == before else after
+            for value, before, after in zip(values, given, shown, strict=True)
+        ]
+
+    def _word(self, value: Any) -> str:
+        """Return an item of a list as a word of a command line, an empty one if it is neither a text nor a number."""
+        if isinstance(value, str):
+            return replaced(value, self._forms, self._mask).replace("\0", " ")
+        return str(value) if type(value) in (int, float) else ""
 
     def _hide(self, secret: str, name: str) -> str:
         if _is_mask(secret):

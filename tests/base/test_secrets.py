@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
+import subprocess
+import timeit
 import uuid
 
 import pytest
@@ -25,6 +29,7 @@ from ivcap_flows.secrets import (
     scrub_text,
     scrubbing,
 )
+from ivcap_flows.secrets.forms import SecretForms
 
 TOKENS = {
     "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJlLW9mLWFkYQ",
@@ -62,6 +67,89 @@ TOKENS = {
 def test_a_command_line_shows_no_secret(given, shown):
     """What follows an option of a secret name is one, whatever it looks like."""
     assert scrub_arguments(given) == shown
+
+
+COMMANDS = {
+    "curl -u": ["curl", "-u", "ada:*", "https://h/x"],
+    "curl -u attached": ["/usr/bin/curl", "-uada:*"],
+    "curl --user=": ["curl", "--user=ada:*", "https://h/x"],
+    "curl --proxy-user": ["curl", "--proxy-user", "ada:*"],
+    "curl -H": ["curl", "-H", "Authorization: Bearer *"],
+    "mysql": ["mysql", "-u", "root", "-p*", "db"],
+    "mysqldump by ssh": ["ssh", "host", "mysqldump", "-p*"],
+    "mariadb-dump": ["mariadb-dump", "-p*"],
+    "sshpass": ["sshpass", "-p", "*", "ssh", "host"],
+    "sshpass attached": ["sshpass", "-p*", "ssh", "host"],
+    "mongosh": ["mongosh", "-u", "ada", "-p", "*"],
+    "docker login": ["docker", "login", "-u", "ada", "-p", "*", "example.org"],
+    "redis-cli": ["redis-cli", "-h", "db", "-a", "*"],
+    "ldapsearch": ["ldapsearch", "-D", "cn=ada", "-w", "*"],
+    "unzip": ["unzip", "-P", "*", "a.zip"],
+    "7z": ["7z", "x", "-p*", "a.7z"],
+    "--password": ["psql", "--password", "*"],
+    "--password=": ["psql", "--password=*", "-q"],
+    "env": ["env", "PGPASSWORD=*", "psql"],
+}
+
+
+def forms_of(words):
+    """Return a command as a list, as values that hold the list, and as the texts in which it is told."""
+    line = shlex.join(words)
+    return [
+        words,
+        {"run": {"args": tuple(words)}, "count": 2},
+        [["ls", "-l"], words],
+        ["bash", "-c", line],
+        line,
+        str(subprocess.CalledProcessError(1, words)),
+        repr(tuple(words)),
+        json.dumps(words),
+        json.dumps(words, separators=(",", ":")),
+        json.dumps({"body": json.dumps(words)}),
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_command_is_hidden_alike_in_every_form(command, monkeypatch):
+    """As a list, in a mapping, a tuple or another list; as a line of a shell, an error, `repr` or JSON; and from then
+    on wherever it stands."""
+    for form in forms_of([word.replace("*", "Zx81kq-0123456") for word in command]):
+        monkeypatch.setattr(scrubbing, "_known", scrubbing._Known())
+        shown = json.dumps(scrub(form))
+        assert "Zx81kq" not in shown and HIDDEN in shown, form
+        assert scrub_text("it is Zx81kq-0123456.") == f"it is {HIDDEN}."
+    assert scrub([word.replace("*", "Zx81kq-0123456") for word in command]) == [
+        word.replace("*", HIDDEN) for word in command
+    ]
+
+
+@pytest.mark.catches("lists are no commands")
+def test_an_argument_in_a_list_is_hidden_to_its_end():
+    """Whatever it holds, since the list says where it ends; a number, too."""
+    assert scrub(["curl", "-u", "me:a b'c\"d", "h"]) == ["curl", "-u", f"me:{HIDDEN}", "h"]
+    assert scrub(["psql", "--password=a b,c=d", "h"]) == ["psql", f"--password={HIDDEN}", "h"]
+    assert scrub(["psql", "--password", 12345, 6]) == ["psql", "--password", HIDDEN, 6]
+    assert scrub(["a\0b", "--password", "5ecret-1"]) == ["a\0b", "--password", HIDDEN]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mysql", "-u", "root", "-p", "database"],
+        ["docker", "run", "--name", "mongo", "-p", "27017:27017", "-p", "8080:80/tcp"],
+        ["git", "push", "-u", "origin", "a:b"],
+        ["docker", "run", "-u", "1000:1000", "-p", "80:80", "image"],
+        ["ssh", "-p", "2222", "host"],
+        ["the password", "of", "the user", "is needed"],
+        ["token", "count 2", 3, None, {"a": [1.5]}],
+        [],
+    ],
+    ids=lambda words: " ".join(map(str, words)),
+)
+def test_ordinary_arguments_are_shown(words):
+    """Ports, users and names are no passwords, as a list or as a line."""
+    assert scrub(words) == words
+    assert scrub_text(" ".join(map(str, words))) == " ".join(map(str, words))
 
 
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
@@ -219,8 +307,14 @@ def test_numbers_digests_urns_and_words_are_never_hidden(value):
 
 @pytest.mark.parametrize(
     "text",
-    ["password =" + " " * 20_000 + "\n", "password = '" + "\\a" * 20_000 + "\n", "password" + "-password" * 3_000],
-    ids=["spaces", "backslashes", "names"],
+    [
+        "password =" + " " * 20_000 + "\n",
+        "password = '" + "\\a" * 20_000 + "\n",
+        "password" + "-password" * 3_000,
+        "password --password " + "\\" * 20_000,
+        "mysql " * 3_000,
+    ],
+    ids=["spaces", "backslashes", "names", "options", "commands"],
 )
 def test_a_text_that_nearly_holds_a_secret_comes_to_an_end(text):
     """It has many places at which a pattern begins to match."""
@@ -275,7 +369,7 @@ def test_what_was_hidden_is_never_forgotten():
 def test_what_is_remembered_is_bounded():
     """Signatures and tokens of a known shape are not remembered, and of each name only the first values are."""
     pass_through(scrubbing.OF_A_NAME + 100)
-    assert len({secret for _, secret in scrubbing.known()}) == 4 + scrubbing.OF_A_NAME
+    assert len(scrubbing._known._secrets) == 4 + scrubbing.OF_A_NAME
 
 
 def test_what_identity_is_made_of_depends_on_the_value_alone():
@@ -303,6 +397,27 @@ def test_what_is_redacted_twice_is_the_same():
     ):
         once = scrub_alone(value, mask)
         assert once != value and scrub_alone(once, mask) == once
+
+
+@given(
+    st.lists(st.text("ab1-", min_size=1, max_size=12), max_size=8),
+    st.text("ab1-", max_size=40),
+    st.integers(0, 40),
+)
+def test_every_known_secret_is_found_in_a_text(secrets, around, place):
+    """Wherever it begins, alone or in others."""
+    forms = SecretForms(secrets)
+    long_enough = {secret for secret in secrets if len(secret) >= 4}
+    for text in (around, *(around[:place] + secret + around[place:] for secret in secrets)):
+        assert set(forms.found_in(text)) == {secret for secret in long_enough if secret in text}
+
+
+def test_a_search_for_thousands_of_secrets_takes_the_time_of_a_search_for_one():
+    """Also if they begin alike."""
+    text = " ".join(str(uuid.uuid4()) for _ in range(50))
+    one, many = SecretForms(["token-0123456789"]), SecretForms(f"token-{uuid.uuid4().hex}" for _ in range(5_000))
+    seconds = [min(timeit.repeat(lambda: forms.found_in(text), number=5, repeat=9)) for forms in (one, many)]  # noqa: B023
+    assert seconds[1] < 10 * seconds[0]
 
 
 def test_names_of_secrets():

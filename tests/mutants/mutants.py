@@ -52,6 +52,7 @@ from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import inputs, names, on_record, verification
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
+from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import pair, registry
 
@@ -260,6 +261,7 @@ def no_shapes_of_secrets(patch: SetAttribute) -> None:
 
 def no_values_of_secret_names_in_texts(patch: SetAttribute) -> None:
     patch(rules, "ASSIGNMENTS", [])
+    patch(rules, "COMMANDS", [])
     patch(rules, "_USERINFO", re.compile(r"(?!)"))
 
 
@@ -272,8 +274,15 @@ def no_types_of_secrets(patch: SetAttribute) -> None:
     patch(scrubbing, "secrets_of", lambda value, *args, **options: ())
 
 
+def lists_are_no_commands(patch: SetAttribute) -> None:
+    def one_by_one(words: Sequence[str], replace: Any) -> list[str]:
+        return [rules.without_shapes(word, replace) for word in words]
+
+    patch(scrubbing, "without_arguments", one_by_one)
+
+
 def no_known_secrets(patch: SetAttribute) -> None:
-    patch(scrubbing, "known", tuple)
+    patch(scrubbing, "known", SecretForms)
 
 
 def early_calls_kept(patch: SetAttribute) -> None:
@@ -321,7 +330,8 @@ def secrets_are_forgotten(patch: SetAttribute) -> None:
 
     def add_and_forget(self: Any, secret: str, name: str = "") -> None:
         add(self, secret, name)
-        del self.forms[:-1_000]
+        if len(self._secrets) % 1_000 == 0:
+            self.forms = SecretForms()
 
     patch(scrubbing._Known, "add", add_and_forget)
 
@@ -531,6 +541,7 @@ MUTANTS: Final = {
     ),
     "no names of secrets": Mutant("what has a secret name is hidden", no_names_of_secrets),
     "no types of secrets": Mutant("what a SecretStr holds is hidden in texts, too", no_types_of_secrets),
+    "lists are no commands": Mutant("a list of arguments shows what its line hides", lists_are_no_commands),
     "no known secrets": Mutant("what was hidden once is hidden wherever it stands", no_known_secrets),
     **CAPTURE,
     "secrets are forgotten": Mutant("what was hidden is hidden for ever", secrets_are_forgotten),

@@ -66,6 +66,7 @@ def canaries() -> dict[str, str]:
         "url": letters(9),
         "argv": letters(9),
         "option": letters(9),
+        "command": letters(9),
         "order": letters(9),
         "jwt": f"eyJhbGciOiJIUzI1NiJ9.{signed}.{letters(20)}",
         "github": "gh" + "p_" + letters(36),
@@ -134,7 +135,7 @@ def carry(secret: Mapping[str, str], folder: Path) -> None:
             f"host=db user=ada password={secret['dsn']} dbname=x",
             f"postgresql://ada:{secret['url']}@db/x",
             ["psql", "--password", secret["argv"], f"--token={secret['option']}"],
-            {"pem": block, "n": 1},
+            {"pem": block, "n": 1, "run": ("sshpass", "-p", secret["command"], "ssh", "host")},
         )
     assert recorder().flush()
 
@@ -222,8 +223,8 @@ def test_no_canary_leaves_by_any_way(tmp_path, scripts, capsys, caplog, on_platf
         pytest.param(name, kinds, marks=[pytest.mark.mutant(name), pytest.mark.long])
         for name, kinds in {
             "no shapes of secrets": {"jwt", "github", "aws", "azure", "gcp", "slack", "private key"},
-            "no values of secret names in texts": {"dsn", "url", "option", "order"},
-            "no names of secrets": {"name", "nested name", "argv"},
+            "no values of secret names in texts": {"dsn", "url", "argv", "option", "command", "order"},
+            "no names of secrets": {"name", "nested name"},
             "no types of secrets": {"type"},
             "no known secrets": {"known"},
             "contents are not searched": set(literals()),
