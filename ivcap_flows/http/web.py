@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+
+import httpx
 
 from ivcap_flows.errors import InputError, PlatformError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
@@ -16,10 +20,16 @@ from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session, StreamedReply
 
-__all__ = ["Validators", "fetch_if_changed"]
+__all__ = ["Validators", "check_address", "fetch_if_changed"]
 
 _MOVED: Final = (301, 302, 303, 307, 308)
 _MOST_MOVES: Final = 10
+_MOST_SHOWN: Final = 500
+"""The characters of an address that an error names."""
+_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.(?!\Z)|\.?\Z))+", re.IGNORECASE
+)
+"""The name of a host (RFC 1123), also with the underscores that some have."""
 _PAGES: Final = (".htm", ".html", ".xhtml")
 _ASKS_AGAIN: Final = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 
@@ -95,13 +105,38 @@ async def _reply(url: str, conditions: Mapping[str, str], pool: Pool) -> AsyncIt
     raise InputError(f"{_shown(url)} leads from one address to the next without an end. Is the address right?")
 
 
+def check_address(url: str) -> None:
+    """Raise InputError if no server can be asked for an address."""
+    try:
+        address, port = httpx.URL(url), urlsplit(url).port
+        # An internationalized name is checked by its other form.
+        host = address.raw_host.decode("ascii") if address.host else ""
+        fault = _fault_of(url, address.scheme, host, port)
+    except (httpx.InvalidURL, ValueError) as error:
+        fault = str(error).rstrip(".")
+    if fault is not None:
+        reason = f" ({fault})" if fault else ""
+        raise InputError(f"{_shown(url)} is no address of the web, such as https://example.org/table.csv{reason}.")
+    if address.userinfo:
+        raise InputError(f"{host}: an address with a user name or password would show it. Leave it out.")
+
+
+def _fault_of(url: str, scheme: str, host: str, port: int | None) -> str | None:
+    if url != url.strip():
+        return "a blank is before or after it"
+    if scheme not in ("http", "https") or not host:
+        return ""
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+    elif not _NAME.fullmatch(host):
+        return "no host has this name"
+    return "its port is 0" if port == 0 else None
+
+
 def _session(url: str, pool: Pool) -> Session:
+    check_address(url)
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{_shown(url)} is no address of the web, such as https://example.org/table.csv.")
-    if parts.username or parts.password:
-        raise InputError(f"{parts.hostname}: an address with a user name or password would show it. Leave it out.")
-    return Session(f"{parts.scheme}://{parts.netloc}", platform=parts.hostname, pool=pool)
+    return Session(f"{parts.scheme}://{parts.netloc}", platform=str(parts.hostname), pool=pool)
 
 
 async def _pieces(reply: StreamedReply) -> AsyncGenerator[tuple[int, bytes], None]:
@@ -120,4 +155,4 @@ def _refuse_page(url: str, target: str | os.PathLike[str], reply: StreamedReply)
 
 def _shown(url: str) -> str:
     """Return the address without its query, which may contain a secret."""
-    return url.partition("?")[0]
+    return url.partition("?")[0][:_MOST_SHOWN] or "An empty text"

@@ -13,7 +13,7 @@ from ivcap_flows.capture.files import file_at
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.http.web import Validators, fetch_if_changed
+from ivcap_flows.http.web import Validators, check_address, fetch_if_changed
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance.records import entity, relation
 from ivcap_flows.secrets import scrub_text
@@ -36,6 +36,7 @@ async def _fetch_url(url: str, target: str | os.PathLike[str]) -> LocalFile:
     """
     if not isinstance(url, str):
         raise InputError(f"`url` must be a text, not {type(url).__name__}.")
+    check_address(url)
     path, known = Path(os.path.abspath(target)), journal()  # noqa: ASYNC240 - reads the working directory only
     address = scrub_text(urldefrag(url).url)
     there, validators = await asyncio.to_thread(_there, path, address, known)

@@ -13,6 +13,7 @@ import pytest
 
 from ivcap_flows import flow
 from ivcap_flows.errors import InputError, UnavailableError
+from ivcap_flows.http.web import check_address
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import fetch_url
 
@@ -154,13 +155,63 @@ def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_script, t
     in_script(body)
 
 
-def test_what_is_no_address_is_refused(tmp_path):
+NO_ADDRESSES = {
+    "another scheme": "ftp://example.org/table.csv",
+    "no scheme": "table.csv",
+    "no scheme, but a host": "//example.org/table.csv",
+    "no host": "https:///table.csv",
+    "nothing": "",
+    "an open bracket": "https://[::1",
+    "after a bracket": "http://[::1]extra/x",
+    "no IPv6": "https://[1::2::3]/x",
+    "a port out of range": "https://example.org:99999/x",
+    "port 0": "https://example.org:0/x",
+    "a port of letters": "https://example.org:abc/x",
+    "a negative port": "https://example.org:-1/x",
+    "a blank in the host": "https://exa mple.org/x",
+    "a blank before": " https://example.org/x",
+    "a line feed after": "https://example.org/x\n",
+    "a tab": "https://exa\tmple.org/x",
+    "a NUL": "https://example.org/\0",
+    "an empty label": "https://example..org/x",
+    "a hyphen first": "https://-example.org/x",
+    "a backslash": "https://example.org\\x",
+    "an escape": "https://%41.org/x",
+    "a long label": f"https://{'a' * 64}.org/x",
+    "a long name": f"https://{'a.' * 130}org/x",
+    "no internationalized name": "https://xn--a/x",
+    "a user": "https://ada@example.org/x",
+    "a password": "https://ada:hunter2@example.org/x",
+}
+
+
+@pytest.mark.parametrize("url", NO_ADDRESSES.values(), ids=NO_ADDRESSES)
+def test_what_is_no_address_is_refused(url, tmp_path):
     """Before anything is asked; a password is not repeated."""
-    for url, words in (
-        ("ftp://example.org/table.csv", "is no address of the web"),
-        ("table.csv", "is no address of the web"),
-        ("https://user:hunter2@example.org/table.csv", "Leave it out"),
-    ):
-        with pytest.raises(InputError, match=words) as caught:
-            fetch_url.fn(url, tmp_path / "table.csv")
-        assert "hunter2" not in str(caught.value)
+    with pytest.raises(InputError, match=r"is no address of the web, such as|Leave it out") as caught:
+        fetch_url.fn(url, tmp_path / "table.csv")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_redirect_to_no_address_is_refused(web, in_script, tmp_path):
+    """As an address that the user wrote."""
+    for location in ("http://h:99999/x", "http://a b/x", "ftp://h/x"):
+        web.replies = [Reply(302, b"", {"Location": location})]
+        with pytest.raises(InputError, match="is no address of the web"):
+            in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org",
+        "HTTPS://EXAMPLE.org.:443/a b?c=d#e",
+        "https://exämple.org/ü",
+        "https://my_host/x",
+        "http://127.0.0.1:1/x",
+        "http://[::1]:8080/x",
+    ],
+)
+def test_an_address_of_the_web_is_taken(url):
+    """Also by number, without a path, and with letters beyond ASCII."""
+    check_address(url)
