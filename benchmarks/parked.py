@@ -39,15 +39,15 @@ first, *flow_runs = json.load(open(sys.argv[1]))
 async def placed():
     orders = (aplace_order.fn("submitted", {"message": f"parked {first + n}"}) for n in range(len(flow_runs)))
     client = await ivcap_client(None, deployed=False)
-    return await client.platform(), await asyncio.gather(*orders)
+    return (await client.platform(), await client.account()), await asyncio.gather(*orders)
 
-platform, orders = loop.run(placed())
+asks, orders = loop.run(placed())
 now = datetime.now(timezone.utc)
 for flow_run, order in zip(flow_runs, orders, strict=True):
     identity = RunIdentity("waits", "flows.py:waits", {"order": order.urn}, flow_run, flow_run, deployed=True)
     opened = journal().runs.open_attempt(identity)
     waits = (Wait(order.urn, "order", order.service),)
-    journal().parks.note(opened.attempt.id, Park(1, platform, None, waits, now, now + timedelta(days=1)))
+    journal().parks.note(opened.attempt.id, Park(1, *asks, None, waits, now, now + timedelta(days=1)))
     journal().runs.close_attempt(opened.attempt.id, "parked")
 print(len(orders))
 """

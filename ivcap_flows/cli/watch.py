@@ -12,9 +12,9 @@ __all__ = ["watch"]
 def watch(*, once: bool = False) -> None:
     """Wake each parked run of this journal as soon as all work that it waits for has ended, until interrupted.
 
-    A parked run also wakes without this command, but later: at least every quarter of an hour, or every hour while
-    this command runs. If several watch at once, one does the work and the others stand by. The command needs the
-    journal, Prefect's API and the credentials of the flows.
+    A parked run also wakes without this command, but later: at least every quarter of an hour, or every hour while the
+    command watches runs of the same account. The command needs the journal, Prefect's API and the credentials of the
+    flows: it loads the blocks that they name, and for all others its environment counts.
 
     Args:
         once: Look once, wake the runs that can be woken, and exit.

@@ -9,10 +9,8 @@ from typing import Final
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.journal.rows import Wait
 
-__all__ = ["LONGEST", "SHORTEST", "WATCHED", "WATCHER", "in_words", "rest"]
+__all__ = ["LONGEST", "SHORTEST", "WATCHED", "in_words", "rest", "watcher_of"]
 
-WATCHER: Final = "watcher"
-"""The lease of the process that wakes parked runs."""
 SHORTEST: Final = 30.0
 """Minimum seconds for which a run parks: leaving a process and coming back takes about ten."""
 LONGEST: Final = 900.0
@@ -21,6 +19,11 @@ WATCHED: Final = 3600.0
 
 _SHARE: Final = 0.25
 """A run looks again after this share of the age of its oldest work."""
+
+
+def watcher_of(platform: str, account: str, credentials: str | None) -> str:
+    """Return the lease of the process that wakes the runs which ask so. Only its holder is sure to be able to."""
+    return f"watcher {platform} {account} {credentials or ''}"
 
 
 def in_words(waits: Iterable[Wait]) -> str:

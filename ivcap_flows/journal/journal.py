@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from ivcap_flows.journal.accounts import Accounts
     from ivcap_flows.journal.decisions import Decisions
     from ivcap_flows.journal.deliveries import Deliveries
     from ivcap_flows.journal.facts import Facts
@@ -44,6 +45,7 @@ class Journal:
     """
 
     runs: Runs
+    accounts: Accounts
     intents: Intents
     decisions: Decisions
     facts: Facts
@@ -64,6 +66,7 @@ class Journal:
     """The URL without its password."""
 
     def __init__(self, store: Store) -> None:
+        from ivcap_flows.journal.accounts import Accounts
         from ivcap_flows.journal.decisions import Decisions
         from ivcap_flows.journal.deliveries import Deliveries
         from ivcap_flows.journal.facts import Facts
@@ -91,6 +94,7 @@ class Journal:
         self.decisions = Decisions(store, processes, self.redaction)
         self.facts = Facts(store)
         self.runs = Runs(store, processes, self.facts)
+        self.accounts = Accounts(store)
         self.leases = Leases(store, processes)
         self.lineages = Lineages(store)
         self.deliveries = Deliveries(store, self.leases)

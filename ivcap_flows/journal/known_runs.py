@@ -17,7 +17,7 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import AttemptRow, OpenedAttempt, Outcome, Park, ProcessRow, RunRow, Wait
 from ivcap_flows.journal.store import Store
 
-__all__ = ["ATTEMPTS", "KnownRuns", "attempt_row", "outcome_of"]
+__all__ = ["ATTEMPTS", "KnownRuns", "attempt_row", "outcome_of", "parks_of"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
 _RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "short_id", "parameters_sha256")]
@@ -208,6 +208,12 @@ def attempt_row(row: RowMapping) -> AttemptRow:
     process: dict[str, Any] = {name[8:]: value for name, value in row.items() if name.startswith("process_")}
     own: dict[str, Any] = {name: value for name, value in row.items() if not name.startswith("process_")}
     return AttemptRow(**{**own, "park": _park(own["park"])}, process=ProcessRow(**process))
+
+
+def parks_of(connection: Connection, run_id: str) -> list[Park]:
+    """Return all parks of a run."""
+    noted = connection.execute(sa.select(_A.c.park).where(_A.c.run_id == run_id, _A.c.park.is_not(None))).scalars()
+    return [park for park in map(_park, noted) if park is not None]
 
 
 def _park(noted: Mapping[str, Any] | None) -> Park | None:

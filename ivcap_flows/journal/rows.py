@@ -19,6 +19,7 @@ __all__ = [
     "MISSED_ROUNDS",
     "RESEND",
     "WRITTEN_OFF",
+    "AccountRow",
     "AttemptRow",
     "Claim",
     "Cursor",
@@ -133,6 +134,14 @@ class RunRow:
 
 
 @dataclass(frozen=True)
+class AccountRow:
+    """An account on a platform, each by its id."""
+
+    platform: str
+    account: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """An order or job (`noun`) that a run waits for. `service` is the service's URN, `name` what the user calls it, or
     its service's name, and `account` the one that placed it, if the platform reports it."""
@@ -148,12 +157,13 @@ class Wait:
 class Park:
     """What a run waits for that leaves its process, and when Prefect wakes it. A run's parks count from round 1.
 
-    `credentials` is the name of a block, or None for the environment's credentials. `began_at` is when the run began to
-    wait for these, in the first of its rounds.
+    `platform` and `account` are those by which it asks. `credentials` is the name of a block, or None for the
+    environment's credentials. `began_at` is when the run began to wait for these, in the first of its rounds.
     """
 
     round: int
     platform: str
+    account: str
     credentials: str | None
     waits: tuple[Wait, ...]
     began_at: datetime

@@ -15,6 +15,7 @@ __all__ = [
     "VERSION",
     "Instant",
     "Json",
+    "accounts",
     "attempts",
     "cursors",
     "deliveries",
@@ -205,6 +206,16 @@ intents = sa.Table(
     sa.Index("intents_process", "process_id", sqlite_where=_HELD, postgresql_where=_HELD),
     sa.Index("intents_state", "state", "noun"),
     sa.Index("intents_urn", "urn"),
+)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    # The name by which the credentials are known in each attempt of the run.
+    sa.Column("credentials", sa.Text, primary_key=True),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
 )
 
 once = sa.Table(

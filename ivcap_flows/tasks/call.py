@@ -20,8 +20,9 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.identity import EMBEDDED, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
+from ivcap_flows.journal.rows import AccountRow
 from ivcap_flows.settings import Settings
-from ivcap_flows.tasks.accounts import credentials_of
+from ivcap_flows.tasks.accounts import check_account, credentials_of
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class IvcapCall(_Call):
         credentials = credentials_of("ivcap", credentials, attempt)
         client = await ivcap_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, account = await client.platform(), await client.account()
+        await check_account("ivcap", credentials, AccountRow(platform, account), journal(), attempt)
         if attempt is not None:
             acting_as(account, await client.account_name())
         return cls(journal(), attempt, platform, account, Settings.current(), client)
@@ -169,6 +171,7 @@ class ProvenaCall(_Call):
         credentials = credentials_of("provena", credentials, attempt)
         client = await provena_client(credentials, deployed=attempt is not None and attempt.run.deployed)
         platform, username = await client.platform(), await client.username()
+        await check_account("provena", credentials, AccountRow(platform, username), journal(), attempt)
         if attempt is not None:
             acting_as(flows_urn("provena-user", username), username)
         return cls(journal(), attempt, platform, username, Settings.current(), client)

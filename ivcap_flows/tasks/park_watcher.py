@@ -1,15 +1,15 @@
 """The watcher: wakes parked runs as soon as all orders and jobs that they wait for have ended.
 
-It is optional: without it, a parked run wakes at its wake time, which is later. Of the processes that share a journal,
-one watches and the others stand by.
+It is optional: without it, a parked run wakes at its wake time, which is later. If several watch, they share what they
+poll, and one of them wakes each run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 from prefect import flow
@@ -20,8 +20,8 @@ from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.capture import journal as own_journal
 from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbeat
-from ivcap_flows.durable.parking import WATCHER
-from ivcap_flows.errors import ConfigurationError, JournalError
+from ivcap_flows.durable.parking import watcher_of
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.identity import short_run
 from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.in_prefect.reconcile import end_parked
@@ -39,13 +39,15 @@ __all__ = ["Watcher", "watch_parked_runs"]
 logger = logger_of("ivcap_flows.waiting")
 
 _WAKING: Final = "waking"
-"""The lease of a process that wakes runs now: a watcher, or a command that looks once."""
+"""The lease of the process that wakes runs now: a watcher, or a command that looks once."""
 EVERY: Final = 2.0
 """Seconds between two reads of the parked runs and of their states in Prefect."""
 _AFTER_TROUBLE: Final = 60.0
 """Seconds until the next try after the work of a run could not be polled."""
 _ONCE: Final = 20.0
 """Seconds that `once` waits for the platforms, and again for the processes that the runs leave to end."""
+_SURE: Final = 2.0
+"""Seconds for which the work of a run is polled without an error before this process promises to wake it."""
 _LEAVING: Final = 0.2
 """Seconds between two checks whether these processes have ended."""
 
@@ -73,41 +75,32 @@ class Watcher:
         self._tending: dict[str, asyncio.Task[None]] = {}
         """By the attempt that each parked run left."""
         self._troubled: LruCache[str, None] = LruCache(1_000)
+        self._polled: set[str] = set()
+        """The leases of those whose work this process polls without an error."""
+        self._promised: dict[str, ExitStack] = {}
+        """Those of them that it has."""
 
     async def watch(self, *, seconds: float | None = None) -> None:
-        """Watch, or stand by while another process watches, for `seconds`; None means for ever."""
+        """Watch for `seconds`; None means for ever."""
         end = None if seconds is None else time.monotonic() + seconds
-        stands_by = False
         start_heartbeat(self._journal)
+        self._tell("Watching the parked runs.")
         try:
             while end is None or time.monotonic() < end:
-                with self._lease(WATCHER) as mine:
-                    if mine:
-                        self._tell("Watching the parked runs.")
-                        await self._lead(end)
-                    elif mine is False and not stands_by:
-                        self._tell("Another process watches the parked runs; standing by.")
-                if mine is not None:
-                    stands_by = not mine
-                await asyncio.sleep(EVERY)
+                try:
+                    await self._look()
+                    self._troubled.pop("parked")
+                except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
+                    self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
+                await self._pause()
         finally:
+            for task in self._tending.values():
+                task.cancel()
+            await asyncio.gather(*self._tending.values(), return_exceptions=True)
+            self._tending.clear()
+            for name in list(self._promised):
+                self._promised.pop(name).close()
             stop_heartbeat(self._journal)
-
-    @contextmanager
-    def _lease(self, name: str) -> Iterator[bool | None]:
-        """Try to hold a lease. Yields whether this process has it; None if the journal fails."""
-        held, mine = ExitStack(), None
-        try:
-            mine = held.enter_context(self._journal.leases.hold(name))
-            self._troubled.pop("lease")
-        except JournalError as error:
-            self._trouble("lease", f"The journal cannot say which process watches; trying again: {error}")
-        try:
-            yield mine
-        finally:
-            # A lease that cannot be given back does no harm: this process can take it again, and it ends with it.
-            with suppress(JournalError):
-                held.close()
 
     async def once(self) -> tuple[int, int]:
         """Wake the runs whose work has ended. Return how many were woken, and how many stay parked."""
@@ -130,28 +123,29 @@ class Watcher:
                 return woken, len(looks) - woken
             await asyncio.sleep(_LEAVING)
 
-    async def _lead(self, end: float | None) -> None:
-        """Wake runs until `end`, or until another process has the lease."""
-        try:
-            while end is None or time.monotonic() < end:
-                try:
-                    if not await self._journal.ask(self._journal.leases.mine, WATCHER):
-                        return
-                    parked = await self._parked()
-                    self._begin(parked)
-                    ended = [attempt for attempt, _ in parked if self._tending[attempt.id].done()]
-                    # Wake a run only when its process is gone, so that two processes never work on one run.
-                    left = await self._journal.ask(self._journal.parks.left, ended)
-                    await self._wake([attempt for attempt in ended if attempt.id in left])
-                    self._troubled.pop("parked")
-                except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
-                    self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
-                await self._pause()
-        finally:
-            for task in self._tending.values():
-                task.cancel()
-            await asyncio.gather(*self._tending.values(), return_exceptions=True)
-            self._tending.clear()
+    async def _look(self) -> None:
+        """Tend newly parked runs, and wake those whose work has ended."""
+        parked = await self._parked()
+        self._begin(parked)
+        await asyncio.to_thread(self._promise)
+        ended = [attempt for attempt, _ in parked if self._tending[attempt.id].done()]
+        # Wake a run only when its process is gone, so that two processes never work on one run.
+        left = await self._journal.ask(self._journal.parks.left, ended)
+        await self._wake([attempt for attempt in ended if attempt.id in left])
+
+    def _promise(self) -> None:
+        """Hold the leases of the watchers that this process is. Runs that park sleep longer while somebody has theirs.
+
+        Of several processes that can poll the same work one has the lease; another takes it when that ends.
+        """
+        leases, polled = self._journal.leases, list(self._polled)
+        for name in [name for name in self._promised if name not in polled or not leases.mine(name)]:
+            self._promised.pop(name).close()
+        for name in polled:
+            if name not in self._promised:
+                lease = ExitStack()
+                if lease.enter_context(leases.hold(name)):
+                    self._promised[name] = lease
 
     async def _pause(self) -> None:
         """Sleep until the next look, or until the work of another run has ended."""
@@ -204,13 +198,17 @@ class Watcher:
 
     async def _has_ended(self, attempt: AttemptRow, park: Park) -> bool:
         """Wait until all work of a run has ended. Return False if its platform cannot be asked."""
-        run = short_run(attempt.run_id)
+        run, watcher = short_run(attempt.run_id), watcher_of(park.platform, park.account, park.credentials)
         try:
             call = await self._call(run, park)
             if call is None:
                 return False
-            await pending_of(call, park.waits, timeout=None)
+            pending = await pending_of(call, park.waits, timeout=_SURE)
+            self._polled.add(watcher)
+            if pending:
+                await pending_of(call, park.waits, timeout=None)
         except Exception as error:  # noqa: BLE001 - trouble with one run must not keep the others asleep
+            self._polled.discard(watcher)
             # Do not wake the run: it would park again, and the watcher would wake it again.
             text = f"The watcher cannot poll the work of run {run}, which wakes at its wake time: {error}"
             self._trouble(attempt.run_id, text)
@@ -222,7 +220,7 @@ class Watcher:
         """Wake these runs and return how many were woken; none while another process wakes runs."""
         if not attempts:
             return 0
-        with self._lease(_WAKING) as mine:
+        with self._journal.leases.hold(_WAKING) as mine:
             if not mine:
                 return 0
             return sum(await asyncio.gather(*(asyncio.to_thread(self._wake_one, attempt) for attempt in attempts)))
@@ -240,14 +238,14 @@ class Watcher:
         return True
 
     async def _call(self, run: str, park: Park) -> IvcapCall | None:
-        """Return the context for asking the run's platform; None if the credentials are for another platform."""
+        """Return the context for asking the run's platform; None if the credentials are of another account."""
         client = await ivcap_client(park.credentials or self._credentials, deployed=self._deployed)
         platform, account = await client.platform(), await client.account()
-        if platform != park.platform:
+        if (platform, account) != (park.platform, park.account):
             self._trouble(
-                park.platform,
-                f"The watcher cannot wake run {run}, which wakes at its wake time: its work is on {park.platform}, but "
-                f"the watcher's credentials are for {platform}.",
+                f"{park.platform} {park.account}",
+                f"The watcher cannot wake run {run}, which wakes at its wake time: it waits for work on "
+                f"{park.platform} as {park.account}, but the watcher's credentials are for {platform} as {account}.",
             )
             return None
         return IvcapCall(self._journal, None, platform, account, Settings.current(), client)

@@ -23,13 +23,13 @@ from ivcap_flows import loop
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import attempt_at_hand, close_attempt
 from ivcap_flows.durable import planning
-from ivcap_flows.durable.parking import SHORTEST, WATCHER, in_words, rest
+from ivcap_flows.durable.parking import SHORTEST, in_words, rest, watcher_of
 from ivcap_flows.errors import InputError, JournalError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
-from ivcap_flows.tasks.accounts import credentials_of
+from ivcap_flows.tasks.accounts import block_name, credentials_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
@@ -190,12 +190,6 @@ class _Asked:
             found.append(wait_of(each, "job" if _is_job(each) else "order", service))
         return found
 
-    @property
-    def block(self) -> str | None:
-        """The name of the credentials block. A journal may store this name, but not the credentials themselves."""
-        given = self.credentials
-        return given if given is None or isinstance(given, str) else given._block_document_name
-
 
 async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | None:
     """Wait, and try to park after a while.
@@ -307,7 +301,9 @@ class _Stay:
             if not await asyncio.to_thread(recorder().flush, _FLUSH):
                 return Obstacle("the run's facts are still being written to the journal", passing=True)
             now = await journal.ask(journal.now)
-            watched = await journal.ask(journal.leases.held, WATCHER)
+            # A journal may store the name of a block, but not the credentials themselves.
+            asks = self.call.platform, self.call.account, block_name(asked.credentials)
+            watched = await journal.ask(journal.leases.held, watcher_of(*asks))
             seconds = min(self.left, rest([self._age(wait, asked, now) for wait in waits], watched=watched))
             prefect_now = await asyncio.to_thread(own.now)
             if isinstance(prefect_now, Obstacle):
@@ -315,7 +311,7 @@ class _Stay:
             wake_at = prefect_now + timedelta(seconds=seconds)
             attempts = await journal.ask(journal.runs.attempts, opened.run.id)
             number = 1 + sum(each.park is not None for each in attempts if each.id != opened.attempt.id)
-            park = Park(number, self.call.platform, asked.block, tuple(waits), self.began_at, wake_at)
+            park = Park(number, *asks, tuple(waits), self.began_at, wake_at)
             await journal.ask(journal.parks.note, opened.attempt.id, park)
         except JournalError as error:
             return Obstacle(f"the journal cannot record that the run parks: {error}", passing=True)

@@ -157,7 +157,7 @@ def test_runs_that_need_a_look_are_named(own_record, journal):
     for name, hours in (("late", -1), ("nightly", 1)):
         opened = journal.runs.open_attempt(RunIdentity(name, "f.py:f", {}, name, name, deployed=True))
         due = journal.now() + timedelta(hours=hours)
-        journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, journal.now(), due))
+        journal.parks.note(opened.attempt.id, Park(1, "https://x", "ada", None, waits, journal.now(), due))
         journal.runs.close_attempt(opened.attempt.id, "parked")
     lost = journal.runs.get("interrupted")
     said = own_record("doctor", "--json")

@@ -270,7 +270,9 @@ def test_a_parked_run_is_given_up_only_with_consent(own_record, journal_file, pr
             identity = RunIdentity("harvest", "f.py:harvest", {}, str(flow_run.id), str(flow_run.id), deployed=True)
             opened, now = journal.runs.open_attempt(identity), journal.now()
             waits = [Wait(f"urn:ivcap:order:{n}", "order", "urn:ivcap:service:s", n) for n in ("north", "south")]
-            journal.parks.note(opened.attempt.id, Park(1, "p", None, tuple(waits), now, now + timedelta(hours=1)))
+            journal.parks.note(
+                opened.attempt.id, Park(1, "p", "ada", None, tuple(waits), now, now + timedelta(hours=1))
+            )
             journal.runs.close_attempt(opened.attempt.id, "parked")
         run = opened.run.id
 

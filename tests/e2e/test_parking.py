@@ -208,27 +208,25 @@ def test_a_parked_run_is_cancelled_at_once(fleet, started, journal):
 @pytest.mark.long
 def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     """Two waits in one run, a round each, each woken as soon as its work has ended, though the run would sleep for an
-    hour; the watcher that led is killed in between, and the one that stood by goes on."""
-    leads = fleet.watcher("leads")
-    while "Watching" not in fleet.log("leads"):
+    hour once a watcher has polled for its account. One of two watchers is killed in between."""
+    killed, lives = fleet.watcher("killed"), fleet.watcher("lives")
+    while not all("Watching" in fleet.log(name) for name in ("killed", "lives")):
         time.sleep(0.1)
-    stands_by = fleet.watcher("stands by")
     run = fleet.run(fleet.deployment("parks_twice", "watched"), "watched", 5.0)
     fleet.until(run, {"Parked"})
     fleet.until(run, {"Running"})
-    while "standing by" not in fleet.log("stands by"):
-        time.sleep(0.1)
-    leads.send_signal(signal.SIGKILL)
-    leads.wait(5)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(5)
     fleet.until(run, {"Completed"})
     attempts = journal.runs.attempts(journal.runs.get(run).id)
     assert [each.park and each.park.round for each in attempts] == [1, 2, None]
+    sleeps = [(left.park.wake_at - left.ended_at).total_seconds() for left in attempts[:-1]]
+    assert sleeps[0] < 60 and sleeps[1] > 3000
     for left, again in pairwise(attempts):
-        assert (left.park.wake_at - left.ended_at).total_seconds() > 3000
         assert (again.started_at - left.ended_at).total_seconds() < 60
     assert fleet.told("watched").count("side effect") == 1
     assert outcomes(journal, run) == ["parked", "parked", "completed"]
-    assert stands_by.poll() is None
+    assert lives.poll() is None
 
 
 @pytest.fixture

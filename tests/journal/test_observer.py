@@ -92,7 +92,7 @@ def test_what_concerns_a_run_is_told(journal, begin, told):
     with pytest.raises(SpendLimitError) as raised:
         journal.intents.claim(wanted("k1:b", run_id="1", spends=True), spend_limit=1)
     waits = (Wait("urn:o", "order", "urn:s"),)
-    journal.parks.note(opened.attempt.id, Park(1, "https://x", None, waits, now, now + timedelta(seconds=60)))
+    journal.parks.note(opened.attempt.id, Park(1, "https://x", "ada", None, waits, now, now + timedelta(seconds=60)))
     journal.runs.close_attempt(opened.attempt.id, "parked", "Parked: waits.")
     begin()
     journal.deliveries.record("ivcap:x", "a@1", "pending", run_id="1", reason="away")

@@ -44,7 +44,7 @@ def park(journal):
     def note(opened, at=journal):
         now = at.now()
         waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1"),)
-        at.parks.note(opened.attempt.id, Park(1, "https://x", "prod", waits, now, now + timedelta(seconds=60)))
+        at.parks.note(opened.attempt.id, Park(1, "https://x", "ada", "prod", waits, now, now + timedelta(seconds=60)))
 
     return note
 

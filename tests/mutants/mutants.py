@@ -39,8 +39,10 @@ from ivcap_flows.ivcap import archive
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store, transitions
+from ivcap_flows.journal.accounts import Accounts
 from ivcap_flows.journal.claims import Claims
 from ivcap_flows.journal.intents import Intents
+from ivcap_flows.journal.leases import Leases
 from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
@@ -54,7 +56,7 @@ from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import pair, registry
+from ivcap_flows.tasks import pair, park_watcher, parking, registry
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -495,7 +497,19 @@ def a_refusal_is_a_lost_reply(patch: SetAttribute) -> None:
     patch(submission, "may_have_taken_effect", may_have_taken_effect)
 
 
+def any_watcher_promises(patch: SetAttribute) -> None:
+    patch(park_watcher, "watcher_of", lambda *_: "watcher")
+    patch(parking, "watcher_of", lambda *_: "watcher")
+    patch(Leases, "held", lambda leases, name, held=Leases.held: held(leases, "watcher"))
+
+
+def goes_on_anywhere(patch: SetAttribute) -> None:
+    patch(Accounts, "note", lambda *_: None)
+
+
 MUTANTS: Final = {
+    "any watcher promises": Mutant("a run sleeps long only if its own watcher is there", any_watcher_promises),
+    "a run goes on anywhere": Mutant("a run goes on where it has work, or sends nothing", goes_on_anywhere),
     "intent after the effect": Mutant(
         "the intent and its idempotency record are written before", intent_after_the_effect
     ),

@@ -9,17 +9,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
-from ivcap_flows.durable.parking import WATCHER
-from ivcap_flows.journal import Journal, ProcessRow, RunIdentity, schema, store
+from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.durable.parking import watcher_of
+from ivcap_flows.errors import ForbiddenError
+from ivcap_flows.handles import Order
+from ivcap_flows.journal import Journal, RunIdentity, store
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.tasks import park_watcher, place_order
@@ -41,12 +44,28 @@ def woken(monkeypatch: pytest.MonkeyPatch, on_prefect: object) -> list[str]:
     return found
 
 
-def park(journal: Journal, order: Any) -> AttemptRow:
-    root = uuid.uuid4().hex
-    opened, now = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True)), journal.now()
-    waits = (Wait(order.urn, "order", order.service),)
-    journal.parks.note(opened.attempt.id, Park(1, order.platform, None, waits, now, now))
-    return opened.attempt
+@pytest.fixture
+def account(embedded_platform: object) -> str:
+    """The account of this process."""
+
+    async def own() -> str:
+        return await (await ivcap_client(None, deployed=False)).account()
+
+    return loop.run(own())
+
+
+@pytest.fixture
+def park(account: str) -> Callable[..., AttemptRow]:
+    """Return `park(journal, order)`, which notes a run that waits for it; `changed` are other values of its park."""
+
+    def note(journal: Journal, order: Order, **changed: Any) -> AttemptRow:
+        root, now = uuid.uuid4().hex, journal.now()
+        opened = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, root, root, deployed=True))
+        made = Park(1, order.platform, account, None, (Wait(order.urn, "order", order.service),), now, now)
+        journal.parks.note(opened.attempt.id, replace(made, **changed))
+        return opened.attempt
+
+    return note
 
 
 def all_of(_: object, attempts: list[AttemptRow]) -> set[str]:
@@ -73,7 +92,7 @@ async def watches(journal: Journal) -> Any:
 
 
 @pytest.mark.long
-def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, woken, monkeypatch):
+def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, woken, park, monkeypatch):
     """Parked runs take no thread each, and those whose process still lives do not keep others from being woken."""
     order = place_order("echo", {"message": "many"})
     parks = [park(ivcap_journal, order) for _ in range(MANY)]
@@ -121,62 +140,64 @@ def fail(url: str) -> None:
 
 @pytest.mark.parametrize("journal_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_a_watcher_outlives_what_its_journal_does(
-    embedded_platform, ivcap_journal, journal_url, hasty_journal, woken, monkeypatch, caplog
+    embedded_platform, ivcap_journal, journal_url, hasty_journal, woken, park, monkeypatch, caplog
 ):
-    """A watcher survives a failing journal and wakes runs afterwards. One that stands by takes its place afterwards."""
+    """A watcher survives a failing journal, says so at most once, and wakes runs afterwards."""
     order = place_order("echo", {"message": "outlives"})
     monkeypatch.setattr(Parks, "left", all_of)
 
     async def scenario() -> None:
-        first_ends = asyncio.Event()
-
-        async def first() -> None:
-            async with watches(hasty_journal) as said:
-                await until(lambda: "Watching the parked runs." in said)
-                await first_ends.wait()
-
-        leading = asyncio.ensure_future(first())
-        await until(lambda: hasty_journal.leases.held(WATCHER))
         async with watches(hasty_journal) as said:
             await until(lambda: bool(said))
-            assert said == ["Another process watches the parked runs; standing by."]
             await asyncio.to_thread(fail, journal_url)
             parked = park(hasty_journal, order)
             await until(lambda: parked.flow_run_id in woken)
-            first_ends.set()
-            await leading
-            await until(lambda: said[-1] == "Watching the parked runs.")
 
     loop.run(scenario())
-    assert sum("The journal cannot say which process watches" in record.message for record in caplog.records) <= 2
+    assert sum("Cannot read parked runs" in record.message for record in caplog.records) <= 1
 
 
-def test_a_watcher_that_lost_its_lease_stands_by(embedded_platform, ivcap_journal, woken, monkeypatch):
-    """A watcher that was suspended for long notices that another one has taken its place, and wakes no run."""
-    order = place_order("echo", {"message": "lost"})
-    monkeypatch.setattr(Parks, "left", all_of)
+@pytest.mark.catches("any watcher promises")
+def test_a_watcher_promises_for_those_whose_work_it_can_poll(
+    embedded_platform, ivcap_journal, woken, park, account, monkeypatch, caplog
+):
+    """A run may count on a watcher that polls for the same account by the same credentials.
 
-    def take_away() -> None:
-        with ivcap_journal._store.write() as connection:
-            now = ivcap_journal._store.now(connection)
-            another = ProcessRow("another", "far", 1, now)
-            connection.execute(sa.insert(schema.processes).values(vars(another)))
-            taken = {"process_id": "another", "token": "another"}
-            connection.execute(sa.update(schema.leases).where(schema.leases.c.name == WATCHER).values(taken))
+    Not on one that has other credentials, nor on one that is refused. When it ends, another one takes its place.
+    """
+    ask = park_watcher.pending_of
+
+    async def asked(call: Any, waits: tuple[Wait, ...], **options: Any) -> set[str]:
+        if waits == (refused,):
+            raise ForbiddenError("This work is not yours.")
+        return await ask(call, waits, **options)
+
+    monkeypatch.setattr(park_watcher, "pending_of", asked)
+    order = place_order("echo", {"message": "promises"})
+    others = {"account": "urn:ivcap:account:other"}, {"platform": "https://other"}, {"credentials": "no-such-block"}
+    refused = Wait("urn:ivcap:order:forbidden", "order", order.service)
+
+    def promised(**changed: Any) -> bool:
+        asks = {"platform": order.platform, "account": account, "credentials": None, **changed}
+        return ivcap_journal.leases.held(watcher_of(**asks))
 
     async def scenario() -> None:
-        async with watches(ivcap_journal) as said:
-            await until(lambda: bool(said))
-            take_away()
-            await until(lambda: said[-1] == "Another process watches the parked runs; standing by.")
-            parked = park(ivcap_journal, order)
-            await asyncio.sleep(0.8)
-            assert parked.flow_run_id not in woken
+        async with watches(ivcap_journal):
+            for other in ({"waits": (refused,)}, *others):
+                park(ivcap_journal, order, **other)
+            await until(lambda: sum("The watcher cannot" in record.message for record in caplog.records) == 4)
+            assert not any(promised(**each) for each in ({}, *others))
+            park(ivcap_journal, order)
+            await until(promised)
+            assert not any(promised(**other) for other in others)
+            async with watches(ivcap_journal):
+                await asyncio.sleep(0.5)
+        await until(lambda: not promised())
 
     loop.run(scenario())
 
 
-def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, monkeypatch):
+def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, park, monkeypatch):
     """Of two commands that look once at the same time, one wakes the run."""
     parked = park(ivcap_journal, place_order("echo", {"message": "at once"}))
     monkeypatch.setattr(Parks, "left", lambda _, some: {each.id for each in some if each.run_id == parked.run_id})

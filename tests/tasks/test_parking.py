@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import os
 import re
 import threading
 import time
@@ -30,7 +31,7 @@ from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, 
 from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
 from ivcap_flows.durable import parking as times
-from ivcap_flows.errors import JournalError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.errors import ConfigurationError, JournalError, OrderFailedError, WaitTimeoutError
 from ivcap_flows.handles import Order
 from ivcap_flows.in_prefect.flow_run_states import prefect_state
 from ivcap_flows.ivcap.client import IvcapClient
@@ -213,7 +214,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     assert attempt.outcome == "parked"
     assert attempt.cause.startswith("Parked: waits for 1 order (parking-until); wakes at")
     assert re.search(r"When it wakes, 'harmless-\w+' runs again\.$", attempt.cause)
-    with ivcap_journal.leases.hold(times.WATCHER):
+    with ivcap_journal.leases.hold(times.watcher_of(park.platform, park.account, park.credentials)):
         run.parks(run.wake)
     assert times.WATCHED - 60 < run.due <= times.WATCHED
     run.set(Failed(), force=True)
@@ -259,6 +260,19 @@ def test_many_orders_park_together(deployed, effects, tmp_path, end, form):
         assert finish(run, end) == ["succeeded"] * 3
         assert other.parks.open() == []
     assert effects.count("/1/orders") == 3
+
+
+@pytest.mark.catches("a run goes on anywhere")
+def test_a_run_that_wakes_with_other_credentials_sends_nothing(run, effects, end, monkeypatch, second_account):
+    """It fails with an error that names both accounts. With the credentials of before, it goes on."""
+    run.parks()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("IVCAP_JWT", os.environ["IVCAP_JWT_2"])
+        with pytest.raises((ConfigurationError, Pause)) as raised:
+            run.wake()
+    assert "but the environment of this process leads to" in str(raised.value)
+    assert effects.count("/1/orders") == 1
+    assert finish(run, end) == ["succeeded"] and effects.count("/1/orders") == 1
 
 
 @pytest.fixture
@@ -319,7 +333,7 @@ def test_no_wait_counts_the_time_of_another(in_script, ivcap_journal, end, tmp_p
         def parked_for(order: Order) -> None:
             before = ivcap_journal.now() - timedelta(hours=1)
             waits = (Wait(order.urn, "order", order.service),)
-            ivcap_journal.parks.note(attempt.id, Park(1, order.platform, None, waits, before, before))
+            ivcap_journal.parks.note(attempt.id, Park(1, order.platform, "a", None, waits, before, before))
 
         parked_for(orders[1])
         with pytest.raises(WaitTimeoutError):
