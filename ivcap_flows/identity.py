@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -32,6 +33,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_for_reuse",
     "flows_urn",
+    "foremost",
     "is_utf8",
     "ivcap_urn",
     "key_entity",
@@ -42,6 +44,8 @@ __all__ = [
     "path_of",
     "path_text",
     "platform_id",
+    "same_claim",
+    "same_intent",
     "short_id",
     "urn_id",
     "utf8_safe",
@@ -135,6 +139,28 @@ def fingerprint_for_reuse(*, platform: str, account: str, noun: str, definition:
 def key_entity(key: str) -> str:
     """Return the URN of the entity that carries an idempotency record: `urn:ivcap-flows:key:<hash>`."""
     return "urn:ivcap-flows:key:" + key.removeprefix(KEY_VERSION + ":")
+
+
+def same_intent(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two idempotency records were written for one intent of one journal, by whichever claim."""
+    return all(one.get(name) == other.get(name) for name in ("journal", "created-at"))
+
+
+def same_claim(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two idempotency records were written under one claim.
+
+    The journal's id does not say so: a journal that was restored from a copy has the id of the one that wrote a record.
+    """
+    return one.get("claim") is not None and one.get("claim") == other.get("claim")
+
+
+def foremost(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the idempotency record that counts, of all under one key, oldest first; None if there is none.
+
+    That is the oldest that names an effect, else the oldest of all.
+    """
+    known = list(records)
+    return next((record for record in known if record.get("urn") is not None), next(iter(known), None))
 
 
 def short_id(key: str) -> str:

@@ -95,18 +95,13 @@ class RecordStore(Protocol):
     records.
     """
 
-    async def read(self, key: str) -> dict[str, Any] | None:
-        """Return the content of an active record, or None if there is none.
-
-        Of several, take the oldest that names an effect, else the oldest.
-        """
+    async def read(self, key: str) -> Sequence[dict[str, Any]]:
+        """Return the contents of the active records, oldest first."""
 
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
-        """Add a record, or replace the one of the same `journal`. Writing the same twice is harmless.
+        """Add a record unless those that are there say as much. Return the contents of all afterwards, oldest first.
 
-        Return the contents of other journals' records, as far as the write showed them. With `first`, this journal has
-        no record yet, so do not look for one. If another journal's record names the same effect, this record need not
-        be kept.
+        A record that names an effect stays, whoever wrote it. With `first`, nothing is known to be there.
         """
 
 
@@ -134,7 +129,7 @@ class Effect(ABC, Generic[T]):
     - `resumable`: if progress is stored, continue with `send` instead of looking.
     - `announced`: its idempotency record, if it has one, is written before the first send, so that another journal
       waits. Otherwise it is written with the outcome: two journals that work on it at the same moment make two equal
-      things.
+      things, and both take the one that the oldest record names.
     - `definition`: a digest of what the request refers to, for effects that may be reused.
     - `reuses`: look for an `earlier` effect of an equal request before anything is sent.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcap_flows.durable.effects import RecordStore
 from ivcap_flows.errors import ForbiddenError, PlatformError
-from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse
+from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse, foremost, same_claim, same_intent
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import logger_of
 
@@ -26,62 +26,96 @@ class IntentRecord:
     def __init__(self, intent: IntentRow, store: RecordStore | None, *, journal_id: str, flow: str | None) -> None:
         self._intent, self._store, self._journal_id, self._flow = intent, store, journal_id, flow
 
-    async def claim(self) -> dict[str, Any] | None:
-        """Write the record before the effect. Return the content of an earlier one of another journal, if any."""
+    async def claim(self, *, refused: bool) -> dict[str, Any] | None:
+        """Write the record before the effect. Return an earlier one, if there is any: what is there is the answer.
+
+        That holds for this intent's own record, too: of what an earlier holder announced, the journal does not know
+        whether it was sent if it was restored from a copy. Only where the platform `refused` what the last holder sent,
+        the records of the holders up to it say nothing.
+        """
         # Written before it is read, so that of two journals at least one sees the other. If an earlier holder of the
         # claim may have written, it is read first.
         first = self._intent.fence == 1
-        there = None if first else await self.read()
-        if there is None and self._store is not None:
-            refused = None
-            try:
-                await self._store.write(self._intent.key, self._content(None, None), first=first)
-            except ForbiddenError as error:
-                refused = error
-            there = await self.read()
-            if refused is not None:
-                self._do_without(refused)
-        return self._unless_ours(there)
+        there = None if first else await self.earlier(refused=refused)
+        return there or await self._announce(first=first, refused=refused)
 
-    async def of_another(self) -> dict[str, Any] | None:
-        """Return the content of another journal's record, if there is one."""
-        return self._unless_ours(await self.read())
+    async def earlier(self, *, refused: bool) -> dict[str, Any] | None:
+        """Return what `claim` finds before it writes."""
+        return foremost(record for record in await self._read() if not (refused and self._is_claim_before(record)))
 
-    async def read(self) -> dict[str, Any] | None:
-        """Return the content of the record under the key, whichever journal wrote it."""
+    async def _announce(self, *, first: bool, refused: bool) -> dict[str, Any] | None:
         if self._store is None:
             return None
+        try:
+            records = await self._store.write(self._intent.key, self._content(None, None), first=first)
+        except ForbiddenError as error:
+            # To read may be allowed.
+            records = await self._read()
+            self._do_without(error)
+        there = foremost(record for record in records if not (refused and self._is_claim_before(record)))
+        return None if there is None or self._is_own_claim(there) else there
+
+    async def read(self) -> dict[str, Any] | None:
+        """Return the content of the record that counts under the key, whichever journal wrote it."""
+        return foremost(await self._read())
+
+    async def _read(self) -> Sequence[dict[str, Any]]:
+        if self._store is None:
+            return []
         try:
             return await self._store.read(self._intent.key)
         except ForbiddenError as error:
             self._do_without(error)
-            return None
+            return []
 
     async def tell(self, urn: str | None, outcome: Any) -> list[str]:
-        """Write the outcome into the record. Return what other journals made under its key."""
-        key, noun = self._intent.key, self._intent.noun
-        others: Sequence[dict[str, Any]] = []
-        if self._store is not None:
-            try:
-                others = await self._store.write(key, self._content(urn, outcome))
-            except PlatformError as error:
-                logger.warning("The outcome of the %s %s is only in the journal: %s", noun, urn or key, error)
-        more = sorted({str(other["urn"]) for other in others if other.get("urn") not in (None, urn)})
+        """Write the outcome of what was announced. Return what else was made under its key.
+
+        If the platform fails, the outcome stays in the journal alone: the claim is there for others to see.
+        """
+        try:
+            return self._others(await self._write(urn, outcome), urn)
+        except PlatformError as error:
+            noun, effect = self._intent.noun, urn or self._intent.key
+            logger.warning("The outcome of the %s %s is only in the journal: %s", noun, effect, error)
+            return []
+
+    async def agree(self, urn: str | None, outcome: Any) -> tuple[dict[str, Any] | None, list[str]]:
+        """Write the outcome of what was not announced. Return the record that counts, and what it does not name.
+
+        Every journal writes before it reads, so all take the effect of the same record. Without an answer of the
+        platform nothing is agreed on: the PlatformError is raised.
+        """
+        try:
+            records = await self._write(urn, outcome)
+        except ForbiddenError as error:
+            self._do_without(error)
+            records = []
+        counts = foremost(records)
+        return counts, self._others(records, urn if counts is None else counts["urn"])
+
+    async def _write(self, urn: str | None, outcome: Any) -> Sequence[dict[str, Any]]:
+        if self._store is None:
+            return []
+        return await self._store.write(self._intent.key, self._content(urn, outcome))
+
+    def _others(self, records: Sequence[dict[str, Any]], urn: str | None) -> list[str]:
+        """Return what the records name beside the effect that counts here, and say so."""
+        more = sorted({str(record["urn"]) for record in records if record.get("urn") not in (None, urn)})
         if more:
             logger.warning(
-                "Another journal has made the %s %s, too: here it is %s, there %s. `ivcap-flows doctor` names them.",
-                *(noun, key, urn, ", ".join(more)),
+                "The %s %s was made more than once: here it is %s, and there is %s. `ivcap-flows doctor` names them.",
+                *(self._intent.noun, self._intent.key, urn, ", ".join(more)),
             )
         return more
 
-    def _unless_ours(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return the content, or None if it is only this intent's own claim."""
-        return None if content is not None and content.get("urn") is None and self._is_ours(content) else content
+    def _is_own_claim(self, record: dict[str, Any]) -> bool:
+        return record.get("urn") is None and same_claim(record, self._content(None, None))
 
-    def _is_ours(self, content: dict[str, Any]) -> bool:
-        """Return whether this intent wrote it, and not one that was lost when the journal was restored from a copy."""
-        mine = (self._journal_id, self._intent.created_at.isoformat())
-        return (content.get("journal"), content.get("created-at")) == mine
+    def _is_claim_before(self, record: dict[str, Any]) -> bool:
+        """Return whether an earlier holder of this intent wrote it, and no outcome."""
+        own = self._content(None, None)
+        return record.get("urn") is None and same_intent(record, own) and record.get("fence", 0) < own["fence"]
 
     def _content(self, urn: str | None, outcome: Any) -> dict[str, Any]:
         row = self._intent
@@ -95,6 +129,8 @@ class IntentRecord:
             "discriminator": row.discriminator,
             "request-sha256": self._request_sha256,
             "created-at": row.created_at.isoformat(),
+            "claim": row.token,
+            "fence": row.fence,
             "urn": urn,
             "outcome": outcome,
             **self._for_reuse,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
+from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan, Planned, Source
-from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
 
 __all__ = ["preview"]
@@ -53,10 +53,12 @@ async def preview(
             return Performed(found[0].value, "adopted", key, "adopted")
         note("in doubt")
     else:
-        aspect = await _read(idempotency_records, key)
-        if aspect is not None and aspect.get("urn") is not None:
-            note("adopted", str(aspect["urn"]), "idempotency record of another journal")
-            return Performed(effect.decode(aspect.get("outcome")), "adopted", key, "adopted")
+        intent = newest or await _unwritten(wanted, journal)
+        record = IntentRecord(intent, idempotency_records, journal_id=journal.id, flow=None)
+        there = await record.earlier(refused=intent.state == "dropped")
+        if there is not None and there.get("urn") is not None:
+            note("adopted", str(there["urn"]), "idempotency record")
+            return Performed(effect.decode(there.get("outcome")), "adopted", key, "adopted")
         if effect.look_first or (effect.bears_key and (newest is None or newest.state == "claimed")):
             found = await effect.find(await _unwritten(wanted, journal))
             if found:
@@ -64,18 +66,11 @@ async def preview(
                 return Performed(found[0].value, "adopted", key, "adopted")
         if (performed := await reused()) is not None:
             return performed
-        note("in doubt" if aspect is not None and aspect.get("journal") != journal.id else "new")
+        note("new" if there is None else "in doubt")
     value = effect.placeholder(key)
     if (urn := effect.urn(value)) is not None:
         plan.values[urn] = value
     return Performed(value, "planned", key, "planned")
-
-
-async def _read(idempotency_records: RecordStore | None, key: str) -> dict[str, object] | None:
-    try:
-        return None if idempotency_records is None else await idempotency_records.read(key)
-    except ForbiddenError:
-        return None
 
 
 async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:

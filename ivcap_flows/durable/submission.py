@@ -82,7 +82,14 @@ class _Progress:
 
 def in_run(how: How, intent: IntentRow) -> How:
     """Return how the run that requested an effect came by it, in all its attempts: sent, though its reply was lost."""
-    return "sent" if how == "adopted" and intent.sent_at is not None else how
+    ours = intent.sent_at is not None and _begun(intent) in (None, intent.urn)
+    return "sent" if how == "adopted" and ours else how
+
+
+def _begun(intent: IntentRow) -> str | None:
+    """Return the URN under which an effect was begun that can be continued."""
+    begun = intent.progress.get("urn") if isinstance(intent.progress, dict) else None
+    return begun if isinstance(begun, str) else None
 
 
 class Submission(Generic[T]):
@@ -134,11 +141,12 @@ class Submission(Generic[T]):
 
     async def _before_sending(self) -> Performed[T] | None:
         """Write the idempotency record, and adopt an effect that exists already."""
-        theirs = await (self._record.claim() if self.effect.announced else self._record.of_another())
-        if theirs is not None and theirs.get("urn") is not None:
-            return await self._adopt([self._recorded(theirs)])
-        if theirs is not None:
-            doubt = "another journal has an intent under this key"
+        announced = self.effect.announced
+        there = await (self._record.claim(refused=self._resent) if announced else self._record.read())
+        if there is not None and there.get("urn") is not None:
+            return await self._adopt([self._recorded(there)])
+        if there is not None:
+            doubt = "there is an earlier idempotency record under this key"
             self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
             return await self._look_for_it(self.effect.visibility_delay)
         if self.effect.look_first or (self.effect.bears_key and not self._resent):
@@ -290,13 +298,17 @@ class Submission(Generic[T]):
         matched_by: MatchedBy | None = None,
         duplicates: Sequence[str] = (),
     ) -> Performed[T]:
+        if not self.effect.announced:
+            # Before its row is written: if the process ends in between, others know it.
+            counts, more = await self._record.agree(self.effect.urn(value), self._outcome(value))
+            duplicates = [*duplicates, *more]
+            if counts is not None and counts["urn"] != self.effect.urn(value):
+                value, how, matched_by = self._recorded(counts).value, "adopted", "key"
         urn = self.urn = self.effect.urn(value)
-        # The idempotency record shows it to others.
-        outcome = self.journal.redaction.of(self.effect.encode(value))
-        duplicates = [*duplicates, *self._left_behind(urn)]
-        # What was not announced is told before its row is written: if the process ends in between, others know it.
-        told_first = not self.effect.announced
-        more = await self._record.tell(urn, outcome) if told_first else []
+        outcome = self._outcome(value)
+        if (begun := _begun(self.intent)) not in (None, urn):
+            # It was begun here before another was adopted, and may be complete by now.
+            duplicates = [*duplicates, str(begun)]
         settle = partial(
             self.journal.intents.settle,
             self.intent,
@@ -304,7 +316,7 @@ class Submission(Generic[T]):
             outcome=outcome,
             how=how,
             matched_by=matched_by,
-            duplicates=[*duplicates, *more],
+            duplicates=duplicates,
         )
         try:
             self.intent = await self.journal.ask(settle)
@@ -313,14 +325,13 @@ class Submission(Generic[T]):
             # call finds the intent open and looks for its effect.
             logger.warning("The %s %s is told to the journal later: %s", self.intent.noun, urn, error)
             self.journal.untold.add(partial(_unless_settled, settle))
-        if not told_first and (more := await self._record.tell(urn, outcome)):
+        if self.effect.announced and (more := await self._record.tell(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key, in_run(how, self.intent))
 
-    def _left_behind(self, urn: str | None) -> list[str]:
-        """Return the URN of an effect that was begun here before another was adopted; it may be complete by now."""
-        begun = self.intent.progress.get("urn") if isinstance(self.intent.progress, dict) else None
-        return [begun] if isinstance(begun, str) and begun != urn else []
+    def _outcome(self, value: T) -> Any:
+        """Return the value as the journal keeps it, and as the idempotency record shows it to others."""
+        return self.journal.redaction.of(self.effect.encode(value))
 
     async def _drop(self, error: BaseException) -> None:
         try:

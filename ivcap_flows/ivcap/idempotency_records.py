@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from ivcap_flows.errors import ForbiddenError, NotUniqueError, PlatformError
-from ivcap_flows.identity import INTENT_SCHEMA, fingerprint, key_entity
+from ivcap_flows.http.pauses import Pauses
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity, same_claim, same_intent
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
 __all__ = ["IdempotencyRecords"]
 
 TRIES: Final = 4
-FRESH: Final = 1.0
-"""Seconds for which an entity that had no records is assumed to have none still."""
+SHOWS_WITHIN: Final = 5.0
+"""Seconds for which a record that was written is looked for before what follows is done without it."""
 
 
 class IdempotencyRecords:
-    """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each journal.
+    """Records at `urn:ivcap-flows:key:<hash>` under `urn:ivcap-flows:schema:intent.1`, one for each intent.
+
+    A record that names an effect stays. One that names none, a claim, gives way only to the outcome of the same intent.
+    So what was ever found under a key is found again, whatever becomes of the journals.
 
     Only those of the own account count: anybody may open a record to all that names an effect of their own. Create an
-    object for each call: it remembers what it last read, and whose that is, so a write soon after a read takes one
-    request.
+    object for each call: it remembers what it last read, and whose that is, so a write after a read takes fewer
+    requests.
     """
 
     def __init__(self, aspects: Aspects, account: str) -> None:
         self._aspects = aspects
         self._account = account
         self._own: set[str] = set()
-        self._read: dict[str, tuple[float, list[AspectRecord] | None]] = {}
+        self._read: dict[str, list[AspectRecord]] = {}
 
-    async def read(self, key: str) -> dict[str, Any] | None:
-        """Return the content of the active record that says most; None if there is none.
+    async def read(self, key: str) -> list[dict[str, Any]]:
+        """Return the contents of the active records, oldest first."""
+        return _contents(await self._active(key_entity(key)))
 
-        That is the oldest record that names an effect, else the oldest of all.
-        """
-        contents = _contents(await self._active(key_entity(key)))
-        named = (content for content in contents if content.get("urn") is not None)
-        return next(named, next(iter(contents), None))
+    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
+        """Add a record unless those that are there say as much. Return the contents of all afterwards, oldest first.
 
-    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> Sequence[dict[str, Any]]:
-        """Add or replace this journal's record; return the contents of other journals' records.
-
-        Only records that had to be read are returned. If a reply is lost, the records are read and written again. Set
-        `first` if this journal has no record as far as it knows.
+        If a reply is lost, the records are read before anything is written again. Set `first` if nothing is known to be
+        there: then they are read only after the write.
         """
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         entity = key_entity(key)
         if first:
-            self._read[entity] = (time.monotonic(), [])
+            self._read[entity] = []
         again = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
             wait=wait_random_exponential(multiplier=0.5, max=2.0),
@@ -67,8 +66,7 @@ class IdempotencyRecords:
                 self._read.pop(entity, None)
                 raise
 
-        records: list[AspectRecord] = await again(once)
-        return [one for one in _contents(records) if one.get("journal") != content["journal"]]
+        return _contents(await again(once))
 
     async def asserted_at(self, key: str) -> datetime | None:
         """Return when the platform accepted the oldest record, by its own clock.
@@ -82,44 +80,47 @@ class IdempotencyRecords:
 
     async def _write(self, entity: str, content: dict[str, Any]) -> list[AspectRecord]:
         """Write once, and return the records that exist afterwards."""
-        read_at, there = self._read.pop(entity, (0.0, None))
-        # If we have no record to replace, the platform cannot report that another journal added one in between.
-        if there is None or (not there and time.monotonic() - read_at > FRESH):
+        there = self._read.pop(entity, None)
+        if there is None:
             there = await self._active(entity)
-        mine = [record for record in there if _journal(record) == content["journal"]]
-        named = content.get("urn") is not None and any(_urn(r) == content["urn"] for r in there if r not in mine)
-        if named:
-            # Another journal's record names the same effect already.
-            for record in mine:
-                await self._aspects.retract(record.urn)
-            return [record for record in there if record not in mine]
-        alike = [record for record in mine if _urn(record) == content.get("urn")]
-        same = [record for record in alike if fingerprint(record.content) == fingerprint(content)]
-        if len(mine) == len(there) == 1 and not same:
+        if len(there) == 1 and _gives_way(_content(there[0]), content):
             # One request, and the platform itself reports if another journal added a record in between.
             try:
                 return [self._written(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
             except NotUniqueError:
                 there = await self._active(entity)
-                mine = [record for record in there if _journal(record) == content["journal"]]
-        if not same:
+        if not _says_enough([_content(record) for record in there], content):
             urn = await self._aspects.add(entity, INTENT_SCHEMA, content)
-            # If two journals replace their records at the same time, the later one must see the earlier one's.
-            written = self._written(urn, entity, content)
-            there = await self._active(entity) if mine else [*there, written]
+            # Of two journals that write at the same time, at least one sees the other's record.
+            there = await self._with(self._written(urn, entity, content))
         # Retract last: if the process ends in between, two records remain rather than none.
-        gone = [record for record in mine if record not in same[:1]]
+        gone = [record for record in there if _gives_way(_content(record), content)]
         for record in gone:
             await self._aspects.retract(record.urn)
         return [record for record in there if record not in gone]
 
+    async def _with(self, written: AspectRecord) -> list[AspectRecord]:
+        """Return the records once they show the one that was just written, or what there is after `SHOWS_WITHIN`.
+
+        A list without it may lack those of others, too.
+        """
+        end = asyncio.get_running_loop().time() + SHOWS_WITHIN
+        pauses = Pauses(0.1, 1.0)
+        while True:
+            there = await self._active(written.entity)
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0 or any(record.urn == written.urn for record in there):
+                return there
+            await pauses.sleep(left)
+
     async def _active(self, entity: str) -> list[AspectRecord]:
+        # In the platform's own order: it may know more of a time than the seconds that it shows.
         records = self._aspects.list(entity=entity, schema=INTENT_SCHEMA, order_direction="ASC")
         listed = [record async for record in records]
         unknown = [record for record in listed if record.urn not in self._own]
         self._own |= {record.urn for record in await self._aspects.of_account(self._account, unknown)}
         found = [record for record in listed if record.urn in self._own]
-        self._read[entity] = (time.monotonic(), found)
+        self._read[entity] = found
         return found
 
     def _written(self, urn: str, entity: str, content: dict[str, Any]) -> AspectRecord:
@@ -128,13 +129,26 @@ class IdempotencyRecords:
         return record
 
 
+def _gives_way(record: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Return whether a record is replaced or retracted when `content` is written: only a claim, by its own outcome."""
+    return record.get("urn") is None and content.get("urn") is not None and same_intent(record, content)
+
+
+def _says_enough(there: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> bool:
+    """Return whether the records that are there leave nothing to add.
+
+    A claim says nothing beside a record that names an effect, or beside itself; an outcome nothing beside one that
+    names the same effect.
+    """
+    urn = content.get("urn")
+    if urn is None:
+        return any(record.get("urn") is not None or same_claim(record, content) for record in there)
+    return any(record.get("urn") == urn for record in there)
+
+
+def _content(record: AspectRecord) -> Mapping[str, Any]:
+    return record.content if isinstance(record.content, dict) else {}
+
+
 def _contents(records: list[AspectRecord]) -> list[dict[str, Any]]:
     return [dict(record.content) for record in records if isinstance(record.content, dict)]
-
-
-def _journal(record: AspectRecord) -> Any:
-    return record.content.get("journal") if isinstance(record.content, dict) else None
-
-
-def _urn(record: AspectRecord) -> Any:
-    return record.content.get("urn") if isinstance(record.content, dict) else None

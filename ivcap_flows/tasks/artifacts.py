@@ -93,7 +93,7 @@ async def _upload_artifact(
         )
         if done.how in ("kept", "adopted"):
             known = f"{done.value.name!r} ({done.value.urn})" if done.value.name else done.value.urn
-            logger.info("The content of %s is known and was not sent: it is the artifact %s.", named or "this", known)
+            logger.info("The content of %s is known: it is the artifact %s.", named or "this", known)
         if (
             side_car
             and place is not None

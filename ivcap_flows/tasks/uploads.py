@@ -15,7 +15,7 @@ from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, Pl
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
-from ivcap_flows.identity import CONTENT_SCHEMA, OncePer, key_of
+from ivcap_flows.identity import CONTENT_SCHEMA, OncePer, foremost, key_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -142,7 +142,7 @@ async def uploaded(call: IvcapCall, source: UploadSource, media_type: str) -> As
         request=_request(source, media_type, None, None),
     )
     with contextlib.suppress(ForbiddenError):
-        stated = await call.records.read(key)
+        stated = foremost(await call.records.read(key))
         if stated is not None and isinstance(stated.get("urn"), str):
             yield stated["urn"]
 

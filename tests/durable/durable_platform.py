@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from simulated import Clock, run_on
+from simulated_aspects import ACCOUNT, records_on
 
 from ivcap_flows import durable
-from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, Resume, look_since
+from ivcap_flows.durable import Caller, Effect, Found, MatchedBy, Performed, RecordStore, Resume, look_since
 from ivcap_flows.errors import BadRequestError, RegistrationFailedError, UnavailableError, UnreachableError
 from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.server_clock import ServerTime
+from ivcap_flows.ivcap.aspects import AspectRecord
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.processes import SILENT_SECONDS
 
@@ -52,7 +54,8 @@ class Account:
         self.ahead = 0.0
         """Seconds by which the platform's clock is."""
         self.effects: list[dict[str, Any]] = []
-        self.records: dict[str, list[dict[str, Any]]] = {}
+        self.records: dict[str, list[tuple[AspectRecord, float]]] = {}
+        """By entity, and since when each shows."""
 
     @property
     def time(self) -> datetime:
@@ -60,17 +63,28 @@ class Account:
 
 
 class Platform:
-    """The platform as one process reaches it. `faults` befall its requests in turn; "" is none.
+    """The platform as one process reaches it. `faults` befall its requests in turn, and `record_faults` those for
+    idempotency records; "" is none.
 
     Each effect has the words of `about` beside its own.
     """
 
-    def __init__(self, account: Account | None = None, faults: Sequence[str] = (), **about: Any) -> None:
+    def __init__(
+        self,
+        account: Account | None = None,
+        faults: Sequence[str] = (),
+        record_faults: Sequence[str] = (),
+        **about: Any,
+    ) -> None:
         self.account, self.faults, self.about = account or Account(), list(faults), about
         self.matched_by: MatchedBy = "key"
         self.sends: list[float] = []
         self.looks: list[float] = []
+        self.record_faults = list(record_faults)
         self.asked: list[str] = []
+        """What was asked of the idempotency records."""
+        self.records_show_after = 0.0
+        """Seconds for which a record does not show."""
 
     @property
     def urns(self) -> list[str]:
@@ -91,18 +105,18 @@ class Platform:
         request: Any = "x",
         *,
         attempt: OpenedAttempt | None = None,
-        account: str = "urn:acc",
+        account: str = ACCOUNT,
         clock: Any = None,
-        records: Any = None,
+        records: bool = False,
         max_resubmits: int = 0,
         max_orders: int | None = None,
         **effect: Any,
     ) -> Performed[Any]:
-        """Order as a task does. `records` are the platform's idempotency records, if it keeps any."""
+        """Order as a task does. With `records`, the platform keeps idempotency records."""
         return await durable.perform(
             self.order(request, **effect),
             Caller(journal, attempt, "https://x", account, clock),
-            idempotency_records=records,
+            idempotency_records=self.records() if records else None,
             max_resubmits=max_resubmits,
             max_orders=max_orders,
         )
@@ -169,28 +183,9 @@ class Platform:
         await self.rest()
         return found
 
-    async def read(self, key: str) -> dict[str, Any] | None:
-        self.asked.append("read")
-        await self.rest()
-        await self.travel()
-        contents = list(self.account.records.get(key, []))
-        await self.rest()
-        return next((one for one in contents if one.get("urn") is not None), next(iter(contents), None))
-
-    async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
-        self.asked.append("claim" if content["urn"] is None else "outcome")
-        await self.rest()
-        await self.travel()
-        there = self.account.records.setdefault(key, [])
-        mine = [place for place, one in enumerate(there) if one["journal"] == content["journal"] and not first]
-        if mine:
-            there[mine[0]] = content
-        else:
-            there.append(content)
-        self.step()
-        others = [one for one in there if one["journal"] != content["journal"]]
-        await self.rest()
-        return others
+    def records(self) -> RecordStore:
+        """Return the idempotency records as one call uses them."""
+        return records_on(self)
 
 
 def soon(true: Callable[[], bool]) -> None:

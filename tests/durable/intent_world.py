@@ -46,8 +46,9 @@ class Killed(BaseException):
 @dataclass
 class Call:
     """One call of `perform`, in a process of its own or in a `service`, which outlives it: what befalls its requests in
-    turn; the step at which its process dies, is suspended, or the call is cancelled; the step at which a clock is set,
-    and by how much (`clock`); how long each of its requests takes (`pause`); when it begins."""
+    turn, and those for idempotency records; the step at which the journal is copied, its process dies or is suspended,
+    or the call is cancelled; the step at which a clock is set, and by how much (`clock`); how long each of its requests
+    takes (`pause`); when it begins."""
 
     key: int
     faults: Sequence[str] = ()
@@ -59,6 +60,8 @@ class Call:
     after: float = 0.0
     service: int | None = None
     clock: tuple[int, float] | None = None
+    record_faults: Sequence[str] = ()
+    copy_at: int | None = None
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Process:
     journal: Journal
     clock: Clock
     """Nobody sets it."""
+    copy: Callable[[], None]
+    """Copies its journal, as a backup does."""
     ids: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     heard: dict[str, Any] = field(default_factory=dict)
@@ -107,6 +112,8 @@ class Running:
         """Note that a step is done. The process may die now."""
         self.process.check()
         self.steps += 1
+        if self.call.copy_at == self.steps:
+            self.process.copy()
         if self.call.kill_at == self.steps:
             self.process.dead = self.process.ended = True
             raise Killed
@@ -209,6 +216,8 @@ class World:
         self.forgotten: set[int] = set()
         """Those of them that a journal which was lost has sent: the next one need not know of it."""
         self.lose_journal()
+        self.backup = self.folder / "backup.sqlite"
+        self.copy_journal()
 
     @property
     def path(self) -> Path:
@@ -226,6 +235,23 @@ class World:
         connection.close()
         self.forgotten |= self.excused
 
+    def copy_journal(self) -> None:
+        """Keep a copy of the journal as it is now."""
+        with sqlite3.connect(self.path) as journal, sqlite3.connect(self.backup) as copy:
+            journal.backup(copy)
+        journal.close()
+        copy.close()
+
+    def put_back(self) -> None:
+        """Put the last copy of the journal in its place, so that the next processes know of nothing since then."""
+        self.stop_all()
+        for ending in ("-wal", "-shm"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        shutil.copy(self.backup, self.path)
+        for effect in self.account.effects:
+            effect["journal"] = None
+        self.forgotten |= self.excused
+
     def reboot(self, machine: int) -> None:
         """Let a machine take its place that knows those processes by their heartbeats alone."""
         self.stop_all()
@@ -234,7 +260,7 @@ class World:
     def start(self, machine: int) -> Process:
         """Start a process on the journal."""
         journal = Journal.open(f"sqlite:///{self.path}")
-        process = Process(self.machines[machine], journal, self.clock)
+        process = Process(self.machines[machine], journal, self.clock, self.copy_journal)
         store = journal._store
         store.now = lambda connection: self.time_of(process)  # type: ignore[method-assign]
         original = store.write
@@ -320,9 +346,7 @@ class World:
     async def _perform(self, running: Running) -> Performed[Any]:
         running.task = asyncio.current_task()
         reached = _Reached(self, running)
-        return await reached.call(
-            running.process.journal, f"request {running.call.key}", records=reached, clock=reached
-        )
+        return await reached.call(running.process.journal, f"request {running.call.key}", records=True, clock=reached)
 
     def rows(self, path: Path) -> dict[str, dict[str, Any]]:
         """Return the intents of a journal by their keys."""
@@ -346,7 +370,8 @@ class _Reached(Platform):
     """The platform as the process of a call reaches it."""
 
     def __init__(self, world: World, running: Running) -> None:
-        super().__init__(world.account, running.call.faults, of=running.call.key, journal=world.path)
+        call = running.call
+        super().__init__(world.account, call.faults, call.record_faults, of=call.key, journal=world.path)
         self._running = running
 
     async def rest(self) -> None:

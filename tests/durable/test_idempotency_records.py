@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from durable_platform import VISIBILITY_DELAY, Platform
+from durable_platform import VISIBILITY_DELAY, Account, Platform
 from simulated import run_on
+from simulated_aspects import RECORD_FAULTS
 
 from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.errors import UnavailableError
+from ivcap_flows.ivcap.idempotency_records import SHOWS_WITHIN
 from ivcap_flows.journal import IntentRow, Journal, schema
 
 
@@ -24,20 +27,24 @@ def two_journals(tmp_path: Path) -> Iterator[tuple[Journal, Journal]]:
 
 
 class Slowly(Platform):
-    """Each look at the records takes a moment, in which another may write its own."""
+    """Each request takes a moment, in which another may write a record."""
 
-    async def read(self, key: str) -> dict[str, Any] | None:
-        found = await super().read(key)
+    async def travel(self) -> None:
         await asyncio.sleep(0.1)
-        return found
 
 
 class Uploads(Platform):
-    """Its effects are resumable, as uploads are: each takes a name, stores it, and continues under it."""
+    """Its effects are resumable, as uploads are: each takes a name, stores it, and continues under it. Each request for
+    a record takes `pause` seconds."""
+
+    pause = 0.0
+
+    async def travel(self) -> None:
+        await asyncio.sleep(self.pause)
 
     async def call(self, journal: Journal, request: Any = "x", **options: Any) -> Performed[Any]:
         given: dict[str, Any] = {"visibility_delay": 0.0, "resumable": True, "announced": False}
-        return await super().call(journal, request, **given, records=self, **options)
+        return await super().call(journal, request, **given, records=True, **options)
 
     async def send(self, intent: IntentRow, progress: Resume) -> dict[str, Any]:
         if progress.stored is None:
@@ -55,17 +62,17 @@ def test_another_journal_adopts_what_there_is(two_journals, platform):
     """The outcome in a record is enough, without a look. A record without one is a doubt: the effect is adopted if it
     shows, else sent after the visibility delay."""
     one, two = two_journals
-    first = platform.run(one, records=platform)
-    second = platform.run(two, records=platform)
+    first = platform.run(one, records=True)
+    second = platform.run(two, records=True)
     assert (second.how, second.value) == ("adopted", first.value)
     assert (len(platform.sends), platform.looks) == (1, [])
     for request, fault in (("shows", "given up"), ("never", "given up before")):
         platform.faults = [fault]
         with pytest.raises(asyncio.CancelledError):
-            platform.run(one, request, records=platform)
-    assert platform.run(two, "shows", records=platform).how == "adopted"
+            platform.run(one, request, records=True)
+    assert platform.run(two, "shows", records=True).how == "adopted"
     began = platform.account.clock.seconds
-    assert platform.run(two, "never", records=platform).how == "sent"
+    assert platform.run(two, "never", records=True).how == "sent"
     assert platform.sends[-1] - began >= VISIBILITY_DELAY
     assert len(platform.urns) == 3
 
@@ -75,7 +82,7 @@ def test_two_journals_at_once_send_once(two_journals):
     platform = Slowly()
 
     async def both() -> list[Performed[Any]]:
-        return await asyncio.gather(*(platform.call(journal, records=platform) for journal in two_journals))
+        return await asyncio.gather(*(platform.call(journal, records=True) for journal in two_journals))
 
     done = run_on(platform.account.clock, both())
     assert sorted(one.how for one in done) == ["adopted", "sent"]
@@ -85,28 +92,29 @@ def test_two_journals_at_once_send_once(two_journals):
 def test_an_order_that_another_journal_placed_too_is_named(two_journals, caplog):
     """Where records show too late, both place it; who ends last sees the other's, and keeps it on record."""
 
-    class ShownLate(Platform):
-        async def read(self, key: str) -> dict[str, Any] | None:
-            return None
+    platform = Platform()
+    platform.records_show_after = 4 * SHOWS_WITHIN
 
-    platform = ShownLate()
-    first, second = [platform.run(journal, records=platform, visibility_delay=0.0) for journal in two_journals]
+    async def slowly(intent: IntentRow, progress: Resume) -> dict[str, Any]:
+        await asyncio.sleep(platform.records_show_after)
+        return await platform.send(intent, progress)
+
+    first = platform.run(two_journals[0], records=True)
+    second = platform.run(two_journals[1], records=True, on_send=slowly)
     [row] = two_journals[1].intents.where()
     assert (second.how, row.urn, row.duplicates) == ("sent", second.value["urn"], [first.value["urn"]])
-    assert f"here it is {row.urn}, there {first.value['urn']}" in caplog.text
+    assert f"here it is {row.urn}, and there is {first.value['urn']}" in caplog.text
 
 
 def test_a_record_that_cannot_be_written_stops_before_sending(sqlite_journal, platform):
     """The record comes before the request; without its answer nothing is sent, and the next call begins anew."""
 
-    class Away(Platform):
-        async def write(self, *_: Any, **__: Any) -> Any:
-            raise UnavailableError("busy", status=503)
-
+    platform.record_faults = ["503"] * 10
     with pytest.raises(UnavailableError):
-        platform.run(sqlite_journal, records=Away(platform.account))
+        platform.run(sqlite_journal, records=True)
     assert platform.sends == []
-    assert platform.run(sqlite_journal, records=platform).how == "sent"
+    platform.record_faults = []
+    assert platform.run(sqlite_journal, records=True).how == "sent"
 
 
 @pytest.mark.parametrize("left", ["outcome", "intent"])
@@ -114,24 +122,24 @@ def test_a_journal_that_lost_rows_finds_what_they_made(durable_journal, platform
     """Nothing is sent twice, whether or not the record has an outcome: as with a journal that was restored from a copy,
     or whose server failed over to a standby which was behind."""
     if left == "outcome":
-        platform.run(durable_journal, records=platform)
+        platform.run(durable_journal, records=True)
     else:
         platform.faults = ["given up"]
         with pytest.raises(asyncio.CancelledError):
-            platform.run(durable_journal, records=platform)
+            platform.run(durable_journal, records=True)
     with durable_journal._store.write() as connection:
         connection.execute(sa.delete(schema.intents))
-    done = platform.run(durable_journal, records=platform)
+    done = platform.run(durable_journal, records=True)
     assert (done.how, [done.value["urn"]]) == ("adopted", platform.urns)
 
 
 def test_an_upload_is_known_by_its_outcome(two_journals):
-    """One look and one record; another journal adopts by them. One that had begun itself, and adopts instead, keeps the
-    name of its own: it may be whole."""
+    """A look, a record, and a look which record counts; another journal adopts by the first look. One that had begun
+    itself, and adopts instead, keeps the name of its own: it may be whole."""
     one, two = two_journals
     uploads = Uploads()
     first = uploads.run(one)
-    assert uploads.asked == ["read", "outcome"]
+    assert uploads.asked == ["read", "outcome", "read"]
     second = uploads.run(two)
     assert (second.how, second.value) == ("adopted", first.value)
     uploads.faults = ["given up"]
@@ -144,21 +152,35 @@ def test_an_upload_is_known_by_its_outcome(two_journals):
     assert [*row.duplicates, row.urn] == uploads.urns[1:]
 
 
-def test_two_journals_that_upload_at_once(two_journals, sqlite_journal, caplog):
-    """At the same moment each makes its own; the later one, and who asks after them, say so and keep it on record."""
-    uploads = Uploads()
+@pytest.mark.catches("each journal keeps its upload")
+@pytest.mark.parametrize("fault", ["", *RECORD_FAULTS])
+def test_two_journals_that_upload_at_once_take_the_same(two_journals, sqlite_journal, caplog, fault):
+    """Each makes its own, however quick they are, and both take that of the oldest record, also if a request for a
+    record fails. Who knows of both says so, and keeps the other on record. A third adopts the same."""
+    # The first look is repeated by the client.
+    for number, (one, other, request) in enumerate(product((0.0, 0.03, 0.2), (0.0, 0.03, 0.2), (1, 2))):
+        account = Account()
+        both = Uploads(account), Uploads(account, record_faults=[*[""] * request, fault])
+        both[0].pause, both[1].pause = one, other
 
-    async def both() -> list[Performed[Any]]:
-        return await asyncio.gather(*(uploads.call(journal) for journal in two_journals))
+        async def at_once(asked: int, both: tuple[Uploads, Uploads]) -> list[Performed[Any]]:
+            calls = zip(both, two_journals, strict=True)
+            return await asyncio.gather(*(uploads.call(journal, asked) for uploads, journal in calls))
 
-    done = [one.value["urn"] for one in run_on(uploads.account.clock, both())]
-    assert sorted(done) == sorted(uploads.urns) and len(set(done)) == 2
-    noted = sorted((row.duplicates for journal in two_journals for row in journal.intents.where()), key=len)
-    assert noted in ([[], [urn]] for urn in done)
-    [here] = [urn for urn in done if [urn] not in noted]
-    assert f"here it is {here}, there {noted[1][0]}" in caplog.text
-    caplog.clear()
-    third = uploads.run(sqlite_journal)
-    [row] = sqlite_journal.intents.where()
-    assert third.how == "adopted" and {row.urn, *row.duplicates} == set(done)
-    assert "Another journal has made" in caplog.text
+        caplog.clear()
+        done = {each.value["urn"] for each in run_on(account.clock, at_once(number, both))}
+        done.add(Uploads(account).run(sqlite_journal, number).value["urn"])
+        assert len(done) == 1, (one, other, request)
+        if len(account.effects) == 2:
+            rows = [row for journal in two_journals for row in journal.intents.where() if row.request == number]
+            assert {urn for row in rows for urn in (row.urn, *row.duplicates)} == set(both[0].urns)
+            assert "was made more than once: here it is" in caplog.text
+
+
+def test_an_upload_whose_record_is_not_answered_is_not_agreed_on(sqlite_journal):
+    """What follows would ask for another thing than another journal. The next call goes on where this one stopped."""
+    uploads = Uploads(record_faults=["", *["503"] * 10])
+    with pytest.raises(UnavailableError):
+        uploads.run(sqlite_journal)
+    uploads.record_faults = []
+    assert [uploads.run(sqlite_journal).value["urn"]] == uploads.urns

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -20,12 +20,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from intent_world import TRIGGERS, Call, Killed, World, inhabit
 from mutants import mutate
 from simulated import journal_to_copy, try_out
+from simulated_aspects import RECORD_FAULTS
 
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.journal.states import ARROWS
 
 EXAMPLES = 100
 FAULTS = ("", "lost before", "lost", "late", "late and lost", "slow", "refuse")
+LAST = 11
+"""The last step of a call that nothing befalls."""
+SENT = 8
+"""The step at which its request has taken effect, and no reply came."""
+REQUESTS = 3
+"""How many requests for idempotency records a call sends."""
 FAR = (600.0, -600.0, 10_800.0, -10_800.0)
 """Seconds by which clocks are set: some minutes and some hours, both ways."""
 JUMPS = st.sampled_from(FAR)
@@ -124,6 +131,13 @@ class Intents(RuleBasedStateMachine):
         else:
             self.world.machines[int(clock)].ahead += by
 
+    @rule(back=st.booleans())
+    def copy_the_journal_or_put_it_back(self, back: bool) -> None:
+        if back:
+            self.world.put_back()
+        else:
+            self.world.copy_journal()
+
     @rule(machine=st.none() | MACHINES)
     def reboot_or_lose_the_journal(self, machine: int | None) -> None:
         if machine is None:
@@ -147,6 +161,9 @@ class Intents(RuleBasedStateMachine):
     @invariant()
     def nothing_is_unrecorded(self) -> None:
         for effect in self.world.account.effects:
+            if effect["journal"] is None:
+                # Its journal was put back since.
+                continue
             row = self.world.rows(effect["journal"]).get(effect["key"])
             assert row is not None and row["state"] in {"sent", "done"}, effect
 
@@ -240,6 +257,31 @@ def journal_lost(machine: type[Intents]) -> None:
             state.world.lose_journal()
 
 
+def put_back(
+    machine: type[Intents],
+    copies: Sequence[int | None] = (None, 1, 4, 5),
+    deaths: Sequence[int | None] = (None, SENT),
+    requests: int = 2,
+    faults: Sequence[str] = ("503", "lost"),
+) -> None:
+    """The journal is copied before a call (None), and at steps of it: after the intent, the record, the mark. Its
+    process dies at that step or a later one, or not (None). The copy is put back, and each of the first `requests` for
+    idempotency records of the next run fails in each way."""
+    for copy_at, kill_at in product(copies, deaths):
+        if kill_at is None or kill_at >= (copy_at or 0):
+            for request, fault in product(range(requests), faults):
+                with played_out(machine) as state:
+                    state.play([Call(0, copy_at=copy_at, kill_at=kill_at)])
+                    state.world.put_back()
+                    state.play([Call(0, record_faults=[*[""] * request, fault])])
+
+
+def put_back_from_anywhere(machine: type[Intents]) -> None:
+    """The same for each step, and each fault of each request."""
+    everywhere = (None, *range(1, LAST + 1))
+    put_back(machine, everywhere, everywhere, REQUESTS, tuple(RECORD_FAULTS))
+
+
 def too_late(machine: type[Intents]) -> None:
     """A platform shows a request only after it was sent again. The process of the first dies at each step in turn, or
     lives and does both."""
@@ -253,7 +295,8 @@ def everything(machine: type[Intents]) -> None:
     try_out(machine, EXAMPLES, steps=6)
 
 
-STEPPED = (suspended, given_up, slow, set_at_each_step, journal_lost, too_late)
+STEPPED = (suspended, given_up, slow, set_at_each_step, journal_lost, put_back)
+STEPPED_LONG = (put_back_from_anywhere, too_late)
 FOUND = {
     "no settle": everything,
     "sent before it is marked": everything,
@@ -264,6 +307,7 @@ FOUND = {
     "every holder dead": slow,
     "no fence, every holder dead": slow,
     "local clock in a look-up": set_at_each_step,
+    "records belong to the journal": put_back,
     "sent again not noted": too_late,
 }
 """Which test must fail on which build."""
@@ -281,7 +325,9 @@ def test_one_effect_for_each_key_and_none_unrecorded(machine, pytestconfig, exam
 
 
 @pytest.mark.mutant(None)
-@pytest.mark.parametrize("played", [*STEPPED[:-1], pytest.param(STEPPED[-1], marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "played", [*STEPPED, *(pytest.param(played, marks=pytest.mark.long) for played in STEPPED_LONG)]
+)
 def test_one_effect_whatever_happens_at_each_step(machine, played):
     played(machine)
 

@@ -83,7 +83,7 @@ def test_plan_tells_and_changes_nothing(sqlite_journal, platform, tmp_path):
     with pytest.raises(asyncio.CancelledError):
         platform.run(sqlite_journal, "doubt")
     with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
-        platform.run(other, "adopted", records=platform)
+        platform.run(other, "adopted", records=True)
 
     def state() -> str:
         account = platform.account
@@ -92,7 +92,7 @@ def test_plan_tells_and_changes_nothing(sqlite_journal, platform, tmp_path):
     before = state()
     with plan() as planned:
         values = [
-            platform.run(sqlite_journal, request, records=platform, max_resubmits=3)
+            platform.run(sqlite_journal, request, records=True, max_resubmits=3)
             for request in ("new", "kept", "failed", "doubt", "adopted", "new")
         ]
     assert [effect.source for effect in planned.effects] == ["new", "kept", "resubmitted", "in doubt", "adopted"]

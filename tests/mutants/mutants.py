@@ -28,6 +28,7 @@ from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence, submission
 from ivcap_flows.durable.intent_record import IntentRecord
+from ivcap_flows.durable import divergence, intent_record
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -35,7 +36,7 @@ from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.http import pool, session
 from ivcap_flows.in_prefect import artifacts
-from ivcap_flows.ivcap import archive
+from ivcap_flows.ivcap import archive, idempotency_records
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store, transitions
@@ -126,10 +127,24 @@ def no_settle(patch: SetAttribute) -> None:
 
 
 def no_key_aspects(patch: SetAttribute) -> None:
-    async def nothing(self: IntentRecord) -> None:
-        """Nobody ever sees one."""
+    # Nobody ever sees one.
+    patch(intent_record, "foremost", lambda records: None)
 
-    patch(IntentRecord, "read", nothing)
+
+def records_belong_to_the_journal(patch: SetAttribute) -> None:
+    def gives_way(record: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+        return record.get("journal") == content.get("journal") and record.get("urn") != content.get("urn")
+
+    patch(idempotency_records, "_gives_way", gives_way)
+
+
+def each_journal_keeps_its_upload(patch: SetAttribute) -> None:
+    agree = intent_record.IntentRecord.agree
+
+    async def agree_with_itself(self: Any, urn: str | None, outcome: Any) -> tuple[None, list[str]]:
+        return None, (await agree(self, urn, outcome))[1]
+
+    patch(intent_record.IntentRecord, "agree", agree_with_itself)
 
 
 def not_synchronous(patch: SetAttribute) -> None:
@@ -518,6 +533,12 @@ MUTANTS: Final = {
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
+    "records belong to the journal": Mutant(
+        "a record that names an effect stays, also if its journal was put back", records_belong_to_the_journal
+    ),
+    "each journal keeps its upload": Mutant(
+        "two journals that upload the same take one artifact", each_journal_keeps_its_upload
+    ),
     "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),

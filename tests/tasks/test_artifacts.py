@@ -3,6 +3,7 @@ taken for complete."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import logging
@@ -23,8 +24,7 @@ from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
-from ivcap_flows.ivcap import idempotency_records
-from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
+from ivcap_flows.ivcap.artifacts import Artifacts
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import run_graph
 
@@ -123,11 +123,37 @@ def test_the_same_content_is_not_sent_again(effects, source, other_journal, capl
     first = upload_artifact(source, name="north.csv")
     with caplog.at_level(logging.INFO, "ivcap_flows.tasks"):
         assert upload_artifact(source, name="south.csv") == first
-    [said] = [message for message in caplog.messages if "is known and was not sent" in message]
-    assert said == f"The content of south.csv is known and was not sent: it is the artifact 'north.csv' ({first.urn})."
+    [said] = [message for message in caplog.messages if "is known: " in message]
+    assert said == f"The content of south.csv is known: it is the artifact 'north.csv' ({first.urn})."
     with use_journal(other_journal):
         assert upload_artifact(source).urn == first.urn
     assert effects.count("/1/artifacts") == 1 and sent(effects) == source.stat().st_size
+
+
+@pytest.mark.catches("each journal keeps its upload")
+@pytest.mark.parametrize("between", ["its creation and its bytes", "its bytes and its outcome"])
+def test_what_follows_an_upload_of_two_journals_is_one_order(effects, source, other_journal, monkeypatch, between):
+    """Another journal uploads the same in the middle of an upload. Both take one artifact, so the order is one."""
+    name = {"its creation and its bytes": "create", "its bytes and its outcome": "send"}[between]
+    real, meanwhile = getattr(Artifacts, name), []
+
+    def order():
+        return place_order("echo", {"message": upload_artifact(source).urn}, once_per="account")
+
+    def elsewhere():
+        with use_journal(other_journal):
+            meanwhile.append(order())
+
+    async def interrupted(*args, **options):
+        done = await real(*args, **options)
+        if not meanwhile:
+            monkeypatch.setattr(Artifacts, name, real)
+            await asyncio.to_thread(elsewhere)
+        return done
+
+    monkeypatch.setattr(Artifacts, name, interrupted)
+    assert [order().urn] == [order.urn for order in meanwhile]
+    assert (effects.count("/1/artifacts"), effects.count("/1/orders")) == (2, 1)
 
 
 def test_what_makes_another_artifact(effects, source):
@@ -140,33 +166,19 @@ def test_what_makes_another_artifact(effects, source):
     assert shared.policy == "urn:ivcap:policy:ivcap.open.artifact"
 
 
-def test_a_small_one_takes_six_requests(effects, source):
-    """Look-up, creation, bytes, digest, readiness and outcome."""
+def test_a_small_one_takes_seven_requests(effects, source):
+    """Look-up, creation, bytes, digest, readiness, outcome, and whose outcome counts."""
     upload_artifact(b"The account and the platform are known then.", name="first")
     effects.embedded.forget_requests()
     upload_artifact(source)
     asked = Counter((request["method"], request["path"].split("/")[2]) for request in effects.embedded.requests())
     assert asked == {
-        ("GET", "aspects"): 1,
+        ("GET", "aspects"): 2,
         ("POST", "artifacts"): 1,
         ("PATCH", "artifacts"): 1,
         ("GET", "artifacts"): 1,
         ("POST", "aspects"): 2,
     }
-
-
-def test_a_small_one_that_took_long(on_platform, unique, monkeypatch):
-    """If the first look is too old when the outcome is written, the records are read again, and another's is found."""
-
-    async def outcomes(client):
-        account = await client.account()
-        mine, theirs = (IdempotencyRecords(client.aspects, account) for _ in range(2))
-        assert await mine.read(f"k1:{unique}") is None
-        await theirs.write(f"k1:{unique}", {"journal": "theirs", "urn": "urn:b"})
-        return [other["urn"] for other in await mine.write(f"k1:{unique}", {"journal": "mine", "urn": "urn:a"})]
-
-    monkeypatch.setattr(idempotency_records, "FRESH", 0.0)
-    assert on_platform(outcomes) == ["urn:b"]
 
 
 def test_a_file_is_hashed_once(in_script, effects, source, monkeypatch):
