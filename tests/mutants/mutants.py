@@ -26,9 +26,7 @@ from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
-from ivcap_flows.durable import divergence, submission
-from ivcap_flows.durable.intent_record import IntentRecord
-from ivcap_flows.durable import divergence, intent_record
+from ivcap_flows.durable import divergence, intent_record, submission
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -57,7 +55,7 @@ from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import pair, park_watcher, parking, registry
+from ivcap_flows.tasks import pair, park_watcher, parking, registry, uploads
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -238,6 +236,11 @@ def sent_again_not_noted(patch: SetAttribute) -> None:
         return real(self, connection, held, after, values | ({"sent_again": False} if "sent_again" in values else {}))
 
     patch(Transitions, "move", moved)
+
+
+def requests_gain_a_field(patch: SetAttribute) -> None:
+    request = uploads._request
+    patch(uploads, "_request", lambda *given: {**request(*given), "encoding": None})
 
 
 def key_by_path(patch: SetAttribute) -> None:
@@ -597,6 +600,7 @@ MUTANTS: Final = {
     "a dataset of all that was registered": Mutant(
         "a dataset comes from its own artifact alone", datasets_of_all_that_was_registered
     ),
+    "requests gain a field": Mutant("what was paid for keeps its key in a later version", requests_gain_a_field),
     "sets unsorted": Mutant("a set has one form, whatever the hash seed", sets_unsorted),
     "callback for each journal": Mutant("an opened journal leaves nothing behind", callback_for_each_journal),
     "processes not pruned": Mutant("a journal forgets processes that are gone", processes_not_pruned),
