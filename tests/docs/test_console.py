@@ -20,6 +20,7 @@ ON_THE_WEB = r"ivcap-flows login|prod\b|develop|ivcap context|PROVENA_|curl|exam
 
 ELSEWHERE = {
     r"pip install|make install|createdb": "sets up the machine",
+    r"pg_dump|pg_restore": "a PostgreSQL server of the user's",
     r"docker|kubectl|kubernetes|containers": "containers",
     r"worker start|server start|local serve|state\.env|flows watch|moto_server": "a server, which tests/e2e starts",
     r"deployment run|automation|\$BLOCK_ID|--like production": "a deployment, which tests/e2e runs",

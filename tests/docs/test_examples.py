@@ -16,13 +16,15 @@ from docs_pages import PAGES, ROOT, Block, blocks
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.services.register import read_definition, register
+from ivcap_flows.tasks import place_order
 
 README = ROOT / "README.md"
 SERVICE = ROOT / "docs" / "how-to" / "run-a-service-locally.md"
 LINEAGE = ROOT / "docs" / "explanation" / "provenance.md"
 MODEL_RUNS = [ROOT / "docs" / "how-to" / f"register-{name}.md" for name in ("a-model-run", "many-model-runs")]
+BACK_UP = ROOT / "docs" / "how-to" / "back-up-a-journal.md"
 DATASET_FILES = ROOT / "docs" / "how-to" / "move-dataset-files.md"
-WITH_OWN_TESTS = (README, SERVICE, LINEAGE, DATASET_FILES, *MODEL_RUNS)
+WITH_OWN_TESTS = (README, SERVICE, LINEAGE, BACK_UP, DATASET_FILES, *MODEL_RUNS)
 
 ALL = [
     pytest.param(block, test, id=f"{block} {test}".strip())
@@ -97,6 +99,30 @@ def test_the_service_of_the_how_to_works(folder):
     shout = run(flow, folder)["shout"]
     done = shout(folder / "words.txt", folder / "loud.txt")
     assert Path(done).read_text(encoding="utf-8") == "QUIET QUIET "
+
+
+def test_a_journal_that_is_put_back_finds_what_was_ordered_since(folder, embedded_platform, monkeypatch):
+    """The functions of the page copy a journal in use, with its key; an order of after the copy is not placed again,
+    though its parameter is a secret."""
+    (block,) = blocks(BACK_UP, "python")
+    path = folder / "flows.sqlite"
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{path}")
+
+    def order(message: str) -> str:
+        return str(
+            place_order.fn("echo", {"message": f"{folder} https://me:{message}@example.org"}, once_per="account").urn
+        )
+
+    with Journal.open(f"sqlite:///{path}") as journal, use_journal(journal):
+        before = order("before-the-copy")
+        functions = run(block, folder)
+        since = order("since-the-copy")
+    assert {each.name for each in (folder / "backup").iterdir()} == {"flows.sqlite", "flows.sqlite.key"}
+    functions["put_back"](folder / "backup", path)
+    with Journal.open(f"sqlite:///{path}") as journal, use_journal(journal):
+        assert [row.urn for row in journal.intents.where()] == [before]
+        assert (order("before-the-copy"), order("since-the-copy")) == (before, since)
+    assert len(embedded_platform.requests("POST", "/1/orders")) == 2
 
 
 def test_the_workflow_of_the_how_to_registers_one_and_many(folder, embedded_platform):
