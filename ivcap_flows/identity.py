@@ -41,6 +41,7 @@ __all__ = [
     "key_of",
     "key_of_generation",
     "last_part",
+    "made_for_trial",
     "path_of",
     "path_text",
     "platform_id",
@@ -81,6 +82,11 @@ def canonical(value: Any) -> bytes:
 
 EMBEDDED: Final = "urn:ivcap-flows:embedded:"
 """The id of each embedded platform begins so."""
+
+
+def made_for_trial(platform: str, target: str) -> bool:
+    """Return whether what this platform made is a trial, of which the target, another one, must get nothing."""
+    return platform.startswith(EMBEDDED) and platform != target
 
 
 def api_address(platform: str, urn: str, service: str | None = None) -> str | None:

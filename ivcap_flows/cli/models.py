@@ -22,14 +22,15 @@ from ivcap_flows.cli.platform import ivcap, provena
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.durable.heartbeat import listen
 from ivcap_flows.errors import BadRequestError, InputError, NotFoundError, PlatformOffError
-from ivcap_flows.handles import Artifact
+from ivcap_flows.handles import Artifact, Service
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.terms import Terms as StatedTerms
 from ivcap_flows.registration.batch import IN_FLIGHT, Batch
+from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT, model_run_handle
 from ivcap_flows.registration.outcome import BatchReport, check_place
-from ivcap_flows.registration.registry import item_registering, person_of
+from ivcap_flows.registration.registry import person_of, refuse_trial
 from ivcap_flows.registration.sources import RowSource, open_source
 from ivcap_flows.registration.spool import Spooled
 from ivcap_flows.registration.terms import read_terms
@@ -138,10 +139,10 @@ def register(
         progress, journal = stack.enter_context(_bar()), stack.enter_context(open_journal(new=True))
         source: RowSource
         if isinstance(chosen, Path):
-            source, stated = open_source(chosen), None
+            source, stated, drafts = open_source(chosen), None, None
         else:
-            source, stated = loop.run(_orders(*chosen, journal)), chosen[0].terms
-        batch = stack.enter_context(_batch(source, terms, stall_timeout, progress, stated))
+            (source, drafts), stated = loop.run(_orders(*chosen, journal)), chosen[0].terms
+        batch = stack.enter_context(_batch(source, terms, stall_timeout, progress, stated, drafts))
         report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
         sent = skip_invalid or not report.wrong
@@ -291,19 +292,17 @@ def _chosen(
     return found[0], since.astimezone(timezone.utc)
 
 
-async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> RowSource:
+async def _orders(workflow: Workflow, since: datetime, journal: Journal) -> tuple[RowSource, Drafts]:
     client, registry = await ivcap(), await provena()
-    modeller = workflow.modeller or await person_of(registry, await registry.username())
-    known = await workflow.registered(await item_registering(registry, journal))
-    name = workflow.service or ""
+    drafts, name = await Drafts.of(registry, journal), workflow.service or ""
     service, platform = (await client.services.by_name(name)).urn, await client.platform()
+    refuse_trial(drafts.platform, Service(urn=service, platform=platform, name=name))
+    modeller = workflow.modeller or await person_of(registry, drafts.account)
+    known = await workflow.registered(drafts.name)
     orders = succeeded_orders(client, service, name=name, since=since, platform=platform)
     # The orders may be of any flow, so only what the platform says of each is used.
-    return WorkSource(
-        f"orders of {name} since {since.isoformat(timespec='seconds')}",
-        orders,
-        lambda order: work_record(order, known, modeller=modeller),
-    )
+    title = f"orders of {name} since {since.isoformat(timespec='seconds')}"
+    return WorkSource(title, orders, lambda order: work_record(order, known, modeller=modeller)), drafts
 
 
 @contextmanager
@@ -313,12 +312,12 @@ def _batch(
     stall_timeout: float,
     progress: Callable[[str, int, int | None], None],
     default: StatedTerms | None = None,
+    drafts: Drafts | None = None,
 ) -> Iterator[Batch]:
     stated = read_terms(terms) if terms else default
     client = loop.run(provena())
-    with Batch(
-        source, client, terms=stated, describe=_artifact, stall_timeout=stall_timeout, progress=progress
-    ) as batch:
+    options: dict[str, Any] = {"describe": _artifact, "stall_timeout": stall_timeout, "progress": progress}
+    with Batch(source, client, terms=stated, drafts=drafts, **options) as batch:
         yield batch
 
 

@@ -214,6 +214,11 @@ class ProvenaClient:
             )
         return name
 
+    async def email(self) -> str | None:
+        """Return the caller's e-mail address, as the token has it. Without one, Provena refuses or fails each write."""
+        address = claims(await self._auth.header()).get("email")
+        return address if isinstance(address, str) and address else None
+
     async def _s3_endpoint(self) -> str | None:
         """Return the address of the S3 server; None for Amazon's own.
 

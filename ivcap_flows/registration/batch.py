@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
 
 from ivcap_flows.durable import Caller, Limit, perform
-from ivcap_flows.errors import ForbiddenError, InputError
+from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
+from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
+from ivcap_flows.registration.drafts import Drafts, Items
+from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
 from ivcap_flows.registration.preflight import OnProgress, Preflight
 from ivcap_flows.registration.registering import Options, Registering
 from ivcap_flows.registration.registry import DatasetEffect, item_registering
+from ivcap_flows.registration.requirements import Describe
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
+from ivcap_flows.registration.workflow import Register
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch", "Describe"]
+__all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch"]
 
 IN_FLIGHT: Final = 200
 """Number of rows that are under way at once. It is large because Provena's queue should never be empty."""
 
 _ALL: Final[tuple[Standing, ...]] = get_args(Standing)
-
-Describe = Callable[[str], Awaitable[Artifact]]
-"""A function from an artifact's URN to its handle, from which the artifact's dataset is minted."""
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
@@ -47,7 +49,8 @@ async def _by_urn(urn: str) -> Artifact:
 class Batch:
     """The registration of one source. Use it as a context manager: `check`, which sends nothing, then `register`.
 
-    `terms` are the user's statements for datasets that are minted for artifacts. `stall_timeout` is in seconds.
+    `terms` are the user's statements for datasets that are minted for artifacts. `drafts` are items that rows name and
+    Provena may not have yet. `stall_timeout` is in seconds.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Batch:
         client: ProvenaClient,
         *,
         terms: Terms | None = None,
+        drafts: Drafts | None = None,
         describe: Describe = _by_urn,
         stall_timeout: float = STALL_TIMEOUT,
         progress: OnProgress = _silent,
@@ -63,6 +67,8 @@ class Batch:
         self._source = source
         self._client = client
         self._terms = terms
+        self._drafts = drafts
+        self._is_checked = False
         self._describe = describe
         self._stall_timeout = stall_timeout
         self._progress = progress
@@ -88,6 +94,7 @@ class Batch:
         """
         await (await self._preflight(journal)).run(self._source)
         self._spool.explain_wrong()
+        self._is_checked = True
         return self.report()
 
     async def register(
@@ -95,37 +102,32 @@ class Batch:
         journal: Journal,
         attempt: OpenedAttempt | None = None,
         *,
+        register: Register | None = None,
         skip_invalid: bool = False,
         in_flight: int = IN_FLIGHT,
         limit: Limit | None = None,
         out: Path | None = None,
     ) -> BatchReport:
-        """Register the checked rows, each once. Each row ends with a handle, with the reason of a failure, or in doubt.
+        """Register the rows, each once. Each ends with a handle, with the reason of a failure, or in doubt.
 
-        Raises InputError before anything is sent if a row is wrong, unless `skip_invalid` is set. Each request
-        takes a turn of the `limit`. `out` is a CSV file that always shows what is known of each row.
+        Raises InputError before anything is made if a row is wrong, unless `skip_invalid` is set. `register` makes
+        items that Provena lacks. Each request takes a turn of the `limit`. `out` is a CSV file that always shows what
+        is known of each row.
         """
-        report = self.report()
-        if report.wrong and not skip_invalid:
-            raise InputError(
-                f"{report.wrong} of the {report.rows} rows of {report.source} are wrong ({report.faults} faults), so "
-                "none was sent. Correct these rows or leave them out.",
-                faults=report.faults,
-            )
-        platform, account = await self._client.platform(), await self._client.username()
-
-        register = await item_registering(self._client, journal, attempt)
-        terms = await self._terms.registered(register) if self._terms is not None else None
-
-        caller = Caller(journal, attempt, platform, account, self._client)
+        drafts = self._drafts = self._drafts or await Drafts.of(self._client, journal)
+        register = register or await item_registering(self._client, journal, attempt)
+        items, _ = await Items.after(self._refuse_wrong(journal, skip_invalid), drafts, register)
+        if drafts.infos:
+            await self._fill(items, drafts)
+        caller = Caller(journal, attempt, drafts.platform, drafts.account, self._client)
+        terms = await self._terms.registered(drafts.name) if self._terms is not None else None
 
         async def mint(urn: str) -> str:
-            try:
-                artifact = await self._describe(urn)
-            except ForbiddenError as error:
-                # IVCAP hides this artifact. What Provena forbids is judged otherwise.
-                raise InputError(str(error)) from error
-            effect = DatasetEffect.of(artifact, terms, client=self._client, platform=platform, account=account)
+            artifact = Artifact.model_validate_json(self._spool.references.description(urn))
+            stated = await items.filled(terms) if terms is not None else None
+            effect = DatasetEffect.of(
+                artifact, stated, client=self._client, platform=drafts.platform, account=drafts.account
+            )
             return (await perform(effect, caller)).value.urn
 
         file = OutcomeFile(out, self._spool) if out is not None else None
@@ -164,13 +166,34 @@ class Batch:
         """Yield the registered rows, page by page."""
         return self._spool.pages("registered")
 
+    async def _refuse_wrong(self, journal: Journal, skip_invalid: bool) -> None:
+        report = self.report() if self._is_checked else await self.check(journal)
+        if report.wrong and not skip_invalid:
+            raise InputError(
+                f"{report.wrong} of the {report.rows} rows of {report.source} are wrong ({report.faults} faults), so "
+                "none was sent. Correct these rows or leave them out.",
+                faults=report.faults,
+            )
+
+    async def _fill(self, items: Items, drafts: Drafts) -> None:
+        """Register what the rows to send need, and name it by its handles in them."""
+        for page in self._spool.pages("ready"):
+            renamed = []
+            for row in page:
+                record = await items.filled(ModelRunRecord.model_validate(row.body))
+                workflow, body = record.workflow_template_id, record.model_dump_json(exclude_none=True)
+                key = run_key(drafts.platform, drafts.account, row.subject, workflow)
+                renamed.append((key, workflow, body, row.number))
+            self._spool.rename(renamed)
+
     async def _preflight(self, journal: Journal | None = None) -> Preflight:
+        self._drafts = self._drafts or await Drafts.of(self._client, journal)
         return Preflight(
             self._client,
             self._spool,
-            platform=await self._client.platform(),
-            account=await self._client.username(),
+            drafts=self._drafts,
             terms=self._terms,
+            describe=self._describe,
             stall_timeout=self._stall_timeout,
             progress=self._progress,
             journal=journal,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import Caller, Limit, perform
 from ivcap_flows.durable.outages import through_outages
@@ -33,7 +33,7 @@ from ivcap_flows.registration.model_runs import ModelRunEffect, digest_of
 from ivcap_flows.registration.outcome import OutcomeFile
 from ivcap_flows.registration.preflight import OnProgress
 from ivcap_flows.registration.registry import dataset_of
-from ivcap_flows.registration.requirements import ARTIFACT
+from ivcap_flows.registration.requirements import artifacts_in
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Registering:
     async def _register(self, row: Spooled) -> None:
         try:
             # What Provena has already needs no dataset, nor does its row say which ones it was registered with.
-            mints = () if self._lookup.is_lodged(row.key) else _artifacts_in(row.body)
+            mints = () if self._lookup.is_lodged(row.key) else artifacts_in(row.body)
             await all_of(self._datasets.find_or_mint, mints)
             effect = replace(
                 ModelRunEffect.of(
@@ -166,7 +166,7 @@ class Registering:
         if sha256 is None or sha256 == digest_of(self._record(row)):
             return False
         # Another process that registered the run may have minted its datasets since the row was checked.
-        lacking = [each for each in _artifacts_in(row.body) if each not in self._spool.references.datasets([each])]
+        lacking = [each for each in artifacts_in(row.body) if each not in self._spool.references.datasets([each])]
         for artifact in lacking:
             if (handle := await dataset_of(self._client, artifact)) is not None:
                 self._spool.references.tell_datasets([(handle, artifact)])
@@ -187,7 +187,7 @@ class Registering:
 
     def _record(self, row: Spooled) -> ModelRunRecord:
         """Return the record of a row, with the known datasets in place of artifacts."""
-        known = self._spool.references.datasets(_artifacts_in(row.body))
+        known = self._spool.references.datasets(artifacts_in(row.body))
         sides = {
             side: [{**part, "dataset_id": known.get(part["dataset_id"], part["dataset_id"])} for part in row.body[side]]
             for side in ("inputs", "outputs")
@@ -244,12 +244,6 @@ class _Datasets:
         self._minted = True
         self._spool.references.tell_datasets([(handle, artifact)])
         del self._minting[artifact]
-
-
-def _artifacts_in(body: dict[str, Any]) -> list[str]:
-    """Return the artifacts in a record whose datasets are meant, each once."""
-    parts = (*body["inputs"], *body["outputs"])
-    return list(dict.fromkeys(part["dataset_id"] for part in parts if part["dataset_id"].startswith(ARTIFACT)))
 
 
 def _given_up(row: Spooled) -> Outcome:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Caller, Effect, Found, Resume, look_since, perform
 from ivcap_flows.errors import InputError
-from ivcap_flows.handles import Artifact, Dataset, RegistryItem
-from ivcap_flows.identity import KEY_FIELD, OncePer
-from ivcap_flows.provena.models import DatasetInfo, Info, Item
+from ivcap_flows.handles import Artifact, Dataset, Handle, RegistryItem
+from ivcap_flows.identity import KEY_FIELD, OncePer, made_for_trial
+from ivcap_flows.provena.models import DatasetInfo, Info, Item, Organisation, Person
 from ivcap_flows.provena.terms import Terms, collection_format
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "SUBJECT_FIELD",
     "DatasetEffect",
     "ItemEffect",
+    "check_caller",
     "dataset_of",
     "is_version",
     "item_handle",
@@ -35,6 +36,8 @@ __all__ = [
     "key_of",
     "moment",
     "person_of",
+    "refuse_trial",
+    "trial_of",
 ]
 
 SUBJECT_FIELD: Final = "ivcap-subject"
@@ -79,6 +82,7 @@ class ItemEffect(Effect[RegistryItem]):
         )
 
     async def send(self, intent: IntentRow, progress: Resume) -> RegistryItem:
+        await check_caller(self.client, self.account, person=not isinstance(self.info, Organisation | Person))
         metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
         marked = self.info.model_copy(update={"user_metadata": metadata})
         created = await self.client.registry.create(type(self.info), marked)
@@ -131,8 +135,9 @@ class DatasetEffect(Effect[Dataset]):
         )
 
     async def send(self, intent: IntentRow, progress: Resume) -> Dataset:
-        # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
-        await person_of(self.client, self.account)
+        # Provena answers 500 to a user whom it refuses, which leaves a doubt. So check first.
+        await check_caller(self.client, self.account, person=True)
+        refuse_trial(self.platform, self.artifact)
         statement = collection_format(self.artifact, self.terms, user_metadata={KEY_FIELD: intent.key})
         minted = await self.client.datastore.mint(statement)
         return self._handle(minted.handle, self.artifact.name)
@@ -178,6 +183,33 @@ async def person_of(client: ProvenaClient, account: str) -> str:
             username=account,
         )
     return person
+
+
+async def check_caller(client: ProvenaClient, account: str, *, person: bool) -> None:
+    """Raise InputError, with the next step, unless the caller may write; with `person`, what needs a linked Person."""
+    if await client.email() is None:
+        raise InputError(
+            f"The token of the Provena user {account} has no e-mail address, without which Provena lets nobody write. "
+            "Ask an administrator of its realm to add one, or log in with a client that has the scope `email`.",
+            username=account,
+        )
+    if person:
+        await person_of(client, account)
+
+
+def trial_of(urn: str) -> str:
+    """Return why nothing of what an embedded IVCAP made is registered with another Provena."""
+    return (
+        f"{urn} was made on an embedded IVCAP, and what another Provena gets of such a trial stays there for ever. "
+        "Register it with the embedded Provena, or do the work on the real IVCAP"
+    )
+
+
+def refuse_trial(platform: str, *works: Handle) -> None:
+    """Raise InputError if work was done on an embedded IVCAP, and the Provena of this id is not of the same."""
+    for work in works:
+        if made_for_trial(work.platform, platform):
+            raise InputError(f"{trial_of(work.urn)}.", urn=work.urn)
 
 
 async def items_of(

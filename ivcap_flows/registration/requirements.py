@@ -1,37 +1,86 @@
-"""Compare records with the requirements of their workflow templates before they are sent."""
+"""Compare records with what Provena would refuse, before the first thing is made that nothing takes back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError
-from ivcap_flows.provena.models import DatasetInfo, DatasetTemplate, Item, ModelRunRecord, TemplateUse, WorkflowTemplate
+from ivcap_flows.durable import planning
+from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.handles import Artifact
+from ivcap_flows.identity import made_for_trial
+from ivcap_flows.loop import all_of
+from ivcap_flows.provena.models import (
+    DatasetInfo,
+    DatasetTemplate,
+    Info,
+    Item,
+    Model,
+    ModelRunRecord,
+    TemplateUse,
+    WorkflowTemplate,
+)
+from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.provena.terms import Terms, collection_format, missing_terms
+from ivcap_flows.registration.drafts import Drafts
+from ivcap_flows.registration.keys import marked
+from ivcap_flows.registration.registry import check_caller, dataset_of, trial_of
 from ivcap_flows.registration.rows import FaultKind
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["ARTIFACT", "LookedUp", "Requirements", "look_up", "unmet", "uses_of"]
+__all__ = [
+    "ARTIFACT",
+    "Describe",
+    "LookedUp",
+    "Requirements",
+    "artifacts_in",
+    "check_terms",
+    "faults_of",
+    "ids_in",
+    "look_up",
+    "needs_of",
+    "no_dataset",
+]
 
 _SIDES: Final = ("inputs", "outputs")
+_AT_ONCE: Final = 16
 ARTIFACT: Final = "urn:ivcap:artifact:"
 """The prefix of a dataset id that is an artifact's URN; it means the artifact's external dataset."""
+
+Describe: TypeAlias = Callable[[str], Awaitable[Artifact]]
+"""A function from an artifact's URN to its handle, from which the artifact's dataset is minted."""
+Faults: TypeAlias = Iterator[tuple[str, FaultKind, str]]
+"""For each fault the place in the record, the kind, and words."""
 
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What the registry says about an id: its content (`info`, None for a seed), or why it cannot be used."""
+    """What the registry says about an id: its content (`info`, None for a seed), or why it cannot be used.
+
+    What is `planned` would be made before it is used, so it is taken for what is needed.
+    """
 
     subtype: str | None = None
     info: Any = None
     trouble: FaultKind | None = None
     words: str | None = None
+    planned: bool = False
+
+    def is_of(self, subtype: str) -> bool:
+        """Return whether it can be used as an item of this subtype."""
+        return self.planned or (self.trouble is None and self.subtype == subtype)
 
 
-async def look_up(client: ProvenaClient, id: str) -> LookedUp:  # noqa: A002 - the platform's own word
-    """Look up an item of the registry. The result says why it cannot be used if it is not complete and readable."""
+async def look_up(client: ProvenaClient, id: str, drafts: Mapping[str, Info]) -> LookedUp:  # noqa: A002
+    """Look up an item of the registry, or what will be one. The result says why it cannot be used, if it cannot."""
+    if (draft := drafts.get(id)) is not None:
+        return LookedUp(draft.subtype, draft)
+    if (plan := planning()) is not None and id in plan.values:
+        return LookedUp(planned=True)
     try:
         item = await client.registry.fetch_any(id)
     except (NotFoundError, BadRequestError):
@@ -46,65 +95,192 @@ async def look_up(client: ProvenaClient, id: str) -> LookedUp:  # noqa: A002 - t
     return LookedUp(item.item_subtype, item.info)
 
 
-@dataclass
-class Requirements:
-    """Checks records before datasets replace their artifacts. Each id is looked up once."""
+def faults_of(
+    body: Mapping[str, Any],
+    items: Mapping[str, LookedUp],
+    lacking: Mapping[str, str | None],
+    *,
+    key: str,
+    subject: str,
+) -> Faults:
+    """Yield all that Provena would refuse in a record's JSON, in which artifacts may stand for their datasets.
 
-    client: ProvenaClient
-    _known: dict[str, LookedUp] = field(default_factory=dict)
+    `items` has what was found out about each id in it and in its workflow template; `lacking`, why an artifact that has
+    no dataset can get none. Inputs and outputs may each name any template of either, as in Provena (source:
+    provena/provena, prov-api).
+    """
+    yield from _item("workflow_template_id", body["workflow_template_id"], WorkflowTemplate.subtype, items)
+    yield from _item("study_id", body.get("study_id"), "STUDY", items)
+    people = body["associations"]
+    yield from _item("associations.modeller_id", people.get("modeller_id"), "PERSON", items)
+    organisation = people.get("requesting_organisation_id")
+    yield from _item("associations.requesting_organisation_id", organisation, "ORGANISATION", items)
+    for place, part in _parts(body):
+        place, id_ = f"{place}.dataset_id", part["dataset_id"]
+        if not id_.startswith(ARTIFACT):
+            yield from _item(place, id_, DatasetInfo.subtype, items)
+        elif (words := lacking.get(id_)) is not None:
+            yield place, "no dataset", words
+    found = items.get(body["workflow_template_id"])
+    if found is not None and isinstance(found.info, WorkflowTemplate):
+        yield from _unmet(found.info, body, items)
+        yield from _unusable(found.info, items)
+    whole = {**body, "annotations": marked(body.get("annotations"), key, subject)}
+    if (size := len(json.dumps(whole).encode())) > MAX_BATCH_BYTES:
+        yield "the row", "too long", f"The record has {size:,} bytes; Provena's limit is {MAX_BATCH_BYTES:,}"
 
-    async def check(self, record: ModelRunRecord) -> None:
-        """Raise InputError if a record has faults; it names all of them (data: `faults`).
 
-        The record may still name artifacts in place of their datasets.
-        """
-        faults: list[str] = []
-        workflow = await self._of(record.workflow_template_id, WorkflowTemplate, faults)
-        templates: dict[str, DatasetTemplate] = {}
-        for use in uses_of(workflow) if workflow is not None else ():
-            template = await self._of(use.template_id, DatasetTemplate, faults)
-            if template is not None:
-                templates[use.template_id] = template
-        for part in (*record.inputs, *record.outputs):
-            if not part.dataset_id.startswith(ARTIFACT):
-                await self._of(part.dataset_id, DatasetInfo, faults)
-        if workflow is not None:
-            body = record.model_dump(mode="json", exclude_none=True)
-            faults += [words for _, _, words in unmet(workflow, templates, body)]
-        if faults:
+def ids_in(body: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the registry in a record's JSON, each once."""
+    named = [body["workflow_template_id"], body.get("study_id"), *body["associations"].values()]
+    named += [part["dataset_id"] for _, part in _parts(body)]
+    return list(dict.fromkeys(id_ for id_ in named if id_ and id_.strip() and not id_.startswith(ARTIFACT)))
+
+
+def artifacts_in(body: Mapping[str, Any]) -> list[str]:
+    """Return the artifacts in a record's JSON whose datasets are meant, each once."""
+    named = (part["dataset_id"] for _, part in _parts(body))
+    return list(dict.fromkeys(id_ for id_ in named if id_.startswith(ARTIFACT)))
+
+
+def needs_of(workflow: WorkflowTemplate) -> list[str]:
+    """Return the ids that a workflow template names: its dataset templates and its model."""
+    return [*(use.template_id for use in _uses(workflow)), workflow.software_id]
+
+
+def no_dataset(artifact: Artifact, terms: Terms | None, platform: str) -> str | None:
+    """Return why no dataset can be minted for an artifact on this Provena; None if nothing is against it."""
+    if made_for_trial(artifact.platform, platform):
+        return trial_of(artifact.urn)
+    try:
+        collection_format(artifact, terms).body()
+    except InputError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+async def check_terms(terms: Terms, ask: Callable[[str], Awaitable[LookedUp]]) -> None:
+    """Raise InputError unless what the terms name may own datasets."""
+    wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
+    for name, subtype in wanted.items():
+        if not (id_ := getattr(terms, name)):
+            continue
+        found = await ask(id_)
+        if not found.is_of(subtype):
             raise InputError(
-                f"The workflow does not fit the workflow template {record.workflow_template_id}. {'. '.join(faults)}. "
-                "Correct the workflow.",
-                faults=faults,
+                f"No dataset can be minted: {name} in the Terms must be the handle of a complete item "
+                f"of {subtype}. {found.words or f'{id_} is {found.subtype}'}."
             )
 
-    async def _of(self, id: str, kind: type[Any], faults: list[str]) -> Any:  # noqa: A002
-        if id not in self._known:
-            self._known[id] = await look_up(self.client, id)
-        found = self._known[id]
-        if found.words is not None:
-            faults.append(found.words)
-        elif not isinstance(found.info, kind):
-            faults.append(f"{id} is {found.subtype}, but {kind.subtype} is needed")
-        else:
-            return found.info
-        return None
+
+@dataclass
+class Requirements:
+    """Checks single records, with what they would have made. Each id is looked up once, also for many records."""
+
+    client: ProvenaClient
+    drafts: Drafts
+    describe: Describe
+    looked: dict[str, LookedUp] = field(default_factory=dict)
+    _artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    async def check(self, record: ModelRunRecord, terms: Terms | None, *, key: str, subject: str) -> frozenset[str]:
+        """Return the artifacts for which datasets must be minted. Raise InputError for all faults at once (`faults`).
+
+        The record may name artifacts in place of their datasets, and drafts.
+        """
+        body = record.model_dump(mode="json", exclude_none=True)
+        lacking = await self._lacking(artifacts_in(body), terms)
+        drafted = any(draft in json.dumps(body) for draft in self.drafts.infos)
+        await check_caller(self.client, self.drafts.account, person=drafted or bool(lacking))
+        await self._look_up(ids_in(body))
+        if isinstance(workflow := self.looked[record.workflow_template_id].info, WorkflowTemplate):
+            await self._look_up(needs_of(workflow))
+        found = faults_of(body, self.looked, lacking, key=key, subject=subject)
+        if faults := [f"{place}: {words}" for place, _, words in found]:
+            raise InputError(
+                f"The model run of {subject} would be refused, so nothing was made for it. {'. '.join(faults)}. "
+                "Correct the workflow or the arguments.",
+                faults=faults,
+                **({"missing": missing_terms(terms)} if lacking else {}),
+            )
+        return frozenset(lacking)
+
+    async def check_artifact(self, urn: str, terms: Terms) -> bool:
+        """Return whether a dataset must be minted for an artifact. Raise InputError if none can be."""
+        lacking = await self._lacking([urn], terms)
+        if words := lacking.get(urn):
+            raise InputError(f"{words}.", missing=missing_terms(terms))
+        if lacking:
+            await check_caller(self.client, self.drafts.account, person=True)
+        return bool(lacking)
+
+    async def artifact(self, urn: str) -> Artifact:
+        """Return the handle of an artifact."""
+        if urn not in self._artifacts:
+            self._artifacts[urn] = await self.describe(urn)
+        return self._artifacts[urn]
+
+    async def _lacking(self, artifacts: Sequence[str], terms: Terms | None) -> dict[str, str | None]:
+        found = await all_of(lambda urn: dataset_of(self.client, urn), artifacts, _AT_ONCE)
+        lacking: dict[str, str | None] = {}
+        for urn in (urn for urn, dataset in zip(artifacts, found, strict=True) if dataset is None):
+            try:
+                lacking[urn] = no_dataset(await self.artifact(urn), terms, self.drafts.platform)
+            except ForbiddenError as error:
+                # IVCAP hides it.
+                lacking[urn] = str(error).rstrip(".")
+        if lacking and terms is not None and not missing_terms(terms):
+            await check_terms(terms, self._look)
+        return lacking
+
+    async def _look_up(self, ids: Sequence[str]) -> None:
+        await all_of(self._look, ids, _AT_ONCE)
+
+    async def _look(self, id: str) -> LookedUp:  # noqa: A002 - the platform's own word
+        if id not in self.looked:
+            self.looked[id] = await look_up(self.client, id, self.drafts.infos)
+        return self.looked[id]
 
 
-def uses_of(workflow: WorkflowTemplate) -> list[TemplateUse]:
-    """Return the dataset templates of a workflow template."""
+def _parts(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for side in _SIDES:
+        for number, part in enumerate(body[side]):
+            yield f"{side}[{number}]", part
+
+
+def _uses(workflow: WorkflowTemplate) -> list[TemplateUse]:
     return [*workflow.input_templates, *workflow.output_templates]
 
 
-def unmet(
-    workflow: WorkflowTemplate, templates: Mapping[str, DatasetTemplate], body: Mapping[str, Any]
-) -> Iterator[tuple[str, FaultKind, str]]:
-    """Yield what a record's JSON lacks or must not have: the place in it, the kind of fault, and words.
+def _item(place: str, id: str | None, subtype: str, items: Mapping[str, LookedUp]) -> Faults:  # noqa: A002
+    if not id or not id.strip():
+        return
+    found = items[id]
+    if found.trouble is not None:
+        yield place, found.trouble, found.words or id
+    elif not found.is_of(subtype):
+        yield place, "wrong type", f"{id} is {found.subtype}, but {subtype} is needed"
 
-    `templates` are the known dataset templates. Inputs and outputs may each name any template of either, as in Provena
-    (source: provena/provena, prov-api).
-    """
-    every = {use.template_id for use in uses_of(workflow)}
+
+def _unusable(workflow: WorkflowTemplate, items: Mapping[str, LookedUp]) -> Faults:
+    """Yield the reasons why no run of a workflow template can be registered."""
+    for use in _uses(workflow):
+        if not items[use.template_id].is_of(DatasetTemplate.subtype):
+            words = f"You cannot read its dataset template {use.template_id} as a complete DATASET_TEMPLATE"
+            yield "workflow_template_id", "unknown id", words
+    model = items[workflow.software_id]
+    if not model.is_of(Model.subtype):
+        words = model.words or f"{workflow.software_id} is {model.subtype}"
+        yield "workflow_template_id", "unknown id", f"Its model cannot be used: {words}"
+
+
+def _unmet(workflow: WorkflowTemplate, body: Mapping[str, Any], items: Mapping[str, LookedUp]) -> Faults:
+    """Yield what a record lacks of what its workflow template requires, or must not have."""
+    templates = {
+        use.template_id: found.info
+        for use in _uses(workflow)
+        if isinstance((found := items[use.template_id]).info, DatasetTemplate)
+    }
     kinds: dict[str, FaultKind] = {"inputs": "missing input", "outputs": "missing output"}
     for side, uses in (("inputs", workflow.input_templates), ("outputs", workflow.output_templates)):
         filled = {part["dataset_template_id"] for part in body[side]}
@@ -113,21 +289,21 @@ def unmet(
                 name = templates[use.template_id].display_name if use.template_id in templates else ""
                 words = f"No dataset for the template {use.template_id}{f' ({name})' if name else ''}"
                 yield f"{side}[{use.template_id}]", kinds[side], words
-    for side in _SIDES:
-        for number, part in enumerate(body[side]):
-            place, id_ = f"{side}[{number}]", part["dataset_template_id"]
-            if id_.strip() and id_ not in every:
-                words = f"The workflow template has no dataset template {id_}"
-                yield f"{place}.dataset_template_id", "unknown template", words
-            elif id_ in templates:
-                yield from _resources(place, part, templates[id_])
+    every = {use.template_id for use in _uses(workflow)}
+    for place, part in _parts(body):
+        id_ = part["dataset_template_id"]
+        if id_.strip() and id_ not in every:
+            words = f"The workflow template has no dataset template {id_}"
+            yield f"{place}.dataset_template_id", "unknown template", words
+        elif id_ in templates:
+            yield from _resources(place, part, templates[id_])
     given = body.get("annotations") or {}
     for key in workflow.annotations.required if workflow.annotations else ():
         if key not in given:
             yield (f"annotations.{key}", "missing annotation", f"The workflow template requires the annotation {key!r}")
 
 
-def _resources(place: str, part: Mapping[str, Any], template: DatasetTemplate) -> Iterator[tuple[str, FaultKind, str]]:
+def _resources(place: str, part: Mapping[str, Any], template: DatasetTemplate) -> Faults:
     given = part.get("resources") or {}
     known = {resource.key: resource for resource in template.deferred_resources}
     for key, resource in known.items():

@@ -153,6 +153,10 @@ class Spool:
             yield page
             last = page[-1].number
 
+    def rename(self, rows: Iterable[tuple[str, str, str, int]]) -> None:
+        """Store what rows are now called, as `(key, workflow, body, number)`, body as JSON."""
+        self._file.many("UPDATE rows SET key = ?, workflow = ?, body = ? WHERE number = ?", rows)
+
     def stand(self, outcomes: Iterable[Outcome]) -> None:
         """Store the outcomes of rows."""
         self._file.many(

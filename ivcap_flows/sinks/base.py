@@ -17,7 +17,7 @@ from ivcap_flows.errors import (
     InvalidParameterError,
     RegistrationFailedError,
 )
-from ivcap_flows.identity import EMBEDDED, last_part
+from ivcap_flows.identity import EMBEDDED, last_part, made_for_trial
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
@@ -55,7 +55,8 @@ async def is_trial(graph: Graph, platform: Callable[[], Awaitable[str]]) -> bool
     """
     platforms = {str(record.attributes.get("platform", "")) for record in graph.nodes.values()}
     embedded = {name for name in platforms if name.startswith(EMBEDDED)}
-    return bool(embedded) and embedded != {await platform()}
+    target = await platform() if embedded else ""
+    return any(made_for_trial(name, target) for name in embedded)
 
 
 class Sink(Protocol):

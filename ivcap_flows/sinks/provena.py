@@ -17,9 +17,9 @@ from ivcap_flows.journal import OpenedAttempt
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import NOUN
 from ivcap_flows.registration.registrar import Registrar
-from ivcap_flows.registration.requirements import Requirements
 from ivcap_flows.registration.sent_runs import adopt_sent_runs
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
@@ -90,9 +90,8 @@ class ProvenaSink:
         attempts = await self._journal.ask(self._journal.runs.attempts, run.id)
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
-        platform, account = await self._client.platform(), await self._client.username()
-        requirements = Requirements(self._client)
-        registrar = Registrar(self._client, self._journal, attempt, graph, platform, account, requirements)
+        drafts = await Drafts.of(self._client, self._journal)
+        registrar = Registrar(self._client, self._journal, attempt, graph, drafts)
         refusals = [
             await _refusal(each.urn, registrar.register_work(each, workflow, _earlier_failures(intent, intents)))
             for intent, each, workflow in chosen

@@ -13,7 +13,7 @@ from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
-from ivcap_flows.registration.registry import KEY_FIELD, items_of, moment, person_of
+from ivcap_flows.registration.registry import KEY_FIELD, check_caller, items_of, moment
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
@@ -90,8 +90,8 @@ class DatasetMint(Effect[Dataset]):
     metadata: CollectionFormat
 
     async def send(self, intent: IntentRow, progress: Resume) -> Dataset:
-        # Without a linked person Provena answers 500, which looks like a lost reply. So check the person first.
-        await person_of(self.call.client, self.call.account)
+        # Provena answers 500 to a user whom it refuses, which leaves a doubt. So check first.
+        await check_caller(self.call.client, self.call.account, person=True)
         minted = await self.call.client.datastore.mint(_keyed(self.metadata, {KEY_FIELD: intent.key}))
         return _handle(self.call, minted.handle, self.metadata)
 

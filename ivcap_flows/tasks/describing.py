@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from ivcap_flows.errors import NotFoundError, PlatformOffError
@@ -15,14 +16,18 @@ __all__ = ["Describe", "describing"]
 Describe: TypeAlias = Callable[[str], Awaitable[Artifact]]
 
 
-def describing(credentials: IvcapCredentialsLike, *, alone: bool) -> Describe:
-    """Return a function that returns an artifact's handle from IVCAP.
+def describing(
+    credentials: IvcapCredentialsLike, *, alone: bool, known: Mapping[str, Artifact] = MappingProxyType({})
+) -> Describe:
+    """Return a function that returns an artifact's handle: the one that is `known` by the URN, else that from IVCAP.
 
     If IVCAP is off or does not know the artifact, the handle has only its URN. IVCAP is off, too, if Provena was given
     `alone` and the environment names no platform: the embedded one knows nothing of it.
     """
 
     async def described(urn: str) -> Artifact:
+        if urn in known:
+            return known[urn]
         bare = Artifact(urn=urn, platform="IVCAP")
         if alone and credentials is None and not Settings.current().ivcap_configured:
             return bare

@@ -15,9 +15,10 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.batch import IN_FLIGHT, Batch
+from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, check_place
-from ivcap_flows.registration.registry import person_of
+from ivcap_flows.registration.registry import person_of, refuse_trial
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
 from ivcap_flows.registration.spool import Outcome
@@ -82,14 +83,14 @@ async def _register_model_runs(
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
-    rows, stated = await _rows(source, workflow, await terms_of(terms), credentials, call)
-    if stated is not None:
-        stated = await stated.registered(registering(credentials))
+    drafts = await Drafts.of(call.client, call.journal)
+    rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
     progress = Shown()
     with Batch(
         rows,
         call.client,
         terms=stated,
+        drafts=drafts,
         describe=describing(
             credentials_of("ivcap", ivcap_credentials, call.attempt),
             alone=credentials_of("provena", credentials, call.attempt) is not None,
@@ -107,7 +108,13 @@ async def _register_model_runs(
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
         async with progress:
             report = await batch.register(
-                call.journal, call.attempt, skip_invalid=skip_invalid, in_flight=in_flight, limit=call.limit, out=file
+                call.journal,
+                call.attempt,
+                register=registering(credentials),
+                skip_invalid=skip_invalid,
+                in_flight=in_flight,
+                limit=call.limit,
+                out=file,
             )
         await tell_outcomes(batch.outcomes(), report)
         handles = await asyncio.to_thread(_handles, batch, call.journal)
@@ -131,8 +138,8 @@ async def _rows(
     source: Any,
     workflow: Workflow | Path | str | None,
     stated: Terms | None,
-    credentials: ProvenaCredentialsLike,
     call: ProvenaCall,
+    drafts: Drafts,
 ) -> tuple[RowSource, Terms | None]:
     """Return the source of the rows, and the terms of its workflow if it has one, else those stated."""
     if isinstance(source, str | Path):
@@ -140,7 +147,7 @@ async def _rows(
             raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
         return open_source(Path(source)), stated
     if workflow is not None:
-        return await _work_source([*source], workflow, stated, credentials, call)
+        return await _work_source([*source], workflow, stated, call, drafts)
     return RecordSource(source), stated
 
 
@@ -148,17 +155,18 @@ async def _work_source(
     work: Sequence[Any],
     given: Workflow | Path | str,
     stated: Terms | None,
-    credentials: ProvenaCredentialsLike,
     call: ProvenaCall,
+    drafts: Drafts,
 ) -> tuple[RowSource, Terms | None]:
     """Return a source of the work's records, and the terms of its workflow."""
     if strange := next((each for each in work if not isinstance(each, Order | Job)), None):
         raise InputError(f"By a workflow, orders and jobs are registered, not {type(strange).__name__}.")
     PlannedError.refuse(work)
+    refuse_trial(call.platform, *work)
     known: dict[str, RegisteredWorkflow] = {}
     for each in work:
         if each.service not in known:
-            known[each.service] = await workflow_for(each, given, stated, credentials, call)
+            known[each.service] = await workflow_for(each, given, stated, call, drafts)
     terms = {id(each.stated.terms): each.terms for each in known.values()}
     if len(terms) > 1:
         raise InputError("The workflows of one batch must have the same terms. Register each in a call of its own.")

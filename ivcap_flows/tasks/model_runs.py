@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.errors import InputError, PlatformOffError
 from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order, RegistryItem
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
-from ivcap_flows.loop import all_of
 from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.describing import Describe, describing
@@ -24,6 +22,8 @@ from ivcap_flows.tasks.waiting import PlannedError
 if TYPE_CHECKING:
     from ivcap_flows.provena.models import TemplatedDataset
     from ivcap_flows.provena.terms import Terms
+    from ivcap_flows.registration.drafts import Drafts
+    from ivcap_flows.registration.preparing import Preparing
     from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 
 __all__ = ["Data", "aregister_model_run", "register_model_run", "workflow_for"]
@@ -67,7 +67,9 @@ async def _register_model_run(
     values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
     still succeed. Raises InDoubtError if the registry has a run whose job failed; it is not sent again automatically.
     """
+    from ivcap_flows.registration.drafts import Drafts
     from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+    from ivcap_flows.registration.registry import refuse_trial
     from ivcap_flows.registration.work import work_record
     from ivcap_flows.tasks.registry import alinked_person
 
@@ -81,8 +83,10 @@ async def _register_model_run(
     call.check([each for _, each in data if isinstance(each, Dataset)])
     PlannedError.refuse([subject])
     check_ended(subject)
+    refuse_trial(call.platform, subject, *(each for _, each in data if isinstance(each, Artifact)))
     stated = await terms_of(terms)
-    known = None if workflow is None else await workflow_for(subject, workflow, stated, credentials, call)
+    drafts = await Drafts.of(call.client, call.journal)
+    known = None if workflow is None else await workflow_for(subject, workflow, stated, call, drafts)
     person = modeller or (known.stated.modeller if known is not None else None)
     more: dict[str, Any] = {
         "modeller": urn_of(person or await alinked_person.fn(credentials=credentials)),
@@ -104,14 +108,11 @@ async def _register_model_run(
             **more,
         )
     alone = credentials_of("provena", credentials, call.attempt) is not None
-    minting = _Minting(
-        {each.urn: each for each in (*subject.products, *(each for _, each in data)) if isinstance(each, Artifact)},
-        stated if known is None else known.terms,
-        describing(credentials_of("ivcap", None, call.attempt), alone=alone),
-        credentials,
-    )
-    inputs_of, outputs_of = [await all_of(minting.with_dataset, side) for side in (record.inputs, record.outputs)]
-    whole = record.model_copy(update={"inputs": inputs_of, "outputs": outputs_of})
+    handles = (*subject.products, *(each for _, each in data))
+    artifacts = {each.urn: each for each in handles if isinstance(each, Artifact)}
+    describe = describing(credentials_of("ivcap", None, call.attempt), alone=alone, known=artifacts)
+    preparing = _preparing(call, drafts, describe, credentials)
+    whole = await preparing.prepared(subject.urn, record, stated if known is None else known.terms)
     effect = ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit)
     records = await _records_of(subject, call, alone=alone)
     return (await call.perform(effect, idempotency_records=records)).value
@@ -121,15 +122,14 @@ async def workflow_for(
     work: Order | Job,
     given: Workflow | Path | str,
     terms: Terms | None,
-    credentials: ProvenaCredentialsLike,
     call: ProvenaCall,
+    drafts: Drafts,
 ) -> RegisteredWorkflow:
-    """Return the workflow for this work, with all that it names registered. Raises InputError if there is none.
+    """Return the workflow for this work, with handles or drafts of what it names. Raises InputError if there is none.
 
     `terms` replace those of the workflow, if they are given.
     """
     from ivcap_flows.registration.workflows import Workflows
-    from ivcap_flows.tasks.registry import registering
 
     workflows = await asyncio.to_thread(Workflows.of, given)
     run = call.attempt.run if call.attempt is not None else None
@@ -143,7 +143,7 @@ async def workflow_for(
         )
     if terms is not None:
         found = found.model_copy(update={"terms": terms})
-    return await found.registered(registering(credentials))
+    return await found.registered(drafts.name)
 
 
 async def _records_of(subject: Order | Job, call: ProvenaCall, *, alone: bool) -> IdempotencyRecords | None:
@@ -186,26 +186,16 @@ def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tupl
     ]
 
 
-@dataclass(frozen=True)
-class _Minting:
-    """Finds or mints the datasets of artifacts. `known` are handles by URN; others are described by IVCAP."""
+def _preparing(call: ProvenaCall, drafts: Drafts, describe: Describe, credentials: ProvenaCredentialsLike) -> Preparing:
+    from ivcap_flows.registration.preparing import Preparing
+    from ivcap_flows.registration.requirements import Requirements
+    from ivcap_flows.tasks.registry import amint_dataset, registering
 
-    known: Mapping[str, Artifact]
-    terms: Terms | None
-    describe: Describe
-    credentials: ProvenaCredentialsLike
+    async def mint(artifact: Artifact, terms: Terms | None) -> str:
+        return (await amint_dataset.fn(artifact, terms=terms, credentials=credentials)).urn
 
-    async def with_dataset(self, part: TemplatedDataset) -> TemplatedDataset:
-        """Return the same, with the dataset of an artifact in its place."""
-        from ivcap_flows.registration.requirements import ARTIFACT
-        from ivcap_flows.tasks.registry import amint_dataset
-
-        urn = part.dataset_id
-        if not urn.startswith(ARTIFACT):
-            return part
-        artifact = self.known.get(urn) or await self.describe(urn)
-        dataset = await amint_dataset.fn(artifact, terms=self.terms, credentials=self.credentials)
-        return part.model_copy(update={"dataset_id": dataset.urn})
+    requirements = Requirements(call.client, drafts, describe)
+    return Preparing(requirements, call.journal, registering(credentials), mint)
 
 
 register_model_run, aregister_model_run = task_pair(

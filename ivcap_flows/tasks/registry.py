@@ -9,9 +9,13 @@ from ivcap_flows.capture.context import beside
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.provena.models import Info, Person
+from ivcap_flows.provena.terms import Terms
+from ivcap_flows.registration.drafts import Drafts, Items
 from ivcap_flows.registration.registry import DatasetEffect, ItemEffect, item_handle, person_of
+from ivcap_flows.registration.requirements import Requirements
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
+from ivcap_flows.tasks.describing import Describe
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.terms import TermsLike, terms_of
 
@@ -54,13 +58,32 @@ async def _mint_dataset(
     """
     call = await ProvenaCall.of(credentials)
     stated = await terms_of(terms)
-    known = await stated.registered(registering(credentials)) if stated is not None else None
+    if stated is not None and stated.owner is not None:
+        stated = await _owned(call, artifact, stated, credentials)
     done = await call.perform(
-        DatasetEffect.of(artifact, known, client=call.client, platform=call.platform, account=call.account)
+        DatasetEffect.of(artifact, stated, client=call.client, platform=call.platform, account=call.account)
     )
     told = {"artifact": artifact.urn, "artifact_sha256": artifact.sha256}
     note_assets([Version(done.value, "datasets", new=done.how == "sent", facts=told)], inputs=[artifact.urn])
     return done.value
+
+
+async def _owned(
+    call: ProvenaCall, artifact: Artifact, terms: Terms, credentials: ProvenaCredentialsLike
+) -> Terms | None:
+    """Return the terms with the handle of the owner, once nothing is against a mint; None if none is needed."""
+    drafts = await Drafts.of(call.client, call.journal)
+    named = await terms.registered(drafts.name)
+    check = Requirements(call.client, drafts, _artifacts_of(artifact)).check_artifact(artifact.urn, named)
+    items, lacks = await Items.after(check, drafts, registering(credentials))
+    return await items.filled(named) if lacks else None
+
+
+def _artifacts_of(artifact: Artifact) -> Describe:
+    async def given(urn: str) -> Artifact:
+        return artifact
+
+    return given
 
 
 def registering(credentials: ProvenaCredentialsLike) -> Callable[[Info], Awaitable[str]]:

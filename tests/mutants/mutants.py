@@ -51,6 +51,7 @@ from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import lineage_walk
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import inputs, names, on_record, verification
+from ivcap_flows.registration.drafts import Items
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
@@ -525,6 +526,14 @@ def goes_on_anywhere(patch: SetAttribute) -> None:
     patch(Accounts, "note", lambda *_: None)
 
 
+def made_before_it_is_checked(patch: SetAttribute) -> None:
+    async def unchecked(check: Any, *given: Any) -> Any:
+        check.close()
+        return Items(*given), True
+
+    patch(Items, "after", unchecked)
+
+
 MUTANTS: Final = {
     "any watcher promises": Mutant("a run sleeps long only if its own watcher is there", any_watcher_promises),
     "a run goes on anywhere": Mutant("a run goes on where it has work, or sends nothing", goes_on_anywhere),
@@ -535,6 +544,7 @@ MUTANTS: Final = {
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
+    "made before it is checked": Mutant("nothing is made for a run that would be refused", made_before_it_is_checked),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
     "records belong to the journal": Mutant(
         "a record that names an effect stays, also if its journal was put back", records_belong_to_the_journal
