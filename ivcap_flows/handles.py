@@ -167,6 +167,8 @@ class _Work(Handle):
     requested_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    error_message: str | None = None
+    """Why it did not succeed: what the platform says of a job, else the last line of the log. A wait reads the log."""
     products: Products = Products()
     key: str | None = None
     """The idempotency key under which this package sent it; None if it was read by its URN."""
@@ -206,7 +208,6 @@ class Job(_Work):
     request: Any = None
     result: Any = None
     result_type: str | None = None
-    error_message: str | None = None
     events: tuple[JobEvent, ...] = ()
     """The events that the service reported, oldest first. A wait reads them on request, and of a job that failed."""
 

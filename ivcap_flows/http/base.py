@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from ivcap_flows.arguments import texts
 from ivcap_flows.errors import ConfigurationError, ProtocolError
 from ivcap_flows.http.status import redact
 
@@ -32,7 +33,7 @@ class BaseUrl:
         self.url = url.strip().rstrip("/")
         self._origin = _origin(self._parts)
         self._platform = platform
-        self._trusted = frozenset(host.lower() for host in trusted_hosts)
+        self._trusted = frozenset(host.lower() for host in texts(trusted_hosts, "trusted_hosts", "the client"))
         self._rewrite = rewrite_hosts
         self._alias = None if alias is None else _origin(urlsplit(f"{self._parts.scheme}://{alias}"))
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from ivcap_flows.arguments import texts
 from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, without_key
@@ -133,7 +134,7 @@ class Orders:
         if name:
             body["name"] = name
         if tags:
-            body["tags"] = list(tags)
+            body["tags"] = texts(tags, "tags", "orders.place")
         if policy is not None:
             body["policy"] = urn_argument(policy, "policy", "urn:ivcap:policy:")
         reply = await self._session.request("POST", "/1/orders", json=body, repeat="keyed", expect=(200, 201, 202))

@@ -147,19 +147,20 @@ class Intents(KnownIntents):
         finally:
             self._end(intent)
 
-    def finish(self, key: str, status: str, outcome: Any = None) -> IntentRow | None:
+    def finish(self, key: str, status: str, outcome: Any = None, *, error: str | None = None) -> IntentRow | None:
         """Store that the platform's work has ended with `status`. This needs no claim, since it only reports.
 
-        `outcome`, if given, replaces the stored one. Return None if the journal does not have the key. An intent that
-        is not done stays unchanged.
+        `outcome`, if given, replaces the stored one, and so does `error`, the reason for which the work did not
+        succeed. Return None if the journal does not have the key. An intent that is not done stays unchanged.
         """
         outcome = self._redaction.of(outcome)
         with self._store.write() as connection:
             row = row_of(connection, key)
             if row is None or row.state != "done":
                 return row
-            values = {"status": status} if outcome is None else {"status": status, "outcome": outcome}
-            return self._transitions.move(connection, row, "done", values)
+            given = {"outcome": outcome, "error": self._redaction.of(error)}
+            known = {name: value for name, value in given.items() if value is not None}
+            return self._transitions.move(connection, row, "done", {"status": status, **known})
 
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
         """Store the URNs of further effects that were found under a key whose effect exists."""

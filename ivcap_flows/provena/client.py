@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ivcap_flows import identity
+from ivcap_flows.arguments import texts
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.auth import Auth, claims
 from ivcap_flows.http.embedded import ask_embedded
@@ -131,7 +132,8 @@ class ProvenaClient:
         self._search = SearchApi(self._session(endpoints.search)) if endpoints.search else None
         self._ids = IdsApi(self._session(endpoints.handles)) if endpoints.handles else None
         known = filter(None, endpoints.model_dump().values())
-        self.documents = Documents({*trusted_hosts, *(urlsplit(url).hostname or "" for url in known)}, self._pool)
+        hosts = texts(trusted_hosts, "trusted_hosts", "ProvenaClient")
+        self.documents = Documents({*hosts, *(urlsplit(url).hostname or "" for url in known)}, self._pool)
 
     def __repr__(self) -> str:
         return f"ProvenaClient({self.endpoints.realm!r})"

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ivcap_flows.arguments import texts
 from ivcap_flows.errors import (
     InputError,
     IntegrityError,
@@ -98,6 +99,7 @@ class DatasetFiles:
 
         Raises NotFoundError for a path that is neither a file nor a folder.
         """
+        paths = texts(paths, "paths", "files.list")
         found = await self._listed(_common(paths))
         for path in paths:
             if not any(file_names.matches(each.path, path) for each in found):

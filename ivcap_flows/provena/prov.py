@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from ivcap_flows.arguments import several
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
@@ -72,6 +73,7 @@ class ProvApi(Api):
         The server only checks the shape at once; other faults appear as failed child jobs. Raises InputError for an
         empty batch and for one above `MAX_BATCH_BYTES`; `batches` splits a longer list.
         """
+        records = several(records, "records", "prov.register_batch")
         if not records:
             raise InputError("A batch of model runs is empty; give at least one record.")
         bodies = [record.body() for record in records]

@@ -124,7 +124,7 @@ def _work(value: Order | Job) -> Iterator[Record]:
         name=value.name,
         status=None if value.status == "unknown" else value.status,
         outcome={"succeeded": "completed", "failed": "failed", "error": "failed"}.get(value.status),
-        cause=value.error_message if isinstance(value, Job) else None,
+        cause=value.error_message,
         requested_at=_text(value.requested_at),
         started_at=_text(value.started_at),
         finished_at=_text(value.finished_at),

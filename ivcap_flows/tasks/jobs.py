@@ -27,17 +27,19 @@ from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.waiting import (
+    Ended,
     PlannedError,
     ReadUntil,
+    failure,
     first_of,
     log_tail,
     note_end,
     outcome_of,
     service_named,
-    several,
     wait_of,
     waiting_for,
     what_helps,
+    with_reason,
 )
 from ivcap_flows.work.kinds import JOBS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
@@ -248,7 +250,6 @@ async def _wait_for_jobs(
     """
     patience = ReadUntil.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
-    jobs = several(jobs, "wait_for_jobs", "jobs")
     call.check(jobs)
     PlannedError.refuse(jobs)
     asked = {urn_of(job): job for job in jobs}
@@ -260,25 +261,18 @@ async def _wait_for_jobs(
     ended = await all_of(
         lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn], events=events), records
     )
-    known = {job.urn: job for job, _ in ended}
-    done = [known[urn_of(job)] for job in jobs]
-    failed = [job for job in done if not job.succeeded]
+    failed = [each for each in ended if not each.work.succeeded]
     if failed and raise_on_failure:
-        orders = {record.urn: record.order for record in records}
-        lines = [f"{len(failed)} of {len(done)} jobs did not succeed."]
-        for job in failed:
-            why = job.error_message or "the platform gives no reason"
-            lines.append(f"{job.urn} ({job.service_name or job.service}) ended as {job.status}: {why}")
-            order = orders[job.urn]
-            log = "" if order is None else await log_tail(call, ivcap_urn("order", order))
-            lines += [f"  | {line}" for line in log.splitlines()]
-        lines += await what_helps(call, failed, "request_job")
-        raise JobFailedError("\n".join(lines), jobs=failed)
+        lines = [*failure(failed, len(ended), "job", logs=True), *await what_helps(call, failed, "request_job")]
+        raise JobFailedError("\n".join(lines), jobs=[each.work for each in failed])
     note_assets(
-        [version for job, new in ended for version in products_of(job, new=new)],
-        inputs={urn for job, _ in ended for urn in job.inputs},
+        [version for each in ended for version in products_of(each.work, new=each.is_news)],
+        inputs={urn for each in ended for urn in each.work.inputs},
     )
-    return done
+    if failed:
+        logger.warning("\n".join(failure(failed, len(ended), "job", logs=False)))
+    known = {each.work.urn: each.work for each in ended}
+    return [known[urn_of(job)] for job in jobs]
 
 
 async def _service_of(call: IvcapCall, job: Job | str) -> str:
@@ -289,8 +283,8 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
 
 async def _ended(
     call: IvcapCall, patience: ReadUntil, record: JobRecord, service: str, before: Job | str, *, events: bool
-) -> tuple[Job, bool]:
-    """Write a job's end to the journal. Return its handle with products, and whether the end is news."""
+) -> Ended[Job]:
+    """Write a job's end to the journal. Return its handle, with all its products or the reason of its failure."""
     known = before if isinstance(before, Job) else None
     handle = record.handle(
         call.platform,
@@ -305,13 +299,16 @@ async def _ended(
         products = [product.handle(call.platform) async for product in call.client.jobs.products(record)]
         return named.model_copy(update={"products": Products(products)})
 
-    ended = await patience.read(whole)
+    ended, log = await patience.read(whole), ""
     if events or not ended.succeeded:
         try:
             ended = ended.model_copy(update={"events": tuple(await call.client.jobs.told(service, record.urn))})
         except PlatformError as error:
             logger.warning("The events of %s cannot be read: %s", record.urn, error.message)
-    return ended, await note_end(call.journal, ended)
+    if not ended.succeeded and record.order is not None:
+        log = await log_tail(call, ivcap_urn("order", record.order))
+        ended = with_reason(ended, log)
+    return Ended(ended, await note_end(call.journal, ended), log)
 
 
 async def _get_job(urn: str, *, credentials: IvcapCredentialsLike = None) -> Job:

@@ -11,7 +11,7 @@ from ivcap_flows.errors import InputError, OrderFailedError
 from ivcap_flows.handles import Collection, Order, Products, Service
 from ivcap_flows.identity import OncePer, key_in, short_id, with_key
 from ivcap_flows.loop import all_of
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding, known
@@ -21,17 +21,19 @@ from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
+    Ended,
     PlannedError,
     ReadUntil,
+    failure,
     first_of,
     log_tail,
     note_end,
     service_named,
-    several,
     tag,
     wait_of,
     waiting_for,
     what_helps,
+    with_reason,
 )
 from ivcap_flows.work.kinds import ORDERS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
@@ -53,6 +55,8 @@ __all__ = [
     "place_order",
     "wait_for_orders",
 ]
+
+logger = logger_of("ivcap_flows.waiting")
 
 _LONGEST_LOG: Final = 100_000
 
@@ -215,12 +219,12 @@ async def _wait_for_orders(
     minute. After `timeout` seconds, WaitTimeoutError is raised, and the orders continue on the platform.
 
     If `raise_on_failure` is set and an order did not succeed, OrderFailedError is raised after all orders have ended;
-    it names each failed order with the end of its log. The products of a successful order that was placed with a
+    it names each failed order with the end of its log. Otherwise a warning names each with its reason, which its
+    `error_message` has. The products of a successful order that was placed with a
     `collection` are added to it.
     """
     patience = ReadUntil.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
-    orders = several(orders, "wait_for_orders", "orders")
     call.check(orders)
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
@@ -228,20 +232,23 @@ async def _wait_for_orders(
     async with progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
-    known = {order.urn: order for order, _ in ended}
-    done = [known[urn_of(order)] for order in orders]
-    failed = [order for order in done if not order.succeeded]
+    failed = [each for each in ended if not each.work.succeeded]
     if failed and raise_on_failure:
-        raise await _failure(call, failed, len(done))
+        lines = [*failure(failed, len(ended), "order", logs=True), *await what_helps(call, failed, "place_order")]
+        logs = {each.work.urn: each.log for each in failed}
+        raise OrderFailedError("\n".join(lines), orders=[each.work for each in failed], logs=logs)
     note_assets(
-        [version for order, new in ended for version in products_of(order, new=new)],
-        inputs={urn for order, _ in ended for urn in order.inputs},
+        [version for each in ended for version in products_of(each.work, new=each.is_news)],
+        inputs={urn for each in ended for urn in each.work.inputs},
     )
-    return done
+    if failed:
+        logger.warning("\n".join(failure(failed, len(ended), "order", logs=False)))
+    known = {each.work.urn: each.work for each in ended}
+    return [known[urn_of(order)] for order in orders]
 
 
-async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, before: Order | str) -> tuple[Order, bool]:
-    """Write an order's end to the journal. Return its handle with all its products, and whether the end is news."""
+async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, before: Order | str) -> Ended[Order]:
+    """Write an order's end to the journal. Return its handle, with all its products or the reason of its failure."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):
         # Lineage reads the requested parameters, so keep those of the given handle if it has them.
@@ -254,24 +261,17 @@ async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, befo
         products = [product.handle(call.platform) async for product in call.client.orders.products(record.urn)]
         return named.model_copy(update={"products": Products(products)})
 
-    ended = await patience.read(whole)
-    new = await note_end(call.journal, ended)
+    ended, log = await patience.read(whole), ""
+    if not ended.succeeded:
+        log = await log_tail(call, ended.urn)
+        ended = with_reason(ended, log)
+    is_news = await note_end(call.journal, ended)
     into = ended.collection
     if into is not None and ended.succeeded and ended.products and planning() is None:
         # Adding reads what is there first, so it is safe to repeat.
         await patience.read(lambda: call.client.collections.add(into, [product.urn for product in ended.products]))
         holding(call, into, ended.products)
-    return ended, new
-
-
-async def _failure(call: IvcapCall, failed: list[Order], total: int) -> OrderFailedError:
-    logs = {order.urn: await log_tail(call, order.urn) for order in failed}
-    lines = [f"{len(failed)} of {total} orders did not succeed."]
-    for order in failed:
-        lines.append(f"{order.urn} ({order.service_name or order.service}) ended as {order.status}.")
-        lines += [f"  | {line}" for line in logs[order.urn].splitlines()]
-    lines += await what_helps(call, failed, "place_order")
-    return OrderFailedError("\n".join(lines), orders=failed, logs=logs)
+    return Ended(ended, is_news, log)
 
 
 async def _get_order(urn: str, *, credentials: IvcapCredentialsLike = None) -> Order:

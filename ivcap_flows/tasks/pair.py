@@ -19,6 +19,7 @@ from prefect.tasks import Task
 from pydantic import SecretStr
 
 from ivcap_flows import __version__, loop
+from ivcap_flows.arguments import several, texts
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import recorded
 from ivcap_flows.capture.prefect_context import flow_context
@@ -32,6 +33,8 @@ __all__ = ["task_pair"]
 logger = logger_of("ivcap_flows.tasks")
 
 _PATHS: Final = ("Path", "SourceLike", "TermsLike")
+_SEVERAL: Final = ("Sequence[", "Collection[", "Iterable[", "list[", "tuple[")
+"""How the type of a parameter begins that takes several values, and not one of them alone."""
 _BYTES: Final = re.compile("[\udc80-\udcff]")
 _CREDENTIALS: Final = {"ivcap": "IvcapCredentialsLike", "provena": "ProvenaCredentialsLike"}
 
@@ -113,16 +116,23 @@ def _platforms(body: Callable[..., Any]) -> list[str]:
 
 
 def _checker(body: Callable[P, Any]) -> Callable[P, None]:
-    """Return a function that raises InputError for a text or a path among the arguments that nothing can hold.
+    """Return a function that raises InputError for a text or a path among the arguments that nothing can hold, and for
+    one value alone in the place of several.
 
     A path may have bytes that are no UTF-8, which Python decodes as U+DC80 to U+DCFF. Parameters with a type of paths
     are paths, all others are texts. What is in a request is checked with the request.
     """
     signature = inspect.signature(body)
-    paths = {name for name, kind in body.__annotations__.items() if any(each in str(kind) for each in _PATHS)}
+    kinds = {name: str(kind) for name, kind in body.__annotations__.items()}
+    paths = {name for name, kind in kinds.items() if any(each in kind for each in _PATHS)}
+    verb = body.__name__.removeprefix("_")
 
     def check(*args: P.args, **kwargs: P.kwargs) -> None:
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
+            if kinds.get(name, "").startswith("Sequence[str]"):
+                texts(value, name, verb)
+            elif kinds.get(name, "").startswith(_SEVERAL):
+                several(value, name, verb)
             for text in _texts(value):
                 if name not in paths:
                     canonical_form(text, name)

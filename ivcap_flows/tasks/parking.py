@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 
 from ivcap_flows import loop
+from ivcap_flows.arguments import several
 from ivcap_flows.capture import recorder
 from ivcap_flows.capture.context import attempt_at_hand, close_attempt
 from ivcap_flows.durable import planning
@@ -35,7 +36,7 @@ from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
-from ivcap_flows.tasks.waiting import ReadUntil, several, wait_of
+from ivcap_flows.tasks.waiting import ReadUntil, wait_of
 
 __all__ = ["await_or_park", "pending_of", "wait_or_park"]
 
@@ -78,7 +79,7 @@ def wait_or_park(
     `timeout` (seconds) counts over all rounds of parking, and anew after a failure of the flow. A run that wakes after
     it asks the platform once more. Raises the errors of the two tasks.
     """
-    work = several(work, "wait_or_park", "orders")
+    work = several(work, "work", "wait_or_park")
     reads = _reads(work, raise_on_failure)
     decided = loop.run(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):
@@ -101,7 +102,7 @@ async def await_or_park(
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
-    work = several(work, "await_or_park", "orders")
+    work = several(work, "work", "await_or_park")
     reads = _reads(work, raise_on_failure)
     decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):

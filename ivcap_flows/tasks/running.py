@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
+from ivcap_flows.arguments import texts
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Collection, Job, Order, Service
 from ivcap_flows.identity import OncePer
@@ -40,6 +41,9 @@ class OrderStep:
     once_per: OncePer = "run"
     discriminator: str | None = None
     reuse: bool = False
+
+    def __post_init__(self) -> None:
+        texts(self.tags, "tags", "OrderStep")
 
 
 @overload

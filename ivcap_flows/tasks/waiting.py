@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from textwrap import shorten
+from typing import Any, Final, Generic, TypeVar
 
+from ivcap_flows.arguments import is_several
 from ivcap_flows.capture import found
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
-from ivcap_flows.errors import InputError, JournalError, PlatformError
+from ivcap_flows.errors import JournalError, PlatformError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.identity import KEY_TAG, short_id
@@ -29,8 +31,10 @@ from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, urn_of
 
 __all__ = [
+    "Ended",
     "PlannedError",
     "ReadUntil",
+    "failure",
     "first_of",
     "log_tail",
     "name_of",
@@ -38,11 +42,11 @@ __all__ = [
     "outcome_of",
     "requested_with",
     "service_named",
-    "several",
     "tag",
     "wait_of",
     "waiting_for",
     "what_helps",
+    "with_reason",
 ]
 
 logger = logger_of("ivcap_flows.waiting")
@@ -52,8 +56,10 @@ S = TypeVar("S", OrderRecord, JobRecord)
 T = TypeVar("T")
 
 _LOG_LINES: Final = 20
-_LOOKED_UP: Final = 20
-"""Of so many that failed, the journal says with which other runs they are shared."""
+_REASON: Final = 500
+"""The maximum number of characters of a reason that the log and the journal have. The handle has all."""
+_NAMED: Final = 20
+"""The maximum number of failures that a warning names, and that are looked up in the journal."""
 _requested_with: ContextVar[str | None] = ContextVar("ivcap_flows_requested_with", default=None)
 _EVENT: Final = 4_000
 """The maximum number of characters of an event's data to keep."""
@@ -126,7 +132,7 @@ def outcome_of(work: Order | Job) -> dict[str, Any]:
 
 
 async def note_end(journal: Journal, work: Order | Job) -> bool:
-    """Write to the journal how work ended. Return whether this is news: reused work had ended before.
+    """Write to the journal how work ended, and why. Return whether this is news: reused work had ended before.
 
     If the journal cannot be written, the flow continues, and the next wait writes it.
     """
@@ -136,7 +142,7 @@ async def note_end(journal: Journal, work: Order | Job) -> bool:
 
     def finish() -> bool:
         before = journal.intents.get(key)
-        journal.intents.finish(key, work.status, outcome_of(work))
+        journal.intents.finish(key, work.status, outcome_of(work), error=_reason(work))
         return before is None or (not before.has_ended and before.how != "reused")
 
     try:
@@ -154,6 +160,40 @@ async def log_tail(call: IvcapCall, order: str) -> str:
         return f"(its log cannot be read: {error.message})"
 
 
+@dataclass(frozen=True)
+class Ended(Generic[W]):
+    """An order or job that has ended. `is_news` says whether the journal did not know; `log` is the end of its log."""
+
+    work: W
+    is_news: bool
+    log: str = ""
+
+
+def with_reason(work: W, log: str) -> W:
+    """Return the handle of work that failed with the reason: the platform's, else the last line of the log."""
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), None)
+    return work.model_copy(update={"error_message": work.error_message or last})
+
+
+def _reason(work: Order | Job) -> str | None:
+    """Return the reason for which work failed on one line."""
+    return None if work.error_message is None else shorten(work.error_message, _REASON, placeholder=" …")
+
+
+def failure(failed: Sequence[Ended[Any]], total: int, noun: str, *, logs: bool) -> list[str]:
+    """Return the lines that say which work failed, and why; with `logs`, each with the end of its log."""
+    lines = [f"{len(failed)} of {total} {noun}s did not succeed."]
+    for each in failed if logs else failed[:_NAMED]:
+        work = each.work
+        called = work.name or work.service_name or work.service
+        lines.append(f"{called} ({work.urn}) ended as {work.status}: {_reason(work) or 'no reason is known'}")
+        if logs:
+            lines += [f"  | {line}" for line in each.log.splitlines()]
+    if not logs and len(failed) > _NAMED:
+        lines.append(f"and {len(failed) - _NAMED} more: `ivcap-flows show latest` lists them.")
+    return lines
+
+
 @contextmanager
 def requested_with(function: str) -> Iterator[None]:
     """In the block, let the error of failed work name this function as the one to call. The outermost block counts."""
@@ -164,15 +204,15 @@ def requested_with(function: str) -> Iterator[None]:
         _requested_with.reset(before)
 
 
-async def what_helps(call: IvcapCall, failed: Sequence[Order | Job], task: str) -> list[str]:
+async def what_helps(call: IvcapCall, failed: Sequence[Ended[Any]], task: str) -> list[str]:
     """Return a line with the next step after work that failed; none if it was not requested with this package.
 
     `task` requests such work, unless the user called another function for it.
     """
     rows = []
     with suppress(JournalError):
-        for work in failed[:_LOOKED_UP]:
-            rows += await call.journal.ask(partial(call.journal.intents.where, urn=work.urn))
+        for each in failed[:_NAMED]:
+            rows += await call.journal.ask(partial(call.journal.intents.where, urn=each.work.urn))
     if not rows:
         return []
     function, again = _requested_with.get() or task, "IVCAP_FLOWS_FRESH=1"
@@ -194,23 +234,11 @@ def waiting_for(what: str) -> Callable[[dict[str, Any]], str]:
 
     def name(given: dict[str, Any]) -> str:
         work = given[what]
-        if not _is_several(work):
+        if not is_several(work):
             return f"wait for {what}"
         return f"wait for {counted(len(work), what)}" + (f": {listed(map(name_of, work))}" if work else "")
 
     return name
-
-
-def several(work: Collection[T], task: str, what: str) -> list[T]:
-    """Return the `orders` or `jobs` that a task waits for. Raise InputError if it was given one alone."""
-    if _is_several(work):
-        return list(work)
-    shown = repr(work) if isinstance(work, str) else type(work).__name__
-    raise InputError(f"Pass a list of {what}, as in `{task}([{what.removesuffix('s')}])`, not {shown} alone.")
-
-
-def _is_several(work: object) -> bool:
-    return isinstance(work, Collection) and not isinstance(work, str | Handle)
 
 
 def name_of(work: object) -> str:

@@ -13,7 +13,8 @@ import pytest
 from prefect import Task
 from pydantic import BaseModel, Field, SecretStr
 
-from ivcap_flows import tasks, wait_or_park
+from ivcap_flows import loop, tasks, wait_or_park
+from ivcap_flows.blocks import IvcapService
 from ivcap_flows.errors import (
     ConfigurationError,
     ForeignHandleError,
@@ -25,6 +26,9 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.handles import Artifact, Collection, Job, LocalFile, RegistryItem
+from ivcap_flows.http.base import BaseUrl
+from ivcap_flows.ivcap.orders import Orders
+from ivcap_flows.provena.prov import ProvApi
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 add_to_collection = tasks.add_to_collection.fn
@@ -103,11 +107,11 @@ NONSENSE = [
     (lambda: get_order("the last one"), "Pass a handle or a URN"),
     (
         lambda: wait_for_jobs(Job(urn="urn:ivcap:job:1", platform="p", service="urn:ivcap:service:1")),
-        "Pass a list of jobs, as in `wait_for_jobs([job])`, not Job alone",
+        "`jobs` of `wait_for_jobs` is a list: pass `jobs=[…]`, not Job alone",
     ),
     (lambda: wait_for_orders("urn:ivcap:order:1"), "not 'urn:ivcap:order:1' alone"),
-    (lambda: wait_or_park("urn:ivcap:order:1"), "Pass a list of orders, as in `wait_or_park([order])`"),
-    (lambda: wait_or_park(None), "Pass a list of orders, as in `wait_or_park([order])`"),
+    (lambda: wait_or_park("urn:ivcap:order:1"), "`work` of `wait_or_park` is a list"),
+    (lambda: wait_or_park(None), "`work` of `wait_or_park` is a list", "not NoneType alone"),
     (lambda: search(""), "query"),
     (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
     (lambda: upload_artifact("."), "is no regular file"),
@@ -125,6 +129,40 @@ NONSENSE = [
     (lambda: add_to_collection(Collection(urn="urn:c", platform=FOREIGN.platform), THING), *FOREIGN_SAID),
     (lambda: fetch_item(RegistryItem(urn="1", platform=FOREIGN.platform, subtype="MODEL")), *FOREIGN_SAID),
 ]
+
+
+SEVERAL = sorted(
+    (verb, parameter)
+    for noun in (tasks.ivcap, tasks.provena)
+    for verb in noun.__all__
+    if isinstance(task := getattr(noun, verb), Task)
+    for parameter, kind in task.fn.__annotations__.items()
+    if str(kind).startswith(("Sequence", "Iterable", "Collection[", "list", "tuple", "set")) and parameter != "return"
+)
+
+
+def test_what_takes_several_texts_takes_none_alone(embedded_platform, ivcap_journal):
+    """A text would be a list of its characters. Each parameter of a task that takes several says so, whatever stands
+    beside it, and so do steps, blocks and clients. A list of other things than texts is none of texts either."""
+    assert {("place_order", "tags"), ("await_for_jobs", "jobs")} <= set(SEVERAL)
+    wrong = [(lambda verb=verb, name=name: getattr(tasks, verb).fn(**{name: "survey"})) for verb, name in SEVERAL]
+    for call in (
+        *wrong,
+        lambda: place_order("echo", {}, tags={"survey": 1}),
+        lambda: place_order("echo", {}, tags=b"survey"),
+        lambda: place_order("echo", {}, tags=None),
+        lambda: tasks.OrderStep("echo", tags="survey"),
+        lambda: tasks.run_order("echo", {"message": "m"}, tags="survey"),
+        lambda: IvcapService(service="echo", parameters={"message": "m"}).trigger(tags="survey"),
+        lambda: BaseUrl("https://example.org", "IVCAP", trusted_hosts="example.org"),
+        lambda: loop.run(Orders(None, None).place("urn:ivcap:service:1", {}, tags="survey")),
+        lambda: loop.run(ProvApi(None).register_batch("survey")),
+    ):
+        with pytest.raises(InputError, match=r"is a list: pass `\w+=\[…\]`, not .* alone\."):
+            result = call()
+            asyncio.run(result)
+    with pytest.raises(InputError, match="`tags` of `place_order` are texts, not int"):
+        place_order("echo", {}, tags=["survey", 2])
 
 
 def test_values_that_make_no_sense(effects, tasks_service):

@@ -12,7 +12,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.runtime import flow_run
 
 from ivcap_flows import loop, wait_or_park
-from ivcap_flows.errors import InputError, JobFailedError, UnavailableError, WaitTimeoutError
+from ivcap_flows.errors import InputError, JobFailedError, OutcomeError, UnavailableError, WaitTimeoutError
+from ivcap_flows.handles import Order
 from ivcap_flows.tasks import (
     collection_items,
     create_collection,
@@ -25,6 +26,7 @@ from ivcap_flows.tasks import (
     wait_for_jobs,
     wait_for_orders,
 )
+from ivcap_flows.tasks.waiting import Ended, failure
 
 
 def polls(embedded):
@@ -163,6 +165,47 @@ def test_a_failed_job_tells_the_end_of_its_log(in_script, serve, unique):
     lines = str(failed.value).splitlines()
     assert any("no more memory" in line for line in lines)
     assert any(line.startswith("  | ") and unique in line for line in lines)
+
+
+@pytest.mark.parametrize(("ask", "wait"), [(place_order, wait_for_orders), (request_job, wait_for_jobs)])
+def test_a_failure_that_is_not_raised_is_in_the_log_and_on_the_page(in_flow, effects, serve, unique, caplog, ask, wait):
+    """One warning has the name and the service's reason, and so has the row of the run's page. What succeeds has none,
+    and a failure that is raised is not told twice."""
+    failing = serve("waiting-fails-in-log", FAILS, [{"name": "message", "type": "string"}])
+
+    def body():
+        work = [ask(failing, {"message": unique}), ask("echo", {"message": unique})]
+        done = wait(work, raise_on_failure=False)
+        with pytest.raises(OutcomeError, match=f"1 of 2 .*\n{failing}.*no more memory"):
+            wait(work)
+        return flow_run.id, done
+
+    run, [failed, succeeded] = in_flow(body)
+    said = {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
+    [said] = [each for each in said if "did not succeed" in each]
+    assert said.startswith(f"1 of 2 {failed.kind}s did not succeed.\n{failing}") and said.endswith("no more memory")
+    assert "no more memory" in failed.error_message and succeeded.error_message is None
+    [row, _] = effects.journal.intents.where(noun=failed.kind)
+    assert "no more memory" in row.error and row.status == failed.status
+
+    async def page():
+        async with get_client() as client:
+            of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+            return [
+                each.data for each in await client.read_artifacts(artifact_filter=of_run) if each.type == "markdown"
+            ]
+
+    while not (pages := loop.run(page())):
+        time.sleep(0.1)
+    assert f"| {failed.status}: " in pages[0] and "no more memory |" in pages[0]
+
+
+def test_of_many_failures_the_log_names_some():
+    """The warning counts all and says how to list them."""
+    one = Order(urn="urn:ivcap:order:1", platform="p", service="s", status="failed", error_message=300 * "no ")
+    *some, last = failure([Ended(one, True)] * 30, 40, "order", logs=False)
+    assert some[0] == "30 of 40 orders did not succeed." and len(some) == 21 and last.startswith("and 10 more")
+    assert some[1].startswith("s (urn:ivcap:order:1) ended as failed: no no") and len(some[1]) < 600
 
 
 @pytest.fixture
