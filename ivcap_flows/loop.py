@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from ivcap_flows.forked import PerProcess
 
-__all__ = ["all_of", "arun", "run", "submit"]
+__all__ = ["all_in_threads", "all_of", "arun", "run", "submit"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+AT_ONCE: Final = 8
+"""How many things are done at a time, unless a caller says otherwise."""
 
 
 @dataclass
@@ -102,7 +107,7 @@ async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
     return await submit(coroutine)
 
 
-async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T], at_once: int = 8) -> list[R]:
+async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T], at_once: int = AT_ONCE) -> list[R]:
     """What `do` gives for each, in their order, so many at a time.
 
     After a failure none is begun, and what is under way comes to its end before it is raised: a request that was sent
@@ -130,6 +135,20 @@ async def all_of(do: Callable[[T], Awaitable[R]], things: Iterable[T], at_once: 
     if failed:
         raise failed[0]
     return [given[number] for number in sorted(given)]
+
+
+def all_in_threads(do: Callable[[T], R], things: Iterable[T], at_once: int = AT_ONCE) -> list[R]:
+    """Do what `all_of` does, for a function that blocks: each call has a thread, in the caller's context.
+
+    Blocks until all have ended.
+    """
+    # Threads of their own: in those of the loop, calls that wait for the loop would keep what they wait for from them.
+    with ThreadPoolExecutor(at_once, thread_name_prefix="ivcap-flows-call") as threads:
+
+        def begin(thing: T) -> asyncio.Future[R]:
+            return asyncio.get_running_loop().run_in_executor(threads, copy_context().run, do, thing)
+
+        return run(all_of(begin, things, at_once))
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -28,7 +28,7 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 
-__all__ = ["task_pair"]
+__all__ = ["refuse_in_asynchronous_flow", "task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
 
@@ -65,7 +65,7 @@ def task_pair(
     @functools.wraps(body)
     def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            _refuse_in_asynchronous_flow(verb)
+            refuse_in_asynchronous_flow(verb)
             check(*args, **kwargs)
             return loop.run(body(*args, **kwargs))
         except IvcapFlowsError as error:
@@ -95,7 +95,7 @@ def task_pair(
     return Task(record(synchronous), **options), Task(record(asynchronous), **options)
 
 
-def _refuse_in_asynchronous_flow(verb: str) -> None:
+def refuse_in_asynchronous_flow(verb: str) -> None:
     """Raise InputError if the task would block the loop of an asynchronous flow, whose result cannot be awaited.
 
     In a thread of the flow, as by `.submit`, there is no loop. In a notebook there is, under synchronous flows, too.

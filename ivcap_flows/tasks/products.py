@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
 from pathlib import Path
 
-from prefect import unmapped
-
+from ivcap_flows import loop
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Job, LocalFile, Order
 from ivcap_flows.tasks.artifacts import adownload_artifact, download_artifact
 from ivcap_flows.tasks.call import IvcapCredentialsLike
+from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
 
 __all__ = ["adownload_products", "download_products"]
 
@@ -22,30 +21,33 @@ def download_products(
 ) -> dict[str, LocalFile]:
     """Download the products of an ended order or job into a folder, and return the files by the products' names.
 
-    Each file has the name of its product; folders are made where they are missing. See `download_artifact` for what
-    holds of each. Raises InputError if the work has not ended, if two products have one name, and for a name that is
-    none of a file.
+    Eight are downloaded at a time. Each file has the name of its product; folders are made where they are missing. See
+    `download_artifact` for what holds of each. Raises InputError if the work has not ended, if two products have one
+    name, and for a name that is none of a file.
     """
-    names, products = _named(work)
-    paths = [Path(folder, name) for name in names]
-    files = download_artifact.map(products, paths, credentials=unmapped(credentials)).result()
-    return dict(zip(names, files, strict=True))
+    refuse_in_asynchronous_flow("download_products")
+    named = _named(work)
+    return dict(
+        loop.all_in_threads(
+            lambda name: (name, download_artifact(named[name], Path(folder, name), credentials=credentials)), named
+        )
+    )
 
 
 async def adownload_products(
     work: Order | Job, folder: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> dict[str, LocalFile]:
     """Like `download_products`, for asynchronous flows."""
-    names, products = _named(work)
-    paths = [Path(folder, name) for name in names]
-    files = await asyncio.gather(
-        *(adownload_artifact(*each, credentials=credentials) for each in zip(products, paths, strict=True))
-    )
-    return dict(zip(names, files, strict=True))
+    named = _named(work)
+
+    async def fetched(name: str) -> tuple[str, LocalFile]:
+        return name, await adownload_artifact(named[name], Path(folder, name), credentials=credentials)
+
+    return dict(await loop.all_of(fetched, named))
 
 
-def _named(work: Order | Job) -> tuple[list[str], list[Artifact]]:
-    """Return the products with their names, each of which may be the name of a file."""
+def _named(work: Order | Job) -> dict[str, Artifact]:
+    """Return the products by their names, each of which may be the name of a file."""
     if not work.done:
         raise InputError(f"{work.urn} is {work.status}; wait for it, and pass what the wait returns.", urn=work.urn)
     names = [product.name or product.urn.rpartition(":")[2] for product in work.products]
@@ -57,4 +59,4 @@ def _named(work: Order | Job) -> tuple[list[str], list[Artifact]]:
             f"Of {work.urn}, {what} {(twice or bad)[0]!r}. Download its products one by one with download_artifact.",
             urn=work.urn,
         )
-    return names, [*work.products]
+    return dict(zip(names, work.products, strict=True))

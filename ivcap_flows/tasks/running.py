@@ -12,13 +12,15 @@ from typing import Any, TypeVar, overload
 from pydantic import BaseModel
 
 from ivcap_flows.arguments import texts
+from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Collection, Job, Order, Service
 from ivcap_flows.identity import OncePer
-from ivcap_flows.loop import all_of
+from ivcap_flows.loop import AT_ONCE, all_in_threads, all_of
 from ivcap_flows.tasks.call import IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import arequest_job, request_job
 from ivcap_flows.tasks.orders import aplace_order, place_order
+from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
 from ivcap_flows.tasks.parking import await_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import requested_with
@@ -84,17 +86,22 @@ def run_orders(
     its first line, so your own tasks need a persisted result or the tag `replay-safe`.
 
     At most `at_once` orders are on their way together, by default all: the next ones are placed when these have ended.
-    An order is placed once, however often the flow is killed, retried or started again.
+    Eight are placed at a time. An order is placed once, however often the flow is killed, retried or started again.
 
     With `max_resubmits`, an order that failed is placed again, so many times at most for each step, in all attempts of
     the run together. Each costs again. Use it for failures that pass, such as a lost machine: a service that refuses
     its parameters refuses them each time. If orders have failed after that, OrderFailedError names each with the end of
     its log; with `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
     """
+    refuse_in_asynchronous_flow("run_orders")
     asked, done = _checked(steps, at_once), dict[Any, Order]()
     again = _resubmitting(max_resubmits, credentials)
+
+    def placed(key: Any) -> Order:
+        return place_order(**_arguments(asked[key]), **again)
+
     for wanted in _rounds(asked, done, at_once, max_resubmits):
-        orders = [place_order(**_arguments(asked[key]), **again) for key in wanted]
+        orders = all_in_threads(placed, wanted, _placed_at_once())
         ended = wait_or_park(orders, raise_on_failure=False, credentials=credentials)
         done |= zip(wanted, ended, strict=True)
     result = {key: done[key] for key in asked}
@@ -134,7 +141,7 @@ async def arun_orders(
     raise_on_failure: bool = True,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
-    """Like `run_orders`, for asynchronous flows, and placing eight at a time. Await it directly in the flow's body."""
+    """Like `run_orders`, for asynchronous flows. Await it directly in the flow's body."""
     asked, done = _checked(steps, at_once), dict[Any, Order]()
     again = _resubmitting(max_resubmits, credentials)
 
@@ -143,7 +150,7 @@ async def arun_orders(
         return order
 
     for wanted in _rounds(asked, done, at_once, max_resubmits):
-        orders = await all_of(placed, wanted)
+        orders = await all_of(placed, wanted, _placed_at_once())
         ended = await await_or_park(orders, raise_on_failure=False, credentials=credentials)
         done |= zip(wanted, ended, strict=True)
     result = {key: done[key] for key in asked}
@@ -258,6 +265,11 @@ def _resubmitting(max_resubmits: int, credentials: IvcapCredentialsLike) -> dict
     if max_resubmits < 0:
         raise InputError(f"The argument max_resubmits must be at least 0, not {max_resubmits}.")
     return {"max_resubmits": max_resubmits, "credentials": credentials}
+
+
+def _placed_at_once() -> int:
+    """Return how many orders to place at a time. A plan lists them in the order of the steps."""
+    return AT_ONCE if planning() is None else 1
 
 
 def _arguments(step: OrderStep) -> dict[str, Any]:

@@ -150,6 +150,28 @@ async def test_so_many_are_done_at_a_time_and_given_in_their_order():
     assert most == 3 and await loop.all_of(do, []) == []
 
 
+def test_a_function_that_blocks_is_called_in_so_many_threads_in_the_callers_context():
+    """What waits for the loop in them does not wait for ever. After a failure none is begun, and all that ran ended."""
+    told, under_way, most, begun = ContextVar[str]("told"), [], [], []
+    told.set("here")
+
+    def do(number: int) -> tuple[int, str]:
+        begun.append(number)
+        under_way.append(number)
+        most.append(len(under_way))
+        loop.run(asyncio.to_thread(time.sleep, 0.02))
+        under_way.remove(number)
+        if number == 13:
+            raise KeyError(number)
+        return number, told.get()
+
+    assert loop.all_in_threads(do, range(12), 4) == [(number, "here") for number in range(12)] and max(most) == 4
+    begun.clear()
+    with pytest.raises(KeyError):
+        loop.all_in_threads(do, range(12, 30), 2)
+    assert len(begun) < 5 and under_way == []
+
+
 async def test_after_a_failure_or_a_cancellation_none_is_begun_and_none_is_left_under_way():
     """What was sent is waited for; the first failure is raised."""
     begun, ended = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Callable
@@ -127,6 +128,44 @@ async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journ
     files, result, statuses = await asynchronous()
     assert Path(files["a.txt"]).read_bytes() == b"made" and result == {"tried": 2}
     assert statuses == ["succeeded"] * 3 and tries(tmp_path) == [2, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["run_orders", "arun_orders"])
+async def test_eight_are_placed_at_a_time(embedded_platform, effects, unique, form):
+    """In both forms alike, however many the steps are."""
+    steps = [OrderStep("echo", {"message": f"{unique} {number}"}) for number in range(12)]
+    embedded_platform.add_fault(method="POST", path="^/1/orders$", delay=0.3)
+
+    @flow
+    def synchronous():
+        return run_orders(steps)
+
+    @flow
+    async def asynchronous():
+        return await arun_orders(steps)
+
+    running = asyncio.create_task(asyncio.to_thread(synchronous) if form == "run_orders" else asynchronous())
+    most = 0
+    while not running.done():
+        posts = await asyncio.to_thread(embedded_platform.requests, "POST", "/1/orders")
+        most = max(most, sum(each["status"] is None for each in posts))
+        await asyncio.sleep(0.03)
+    assert [order.parameters["message"] for order in await running] == [step.parameters["message"] for step in steps]
+    assert 4 < most <= 8 and effects.count("/1/orders") == 12
+
+
+async def test_the_synchronous_form_is_refused_in_an_asynchronous_flow(embedded_platform, effects, unique):
+    """It would block the flow's loop. Nothing is placed."""
+
+    @flow
+    async def wrong():
+        with pytest.raises(InputError, match="awaits `arun_orders`"):
+            run_orders([OrderStep("echo", {"message": unique})])
+        with pytest.raises(InputError, match="awaits `adownload_products`"):
+            download_products(products("a"), "folder")
+
+    await wrong()
+    assert effects.count("/1/orders") == 0
 
 
 SPENDING = sorted(
