@@ -4,6 +4,9 @@ The hook can never be removed, is called for each audit event of the process, an
 of Python in the call's own thread, and wherever its context is passed on: asyncio, `asyncio.to_thread`, Prefect's
 threads. It does not see C libraries that read and write themselves, other processes, plain threads, and what is named
 by an open folder (`dir_fd`).
+
+An event says that something is about to happen. It is believed as the paths show it at the thread's next event, or when
+somebody asks.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from ivcap_flows.capture.path_tree import PathTree
@@ -65,12 +69,25 @@ class _Process:
     running: set[FileActivity] = field(default_factory=set)
     writers: PathTree[deque[tuple[FileActivity, int]]] = field(default_factory=PathTree)
     places: PathTree[_Place] = field(default_factory=PathTree)
+    announced: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = field(default_factory=dict)
+    """By thread, what it was about to do at its last event: whether it did, and how to note it."""
     count: int = 0
     forgotten: int = 0
 
     def tick(self) -> int:
         self.clock += 1
         return self.clock
+
+    def announce(self, happened: Callable[[], bool], note: Callable[[], None]) -> None:
+        """Note what this thread is about to do once its next event shows that it `happened`."""
+        self.announced[threading.get_ident()] = happened, note
+
+    def settle(self, thread: int | None = None) -> None:
+        """Note what was announced, by one thread or by all, if it happened."""
+        for each in [thread] if thread is not None else list(self.announced):
+            happened, note = self.announced.pop(each, (bool, bool))
+            if happened():
+                note()
 
     def forget(self) -> None:
         """Forget what was written, and the calls that ended."""
@@ -134,7 +151,7 @@ class FileActivity:
         self.started = time.monotonic_ns()
         self._reads: PathTree[bool] = PathTree()
         self._written: PathTree[Written] = PathTree()
-        self._copying: set[str] = set()
+        self._copying: dict[int, tuple[str, str]] = {}
         self._count = self._began = self._ended = 0
         self._is_flow = False
         self._token: Token[FileActivity | None] | None = None
@@ -162,6 +179,7 @@ class FileActivity:
     def pause(self) -> None:
         """Stop watching until `resume`: the code that runs meanwhile is the caller's."""
         if self._token is not None:
+            _settle()
             _current.reset(self._token)
             self._token = None
 
@@ -185,10 +203,15 @@ class FileActivity:
 
     def read(self, path: str) -> bool:
         """Whether it was seen to read what was at an absolute path before it wrote its own content there."""
+        _settle()
         return self._reads.get(path) is not None
 
     def written(self, path: str) -> Written | None:
         """Return what it was last seen to do to the content at an absolute path, or to a folder around it."""
+        _settle()
+        return self._last_written(path)
+
+    def _last_written(self, path: str) -> Written | None:
         for written, rest in self._written.around(path):
             if not rest:
                 return written
@@ -198,10 +221,12 @@ class FileActivity:
 
     def read_below(self, folder: str) -> bool:
         """Whether it was seen to read a file in a folder."""
+        _settle()
         return any(self._reads.below(folder))
 
     def wrote_below(self, folder: str) -> bool:
         """Whether it was seen to write or to remove a file in a folder, or the folder as a whole."""
+        _settle()
         return any(True for _ in self._written.below(folder)) or self.written(folder) is not None
 
     def last_beside(self, path: str, *, below: bool = False) -> int | None:
@@ -209,6 +234,7 @@ class FileActivity:
 
         Only calls of this process count, from the begin of this one.
         """
+        _settle()
         with _process().lock:
             found = [writers for writers, _ in _process().writers.around(path)]
             found += _process().writers.below(path) if below else ()
@@ -249,7 +275,7 @@ class FileActivity:
     # What the hook notes, for this call and for those around it
 
     def _note_read(self, path: str) -> None:
-        written = self.written(path)
+        written = self._last_written(path)
         if (written is None or not written.own) and self._fits():
             self._count += self._reads.put(path, True)
 
@@ -258,14 +284,14 @@ class FileActivity:
             self._count += self._written.put(path, written)
 
     def _note_kept(self, path: str, tick: int) -> None:
-        known = self.written(path)
+        known = self._last_written(path)
         if known is not None and known.own:
             self._note_written(path, replace(known, tick=tick, gone=None))
         else:
             self._note_written(path, Written(tick, own=False, origin=(path, None)))
 
     def _note_put(self, source: str, target: str, how: str, tick: int) -> None:
-        known = self.written(source)
+        known = self._last_written(source)
         # Content that came by way of a temporary file has the origin of that file.
         origin = known.origin if known is not None and known.own else (source, how)
         if how == "rename":
@@ -293,15 +319,16 @@ def _opens(activity: FileActivity, tick: int, path: Any, _mode: Any, flags: int)
     path = _absolute(path)
     if path.startswith(_LIBRARIES):
         return
+    source, target = activity._copying.pop(threading.get_ident(), ("", ""))
     if flags & _WRITES:
-        if os.path.isdir(path):
-            # The folder of a temporary file, which `tempfile` opens by itself.
+        if not _may_write(path, flags):
+            return
+        if path == target:
+            _copies(activity, tick, source, target)
             return
         _process().note_writer(activity, path, tick)
-    if path in activity._copying and flags & _WRITES:
-        # `shutil.copyfile` has announced it, with its origin.
-        activity._copying.discard(path)
-        return
+    elif path == source:
+        activity._copying[threading.get_ident()] = source, target
     for call in activity._running_chain():
         if not flags & _WRITES:
             call._note_read(path)
@@ -313,6 +340,14 @@ def _opens(activity: FileActivity, tick: int, path: Any, _mode: Any, flags: int)
             call._note_kept(path, tick)
 
 
+def _may_write(path: str, flags: int) -> bool:
+    """Whether a file can be opened to be written, as far as the paths show it."""
+    if os.path.lexists(path):
+        # `tempfile` opens the folder of a temporary file by itself.
+        return not flags & os.O_EXCL and not os.path.isdir(path)
+    return bool(flags & os.O_CREAT) and os.path.isdir(os.path.dirname(path))
+
+
 def _puts(activity: FileActivity, tick: int, source: str, target: str, how: str) -> None:
     _process().note_writer(activity, target, tick)
     for call in activity._running_chain():
@@ -321,36 +356,83 @@ def _puts(activity: FileActivity, tick: int, source: str, target: str, how: str)
 
 def _renames(activity: FileActivity, tick: int, source: Any, target: Any, *folders: int) -> None:
     if not any(map(_is_open, folders)):
-        source, target = _absolute(source), _absolute(target)
+        _announce_rename(activity, tick, _absolute(source), _absolute(target))
+
+
+def _announce_rename(activity: FileActivity, tick: int, source: str, target: str) -> None:
+    def note() -> None:
         _process().writers.move(source, target)
         _process().note_writer(activity, source, tick)
         _puts(activity, tick, source, target, "rename")
 
+    if os.path.lexists(source):
+        _process().announce(lambda: not os.path.lexists(source) and os.path.lexists(target), note)
+
 
 def _links(activity: FileActivity, tick: int, source: Any, target: Any, *folders: int) -> None:
     if not any(map(_is_open, folders)):
-        _puts(activity, tick, _absolute(source), _absolute(target), "link")
+        _announce_link(activity, tick, _absolute(source), _absolute(target))
+
+
+def _announce_link(activity: FileActivity, tick: int, source: str, target: str) -> None:
+    if not os.path.lexists(target):
+        _process().announce(partial(os.path.lexists, target), partial(_puts, activity, tick, source, target, "link"))
 
 
 def _links_by_name(activity: FileActivity, tick: int, source: Any, target: Any, folder: int) -> None:
     if not _is_open(folder):
         target = _absolute(target)
         # The name leads from the folder of the link.
-        _puts(activity, tick, _absolute(os.path.join(os.path.dirname(target), os.fsdecode(source))), target, "link")
+        source = os.path.join(os.path.dirname(target), os.fsdecode(source))
+        _announce_link(activity, tick, _absolute(source), target)
 
 
-def _copies(activity: FileActivity, tick: int, source: Any, target: Any) -> None:
-    target = _absolute(target)
-    _puts(activity, tick, _absolute(source), target, "copy")
-    activity._copying.add(target)
+def _begins_copy(activity: FileActivity, tick: int, source: Any, target: Any) -> None:
+    """Note that the two next files to be opened may be the two ends of a copy."""
+    source, target = _absolute(source), _absolute(target)
+    same = os.path.exists(target) and os.path.samefile(source, target)
+    if os.path.isfile(source) and os.access(source, os.R_OK) and not same:
+        activity._copying[threading.get_ident()] = source, target
+
+
+def _copies(activity: FileActivity, tick: int, source: str, target: str) -> None:
+    """Note a copy. One that broke off, as on a full disk, is a file of the call's own."""
+    thread = threading.get_ident()
+
+    def broke_off() -> bool:
+        return threading.get_ident() == thread and _size(source) != _size(target)
+
+    def note() -> None:
+        for call in activity._running_chain():
+            call._note_written(target, Written(tick, own=True))
+
+    _puts(activity, tick, source, target, "copy")
+    _process().announce(broke_off, note)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
 
 
 def _removes(activity: FileActivity, tick: int, path: Any, folder: int | None = None) -> None:
-    if not _is_open(folder):
+    if not _is_open(folder) and os.path.lexists(_absolute(path)):
         path = _absolute(path)
-        _process().note_writer(activity, path, tick)
-        for call in activity._running_chain():
-            call._note_removed(path, tick)
+        _process().announce(lambda: not os.path.lexists(path), partial(_removed, activity, tick, path))
+
+
+def _removes_tree(activity: FileActivity, tick: int, path: Any, folder: int | None = None) -> None:
+    # The events of its parts follow, so none of them shows whether it succeeds.
+    if not _is_open(folder) and os.path.lexists(_absolute(path)):
+        _removed(activity, tick, _absolute(path))
+
+
+def _removed(activity: FileActivity, tick: int, path: str) -> None:
+    _process().note_writer(activity, path, tick)
+    for call in activity._running_chain():
+        call._note_removed(path, tick)
 
 
 def _truncates(activity: FileActivity, tick: int, path: Any, *_: Any) -> None:
@@ -360,7 +442,7 @@ def _truncates(activity: FileActivity, tick: int, path: Any, *_: Any) -> None:
 def _connects(activity: FileActivity, tick: int, database: Any, *_: Any) -> None:
     # The library itself reads and writes the file, and changes it in place.
     if isinstance(database, str | bytes | os.PathLike) and database != ":memory:":
-        _opens(activity, tick, database, None, os.O_RDWR)
+        _opens(activity, tick, database, None, os.O_RDWR | os.O_CREAT)
 
 
 def _is_open(folder: int | None) -> bool:
@@ -375,8 +457,8 @@ _EVENTS: Final[dict[str, Callable[..., None]]] = {
     "os.symlink": _links_by_name,
     "os.remove": _removes,
     "os.truncate": _truncates,
-    "shutil.copyfile": _copies,
-    "shutil.rmtree": _removes,
+    "shutil.copyfile": _begins_copy,
+    "shutil.rmtree": _removes_tree,
     "sqlite3.connect": _connects,
 }
 """`os.replace` and `shutil.move` raise `os.rename`; all copies of `shutil` end in `shutil.copyfile`."""
@@ -390,6 +472,11 @@ def unseen() -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def _settle() -> None:
+    with _process().lock:
+        _process().settle()
 
 
 def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
@@ -409,17 +496,20 @@ def _watch() -> None:
         _watches = True
 
     # Locals, since the interpreter clears globals first when it ends.
-    find, current = _EVENTS.get, _current.get
+    find, current, here, thread = _EVENTS.get, _current.get, _process, threading.get_ident
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        note = find(event)
-        if note is not None:
-            activity = current()
+        note, process = find(event), here()
+        if note is None and thread() not in process.announced:
+            return
+        activity = current()
+        try:
+            with process.lock:
+                process.settle(thread())
+                if note is not None and activity is not None:
+                    note(activity, process.tick(), *arguments)
+        except Exception:  # noqa: BLE001 - it must not reach the code that opens a file
             if activity is not None:
-                try:
-                    with _process().lock:
-                        note(activity, _process().tick(), *arguments)
-                except Exception:  # noqa: BLE001 - it must not reach the code that opens a file
-                    activity.lost += 1
+                activity.lost += 1
 
     sys.addaudithook(hook)

@@ -1,6 +1,7 @@
 """What the audit hook notes of a call: how files are opened, whose doing it is, and that it never gets in the way."""
 
 import contextlib
+import contextvars
 import os
 import shutil
 import sys
@@ -78,6 +79,79 @@ def test_what_a_call_wrote_itself_it_does_not_read(activity, tmp_path, monkeypat
     Path("a").write_text("its own")
     shutil.copy("a", "d")
     assert origin(activity, tmp_path / "d") is None
+
+
+FAILING: dict[str, Callable[[Path], Any]] = {
+    "copyfile of nothing": lambda folder: shutil.copyfile(folder / "none", folder / "out"),
+    "copy of nothing": lambda folder: shutil.copy(folder / "none", folder / "out"),
+    "copy of a folder": lambda folder: shutil.copyfile(folder / "folder", folder / "out"),
+    "copy over itself": lambda folder: shutil.copy2(folder / "out", folder / "out"),
+    "copy into no folder": lambda folder: shutil.copy(folder / "raw", folder / "none" / "out"),
+    "copy of a link": lambda folder: shutil.copyfile(folder / "link", folder / "out", follow_symlinks=False),
+    "move of nothing": lambda folder: shutil.move(folder / "none", folder / "out"),
+    "rename of nothing": lambda folder: os.rename(folder / "none", folder / "out"),
+    "rename of a folder over a file": lambda folder: os.rename(folder / "folder", folder / "out"),
+    "rename into no folder": lambda folder: os.replace(folder / "raw", folder / "none" / "out"),
+    "rename to another file system": lambda folder: sys.audit("os.rename", folder / "raw", folder / "out", -1, -1),
+    "link over a file": lambda folder: os.link(folder / "raw", folder / "out"),
+    "symbolic link over a file": lambda folder: (folder / "out").symlink_to("raw"),
+    "removal of nothing": lambda folder: (folder / "none").unlink(missing_ok=True),
+    "removal that is refused": lambda folder: sys.audit("os.remove", folder / "out", -1),
+    "removal of no tree": lambda folder: shutil.rmtree(folder / "none", ignore_errors=True),
+    "creation of what is there": lambda folder: (folder / "out").touch(exist_ok=False),
+    "creation in no folder": lambda folder: (folder / "none" / "out").write_text(""),
+    "change of nothing": lambda folder: os.truncate(folder / "none", 0),
+}
+
+
+@pytest.mark.parametrize("fails", FAILING.values(), ids=FAILING)
+def test_what_fails_is_not_noted(activity, tmp_path, fails):
+    """An event says that something is about to happen. What the call writes to the file next is its own."""
+    folder, out = tmp_path, tmp_path / "out"
+    (folder / "folder").mkdir()
+    (folder / "raw").write_text("raw")
+    (folder / "link").symlink_to("raw")
+    out.write_text("was there")
+    activity.end()
+    call = begun()
+    with contextlib.suppress(OSError):
+        fails(folder)
+    places = [folder / "none", folder / "none" / "out", folder / "raw", out]
+    assert [doing(call, place).removeprefix("read").strip() for place in places] == [""] * 4
+    out.write_text("its own")
+    assert (doing(call, out).removeprefix("read "), origin(call, out)) == ("overwritten", None)
+    call.end()
+
+
+@pytest.mark.catches("what is announced is believed")
+def test_what_another_thread_announced_is_judged_by_the_paths(activity, tmp_path):
+    """A thread that does nothing else afterwards raises no further event, and a rename that failed did nothing."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("")
+    context = contextvars.copy_context()
+    for done in (
+        lambda: os.rename(tmp_path / "a", tmp_path / "c"),
+        lambda: sys.audit("os.rename", tmp_path / "b", tmp_path / "d", -1, -1),
+    ):
+        thread = threading.Thread(target=context.run, args=(done,))
+        thread.start()
+        thread.join()
+    assert (doing(activity, tmp_path / "a"), doing(activity, tmp_path / "b")) == ("renamed", "overwritten")
+    assert origin(activity, tmp_path / "c") is None and activity.written(str(tmp_path / "d")) is None
+
+
+def test_a_copy_that_broke_off_is_a_file_of_its_own(activity, tmp_path, monkeypatch):
+    """As on a full disk. A whole copy of an empty file is a copy."""
+    (tmp_path / "raw").write_bytes(b"raw")
+    (tmp_path / "empty").touch()
+    activity.end()
+    call = begun()
+    shutil.copyfile(tmp_path / "empty", tmp_path / "copy")
+    monkeypatch.setattr(shutil, "_fastcopy_sendfile", lambda *_: None)
+    shutil.copyfile(tmp_path / "raw", tmp_path / "part")
+    assert origin(call, tmp_path / "copy") == (str(tmp_path / "empty"), "copy")
+    assert (doing(call, tmp_path / "part"), origin(call, tmp_path / "part")) == ("overwritten", None)
+    call.end()
 
 
 def origin(activity: FileActivity, path: Path) -> tuple[str, str | None] | None:

@@ -32,14 +32,18 @@ def nothing_forgotten(patch: SetAttribute) -> None:
     patch(file_activity._Process, "forget", lambda self: None)
 
 
+def what_is_announced_is_believed(patch: SetAttribute) -> None:
+    patch(file_activity._Process, "announce", lambda self, happened, note: note())
+
+
 def origins_searched_for(patch: SetAttribute) -> None:
-    written = FileActivity.written
+    written = FileActivity._last_written
 
     def searched(self: FileActivity, path: str) -> Written | None:
         list(self._written.below(os.sep))
         return written(self, path)
 
-    patch(FileActivity, "written", searched)
+    patch(FileActivity, "_last_written", searched)
 
 
 def folders_leave_what_was_done(patch: SetAttribute) -> None:
@@ -133,6 +137,7 @@ CAPTURE: Final = {
     "extras are not looked at": Mutant("a model may hold more than its fields", extras_not_looked_at),
     "an end needs words": Mutant("a call ends also if its end cannot be shown", ends_need_words),
     "nothing of ended calls forgotten": Mutant("what ended calls did to files is not kept", nothing_forgotten),
+    "what is announced is believed": Mutant("what fails is not recorded", what_is_announced_is_believed),
     "origins searched for": Mutant("each copy costs the same", origins_searched_for),
     "a folder leaves what was done in it": Mutant("a folder moves with its files", folders_leave_what_was_done),
     "a renamed folder is not seen": Mutant("who renames a folder in has made its files", renamed_folders_not_seen),
