@@ -7,6 +7,7 @@ from typing import Final
 
 from ivcap_flows.cli.output import console, writing
 from ivcap_flows.errors import InputError
+from ivcap_flows.identity import is_utf8
 
 __all__ = ["FILES", "init"]
 
@@ -162,6 +163,8 @@ def init(folder: Path = Path(), /) -> None:
     Args:
         folder: Where to. Default: the current folder.
     """
+    if not is_utf8(str(folder.resolve())):
+        raise InputError(f"The path {folder.resolve()} is not UTF-8, as prefect.yaml must be. Name another folder.")
     there = [name for name in FILES if (folder / name).exists()]
     if there:
         raise InputError(f"{folder / there[0]} exists. Name another folder: `ivcap-flows init FOLDER`.")

@@ -21,7 +21,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import Service
 from ivcap_flows.http.session import Session
-from ivcap_flows.identity import fingerprint, ivcap_urn
+from ivcap_flows.identity import fingerprint, is_utf8, ivcap_urn
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.parameters import ParameterDef, encode_parameters
 from ivcap_flows.ivcap.request_model import RequestModel, model_of
@@ -153,6 +153,8 @@ class Services:
             task.exception()  # read the error, since every caller may have been cancelled
 
     async def _by_name(self, name: str) -> ServiceRecord:
+        if not is_utf8(name):
+            raise InputError(f"No service is named {name!r}, since it is not UTF-8. `ivcap-flows services` lists all.")
         if name.startswith("urn:"):
             return await self.read(name)
         if not name.strip():

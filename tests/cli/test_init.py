@@ -1,5 +1,6 @@
 """`init`: a project that runs."""
 
+import os
 import runpy
 import sys
 
@@ -34,6 +35,9 @@ def test_nothing_is_replaced(ivcap_flows, tmp_path, monkeypatch):
     assert said.status == 2 and "flow.py exists" in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["flow.py"]
     assert ivcap_flows("init", tmp_path / "flow.py" / "below").status == 2
+    latin = tmp_path / os.fsdecode(b"Mu\xf1oz")
+    said = ivcap_flows("init", latin)
+    assert said.status == 2 and "is not UTF-8, as prefect.yaml must be" in said.err and not latin.exists()
 
 
 @pytest.mark.long

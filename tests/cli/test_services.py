@@ -1,5 +1,6 @@
 """`services`: what can be ordered, what it takes, and a typed module of it."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def test_services_are_listed_and_shown(ivcap_flows, world):
     told = ivcap_flows("services", "echo", "--json").json
     assert told["name"] == "echo" and told["request_schema"]["required"] == ["message"]
     assert {each["name"] for each in ivcap_flows("services", "--json").json} >= {"cli-upper", "echo"}
-    for words, fault in ((["ecko"], "'echo'"), (["--python"], "Name the service")):
+    for words, fault in (
+        (["ecko"], "'echo'"),
+        (["--python"], "Name the service"),
+        ([os.fsdecode(b"\xff")], "is not UTF-8"),
+    ):
         said = ivcap_flows("services", *words)
         assert said.status == 2 and fault in said.err
 
