@@ -22,6 +22,8 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.callables import call_with_parameters, get_call_parameters
 from prefect.utilities.engine import resolve_inputs_sync
 
+from ivcap_flows.in_prefect.parameters import validated
+
 __all__ = ["run_flow", "run_task"]
 
 
@@ -64,9 +66,7 @@ def run_flow(flow: Flow[Any, Any], *args: Any, **kwargs: Any) -> Any:
     """Do what a call of a flow does, without an engine."""
     as_state = kwargs.pop("return_state", False)
     kwargs.pop("wait_for", None)
-    given = get_call_parameters(flow.fn, args, kwargs)
-    if flow.should_validate_parameters:
-        given = flow.validate_parameters(resolve_inputs_sync(given))
+    given = validated(flow, resolve_inputs_sync(get_call_parameters(flow.fn, args, kwargs)))
     return _called(flow.fn, given, as_state=as_state, within=lambda: _running(flow, given))
 
 

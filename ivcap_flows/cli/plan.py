@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.cli.effects import given
-from ivcap_flows.cli.entry_point import Params, call, load, parameters
+from ivcap_flows.cli.entry_point import call, load
 from ivcap_flows.cli.output import Json, console, print_error, print_json, table
+from ivcap_flows.cli.parameters import Params, parameters
 from ivcap_flows.durable import Plan
 from ivcap_flows.durable import plan as planned
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ivcap_flows.cli.output import Json, console, print_json
 from ivcap_flows.cli.records import RunName, open_journal
+from ivcap_flows.cli.written_values import parameter
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn, path_of, short_run
 from ivcap_flows.journal import RunRow
@@ -62,7 +62,7 @@ def _repeat(run: RunRow, graph: Graph, attempts: Sequence[AttemptRow]) -> dict[s
         if reasons:
             missing.append(f"{name} ({', '.join(reasons)})")
         else:
-            given += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+            given += ["-p", parameter(name, value)]
     problems = [*_code_problems(path), *_input_problems(graph, {attempt.process.host for attempt in attempts})]
     if missing:
         problems.append(f"Add these parameters, which are not on record for a command line: {'; '.join(missing)}.")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from ivcap_flows.cli.entry_point import Params, call, load, parameters
+from ivcap_flows.cli.entry_point import call, load
 from ivcap_flows.cli.output import console, print_error, table
+from ivcap_flows.cli.parameters import Params, parameters
 from ivcap_flows.errors import InputError
 
 if TYPE_CHECKING:

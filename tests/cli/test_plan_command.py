@@ -19,7 +19,7 @@ def changes(embedded):
 
 @pytest.mark.long
 def test_a_plan_ends_at_the_wait_and_sends_nothing(ivcap_flows, embedded_platform):
-    """Parameters are read as YAML; what comes after the wait is not in the plan, nor is anything on record."""
+    """Parameters are read by their types; what comes after the wait is not in the plan, nor is anything on record."""
     flow, message = f"{FLOWS}:considered", uuid.uuid4().hex
     said = ivcap_flows("plan", flow, "-p", f"message={message}", "--param", "times=2", "--json")
     assert (said.status, said.err) == (0, "")
@@ -81,7 +81,7 @@ def test_a_flow_that_fails_is_told(ivcap_flows, module):
         ("careless", [], "times"),
         ("careless", ["-p", "times=1", "-p", "colour=red"], "colour"),
         ("careless", ["-p", "times"], "name=value"),
-        ("careless", ["-p", "times=["], "not YAML"),
+        ("careless", ["-p", "times=1:30"], "times=10"),
         ("plain", [], "is not a flow"),
         ("missing", [], "missing"),
         ("no_such_module:f", [], "no_such_module:f"),

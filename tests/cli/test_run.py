@@ -1,6 +1,7 @@
 """`ivcap-flows run`: a flow as the command line's user has it."""
 
 import logging
+import os
 import uuid
 
 import pytest
@@ -64,7 +65,7 @@ def run(ivcap_flows, prefect_settings, journal_file, tmp_path, monkeypatch):
 
 
 def test_parameters_are_read_as_the_flow_takes_them(run):
-    """A text is a text whatever it looks like; all else is YAML. `--fresh` is for this run alone."""
+    """A text is a text whatever it looks like. `--fresh` is for this run alone."""
     for options, given, said in (
         (["--fresh"], ["month=null", "until=null"], ["null", 1, (1981, 2010), None, True]),
         ([], ["month=a=b", "times=2", "base=[1951, 1980]", "until=7"], ["a=b", 2, (1951, 1980), "7", False]),
@@ -101,7 +102,9 @@ def test_wrong_parameters_are_wrong_use(run):
         ([], "month"),
         (["-p", "month=1", "-p", "times=often"], "times"),
         (["-p", "month=1", "-p", "time=2"], "has no parameter time. Did you mean times?"),
-        (["-p", "month=1", "-p", "base=["], "not YAML"),
+        (["-p", "month=1", "-p", "base=["], "The value of base is neither JSON nor YAML"),
+        (["-p", "month=1", "-p", "times=1", "-p", "times=2"], "times is given twice"),
+        (["-p", "month=" + os.fsdecode(b"Mu\xf1oz")], "month has a character that is not UTF-8"),
         (["-p", "month"], "name=value"),
     ):
         said = run("told", *options)
