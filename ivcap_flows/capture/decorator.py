@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Token
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files
 from ivcap_flows.capture.call_scope import CallScope
@@ -17,6 +17,7 @@ from ivcap_flows.capture.file_edges import Declared
 from ivcap_flows.capture.flow_identity import Parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import informants_of
+from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.prefect_context import flow_context, task_context
 from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
@@ -29,7 +30,7 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["recorded"]
+__all__ = ["record", "recorded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +38,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Names = str | Iterable[str]
 
 log = logger_of("ivcap_flows.capture")
+
+_NOTHING: Final = Declared()
 
 
 @overload
@@ -75,17 +78,20 @@ def _wrap(function: Callable[..., Any], declared: Declared) -> Callable[..., Any
     name = getattr(function, "__qualname__", type(function).__name__)
     if hasattr(function, "fn") or not callable(function):
         raise InputError(f"Put `@recorded` below `@flow` or `@task` on {name!r}, directly above the function.")
+    return record(function, declared)
+
+
+def record(function: Callable[..., Any], declared: Declared = _NOTHING) -> Callable[..., Any]:
+    """Return a function whose calls are recorded. It may also be a flow or task, for a task or flow that calls it."""
     shape = _Shape(function, declared)
     if unknown := sorted((declared.reads | declared.writes) - shape.names):
-        raise InputError(f"`@recorded` says that {name!r} reads or writes {unknown[0]!r}, which is not a parameter.")
+        raise InputError(
+            f"`@recorded` says that {shape.name!r} reads or writes {unknown[0]!r}, which is not a parameter."
+        )
     wrapper: Any = followed(function, lambda wrapper, args, kwargs: _enter(wrapper, shape, args, kwargs))
     if shape.signature is not None:
         # Prefect reads the signature at every call, so compute it only once.
         wrapper.__signature__ = shape.signature
-    if hasattr(function, "__code__"):
-        # Prefect identifies a task by its name and by the code object of its function, which all wrappers share.
-        code = wrapper.__code__
-        wrapper.__code__ = code.replace(co_consts=(*code.co_consts, function.__code__))
     observe_tasks()
     recorded_function: Callable[..., Any] = wrapper
     return recorded_function
@@ -218,19 +224,17 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
 
 def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     outer = context.current_activity()
-    task = task_context()
-    if task is not None and _is(task.task.fn, wrapper):
+    task, flow = task_context(), flow_context()
+    if task is not None and function_within(task.task.fn) is wrapper:
         if id_of(task) != outer:
             attempt = context.current_attempt()
             call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
             call.informants = informants_of(given, task, writes=shape.declared.writes - shape.declared.reads)
             return _recorded_call(call, attempt, given, shape)
-    elif task is None:
-        flow = flow_context()
-        if flow is not None and flow.flow is not None and flow.flow_run is not None and _is(flow.flow.fn, wrapper):
-            known = context._attempt.get()
-            if known is None or known.attempt.flow_run_id != str(flow.flow_run.id):
-                return _flow_call(flow, shape, given)
+    elif _is_flow(flow, wrapper):
+        known = context._attempt.get()
+        if known is None or known.attempt.flow_run_id != str(flow.flow_run.id):
+            return _flow_call(flow, shape, given)
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
     call.informants = informants_of(given)
@@ -238,8 +242,11 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     return _recorded_call(call, attempt, given, shape)
 
 
-def _is(function: Any, wrapper: Any) -> bool:
-    return getattr(function, "__func__", function) is wrapper
+def _is_flow(flow: Any, wrapper: Any) -> bool:
+    """Whether a wrapper is the function of the innermost flow that runs in this process."""
+    if flow is None or flow.detached or flow.flow is None or flow.flow_run is None:
+        return False
+    return function_within(flow.flow.fn) is wrapper
 
 
 def _parent(outer: str | None, attempt: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import prefect
 from prefect.flows import FlowDecorator
 
-from ivcap_flows.capture.decorator import recorded
+from ivcap_flows.capture.decorator import record
 from ivcap_flows.capture.wrapping import is_followed
 
 __all__ = ["flow", "task"]
@@ -33,7 +33,8 @@ def _recording(prefects: Decorator) -> Decorator:
 def _recorded(function: Any) -> Any:
     if isinstance(function, classmethod | staticmethod):
         return type(function)(_recorded(function.__func__))
-    return function if is_followed(function) else recorded(function)
+    # What cannot be called is left to Prefect, which says so.
+    return function if is_followed(function) or not callable(function) else record(function)
 
 
 class _Flow(FlowDecorator):

@@ -17,6 +17,7 @@ from ivcap_flows.capture import context
 from ivcap_flows.capture.call_scope import CallScope
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import DOUBTED, doubted, informants_of
+from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.prefect_context import flow_run_id, in_worker_process, task_context
 from ivcap_flows.capture.recorder_registry import rest, rests
 from ivcap_flows.capture.task_runs import call_of, end
@@ -134,7 +135,7 @@ def _observed(task: Any) -> Any:
 
 def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _ObservedTry | None:
     task = task_context()
-    if task is None or task.task.fn is not wrapper:
+    if task is None or function_within(task.task.fn) is not wrapper:
         return None
     call = None
     with log_and_count(context.miss, "%s runs, but its record could not be begun.", task.task.name):

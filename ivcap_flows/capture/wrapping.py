@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
 from ivcap_flows.capture.call_scope import CallScope
+from ivcap_flows.capture.likeness import function_within, liken
 
 __all__ = ["followed", "is_followed", "is_ours"]
 
@@ -22,7 +23,7 @@ Enter = Callable[[Any, tuple[Any, ...], dict[str, Any]], CallScope | None]
 
 def is_followed(function: Any) -> bool:
     """Whether calls of this very function are followed. A function that only calls a followed one does not count."""
-    function = getattr(function, "__func__", function)
+    function = function_within(function)
     return getattr(function, _MARK, None) is function
 
 
@@ -47,7 +48,7 @@ def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     else:
         wrapper = _synchronous(function, enter)
     setattr(wrapper, _MARK, wrapper)
-    returned: Callable[..., Any] = wrapper
+    returned: Callable[..., Any] = liken(wrapper, function)
     return returned
 
 

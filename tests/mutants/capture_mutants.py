@@ -14,6 +14,7 @@ from ivcap_flows.capture import (
     contents,
     file_activity,
     file_edges,
+    likeness,
     makers,
     observing,
     outcomes,
@@ -125,7 +126,14 @@ def no_floor_of_entropy(patch: SetAttribute) -> None:
     patch(contents, "FLOOR", 0)
 
 
+def tasks_share_their_bytecode(patch: SetAttribute) -> None:
+    patch(likeness, "_unreachable", lambda content: b"")
+
+
 CAPTURE: Final = {
+    "tasks share their bytecode": Mutant(
+        "a task takes no result of another one for its own", tasks_share_their_bytecode
+    ),
     "no schema in the digest": Mutant(
         "types, units, labels and names are part of what data are", no_schema_in_the_digest
     ),
