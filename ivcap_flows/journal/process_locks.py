@@ -51,8 +51,11 @@ class ProcessLocks:
             return None
         path = self._folder / process
         with _turn():
-            if path not in _held:
-                self._lock(path)
+            with suppress(KeyError, OSError):
+                return self._identity(_held[path])
+            # Not locked yet, or the process has closed all its descriptors.
+            _held.pop(path, None)
+            self._lock(path)
             return self._identity(_held[path]) if path in _held else None
 
     def _lock(self, path: Path) -> None:

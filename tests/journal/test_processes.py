@@ -290,6 +290,8 @@ def test_no_probe_keeps_a_process_from_its_lock(tmp_path):
     os.close(asking)
     assert lock is not None and locks.life("x", lock) == "alive"
     assert [each.name for each in tmp_path.iterdir()] == ["x"]
+    os.close(process_locks._held[tmp_path / "x"])
+    assert locks.hold("x") not in (None, lock), "it is locked again by who has closed all descriptors"
 
 
 @pytest.mark.catches("a lock that is not tried")
