@@ -19,6 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from harness.incidents import INCIDENTS
 from harness.scenario import FAULTS, LARGE, OTHER_STEPS, RANDOM, STEPS, VARIATIONS, Kill, Scenario, drawn
 from harness.stage import Stage
 from harness.table import lines_of
@@ -99,6 +100,11 @@ SHORT = {
         ),
     )
 }
+SHORT |= {
+    mark: Scenario(mark, orders=1, fails=0).with_incident(name, *incident.steps)
+    for name, incident in INCIDENTS.items()
+    for mark in [name.replace(" ", "-")]
+}
 BROKEN = {
     each.mark: each
     for each in (
@@ -123,6 +129,12 @@ BROKEN = {
             build="sets unsorted",
         ),
     )
+}
+BROKEN |= {
+    mark: Scenario(mark, orders=1, fails=0, build=incident.build).with_incident(name, incident.steps[0])
+    for name, incident in INCIDENTS.items()
+    for mark in [f"{name.replace(' ', '-')}-broken"]
+    if incident.build is not None
 }
 RIGHT = {f"{mark}-right": replace(each, mark=f"{mark}-right", build=None) for mark, each in BROKEN.items()}
 FINDS = dict.fromkeys(BROKEN, "duplicates") | {"not-synced": "undurable"}

@@ -165,7 +165,7 @@ class Books:
         verdict.unrecorded += [f"attempt {a['number']} is {a['outcome']}" for a in shown if a["outcome"] == "running"]
         unfinished = [f"run {r['run']['id']} is {r['run']['outcome']}" for r in self.shown if _unfinished(r)]
         # Of two that began at once, a later command continues none once the other has completed.
-        if not self.scenario.twice or len(unfinished) == len(self.shown):
+        if not self.scenario.together or len(unfinished) == len(self.shown):
             verdict.lost += unfinished
         if not self.shown:
             verdict.unrecorded.append("the run")

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from harness.incidents import INCIDENTS, Incident
+
 __all__ = [
     "ASLEEP_STEPS",
     "DEPLOYED_STEPS",
@@ -150,7 +152,7 @@ _BY_STEP: Final[dict[str, dict[str, Any]]] = {
 class Kill:
     """`after`: seconds from the start of a process, for a random moment; else the step is met at its `nth` time. The
     victim may also be "flow asleep": it stops until another machine has taken over the run and ended it; or "call": it
-    is cancelled, and its process lives on."""
+    is cancelled, and its process lives on; or the name of an incident."""
 
     step: str
     victim: str = "flow"
@@ -194,7 +196,7 @@ class Scenario:
     @property
     def scope(self) -> str:
         """Two commands at once, or with a journal each, are two runs, which are to share their effects."""
-        return "flow" if (self.twice and not self.deployed) or self.new_journal else "run"
+        return "flow" if (self.together and not self.deployed) or self.new_journal else "run"
 
     @property
     def new_journal(self) -> bool:
@@ -212,6 +214,21 @@ class Scenario:
     @property
     def twice(self) -> bool:
         return self.fault == "twice at once"
+
+    @property
+    def incident(self) -> Incident | None:
+        return next((INCIDENTS[kill.victim] for kill in self.kills if kill.victim in INCIDENTS), None)
+
+    @property
+    def together(self) -> bool:
+        """Whether processes are at work at once, each in a run of its own if that is not deployed."""
+        return self.twice or (self.incident is not None and self.incident.together)
+
+    def with_incident(self, name: str, *steps: str) -> Scenario:
+        """The same where this happens at these steps. What else were to befall the flow would befall it twice."""
+        incident = INCIDENTS[name]
+        vary = tuple(each for each in self.vary if each not in incident.without)
+        return replace(self, kills=tuple(Kill(step, name) for step in steps), vary=vary, **incident.given)
 
     @property
     def names(self) -> list[str]:
@@ -265,6 +282,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
     faults = itertools.cycle(chance.sample(sorted(FAULTS), len(FAULTS)))
     asleep, others = itertools.cycle(ASLEEP_STEPS), itertools.cycle(OTHER_STEPS)
     given_up = itertools.cycle(GIVEN_UP_STEPS)
+    incidents = itertools.cycle(_incidents(chance, postgresql=postgresql))
     for number in range(count):
         is_deployed = number % 5 == 4
         kills = [Kill(*next(deployments if is_deployed else scripts))]
@@ -288,7 +306,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
         on_postgresql = has_database or (chance.random() < 0.35 and "new journal" not in vary)
         latest = 12.0 if is_deployed else 5.0
         timed = [replace(kill, after=chance.uniform(0.2, latest)) if kill.step == RANDOM else kill for kill in kills]
-        yield Scenario(
+        scenario = Scenario(
             mark=f"s{seed}-{number}",
             kills=tuple(timed),
             fault=fault,
@@ -300,3 +318,16 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
             size=LARGE if "large" in vary else 1_300_000,
             vary=tuple(vary),
         )
+        happens = not is_deployed and fault != "twice at once" and chance.random() < 0.1
+        yield scenario.with_incident(*next(incidents)) if happens else scenario
+
+
+def _incidents(chance: random.Random, *, postgresql: bool) -> list[tuple[str, str]]:
+    """Each incident with each of its steps."""
+    every = [
+        (name, step)
+        for name, incident in INCIDENTS.items()
+        if postgresql or incident.given.get("backend") != "postgresql"
+        for step in incident.steps
+    ]
+    return chance.sample(every, len(every))

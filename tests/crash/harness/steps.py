@@ -21,6 +21,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from mutants import mutate
 
+from harness.incidents import HELD
 from harness.scenario import Kill, Scenario
 from ivcap_flows.durable import parking as times
 from ivcap_flows.http import tus
@@ -259,6 +260,7 @@ def arm(folder: Path) -> Scenario:
     assert tus.send.__kwdefaults__ is not None
     tus.send.__kwdefaults__["chunk"] = CHUNK
     after(OwnRun, "park")((folder / "parked").touch)
+    after(Intents, "claim", of=lambda claim: claim.kind == "held")((folder / HELD).touch)
     for number, kill in enumerate(scenario.kills):
         if kill.step in ARRANGE:
             ARRANGE[kill.step](_Arrival(folder, number, kill))

@@ -20,6 +20,7 @@ from typing import Any, Final
 import psutil
 
 from harness.books import Books, Verdict
+from harness.incidents import INCIDENTS, Incident
 from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
 from harness.stage import CHAIN, Database, Fork, Platform, Stage
 from harness.steps import LEASE
@@ -48,7 +49,7 @@ class Trial:
         self.unreached: list[Kill] = []
         self.seconds = 0.0
         self.turns = 0
-        self._platform: Platform
+        self.platform: Platform
         self._watcher: Fork | None = None
         self._database: Database | None = None
         self._again = False
@@ -59,7 +60,7 @@ class Trial:
 
     def play(self) -> Trial:
         begun = time.monotonic()
-        self._platform = self.stage.platform()
+        self.platform = self.stage.platform()
         try:
             self._prepare()
             if self.scenario.deployed:
@@ -75,7 +76,7 @@ class Trial:
         finally:
             if self._watcher is not None:
                 self._watcher.kill()
-            self.stage.give_back(self._platform)
+            self.stage.give_back(self.platform)
             for each in self._living:
                 each.kill()
             if self._database is not None:
@@ -97,18 +98,24 @@ class Trial:
             self._go.touch()
         (self.folder / f"{self.scenario.mark}-series.bin").write_bytes(os.urandom(self.scenario.size))
         self.environment = {
-            **self._platform.environment,
+            **self.platform.environment,
             "IVCAP_FLOWS_JOURNAL": self._journal(),
             "IVCAP_FLOWS_PARK_AFTER": "0",
             "CRASH_FOLDER": str(self.folder),
+            "XDG_DATA_HOME": str(self.home),
         }
-        self._platform.forget()
-        control = self._platform.control
+        self.platform.forget()
+        control = self.platform.control
         for rule in self.scenario.all_rules:
             control.add_fault(**rule)
-        self._deaths, self._since = self._platform.deaths, time.monotonic()
+        self._deaths, self._since = self.platform.deaths, time.monotonic()
         if self.scenario.watched:
             self._watch()
+
+    @property
+    def home(self) -> Path:
+        """The data of the user, with the locks of the processes if the journal is on a server."""
+        return self.folder / "home"
 
     def _journal(self) -> str:
         """The URL of an empty one, on a server of its own if that is to be killed."""
@@ -136,6 +143,11 @@ class Trial:
         environment = {**self.environment, **ahead, **more}
         return forks.start(environment, folder=self.folder, out=log, log=log, code=code, place=place)
 
+    def begin_another(self, **more: str) -> Fork:
+        """One more process of the flow beside those that are at work; the command has succeeded when all have."""
+        self._running.append(self._start(**more))
+        return self._running[-1]
+
     def _checkout(self, number: int) -> Path:
         """The flow's code as a user has it: in a repository of its own."""
         root = self.folder / f"checkout-{number}"
@@ -151,7 +163,7 @@ class Trial:
         for turn in range(_TURNS):
             self.turns += 1
             if turn == _TURNS // 2:
-                self._platform.control.clear_faults()
+                self.platform.control.clear_faults()
             self._since = time.monotonic()
             running = self._running = [self._start() for _ in range(2 if self.scenario.twice else 1)]
             try:
@@ -165,7 +177,7 @@ class Trial:
                 for each in running:
                     if each not in self._living:
                         each.kill()
-            told = (self.folder / "result.json").exists() and not (self.scenario.twice or self.scenario.asleep)
+            told = (self.folder / "result.json").exists() and not (self.scenario.together or self.scenario.asleep)
             # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile. What
             # was suspended wakes last, and may complete what the other machine could not.
             told = told or (self.scenario.asleep and running[0].status == 0)
@@ -205,7 +217,7 @@ class Trial:
                     return
                 self.turns += 1
                 if self.turns == _TURNS // 2:
-                    self._platform.control.clear_faults()
+                    self.platform.control.clear_faults()
                 self.stage.reschedule(run)
             time.sleep(0.2)
         raise TimeoutError(f"the run did not complete within {_PATIENCE:g} s; Prefect has it as {state['name']}")
@@ -266,8 +278,7 @@ class Trial:
             time.sleep(0.02)
         self._say("--- the flow is suspended, and another machine goes on\n")
         time.sleep(LEASE + 1)
-        other = self._start(CRASH_ELSEWHERE="1")
-        self._running.append(other)
+        other = self.begin_another(CRASH_ELSEWHERE="1")
         try:
             other.wait(_PATIENCE)
         finally:
@@ -275,10 +286,19 @@ class Trial:
                 os.kill(int(told), signal.SIGCONT)
         self._say("--- the flow wakes\n")
 
+    def _let_happen(self, incident: Incident) -> None:
+        for each in self._running if incident.ends else ():
+            each.kill()
+            each.ended.wait(10)
+        incident.happen(self)
+
     def _kill(self, kill: Kill, pids: list[int]) -> None:
-        self._say(f"--- {kill.victim} is killed {kill.step}\n")
+        what = kill.victim if kill.victim in INCIDENTS else f"{kill.victim} is killed"
+        self._say(f"--- {what} {kill.step}\n")
+        if kill.victim in INCIDENTS:
+            self._let_happen(INCIDENTS[kill.victim])
         if kill.victim == "embedded":
-            self._platform.kill(random.Random(self.scenario.seed).uniform(0.0, 1.5))
+            self.platform.kill(random.Random(self.scenario.seed).uniform(0.0, 1.5))
         if "worker" in kill.victim:
             self.stage.kill_worker()
             if kill.step == RANDOM and "flow" in kill.victim:
@@ -298,22 +318,22 @@ class Trial:
         if self._database is not None:
             # A process whose journal was away to its end could not write how it ended; this asks Prefect.
             self._asked("sync")
-        runs = [run["id"] for run in self._asked("runs")] if self.scenario.twice else ["latest"]
+        runs = [run["id"] for run in self._asked("runs")] if self.scenario.together else ["latest"]
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
             scenario=self.scenario,
             folder=self.folder,
-            database=self._platform.database,
-            provena=self._platform.provena,
+            database=self.platform.database,
+            provena=self.platform.provena,
             shown=[self._asked("show", run) for run in runs],
             orphans=self._asked("orders", "--orphans"),
             doctor=self._asked("doctor") if unready else [],
-            sent=self._platform.sent(),
-            forgot=self._platform.deaths != self._deaths,
+            sent=self.platform.sent(),
+            forgot=self.platform.deaths != self._deaths,
         )
 
     def _artifacts(self) -> list[tuple[str, str]]:
-        with closing(sqlite3.connect(self._platform.database, timeout=30)) as connection:
+        with closing(sqlite3.connect(self.platform.database, timeout=30)) as connection:
             query = "SELECT name, status FROM artifacts WHERE name LIKE ?"
             return connection.execute(query, (f"{self.scenario.mark}-%",)).fetchall()
 
