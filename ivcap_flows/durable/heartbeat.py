@@ -115,13 +115,13 @@ def _let_go_of_unused(thread: _HeartbeatThread) -> None:
 
 
 def listen(journal: Journal) -> None:
-    """Wait until it is known whether overdue processes of other machines, which hold something, are alive.
+    """Wait until it is known whether overdue processes, whose locks are not seen and which hold something, are alive.
 
     This is for a command that asks only once: it must not take what a live process holds only because a clock was
     changed. Return at once if no such process holds anything.
     """
     if (seconds := journal.processes.unheard()) > 0:
-        logger.info("A process of another machine is silent; listening for its heartbeat for %.0f s.", seconds)
+        logger.info("A process that holds something is silent; listening for its heartbeat for %.0f s.", seconds)
     end = time.monotonic() + seconds
     while journal.processes.unheard() > 0 and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LISTENING))

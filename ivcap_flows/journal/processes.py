@@ -158,7 +158,7 @@ class Processes:
         return is_this(process) or self.life(process) == "dead"
 
     def unheard(self) -> float:
-        """Return for how many seconds to listen until it is known whether overdue holders on other machines are alive.
+        """Return for how many seconds to listen until it is known whether overdue holders without a lock are alive.
 
         This is for a command that asks only once. Return 0 if no such process holds anything.
         """
