@@ -98,7 +98,8 @@ def run_orders(
     again = _resubmitting(max_resubmits, credentials)
 
     def placed(key: Any) -> Order:
-        return place_order(**_arguments(asked[key]), **again)
+        order: Order = place_order(**_arguments(asked[key]), **again)
+        return order
 
     for wanted in _rounds(asked, done, at_once, max_resubmits):
         orders = all_in_threads(placed, wanted, _placed_at_once())
