@@ -24,7 +24,7 @@ from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.errors import JournalError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_safe
-from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_what_is_on_record
+from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_of_what_was_left, tell_what_is_on_record
 from ivcap_flows.in_prefect.reconcile import agree
 from ivcap_flows.in_prefect.run_artifacts import show_in_prefect
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
@@ -287,6 +287,7 @@ def close_attempt(
 
         agree(writer.journal, run, ended)
         tell_of_live_orders(writer.journal, run.id, outcome)
+        tell_of_what_was_left(writer.journal, opened, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
         if not rests():

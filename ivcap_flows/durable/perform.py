@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar, cast
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.durable.divergence import warn_of_divergence
+from ivcap_flows.durable.divergence import tell_of_divergence
 from ivcap_flows.durable.effects import Caller, Effect, Performed, RecordStore, Reusable
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.durable.plan import Plan, planning
@@ -71,7 +71,7 @@ async def perform(
             effect, plan, wanted, newest, resubmit=resubmit, journal=journal, idempotency_records=idempotency_records
         )
     if reads_newest and (newest is None or newest.state == "dropped"):
-        await warn_of_divergence(journal, wanted)
+        await tell_of_divergence(journal, wanted)
 
     start_heartbeat(journal)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from ivcap_flows.durable.divergence import warn_of_what_was_left
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.in_prefect.events import emit_orphans
 from ivcap_flows.secrets import logger_of
@@ -12,7 +13,7 @@ from ivcap_flows.secrets import logger_of
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
 
-__all__ = ["counted", "tell_of_live_orders", "tell_what_is_on_record"]
+__all__ = ["counted", "tell_of_live_orders", "tell_of_what_was_left", "tell_what_is_on_record"]
 
 log = logger_of("ivcap_flows.in_prefect")
 
@@ -44,6 +45,16 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         _ENDS[outcome],
         "; ".join([*names, *more]),
     )
+
+
+def tell_of_what_was_left(journal: Journal, opened: OpenedAttempt, outcome: str) -> None:
+    """Tell what a completed run requested in place of what its earlier attempts had requested. Never raises."""
+    if outcome != "completed" or opened.attempt.number < 2:
+        return
+    try:
+        warn_of_what_was_left(journal, opened.run.id, opened.attempt.number)
+    except Exception as error:  # noqa: BLE001 - the run has ended, and is on record
+        log.debug("It is not known what run %s left of its earlier attempts: %s", opened.run.id, error)
 
 
 def _is_tried_again() -> bool:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import row_of
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import IntentRow, NewIntent, ProcessRow
+from ivcap_flows.journal.rows import IntentRow, ProcessRow
 from ivcap_flows.journal.states import State
 from ivcap_flows.journal.store import Store
 
@@ -108,13 +108,17 @@ class KnownIntents:
         with self._store.read() as connection:
             return self._processes.read(connection, intent.process_id)
 
-    def unasked(self, wanted: NewIntent) -> list[IntentRow]:
-        """Return the effects on the same subject that an earlier attempt of the run requested and this one has not."""
+    def unasked(self, run_id: str, attempt_number: int) -> list[IntentRow]:
+        """Return the effects that earlier attempts of a run requested, and attempt `attempt_number` has not so far.
+
+        One that was requested again after a failure counts as requested. Calls that have effects of their own do not
+        count, nor do effects that the whole account shares.
+        """
+        asked = sa.select(_I.c.base_key).where(_I.c.run_id == run_id, _I.c.asked_attempt >= attempt_number)
         query = (
             sa.select(_I)
-            .where(_I.c.run_id == wanted.run_id, _I.c.noun == wanted.noun, _I.c.subject == wanted.subject)
-            .where(_I.c.asked_attempt < wanted.attempt_number, _I.c.base_key != wanted.base_key)
-            .where(_I.c.state.in_(("sent", "done")), ~_I.c.scope.like("call:%"))
+            .where(_I.c.run_id == run_id, _I.c.base_key.not_in(asked), _I.c.state.in_(("sent", "done")))
+            .where(_I.c.subject.is_not(None), _I.c.scope.like("run:%") | _I.c.scope.like("flow:%"))
             .order_by(_I.c.created_at)
         )
         with self._store.read() as connection:

@@ -58,8 +58,9 @@ def test_resubmission_has_generations_and_a_limit(sqlite_journal, platform):
 
 @pytest.mark.catches("a changed request is not named")
 def test_a_replay_that_asks_for_something_else_is_told(sqlite_journal, platform, caplog):
-    """A request in place of an earlier one is sent, since that may come yet. One warning a subject shows both; none
-    names an earlier request that had no effect, or that is not shared."""
+    """A request in place of an earlier one is sent, since that may come yet. One message a subject shows both, and does
+    not judge; none names an earlier request that had no effect, or that is not shared."""
+    caplog.set_level("INFO", "ivcap_flows.durable")
     first = attempt_of(sqlite_journal)
     platform.run(sqlite_journal, "own", once_per="call", attempt=first)
     platform.faults = ["refuse"]
@@ -72,7 +73,8 @@ def test_a_replay_that_asks_for_something_else_is_told(sqlite_journal, platform,
     for day in ("tuesday", "wednesday"):
         assert platform.run(sqlite_journal, {"at": day}, once_per="run", attempt=replay).how == "sent"
     [told] = [message for message in caplog.messages if "earlier attempts" in message]
-    assert re.search(r"(?s)tuesday.*monday.*once\(name, fn\)", told)
+    assert re.search(r"(?s)tuesday.*monday.*once\(name, fn\)", told) and "in vain" not in told
+    assert [each.levelname for each in caplog.records if each.getMessage() == told] == ["INFO"]
 
 
 def test_plan_tells_and_changes_nothing(sqlite_journal, platform, tmp_path):

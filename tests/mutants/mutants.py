@@ -432,7 +432,7 @@ def a_replay_in_another_order_is_refused(patch: SetAttribute) -> None:
     def refuse(*_: object) -> None:
         raise DurabilityError("the flow asks for something else than before")
 
-    patch(divergence.logger, "warning", refuse)
+    patch(divergence.logger, "info", refuse)
 
 
 def results_that_are_not_read_back(patch: SetAttribute) -> None:
@@ -444,7 +444,7 @@ def a_plan_forgets_what_it_makes(patch: SetAttribute) -> None:
 
 
 def a_changed_request_is_not_named(patch: SetAttribute) -> None:
-    patch(Intents, "unasked", lambda self, wanted: [])
+    patch(Intents, "unasked", lambda *_: [])
 
 
 def no_look_before_the_first_send(patch: SetAttribute) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
@@ -117,7 +118,8 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plai
     """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt; each of two
     calls of a subflow keeps its own.
 
-    Another order is placed, too, and a warning shows both requests. A file that was corrected is just uploaded.
+    Another order is placed, too, and at the end a warning shows both requests. A file that was corrected is just
+    uploaded.
     """
     seen = []
     corrected = source.with_name("corrected.csv")
@@ -143,7 +145,7 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plai
     in_flow(body, retries=1, plain=plain)
     assert len(seen) == 2 and len(set(seen)) == 1 and len(set(seen[0])) == 6 and not shared()
     assert (effects.count("/1/orders"), effects.count("/1/artifacts"), effects.posts("/jobs")) == (5, 3, 1)
-    [told] = [each for each in caplog.messages if "earlier attempts" in each]
+    [told] = [each for each in caplog.messages if "in vain" in each]
     assert f"{unique} try 1" in told and f"{unique} try 2" in told and "once(" in told
     [run] = effects.journal.runs.recent()
     attempts = [each for each in effects.journal.runs.attempts(run.id) if each.leads]
@@ -164,6 +166,46 @@ def test_a_replay_may_ask_in_any_order(in_flow, effects, unique):
 
     in_flow(body, retries=1)
     assert effects.count("/1/orders") == 4
+
+
+@pytest.mark.parametrize("case", ["a slow branch", "a failure that is paid again", "a failed run", "a changed request"])
+def test_what_was_paid_for_in_vain_is_said_when_it_is_true(in_flow, effects, unique, caplog, case):
+    """A replay that asks for something new has left nothing behind while a branch of it may still ask, nor if it asks
+    for more than before, nor if it failed. At the end of one that completed, all is known."""
+    attempts, warned = [], []
+
+    @task
+    def slowly(number):
+        time.sleep(0.7 if len(attempts) > 1 else 0)
+        return tasks.place_order("echo", {"message": f"{unique} {number}"})
+
+    def body():
+        attempts.append(1)
+        begun = len(attempts) == 1
+        if case == "a failure that is paid again":
+            failing = tasks.place_order("fail", {"message": unique}, max_resubmits=1)
+            tasks.wait_for_orders([failing], raise_on_failure=False)
+            if begun:
+                failing = tasks.place_order("fail", {"message": unique}, max_resubmits=1)
+                tasks.wait_for_orders([failing], raise_on_failure=False)
+            else:
+                tasks.place_order("fail", {"message": f"{unique} more"})
+        else:
+            branches = [slowly.submit(1)] if begun or case == "a slow branch" else []
+            if not begun:
+                tasks.place_order("echo", {"message": f"{unique} second"})
+            warned.extend(each for each in caplog.messages if "in vain" in each)
+            for branch in branches:
+                branch.result()
+        if begun or case == "a failed run":
+            raise RuntimeError("the source is down")
+
+    with contextlib.suppress(RuntimeError):
+        in_flow(body, retries=1)
+    assert len(attempts) == 2 and warned == []
+    told = [each for each in caplog.messages if "in vain" in each]
+    assert len(told) == (case == "a changed request")
+    assert all(f"{unique} second" in each and f"{unique} 1" in each for each in told)
 
 
 def test_the_spend_guard(in_script, effects, unique, monkeypatch):
@@ -213,7 +255,7 @@ def test_a_wait_leaves_the_work_alone(in_script, effects, source, unique, monkey
     """After its deadline a wait raises with the pending work. A later wait gets the end of the same order, also of one
     attached by its URN, and although the order's end could not be written to the journal; the next wait writes it."""
 
-    def away(*_):
+    def away(*_, **__):
         raise JournalError("disk full")
 
     def body():
