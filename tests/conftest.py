@@ -269,6 +269,26 @@ def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) 
         stop(server)
 
 
+@pytest.fixture
+def restarting_server(tmp_path: Path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """A Prefect server, by the environment of its clients, and `restart()`, which ends it and starts it again."""
+    with own_prefect_server(tmp_path) as environment:
+        port = environment["PREFECT_API_URL"].removesuffix("/api").rpartition(":")[2]
+
+        def end() -> None:
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                    if port in child.cmdline():
+                        stop(child)
+
+        def restart() -> None:
+            end()
+            start_prefect_server(tmp_path, environment)
+
+        yield environment, restart
+        end()
+
+
 @pytest.fixture(scope="session")
 def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server whose automations act; the value is the environment in which its clients run."""
