@@ -6,6 +6,7 @@ import sys
 from typing import Any, Literal
 
 from ivcap_flows.capture.prefect_context import passed_timeout
+from ivcap_flows.in_prefect.flow_run_states import PARKED
 
 __all__ = ["outcome_of", "outcome_of_error"]
 
@@ -47,7 +48,8 @@ def outcome_of_error(error: BaseException) -> tuple[str, str | None]:
     kind = type(error)
     names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
     if "Pause" in names:
-        return "parked", getattr(getattr(error, "state", None), "message", None)
+        state = getattr(error, "state", None)
+        return "parked" if getattr(state, "name", None) == PARKED else "paused", getattr(state, "message", None)
     cause = f"{kind.__name__}: {_text_of(error)}"
     if names & {"CancelledError", "CancelledRun"}:
         timeout = passed_timeout()

@@ -14,7 +14,7 @@ from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.in_prefect import flow_run_states, reconcile
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
-from ivcap_flows.journal.rows import AttemptRow, Park
+from ivcap_flows.journal.rows import COMES_BACK, AttemptRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
@@ -26,7 +26,7 @@ _KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect upd
 
 
 def consequences(journal: Journal, run: RunRow) -> str | None:
-    """Return what it means to give up a parked or running run, which the user is asked about; None for other runs."""
+    """Return what it means to give up a run that goes on, which the user is asked about; None for other runs."""
     run, attempts = journal.runs.standing(run)
     name = f"The run {short_run(run.id)} of {run.flow_name}"
     live = [attempt.process for attempt in attempts if attempt.outcome == "running"]
@@ -35,44 +35,54 @@ def consequences(journal: Journal, run: RunRow) -> str | None:
             f"{name} is running in process {live[-1].pid} on {live[-1].host}. Giving it up does not end the process, "
             "which goes on and may request more. When it has ended, nothing continues the run."
         )
-    parked = _parked(journal, run)
-    if parked is None:
+    left = _left(journal, run)
+    if left is None:
         return None
-    attempt, park = parked
     return (
-        f"{name} is parked: it waits for {in_words(park.waits)} and wakes at {moment(park.wake_at)}. "
-        f"Giving it up cancels its flow run {attempt.flow_run_id} in Prefect. What it ordered goes on and is paid for; "
-        "`ivcap-flows orders --orphans` lists it."
+        f"{name} is {_waits(left)}. Giving it up cancels its flow run {left.flow_run_id} in Prefect. What it ordered "
+        "goes on and is paid for; `ivcap-flows orders --orphans` lists it."
     )
 
 
 def abandon(journal: Journal, run: RunRow) -> str:
-    """Give up a run, and return a message for the user. Raise DurabilityError if it completed, or is parked and Prefect
-    cannot be asked to cancel it."""
-    parked = _parked(journal, run)
-    if parked is not None:
-        _cancel(parked[0].flow_run_id)
+    """Give up a run, and return a message for the user. Raise DurabilityError if it completed, or if it would come back
+    and Prefect cannot be asked to cancel it."""
+    left = _left(journal, run)
+    if left is not None:
+        _cancel(left.flow_run_id)
     reconcile.abandon(journal, run, running=True)
-    left = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
-    orders = f" It requested {', '.join(left)}; see `ivcap-flows orders --orphans`." if left else ""
+    work = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
+    orders = f" It requested {', '.join(work)}; see `ivcap-flows orders --orphans`." if work else ""
     return (
         f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
     )
 
 
-def _parked(journal: Journal, run: RunRow) -> tuple[AttemptRow, Park] | None:
-    return next((each for each in journal.parks.open() if each[0].run_id == run.id), None)
+def _left(journal: Journal, run: RunRow) -> AttemptRow | None:
+    """Return the attempt that a parked or paused run left, or was leaving when it was killed; None for other runs."""
+    run, attempts = journal.runs.standing(run)
+    newest = max((attempt for attempt in attempts if attempt.leads), key=lambda one: one.number)
+    if run.outcome in COMES_BACK:
+        return newest
+    state = flow_run_states.prefect_state(newest.flow_run_id) if run.outcome == "lost" else None
+    return newest if state is not None and state.outcome in COMES_BACK else None
+
+
+def _waits(left: AttemptRow) -> str:
+    if left.park is None:
+        return "paused: it continues when somebody resumes it in Prefect"
+    return f"parked: it waits for {in_words(left.park.waits)} and wakes at {moment(left.park.wake_at)}"
 
 
 def _cancel(flow_run_id: str) -> None:
-    from ivcap_flows.tasks.flow_run import cancel_parked
+    from ivcap_flows.tasks.flow_run import cancel_waiting
 
     try:
-        cancel_parked(flow_run_id)
+        cancel_waiting(flow_run_id)
     except Exception as error:
         raise DurabilityError(
             f"Prefect cannot be asked to cancel the flow run {flow_run_id} ({type(error).__name__}: {error}), so the "
-            "parked run would wake. Nothing was changed. Check PREFECT_API_URL, then try again."
+            "run would come back. Nothing was changed. Check PREFECT_API_URL, then try again."
         ) from error
 
 

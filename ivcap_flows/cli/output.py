@@ -54,7 +54,7 @@ _STATES: Final = frozenset({"outcome", "state", "status"})
 _COLOURS: Final = {
     **dict.fromkeys(("completed", "succeeded", "ok", "delivered", "registered"), "green"),
     **dict.fromkeys(("failed", "crashed", "lost", "error", "in doubt", "doubtful", "wrong", "dead"), "red"),
-    **dict.fromkeys(("running", "parked", "pending", "scheduled", "executing", "claimed", "sent"), "yellow"),
+    **dict.fromkeys(("running", "parked", "paused", "pending", "scheduled", "executing", "claimed", "sent"), "yellow"),
 }
 
 

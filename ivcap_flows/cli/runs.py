@@ -65,10 +65,10 @@ def runs(*, limit: AtLeastOne = 20, flow: str | None = None, as_json: Json = Fal
 def abandon(run: RunName, /, *, yes: bool = False) -> int:
     """Give up a run that did not complete: the same command does not continue it, and `prune` may delete it.
 
-    Its orders are not cancelled; `orders --orphans` lists them. A parked run is cancelled in Prefect, so that it does
-    not wake. If another deployed run is given up, cancel its flow run in Prefect, too: otherwise Prefect may run it
-    again, and it continues. If the run is parked or running, the command says what will happen, and asks. Exit status
-    1 if you refuse.
+    Its orders are not cancelled; `orders --orphans` lists them. A run that is parked, or paused in Prefect, is
+    cancelled there, so that it does not come back. If another deployed run is given up, cancel its flow run in Prefect,
+    too: otherwise Prefect may run it again, and it continues. If the run is parked, paused or running, the command says
+    what will happen, and asks. Exit status 1 if you refuse.
 
     Args:
         yes: Do not ask.

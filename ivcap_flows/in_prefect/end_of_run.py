@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ivcap_flows.durable.divergence import warn_of_what_was_left
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.in_prefect.events import emit_orphans
+from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def counted(journal: Journal, run_id: str) -> str:
 
 def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
     """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises."""
-    if outcome == "parked" or opened.run.entry_point.endswith(":"):
+    if outcome in COMES_BACK or opened.run.entry_point.endswith(":"):
         return
     try:
         requested = counted(journal, opened.run.id)

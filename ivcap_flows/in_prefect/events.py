@@ -19,6 +19,7 @@ from ivcap_flows.journal.observer import (
     RunWoken,
     Transition,
 )
+from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.secrets import logger_of, scrub
 
 __all__ = ["KINDS", "Event", "Kind", "emit", "emit_orphans", "events_of"]
@@ -64,6 +65,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     **_of_work("job"),
     "ivcap-flows.run.parked": Kind(
         "A run left its process while it waits.", "`ivcap-flows.run.<run>`", "run flow attempt message"
+    ),
+    "ivcap-flows.run.paused": Kind(
+        "A run was suspended, until somebody resumes it.", "`ivcap-flows.run.<run>`", "run flow attempt message"
     ),
     "ivcap-flows.run.woken": Kind("A parked run continues.", "`ivcap-flows.run.<run>`", "run round waits"),
     "ivcap-flows.effect.in-doubt": Kind(
@@ -119,9 +123,11 @@ def events_of(transition: Transition) -> Iterator[Event]:
         yield from _of_intent(transition.before, transition.intent)
     elif isinstance(transition, AttemptEnded):
         attempt = transition.attempt
-        if attempt.outcome == "parked":
+        if attempt.outcome in COMES_BACK:
             told = {"run": attempt.run_id, "flow": attempt.flow_name, "attempt": attempt.number}
-            yield _of_run("parked", attempt.run_id, {**told, "message": attempt.cause}, flow_run=attempt.flow_run_id)
+            yield _of_run(
+                attempt.outcome, attempt.run_id, {**told, "message": attempt.cause}, flow_run=attempt.flow_run_id
+            )
     elif isinstance(transition, RunWoken) and transition.attempt.park is not None:
         attempt, park = transition.attempt, transition.attempt.park
         told = {"run": attempt.run_id, "round": park.round, "waits": [each.urn for each in park.waits]}

@@ -11,11 +11,11 @@ from ivcap_flows.secrets import logger_of
 if TYPE_CHECKING:
     from ivcap_flows.journal import Outcome
 
-__all__ = ["PrefectState", "ended_flow_runs", "outcome_of", "prefect_state", "state_of"]
+__all__ = ["PARKED", "PrefectState", "ended_flow_runs", "outcome_of", "prefect_state", "state_of"]
 
 log = logger_of("ivcap_flows.in_prefect")
 
-_PARKED: Final = "Parked"
+PARKED: Final = "Parked"
 """The name of Prefect's scheduled state for a run that left its process in order to wait."""
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
@@ -24,7 +24,7 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
     "CRASHED": "crashed",
     "CANCELLED": "cancelled",
     "CANCELLING": "cancelled",
-    "PAUSED": "parked",
+    "PAUSED": "paused",
 }
 
 
@@ -38,7 +38,7 @@ class PrefectState:
 
 
 def prefect_state(flow_run_id: str) -> PrefectState | None:
-    """Return the final or paused state of a flow run in the Prefect API in use, or None if the API gives none."""
+    """Return the state of a flow run that ended, parked or was paused, or None if the Prefect API in use gives none."""
     state = state_of(flow_run_id)
     outcome = outcome_of(state) if state is not None else None
     return PrefectState(outcome, state.message, state.timestamp) if outcome is not None else None
@@ -46,7 +46,7 @@ def prefect_state(flow_run_id: str) -> PrefectState | None:
 
 def outcome_of(state: Any) -> Outcome | None:
     """Return the outcome of a run in a state of Prefect's; None if it goes on."""
-    return _OUTCOMES.get("PAUSED" if state.name == _PARKED else state.type.value)
+    return "parked" if state.name == PARKED else _OUTCOMES.get(state.type.value)
 
 
 def state_of(flow_run_id: str) -> Any:

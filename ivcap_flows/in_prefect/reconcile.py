@@ -11,6 +11,7 @@ from ivcap_flows.handles import Artifact, Handle, Job, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
 from ivcap_flows.in_prefect.flow_run_states import PrefectState, outcome_of, prefect_state, state_of
+from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.provenance.describe import describe
 from ivcap_flows.provenance.records import Record, activity, relation
 from ivcap_flows.secrets import logger_of, scrub_text
@@ -51,8 +52,8 @@ def reconcile(
     has the same flow run, whose state says nothing about the tries before. If Prefect says nothing, the attempt is
     `lost`. Either way, it ended when it was last seen.
 
-    Prefect is also asked about attempts of the latest runs that were ended by a signal or that parked: a process that
-    is told to end cannot know whether its run was cancelled, and one that left a parked run cannot know what became of
+    Prefect is also asked about attempts of the latest runs that were ended by a signal, parked or paused: a process
+    that is told to end cannot know whether its run was cancelled, and one that left a run cannot know what became of
     it. The outcomes are recorded as facts.
     """
     ask = ask or prefect_state
@@ -62,11 +63,11 @@ def reconcile(
     journal.runs.reap()
     for attempt in (*journal.runs.untold(), *_terminated(journal)):
         state = ask(attempt.flow_run_id) if _is_newest(journal, attempt) else None
-        if attempt.outcome == "lost" or (state is not None and state.outcome != "parked"):
+        if attempt.outcome == "lost" or (state is not None and state.outcome not in COMES_BACK):
             closed.append((attempt, _close(journal, attempt, state)))
-    for attempt in _parked(journal):
+    for attempt in _left(journal):
         state = ask(attempt.flow_run_id)
-        if state is not None and state.outcome != "parked" and end_parked(journal, attempt, state):
+        if state is not None and state.outcome not in COMES_BACK and end_parked(journal, attempt, state):
             closed.append((attempt, state.outcome))
     return closed
 
@@ -161,7 +162,7 @@ def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:
 
 
 def end_parked(journal: Journal, attempt: AttemptRow, state: PrefectState) -> bool:
-    """Record how a parked run ended. Its last attempt ended before, when the run parked."""
+    """Record how a parked or paused run ended. Its last attempt ended before, when the run left its process."""
     from ivcap_flows.journal import Fact
 
     run = journal.runs.get(attempt.run_id)
@@ -184,13 +185,14 @@ def _terminated(journal: Journal) -> list[AttemptRow]:
     ]
 
 
-def _parked(journal: Journal) -> list[AttemptRow]:
-    """Return the last attempts of parked runs. Only Prefect knows which of these runs will never be woken."""
+def _left(journal: Journal) -> list[AttemptRow]:
+    """Return the last attempts of parked and paused runs. Only Prefect knows which of them will never continue."""
     latest = [
         max((attempt for attempt in journal.runs.attempts(run.id) if attempt.leads), key=lambda one: one.number)
-        for run in journal.runs.recent(_LATEST, outcome="parked")
+        for outcome in COMES_BACK
+        for run in journal.runs.recent(_LATEST, outcome=outcome)
     ]
-    return [attempt for attempt in latest if attempt.outcome == "parked"]
+    return [attempt for attempt in latest if attempt.outcome in COMES_BACK]
 
 
 def _records_of_end(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ivcap_flows.provenance.records import Record
 
 __all__ = [
+    "COMES_BACK",
     "GIVEN_UP",
     "LEAVES_WITHIN",
     "MISSED_ROUNDS",
@@ -56,9 +57,13 @@ MISSED_ROUNDS: Final = 8
 """After so many rounds in a row in which work was on no page of its list, it is dropped from the watchlist: who still
 waits for it adds it again, and for what a killed process waited for nobody asks any more."""
 
-Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"]
-"""The state of an attempt, or of a run by its newest attempt. `lost`: its process is gone and did not say how it ended;
+Outcome = Literal["running", "completed", "failed", "cancelled", "crashed", "parked", "paused", "lost", "abandoned"]
+"""The state of an attempt, or of a run by its newest attempt. `parked`: it left its process and wakes at a set time;
+`paused`: Prefect suspended it until somebody resumes it; `lost`: its process is gone and did not say how it ended;
 `abandoned`: given up by the user, so that no later run continues it."""
+
+COMES_BACK: Final[tuple[Outcome, ...]] = ("parked", "paused")
+"""Outcomes of a run that has no process and continues later."""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 """`dead`: refused permanently; `reason` says what must change before the next try."""

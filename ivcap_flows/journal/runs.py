@@ -185,10 +185,10 @@ class Runs(KnownRuns):
     def end(self, run_id: str, outcome: Outcome, told: Sequence[Fact] = ()) -> bool:
         """Store how a run without a process ended, such as a parked one, together with facts that tell of it.
 
-        Its attempts keep their outcomes. Change nothing and return False if an attempt is running or the user gave the
-        run up.
+        Its attempts keep their outcomes. Change nothing and return False if an attempt is running, the user gave the
+        run up, or another process has stored this outcome.
         """
-        ends = sa.update(_R).where(_R.c.id == run_id, _R.c.outcome.not_in(("running", "abandoned")))
+        ends = sa.update(_R).where(_R.c.id == run_id, _R.c.outcome.not_in(("running", "abandoned", outcome)))
         with suppress(_GoesOnError), self._store.write() as connection:
             self._facts.append_in(connection, told)
             now = self._store.now(connection)

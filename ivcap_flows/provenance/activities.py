@@ -103,8 +103,9 @@ class Activities:
         return str(outcome or "running")
 
     def ended(self, activity: Record) -> datetime | None:
-        """Return when an activity ended, or None if it has not. A parked run has not ended."""
-        if self.outcome(activity) == "running" or (activity.type == "flow-run" and self.outcome(activity) == "parked"):
+        """Return when an activity ended, or None if it has not. A parked or paused run has not ended."""
+        outcome = self.outcome(activity)
+        if outcome == "running" or (activity.type == "flow-run" and outcome in ("parked", "paused")):
             return None
         return max(activity.ended, self.began(activity)) if activity.ended is not None else self.last_seen(activity)
 

@@ -25,7 +25,7 @@ _STYLES: Final = {
     "traced": "stroke:#3346c8,stroke-width:4px",
 }
 _BAD: Final = frozenset({"failed", "crashed"})
-_UNENDED: Final = frozenset({"lost", "cancelled", "abandoned", "parked", "running"})
+_UNENDED: Final = frozenset({"lost", "cancelled", "abandoned", "parked", "paused", "running"})
 
 
 def mermaid(graph: Graph, starts: Collection[str] = ()) -> str:

@@ -31,13 +31,14 @@ PRODUCER: Final = f"urn:ivcap-flows:software:ivcap-flows:{__version__}"
 _ENDS: Final = {
     "completed": "COMPLETE",
     "parked": "COMPLETE",
+    "paused": "COMPLETE",
     "failed": "FAIL",
     "crashed": "FAIL",
     "lost": "FAIL",
     "cancelled": "ABORT",
     "abandoned": "ABORT",
 }
-"""The event at the end of an activity. A parked attempt is complete, while its flow run goes on."""
+"""The event at the end of an activity. A parked or paused attempt is complete, while its flow run goes on."""
 
 
 def run_id(id: str) -> str:  # noqa: A002

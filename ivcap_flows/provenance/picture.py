@@ -26,6 +26,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
     "cancelled": "someone cancelled it",
     "abandoned": "it was given up and will not be continued",
     "parked": "it waits without a process",
+    "paused": "it waits to be resumed",
     "running": "it had not ended yet",
     "retried": "it was tried again",
     "reused": "an earlier result was used instead",
@@ -36,7 +37,7 @@ OUTCOMES: Final[Mapping[str, str]] = {
 AMISS: Final = ("failed", "crashed", "lost", "abandoned", "cancelled")
 """The outcomes that are not good, gravest first."""
 
-_GRAVEST: Final = (*AMISS, "running", "parked", "retried", "unknown")
+_GRAVEST: Final = (*AMISS, "running", "parked", "paused", "retried", "unknown")
 """The outcome of a group of several, if one of them did not end well: the first in this order."""
 
 _WEAK: Final = frozenset({"wasInformedBy", "wasInfluencedBy", "hadMember"})

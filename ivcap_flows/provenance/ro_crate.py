@@ -152,6 +152,7 @@ class Crate(Things):
         words = {
             "running": "It had not ended when this was written.",
             "parked": "It parked: it waits without a process.",
+            "paused": "It was paused: it waits to be resumed.",
         }
         kind = activity.type.replace("-", " ").capitalize()
         return f"{kind} {name_of(activity)!r}: {outcome}. {words.get(outcome, '')}".strip()

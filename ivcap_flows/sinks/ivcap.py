@@ -56,8 +56,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
             "journal": _JOURNAL,
             "flow": {"type": "string", "description": "The name of the flow."},
             "outcome": {
-                "enum": ["completed", "failed", "cancelled", "crashed", "parked", "lost", "abandoned"],
-                "description": "The outcome of the run, as far as the journal knows; a parked run continues later.",
+                "enum": ["completed", "failed", "cancelled", "crashed", "parked", "paused", "lost", "abandoned"],
+                "description": "The outcome of the run, as far as the journal knows. Parked or paused, it continues.",
             },
             "missing-facts": {
                 "type": "integer",

@@ -28,21 +28,20 @@ from prefect.states import Cancelled, Scheduled
 
 from ivcap_flows.capture.observing import runs_again
 from ivcap_flows.capture.task_runs import newest
+from ivcap_flows.in_prefect.flow_run_states import PARKED, outcome_of
+from ivcap_flows.journal.rows import COMES_BACK
 
 __all__ = [
-    "PARKED",
     "REPLAY_SAFE",
     "Obstacle",
     "OwnRun",
-    "cancel_parked",
+    "cancel_waiting",
     "end_cancelling",
     "some_of",
     "standing",
     "wake",
 ]
 
-PARKED: Final = "Parked"
-"""The name of the state of a parked run."""
 REPLAY_SAFE: Final = "replay-safe"
 """The tag of a task that may run again when a parked run wakes."""
 
@@ -263,15 +262,17 @@ def _now(client: SyncPrefectClient, flow_run_id: UUID) -> datetime:
     return own if abs((own - prefects).total_seconds()) < _SAME_CLOCK else prefects
 
 
-def cancel_parked(flow_run_id: str) -> None:
-    """Cancel a run in Prefect, if it is parked, so that it does not wake. Asks Prefect's API and blocks."""
+def cancel_waiting(flow_run_id: str) -> None:
+    """Cancel a run in Prefect, if it is parked or paused, so that it does not continue. Asks the API and blocks."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
             return
-        if state is not None and state.name == PARKED:
-            client.set_flow_run_state(UUID(flow_run_id), Cancelled(message="Given up while it was parked."), force=True)
+        left = None if state is None else outcome_of(state)
+        if left in COMES_BACK:
+            given_up: State[Any] = Cancelled(message=f"Given up while it was {left}.")
+            client.set_flow_run_state(UUID(flow_run_id), given_up, force=True)
 
 
 def end_cancelling(flow_run_id: str) -> None:

@@ -23,15 +23,15 @@ from ivcap_flows.durable.heartbeat import listen, start_heartbeat, stop_heartbea
 from ivcap_flows.durable.parking import watcher_of
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.identity import short_run
-from ivcap_flows.in_prefect.flow_run_states import prefect_state
+from ivcap_flows.in_prefect.flow_run_states import PARKED, prefect_state
 from ivcap_flows.in_prefect.reconcile import end_parked
 from ivcap_flows.journal import Journal
-from ivcap_flows.journal.rows import AttemptRow, Park
+from ivcap_flows.journal.rows import COMES_BACK, AttemptRow, Park
 from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
-from ivcap_flows.tasks.flow_run import PARKED, end_cancelling, standing, wake
+from ivcap_flows.tasks.flow_run import end_cancelling, standing, wake
 from ivcap_flows.tasks.parking import pending_of
 
 __all__ = ["Watcher", "watch_parked_runs"]
@@ -186,7 +186,7 @@ class Watcher:
         if state.is_cancelling():
             end_cancelling(attempt.flow_run_id)
         word = prefect_state(attempt.flow_run_id)
-        if word is not None and word.outcome != "parked":
+        if word is not None and word.outcome not in COMES_BACK:
             end_parked(self._journal, attempt, word)
 
     async def _tend(self, attempt: AttemptRow, park: Park) -> None:

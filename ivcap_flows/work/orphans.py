@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.identity import INTENT_SCHEMA, ivcap_urn, short_id, short_run, without_key
+from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.loop import all_of
 from ivcap_flows.work.kinds import KINDS, LOOKED_AT, WorkKind
 
@@ -68,7 +69,10 @@ def live_of(journal: Journal, run_id: str) -> list[IntentRow]:
 
 
 def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
-    """Return the orphans that this journal knows, oldest first. `ended` says which parked runs will not continue."""
+    """Return the orphans that this journal knows, oldest first.
+
+    `ended` says which parked or paused runs will not continue.
+    """
     rows = [row for noun in KINDS for row in journal.intents.where(noun=noun, only="unended", limit=None)]
     by_run: dict[str | None, list[IntentRow]] = {}
     for row in rows:
@@ -99,7 +103,7 @@ def _of_run(journal: Journal, run_id: str | None, rows: Iterable[IntentRow], end
             yield _orphan(row, None, "no run on record", None)
         return
     run, flow_run_id, outcome = _standing(journal, run_id)
-    if outcome == "running" or (outcome == "parked" and _comes_back(flow_run_id, ended)):
+    if outcome == "running" or (outcome in COMES_BACK and _comes_back(flow_run_id, ended)):
         return
     for row in rows:
         # A flow that completed without waiting for its orders left them intentionally.

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from prefect.exceptions import CancelledRun, Pause, TerminationSignal
+from prefect.states import Scheduled, Suspended
 
 from ivcap_flows.capture import attempts, context, journal, recorded, recorder
 from ivcap_flows.errors import JournalError
@@ -23,7 +24,9 @@ def begin(name: str = "twice", file: str | None = None, *, deployed: bool = Fals
 
 
 ENDS = {
-    "parked": lambda: Pause("until tomorrow"),
+    "parked": lambda: Pause(state=Scheduled(name="Parked")),
+    "paused": lambda: Pause(state=Suspended()),
+    "paused without a state": lambda: Pause("until tomorrow"),
     "cancelled": lambda: CancelledRun("by Ada"),
     "cancelled by its loop": asyncio.CancelledError,
     "crashed": lambda: TerminationSignal(signal=15),

@@ -36,7 +36,9 @@ def test_all_is_well(ivcap_flows, journal_file):
     assert [found["check"] for found in said.json] == CHECKS
     assert "prefect 3." in finding(said, "packages")["notes"][0]
     assert finding(said, "journal")["notes"] == [f"sqlite:///{journal_file}"]
-    assert finding(said, "runs")["notes"] == ["none is lost or parked, and none has left an order or job behind"]
+    assert finding(said, "runs")["notes"] == [
+        "none is lost, parked or paused, and none has left an order or job behind"
+    ]
     assert "urn:ivcap:account:" in finding(said, "IVCAP")["notes"][0]
     [note] = [note for note in finding(said, "IVCAP")["notes"] if "IVCAP_JWT" in note]
     assert "trying out" in note and f"login {os.environ['IVCAP_URL']} --block NAME" in note
@@ -159,14 +161,17 @@ def test_runs_that_need_a_look_are_named(own_record, journal):
         due = journal.now() + timedelta(hours=hours)
         journal.parks.note(opened.attempt.id, Park(1, "https://x", "ada", None, waits, journal.now(), due))
         journal.runs.close_attempt(opened.attempt.id, "parked")
+    opened = journal.runs.open_attempt(RunIdentity("asks", "f.py:f", {}, "asks", "asks", deployed=True))
+    journal.runs.close_attempt(opened.attempt.id, "paused")
     lost = journal.runs.get("interrupted")
     said = own_record("doctor", "--json")
     counts, *notes = finding(said, "runs")["notes"]
-    assert counts == "1 lost run, 2 parked runs, 2 orphans" and "runs" not in wrong(said)
+    assert counts == "1 lost run, 2 parked runs, 1 paused run, 2 orphans" and "runs" not in wrong(said)
     told = {note.partition(":")[0]: note for note in notes}
     assert told["lost"].startswith(f"lost: the run {lost.id[-8:]} of interrupted, begun ")
     assert "start the same command again" in told["lost"] and f"runs abandon {lost.id[-8:]}" in told["lost"]
     assert told["parked"].startswith("parked: the run nightly of nightly waits for 1 order (north) and wakes at ")
+    assert told["paused"].startswith("paused: the run asks of asks, since ") and "abandon asks" in told["paused"]
     assert told["overslept"].startswith("overslept: the run late of late is parked and should")
     orphans = [note for note in notes if note.startswith("orphan: order echo (")]
     assert len(orphans) == 2 and all("of interrupted, lost: the next" in note for note in orphans)

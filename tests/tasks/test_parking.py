@@ -26,10 +26,13 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import ConcurrencyOptions, FlowRun, State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
 from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, Scheduled
 
 from ivcap_flows import await_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
+from ivcap_flows.cli import deciding
 from ivcap_flows.durable import parking as times
 from ivcap_flows.errors import ConfigurationError, JournalError, OrderFailedError, WaitTimeoutError
 from ivcap_flows.handles import Order
@@ -229,6 +232,32 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     outcomes = [a.outcome for a in ivcap_journal.runs.attempts(run_id)]
     assert set(outcomes[:-1]) == {"parked"} and outcomes[-1] == "completed"
     assert ivcap_journal.parks.open() == []
+
+
+class Answer(RunInput):
+    goes_on: bool
+
+
+def test_a_run_that_prefect_suspends_is_paused_and_can_be_given_up(deployed, ivcap_journal):
+    """It has another word than a parked one. Given up, it is cancelled in Prefect, so nobody can resume it."""
+
+    @flow
+    @recorded
+    def asks() -> None:
+        suspend_flow_run(wait_for_input=Answer)
+
+    run = deployed(asks)
+    with pytest.raises(Pause):
+        run.go()
+    [found] = ivcap_journal.runs.recent(1)
+    assert (found.outcome, prefect_state(str(run.id)).outcome) == ("paused", "paused")
+    assert ivcap_journal.parks.open() == [] and loop.run(Watcher(ivcap_journal).once()) == (0, 0)
+    assert "is paused: it continues when somebody resumes it" in deciding.consequences(ivcap_journal, found)
+    deciding.abandon(ivcap_journal, found)
+    assert run.run.state.is_cancelled() and ivcap_journal.runs.recent(1)[0].outcome == "abandoned"
+    with contextlib.suppress(Exception):
+        run.client.resume_flow_run(run.id, run_input={"goes_on": True})
+    assert run.run.state.is_cancelled()
 
 
 def parks_of(journal: Journal) -> list[Park]:

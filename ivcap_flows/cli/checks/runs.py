@@ -29,20 +29,29 @@ _SHOWN: Final = 10
 
 
 def check_runs() -> list[str]:
-    """List lost runs, parked runs and orphans, each with what happens next."""
+    """List lost, parked and paused runs, and orphans, each with what happens next."""
     with open_journal(new=True) as journal:
         open_runs = [run for outcome in _UNENDED for run in journal.runs.recent(_RUNS, outcome=outcome)]
         lost = [run for run, _ in map(journal.runs.standing, open_runs) if run.outcome == "lost"]
+        paused = journal.runs.recent(_RUNS, outcome="paused")
         parks, orphans = journal.parks.open(), orphans_of(journal, ended_flow_runs)
         counts = [
             counted(len(found), nouns)
-            for found, nouns in ((lost, "lost runs"), (parks, "parked runs"), (orphans, "orphans"))
+            for found, nouns in (
+                *((lost, "lost runs"), (parks, "parked runs")),
+                *((paused, "paused runs"), (orphans, "orphans")),
+            )
             if found
         ]
         return [
-            ", ".join(counts) or "none is lost or parked, and none has left an order or job behind",
+            ", ".join(counts) or "none is lost, parked or paused, and none has left an order or job behind",
             *_first(f"lost: {_name(run)}, begun {moment(run.created_at)}; {_next(run)}" for run in lost),
             *_first(_parked(journal, *each) for each in parks),
+            *_first(
+                f"paused: {_name(run)}, since {moment(run.updated_at)}; resume its flow run in Prefect, or give it up: "
+                f"ivcap-flows runs abandon {short_run(run.id)}"
+                for run in paused
+            ),
             *_first(
                 f"orphan: {orphan.noun} {orphan.name or orphan.service} ({short_id(orphan.key or '')}) of "
                 f"{orphan.flow or 'no run on record'}, {orphan.left}: {orphan.then}"
