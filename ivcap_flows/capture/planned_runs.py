@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from typing import Any
 
 from prefect import Flow, State, Task
@@ -92,18 +92,36 @@ def _called(
     as_state: bool,
     within: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Any:
-    """Return what a function returns, or its state; awaitable if the function is asynchronous."""
+    """Return what a function returns, or its state; awaitable if the function is asynchronous.
+
+    What a generator function returns is a generator, which runs as its items are taken. Its state has them in a list.
+    """
 
     async def awaited(result: Awaitable[Any]) -> Any:
         with _ending(as_state) as end, within():
             end.append(await result)
         return end[0]
 
+    def items(results: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        with _ending(as_state) as end, within():
+            end.append((yield from results))
+        return end[0]
+
+    async def awaited_items(results: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+        with within():
+            async for item in results:
+                yield item
+
     given = resolve_inputs_sync(parameters)
     if inspect.iscoroutinefunction(function):
         return awaited(call_with_parameters(function, given))
+    if inspect.isasyncgenfunction(function):
+        return awaited_items(call_with_parameters(function, given))
+    if inspect.isgeneratorfunction(function) and not as_state:
+        return items(call_with_parameters(function, given))
     with _ending(as_state) as end, within():
-        end.append(call_with_parameters(function, given))
+        result = call_with_parameters(function, given)
+        end.append(list(result) if as_state and inspect.isgenerator(result) else result)
     return end[0]
 
 

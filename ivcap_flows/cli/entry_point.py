@@ -7,16 +7,17 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.errors import InputError
 
 if TYPE_CHECKING:
-    from prefect import Flow
+    from prefect import Flow, State
 
-__all__ = ["call", "load"]
+__all__ = ["call", "end_of", "load"]
 
 
 def load(entry: str) -> Flow[..., Any]:
@@ -43,9 +44,34 @@ def load(entry: str) -> Flow[..., Any]:
 
 
 def call(flow: Flow[..., Any], values: Mapping[str, Any], **options: Any) -> Any:
-    """Call a synchronous or an asynchronous flow, and return what it returns."""
+    """Call a flow, asynchronous or not, and return what it returns. Of a generator, take all items, and return None."""
     result: Any = flow(**values, **options)
+    if inspect.isgenerator(result):
+        deque(result, maxlen=0)
+        return None
+    if inspect.isasyncgen(result):
+        return asyncio.run(_exhausted(result))
     return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+def end_of(flow: Flow[..., Any], values: Mapping[str, Any]) -> State[Any]:
+    """Call a flow, and return the state in which its run ended."""
+    from prefect.states import Completed, Failed
+
+    if not flow.isgenerator:
+        state: State[Any] = call(flow, values, return_state=True)
+        return state
+    # Prefect returns no state of a generator, and raises what is not completed.
+    try:
+        call(flow, values)
+    except Exception as error:  # noqa: BLE001 - the flow's own
+        return Failed(data=error, message=str(error))
+    return Completed()
+
+
+async def _exhausted(items: AsyncGenerator[Any, Any]) -> None:
+    async for _ in items:
+        pass
 
 
 async def _awaited(result: Any) -> Any:

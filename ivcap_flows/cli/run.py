@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from ivcap_flows.cli.entry_point import call, load
+from ivcap_flows.cli.entry_point import end_of, load
 from ivcap_flows.cli.output import console, print_error, table
 from ivcap_flows.cli.parameters import Params, parameters
 from ivcap_flows.errors import InputError
@@ -54,14 +54,15 @@ def run(
     values = parameters(entry, param or [])
     with _fresh_run() if fresh else nullcontext():
         try:
-            state = call(entry, values, return_state=True)
+            state = end_of(entry, values)
         except KeyboardInterrupt:
             return 130
     if state.is_completed():
         if state.name != "Completed":
             console.print(f"{state.name}: {state.message}")
         return 0
-    error = state.result(raise_on_failure=False)
+    # A paused run has no result yet.
+    error = None if state.is_paused() else state.result(raise_on_failure=False)
     print_error(error if isinstance(error, Exception) else RuntimeError(f"The flow is {state.name}: {state.message}"))
     return 1
 

@@ -51,12 +51,32 @@ def module(tmp_path, monkeypatch):
     """The name of a module in the working directory."""
     name = f"planned_{uuid.uuid4().hex}"
     text = """
-from prefect import flow
+from prefect import flow, task
+
+from ivcap_flows.tasks.ivcap import place_order
 
 @flow
 async def careless(times: int):
     print("aloud")
     raise ValueError("of its own")
+
+@flow
+def each(names: list[str]):
+    for name in names:
+        yield place_order("echo", {"message": name}, name=name)
+
+@flow
+async def each_later(names: list[str]):
+    for order in each(names):
+        yield order
+
+@task
+def requested(names: list[str]):
+    yield from each(names)
+
+@flow
+def taken(names: list[str]):
+    return [*requested(names[:1]), *requested.submit(names[1:]).result()]
 
 plain = 1
 """
@@ -72,6 +92,13 @@ def test_a_flow_that_fails_is_told(ivcap_flows, module):
     said = ivcap_flows("plan", f"{module}:careless", "-p", "times=1", "--json")
     assert (said.status, said.json) == (1, {"effects": [], "end": "The flow failed."})
     assert said.err == "aloud\nValueError: of its own\n"
+
+
+@pytest.mark.parametrize("flow", ["each", "each_later", "taken"])
+def test_the_plan_of_a_generator_has_what_all_its_items_request(ivcap_flows, module, flow):
+    """A flow or a task may be one, asynchronous or not."""
+    said = ivcap_flows("plan", f"{module}:{flow}", "-p", "names=[a, b]", "--json")
+    assert [(each["source"], each["name"]) for each in said.json["effects"]] == [("new", "a"), ("new", "b")]
 
 
 @pytest.mark.parametrize(

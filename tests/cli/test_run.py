@@ -7,7 +7,7 @@ import uuid
 import pytest
 from prefect.settings import temporary_settings
 
-from ivcap_flows.capture import use_journal
+from ivcap_flows.capture import journal, use_journal
 from ivcap_flows.journal import Journal
 
 TEXT = '''
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from prefect import flow
+from prefect import states
 from prefect.states import Completed
 
 from ivcap_flows import recorded
@@ -45,6 +46,25 @@ async def same():
 @flow
 def stopped():
     raise KeyboardInterrupt
+
+@flow
+@recorded
+def counted(to: int):
+    for number in range(to):
+        print(number)
+        yield number
+    if to > 2:
+        raise ValueError("too many")
+
+@flow
+@recorded
+async def counted_later(to: int):
+    for number in counted(to):
+        yield number
+
+@flow
+def ended_as(kind: str):
+    return getattr(states, kind)(message="as it was told")
 '''
 
 
@@ -57,8 +77,8 @@ def run(ivcap_flows, prefect_settings, journal_file, tmp_path, monkeypatch):
     logging.disable(logging.CRITICAL)
     with (
         temporary_settings(prefect_settings),
-        Journal.open(f"sqlite:///{journal_file}") as journal,
-        use_journal(journal),
+        Journal.open(f"sqlite:///{journal_file}") as opened,
+        use_journal(opened),
     ):
         yield lambda flow, *options: ivcap_flows("run", f"{name}:{flow}", *options)
     logging.disable(logging.NOTSET)
@@ -109,3 +129,21 @@ def test_wrong_parameters_are_wrong_use(run):
     ):
         said = run("told", *options)
         assert said.status == 2 and fault in said.err, options
+
+
+@pytest.mark.parametrize("flow", ["counted", "counted_later"])
+def test_a_flow_that_is_a_generator_runs_to_its_end(run, flow):
+    """As Prefect's workers run it: each item is taken. What it raises is its end."""
+    ended = run(flow, "-p", "to=2")
+    assert (ended.status, ended.out) == (0, "0\n1\n")
+    failed = run(flow, "-p", "to=3")
+    assert (failed.status, failed.out, failed.err) == (1, "0\n1\n2\n", "ValueError: too many\n")
+    assert [each.outcome for each in journal().runs.recent()] == ["failed", "completed"]
+
+
+@pytest.mark.parametrize("kind", ["Failed", "Cancelled", "Crashed", "Paused"])
+def test_a_flow_that_does_not_complete_is_told(run, kind):
+    """However it came to its state: in one line, and by the status."""
+    ended = run("ended_as", "-p", f"kind={kind}")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.endswith("as it was told\n")
