@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.capture import context, makers
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Outcome
 
 __all__ = ["CallScope"]
 
@@ -83,7 +86,7 @@ class CallScope:
             with self.log_and_count("The failure of %s could not be recorded."):
                 if not self.is_flow:
                     makers.raised(error, self.call.id)
-            self.record_end(*outcome_of_error(error))
+            self.record_end(*outcome_of_error(error, of_call=self.call.kind == "call"))
         finally:
             self.end()
 
@@ -97,7 +100,7 @@ class CallScope:
     def note_result(self, value: Any) -> None:
         """Look at a value that the call gives away, before it is handed on."""
 
-    def record_end(self, outcome: str, cause: str | None) -> None:
+    def record_end(self, outcome: Outcome, cause: str | None) -> None:
         """Record how the call ended, and what it used and made."""
 
     def log_and_count(self, message: str) -> AbstractContextManager[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from ivcap_flows.capture.attempts import (
     open_here,
 )
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.flow_ends import watch_ends
 from ivcap_flows.capture.flow_identity import Parameters, identity_of, scan_parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.prefect_context import (
@@ -84,8 +84,6 @@ class _Known:
         """The attempts and accounts that `acting_as` has recorded."""
         self.unknown: LruCache[str, None] = LruCache(_MOST_KNOWN)
         """The flow runs in other processes that this process's journal did not know."""
-        self.tries: LruCache[str, int] = LruCache(_MOST_KNOWN)
-        """By attempt that was opened for a flow without `@recorded`, which try of the flow run opened it."""
         self.unrecorded: Counts[str] = Counts(_MOST_KNOWN)
         """The number of unrecorded facts, by flow run or "" for the process itself, until an attempt can count them."""
 
@@ -145,7 +143,6 @@ def put_in_flow(call: Call) -> None:
     """
     name = flow_run_id()
     with attempt_lock():
-        _close_earlier_try(flow_context())
         opened = _attempt.get() or known_here(name)
         if opened is None and in_worker_process():
             try:
@@ -262,7 +259,6 @@ def attempt_at_hand() -> OpenedAttempt | None:
 def _attempt_of_context(context: Any) -> OpenedAttempt:
     flow_run_id = str(context.flow_run.id)
     with attempt_lock():
-        _close_earlier_try(context)
         for known in open_here(flow_run_id):
             return known
         if context.detached:
@@ -273,21 +269,8 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
             _known().remote.put(flow_run_id, other)
             return other
         opened = open_flow_attempt(context, scan_parameters(context.parameters or {}), source_of(context.flow.fn))
-        _known().tries.put(opened.attempt.id, context.flow_run.run_count)
-        _close_with_flow(context.flow)
+        watch_ends(_flow_ended)
         return opened
-
-
-def _close_earlier_try(context: Any) -> None:
-    """Close the attempt that an earlier try of a running flow, which has no `@recorded`, has left open.
-
-    Prefect calls no hook at the end of a try that is not the last one.
-    """
-    if context is None or context.flow_run is None or context.detached:
-        return
-    for known in open_here(str(context.flow_run.id)):
-        if context.flow_run.run_count > (_known().tries.get(known.attempt.id) or math.inf):
-            _close(known, "failed", "Prefect began the next try of the flow run")
 
 
 def open_flow_attempt(
@@ -348,29 +331,11 @@ def let_continue(plan: Plan, parameters: dict[str, Any], source: tuple[str | Non
             plan.run = journal().runs.continued(identity, fresh=Settings.current().fresh)
 
 
-def _close_with_flow(flow: Any) -> None:
-    """Add hooks to a flow without `@recorded`, so that the process that runs it records how its runs end."""
-    for hooks in (
-        flow.on_completion_hooks,
-        flow.on_failure_hooks,
-        flow.on_crashed_hooks,
-        flow.on_cancellation_hooks,
-    ):
-        # A flow that `with_options` made of another has the other's hooks.
-        if _flow_ended not in hooks:
-            hooks.append(_flow_ended)
-
-
-def _flow_ended(flow: Any, flow_run: Any, state: Any) -> None:
-    # Prefect passes these arguments by name.
-    outcomes: dict[str, Outcome] = {"completed": "completed", "crashed": "crashed", "cancelled": "cancelled"}
-    outcome = outcomes.get(str(state.type.value).lower(), "failed")
-    for opened in open_here(str(flow_run.id)):
-        _close(opened, outcome, None if outcome == "completed" else state.message)
-
-
-# Prefect writes the name of a hook in the log of its user.
-_flow_ended.__name__ = "record of ivcap-flows"
+def _flow_ended(flow_run_id: str, outcome: Outcome, cause: str | None) -> None:
+    """Close the attempt of a flow without `@recorded`. A recorded one has been closed."""
+    with log_and_count(miss, "The end of the flow run %s could not be recorded.", flow_run_id):
+        for opened in open_here(flow_run_id):
+            _close(opened, outcome, cause)
 
 
 def _close(opened: OpenedAttempt, outcome: Outcome, cause: str | None) -> None:

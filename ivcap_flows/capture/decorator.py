@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import Token
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from ivcap_flows.capture import context, files
 from ivcap_flows.capture.call_scope import CallScope
@@ -29,6 +29,9 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Outcome
 
 __all__ = ["record", "recorded"]
 
@@ -168,7 +171,7 @@ class _RecordedCall(CallScope):
     def log_and_count(self, message: str) -> AbstractContextManager[None]:
         return log_and_count(lambda: self.recorder.miss(self.attempt.run.id), message, self.call.name)
 
-    def record_end(self, outcome: str, cause: str | None) -> None:
+    def record_end(self, outcome: Outcome, cause: str | None) -> None:
         from ivcap_flows.journal.processes import is_this
 
         call, digests = self.call, self.recorder.journal.files
@@ -183,7 +186,7 @@ class _RecordedCall(CallScope):
         end(call, outcome, cause)
         self.recorder.put(call)
         if self.is_flow:
-            self._closing = partial(context.close_attempt, self.attempt, outcome, call.cause)  # type: ignore[arg-type]
+            self._closing = partial(context.close_attempt, self.attempt, outcome, call.cause)
         elif not here:
             # A worker of a pool may be killed at any moment, and runs no exit handlers.
             self.recorder.flush()

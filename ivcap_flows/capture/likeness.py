@@ -68,8 +68,9 @@ def _unreachable(content: bytes) -> bytes:
 
 def _one_line(length: int) -> bytes:
     """Return the line table of a bytecode of that length which is all in its first line."""
-    if sys.version_info < (3, 11):
-        return b"\xfe\0" * (length // 254 + 1)
-    # An entry covers up to eight units of two bytes. It says: no columns, and no other line than before.
     units = length // 2
-    return b"".join(bytes((0xE8 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
+    if sys.version_info >= (3, 11):
+        # An entry covers up to eight units of two bytes. It says: no columns, and no other line than before.
+        return b"".join(bytes((0xE8 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
+    else:  # noqa: RET505 - the type checker knows one of the two
+        return b"\xfe\0" * (units // 127 + 1)

@@ -11,7 +11,7 @@ import copy
 import functools
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.capture import context
 from ivcap_flows.capture.call_scope import CallScope
@@ -25,6 +25,9 @@ from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
 from ivcap_flows.durable.plan import planning
 from ivcap_flows.errors import JournalError
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
+
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Outcome
 
 __all__ = ["observe_tasks", "runs_again"]
 
@@ -151,7 +154,7 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
 class _ObservedTry(CallScope):
     """One try of an observed task."""
 
-    def record_end(self, outcome: str, cause: str | None) -> None:
+    def record_end(self, outcome: Outcome, cause: str | None) -> None:
         with self.log_and_count("The end of %s could not be recorded."):
             end(self.call, outcome, cause)
             context.put_in_flow(self.call)

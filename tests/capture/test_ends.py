@@ -5,7 +5,6 @@ import os
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from prefect.exceptions import CancelledRun, Pause, TerminationSignal
@@ -152,8 +151,7 @@ def test_a_flows_end_that_cannot_be_recorded_is_counted(monkeypatch):
     attempt = begin("f9")
     with monkeypatch.context() as patch:
         patch.setattr(context, "close_attempt", full)
-        state = SimpleNamespace(type=SimpleNamespace(value="COMPLETED"), message=None)
-        context._flow_ended(None, SimpleNamespace(id="f9"), state)
+        context._flow_ended("f9", "completed", None)
     assert recorder().flush()
     assert journal().runs.get(attempt.run.id).missing_facts == 1
     attempts.close_attempt(attempt, "completed")

@@ -1,6 +1,7 @@
 """What `@recorded` makes of Prefect's runs: attempts, tries, outcomes, secrets; and of a journal that cannot be had."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import pickle
@@ -12,6 +13,8 @@ from urllib.parse import ParseResult, urlparse
 import prefect
 import pytest
 from ordinary_edges import the
+from prefect import State, states
+from prefect.client.orchestration import get_client
 from prefect.futures import wait
 from prefect.states import Failed
 from prefect.tasks import task_input_hash
@@ -74,6 +77,105 @@ def test_a_flow_ends_as_prefect_says(body, outcome, cause, recorded_graph):
     for told in (row.cause, attempt.attributes.get("cause")):
         assert told is None if cause is None else told.endswith(cause)
     assert all(node.ended <= attempt.ended for node in graph if node.type == "task-run")
+
+
+@task
+def boom(number: int) -> int:
+    raise ValueError(number)
+
+
+@task
+def ended_as(kind: str) -> State:
+    return getattr(states, kind)()
+
+
+@task
+async def cancelled_by_its_loop() -> None:
+    raise asyncio.CancelledError
+
+
+ENDS = {
+    "mapped": lambda: boom.map([1, 2]),
+    "failed": lambda: states.Failed(),
+    "cancelled": lambda: states.Cancelled(),
+    "crashed": lambda: states.Crashed(),
+    "paused": lambda: states.Paused(),
+    "named": lambda: states.Completed(name="Unchanged"),
+    "of a crashed task": lambda: [ended_as("Crashed", return_state=True)],
+    "of a cancelled and a failed task": lambda: [boom.submit(1), ended_as.submit("Cancelled")],
+    "of a paused and a failed task": lambda: (boom.submit(1), ended_as.submit("Paused")),
+    "of a cancelled task, raised": lambda: ended_as("Cancelled", return_state=True).result(),
+    "within data": lambda: {"states": [ended_as("Failed", return_state=True)]},
+    "loop": lambda: raised(asyncio.CancelledError()),
+}
+OF_PREFECT = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CRASHED": "crashed"}
+OF_PREFECT["PAUSED"] = "parked"
+
+
+def state_of(flow_run_id: str) -> str:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(flow_run_id).state.type.value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "recorded",
+        "without recorded",
+        pytest.param("asynchronous", marks=pytest.mark.long),
+        pytest.param("a generator", marks=pytest.mark.long),
+    ],
+)
+def test_the_record_says_of_an_end_what_prefect_says(kind, recorded_graph):
+    """Of the run, its attempt and its tasks; whatever the flow returns or raises."""
+
+    def body(name: str) -> object:
+        begin()
+        return ENDS[name]()
+
+    async def later(name: str) -> object:
+        return body(name)
+
+    def generator(name: str) -> object:
+        yield 1
+        return body(name)
+
+    begin = task(lambda: None, name="begin")
+    decorate = prefect.flow if kind == "without recorded" else flow
+    function = {"asynchronous": later, "a generator": generator}.get(kind, body)
+    for name in ENDS:
+        with contextlib.suppress(BaseException):
+            result = decorate(function, name="ending")(name)
+            asyncio.run(result) if kind == "asynchronous" else kind != "a generator" or list(result)
+        [run] = journal().runs.recent(1)
+        [attempt] = journal().runs.attempts(run.id)
+        said = OF_PREFECT[state_of(attempt.flow_run_id)]
+        graph = recorded_graph()
+        assert (name, run.outcome, attempt.outcome) == (name, said, said)
+        assert the(graph, "attempt").attributes["outcome"] == the(graph, "flow-run").attributes["outcome"] == said
+
+
+def test_the_record_says_of_a_tasks_end_what_prefect_says(recorded_graph):
+    """Of states that it returns, of an error, and of a cancellation, with `@recorded` and without."""
+    ends: dict[str, str] = {}
+
+    def returns(kind: str) -> State:
+        return getattr(states, kind)()
+
+    @flow
+    async def main() -> None:
+        for kind in ("Failed", "Cancelled", "Crashed", "Paused", "Completed"):
+            for decorate in (task, prefect.task):
+                run = decorate(returns, task_run_name=f"{kind} {decorate.__module__}")
+                ends[f"{kind} {decorate.__module__}"] = OF_PREFECT[run(kind, return_state=True).type.value]
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled_by_its_loop.with_options(task_run_name="loop")()
+        ends["loop"] = "crashed"
+
+    asyncio.run(main())
+    runs = [node.attributes for node in recorded_graph() if node.type == "task-run"]
+    assert {each["run_name"]: each["outcome"] for each in runs} == ends
+    assert len(ends) == 11 and len(set(ends.values())) == 5
 
 
 def test_what_exceeds_its_timeout_has_failed(recorded_graph):
@@ -232,9 +334,7 @@ async def test_the_end_of_an_asynchronous_flow_leaves_its_loop_to_others(fails, 
 
 
 def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
-    """A recorded task opens the run of a plain flow, and Prefect's final state closes it, by one hook of a kind: also
-    of a flow that is made of one that has run, and so has its hooks.
-    """
+    """A recorded task opens the run of a plain flow, and Prefect's final state closes it; the flow gets no hook."""
 
     @task
     def leaf(fail: bool) -> None:
@@ -251,13 +351,13 @@ def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
         plain = plain.with_options(name=name)
         plain(False)
     hooks = (plain.on_completion_hooks, plain.on_failure_hooks, plain.on_crashed_hooks, plain.on_cancellation_hooks)
-    assert [len(each) for each in hooks] == [1, 1, 1, 1]
+    assert hooks == ([], [], [], [])
     assert [run.outcome for run in journal().runs.recent()] == ["completed", "completed", "failed"]
     assert recorded_graph(everything=True)
 
 
 def test_each_try_of_a_flow_without_recorded_is_an_attempt(recorded_graph):
-    """Prefect repeats a plain flow in its process and calls no hook in between; the failed try is on record."""
+    """Prefect repeats a plain flow in its process and calls no hook in between; the failed try is on record when it ends."""
     seen = []
 
     @task
