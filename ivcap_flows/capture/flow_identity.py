@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic.fields import FieldInfo
 
 from ivcap_flows.capture.calls import digest_values
 from ivcap_flows.capture.data import DataVersion
@@ -71,9 +74,28 @@ def identity_of(
         code=project.code(path, name),
         parameters=utf8_safe(scrub(parameters.shown)),
         parameters_sha256=parameters_sha256(parameters.given, project, parameters.contents, of=of),
+        given_sha256=_given_sha256(parameters, context.flow.fn, project) if of is not None else None,
         root_flow_run_id=root,
         flow_run_id=str(flow_run.id),
         flow_run_name=utf8_safe(scrub_text(str(flow_run.name))),
         deployed=flow_run.deployment_id is not None,
         deployment_id=str(flow_run.deployment_id) if flow_run.deployment_id is not None else None,
     )
+
+
+def _given_sha256(parameters: Parameters, function: Any, project: Project) -> str | None:
+    """Return the digest of the parameters that are not left at their default, and None if all were given."""
+
+    def is_default(name: str, value: Any, default: Any) -> bool:
+        # Validation may have made an equal value of the default.
+        found = parameters_sha256({name: value}, project, parameters.contents)
+        return value is default or found == parameters_sha256({name: default}, project)
+
+    given = dict(parameters.given)
+    for name, each in inspect.signature(function).parameters.items():
+        default = each.default.default if isinstance(each.default, FieldInfo) else each.default
+        if name in given and default is not each.empty and is_default(name, given[name], default):
+            del given[name]
+    if len(given) == len(parameters.given):
+        return None
+    return parameters_sha256(given, project, parameters.contents)

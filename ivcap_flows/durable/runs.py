@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections import Counter
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from ivcap_flows.durable.heartbeat import start_heartbeat, stop_heartbeat
 from ivcap_flows.errors import InputError, JournalError
@@ -52,6 +54,8 @@ class LogicalRun:
                 *(other.process.pid, other.process.host),
                 other.process.heartbeat_at.astimezone().isoformat(" ", "seconds"),
             )
+        if not run.opened.joined and not fresh:
+            run._say_what_differs(identity)
         if run.opened.joined:
             try:
                 run._say()
@@ -85,6 +89,21 @@ class LogicalRun:
             if alive:
                 stop_heartbeat(self.journal)
 
+    def _say_what_differs(self, identity: RunIdentity) -> None:
+        """Name the unfinished run that this one would have continued, but for values of defaults."""
+        try:
+            other = self.journal.runs.but_for_defaults(identity)
+        except JournalError:
+            return
+        if other is not None:
+            names = [name for name, value in identity.parameters.items() if other.parameters.get(name) != value]
+            then = ", ".join(f"{name} ({_brief(other.parameters.get(name))} then)" for name in names)
+            logger.warning(
+                "A new run begins, which requests everything anew. Run %s of this flow did not complete, and differs "
+                "only in what was left at its default: %s. To continue that one, give it the value of then.",
+                *(other.id, then or "a value that is not shown"),
+            )
+
     def _say(self) -> None:
         kept = Counter(
             row.noun for row in self.journal.intents.where(run_id=self.run.id, limit=None) if row.state == "done"
@@ -102,6 +121,11 @@ class LogicalRun:
             things or "nothing",
             "" if retried else "; set IVCAP_FLOWS_FRESH=1 to begin a new one",
         )
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _lose(journal: Journal, attempt_id: str) -> None:

@@ -20,7 +20,9 @@ from ivcap_flows.journal.store import Store
 __all__ = ["ATTEMPTS", "KnownRuns", "attempt_row", "outcome_of", "parks_of"]
 
 _R, _A, _P, _F = schema.runs, schema.attempts, schema.processes, schema.facts
-_RUN_COLUMNS = [column for column in _R.c if column.name not in ("seq", "short_id", "parameters_sha256")]
+_RUN_COLUMNS = [
+    column for column in _R.c if column.name not in ("seq", "short_id", "parameters_sha256", "given_sha256")
+]
 ATTEMPTS = sa.select(
     *[column for column in _A.c if column.name not in ("seq", "process_id")],
     *[column.label(f"process_{column.name}") for column in _P.c],

@@ -103,6 +103,8 @@ class RunIdentity:
     """A name of the code that stays the same when the project is moved; by default `entry_point`."""
     parameters_sha256: str = ""
     """A digest that equal parameters share; by default that of `parameters`."""
+    given_sha256: str | None = None
+    """The same of the parameters that are not left at their default; None if all were given."""
     flow_run_name: str | None = None
 
     @property

@@ -95,6 +95,7 @@ class Runs(KnownRuns):
             "code": identity.code,
             "parameters": scrub(identity.parameters),
             "parameters_sha256": identity.parameters_sha256,
+            "given_sha256": identity.given_sha256,
             "deployed": identity.deployed,
             "deployment_id": identity.deployment_id,
             "outcome": "running",
@@ -127,6 +128,18 @@ class Runs(KnownRuns):
         """Return the run that `open_attempt` would join now, or None; change nothing."""
         with self._store.read() as connection:
             run_id = self._continued(connection, _whole(identity), fresh=fresh)
+            return None if run_id is None else self._run(connection, run_id)
+
+    def but_for_defaults(self, identity: RunIdentity) -> RunRow | None:
+        """Return the run that `open_attempt` would have joined if each default had the value that it had then.
+
+        A default that is made when its module is imported, such as `datetime.now()`, has another value in each process.
+        """
+        if not _has_like(identity) or identity.given_sha256 is None:
+            return None
+        with self._store.read() as connection:
+            other = _R.c.parameters_sha256 != _whole(identity).parameters_sha256
+            run_id = self._unfinished(connection, self._alike(_whole(identity), "given_sha256").where(other))
             return None if run_id is None else self._run(connection, run_id)
 
     def perhaps_running(self, identity: RunIdentity) -> AttemptRow | None:
@@ -235,7 +248,7 @@ class Runs(KnownRuns):
     def _continued(self, connection: Connection, identity: RunIdentity, *, fresh: bool) -> str | None:
         found = self._by_root(connection, identity)
         if found is None and _has_like(identity) and not fresh:
-            found = self._by_identity(connection, identity)
+            found = self._unfinished(connection, self._alike(identity))
         return found
 
     def _by_root(self, connection: Connection, identity: RunIdentity) -> str | None:
@@ -243,8 +256,8 @@ class Runs(KnownRuns):
         found: str | None = connection.execute(query.order_by(_A.c.seq.desc()).limit(1)).scalar()
         return found
 
-    def _by_identity(self, connection: Connection, identity: RunIdentity) -> str | None:
-        for id_, outcome in connection.execute(self._alike(identity)):
+    def _unfinished(self, connection: Connection, alike: sa.Select[tuple[str, str]]) -> str | None:
+        for id_, outcome in connection.execute(alike):
             if outcome == "completed":
                 return None
             attempts = self._attempts(connection, id_)
@@ -254,10 +267,9 @@ class Runs(KnownRuns):
         return None
 
     @staticmethod
-    def _alike(identity: RunIdentity) -> sa.Select[tuple[str, str]]:
+    def _alike(identity: RunIdentity, parameters: str = "parameters_sha256") -> sa.Select[tuple[str, str]]:
         """Return the query for id and outcome of the runs of an identity that are not deployed, newest first."""
-        names = ("flow_name", "code", "parameters_sha256")
-        alike = (_R.c[name] == getattr(identity, name) for name in names)
+        alike = (_R.c[name] == getattr(identity, name) for name in ("flow_name", "code", parameters))
         return sa.select(_R.c.id, _R.c.outcome).where(*alike, ~_R.c.deployed).order_by(_R.c.seq.desc())
 
     def _lose_dead(self, connection: Connection, attempts: Sequence[AttemptRow]) -> list[AttemptRow]:

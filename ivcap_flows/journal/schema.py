@@ -111,6 +111,7 @@ runs = sa.Table(
     sa.Column("code", sa.Text, nullable=False),
     sa.Column("parameters", Json, nullable=False),
     sa.Column("parameters_sha256", sa.Text, nullable=False),
+    sa.Column("given_sha256", sa.Text),
     sa.Column("deployed", sa.Boolean, nullable=False),
     sa.Column("deployment_id", sa.Text),
     sa.Column("outcome", sa.Text, nullable=False),

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import runpy
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +175,56 @@ def test_only_a_run_that_can_be_compared_is_continued(
     assert (again == str(error.value)) is continues
     assert ("begins a new run instead of continuing it: `parameters.value" in caplog.text) is not continues
     assert len(ivcap_journal.runs.recent()) == 2 - continues
+
+
+DATED = """
+import os
+from datetime import datetime
+from ivcap_flows import flow
+
+@flow
+def dated(month: str, until: datetime = datetime.now(), times: int = 1) -> None:
+    if os.environ.get("FAIL"):
+        raise RuntimeError(month)
+"""
+MOMENT = datetime(2010, 1, 31)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        ({"month": "a"}, {"month": "a"}, True),
+        ({"month": "a", "times": 2}, {"month": "a", "times": 2}, True),
+        ({"month": "a"}, {"month": "b"}, False),
+        ({"month": "a"}, {"month": "a", "times": 2}, False),
+        ({"month": "a", "until": MOMENT}, {"month": "a"}, False),
+        ({"month": "a"}, {"month": "a", "until": MOMENT}, False),
+    ],
+)
+def test_a_default_made_at_import_is_named(prefect_api, ivcap_journal, file, monkeypatch, caplog, first, second, named):
+    """The line names the unfinished run and the parameter, if nothing that was given differs. With the value of then,
+    the run goes on; once a run has completed, none is named."""
+    path = Path(file("dated.py"))
+    path.write_text(DATED, encoding="utf-8")
+
+    def run(**given: object) -> str:
+        """Run the flow as another process would, and return what is said at its start."""
+        caplog.clear()
+        flow_again = runpy.run_path(str(path))["dated"]
+        flow_again(**given, return_state=True)
+        return "\n".join(line for line in caplog.messages if "A new run begins" in line or "Continues run" in line)
+
+    monkeypatch.setenv("FAIL", "1")
+    assert run(**first) == ""
+    [unfinished] = ivcap_journal.runs.recent()
+    until = unfinished.parameters["until"]
+    said = run(**second)
+    assert (f"Run {unfinished.id} of this flow did not complete" in said and f"until ({until} then)" in said) is named
+    monkeypatch.delenv("FAIL")
+    if named:
+        assert f"Continues run {unfinished.id}" in run(**first, until=datetime.fromisoformat(until))
+        run(**first)
+        assert run(**first) == ""
 
 
 SCRIPT = """

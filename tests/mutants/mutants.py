@@ -33,7 +33,7 @@ from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.http import pool, session
-from ivcap_flows.in_prefect import artifacts
+from ivcap_flows.in_prefect import artifacts, parameters
 from ivcap_flows.ivcap import archive, idempotency_records
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
@@ -386,6 +386,10 @@ def paths_as_displayed(patch: SetAttribute) -> None:
         patch(module, "path_of", str)
 
 
+def prefect_logs_parameters(patch: SetAttribute) -> None:
+    patch(parameters, "_quietly", nullcontext)
+
+
 def arguments_unchecked(patch: SetAttribute) -> None:
     patch(pair, "_texts", lambda value: [])
 
@@ -619,6 +623,7 @@ MUTANTS: Final = {
     "result not read again": Mutant("a replayed request returns the result as before", result_not_read_again),
     "early calls kept": Mutant("calls of flows that never open an attempt take bounded room", early_calls_kept),
     "paths as displayed": Mutant("a recorded path is opened as the system has it", paths_as_displayed),
+    "prefect logs parameters": Mutant("a wrong parameter puts no other into a log", prefect_logs_parameters),
     "arguments unchecked": Mutant("a text or path that nothing can hold is refused by name", arguments_unchecked),
     "sizes by stat": Mutant("the bytes that were read are what is stored and sent", sizes_by_stat),
     "keys by letters alone": Mutant("each flow's artifacts have a key of their own", keys_by_letters_alone),
