@@ -230,7 +230,10 @@ class Requirements:
                 # IVCAP hides it.
                 lacking[urn] = str(error).rstrip(".")
         if lacking and terms is not None and not missing_terms(terms):
-            await check_terms(terms, self._look)
+            try:
+                await check_terms(terms, self._look)
+            except InputError as error:
+                return {urn: why or str(error).rstrip(".") for urn, why in lacking.items()}
         return lacking
 
     async def _look_up(self, ids: Sequence[str]) -> None:

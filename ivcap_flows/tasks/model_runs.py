@@ -63,9 +63,10 @@ async def _register_model_run(
     tells other journals of the run, so that IVCAP must answer. The modeller is the person linked to the caller unless
     one is named. Times are those of the platform.
 
-    The task waits until Provena has lodged the run. Raises InputError for work that has not ended and for required
-    values that are missing, RegistrationFailedError with Provena's reason, and WaitTimeoutError if the registration may
-    still succeed. Raises InDoubtError if the registry has a run whose job failed; it is not sent again automatically.
+    The task waits until Provena has lodged the run. Raises InputError, before anything is made, for work that has not
+    ended, for a trial of an embedded IVCAP, and for all that Provena would refuse. Raises RegistrationFailedError with
+    Provena's reason, WaitTimeoutError if the registration may still succeed, and InDoubtError if the registry has a run
+    whose job failed; it is not sent again automatically.
     """
     from ivcap_flows.registration.drafts import Drafts
     from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record

@@ -39,6 +39,7 @@ from ivcap_flows.provena.models import (
     Study,
 )
 from ivcap_flows.provena.terms import Terms, collection_format
+from ivcap_flows.registration.registry import check_caller
 
 RECORD = ModelRunRecord(
     workflow_template_id="W",
@@ -196,6 +197,13 @@ async def test_a_401_with_a_challenge_is_about_the_token_and_tried_once_more_wit
     with pytest.raises(NotAuthorizedError, match="PROVENA_OFFLINE_TOKEN") as caught:
         await client.prov.register(RECORD)
     assert caught.value.about == "token" and len(scripted.to(REGISTER)) == 4
+
+
+async def test_who_has_no_e_mail_address_is_told_before_anything_is_sent(client, scripted):
+    """Provena answers 500 to such a write, which would leave a doubt."""
+    with pytest.raises(InputError, match=r"user ada has no e-mail address.*scope `email`"):
+        await check_caller(client, "ada", person=True)
+    assert scripted.calls == []
 
 
 async def test_a_401_without_a_challenge_concerns_the_item(scripted, client):

@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+URL = "https://example.org/"
 PREFIXES = {
     "study": "/registry/activity/study",
     "organisation": "/registry/agent/organisation",
@@ -278,3 +279,61 @@ def test_references_in_a_sheet_are_checked_unless_its_row_has_a_job(sheet, recor
     job = "1B4E28BA-2FA1-11D2-883F-0016D3CCA427"
     body = sheet(job=job, Input_dataset="").json()
     assert (body["new_records"], body["existing_records"]) == ([], [job])
+
+
+def test_a_refusal_says_by_its_form_whether_anything_was_made(ada, local_platform, record, a_collection):
+    """A create that is refused names nothing: 200 without success, 400, or 401 with a challenge. Only for a mint by a
+    user without a person is the answer one of a server that failed."""
+    unlinked = local_platform.user("PROVENA_OFFLINE_TOKEN_UNLINKED")
+    reader = local_platform.user("PROVENA_OFFLINE_TOKEN_READER")
+    owner, person, model = ada.organisation(), ada.person(), {"display_name": "w", "software_id": "no-such-model"}
+    good, mint, create = a_collection(owner), "/register/mint-dataset", "/create"
+    described, approved = good["dataset_info"], good["approvals"]
+    late = {"created_date": {"relevant": True, "value": "2001-01-01"}}
+    late["published_date"] = {"relevant": True, "value": "2000-01-01"}
+    for user, api, path, body, status, success in (
+        (ada, "registry", PREFIXES["workflow"] + create, model, 200, False),
+        (unlinked, "registry", PREFIXES["template"] + create, {"display_name": "t"}, 400, None),
+        (reader, "registry", PREFIXES["organisation"] + create, {"display_name": "o", "name": "o"}, 401, None),
+        (ada, "data_store", mint, a_collection("no-such-organisation"), 200, False),
+        (ada, "data_store", mint, good | {"dataset_info": described | {"publisher_id": person}}, 200, False),
+        (ada, "data_store", mint, good | {"dataset_info": described | late}, 200, False),
+        (ada, "data_store", mint, good | {"approvals": approved | {"ethics_access": {"relevant": True}}}, 200, False),
+        (ada, "data_store", mint, good | {"unknown": 1}, 422, None),
+        (reader, "data_store", mint, good, 401, None),
+        (unlinked, "data_store", mint, good, 500, None),
+    ):
+        reply = user.ask(api, "POST", path, json=body)
+        assert answer(reply) == (status, success), (path, body)
+        assert success is None or not any(value for name, value in reply.json().items() if name != "status")
+        assert ("www-authenticate" in reply.headers) == (status == 401)
+
+
+def test_a_registration_is_refused_at_once(ada, ben, record):
+    """With 400, a 401 without a challenge for what is closed, and 422 for what has not the form of a record."""
+    model = ada.create("entity/model", name="m", description="d", documentation_url=URL, source_url=URL)
+    more = {"annotations": {"required": ["region"]}, "software_id": model}
+    needing = ada.create("entity/model_run_workflow", **more)
+    closed = ben.create("activity/study", title="t", description="d")
+    access, query = f"{PREFIXES['study']}/auth/configuration", {"id": closed}
+    settings = ben.ask("registry", "GET", access, params=query).json() | {"general": []}
+    ben.ask("registry", "PUT", access, params=query, json=settings).raise_for_status()
+    [taken], people = record["inputs"], record["associations"]
+    for changes, status in (
+        ({"workflow_template_id": needing, "inputs": [], "outputs": []}, 400),
+        ({"workflow_template_id": "none"}, 400),
+        ({"workflow_template_id": model}, 400),
+        ({"study_id": "none"}, 400),
+        ({"study_id": closed}, 401),
+        ({"inputs": []}, 400),
+        ({"inputs": [taken, taken | {"dataset_template_id": "none"}]}, 400),
+        ({"inputs": [taken | {"dataset_id": "none"}]}, 400),
+        ({"inputs": [taken | {"resources": {"unknown": "a"}}]}, 400),
+        ({"associations": {"modeller_id": model}}, 400),
+        ({"associations": people | {"requesting_organisation_id": model}}, 400),
+        ({"display_name": ""}, 422),
+        ({"start_time": 3}, 422),
+    ):
+        reply = ada.ask("prov", "POST", "/model_run/register", json=record | changes)
+        assert reply.status_code == status and "session_id" not in reply.json(), (changes, reply.text)
+        assert "www-authenticate" not in reply.headers
