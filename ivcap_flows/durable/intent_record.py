@@ -91,7 +91,7 @@ class IntentRecord:
         except ForbiddenError as error:
             self._do_without(error)
             records = []
-        counts = foremost(records)
+        counts = foremost(record for record in records if record.get("urn") is not None)
         return counts, self._others(records, urn if counts is None else counts["urn"])
 
     async def _write(self, urn: str | None, outcome: Any) -> Sequence[dict[str, Any]]:
