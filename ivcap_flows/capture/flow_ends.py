@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["watch_ends"]
 
 _ENGINES: Final = ("FlowRunEngine", "AsyncFlowRunEngine")
+_WATCHED: Final = "__ivcap_flows_watched__"
 
 Ended = Callable[[str, "Outcome", "str | None"], None]
 """Is told the id of a flow run, and the outcome of its try with the cause."""
@@ -28,8 +29,12 @@ def watch_ends(ended: Ended) -> None:
     """Call `ended` when a try of a flow run ends, after Prefect's hooks. A second call does nothing."""
     engines = sys.modules.get("prefect.flow_engine")
     for engine in (getattr(engines, name, None) for name in _ENGINES):
-        if engine is not None and not hasattr(engine.set_state, "__wrapped__"):
-            engine.set_state = _watched(engine.set_state, ended)
+        # Without the method, which is not public, an attempt ends with its process.
+        set_state = getattr(engine, "set_state", None)
+        if set_state is not None and not hasattr(set_state, _WATCHED):
+            watched = _watched(set_state, ended)
+            setattr(watched, _WATCHED, True)
+            engine.set_state = watched  # type: ignore[union-attr]
 
 
 def _watched(set_state: Callable[..., Any], ended: Ended) -> Callable[..., Any]:

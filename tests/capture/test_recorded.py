@@ -357,7 +357,7 @@ def test_a_flow_without_recorded_is_closed_by_its_end(recorded_graph):
 
 
 def test_each_try_of_a_flow_without_recorded_is_an_attempt(recorded_graph):
-    """Prefect repeats a plain flow in its process without a hook between; the failed try is on record when it ends."""
+    """Prefect repeats a plain flow in its process and calls no hook in between; the failed try is on record."""
     seen = []
 
     @task
