@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable.outages import through_outages
-from ivcap_flows.errors import ForbiddenError
+from ivcap_flows.errors import NotAuthorizedError, PlatformError
 from ivcap_flows.journal import Journal
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import DatasetTemplate, ModelRunRecord, WorkflowTemplate
@@ -165,9 +165,11 @@ class Preflight:
         async def describe(urn: str) -> tuple[str | None, str | None, str]:
             try:
                 artifact = await through_outages(lambda: self._describe(urn), self._stall_timeout)
-            except ForbiddenError as error:
-                # IVCAP hides it.
-                return None, str(error), urn
+            except PlatformError as error:
+                if error.retryable or isinstance(error, NotAuthorizedError):
+                    raise
+                # IVCAP refuses this one.
+                return None, str(error).rstrip("."), urn
             return artifact.model_dump_json(), no_dataset(artifact, terms, self._drafts.platform), urn
 
         while artifacts := self._spool.references.artifacts(after):

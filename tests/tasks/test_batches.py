@@ -104,17 +104,22 @@ def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
 
 
 @pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
-def test_one_artifact_that_ivcap_does_not_show_stops_no_other(in_flow, in_script, effects, records, registry, status):
-    """Its row fails with IVCAP's reason, the others are registered, and the next call mints a dataset for it."""
+def test_an_artifact_that_ivcap_does_not_show_makes_its_row_wrong(
+    in_flow, in_script, effects, records, registry, status
+):
+    """With IVCAP's reason, before anything is made. Left out, the others are registered; the next call registers it."""
     urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
     records[0].outputs = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=urn)]
 
-    def body():
-        return register_model_runs(records, terms=registry.terms, raise_on_failure=False)
+    def body(**options):
+        return register_model_runs(records, terms=registry.terms, **options)
 
     effects.embedded.add_fault(method="GET", path=f"/artifacts/{urn}$", status=status)
-    left = in_flow(body)
-    assert (len(left.runs), left.failed) == (2, 1)
+    with pytest.raises(InputError, match=f"row 1, .*: no dataset: IVCAP answered {status}"):
+        in_script(body)
+    assert effects.count(REGISTER) == 0
+    left = in_flow(lambda: body(skip_invalid=True))
+    assert (len(left.runs), left.wrong) == (2, 1)
     assert any(f"IVCAP answered {status}" in each["data"] for each in shown("table"))
     effects.embedded.clear_faults()
-    assert in_script(body).failed == 0
+    assert len(in_script(body).runs) == 3
