@@ -63,6 +63,6 @@ def may_be_path(text: str) -> bool:
     return (
         0 < len(text) <= _MAX_PATH
         and (os.sep in text or "." in text)
-        and not any(part in text for part in ("\n", "\0", "://"))
+        and not any(part in text for part in ("\0", "://"))
         and not text.startswith("urn:")
     )

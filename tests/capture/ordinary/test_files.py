@@ -389,6 +389,27 @@ def test_a_text_that_happens_to_be_the_name_of_a_file(tmp_path, edges, monkeypat
     edges({("used", "label", "data.csv"), ("given", "label", "path.nc"), ("given", "label", "text.nc")})
 
 
+def test_a_text_of_two_lines_that_is_the_name_of_a_file(tmp_path, edges):
+    """What was seen counts, whatever characters the name has; a text that names no file is none."""
+    name = str(tmp_path / "two\nlines.csv")
+
+    @task
+    def write(notes: str) -> str:
+        Path(name).write_text("what is written, and by whom")
+        return name
+
+    @task
+    def read(source: str) -> int:
+        return len(Path(source).read_text())
+
+    @flow
+    def main() -> None:
+        read(write("see ./a.csv\nand more."))
+
+    main()
+    edges({("made", "write", "two\nlines.csv"), ("used", "read", "two\nlines.csv")})
+
+
 @pytest.mark.catches("clocks compared")
 def test_what_is_new_goes_by_the_clock_of_the_files(tmp_path, edges, monkeypatch):
     """However far the clock of the database or of this process is from it: five minutes ahead, or behind."""
