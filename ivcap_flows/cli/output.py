@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.plain_text import CONTROL_CHARACTERS
 
 __all__ = [
     "AtLeastOne",
@@ -58,21 +59,10 @@ _COLOURS: Final = {
 }
 
 
-_CONTROL_CHARACTERS: Final = {
-    number: "\ufffd"
-    for number in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    if chr(number) not in "\t\n"
-} | {number: f"\\u{number:04x}" for number in range(0xD800, 0xE000)}
-"""What to print instead of characters that could move a terminal's cursor, change its title or reverse the text.
-
-The names and messages of a platform may come from anybody. Halves of surrogate pairs, as in file names, are escaped,
-because no encoding has them."""
-
-
 class _Console(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(segment.text.translate(_CONTROL_CHARACTERS), segment.style)
+            yield segment if segment.control else Segment(segment.text.translate(CONTROL_CHARACTERS), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -118,7 +108,7 @@ def coloured(word: str) -> Text:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    write(text.translate({number: f"\\u{number:04x}" for number in _CONTROL_CHARACTERS}) + "\n")
+    write(text.translate({number: f"\\u{number:04x}" for number in CONTROL_CHARACTERS}) + "\n")
 
 
 def write(document: str) -> None:
@@ -173,7 +163,7 @@ def confirm(what: str, *, yes: bool) -> bool:
 
 def print_error(error: Exception, next_step: str = "") -> None:
     """Print an error on standard error, as one line with the error's class and, if it is given, the next step."""
-    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(_CONTROL_CHARACTERS)
+    text = f"{type(error).__name__}: {' '.join(f'{error} {next_step}'.split())}".translate(CONTROL_CHARACTERS)
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -216,5 +206,5 @@ def _cell(column: str, value: str | datetime | None) -> Text:
     if isinstance(value, datetime):
         return Text(_clock(value))
     # Before the table measures it, since an escape is wider than what it stands for.
-    text = " ".join((value or "").split()).translate(_CONTROL_CHARACTERS)
+    text = " ".join((value or "").split()).translate(CONTROL_CHARACTERS)
     return coloured(text) if column in _STATES else Text(text)

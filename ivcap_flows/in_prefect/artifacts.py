@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from ivcap_flows.identity import digest
+from ivcap_flows.plain_text import visible
 from ivcap_flows.secrets import scrub
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _NOT_IN_KEY: Final = re.compile("[^a-z0-9]+")
 
 @dataclass(frozen=True)
 class PrefectArtifact:
-    """Markdown, a table of rows, or a share in per cent, beside a flow run or a task run, without secrets. With a `key`
-    it is a version of the artifact of that name."""
+    """Markdown, a table of rows, or a share in per cent, beside a flow run or a task run, without secrets and
+    control characters. With a `key` it is a version of the artifact of that name."""
 
     kind: Literal["markdown", "table", "progress"]
     content: Any
@@ -34,7 +35,7 @@ class PrefectArtifact:
 
     def __post_init__(self) -> None:
         for name in ("content", "description"):
-            object.__setattr__(self, name, scrub(getattr(self, name)))
+            object.__setattr__(self, name, visible(scrub(getattr(self, name))))
 
     @property
     def data(self) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.identity import EMBEDDED, api_address
 from ivcap_flows.in_prefect.artifacts import moment
+from ivcap_flows.plain_text import in_markdown, visible
 from ivcap_flows.provenance.records import Record
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _ADDRESS: Final = re.compile(r"https?://[\w.:/~+-]+")
 """An address without characters that mean something in Markdown."""
-_MEANS_SOMETHING: Final = re.compile(r"[\\`*_\[\]<>|~&#!@]")
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
 
 
@@ -183,8 +183,7 @@ def _linked(text: str, address: str | None) -> str:
 
 
 def _plain(text: Any) -> str:
-    """Return a text on one line that means nothing in Markdown or HTML."""
-    return "" if text is None else _MEANS_SOMETHING.sub(r"\\\g<0>", " ".join(str(text).split()))
+    return "" if text is None else in_markdown(str(text))
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -196,5 +195,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _folded(title: str, lines: Iterable[str]) -> str:
     """Return a list that opens on a click: HTML without an empty line, which both of Prefect's interfaces show."""
-    items = "".join(f"<li>{escape(' '.join(line.split()))}</li>" for line in lines)
+    items = "".join(f"<li>{escape(visible(' '.join(line.split())))}</li>" for line in lines)
     return f"<details><summary>{title}</summary><ul>{items}</ul></details>"

@@ -16,6 +16,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from ivcap_flows.plain_text import visible
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, kind_of, picture
 from ivcap_flows.provenance.records import Record
@@ -51,10 +52,10 @@ def page(
     )
     parts = {
         "policy": policy,
-        "title": escape(_clean(title)),
+        "title": escape(visible(title)),
         "style": style,
         "script": script,
-        "data": json.dumps(views, separators=(",", ":"), default=str).translate(_PLAIN),
+        "data": json.dumps(visible(views), separators=(",", ":"), default=str).translate(_PLAIN),
     }
     head, *rest = _part("page.html").split("{{")
     return head + "".join(parts[name] + after for name, _, after in (piece.partition("}}") for piece in rest))
@@ -65,7 +66,7 @@ def _view(graph: Graph, starts: Collection[str], title: str, told: str) -> dict[
     number = {id_: index for index, id_ in enumerate(shown.items)}
     types = {name: index for index, name in enumerate(RULES)}
     return {
-        "title": _clean(title),
+        "title": title,
         "told": told or f"{len(graph.nodes)} things, {len(graph.relations)} relations",
         "starts": [number[start] for start in shown.starts],
         "types": [{"words": [word.capitalize() for word in WORDS[name]], "kind": kind_of(name)} for name in RULES],
@@ -108,11 +109,6 @@ def _role(link: Record) -> str | None:
     role = link.attributes.get("role")
     told = ", ".join(map(str, role)) if isinstance(role, list) else role
     return f"{told}, not seen to be read" if link.attributes.get("basis") == "given" else told
-
-
-def _clean(text: str) -> str:
-    """Return a text that UTF-8 can encode. Half surrogate pairs, which file names may hold, become question marks."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _source(text: str) -> str:

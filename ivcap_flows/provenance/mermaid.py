@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from ivcap_flows.plain_text import visible
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.picture import Item, Link, Picture, as_opened, kind_of, picture
 
@@ -95,5 +96,5 @@ def _label(item: Item) -> str:
 def _plain(text: str) -> str:
     # Mermaid breaks the line at a backslash followed by n, however they are written. A zero-width non-joiner between
     # them prevents that.
-    joined = " ".join(text.split()).replace("\\", "\\\u200c")
+    joined = visible(" ".join(text.split())).replace("\\", "\\\u200c")
     return re.sub(r"[^\w \-·]|_", lambda found: f"#{ord(found[0])};", joined)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.plain_text import in_markdown
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.mappings import RELATION_MAPPINGS, mapping_of
 from ivcap_flows.provenance.names import uri
@@ -374,17 +375,18 @@ class Crate(Things):
             self.entities[self.ref(self.code)]["softwareRequirements"] = ref_to(PACKAGES)
 
     def readme(self) -> str:
-        """Return a description of the crate for people."""
+        """Return a description of the crate for people, in Markdown. No name in it is Markdown."""
         actions = [entity for entity in self.entities.values() if entity["@type"] in ACTIONS]
         files = [entity for entity in self.entities.values() if "identifier" in entity and "sha256" in entity]
-        lines = [f"# {self.root['name']}", "", self.root["description"], ""]
+        lines = [f"# {in_markdown(self.root['name'])}", "", in_markdown(self.root["description"]), ""]
         lines += [
-            f"- `{entity['@id']}`: {entity['name']}, sha256 {entity['sha256']}"
+            f"- {in_markdown(entity['@id'])}: {in_markdown(entity['name'])}, sha256 {in_markdown(entity['sha256'])}"
             for entity in files
             if entity["@id"] != "./"
         ]
         nodes = self.graph.nodes.values()
-        lines += [f"- not in the crate: {name_of(node)}. {why}" for node in nodes if (why := why_left_out(node))]
+        left_out = ((name_of(node), why_left_out(node)) for node in nodes)
+        lines += [f"- not in the crate: {in_markdown(name)}. {in_markdown(why)}" for name, why in left_out if why]
         return "\n".join(
             [
                 *lines,

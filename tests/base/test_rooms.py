@@ -26,12 +26,12 @@ ROOMS = [
     "canonical",
     "settings|handles|secrets|file_state|arguments",
     "local",
-    "identity|errors|media_types|lru_cache|forked",
+    "identity|errors|media_types|lru_cache|forked|plain_text",
 ]
 """Top to bottom: a room imports only rooms further down. Rooms in one line do not import each other."""
 
 LEVEL = {room: depth for depth, line in enumerate(ROOMS) for room in line.split("|")}
-PURE = {"arguments", "provenance", "canonical", "identity", "media_types"}
+PURE = {"arguments", "provenance", "canonical", "identity", "media_types", "plain_text"}
 KNOWS_NO_CLIENT = {"capture", "in_prefect", "durable", "journal", "provenance"}
 KNOWS_PREFECT = {"cli", "testing", "tasks", "blocks", "capture", "in_prefect"}
 

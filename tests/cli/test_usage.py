@@ -11,8 +11,8 @@ import pytest
 import ivcap_flows as package
 from ivcap_flows.cli import main
 from ivcap_flows.cli.app import app
-from ivcap_flows.cli.output import _CONTROL_CHARACTERS
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
+from ivcap_flows.plain_text import CONTROL_CHARACTERS
 from ivcap_flows.provenance import activity, entity, relation
 
 
@@ -190,7 +190,7 @@ def test_what_is_no_run_and_no_file_is_named_for_what_it_looks_like(on_record):
         assert said.status == 2 and "half a surrogate pair" in said.err
 
 
-NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066 end"
+NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066\u200f\u061c end"
 """Sets a title, clears the screen, changes the colour, and turns letters round."""
 
 
@@ -206,6 +206,6 @@ def test_no_text_commands_the_terminal(ivcap_flows, journal):
     for words in (["runs"], ["show", "r"], ["orders"], ["trace", "urn:x:file"], ["diff", "r", "r"], ["show", NASTY]):
         said, in_json = ivcap_flows(*words), ivcap_flows(*words, "--json")
         told = said.out + said.err + in_json.out + in_json.err
-        assert not {character for character in told if ord(character) in _CONTROL_CHARACTERS}, words
+        assert not {character for character in told if ord(character) in CONTROL_CHARACTERS}, words
         assert words[0] == "diff" or "title" in said.out + said.err
     assert ivcap_flows("runs", "--json").json[0]["flow_name"] == f"flow {NASTY}"

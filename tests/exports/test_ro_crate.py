@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from exports_standards import IDS_OF_SOFTWARE
 from exports_worlds import RUNS
+from markdown_it import MarkdownIt
 from rocrate.rocrate import ROCrate
 
 from ivcap_flows import loop
@@ -315,6 +317,23 @@ def test_what_holds_a_secret_stays_out(moved, monkeypatch, tmp_path):
     monkeypatch.setenv("IVCAP_JWT", "def shorten_all")
     write_crate(run, graph, tmp_path / "bare")
     assert not (tmp_path / "bare/code").exists() and (tmp_path / "crate/code/exported_flows.py").exists()
+
+
+def test_no_name_is_markup_in_a_readme(moved, tmp_path):
+    """Neither the flow's nor that of a file that is not in the crate: no HTML, no link, and nothing turned around."""
+    run, graph, _ = moved
+    nasty = "<img src=x onerror=alert(1)><details>[a](evil.example)\u202e `b`\n# c"
+
+    def anew(record):
+        given = {name: nasty for name in ("name", "path") if name in record.attributes and record.type != "software"}
+        return record.model_copy(update={"attributes": {**record.attributes, **given}})
+
+    write_crate(run, Graph(map(anew, graph.records)), tmp_path / "crate")
+    text = (tmp_path / "crate/README.md").read_text()
+    html = MarkdownIt("commonmark").render(text)
+    assert text.count("onerror") >= 2 and "\u202e" not in text
+    assert not {"<img", "<details", "<a ", "<code>b"} & set(re.findall(r"<img|<details|<a |<code>b", html))
+    assert html.count("<h1>") == 1 and html.count("<li>") == sum(line.startswith("- ") for line in text.splitlines())
 
 
 @pytest.mark.catches("contents are not searched")

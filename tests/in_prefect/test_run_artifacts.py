@@ -192,7 +192,7 @@ def test_what_an_earlier_attempt_did_is_counted(page_of):
 def test_no_name_is_markdown(page_of):
     """No name, cause or URN means anything in Markdown or HTML, whatever backticks, bars and backslashes it has."""
     marks = "![x](https://evil.example/x.png)<img src=x>"
-    nasty = [f"{before}{marks}{before}" for before in ("`", "|", r"\|", r"\\|", r"\`|", "``\n\n", r"\\\|`")]
+    nasty = [f"{before}{marks}{before}" for before in ("`", "|", r"\|", r"\\|", r"\`|", "``\n\n", r"\\\|`", "\u202e")]
     things = [entity(name, "file", path=name) for name in nasty]
     ends = RunEnds(things, things, dict.fromkeys(nasty, "urn:ivcap:order:1"), {}, 2 * len(nasty))
     orders = [{"name": name, "subject": name} for name in nasty]
@@ -201,7 +201,7 @@ def test_no_name_is_markdown(page_of):
     )
     assert page.count("evil.example") > 4 * len(nasty)
     html = MarkdownIt("commonmark").enable("table").render(page)
-    assert "<img" not in html and 'href="https://evil' not in html
+    assert "<img" not in html and 'href="https://evil' not in html and "\u202e" not in html
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {4}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from ivcap_flows.notebook import Trace
+from ivcap_flows.plain_text import visible
 from ivcap_flows.provenance import Graph, activity, entity, relation
 from ivcap_flows.provenance.html import page
 from ivcap_flows.reading import Lineage
@@ -147,7 +148,7 @@ def test_the_page_opens_and_draws(chromium, tmp_path, make_survey):
     ]
     nasty = Opened(chromium, tmp_path / "nasty.html", page(Graph(records), ["e"], title="nasty"))
     nasty.page.locator(".node.activity").first.dispatch_event("click")
-    assert nasty.page.locator("#details h2").text_content() == NASTY and nasty.page.title() == "nasty"
+    assert nasty.page.locator("#details h2").text_content() == visible(NASTY) and nasty.page.title() == "nasty"
     tags = nasty.page.evaluate("[...new Set([...document.querySelectorAll('body *')].map(each => each.localName))]")
     assert not {"img", "iframe", "a", "b", "i", "object", "foreignObject"} & set(tags)
     assert {"innerHTML", "script text", "connect-src"} <= set(nasty.page.evaluate(TRIES))

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 from ivcap_flows.journal import Outcome
+from ivcap_flows.plain_text import CONTROL_CHARACTERS, visible
 from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
 from ivcap_flows.provenance.html import page
 from ivcap_flows.provenance.mermaid import mermaid
@@ -210,18 +211,19 @@ def nasty() -> Graph:
 
 
 def test_no_name_is_markup_in_a_page():
-    """The page has only its own tags. The names are unchanged in its data."""
+    """The page has only its own tags. The names are unchanged in its data, but for what would turn them around."""
     text = page(nasty(), ["e0"], title=NASTY[0])
     assert len(re.findall(r"<script", text)) == 2 == len(re.findall(r"</script", text))
     assert "<img" not in text and "<!--" not in text
     text.encode("utf-8")
     [data] = re.findall(r'<script type="application/json" id="picture">(.*?)</script>', text)
     titles = [item["title"] for item in json.loads(data)[0]["items"] if item["kind"] == "entity"]
-    assert titles == [" ".join(name.split()) for name in NASTY]
+    assert titles == [visible(" ".join(name.split())) for name in NASTY] and "\\u202e" not in text
+    assert titles[-1].startswith("\ufffdgnp.exe")
 
 
 def test_no_name_is_markup_in_mermaid():
-    """Names contain only letters, digits, blanks, dashes and numbered characters."""
+    """Names contain only letters, digits, blanks, dashes and numbered characters; none turns the text around."""
     lines = mermaid(nasty(), ["e0"]).splitlines()
     label = r'"(?:[^\W_]|[ \-·]|#\d+;|<br/>)*"'
     node = rf"n\d+(?:\[{label}\]|\(\[{label}\]\)|\{{\{{{label}\}}\}})"
@@ -229,6 +231,9 @@ def test_no_name_is_markup_in_mermaid():
         rf"flowchart TB|subgraph n\d+\[{label}\]|end|{node}|n\d+ (?:-->|-\.->|-\.-) n\d+|classDef .*|class [n\d,]+ \w+"
     )
     assert [line for line in lines if not re.fullmatch(known, line.strip())] == []
+    assert not {
+        number for line in lines for number in re.findall(r"#(\d+);", line) if int(number) in CONTROL_CHARACTERS
+    }
     assert sum(line.strip() == "end" for line in lines) == sum("subgraph" in line for line in lines) == len(NASTY)
 
 
