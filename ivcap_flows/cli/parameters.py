@@ -54,7 +54,9 @@ def parameters(flow: Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
         said = scrub_text(f"{error}" or type(error).__name__)
         hints = [_hint(name, reader) for name, reader in readers.items() if re.search(rf"^ - {name}[.:]", said, re.M)]
-        raise InputError(" ".join([f"The flow {flow.name} does not accept these parameters: {said}", *hints])) from None
+        faults = said.removeprefix("Flow run received invalid parameters:\n - ").replace("\n - ", "; ")
+        text = f"The flow {flow.name} does not accept these parameters: {faults.rstrip('.')}."
+        raise InputError(" ".join([text, *hints])) from None
     return values
 
 
@@ -106,7 +108,7 @@ def _value(reader: TypedReader, name: str, text: str, *, is_json: bool) -> Any:
     try:
         return reader.read_json(text) if is_json else reader.read(text)
     except InputError as error:
-        raise InputError(f"The value of {name} {error} {_hint(name, reader)}") from None
+        raise InputError(f"The value of {name} {str(error).rstrip('.')}. {_hint(name, reader)}") from None
     except RecursionError:
         raise InputError(f"The value of {name} is nested too deep.") from None
 
