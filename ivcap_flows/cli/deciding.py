@@ -21,8 +21,15 @@ from ivcap_flows.work.orphans import is_orphan, live_of
 
 __all__ = ["abandon", "adopt", "consequences", "find_intent", "write_off"]
 
-_KINDS: Final = {"order": "order", "job": "job", "aspect": "aspect", "aspect update": "aspect"}
-"""The kind of IVCAP URN that an effect of each noun has."""
+_ADOPTED: Final = {
+    "order": "order",
+    "job": "job",
+    "aspect": "aspect",
+    "aspect update": "aspect",
+    "message": None,
+    "model run": None,
+}
+"""The nouns of which a user can say what an effect became, with the kind of its URN; None if it has no URN."""
 
 
 def consequences(journal: Journal, run: RunRow) -> str | None:
@@ -89,15 +96,20 @@ def _cancel(flow_run_id: str) -> None:
 def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
     """Resolve an intent in doubt to this effect, or take over an orphan, and return a message for the user.
 
-    Raise InputError if the URN is missing or of another kind, and DurabilityError if there is nothing to decide.
+    Raise InputError if the URN is missing or of another kind, or if the user cannot know the effect, and
+    DurabilityError if there is nothing to decide.
     """
     name = f"{row.noun} {short_id(row.key)}"
     if urn in (None, row.urn) and _is_orphan_at_work(journal, row):
         journal.decisions.take_over(row.key)
         return f'{name} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it in any flow.'
+    if row.state not in OPEN:
+        raise DurabilityError(f"The {name} is {row.standing} and has an owner, so there is nothing to adopt.")
+    if row.noun not in _ADOPTED:
+        raise InputError(
+            f"The next run that asks for the {name} looks for it on the platform. Run again, or write it off."
+        )
     if urn is None:
-        if row.state not in OPEN:
-            raise DurabilityError(f"The {name} is {row.standing} and has an owner, so there is nothing to adopt.")
         raise InputError(f"Give the URN of the {name}; `ivcap-flows orders resolve` lists the candidates.")
     listen(journal)
     journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
@@ -137,9 +149,11 @@ async def _status(client: IvcapClient, row: IntentRow, urn: str) -> str:
 def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
     """Return the handle that the flow's task would have returned."""
     request = row.request
-    kind = _KINDS.get(row.noun)
+    kind = _ADOPTED[row.noun]
     if kind is not None and not urn.startswith(f"urn:ivcap:{kind}:"):
         raise InputError(f"{urn} is not the URN of an IVCAP {kind}.")
+    if kind is None and urn.startswith("urn:"):
+        raise InputError(f"{urn} is not the id of a {row.noun}.")
     if row.noun == "order":
         return Order(
             urn=urn,
@@ -171,16 +185,12 @@ def _handle(row: IntentRow, urn: str) -> Handle | QueueMessage:
         content = request["content"]
         key = row.key if isinstance(content, dict) else None
         return QueueMessage(id=urn, content=content, schema_urn=request["schema"], key=key)
-    if row.noun == "model run":
-        return ModelRun(
-            urn=urn,
-            platform=row.platform,
-            workflow_template=request["workflow-template"],
-            subject=request["subject"],
-            key=row.key,
-        )
-    raise InputError(
-        f"The next run that asks for this {row.noun} looks for it on the platform. Run again, or write it off."
+    return ModelRun(
+        urn=urn,
+        platform=row.platform,
+        workflow_template=request["workflow-template"],
+        subject=request["subject"],
+        key=row.key,
     )
 
 

@@ -83,8 +83,8 @@ def orphans_of(journal: Journal, ended: Ended | None = None) -> list[Orphan]:
 
 
 def is_orphan(journal: Journal, row: IntentRow, ended: Ended | None = None) -> bool:
-    """Return whether no run waits for this order or job."""
-    if not _may_live(row) or journal.intents.held(row):
+    """Return whether this is an order or job that no run waits for."""
+    if row.noun not in KINDS or not _may_live(row) or journal.intents.held(row):
         return False
     return any(True for _ in _of_run(journal, row.run_id, [row], ended))
 

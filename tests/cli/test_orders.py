@@ -112,6 +112,30 @@ def test_a_wrong_decision_changes_nothing(own_record, world):
     assert own_record("orders", "--json").json == before
 
 
+NOUNS = ["upload", "dataset", "registry item", "item version", "service", "aspect", "message", "model run"]
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_command_refuses_what_it_cannot_decide(own_record, journal, noun):
+    """In a sentence that names the noun, whether the effect is done or in doubt, and nothing changes."""
+    asked = {"platform": "p", "account": "a", "scope": "s", "request": {}, "run_id": journal.runs.recent(1)[0].id}
+    for state in ("done", "sent"):
+        intent = journal.intents.mark_sent(journal.intents.claim(NewIntent(state, state, noun, **asked)).intent)
+        if state == "done":
+            journal.intents.settle(intent, urn="urn:ivcap:artifact:x", outcome=None, how="sent")
+        else:
+            journal.intents.release(intent, "lost")
+    commands = [["adopt", "done"], ["adopt", "done", "urn:ivcap:artifact:x"], ["write-off", "done"]]
+    commands += [["adopt", "sent"], ["adopt", "sent", "urn:ivcap:artifact:y"]]
+    commands += [[command, state] for command in ("resolve", "why-not") for state in ("done", "sent")]
+    before = own_record("orders", "--json").json
+    for words in commands:
+        said = own_record("orders", *words)
+        assert said.status in (1, 2) and len(said.err.splitlines()) <= 2, words
+        assert noun in said.err and "Error" not in said.err.partition("Error: ")[2] and "get_" not in said.out, said.err
+    assert own_record("orders", "--json").json == before
+
+
 @pytest.mark.parametrize("words", [["write-off"], ["resolve", "--none"]], ids=" ".join)
 def test_an_order_in_doubt_is_written_off(own_record, words):
     """It counts as not sent."""
