@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 from datetime import timedelta
 
 import pytest
 
 from ivcap_flows import tasks
+from ivcap_flows.capture import use_journal
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
+from ivcap_flows.journal import Journal
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provena.models import Model
 from ivcap_flows.work.duplicates import duplicates_on_ivcap
@@ -65,6 +68,27 @@ POSTS = {
     "dataset": "/mint-dataset",
     "model run": "/model_run/register",
 }
+
+
+@pytest.mark.catches("records belong to the journal")
+@pytest.mark.parametrize("noun", ["order", "job"])
+@pytest.mark.parametrize("fault", [{"status": 503}, {"drop_reply_after_effect": True}], ids=["503", "lost"])
+def test_a_journal_that_was_put_back_orders_nothing_again(effects, tmp_path, unique, noun, fault):
+    """Yesterday's file is in its place, and the first request for an idempotency record fails."""
+    ask = {"order": tasks.place_order.fn, "job": tasks.request_job.fn}[noun]
+    today, yesterday = tmp_path / "today.sqlite", tmp_path / "yesterday.sqlite"
+
+    def urns(*messages):
+        with Journal.open(f"sqlite:///{today}") as journal, use_journal(journal):
+            return [ask("echo", {"message": f"{unique} {each}"}, once_per="account").urn for each in messages]
+
+    urns("before")
+    shutil.copy(today, yesterday)
+    first = urns("after")
+    shutil.copy(yesterday, today)
+    effects.embedded.add_fault(method="POST", path="/1/aspects", count=1, **fault)
+    assert urns("after") == first
+    assert effects.posts("/1/orders" if noun == "order" else "/jobs") == 2
 
 
 @pytest.mark.parametrize(
