@@ -128,16 +128,18 @@ def _checker(body: Callable[P, Any]) -> Callable[P, None]:
     verb = body.__name__.removeprefix("_")
 
     def check(*args: P.args, **kwargs: P.kwargs) -> None:
-        for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
-            if kinds.get(name, "").startswith("Sequence[str]"):
-                texts(value, name, verb)
-            elif kinds.get(name, "").startswith(_SEVERAL):
-                several(value, name, verb)
+        given = signature.bind_partial(*args, **kwargs).arguments
+        for name, value in given.items():
             for text in _texts(value):
                 if name not in paths:
                     canonical_form(text, name)
                 elif "\0" in text or not is_utf8(_BYTES.sub("", text)):
                     raise InputError(f"`{name}` is a path with a NUL or half a surrogate pair, which no file can have.")
+        for name, value in given.items():
+            if kinds.get(name, "").startswith("Sequence[str]"):
+                texts(value, name, verb)
+            elif kinds.get(name, "").startswith(_SEVERAL):
+                several(value, name, verb)
 
     return check
 
