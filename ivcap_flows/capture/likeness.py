@@ -30,17 +30,17 @@ def liken(wrapper: Any, function: Callable[..., Any]) -> Any:
         kind = type(function)
         names = {name: getattr(kind, name) for name in _OF_CLASS if hasattr(kind, name)}
         return type(kind.__name__, (functools.partial,), names)(wrapper)
-    own, inner = _code_of(function), _code_of(inspect.unwrap(function))
+    own = _code_of(function)
+    shown = own or _code_of(inspect.unwrap(function))
     code: CodeType = wrapper.__code__
-    if shown := own or inner:
+    content = own.co_code if own else _name_of(function) + (shown.co_code if shown else b"")
+    bytecode = code.co_code + _unreachable(content)
+    changes: dict[str, Any] = {"co_code": bytecode}
+    if shown:
         # A traceback shows the wrapper as the first line of the function.
-        code = code.replace(
-            co_filename=shown.co_filename, co_firstlineno=shown.co_firstlineno, co_consts=(*code.co_consts, shown)
-        )
-    bytecode = code.co_code + _unreachable(
-        own.co_code if own else _name_of(function) + (inner.co_code if inner else b"")
-    )
-    wrapper.__code__ = code.replace(co_code=bytecode, co_linetable=_one_line(len(bytecode)))
+        changes |= {"co_filename": shown.co_filename, "co_firstlineno": shown.co_firstlineno}
+        changes |= {"co_linetable": _one_line(len(bytecode)), "co_consts": (*code.co_consts, shown)}
+    wrapper.__code__ = code.replace(**changes)
     return wrapper
 
 
@@ -63,7 +63,10 @@ def _name_of(function: Any) -> bytes:
 
 def _unreachable(content: bytes) -> bytes:
     """Return instructions that differ with a content. They do nothing, and stand behind the last return."""
-    return b"".join(bytes((_NOP, byte)) for byte in hashlib.sha256(content).digest())
+    digest = hashlib.sha256(content).digest()
+    instructions = bytearray((_NOP, 0)) * len(digest)
+    instructions[1::2] = digest
+    return bytes(instructions)
 
 
 def _one_line(length: int) -> bytes:
@@ -71,6 +74,7 @@ def _one_line(length: int) -> bytes:
     units = length // 2
     if sys.version_info >= (3, 11):
         # An entry covers up to eight units of two bytes. It says: no columns, and no other line than before.
-        return b"".join(bytes((0xE8 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
+        whole, rest = divmod(units, 8)
+        return b"\xef\0" * whole + (bytes((0xE7 + rest, 0)) if rest else b"")
     else:  # noqa: RET505 - the type checker knows one of the two
         return b"\xfe\0" * (units // 127 + 1)
