@@ -1,7 +1,9 @@
 """`doctor`: is all in order, and what was left unfinished?"""
 
+import asyncio
 import os
 import socket
+import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
@@ -9,8 +11,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
+from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
 from ivcap_flows.cli.checks import packages, platforms
+from ivcap_flows.cli.platform import in_time, ivcap
+from ivcap_flows.errors import UnreachableError
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal import NewIntent, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
@@ -120,12 +124,45 @@ def test_a_platform_that_cannot_be_used_is_wrong(ivcap_flows, monkeypatch):
     monkeypatch.setattr(platforms, "TIMEOUT", 0.5)
     with socket.socket() as away, socket.create_server(("127.0.0.1", 0)) as silent:
         away.bind(("127.0.0.1", 0))
-        for server, note in ((away, ""), (silent, "did not answer within 0.5 s. Check its URL, the network and the")):
+        for server, note in ((away, ""), (silent, " within 0.5 s (")):
             url = f"http://127.0.0.1:{server.getsockname()[1]}"
             monkeypatch.setenv("IVCAP_URL", url)
             said = ivcap_flows("doctor", "--json")
             [told] = finding(said, "IVCAP")["notes"]
             assert (said.status, wrong(said)) == (1, ["IVCAP"]) and url in told and note in told
+
+
+async def busy():
+    time.sleep(2.5)
+    await asyncio.sleep(60)
+
+
+async def without_credentials():
+    await ivcap()
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (busy, r"could not be asked within 1 s \(\d\.\d s this machine was busy.*\)\. Try again when this machine has"),
+        (
+            without_credentials,
+            r"could not be asked within 1 s \(.*\d\.\d s to find the credentials.*\)\. Check the",
+        ),
+        (lambda: asyncio.sleep(60), r"did not answer within 1 s \(.*\d\.\d s waiting for its reply\)\. Check its URL"),
+    ],
+    ids=["busy", "credentials", "reply"],
+)
+def test_what_took_too_long_is_named(monkeypatch, request_, told):
+    """A platform is not blamed for the time of this machine, or of the search for its credentials."""
+
+    async def searches(*_, **__):
+        await asyncio.sleep(60)
+
+    monkeypatch.setenv("IVCAP_URL", "https://ivcap.example.org")
+    monkeypatch.setattr(resolve, "ivcap_client", searches)
+    with pytest.raises(UnreachableError, match=told):
+        in_time("IVCAP", request_(), 1.0)
 
 
 def test_a_platform_that_is_off_or_embedded_is_in_order(ivcap_flows, embedded_platform, monkeypatch):
