@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -60,6 +60,13 @@ def may_have_taken_effect(error: BaseException) -> bool:
         status = error.data.get("status")
         return not (isinstance(status, int) and 400 <= status < 500)
     return not isinstance(error, InputError | ConfigurationError | OutcomeError)
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """The error of a request that may have taken effect."""
+
+    error: Exception
 
 
 class _Progress:
@@ -129,9 +136,7 @@ class Submission(Generic[T]):
         """Return the effect, and release the claim in any case. Raises FencedError if another process has taken it."""
         doubt: str | None = None
         try:
-            adopted = await (
-                self._before_sending() if self._new else self._look_for_it(shows_within(self.effect, self.intent))
-            )
+            adopted = None if self._new else await self._look_for_it(shows_within(self.effect, self.intent))
             return adopted or await self._send()
         except BaseException as error:
             doubt = _say(error)
@@ -140,7 +145,10 @@ class Submission(Generic[T]):
             await self.journal.ask_surely(self.journal.intents.release, self.intent, doubt, self._time)
 
     async def _before_sending(self) -> Performed[T] | None:
-        """Write the idempotency record, and adopt an effect that exists already."""
+        """Write the idempotency record, once, and adopt an effect that exists already."""
+        if not self._new:
+            return None
+        self._new = False
         announced = self.effect.announced
         there = await (self._record.claim(refused=self._resent) if announced else self._record.read())
         if there is not None and there.get("urn") is not None:
@@ -155,57 +163,68 @@ class Submission(Generic[T]):
         return None
 
     async def _send(self) -> Performed[T]:
-        for last in (False,) * (SENDS - 1) + (True,):
+        for sends in range(1, SENDS + 1):
             if self._clock is not None:
                 await self._clock.now()
-            try:
-                async with AsyncExitStack() as turn:
-                    if self.effect.limit is not None and not self._has_begun:
-                        await turn.enter_async_context(self.effect.limit.turn())
-                    with confirming_sends(self._mark_sent):
-                        value = await self.effect.send(self.intent, _Progress(self, turn))
-            except SupersededError as error:
+            async with AsyncExitStack() as turn:
+                if self.effect.limit is not None and not self._has_begun:
+                    await turn.enter_async_context(self.effect.limit.turn())
+                # Not before the turn: who finds the announcement waits for the visibility delay, and then sends.
+                if (there := await self._before_sending()) is not None:
+                    return there
+                made = await self._try(turn)
+            if not isinstance(made, _Doubt):
+                return await self._sent(made)
+            adopted = await self._look_for_it(self.effect.visibility_delay)
+            if adopted is not None:
+                return adopted
+            if sends == SENDS:
+                raise made.error
+        raise AssertionError("the last turn returns or raises")
+
+    async def _try(self, turn: AsyncExitStack) -> T | _Doubt:
+        """Send once. Return what was made, or the doubt that the error leaves. Raise what refuses it."""
+        try:
+            with confirming_sends(self._mark_sent):
+                return await self.effect.send(self.intent, _Progress(self, turn))
+        except SupersededError as error:
+            await self._drop(error)
+            raise
+        except (JournalError, DurabilityError):
+            raise
+        except IntegrityError as error:
+            # The content is not that of the key, and the upload was given up.
+            if self.effect.resumable and not self._has_begun:
                 await self._drop(error)
-                raise
-            except (JournalError, DurabilityError):
-                raise
-            except IntegrityError as error:
-                # The content is not that of the key, and the upload was given up.
-                if self.effect.resumable and not self._has_begun:
+            raise
+        except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
+            if not may_have_taken_effect(error):
+                # A refused step of a resumable effect leaves its beginning as it is: the next call resumes it,
+                # unless it is gone or has failed. A refusal does not end the doubt about an earlier request.
+                over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked
+                if over:
                     await self._drop(error)
                 raise
-            except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
-                if not may_have_taken_effect(error):
-                    # A refused step of a resumable effect leaves its beginning as it is: the next call resumes it,
-                    # unless it is gone or has failed. A refusal does not end the doubt about an earlier request.
-                    over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked
-                    if over:
-                        await self._drop(error)
-                    raise
-                if self.intent.state == "claimed":
-                    # Only idempotent requests were sent, which are not confirmed.
-                    await self._mark_sent()
-                self.intent = await self.journal.ask(
-                    self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
-                )
-                logger.warning(unclear_reply(error), self.intent.noun, self.intent.key, error)
-                adopted = await self._look_for_it(self.effect.visibility_delay)
-                if adopted is not None:
-                    return adopted
-                if last:
-                    raise
-            else:
-                performed = await self._accept(value, "sent")
-                if self._looked and self.intent.urn is not None:
-                    logger.warning(
-                        "The %s %s was sent again, as %s. If the first request shows an effect after all, "
-                        "`ivcap-flows doctor` names it.",
-                        self.intent.noun,
-                        self.intent.key,
-                        self.intent.urn,
-                    )
-                return performed
-        raise AssertionError("the last turn returns or raises")
+            if self.intent.state == "claimed":
+                # Only idempotent requests were sent, which are not confirmed.
+                await self._mark_sent()
+            self.intent = await self.journal.ask(
+                self.journal.intents.mark_in_doubt, self.intent, _say(error), self._time
+            )
+            logger.warning(unclear_reply(error), self.intent.noun, self.intent.key, error)
+            return _Doubt(error)
+
+    async def _sent(self, value: T) -> Performed[T]:
+        performed = await self._accept(value, "sent")
+        if self._looked and self.intent.urn is not None:
+            logger.warning(
+                "The %s %s was sent again, as %s. If the first request shows an effect after all, "
+                "`ivcap-flows doctor` names it.",
+                self.intent.noun,
+                self.intent.key,
+                self.intent.urn,
+            )
+        return performed
 
     async def _mark_sent(self) -> None:
         """Confirm a send: from here on it is in doubt. Raises FencedError if another process has taken over."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def test_an_order_that_another_journal_placed_too_is_named(two_journals, caplog)
     [row] = two_journals[1].intents.where()
     assert (second.how, row.urn, row.duplicates) == ("sent", second.value["urn"], [first.value["urn"]])
     assert f"here it is {row.urn}, and there is {first.value['urn']}" in caplog.text
+
+
+class Busy:
+    """A limit whose turn comes after a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        await asyncio.sleep(self._seconds)
+        yield
+
+
+@pytest.mark.catches("announced before its turn")
+def test_who_waits_for_a_turn_has_announced_nothing(two_journals, platform):
+    """However long the limit makes a journal wait, another one that sends meanwhile is seen: one effect."""
+    one, two = two_journals
+
+    async def both() -> list[Performed[Any]]:
+        waits = platform.call(one, records=True, limit=Busy(3 * VISIBILITY_DELAY))
+        return await asyncio.gather(waits, platform.call(two, records=True))
+
+    waited, sent = run_on(platform.account.clock, both())
+    assert (waited.how, sent.how, len(platform.urns)) == ("adopted", "sent", 1)
 
 
 def test_a_record_that_cannot_be_written_stops_before_sending(sqlite_journal, platform):

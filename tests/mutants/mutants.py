@@ -538,6 +538,15 @@ def made_before_it_is_checked(patch: SetAttribute) -> None:
     patch(Items, "after", unchecked)
 
 
+def announced_before_its_turn(patch: SetAttribute) -> None:
+    send = Submission._send
+
+    async def announce_first(self: Submission[Any]) -> Any:
+        return await self._before_sending() or await send(self)
+
+    patch(Submission, "_send", announce_first)
+
+
 MUTANTS: Final = {
     "any watcher promises": Mutant("a run sleeps long only if its own watcher is there", any_watcher_promises),
     "a run goes on anywhere": Mutant("a run goes on where it has work, or sends nothing", goes_on_anywhere),
@@ -547,6 +556,7 @@ MUTANTS: Final = {
     "sent before it is marked": Mutant("the mark is on disk when the request leaves", sent_before_it_is_marked),
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
+    "announced before its turn": Mutant("who waits for a slot has announced nothing", announced_before_its_turn),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
     "made before it is checked": Mutant("nothing is made for a run that would be refused", made_before_it_is_checked),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
