@@ -416,10 +416,11 @@ Every order, job, upload and registration is an *intent* in the journal before i
 these arrows: the journal refuses any other change.
 
 - `claimed`: nothing was sent.
-- `sent`: a request may have been sent. The effect is *in doubt* once the reply was lost or the process ended: it is not
-  known whether the request took effect, and `error` says why.
+- `sent`: a request may have been sent. The effect is *in doubt* once the reply was lost or the process ended, and an
+  upload also once the platform answered that it is missing: it is not known whether the platform has the effect, and
+  `error` says why.
 - `done`: the platform has the effect; once its work has ended, the status says how.
-- `dropped`: the request certainly had no effect, or you wrote it off.
+- `dropped`: the request certainly had no effect, or you wrote it off, or had it forgotten.
 
 A killed run leaves its intents in their states. [What is guaranteed](../explanation/guarantees.md) says what the next
 attempt does with them, and [settle a doubt](../how-to/settle-a-doubt.md) what you can do.

@@ -48,6 +48,7 @@ __all__ = [
     "same_claim",
     "same_intent",
     "short_id",
+    "unsuperseded",
     "urn_id",
     "utf8_safe",
     "with_key",
@@ -165,8 +166,15 @@ def foremost(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
     That is the oldest that names an effect, else the oldest of all.
     """
-    known = list(records)
+    known = unsuperseded(records)
     return next((record for record in known if record.get("urn") is not None), next(iter(known), None))
+
+
+def unsuperseded(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the idempotency records of one key without those whose effect the platform has lost, as another says."""
+    known = list(records)
+    lost = {urn for record in known for urn in record.get("supersedes", ())}
+    return [record for record in known if record.get("urn") not in lost]
 
 
 def short_id(key: str) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 import cyclopts
 
-from ivcap_flows.cli import deciding, effects
+from ivcap_flows.cli import deciding, effects, forgetting
 from ivcap_flows.cli.deciding import find_intent
 from ivcap_flows.cli.orphans import print_orphans
 from ivcap_flows.cli.output import AtLeastOne, Full, Json, console, moment, print_json, table
@@ -88,6 +88,20 @@ def write_off(key: str, /) -> None:
     """
     with open_journal() as journal:
         console.print(deciding.write_off(journal, find_intent(journal, key)))
+
+
+@app.command
+def forget(key: str, /) -> None:
+    """Forget an order, job, aspect, model run, dataset or registry item that the platform has lost.
+
+    The next run that asks for it requests it again, and pays again. The platform is asked first, with the account that
+    made it: what it has is not forgotten. An upload that is missing is made again without this.
+
+    Args:
+        key: Key of the intent or its beginning, as `orders` shows it.
+    """
+    with open_journal() as journal:
+        console.print(forgetting.forget(journal, find_intent(journal, key)))
 
 
 @app.command

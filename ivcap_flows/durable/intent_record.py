@@ -8,7 +8,15 @@ from typing import Any
 
 from ivcap_flows.durable.effects import RecordStore
 from ivcap_flows.errors import ForbiddenError, PlatformError
-from ivcap_flows.identity import canonical, digest, fingerprint_for_reuse, foremost, same_claim, same_intent
+from ivcap_flows.identity import (
+    canonical,
+    digest,
+    fingerprint_for_reuse,
+    foremost,
+    same_claim,
+    same_intent,
+    unsuperseded,
+)
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import logger_of
 
@@ -25,6 +33,8 @@ class IntentRecord:
 
     def __init__(self, intent: IntentRow, store: RecordStore | None, *, journal_id: str, flow: str | None) -> None:
         self._intent, self._store, self._journal_id, self._flow = intent, store, journal_id, flow
+        self._lost = [] if intent.urn is None else [intent.urn]
+        """What the platform has lost, and what else the records name that nobody uses any more."""
 
     async def claim(self, *, refused: bool) -> dict[str, Any] | None:
         """Write the record before the effect. Return an earlier one, if there is any: what is there is the answer.
@@ -41,7 +51,7 @@ class IntentRecord:
 
     async def earlier(self, *, refused: bool) -> dict[str, Any] | None:
         """Return what `claim` finds before it writes."""
-        return foremost(record for record in await self._read() if not (refused and self._is_claim_before(record)))
+        return self._answer(await self._read(), refused=refused)
 
     async def _announce(self, *, first: bool, refused: bool) -> dict[str, Any] | None:
         if self._store is None:
@@ -52,12 +62,23 @@ class IntentRecord:
             # To read may be allowed.
             records = await self._read()
             self._do_without(error)
-        there = foremost(record for record in records if not (refused and self._is_claim_before(record)))
+        there = self._answer(records, refused=refused)
         return None if there is None or self._is_own_claim(there) else there
 
     async def read(self) -> dict[str, Any] | None:
-        """Return the content of the record that counts under the key, whichever journal wrote it."""
-        return foremost(await self._read())
+        """Return the content of the record that counts under the key, whichever journal wrote it.
+
+        None if that names what the platform has lost: the outcome of this intent will supersede it.
+        """
+        return self._answer(await self._read())
+
+    def _answer(self, records: Sequence[dict[str, Any]], *, refused: bool = False) -> dict[str, Any] | None:
+        there = foremost(record for record in records if not (refused and self._is_claim_before(record)))
+        if there is None or there.get("urn") is None or there["urn"] != self._intent.urn:
+            return there
+        # All of them: else an older one that nobody uses would count from now on.
+        self._lost = sorted({str(record["urn"]) for record in records if record.get("urn") is not None})
+        return None
 
     async def _read(self) -> Sequence[dict[str, Any]]:
         if self._store is None:
@@ -101,7 +122,7 @@ class IntentRecord:
 
     def _others(self, records: Sequence[dict[str, Any]], urn: str | None) -> list[str]:
         """Return what the records name beside the effect that counts here, and say so."""
-        more = sorted({str(record["urn"]) for record in records if record.get("urn") not in (None, urn)})
+        more = sorted({str(each["urn"]) for each in unsuperseded(records) if each.get("urn") not in (None, urn)})
         if more:
             logger.warning(
                 "The %s %s was made more than once: here it is %s, and there is %s. `ivcap-flows doctor` names them.",
@@ -133,6 +154,7 @@ class IntentRecord:
             "fence": row.fence,
             "urn": urn,
             "outcome": outcome,
+            **({"supersedes": self._lost} if self._lost and urn != row.urn else {}),
             **self._for_reuse,
         }
 

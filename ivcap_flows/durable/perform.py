@@ -124,7 +124,7 @@ class _Performing(Generic[T]):
                 raise _given_up(claim.intent)
             elif claim.kind == "held":
                 await waiting.wait(claim.intent)
-            elif (performed := await self._submit(claim, earlier)) is not None:
+            elif (performed := await self._submit(claim, earlier, wanted)) is not None:
                 return performed
 
     async def _newer(self, kept: IntentRow, wanted: NewIntent) -> IntentRow | None:
@@ -145,7 +145,7 @@ class _Performing(Generic[T]):
         how = in_run(cast(How, kept.how), kept) if own else "kept"
         return Performed(self.effect.decode(kept.outcome), "kept", kept.key, how)
 
-    async def _submit(self, claim: Claim, earlier: Reusable[T] | None) -> Performed[T] | None:
+    async def _submit(self, claim: Claim, earlier: Reusable[T] | None, wanted: NewIntent) -> Performed[T] | None:
         """Carry a claim to its outcome. Return None if another process has taken over, and decides."""
         attempt = self.caller.attempt
         flow = None if attempt is None else attempt.run.flow_name
@@ -154,7 +154,11 @@ class _Performing(Generic[T]):
         try:
             if claim.kind == "new" and earlier is not None and earlier.found is not None:
                 return await submission.reuse(earlier.found)
-            return await submission.run()
+            performed = await submission.run()
+            if claim.intent.urn is not None and submission.urn == claim.intent.urn:
+                # It seemed to be lost, and is there.
+                return await self._kept(submission.intent, wanted)
+            return performed
         except FencedError:
             # This process was taken for dead. What it sent is reported when the outcome is known.
             self.sent = submission.urn

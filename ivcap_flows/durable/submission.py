@@ -337,6 +337,7 @@ class Submission(Generic[T]):
             matched_by=matched_by,
             duplicates=duplicates,
         )
+        lost = self.intent.urn
         try:
             self.intent = await self.journal.ask(settle)
         except JournalError as error:
@@ -344,6 +345,8 @@ class Submission(Generic[T]):
             # call finds the intent open and looks for its effect.
             logger.warning("The %s %s is told to the journal later: %s", self.intent.noun, urn, error)
             self.journal.untold.add(partial(_unless_settled, settle))
+        if lost not in (None, urn):
+            logger.warning("The platform has lost %s, so the %s is now %s.", lost, self.intent.noun, urn)
         if self.effect.announced and (more := await self._record.tell(urn, outcome)):
             await self._note_duplicates(more)
         return Performed(value, how, self.intent.key, in_run(how, self.intent))

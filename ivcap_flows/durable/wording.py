@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from ivcap_flows.errors import UnreachableError
+from ivcap_flows.identity import short_id
 
-__all__ = ["counted", "decide", "duration", "listed", "unclear_reply"]
+__all__ = ["counted", "decide", "duration", "forget", "listed", "unclear_reply"]
 
 _MOST: Final = 5
 """Maximum number of names in one line."""
@@ -23,6 +24,15 @@ def decide(key: str, urn: str = "<urn>") -> str:
     """Return the sentence that says how to decide whether a request took effect."""
     return (
         f"Decide with `ivcap-flows orders adopt {key} {urn}`, or `ivcap-flows orders write-off {key}` to send it again."
+    )
+
+
+def forget(noun: str, key: str, urn: str, account: str) -> str:
+    """Return the sentences on an effect that the journal has and the platform does not find."""
+    return (
+        f"The journal has {urn} as the {noun} of the account {account}. Another account may not see it, and a platform "
+        f"that came back from a backup may have lost it. If it is lost: `ivcap-flows orders forget {short_id(key)}` "
+        "lets the next run request it again."
     )
 
 

@@ -137,12 +137,12 @@ def _gives_way(record: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
 def _says_enough(there: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> bool:
     """Return whether the records that are there leave nothing to add.
 
-    A claim says nothing beside a record that names an effect, or beside itself; an outcome nothing beside one that
-    names the same effect.
+    A claim says nothing beside a record that names an effect, unless it supersedes that, or beside itself; an outcome
+    nothing beside one that names the same effect.
     """
-    urn = content.get("urn")
+    urn, superseded = content.get("urn"), (None, *content.get("supersedes", ()))
     if urn is None:
-        return any(record.get("urn") is not None or same_claim(record, content) for record in there)
+        return any(record.get("urn") not in superseded or same_claim(record, content) for record in there)
     return any(record.get("urn") == urn for record in there)
 
 

@@ -168,9 +168,13 @@ def _note_asked(connection: Connection, wanted: NewIntent) -> None:
     connection.execute(_ASKED, asked)
 
 
-def check_arrow(row: IntentRow, after: State) -> None:
-    """Raise DurabilityError if the table of states has no arrow from the row's state to `after`."""
-    if not allowed(row.state, after):
+def check_arrow(row: IntentRow, after: State, *, known: State | None = None) -> None:
+    """Raise DurabilityError if the table of states has no arrow from the row's state to `after`.
+
+    `known` is the state that the caller knows. Only who knows that an effect is done takes that back: for others, a
+    write that was cancelled, or seemed to fail, was done after all.
+    """
+    if not allowed(row.state, after) or (row.state == "done" and known != "done" != after):
         raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
 
 

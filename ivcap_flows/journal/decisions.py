@@ -12,7 +12,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT
 from ivcap_flows.journal.processes import SILENT_SECONDS, Processes
 from ivcap_flows.journal.redaction import Redaction
-from ivcap_flows.journal.rows import GIVEN_UP, RESEND, WRITTEN_OFF, IntentRow
+from ivcap_flows.journal.rows import FORGOTTEN, GIVEN_UP, RESEND, WRITTEN_OFF, IntentRow
 from ivcap_flows.journal.states import OPEN, State
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.transitions import Transitions
@@ -82,6 +82,16 @@ class Decisions:
         with self._store.write() as connection:
             row = self._done(connection, key)
             return self._transitions.move(connection, row, "done", {"status": status, "error": WRITTEN_OFF})
+
+    def forget(self, key: str) -> IntentRow:
+        """Drop an effect that the platform has lost, as the user decides: the same may be requested again.
+
+        Raise DurabilityError if the effect is not known to exist.
+        """
+        with self._store.write() as connection:
+            row = self._done(connection, key)
+            values = {"error": FORGOTTEN, "status": None, "progress": None, "fence": row.fence + 1}
+            return self._transitions.move(connection, row, "dropped", values)
 
     def _done(self, connection: Connection, key: str) -> IntentRow:
         row = self._transitions.get(connection, key, lock=True)

@@ -91,8 +91,8 @@ class Intents(KnownIntents):
     ) -> IntentRow:
         """Mark an intent as done, with its outcome (the effect's JSON form), and end the claim.
 
-        `how` is "sent", "adopted" or "reused". Raise InDoubtError if the effect was matched by its content and is the
-        outcome of another key already.
+        `how` is "sent", "adopted" or "reused". What it replaces, since the platform has lost it, is kept as progress.
+        Raise InDoubtError if the effect was matched by its content and is the outcome of another key already.
         """
         values = {
             "urn": urn,
@@ -104,6 +104,8 @@ class Intents(KnownIntents):
             **LEFT,
         }
         with self._store.write() as connection:
+            if intent.urn not in (None, urn):
+                values["progress"] = {"lost": intent.urn}
             if matched_by == "content" and urn is not None:
                 self._check_content(connection, intent, urn)
             moved = self._transitions.move(connection, intent, "done", values)
@@ -161,6 +163,18 @@ class Intents(KnownIntents):
             given = {"outcome": outcome, "error": self._redaction.of(error)}
             known = {name: value for name, value in given.items() if value is not None}
             return self._transitions.move(connection, row, "done", {"status": status, **known})
+
+    def miss(self, intent: IntentRow, error: str) -> bool:
+        """Mark an effect as in doubt, since the platform answered that it is missing; `error` says so.
+
+        Return False if another call has done so, or has settled it anew.
+        """
+        with self._store.write() as connection:
+            row = self._transitions.get(connection, intent.key, lock=True)
+            if row.state != "done" or row.urn != intent.urn:
+                return False
+            self._transitions.move(connection, row, "sent", {"error": error, "progress": None})
+            return True
 
     def note_duplicates(self, key: str, urns: Sequence[str]) -> None:
         """Store the URNs of further effects that were found under a key whose effect exists."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMES_BACK",
+    "FORGOTTEN",
     "GIVEN_UP",
     "LEAVES_WITHIN",
     "MISSED_ROUNDS",
@@ -47,6 +48,9 @@ those of Provena."""
 
 WRITTEN_OFF: Final = "written off by the user"
 """The error of an intent that the user has written off."""
+
+FORGOTTEN: Final = "forgotten by the user, since the platform has lost it"
+"""The error of an intent whose effect the user had forgotten."""
 
 GIVEN_UP: Final = "given up by the user"
 """The error of a dropped intent that is not requested again until the user decides so."""
@@ -264,6 +268,8 @@ class IntentRow:
     `how` is "sent", "adopted" or "reused". For an adopted effect, `matched_by` is "key", "content" or "user". `status`
     is the platform's terminal status; `duplicates` are the URNs of further effects under the key. `sent_again` is True
     if it was sent once more after a doubt, so that an earlier request may show an effect later.
+
+    An intent that is open and has a `urn` was done, and the platform has lost that, or so it seems.
     """
 
     key: str

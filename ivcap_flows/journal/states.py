@@ -4,7 +4,7 @@
              ▼                                     │
 (none) ─► claimed ── request leaves ──► sent ──► dropped    refused, failed, or written off
              │                          │
-             └─── was there already ──► done ◄── reply, or found on the platform
+             └─── was there already ──► done ◄── reply, or found on the platform; missing there: sent, or dropped
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ __all__ = ["ARROWS", "OPEN", "State", "allowed"]
 
 State = Literal["claimed", "sent", "done", "dropped"]
 """`claimed`: nothing was sent; `sent`: a request may have been sent; `done`: the platform has the effect; `dropped`: no
-effect, or given up. A sent intent is in doubt (`IntentRow.in_doubt`) once its reply was lost, or its holder ended."""
+effect, or given up. A sent intent is in doubt (`IntentRow.in_doubt`) once its reply was lost, its holder ended, or the
+platform answered that it is missing."""
 
 ARROWS: Final[dict[tuple[State | None, State], str]] = {
     (None, "claimed"): "requested for the first time",
@@ -27,6 +28,8 @@ ARROWS: Final[dict[tuple[State | None, State], str]] = {
     ("sent", "done"): "the reply came, or the effect was found on the platform",
     ("sent", "dropped"): "the platform refused or failed, the request certainly was not sent, or the user wrote it off",
     ("done", "done"): "the platform's work ended, a further effect was found, or the user took it over",
+    ("done", "sent"): "a later request found the upload missing on the platform",
+    ("done", "dropped"): "the platform has lost it, and the user had it forgotten",
     ("dropped", "claimed"): "the same effect is requested again",
 }
 

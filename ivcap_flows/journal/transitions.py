@@ -47,7 +47,7 @@ class Transitions:
         # Locked, so that nobody claims between the check of the fence and the write.
         row = self.get(connection, held.key, lock=True)
         self._check_fence(row, held)
-        check_arrow(row, after)
+        check_arrow(row, after, known=held.state)
         changed = {**values, "state": after, "updated_at": self._store.now(connection)}
         if changed.get("error") is not None:
             changed["error"] = scrub_text(changed["error"])

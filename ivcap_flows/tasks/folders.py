@@ -66,10 +66,19 @@ async def upload_as_collection(call: IvcapCall, folder: Path, *, name: str | Non
         planned_members(urn, *(one.value for one in done))
         return collection
     await call.client.collections.add(urn, [one.value.urn for one in done], policy=policy)
+    await _remove_lost(call, urn, done)
     _state(call, collection, done)
     # One asset, not one for each file.
     note_assets([Version(collection, "collections", new=any(one.how == "sent" for one in done))])
     return collection
+
+
+async def _remove_lost(call: IvcapCall, collection: str, done: list[Performed[Artifact]]) -> None:
+    """Remove the members that the platform had lost, and that were uploaded again."""
+    rows = await call.journal.ask(call.journal.intents.find_many, [one.key for one in done])
+    lost = [row.progress["lost"] for row in rows.values() if isinstance(row.progress, dict) and "lost" in row.progress]
+    if lost:
+        await call.client.collections.remove(collection, lost)
 
 
 def _state(call: IvcapCall, collection: Collection, done: list[Performed[Artifact]]) -> None:

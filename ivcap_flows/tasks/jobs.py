@@ -22,6 +22,7 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.missing import missing_inputs
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
@@ -270,7 +271,8 @@ async def _wait_for_jobs(
         inputs={urn for each in ended for urn in each.work.inputs},
     )
     if failed:
-        logger.warning("\n".join(failure(failed, len(ended), "job", logs=False)))
+        lines = failure(failed, len(ended), "job", logs=False)
+        logger.warning("\n".join([*lines, *await missing_inputs(call, [each.work for each in failed])]))
     known = {each.work.urn: each.work for each in ended}
     return [known[urn_of(job)] for job in jobs]
 

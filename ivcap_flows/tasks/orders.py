@@ -15,6 +15,7 @@ from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding, known
+from ivcap_flows.tasks.missing import missing_inputs
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
@@ -241,7 +242,8 @@ async def _wait_for_orders(
         inputs={urn for each in ended for urn in each.work.inputs},
     )
     if failed:
-        logger.warning("\n".join(failure(failed, len(ended), "order", logs=False)))
+        lines = failure(failed, len(ended), "order", logs=False)
+        logger.warning("\n".join([*lines, *await missing_inputs(call, [each.work for each in failed])]))
     known = {each.work.urn: each.work for each in ended}
     return [known[urn_of(order)] for order in orders]
 

@@ -27,6 +27,7 @@ from ivcap_flows.errors import InputError, IvcapFlowsError
 from ivcap_flows.handles import Handle
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
+from ivcap_flows.tasks.missing import noticing
 
 __all__ = ["refuse_in_asynchronous_flow", "task_pair"]
 
@@ -60,7 +61,7 @@ def task_pair(
     task, and a cached task would record nothing.
     """
     verb = body.__name__.removeprefix("_")
-    check = _checker(body)
+    check, body = _checker(body), noticing(body)
 
     @functools.wraps(body)
     def synchronous(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -34,6 +34,7 @@ from ivcap_flows.tasks.accounts import block_name, credentials_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
 from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
+from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
 from ivcap_flows.tasks.waiting import ReadUntil, wait_of
@@ -192,6 +193,7 @@ class _Asked:
         return found
 
 
+@noticing
 async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | None:
     """Wait, and try to park after a while.
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from ivcap_flows.durable import Effect, Found, Performed, Resume
+from ivcap_flows.durable import Effect, Found, Performed, Resume, planning
 from ivcap_flows.durable.scopes import expand
 from ivcap_flows.errors import ForbiddenError, IntegrityError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.identity import CONTENT_SCHEMA, OncePer, foremost, key_of
+from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
     from ivcap_flows.ivcap.artifacts import ArtifactRecord
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from ivcap_flows.tasks.call import IvcapCall
     from ivcap_flows.tasks.sources import UploadSource
 
-__all__ = ["SMALL_AT_ONCE", "content_of", "upload", "uploaded"]
+__all__ = ["SMALL_AT_ONCE", "content_of", "read_whole", "upload", "uploaded"]
+
+logger = logger_of("ivcap_flows.tasks")
 
 _READY_WAIT: Final = 30.0
 """Seconds to wait until an artifact with all its bytes becomes `ready`."""
@@ -104,7 +107,18 @@ class UploadEffect(Effect[Artifact]):
 
     async def find(self, intent: IntentRow) -> Sequence[Found[Artifact]]:
         # A record without bytes has no key. `doctor` lists those that remained after a lost reply.
-        return []
+        if intent.urn is None:
+            return []
+        seconds = 0.0 if planning() is not None else self.call.client.visibility_delay
+        logger.warning(
+            "%s is missing on the platform (%s). If it does not show within %g s, its content is uploaded again.",
+            *(intent.urn, intent.error, seconds),
+        )
+        try:
+            there = await _shown(self.call, intent.urn, seconds, read_whole)
+        except NotFoundError:
+            return []
+        return [Found(there.handle(self.call.platform, sha256=self.source.sha256), there.urn)]
 
     def decode(self, outcome: Any) -> Artifact:
         return Artifact.model_validate(outcome)
@@ -173,7 +187,21 @@ async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: UploadSour
     await artifacts.send(record, source.path, offset=offset, state=source.state, sha256=source.sha256)
 
 
-async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
+async def read_whole(call: IvcapCall, urn: str) -> ArtifactRecord:
+    """Read the record of an artifact that was complete. Raises NotFoundError if it is not there, or not any more."""
+    record = await call.client.artifacts.read(urn)
+    if record.ready or record.size == 0:
+        return record
+    raise NotFoundError(f"{urn} is not complete on {call.platform}: its status is {record.status}.", path=urn)
+
+
+async def _read(call: IvcapCall, urn: str) -> ArtifactRecord:
+    return await call.client.artifacts.read(urn)
+
+
+async def _shown(
+    call: IvcapCall, urn: str, timeout: float, read: Callable[[IvcapCall, str], Awaitable[ArtifactRecord]] = _read
+) -> ArtifactRecord:
     """Read a record, waiting until the platform shows it. Raises NotFoundError after `timeout` seconds."""
     from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -183,7 +211,7 @@ async def _shown(call: IvcapCall, urn: str, timeout: float) -> ArtifactRecord:
         stop=stop_after_delay(timeout),
         reraise=True,
     )
-    return await again(call.client.artifacts.read, urn)
+    return await again(read, call, urn)
 
 
 async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:

@@ -29,6 +29,7 @@ from ivcap_flows.journal.rows import Wait
 from ivcap_flows.provenance.describe import content_sha256, shortened
 from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.call import IvcapCall, urn_of
+from ivcap_flows.tasks.missing import missing_inputs
 
 __all__ = [
     "Ended",
@@ -209,6 +210,9 @@ async def what_helps(call: IvcapCall, failed: Sequence[Ended[Any]], task: str) -
 
     `task` requests such work, unless the user called another function for it.
     """
+    missing = await missing_inputs(call, [each.work for each in failed])
+    if missing:
+        return missing
     rows = []
     with suppress(JournalError):
         for each in failed[:_NAMED]:

@@ -148,10 +148,13 @@ async def _uploads(client: IvcapClient, seen: ByKey) -> None:
         return
     for group in seen.several("upload"):
         for urn in list(group.urns):
-            # An upload without all its bytes does not count here: it is reported as unfinished.
+            # An upload without all its bytes does not count here: it is reported as unfinished. Nor does one that the
+            # platform has lost.
+            whole = False
             with suppress(NotFoundError):
-                if not (await client.artifacts.read(urn)).ready:
-                    del group.urns[urn]
+                whole = (await client.artifacts.read(urn)).ready
+            if not whole:
+                del group.urns[urn]
 
 
 async def _aspects(client: IvcapClient, journal: Journal) -> list[Duplicate]:

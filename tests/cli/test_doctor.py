@@ -263,7 +263,7 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal):
     async def state():
         async with IvcapCredentials.from_environment().get_client() as client:
             for number in (3, 4):
-                content = {"journal": str(number), "noun": "upload", "subject": "x.csv", "urn": f"urn:a:{number}"}
+                content = {"journal": str(number), "noun": "order", "subject": "x.csv", "urn": f"urn:a:{number}"}
                 await client.aspects.add(key, INTENT_SCHEMA, content)
 
     loop.run(state())
@@ -272,7 +272,9 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal):
     assert not [line for line in said.out.splitlines() if line.startswith("ok") and "made twice: " in line]
     assert "upload for series.csv" in said.out
     assert "one is kept; the platform also has urn:ivcap:artifact:two" in said.out
-    assert f"upload for x.csv ({key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
+    assert f"order for x.csv ({key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
+    journal.intents.miss(journal.intents.get(row.key), "404")
+    assert "missing on the platform: upload for series.csv" in ivcap_flows("doctor").out
 
 
 def test_what_has_no_reply_and_what_was_refused_is_named(own_record, journal):

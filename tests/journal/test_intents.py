@@ -106,7 +106,7 @@ def test_an_older_fence_is_refused_everywhere(journal):
 
 
 def test_arrows_missing_from_the_table_are_refused(journal):
-    """And the row is unchanged."""
+    """And the row is unchanged. Only who knows that an effect is done takes that back."""
     moves = {
         "sent": journal.intents.mark_sent,
         "done": lambda row: journal.intents.settle(row, urn="u", outcome={}, how="sent"),
@@ -117,7 +117,7 @@ def test_arrows_missing_from_the_table_are_refused(journal):
         (before, after)
         for before in ("claimed", "sent", "done", "dropped")
         for after in moves
-        if (before, after) not in ARROWS
+        if (before, after) not in ARROWS or (before == "done" != after)
     ]
     assert len(missing) == 5
     for before, after in missing:

@@ -56,7 +56,7 @@ from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import pair, park_watcher, parking, registry, uploads
+from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, uploads
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -146,6 +146,28 @@ def each_journal_keeps_its_upload(patch: SetAttribute) -> None:
     patch(intent_record.IntentRecord, "agree", agree_with_itself)
 
 
+def made_again_before_it_must_show(patch: SetAttribute) -> None:
+    shown = uploads._shown
+
+    async def shown_once(call: Any, urn: str, timeout: float, *read: Any) -> Any:
+        return await shown(call, urn, 0.0, *read)
+
+    patch(uploads, "_shown", shown_once)
+
+
+def lost_is_kept(patch: SetAttribute) -> None:
+    patch(missing, "MADE_AGAIN", frozenset())
+
+
+def orders_are_made_again(patch: SetAttribute) -> None:
+    patch(missing, "MADE_AGAIN", frozenset({"upload", "order"}))
+
+
+def lost_is_not_superseded(patch: SetAttribute) -> None:
+    patch(intent_record, "foremost", lambda records: next((each for each in records if each.get("urn")), None))
+    patch(uploads, "foremost", intent_record.foremost)
+
+
 def not_synchronous(patch: SetAttribute) -> None:
     make = store._sqlite
 
@@ -159,7 +181,7 @@ def not_synchronous(patch: SetAttribute) -> None:
 
 def no_fence(patch: SetAttribute) -> None:
     patch(Transitions, "_check_fence", lambda self, row, held: None)
-    patch(transitions, "check_arrow", lambda row, after: None)
+    patch(transitions, "check_arrow", lambda row, after, **known: None)
 
 
 def every_holder_dead(patch: SetAttribute) -> None:
@@ -566,6 +588,12 @@ MUTANTS: Final = {
     "each journal keeps its upload": Mutant(
         "two journals that upload the same take one artifact", each_journal_keeps_its_upload
     ),
+    "made again before it must show": Mutant(
+        "an upload is made again only once it must have shown", made_again_before_it_must_show
+    ),
+    "what is lost is kept": Mutant("an upload that the platform has lost is made again", lost_is_kept),
+    "orders are made again": Mutant("nothing but an upload is made again by itself", orders_are_made_again),
+    "what is lost is not superseded": Mutant("every journal finds what was made again", lost_is_not_superseded),
     "no idempotency records": Mutant("what another journal asked for is known", no_key_aspects),
     "synchronous off": Mutant("a commit waits for the disk", not_synchronous),
     "no fence": Mutant("only the newest holder writes, and only along the arrows", no_fence),

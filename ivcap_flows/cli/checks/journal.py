@@ -6,6 +6,7 @@ from ivcap_flows.cli.checks import Wrong
 from ivcap_flows.cli.output import moment
 from ivcap_flows.cli.records import open_journal
 from ivcap_flows.identity import short_id
+from ivcap_flows.journal import IntentRow
 from ivcap_flows.sinks.outbox import FAULT
 
 __all__ = ["check_journal"]
@@ -15,8 +16,7 @@ def check_journal() -> list[str]:
     """Name the journal, its weaknesses, effects without a reply or with a second one, and refused deliveries."""
     with open_journal(new=True) as journal:
         in_doubt = [
-            f"no reply known: {row.noun} for {row.subject} ({short_id(row.key)}), sent {moment(row.sent_at)}; the "
-            "next run that asks for it resolves it"
+            f"{_doubt(row)}; the next run that asks for it resolves it"
             for row in journal.intents.where(state="sent", limit=None)
         ]
         twice = [
@@ -38,3 +38,10 @@ def check_journal() -> list[str]:
         exposure = journal.exposure()
         state = [journal.url, *map(Wrong, journal.weaknesses()), *([] if exposure is None else [exposure])]
         return [*state, *in_doubt, *twice, *refused, *failed]
+
+
+def _doubt(row: IntentRow) -> str:
+    name = f"{row.noun} for {row.subject} ({short_id(row.key)})"
+    if row.urn is not None:
+        return f"missing on the platform: {name}, {row.urn}"
+    return f"no reply known: {name}, sent {moment(row.sent_at)}"
