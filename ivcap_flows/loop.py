@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -142,6 +141,9 @@ def all_in_threads(do: Callable[[T], R], things: Iterable[T], at_once: int = AT_
 
     Blocks until all have ended.
     """
+    # Not above: it cannot be imported any more while the interpreter ends, and then the end of a run is recorded.
+    from concurrent.futures import ThreadPoolExecutor
+
     # Threads of their own: in those of the loop, calls that wait for the loop would keep what they wait for from them.
     with ThreadPoolExecutor(at_once, thread_name_prefix="ivcap-flows-call") as threads:
 

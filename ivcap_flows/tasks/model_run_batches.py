@@ -83,7 +83,7 @@ async def _register_model_runs(
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
     if out is not None and isinstance(source, str | Path):
         await asyncio.to_thread(check_place, Path(out), Path(source))
-    drafts = await Drafts.of(call.client, call.journal)
+    drafts = Drafts(call.client, call.journal, call.platform, call.account)
     rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
     progress = Shown()
     with Batch(

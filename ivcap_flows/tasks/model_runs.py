@@ -86,7 +86,7 @@ async def _register_model_run(
     check_ended(subject)
     refuse_trial(call.platform, subject, *(each for _, each in data if isinstance(each, Artifact)))
     stated = await terms_of(terms)
-    drafts = await Drafts.of(call.client, call.journal)
+    drafts = Drafts(call.client, call.journal, call.platform, call.account)
     known = None if workflow is None else await workflow_for(subject, workflow, stated, call, drafts)
     person = modeller or (known.stated.modeller if known is not None else None)
     more: dict[str, Any] = {

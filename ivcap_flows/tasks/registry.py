@@ -72,7 +72,7 @@ async def _owned(
     call: ProvenaCall, artifact: Artifact, terms: Terms, credentials: ProvenaCredentialsLike
 ) -> Terms | None:
     """Return the terms with the handle of the owner, once nothing is against a mint; None if none is needed."""
-    drafts = await Drafts.of(call.client, call.journal)
+    drafts = Drafts(call.client, call.journal, call.platform, call.account)
     named = await terms.registered(drafts.name)
     check = Requirements(call.client, drafts, _artifacts_of(artifact)).check_artifact(artifact.urn, named)
     items, lacks = await Items.after(check, drafts, registering(credentials))

@@ -109,7 +109,7 @@ ENDS = {
     "loop": lambda: raised(asyncio.CancelledError()),
 }
 OF_PREFECT = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CRASHED": "crashed"}
-OF_PREFECT["PAUSED"] = "parked"
+OF_PREFECT["PAUSED"] = "paused"
 
 
 def state_of(flow_run_id: str) -> str:

@@ -31,6 +31,7 @@ from ivcap_flows.provena.models import Model, Organisation
 from ivcap_flows.provena.terms import Terms, collection_format
 from ivcap_flows.registration.keys import run_key
 from ivcap_flows.registration.model_runs import ModelRunEffect
+from ivcap_flows.registration.requirements import Requirements
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks import model_runs
 from ivcap_flows.tasks.call import IvcapCall, ProvenaCall
@@ -206,6 +207,9 @@ def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
         async def none(*_: Any, **__: Any) -> None: ...
 
+        async def nothing_lacks(*_: Any, **__: Any) -> frozenset[str]:
+            return frozenset()
+
         async def no_runs(self: Effect[Any], intent: Any) -> list[Any]:
             return []
 
@@ -214,6 +218,8 @@ def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         monkeypatch.setattr(scopes, "uuid", SimpleNamespace(uuid4=lambda: "drawn"))
         monkeypatch.setattr(model_runs, "_records_of", none)
         monkeypatch.setattr(ModelRunEffect, "find", no_runs)
+        # It reads from Provena what the record names.
+        monkeypatch.setattr(Requirements, "check", nothing_lacks)
         yield
 
 
