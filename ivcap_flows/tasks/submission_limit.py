@@ -159,13 +159,16 @@ class _Slot:
     async def give_back(self) -> None:
         """Give the slot back, however long Prefect is away."""
         from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
         pauses, said = Pauses(_FIRST_PAUSE, _LONGEST_PAUSE), False
         was_leased = time.monotonic() < self.leased_until
         while True:
             try:
-                async with get_client() as client:
-                    await self._release(client, was_leased=was_leased)
+                # A client that repeats a request by itself hides that the server was away, and may have restarted.
+                with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                    async with get_client() as client:
+                        await self._release(client, was_leased=was_leased)
                 return
             except Exception as error:  # noqa: BLE001 - what was submitted counts
                 self._note(error)
