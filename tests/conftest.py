@@ -249,44 +249,58 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         server.returncode = 0
 
 
+class OwnPrefect:
+    """A Prefect server with settings of its own, and with its web interface if asked for. `environment` is that in
+    which its clients run; it keeps its port and what it knows when it ends and starts again."""
+
+    def __init__(self, home: Path, *, interface: bool = False, **settings: str) -> None:
+        others = ("PREFECT_", "IVCAP", "PROVENA")
+        self._home, self._interface = home, interface
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(others)},
+            **frugal(home),
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            **settings,
+        }
+        self.start()
+
+    def start(self) -> None:
+        self._server = start_prefect_server(self._home, self.environment, interface=self._interface)
+
+    def end(self) -> None:
+        stop(self._server)
+
+    def kill(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            end_at_once(psutil.Process(self._server.pid))
+        self._server.wait(10)
+
+
 @contextlib.contextmanager
 def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) -> Iterator[dict[str, str]]:
-    """Run a Prefect server with settings of its own, and with its web interface if asked for. Yields the environment in
-    which its clients run."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
-        **frugal(home),
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        **settings,
-    }
-    server = start_prefect_server(home, environment, interface=interface)
+    """Run a Prefect server of this kind, and yield the environment of its clients."""
+    server = OwnPrefect(home, interface=interface, **settings)
     try:
-        yield environment
+        yield server.environment
     finally:
-        stop(server)
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def own_prefect() -> type[OwnPrefect]:
+    """What makes Prefect servers; who makes one ends it."""
+    return OwnPrefect
 
 
 @pytest.fixture
-def restarting_server(tmp_path: Path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
-    """A Prefect server, by the environment of its clients, and `restart()`, which ends it and starts it again."""
-    with own_prefect_server(tmp_path) as environment:
-        port = environment["PREFECT_API_URL"].removesuffix("/api").rpartition(":")[2]
-
-        def end() -> None:
-            for child in psutil.Process().children():
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    if port in child.cmdline():
-                        stop(child)
-
-        def restart() -> None:
-            end()
-            start_prefect_server(tmp_path, environment)
-
-        yield environment, restart
-        end()
+def restarting_server(tmp_path: Path) -> Iterator[OwnPrefect]:
+    """A Prefect server that may end and start again."""
+    server = OwnPrefect(tmp_path)
+    yield server
+    server.end()
 
 
 @pytest.fixture(scope="session")

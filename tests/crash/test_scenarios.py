@@ -103,7 +103,7 @@ SHORT = {
 SHORT |= {
     mark: Scenario(mark, orders=1, fails=0).with_incident(name, *incident.steps)
     for name, incident in INCIDENTS.items()
-    for mark in [name.replace(" ", "-")]
+    for mark in [name.replace(" ", "-").lower()]
 }
 BROKEN = {
     each.mark: each
@@ -131,13 +131,14 @@ BROKEN = {
     )
 }
 BROKEN |= {
-    mark: Scenario(mark, orders=1, fails=0, build=incident.build).with_incident(name, incident.steps[0])
+    mark: Scenario(mark, orders=1, fails=0, build=incident.build[0]).with_incident(name, incident.build[1])
     for name, incident in INCIDENTS.items()
-    for mark in [f"{name.replace(' ', '-')}-broken"]
+    for mark in [f"{name.replace(' ', '-').lower()}-broken"]
     if incident.build is not None
 }
 RIGHT = {f"{mark}-right": replace(each, mark=f"{mark}-right", build=None) for mark, each in BROKEN.items()}
-FINDS = dict.fromkeys(BROKEN, "duplicates") | {"not-synced": "undurable"}
+FINDS = {mark: each.incident.finds if each.incident else "duplicates" for mark, each in BROKEN.items()}
+FINDS["not-synced"] = "undurable"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -152,9 +153,10 @@ def stage(
     prefect_server: dict[str, str],
     journal_file: Path,
     postgresql_server: str,
+    own_prefect: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, journal_file, postgresql_server)
+    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, journal_file, postgresql_server, own_prefect)
     yield made
     made.close()
 

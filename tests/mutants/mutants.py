@@ -56,7 +56,7 @@ from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
-from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, uploads
+from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, submission_limit, uploads
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -552,6 +552,13 @@ def goes_on_anywhere(patch: SetAttribute) -> None:
     patch(Accounts, "note", lambda *_: None)
 
 
+def slots_left_to_their_leases(patch: SetAttribute) -> None:
+    async def release(self: Any, client: Any, *, was_leased: bool) -> None:
+        await client.release_concurrency_slots_with_lease(self.lease)
+
+    patch(submission_limit._Slot, "_release", release)
+
+
 def made_before_it_is_checked(patch: SetAttribute) -> None:
     async def unchecked(check: Any, *given: Any) -> Any:
         check.close()
@@ -580,6 +587,9 @@ MUTANTS: Final = {
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
     "announced before its turn": Mutant("who waits for a slot has announced nothing", announced_before_its_turn),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
+    "slots left to their leases": Mutant(
+        "a slot is given back also if Prefect has restarted", slots_left_to_their_leases
+    ),
     "made before it is checked": Mutant("nothing is made for a run that would be refused", made_before_it_is_checked),
     "a look without bounds": Mutant("a batch reads no whole registry", a_look_without_bounds),
     "records belong to the journal": Mutant(

@@ -287,6 +287,29 @@ def test_a_slot_is_given_back_whatever_happens_to_the_server(slots, forget, monk
     assert ("is given back when Prefect answers again" in caplog.text) == ("away" in case)
 
 
+def test_a_server_that_restarts_while_it_is_told_is_told_again(slots, forget, monkeypatch):
+    """Its reply is lost with the lease. That Prefect's client would repeat the request is no proof of its effect."""
+    send, lost = httpx.AsyncClient.send, []
+
+    async def sent(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        if request.url.path.endswith("decrement-with-lease") and not lost:
+            lost.append(request)
+            await asyncio.to_thread(forget)
+            raise httpx.ReadError("reset", request=request)
+        return await send(client, request, **options)
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", sent)
+
+    async def submit() -> None:
+        async with SubmissionLimit(slots.name).turn():
+            pass
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 5}):
+        loop.run(submit())
+        until(lambda: lost and not submission_limit._owed(), 20)
+    assert slots.taken == 0
+
+
 def test_a_slot_that_prefect_took_back_is_not_given_back_twice(slots, forget):
     """A process that was suspended finds its lease ended, and another's slot taken."""
 
@@ -321,20 +344,25 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     assert caplog.text == ""
 
 
+@pytest.mark.catches("slots left to their leases")
 @pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_slot_of_a_server_that_restarts_is_free_again(restarting_server, unique):
     """A real server ends while the slot is held, and is started again: the next submission has its turn."""
-    environment, restart = restarting_server
-    slots = Slots(environment["PREFECT_API_URL"], f"limit-{unique}")
+    api = restarting_server.environment["PREFECT_API_URL"]
+    slots = Slots(api, f"limit-{unique}")
     slots.create()
+
+    def restart() -> None:
+        restarting_server.end()
+        restarting_server.start()
 
     async def submit() -> None:
         async with SubmissionLimit(slots.name).turn():
             await asyncio.to_thread(restart)
             assert await asyncio.to_thread(lambda: slots.taken) == 1
 
-    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+    with temporary_settings({PREFECT_API_URL: api}):
         loop.run(submit())
         until(lambda: slots.taken == 0, 30)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from harness.incidents import LOST
 from harness.ledger import rows_of
 from harness.scenario import NOTE, Scenario
 from harness.steps import CHUNK
+from ivcap_flows.identity import INTENT_SCHEMA
 
 __all__ = ["Books", "Verdict"]
 
@@ -39,7 +41,7 @@ class Verdict:
 class Books:
     """`shown` is what `ivcap-flows show --json` says of each run of the journal, `orphans` and `doctor` what these
     say; `sent` the requests with bytes of uploads that the embedded platform received, which it may have forgotten some
-    of (`forgot`)."""
+    of (`forgot`); `slots` how many of the limit on submissions are taken."""
 
     scenario: Scenario
     folder: Path
@@ -50,6 +52,7 @@ class Books:
     doctor: list[dict[str, Any]]
     sent: list[dict[str, Any]]
     forgot: bool
+    slots: int
 
     def verdict(self) -> Verdict:
         verdict = Verdict()
@@ -57,7 +60,9 @@ class Books:
         self._uploads(verdict)
         if "other effects" in self.scenario.vary:
             self._others(verdict)
+        self._records(verdict)
         self._attempts(verdict)
+        verdict.lost += [f"{self.slots} slots of the limit"] if self.slots else []
         commits = set((self.folder / "commits").read_text(encoding="ascii").splitlines())
         verdict.undurable += sorted(commits - FULL) or ([] if commits else ["no commit was seen"])
         return verdict
@@ -73,12 +78,13 @@ class Books:
 
     def _orders(self, verdict: Verdict) -> None:
         on_platform = {
-            urn: (_parameter(parameters, "name"), status)
+            urn: (_parameter(parameters, "name"), _parameter(parameters, "series"), status)
             for urn, parameters, status in self._rows("SELECT id, parameters, status FROM orders")
             if _parameter(parameters, "name") in self.scenario.wanted
         }
-        placed = Counter(name for name, _ in on_platform.values())
-        succeeded = {urn for urn, (_, status) in on_platform.items() if status == "succeeded"}
+        # Those of an artifact that the platform has lost fail, and are placed again of the new one.
+        placed = Counter(name for name, series, _ in on_platform.values() if series not in self._lost)
+        succeeded = {urn for urn, (_, _, status) in on_platform.items() if status == "succeeded"}
         for name, wanted in self.scenario.wanted.items():
             if placed[name] > wanted:
                 verdict.duplicates.append(f"{placed[name]} orders of {name} for {wanted}")
@@ -103,14 +109,19 @@ class Books:
     def _is_gone(self, effect: dict[str, Any], on_platform: dict[str, Any]) -> bool:
         return effect["noun"] == "order" and effect["urn"] is not None and effect["urn"] not in on_platform
 
+    @property
+    def _lost(self) -> list[str]:
+        """The artifacts that the platform has lost."""
+        return self._words_in(LOST)
+
     def _uploads(self, verdict: Verdict) -> None:
         query = "SELECT id, name, size, status FROM artifacts WHERE name LIKE ?"
         rows = self._rows(query, f"{self.scenario.mark}-%")
         ready = Counter(name for _, name, _, status in rows if status == "ready")
         if len(ready) != 2:
             verdict.lost.append(f"artifacts: only {sorted(ready)}")
-        if self.scenario.new_journal:
-            # A new journal knows an upload only once it is complete, and else makes an equal one.
+        if self.scenario.forgetful:
+            # Another journal knows an upload only once it is complete, and else makes an equal one.
             return
         verdict.duplicates += [f"{count} artifacts {name}" for name, count in ready.items() if count > 1]
         left = self._known | {urn for finding in self.doctor for note in finding["notes"] for urn in _words(note)}
@@ -129,6 +140,17 @@ class Books:
         if total < size and not self.forgot:
             verdict.lost.append(f"only {total} bytes of {name} sent, which has {size}")
 
+    def _records(self, verdict: Verdict) -> None:
+        """Under a key the records name one effect. Of an upload, each journal that was at it at once names its own."""
+        named: dict[str, set[str]] = {effect["key"]: set() for effect in self._effects}
+        for (text,) in self._rows("SELECT content FROM aspects WHERE schema = ?", INTENT_SCHEMA):
+            content = json.loads(text)
+            if content["urn"] in (None, *self._lost) or (self.scenario.together and content["noun"] == "upload"):
+                continue
+            if content["key"] in named:
+                named[content["key"]].add(content["urn"])
+        verdict.duplicates += [f"the records of {key} name {sorted(of)}" for key, of in named.items() if len(of) > 1]
+
     def _others(self, verdict: Verdict) -> None:
         mark = self.scenario.mark
         made = {
@@ -142,8 +164,8 @@ class Books:
         for noun, rows in made.items():
             if not rows:
                 verdict.lost.append(f"no {noun}")
-            if noun == "aspect" and self.scenario.new_journal:
-                # It has no key by which a new journal could find it.
+            if noun == "aspect" and self.scenario.forgetful:
+                # It has no key by which another journal could find it.
                 continue
             if len(rows) > 1:
                 verdict.duplicates.append(f"{len(rows)} of {noun}")
@@ -157,10 +179,10 @@ class Books:
 
     def _attempts(self, verdict: Verdict) -> None:
         shown = [attempt for run in self.shown for attempt in run["attempts"]]
-        entered = self._pids("entered")[-1:] if self.scenario.new_journal else self._pids("entered")
+        entered = self._words_in("entered")[-1:] if self.scenario.new_journal else self._words_in("entered")
         missing = Counter(entered) - Counter(str(attempt["process"]["pid"]) for attempt in shown)
         # Without a journal nothing is done: a process that found none from its first effect to its end said so.
-        missing -= Counter(self._pids("refused"))
+        missing -= Counter(self._words_in("refused"))
         verdict.unrecorded += [f"the attempt of process {pid}" for pid in missing]
         verdict.unrecorded += [f"attempt {a['number']} is {a['outcome']}" for a in shown if a["outcome"] == "running"]
         unfinished = [f"run {r['run']['id']} is {r['run']['outcome']}" for r in self.shown if _unfinished(r)]
@@ -170,7 +192,7 @@ class Books:
         if not self.shown:
             verdict.unrecorded.append("the run")
 
-    def _pids(self, file: str) -> list[str]:
+    def _words_in(self, file: str) -> list[str]:
         path = self.folder / file
         return path.read_text(encoding="ascii").split() if path.exists() else []
 

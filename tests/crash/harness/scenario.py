@@ -163,7 +163,8 @@ class Kill:
 @dataclass(frozen=True)
 class Scenario:
     """`orders` are placed at once, the first of which fails `fails` times and the last takes `seconds`,
-    or until told to end where these are many; then one more."""
+    or until told to end where these are many; then one more. `limited`: under a limit of a Prefect server of its own.
+    """
 
     mark: str
     kills: tuple[Kill, ...] = ()
@@ -171,6 +172,7 @@ class Scenario:
     backend: str = "sqlite"
     deployed: bool = False
     watched: bool = False
+    limited: bool = False
     build: str | None = None
     orders: int = 3
     fails: int = 1
@@ -196,11 +198,16 @@ class Scenario:
     @property
     def scope(self) -> str:
         """Two commands at once, or with a journal each, are two runs, which are to share their effects."""
-        return "flow" if (self.together and not self.deployed) or self.new_journal else "run"
+        return "flow" if (self.together and not self.deployed) or self.forgetful else "run"
 
     @property
     def new_journal(self) -> bool:
         return "new journal" in self.vary
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether a process has a journal that lacks what another one did."""
+        return self.new_journal or (self.incident is not None and self.incident.forgets)
 
     @property
     def asleep(self) -> bool:
@@ -282,7 +289,7 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
     faults = itertools.cycle(chance.sample(sorted(FAULTS), len(FAULTS)))
     asleep, others = itertools.cycle(ASLEEP_STEPS), itertools.cycle(OTHER_STEPS)
     given_up = itertools.cycle(GIVEN_UP_STEPS)
-    incidents = itertools.cycle(_incidents(chance, postgresql=postgresql))
+    incidents = _incidents(chance, postgresql=postgresql)
     for number in range(count):
         is_deployed = number % 5 == 4
         kills = [Kill(*next(deployments if is_deployed else scripts))]
@@ -318,16 +325,16 @@ def drawn(count: int, seed: int, *, postgresql: bool = True) -> Iterator[Scenari
             size=LARGE if "large" in vary else 1_300_000,
             vary=tuple(vary),
         )
-        happens = not is_deployed and fault != "twice at once" and chance.random() < 0.1
+        happens = not is_deployed and fault != "twice at once" and chance.random() < 0.15
         yield scenario.with_incident(*next(incidents)) if happens else scenario
 
 
-def _incidents(chance: random.Random, *, postgresql: bool) -> list[tuple[str, str]]:
-    """Each incident with each of its steps."""
-    every = [
-        (name, step)
+def _incidents(chance: random.Random, *, postgresql: bool) -> Iterator[tuple[str, str]]:
+    """Each incident in turn, at each of its steps in turn."""
+    steps = {
+        name: itertools.cycle(chance.sample(incident.steps, len(incident.steps)))
         for name, incident in INCIDENTS.items()
         if postgresql or incident.given.get("backend") != "postgresql"
-        for step in incident.steps
-    ]
-    return chance.sample(every, len(every))
+    }
+    for name in itertools.cycle(chance.sample(sorted(steps), len(steps))):
+        yield name, next(steps[name])

@@ -16,9 +16,9 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 import psutil
@@ -32,7 +32,7 @@ from ivcap_flows.local.directory import Directory
 from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.register import register
 
-__all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
+__all__ = ["Database", "Fork", "Forks", "Platform", "PrefectServer", "Stage"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
@@ -252,12 +252,29 @@ class Database:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class PrefectServer(Protocol):
+    """It keeps its port and its database when it is killed and started again; `environment` is its clients'."""
+
+    environment: dict[str, str]
+
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Stage:
     """`prefect` is the environment of the Prefect server's clients, `postgresql` a server's URL with `{}` for the
-    database, `journal` an empty journal's file to be copied."""
+    database, `journal` an empty journal's file to be copied; `own_prefect` starts a Prefect server in a folder."""
 
-    def __init__(self, home: Path, prefect: Mapping[str, str], journal: Path, postgresql: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        prefect: Mapping[str, str],
+        journal: Path,
+        postgresql: str,
+        own_prefect: Callable[[Path], PrefectServer],
+    ) -> None:
         self.home, self.prefect, self._journal, self._postgresql = home, dict(prefect), journal, postgresql
+        self.own_prefect = own_prefect
         self._forks: dict[int, Forks] = {}
         self._starting = threading.Lock()
         self._free: list[Platform] = []
@@ -295,7 +312,6 @@ class Stage:
             if not number:
                 shutil.copy(self._journal, path)
             return f"sqlite:///{path}"
-        assert self._postgresql is not None
         name = f"crash_{folder.name.replace('-', '_')}_{os.getpid()}"
         with self._lock, psycopg.connect(self._postgresql.format("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE journal_made')

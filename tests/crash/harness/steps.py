@@ -205,6 +205,7 @@ ARRANGE: Final[dict[str, Arrange]] = {
     "before the end is noted": before(Intents, "finish"),
     "before it is placed again": claims(the_next_order),
     "after the reply to that": before(Intents, "settle", the_next_order),
+    "before the upload is told": before(IdempotencyRecords, "write", tells("upload", outcome=True)),
     "before the fan-in upload": before(Artifacts, "create", is_fan_in),
     "before its name is noted": after(Artifacts, "create", is_fan_in),
     "in the middle of a chunk": before(os, "pread", Sending.midway),
@@ -253,6 +254,8 @@ def arm(folder: Path) -> Scenario:
     scenario = Scenario.read(folder)
     if scenario.asleep:
         be_elsewhere()
+    if scenario.incident is not None and scenario.incident.within is not None:
+        scenario.incident.within(folder)
     if scenario.build is not None:
         mutate(scenario.build)
     _watch_the_disk(folder)

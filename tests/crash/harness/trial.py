@@ -21,8 +21,9 @@ import psutil
 
 from harness.books import Books, Verdict
 from harness.incidents import INCIDENTS, Incident
+from harness.prefect_server import LimitingPrefect
 from harness.scenario import DEPLOYED_STEPS, RANDOM, Kill, Scenario
-from harness.stage import CHAIN, Database, Fork, Platform, Stage
+from harness.stage import CHAIN, Database, Fork, Forks, Platform, Stage
 from harness.steps import LEASE
 
 __all__ = ["Trial"]
@@ -50,6 +51,9 @@ class Trial:
         self.seconds = 0.0
         self.turns = 0
         self.platform: Platform
+        self.prefect: LimitingPrefect | None = None
+        self.journals: list[str] = []
+        """Of all its processes, as URLs."""
         self._watcher: Fork | None = None
         self._database: Database | None = None
         self._again = False
@@ -72,7 +76,7 @@ class Trial:
             self.verdict = self._books().verdict()
         except Exception as error:
             self.verdict.lost.append(f"{type(error).__name__}: {error}")
-            self._say(traceback.format_exc())
+            self.say(traceback.format_exc())
         finally:
             if self._watcher is not None:
                 self._watcher.kill()
@@ -81,6 +85,8 @@ class Trial:
                 each.kill()
             if self._database is not None:
                 self._database.end()
+            if self.prefect is not None:
+                self.prefect.end()
         self.unreached = [k for n, k in enumerate(self.scenario.kills) if not (self.folder / f"kill-{n}").exists()]
         self.seconds = time.monotonic() - begun
         return self
@@ -99,11 +105,13 @@ class Trial:
         (self.folder / f"{self.scenario.mark}-series.bin").write_bytes(os.urandom(self.scenario.size))
         self.environment = {
             **self.platform.environment,
-            "IVCAP_FLOWS_JOURNAL": self._journal(),
+            "IVCAP_FLOWS_JOURNAL": self._first_journal(),
             "IVCAP_FLOWS_PARK_AFTER": "0",
             "CRASH_FOLDER": str(self.folder),
             "XDG_DATA_HOME": str(self.home),
         }
+        if self.scenario.limited:
+            self.prefect = LimitingPrefect(self.stage.own_prefect(self._own_folder("prefect")))
         self.platform.forget()
         control = self.platform.control
         for rule in self.scenario.all_rules:
@@ -117,12 +125,27 @@ class Trial:
         """The data of the user, with the locks of the processes if the journal is on a server."""
         return self.folder / "home"
 
-    def _journal(self) -> str:
+    def _own_folder(self, name: str) -> Path:
+        made = self.folder / name
+        made.mkdir()
+        return made
+
+    def _first_journal(self) -> str:
         """The URL of an empty one, on a server of its own if that is to be killed."""
         if any(kill.victim == "database" for kill in self.scenario.kills):
             self._database = Database(self.scenario.mark)
-            return self._database.url
-        return self.stage.journal(self.folder, self.scenario.backend)
+            self.journals.append(self._database.url)
+        else:
+            self.journals.append(self.stage.journal(self.folder, self.scenario.backend))
+        return self.journals[0]
+
+    def another_journal(self) -> str:
+        """The URL of an empty one, with a name of its own in the records."""
+        self.journals.append(self.stage.journal(self.folder, "sqlite", len(self.journals)))
+        return self.journals[-1]
+
+    def _forks(self, seed: int = 0) -> Forks:
+        return self.stage.forks(seed) if self.prefect is None else self.prefect.forks
 
     def _watch(self) -> None:
         out, log = self.folder / "watched", self.folder / "watcher.log"
@@ -134,11 +157,11 @@ class Trial:
         number, self._started = self._started, self._started + 1
         vary, log = self.scenario.vary, self.folder / "log"
         if number and self.scenario.new_journal:
-            self.environment["IVCAP_FLOWS_JOURNAL"] = self.stage.journal(self.folder, "sqlite", number)
+            self.environment["IVCAP_FLOWS_JOURNAL"] = self.another_journal()
         code = self._checkout(number if "checkout" in vary else 0)
         place = self.folder / f"work-{number if 'working folder' in vary else 0}"
         place.mkdir(exist_ok=True)
-        forks = self.stage.forks(self.scenario.seed + number if "hash seed" in vary else 0)
+        forks = self._forks(self.scenario.seed + number if "hash seed" in vary else 0)
         ahead = {"CRASH_AHEAD": str(AHEAD[(self.scenario.seed + number) % len(AHEAD)])} if "clocks" in vary else {}
         environment = {**self.environment, **ahead, **more}
         return forks.start(environment, folder=self.folder, out=log, log=log, code=code, place=place)
@@ -257,7 +280,7 @@ class Trial:
                 self._let_another_go_on(asked)
                 done.touch()
             elif asked.exists() and not done.exists() and kill.victim == "database" and self._database is not None:
-                self._say(f"--- the database is killed {kill.step}\n")
+                self.say(f"--- the database is killed {kill.step}\n")
                 self._database.kill()
                 # The flow goes on without it for a while.
                 done.touch()
@@ -276,7 +299,7 @@ class Trial:
             if time.monotonic() > end:
                 raise TimeoutError("the flow does not stop")
             time.sleep(0.02)
-        self._say("--- the flow is suspended, and another machine goes on\n")
+        self.say("--- the flow is suspended, and another machine goes on\n")
         time.sleep(LEASE + 1)
         other = self.begin_another(CRASH_ELSEWHERE="1")
         try:
@@ -284,7 +307,7 @@ class Trial:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(told), signal.SIGCONT)
-        self._say("--- the flow wakes\n")
+        self.say("--- the flow wakes\n")
 
     def _let_happen(self, incident: Incident) -> None:
         for each in self._running if incident.ends else ():
@@ -294,7 +317,7 @@ class Trial:
 
     def _kill(self, kill: Kill, pids: list[int]) -> None:
         what = kill.victim if kill.victim in INCIDENTS else f"{kill.victim} is killed"
-        self._say(f"--- {what} {kill.step}\n")
+        self.say(f"--- {what} {kill.step}\n")
         if kill.victim in INCIDENTS:
             self._let_happen(INCIDENTS[kill.victim])
         if kill.victim == "embedded":
@@ -310,7 +333,7 @@ class Trial:
             self._watcher.ended.wait(10)
             self._watch()
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         with (self.folder / "log").open("a", encoding="utf-8") as log:
             log.write(text)
 
@@ -318,30 +341,41 @@ class Trial:
         if self._database is not None:
             # A process whose journal was away to its end could not write how it ended; this asks Prefect.
             self._asked("sync")
-        runs = [run["id"] for run in self._asked("runs")] if self.scenario.together else ["latest"]
         unready = [name for name, status in self._artifacts() if status != "ready"]
         return Books(
             scenario=self.scenario,
             folder=self.folder,
             database=self.platform.database,
             provena=self.platform.provena,
-            shown=[self._asked("show", run) for run in runs],
+            shown=self._shown(),
             orphans=self._asked("orders", "--orphans"),
             doctor=self._asked("doctor") if unready else [],
             sent=self.platform.sent(),
             forgot=self.platform.deaths != self._deaths,
+            slots=0 if self.prefect is None else self.prefect.taken,
         )
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """What is on record of the command's run, or of all runs of all journals where more than one was at work."""
+        if not self.scenario.together:
+            return [self._asked("show", "latest")]
+        return [
+            self._asked("show", run["id"], journal=journal)
+            for journal in self.journals
+            for run in self._asked("runs", journal=journal)
+        ]
 
     def _artifacts(self) -> list[tuple[str, str]]:
         with closing(sqlite3.connect(self.platform.database, timeout=30)) as connection:
             query = "SELECT name, status FROM artifacts WHERE name LIKE ?"
             return connection.execute(query, (f"{self.scenario.mark}-%",)).fetchall()
 
-    def _asked(self, *words: str) -> Any:
-        """What the command line answers."""
-        out, log = self.folder / f"{'-'.join(words)}.json", self.folder / "cli.log"
-        asked = [*words, "--json"]
-        command = self.stage.forks().start(self.environment, folder=self.folder, out=out, log=log, words=asked)
+    def _asked(self, *words: str, journal: str | None = None) -> Any:
+        """What the command line answers, of the newest journal if none is named."""
+        of = self.environment if journal is None else {**self.environment, "IVCAP_FLOWS_JOURNAL": journal}
+        name = "-".join([*words, of["IVCAP_FLOWS_JOURNAL"].rpartition("/")[2]])
+        out, log = self.folder / f"{name}.json", self.folder / "cli.log"
+        command = self._forks().start(of, folder=self.folder, out=out, log=log, words=[*words, "--json"])
         status = command.wait(120)
         if status and words[0] != "doctor":
             raise RuntimeError(f"ivcap-flows {' '.join(words)}: {log.read_text(encoding='utf-8')[-1000:]}")
