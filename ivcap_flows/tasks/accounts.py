@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import short_run
 from ivcap_flows.journal import Journal, OpenedAttempt, RunRow
 from ivcap_flows.journal.rows import AccountRow
@@ -15,7 +16,7 @@ from ivcap_flows.lru_cache import LruCache
 
 __all__ = ["block_name", "check_account", "credentials_of"]
 
-_checked: Final[LruCache[tuple[str, str, int, str], None]] = LruCache(1_000)
+_checked: Final = PerProcess[LruCache[tuple[str, str, int, str], None]](lambda: LruCache(1_000))
 """Credentials that were checked in this process: journal, run, number of the attempt, name."""
 
 
@@ -62,11 +63,11 @@ async def check_account(
         there = await journal.ask(journal.accounts.elsewhere, run.id, name, here)
     else:
         known = (journal.id, run.id, attempt.attempt.number, name)
-        if known in _checked:
+        if known in _checked():
             return
         there = await journal.ask(journal.accounts.note, run.id, name, here)
         if there is None:
-            _checked.put(known, None)
+            _checked().put(known, None)
     if there is not None:
         raise _goes_elsewhere(run, there, here, block)
 
