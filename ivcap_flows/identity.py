@@ -154,11 +154,11 @@ def same_intent(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def same_claim(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two idempotency records were written under one claim.
+    """Return whether two idempotency records announce the same send of one claim.
 
     The journal's id does not say so: a journal that was restored from a copy has the id of the one that wrote a record.
     """
-    return one.get("claim") is not None and one.get("claim") == other.get("claim")
+    return one.get("claim") is not None and all(one.get(name) == other.get(name) for name in ("claim", "send"))
 
 
 def foremost(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from ivcap_flows.durable.effects import RecordStore
@@ -36,34 +37,38 @@ class IntentRecord:
         self._lost = [] if intent.urn is None else [intent.urn]
         """What the platform has lost, and what else the records name that nobody uses any more."""
 
-    async def claim(self, *, refused: bool) -> dict[str, Any] | None:
-        """Write the record before the effect. Return an earlier one, if there is any: what is there is the answer.
+    async def announce(self, send: int, *, refused: bool, looked: bool) -> tuple[dict[str, Any] | None, int]:
+        """Write a claim before a send, the first or another. Return the record of an effect that is there already, else
+        after how many visibility delays the send has its turn.
 
-        That holds for this intent's own record, too: of what an earlier holder announced, the journal does not know
-        whether it was sent if it was restored from a copy. Only where the platform `refused` what the last holder sent,
-        the records of the holders up to it say nothing.
+        One for each claim that came before, since its holder waits for those before it, and may send then; whether it
+        lives cannot be known. None after claims of this holder alone. Those of holders before it in this journal count
+        until it has `looked` for a visibility delay, and not at all if the platform `refused` what the last one sent.
         """
-        # Written before it is read, so that of two journals at least one sees the other. If an earlier holder of the
-        # claim may have written, it is read first.
-        first = self._intent.fence == 1
-        there = None if first else await self.earlier(refused=refused)
-        return there or await self._announce(first=first, refused=refused)
-
-    async def earlier(self, *, refused: bool) -> dict[str, Any] | None:
-        """Return what `claim` finds before it writes."""
-        return self._answer(await self._read(), refused=refused)
-
-    async def _announce(self, *, first: bool, refused: bool) -> dict[str, Any] | None:
         if self._store is None:
-            return None
+            return None, 0
+        own = {**self._content(None, None), "send": send}
         try:
-            records = await self._store.write(self._intent.key, self._content(None, None), first=first)
+            # Written before it is read, so that of two journals at least one sees the other.
+            records = await self._store.write(self._intent.key, own, first=self._intent.fence == 1 and send == 1)
         except ForbiddenError as error:
             # To read may be allowed.
             records = await self._read()
             self._do_without(error)
         there = self._answer(records, refused=refused)
-        return None if there is None or self._is_own_claim(there) else there
+        if there is not None and there.get("urn") is not None:
+            return there, 0
+        before = [one for one in takewhile(lambda one: not same_claim(one, own), records) if one.get("urn") is None]
+        if refused:
+            before = [one for one in before if not self._is_claim_before(one)]
+        others = [one for one in before if one.get("claim") != own["claim"]]
+        if looked:
+            others = [one for one in others if not self._is_claim_before(one)]
+        return None, len(before) if others else 0
+
+    async def earlier(self, *, refused: bool) -> dict[str, Any] | None:
+        """Return the record that counts before anything is announced."""
+        return self._answer(await self._read(), refused=refused)
 
     async def read(self) -> dict[str, Any] | None:
         """Return the content of the record that counts under the key, whichever journal wrote it.
@@ -129,9 +134,6 @@ class IntentRecord:
                 *(self._intent.noun, self._intent.key, urn, ", ".join(more)),
             )
         return more
-
-    def _is_own_claim(self, record: dict[str, Any]) -> bool:
-        return record.get("urn") is None and same_claim(record, self._content(None, None))
 
     def _is_claim_before(self, record: dict[str, Any]) -> bool:
         """Return whether an earlier holder of this intent wrote it, and no outcome."""

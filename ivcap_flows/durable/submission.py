@@ -144,20 +144,21 @@ class Submission(Generic[T]):
         finally:
             await self.journal.ask_surely(self.journal.intents.release, self.intent, doubt, self._time)
 
-    async def _before_sending(self) -> Performed[T] | None:
-        """Write the idempotency record, once, and adopt an effect that exists already."""
-        if not self._new:
-            return None
-        self._new = False
-        announced = self.effect.announced
-        there = await (self._record.claim(refused=self._resent) if announced else self._record.read())
+    async def _before_sending(self, send: int) -> Performed[T] | None:
+        """Announce a send, and adopt an effect that exists already: at once, or as soon as it shows."""
+        new, self._new = self._new, False
+        if self.effect.announced:
+            there, turn = await self._record.announce(send, refused=self._resent, looked=self._looked)
+        else:
+            there, turn = await self._record.read() if new else None, 0
         if there is not None and there.get("urn") is not None:
             return await self._adopt([self._recorded(there)])
-        if there is not None:
-            doubt = "there is an earlier idempotency record under this key"
-            self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
-            return await self._look_for_it(self.effect.visibility_delay)
-        if self.effect.look_first or (self.effect.bears_key and not self._resent):
+        if turn:
+            if self.intent.state == "claimed":
+                doubt = "there is an earlier idempotency record under this key"
+                self.intent = await self.journal.ask(self.journal.intents.mark_in_doubt, self.intent, doubt, self._time)
+            return await self._look_for_it(turn * self.effect.visibility_delay)
+        if new and (self.effect.look_first or (self.effect.bears_key and not self._resent)):
             # The idempotency record has just been read.
             return await self._adopt(await self.effect.find(self.intent))
         return None
@@ -170,7 +171,7 @@ class Submission(Generic[T]):
                 if self.effect.limit is not None and not self._has_begun:
                     await turn.enter_async_context(self.effect.limit.turn())
                 # Not before the turn: who finds the announcement waits for the visibility delay, and then sends.
-                if (there := await self._before_sending()) is not None:
+                if (there := await self._before_sending(sends)) is not None:
                     return there
                 made = await self._try(turn)
             if not isinstance(made, _Doubt):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ from ivcap_flows.durable import Found, Performed, Resume
 from ivcap_flows.errors import UnavailableError
 from ivcap_flows.ivcap.idempotency_records import SHOWS_WITHIN
 from ivcap_flows.journal import IntentRow, Journal, schema
+
+
+@pytest.fixture
+def three_journals(tmp_path: Path) -> Iterator[list[Journal]]:
+    with ExitStack() as opened:
+        yield [opened.enter_context(Journal.open(f"sqlite:///{tmp_path / name}")) for name in "abc"]
 
 
 @pytest.fixture
@@ -88,6 +94,30 @@ def test_two_journals_at_once_send_once(two_journals):
     done = run_on(platform.account.clock, both())
     assert sorted(one.how for one in done) == ["adopted", "sent"]
     assert len(platform.urns) == 1
+
+
+@pytest.mark.catches("only the oldest is waited for", "sent again unannounced")
+@pytest.mark.parametrize("afters", [(0.15,), pytest.param((0.0, 0.15, VISIBILITY_DELAY / 2), marks=pytest.mark.long)])
+def test_several_journals_send_once_whatever_befalls_their_requests(three_journals, afters):
+    """At the same time or one after the other: who dies, or gets no reply, is waited for by each that came later, and
+    who sends again waits for each that came meanwhile."""
+    befalls = ("", "lost before", "late and lost", "given up before", "given up")
+    starts = product(afters, repeat=2)
+    for number, (faults, later) in enumerate(product(product(befalls, repeat=3), starts)):
+        account = Account()
+
+        async def ask(platform: Platform, journal: Journal, after: float, number: int) -> Any:
+            await asyncio.sleep(after)
+            return await platform.call(journal, number, records=True)
+
+        async def all_of_them(account: Account, faults: Any, later: Any, number: int) -> list[Any]:
+            calls = zip((Slowly(account, [fault]) for fault in faults), three_journals, (0.0, *later), strict=False)
+            return await asyncio.gather(*(ask(*call, number) for call in calls), return_exceptions=True)
+
+        done = run_on(account.clock, all_of_them(account, faults, later, number))
+        made = {effect["urn"] for effect in account.effects}
+        assert len(made) == len(account.effects) <= 1, (faults, later)
+        assert {each.value["urn"] for each in done if isinstance(each, Performed)} <= made, (faults, later)
 
 
 def test_an_order_that_another_journal_placed_too_is_named(two_journals, caplog):

@@ -27,6 +27,7 @@ from ivcap_flows.capture import files, observing, pending_calls, values
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.cli import rerun, trace
 from ivcap_flows.durable import divergence, intent_record, submission
+from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan
 from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
@@ -138,12 +139,12 @@ def records_belong_to_the_journal(patch: SetAttribute) -> None:
 
 
 def each_journal_keeps_its_upload(patch: SetAttribute) -> None:
-    agree = intent_record.IntentRecord.agree
+    agree = IntentRecord.agree
 
     async def agree_with_itself(self: Any, urn: str | None, outcome: Any) -> tuple[None, list[str]]:
         return None, (await agree(self, urn, outcome))[1]
 
-    patch(intent_record.IntentRecord, "agree", agree_with_itself)
+    patch(IntentRecord, "agree", agree_with_itself)
 
 
 def made_again_before_it_must_show(patch: SetAttribute) -> None:
@@ -570,10 +571,34 @@ def made_before_it_is_checked(patch: SetAttribute) -> None:
 def announced_before_its_turn(patch: SetAttribute) -> None:
     send = Submission._send
 
+    async def announced_already(_: int) -> None:
+        return None
+
     async def announce_first(self: Submission[Any]) -> Any:
-        return await self._before_sending() or await send(self)
+        there = await self._before_sending(1)
+        vars(self)["_before_sending"] = announced_already
+        return there or await send(self)
 
     patch(Submission, "_send", announce_first)
+
+
+def only_the_oldest_is_waited_for(patch: SetAttribute) -> None:
+    announce = IntentRecord.announce
+
+    async def announce_after_one(self: IntentRecord, send: int, **about: Any) -> Any:
+        there, turn = await announce(self, send, **about)
+        return there, min(turn, 1)
+
+    patch(IntentRecord, "announce", announce_after_one)
+
+
+def sent_again_unannounced(patch: SetAttribute) -> None:
+    before_sending = Submission._before_sending
+
+    async def announce_the_first(self: Submission[Any], send: int) -> Any:
+        return await before_sending(self, send) if send == 1 else None
+
+    patch(Submission, "_before_sending", announce_the_first)
 
 
 MUTANTS: Final = {
@@ -586,6 +611,10 @@ MUTANTS: Final = {
     "no settle": Mutant("nothing is sent again before what was sent must show", no_settle),
     "no look before the first send": Mutant("a new journal finds what has its key", no_look_before_the_first_send),
     "announced before its turn": Mutant("who waits for a slot has announced nothing", announced_before_its_turn),
+    "only the oldest is waited for": Mutant(
+        "of several journals each waits for all that came before", only_the_oldest_is_waited_for
+    ),
+    "sent again unannounced": Mutant("who sends again waits for who came meanwhile", sent_again_unannounced),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
     "slots left to their leases": Mutant(
         "a slot is given back also if Prefect has restarted", slots_left_to_their_leases
