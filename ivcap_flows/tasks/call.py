@@ -17,7 +17,7 @@ from ivcap_flows.durable import Caller, Effect, Performed, RecordStore, look_sin
 from ivcap_flows.durable.platform_time import SPREAD, is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
 from ivcap_flows.handles import Handle
-from ivcap_flows.identity import EMBEDDED, flows_urn
+from ivcap_flows.identity import EMBEDDED, artifact_urns, flows_urn
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
 from ivcap_flows.journal.rows import AccountRow
@@ -78,6 +78,9 @@ class _Call:
         """Cause an effect at most once, as part of this attempt."""
         if self.settings.pay_again and effect.spends and effect.once_per in ("flow", "account"):
             effect = replace(effect, once_per="run")
+        if max_resubmits and await self.journal.ask(self._lacks_input, effect.request):
+            # It would fail for it again, and cost again.
+            max_resubmits = 0
         done = await perform(
             effect,
             Caller(self.journal, self.attempt, self.platform, self.account, self.client, tries_around()),
@@ -91,6 +94,11 @@ class _Call:
         if isinstance(done.value, Handle):
             done.value._how = done.in_run
         return done
+
+    def _lacks_input(self, request: Any) -> bool:
+        """Return whether an upload that a request names was found missing on the platform, and not made again yet."""
+        rows = [row for urn in artifact_urns(request) for row in self.journal.intents.where(urn=urn)]
+        return any(row.state == "sent" for row in rows)
 
     def check(self, *values: Any) -> None:
         """Raise ForeignHandleError if a handle anywhere in the values belongs to another platform."""

@@ -86,8 +86,9 @@ async def _place_order(
     `once_per="flow"` all runs of flows of this name share it, and with `"account"` all that the account does. With
     `"call"` each call has an order of its own. Two equal requests with different `discriminator`s are two orders.
 
-    An order that failed remains the result, unless `max_resubmits` says how often it may be placed again. If a replayed
-    flow completes with a new order in place of an earlier one of the service, a warning shows both.
+    An order that failed remains the result, unless `max_resubmits` says how often it may be placed again; while the
+    platform lacks an upload among its inputs, it is not. If a replayed flow completes with a new order in place of an
+    earlier one of the service, a warning shows both.
 
     With `reuse`, an earlier order is used instead of paying again, from any run or machine of the account, if it
     succeeded with the same service definition, equal parameters and policy, and its products can still be read.

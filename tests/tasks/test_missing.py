@@ -111,6 +111,15 @@ def test_an_order_that_failed_for_it_makes_it_again(effects, lose, source, tasks
     assert (effects.count("/1/artifacts"), effects.count("/1/orders")) == (2, 2)
 
 
+def test_what_failed_for_it_is_not_paid_for_again(effects, lose, source, tasks_service, in_script):
+    """However often it may be placed anew: the error comes after one order, and names the input."""
+    missing = upload_artifact(source)
+    lose(missing.urn)
+    with pytest.raises(OrderFailedError, match=f"The input {missing.urn} is missing on the platform. Run again"):
+        in_script(lambda: tasks.run_order(tasks_service, {"series": missing}, max_resubmits=3))
+    assert effects.count("/1/orders") == 1
+
+
 def test_a_pipeline_that_was_complete_pays_for_nothing_again(effects, lose, source, tasks_service):
     """Nothing asks for its artifact any more, so the same upload and the same order are kept."""
     first = upload_artifact(source)
