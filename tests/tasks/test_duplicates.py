@@ -20,6 +20,7 @@ from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
 from ivcap_flows.identity import short_id
+from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal, NewIntent
 from ivcap_flows.provena.models import (
@@ -117,6 +118,12 @@ def doctor(capsys):
 
 def naming(notes, *urns):
     return [note for note in notes if all(urn in note for urn in urns)]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Look for a record that shows late for a moment only: no test here waits until it shows."""
+    monkeypatch.setattr(idempotency_records, "SHOWS_WITHIN", 0.1)
 
 
 def late(embedded):

@@ -328,7 +328,7 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     """It waits for a moment, and names the command that frees the slot."""
     for name in ("PROMPTLY", "AT_EXIT"):
         monkeypatch.setattr(submission_limit, name, 0.1)
-    away(monkeypatch, "renew_concurrency_lease", 8)
+    away(monkeypatch, "renew_concurrency_lease", 3)
 
     async def submit() -> None:
         async with SubmissionLimit(slots.name).turn():
