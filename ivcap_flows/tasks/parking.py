@@ -259,7 +259,7 @@ class _Stay:
             now, attempts = datetime.now(timezone.utc), []
         stay = cls(call, waits, now, until)
         woken = any(each.park is not None and each.park.urns <= urns for each in attempts)
-        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else math.inf, park_after, timeout))
+        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else park_after, timeout))
         # A shorter wait never parks, so the rounds are of another wait for the same work.
         if stay.pending and timeout > park_after + SHORTEST:
             stay._go_on(attempts)

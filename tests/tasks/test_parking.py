@@ -74,8 +74,9 @@ def run(request, job):
 def hasty(monkeypatch):
     """Shorten the waits from minutes to moments."""
     monkeypatch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
-    for name in ("LEAST", "WOKEN", "AGAIN"):
+    for name in ("LEAST", "AGAIN"):
         monkeypatch.setattr(parking, name, 0.1)
+    monkeypatch.setattr(parking, "WOKEN", 1.0)
 
 
 class Deployed:
@@ -342,8 +343,7 @@ def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, ahead, mo
     first, *later = [park.began_at for park in parks_of(ivcap_journal)]
     assert len(later) == rounds - 1 and len(set(later)) == 1 and later[0] > first
     assert len(late) == rounds - 1 and "1 of 1 orders and jobs not finished after 60 s" in late[0]
-    for name in ("LEAST", "WOKEN"):
-        monkeypatch.setattr(parking, name, 10.0)
+    monkeypatch.setattr(parking, "WOKEN", 10.0)
     ahead(9)
     end.touch()
     assert run.wake() == ["succeeded"] and len(late) == rounds - 1
