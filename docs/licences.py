@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -73,10 +74,15 @@ def _closure(extras: tuple[str, ...]) -> set[str]:
         found.add(one)
         wanted += [
             (canonicalize_name(each.name), tuple(sorted(each.extras)))
-            for each in map(Requirement, metadata.requires(name) or ())
+            for each in _requirements(name)
             if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *asked))
         ]
     return {name for name, _ in found}
+
+
+@cache
+def _requirements(name: str) -> list[Requirement]:
+    return [*map(Requirement, metadata.requires(name) or ())]
 
 
 def licence(told: metadata.PackageMetadata) -> str:

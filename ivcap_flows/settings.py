@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -21,6 +20,8 @@ _HOMES: Final = ("HOME", "XDG_DATA_HOME")
 
 
 def _default_journal() -> str:
+    from platformdirs import user_data_path
+
     return f"sqlite:///{user_data_path('ivcap-flows', appauthor=False) / 'journal.sqlite'}"
 
 

@@ -212,23 +212,6 @@ class Hints:
         return bool(self.exact or self.lower)
 
 
-_COMMAND_HINTS: Final = (
-    "curl",
-    "mysql",
-    "mariadb",
-    "7z",
-    "sshpass",
-    "mongo",
-    "login",
-    "zip",
-    "sqlcmd",
-    "redis-cli",
-    "ldap",
-)
-"""Every command whose options have a rule of their own contains one of these."""
-HINTS: Final = Hints(
-    (*(hint for shape in SHAPES for hint in shape.hints), "@"), (*_NAME_HINTS, "sig", "basic", *_COMMAND_HINTS)
-)
 _SEPARATED: Final = re.compile(r"[=:\s<(]|(?:\A|\0)-|[\"'],")
 """Separators between a name and its secret, and the start of an option, after which a secret may follow."""
 
@@ -422,6 +405,10 @@ COMMANDS: Final = [
     _of_command(r"ldap\w+", "-w", _NEXT, "ldap"),
 ]
 """Rules for the line of a command, be it a text or a list of arguments, in which NUL precedes each."""
+HINTS: Final = Hints(
+    (*(hint for shape in SHAPES for hint in shape.hints), "@"),
+    tuple(dict.fromkeys(hint for rule in (*ASSIGNMENTS, *COMMANDS) for hint in rule.hints)),
+)
 
 
 def hints_in(text: str, among: Hints = HINTS) -> Hints:
