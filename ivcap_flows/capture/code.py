@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,9 +47,8 @@ class Checkout:
     diff_sha256: str | None
 
 
-@lru_cache(maxsize=64)
 def checkout(folder: str) -> Checkout | None:
-    """Return the working tree around a folder; None without git or outside of a repository. Read once per process."""
+    """Return the working tree around a folder; None without git or outside of a repository."""
     root = _git(folder, "rev-parse", "--show-toplevel")
     if root is None:
         return None
@@ -94,7 +92,6 @@ def code_record(source: str | None, name: str) -> Record:
     return entity(flows_urn("code", digest(canonical(facts))), "code", **facts)
 
 
-@lru_cache(maxsize=1)
 def packages() -> dict[str, str]:
     """Return the installed distributions and their versions, by their metadata folders (PEP 376, PEP 427)."""
     found: dict[str, str] = {}

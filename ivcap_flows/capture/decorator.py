@@ -125,17 +125,18 @@ class _Shape:
             for name, parameter in plain.parameters.items()
             if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         )
+        defaults = {name: each.default for name, each in plain.parameters.items()}
+        self.defaults = {name: default for name, default in defaults.items() if default is not inspect.Parameter.empty}
         self.method = bool(self.positional) and self.positional[0] in ("self", "cls")
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the given arguments by name. Positional ones without a name are under `*`."""
+        """Return the arguments of a call by name, defaults included. Positional ones without a name are under `*`."""
         given = dict(zip(self.positional, args))  # noqa: B905 - either may be longer
         if self.method:
             given.pop(self.positional[0], None)
         if len(args) > len(self.positional):
             given["*"] = args[len(self.positional) :]
-        given.update(kwargs)
-        return given
+        return self.defaults | given | kwargs
 
 
 class _RecordedCall(CallScope):

@@ -41,6 +41,8 @@ _LIBRARIES: Final = tuple(
     {os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name in ("stdlib", "purelib", "platlib")}
     | {"/proc/", "/dev/", "/sys/"}
 )
+_IN_MEMORY: Final = "/dev/shm/"  # noqa: S108 - it is only compared
+"""Where files of data are, though what lies around it is none."""
 _WRITES: Final = os.O_WRONLY | os.O_RDWR
 _ANEW: Final = os.O_TRUNC | os.O_EXCL
 
@@ -317,7 +319,7 @@ def _opens(activity: FileActivity, tick: int, path: Any, _mode: Any, flags: int)
     if isinstance(path, int):
         return
     path = _absolute(path)
-    if path.startswith(_LIBRARIES):
+    if path.startswith(_LIBRARIES) and not path.startswith(_IN_MEMORY):
         return
     source, target = activity._copying.pop(threading.get_ident(), ("", ""))
     if flags & _WRITES:

@@ -18,7 +18,6 @@ def repository(tmp_path):
     git(folder, "remote", "add", "origin", "https://ada:t0ken-t0ken@example.org/flows.git")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "first")
-    checkout.cache_clear()
     return folder
 
 
@@ -31,6 +30,19 @@ def test_the_code_is_its_commit_its_file_and_the_packages(repository):
     assert "diff_sha256" not in facts
     installed = {name: version(name) for name in ("prefect", "pydantic-settings", "sqlalchemy")}
     assert facts["packages"].items() >= installed.items()
+
+
+def test_each_reading_is_of_its_own_moment(repository, monkeypatch, tmp_path):
+    """A process that lives on, as one that serves flows, meets another commit and other packages."""
+    first = code_record(str(repository / "flows" / "a.py"), "main")
+    (repository / "flows" / "a.py").write_text("x = 2\n")
+    git(repository, "commit", "-q", "-a", "-m", "second")
+    (tmp_path / "site" / "something_new-1.2.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    second = code_record(str(repository / "flows" / "a.py"), "main").attributes
+    assert (second["commit"], second["dirty"]) == (git(repository, "rev-parse", "HEAD"), False)
+    assert second["commit"] != first.attributes["commit"]
+    assert second["packages"]["something-new"] == "1.2" and "something-new" not in first.attributes["packages"]
 
 
 def test_a_dirty_tree_is_told_by_the_digest_of_what_differs(repository, tmp_path):
@@ -48,7 +60,6 @@ def test_a_dirty_tree_is_told_by_the_digest_of_what_differs(repository, tmp_path
     digests = set()
     for name, text in (("flows/a.py", "x = 2\n"), ("flows/a.py", "x = 3\n"), ("flows/new.py", "y = 1\n")):
         (repository / name).write_text(text)
-        checkout.cache_clear()
         tree = checkout(str(repository / "flows"))
         assert tree.dirty and tree.diff_sha256 is not None
         digests.add(tree.diff_sha256)
@@ -59,12 +70,10 @@ def test_a_dirty_tree_is_told_by_the_digest_of_what_differs(repository, tmp_path
 def test_code_without_a_repository_is_known_by_its_file(tmp_path, monkeypatch):
     """Outside of git, or without the program, the digest of the file and the packages remain."""
     (tmp_path / "b.py").write_text("y = 1\n")
-    checkout.cache_clear()
     record = code_record(str(tmp_path / "b.py"), "b")
     assert record.attributes["source_sha256"] == digest(b"y = 1\n")
     assert record.attributes["file"] == "b.py"
     assert "commit" not in record.attributes
     monkeypatch.setenv("PATH", "")
-    checkout.cache_clear()
     assert code_record(str(tmp_path / "b.py"), "b").id == record.id
     assert code_record(None, "b").id != record.id

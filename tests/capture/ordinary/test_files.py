@@ -499,3 +499,69 @@ def test_files_of_two_runs(tmp_path, edges):
         },
         runs=2,
     )
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder in another file system."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        if os.stat(folder).st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is only one file system")
+        yield Path(folder)
+
+
+def test_a_move_to_another_file_system_is_one(tmp_path, elsewhere, edges):
+    """The rename fails, and a copy follows: of a file, and of a folder, file by file."""
+    [raw] = lay(tmp_path, "raw.csv")
+    (tmp_path / "parts").mkdir()
+    lay(tmp_path / "parts", "a", "b")
+
+    @task
+    def publish(source: Path, target: Path) -> Path:
+        return Path(shutil.move(source, target))
+
+    @flow
+    def main() -> None:
+        publish.with_options(name="file")(raw, elsewhere / "final.csv")
+        publish.with_options(name="folder")(tmp_path / "parts", elsewhere / "all")
+        count(elsewhere / "final.csv")
+
+    main()
+    edges(
+        {
+            ("used", "file", "raw.csv"),
+            ("made", "file", "final.csv"),
+            ("derived", "final.csv", "raw.csv"),
+            ("used", "count", "final.csv"),
+            ("used", "folder", "parts/a"),
+            ("used", "folder", "parts/b"),
+            ("made", "folder", "a"),
+            ("derived", "a", "parts/a"),
+            ("made", "folder", "b"),
+            ("derived", "b", "parts/b"),
+            ("made", "folder", "all/"),
+            ("member", "all/", "a"),
+            ("member", "all/", "b"),
+        }
+    )
+
+
+def test_defaults_are_arguments(tmp_path, edges):
+    """What a function is called with is its own defaults, too: by place, by name, and of a task within a flow."""
+    raw, other, target = lay(tmp_path, "raw.csv", "other.csv", "out.csv")
+
+    @recorded
+    def clean(source: Path = raw, *, target: Path = target) -> None:
+        target.write_text(source.read_text().upper())
+
+    @task
+    def summarise(source: Path = other, words: tuple[str, ...] = ("a", "b")) -> int:
+        return len(source.read_text())
+
+    @flow
+    def main() -> None:
+        clean()
+        summarise()
+
+    main()
+    edges({("used", "clean", "raw.csv"), ("made", "clean", "out.csv"), ("used", "summarise", "other.csv")})
