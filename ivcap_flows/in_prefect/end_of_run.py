@@ -74,12 +74,14 @@ def counted(journal: Journal, run_id: str) -> str:
 
 
 def tell_what_is_on_record(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
-    """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises."""
+    """Log how many effects of each noun the run of a flow requested, unless it goes on. Never raises.
+
+    The command has the short id: a name may be that of many runs, or have characters that a shell takes otherwise.
+    """
     if outcome in COMES_BACK or opened.run.entry_point.endswith(":"):
         return
     try:
-        requested = counted(journal, opened.run.id)
+        requested = counted(journal, opened.run.id) or "nothing was requested on a platform"
     except Exception:  # noqa: BLE001 - the run has ended, and is on record
         return
-    name = opened.attempt.flow_run_name or short_run(opened.run.id)
-    log.info("On record%s. `ivcap-flows show %s` shows the run.", f": {requested}" if requested else "", name)
+    log.info("On record: %s. `ivcap-flows show %s` shows the run.", requested, short_run(opened.run.id))

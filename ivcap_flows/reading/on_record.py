@@ -36,6 +36,9 @@ def on_record(
             f"Nothing is on record of the run {name}: it has just begun, or its process ended before anything was "
             f"written. `ivcap-flows show {name}` shows what it asked for."
         )
+    if found is None and name == "latest":
+        # Raises the error that says that there is no run yet.
+        journal.runs.get(name)
     if found is None:
         begin = f"Nothing is on record of {name}. No" if is_here else "No"
         if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):

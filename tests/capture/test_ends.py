@@ -10,6 +10,7 @@ import pytest
 from prefect.exceptions import CancelledRun, Pause, TerminationSignal
 from prefect.states import Scheduled, Suspended
 
+from ivcap_flows import flow
 from ivcap_flows.capture import attempts, context, journal, recorded, recorder
 from ivcap_flows.errors import JournalError
 from ivcap_flows.journal import RunIdentity
@@ -127,6 +128,20 @@ def test_a_run_whose_processes_end_at_once_is_told_to_have_completed(recorded_gr
     assert journal().runs.get(first.run.id).outcome == "completed"
     [told] = (node.attributes for node in recorded_graph() if node.type == "flow-run")
     assert told["outcome"] == "completed"
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_log_names_the_run_by_its_id(caplog, ivcap_journal):
+    """Not by its name, which many runs may have, and a shell may take for more than a name."""
+
+    @flow(flow_run_name="daily; rm -rf x")
+    def nothing() -> None: ...
+
+    nothing()
+    nothing()
+    told = "On record: nothing was requested on a platform. `ivcap-flows show %s` shows the run."
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("On record")]
+    assert said == [told % run.id[-8:] for run in reversed(ivcap_journal.runs.recent(2))]
 
 
 def test_an_end_that_cannot_be_checked_is_an_end(monkeypatch, caplog):

@@ -49,8 +49,9 @@ def test_runs_are_listed_newest_first_and_can_be_narrowed(on_record):
 def test_a_journal_without_runs(ivcap_flows, journal_file):
     Journal.open(f"sqlite:///{journal_file}").close()
     assert ivcap_flows("runs", "--json").json == []
-    said = ivcap_flows("show", "latest")
-    assert said.status == 2 and "has no run yet" in said.err
+    for command in ("show", "trace"):
+        said = ivcap_flows(command, "latest")
+        assert said.status == 2 and "has no run yet" in said.err, command
 
 
 def test_a_run_is_found_by_each_of_its_names(on_record):
