@@ -97,11 +97,21 @@ def test_two_journals_at_once_send_once(two_journals):
 
 
 @pytest.mark.catches("only the oldest is waited for", "sent again unannounced")
-@pytest.mark.parametrize("afters", [(0.15,), pytest.param((0.0, 0.15, VISIBILITY_DELAY / 2), marks=pytest.mark.long)])
-def test_several_journals_send_once_whatever_befalls_their_requests(three_journals, afters):
+@pytest.mark.parametrize(
+    ("befalls", "afters"),
+    [
+        (("", "lost before", "given up before"), (0.15,)),
+        pytest.param(
+            ("", "lost before", "late and lost", "given up before", "given up"),
+            (0.0, 0.15, VISIBILITY_DELAY / 2),
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["some", "all"],
+)
+def test_several_journals_send_once_whatever_befalls_their_requests(three_journals, befalls, afters):
     """At the same time or one after the other: who dies, or gets no reply, is waited for by each that came later, and
     who sends again waits for each that came meanwhile."""
-    befalls = ("", "lost before", "late and lost", "given up before", "given up")
     starts = product(afters, repeat=2)
     for number, (faults, later) in enumerate(product(product(befalls, repeat=3), starts)):
         account = Account()

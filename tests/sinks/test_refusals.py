@@ -274,7 +274,10 @@ def items(_embedded, provena_items) -> Any:
     return loop.run(make())
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name",
+    [name if number % 3 == 0 else pytest.param(name, marks=pytest.mark.long) for number, name in enumerate(REFUSED)],
+)
 def test_nothing_is_made_for_what_would_be_refused(ways, items, sent, name):
     """The task, the batch and the sink say the same, at once. No item, no dataset and no run is asked for."""
     change, words = REFUSED[name]
