@@ -117,7 +117,7 @@ class RemoteRecords:
         except (IvcapFlowsError, asyncio.TimeoutError) as error:
             if name not in self._off:
                 self._off.add(name)
-                why = str(error) or f"it did not answer within {TIMEOUT:g} s"
+                why = str(error) or f"asking it took more than {TIMEOUT:g} s"
                 self.troubles.append(f"{name} could not be asked: {why}")
             return otherwise
 
