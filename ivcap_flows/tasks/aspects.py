@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from ivcap_flows.ivcap.schemas import schema_of
 from ivcap_flows.journal import IntentRow
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
-from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.pair import called, task_pair
 from ivcap_flows.tasks.planned import only_planned
 
 __all__ = [
@@ -321,11 +321,25 @@ def _handle(call: IvcapCall, urn: str, entity: str, schema: str, content: dict[s
     return Aspect(urn=urn, platform=call.platform, entity=entity, schema_urn=schema, content=content)
 
 
+def _run_of(words: str) -> Callable[[dict[str, Any]], str]:
+    """Return what names a task run: by the last part of the schema, since an entity has many aspects."""
+
+    def name(given: dict[str, Any]) -> str:
+        try:
+            schema, _ = _content(given["content"], given["schema"])
+        except InputError:
+            # The body says what is wrong with the content.
+            schema = "aspect"
+        return words.format(schema.rpartition(":")[2] or "aspect", called(given["entity"]))
+
+    return name
+
+
 attach_aspect, aattach_aspect = task_pair(
-    _attach_aspect, name="Attach aspect", run_name="attach aspect to {entity}", writes=("entity",)
+    _attach_aspect, name="Attach aspect", run_name=_run_of("attach {} to {}"), writes=("entity",)
 )
 update_aspect, aupdate_aspect = task_pair(
-    _update_aspect, name="Update aspect", run_name="update aspect of {entity}", writes=("entity",)
+    _update_aspect, name="Update aspect", run_name=_run_of("update {} of {}"), writes=("entity",)
 )
 get_aspect, aget_aspect = task_pair(_get_aspect, name="Get aspect", run_name="get {urn}")
 list_aspects, alist_aspects = task_pair(

@@ -16,7 +16,7 @@ from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding, known
 from ivcap_flows.tasks.missing import missing_inputs
-from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.pair import called, task_pair
 from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import OrderSource, wait_for
 from ivcap_flows.tasks.progress import progress_of
@@ -329,7 +329,7 @@ async def _order_log(order: Order | str, *, lines: int | None = None, credential
 
 
 def _order_run(parameters: dict[str, Any]) -> str:
-    return f"order {parameters['name'] or parameters['service']}"
+    return f"order {parameters['name'] or called(parameters['service'])}"
 
 
 place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run, writes=("collection",))

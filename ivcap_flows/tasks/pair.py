@@ -28,8 +28,9 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.secrets import logger_of, scrub, scrub_text
 from ivcap_flows.tasks.missing import noticing
+from ivcap_flows.tasks.service_request import ServiceRequest
 
-__all__ = ["refuse_in_asynchronous_flow", "task_pair"]
+__all__ = ["called", "refuse_in_asynchronous_flow", "task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
 
@@ -177,7 +178,7 @@ def _naming(run_name: str | Callable[[dict[str, Any]], str], task: str) -> Calla
         try:
             if not isinstance(run_name, str):
                 return scrub_text(run_name(parameters))
-            return scrub_text(run_name.format(**{each: _called(value) for each, value in parameters.items()}))
+            return scrub_text(run_name.format(**{each: called(value) for each, value in parameters.items()}))
         except (AttributeError, TypeError):
             # An argument of a wrong type: the body says what is wrong with it.
             return task
@@ -185,7 +186,12 @@ def _naming(run_name: str | Callable[[dict[str, Any]], str], task: str) -> Calla
     return name
 
 
-def _called(value: Any) -> Any:
-    """Return the name of what a handle stands for, if it has one: people know things by their names."""
+def called(value: Any) -> Any:
+    """Return the name of what a handle stands for, or of the service of a request, if it has one.
+
+    People know things by their names.
+    """
+    if isinstance(value, ServiceRequest):
+        return value.service
     names = (getattr(value, name, None) for name in ("name", "display_name")) if isinstance(value, Handle) else ()
     return next(filter(None, names), value)

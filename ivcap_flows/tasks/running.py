@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from ivcap_flows.arguments import texts
+from ivcap_flows.arguments import several, texts
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Collection, Job, Order, Service
@@ -253,13 +253,18 @@ async def arun_job(
 
 
 def _checked(steps: Mapping[Any, OrderStep] | Iterable[OrderStep], at_once: int | None) -> dict[Any, OrderStep]:
-    asked = dict(steps) if isinstance(steps, Mapping) else dict(enumerate(steps))
+    asked = dict(steps) if isinstance(steps, Mapping) else dict(enumerate(_listed(steps)))
     for step in asked.values():
         if not isinstance(step, OrderStep):
             raise InputError(f"The steps of run_orders are OrderSteps, not {type(step).__name__}.")
     if at_once is not None and at_once < 1:
         raise InputError(f"The argument at_once must be at least 1, not {at_once}.")
     return asked
+
+
+def _listed(steps: Any) -> Iterable[OrderStep]:
+    # A generator has no length.
+    return steps if isinstance(steps, Iterator) else several(steps, "steps", "run_orders")
 
 
 def _resubmitting(max_resubmits: int, credentials: IvcapCredentialsLike) -> dict[str, Any]:

@@ -266,6 +266,7 @@ def test_a_plan_has_an_order_for_each_step_and_what_is_no_step_is_refused(in_scr
     assert [each.noun for each in planned.effects] == ["order", "order"]
     for given, words in (
         ({"steps": [("echo", {})]}, "OrderSteps, not tuple"),
+        ({"steps": OrderStep("echo", {})}, r"pass `steps=\[…\]`, not OrderStep alone"),
         ({"steps": [], "max_resubmits": -1}, "at least 0, not -1"),
         ({"steps": [], "at_once": 0}, "at least 1, not 0"),
     ):

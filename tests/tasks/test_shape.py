@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import time
+from typing import ClassVar
 
 import cloudpickle
 import pytest
@@ -32,6 +33,7 @@ from ivcap_flows.handles import (
     Service,
 )
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.tasks.service_request import ServiceRequest
 
 pytestmark = pytest.mark.canary
 
@@ -62,6 +64,13 @@ HANDLES = [
     Queue(urn="urn:ivcap:queue:1", platform="p", name="stations"),
 ]
 NOTE = "$schema", "urn:example:schema:shape.1"
+
+
+class Echo(ServiceRequest):
+    """A request as `ivcap-flows services echo --python` writes it."""
+
+    service: ClassVar[str] = "echo"
+    message: str
 
 
 def test_every_verb_is_there_twice():
@@ -113,6 +122,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
         series = tasks.upload_artifact(source)
         order = tasks.place_order("echo", {"message": series.urn})
         tasks.place_order("echo", {"message": unique}, name="north")
+        tasks.place_order(Echo(message=f"{unique} of a class"))
         job = tasks.request_job("echo", {"message": unique})
         [done] = tasks.wait_for_orders([order], timeout=60)
         [ended] = tasks.wait_for_jobs([job], timeout=60)
@@ -143,16 +153,18 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
     assert run.inputs == run.outputs == (dataset.urn,)
     assert run.subject == done.urn and run.session_id
     assert item.subtype == "ORGANISATION"
-    assert (effects.count("/1/orders"), effects.count("/1/artifacts")) == (2, 1)
+    assert (effects.count("/1/orders"), effects.count("/1/artifacts")) == (3, 1)
     assert effects.count("/provena/prov/model_run/register") == 1
     names = {"order echo", "order north", f"upload {source.name}", "wait for 1 order: echo", "wait for 1 job: echo"}
+    names |= {f"attach shape.1 to {done.name}", f"update shape.1 of {done.name}"}
     of_flow = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     with get_client(sync_client=True) as client:
         end = time.monotonic() + 60
         # Prefect writes task runs in the background, and their names after them.
-        while not names <= {run.name for run in client.read_task_runs(flow_run_filter=of_flow)}:
+        while not names <= {*(said := [run.name for run in client.read_task_runs(flow_run_filter=of_flow)])}:
             assert time.monotonic() < end
             time.sleep(0.1)
+        assert said.count("order echo") == 2
 
 
 def test_submit_map_and_options(in_flow, tmp_path, unique, effects):
