@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -74,23 +75,20 @@ POSTS = {
 @pytest.mark.parametrize("noun", ["order", "job"])
 @pytest.mark.parametrize("fault", [{"status": 503}, {"drop_reply_after_effect": True}], ids=["503", "lost"])
 def test_a_journal_that_was_put_back_orders_nothing_again(effects, tmp_path, unique, noun, fault):
-    """Yesterday's file is in its place, and the first request for an idempotency record fails."""
+    """Yesterday's copy is used, and the first request for an idempotency record fails."""
     ask = {"order": tasks.place_order.fn, "job": tasks.request_job.fn}[noun]
     today, yesterday = tmp_path / "today.sqlite", tmp_path / "yesterday.sqlite"
 
-    def urns(*messages):
-        with Journal.open(f"sqlite:///{today}") as journal, use_journal(journal):
-            return [ask("echo", {"message": f"{unique} {each}"}, once_per="account").urn for each in messages]
+    def urn(file, message):
+        with Journal.open(f"sqlite:///{file}") as journal, use_journal(journal):
+            return ask("echo", {"message": f"{unique} {message}"}, once_per="account").urn
 
-    urns("before")
-    shutil.copy(today, yesterday)
-    first = urns("after")
-    shutil.copy(yesterday, today)
-    for newer in (*tmp_path.glob("today.sqlite-wal"), *tmp_path.glob("today.sqlite-shm")):
-        # A thread that still reads the journal as it is closed leaves its newest rows beside it.
-        newer.unlink()
+    urn(today, "before")
+    with closing(sqlite3.connect(today)) as source, closing(sqlite3.connect(yesterday)) as copy:
+        source.backup(copy)
+    first = urn(today, "after")
     effects.embedded.add_fault(method="POST", path="/1/aspects", count=1, **fault)
-    assert urns("after") == first
+    assert urn(yesterday, "after") == first
     assert effects.posts("/1/orders" if noun == "order" else "/jobs") == 2
 
 
