@@ -59,7 +59,8 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 @dataclass(frozen=True)
 class Backoff:
-    """Waits between attempts, in seconds. `first` doubles up to `cap`; all attempts and waits end within `budget`."""
+    """Waits between attempts, in seconds. `first` doubles up to `cap`; the last attempt begins within `budget` of the
+    first failure."""
 
     first: float = 0.5
     cap: float = 20.0

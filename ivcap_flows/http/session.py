@@ -64,8 +64,8 @@ class Session:
     """HTTP with one platform. Use it as an async context manager, or call `aclose()`.
 
     `platform` names the platform in errors. `timeout` is the longest silence of the server in seconds. `budget` is the
-    number of seconds that all attempts of one request and the waits between them may take. The token is sent to the
-    base URL's host only. URLs from a server are used only after a check by `own`. Proxies and CA certificates come from
+    number of seconds after the first failure of a request within which it is repeated. The token is sent to the base
+    URL's host only. URLs from a server are used only after a check by `own`. Proxies and CA certificates come from
     the environment. Redirects are never followed.
     """
 
@@ -238,30 +238,31 @@ class Session:
         the budget allows."""
         from tenacity import AsyncRetrying, retry_if_exception
 
-        begun = None
+        failed_at: list[float] = []
 
         async def attempt() -> T:
-            nonlocal begun
             async with turn() as client:
-                # The wait for the first turn is due to this process's own requests, so it is not of the budget.
-                begun = begun or time.monotonic()
                 return await once(client)
 
         def wait(state: RetryCallState) -> float:
             return self._backoff.delay(state.attempt_number, _asked(state))
 
+        def waited() -> float:
+            # Before the first failure, the process may have waited for its own requests, or been suspended: it has
+            # found nothing out about the platform.
+            return time.monotonic() - failed_at[0]
+
         def stop(state: RetryCallState) -> bool:
-            now = time.monotonic()
-            return self._backoff.exhausted(now - (begun or now), state.upcoming_sleep)
+            failed_at.append(time.monotonic())
+            return self._backoff.exhausted(waited(), state.upcoming_sleep)
 
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            waited = time.monotonic() - (begun or time.monotonic())
-            if waited + state.upcoming_sleep < _SAID_AFTER or self._said:
+            if waited() + state.upcoming_sleep < _SAID_AFTER or self._said:
                 _log.info("%s Trying again in %.1f s.", error, state.upcoming_sleep)
             else:
                 self._said = True
-                _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited)
+                _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited())
 
         may_pass = retry_if_exception(lambda error: is_transient(error) and may_repeat(repeat, error))
         given: T = await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(attempt)

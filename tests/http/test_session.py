@@ -124,6 +124,20 @@ async def test_a_retry_after_beyond_the_budget_ends_at_once(web):
     assert time.monotonic() - began < 30
 
 
+async def test_a_first_attempt_that_took_longer_than_the_budget_is_repeated(web, quick):
+    """As that of a process that was suspended in it, and has found nothing out about the platform."""
+    answers = [5.0, 0.0]
+
+    async def slow(request):
+        await asyncio.sleep(answers.pop(0))
+        return Response(b"{}")
+
+    web.on("GET /1/x", slow)
+    async with web.session(timeout=0.5, budget=0.4) as session:
+        assert (await get(session)).json() == {}
+    assert answers == []
+
+
 async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, caplog, monkeypatch):
     """By its own address and not by what happened to be asked; the retries go on, and a later outage is said again."""
     monkeypatch.setattr(session_module, "_SAID_AFTER", 0.0)
