@@ -9,7 +9,7 @@ from typing import Any
 
 from ivcap_flows.capture import data, files
 from ivcap_flows.capture.calls import digest_values
-from ivcap_flows.capture.context import current_attempt, miss, recorder, running
+from ivcap_flows.capture.context import current_attempt, current_call, miss, recorder, running
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.record_writer import Statement
 from ivcap_flows.capture.values import ValueScan
@@ -36,7 +36,7 @@ def annotate(*things: Any, **facts: Any) -> None:
             return
         look = ValueScan()
         told = {ANNOTATION + name: look.named(name, name, value) for name, value in facts.items()}
-        digest_values(look)
+        digest_values(look, current_call())
         opened, writer = current_attempt(), recorder()
         around = running(opened)
         for thing in things or (around,):
@@ -68,6 +68,8 @@ def _of(thing: Any) -> tuple[_Made, int]:
 
         return settled, seen.weight
     if data.is_data(thing):
-        held = data.snapshot("", thing)
-        return lambda: [held.record()], 0
+        look = ValueScan()
+        look.at("thing", thing)
+        [(_, version)] = digest_values(look, current_call())
+        return lambda: [version.record()], 0
     raise InputError(f"A {type(thing).__name__} cannot be annotated. Give a handle, URN, path, table or array.")

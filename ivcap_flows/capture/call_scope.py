@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.capture import context, makers
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.given import Given
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.outcomes import outcome_of, outcome_of_error
 
@@ -31,7 +32,6 @@ class CallScope:
     def __init__(self, call: Call) -> None:
         self.call = call
         self._token: Token[Any] | None = None
-        call.outer = context.current_call()
         self.enter()
 
     def enter(self) -> None:
@@ -53,32 +53,36 @@ class CallScope:
         finally:
             self.leave()
 
-    def claim_result(self, held: list[Any]) -> Any:
+    def yielded(self, value: Any) -> Any:
         """Return what the caller gets for a value that a generator yields."""
         with self.log_and_count("A value that %s yielded could not be recorded."):
-            makers.claim_result(held, self.call.id, self.call.wrote)
-            self.note_result(held[0])
-        return held[0]
+            value = self._claimed(value)
+            self.note_result(value)
+        return value
 
-    def finish(self, held: list[Any]) -> Any:
+    def finish(self, value: Any) -> Any:
         """End the call and leave it. Return what the caller gets for the result."""
         try:
-            outcome, cause = outcome_of(held[0], of_flow=self.is_flow)
+            outcome, cause = outcome_of(value, of_flow=self.is_flow)
         except BaseException as error:
             self.fail(error)
             if isinstance(error, Exception):
                 # Prefect waits for the same futures, and meets the error itself.
-                return held[0]
+                return value
             raise
         try:
             with self.log_and_count("The result of %s could not be recorded."):
-                self.note_result(held[0])
+                self.note_result(value)
             self.record_end(outcome, cause)
             with self.log_and_count("The result of %s could not be recorded."):
-                makers.claim_result(held, self.call.id, self.call.wrote, first=self.is_flow)
+                value = self._claimed(value)
         finally:
             self.end()
-        return held[0]
+        return value
+
+    def _claimed(self, value: Any) -> Any:
+        call = self.call
+        return makers.claimed(value, call.id, call.given, call.wrote, of_flow=self.is_flow)
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error, and leave it."""
@@ -91,8 +95,9 @@ class CallScope:
             self.end()
 
     def end(self) -> None:
-        """Leave the call for good."""
+        """Leave the call for good. Its record, which may wait, keeps nothing alive that it was given."""
         self.leave()
+        self.call.given = Given({})
 
     def close(self) -> None:
         """After the end of the call, do what is left to do. A second call does nothing."""

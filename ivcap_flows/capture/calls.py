@@ -6,18 +6,19 @@ What is seen must be seen at once, in the caller's thread; records are made late
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ivcap_flows.capture import data as data_versions
-from ivcap_flows.capture import files
+from ivcap_flows.capture import files, makers
 from ivcap_flows.capture.data import DataVersion
 from ivcap_flows.capture.file_activity import FileActivity
 from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
 from ivcap_flows.capture.files import Digests, PathState
-from ivcap_flows.capture.informants import Informant
+from ivcap_flows.capture.given import Given
+from ivcap_flows.capture.informants import Informant, informants_of
 from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Collection, Dataset, Handle, LocalFile, Queue
 from ivcap_flows.identity import file_urn
@@ -28,9 +29,11 @@ from ivcap_flows.secrets import scrub_text
 if TYPE_CHECKING:
     from ivcap_flows.durable.scopes import Tries
 
-__all__ = ["Call", "CallKind", "now", "records_of"]
+__all__ = ["Call", "CallKind", "Held", "digest_values", "now", "records_of"]
 
 CallKind = Literal["attempt", "task-run", "call"]
+Held = tuple[str, DataVersion]
+"""A version of a table or an array, with the name of the parameter that it was given as."""
 
 _SKEW: Final = timedelta(seconds=60)
 """If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
@@ -51,8 +54,8 @@ def now() -> datetime:
 class Call:
     """An activity of ours.
 
-    `parent` started it. `before` is the failed try before this one. `informants` are the calls whose values it
-    received.
+    `parent` started it. `before` is the failed try before this one. `given` are its arguments as long as it runs, and
+    `informants` the calls whose values are among them.
 
     `declared` are the parameters that it declares as read or written; `file_activity` is what it was seen to do to
     files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made,
@@ -63,8 +66,9 @@ class Call:
     queues, calls within it only wrote to those in `put_into`, and read those in `taken`.
 
     `found` are the URNs of things that it returns but that existed before; `reused` are those among them that were
-    requested elsewhere. `data` are tables and arrays as they were given, `changed_data` those whose content changed,
-    and `returned_data` those that were returned.
+    requested elsewhere. `data` are tables and arrays as they were given, each with its parameter; `data_left` are, by
+    id, the versions that the call gave away: those that it returned, changed, or gave to a call within it.
+    `data_within` are the ids of those that calls within it made.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Call:
     before: str | None = None
     outer: Call | None = None
     tries: Tries = ()
+    given: Given = field(default_factory=lambda: Given({}))
     informants: list[Informant] = field(default_factory=list)
     started: datetime = field(default_factory=now)
     ended: datetime | None = None
@@ -92,9 +97,9 @@ class Call:
     made: dict[str, PathState] = field(default_factory=dict)
     made_within: dict[str, PathState] = field(default_factory=dict)
     unknown: dict[str, str] | None = None
-    data: list[DataVersion] = field(default_factory=list)
-    changed_data: list[tuple[DataVersion, DataVersion]] = field(default_factory=list)
-    returned_data: list[DataVersion] = field(default_factory=list)
+    data: list[Held] = field(default_factory=list)
+    data_left: dict[str, Held] = field(default_factory=dict)
+    data_within: set[str] = field(default_factory=set)
     put_into: set[str] = field(default_factory=set)
     taken: set[str] = field(default_factory=set)
     found: set[str] = field(default_factory=set)
@@ -106,6 +111,15 @@ class Call:
         """The approximate number of bytes that the call holds until it is written."""
         seen = sum(each.weight for each in (*self.entry.values(), *(edge.seen for edge in self.files)))
         return 4_000 + self.arguments.weight + self.returned.weight + seen + 300 * len(self.informants)
+
+    def take(self, values: Mapping[str, Any], function: Any, outer: Call | None, task: Any = None) -> None:
+        """Note the arguments for a function within the call `outer`, and whose values are among them.
+
+        `task` is Prefect's context of a task run.
+        """
+        self.outer = outer
+        self.informants = informants_of(values, task, writes=self.declared.writes - self.declared.reads)
+        self.given = Given(values, {informant.id for informant in self.informants}, function)
 
     def uses(self, role: str, handle: Handle | LocalFile) -> bool:
         """Return whether a handle among the arguments is an input, as far as is known yet."""
@@ -126,10 +140,13 @@ class Call:
             self.outer.put_into |= self.put_into
             if len(self.outer.made_within) < _MOST_MADE:
                 self.outer.made_within |= {**self.made_within, **self.made}
+            if len(self.outer.data_within) < _MOST_MADE:
+                made = {id_ for id_, (_, version) in self.data_left.items() if version.maker == self.id}
+                self.outer.data_within |= self.data_within | made
 
     def snapshot_entry(self, digests: Digests | None) -> None:
         """Read the files and the data among the arguments as they are before the call."""
-        self.data += digest_values(self.arguments)
+        self.data += digest_values(self.arguments, self.outer)
         self.arguments.paths += _sources(self.data)
         for role, path in self.arguments.paths[:_MAX_PATHS]:
             if os.path.abspath(path) in self.entry:
@@ -146,6 +163,10 @@ class Call:
         Set `other_process` if it ran in a separate process.
         """
         self._look_at_data()
+        for value in self.given.changed(self._look_at_new_data) if self.kind != "attempt" else ():
+            makers.note_changed(value, self.id, self.given, self.wrote)
+        if not self.arguments.paths and not self.returned.paths:
+            return
         given = self.arguments.paths[:_MAX_PATHS]
         folders = {os.path.abspath(path) for _, path in given if path.endswith(os.sep)}
         folders |= {path for path, seen in self.entry.items() if seen.folder}
@@ -191,26 +212,35 @@ class Call:
         return path in self.made or (written is not None and written.gone is None)
 
     def _look_at_data(self) -> None:
-        again: dict[int, DataVersion] = {}
-        for before in self.data:
-            value = before.value
-            if value is None or id(value) in again:
-                continue
-            # A value that was not hashed at the beginning is not hashed now either, and counts as unchanged.
-            after = data_versions.snapshot(before.role, value) if before.sha256 is not None else before
-            again[id(value)] = after
-            if after.sha256 is not None and after.id != before.id:
-                self.changed_data.append((before, after))
+        given = {id(version.value): version for _, version in self.data if version.value is not None}
+        for role, version in {id(version): (role, version) for role, version in self.data}.values():
+            after = data_versions.left(version, self.id)
+            # Another call may have changed it meanwhile.
+            if after.maker == self.id:
+                self.data_left[after.id] = role, after
         for role, value, _ in self.returned.data:
-            known = again.get(id(value))
-            self.returned_data.append(known if known is not None else data_versions.snapshot(role, value))
+            found = data_versions.returned(value, self.id, given=given.get(id(value)), of_flow=self.kind == "attempt")
+            self.data_left.setdefault(found.id, (role, found))
         self.returned.data.clear()
-        self.returned.paths += _sources(self.returned_data)
+        self.returned.paths += _sources(self.data_left.values())
+
+    def _look_at_new_data(self, look: ValueScan) -> None:
+        """Complete a scan of the arguments at the end of the call with the stand-ins of the data in them.
+
+        The call may have put a table or an array of its own into a list or a dict that it was given.
+        """
+        known = {id(version.value) for _, version in self.data}
+        for role, value, slot in look.data:
+            version = data_versions.returned(value, self.id, given=None, of_flow=False)
+            slot.update(version.shown)
+            if id(value) not in known and version.maker == self.id:
+                self.data_left[version.id] = role, version
 
 
-def _sources(held: Iterable[DataVersion]) -> list[tuple[str, str]]:
+def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
     # The trailing separator says that it may be a folder.
-    return [(each.role, os.path.join(each.source, "")) for each in held if each.source is not None]
+    lazy = ((role, each.source) for role, each in held if each.sha256 is None)
+    return [(role, os.path.join(source, "")) for role, source in lazy if source is not None]
 
 
 def _may_have_read(given: Sequence[tuple[str, str]], named: Set[str]) -> frozenset[str]:
@@ -222,18 +252,23 @@ def _may_have_read(given: Sequence[tuple[str, str]], named: Set[str]) -> frozens
     return frozenset(os.path.abspath(path) for role, path in given if os.sep in path and role not in chosen_from)
 
 
-def digest_values(look: ValueScan) -> list[DataVersion]:
-    """Read the tables and arrays that were found. Put their content into their stand-ins among the parameters."""
-    seen: list[DataVersion] = []
+def digest_values(look: ValueScan, outer: Call | None) -> list[Held]:
+    """Read the tables and arrays that were found. Put their content into their stand-ins among the parameters.
+
+    What the call `outer` gives away for the first time, or after a change, it has made. Of a flow that is not said.
+    """
+    maker = outer.id if outer is not None and outer.kind != "attempt" else None
+    seen: dict[int, DataVersion] = {}
     for role, value, slot in look.data:
-        held = next((each for each in seen if each.value is value), None)
-        if held is None:
-            held = data_versions.snapshot(role, value)
-            seen.append(held)
-        slot.update(held.shown)
+        if id(value) not in seen:
+            version = seen[id(value)] = data_versions.given(value, maker)
+            if outer is not None and version.maker == outer.id:
+                outer.data_left.setdefault(version.id, (role, version))
+        slot.update(seen[id(value)].shown)
+    held = [(role, seen[id(value)]) for role, value, _ in look.data]
     # The call may wait in the queue, and must not keep alive what the flow has released.
     look.data.clear()
-    return seen
+    return held
 
 
 def records_of(call: Call, digests: Digests | None) -> list[Record]:
@@ -297,26 +332,34 @@ def _is_seen(call: Call, handle: Handle | LocalFile) -> bool:
     return path in call.entry or any(edge.seen.path == path for edge in call.files)
 
 
-def _stated(seen: PathState, digests: Digests | None) -> list[Record]:
+def _stated(seen: PathState, digests: Digests | None, *, made: bool = False) -> list[Record]:
     files.settle(seen, digests)
-    return files.records_of(seen)
+    return files.records_of(seen, made=made)
 
 
 def _data_given(call: Call, digests: Digests | None) -> Iterator[Record]:
-    for held in call.data:
-        yield held.record()
-        yield relation("used", call.id, held.id, call.started, role=held.role)
-        yield from _opened_from(held, call, digests)
+    for role, version in call.data:
+        yield version.record()
+        yield relation("used", call.id, version.id, call.started, role=role)
+        yield from _derived(version)
+        yield from _opened_from(version, call, digests)
 
 
-def _opened_from(held: DataVersion, call: Call, digests: Digests | None) -> Iterator[Record]:
+def _derived(version: DataVersion) -> Iterator[Record]:
+    if version.origin is not None:
+        yield version.origin
+        yield relation("wasDerivedFrom", version.id, version.origin.id)
+
+
+def _opened_from(version: DataVersion, call: Call, digests: Digests | None) -> Iterator[Record]:
     """Yield the relation of a lazy value to the file that it was opened from."""
-    place = os.path.abspath(held.source) if held.source is not None else None
+    opened = version.source is not None and version.origin is None
+    place = os.path.abspath(version.source) if opened and version.source is not None else None
     seen = next((edge.seen for edge in call.files if edge.seen.path == place), None)
     if seen is not None:
         stated = _stated(seen, digests)
         yield from stated
-        yield relation("wasDerivedFrom", held.id, stated[0].id)
+        yield relation("wasDerivedFrom", version.id, stated[0].id)
 
 
 def _took(call: Call, thing: Record, role: str) -> Record:
@@ -351,23 +394,22 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
     for edge in call.files:
         if edge.verb == "made":
             yield from _made_file(call, edge, digests)
-    yield from _data_made(call, known, digests)
+    yield from _data_left(call, digests)
 
 
-def _data_made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Record]:
-    """Yield the records of data in memory: new versions of the arguments, and new values among the results."""
-    for before, after in call.changed_data:
-        yield after.record()
-        if after.id not in known:
-            known.add(after.id)
-            yield relation("wasGeneratedBy", after.id, call.id, call.ended, role=after.role)
-            yield relation("wasDerivedFrom", after.id, before.id)
-    for held in call.returned_data:
-        yield held.record()
-        if held.id not in known:
-            known.add(held.id)
-            yield relation("wasGeneratedBy", held.id, call.id, call.ended, role=held.role)
-        yield from _opened_from(held, call, digests)
+def _data_left(call: Call, digests: Digests | None) -> Iterator[Record]:
+    """Yield the records of data in memory: what the call made, and what it returned that was there before."""
+    known = {version.id for _, version in call.data}
+    for role, version in call.data_left.values():
+        if version.id in known:
+            continue
+        yield version.record()
+        if version.maker == call.id:
+            yield relation("wasGeneratedBy", version.id, call.id, call.ended, role=role)
+            yield from _derived(version)
+            yield from _opened_from(version, call, digests)
+        elif call.kind != "attempt" and version.id not in call.data_within:
+            yield relation("used", call.id, version.id, call.ended, role=role)
 
 
 def _asked_at(thing: Record) -> datetime | None:
@@ -376,7 +418,7 @@ def _asked_at(thing: Record) -> datetime | None:
 
 
 def _made_file(call: Call, edge: FileEdge, digests: Digests | None) -> Iterator[Record]:
-    stated = _stated(edge.seen, digests)
+    stated = _stated(edge.seen, digests, made=True)
     thing = stated[0]
     yield from stated
     yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=edge.seen.role)

@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-__all__ = ["LIMIT", "Digest", "Facts", "UnhashedError", "family", "read"]
+__all__ = ["LIMIT", "Digest", "Facts", "UnhashedError", "family", "is_immutable", "read"]
 
 LIMIT: Final = 256 * 2**20
 """Values with more bytes are not read."""
@@ -58,6 +58,12 @@ _LAZY: Final = {
     ("pyarrow", "Dataset"): "a lazy data set",
     ("pyspark", "DataFrame"): "a lazy data frame",
 }
+_IMMUTABLE: Final = frozenset(
+    {
+        *(("dask", "Bag"), ("dask", "Delayed"), ("duckdb", "DuckDBPyRelation"), ("polars", "LazyFrame")),
+        *(("pyarrow", "Dataset"), ("pyarrow", "RecordBatch"), ("pyarrow", "Table"), ("pyspark", "DataFrame")),
+    }
+)
 
 Facts = dict[str, Any]
 """A value's `library` and shape: `rows` and `columns`, `shape` and `data_type`, or `variables`."""
@@ -86,6 +92,11 @@ def family(kind: type) -> str | None:
         if ".".join(name) in _READERS:
             return ".".join(name)
     return None
+
+
+def is_immutable(value: Any) -> bool:
+    """Whether a table or an array is of a type that nothing changes in place."""
+    return any((_library(base), base.__name__) in _IMMUTABLE for base in type(value).__mro__)
 
 
 def _library(kind: type) -> str:

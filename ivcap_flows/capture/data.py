@@ -1,21 +1,21 @@
-"""Tables and arrays in memory, before and after a call. Identified by content digest, else by object identity."""
+"""Tables and arrays in memory. A version is an object as a call made it or was given it; its content is a digest."""
 
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ivcap_flows.capture.contents import Facts, UnhashedError, family, read
-from ivcap_flows.forked import PerProcess
-from ivcap_flows.identity import digest, flows_urn
+from ivcap_flows.capture.contents import Facts, UnhashedError, family, is_immutable, read
+from ivcap_flows.capture.objects import Objects
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, entity
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["DataVersion", "is_data", "place_of", "snapshot"]
+__all__ = ["DataVersion", "given", "is_data", "left", "place_of", "returned"]
 
 log = logger_of("ivcap_flows.capture")
 
@@ -24,19 +24,22 @@ _MOST_PARTS: Final = 200
 
 @dataclass(eq=False)
 class DataVersion:
-    """A value at one moment.
+    """A table or an array as it was from one change to the next.
 
-    `id` names its content. If the content was not read, `id` names the object. If another value may have the same
-    content by chance, `id` names both. `source` is the file from which a lazy value was opened.
+    `maker` is the call that made it, if that is known, and `origin` the record of the version before it of the object.
+    `sha256` is the digest of its content, or None for the `reason`; if it does not `identify` the content, another
+    value may have it by chance. `source` is the file from which a lazy value was opened.
     """
 
-    role: str
     id: str
     kind: str
     facts: Facts
     sha256: str | None = None
+    identifies: bool = False
     reason: str | None = None
     source: str | None = None
+    maker: str | None = None
+    origin: Record | None = None
     _value: Any = field(default=None, repr=False)
 
     @property
@@ -57,33 +60,86 @@ class DataVersion:
         return {"unhashed": self.reason or "not read"}
 
     def record(self) -> Record:
-        """Return the entity for the value."""
-        facts = {"content_sha256": self.sha256} if self.sha256 is not None else {"reason": self.reason}
-        return entity(self.id, self.kind if self.sha256 is not None else "unhashed", **facts, **self.facts)
+        """Return the entity for the version."""
+        if self.sha256 is None:
+            return entity(self.id, "unhashed", reason=self.reason, **self.facts)
+        by_chance = None if self.identifies else True
+        return entity(self.id, self.kind, content_sha256=self.sha256, by_chance=by_chance, **self.facts)
+
+    def _is_still(self, seen: DataVersion) -> bool:
+        """Whether the object is as it was. A lazy one that was computed is: only now its content is known."""
+        if self.sha256 is None:
+            self.sha256, self.identifies, self.reason = seen.sha256, seen.identifies, seen.reason
+            self.kind, self.facts = seen.kind, seen.facts
+        return seen.sha256 is None or seen.sha256 == self.sha256
+
+
+_versions: Final = Objects[DataVersion]()
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is a table or an array that `snapshot` can read."""
+    """Whether a value is a table or an array that can be followed."""
     cls: Any = type(value)
     return family(cls) is not None
 
 
-def snapshot(role: str, value: Any) -> DataVersion:
-    """Read a table or an array. Lazy values are not computed. If reading fails, the value is recorded as unhashed."""
-    kind, facts, found, reason, source = "array", dict[str, Any](), None, None, None
+def given(value: Any, maker: str | None) -> DataVersion:
+    """Return the version of a value that a call is given. If it is new, or was changed, `maker` made that version."""
+    return _next(value, maker)
+
+
+def left(version: DataVersion, maker: str) -> DataVersion:
+    """Return the version of a value that a call was given, as the call left it.
+
+    It is the same one unless its content has changed. What had no digest is not read, and counts as unchanged.
+    """
+    value = version.value
+    return version if value is None or version.sha256 is None else _next(value, maker)
+
+
+def returned(value: Any, maker: str, *, given: DataVersion | None, of_flow: bool) -> DataVersion:
+    """Return the version of a value that the call `maker` returns, as which it was `given` it, or None.
+
+    A known value keeps its version, except one without a digest that a call was given: the call may have changed it,
+    unless it is a flow, whose tasks do the work.
+    """
+    known = _versions.get(value)
+    if known is None:
+        return _next(value, maker)
+    if given is None or given.sha256 is not None or of_flow or is_immutable(value):
+        return known
+    made = _read(value)
+    made.maker, made.origin = maker, given.record()
+    return _versions.update(value, lambda _: made)
+
+
+def _next(value: Any, maker: str | None) -> DataVersion:
+    seen = _read(value)
+
+    def decide(known: DataVersion | None) -> DataVersion:
+        if known is not None and known._is_still(seen):
+            return known
+        seen.maker, seen.origin = maker, None if known is None else known.record()
+        return seen
+
+    return _versions.update(value, decide)
+
+
+def _read(value: Any) -> DataVersion:
+    """Read a table or an array, as a version of its own. Lazy values are not computed. If reading fails, say why."""
+    seen = DataVersion(flows_urn("array", uuid.uuid4()), "array", {}, _value=_weakly(value))
     try:
-        kind, facts, content = read(value)
-        source = _opened_from(value)
-        found = content()
+        seen.kind, seen.facts, content = read(value)
+        seen.id = flows_urn(seen.kind, uuid.uuid4())
+        seen.sha256, seen.identifies = content()
     except UnhashedError as why:
-        reason = str(why)
+        seen.reason = str(why)
+        with suppress(Exception):
+            seen.source = _opened_from(value)
     except Exception as error:
         log.debug("A %s could not be read.", type(value).__qualname__, exc_info=True)
-        reason = f"it could not be read ({type(error).__name__})"
-    if found is None:
-        return DataVersion(role, _names.of(value), kind, facts, None, reason, source, _weakly(value))
-    name = f"sha256:{found.sha256}" if found.identifies else digest(f"{_names.of(value)} {found.sha256}".encode())
-    return DataVersion(role, flows_urn(kind, name), kind, facts, found.sha256, None, None, _weakly(value))
+        seen.reason = f"it could not be read ({type(error).__name__})"
+    return seen
 
 
 def place_of(value: Any) -> str | None:
@@ -115,32 +171,3 @@ def _weakly(value: Any) -> Any:
         return weakref.ref(value)
     except TypeError:
         return None
-
-
-class _Names:
-    """Names for living objects that are known only by identity. A name is forgotten with its object."""
-
-    def __init__(self) -> None:
-        self._lock = PerProcess(threading.RLock)
-        self._known: dict[int, tuple[Any, str]] = {}
-
-    def of(self, value: Any) -> str:
-        key = id(value)
-        with self._lock():
-            known = self._known.get(key)
-            if known is not None and known[0]() is value:
-                return known[1]
-            name = flows_urn("unhashed", uuid.uuid4())
-            reference = _weakly(value)
-            if reference is not None:
-                self._known[key] = reference, name
-                weakref.finalize(value, self._forget, key, name).atexit = False
-            return name
-
-    def _forget(self, key: int, name: str) -> None:
-        with self._lock():
-            if key in self._known and self._known[key][1] == name:
-                del self._known[key]
-
-
-_names: Final = _Names()

@@ -16,7 +16,6 @@ from ivcap_flows.capture.calls import Call, CallKind, digest_values
 from ivcap_flows.capture.file_edges import Declared
 from ivcap_flows.capture.flow_identity import Parameters, source_of
 from ivcap_flows.capture.guard import log_and_count
-from ivcap_flows.capture.informants import informants_of
 from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.prefect_context import flow_context, task_context
@@ -104,6 +103,7 @@ class _Shape:
     """The facts that all calls of a function share: the names of its parameters, and where its code is."""
 
     def __init__(self, function: Callable[..., Any], declared: Declared) -> None:
+        self.function = function
         self.source = source_of(function)
         self.name = str(getattr(function, "__name__", self.source[1]))
         # The package's own functions return the digest of a file that they wrote, so that nobody need read it again.
@@ -182,8 +182,7 @@ class _RecordedCall(CallScope):
                 for _, handle in call.returned.handles:
                     if isinstance(handle, LocalFile):
                         files.remember(handle.path, handle.sha256, handle.size, digests)
-            if call.arguments.paths or call.returned.paths or call.data or call.returned.data:
-                call.snapshot_exit(digests, other_process=not here)
+            call.snapshot_exit(digests, other_process=not here)
         end(call, outcome, cause)
         self.recorder.put(call)
         if self.is_flow:
@@ -233,15 +232,13 @@ def _begin(wrapper: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
         if id_of(task) != outer:
             attempt = context.current_attempt()
             call = call_of(task, attempt.run.id, attempt.attempt.id, _parent(outer, attempt))
-            call.informants = informants_of(given, task, writes=shape.declared.writes - shape.declared.reads)
-            return _recorded_call(call, attempt, given, shape)
+            return _recorded_call(call, attempt, given, shape, task)
     elif _is_flow(flow, wrapper):
         known = context._attempt.get()
         if known is None or known.attempt.flow_run_id != str(flow.flow_run.id):
             return _flow_call(flow, shape, given)
     attempt = context.current_attempt()
     call = _call(flows_urn("call", uuid.uuid4()), "call", shape.name, attempt, _parent(outer, attempt))
-    call.informants = informants_of(given)
     call.tries = context.tries_around()
     return _recorded_call(call, attempt, given, shape)
 
@@ -261,10 +258,11 @@ def _call(id_: str, kind: CallKind, name: str, attempt: Any, parent: str | None)
     return Call(id_, kind, name, attempt.run.id, attempt.attempt.id, parent)
 
 
-def _recorded_call(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape) -> _RecordedCall:
+def _recorded_call(call: Call, attempt: Any, given: dict[str, Any], shape: _Shape, task: Any = None) -> _RecordedCall:
     recorder = context.recorder()
     call.declared = shape.declared
-    call.parameters = {name: call.arguments.named(name, name, value) for name, value in given.items()}
+    call.take(given, shape.function, context.current_call(), task)
+    call.parameters = call.given.shown(call.arguments)
     if call.arguments.paths or call.arguments.data:
         call.snapshot_entry(recorder.journal.files)
     recorder.put(call)
@@ -274,7 +272,7 @@ def _recorded_call(call: Call, attempt: Any, given: dict[str, Any], shape: _Shap
 def _flow_call(flow: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall:
     look = ValueScan()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
-    held = digest_values(look)
+    held = digest_values(look, context.current_call())
     parameters = Parameters(given, shown, held)
     attempt = context.open_flow_attempt(flow, parameters, shape.source, context.current_activity())
     recorder = context.recorder()
@@ -282,7 +280,7 @@ def _flow_call(flow: Any, shape: _Shape, given: dict[str, Any]) -> _RecordedCall
     call = _call(flows_urn("attempt", attempt.attempt.id), "attempt", flow.flow.name, attempt, None)
     call.started, call.arguments, call.data = attempt.attempt.started_at, look, held
     call.declared = shape.declared
-    call.informants = informants_of(given)
+    call.take(given, shape.function, context.current_call())
     if look.paths or held:
         call.snapshot_entry(recorder.journal.files)
     recorder.put(call)

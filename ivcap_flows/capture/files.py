@@ -57,6 +57,8 @@ _CHUNK: Final = 2**20
 _DEAR: Final = 4 * 2**20
 """From this size on, in bytes, the journal keeps a digest. A smaller file is cheaper to read again."""
 _KNOWN: Final = 20_000
+_WRITINGS: Final = 16
+"""The maximum number of writings of the same bytes to one path that are told apart."""
 _ZARR: Final = ("zarr.json", ".zmetadata", ".zgroup", ".zarray")
 """The metadata files of Zarr stores. Each store has one of them (Zarr specifications, versions 2 and 3)."""
 _MAX_METADATA: Final = 4 * 2**20
@@ -77,12 +79,13 @@ class _Read:
     """The digests of files as this process last read them, and the clocks that set the times of files.
 
     `reading` has a lock for each large file that is being read. A second thread waits for the digest instead of reading
-    it, too.
+    it, too. `written` has the modification times under which each content at a path is recorded, the last one last.
     """
 
     digests: LruCache[str, tuple[FileState, str]] = field(default_factory=lambda: LruCache(_KNOWN))
     clock: FileClock = field(default_factory=FileClock)
     reading: dict[str, threading.Lock] = field(default_factory=dict)
+    written: LruCache[tuple[str, str], tuple[int, ...]] = field(default_factory=lambda: LruCache(_KNOWN))
 
 
 _read: Final = PerProcess(_Read)
@@ -99,7 +102,8 @@ class PathState:
     """A path at one moment. `stamp` is None if nothing was there; `sha256` and `reason` may not be known yet.
 
     `format` and `variables` describe a store that is known by its metadata. `read` is the number of bytes that were
-    hashed: a file system such as that of `/proc` reports another size.
+    hashed: a file system such as that of `/proc` reports another size. `written_ns` is the time of the writing that the
+    version is named by.
     """
 
     path: str
@@ -112,6 +116,7 @@ class PathState:
     format: str | None = None
     variables: list[dict[str, Any]] | None = None
     read: int | None = None
+    written_ns: int | None = None
 
     @property
     def size(self) -> int:
@@ -207,18 +212,18 @@ def settle(seen: PathState, digests: Digests | None) -> None:
         _hash(seen, digests, limit=HUGE)
 
 
-def records_of(seen: PathState) -> list[Record]:
-    """Return the entity for a settled path. For a folder, its members follow."""
+def records_of(seen: PathState, *, made: bool = False) -> list[Record]:
+    """Return the entity for a settled path, of a writing of its own if it was `made`. For a folder, members follow."""
     path, size = path_text(seen.path), seen.size
     if seen.sha256 is None:
         name = flows_urn("unhashed", digest(f"{seen.path}\0{seen.stamp}".encode(errors="surrogatepass")))
         return [entity(name, "unhashed", path=path, size=None if seen.folder else size, reason=seen.reason)]
     if not seen.folder:
         assert seen.stamp is not None
-        name = _version("file", seen.path, seen.sha256, seen.stamp.mtime_ns)
+        name = _version("file", seen, seen.stamp.mtime_ns, made=made)
         return [entity(name, "file", sha256=seen.sha256, size=size, path=path)]
     stamps = [inner.stamp for inner in seen.members.values() if inner.stamp is not None]
-    name = _version("directory", seen.path, seen.sha256, max((stamp.mtime_ns for stamp in stamps), default=0))
+    name = _version("directory", seen, max((stamp.mtime_ns for stamp in stamps), default=0), made=made)
     facts: dict[str, Any] = {"manifest_sha256": seen.sha256, "files": len(seen.members), "size": size, "path": path}
     found = [entity(name, "directory", format=seen.format, variables=seen.variables, **facts)]
     if seen.format is not None:
@@ -230,12 +235,20 @@ def records_of(seen: PathState) -> list[Record]:
     return found
 
 
-def _version(noun: str, path: str, sha256: str, mtime_ns: int) -> str:
+def _version(noun: str, seen: PathState, mtime_ns: int, *, made: bool) -> str:
     """Return the name of a version: what is at a path, as it was written there.
 
-    Equal bytes at two paths, or written there twice, are two things. They share their content.
+    Equal bytes at two paths, or written there twice, are two things. They share their content. If only the times of a
+    file were set anew, as by `touch`, it is still the last writing of these bytes that this process knows.
     """
-    return flows_urn(noun, digest(f"{path}\0{sha256}\0{mtime_ns}".encode(errors="surrogatepass")))
+    if seen.written_ns is None:
+        key = seen.path, str(seen.sha256)
+        known = _read().written.get(key) or ()
+        if mtime_ns not in known and (made or not known):
+            known = (*known[-_WRITINGS:], mtime_ns)
+            _read().written.put(key, known)
+        seen.written_ns = mtime_ns if mtime_ns in known else known[-1]
+    return flows_urn(noun, digest(f"{seen.path}\0{seen.sha256}\0{seen.written_ns}".encode(errors="surrogatepass")))
 
 
 def state_at(path: str | os.PathLike[str]) -> PathState:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.fields import FieldInfo
 
-from ivcap_flows.capture.calls import digest_values
-from ivcap_flows.capture.data import DataVersion
+from ivcap_flows.capture.calls import Held, digest_values
 from ivcap_flows.capture.prefect_context import root_of
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
@@ -39,19 +38,19 @@ class Parameters:
 
     given: dict[str, Any]
     shown: dict[str, Any]
-    held: list[DataVersion]
+    held: list[Held]
 
     @property
     def contents(self) -> dict[int, str]:
         """The content names of the tables and arrays that were read, by `id()`."""
-        return {id(each.value): each.content for each in self.held if each.content is not None}
+        return {id(each.value): each.content for _, each in self.held if each.content is not None}
 
 
 def scan_parameters(given: dict[str, Any]) -> Parameters:
     """Return parameters as they are recorded. Tables and arrays in memory are named by their content."""
     look = ValueScan()
     shown = {name: look.named(name, name, value) for name, value in given.items()}
-    return Parameters(given, shown, digest_values(look))
+    return Parameters(given, shown, digest_values(look, None))
 
 
 def identity_of(

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.capture import context
+from ivcap_flows.capture import context, makers
 from ivcap_flows.capture.call_scope import CallScope
 from ivcap_flows.capture.guard import log_and_count
-from ivcap_flows.capture.informants import DOUBTED, doubted, informants_of
+from ivcap_flows.capture.informants import DOUBTED, doubted
 from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.prefect_context import flow_run_id, in_worker_process, task_context
 from ivcap_flows.capture.recorder_registry import rest, rests
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["observe_tasks", "runs_again"]
 
+_OBSERVED: Final = "_ivcap_flows_observed"
 _RUNS: Final = ("__call__", "submit", "map")
 """The methods of Prefect's `Task` that run it within a flow."""
 _OF_TASK: Final = ("__prefect_self__", "__prefect_cls__")
@@ -60,15 +61,18 @@ def observe_tasks() -> None:
     """Record every Prefect task that runs in a recorded flow, and plan flows and tasks. A second call does nothing."""
     _wrap("prefect.tasks", "Task", _RUNS, _observing)
     _wrap("prefect.flows", "Flow", ("__call__",), _planning)
+    _wrap("prefect.flows", "Flow", ("validate_parameters",), _carrying)
 
 
 def _wrap(module: str, kind: str, methods: Iterable[str], wrapper: Callable[[Any, str], Any]) -> None:
     """Wrap methods of a class of Prefect once, if its module is loaded."""
     owner = getattr(sys.modules.get(module), kind, None)
-    if owner is not None and not getattr(owner, "_ivcap_flows_observed", False):
-        owner._ivcap_flows_observed = True
-        for name in methods:
-            setattr(owner, name, wrapper(getattr(owner, name), name))
+    for name in methods if owner is not None else ():
+        method = getattr(owner, name)
+        if not hasattr(method, _OBSERVED):
+            wrapped = wrapper(method, name)
+            setattr(wrapped, _OBSERVED, True)
+            setattr(owner, name, wrapped)
 
 
 def _planning(run: Callable[..., Any], _: str) -> Callable[..., Any]:
@@ -81,6 +85,18 @@ def _planning(run: Callable[..., Any], _: str) -> Callable[..., Any]:
         return run_flow(flow, *args, **kwargs)
 
     return planned
+
+
+def _carrying(validate: Callable[..., Any], _: str) -> Callable[..., Any]:
+    @functools.wraps(validate)
+    def validated(flow: Any, parameters: dict[str, Any]) -> Any:
+        valid = validate(flow, parameters)
+        with log_and_count(context.miss, "Whose values the parameters of %s are could not be recorded.", flow.name):
+            # Prefect has pydantic copy the lists and dicts among them.
+            makers.carry(parameters, valid)
+        return valid
+
+    return validated
 
 
 def _observing(run: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -144,7 +160,7 @@ def _enter(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Obse
     with log_and_count(context.miss, "%s runs, but its record could not be begun.", task.task.name):
         call = call_of(task, "", "", context.current_activity())
         call.attributes["files"] = NOT_LOOKED_AT
-        call.informants = informants_of(task.parameters or {}, task)
+        call.take(task.parameters or {}, task.task.fn, context.current_call(), task)
         # The end tells all that the begin does, so nothing is missing yet.
         with log_and_count(lambda: context.miss(0), "The begin of %s could not be recorded.", task.task.name):
             context.put_in_flow(call)

@@ -51,10 +51,11 @@ class ValueScan:
     """The things found in one call's arguments or result, each with the name of its argument.
 
     `data` are tables and arrays, each with its stand-in in the JSON. `digest_values` reads them and completes the
-    stand-ins. If the JSON is not `wanted`, as that of a result, it is not complete.
+    stand-ins. If the JSON is not `wanted`, as that of a result, it is not complete. `unread` counts the values that are
+    not looked into: two that differ may have one JSON.
     """
 
-    __slots__ = ("_left", "_room", "_shows", "_wanted", "data", "handles", "paths")
+    __slots__ = ("_left", "_room", "_shows", "_wanted", "data", "handles", "paths", "unread")
 
     def __init__(self, *, wanted: bool = True) -> None:
         # What is not shown of a container gets into its digest.
@@ -62,6 +63,7 @@ class ValueScan:
         self.handles: list[tuple[str, Handle | LocalFile]] = []
         self.paths: list[tuple[str, str]] = []
         self.data: list[tuple[str, Any, dict[str, Any]]] = []
+        self.unread = 0
         self._left = MAX_PARTS
         self._room = MAX_ROOM
 
@@ -89,12 +91,16 @@ class ValueScan:
         if kind is str:
             return self._text(role, value)
         if self._left <= 0 or depth > MAX_DEPTH:
-            return _named(value)
+            return self._unread(value)
         self._left -= 1
         try:
             return self._object(role, value, depth)
         except Exception as error:  # noqa: BLE001 - whatever a user's type does, the rest is looked at
-            return {**_named(value), "unhashed": f"it raises {type(error).__name__}"}
+            return {**self._unread(value), "unhashed": f"it raises {type(error).__name__}"}
+
+    def _unread(self, value: Any) -> dict[str, str]:
+        self.unread += 1
+        return _named(value)
 
     def _text(self, role: str, value: str) -> str:
         if may_be_path(value) and len(self.paths) < MAX_FOUND:
@@ -155,8 +161,8 @@ class ValueScan:
             return value.isoformat() if isinstance(value, date | time) else str(value)
         if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
             plain = value.item()
-            return _named(value) if type(plain) is kind else self.at(role, plain, depth + 1)
-        return _named(value)
+            return self._unread(value) if type(plain) is kind else self.at(role, plain, depth + 1)
+        return self._unread(value)
 
     def _data(self, role: str, value: Any) -> dict[str, Any]:
         kind = type(value)
@@ -165,6 +171,7 @@ class ValueScan:
             self.data.append((role, value, slot))
         else:
             slot["unhashed"] = f"one of more than {MAX_DATA}"
+            self.unread += 1
         return slot
 
     def _path(self, role: str, value: os.PathLike[Any]) -> Any:
@@ -182,6 +189,7 @@ class ValueScan:
         shows = self._shows
         for index, (name, inner) in enumerate(value.items()):
             if self._left <= 0:
+                self.unread += 1
                 break
             self._shows = shows and index < MAX_SHOWN and self._room > 0
             json = self.named(role, name, inner, depth + 1) if type(name) is str else self.at(role, inner, depth + 1)
@@ -208,6 +216,7 @@ class ValueScan:
             value = sorted(value) if all(type(item) is str for item in value) else sorted(value, key=_rank)
         for index, inner in enumerate(value):
             if self._left <= 0:
+                self.unread += 1
                 break
             self._shows = shows and index < MAX_SHOWN and self._room > 0
             json = self.at(role, inner, depth + 1)

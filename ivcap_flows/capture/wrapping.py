@@ -33,11 +33,7 @@ def is_ours(function: Any) -> bool:
 
 
 def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
-    """Return a function whose calls are followed by what `enter` returns. It has the same kind, name and signature.
-
-    A scope gets a value in a list of its own, and no variable here holds it: so it can tell by the number of references
-    whether anything else does. How many a variable adds depends on the Python and on the lines around it.
-    """
+    """Return a function whose calls are followed by what `enter` returns. It has the same kind, name and signature."""
     wrapper: Any
     if inspect.isasyncgenfunction(function):
         wrapper = _asynchronous_generator(function, enter)
@@ -52,9 +48,9 @@ def followed(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]:
     return returned
 
 
-def _finished(scope: CallScope, held: list[Any]) -> Any:
+def _finished(scope: CallScope, value: Any) -> Any:
     try:
-        return scope.finish(held)
+        return scope.finish(value)
     finally:
         scope.close()
 
@@ -81,11 +77,11 @@ def _synchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., An
         if scope is None:
             return function(*args, **kwargs)
         try:
-            held = [function(*args, **kwargs)]
+            value = function(*args, **kwargs)
         except BaseException as error:
             _failed(scope, error)
             raise
-        return _finished(scope, held)
+        return _finished(scope, value)
 
     return synchronous
 
@@ -97,7 +93,7 @@ def _asynchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., A
         if scope is None:
             return await function(*args, **kwargs)
         try:
-            held = [await function(*args, **kwargs)]
+            value = await function(*args, **kwargs)
         except Exception as error:
             scope.fail(error)
             if scope.closes:
@@ -108,7 +104,7 @@ def _asynchronous(function: Callable[..., Any], enter: Enter) -> Callable[..., A
             _failed(scope, error)
             raise
         try:
-            return scope.finish(held)
+            return scope.finish(value)
         finally:
             if scope.closes:
                 await _closed(scope)
@@ -128,19 +124,17 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
         while True:
             try:
                 with scope.inside():
-                    held = [step(given)]
+                    value = step(given)
             except StopIteration as stop:
-                held, stop.value = [stop.value], None
-                return _finished(scope, held)
+                return _finished(scope, stop.value)
             except BaseException as error:
                 _failed(scope, error)
                 raise
             try:
-                # The generator itself may still refer to what it yields.
-                step, given = inner.send, (yield scope.claim_result(held))
+                step, given = inner.send, (yield scope.yielded(value))
             except GeneratorExit:
                 inner.close()
-                _finished(scope, [None])
+                _finished(scope, None)
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.throw, error
@@ -159,25 +153,24 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
         while True:
             try:
                 if scope is None:
-                    held = [await step(given)]
+                    value = await step(given)
                 else:
                     with scope.inside():
-                        held = [await step(given)]
+                        value = await step(given)
             except StopAsyncIteration:
                 if scope is not None:
-                    _finished(scope, [None])
+                    _finished(scope, None)
                 return
             except BaseException as error:
                 if scope is not None:
                     _failed(scope, error)
                 raise
             try:
-                shown = held[0] if scope is None else scope.claim_result(held)
-                step, given = inner.asend, (yield shown)
+                step, given = inner.asend, (yield value if scope is None else scope.yielded(value))
             except GeneratorExit:
                 await inner.aclose()
                 if scope is not None:
-                    _finished(scope, [None])
+                    _finished(scope, None)
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.athrow, error

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "ANNOTATION",
     "CONCLUDED",
+    "IN_MEMORY",
     "LEFT_OUT",
     "NOT_LOOKED_AT",
     "Kind",
@@ -35,6 +36,9 @@ CONCLUDED: Final = "concluded_inputs"
 
 LEFT_OUT: Final = "content_left_out"
 """The attribute of a thing whose content is not in an export that could have it: the reason."""
+
+IN_MEMORY: Final = frozenset({"frame", "array"})
+"""The types of tables and arrays in memory whose content is known."""
 
 NOT_LOOKED_AT: Final = "not looked at"
 """The attribute `files` of a task run whose files were not looked at."""
@@ -61,7 +65,12 @@ class Record(BaseModel):
 
 
 def content_of(thing: Record) -> Any:
-    """Return the sha256 that joins a thing to equal contents: that of its bytes, or of a folder's manifest."""
+    """Return the sha256 that joins a thing to equal contents: of its bytes, of a folder's manifest, or of data.
+
+    Data in memory that may be equal by chance have none.
+    """
+    if thing.type in IN_MEMORY:
+        return None if thing.attributes.get("by_chance") else thing.attributes.get("content_sha256")
     return thing.attributes.get("sha256") or thing.attributes.get("manifest_sha256")
 
 

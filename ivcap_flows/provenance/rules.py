@@ -32,10 +32,10 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "entity": {
         "artifact": "an IVCAP artifact",
         "file": "one version of the file at a path",
-        "content": "the content that files, folders and artifacts with one sha256 share",
+        "content": "the content that files, folders, artifacts, tables and arrays with one sha256 share",
         "directory": "one version of the folder at a path, with its files",
-        "frame": "a table in memory, identified by the digest of its content, with its columns",
-        "array": "an array or a data set of arrays in memory, identified by the digest of its content",
+        "frame": "one version of a table in memory, with the digest of its content and its columns",
+        "array": "one version of an array or a data set of arrays in memory, with the digest of its content",
         "unhashed": "a file, folder, table or array whose content was not read, with the reason",
         "collection": "an IVCAP collection of artifacts, or of other things with a URN",
         "dataset": "a Provena dataset",

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
 from ivcap_flows.capture import contents, recorded
+from ivcap_flows.capture import data as versions
 from ivcap_flows.capture.contents import UnhashedError, read
-from ivcap_flows.capture.data import snapshot
+from ivcap_flows.provenance.records import content_of
 
 NUMBERS = np.arange(1.0, 10.0, dtype="<f4")
 POINT = np.dtype([("x", "<i4"), ("y", "<i4")])
@@ -520,9 +521,10 @@ IDENTIFIED: dict[str, Any] = {
 def test_what_may_be_equal_by_chance_is_known_by_the_object():
     """What compresses to next to nothing: out of a cache it is another thing. A value with more in it is the same."""
     cached = {name: (value, pickle.loads(pickle.dumps(value))) for name, value in (BY_CHANCE | IDENTIFIED).items()}
-    others = [name for name, (value, again) in cached.items() if snapshot("", value).id != snapshot("", again).id]
-    assert others == [*BY_CHANCE]
-    assert all(snapshot("", value).id == snapshot("", value).id for value in BY_CHANCE.values())
+    joined = {name: {content_of(versions.given(each, None).record()) for each in both} for name, both in cached.items()}
+    assert all(joined[name] == {None} for name in BY_CHANCE)
+    assert all(len(joined[name]) == 1 and None not in joined[name] for name in IDENTIFIED)
+    assert all(versions.given(value, None).id == versions.given(value, None).id for value, _ in cached.values())
 
 
 @given(
@@ -571,7 +573,7 @@ def test_what_is_not_read_says_why(monkeypatch):
     assert "Odd" in reason_of(pd.DataFrame({"a": odd}))
     assert "Odd" in reason_of(cube().assign_attrs(a=Odd()))
     assert "Metres may hold more" in reason_of(np.arange(3).view(Metres))
-    broken = snapshot("r", Broken({"a": [1]}))
+    broken = versions.given(Broken({"a": [1]}), None)
     assert (broken.sha256, broken.record().type) == (None, "unhashed") and "RuntimeError" in broken.reason
     monkeypatch.setattr(contents, "LIMIT", 10)
     assert "larger" in reason_of(np.arange(100))

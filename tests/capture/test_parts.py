@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, RootModel, SecretStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ivcap_flows import flow, recorded, task
-from ivcap_flows.capture.makers import claim_result, makers_of
+from ivcap_flows.capture.given import Given
+from ivcap_flows.capture.makers import claimed, makers_of
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Artifact
@@ -98,9 +99,8 @@ def test_what_a_container_holds_is_looked_at(container):
     assert "hidden by its type" not in shown and "**" in shown
     digests = {parameters_sha256({"given": container(number)}, Project(None)) for number in (1.5, 1.5, 2.5)}
     assert len(digests) == 2
-    held = [container(1.5 * len(shown))]
-    claim_result(held, "the maker", lambda path: False)
-    assert list(makers_of(held[0])) == ["the maker"]
+    value = claimed(container(1.5 * len(shown)), "the maker", Given({}), lambda path: False)
+    assert list(makers_of(value)) == ["the maker"]
 
 
 class Options(BaseModel):

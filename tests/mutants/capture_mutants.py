@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Final
 
 from mutant import Mutant, SetAttribute
@@ -12,8 +12,10 @@ from mutant import Mutant, SetAttribute
 from ivcap_flows.capture import (
     calls,
     contents,
+    data,
     file_activity,
     file_edges,
+    files,
     likeness,
     makers,
     observing,
@@ -22,9 +24,12 @@ from ivcap_flows.capture import (
     stand_ins,
     values,
 )
+from ivcap_flows.capture.data import DataVersion
 from ivcap_flows.capture.file_activity import FileActivity, Written
 from ivcap_flows.capture.file_edges import Declared, FileEdges
+from ivcap_flows.capture.given import Given
 from ivcap_flows.capture.path_tree import PathTree
+from ivcap_flows.capture.values import ValueScan
 
 __all__ = ["CAPTURE"]
 
@@ -84,12 +89,12 @@ def choosers_use_all(patch: SetAttribute) -> None:
 
 
 def paths_are_no_values(patch: SetAttribute) -> None:
-    is_thing = makers._is_thing
+    is_followed = makers._is_followed
 
-    def also_found(value: Any, wrote: makers.Wrote) -> bool:
-        return is_thing(value, lambda path: wrote(path) or os.path.exists(path))
+    def not_if_found(value: Any, wrote: makers.Wrote) -> bool:
+        return is_followed(value, lambda path: wrote(path) or os.path.exists(path))
 
-    patch(makers, "_is_thing", also_found)
+    patch(makers, "_is_followed", not_if_found)
 
 
 def nobody_writes_elsewhere(patch: SetAttribute) -> None:
@@ -104,7 +109,7 @@ def extras_not_looked_at(patch: SetAttribute) -> None:
         extra = getattr(value, "__pydantic_extra__", None) or {}
         return {name: part for name, part in found.items() if name not in extra} if extra else found
 
-    for module in (makers, stand_ins, values):
+    for module in (parts, stand_ins, values):
         patch(module, "parts_of", fields)
 
 
@@ -130,7 +135,75 @@ def tasks_share_their_bytecode(patch: SetAttribute) -> None:
     patch(likeness, "_unreachable", lambda content: b"")
 
 
+def equal_data_are_one(patch: SetAttribute) -> None:
+    read = data._read
+
+    def named_by_content(value: Any) -> DataVersion:
+        seen = read(value)
+        seen.id = seen.content or seen.id
+        return seen
+
+    patch(data, "_read", named_by_content)
+
+
+def computed_is_another(patch: SetAttribute) -> None:
+    patch(DataVersion, "_is_still", lambda self, seen: seen.sha256 == self.sha256)
+
+
+def opaque_is_unchanged(patch: SetAttribute) -> None:
+    patch(
+        Given, "state_of", lambda self, value: "same" if any(each is value for each in self.values.values()) else None
+    )
+
+
+def given_is_changed(patch: SetAttribute) -> None:
+    changed = Given.changed
+
+    def all_perhaps(self: Given, complete: Callable[[ValueScan], None]) -> list[Any]:
+        found = changed(self, complete)
+        self._same.clear()
+        return found
+
+    patch(Given, "changed", all_perhaps)
+
+
+def last_maker_alone(patch: SetAttribute) -> None:
+    patch(makers, "_note_next", lambda value, maker, given: makers._note(value, maker))
+
+
+def flow_gives_all(patch: SetAttribute) -> None:
+    digest_values = calls.digest_values
+    patch(calls, "digest_values", lambda look, outer: digest_values(look, None))
+
+
+def times_are_of_a_file(patch: SetAttribute) -> None:
+    version = files._version
+    patch(files, "_version", lambda noun, seen, mtime_ns, made: version(noun, seen, mtime_ns, made=True))
+
+
 CAPTURE: Final = {
+    "equal data are one": Mutant("a version is what one call made", equal_data_are_one),
+    "a computed data set is another": Mutant("computing changes no data set", computed_is_another),
+    "what cannot be compared is unchanged": Mutant(
+        "who is given an object and returns it may have changed it", opaque_is_unchanged
+    ),
+    "what is given is changed": Mutant("who changes nothing makes no version", given_is_changed),
+    "changes in place are not seen": Mutant(
+        "who changes a list or a dict made its next version",
+        lambda patch: patch(makers, "note_changed", lambda *_: None),
+    ),
+    "the last maker alone": Mutant("what two calls return at once comes from both", last_maker_alone),
+    "what is kept is made anew": Mutant(
+        "a known value keeps its maker", lambda patch: patch(data._versions, "get", lambda value: None)
+    ),
+    "copies lead nowhere": Mutant(
+        "what pydantic copies for a subflow keeps its maker", lambda patch: patch(makers, "carry", lambda *_: None)
+    ),
+    "a helper is given what nobody made": Mutant("a call made what it gives to one within it", flow_gives_all),
+    "constants are values": Mutant(
+        "a constant of the module is no task's", lambda patch: patch(Given, "is_constant", lambda self, value: False)
+    ),
+    "times are part of a file": Mutant("a touched file is the same one", times_are_of_a_file),
     "tasks share their bytecode": Mutant(
         "a task takes no result of another one for its own", tasks_share_their_bytecode
     ),

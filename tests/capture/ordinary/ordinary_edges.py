@@ -13,6 +13,7 @@ A test runs a flow and names every edge that follows from its code, as the reade
 | `("derived", thing, origin)` | `wasDerivedFrom` |
 | `("informed", activity, informant)` | `wasInformedBy` |
 | `("member", folder, thing)` | `hadMember` |
+| `("same", thing, origin)` | `specializationOf` one content: data that nobody was seen to make, and their origin |
 
 Names are short, and the same in every run:
 
@@ -39,6 +40,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from ivcap_flows.provenance.records import IN_MEMORY, content_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "exports"))
 
@@ -135,6 +138,14 @@ def edges_of(graph: Any, folder: Path) -> set[Edge]:
         first, second = reversed(ends) if link.type == "wasGeneratedBy" else ends
         basis = link.attributes.get("basis", "seen")
         found.add((_VERBS[link.type] if basis == "seen" else basis, names[first], names[second]))
+    made = {link.source for link in graph.relations.values() if link.type == "wasGeneratedBy"}
+    for thing in (node for node in graph if node.type in IN_MEMORY and node.id not in made):
+        origins = {node.id for node in graph.lineage(thing.id) if node.id in made and content_of(node) is not None}
+        found |= {
+            ("same", names[thing.id], names[origin])
+            for origin in origins
+            if content_of(graph.nodes[origin]) == content_of(thing)
+        }
     return found
 
 

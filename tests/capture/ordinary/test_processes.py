@@ -73,7 +73,7 @@ def test_tasks_in_processes_of_their_own(runner, informed, tmp_path, edges, reco
     edges(
         {("made", f"split {number}", f"parts/{number}.csv") for number in range(3)}
         | {("used", "gather", f"parts/{number}.csv") for number in range(3)}
-        | {("made", "gather", "gather()"), ("used", "save", "gather()")}
+        | {("made", "gather", "gather()"), ("used", "save", "frame"), ("same", "frame", "gather()")}
         | {("made", "save", "all.csv"), ("given", "fail", "all.csv")}
         | {("informed", *each) for each in informed}
     )

@@ -68,6 +68,7 @@ def informed(makers: dict[str, str]) -> set[tuple[str, str, str]]:
     return {("informed", activity, maker) for activity, maker in makers.items()}
 
 
+@pytest.mark.catches("constants are values")
 def test_a_value_leads_to_the_task_that_computed_it(edges):
     """Numbers and texts, by place, by name and in a list; a result, its items, what is nested in them, and the fields
     of a dataclass; values of recorded functions and within tasks. What the flow writes itself, or has from a module,
