@@ -128,6 +128,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IVCAP_LOCAL_DIR", str(tmp_path / "ivcap-artifacts"))
 
 
+@pytest.fixture(autouse=True)
+def whole_record(request: pytest.FixtureRequest) -> None:
+    """Nothing fails to be recorded, except where a test has it fail and says so."""
+    if request.node.get_closest_marker("loses_records") is None:
+        request.getfixturevalue("strict_recording")
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ A test then looks like this:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,12 +20,17 @@ import pytest
 
 from ivcap_flows import local
 from ivcap_flows.capture import use_journal
+from ivcap_flows.capture.recorder_registry import process_recorder
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.remote import PlatformControl
 
-__all__ = ["embedded_platform", "ivcap_journal"]
+__all__ = ["embedded_platform", "ivcap_journal", "strict_recording"]
 
 
+_RECORDING: Final = "ivcap_flows.capture"
+"""The logger of what could not be recorded."""
+_LONGEST: Final = 10.0
+"""Seconds to wait for the recorder."""
 _IDLE: Final = 3600.0
 """Seconds that a session may spend on tests that do not use the platforms, before these end."""
 
@@ -59,3 +65,33 @@ def ivcap_journal(tmp_path: Path) -> Iterator[Journal]:
     """Open an empty journal that records everything the test runs."""
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal, use_journal(journal):
         yield journal
+
+
+@pytest.fixture
+def strict_recording() -> Iterator[None]:
+    """Fail the test if an error kept something of what it ran from being recorded. A flow only logs such an error."""
+    failures = _Failures()
+    logger = logging.getLogger(_RECORDING)
+    logger.addHandler(failures)
+    try:
+        yield
+        recorder = process_recorder()
+        if recorder is not None:
+            recorder.flush(_LONGEST)
+    finally:
+        logger.removeHandler(failures)
+    if failures.told:
+        pytest.fail("\n\n".join(failures.told), pytrace=False)
+
+
+class _Failures(logging.Handler):
+    """Keeps the warnings about errors in recording, each with its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning that comes with an error."""
+        if record.exc_info or record.exc_text:
+            self.told.append(self.format(record))

@@ -66,6 +66,7 @@ def test_things_are_enriched_by_handle_urn_path_and_value(tmp_path, recorded_gra
     assert graph.nodes["urn:ivcap:order:1"].type == "order"
 
 
+@pytest.mark.loses_records
 def test_an_annotation_that_cannot_be_made_is_counted_and_not_raised(recorded_graph, tmp_path):
     """A path that is not there, and a thing of no kind: the function goes on, and two facts are missing."""
 

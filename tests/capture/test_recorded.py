@@ -468,6 +468,7 @@ def test_calls_while_the_journal_rests_are_counted(monkeypatch):
     assert journal().runs.get(runs[0]).missing_facts == 3
 
 
+@pytest.mark.loses_records
 def test_what_came_before_the_run_was_on_record_is_counted(monkeypatch):
     """A call that found no journal counts as missing from the run that a later call of the same flow run opens."""
 
@@ -489,6 +490,7 @@ def test_what_came_before_the_run_was_on_record_is_counted(monkeypatch):
     assert (run.outcome, run.missing_facts) == ("completed", 2)
 
 
+@pytest.mark.loses_records
 def test_notes_and_facts_that_cannot_be_written_are_counted(monkeypatch):
     """What a note or an account would have stated is missing from the run, and so is what the journal refuses."""
 

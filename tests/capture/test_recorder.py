@@ -88,6 +88,7 @@ def broken_pipe():
     logging.getLogger("ivcap_flows").removeHandler(handler)
 
 
+@pytest.mark.loses_records
 @pytest.mark.usefixtures("broken_pipe")
 def test_what_cannot_be_written_is_missing_alone(monkeypatch):
     """What cannot be made, what JSON cannot hold, and what the journal refuses once: each costs its own statement, and

@@ -104,6 +104,7 @@ def unreachable(_: str) -> None:
     raise JournalError("The journal cannot be reached.", url="x")
 
 
+@pytest.mark.loses_records
 def test_a_users_task_is_sent_though_its_flow_cannot_be_recorded(tmp_path, monkeypatch, caplog):
     """Recorded or not, it may need no journal where it runs. A task of the package needs one, so it is not sent."""
     (tmp_path / "file").touch()
