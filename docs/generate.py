@@ -33,7 +33,7 @@ from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services.built_in import BUILT_IN
-from ivcap_flows.provenance import mappings, names, rules
+from ivcap_flows.provenance import lineage_rules, mappings, names, rules
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
@@ -221,15 +221,24 @@ LINKS: Final = """
 
 """
 
+LINEAGE = """
+## How lineage is followed
+
+`ivcap-flows trace` goes from thing to thing along the relations; the first row that holds decides. What is followed in
+part is shown, and only what concerns it as a whole is followed further. `specializationOf` joins equal contents: from a
+thing that nobody was seen to make, to the newest one with its content that was made before it was used.
+
+"""
 NAMES: Final = """
 ## Names
 
 A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
 `102.100.100/123456`. Only a thing without a name on a platform gets a `urn:ivcap-flows:…` name: runs, attempts, task
-runs, calls, parameters, code, files and folders. A file's name is `urn:ivcap-flows:file:<digest>`, a digest of path,
+runs, calls, parameters, code, files, folders, tables and arrays. A file's name is `urn:ivcap-flows:file:<digest>`, a digest of path,
 content and modification time. The name of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files
 share. A folder's name is `urn:ivcap-flows:directory:<digest>`, a digest of its path, the sha256 of its manifest and the
-newest modification time in it.
+newest modification time in it. A version of a table or an array has a name of its own,
+`urn:ivcap-flows:frame:<uuid>` or `urn:ivcap-flows:array:<uuid>`.
 
 In PROV-JSON, PROV-N and Turtle, each name is in one of these namespaces:
 
@@ -598,7 +607,8 @@ def commands() -> str:
 def provenance() -> str:
     rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
     things = THINGS + mappings.things_table() + LINKS + mappings.links_table()
-    return PROVENANCE + rules.table() + things + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
+    followed = LINEAGE + lineage_rules.table()
+    return PROVENANCE + rules.table() + things + followed + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
 
 
 def errors_page() -> str:

@@ -6,20 +6,15 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final
 
 from ivcap_flows.provenance.graph_index import RelationIndex
+from ivcap_flows.provenance.lineage_rules import Direction, Step, Way, end_of, follows
 from ivcap_flows.provenance.records import Record, relation_id
 from ivcap_flows.provenance.rules import RULES
 
 __all__ = ["Direction", "LineageWalk"]
 
-Direction = Literal["up", "down", "both"]
-
-_FRAMES: Final = frozenset({"flow-run", "attempt"})
-_FRAME_FACTS: Final = frozenset({"parameters", "code"})
-_FILLED: Final = frozenset({"collection", "dataset"})
-"""Groups whose members come and go. A folder with other files is another version of it."""
 _COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what things share without one coming from the other."""
 _SAME: Final = tuple(name for name, rule in RULES.items() if rule.same)
@@ -84,7 +79,7 @@ class LineageWalk:
     def _with_parts(self, starts: Sequence[str]) -> list[str]:
         """Return runs and attempts together with everything that they started."""
         found = dict.fromkeys(starts)
-        queue = [start for start in starts if self._nodes[start].type in _FRAMES]
+        queue = [start for start in starts if end_of(self._nodes[start].type) == "frame"]
         while queue:
             parts = [link.source or "" for link in self._index.to(queue.pop()).get("wasStartedBy", ())]
             fresh = [part for part in parts if part in self._nodes and part not in found]
@@ -97,10 +92,10 @@ class LineageWalk:
         other = link.target if link.source == node else link.source
         if not whole or other is None or other not in self._nodes or link.type not in RULES:
             return []
-        common = link.type in _COMMON or self._nodes[other].type in _FRAME_FACTS
+        common = link.type in _COMMON or end_of(self._nodes[other].type) == "fact"
         return [(link, other, not (common and other == link.target))]
 
-    def _steps(self, link: Record, node: str, direction: Direction, *, start: bool, whole: bool) -> list[_Step]:
+    def _steps(self, link: Record, node: str, direction: Way, *, start: bool, whole: bool) -> list[_Step]:
         """Return where a relation leads from a node in one direction."""
         other = link.target if link.source == node else link.source
         if other is None or other not in self._nodes or link.type not in RULES:
@@ -111,28 +106,15 @@ class LineageWalk:
             return [] if held else self._same_steps(link, node, other, direction, start=start)
         if (link.source == node) != (direction == "up"):
             return []
-        within = link.type == "wasStartedBy" and not {here.type, there.type} & _FRAMES
-        # What registers an artifact as a dataset is no part of its caller.
-        if within and (not whole if direction == "up" else other in self._naming):
+        naming = node in self._names if direction == "up" else other in self._naming
+        ends = end_of(here.type), end_of(there.type)
+        follow = follows(Step(direction, link.type, *ends, whole=whole, start=start, naming=naming))
+        if follow == "no":
             return []
-        if here.type in _FILLED and not (start if direction == "up" and link.type == "hadMember" else whole):
-            return []
-        if here.type in _FRAMES and not whole:
-            if direction == "up" and link.type == "used" and there.type not in _FRAME_FACTS:
-                return []
-            if direction == "up" and link.type == "wasInformedBy":
-                return []
-            if direction == "down" and link.type == "wasStartedBy":
-                return []
-        if direction == "up":
-            framed = link.type == "wasStartedBy" and there.type in _FRAMES
-            whole = not framed and not (link.type == "wasGeneratedBy" and node in self._names)
-        else:
-            framed = link.type == "used" and there.type in _FRAMES and here.type not in _FRAME_FACTS
-            whole = not framed and not (link.type == "hadMember" and there.type in _FILLED)
-        return [(link, other, whole), *(self._through(link, other, direction) if there.type in _FILLED else ())]
+        through = self._through(link, other, direction) if ends[1] == "group" else ()
+        return [(link, other, follow == "in full"), *through]
 
-    def _through(self, link: Record, group: str, direction: Direction) -> list[_Step]:
+    def _through(self, link: Record, group: str, direction: Way) -> list[_Step]:
         """Return where lineage leads on through a group: from a use to what was in it then, or the way back."""
         passed: list[Record] = []
         if direction == "up" and link.type == "used":

@@ -25,7 +25,7 @@ PUBLIC = {
     "ivcap_flows.provena.terms": "Terms collection_format missing_terms",
     "ivcap_flows.registration": "DataUse NewWorkflowTemplate ValueFrom Workflow model_run_record",
     "ivcap_flows.settings": "Settings",
-    "ivcap_flows.testing": "embedded_platform ivcap_journal",
+    "ivcap_flows.testing": "embedded_platform ivcap_journal strict_recording",
 }
 
 
