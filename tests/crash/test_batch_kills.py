@@ -154,8 +154,8 @@ def forks() -> Iterator[Forks]:
 def command(
     request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, embedded_platform: Any, items: Items, database: Path
 ) -> Command:
-    """A small batch, or the long form's."""
-    count = 2000 if request.config.getoption("--crash-rounds") > 1 else 40
+    """A small batch, or the long form's, of as many rows as a test says."""
+    count = getattr(request, "param", 2000) if request.config.getoption("--crash-rounds") > 1 else 40
     return Command(forks, tmp_path, items, count, database)
 
 
@@ -222,6 +222,8 @@ def test_two_commands_at_once(command, embedded_platform):
     assert text.count(f'"registered": {command.count}') == 2
 
 
+# As long as Provena answers like that, it is asked for one model run at a time: 15 a minute.
+@pytest.mark.parametrize("command", [120], indirect=True, ids=["some"])
 @pytest.mark.long
 def test_a_bad_day(command, embedded_platform, request):
     """A tenth of the replies is lost after the effect, a fifth of the requests gets 503, workers die, and Provena is
