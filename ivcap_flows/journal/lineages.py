@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.identity import file_urn, flows_urn
+from ivcap_flows.identity import file_urn, flows_urn, path_text
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.store import Store
 from ivcap_flows.provenance.graph import merge
@@ -207,6 +207,14 @@ class Lineages:
             found = found.where(_F.c.version == version, _F.c.type != "code")
         with self._store.read() as connection:
             return list(connection.execute(found.order_by(_F.c.record_id)).scalars())
+
+    def newest_at(self, path: str, version: str) -> str | None:
+        """Return the id of the file or folder that was last recorded at a path with this sha256, or None."""
+        query = sa.select(_F.c.record).where(_F.c.version == version, _F.c.type.in_(("file", "directory")))
+        with self._store.read() as connection:
+            texts = connection.execute(query.order_by(_F.c.seq.desc())).scalars()
+            records = map(Record.model_validate_json, texts)
+            return next((each.id for each in records if each.attributes.get("path") == path_text(path)), None)
 
     def followed(self, codes: Sequence[str]) -> list[str]:
         """Return the ids of the runs with an attempt that ran one of these versions of code."""

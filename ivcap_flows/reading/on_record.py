@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ivcap_flows.capture.files import urn_at
@@ -23,13 +24,17 @@ def on_record(
 ) -> Lineage:
     """Return the lineage of a path or of what else a name means (`starts_of`). Raises InputError if there is none.
 
-    What is at a path is found by the path, or else by its content. Runs whose process is gone are shown as lost.
+    What is at a path is found as what was written there last with its content, or else by its content. Runs whose
+    process is gone are shown as lost.
     """
     known_as, is_here = name, is_path(journal, name)
     if is_here:
         # The digest is not stored in the journal: reading commands do not write to it.
-        version = urn_at(name)
-        known_as = version if version is not None and journal.lineages.knows(version) else f"sha256:{digest_of(name)}"
+        known_as = urn_at(name) or ""
+        if not journal.lineages.knows(known_as):
+            # Its times may have been set anew.
+            sha256 = digest_of(name)
+            known_as = journal.lineages.newest_at(os.path.abspath(name), sha256) or f"sha256:{sha256}"
     found = lineage(journal, known_as, direction, elsewhere, runs=runs)
     if found is None and starts_of(journal, known_as):
         raise InputError(

@@ -17,6 +17,7 @@ from ivcap_flows import trace as trace_here
 from ivcap_flows.capture import files, recorder, use_journal
 from ivcap_flows.cli import trace
 from ivcap_flows.errors import InputError
+from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
@@ -299,6 +300,25 @@ def test_a_trace_starts_from_a_folder_or_a_store(ivcap_flows, journal_file, tmp_
     (tmp_path / name / "more.csv").write_text("of nobody")
     said = ivcap_flows("trace", tmp_path / name)
     assert said.status == 2 and f"Nothing is on record of {tmp_path / name}" in said.err
+
+
+@recorded
+def write(path):
+    path.write_text("more bytes than may be equal by chance")
+    return path
+
+
+def test_a_touched_file_is_the_last_one_with_its_bytes_at_its_path(ivcap_flows, journal_file, tmp_path, monkeypatch):
+    """As another process finds it, which does not know of this one's writings. Equal bytes elsewhere are another's."""
+    paths = [tmp_path / name for name in ("a.txt", "b.txt")]
+    for path in paths:
+        record_call(journal_file, write, path)
+    for path in paths:
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(files, "_read", PerProcess(files._Read))
+    for path in paths:
+        out = ivcap_flows("trace", path).out
+        assert out.startswith(f"file  {path}") and "made by call  write" in out, out
 
 
 @recorded
