@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -69,22 +70,28 @@ def note_changed(value: Any, maker: str, given: Given, wrote: Wrote) -> None:
         _note_next(value, maker, given)
 
 
-def carry(value: Any, copy: Any, depth: int = 0) -> None:
+def carry(value: Any, copy: Any) -> None:
     """Note of a copy that a library has made of a value, part by part, who made the value."""
-    if copy is value or depth > MAX_DEPTH:
-        return
-    known = _of(value)
-    if known is not None and type(copy) not in _OWNED and _is_followed(copy, lambda path: False):
-        _makers.update(copy, lambda before: before or known)
-    # A user's type may raise.
-    with suppress(Exception):
-        parts, copies = parts_of(value), parts_of(copy)
-        if isinstance(parts, Mapping) and isinstance(copies, Mapping):
-            pairs: Iterable[tuple[Any, Any]] = ((part, copies[name]) for name, part in parts.items() if name in copies)
-        else:
-            pairs = zip(parts or (), copies or (), strict=False)
-        for part, other in islice(pairs, MAX_PARTS):
-            carry(part, other, depth + 1)
+    queue, left = deque([(value, copy)]), MAX_GIVEN
+    while queue and left:
+        left -= 1
+        original, other = queue.popleft()
+        if other is original or type(other) in _OWNED:
+            continue
+        known = _of(original)
+        if known is not None and _is_followed(other, lambda path: False):
+            _makers.update(other, partial(_first, known))
+        # A user's type may raise.
+        with suppress(Exception):
+            parts, copies = parts_of(original), parts_of(other)
+            if isinstance(parts, Mapping) and isinstance(copies, Mapping):
+                queue.extend((part, copies[name]) for name, part in islice(parts.items(), left) if name in copies)
+            else:
+                queue.extend(islice(zip(parts or (), copies or (), strict=False), left))
+
+
+def _first(known: tuple[str, ...], before: tuple[str, ...] | None) -> tuple[str, ...]:
+    return before or known
 
 
 def raised(error: BaseException, maker: str) -> None:
@@ -141,8 +148,8 @@ def _note_next(value: Any, maker: str, given: Given) -> None:
     """Note the next version of an object. What other calls have made of it since the call began is in it, too."""
 
     def decide(known: tuple[str, ...] | None) -> tuple[str, ...]:
-        beside = [other for other in known or () if other not in given.makers and other != maker]
-        return (*beside, maker)
+        concurrent = (other for other in known or () if other not in given.makers and other != maker)
+        return (*concurrent, maker)
 
     _makers.update(value, decide)
 
