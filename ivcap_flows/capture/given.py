@@ -21,16 +21,14 @@ class Given:
     """The arguments of a call by name, and the `makers` of their values.
 
     An argument of which everything can be shown as JSON is compared when the call has ended: a list, a dict, a data
-    class. Of any other, such as a model, it is not known whether the call has changed it.
-    `function` is
-    the called one.
+    class. Of any other, such as a model, it is not known whether the call has changed it. `function` is the called one.
     """
 
     def __init__(self, values: Mapping[str, Any], makers: Collection[str] = (), function: Any = None) -> None:
         self.values = values
         self.makers = makers
         self._function = function
-        self._shown: dict[str, Any] = {}
+        self._shown: dict[str, tuple[Any, tuple[int, int]]] = {}
         self._same: set[str] = set()
         self._objects: dict[int, bool] | None = None
 
@@ -38,10 +36,10 @@ class Given:
         """Return the arguments as JSON, and remember those that can be compared."""
         shown = {}
         for name, value in self.values.items():
-            unread = look.unread
+            unread, budget = look.unread, look.budget
             shown[name] = look.named(name, name, value)
             if look.unread == unread and not isinstance(value, _IMMUTABLE[1:]) and parts_of(value) is not None:
-                self._shown[name] = shown[name]
+                self._shown[name] = shown[name], budget
         return shown
 
     def changed(self, complete: Callable[[ValueScan], None]) -> list[Any]:
@@ -50,8 +48,10 @@ class Given:
         `complete` gives the tables and arrays that a scan has found their stand-ins.
         """
         changed: list[Any] = []
-        for name, before in self._shown.items():
+        for name, (before, budget) in self._shown.items():
             look, value = ValueScan(), self.values[name]
+            # How much of a value is shown depends on those before it.
+            look.budget = budget
             after = look.named(name, name, value)
             complete(look)
             if look.unread:

@@ -68,6 +68,15 @@ class ValueScan:
         self._room = MAX_ROOM
 
     @property
+    def budget(self) -> tuple[int, int]:
+        """The number of parts that may still be looked at, and of characters that may still be kept."""
+        return self._left, self._room
+
+    @budget.setter
+    def budget(self, budget: tuple[int, int]) -> None:
+        self._left, self._room = budget
+
+    @property
     def weight(self) -> int:
         """The approximate number of bytes that everything found holds."""
         return 2 * (MAX_ROOM - self._room) + 500 * (len(self.handles) + len(self.paths) + MAX_PARTS - self._left)

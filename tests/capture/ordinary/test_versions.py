@@ -282,6 +282,42 @@ def test_what_tasks_add_to_in_place(kind, tmp_path, edges):
     edges(ADDED)
 
 
+def test_long_lists_of_which_not_all_is_shown(edges):
+    """They are compared all the same: who changes the last item of one has made it, and who only reads it has not."""
+
+    @task
+    def made(number: int) -> list[str]:
+        return [f"{number} {index} " + "x" * 900 for index in range(190)]
+
+    @task
+    def read(first: list[str], second: list[str]) -> None:
+        """Do nothing."""
+
+    @task
+    def change(first: list[str], second: list[str]) -> None:
+        second[-1] += "!"
+
+    @flow
+    def long() -> None:
+        first, second = (made.with_options(name=f"made {number}")(number) for number in (1, 2))
+        read(first, second)
+        change(first, second)
+        look.with_options(name="look at first")(first)
+        look.with_options(name="look at second")(second)
+
+    long()
+    edges(
+        informed(
+            {
+                "read": ("made 1", "made 2"),
+                "change": ("made 1", "made 2"),
+                "look at first": "made 1",
+                "look at second": ("change", "made 2"),
+            }
+        )
+    )
+
+
 @pytest.mark.catches("what is given is changed")
 def test_who_hands_on_what_it_was_given(table, edges):
     """A validator, or a task that only logs. Of a table and a dict it is known that nothing was changed; of a model it
