@@ -235,7 +235,8 @@ NAMES: Final = """
 A thing has the name that its platform gave it: `urn:ivcap:artifact:…`, `urn:ivcap:order:…`, a Provena handle such as
 `102.100.100/123456`. Only a thing without a name on a platform gets a `urn:ivcap-flows:…` name: runs, attempts, task
 runs, calls, parameters, code, files, folders, tables and arrays. A file's name is `urn:ivcap-flows:file:<digest>`, a
-digest of path, content and modification time. The name of its content is `urn:ivcap-flows:file:sha256:<sha256>`, which equal files
+digest of path, content and modification time. The name of its content is `urn:ivcap-flows:file:sha256:<sha256>`,
+which equal files
 share. A folder's name is `urn:ivcap-flows:directory:<digest>`, a digest of its path, the sha256 of its manifest and the
 newest modification time in it. A version of a table or an array has a name of its own,
 `urn:ivcap-flows:frame:<uuid>` or `urn:ivcap-flows:array:<uuid>`.
