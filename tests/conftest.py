@@ -130,8 +130,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def whole_record(request: pytest.FixtureRequest) -> None:
-    """Nothing fails to be recorded, except where a test has it fail and says so."""
-    if request.node.get_closest_marker("loses_records") is None:
+    """Nothing fails to be recorded, except where a test has it fail and says so, and on a broken build."""
+    if not any(request.node.get_closest_marker(name) for name in ("loses_records", "mutant")):
         request.getfixturevalue("strict_recording")
 
 

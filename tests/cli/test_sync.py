@@ -2,9 +2,11 @@
 
 import json
 import socket
+import subprocess
 import time
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -150,7 +152,7 @@ def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, 
     class Process:
         def __init__(self, command, **options):
             assert options["start_new_session"]
-            assert options["stdin"] == options["stdout"] == synchronise.subprocess.DEVNULL
+            assert options["stdin"] == options["stdout"] == subprocess.DEVNULL
             commands.append(command)
 
         def poll(self):
@@ -159,7 +161,9 @@ def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, 
     def refused(*arguments, **options):
         raise OSError("no more processes")
 
-    monkeypatch.setattr(synchronise.subprocess, "Popen", Process)
+    # Of this module alone: the code of the flows is described by other programs.
+    begun = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=Process)
+    monkeypatch.setattr(synchronise, "subprocess", begun)
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")
     with temporary_settings(prefect_settings):
         outer()
@@ -169,10 +173,10 @@ def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, 
         with pytest.raises(ValueError, match="spoiled"):
             outer(fails=True)
         assert [command[1:] for command in commands] == [["-m", "ivcap_flows.cli", "sync"]] * 2
-        monkeypatch.setattr(synchronise.subprocess, "Popen", refused)
+        begun.Popen = refused
         synchronise.begin_sync()
         assert "no more processes" in caplog.text
-        monkeypatch.setattr(synchronise.subprocess, "Popen", Process)
+        begun.Popen = Process
         monkeypatch.delenv("IVCAP_FLOWS_SYNC_AT_END")
         outer()
     assert len(commands) == 2

@@ -49,7 +49,8 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Poll
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local.services import descriptions
-from ivcap_flows.provenance import lineage_walk
+from ivcap_flows.provenance import lineage_rules, lineage_walk
+from ivcap_flows.provenance.lineage_rules import Follow, Step
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import inputs, names, on_record, verification
 from ivcap_flows.registration.drafts import Items
@@ -448,7 +449,10 @@ def members_at_any_time(patch: SetAttribute) -> None:
 
 
 def members_of_what_is_named(patch: SetAttribute) -> None:
-    patch(lineage_walk, "_FILLED", frozenset())
+    def follows(step: Step) -> Follow:
+        return lineage_rules.follows(step._replace(here="other") if step.here == "group" else step)
+
+    patch(lineage_walk, "follows", follows)
 
 
 def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
