@@ -43,6 +43,7 @@ __all__ = [
     "last_part",
     "made_for_trial",
     "path_of",
+    "path_parts",
     "path_text",
     "platform_id",
     "same_claim",
@@ -256,9 +257,14 @@ def path_of(text: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
+def path_parts(text: str) -> list[str]:
+    """Return the parts of the text of a path, of whichever system."""
+    return _SEPARATOR.split(text.rstrip("/\\"))
+
+
 def last_part(text: str) -> str:
     """Return the last part of the text of a path, of whichever system."""
-    return _SEPARATOR.split(text.rstrip("/\\"))[-1]
+    return path_parts(text)[-1]
 
 
 def platform_id(url: str) -> str:

@@ -32,8 +32,7 @@ class Trace:
         return page_of(self._found, self._direction)
 
     def __repr__(self) -> str:
-        size = f"{len(self.graph.nodes)} things, {len(self.graph.relations)} relations"
-        return f"<{title_of(self._found, self._direction)}: {size}>"
+        return f"<{title_of(self._found, self._direction)}: {self.graph.size}>"
 
     def _repr_html_(self) -> str:
         # A page of its own: it shares no style and no script with the notebook.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,7 +17,7 @@ from ivcap_flows.cli.records import open_journal, unknowns
 from ivcap_flows.errors import InputError
 from ivcap_flows.provenance import RULES, Direction, Record
 from ivcap_flows.provenance.data_view import SHOWN
-from ivcap_flows.provenance.labels import name_of
+from ivcap_flows.provenance.labels import distinct_names, plural
 from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.provenance.rules import WORDS
@@ -109,10 +109,10 @@ def _print_trees(found: Lineage, direction: Direction, ways: Iterable[Direction]
     left = sum(
         node.kind != "agent" and node.type not in _FRAMES for node in found.graph.nodes.values() if node.id not in shown
     )
-    if direction == "both" and left:
-        console.print(f"{left} more things are connected with it; --json lists them all.")
     for line in _runs(found, shown, full=full):
         console.print(line)
+    more = f"; {left} of them are not shown here, but --json lists them" if direction == "both" and left else ""
+    console.print(found.graph.size + more)
 
 
 def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
@@ -121,28 +121,32 @@ def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
         path.write_text(page_of(found, direction), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The file {path} cannot be written: {error.strerror or error}.") from error
-    console.print(f"{path}: {len(found.graph.nodes)} things, {len(found.graph.relations)} relations")
+    console.print(f"{path}: {found.graph.size}")
     for trouble in found.unasked:
         console.print(trouble, style="red")
 
 
 def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
     """Yield what is as far from the start, nearest first, in words. A name occurs once."""
+    names = distinct_names(node for node in found.graph.nodes.values() if node.type in SHOWN)
     level, seen, named_before = list(found.starts), set(found.starts), set[str]()
     while level:
-        named: dict[str, dict[str, None]] = {}
-        for node in (found.graph.nodes[id_] for id_ in level):
-            name = name_of(node) or Path(node.id).name
-            if node.type in SHOWN and name not in named_before:
-                named.setdefault(node.type, {})[name] = None
-        named_before |= {name for names in named.values() for name in names}
+        named: dict[str, Counter[str]] = defaultdict(Counter)
+        for id_ in level:
+            if id_ in names and names[id_] not in named_before:
+                named[found.graph.nodes[id_].type][names[id_]] += 1
+        named_before |= {name for of_type in named.values() for name in of_type}
         if named:
-            yield ", ".join(
-                f"{len(names)} {type_}s" if len(names) > _FEW else ", ".join(names) for type_, names in named.items()
-            )
+            yield ", ".join(_several(type_, of_type) for type_, of_type in named.items())
         fresh = dict.fromkeys(other for id_ in level for other in tree.steps(id_) if other not in seen)
         seen |= fresh.keys()
         level = list(fresh)
+
+
+def _several(type_: str, names: Counter[str]) -> str:
+    if len(names) > _FEW:
+        return f"{names.total()} {plural(type_)}"
+    return ", ".join(name if number == 1 else f"{number} x {name}" for name, number in names.items())
 
 
 class _Tree:

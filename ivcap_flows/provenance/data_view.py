@@ -1,4 +1,4 @@
-"""The data of a graph and what was ordered, without the tasks, code and people behind them."""
+"""What a page of a graph begins with: data and what was ordered, without the tasks, code and people behind them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Final
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, relation
+from ivcap_flows.provenance.rules import BEHIND, CONTEXT
 
-__all__ = ["SHOWN", "data_view"]
+__all__ = ["SHOWN", "data_view", "first_view"]
 
 SHOWN: Final = frozenset(
     {
@@ -31,6 +32,24 @@ _STEP: Final = {
     ("activity", "activity"): "wasInformedBy",
 }
 """What a way between two things is called, by their kinds; any other is an influence."""
+
+
+def first_view(graph: Graph, starts: Collection[str] = ()) -> Graph | None:
+    """Return the data of a graph; where these are related to nothing, the work; None if there is only the whole."""
+    data = data_view(graph, starts)
+    if data.relations:
+        return data
+    work = {id_: node for id_, node in graph.nodes.items() if id_ in starts or not _is_behind(node)}
+    links = [
+        link
+        for link in graph.relations.values()
+        if link.type not in BEHIND and {link.source, link.target} <= work.keys()
+    ]
+    return Graph.of(work, links) if links and len(work) < len(graph.nodes) else None
+
+
+def _is_behind(node: Record) -> bool:
+    return node.kind == "agent" or node.type in CONTEXT
 
 
 def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
@@ -55,18 +74,14 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
 
 
 def _steps(graph: Graph) -> Mapping[str, list[str]]:
-    """Return the next things on the way to the origins of each. What nothing made comes from what has its content."""
+    """Return the next things on the way to the origins of each."""
     steps: dict[str, list[str]] = defaultdict(list)
     for link in graph.relations.values():
         if link.type in _PASSED:
             steps[link.source or ""].append(link.target or "")
-    for content in dict.fromkeys(link.target or "" for link in graph.links("specializationOf")):
-        held = [link.source or "" for link in graph.links_to(content, "specializationOf")]
-        made = [each for each in held if steps[each]]
-        for each in held:
-            if each not in made:
-                steps[each].append(content)
-        steps[content] += made
+    for id_ in graph.nodes:
+        if origin := graph.equal_origin(id_):
+            steps[id_].append(origin)
     return steps
 
 

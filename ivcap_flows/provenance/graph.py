@@ -143,6 +143,16 @@ class Graph:
         """Return the things on record that are sources of this target: what used `id`, for example."""
         return [self.nodes[link.source] for link in self.links_to(id, type) if link.source in self.nodes]
 
+    def equal_origin(self, id: str) -> str | None:  # noqa: A002
+        """Return what a thing that nothing made came from by its content, as `lineage` decides; None if not known."""
+        found = self._walk.equal_origin(id)
+        return None if found is None else found.source
+
+    @property
+    def size(self) -> str:
+        """How many things and relations there are, in words."""
+        return f"{len(self.nodes)} things, {len(self.relations)} relations"
+
     def digest(self) -> str:
         """Return the sha256 of all records, whatever their order. Equal graphs have equal digests."""
         texts = sorted(json.dumps(r.model_dump(mode="json"), sort_keys=True, default=str) for r in self.records)

@@ -15,9 +15,9 @@ from typing import Any, Final
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import PLANS
+from ivcap_flows.provenance.rules import BEHIND, CONTEXT
 
-__all__ = ["BEHIND", "Grouping", "Link"]
+__all__ = ["Grouping", "Link"]
 
 _ALIKE: Final = 4
 """This many of a kind at one stage form a group."""
@@ -25,13 +25,8 @@ _ALIKE: Final = 4
 _NEIGHBOURS: Final = 20
 """Up to this many other runs are shown one by one on the page of a run."""
 
-BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
-"""Relations to what stands behind an activity or thing: plans and people."""
-
 _STEPS: Final = frozenset({"used", "wasGeneratedBy", "wasDerivedFrom"})
 """Relations that set one stage after another."""
-
-_CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ class Grouping:
                 by = self._of_one_run(by)
             activities = [other for _, other in by]
             origin = (
-                node.type not in _CONTEXT
+                node.type not in CONTEXT
                 and node.kind == "entity"
                 and not any(name == "wasGeneratedBy" for name, _ in by)
                 and not any(self._outermost(other) in self.others for other in activities)
@@ -198,7 +193,7 @@ class Grouping:
             counts[alike[id_]].append(id_)
         for id_ in self._graph.nodes:
             kind, home = alike[id_], self._home[id_]
-            alone = id_ in self._starts or id_ in apart or self._graph.nodes[id_].type in _CONTEXT
+            alone = id_ in self._starts or id_ in apart or self._graph.nodes[id_].type in CONTEXT
             if len(counts[kind]) >= _ALIKE and not alone:
                 group = "group:" + digest(json.dumps(counts[kind]).encode())[:32]
                 if group not in self.members:

@@ -29,15 +29,14 @@ _PLAIN: Final = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 """JSON escapes for the characters in which an HTML parser would see markup."""
 
 
-def page(
-    graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", told: str = "", first: Graph | None = None
-) -> str:
-    """Return the page of a graph, in UTF-8. `starts` are the ids that were traced; `told` is the summary under
-    the title. If `first` is given, the page opens with that view of the graph, and a switch leads to all of it.
+def page(graph: Graph, starts: Collection[str] = (), *, title: str = "Provenance", first: Graph | None = None) -> str:
+    """Return the page of a graph, in UTF-8. `starts` are the ids that were traced.
+
+    If `first` is given, the page opens with that view of the graph, and a switch leads to all of it.
 
     Equal graphs have equal pages.
     """
-    views = [_view(each, starts, title, told) for each in (first, graph) if each is not None]
+    views = [_view(each, starts, title, graph.size) for each in (first, graph) if each is not None]
     style, script = _part("page.css"), _script()
     policy = "; ".join(
         (
@@ -61,13 +60,13 @@ def page(
     return head + "".join(parts[name] + after for name, _, after in (piece.partition("}}") for piece in rest))
 
 
-def _view(graph: Graph, starts: Collection[str], title: str, told: str) -> dict[str, Any]:
+def _view(graph: Graph, starts: Collection[str], title: str, size: str) -> dict[str, Any]:
     shown = picture(graph, starts)
     number = {id_: index for index, id_ in enumerate(shown.items)}
     types = {name: index for index, name in enumerate(RULES)}
     return {
         "title": title,
-        "told": told or f"{len(graph.nodes)} things, {len(graph.relations)} relations",
+        "size": size,
         "starts": [number[start] for start in shown.starts],
         "types": [{"words": [word.capitalize() for word in WORDS[name]], "kind": kind_of(name)} for name in RULES],
         "meanings": {name: meaning for of_kind in TYPES.values() for name, meaning in of_kind.items()},

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from ivcap_flows.identity import last_part
+from ivcap_flows.identity import last_part, path_parts
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 
-__all__ = ["Labels", "name_of", "title"]
+__all__ = ["Labels", "distinct_names", "name_of", "plural", "title"]
 
 _KEY: Final = re.compile(r" \[[0-9a-f]{16}(?:\.\d+)?\]$")
 
@@ -39,6 +39,32 @@ def title(record: Record) -> str:
     if _is_data(record):
         return _columns(attributes) or _shape(attributes) or record.type
     return record.type if record.type == "parameters" else _tail(str(attributes.get("schema") or record.id))
+
+
+def distinct_names(records: Iterable[Record]) -> dict[str, str]:
+    """Return the name of each thing by its id. Of a path, it is as much of the end as tells it from the other paths."""
+    listed = list(records)
+    parts = {path: path_parts(path) for path in {str(each.attributes.get("path") or "") for each in listed}}
+    ends = Counter(tuple(of_path[place:]) for of_path in parts.values() for place in range(len(of_path)))
+    names = {
+        path: "/".join(next((end for end in _ends(of_path) if ends[end] == 1), of_path))
+        for path, of_path in parts.items()
+    }
+    return {
+        each.id: str(each.attributes.get("name") or "") or names[str(each.attributes.get("path") or "")] or title(each)
+        for each in listed
+    }
+
+
+def _ends(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the ends of a path, shortest first."""
+    return (tuple(parts[place:]) for place in reversed(range(len(parts))))
+
+
+def plural(type: str) -> str:  # noqa: A002 - the field's name
+    """Return the word for several things of a type."""
+    word = type.replace("-", " ")
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 class Labels:

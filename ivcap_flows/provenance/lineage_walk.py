@@ -11,12 +11,10 @@ from typing import Final
 from ivcap_flows.provenance.graph_index import RelationIndex
 from ivcap_flows.provenance.lineage_rules import Direction, Step, Way, end_of, follows
 from ivcap_flows.provenance.records import Record, relation_id
-from ivcap_flows.provenance.rules import RULES
+from ivcap_flows.provenance.rules import BEHIND, RULES
 
 __all__ = ["Direction", "LineageWalk"]
 
-_COMMON: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
-"""Relations to what things share without one coming from the other."""
 _SAME: Final = tuple(name for name, rule in RULES.items() if rule.same)
 _EARLIEST: Final = datetime.min.replace(tzinfo=timezone.utc)
 _LATEST: Final = datetime.max.replace(tzinfo=timezone.utc)
@@ -55,6 +53,17 @@ class LineageWalk:
                         queue.append(other)
         return reached, taken
 
+    def equal_origin(self, thing: str) -> Record | None:
+        """Return the relation to its content of what a thing or a content came from; None if that is not known.
+
+        What nothing is known to have made came from the thing last made with that content before it was used.
+        """
+        if self._makers(thing):
+            return None
+        contents = self._index.from_(thing).get("specializationOf", ())
+        content = next((link.target or "" for link in contents), thing)
+        return self._origin(content, self._first_use(thing))
+
     def is_origin(self, holder: str, content: str) -> bool:
         """Whether a holder of a content had it first: something made the holder without using the content."""
         makers = [link.target or "" for link in self._makers(holder)]
@@ -92,7 +101,7 @@ class LineageWalk:
         other = link.target if link.source == node else link.source
         if not whole or other is None or other not in self._nodes or link.type not in RULES:
             return []
-        common = link.type in _COMMON or end_of(self._nodes[other].type) == "fact"
+        common = link.type in BEHIND or end_of(self._nodes[other].type) == "fact"
         return [(link, other, not (common and other == link.target))]
 
     def _steps(self, link: Record, node: str, direction: Way, *, start: bool, whole: bool) -> list[_Step]:
@@ -144,11 +153,11 @@ class LineageWalk:
                 # Another thing with its content came from it only if that thing was not made in another way.
                 follows = start or not self.is_origin(other, node)
             else:
-                follows = start or link == self._origin(node, self._first_use(node))
+                follows = start or link == self.equal_origin(node)
             return [(link, other, True)] if follows else []
         if direction == "down":
             return [(link, other, True)]
-        origin = None if self._makers(node) else self._origin(other, self._first_use(node))
+        origin = self.equal_origin(node)
         return [(link, other, False), *([] if origin is None else [(origin, origin.source or "", True)])]
 
     def _origin(self, content: str, before: datetime) -> Record | None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.grouping import BEHIND, Grouping, Link
-from ivcap_flows.provenance.labels import Labels
+from ivcap_flows.provenance.grouping import Grouping, Link
+from ivcap_flows.provenance.labels import Labels, plural
 from ivcap_flows.provenance.records import Kind, Record
-from ivcap_flows.provenance.rules import RULES
+from ivcap_flows.provenance.rules import BEHIND, RULES
 
 __all__ = ["AMISS", "OUTCOMES", "Item", "Link", "Picture", "as_opened", "kind_of", "outcome_of", "picture"]
 
@@ -154,9 +154,8 @@ def _several(id: str, parent: str | None, records: Sequence[Record], labels: Lab
     titles = {labels.title(record) for record in records}
     if len(titles) > 1 and type_ == "task-run":
         titles = {str(record.attributes.get("name")) for record in records}
-    word = {"directory": "directorie", "entity": "entitie", "activity": "activitie"}.get(type_, type_.replace("-", " "))
-    name = titles.pop() if len(titles) == 1 else f"{word}s"
-    outcome, told = None, f"{len(records)} {word}s"
+    name = titles.pop() if len(titles) == 1 else plural(type_)
+    outcome, told = None, f"{len(records)} {plural(type_)}"
     if records[0].kind == "activity":
         outcomes = [outcome_of(record) for record in records]
         outcome = next((word for word in _GRAVEST if word in outcomes), outcomes[0])

@@ -15,7 +15,7 @@ from ivcap_flows.provenance.constraints import cycles
 from ivcap_flows.provenance.ordering import SINGLE_BIRTH, disordered
 from ivcap_flows.provenance.records import Kind, Record
 
-__all__ = ["GROUPS", "RULES", "TYPES", "WORDS", "WORK", "Rule", "faults", "table", "validate"]
+__all__ = ["BEHIND", "CONTEXT", "GROUPS", "RULES", "TYPES", "WORDS", "WORK", "Rule", "faults", "table", "validate"]
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "activity": {
@@ -62,6 +62,12 @@ TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
 GROUPS: Final = frozenset({"directory", "collection", "dataset"})
 PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
 WORK: Final = frozenset({"order", "job"})
+
+CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
+"""The types of entities that say how something was done, and are no data."""
+
+BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
+"""Relations to what stands behind an activity or thing: plans and people."""
 """Work of a platform that one of our activities requested."""
 PARTS: Final = frozenset({"attempt", "task-run", "call"})
 PEOPLE: Final = frozenset({"user", "organisation"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ivcap_flows.provenance import Direction
-from ivcap_flows.provenance.data_view import data_view
+from ivcap_flows.provenance.data_view import first_view
 from ivcap_flows.provenance.html import page
 from ivcap_flows.provenance.labels import title
 from ivcap_flows.reading.lineage import Lineage
@@ -23,6 +23,5 @@ def title_of(found: Lineage, direction: Direction) -> str:
 
 def page_of(found: Lineage, direction: Direction) -> str:
     """Return an HTML page of a lineage: data and what was ordered at first, who and how by a button."""
-    data = data_view(found.graph, found.starts)
-    # Of code, people and what nothing came of, there is only the whole.
-    return page(found.graph, found.starts, title=title_of(found, direction), first=data if data.relations else None)
+    first = first_view(found.graph, found.starts)
+    return page(found.graph, found.starts, title=title_of(found, direction), first=first)

@@ -85,10 +85,9 @@ def test_a_trace_in_one_line(on_record, world):
 
 @pytest.mark.parametrize("options", [[], ["--down"], ["--up", "--down"]])
 def test_a_page_is_what_the_trace_holds_here_and_in_a_notebook(on_record, world, tmp_path, options):
-    """One file, which says how much it holds and loads nothing; `trace` in Python has the same page and records."""
+    """One file, which loads nothing; `trace` in Python has the same page and records. Each counts the same."""
     page, again = tmp_path / "page.html", tmp_path / "again.html"
     told = on_record("trace", world.downloaded, *options, "--html", page)
-    assert told.status == 0 and re.fullmatch(rf"{re.escape(str(page))}: \d+ things, \d+ relations\n", told.out)
     text = page.read_text(encoding="utf-8")
     title = {0: "Lineage of", 1: "What came from", 2: "What is connected with"}[len(options)]
     assert f"<title>{title} upper.csv</title>" in text and not re.search(r"(?:src|href)=|url\(|@import", text)
@@ -96,13 +95,16 @@ def test_a_page_is_what_the_trace_holds_here_and_in_a_notebook(on_record, world,
     whole = json.loads(data)[-1]
     records = on_record("trace", world.downloaded, *options, "--json").json
     nodes = {record["id"] for record in records if record["kind"] != "relation"}
+    size = f"{len(nodes)} things, {len(records) - len(nodes)} relations"
+    assert {view["size"] for view in json.loads(data)} == {size} and told.out == f"{page}: {size}\n"
+    assert on_record("trace", world.downloaded, *options).out.splitlines()[-1].partition(";")[0] == size
     assert {item["id"] for item in whole["items"] if "id" in item} == nodes
     assert len(whole["relations"]) == len(records) - len(nodes)
     on_record("trace", world.downloaded, *options, "--html", again)
     assert again.read_text(encoding="utf-8") == text
 
     there = trace_here(world.downloaded, **{option.strip("-"): True for option in options})
-    assert there.html == text and f"{len(nodes)} things" in repr(there)
+    assert there.html == text and f"{size}>" in repr(there)
     [frame] = re.findall(r'srcdoc="([^"]*)"', there._repr_html_())
     assert html.unescape(frame) == text
     artifact = Artifact(urn=world.made["product"], platform="any")
@@ -208,6 +210,16 @@ def test_what_others_made_with_equal_bytes_is_one_line(ivcap_flows, journal):
     out = ivcap_flows("trace", "urn:x:out:7").out
     assert re.findall(r"urn:x:\w+:\d", out) == ["urn:x:out:7", "urn:x:make:7", "urn:x:series:7"]
     assert "also made by 9 others, with equal bytes" in out
+
+
+def test_one_line_says_which_of_many_files(ivcap_flows, journal):
+    """Files of one name by as much of their paths as tells them apart; the versions at one path by their number."""
+    years = [entity(f"urn:x:{year}", "file", path=f"/data/{year}/out/summary.csv") for year in (2023, 2024)]
+    daily = [entity(f"urn:x:daily:{number}", "file", path="/data/daily.csv") for number in range(5)]
+    records = [entity("urn:x:report", "file", path="/data/report.csv"), *years, *daily]
+    keep(journal, [*records, *(relation("wasDerivedFrom", "urn:x:report", each.id) for each in records[1:])])
+    line = "report.csv ← 2023/out/summary.csv, 2024/out/summary.csv, 5 x daily.csv\n"
+    assert ivcap_flows("trace", "urn:x:report", "--brief").out == line
 
 
 def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, journal, monkeypatch):

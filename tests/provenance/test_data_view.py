@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ivcap_flows.provenance import Graph, activity, entity, relation
-from ivcap_flows.provenance.data_view import data_view
+from datetime import datetime, timedelta, timezone
+
+from ivcap_flows.identity import file_urn
+from ivcap_flows.provenance import Graph, activity, agent, entity, relation
+from ivcap_flows.provenance.data_view import data_view, first_view
 
 SHA = "0" * 64
+NOON, MINUTE = datetime(2026, 3, 1, 12, tzinfo=timezone.utc), timedelta(minutes=1)
 
 
 def steps(graph: Graph) -> set[tuple[str, str, str]]:
@@ -57,6 +61,53 @@ def test_a_file_that_nothing_made_comes_from_what_has_its_content():
     ]
     seen = data_view(Graph(records))
     assert steps(seen) == {("file", "wasDerivedFrom", "artifact"), ("artifact", "wasGeneratedBy", "order")}
+
+
+def test_what_was_made_of_a_file_is_no_origin_of_it():
+    """Although it has the content of the file, which nothing is known to have made. A later product is none either."""
+    records = [
+        entity("file", "file", path="file", sha256=SHA),
+        activity("upload", "task-run", NOON, name="upload"),
+        relation("used", "upload", "file", NOON),
+        entity("artifact", "artifact", sha256=SHA),
+        relation("wasGeneratedBy", "artifact", "upload", NOON + MINUTE),
+        activity("again", "task-run", NOON + MINUTE, name="again"),
+        entity("copy", "file", path="copy", sha256=SHA),
+        relation("wasGeneratedBy", "copy", "again", NOON + 2 * MINUTE),
+    ]
+    assert steps(data_view(Graph(records))) == {("artifact", "wasDerivedFrom", "file")}
+
+
+def test_a_use_of_a_content_leads_to_what_was_last_made_with_it():
+    """As where a handle names a file that is not at its path."""
+    records = [
+        entity("file", "file", path="file", sha256=SHA),
+        activity("write", "task-run", NOON, name="write"),
+        relation("wasGeneratedBy", "file", "write", NOON),
+        entity(file_urn(SHA), "content", sha256=SHA),
+        activity("read", "task-run", NOON + MINUTE, name="read"),
+        relation("used", "read", file_urn(SHA), NOON + MINUTE),
+        entity("report", "file", path="report"),
+        relation("wasGeneratedBy", "report", "read", NOON + MINUTE),
+    ]
+    assert steps(data_view(Graph(records))) == {("report", "wasDerivedFrom", "file")}
+
+
+def test_a_page_without_data_begins_with_the_work():
+    """Who did it, and how, comes by the button; a page of code and people alone has only the whole."""
+    work = [
+        *(activity(name, kind, name=name) for name, kind in (("run", "flow-run"), ("load", "task-run"))),
+        relation("wasStartedBy", "load", "run"),
+    ]
+    behind = [
+        *(agent("me", "user"), entity("code", "code", name="code")),
+        *(relation("hadPlan", "run", "code"), relation("wasAssociatedWith", "run", "me")),
+    ]
+    first = first_view(Graph([*work, *behind]), ["run"])
+    assert first is not None
+    assert (first.nodes.keys(), steps(first)) == ({"run", "load"}, {("load", "wasStartedBy", "run")})
+    assert first_view(Graph(work), ["run"]) is None
+    assert first_view(Graph([work[0], *behind]), ["code"]) is None
 
 
 def test_what_was_traced_stays():

@@ -13,18 +13,19 @@ from ivcap_flows.reading import Lineage
 BOXES = """() => [...document.querySelectorAll("#world [data-item]")].map(each => {
     const [x, y] = each.getAttribute("transform").match(/-?[\\d.]+/g).map(Number);
     const area = each.querySelector(".area");
-    const [width, height] = area ? ["width", "height"].map(name => Number(area.getAttribute(name))) : [196, 42];
+    const { width, height } = (area ?? each.querySelector(".shape")).getBBox();
     return [x, y, x + width, y + height];
 })"""
 
 THROUGH = """() => {
     const boxes = [...document.querySelectorAll("#nodes > .node")].map(each =>
-        [each.dataset.item, each.ariaLabel, ...each.getAttribute("transform").match(/-?[\\d.]+/g).map(Number)]);
+        [each.dataset.item, each.ariaLabel, ...each.getAttribute("transform").match(/-?[\\d.]+/g).map(Number),
+            each.querySelector(".shape").getBBox().width]);
     return [...document.querySelectorAll("#edges > .edge")].flatMap(path => {
         const ends = path.dataset.edge.split(" ");
         const points = Array.from({ length: path.getTotalLength() / 4 }, (_, step) => path.getPointAtLength(4 * step));
-        return boxes.filter(([item, , x, y]) => !ends.includes(item)
-            && points.some(point => point.x > x && point.x < x + 196 && point.y > y && point.y < y + 42))
+        return boxes.filter(([item, , x, y, width]) => !ends.includes(item)
+            && points.some(point => point.x > x && point.x < x + width && point.y > y && point.y < y + 42))
             .map(([, name]) => `${path.dataset.edge} through ${name}`);
     });
 }"""
@@ -153,6 +154,24 @@ def test_the_page_opens_and_draws(chromium, tmp_path, make_survey):
     assert not {"img", "iframe", "a", "b", "i", "object", "foreignObject"} & set(tags)
     assert {"innerHTML", "script text", "connect-src"} <= set(nasty.page.evaluate(TRIES))
     assert nasty.page.evaluate("window.taken") is None
+
+
+def test_names_are_whole_where_there_is_room(chromium, tmp_path):
+    """A node and a frame are as wide as their words, within limits. The words of a frame lie over the lines."""
+    name, long = "Monthly sea surface temperature", "x" * 200
+    records = [
+        *(activity("run", "flow-run", name=name), activity("load", "task-run", name=f"load {name}")),
+        *(entity("in", "file", path=f"{name}.csv"), entity("out", "file", path=long)),
+        *(relation("wasStartedBy", "load", "run"), relation("used", "load", "in"), relation("used", "load", "out")),
+    ]
+    wide = Opened(chromium, tmp_path / "wide.html", page(Graph(records), ["in"]))
+    titles = wide.page.locator(".title").all_text_contents()
+    assert {name, f"load {name}", f"{name}.csv"} <= set(titles) and long not in titles
+    wide.assert_apart()
+    layers = [each.get_attribute("id") for each in wide.page.locator("#world > g").all()]
+    assert layers == ["frames", "edges", "titles", "nodes"]
+    assert wide.page.locator("#titles text").first.evaluate("each => getComputedStyle(each).paintOrder") == "stroke"
+    wide.close()
 
 
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own(make_survey):

@@ -54,16 +54,36 @@ const TITLE = `550 13px ${FAMILY}`, NOTE = `11px ${FAMILY}`;
 
 /* Cut a text in the middle if there is not enough room. Its end is kept, since it tells files apart. */
 function fitted(text, font, room) {
-  if (ruler.font !== font) ruler.font = font;
-  if (text.length * 13 < room || ruler.measureText(text).width <= room) return text;
+  if (text.length * 13 < room || widthOf(text, font) <= room) return text;
   const letters = [...text];
   let low = 0, high = Math.min(letters.length, Math.ceil(room / 3));
   const cut = (count) => letters.slice(0, Math.ceil(count * 0.62)).join("") + "…" + letters.slice(letters.length - Math.floor(count * 0.38)).join("");
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (ruler.measureText(cut(middle)).width <= room) low = middle; else high = middle - 1;
+    if (widthOf(cut(middle), font) <= room) low = middle; else high = middle - 1;
   }
   return cut(low);
+}
+
+function widthOf(text, font) {
+  if (ruler.font !== font) ruler.font = font;
+  return ruler.measureText(text).width;
+}
+
+/* Return the space beside the words of a node or of a frame's title: for signs, and the shape's own. */
+function margins({ kind, outcome, within }, isFolded) {
+  return [outcome ? 32 : kind === "activity" ? 12 : 20, within ? 52 : isFolded ? 30 : 14];
+}
+
+function widthOfNode(index) {
+  const [left, right] = margins(items[index], isGroup(index));
+  const words = Math.max(widthOf(items[index].title, TITLE), widthOf(items[index].note, NOTE));
+  return Math.min(WIDEST, Math.max(WIDTH, Math.ceil(left + words + right)));
+}
+
+function widthOfTitle(index) {
+  const { title, note } = items[index];
+  return Math.min(WIDEST, Math.ceil(32 + widthOf(title, TITLE) + 10 + widthOf(note, NOTE) + 34));
 }
 
 function label(className, text, x, y, font, room) {
@@ -101,14 +121,13 @@ function attributesOf(index) {
   return given;
 }
 
-function drawnNode(index) {
+function drawnNode(index, { width }) {
   const item = items[index], group = isGroup(index);
-  const path = shape(item.kind, WIDTH, HEIGHT);
-  const left = item.outcome ? 32 : item.kind === "activity" ? 12 : 20;
-  const room = WIDTH - left - (item.within ? 52 : group ? 30 : 14);
+  const path = shape(item.kind, width, HEIGHT);
+  const [left, right] = margins(item, group), room = width - left - right;
   const node = svg("g", { ...attributesOf(index), class: `node ${item.kind} ${item.outcome ?? ""}${group ? " group" : ""}${data.starts.includes(index) ? " start" : ""}` },
     tip(spoken(index)),
-    svg("rect", { class: "ring", x: -5, y: -5, width: WIDTH + (group ? 17 : 10), height: HEIGHT + (group ? 17 : 10), rx: item.kind === "entity" ? HEIGHT / 2 + 5 : 8 }));
+    svg("rect", { class: "ring", x: -5, y: -5, width: width + (group ? 17 : 10), height: HEIGHT + (group ? 17 : 10), rx: item.kind === "entity" ? HEIGHT / 2 + 5 : 8 }));
   if (group) {
     for (const by of [7, 3.5]) node.append(svg("path", { class: "under", d: path, transform: `translate(${by} ${by})` }));
   }
@@ -121,16 +140,15 @@ function drawnNode(index) {
   node.append(label("title", item.title, left, 18, TITLE, room), label("note", item.note, left, 33, NOTE, room));
   if (item.within) {
     const inner = sign(item.within);
-    inner.setAttribute("transform", `translate(${WIDTH - 38} ${HEIGHT / 2}) scale(.8)`);
+    inner.setAttribute("transform", `translate(${width - 38} ${HEIGHT / 2}) scale(.8)`);
     node.append(inner);
   }
-  if (group) node.append(toggle(index, { width: WIDTH }));
+  if (group) node.append(toggle(index, { width }));
   return node;
 }
 
 function drawnFrame(index, box) {
   const item = items[index];
-  const left = item.outcome ? 32 : 12;
   const frame = svg("g", { ...attributesOf(index), class: `frame ${item.kind} ${item.outcome ?? ""}${depth[index] % 2 ? " even" : ""}${data.starts.includes(index) ? " start" : ""}` },
     tip(spoken(index)),
     svg("rect", { class: "area", width: box.width, height: box.height, rx: 8 }),
@@ -141,13 +159,17 @@ function drawnFrame(index, box) {
     badge.setAttribute("transform", "translate(17 19)");
     frame.append(badge);
   }
-  const room = box.width - left - 34;
-  const name = label("title", item.title, left, 23, TITLE, room);
-  frame.append(name);
-  ruler.font = TITLE;
-  const used = ruler.measureText(name.textContent).width + 10;
-  ruler.font = NOTE;
-  if (ruler.measureText(item.note).width <= room - used) frame.append(label("note", item.note, left + used, 23, NOTE, room - used));
   frame.append(toggle(index, box));
   return frame;
+}
+
+/* Draw the words of a frame, which lie over the lines. */
+function drawnTitle(index, box) {
+  const item = items[index];
+  const left = item.outcome ? 32 : 12, room = box.width - left - 34;
+  const name = label("title", item.title, left, 23, TITLE, room);
+  const made = svg("g", { class: `words${depth[index] % 2 ? " even" : ""}` }, name);
+  const used = widthOf(name.textContent, TITLE) + 10;
+  if (widthOf(item.note, NOTE) <= room - used) made.append(label("note", item.note, left + used, 23, NOTE, room - used));
+  return made;
 }

@@ -2,7 +2,7 @@
 
    Dagre places members that are linked, from top to bottom. Members without links stand beside each other. */
 
-const WIDTH = 196, HEIGHT = 42; // The size of a node.
+const WIDTH = 196, WIDEST = 340, HEIGHT = 42; // The size of a node, which is as wide as its words, within limits.
 const PAD = 16, HEADER = 30; // The space that a group keeps around its content, and above that for its title.
 const GAP_X = 26, GAP_Y = 36, LANE = 8;
 const WIDE = 8 * (WIDTH + GAP_X), HEAP = 5 * (WIDTH + GAP_X); // Least widths at which a layer, or a row without links, is broken.

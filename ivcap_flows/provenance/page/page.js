@@ -11,25 +11,27 @@ let scene = null, chosen = null, current = data.starts[0] ?? roots[0] ?? null, f
 
 function draw() {
   scene = arranged();
-  const frames = [], nodes = [];
+  const frames = [], titles = [], nodes = [];
   for (const index of scene.shown) {
     const box = scene.place.get(index), open = isOpen(index);
     const form = open ? `frame ${box.width} ${box.height}` : "node";
     let known = drawn.get(index);
     if (!known || known.form !== form) {
-      known = { form, element: open ? drawnFrame(index, box) : drawnNode(index) };
+      known = open ? { form, element: drawnFrame(index, box), title: drawnTitle(index, box) } : { form, element: drawnNode(index, box) };
       drawn.set(index, known);
     }
-    known.element.setAttribute("transform", `translate(${box.x.toFixed(1)} ${box.y.toFixed(1)})`);
+    for (const part of [known.element, known.title]) part?.setAttribute("transform", `translate(${box.x.toFixed(1)} ${box.y.toFixed(1)})`);
     (open ? frames : nodes).push(known.element);
+    if (open) titles.push(known.title);
   }
   at("frames").replaceChildren(...frames);
+  at("titles").replaceChildren(...titles);
   at("nodes").replaceChildren(...nodes);
   at("edges").replaceChildren(...scene.edges.map((edge) =>
     svg("path", { class: `edge ${edge.kind}${edge.count > 1 ? " many" : ""}`, d: edge.path, "data-edge": edge.key })));
   mark();
   map();
-  at("summary").textContent = `${data.told} · ${scene.shown.length} of ${items.length} shown`;
+  at("summary").textContent = `${data.size} · ${scene.shown.filter((index) => items[index].id || !isOpen(index)).length} shown`;
 }
 
 function elementOf(index) { return drawn.get(index)?.element; }
@@ -46,7 +48,7 @@ function mark() {
   graph.classList.toggle("choosing", lit !== null && hits.size === 0);
   for (const index of scene.shown) {
     const element = elementOf(index);
-    element.classList.toggle("hit", hits.has(index));
+    for (const part of [element, drawn.get(index).title]) part?.classList.toggle("hit", hits.has(index));
     element.classList.toggle("near", lit !== null && lit.near.has(index));
     const isChosen = chosen !== null && scene.standing[chosen] === index;
     element.classList.toggle("chosen", isChosen);
@@ -133,7 +135,7 @@ function map() {
   at("map").setAttribute("viewBox", `-40 -40 ${scene.width + 80} ${scene.height + 80}`);
   at("marks").setAttribute("d", scene.shown.filter((index) => !isOpen(index)).map((index) => {
     const box = scene.place.get(index);
-    return `M${box.x.toFixed(0)} ${box.y.toFixed(0)}h${WIDTH}v${HEIGHT}h${-WIDTH}z`;
+    return `M${box.x.toFixed(0)} ${box.y.toFixed(0)}h${box.width}v${HEIGHT}h${-box.width}z`;
   }).join(""));
 }
 

@@ -69,11 +69,12 @@ function layoutsOf(shown, edges) {
       else inside.links.push({ from, to, kind: edge.kind });
     }
   }
-  const layouts = new Map(), sizes = new Map(shown.map((index) => [index, [WIDTH, HEIGHT]]));
+  const layouts = new Map(), sizes = new Map(shown.map((index) => [index, [widthOfNode(index), HEIGHT]]));
   for (const group of groups) {
     const layout = laidOut(group === null ? roots : members[group], insides.get(group), sizes);
-    layouts.set(group, layout);
-    if (group !== null) sizes.set(group, [layout.width + 2 * PAD, layout.height + 2 * PAD + HEADER]);
+    const width = group === null ? layout.width : Math.max(layout.width, widthOfTitle(group) - 2 * PAD);
+    layouts.set(group, { ...joined([layout], [[(width - layout.width) / 2, 0]]), width, height: layout.height });
+    if (group !== null) sizes.set(group, [width + 2 * PAD, layout.height + 2 * PAD + HEADER]);
   }
   return { layouts, sizes };
 }
