@@ -143,6 +143,10 @@ def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:
         level = list(fresh)
 
 
+def _others(number: int) -> str:
+    return "1 other" if number == 1 else f"{number} others"
+
+
 def _several(type_: str, names: Counter[str]) -> str:
     if len(names) > _FEW:
         return f"{names.total()} {plural(type_)}"
@@ -184,8 +188,9 @@ class _Tree:
         self.shown.add(start)
         yield self._label(start)
         yield from (f"   {line}" for line in unknowns(self._graph.nodes[start]))
-        if others := [id_ for id_ in self._around.also_made(start) if id_ not in self._graph]:
-            yield f"   also made by {len(others)} other{'s' if len(others) > 1 else ''}, with equal bytes"
+        others = [id_ for id_ in self._around.also_made(start) if id_ not in self._graph]
+        if others and not self._around.equal_origins(start):
+            yield f"   also made by {_others(len(others))}, with equal bytes"
         stack = [("", start, self._next(start, ()))]
         while stack:
             indent, node, left = stack[-1]
@@ -198,12 +203,21 @@ class _Tree:
             note = "  (see above)" if again else ""
             below = indent + ("│  " if left else "   ")
             yield f"{indent}{'├─' if left else '└─'} {word} {self._label(other)}{note}"
+            if self._up and self._graph.nodes[other].type == "content" and not again:
+                yield from (f"{below}{line}" for line in self._conclusion(node))
             if not again:
                 yield from (f"{below}{line}" for line in unknowns(self._graph.nodes[other]))
             # A name that a thing got later says nothing about where it comes from.
             if not again and not (self._up and word == WORDS["alternateOf"][1]):
                 trail = {node, *(above for _, above, _ in stack)}
                 stack.append((below, other, self._next(other, trail)))
+
+    def _conclusion(self, thing: str) -> Iterator[str]:
+        """Yield a line if the origin of a thing was not seen, but is concluded from its content."""
+        possible = self._around.equal_origins(thing)
+        if possible:
+            more = f"; {_others(len(possible) - 1)} had the same before" if possible[1:] else ""
+            yield f"   concluded from equal bytes{more}"
 
     def steps(self, node: str) -> list[str]:
         """Return what a node leads to, and its other names."""

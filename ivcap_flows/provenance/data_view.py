@@ -66,11 +66,19 @@ def data_view(graph: Graph, starts: Collection[str] = ()) -> Graph:
     ways = {id_: [each for each in _origins(id_, steps, kept, graph) if each not in direct[id_]] for id_ in kept}
     whole = {id_: {*direct[id_], *ways[id_]} for id_ in kept}
     for id_, origins in ways.items():
-        for origin in origins:
-            if not _leads(whole[id_] - {origin}, origin, whole):
-                name = _STEP.get((kept[id_].kind, kept[origin].kind), "wasInfluencedBy")
-                links.append(relation(name, id_, origin))
+        links += (
+            relation(_name(kept[id_], kept[origin], graph), id_, origin)
+            for origin in origins
+            if not _leads(whole[id_] - {origin}, origin, whole)
+        )
     return Graph.of(kept, links)
+
+
+def _name(thing: Record, origin: Record, graph: Graph) -> str:
+    if origin.id == graph.equal_origin(thing.id):
+        # Concluded, not seen.
+        return "specializationOf"
+    return _STEP.get((thing.kind, origin.kind), "wasInfluencedBy")
 
 
 def _steps(graph: Graph) -> Mapping[str, list[str]]:

@@ -148,6 +148,10 @@ class Graph:
         found = self._walk.equal_origin(id)
         return None if found is None else found.source
 
+    def equal_origins(self, id: str) -> list[str]:  # noqa: A002
+        """Return all that a thing that nothing made may have come from by its content, in no order."""
+        return [link.source or "" for link in self._walk.equal_origins(id)]
+
     @property
     def size(self) -> str:
         """How many things and relations there are, in words."""
@@ -183,7 +187,9 @@ class Graph:
         and who used it then.
 
         Equal bytes are followed from a thing that has no recorded maker: upwards to the thing that was last made with
-        that content, before the content was used. Raises KeyError for an id that is not in the graph.
+        that content before it was used, if possible at the same path.
+
+        Raises KeyError for an id that is not in the graph.
         """
         starts = [id] if isinstance(id, str) else list(id)
         for start in starts:

@@ -29,7 +29,7 @@ class LineageWalk:
         self._nodes = nodes
         self._relations = relations
         self._index = index
-        self._origins: dict[tuple[str, datetime], Record | None] = {}
+        self._equal: dict[str, Record | None] = {}
 
     def from_(self, starts: Sequence[str], direction: Direction) -> tuple[Collection[str], Collection[str]]:
         """Return the ids of the things that lineage leads to from `starts`, and those of the relations on the way."""
@@ -56,13 +56,34 @@ class LineageWalk:
     def equal_origin(self, thing: str) -> Record | None:
         """Return the relation to its content of what a thing or a content came from; None if that is not known.
 
-        What nothing is known to have made came from the thing last made with that content before it was used.
+        What nothing is known to have made came from a thing that was made with its content before it was used: the last
+        one at its path, else the last one.
         """
+        if thing not in self._equal:
+            path = self._path(thing)
+            self._equal[thing] = max(
+                self.equal_origins(thing),
+                key=lambda link: (
+                    path is not None and self._path(link.source or "") == path,
+                    self._made_at(link.source or ""),
+                    link.id,
+                ),
+                default=None,
+            )
+        return self._equal[thing]
+
+    def equal_origins(self, thing: str) -> list[Record]:
+        """Return the relations to its content of all that a thing or a content may have come from, in no order."""
         if self._makers(thing):
-            return None
+            return []
         contents = self._index.from_(thing).get("specializationOf", ())
         content = next((link.target or "" for link in contents), thing)
-        return self._origin(content, self._first_use(thing))
+        before = self._first_use(thing)
+        return [
+            link
+            for link in self._index.to(content).get("specializationOf", ())
+            if self._made_at(link.source or "") <= before and self.is_origin(link.source or "", content)
+        ]
 
     def is_origin(self, holder: str, content: str) -> bool:
         """Whether a holder of a content had it first: something made the holder without using the content."""
@@ -160,15 +181,9 @@ class LineageWalk:
         origin = self.equal_origin(node)
         return [(link, other, False), *([] if origin is None else [(origin, origin.source or "", True)])]
 
-    def _origin(self, content: str, before: datetime) -> Record | None:
-        """Return the relation that joins the content to the thing last made with it, by the moment `before`."""
-        if (content, before) in self._origins:
-            return self._origins[content, before]
-        holders = self._index.to(content).get("specializationOf", ())
-        made = {link.id: self._made_at(link.source or "") for link in holders}
-        known = [link for link in holders if made[link.id] <= before and self.is_origin(link.source or "", content)]
-        self._origins[content, before] = max(known, key=lambda link: (made[link.id], link.id), default=None)
-        return self._origins[content, before]
+    def _path(self, thing: str) -> object:
+        node = self._nodes.get(thing)
+        return None if node is None else node.attributes.get("path")
 
     def _first_use(self, thing: str) -> datetime:
         times = [link.time for link in self._index.to(thing).get("used", ())]

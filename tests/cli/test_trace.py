@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 from checkouts import git
@@ -210,6 +211,26 @@ def test_what_others_made_with_equal_bytes_is_one_line(ivcap_flows, journal):
     out = ivcap_flows("trace", "urn:x:out:7").out
     assert re.findall(r"urn:x:\w+:\d", out) == ["urn:x:out:7", "urn:x:make:7", "urn:x:series:7"]
     assert "also made by 9 others, with equal bytes" in out
+
+
+def test_a_trace_says_what_it_concluded(ivcap_flows, journal):
+    """A file that nobody is known to have made comes from one of those with its bytes; which one is not known."""
+    facts = {"sha256": "ab" * 32, "size": 100}
+    records = [
+        *(entity("urn:x:copy", "file", path="copy.csv", **facts), activity("urn:x:plot", "task-run")),
+        relation("used", "urn:x:plot", "urn:x:copy", journal.now() + timedelta(hours=1)),
+    ]
+    for number in range(3):
+        records += [
+            *(activity(f"urn:x:make:{number}", "task-run"), entity(f"urn:x:{number}", "file", path="out.csv", **facts)),
+            relation("wasGeneratedBy", f"urn:x:{number}", f"urn:x:make:{number}", journal.now()),
+        ]
+        keep(journal, records, f"r{number}")
+        others = ("", "; 1 other had the same before", "; 2 others had the same before")[number]
+        for start in ("urn:x:copy", "urn:x:plot"):
+            out = ivcap_flows("trace", start).out
+            assert out.count(f"concluded from equal bytes{others}\n") == 1 and "also made" not in out
+            assert f"urn:x:make:{number}" in out
 
 
 def test_one_line_says_which_of_many_files(ivcap_flows, journal):

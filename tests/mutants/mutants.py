@@ -455,6 +455,10 @@ def members_of_what_is_named(patch: SetAttribute) -> None:
     patch(lineage_walk, "follows", follows)
 
 
+def the_path_does_not_count(patch: SetAttribute) -> None:
+    patch(LineageWalk, "_path", lambda self, thing: None)
+
+
 def datasets_of_all_that_was_registered(patch: SetAttribute) -> None:
     patch(LineageWalk, "_names", frozenset())
 
@@ -691,6 +695,7 @@ MUTANTS: Final = {
     ),
     "no word of inner calls": Mutant("nor is one that is passed on to who writes to it", no_word_of_inner_calls),
     "members at any time": Mutant("what is put in later is no origin of an earlier use", members_at_any_time),
+    "the path does not count": Mutant("equal bytes at one path are one file", the_path_does_not_count),
     "members of what is named": Mutant("only a use leads into a collection", members_of_what_is_named),
     "a dataset of all that was registered": Mutant(
         "a dataset comes from its own artifact alone", datasets_of_all_that_was_registered

@@ -52,7 +52,7 @@ def test_a_way_that_others_say_is_left_out():
 
 
 def test_a_file_that_nothing_made_comes_from_what_has_its_content():
-    """And not the other way round."""
+    """And not the other way round. The line says that it is concluded."""
     records = [
         entity("file", "file", path="file", sha256=SHA),
         entity("artifact", "artifact", sha256=SHA),
@@ -60,7 +60,7 @@ def test_a_file_that_nothing_made_comes_from_what_has_its_content():
         relation("wasGeneratedBy", "artifact", "order"),
     ]
     seen = data_view(Graph(records))
-    assert steps(seen) == {("file", "wasDerivedFrom", "artifact"), ("artifact", "wasGeneratedBy", "order")}
+    assert steps(seen) == {("file", "specializationOf", "artifact"), ("artifact", "wasGeneratedBy", "order")}
 
 
 def test_what_was_made_of_a_file_is_no_origin_of_it():

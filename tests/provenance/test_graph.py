@@ -364,6 +364,18 @@ def test_what_has_a_maker_does_not_come_from_what_has_equal_bytes():
     assert {node for node in up.nodes if node.startswith("urn:x:make")} == {"urn:x:make:1"}
     assert "urn:x:file:1" in up and "urn:x:series:1" in up
     assert {f"urn:x:make:{n}" for n in range(10)} <= set(graph.lineage(file_urn("ab" * 32)).nodes)
+    assert sorted(graph.equal_origins("urn:x:copy")) == ["urn:x:file:0", "urn:x:file:1"]
+    assert graph.equal_origin("urn:x:copy") == "urn:x:file:1" and graph.equal_origins("urn:x:file:3") == []
+
+
+@pytest.mark.catches("the path does not count")
+def test_of_equal_things_the_last_one_at_the_same_path_is_the_origin():
+    """As where a sync tool set its times anew; if that was made after the use, it is none."""
+    copy = equal_runs(10).nodes["urn:x:copy"]
+    for path, origin in (("/out/0.csv", "urn:x:file:0"), ("/out/7.csv", "urn:x:file:1")):
+        moved = copy.model_copy(update={"attributes": {**copy.attributes, "path": path}})
+        graph = Graph(moved if record.id == copy.id else record for record in equal_runs(10))
+        assert graph.equal_origin("urn:x:copy") == origin and origin in graph.lineage("urn:x:plot")
 
 
 def filled_and_used(made: int, since: int | None, until: int | None, used: int, group: str = "collection") -> Graph:
