@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 from ivcap_flows import errors, tasks
 from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
 from ivcap_flows.blocks.ivcap_credentials import Connection
+from ivcap_flows.capture import edge_rules
 from ivcap_flows.cli.app import app
 from ivcap_flows.handles import Handle, LocalFile
 from ivcap_flows.in_prefect.events import KINDS
@@ -221,12 +222,26 @@ LINKS: Final = """
 
 """
 
-LINEAGE = """
+EDGES: Final = """
+## What a call did
+
+What a recorded call used and made is decided by what was seen of it; the first row that holds decides. `change`
+compares the thing at the end with the begin: it is `new`, the `same`, `changed`, `gone`, or was there before, although
+nobody had looked (`found`). `read`: the call was seen to read what was there, or had it in memory. `writer` is who was
+seen to write it: the call (`me`), the call and another one at once (`several`), `another` one, or nobody (`unseen`).
+`kept`: a part of what was there is in what is there now. `alone`: no other call could have written it unseen.
+`declared` is what `@recorded` says of the parameter. `named`: it is in the result. `given`: the call had it as an
+argument, so a library or a program may have read it unseen. It holds for files, folders, stores, tables, arrays, other
+objects, and what is on the platforms.
+
+"""
+LINEAGE: Final = """
 ## How lineage is followed
 
 `ivcap-flows trace` goes from thing to thing along the relations; the first row that holds decides. What is followed in
 part is shown, and only what concerns it as a whole is followed further. `specializationOf` joins equal contents: from a
-thing that nobody was seen to make, to the newest one with its content that was made before it was used.
+thing that nobody was seen to make, to the newest one with its content that was made before it was used, if possible at
+the same path.
 
 """
 NAMES: Final = """
@@ -608,8 +623,8 @@ def commands() -> str:
 def provenance() -> str:
     rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
     things = THINGS + mappings.things_table() + LINKS + mappings.links_table()
-    followed = LINEAGE + lineage_rules.table()
-    return PROVENANCE + rules.table() + things + followed + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
+    decided = EDGES + edge_rules.table() + LINEAGE + lineage_rules.table()
+    return PROVENANCE + rules.table() + things + decided + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
 
 
 def errors_page() -> str:

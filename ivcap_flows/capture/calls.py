@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ivcap_flows.capture import data as data_versions
 from ivcap_flows.capture import files, makers
 from ivcap_flows.capture.data import DataVersion
+from ivcap_flows.capture.edge_rules import Facts, edges_of
 from ivcap_flows.capture.file_activity import FileActivity
 from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
 from ivcap_flows.capture.files import Digests, PathState
@@ -123,12 +124,9 @@ class Call:
 
     def uses(self, role: str, handle: Handle | LocalFile) -> bool:
         """Return whether a handle among the arguments is an input, as far as is known yet."""
-        if self.declared.of(role) == "written":
-            return False
-        if not isinstance(handle, _RECEIVERS):
-            return True
         # What a call only passed on to others that write to it is no input.
-        return handle.urn in self.taken or handle.urn not in self.put_into
+        passed_on = isinstance(handle, _RECEIVERS) and handle.urn in self.put_into - self.taken
+        return edges_of(Facts("same", read=not passed_on, declared=self.declared.of(role))).used is not None
 
     def tell_outer(self) -> None:
         """Tell the call around this one what it made, and which collections and the like it read or wrote to."""
@@ -375,26 +373,33 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
         stated = describe(handle)
         yield from stated
         thing = stated[0]
-        if thing.id in known or call.kind == "attempt":
-            # What a flow returns was made by one of its tasks.
+        if thing.id in known:
             continue
         known.add(thing.id)
         born = _asked_at(thing)
-        if thing.id in call.found or (born is not None and born < call.started - _SKEW):
-            # Who finds a collection or a queue has not read what is in it.
-            if not isinstance(handle, Collection | Queue):
-                yield _took(call, thing, role)
-        elif thing.type == "model-run":
-            # The work was done before it was registered.
+        edges = edges_of(_facts_of_returned(call, handle, thing, born))
+        if edges.used is not None:
             yield _took(call, thing, role)
-        elif thing.kind == "activity":
+        if edges.made and thing.kind == "activity":
             yield relation("wasStartedBy", thing.id, call.id, born or call.ended)
-        else:
+        elif edges.made:
             yield relation("wasGeneratedBy", thing.id, call.id, call.ended, role=role)
     for edge in call.files:
         if edge.verb == "made":
             yield from _made_file(call, edge, digests)
     yield from _data_left(call, digests)
+
+
+def _facts_of_returned(call: Call, handle: Handle | LocalFile, thing: Record, born: datetime | None) -> Facts:
+    """Return what is known of a handle in the result. What a flow returns was made by one of its tasks."""
+    if call.kind == "attempt":
+        return Facts("new", writer="another")
+    # The work of a model run was done before it was registered.
+    was_there = thing.id in call.found or thing.type == "model-run"
+    if was_there or (born is not None and born < call.started - _SKEW):
+        # Who finds a collection or a queue has not read what is in it.
+        return Facts("found", read=not isinstance(handle, Collection | Queue))
+    return Facts("new", writer="me")
 
 
 def _data_left(call: Call, digests: Digests | None) -> Iterator[Record]:
@@ -404,11 +409,14 @@ def _data_left(call: Call, digests: Digests | None) -> Iterator[Record]:
         if version.id in known:
             continue
         yield version.record()
-        if version.maker == call.id:
+        # What a flow gives away, or a call within made, was another's to use.
+        taken = call.kind != "attempt" and version.id not in call.data_within
+        edges = edges_of(Facts("new", writer="me") if version.maker == call.id else Facts("found", read=taken))
+        if edges.made:
             yield relation("wasGeneratedBy", version.id, call.id, call.ended, role=role)
             yield from _derived(version)
             yield from _opened_from(version, call, digests)
-        elif call.kind != "attempt" and version.id not in call.data_within:
+        if edges.used is not None:
             yield relation("used", call.id, version.id, call.ended, role=role)
 
 

@@ -1,4 +1,4 @@
-"""The files and folders that a call used and made: what is known of each path, put before the rules of `file_rules`."""
+"""The files and folders that a call used and made: what is known of each path, put before the rules of `edge_rules`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ivcap_flows.capture import files
+from ivcap_flows.capture.edge_rules import Basis, Change, Declaration, Edges, Facts, Writer, edges_of
 from ivcap_flows.capture.file_activity import FileActivity, Written, unseen
-from ivcap_flows.capture.file_rules import Basis, Change, Declaration, Edges, Facts, Writer, edges_of
 from ivcap_flows.capture.files import Digests, PathState
+from ivcap_flows.file_state import FileState
 from ivcap_flows.provenance.graph import identifies
 
 __all__ = ["Declared", "FileEdge", "FileEdges"]
@@ -218,41 +219,45 @@ class FileEdges:
             if decided.used is not None and declared != "written":
                 used.append((first or new[name], decided.used))
         made = len(self._made) - made_before
-        if after is not None and made and made == len(new) and self._is_folder_made(before, after):
-            files.hash_members(after, self.digests)
-            self._made.append((after, None))
-        whole = self._used_whole(before, after, declared) if not used and not made else None
-        if before is not None and (whole is not None or len(used) > _TOLD):
-            self._use(before, whole or "seen")
+        if made:
+            self._whole_if_own(path, before, after, own=made == len(new))
+        decided = self._decide_whole(before, after, declared) if not used and not made else Edges()
+        if before is not None and (decided.used is not None or len(used) > _TOLD):
+            self._use(before, decided.used or "seen")
         else:
             for seen, basis in used:
                 self._use(seen, basis)
 
-    def _is_folder_made(self, before: PathState | None, after: PathState) -> bool:
-        """Whether the call made a folder that holds only its own files.
+    def _whole_if_own(self, path: str, before: PathState | None, after: PathState | None, *, own: bool) -> None:
+        """Record a folder as made if all that is in it is the call's `own`.
 
         It put the folder there as a whole; or the folder is new or in the result, and no other running call may put
-        files there.
+        files there. What is unknown is so of its files.
         """
-        if self.activity.written(after.path) is not None:
-            return True
-        new = before is None and not self.other_process
-        return (after.path in self.named or new) and not self.activity.could_beside(after.path)
+        if after is None or not own:
+            return
+        others = self.activity.could_beside(path)
+        facts = Facts(
+            "new" if before is None else "changed",
+            writer="unseen" if self.activity.written(path) is None else "me",
+            alone=before is None and self._is_alone(path),
+            named=path in self.named and not others,
+        )
+        if edges_of(facts).made:
+            files.hash_members(after, self.digests)
+            self._made.append((after, None))
 
-    def _used_whole(self, before: PathState | None, after: PathState | None, declared: Declaration) -> Basis | None:
-        """Return how it is known that the call used a folder as it was, although no reading in it was seen."""
+    def _decide_whole(self, before: PathState | None, after: PathState | None, declared: Declaration) -> Edges:
+        """Decide on a folder as it was, if the call was not seen to read or write anything in it."""
         if before is None or not before.members:
-            return None
-        if declared != "nothing":
-            return "declared" if declared != "written" else None
-        if self.is_flow or after is None or before.path not in self.reachable:
-            return None
-        if {name: seen.stamp for name, seen in before.members.items()} == {
-            name: seen.stamp for name, seen in after.members.items()
-        }:
-            return "given"
-        self.unknown[before.path] = "it is not known whether anything in it was read"
-        return None
+            return Edges()
+        change: Change = "gone" if after is None else "same" if _stamps(before) == _stamps(after) else "changed"
+        given = before.path in self.reachable and not self.is_flow
+        writer: Writer = "unseen" if change == "same" else "another"
+        decided = edges_of(Facts(change, writer=writer, declared=declared, given=given))
+        if decided.unknown is not None:
+            self.unknown[before.path] = decided.unknown
+        return decided
 
     def _store(self, path: str, before: PathState | None, after: PathState | None, declared: Declaration) -> None:
         """Record a store of arrays, or a folder that is too large to look into, as one thing."""
@@ -327,6 +332,10 @@ def _writer(written: Written | None, beside: int | None) -> Writer:
     if written is None:
         return "unseen" if beside is None else "another"
     return "me" if beside is None or (written.own and written.tick > beside) else "several"
+
+
+def _stamps(folder: PathState) -> dict[str, FileState | None]:
+    return {name: seen.stamp for name, seen in folder.members.items()}
 
 
 def _shares(before: PathState, after: PathState) -> bool:

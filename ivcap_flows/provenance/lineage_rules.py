@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
+from ivcap_flows.provenance.decision_table import holds, markdown
+
 __all__ = ["FOLLOWS", "Direction", "Follow", "Row", "Step", "Way", "end_of", "follows", "table"]
 
 Way = Literal["up", "down"]
@@ -68,10 +70,7 @@ class Row(NamedTuple):
 
     def holds(self, step: Step) -> bool:
         """Whether the row is about a step."""
-        return all(
-            wanted is None or (found in wanted if isinstance(wanted, frozenset) else found == wanted)
-            for wanted, found in zip(self[1:], step, strict=True)
-        )
+        return holds(self[1:], step)
 
 
 _FRAME: Final = frozenset[End]({"frame"})
@@ -112,14 +111,14 @@ def follows(step: Step) -> Follow:
 
 def table() -> str:
     """Return the table as Markdown, for the reference page."""
-    lines = ["| direction | relation | from | to | if | followed |", "|---|---|---|---|---|---|"]
-    for row in FOLLOWS:
-        asked = {"followed in full": row.whole, "the start": row.start, "about another name": row.naming}
-        conditions = [("" if wanted else "not ") + name for name, wanted in asked.items() if wanted is not None]
-        relation = "any" if row.relation is None else f"`{row.relation}`"
-        ends = " | ".join(_words(ends) for ends in (row.here, row.there))
-        lines.append(f"| {row.direction} | {relation} | {ends} | {', '.join(conditions)} | {row.follow} |")
-    return "\n".join(lines) + "\n"
+    return markdown("direction, relation, from, to, if, followed", map(_cells, FOLLOWS))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    asked = {"followed in full": row.whole, "the start": row.start, "about another name": row.naming}
+    conditions = [("" if wanted else "not ") + name for name, wanted in asked.items() if wanted is not None]
+    relation = "any" if row.relation is None else f"`{row.relation}`"
+    return row.direction, relation, _words(row.here), _words(row.there), ", ".join(conditions), row.follow
 
 
 def _words(ends: frozenset[End] | None) -> str:

@@ -17,8 +17,8 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from ivcap_flows import flow, recorded, task
 from ivcap_flows.capture import journal
 from ivcap_flows.capture.calls import Call
+from ivcap_flows.capture.edge_rules import WHO_WROTE
 from ivcap_flows.capture.file_activity import unseen
-from ivcap_flows.capture.file_rules import WHO_WROTE
 
 
 def dask() -> TaskRunner[Any]:

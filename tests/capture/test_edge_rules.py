@@ -1,10 +1,11 @@
-"""The table of what a call did with a path: each row with what is known of it, and what follows."""
+"""The tables of what a call did with a thing: what follows from what is known of it, and that no row is idle."""
 
 from typing import Any
 
 import pytest
 
-from ivcap_flows.capture.file_rules import READ_OR_NOT, WHO_WROTE, WHO_WROTE_WHAT, Edges, Facts, edges_of
+from ivcap_flows.capture import edge_rules
+from ivcap_flows.capture.edge_rules import READ_OR_NOT, WHO_WROTE, WHO_WROTE_WHAT, Edges, Facts, edges_of, table
 
 NOTHING = Edges()
 MADE = Edges(made=True)
@@ -24,6 +25,7 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
     "declared as changed, and left": ({"change": "same", "declared": "changed"}, DECLARED),
     # New
     "new, and written": ({"change": "new", "writer": "me"}, MADE),
+    "new, not alone, and written": ({"change": "new", "writer": "me", "alone": False}, MADE),
     "new, alone": ({"change": "new"}, MADE),
     "new, not alone": ({"change": "new", "alone": False}, Edges(unknown=WHO_WROTE)),
     "new, not alone, in the result": ({"change": "new", "alone": False, "named": True}, MADE),
@@ -55,7 +57,11 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
     ),
     "read, and changed unseen": ({"change": "changed", "read": True}, IN_PLACE),
     "changed, not alone": ({"change": "changed", "alone": False}, Edges(unknown=WHO_WROTE)),
-    "changed by another": ({"change": "changed", "writer": "another", "given": True}, NOTHING),
+    "changed by another": ({"change": "changed", "writer": "another"}, NOTHING),
+    "given, and changed by another": (
+        {"change": "changed", "writer": "another", "given": True},
+        Edges(unknown=READ_OR_NOT),
+    ),
     "read, and changed by another": ({"change": "changed", "writer": "another", "read": True}, USED),
     "appended to by several": ({"change": "changed", "writer": "several", "kept": True}, Edges(unknown=WHO_WROTE_WHAT)),
     # Gone
@@ -63,6 +69,10 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
     "read and removed": ({"change": "gone", "writer": "me", "read": True}, USED),
     "removed unseen": ({"change": "gone"}, Edges(unknown=READ_OR_NOT)),
     "removed by another": ({"change": "gone", "writer": "another"}, NOTHING),
+    "given, and removed by another": (
+        {"change": "gone", "writer": "another", "given": True},
+        Edges(unknown=READ_OR_NOT),
+    ),
 }
 
 
@@ -70,6 +80,28 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
 def test_what_follows_from_what_is_known(facts, edges):
     """Each row of the table."""
     assert edges_of(Facts(**facts)) == edges
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, number) for name in ("MADE", "USED", "DERIVED") for number in range(len(getattr(edge_rules, name)))],
+)
+def test_without_any_row_another_edge_would_follow(name, number, monkeypatch):
+    """No row is idle: each decides a case that the others would decide otherwise, or not at all."""
+    rows = getattr(edge_rules, name)
+    monkeypatch.setattr(edge_rules, name, (*rows[:number], *rows[number + 1 :]))
+
+    def decided(facts: dict[str, Any]) -> Edges | None:
+        try:
+            return edges_of.__wrapped__(Facts(**facts))
+        except StopIteration:
+            return None
+
+    assert any(decided(facts) != edges for facts, edges in TABLE.values())
+
+
+def test_the_reference_has_all_rows():
+    assert sum(line.startswith("| ") for line in table().splitlines()) == 2 + len(edge_rules.MADE + edge_rules.USED)
 
 
 def test_the_table_has_each_pair_of_change_and_writer_that_can_be():
