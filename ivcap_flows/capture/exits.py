@@ -1,4 +1,10 @@
-"""The exit code of a script that ends by SystemExit. Python does not pass it to exit handlers."""
+"""The exit code of a script that ends by SystemExit, which decides whether the same command continues its run.
+
+Python does not pass it to exit handlers. From Python 3.12 on, the interpreter reports each exception that leaves the
+main module. Before, `sys.exit`, `exit` and `quit` are watched from the import of this module on: `sys.exit(main())`
+looks up `sys.exit` before it calls `main`. That includes their callers, such as argparse and click; `raise
+SystemExit(3)` is not seen.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +25,9 @@ _codes: list[Any] = []
 
 
 def watch_exit() -> None:
-    """Note the code with which this process will end. A second call does nothing.
-
-    From Python 3.12 on, the interpreter reports each exception that leaves the main module. Before, only `sys.exit`,
-    `exit` and `quit` are watched, which includes their callers, such as argparse and click; `raise SystemExit(3)` is
-    not seen.
-    """
+    """Note the code with which this process will end. A second call does nothing."""
     if sys.version_info >= (3, 12):
         _watch_main_module()
-    else:
-        for place, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
-            if hasattr(place, name) and not isinstance(getattr(place, name), _Exiting):
-                setattr(place, name, _Exiting(getattr(place, name)))
 
 
 def failure_of_exit() -> str | None:
@@ -103,3 +100,9 @@ class _Exiting:
             self._original(*given, **named)
         except SystemExit as error:
             raise _WatchedExit(*error.args) from None
+
+
+if sys.version_info < (3, 12):
+    for _place, _name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
+        if hasattr(_place, _name):
+            setattr(_place, _name, _Exiting(getattr(_place, _name)))

@@ -26,6 +26,16 @@ def main():
     return 0
 
 """
+ONCE = """
+import os, sys, uuid
+from ivcap_flows import once
+
+def main():
+    print(once("drawn", lambda: str(uuid.uuid4())))
+    return int(os.environ["CODE"])
+
+sys.exit(main())
+"""
 ARGPARSE = "work(); import argparse; argparse.ArgumentParser().parse_args(sys.argv[1:])"
 CAUGHT = """
 work()
@@ -104,6 +114,19 @@ def test_a_script_that_exits_without_one_has_completed(tmp_path, body):
 def test_an_exit_that_is_raised_by_hand(tmp_path):
     """`raise SystemExit(3)` calls nothing that could be watched, so it is known where Python tells of it."""
     assert run(tmp_path / "script.py", "work(); raise SystemExit(3)") == (3, "failed", "SystemExit: 3")
+
+
+def test_the_code_decides_whether_the_same_command_continues_the_run(tmp_path, monkeypatch):
+    """Also one that `sys.exit(main())` gave: what a failed run has placed is not placed again, what one completed is."""
+    script = tmp_path / "script.py"
+    script.write_text(ONCE)
+    drawn = []
+    for code in (1, 0, 0):
+        monkeypatch.setenv("CODE", str(code))
+        done = subprocess.run([sys.executable, str(script)], env=os.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        drawn.append(done.stdout)
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.long
