@@ -35,19 +35,19 @@ def annotate(*things: Any, **facts: Any) -> None:
         if not facts or planning() is not None:
             return
         look = ValueScan()
-        told = {ANNOTATION + name: look.named(name, name, value) for name, value in facts.items()}
+        attributes = {ANNOTATION + name: look.named(name, name, value) for name, value in facts.items()}
         digest_values(look, current_call())
         opened, writer = current_attempt(), recorder()
         around = running(opened)
         for thing in things or (around,):
             made, holds = (lambda: [around], 0) if thing is around else _of(thing)
-            statement = partial(_annotated, made, told)
+            statement = partial(_annotated, made, attributes)
             writer.put(Statement(opened.run.id, opened.attempt.id, statement, holds=look.weight + holds))
 
 
-def _annotated(made: _Made, told: dict[str, Any]) -> list[Record]:
+def _annotated(made: _Made, attributes: dict[str, Any]) -> list[Record]:
     first, *others = made()
-    return [first.model_copy(update={"attributes": {**first.attributes, **told}}), *others]
+    return [first.model_copy(update={"attributes": {**first.attributes, **attributes}}), *others]
 
 
 def _of(thing: Any) -> tuple[_Made, int]:

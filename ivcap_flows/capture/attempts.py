@@ -19,7 +19,7 @@ from ivcap_flows.capture.exits import failure_of_exit, watch_exit
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.record_writer import Recorder, Statement
-from ivcap_flows.capture.recorder_registry import journal, recorder, rests
+from ivcap_flows.capture.recorder_registry import is_backing_off, journal, recorder
 from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.errors import JournalError
 from ivcap_flows.forked import PerProcess
@@ -261,7 +261,7 @@ def close_attempt(
     with attempt_lock():
         logical = _attempts().of_flows.pop(attempt.id, None)
 
-    def told() -> Iterator[Record]:
+    def end() -> Iterator[Record]:
         yield activity(
             flows_urn("attempt", attempt.id), "attempt", attempt.started_at, ended, outcome=outcome, cause=cause
         )
@@ -273,7 +273,7 @@ def close_attempt(
         describing = _attempts().describing.pop(attempt.id, None)
         if describing is not None:
             describing.join(30.0)
-        writer.put(Statement(run.id, attempt.id, told))
+        writer.put(Statement(run.id, attempt.id, end))
         writer.flush()
     finally:
         # Close the attempt even if the wait for the facts is interrupted.
@@ -290,7 +290,7 @@ def close_attempt(
         tell_of_what_was_left(writer.journal, opened, outcome)
         begin_sync()
         show_in_prefect(writer.journal, opened, outcome)
-        if not rests():
+        if not is_backing_off():
             tell_what_is_on_record(writer.journal, opened, outcome)
 
 

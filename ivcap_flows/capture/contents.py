@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-__all__ = ["LIMIT", "Digest", "Facts", "UnhashedError", "family", "is_immutable", "read"]
+__all__ = ["LIMIT", "Digest", "Shape", "UnhashedError", "family", "is_immutable", "read"]
 
 LIMIT: Final = 256 * 2**20
 """Values with more bytes are not read."""
@@ -65,7 +65,7 @@ _IMMUTABLE: Final = frozenset(
     }
 )
 
-Facts = dict[str, Any]
+Shape = dict[str, Any]
 """A value's `library` and shape: `rows` and `columns`, `shape` and `data_type`, or `variables`."""
 
 
@@ -103,7 +103,7 @@ def _library(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def read(value: Any) -> tuple[str, Facts, Callable[[], Digest]]:
+def read(value: Any) -> tuple[str, Shape, Callable[[], Digest]]:
     """Return the kind of entity (`frame` or `array`) of a table or array, its facts, and a function that hashes it.
 
     The function raises UnhashedError, with the reason, if the content is not read.
@@ -126,7 +126,7 @@ def read(value: Any) -> tuple[str, Facts, Callable[[], Digest]]:
     return kind, facts, content
 
 
-def _lazy(value: Any) -> tuple[str, Facts, Callable[[], Digest]]:
+def _lazy(value: Any) -> tuple[str, Shape, Callable[[], Digest]]:
     bases = ((_library(base), base.__name__) for base in type(value).__mro__)
     root, name = next(base for base in bases if base in _LAZY)
 
@@ -166,8 +166,8 @@ class _Content:
         found = [item for item in items if item is not None]
         try:
             steps = [after - before for before, after in pairwise(found)]
-            told = [f"{step:.4g}" if isinstance(step, int | float | complex) else f"{step!a}" for step in steps]
-            self._sample += [*map(ascii, found[:1]), *told]
+            texts = [f"{step:.4g}" if isinstance(step, int | float | complex) else f"{step!a}" for step in steps]
+            self._sample += [*map(ascii, found[:1]), *texts]
         except (TypeError, ValueError, ArithmeticError):
             self._sample.append(ascii(found))
 
@@ -203,7 +203,7 @@ class _Content:
             self.sample((sample.astype("i8") if dtype.kind in "mM" else sample).tolist())
 
 
-_Reading = tuple[str, Facts, Callable[[_Content], None]]
+_Reading = tuple[str, Shape, Callable[[_Content], None]]
 
 
 def _readable(size: int) -> None:

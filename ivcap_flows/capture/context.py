@@ -32,7 +32,7 @@ from ivcap_flows.capture.prefect_context import (
     task_context,
 )
 from ivcap_flows.capture.record_writer import Statement
-from ivcap_flows.capture.recorder_registry import journal, process_recorder, recorder, rests, use_journal
+from ivcap_flows.capture.recorder_registry import is_backing_off, journal, process_recorder, recorder, use_journal
 from ivcap_flows.errors import ConfigurationError, JournalError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import flows_urn
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
 __all__ = [
     "acting_as",
     "attempt_at_hand",
-    "beside",
     "close_attempt",
     "current_activity",
     "current_attempt",
-    "found",
     "journal",
     "let_continue",
+    "mark_existing",
     "miss",
     "note",
     "open_flow_attempt",
+    "outside_call",
     "process_recorder",
     "put_in_flow",
     "recorder",
@@ -74,7 +74,7 @@ _call: ContextVar[Call | None] = ContextVar("ivcap_flows_call", default=None)
 _MOST_KNOWN: Final = 1_000
 
 
-class _Known:
+class _RunCache:
     """What this process knows of runs: each names the entries that were used last."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Known:
         """The number of unrecorded facts, by flow run or "" for the process itself, until an attempt can count them."""
 
 
-_known: Final = PerProcess(_Known)
+_run_cache: Final = PerProcess(_RunCache)
 """Of a forked child, the parent reports its own missing facts."""
 _FIRST_PROCESS: Final = os.getpid()
 
@@ -120,7 +120,7 @@ def leave_call(token: Token[Call | None]) -> None:
 
 
 @contextmanager
-def beside() -> Iterator[None]:
+def outside_call() -> Iterator[None]:
     """Record calls of this code as parts of the flow: what they make does not come of the running call's inputs."""
     token = _call.set(None)
     try:
@@ -148,17 +148,17 @@ def put_in_flow(call: Call) -> None:
             try:
                 opened = _attempt_in_flow_process(name)
             except ConfigurationError:
-                if name in _known().unknown:
+                if name in _run_cache().unknown:
                     miss()
                     return
-                _known().unknown.put(name, None)
+                _run_cache().unknown.put(name, None)
                 raise
         elif opened is None:
-            opened = _known().remote.get(name)
+            opened = _run_cache().remote.get(name)
             if opened is None:
                 dropped = pending_calls.keep(call, name)
                 if dropped is not None:
-                    _known().unrecorded.add(dropped, 1)
+                    _run_cache().unrecorded.add(dropped, 1)
                 return
     pending_calls.put(call, opened)
 
@@ -172,7 +172,7 @@ def _attempt_in_flow_process(flow_run_id: str) -> OpenedAttempt:
             "IVCAP_FLOWS_JOURNAL here to the journal of the flow's process, on PostgreSQL if that is on another "
             "machine, and import ivcap_flows in the module of the flow, so that the flow opens the run."
         )
-    _known().remote.put(flow_run_id, found)
+    _run_cache().remote.put(flow_run_id, found)
     _count_unrecorded(found, flow_run_id)
     return found
 
@@ -196,7 +196,7 @@ def running(opened: OpenedAttempt) -> Record:
     return activity(flows_urn("attempt", opened.attempt.id), "attempt")
 
 
-def found(urn: str, *, reused: bool = False) -> None:
+def mark_existing(urn: str, *, reused: bool = False) -> None:
     """Record that the running call found this thing and did not make it. If the call returns it, it counts as used.
 
     Set `reused` if it was requested elsewhere, and replaces an equal request.
@@ -251,7 +251,7 @@ def attempt_at_hand() -> OpenedAttempt | None:
     try:
         name = flow_run_id()
         # While the journal is left alone, the newest attempt elsewhere is not looked for.
-        return known_here(name) or (None if rests() else _known().remote.get(name))
+        return known_here(name) or (None if is_backing_off() else _run_cache().remote.get(name))
     finally:
         attempt_lock().release()
 
@@ -266,7 +266,7 @@ def _attempt_of_context(context: Any) -> OpenedAttempt:
         # Any other process that runs the flow run is a new attempt, although that of the last one may still live.
         other = _newest_attempt(flow_run_id) if _is_forked() else None
         if other is not None and journal().runs.alive_here(other.attempt):
-            _known().remote.put(flow_run_id, other)
+            _run_cache().remote.put(flow_run_id, other)
             return other
         opened = open_flow_attempt(context, scan_parameters(context.parameters or {}), source_of(context.flow.fn))
         watch_ends(_flow_ended)
@@ -360,14 +360,14 @@ def acting_as(id: str, name: str | None = None, *, kind: str = "user", **facts: 
 
 
 def _acts_for(opened: OpenedAttempt, urn: str, name: str | None, kind: str, **facts: Any) -> None:
-    if (opened.attempt.id, urn) in _known().accounts:
+    if (opened.attempt.id, urn) in _run_cache().accounts:
         return
     attempt = flows_urn("attempt", opened.attempt.id)
     records = [agent(urn, kind, name=name, **facts), relation("wasAssociatedWith", attempt, urn)]
     if kind == "user":
         records.append(relation("actedOnBehalfOf", SOFTWARE, urn))
     recorder().put(Statement(opened.run.id, opened.attempt.id, lambda: records))
-    _known().accounts.put((opened.attempt.id, urn), None)
+    _run_cache().accounts.put((opened.attempt.id, urn), None)
 
 
 def miss(facts: int = 1) -> None:
@@ -377,14 +377,14 @@ def miss(facts: int = 1) -> None:
     """
     name, writer = flow_run_id(), process_recorder()
     if writer is not None:
-        attempt = _attempt.get() or known_here(name) or _known().remote.get(name)
+        attempt = _attempt.get() or known_here(name) or _run_cache().remote.get(name)
         if attempt is not None:
             writer.miss(attempt.run.id, facts)
             return
-    _known().unrecorded.add(name, facts)
+    _run_cache().unrecorded.add(name, facts)
 
 
 def _count_unrecorded(opened: OpenedAttempt, flow_run_id: str) -> None:
-    facts = _known().unrecorded.pop(flow_run_id)
+    facts = _run_cache().unrecorded.pop(flow_run_id)
     if facts:
         recorder().miss(opened.run.id, facts)

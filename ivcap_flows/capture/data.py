@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ivcap_flows.capture.contents import Facts, UnhashedError, family, is_immutable, read
+from ivcap_flows.capture.contents import Shape, UnhashedError, family, is_immutable, read
 from ivcap_flows.capture.objects import Objects
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.provenance.records import Record, entity
@@ -33,7 +33,7 @@ class DataVersion:
 
     id: str
     kind: str
-    facts: Facts
+    facts: Shape
     sha256: str | None = None
     identifies: bool = False
     reason: str | None = None

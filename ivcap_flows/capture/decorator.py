@@ -19,7 +19,7 @@ from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.observing import observe_tasks
 from ivcap_flows.capture.prefect_context import flow_context, task_context
-from ivcap_flows.capture.recorder_registry import SILENCE, rest, rests
+from ivcap_flows.capture.recorder_registry import BACK_OFF, back_off, is_backing_off
 from ivcap_flows.capture.task_runs import call_of, end, id_of
 from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.capture.wrapping import followed, is_ours
@@ -204,7 +204,7 @@ class _RecordedCall(CallScope):
 
 def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _RecordedCall | None:
     """Begin to record a call. Return None if the call is not recorded, and warn if that is due to an error."""
-    if rests():
+    if is_backing_off():
         context.miss()
         return None
     try:
@@ -217,8 +217,8 @@ def _enter(wrapper: Any, shape: _Shape, args: tuple[Any, ...], kwargs: dict[str,
         return _begin(wrapper, shape, given)
     except JournalError as error:
         # The flow goes on. A task that needs the journal raises its own error.
-        rest()
-        log.warning("Recording pauses for %d s. %s", SILENCE, error)
+        back_off()
+        log.warning("Recording pauses for %d s. %s", BACK_OFF, error)
     except Exception:
         log.warning("%s runs, but its record could not be begun.", shape.name, exc_info=True)
     context.miss()

@@ -231,7 +231,7 @@ class FileActivity:
         _settle()
         return any(True for _ in self._written.below(folder)) or self.written(folder) is not None
 
-    def last_beside(self, path: str, *, below: bool = False) -> int | None:
+    def last_concurrent(self, path: str, *, below: bool = False) -> int | None:
         """Return the tick at which a call beside this one was last seen to write a path, or with `below` a path below.
 
         Only calls of this process count, from the begin of this one.
@@ -243,7 +243,7 @@ class FileActivity:
             ticks = [tick for writers in found for by, tick in writers if tick > self._began and self._is_beside(by)]
         return max(ticks, default=None)
 
-    def could_beside(self, path: str) -> bool:
+    def could_be_concurrent(self, path: str) -> bool:
         """Whether a call beside this one could have written a path unseen: it was given the path or a folder around it.
 
         Only calls of this process count that ran at the same time.

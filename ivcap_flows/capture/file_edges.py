@@ -132,8 +132,8 @@ class FileEdges:
         *,
         was_snapshotted: bool,
     ) -> Edges:
-        written, beside = self.activity.written(path), self.activity.last_beside(path)
-        writer = _writer(written, beside)
+        written, concurrent = self.activity.written(path), self.activity.last_concurrent(path)
+        writer = _writer(written, concurrent)
         change = self._change(before, after, writer, declared, was_snapshotted=was_snapshotted)
         moved = change == "gone" and written is not None and written.gone == "renamed"
         decided = edges_of(
@@ -179,7 +179,7 @@ class FileEdges:
         return "changed"
 
     def _is_alone(self, path: str) -> bool:
-        return not self.other_process and not self.activity.could_beside(path)
+        return not self.other_process and not self.activity.could_be_concurrent(path)
 
     def _is_new(self, seen: PathState) -> bool:
         """Whether a path that nobody had looked at was written since the call began, by the clock of its files."""
@@ -236,7 +236,7 @@ class FileEdges:
         """
         if after is None or not own:
             return
-        others = self.activity.could_beside(path)
+        others = self.activity.could_be_concurrent(path)
         facts = Facts(
             "new" if before is None else "changed",
             writer="unseen" if self.activity.written(path) is None else "me",
@@ -261,10 +261,10 @@ class FileEdges:
 
     def _store(self, path: str, before: PathState | None, after: PathState | None, declared: Declaration) -> None:
         """Record a store of arrays, or a folder that is too large to look into, as one thing."""
-        wrote, beside = self.activity.wrote_below(path), self.activity.last_beside(path, below=True)
-        writer: Writer = "unseen" if beside is None else "another"
+        wrote, concurrent = self.activity.wrote_below(path), self.activity.last_concurrent(path, below=True)
+        writer: Writer = "unseen" if concurrent is None else "another"
         if wrote:
-            writer = "me" if beside is None else "several"
+            writer = "me" if concurrent is None else "several"
         old = before if before is not None and (before.members or before.reason is not None) else None
         decided = edges_of(
             Facts(
@@ -327,11 +327,11 @@ class FileEdges:
         return found if found is not None and found.stamp is not None and not found.folder else None
 
 
-def _writer(written: Written | None, beside: int | None) -> Writer:
-    """Return who was seen to write a path: the call itself as `written`, another one last at the tick `beside`."""
+def _writer(written: Written | None, concurrent: int | None) -> Writer:
+    """Return who was seen to write a path: the call itself as `written`, another one last at the tick `concurrent`."""
     if written is None:
-        return "unseen" if beside is None else "another"
-    return "me" if beside is None or (written.own and written.tick > beside) else "several"
+        return "unseen" if concurrent is None else "another"
+    return "me" if concurrent is None or (written.own and written.tick > concurrent) else "several"
 
 
 def _stamps(folder: PathState) -> dict[str, FileState | None]:

@@ -418,10 +418,10 @@ def _variables(seen: PathState) -> list[dict[str, Any]] | None:
             with unseen():
                 metadata = json.loads(Path(member.path).read_bytes())
             inner = metadata.get("consolidated_metadata") or metadata
-            for array, told in (inner.get("metadata") or {}).items():
-                if "shape" in told:
-                    of, kind = array.removesuffix("/.zarray"), told.get("data_type", told.get("dtype"))
-                    found.append({"name": of, "shape": told["shape"], "type": str(kind)})
+            for array, metadata in (inner.get("metadata") or {}).items():
+                if "shape" in metadata:
+                    of, kind = array.removesuffix("/.zarray"), metadata.get("data_type", metadata.get("dtype"))
+                    found.append({"name": of, "shape": metadata["shape"], "type": str(kind)})
         except (OSError, ValueError, AttributeError, TypeError):
             continue
     return found[:_SHOWN_MEMBERS] or None

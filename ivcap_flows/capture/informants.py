@@ -62,7 +62,7 @@ def informants_of(
         for maker in makers_of(value):
             roles.setdefault(maker, {})[name] = None
     if task is not None:
-        for name, id_, certain in _said_by_prefect(task, {_task_run_of(maker) for maker in roles}):
+        for name, id_, certain in _linked_by_prefect(task, {_task_run_of(maker) for maker in roles}):
             if name in writes and isinstance(given.get(name), Handle):
                 continue
             activity = _last_tries.get(id_) or flows_urn("task-run", id_)
@@ -76,21 +76,21 @@ def _task_run_of(activity: str) -> str:
     return activity.rpartition(":")[2].partition(".")[0]
 
 
-def _said_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, bool]]:
+def _linked_by_prefect(task: Any, known: set[str]) -> Iterator[tuple[str, str, bool]]:
     """Yield Prefect's links except to `known` task runs: parameter, task run, and whether the link is certain."""
     inputs = task.task_run.task_inputs or {}
     for name, given in inputs.items():
-        said = {str(each.id) for each in given if each.input_type == "task_run"} - known
-        if not said or name == _PARENTS:
+        linked = {str(each.id) for each in given if each.input_type == "task_run"} - known
+        if not linked or name == _PARENTS:
             continue
         if name == _WAIT_FOR:
-            yield from ((name, id_, True) for id_ in sorted(said))
+            yield from ((name, id_, True) for id_ in sorted(linked))
             continue
         # If the tasks of a flow run in other processes, this one does not know their results by their places in memory.
         apart = _is_apart()
         by_place = set() if apart else _by_place((task.parameters or {}).get(name))
         by_place |= getattr(task.task, DOUBTED, set())
-        yield from ((name, id_, not apart) for id_ in sorted(said - by_place))
+        yield from ((name, id_, not apart) for id_ in sorted(linked - by_place))
 
 
 def _is_apart() -> bool:

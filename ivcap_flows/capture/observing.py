@@ -19,7 +19,7 @@ from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.informants import DOUBTED, doubted
 from ivcap_flows.capture.likeness import function_within
 from ivcap_flows.capture.prefect_context import flow_run_id, in_worker_process, task_context
-from ivcap_flows.capture.recorder_registry import rest, rests
+from ivcap_flows.capture.recorder_registry import back_off, is_backing_off
 from ivcap_flows.capture.task_runs import call_of, end
 from ivcap_flows.capture.wrapping import followed, is_followed, is_ours
 from ivcap_flows.durable.plan import planning
@@ -127,7 +127,7 @@ def _open_before_sending(task: Any) -> None:
     if is_ours(task.fn):
         context.open_before_sending()
         return
-    if rests():
+    if is_backing_off():
         return
     # What a user's task does may need no journal.
     with log_and_count(
@@ -136,7 +136,7 @@ def _open_before_sending(task: Any) -> None:
         try:
             context.open_before_sending()
         except JournalError:
-            rest()
+            back_off()
             raise
 
 

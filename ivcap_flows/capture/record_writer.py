@@ -96,8 +96,8 @@ class Recorder:
         self._lock, self._draining = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._missing: Counter[str] = Counter()
-        self._hand: Counter[str] = Counter()
-        self._left: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
+        self._presumed_missing: Counter[str] = Counter()
         self._steps = 0
 
     def put(self, item: Call | Statement) -> None:
@@ -132,7 +132,7 @@ class Recorder:
         finally:
             # Also after an interrupt, since the process may end before the recorder does.
             if not done and timeout is None:
-                self._count_left()
+                self._presume_missing()
         return done
 
     def close(self) -> None:
@@ -160,16 +160,16 @@ class Recorder:
                 return marker.is_set()
         return True
 
-    def _count_left(self) -> None:
+    def _presume_missing(self) -> None:
         """Count what is queued and in hand as missing, except what was counted before."""
         with self._lock:
-            left = self._hand + Counter(
+            left = self._in_flight + Counter(
                 item.run_id for item, _ in tuple(self._queue) if not isinstance(item, _FlushMarker)
             )
             self._missing.update(left)
-            self._missing.subtract(self._left)
-            self._left = left
-        self._confess()
+            self._missing.subtract(self._presumed_missing)
+            self._presumed_missing = left
+        self._report_missing()
         if left:
             _warn("%d calls are not written to the journal yet, so the record does not contain them yet.", left.total())
 
@@ -247,19 +247,19 @@ class Recorder:
             self._held -= weight
             self._steps += 1
             if not isinstance(item, _FlushMarker):
-                self._hand[item.run_id] += 1
+                self._in_flight[item.run_id] += 1
             return item
 
     def _put_down(self, *, written: bool) -> None:
-        """Release the items in hand, written or missing. With an empty queue, take back what `_count_left` counted."""
+        """Release the items in hand, written or missing. With an empty queue, none is presumed missing any more."""
         with self._lock:
             if not written:
-                self._missing.update(self._hand)
-            self._hand.clear()
+                self._missing.update(self._in_flight)
+            self._in_flight.clear()
             if not self._queue:
-                self._missing.subtract(self._left)
-                self._left.clear()
-        self._confess()
+                self._missing.subtract(self._presumed_missing)
+                self._presumed_missing.clear()
+        self._report_missing()
 
     def _facts(self, item: Call | Statement) -> list[Fact]:
         from ivcap_flows.journal import Fact
@@ -307,7 +307,7 @@ class Recorder:
         with self._lock:
             self._missing[run_id] += facts
 
-    def _confess(self) -> None:
+    def _report_missing(self) -> None:
         """Report the number of missing facts to the journal, as soon as it can be reached."""
         while True:
             with self._lock:
@@ -322,7 +322,7 @@ class Recorder:
                 return
 
 
-def _warn(told: str, *arguments: object, exc_info: bool = False) -> None:
+def _warn(message: str, *arguments: object, exc_info: bool = False) -> None:
     # rich, which Prefect logs with, ends the logging thread if the console is gone.
     with contextlib.suppress(SystemExit):
-        log.warning(told, *arguments, exc_info=exc_info)
+        log.warning(message, *arguments, exc_info=exc_info)

@@ -17,9 +17,9 @@ from ivcap_flows.in_prefect.events import emit
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
 
-__all__ = ["SILENCE", "journal", "process_recorder", "recorder", "rest", "rests", "use_journal"]
+__all__ = ["BACK_OFF", "back_off", "is_backing_off", "journal", "process_recorder", "recorder", "use_journal"]
 
-SILENCE: Final = 30.0
+BACK_OFF: Final = 30.0
 """Seconds for which a journal that could not be reached is left alone."""
 
 
@@ -32,7 +32,7 @@ class _Recorders:
 _recorders: Final = PerProcess(_Recorders)
 """A forked child must not use its parent's connections."""
 _override: Recorder | None = None
-_resting: tuple[Recorder | str, float] = "", 0.0
+_backing_off: tuple[Recorder | str, float] = "", 0.0
 """The journal that could not be reached, and until when it is left alone, by the clock of `time.monotonic`."""
 
 
@@ -64,15 +64,15 @@ def _named() -> str:
     return os.environ.get("IVCAP_FLOWS_JOURNAL", "")
 
 
-def rest() -> None:
+def back_off() -> None:
     """Leave the journal alone for a while: if it is down, every task would wait for it."""
-    global _resting
-    _resting = _override or _named(), time.monotonic() + SILENCE
+    global _backing_off
+    _backing_off = _override or _named(), time.monotonic() + BACK_OFF
 
 
-def rests() -> bool:
+def is_backing_off() -> bool:
     """Whether the journal in use is left alone now."""
-    which, until = _resting
+    which, until = _backing_off
     return time.monotonic() < until and which == (_override or _named())
 
 

@@ -124,8 +124,8 @@ class ValueScan:
             # The digest tells two texts apart that differ only in the hidden part. Scrub first: half a token is not
             # recognised.
             shown = scrub_text(value)
-            told = sha256(shown.encode(errors="surrogatepass")).hexdigest()
-            value = shown[:most] + f"… (sha256 {told}, {len(value)} characters)"
+            sha256_ = sha256(shown.encode(errors="surrogatepass")).hexdigest()
+            value = shown[:most] + f"… (sha256 {sha256_}, {len(value)} characters)"
         if self._shows:
             self._room -= len(value) + 8
         return value
@@ -213,7 +213,7 @@ class ValueScan:
             shown[label] = json
         self._shows = shows
         if shows and (rest is not None or len(value) > MAX_SHOWN):
-            shown["…"] = (rest or _Rest()).told(len(value))
+            shown["…"] = (rest or _Rest()).summary(len(value))
         return shown
 
     def _sequence(self, role: str, value: Any, depth: int) -> list[Any]:
@@ -238,7 +238,7 @@ class ValueScan:
             shown.append(json)
         self._shows = shows
         if shows and (rest is not None or len(value) > MAX_SHOWN):
-            shown.append((rest or _Rest()).told(len(value)))
+            shown.append((rest or _Rest()).summary(len(value)))
         return shown
 
 
@@ -261,7 +261,7 @@ class _Rest:
         self._hasher.update(repr(scrub(self._items)).encode(errors="surrogatepass"))
         self._items.clear()
 
-    def told(self, count: int) -> str:
+    def summary(self, count: int) -> str:
         """Return the stand-in for them in a container of `count` items."""
         self._take()
         return f"… the rest with sha256 {self._hasher.hexdigest()}, {count} items"

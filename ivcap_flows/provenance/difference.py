@@ -243,16 +243,16 @@ class _Comparison:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _CodeFacts:
     code: dict[str, Any]
     environment: dict[str, Any]
     packages: dict[str, Any]
 
 
-def _facts_of(graph: Graph) -> _Facts:
+def _facts_of(graph: Graph) -> _CodeFacts:
     """Return the newest version of each flow's code, the environment and the packages."""
     codes: dict[tuple[Any, Any], dict[str, Any]] = {}
-    found = _Facts({}, {}, {})
+    found = _CodeFacts({}, {}, {})
     for node in graph.nodes.values():
         if node.type not in ("code", "environment"):
             continue

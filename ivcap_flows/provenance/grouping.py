@@ -212,8 +212,8 @@ class Grouping:
         classes: dict[str, tuple[Any, ...]] = {}
         for node in nodes.values():
             if node.kind == "activity":
-                said = node.attributes
-                name = said.get("service_name") if node.type in ("order", "job") else said.get("name")
+                facts = node.attributes
+                name = facts.get("service_name") if node.type in ("order", "job") else facts.get("name")
                 classes[node.id] = (node.type, self._home[node.id], stages[node.id], str(name))
         for node in nodes.values():
             if node.kind != "activity":

@@ -83,7 +83,7 @@ def _view(graph: Graph, starts: Collection[str], title: str, size: str) -> dict[
 
 
 def _item(item: Item, number: dict[str, int]) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "parent": number[item.parent] if item.parent is not None else None,
         "kind": item.kind,
         "type": item.type,
@@ -95,19 +95,19 @@ def _item(item: Item, number: dict[str, int]) -> dict[str, Any]:
         "stage": item.stage,
     }
     if item.record is not None:
-        said |= {
+        shown |= {
             "id": item.id,
             "attributes": item.record.attributes,
             "time": item.record.time,
             "ended": item.record.ended,
         }
-    return said
+    return shown
 
 
 def _role(link: Record) -> str | None:
     role = link.attributes.get("role")
-    told = ", ".join(map(str, role)) if isinstance(role, list) else role
-    return f"{told}, not seen to be read" if link.attributes.get("basis") == "given" else told
+    words = ", ".join(map(str, role)) if isinstance(role, list) else role
+    return f"{words}, not seen to be read" if link.attributes.get("basis") == "given" else words
 
 
 def _source(text: str) -> str:

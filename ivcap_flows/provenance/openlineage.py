@@ -62,17 +62,17 @@ def events(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = N
     validate(graph)
     teller = _Teller(Activities(graph), sources or {})
     runs = [activity for activity in teller.activities.all if mapping_of(activity).lineage == "run"]
-    told = [event for activity in runs for event in teller.of(activity)]
+    found = [event for activity in runs for event in teller.of(activity)]
     # An activity begins no earlier than the one that started it. What ends last is the whole run.
-    return sorted(told, key=lambda event: event.eventTime)
+    return sorted(found, key=lambda event: event.eventTime)
 
 
 def dumps(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = None) -> str:
     """Return the events as JSON, one per line."""
-    told = events(records, sources=sources)
+    found = events(records, sources=sources)
     from openlineage.client.serde import Serde
 
-    return "".join(Serde.to_json(event) + "\n" for event in told)
+    return "".join(Serde.to_json(event) + "\n" for event in found)
 
 
 class _Teller:

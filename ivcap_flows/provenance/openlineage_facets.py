@@ -169,8 +169,8 @@ class Facets:
         }
         if concluded := self.activities.concluded(activity):
             tags[CONCLUDED] = ", ".join(self.names.dataset(each)[1] for each in concluded)
-        told = [tags_run.TagsRunFacetFields(name, value, "ivcap-flows") for name, value in tags.items()]
-        return tags_run.TagsRunFacet(told, producer=self._producer)
+        listed = [tags_run.TagsRunFacetFields(name, value, "ivcap-flows") for name, value in tags.items()]
+        return tags_run.TagsRunFacet(listed, producer=self._producer)
 
     def _parent(self, activity: Record) -> Any:
         above = self.activities.above(activity.id)
@@ -218,8 +218,8 @@ class Facets:
             variables["PACKAGES"] = " ".join(f"{name}=={version}" for name, version in packages.items())
         if not variables:
             return None
-        told = [environment_variables_run.EnvironmentVariable(name, value) for name, value in variables.items()]
-        return environment_variables_run.EnvironmentVariablesRunFacet(told, producer=self._producer)
+        listed = [environment_variables_run.EnvironmentVariable(name, value) for name, value in variables.items()]
+        return environment_variables_run.EnvironmentVariablesRunFacet(listed, producer=self._producer)
 
     def _parameters(self, activity: Record) -> Any:
         values: dict[str, Any] = {}
@@ -233,8 +233,10 @@ class Facets:
             values |= own
         if not values:
             return None
-        told = [execution_parameters_run.ExecutionParameter(name, value=_text(value)) for name, value in values.items()]
-        return execution_parameters_run.ExecutionParametersRunFacet(told, producer=self._producer)
+        listed = [
+            execution_parameters_run.ExecutionParameter(name, value=_text(value)) for name, value in values.items()
+        ]
+        return execution_parameters_run.ExecutionParametersRunFacet(listed, producer=self._producer)
 
     def _dependencies(self, activity: Record) -> Any:
         informants = self.graph.targets(activity.id, "wasInformedBy")

@@ -142,8 +142,8 @@ def as_opened(whole: Picture) -> Picture:
 
 def outcome_of(record: Record) -> str:
     """Return how an activity ended, as a key of OUTCOMES."""
-    said = str(record.attributes.get("outcome") or record.attributes.get("status")).lower()
-    return said if said in OUTCOMES else "running" if said in _UNDER_WAY else "unknown"
+    outcome = str(record.attributes.get("outcome") or record.attributes.get("status")).lower()
+    return outcome if outcome in OUTCOMES else "running" if outcome in _UNDER_WAY else "unknown"
 
 
 _UNDER_WAY: Final = frozenset({"pending", "scheduled", "executing"})
@@ -155,13 +155,13 @@ def _several(id: str, parent: str | None, records: Sequence[Record], labels: Lab
     if len(titles) > 1 and type_ == "task-run":
         titles = {str(record.attributes.get("name")) for record in records}
     name = titles.pop() if len(titles) == 1 else plural(type_)
-    outcome, told = None, f"{len(records)} {plural(type_)}"
+    outcome, note = None, f"{len(records)} {plural(type_)}"
     if records[0].kind == "activity":
         outcomes = [outcome_of(record) for record in records]
         outcome = next((word for word in _GRAVEST if word in outcomes), outcomes[0])
         counts = {word: outcomes.count(word) for word in dict.fromkeys(outcomes) if word != "completed"}
-        told = ", ".join([told, *(f"{count} {word}" for word, count in counts.items())])
-    return Item(id, parent, records[0].kind, type_, name, told, outcome, None, stage, len(records))
+        note = ", ".join([note, *(f"{count} {word}" for word, count in counts.items())])
+    return Item(id, parent, records[0].kind, type_, name, note, outcome, None, stage, len(records))
 
 
 def _within(items: Mapping[str, Item]) -> dict[str, str]:

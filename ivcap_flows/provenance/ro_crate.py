@@ -336,8 +336,8 @@ class Crate(Things):
         """Add the relations between things that are a property of one of them. Those of actions are there already."""
         graph = self.graph
         for link in graph.relations.values():
-            told = RELATION_MAPPINGS.get(link.type)
-            if told is None or told.crate is None or told.crate in ("object", "result", "instrument", "agent"):
+            mapping = RELATION_MAPPINGS.get(link.type)
+            if mapping is None or mapping.crate is None or mapping.crate in ("object", "result", "instrument", "agent"):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
             if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
@@ -346,10 +346,10 @@ class Crate(Things):
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
                 entity = self.entities[ids[0]]
-                there = entity.get(told.crate, [])
+                there = entity.get(mapping.crate, [])
                 known = [*(there if isinstance(there, list) else [there])]
                 if ref_to(ids[1]) not in known:
-                    entity[told.crate] = one_or_all([*known, ref_to(ids[1])])
+                    entity[mapping.crate] = one_or_all([*known, ref_to(ids[1])])
 
     # The crate itself
 

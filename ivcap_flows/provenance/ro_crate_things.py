@@ -53,8 +53,8 @@ class Things:
         types = form.crate
         runs = self.graph.sources(record.id, "hadPlan")
         if runs or TOOL[0] in types:
-            told = (run.attributes.get("service_version") for run in runs)
-            version = next((str(each) for each in told if each), version_of(record))
+            versions = (run.attributes.get("service_version") for run in runs)
+            version = next((str(each) for each in versions if each), version_of(record))
             # A thing of which only the URN is known may have been a plan, and then is a tool.
             types = tuple(dict.fromkeys((*TOOL, *types)))
             self._tool(self.ref(record), name_of(record), uri(record.id), version, types)
@@ -97,8 +97,8 @@ class Things:
         for name, value in facts.items():
             if value is not None and (name in PROPERTIES or name.startswith(ANNOTATION)):
                 id_ = f"#property/{quote(record.id, safe=':')}/{quote(name, safe='')}"
-                told = name.removeprefix(ANNOTATION)
-                self._add({"@id": id_, "@type": "PropertyValue", "name": told, "value": text_of(value)})
+                fact = name.removeprefix(ANNOTATION)
+                self._add({"@id": id_, "@type": "PropertyValue", "name": fact, "value": text_of(value)})
                 found.append(id_)
         return {"additionalProperty": refs_to(found)} if found else {}
 

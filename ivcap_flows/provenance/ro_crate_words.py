@@ -110,8 +110,8 @@ def name_of(record: Record) -> str:
 
 def media_type_of(record: Record) -> str:
     """Return the media type that the platform reports, without parameters, or else that of the thing's name."""
-    told = str(record.attributes.get("media_type") or "").partition(";")[0].strip()
-    return told if _MEDIA_TYPE.fullmatch(told) else media_types.media_type_of(name_of(record))
+    media_type = str(record.attributes.get("media_type") or "").partition(";")[0].strip()
+    return media_type if _MEDIA_TYPE.fullmatch(media_type) else media_types.media_type_of(name_of(record))
 
 
 def version_of(record: Record | None) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.capture.files import file_at
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
 from ivcap_flows.handles import Artifact, Collection, LocalFile
@@ -151,7 +151,7 @@ async def _get_artifact(urn: str, *, credentials: IvcapCredentialsLike = None) -
     if (artifact := planned(urn_of(urn), Artifact)) is not None:
         return artifact
     record = await call.client.artifacts.read(urn_of(urn))
-    found(record.urn)
+    mark_existing(record.urn)
     return record.handle(call.platform, sha256=await content_of(call, record.urn))
 
 
@@ -238,7 +238,7 @@ async def _list_artifacts(
     )
     artifacts = [record.handle(call.platform) async for record in records]
     for artifact in artifacts:
-        found(artifact.urn)
+        mark_existing(artifact.urn)
     return artifacts
 
 
@@ -262,7 +262,7 @@ async def _artifact_for_file(
 
 
 def _known(call: IvcapCall, record: ArtifactRecord, source: UploadSource) -> Artifact:
-    found(record.urn)
+    mark_existing(record.urn)
     return record.handle(call.platform, sha256=source.sha256)
 
 

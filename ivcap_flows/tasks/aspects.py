@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import Effect, Found, MatchedBy, Performed, Resume, look_since
 from ivcap_flows.errors import InputError, SupersededError
 from ivcap_flows.handles import Aspect, Handle
@@ -105,7 +105,7 @@ async def _update_aspect(
 
     before = await _active(call, about, schema_urn)
     if len(before) == 1 and fingerprint(before[0].content) == fingerprint(document):
-        found(before[0].urn)
+        mark_existing(before[0].urn)
         return before[0].handle(call.platform)
 
     replaces = [record.urn for record in before]
@@ -244,7 +244,7 @@ async def _get_aspect(urn: str, *, credentials: IvcapCredentialsLike = None) -> 
     """
     call = await IvcapCall.of(credentials)
     record = await call.client.aspects.read(urn_of(urn))
-    found(record.urn)
+    mark_existing(record.urn)
     return record.handle(call.platform)
 
 
@@ -284,7 +284,7 @@ async def _list_aspects(
     )
     aspects = [record.handle(call.platform) async for record in records]
     for aspect in aspects:
-        found(aspect.urn)
+        mark_existing(aspect.urn)
     return aspects
 
 

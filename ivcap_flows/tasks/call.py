@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
-from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, found, journal, tries_around
+from ivcap_flows.capture import acting_as, attempt_at_hand, current_attempt, journal, mark_existing, tries_around
 from ivcap_flows.durable import Caller, Effect, Performed, RecordStore, look_since, perform, planning
 from ivcap_flows.durable.platform_time import SPREAD, is_ahead
 from ivcap_flows.errors import ForeignHandleError, InputError, NotFoundError
@@ -90,7 +90,7 @@ class _Call:
         )
         urn = effect.urn(done.value)
         if done.how in ("kept", "reused") and urn is not None:
-            found(urn, reused=done.how == "reused")
+            mark_existing(urn, reused=done.how == "reused")
         if isinstance(done.value, Handle):
             done.value._how = done.in_run
         return done

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from ivcap_flows.capture import found, note
+from ivcap_flows.capture import mark_existing, note
 from ivcap_flows.capture.calls import now
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
@@ -34,7 +34,7 @@ async def defined(
     """Return the collection with this URN. Define or redefine it first unless its name and description are these."""
     before = planned(urn, Collection) or await _definition(call, urn)
     if before is not None and (before.name, before.description) == (name, description):
-        found(urn)
+        mark_existing(urn)
         return before
     after = Collection(urn=urn, platform=call.platform, name=name, description=description)
     if only_planned("collection", name, after):
@@ -48,7 +48,7 @@ async def defined(
             raise
         return there
     if before is not None:
-        found(urn)
+        mark_existing(urn)
     return made.handle(call.platform)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.capture.calls import now
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Artifact, Collection, Handle
@@ -59,7 +59,7 @@ async def _get_collection(urn: str, *, credentials: IvcapCredentialsLike = None)
     """
     call = await IvcapCall.of(credentials)
     handle = await known(call, urn)
-    found(handle.urn)
+    mark_existing(handle.urn)
     return handle
 
 
@@ -71,7 +71,7 @@ async def _list_collections(
     records = call.client.collections.list(name=name, limit=limit)
     collections = [record.handle(call.platform) async for record in records]
     for collection in collections:
-        found(collection.urn)
+        mark_existing(collection.urn)
     return collections
 
 
@@ -89,7 +89,7 @@ async def _collection_items(
     since = {item.urn: item.valid_from async for item in call.client.collections.items(urn)}
     items = [_handle(call, each) for each in since]
     for item in items:
-        found(item.urn)
+        mark_existing(item.urn)
     holding(call, collection, items, since=since)
     return items + [each for each in planned_members(urn) if each.urn not in since]
 
@@ -156,7 +156,7 @@ async def _asked(
     if isinstance(collection, Collection):
         return call, collection, urns
     handle = await known(call, collection)
-    found(handle.urn)
+    mark_existing(handle.urn)
     return call, handle, urns
 
 

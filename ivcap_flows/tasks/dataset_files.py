@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from ivcap_flows.capture import found, note
+from ivcap_flows.capture import mark_existing, note
 from ivcap_flows.capture.context import current_activity
 from ivcap_flows.capture.files import file_at, forget
 from ivcap_flows.durable import planning
@@ -67,7 +67,7 @@ async def _upload_dataset_files(
     handles = [_handle(call, urn, each.path, each.uri, each.content) for each in done]
     for handle, each in zip(handles, done, strict=True):
         if not each.sent:
-            found(handle.urn)
+            mark_existing(handle.urn)
     note(*describe(_dataset(call, there)))
     return handles
 
@@ -129,7 +129,7 @@ async def _list_dataset_files(
         for each in listed
     ]
     for handle in handles:
-        found(handle.urn)
+        mark_existing(handle.urn)
     _state(call, there, [])
     return handles
 

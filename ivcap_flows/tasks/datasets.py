@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import Effect, Found, Resume
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
@@ -75,7 +75,7 @@ async def _update_dataset(
 
     if before.info.collection_format.plain() != wanted.plain():
         await ensure_state(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)
-    found(urn)
+    mark_existing(urn)
     return _handle(call, urn, wanted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ivcap_flows.capture import found, note
+from ivcap_flows.capture import mark_existing, note
 from ivcap_flows.durable import Effect, Found, MatchedBy, Resume, look_since
 from ivcap_flows.errors import InputError, NotAuthorizedError, NotFoundError
 from ivcap_flows.handles import Dataset, ModelRun, RegistryItem
@@ -120,7 +120,7 @@ async def _update_item(
 
     if before.info.plain() != wanted.plain():
         await ensure_state(lambda: registry.update(kind, urn, wanted, reason=reason), holds)
-    found(urn)
+    mark_existing(urn)
     return RegistryItem(urn=urn, platform=call.platform, subtype=info.subtype, display_name=info.display_name)
 
 
@@ -160,7 +160,7 @@ async def _locked(
 
     if not await holds():
         await ensure_state(lambda: change(kind, urn, reason=reason), holds)
-    found(urn)
+    mark_existing(urn)
     return handle
 
 
@@ -283,7 +283,7 @@ async def _readable(call: ProvenaCall, urn: str) -> Item[Any] | Seed | None:
 
 
 def _found(call: ProvenaCall, item: Item[Any] | Seed) -> RegistryItem | ModelRun:
-    found(item.id)
+    mark_existing(item.id)
     if isinstance(item, Item):
         return item.handle(call.platform)
     return RegistryItem(urn=item.id, platform=call.platform, subtype=item.item_subtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.errors import InputError, PlatformError
 from ivcap_flows.handles import ModelRun, RegistryItem
 from ivcap_flows.http.pauses import Pauses
@@ -140,7 +140,7 @@ async def _read(call: ProvenaCall, run: str) -> models.ModelRun:
 async def _changed(call: ProvenaCall, model_run: ModelRun | str) -> ModelRun:
     """Return the run's current handle, with the fields that only the given handle has."""
     item = await call.client.registry.fetch(models.ModelRun, urn_of(model_run))
-    found(item.id)
+    mark_existing(item.id)
     now = item.handle(call.platform)
     assert isinstance(now, ModelRun)
     if isinstance(model_run, str):

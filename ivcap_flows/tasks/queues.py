@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import Effect, Found, Resume, planning
 from ivcap_flows.errors import ConflictError
 from ivcap_flows.handles import Queue, QueueMessage
@@ -58,7 +58,7 @@ async def _create_queue(
     if known is None and only_planned("queue", name):
         return Queue(urn=f"urn:ivcap-flows:planned:queue:{name}", platform=call.platform, name=name)
     if known is not None:
-        found(known.urn)
+        mark_existing(known.urn)
     record = known or await _made(call, name, description, policy)
     return record.handle(call.platform)
 
@@ -79,7 +79,7 @@ async def _list_queues(*, credentials: IvcapCredentialsLike = None) -> list[Queu
     call = await IvcapCall.of(credentials)
     queues = [record.handle(call.platform) async for record in call.client.queues.list()]
     for queue in queues:
-        found(queue.urn)
+        mark_existing(queue.urn)
     return queues
 
 

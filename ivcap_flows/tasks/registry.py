@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ivcap_flows.capture import found
-from ivcap_flows.capture.context import beside
+from ivcap_flows.capture import mark_existing
+from ivcap_flows.capture.context import outside_call
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.provena.models import Info, Person
@@ -93,7 +93,7 @@ def registering(credentials: ProvenaCredentialsLike) -> Callable[[Info], Awaitab
     """
 
     async def register(info: Info) -> str:
-        with beside():
+        with outside_call():
             return (await aregister_item.fn(info, credentials=credentials)).urn
 
     return register
@@ -104,7 +104,7 @@ async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> Regis
     call = await ProvenaCall.of(credentials)
     item = await call.client.registry.fetch(Person, await person_of(call.client, call.account))
     person = item_handle(call.platform, item)
-    found(person.urn)
+    mark_existing(person.urn)
     return person
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import Effect, Found, Resume
 from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
@@ -37,7 +37,7 @@ async def _find_service(name: str, *, credentials: IvcapCredentialsLike = None) 
     """
     call = await IvcapCall.of(credentials)
     record = await call.service(name)
-    found(record.urn)
+    mark_existing(record.urn)
     return record.handle(call.platform)
 
 
@@ -56,7 +56,7 @@ async def _list_services(
     call = await IvcapCall.of(credentials)
     services = []
     async for record in call.client.services.list(filter=filter, search=search, limit=limit):
-        found(record.urn)
+        mark_existing(record.urn)
         services.append(record.handle(call.platform))
     return services
 
@@ -91,7 +91,7 @@ async def _register_service(
         )
     )
     if done.how == "adopted":
-        found(done.value.urn)
+        mark_existing(done.value.urn)
     return done.value
 
 

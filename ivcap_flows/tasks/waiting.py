@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import Any, Final, Generic, TypeVar
 
 from ivcap_flows.arguments import is_several
-from ivcap_flows.capture import found
+from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
@@ -106,7 +106,7 @@ async def first_of(
     async for record in records:
         if status is None or record.status == status:
             kept.append(handle(record))
-            found(kept[-1].urn)
+            mark_existing(kept[-1].urn)
             if len(kept) == limit:
                 break
     return kept

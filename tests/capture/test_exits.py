@@ -117,13 +117,15 @@ def test_an_exit_that_is_raised_by_hand(tmp_path):
 
 
 def test_the_code_decides_whether_the_same_command_continues_the_run(tmp_path, monkeypatch):
-    """Also one that `sys.exit(main())` gave: what a failed run has placed is not placed again, what one completed is."""
+    """Also one of `sys.exit(main())`: what a failed run has placed is kept, what a completed one has is placed anew."""
     script = tmp_path / "script.py"
     script.write_text(ONCE)
     drawn = []
     for code in (1, 0, 0):
         monkeypatch.setenv("CODE", str(code))
-        done = subprocess.run([sys.executable, str(script)], env=os.environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(script)], env=os.environ, capture_output=True, text=True, check=False
+        )
         assert done.returncode == code
         drawn.append(done.stdout)
     assert drawn[0] == drawn[1] != drawn[2]

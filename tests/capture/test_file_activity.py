@@ -183,12 +183,12 @@ def test_who_could_have_written_a_file_unseen(tmp_path):
     """A call beside this one that was given the file or a folder around it, also if it has ended meanwhile."""
     inside = str(tmp_path / "folder" / "file")
     mine = begun()
-    assert not mine.could_beside(inside)
+    assert not mine.could_be_concurrent(inside)
     with beside(tmp_path / "folder"):
-        assert mine.could_beside(inside) and not mine.could_beside(str(tmp_path / "file"))
-    assert mine.could_beside(inside)
+        assert mine.could_be_concurrent(inside) and not mine.could_be_concurrent(str(tmp_path / "file"))
+    assert mine.could_be_concurrent(inside)
     later = begun()
-    assert not later.could_beside(inside)
+    assert not later.could_be_concurrent(inside)
     later.end()
     mine.end()
 
@@ -213,9 +213,9 @@ def test_what_ended_calls_did_is_not_kept(tmp_path, monkeypatch):
         thread.join()
     process = file_activity._process()
     assert sum(1 for _ in process.writers.below("/")) + sum(1 for _ in process.places.below("/")) <= 25
-    assert long.could_beside("/elsewhere")
+    assert long.could_be_concurrent("/elsewhere")
     later = begun()
-    assert not later.could_beside("/elsewhere")
+    assert not later.could_be_concurrent("/elsewhere")
     later.end()
     long.end()
     assert (list(process.writers.below("/")), list(process.places.below("/"))) == ([], [])
@@ -296,7 +296,7 @@ def test_a_child_of_fork_has_notes_of_its_own(activity, tmp_path):
             inner = begun(tmp_path)
             (tmp_path / "a").touch()
             inner.end()
-            os._exit(0 if inner.last_beside(str(tmp_path / "a")) is None else 1)
+            os._exit(0 if inner.last_concurrent(str(tmp_path / "a")) is None else 1)
         except BaseException:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0

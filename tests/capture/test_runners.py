@@ -91,7 +91,7 @@ def test_a_worker_with_a_journal_of_its_own_is_refused(own, plain_call):
 def test_what_a_worker_missed_is_told_as_soon_as_it_reaches_the_journal(own, plain_call, monkeypatch):
     opened = own.runs.open_attempt(IDENTITY)
     # What earlier tests of this process missed outside of any flow.
-    context._known().unrecorded.pop("")
+    context._run_cache().unrecorded.pop("")
     with monkeypatch.context() as broken:
         broken.setattr(own.runs, "attempt_of", unreachable)
         with pytest.raises(JournalError):

@@ -98,7 +98,7 @@ def paths_are_no_values(patch: SetAttribute) -> None:
 
 
 def nobody_writes_elsewhere(patch: SetAttribute) -> None:
-    patch(FileEdges, "_is_alone", lambda self, path: not self.activity.could_beside(path))
+    patch(FileEdges, "_is_alone", lambda self, path: not self.activity.could_be_concurrent(path))
 
 
 def extras_not_looked_at(patch: SetAttribute) -> None:

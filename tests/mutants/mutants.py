@@ -539,7 +539,7 @@ def end_on_the_loop(patch: SetAttribute) -> None:
 
 
 def items_of_the_task_that_needs_them(patch: SetAttribute) -> None:
-    patch(registry, "beside", nullcontext)
+    patch(registry, "outside_call", nullcontext)
 
 
 def a_refusal_is_a_lost_reply(patch: SetAttribute) -> None:
