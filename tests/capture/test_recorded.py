@@ -482,7 +482,7 @@ def test_what_came_before_the_run_was_on_record_is_counted(monkeypatch):
             patch.setattr(Runs, "open_attempt", locked)
             leaf()
             note(entity("urn:x:1", "entity"))
-        monkeypatch.setattr("ivcap_flows.capture.recorder_registry._resting", ("", 0.0))
+        monkeypatch.setattr("ivcap_flows.capture.recorder_registry._backing_off", ("", 0.0))
         leaf()
 
     patient()
