@@ -36,6 +36,7 @@ from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services.built_in import BUILT_IN
 from ivcap_flows.provenance import lineage_rules, mappings, names, rules
 from ivcap_flows.settings import Settings
+from ivcap_flows.tasks.pair import asynchronous_name
 
 if TYPE_CHECKING:
     from licences import Brought
@@ -89,12 +90,12 @@ TASKS: Final = """# Tasks
 
 All tasks are in `ivcap_flows.tasks`, and by platform in `ivcap_flows.tasks.ivcap` and `ivcap_flows.tasks.provena`. They
 are Prefect tasks with the tag of their platform: `.submit`, `.map` and `.with_options` work. Each verb
-exists twice, for synchronous flows and, with an `a` before its name, for asynchronous flows; the arguments are the
-same. An asynchronous task is awaited and never blocks the flow's loop.
+exists twice, for synchronous flows and, with an `a` before its name (`a_` before `wait`), for asynchronous flows; the
+arguments are the same. An asynchronous task is awaited and never blocks the flow's loop.
 
 The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
-`run_orders`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and may park
-the run; `download_products` calls a task for each product.
+`run_orders`, `run_jobs`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and
+may park the run; `download_products` calls a task for each product.
 
 | synchronous | asynchronous | Prefect's name | returns |
 |---|---|---|---|
@@ -108,7 +109,8 @@ TYPES: Final = """
 | `OncePer` | `"run"`, `"flow"`, `"account"` or `"call"`: the range within which two equal requests are one effect |
 | `IvcapCredentialsLike` | `IvcapCredentials`, the name of a saved block, or None for the environment's |
 | `ProvenaCredentialsLike` | `ProvenaCredentials`, the name of a saved block, or None for the environment's |
-| `OrderStep` | arguments of `place_order` for one step of `run_orders`: {steps} |
+| `OrderStep` | arguments of `place_order` for one step of `run_orders`: {order} |
+| `JobStep` | arguments of `request_job` for one step of `run_jobs`: {job} |
 | `SourceLike` | a path, `bytes`, an open binary file, or an iterator over blocks of bytes |
 | `Items` | an artifact, another handle or a URN, or several of them |
 | `Data` | `Artifact`, `Dataset`, or a dataset's handle as text |
@@ -574,7 +576,7 @@ def _default(model: type[BaseModel], name: str) -> str:
 
 
 def tasks_page() -> str:
-    verbs = [name for name in tasks.__all__ if "a" + name in tasks.__all__]
+    verbs = [name for name in tasks.__all__ if asynchronous_name(name) in tasks.__all__]
     rows, sections = [], []
     for verb in verbs:
         task = getattr(tasks, verb)
@@ -582,13 +584,12 @@ def tasks_page() -> str:
         body = inspect.unwrap(task.fn if is_task else task)
         signature = inspect.signature(body)
         returns = signature.return_annotation
-        rows.append(
-            f"| [`{verb}`](#{verb}) | `a{verb}` | {task.name if is_task else '(a function)'} | `{_cell(returns)}` |"
-        )
+        name = task.name if is_task else "(a function)"
+        rows.append(f"| [`{verb}`](#{verb}) | `{asynchronous_name(verb)}` | {name} | `{_cell(returns)}` |")
         text = "\n\n".join(_paragraphs(body))
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
-    steps = ", ".join(f"`{field.name}`" for field in fields(tasks.OrderStep))
-    return TASKS + _lines(*rows) + TYPES.format(steps=steps) + _handles() + "".join(sections)
+    order, job = (", ".join(f"`{field.name}`" for field in fields(step)) for step in (tasks.OrderStep, tasks.JobStep))
+    return TASKS + _lines(*rows) + TYPES.format(order=order, job=job) + _handles() + "".join(sections)
 
 
 def _signature(name: str, signature: inspect.Signature) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from html import escape
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, SupportsIndex, overload
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr
 from pydantic_core import core_schema
@@ -122,6 +122,12 @@ class Products(tuple[Artifact, ...]):
     """The product artifacts of an order or job, in the platform's order. The index is a number, a name or a URN."""
 
     __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex | str) -> Artifact: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Artifact, ...]: ...
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, str):

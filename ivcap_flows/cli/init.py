@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -56,24 +57,25 @@ def run(request: dict[str, Any], job: Any) -> dict[str, int]:
 ''',
     "conftest.py": '''"""Prefect and the embedded platforms for the tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ivcap_flows.journal import Journal
+from ivcap_flows.local.remote import PlatformControl
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-pytest_plugins = ["ivcap_flows.testing"]
-
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect():
+def prefect() -> Iterator[None]:
     quiet = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with prefect_test_harness(server_startup_timeout=120), quiet:
         yield
 
 
 @pytest.fixture
-def platform(embedded_platform, ivcap_journal):
+def platform(embedded_platform: PlatformControl, ivcap_journal: Journal) -> PlatformControl:
     embedded_platform.register(Path(__file__).parent / "services/shout.yaml")
     return embedded_platform
 ''',
@@ -82,21 +84,22 @@ def platform(embedded_platform, ivcap_journal):
 from pathlib import Path
 
 from flow import shout
+from ivcap_flows.local.remote import PlatformControl
 
 
-def test_a_lost_reply_is_not_paid_for_twice(platform, tmp_path):
+def test_a_lost_reply_is_not_paid_for_twice(platform: PlatformControl, tmp_path: Path) -> None:
     platform.add_fault(method="POST", path="/1/orders$", count=1, drop_reply_after_effect=True)
     made = shout(Path(__file__).with_name("hello.txt"), output=tmp_path)
     assert Path(made["shout.txt"]).read_text() == "HELLO\\n"
     assert len(platform.requests("POST", "/1/orders")) == 1
 ''',
-    "prefect.yaml": """# The flow, and what operates it: woken runs, a report of orphans, and delivered records.
+    "prefect.yaml": """# The flow as a deployment.
 #
 #   prefect work-pool create ivcap-flows --type process
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool ivcap-flows
 name: first-flow
-# Where the worker finds the flow. For a worker on another machine, let it clone the project:
+# Where the worker finds the flow, and where its results are. For a worker on another machine, let it clone the project:
 # `prefect.deployments.steps.git_clone`.
 pull:
   - prefect.deployments.steps.set_working_directory: {{directory: {folder}}}
@@ -104,26 +107,6 @@ pull:
 deployments:
   - name: shout
     entrypoint: flow.py:shout
-    parameters: {{output: ~/shout}}
-    work_pool: {{name: ivcap-flows}}
-
-  - name: wake-parked-runs
-    entrypoint: ivcap_flows.tasks.park_watcher:watch_parked_runs
-    parameters: {{minutes: 15}}
-    schedules: [{{slug: wake-parked-runs, interval: 900}}]
-    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
-    work_pool: {{name: ivcap-flows}}
-
-  - name: report-orphans
-    entrypoint: ivcap_flows.tasks.orphan_report:report_orphans
-    schedules: [{{slug: report-orphans, interval: 3600}}]
-    concurrency_limit: {{limit: 1, collision_strategy: ENQUEUE}}
-    work_pool: {{name: ivcap-flows}}
-
-  - name: deliver-records
-    entrypoint: ivcap_flows.tasks.delivering:deliver_records
-    schedules: [{{slug: deliver-records, interval: 600}}]
-    concurrency_limit: {{limit: 1, collision_strategy: CANCEL_NEW}}
     work_pool: {{name: ivcap-flows}}
 """,
     ".env.example": """# Copy it to .env, fill it in, and have your shell read it: set -a; . ./.env; set +a
@@ -151,7 +134,7 @@ ivcap-flows trace results/shout.txt
 
 Stop the run with Ctrl-C while it waits, and start it again: it continues, and orders nothing twice.
 `ivcap-flows plan flow.py:shout` says what a run would order. For the real IVCAP, fill in `.env.example`; to deploy the
-flow, see `prefect.yaml`.
+flow, see `prefect.yaml`, and the package's guide "Deploy with a worker" for what operates it.
 """,
 }
 """What each file has. `{folder}` stands for the project's folder in `prefect.yaml`."""
@@ -163,8 +146,11 @@ def init(folder: Path = Path(), /) -> None:
     Args:
         folder: Where to. Default: the current folder.
     """
-    if not is_utf8(str(folder.resolve())):
-        raise InputError(f"The path {folder.resolve()} is not UTF-8, as prefect.yaml must be. Name another folder.")
+    place = str(folder.resolve())
+    if not is_utf8(place):
+        raise InputError(f"The path {place} is not UTF-8, as prefect.yaml must be. Name another folder.")
+    if "{{" in place:
+        raise InputError(f"Prefect would take the braces in the path {place} for a variable. Name another folder.")
     there = [name for name in FILES if (folder / name).exists()]
     if there:
         raise InputError(f"{folder / there[0]} exists. Name another folder: `ivcap-flows init FOLDER`.")
@@ -172,5 +158,7 @@ def init(folder: Path = Path(), /) -> None:
         path = folder / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.format(folder=folder.resolve()) if name == "prefect.yaml" else text, encoding="utf-8")
-    console.print(f"A flow, its service and a test are in {folder.resolve()}; README.md there says how to run them.")
+            # A text of JSON is one of YAML.
+            filled = text.format(folder=json.dumps(place)) if name == "prefect.yaml" else text
+            path.write_text(filled, encoding="utf-8")
+    console.print(f"A flow, its service and a test are in {place}; README.md there says how to run them.")

@@ -81,7 +81,7 @@ class ConcurrencyLimit:
         if self._in_time >= self._at_once < MOST:
             self._in_time = 0
             self._change(self._at_once + 1)
-            _log.info("%s: answered in time, so %d at once.", self._what, self._at_once)
+            _log.debug("%s: answered in time, so %d at once.", self._what, self._at_once)
 
     def failed(self, began: float, why: object) -> None:
         """Record a late reply, or a failure, of a request that was sent at `began`."""

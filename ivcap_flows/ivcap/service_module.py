@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import keyword
+import math
 import re
-from collections.abc import Iterator, Mapping, Set
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Set
 from textwrap import indent, wrap
 from typing import Any, Final
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.identity import is_utf8
 from ivcap_flows.ivcap.parameters import ParameterDef
 from ivcap_flows.ivcap.services import ServiceRecord
+from ivcap_flows.plain_text import visible
 
 __all__ = ["service_module"]
 
@@ -24,6 +28,10 @@ _TYPES: Final[Mapping[str, str]] = {
     "collection": "Collection | str",
 }
 _OTHER: Final = "str | int | float | bool"
+_NAMES: Final = frozenset(
+    {"str", "int", "float", "bool", "Artifact", "Collection", "Mapping", "ClassVar", "Literal", "ServiceRequest"}
+)
+"""What the module itself calls by these names."""
 _WIDTH: Final = 100
 
 
@@ -38,7 +46,7 @@ def service_module(service: ServiceRecord, taken: Set[str]) -> str:
             "`ivcap-flows services NAME --json` prints its JSON schema, of which datamodel-code-generator makes models."
         )
     name = service.name or service.urn
-    fields = {parameter.name: _field_name(parameter.name, taken) for parameter in service.parameters}
+    fields = _field_names([parameter.name for parameter in service.parameters], taken)
     renamed = {field: parameter for parameter, field in fields.items() if field != parameter}
     code = indent("\n".join(_body(service, fields, renamed, name)), "    ")
     handles = ", ".join(each for each in ("Artifact", "Collection") if re.search(rf"\b{each} \|", code))
@@ -83,7 +91,7 @@ def _annotation(parameter: ParameterDef) -> str:
     default = _default(parameter)
     if default is None:
         return f"{kind} | None = None"
-    return f"{kind} = {_quoted(default) if isinstance(default, str) else default}"
+    return f"{kind} = {_literal(default)}"
 
 
 def _type(parameter: ParameterDef) -> str:
@@ -116,24 +124,45 @@ def _told(parameter: ParameterDef) -> str:
 
 def _docstring(text: str) -> str:
     """Return a text as a docstring, in lines."""
-    said = " ".join(text.replace("\\", "\\\\").replace('"""', "'''").split())
-    lines = wrap(said, _WIDTH) or [""]
+    plain = " ".join(visible(text).replace("\\", "\\\\").replace('"""', "'''").split())
+    lines = wrap(plain, _WIDTH) or [""]
     end = '"""' if len(lines) == 1 and not lines[-1].endswith('"') else '\n"""'
     return '"""' + "\n".join(lines) + end
 
 
 def _quoted(text: str) -> str:
     """Return a text as a string of Python."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False) if is_utf8(text) else ascii(text)
 
 
-def _field_name(name: str, taken: Set[str]) -> str:
-    field = re.sub(r"\W", "_", name).strip("_") or "parameter"
-    field = f"p_{field}" if field[0].isdigit() else field
-    return f"{field}_" if keyword.iskeyword(field) or field in taken or field.startswith("model_") else field
+def _literal(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _field_names(parameters: Iterable[str], taken: Set[str]) -> dict[str, str]:
+    """Return a field for each parameter, no two alike. One that can have the name of its parameter has it."""
+    used, fields = {*taken, *_NAMES}, dict[str, str]()
+    for name in sorted(parameters, key=lambda name: _identifier(name) != name):
+        field = _identifier(name)
+        while field in used or keyword.iskeyword(field):
+            field += "_"
+        used.add(field)
+        fields[name] = field
+    return fields
+
+
+def _identifier(name: str) -> str:
+    """Return a name as Python reads names: in the normal form, with an underscore for what none can have."""
+    letters = unicodedata.normalize("NFKC", name)
+    plain = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in letters).strip("_") or "parameter"
+    return plain if plain.isidentifier() and not plain.startswith("model_") else f"p_{plain}"
 
 
 def _class_name(name: str) -> str:
     words = re.findall(r"[A-Za-z0-9]+", name.rpartition(":")[2])
     made = "".join(word[:1].upper() + word[1:] for word in words) or "Service"
+    if made in _NAMES or keyword.iskeyword(made):
+        return f"{made}Service"
     return f"Service{made}" if made[0].isdigit() else made

@@ -23,10 +23,11 @@ from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.missing import missing_inputs
-from ivcap_flows.tasks.pair import task_pair
+from ivcap_flows.tasks.pair import called, task_pair
 from ivcap_flows.tasks.planned import planned
 from ivcap_flows.tasks.poll_sources import JobSource, ask_later, wait_for
 from ivcap_flows.tasks.progress import progress_of
+from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
     Ended,
     PlannedError,
@@ -46,11 +47,11 @@ from ivcap_flows.work.kinds import JOBS
 from ivcap_flows.work.reuse import definition_of, look_for_reuse
 
 __all__ = [
+    "a_wait_for_jobs",
     "aget_job",
     "ajob_result",
     "alist_jobs",
     "arequest_job",
-    "await_for_jobs",
     "get_job",
     "job_result",
     "list_jobs",
@@ -63,7 +64,7 @@ logger = logger_of("ivcap_flows.waiting")
 
 
 async def _request_job(
-    service: Service | str,
+    service: Service | ServiceRequest | str,
     request: Mapping[str, Any] | BaseModel | None = None,
     *,
     request_aspect: Aspect | str | None = None,
@@ -76,12 +77,17 @@ async def _request_job(
 ) -> Job:
     """Request a job of a service, once per run unless `once_per` says otherwise, and return without waiting for it.
 
-    `service` is a handle, name or URN. `request` is the document for the service: a mapping or a pydantic model (by
-    alias). Handles in it become their URNs, and sets are sent in a fixed order. Instead of `request`, `request_aspect`
-    may name an aspect whose content is the request. Before anything is sent, the request is checked against the
-    service's request schema, and all faults are reported at once. Raises InputError for a value without a JSON form and
-    names its path. For the other arguments and errors, see `place_order`.
+    `service` is a handle, name or URN, or a ServiceRequest, whose parameters are the request. `request` is the document
+    for the service: a mapping or a pydantic model (by alias). Handles in it become their URNs, and sets are sent in a
+    fixed order. Instead of `request`, `request_aspect` may name an aspect whose content is the request. Before anything
+    is sent, the request is checked against the service's request schema, and all faults are reported at once. Raises
+    InputError for a value without a JSON form and names its path. For the other arguments and errors, see
+    `place_order`.
     """
+    if isinstance(service, ServiceRequest):
+        if request is not None or request_aspect is not None:
+            raise InputError(f"{type(service).__name__} has the request; give no other.")
+        request, service = service.parameters(), service.service
     call = await IvcapCall.of(credentials)
     call.check(service, request, request_aspect)
     PlannedError.refuse([service])
@@ -377,8 +383,12 @@ async def _job_result(job: Job | str, *, credentials: IvcapCredentialsLike = Non
     return result.text if result.media_type.startswith("text/") else result.content
 
 
-request_job, arequest_job = task_pair(_request_job, name="Request job", run_name="job of {service}")
-wait_for_jobs, await_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
+def _job_run(parameters: dict[str, Any]) -> str:
+    return f"job of {called(parameters['service'])}"
+
+
+request_job, arequest_job = task_pair(_request_job, name="Request job", run_name=_job_run)
+wait_for_jobs, a_wait_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
 get_job, aget_job = task_pair(_get_job, name="Get job", run_name="get {urn}")
 list_jobs, alist_jobs = task_pair(_list_jobs, name="List jobs", run_name="list jobs")
 job_result, ajob_result = task_pair(_job_result, name="Read job result", run_name="result of {job}")

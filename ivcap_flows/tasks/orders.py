@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from ivcap_flows.journal import IntentRow, NewIntent
 
 __all__ = [
+    "a_wait_for_orders",
     "aget_order",
     "alist_orders",
     "aorder_log",
     "aplace_order",
-    "await_for_orders",
     "get_order",
     "list_orders",
     "order_log",
@@ -333,7 +333,7 @@ def _order_run(parameters: dict[str, Any]) -> str:
 
 
 place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run, writes=("collection",))
-wait_for_orders, await_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
+wait_for_orders, a_wait_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
 get_order, aget_order = task_pair(_get_order, name="Get order", run_name="get {urn}")
 list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")
 order_log, aorder_log = task_pair(_order_log, name="Read order log", run_name="log of {order}")

@@ -30,7 +30,7 @@ from ivcap_flows.secrets import logger_of, scrub, scrub_text
 from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.service_request import ServiceRequest
 
-__all__ = ["called", "refuse_in_asynchronous_flow", "task_pair"]
+__all__ = ["asynchronous_name", "called", "refuse_in_asynchronous_flow", "task_pair"]
 
 logger = logger_of("ivcap_flows.tasks")
 
@@ -82,7 +82,7 @@ def task_pair(
             raise _short(error) from None
 
     synchronous.__name__ = synchronous.__qualname__ = verb
-    asynchronous.__name__ = asynchronous.__qualname__ = "a" + verb
+    asynchronous.__name__ = asynchronous.__qualname__ = asynchronous_name(verb)
     options: dict[str, Any] = {
         "name": name,
         "tags": _platforms(body),
@@ -184,6 +184,12 @@ def _naming(run_name: str | Callable[[dict[str, Any]], str], task: str) -> Calla
             return task
 
     return name
+
+
+def asynchronous_name(verb: str) -> str:
+    """Return the name of a verb's asynchronous form."""
+    # `await_for_orders` would read as the keyword.
+    return f"a_{verb}" if verb.startswith("wait") else f"a{verb}"
 
 
 def called(value: Any) -> Any:

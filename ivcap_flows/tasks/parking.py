@@ -33,13 +33,13 @@ from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.accounts import block_name, credentials_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
-from ivcap_flows.tasks.jobs import await_for_jobs, wait_for_jobs
+from ivcap_flows.tasks.jobs import a_wait_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.missing import noticing
-from ivcap_flows.tasks.orders import await_for_orders, wait_for_orders
+from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
 from ivcap_flows.tasks.waiting import ReadUntil, wait_of
 
-__all__ = ["await_or_park", "pending_of", "wait_or_park"]
+__all__ = ["a_wait_or_park", "pending_of", "wait_or_park"]
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -95,7 +95,7 @@ def wait_or_park(
         ended = wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
 
 
-async def await_or_park(
+async def a_wait_or_park(
     work: Sequence[W | str],
     *,
     timeout: float | None = None,
@@ -103,7 +103,7 @@ async def await_or_park(
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
-    work = several(work, "work", "await_or_park")
+    work = several(work, "work", "a_wait_or_park")
     reads = _reads(work, raise_on_failure)
     decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
     if isinstance(decided, State):
@@ -114,7 +114,7 @@ async def await_or_park(
             some, told = reads.send(ended) if ended else next(reads)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        wait: Any = await_for_jobs if _is_job(some[0]) else await_for_orders
+        wait: Any = a_wait_for_jobs if _is_job(some[0]) else a_wait_for_orders
         ended = await wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
 
 

@@ -16,6 +16,13 @@ from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
 __all__ = ["adownload_products", "download_products"]
 
 
+class _Files(dict[str, LocalFile]):
+    """Files by the names of products. For a name that is none, the error says which there are."""
+
+    def __missing__(self, name: object) -> LocalFile:
+        raise KeyError(f"no product {name!r}; there are: {', '.join(self) or 'none'}")
+
+
 def download_products(
     work: Order | Job, folder: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> dict[str, LocalFile]:
@@ -27,7 +34,7 @@ def download_products(
     """
     refuse_in_asynchronous_flow("download_products")
     named = _named(work)
-    return dict(
+    return _Files(
         loop.all_in_threads(
             lambda name: (name, download_artifact(named[name], Path(folder, name), credentials=credentials)), named
         )
@@ -43,7 +50,7 @@ async def adownload_products(
     async def fetched(name: str) -> tuple[str, LocalFile]:
         return name, await adownload_artifact(named[name], Path(folder, name), credentials=credentials)
 
-    return dict(await loop.all_of(fetched, named))
+    return _Files(await loop.all_of(fetched, named))
 
 
 def _named(work: Order | Job) -> dict[str, Artifact]:

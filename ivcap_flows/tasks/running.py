@@ -1,33 +1,45 @@
-"""Place orders, request a job, wait for them, and if asked to again for what failed. Functions for a flow's body.
+"""Request orders and jobs, wait for them, and if asked to again for what failed. Functions for a flow's body.
 
-They are no tasks, so that the run can park while it waits. Each order and each wait is a task run of its own.
+They are no tasks, so that the run can park while it waits. Each request and each wait is a task run of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
 from ivcap_flows.arguments import several, texts
 from ivcap_flows.durable import planning
 from ivcap_flows.errors import InputError
-from ivcap_flows.handles import Collection, Job, Order, Service
+from ivcap_flows.handles import Aspect, Collection, Job, Order, Service
 from ivcap_flows.identity import OncePer
 from ivcap_flows.loop import AT_ONCE, all_in_threads, all_of
 from ivcap_flows.tasks.call import IvcapCredentialsLike
 from ivcap_flows.tasks.jobs import arequest_job, request_job
 from ivcap_flows.tasks.orders import aplace_order, place_order
 from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
-from ivcap_flows.tasks.parking import await_or_park, wait_or_park
+from ivcap_flows.tasks.parking import a_wait_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import requested_with
 
-__all__ = ["OrderStep", "arun_job", "arun_order", "arun_orders", "run_job", "run_order", "run_orders"]
+__all__ = [
+    "JobStep",
+    "OrderStep",
+    "arun_job",
+    "arun_jobs",
+    "arun_order",
+    "arun_orders",
+    "run_job",
+    "run_jobs",
+    "run_order",
+    "run_orders",
+]
 
 K = TypeVar("K")
+W = TypeVar("W", bound=Order | Job)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,19 @@ class OrderStep:
         texts(self.tags, "tags", "OrderStep")
 
 
+@dataclass(frozen=True)
+class JobStep:
+    """One job of `run_jobs`: arguments of `request_job`. Two steps with equal requests share one job."""
+
+    service: Service | ServiceRequest | str
+    request: Mapping[str, Any] | BaseModel | None = None
+    request_aspect: Aspect | str | None = None
+    policy: str | None = None
+    once_per: OncePer = "run"
+    discriminator: str | None = None
+    reuse: bool = False
+
+
 @overload
 def run_orders(  # type: ignore[overload-overlap] # a mapping whose keys are steps is a mapping
     steps: Mapping[K, OrderStep],
@@ -55,6 +80,7 @@ def run_orders(  # type: ignore[overload-overlap] # a mapping whose keys are ste
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
 
@@ -66,6 +92,7 @@ def run_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
 
@@ -76,6 +103,7 @@ def run_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
     """Place the orders of all steps, and wait for them. Return one order a step.
@@ -87,29 +115,14 @@ def run_orders(
 
     At most `at_once` orders are on their way together, by default all: the next ones are placed when these have ended.
     Eight are placed at a time. An order is placed once, however often the flow is killed, retried or started again.
+    What is on its way together has `timeout` seconds to end, by default any time; then WaitTimeoutError is raised.
 
     With `max_resubmits`, an order that failed is placed again, so many times at most for each step, in all attempts of
     the run together. Each costs again. Use it for failures that pass, such as a lost machine: a service that refuses
     its parameters refuses them each time. If orders have failed after that, OrderFailedError names each with the end of
     its log; with `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
     """
-    refuse_in_asynchronous_flow("run_orders")
-    asked, done = _checked(steps, at_once), dict[Any, Order]()
-    again = _resubmitting(max_resubmits, credentials)
-
-    def placed(key: Any) -> Order:
-        order: Order = place_order(**_arguments(asked[key]), **again)
-        return order
-
-    for wanted in _rounds(asked, done, at_once, max_resubmits):
-        orders = all_in_threads(placed, wanted, _placed_at_once())
-        ended = wait_or_park(orders, raise_on_failure=False, credentials=credentials)
-        done |= zip(wanted, ended, strict=True)
-    result = {key: done[key] for key in asked}
-    if raise_on_failure and _without_success(asked, done):
-        with requested_with("run_orders"):
-            wait_or_park([*result.values()], credentials=credentials)  # All have ended: it does not wait, it raises.
-    return result if isinstance(steps, Mapping) else [*result.values()]
+    return _run(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
 
 
 @overload
@@ -119,6 +132,7 @@ async def arun_orders(  # type: ignore[overload-overlap]
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
 
@@ -130,6 +144,7 @@ async def arun_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
 
@@ -140,25 +155,89 @@ async def arun_orders(
     at_once: int | None = None,
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
     """Like `run_orders`, for asynchronous flows. Await it directly in the flow's body."""
-    asked, done = _checked(steps, at_once), dict[Any, Order]()
-    again = _resubmitting(max_resubmits, credentials)
+    return await _arun(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
 
-    async def placed(key: Any) -> Order:
-        order: Order = await aplace_order(**_arguments(asked[key]), **again)
-        return order
 
-    for wanted in _rounds(asked, done, at_once, max_resubmits):
-        orders = await all_of(placed, wanted, _placed_at_once())
-        ended = await await_or_park(orders, raise_on_failure=False, credentials=credentials)
-        done |= zip(wanted, ended, strict=True)
-    result = {key: done[key] for key in asked}
-    if raise_on_failure and _without_success(asked, done):
-        with requested_with("arun_orders"):
-            await await_or_park([*result.values()], credentials=credentials)
-    return result if isinstance(steps, Mapping) else [*result.values()]
+@overload
+def run_jobs(  # type: ignore[overload-overlap] # a mapping whose keys are steps is a mapping
+    steps: Mapping[K, JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> dict[K, Job]: ...
+
+
+@overload
+def run_jobs(
+    steps: Iterable[JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Job]: ...
+
+
+def run_jobs(
+    steps: Mapping[Any, JobStep] | Iterable[JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> dict[Any, Job] | list[Job]:
+    """Request the jobs of all steps, and wait for them, as `run_orders` does for orders. Return one job a step.
+
+    The jobs have their results and products. If jobs have failed, JobFailedError names each with the end of its log;
+    with `raise_on_failure=False`, they are among the results. Raises the errors of `request_job`.
+    """
+    return _run(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
+
+
+@overload
+async def arun_jobs(  # type: ignore[overload-overlap]
+    steps: Mapping[K, JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> dict[K, Job]: ...
+
+
+@overload
+async def arun_jobs(
+    steps: Iterable[JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Job]: ...
+
+
+async def arun_jobs(
+    steps: Mapping[Any, JobStep] | Iterable[JobStep],
+    *,
+    at_once: int | None = None,
+    max_resubmits: int = 0,
+    raise_on_failure: bool = True,
+    timeout: float | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> dict[Any, Job] | list[Job]:
+    """Like `run_jobs`, for asynchronous flows. Await it directly in the flow's body."""
+    return await _arun(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
 
 
 def run_order(
@@ -173,12 +252,13 @@ def run_order(
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 0,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Place one order and wait for it, as `run_orders` does for many. Return it with its products."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     with requested_with("run_order"):
-        return run_orders([step], max_resubmits=max_resubmits, credentials=credentials)[0]
+        return run_orders([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials)[0]
 
 
 async def arun_order(
@@ -193,107 +273,147 @@ async def arun_order(
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 0,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Like `run_order`, for asynchronous flows. Await it directly in the flow's body."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     with requested_with("arun_order"):
-        return (await arun_orders([step], max_resubmits=max_resubmits, credentials=credentials))[0]
+        return (await arun_orders([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials))[0]
 
 
 def run_job(
-    service: Service | str,
-    request: Mapping[str, Any] | BaseModel,
+    service: Service | ServiceRequest | str,
+    request: Mapping[str, Any] | BaseModel | None = None,
     *,
+    request_aspect: Aspect | str | None = None,
     policy: str | None = None,
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 0,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
-    """Request a job and wait for it. Return it with its result and products.
-
-    Call it in the flow's body, where it waits like `wait_or_park`. With `max_resubmits`, a job that failed is requested
-    again, so many times at most; each costs again. If it has failed after that, JobFailedError names it with the end of
-    its log. Raises the errors of `request_job`.
-    """
-    options = _resubmitting(max_resubmits, credentials)
-    options |= {"policy": policy, "once_per": once_per, "discriminator": discriminator, "reuse": reuse}
-    for _ in range(max_resubmits + 1):
-        asked: Job = request_job(service, request, **options)
-        [job] = wait_or_park([asked], raise_on_failure=False, credentials=credentials)
-        if job.succeeded:
-            return job
+    """Request one job and wait for it, as `run_jobs` does for many. Return it with its result and products."""
+    step = JobStep(service, request, request_aspect, policy, once_per, discriminator, reuse)
     with requested_with("run_job"):
-        return wait_or_park([job], credentials=credentials)[0]
+        return run_jobs([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials)[0]
 
 
 async def arun_job(
-    service: Service | str,
-    request: Mapping[str, Any] | BaseModel,
+    service: Service | ServiceRequest | str,
+    request: Mapping[str, Any] | BaseModel | None = None,
     *,
+    request_aspect: Aspect | str | None = None,
     policy: str | None = None,
     once_per: OncePer = "run",
     discriminator: str | None = None,
     reuse: bool = False,
     max_resubmits: int = 0,
+    timeout: float | None = None,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
     """Like `run_job`, for asynchronous flows. Await it directly in the flow's body."""
-    options = _resubmitting(max_resubmits, credentials)
-    options |= {"policy": policy, "once_per": once_per, "discriminator": discriminator, "reuse": reuse}
-    for _ in range(max_resubmits + 1):
-        asked: Job = await arequest_job(service, request, **options)
-        [job] = await await_or_park([asked], raise_on_failure=False, credentials=credentials)
-        if job.succeeded:
-            return job
+    step = JobStep(service, request, request_aspect, policy, once_per, discriminator, reuse)
     with requested_with("arun_job"):
-        return (await await_or_park([job], credentials=credentials))[0]
+        return (await arun_jobs([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials))[0]
 
 
-def _checked(steps: Mapping[Any, OrderStep] | Iterable[OrderStep], at_once: int | None) -> dict[Any, OrderStep]:
-    asked = dict(steps) if isinstance(steps, Mapping) else dict(enumerate(_listed(steps)))
+@dataclass(frozen=True)
+class _Kind(Generic[W]):
+    """What differs between orders and jobs: the class of a step, the function for many, and the tasks that request."""
+
+    step: type[OrderStep | JobStep]
+    many: str
+    request: Callable[..., W]
+    arequest: Callable[..., Awaitable[W]]
+
+
+_ORDERS: Final = _Kind[Order](OrderStep, "run_orders", place_order, aplace_order)
+_JOBS: Final = _Kind[Job](JobStep, "run_jobs", request_job, arequest_job)
+
+
+@dataclass(frozen=True)
+class _Options:
+    at_once: int | None
+    max_resubmits: int
+    raise_on_failure: bool
+    timeout: float | None
+    credentials: IvcapCredentialsLike
+
+    def __post_init__(self) -> None:
+        if self.at_once is not None and self.at_once < 1:
+            raise InputError(f"The argument at_once must be at least 1, not {self.at_once}.")
+        if self.max_resubmits < 0:
+            raise InputError(f"The argument max_resubmits must be at least 0, not {self.max_resubmits}.")
+
+    def arguments(self, step: OrderStep | JobStep) -> dict[str, Any]:
+        """Return the arguments for the request of a step."""
+        given = {field.name: getattr(step, field.name) for field in fields(step)}
+        return given | {"max_resubmits": self.max_resubmits, "credentials": self.credentials}
+
+    @property
+    def wait(self) -> dict[str, Any]:
+        return {"timeout": self.timeout, "credentials": self.credentials}
+
+
+def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
+    refuse_in_asynchronous_flow(kind.many)
+    asked, done = _checked(kind, steps), dict[Any, W]()
+    for wanted in _rounds(asked, done, options):
+        work = all_in_threads(lambda key: kind.request(**options.arguments(asked[key])), wanted, _requested_at_once())
+        ended = wait_or_park(work, raise_on_failure=False, **options.wait)
+        done |= zip(wanted, ended, strict=True)
+    result = {key: done[key] for key in asked}
+    if options.raise_on_failure and _without_success(asked, done):
+        with requested_with(kind.many):
+            wait_or_park([*result.values()], **options.wait)  # All have ended: it does not wait, it raises.
+    return result if isinstance(steps, Mapping) else [*result.values()]
+
+
+async def _arun(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
+    asked, done = _checked(kind, steps), dict[Any, W]()
+
+    async def requested(key: Any) -> W:
+        return await kind.arequest(**options.arguments(asked[key]))
+
+    for wanted in _rounds(asked, done, options):
+        work = await all_of(requested, wanted, _requested_at_once())
+        ended = await a_wait_or_park(work, raise_on_failure=False, **options.wait)
+        done |= zip(wanted, ended, strict=True)
+    result = {key: done[key] for key in asked}
+    if options.raise_on_failure and _without_success(asked, done):
+        with requested_with(f"a{kind.many}"):
+            await a_wait_or_park([*result.values()], **options.wait)
+    return result if isinstance(steps, Mapping) else [*result.values()]
+
+
+def _checked(kind: _Kind[Any], steps: Any) -> dict[Any, Any]:
+    # A generator has no length.
+    listed = steps if isinstance(steps, Mapping | Iterator) else several(steps, "steps", kind.many)
+    asked = dict(listed) if isinstance(listed, Mapping) else dict(enumerate(listed))
     for step in asked.values():
-        if not isinstance(step, OrderStep):
-            raise InputError(f"The steps of run_orders are OrderSteps, not {type(step).__name__}.")
-    if at_once is not None and at_once < 1:
-        raise InputError(f"The argument at_once must be at least 1, not {at_once}.")
+        if not isinstance(step, kind.step):
+            raise InputError(f"The steps of {kind.many} are {kind.step.__name__}s, not {type(step).__name__}.")
     return asked
 
 
-def _listed(steps: Any) -> Iterable[OrderStep]:
-    # A generator has no length.
-    return steps if isinstance(steps, Iterator) else several(steps, "steps", "run_orders")
-
-
-def _resubmitting(max_resubmits: int, credentials: IvcapCredentialsLike) -> dict[str, Any]:
-    if max_resubmits < 0:
-        raise InputError(f"The argument max_resubmits must be at least 0, not {max_resubmits}.")
-    return {"max_resubmits": max_resubmits, "credentials": credentials}
-
-
-def _placed_at_once() -> int:
-    """Return how many orders to place at a time. A plan lists them in the order of the steps."""
+def _requested_at_once() -> int:
+    """Return how many requests to send at a time. A plan lists them in the order of the steps."""
     return AT_ONCE if planning() is None else 1
 
 
-def _arguments(step: OrderStep) -> dict[str, Any]:
-    return {field.name: getattr(step, field.name) for field in fields(OrderStep)}
-
-
-def _rounds(
-    steps: Mapping[Any, OrderStep], done: Mapping[Any, Order], at_once: int | None, max_resubmits: int
-) -> Iterator[list[Any]]:
-    """Yield the keys of the steps to place next, until each has succeeded or was placed as often as it may be."""
+def _rounds(steps: Mapping[Any, Any], done: Mapping[Any, Any], options: _Options) -> Iterator[list[Any]]:
+    """Yield the keys of the steps to request next, until each has succeeded or was requested as often as it may be."""
     keys = [*steps]
-    size = at_once or max(len(keys), 1)
+    size = options.at_once or max(len(keys), 1)
     for first in range(0, len(keys), size):
-        for _ in range(max_resubmits + 1):
+        for _ in range(options.max_resubmits + 1):
             if wanted := _without_success(keys[first : first + size], done):
                 yield wanted
 
 
-def _without_success(keys: Iterable[Any], done: Mapping[Any, Order]) -> list[Any]:
-    """Return the keys of the steps that have no order that succeeded."""
+def _without_success(keys: Iterable[Any], done: Mapping[Any, Any]) -> list[Any]:
+    """Return the keys of the steps that have no order or job that succeeded."""
     return [key for key in keys if key not in done or not done[key].succeeded]

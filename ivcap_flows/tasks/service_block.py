@@ -13,19 +13,19 @@ from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.tasks.jobs import (
+    a_wait_for_jobs,
     aget_job,
     ajob_result,
     arequest_job,
-    await_for_jobs,
     get_job,
     job_result,
     request_job,
     wait_for_jobs,
 )
 from ivcap_flows.tasks.orders import (
+    a_wait_for_orders,
     aget_order,
     aplace_order,
-    await_for_orders,
     get_order,
     place_order,
     wait_for_orders,
@@ -66,7 +66,7 @@ class IvcapOrder(JobRun[Any]):
 
     async def await_for_completion(self, timeout: float | None = None) -> Order | Job:
         """Wait as `wait_for_completion` does, in an asynchronous flow."""
-        wait: Any = await_for_orders if isinstance(self.handle, Order) else await_for_jobs
+        wait: Any = a_wait_for_orders if isinstance(self.handle, Order) else a_wait_for_jobs
         with requested_with("atrigger"):
             [self.handle] = await wait([self.handle], timeout=timeout, credentials=self._service.credentials)
         return self.handle

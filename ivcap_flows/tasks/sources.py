@@ -72,6 +72,8 @@ async def opened(source: SourceLike, digests: Digests) -> AsyncIterator[UploadSo
 
 def _file(path: Path, digests: Digests) -> UploadSource | None:
     """Return the file, or None if it has not as many bytes as its file system reports."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: upload it with upload_directory.", path=str(path))
     state = FileState.of(path)
     file = file_at(path, digests)
     return UploadSource(path, file.sha256, state) if file.size == state.size else None

@@ -1,6 +1,6 @@
-"""Pytest fixtures to test flows on the embedded platforms: `pytest_plugins = ["ivcap_flows.testing"]`.
+"""Pytest fixtures to test flows on the embedded platforms. Pytest loads them wherever the package is installed.
 
-A test then looks like this:
+They import the package when a test first uses one. A test then looks like this:
 
     def test_my_flow(embedded_platform, ivcap_journal):
         my_flow()
@@ -14,15 +14,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from ivcap_flows import local
-from ivcap_flows.capture import use_journal
-from ivcap_flows.capture.recorder_registry import process_recorder
-from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+if TYPE_CHECKING:
+    from ivcap_flows.journal import Journal
+    from ivcap_flows.local import EmbeddedPlatform
+    from ivcap_flows.local.remote import PlatformControl
 
 __all__ = ["embedded_platform", "ivcap_journal", "strict_recording"]
 
@@ -36,19 +35,23 @@ _IDLE: Final = 3600.0
 
 
 @pytest.fixture(scope="session")
-def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.EmbeddedPlatform]:
+def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlatform]:
+    from ivcap_flows import local
+
     embedded = local.ensure(tmp_path_factory.mktemp("embedded"), idle=_IDLE)
     yield embedded
     embedded.end()
 
 
 @pytest.fixture
-def embedded_platform(_embedded: local.EmbeddedPlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformControl]:
+def embedded_platform(_embedded: EmbeddedPlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformControl]:
     """Run one embedded platform for all tests of a session, and point the environment to it.
 
     The control object can inject faults, list the requests of the test, set the platform's clock, and make the platform
     as slow and limited as production (`be_like`). The platform ends with the session.
     """
+    from ivcap_flows.local.remote import PlatformControl
+
     control = PlatformControl(_embedded)
     control.clear_faults()
     control.forget_requests()
@@ -63,6 +66,9 @@ def embedded_platform(_embedded: local.EmbeddedPlatform, monkeypatch: pytest.Mon
 @pytest.fixture
 def ivcap_journal(tmp_path: Path) -> Iterator[Journal]:
     """Open an empty journal that records everything the test runs."""
+    from ivcap_flows.capture import use_journal
+    from ivcap_flows.journal import Journal
+
     with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}") as journal, use_journal(journal):
         yield journal
 
@@ -70,6 +76,8 @@ def ivcap_journal(tmp_path: Path) -> Iterator[Journal]:
 @pytest.fixture
 def strict_recording() -> Iterator[None]:
     """Fail the test if an error kept something of what it ran from being recorded. A flow only logs such an error."""
+    from ivcap_flows.capture.recorder_registry import process_recorder
+
     failures = _Failures()
     logger = logging.getLogger(_RECORDING)
     logger.addHandler(failures)

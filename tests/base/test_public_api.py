@@ -9,10 +9,11 @@ from prefect import Task
 import ivcap_flows
 import ivcap_flows.tasks
 from ivcap_flows.tasks import ivcap, provena
+from ivcap_flows.tasks.pair import asynchronous_name
 
 PUBLIC = {
     "ivcap_flows": """
-        IvcapCredentials ProvenaCredentials __version__ annotate aonce await_or_park flow once recorded task trace
+        IvcapCredentials ProvenaCredentials __version__ annotate aonce a_wait_or_park flow once recorded task trace
         wait_or_park
     """,
     "ivcap_flows.blocks": "IvcapCollection IvcapCredentials IvcapOrder IvcapService ProvenaCredentials ProvenaTerms",
@@ -37,8 +38,10 @@ def test_a_public_module_lists_just_these_names(module):
     assert all(hasattr(found, name) for name in found.__all__)
 
 
-FUNCTIONS = {"OrderStep", "ServiceRequest"} | {
-    form + name for name in ("download_products", "run_job", "run_order", "run_orders") for form in ("", "a")
+FUNCTIONS = {"JobStep", "OrderStep", "ServiceRequest"} | {
+    form + name
+    for name in ("download_products", "run_job", "run_jobs", "run_order", "run_orders")
+    for form in ("", "a")
 }
 """Names beside the tasks: functions that call tasks in the flow's body, and what they take."""
 
@@ -59,8 +62,8 @@ def test_the_stubs_list_every_task_and_nothing_else():
         made |= {name for name in module.__all__ if isinstance(getattr(module, name), Task)}
     listed = set(ivcap_flows.tasks.__all__)
     assert made | FUNCTIONS == listed, "list it in ivcap_flows/tasks/ivcap.pyi or provena.pyi"
-    verbs = {name for name in made if "a" + name in made}
-    assert made == verbs | {"a" + name for name in verbs}
+    verbs = {name for name in made if asynchronous_name(name) in made}
+    assert made == verbs | {asynchronous_name(name) for name in verbs}
 
 
 def test_every_module_with_public_names_lists_them():

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -20,11 +21,27 @@ def test_a_project_is_written_whole(ivcap_flows, tmp_path):
     for path in there.rglob("*.py"):
         compile(path.read_text(encoding="utf-8"), str(path), "exec")
     shipped = yaml.safe_load((there / "prefect.yaml").read_text(encoding="utf-8"))
-    assert [each["name"] for each in shipped["deployments"]] == [
-        *("shout", "wake-parked-runs", "report-orphans", "deliver-records")
-    ]
-    [step] = shipped["pull"]
+    assert [each["name"] for each in shipped["deployments"]] == ["shout"]
+
+
+@pytest.mark.parametrize("name", ["a, b", "c: d #e", "{f} [g]", "h\ti", "'j' \"k\" \\", "~"])
+def test_the_folder_may_have_any_name(ivcap_flows, tmp_path, name):
+    """What means something in YAML, too. What Prefect would take for a variable is refused."""
+    there = tmp_path / name
+    assert ivcap_flows("init", there).status == 0
+    [step] = yaml.safe_load((there / "prefect.yaml").read_text(encoding="utf-8"))["pull"]
     assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(there)}}
+    said = ivcap_flows("init", tmp_path / "{{ l }}")
+    assert said.status == 2 and "Prefect would take the braces" in said.err and not (tmp_path / "{{ l }}").exists()
+
+
+@pytest.mark.long
+def test_its_files_have_types(ivcap_flows, tmp_path):
+    """mypy finds nothing in them, strict as it can be."""
+    ivcap_flows("init", tmp_path)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_nothing_is_replaced(ivcap_flows, tmp_path, monkeypatch):

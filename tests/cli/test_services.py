@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prefect.settings import temporary_settings
 
 from ivcap_flows.errors import InputError
@@ -98,6 +100,72 @@ def test_a_class_has_the_parameters_by_their_types(tmp_path):
     assert max(map(len, text.splitlines())) <= 120
     with pytest.raises(InputError, match="prints its JSON schema"):
         module(tmp_path / "none.py", ServiceRecord(id="urn:ivcap:service:1", name="none"))
+
+
+LETTERS = "ab_-.1 µ\N{GREEK SMALL LETTER MU}²\N{LATIN SMALL LETTER LONG S}K\0\ud800\N{RIGHT-TO-LEFT OVERRIDE}\n\"\\{'"
+NAMES = st.sampled_from(
+    [
+        "class",
+        "class_",
+        "int",
+        "str",
+        "float",
+        "bool",
+        "Literal",
+        "Artifact",
+        "model_x",
+        "copy",
+        "true",
+        "None",
+        "x",
+        "x_",
+    ]
+) | st.text(LETTERS, min_size=1, max_size=4)
+VALUES = {
+    "string": st.text(LETTERS, max_size=4),
+    "int": st.integers(-9, 9).map(str),
+    "float": st.sampled_from(["0.5", "inf", "-inf", "1e400", "-0.0", "nan"]),
+    "bool": st.sampled_from(["true", "false"]),
+}
+PARAMETERS = st.sampled_from(list(VALUES)).flatmap(
+    lambda kind: st.builds(
+        ParameterDef,
+        name=NAMES,
+        type=st.just(kind),
+        default=st.none() | VALUES[kind],
+        optional=st.just(True),
+        description=st.none() | st.text(LETTERS, max_size=6),
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=NAMES,
+    description=st.none() | st.text(LETTERS, max_size=9),
+    parameters=st.lists(PARAMETERS, min_size=1, max_size=6, unique_by=lambda each: each.name),
+)
+def test_any_service_makes_a_module(tmp_path_factory, name, description, parameters):
+    """Whatever things are called, each is sent by its own name with its value, and defaults are what they were."""
+    record = ServiceRecord(id="urn:ivcap:service:1", name=name, description=description, parameters=parameters)
+    found = module(tmp_path_factory.mktemp("any") / "services.py", record)
+    [cls] = (found[each] for each in found["__all__"])
+    values = {"string": "text", "int": 3, "float": 0.25, "bool": False}
+    fields = list(cls.model_fields)
+    kinds = [cls.model_fields[field].annotation for field in fields]
+    made = cls(**{field: values[each.type] for field, each in zip(fields, parameters, strict=True)})
+    assert made.service == name and cls().parameters() == {}
+    assert made.parameters() == {each.name: values[each.type] for each in parameters}, kinds
+    for field, each in zip(fields, parameters, strict=True):
+        default = getattr(cls(), field)
+        assert default is None if each.default is None else str(default).lower() == read_back(each)
+
+
+def read_back(parameter: ParameterDef) -> str:
+    """A default as Python writes a value of its type."""
+    if parameter.type == "float":
+        return str(float(parameter.default)).lower()
+    return parameter.default.lower()
 
 
 @pytest.mark.long

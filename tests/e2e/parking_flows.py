@@ -6,7 +6,7 @@ import os
 
 from prefect import flow, task
 
-from ivcap_flows import await_or_park, recorded, wait_or_park
+from ivcap_flows import a_wait_or_park, recorded, wait_or_park
 from ivcap_flows.durable import parking as times
 from ivcap_flows.tasks import aplace_order, arequest_job, parking, place_order
 
@@ -41,7 +41,7 @@ async def parks_twice(mark: str, seconds: float) -> list[str]:
     count(f"{mark} begins in {os.getpid()}")
     side_effect(mark)
     placed = await aplace_order("sleep", {"seconds": seconds}, discriminator=mark)
-    [order] = await await_or_park([placed])
+    [order] = await a_wait_or_park([placed])
     asked = await arequest_job("sleep", {"seconds": seconds}, discriminator=f"{mark} {order.urn}")
-    [job] = await await_or_park([asked])
+    [job] = await a_wait_or_park([asked])
     return [order.status, job.status]

@@ -144,7 +144,7 @@ SEVERAL = sorted(
 def test_what_takes_several_texts_takes_none_alone(embedded_platform, ivcap_journal):
     """A text would be a list of its characters. Each parameter of a task that takes several says so, whatever stands
     beside it, and so do steps, blocks and clients. A list of other things than texts is none of texts either."""
-    assert {("place_order", "tags"), ("await_for_jobs", "jobs")} <= set(SEVERAL)
+    assert {("place_order", "tags"), ("a_wait_for_jobs", "jobs")} <= set(SEVERAL)
     wrong = [(lambda verb=verb, name=name: getattr(tasks, verb).fn(**{name: "survey"})) for verb, name in SEVERAL]
     for call in (
         *wrong,

@@ -30,7 +30,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import AwaitingRetry, Cancelling, Failed, Pending, Running, Scheduled
 
-from ivcap_flows import await_or_park, loop, recorded, wait_or_park
+from ivcap_flows import a_wait_or_park, loop, recorded, wait_or_park
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import deciding
 from ivcap_flows.durable import parking as times
@@ -640,10 +640,10 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
         order = await aplace_order("echo", {"message": unique})
         job = await arequest_job("parking-until", {"until": str(end)})
         wrong = await aplace_order("fail", {"message": unique})
-        done = await await_or_park([job, order])
+        done = await a_wait_or_park([job, order])
         assert [each.kind for each in done] == ["job", "order"] and all(each.succeeded for each in done)
         with pytest.raises(OrderFailedError, match="1 of 1 orders"):
-            await await_or_park([job, wrong])
+            await a_wait_or_park([job, wrong])
         return [each.status for each in done]
 
     run = deployed(parks)

@@ -1,4 +1,4 @@
-"""`run_orders`, `run_order`, `run_job`: work asked for, waited for, and again where it failed, as often as allowed."""
+"""`run_orders`, `run_jobs` and their kin: work asked for, waited for, and again where it failed, if it may be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prefect import flow
@@ -14,17 +15,21 @@ from prefect import flow
 from ivcap_flows import wait_or_park
 from ivcap_flows.blocks import IvcapService
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError, OutcomeError
+from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError, OutcomeError, WaitTimeoutError
 from ivcap_flows.handles import Artifact, Order, Products
 from ivcap_flows.tasks import (
+    JobStep,
     OrderStep,
+    ServiceRequest,
     adownload_products,
     arun_job,
+    arun_jobs,
     arun_order,
     arun_orders,
     download_products,
     ivcap,
     run_job,
+    run_jobs,
     run_order,
     run_orders,
 )
@@ -88,6 +93,57 @@ def test_only_what_failed_is_placed_again(in_script, effects, steps, tmp_path):
     assert done["c"].requested_at >= max(done["a"].finished_at, done["b"].finished_at)
 
 
+def test_jobs_are_asked_for_as_orders_are(in_script, stumbling, tmp_path):
+    """By the keys of the steps, so many at once, and again where they failed; a failure is among the results."""
+
+    def step(name, fails):
+        return JobStep(stumbling, {"ledger": str(tmp_path / f"ledger-{name}"), "fails": fails})
+
+    steps = {"a": step("a", 1), "b": step("b", 0), "c": step("c", 2)}
+    done = in_script(lambda: run_jobs(steps, at_once=2, max_resubmits=2))
+    assert {key: job.result for key, job in done.items()} == {"a": {"tried": 2}, "b": {"tried": 1}, "c": {"tried": 3}}
+    assert done["c"].requested_at >= max(done["a"].finished_at, done["b"].finished_at)
+    late, kept = in_script(lambda: run_jobs([step("d", 9), step("b", 0)], raise_on_failure=False))
+    assert not late.succeeded and kept.succeeded
+    with pytest.raises(JobFailedError, match="1 of 1 jobs did not succeed"):
+        in_script(lambda: run_jobs([step("e", 9)]))
+    with pytest.raises(InputError, match="The steps of run_jobs are JobSteps, not OrderStep"):
+        run_jobs([OrderStep("echo", {})])
+
+
+def test_a_typed_request_serves_orders_and_jobs(in_script, stumbling, tmp_path):
+    """A class that `services --python` has written has the service and all that it takes."""
+
+    class Stumbles(ServiceRequest):
+        service: ClassVar[str] = stumbling
+        ledger: str
+        fails: int
+
+    def asked(name):
+        return Stumbles(ledger=str(tmp_path / name), fails=0)
+
+    order, job, [other] = in_script(
+        lambda: (run_order(asked("1")), run_job(asked("2")), run_jobs([JobStep(asked("3"))]))
+    )
+    assert order.succeeded and (job.result, other.result) == ({"tried": 1}, {"tried": 1})
+    with pytest.raises(InputError, match="Stumbles has the request; give no other"):
+        in_script(lambda: run_job(asked("4"), {"ledger": "x"}))
+
+
+@pytest.mark.parametrize("run", [run_order, run_job])
+def test_what_does_not_end_in_time_goes_on_alone(in_script, stumbling, tmp_path, run):
+    """The error names it. Asked for again, it is the same one."""
+    given = {"ledger": str(tmp_path / "ledger-0"), "fails": 0}
+
+    def body():
+        with pytest.raises(WaitTimeoutError) as late:
+            run(stumbling, given, timeout=0)
+        return late.value.pending, run(stumbling, given, timeout=60)
+
+    pending, done = in_script(body)
+    assert set(pending) == {done.urn} and tries(tmp_path) == [1]
+
+
 def test_one_order_or_job_is_one_call(in_flow, effects, stumbling, tmp_path):
     """If it failed, it is requested again as often as allowed. An order comes with its products, which a folder gets by
     their names, a job with its result. Without steps, there is no order."""
@@ -122,6 +178,7 @@ async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journ
         given = {"ledger": str(tmp_path / "one"), "fails": 0, "products": "a.txt"}
         done = await arun_order(stumbling, given)
         job = await arun_job(stumbling, given)
+        assert [each.result for each in await arun_jobs([JobStep(stumbling, given)])] == [job.result]
         many = await arun_orders(steps(1, 0, 1), at_once=2, max_resubmits=2)
         return await adownload_products(done, tmp_path / "products"), job.result, [order.status for order in many]
 
@@ -187,6 +244,7 @@ def test_a_default_never_pays_again(name):
         (lambda name, given: run_order(name, given), "run_order"),
         (lambda name, given: run_orders([OrderStep(name, given)]), "run_orders"),
         (lambda name, given: run_job(name, given), "run_job"),
+        (lambda name, given: run_jobs([JobStep(name, given)]), "run_jobs"),
         (lambda name, given: ivcap.exec_agent(name, given), "exec_agent"),
         (lambda name, given: IvcapService(service=name, parameters=given).trigger().wait_for_completion(), "trigger"),
         (lambda name, given: ivcap.wait_for_jobs([ivcap.request_job(name, given)]), "request_job"),

@@ -200,8 +200,8 @@ async def test_the_asynchronous_tasks_do_the_same(embedded_platform, ivcap_journ
         one = tasks.aplace_order.submit("echo", {"message": unique})
         more = tasks.aplace_order.map(["echo", "echo"], [{"message": unique + "1"}, {"message": unique + "2"}])
         [done, *_], [ended] = await asyncio.gather(
-            tasks.await_for_orders([order, one.result(), *more.result()], timeout=60),
-            tasks.await_for_jobs([job], timeout=60),
+            tasks.a_wait_for_orders([order, one.result(), *more.result()], timeout=60),
+            tasks.a_wait_for_jobs([job], timeout=60),
         )
         return done, ended, await tasks.aattach_aspect(done, dict([NOTE], text="one"))
 
@@ -256,7 +256,7 @@ async def test_two_waits_together_do_not_hold_the_loop(embedded_platform, ivcap_
         )
         ticker = asyncio.create_task(tick())
         begun = time.monotonic()
-        await asyncio.gather(tasks.await_for_orders([order], timeout=60), tasks.await_for_jobs([job], timeout=60))
+        await asyncio.gather(tasks.a_wait_for_orders([order], timeout=60), tasks.a_wait_for_jobs([job], timeout=60))
         ticker.cancel()
         return time.monotonic() - begun
 
