@@ -51,7 +51,9 @@ peers: $(PEERS:%=.venvs/%/.installed) ## Install the official clients, service S
 	.venvs/ray/bin/python -m pip install --quiet --requirement $< --editable '.[postgres,examples]'
 	@touch $@
 
-# Where the development tools are installed, they include what the demo needs.
+# Where the development tools are installed, they include what the demo needs. Its Prefect has a home of its own: that of
+# the user may belong to another version.
+demo: export PREFECT_HOME := $(abspath $(VENV))/prefect
 demo: $(if $(wildcard $(VENV)/.installed),install,$(VENV)/.demo) ## Run the main job on the embedded platforms
 	@$(BIN)/ivcap-flows local register flows/services/coastal_el_nino_index.yaml
 	@$(BIN)/ivcap-flows run flows/coastal_el_nino.py:coastal_el_nino

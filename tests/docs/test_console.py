@@ -59,7 +59,8 @@ def typed(prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFacto
     for each in ("flows", "deployments"):
         shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".venv").symlink_to(sys.prefix)
-    (folder / "hello.py").write_text(blocks(ROOT / "README.md", "python")[0].text, encoding="utf-8")
+    for code in blocks(ROOT / "README.md", "python"):
+        (folder / code.text.splitlines()[0].removeprefix("# ")).write_text(code.text, encoding="utf-8")
     foreign = ("IVCAP", "PROVENA_", "PREFECT_")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},

@@ -97,13 +97,26 @@ def test_a_first_project_runs_from_the_wheel(installed, home, tmp_path):
 
 
 @pytest.mark.long
-def test_the_readme_flow_runs_from_the_wheel(installed, home, tmp_path):
-    """The README's own flow prints what `echo` answered, and is on record with one job."""
+def test_the_readme_is_pasted_from_top_to_bottom(installed, home, tmp_path):
+    """Each block in its order, but the login: files are written, commands run in one environment and one home. The flow
+    prints what `echo` answered, its test passes without a word of trouble, and the run is on record with one job."""
+    run([sys.executable, "-m", "pip", "--python", str(installed.parent), "install", "--quiet", "pytest"], env=UNPINNED)
     readme = Path("README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# hello.py" in block]
-    (tmp_path / "hello.py").write_text(code, encoding="utf-8")
-    assert "Good day" in run([str(installed / "python"), "hello.py"], cwd=tmp_path, env=home)
-    assert "completed" in run([str(installed / "ivcap-flows"), "runs"], cwd=tmp_path, env=home)
+    said: dict[str, str] = {}
+    shell = home | {"PATH": f"{installed}{os.pathsep}{home['PATH']}"}
+    for language, block in re.findall(r"```(python|console)\n(.*?)```", readme, re.DOTALL):
+        if language == "python":
+            (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+            continue
+        for command in block.splitlines():
+            if "login" not in command and not command.startswith("export"):
+                said[command] = run(["sh", "-c", command], cwd=tmp_path, env=shell)
+    assert list(said) == [
+        *("python hello.py", "ivcap-flows trace latest --open"),
+        *("pytest test_hello.py", "ivcap-flows init demo"),
+    ]
+    assert "Good day" in said["python hello.py"] and "relations" in said["ivcap-flows trace latest --open"]
+    assert "1 passed" in said["pytest test_hello.py"] and "Logging error" not in said["pytest test_hello.py"]
     shown = run([str(installed / "ivcap-flows"), "show", "latest"], cwd=tmp_path, env=home)
     assert len(re.findall(r"urn:ivcap:job:", shown)) >= 1
     run(
