@@ -616,7 +616,8 @@ def _handles() -> str:
 
 
 def commands() -> str:
-    text = app.generate_docs(output_format="markdown")
+    # cyclopts puts the name of a command before the usage that the command gives itself.
+    text = app.generate_docs(output_format="markdown").replace("ivcap-flows run run ", "ivcap-flows run ")
     title, rest = text.split("\n", 1)
     return f"{title}\n{COMMANDS}{rest.strip()}\n"
 

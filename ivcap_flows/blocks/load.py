@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
+from ivcap_flows.blocks.prefect_lock import prefect_unreachable
 from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
@@ -46,7 +47,7 @@ async def asked_once(question: Any, answer: Callable[[], Coroutine[Any, Any, T]]
 async def load_block(cls: type[B], name: str) -> B:
     """Return the saved block of this name. A run of a flow loads it once; without a flow, it is always loaded.
 
-    Raises ConfigurationError if there is none, or if it cannot be used.
+    Raises ConfigurationError if there is none, or if it cannot be used, and UnreachableError without Prefect's API.
     """
     context = flow_context()
     if context is None or context.flow_run is None:
@@ -65,7 +66,7 @@ async def _load(cls: type[B], name: str) -> B:
     except RuntimeError as error:
         # This is how Prefect reports a stored block that fails the validation of its class.
         if not isinstance(error.__cause__, ValidationError):
-            raise
+            raise prefect_unreachable(error) from None
         wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
         raise ConfigurationError(f"The block {cls.__name__} named {name!r} cannot be used. {wrong}") from None
     except ValueError as error:
@@ -73,3 +74,5 @@ async def _load(cls: type[B], name: str) -> B:
             f"There is no block {cls.__name__} named {name!r}. Save one by "
             f"{_LOGINS.get(cls.__name__, '').format(name=name)}`{cls.__name__}(...).save({name!r})`."
         ) from error
+    except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
+        raise prefect_unreachable(error) from None

@@ -85,12 +85,17 @@ def prefect_unreachable(error: Exception) -> UnreachableError:
     from prefect.settings import get_current_settings
 
     where = get_current_settings().api.url or "the temporary server of this machine"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    what, check = f"did not answer ({type(error).__name__})", "Check PREFECT_API_URL and the server."
+    if status is not None:
+        what = f"refused the request ({status})"
+    if status in (401, 403):
+        check = "Set PREFECT_API_AUTH_STRING as the server has it, or PREFECT_API_KEY for Prefect Cloud."
     return UnreachableError(
-        f"Prefect at {where} did not answer ({type(error).__name__}), and it has the block with the login. Check "
-        "PREFECT_API_URL and the server.",
+        f"Prefect at {where} {what}, and it has the block with the login. {check}",
         platform="Prefect",
         method="",
         path="",
-        status=None,
+        status=status,
         detail=type(error).__name__,
     )

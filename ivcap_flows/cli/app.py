@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "runs": "app",
     "show": "show",
     "trace": "trace",
+    "get": "get",
     "diff": "diff",
     "verify": "verify",
     "rerun": "rerun",

@@ -33,6 +33,7 @@ __all__ = [
     "confirm",
     "console",
     "discard",
+    "json_document",
     "moment",
     "print_error",
     "print_json",
@@ -107,8 +108,13 @@ def coloured(word: str) -> Text:
 
 def print_json(value: Any) -> None:
     """Print a value as one JSON document, with times in ISO 8601."""
+    write(json_document(value))
+
+
+def json_document(value: Any) -> str:
+    """Return a value as one JSON document, with times in ISO 8601 and nothing that could move a cursor."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    write(text.translate({number: f"\\u{number:04x}" for number in CONTROL_CHARACTERS}) + "\n")
+    return text.translate({number: f"\\u{number:04x}" for number in CONTROL_CHARACTERS}) + "\n"
 
 
 def write(document: str) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import socket
+import threading
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -51,6 +53,49 @@ def test_all_is_well(ivcap_flows, journal_file):
     assert clocks == "this machine's is within a minute of that of IVCAP, Provena, the journal"
     lines = ivcap_flows("doctor").out.splitlines()
     assert [line.split()[:2] for line in lines if line[0] != " "] == [["ok", name] for name in CHECKS]
+
+
+@pytest.fixture
+def refusing():
+    """The address of a server that answers each request with 401."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("away", "words"),
+    [(True, "did not answer (ConnectError)"), (False, "refused the request (401)")],
+    ids=["away", "refused"],
+)
+def test_without_prefect_the_other_checks_go_on(ivcap_flows, refusing, monkeypatch, away, words):
+    """A block cannot be loaded then. One line says so, with the setting, in the commands as well."""
+    address = "http://127.0.0.1:9/api" if away else refusing
+    monkeypatch.setenv("IVCAP_FLOWS_IVCAP_BLOCK", "prod")
+    with temporary_settings({PREFECT_API_URL: address}):
+        said = ivcap_flows("doctor", "--json")
+        assert [found["check"] for found in said.json] == CHECKS
+        [note] = finding(said, "IVCAP")["notes"]
+        assert f"Prefect at {address} {words}" in note
+        assert ("PREFECT_API_URL" if away else "PREFECT_API_AUTH_STRING") in note
+        for command in ("services", "orders"):
+            told = ivcap_flows(command)
+            assert told.status == 1 and words in told.err and "Traceback" not in told.err, command
+            assert len(told.err.splitlines()) <= 5, told.err
 
 
 def test_a_block_is_checked(ivcap_flows, embedded_platform, prefect_server):

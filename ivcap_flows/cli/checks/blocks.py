@@ -52,7 +52,6 @@ async def _check(name: str) -> list[str]:
 
 async def _saved(kind: type[B], name: str) -> B | None:
     from ivcap_flows.blocks.load import load_block
-    from ivcap_flows.blocks.prefect_lock import prefect_unreachable
 
     try:
         return await load_block(kind, name)
@@ -61,8 +60,6 @@ async def _saved(kind: type[B], name: str) -> B | None:
         if error.__cause__ is None:
             raise
         return None
-    except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
-        raise prefect_unreachable(error) from None
 
 
 async def _ivcap(block: IvcapCredentials, name: str) -> str:
