@@ -7,7 +7,7 @@ They hold for files, folders, stores, tables, arrays, all other objects, and the
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple
 
 from ivcap_flows.provenance.decision_table import holds, markdown
 
@@ -71,13 +71,10 @@ class Edges(NamedTuple):
     unknown: str | None = None
 
 
-T = TypeVar("T")
-
-
-class Row(NamedTuple, Generic[T]):
+class Row(NamedTuple):
     """A row of a table: what follows, and what of the facts it holds for. What is None is not asked."""
 
-    then: T
+    then: str
     change: Change | frozenset[Change] | None = None
     read: bool | None = None
     writer: Writer | frozenset[Writer] | None = None
@@ -90,7 +87,7 @@ class Row(NamedTuple, Generic[T]):
 
 _SEEN: Final = frozenset[Writer]({"me", "several", "another"})
 
-MADE: Final[tuple[Row[str], ...]] = (
+MADE: Final[tuple[Row, ...]] = (
     Row("no", change=frozenset({"found", "same", "gone"})),
     Row("yes", writer="me"),
     Row(WHO_WROTE_WHAT, writer="several"),
@@ -103,7 +100,7 @@ MADE: Final[tuple[Row[str], ...]] = (
 )
 """Whether the call made what is there now."""
 
-USED: Final[tuple[Row[str], ...]] = (
+USED: Final[tuple[Row, ...]] = (
     Row("no", change="new"),
     Row("no", declared="written"),
     Row("declared", declared=frozenset({"read", "changed"})),
@@ -120,12 +117,12 @@ USED: Final[tuple[Row[str], ...]] = (
 )
 """Whether the call used what was there before, and how that is known. `kept` counts if the call made what is there."""
 
-DERIVED: Final[tuple[Row[bool], ...]] = (
-    Row(False, declared="written"),
-    Row(True, change="changed", declared="changed"),
-    Row(True, change="changed", read=True),
-    Row(True, change="changed", kept=True),
-    Row(False),
+DERIVED: Final[tuple[Row, ...]] = (
+    Row("no", declared="written"),
+    Row("yes", change="changed", declared="changed"),
+    Row("yes", change="changed", read=True),
+    Row("yes", change="changed", kept=True),
+    Row("no"),
 )
 """Whether what the call made is a later version of what was there."""
 
@@ -138,19 +135,19 @@ def edges_of(facts: Facts) -> Edges:
     made = _first(MADE, facts)
     if made != "yes":
         facts = facts._replace(kept=False)
-    used = _first(USED, facts)
+    used, derived = _first(USED, facts), _first(DERIVED, facts)
     unknown = next((why for why in (made, used) if why.startswith("it is not known")), None)
-    return Edges(_BASES.get(used), made == "yes", made == "yes" and _first(DERIVED, facts), unknown)
+    return Edges(_BASES.get(used), made == "yes", made == derived == "yes", unknown)
 
 
-def _first(rows: tuple[Row[T], ...], facts: Facts) -> T:
+def _first(rows: tuple[Row, ...], facts: Facts) -> str:
     return next(row.then for row in rows if holds(row[1:], facts))
 
 
 def table() -> str:
     """Return the tables as Markdown, for the reference page."""
     return "\n".join(
-        f"{head}\n\n" + markdown(f"if, {column}", ((_conditions(row), str(row.then)) for row in rows))
+        f"{head}\n\n" + markdown(f"if, {column}", ((_conditions(row), row.then) for row in rows))
         for head, column, rows in (
             ("Did the call make what is there at its end?", "made", MADE),
             ("Did it use what was there before, and how is that known?", "used", USED),
@@ -158,7 +155,7 @@ def table() -> str:
     )
 
 
-def _conditions(row: Row[str]) -> str:
+def _conditions(row: Row) -> str:
     """Return the conditions of a row in words."""
     asked = row._asdict()
     del asked["then"]
