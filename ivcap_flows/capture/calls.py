@@ -186,7 +186,7 @@ class Call:
             self.declared,
             self.file_activity,
             digests,
-            self.made_within if self.kind == "attempt" else {},
+            self.made_within,
             is_flow=self.kind == "attempt",
             other_process=other_process,
         ).decide()

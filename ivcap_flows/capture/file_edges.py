@@ -61,7 +61,7 @@ class FileEdges:
     """Decides what a call did with its paths, from their states when it began (`entry`) and ended (`exit`).
 
     `named` are the paths in its result; `reachable` are those of its arguments that it may have read unseen. `is_flow`
-    marks a flow, whose tasks do the work: `within` is what they made, which the flow itself did not make.
+    marks a flow, whose tasks do the work. `within` is what calls within this one made: each thing has one maker.
     `other_process` marks a call in a separate process, where other calls are not seen.
     """
 

@@ -41,6 +41,8 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlat
     embedded = local.ensure(tmp_path_factory.mktemp("embedded"), idle=_IDLE)
     yield embedded
     embedded.end()
+    # Prefect's temporary server stops later and says so, when pytest has closed what it captured.
+    logging.getLogger("prefect").setLevel(logging.WARNING)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ivcap_flows.tasks.pair import asynchronous_name
 
 PUBLIC = {
     "ivcap_flows": """
-        IvcapCredentials ProvenaCredentials __version__ annotate aonce a_wait_or_park flow once recorded task trace
+        IvcapCredentials ProvenaCredentials __version__ a_wait_or_park annotate aonce flow once recorded task trace
         wait_or_park
     """,
     "ivcap_flows.blocks": "IvcapCollection IvcapCredentials IvcapOrder IvcapService ProvenaCredentials ProvenaTerms",

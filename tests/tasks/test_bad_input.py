@@ -114,7 +114,7 @@ NONSENSE = [
     (lambda: wait_or_park(None), "`work` of `wait_or_park` is a list", "not NoneType alone"),
     (lambda: search(""), "query"),
     (lambda: upload_artifact("nowhere.csv"), "nowhere.csv cannot be read: No such file"),
-    (lambda: upload_artifact("."), "is no regular file"),
+    (lambda: upload_artifact("."), "is a folder: upload it with upload_directory"),
     (lambda: upload_artifact(io.StringIO("text")), "must give bytes, not str"),
     (lambda: upload_artifact(["text"]), "must give bytes, not str"),
     (lambda: upload_artifact(7), "Pass a path, bytes, a binary stream"),
