@@ -33,12 +33,13 @@ from ivcap_flows.handles import (
     Service,
 )
 from ivcap_flows.provena.models import Organisation
+from ivcap_flows.tasks.pair import asynchronous_name
 from ivcap_flows.tasks.service_request import ServiceRequest
 
 pytestmark = pytest.mark.canary
 
 TASKS = [name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)]
-VERBS = [name for name in TASKS if "a" + name in TASKS]
+VERBS = [name for name in TASKS if asynchronous_name(name) in TASKS]
 NAMES = {
     "order_log": "Read order log",
     "exec_agent": "Run agent",
@@ -76,13 +77,13 @@ class Echo(ServiceRequest):
 def test_every_verb_is_there_twice():
     """Both forms are Prefect tasks with one name, docstring and signature. Neither retries nor caches, and each is
     itself after cloudpickle, as in another process."""
-    assert set(TASKS) == {*VERBS, *("a" + verb for verb in VERBS)}
+    assert set(TASKS) == {*VERBS, *map(asynchronous_name, VERBS)}
     for verb in VERBS:
-        one, other = getattr(tasks, verb), getattr(tasks, "a" + verb)
+        one, other = getattr(tasks, verb), getattr(tasks, asynchronous_name(verb))
         assert inspect.getdoc(one.fn) and one.fn.__doc__ == other.fn.__doc__, verb
         assert inspect.signature(one.fn).parameters == inspect.signature(other.fn).parameters, verb
         assert (one.isasync, other.isasync) == (False, True), verb
-        for name, each in ((verb, one), ("a" + verb, other)):
+        for name, each in ((verb, one), (asynchronous_name(verb), other)):
             assert type(each) is Task and each.name == NAMES.get(verb, verb.replace("_", " ").capitalize()), name
             assert each.retries == 0 and each.cache_policy.compute_key(None, {}, {}) is None, name
             there = cloudpickle.loads(cloudpickle.dumps(each))

@@ -117,7 +117,7 @@ def until(said: Callable[[], Any], seconds: float = 120) -> None:
 def test_submissions_take_turns(slots, in_flow, embedded_platform, unique):
     """With one slot, no two submissions are under way together."""
     slots.create()
-    embedded_platform.add_fault(method="POST", path="^/1/(orders|services/.*/jobs)", delay=0.2)
+    embedded_platform.add_fault(method="POST", path="^/1/(orders|services/.*/jobs)", delay=0.8)
 
     def body() -> int:
         message = {"message": unique}
