@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
+from ivcap_flows.blocks.prefect_lock import prefect_unreachable
 from ivcap_flows.capture.prefect_context import flow_context
-from ivcap_flows.errors import ConfigurationError, UnreachableError
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.lru_cache import LruCache
 
@@ -65,7 +66,7 @@ async def _load(cls: type[B], name: str) -> B:
     except RuntimeError as error:
         # This is how Prefect reports a stored block that fails the validation of its class.
         if not isinstance(error.__cause__, ValidationError):
-            raise _unreachable(error) from None
+            raise prefect_unreachable(error) from None
         wrong = "; ".join(fault["msg"] for fault in error.__cause__.errors())
         raise ConfigurationError(f"The block {cls.__name__} named {name!r} cannot be used. {wrong}") from None
     except ValueError as error:
@@ -74,11 +75,4 @@ async def _load(cls: type[B], name: str) -> B:
             f"{_LOGINS.get(cls.__name__, '').format(name=name)}`{cls.__name__}(...).save({name!r})`."
         ) from error
     except Exception as error:  # noqa: BLE001 - Prefect's errors have no common base
-        raise _unreachable(error) from None
-
-
-def _unreachable(error: Exception) -> UnreachableError:
-    # Imported for the error only: flows start faster.
-    from ivcap_flows.blocks.prefect_lock import prefect_unreachable
-
-    return prefect_unreachable(error)
+        raise prefect_unreachable(error) from None

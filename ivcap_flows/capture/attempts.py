@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import getpass
 import os
 import sys
 import threading
@@ -215,6 +214,9 @@ def _folder() -> str | None:
 
 @lru_cache(maxsize=1)
 def _user_name() -> str:
+    # Imported here, since a flow imports this module when it starts.
+    import getpass
+
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
