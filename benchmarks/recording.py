@@ -25,7 +25,7 @@ from benchmarks.measure import QUIET, embedded, python, report
 
 TASKS = 250
 ROUNDS = 40
-LIMIT = 1.15
+LIMIT = 1.1
 SECRETS = 5_000
 LIMIT_SECRETS = 1.1
 LIMIT_PASSES = 1.0

@@ -209,29 +209,34 @@ class Recorder:
                     return
 
     def _drain(self) -> bool:
-        """Write what is queued. Return True if a flush marker tells the thread to end."""
+        """Write what is queued by now. Return True if a flush marker tells the thread to end.
+
+        What is put meanwhile waits for the next time. A commit takes as long as several tasks, so the thread would
+        never rest, and write a few calls at a time.
+        """
         ends = False
         with self._draining:
-            while not ends:
+            left = len(self._queue)
+            while left > 0 and not ends:
                 markers: list[_FlushMarker] = []
                 whole = False
                 try:
-                    self._write(self._gathered(markers))
+                    stated = self._gathered(markers, left)
+                    left -= len(stated) + len(markers)
+                    self._write(stated)
                     whole = True
                 finally:
                     self._put_down(written=whole)
                     for marker in markers:
                         ends = ends or marker.ends
                         marker.set()
-                if not self._queue:
-                    break
         return ends
 
-    def _gathered(self, markers: list[_FlushMarker]) -> list[list[Fact]]:
+    def _gathered(self, markers: list[_FlushMarker], limit: int) -> list[list[Fact]]:
         """Return the facts of the next items, for one commit. Add the flush markers among them to `markers`."""
         stated: list[list[Fact]] = []
         number = 0
-        while number < _BATCH and (item := self._take()) is not None:
+        while number < _BATCH and len(stated) + len(markers) < limit and (item := self._take()) is not None:
             if isinstance(item, _FlushMarker):
                 markers.append(item)
             else:

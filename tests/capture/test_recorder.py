@@ -1,5 +1,6 @@
 """The recorder: it writes facts beside the flow, never raises into it, and counts what it could not write."""
 
+import itertools
 import logging
 import os
 import subprocess
@@ -150,6 +151,28 @@ def test_without_a_thread_and_after_the_end_facts_are_written(monkeypatch):
         writer.put(states(run, f"urn:x:{number}"))
         writer.close()
     assert written(run) == ["urn:x:0", "urn:x:1", "urn:x:2"]
+
+
+def test_what_is_put_during_a_commit_waits_for_the_next_group(monkeypatch):
+    """A thread that went on at once would commit as fast as the disk does, beside a flow that wants the processor."""
+    monkeypatch.setattr(record_writer, "GROUP_SECONDS", 0.2)
+    run, writer = opened().run, Recorder(journal())
+    begun, append = [], writer.journal.facts.append
+
+    def appended(facts):
+        begun.append(time.monotonic())
+        if len(begun) < 3:
+            writer.put(states(run, flows_urn("entity", str(len(begun)))))
+        append(facts)
+
+    monkeypatch.setattr(writer.journal.facts, "append", appended)
+    writer.put(states(run, flows_urn("entity", "0")))
+    deadline = time.monotonic() + 30
+    while len(written(run)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert written(run) == [flows_urn("entity", str(number)) for number in range(3)]
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(begun))
 
 
 def test_a_long_call_is_written_when_it_begins():
