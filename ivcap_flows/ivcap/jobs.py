@@ -242,7 +242,7 @@ class Jobs:
 
     async def events(
         self, service_urn: str, job_urn: str, *, last_id: str | None = None, wait: int = 30
-    ) -> AsyncIterator[JobEvent]:
+    ) -> AsyncGenerator[JobEvent, None]:
         """Yield each event of a job once, as it arrives, until the job ends; start after the event `last_id`.
 
         Broken streams are opened again after the last event. `wait` is the number of seconds that the platform may hold

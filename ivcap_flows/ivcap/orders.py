@@ -181,7 +181,7 @@ class Orders:
 
     async def logs(
         self, urn: str, *, since: datetime | None = None, until: datetime | None = None
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Yield the lines of an order's log as they arrive, between two times if given (whole seconds).
 
         Of a line longer than 4096 bytes, only the beginning is kept. Raises UnreachableError if the stream breaks.

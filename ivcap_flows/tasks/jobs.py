@@ -22,6 +22,7 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
+from ivcap_flows.tasks.following import following
 from ivcap_flows.tasks.missing import missing_inputs
 from ivcap_flows.tasks.pair import called, task_pair
 from ivcap_flows.tasks.planned import planned
@@ -247,11 +248,13 @@ async def _wait_for_jobs(
     timeout: float | None = None,
     raise_on_failure: bool = True,
     events: bool = False,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]:
     """Wait until all jobs have ended. Return them in the given order, with results and products.
 
-    For `timeout` (seconds) and `raise_on_failure`, see `wait_for_orders`. JobFailedError contains each job's error
+    For `timeout` (seconds) and `raise_on_failure`, see `wait_for_orders`. With `follow`, the flow's log shows the
+    jobs' events, too. JobFailedError contains each job's error
     message and the end of its order's log. With `events`, each job also has the last hundred events that its service
     sent, if the platform stores them, which takes two more requests a job. A job that failed always has them.
     """
@@ -263,7 +266,7 @@ async def _wait_for_jobs(
     of = await all_of(lambda job: patience.read(lambda: _service_of(call, job)), asked.values())
     services = dict(zip(asked, of, strict=True))
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
-    async with progress_of("jobs", asked) as told:
+    async with following(call, waits, asked=follow), progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
     ended = await all_of(
         lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn], events=events), records

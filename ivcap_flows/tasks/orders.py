@@ -15,6 +15,7 @@ from ivcap_flows.secrets import logger_of, scrub_text
 from ivcap_flows.tasks.assets import note_assets, products_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.collection_definitions import holding, known
+from ivcap_flows.tasks.following import following
 from ivcap_flows.tasks.missing import missing_inputs
 from ivcap_flows.tasks.pair import called, task_pair
 from ivcap_flows.tasks.planned import planned
@@ -211,6 +212,7 @@ async def _wait_for_orders(
     *,
     timeout: float | None = None,
     raise_on_failure: bool = True,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]:
     """Wait until all orders have ended. Return them in the given order, with their products.
@@ -221,8 +223,9 @@ async def _wait_for_orders(
 
     If `raise_on_failure` is set and an order did not succeed, OrderFailedError is raised after all orders have ended;
     it names each failed order with the end of its log. Otherwise a warning names each with its reason, which its
-    `error_message` has. The products of a successful order that was placed with a
-    `collection` are added to it.
+    `error_message` has. The products of a successful order that was placed with a `collection` are added to it.
+
+    With `follow`, the flow's log shows the lines of the orders' logs as they come, of the first eight orders.
     """
     patience = ReadUntil.of(timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
@@ -230,7 +233,7 @@ async def _wait_for_orders(
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
-    async with progress_of("orders", asked) as told:
+    async with following(call, waits, asked=follow), progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
     ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
     failed = [each for each in ended if not each.work.succeeded]

@@ -33,6 +33,7 @@ from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.accounts import block_name, credentials_of
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike, urn_of
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun, some_of
+from ivcap_flows.tasks.following import following
 from ivcap_flows.tasks.jobs import a_wait_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
@@ -65,6 +66,7 @@ def wait_or_park(
     *,
     timeout: float | None = None,
     raise_on_failure: bool = True,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
     """Wait for orders, jobs or both, like `wait_for_orders` and `wait_for_jobs`, and free the worker if possible.
@@ -78,11 +80,12 @@ def wait_or_park(
     names it when the run parks.
 
     `timeout` (seconds) counts over all rounds of parking, and anew after a failure of the flow. A run that wakes after
-    it asks the platform once more. Raises the errors of the two tasks.
+    it asks the platform once more. `follow` shows in the flow's log what the services say until the run parks. Raises
+    the errors of the two tasks.
     """
     work = several(work, "work", "wait_or_park")
     reads = _reads(work, raise_on_failure)
-    decided = loop.run(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
+    decided = loop.run(_wait(_Asked.of(work, timeout, credentials, follow), OwnRun.here()))
     if isinstance(decided, State):
         raise Pause(state=decided)
     ended: list[Any] = []
@@ -92,7 +95,7 @@ def wait_or_park(
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         wait: Any = wait_for_jobs if _is_job(some[0]) else wait_for_orders
-        ended = wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
+        ended = wait(some, timeout=decided, raise_on_failure=told, follow=follow, credentials=credentials)
 
 
 async def a_wait_or_park(
@@ -100,12 +103,13 @@ async def a_wait_or_park(
     *,
     timeout: float | None = None,
     raise_on_failure: bool = True,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[W]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
     work = several(work, "work", "a_wait_or_park")
     reads = _reads(work, raise_on_failure)
-    decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials), OwnRun.here()))
+    decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials, follow), OwnRun.here()))
     if isinstance(decided, State):
         raise Pause(state=decided)
     ended: list[Any] = []
@@ -115,7 +119,7 @@ async def a_wait_or_park(
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         wait: Any = a_wait_for_jobs if _is_job(some[0]) else a_wait_for_orders
-        ended = await wait(some, timeout=decided, raise_on_failure=told, credentials=credentials)
+        ended = await wait(some, timeout=decided, raise_on_failure=told, follow=follow, credentials=credentials)
 
 
 def _reads(work: Sequence[Any], raises: bool) -> Generator[tuple[list[Any], bool], list[Any], list[Any]]:
@@ -175,12 +179,15 @@ class _Asked:
     work: Mapping[str, Order | Job | str]
     timeout: float | None
     credentials: IvcapCredentialsLike
+    follow: bool
 
     @classmethod
-    def of(cls, work: Sequence[Order | Job | str], timeout: float | None, credentials: IvcapCredentialsLike) -> _Asked:
+    def of(
+        cls, work: Sequence[Order | Job | str], timeout: float | None, credentials: IvcapCredentialsLike, follow: bool
+    ) -> _Asked:
         # Who wakes a parked run is in no flow, so the flow's credentials are noted as if they had been given.
         given = credentials_of("ivcap", credentials, attempt_at_hand())
-        return cls({urn_of(each): each for each in work}, timeout, given)
+        return cls({urn_of(each): each for each in work}, timeout, given, follow)
 
     async def waits(self, call: IvcapCall) -> list[Wait]:
         """Return what to wait for, each with its service; a job can only be read by its service."""
@@ -204,7 +211,26 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     patience = ReadUntil.of(asked.timeout)
     call = await patience.read(lambda: IvcapCall.of(asked.credentials))
     call.check(list(asked.work.values()))
-    stay = await _Stay.begin(call, asked, await patience.read(lambda: asked.waits(call)))
+    waits = await patience.read(lambda: asked.waits(call))
+    async with following(call, waits, asked=asked.follow):
+        stay = await _Stay.begin(call, asked, waits)
+        left = await _parked(stay, asked, own)
+    if left is not None:
+        return left
+    if stay.pending and stay.left <= 0:
+        late = [wait for wait in stay.waits if wait.urn in stay.pending]
+        stay.time_out()
+        raise WaitTimeoutError(
+            f"{len(late)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s: "
+            f"{in_words(late)}. They continue on the platform; call again to wait longer.",
+            pending=[wait.urn for wait in late],
+        )
+    # What has ended is only read, which may take longer than what is left of the timeout.
+    return None if asked.timeout is None or not stay.pending else stay.left
+
+
+async def _parked(stay: _Stay, asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | None:
+    """Park as soon as nothing hinders it. Return None if that will not be before the end of the wait."""
     while stay.pending and stay.left > SHORTEST:
         hindered: Obstacle
         if isinstance(own, Obstacle):
@@ -219,17 +245,8 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
         stay.tell(hindered)
         if not hindered.passing:
             break
-        stay.pending = await pending_of(call, stay.waits, timeout=min(AGAIN, stay.left))
-    if stay.pending and stay.left <= 0:
-        late = [wait for wait in stay.waits if wait.urn in stay.pending]
-        stay.time_out()
-        raise WaitTimeoutError(
-            f"{len(late)} of {len(stay.waits)} orders and jobs not finished after {asked.timeout:g} s: "
-            f"{in_words(late)}. They continue on the platform; call again to wait longer.",
-            pending=[wait.urn for wait in late],
-        )
-    # What has ended is only read, which may take longer than what is left of the timeout.
-    return None if asked.timeout is None or not stay.pending else stay.left
+        stay.pending = await pending_of(stay.call, stay.waits, timeout=min(AGAIN, stay.left))
+    return None
 
 
 @dataclass

@@ -81,6 +81,7 @@ def run_orders(  # type: ignore[overload-overlap] # a mapping whose keys are ste
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
 
@@ -93,6 +94,7 @@ def run_orders(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
 
@@ -104,6 +106,7 @@ def run_orders(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
     """Place the orders of all steps, and wait for them. Return one order a step.
@@ -115,14 +118,16 @@ def run_orders(
 
     At most `at_once` orders are on their way together, by default all: the next ones are placed when these have ended.
     Eight are placed at a time. An order is placed once, however often the flow is killed, retried or started again.
-    What is on its way together has `timeout` seconds to end, by default any time; then WaitTimeoutError is raised.
+    What is on its way together has `timeout` seconds to end, by default any time; then WaitTimeoutError is raised. With
+    `follow`, the flow's log shows what the services say, of the first eight orders on their way together, until the run
+    parks.
 
     With `max_resubmits`, an order that failed is placed again, so many times at most for each step, in all attempts of
     the run together. Each costs again. Use it for failures that pass, such as a lost machine: a service that refuses
     its parameters refuses them each time. If orders have failed after that, OrderFailedError names each with the end of
     its log; with `raise_on_failure=False`, they are among the results. Raises the errors of `place_order`.
     """
-    return _run(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
+    return _run(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
 
 
 @overload
@@ -133,6 +138,7 @@ async def arun_orders(  # type: ignore[overload-overlap]
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Order]: ...
 
@@ -145,6 +151,7 @@ async def arun_orders(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Order]: ...
 
@@ -156,10 +163,11 @@ async def arun_orders(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Order] | list[Order]:
     """Like `run_orders`, for asynchronous flows. Await it directly in the flow's body."""
-    return await _arun(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
+    return await _arun(_ORDERS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
 
 
 @overload
@@ -170,6 +178,7 @@ def run_jobs(  # type: ignore[overload-overlap] # a mapping whose keys are steps
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Job]: ...
 
@@ -182,6 +191,7 @@ def run_jobs(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]: ...
 
@@ -193,6 +203,7 @@ def run_jobs(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Job] | list[Job]:
     """Request the jobs of all steps, and wait for them, as `run_orders` does for orders. Return one job a step.
@@ -200,7 +211,7 @@ def run_jobs(
     The jobs have their results and products. If jobs have failed, JobFailedError names each with the end of its log;
     with `raise_on_failure=False`, they are among the results. Raises the errors of `request_job`.
     """
-    return _run(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
+    return _run(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
 
 
 @overload
@@ -211,6 +222,7 @@ async def arun_jobs(  # type: ignore[overload-overlap]
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[K, Job]: ...
 
@@ -223,6 +235,7 @@ async def arun_jobs(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> list[Job]: ...
 
@@ -234,10 +247,11 @@ async def arun_jobs(
     max_resubmits: int = 0,
     raise_on_failure: bool = True,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> dict[Any, Job] | list[Job]:
     """Like `run_jobs`, for asynchronous flows. Await it directly in the flow's body."""
-    return await _arun(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, credentials))
+    return await _arun(_JOBS, steps, _Options(at_once, max_resubmits, raise_on_failure, timeout, follow, credentials))
 
 
 def run_order(
@@ -253,12 +267,15 @@ def run_order(
     reuse: bool = False,
     max_resubmits: int = 0,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Place one order and wait for it, as `run_orders` does for many. Return it with its products."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     with requested_with("run_order"):
-        return run_orders([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials)[0]
+        return run_orders([step], max_resubmits=max_resubmits, timeout=timeout, follow=follow, credentials=credentials)[
+            0
+        ]
 
 
 async def arun_order(
@@ -274,12 +291,17 @@ async def arun_order(
     reuse: bool = False,
     max_resubmits: int = 0,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Order:
     """Like `run_order`, for asynchronous flows. Await it directly in the flow's body."""
     step = OrderStep(service, parameters, name, tags, collection, policy, once_per, discriminator, reuse)
     with requested_with("arun_order"):
-        return (await arun_orders([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials))[0]
+        return (
+            await arun_orders(
+                [step], max_resubmits=max_resubmits, timeout=timeout, follow=follow, credentials=credentials
+            )
+        )[0]
 
 
 def run_job(
@@ -293,12 +315,13 @@ def run_job(
     reuse: bool = False,
     max_resubmits: int = 0,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
     """Request one job and wait for it, as `run_jobs` does for many. Return it with its result and products."""
     step = JobStep(service, request, request_aspect, policy, once_per, discriminator, reuse)
     with requested_with("run_job"):
-        return run_jobs([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials)[0]
+        return run_jobs([step], max_resubmits=max_resubmits, timeout=timeout, follow=follow, credentials=credentials)[0]
 
 
 async def arun_job(
@@ -312,12 +335,17 @@ async def arun_job(
     reuse: bool = False,
     max_resubmits: int = 0,
     timeout: float | None = None,
+    follow: bool = False,
     credentials: IvcapCredentialsLike = None,
 ) -> Job:
     """Like `run_job`, for asynchronous flows. Await it directly in the flow's body."""
     step = JobStep(service, request, request_aspect, policy, once_per, discriminator, reuse)
     with requested_with("arun_job"):
-        return (await arun_jobs([step], max_resubmits=max_resubmits, timeout=timeout, credentials=credentials))[0]
+        return (
+            await arun_jobs(
+                [step], max_resubmits=max_resubmits, timeout=timeout, follow=follow, credentials=credentials
+            )
+        )[0]
 
 
 @dataclass(frozen=True)
@@ -340,6 +368,7 @@ class _Options:
     max_resubmits: int
     raise_on_failure: bool
     timeout: float | None
+    follow: bool
     credentials: IvcapCredentialsLike
 
     def __post_init__(self) -> None:
@@ -355,7 +384,7 @@ class _Options:
 
     @property
     def wait(self) -> dict[str, Any]:
-        return {"timeout": self.timeout, "credentials": self.credentials}
+        return {"timeout": self.timeout, "follow": self.follow, "credentials": self.credentials}
 
 
 def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
