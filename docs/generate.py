@@ -88,10 +88,11 @@ blocks](../how-to/use-blocks.md) shows how.
 
 TASKS: Final = """# Tasks
 
-All tasks are in `ivcap_flows.tasks`, and by platform in `ivcap_flows.tasks.ivcap` and `ivcap_flows.tasks.provena`. They
-are Prefect tasks with the tag of their platform: `.submit`, `.map` and `.with_options` work. Each verb
-exists twice, for synchronous flows and, with an `a` before its name (`a_` before `wait`), for asynchronous flows; the
-arguments are the same. An asynchronous task is awaited and never blocks the flow's loop.
+Import a task from `ivcap_flows.tasks`, or where it says so from that of its platform, `ivcap_flows.tasks.ivcap` or
+`ivcap_flows.tasks.provena`, which have all of the platform. They are Prefect tasks with the tag of their platform:
+`.submit`, `.map` and `.with_options` work. Each verb exists twice, for synchronous flows and, with an `a` before its
+name (`a_` before `wait`), for asynchronous flows; the arguments are the same. An asynchronous task is awaited and never
+blocks the flow's loop.
 
 The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
 `run_orders`, `run_jobs`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and
@@ -576,10 +577,11 @@ def _default(model: type[BaseModel], name: str) -> str:
 
 
 def tasks_page() -> str:
-    verbs = [name for name in tasks.__all__ if asynchronous_name(name) in tasks.__all__]
+    known = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
+    verbs = sorted(name for name in known if asynchronous_name(name) in known)
     rows, sections = [], []
     for verb in verbs:
-        task = getattr(tasks, verb)
+        task = known[verb]
         is_task = isinstance(task, Task)
         body = inspect.unwrap(task.fn if is_task else task)
         signature = inspect.signature(body)
@@ -587,6 +589,9 @@ def tasks_page() -> str:
         name = task.name if is_task else "(a function)"
         rows.append(f"| [`{verb}`](#{verb}) | `{asynchronous_name(verb)}` | {name} | `{_cell(returns)}` |")
         text = "\n\n".join(_paragraphs(body))
+        if verb not in tasks.__all__:
+            place = next(place for place in (tasks.ivcap, tasks.provena) if verb in place.__all__)
+            text += f"\n\nImport it from `{place.__name__}`."
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
     order, job = (", ".join(f"`{field.name}`" for field in fields(step)) for step in (tasks.OrderStep, tasks.JobStep))
     return TASKS + _lines(*rows) + TYPES.format(order=order, job=job) + _handles() + "".join(sections)

@@ -19,7 +19,7 @@ from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
 
-__all__ = ["abandon", "adopt", "consequences", "find_intent", "write_off"]
+__all__ = ["abandon", "adopt", "consequences", "find_intent", "resolve", "write_off"]
 
 _ADOPTED: Final = {
     "order": "order",
@@ -93,39 +93,43 @@ def _cancel(flow_run_id: str) -> None:
         ) from error
 
 
-def adopt(journal: Journal, row: IntentRow, urn: str | None) -> str:
-    """Resolve an intent in doubt to this effect, or take over an orphan, and return a message for the user.
+def resolve(journal: Journal, row: IntentRow, urn: str | None) -> str:
+    """Resolve an intent in doubt to this effect, or with None to no effect. Return a message for the user.
 
-    Raise InputError if the URN is missing or of another kind, or if the user cannot know the effect, and
-    DurabilityError if there is nothing to decide.
+    Raise InputError if the URN is of another kind, or if the user cannot know the effect, and DurabilityError if there
+    is no doubt.
     """
     name = f"{row.noun} {short_id(row.key)}"
-    if urn in (None, row.urn) and _is_orphan_at_work(journal, row):
-        journal.decisions.take_over(row.key)
-        return f'{name} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it in any flow.'
     if row.state not in OPEN:
-        raise DurabilityError(f"The {name} is {row.standing} and has an owner, so there is nothing to adopt.")
-    if row.noun not in _ADOPTED:
-        raise InputError(
-            f"The next run that asks for the {name} looks for it on the platform. Run again, or write it off."
-        )
+        orphaned = _is_orphan_at_work(journal, row)
+        instead = "an orphan, which `adopt` and `write-off` decide on" if orphaned else "there is nothing to decide"
+        raise DurabilityError(f"The {name} is {row.standing} and not in doubt: {instead}.", key=row.key)
     if urn is None:
-        raise InputError(f"Give the URN of the {name}; `ivcap-flows orders resolve` lists the candidates.")
+        listen(journal)
+        journal.decisions.write_off(row.key)
+        return f"{name} is written off."
+    if row.noun not in _ADOPTED:
+        raise InputError(f"The next run that asks for the {name} looks for it on the platform. Run again, or --none.")
     listen(journal)
     journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."
 
 
-def write_off(journal: Journal, row: IntentRow) -> str:
-    """Resolve an intent in doubt to no effect, or close an orphan that has ended, and return a message for the user.
+def adopt(journal: Journal, row: IntentRow) -> str:
+    """Take over an orphan, and return a message for the user. Raise DurabilityError if it is none."""
+    _check_is_orphan(journal, row)
+    journal.decisions.take_over(row.key)
+    return (
+        f'{row.noun} {short_id(row.key)} is yours: {row.urn}. It continues; `get_{row.noun}("{row.urn}")` waits for it '
+        "in any flow."
+    )
 
-    Raise DurabilityError if the orphan is still running, and if there is nothing to decide.
-    """
+
+def write_off(journal: Journal, row: IntentRow) -> str:
+    """Close an orphan that has ended, and return a message for the user. Raise DurabilityError if it is none, and while
+    it runs."""
+    _check_is_orphan(journal, row)
     name = f"{row.noun} {short_id(row.key)}"
-    if row.urn is None or not _is_orphan_at_work(journal, row):
-        listen(journal)
-        journal.decisions.write_off(row.key)
-        return f"{name} is written off."
     status = ask_ivcap(lambda client: _status(client, row, str(row.urn)))
     if status not in TERMINAL:
         raise DurabilityError(
@@ -135,6 +139,14 @@ def write_off(journal: Journal, row: IntentRow) -> str:
         )
     journal.decisions.account_for(row.key, status)
     return f"{name} ended as {status} and is written off. It stays on record and still answers an equal request."
+
+
+def _check_is_orphan(journal: Journal, row: IntentRow) -> None:
+    if _is_orphan_at_work(journal, row):
+        return
+    key = short_id(row.key)
+    instead = f" `ivcap-flows orders resolve {key}` decides on a doubt." if row.state in OPEN else ""
+    raise DurabilityError(f"The {row.noun} {key} is {row.standing} and no orphan.{instead}", key=row.key)
 
 
 def _is_orphan_at_work(journal: Journal, row: IntentRow) -> bool:

@@ -64,27 +64,22 @@ def orders(
 
 
 @app.command
-def adopt(key: str, urn: str | None = None, /) -> None:
-    """Decide that an intent in doubt became this order, job, aspect, model run or message; or take over an orphan.
-
-    An orphan that you take over is yours: it continues to run, and `--orphans` no longer lists it.
+def adopt(key: str, /) -> None:
+    """Take over an orphan: it continues to run, and `--orphans` no longer lists it.
 
     Args:
-        key: Key of the intent or its beginning, as `orders` shows it.
-        urn: URN on the platform; of a message, its id. An orphan needs none.
+        key: Key of the order or job or its beginning, as `orders` shows it.
     """
     with open_journal() as journal:
-        console.print(deciding.adopt(journal, find_intent(journal, key), urn))
+        console.print(deciding.adopt(journal, find_intent(journal, key)))
 
 
 @app.command(name="write-off")
 def write_off(key: str, /) -> None:
-    """Decide that an intent in doubt had no effect; or close an orphan that has ended.
-
-    The next run that asks for what had no effect sends it again. A closed orphan stays on record.
+    """Close an orphan that has ended. It stays on record.
 
     Args:
-        key: Key of the intent or its beginning, as `orders` shows it.
+        key: Key of the order or job or its beginning, as `orders` shows it.
     """
     with open_journal() as journal:
         console.print(deciding.write_off(journal, find_intent(journal, key)))
@@ -106,21 +101,22 @@ def forget(key: str, /) -> None:
 
 @app.command
 def resolve(key: str, /, *, urn: str | None = None, none: bool = False, as_json: Json = False) -> int:
-    """List what on the platform may be an order or job in doubt, or decide on one. Exit status 1 while it is in doubt.
+    """Decide what became of a request in doubt, or list what it may be. Exit status 1 while it is in doubt.
 
-    Without `--urn` and `--none` the command changes nothing. `--urn` decides as `adopt` does, `--none` as `write-off`.
+    Without `--urn` and `--none`, the command lists what on the platform may be an order or job in doubt, and changes
+    nothing. With them it decides on any request, without a look at the platform.
 
     Args:
         key: Key of the intent or its beginning, as `orders` shows it.
-        urn: It is the order or job with this URN.
-        none: It is none of those listed: the next run that asks for it sends it again.
+        urn: It became the order, job, aspect or model run with this URN, or the message with this id.
+        none: It had no effect: the next run that asks for it sends it again.
     """
     if urn is not None and none:
         raise InputError("Give either --urn or --none.")
     with open_journal() as journal:
         row = find_intent(journal, key)
         if urn is not None or none:
-            console.print(deciding.adopt(journal, row, urn) if urn is not None else deciding.write_off(journal, row))
+            console.print(deciding.resolve(journal, row, urn))
             return 0
         if row.state != "sent" or row.noun not in KINDS:
             raise DurabilityError(

@@ -22,9 +22,7 @@ def counted(count: int, nouns: str) -> str:
 
 def decide(key: str, urn: str = "<urn>") -> str:
     """Return the sentence that says how to decide whether a request took effect."""
-    return (
-        f"Decide with `ivcap-flows orders adopt {key} {urn}`, or `ivcap-flows orders write-off {key}` to send it again."
-    )
+    return f"Decide with `ivcap-flows orders resolve {key} --urn {urn}`, or with `--none` to send it again."
 
 
 def forget(noun: str, key: str, urn: str, account: str) -> str:

@@ -53,11 +53,11 @@ async def following(call: IvcapCall, waits: Sequence[Wait], *, asked: bool) -> A
     followed = waits[:MOST] if asked else ()
     if asked and len(waits) > MOST:
         logger.info("The log follows the first %d of %d.", MOST, len(waits))
-    names = Counter(wait.name for wait in followed)
+    alike = Counter(wait.name for wait in followed)
     readers = [
         asyncio.ensure_future(reader)
         for wait in followed
-        for reader in _readers(call, wait, wait.name if names[wait.name] == 1 else _numbered(wait), over)
+        for reader in _readers(call, wait, _called(wait, alike[wait.name]), over)
     ]
     try:
         yield
@@ -70,8 +70,10 @@ async def following(call: IvcapCall, waits: Sequence[Wait], *, asked: bool) -> A
         await asyncio.gather(*readers, return_exceptions=True)
 
 
-def _numbered(wait: Wait) -> str:
-    return f"{wait.name} {urn_id(wait.urn)[:8]}"
+def _called(wait: Wait, alike: int) -> str:
+    """Return how the log names an order or job, of which so many are followed under one name."""
+    name = wait.name or wait.urn
+    return name if alike == 1 else f"{name} {urn_id(wait.urn)[:8]}"
 
 
 def _readers(call: IvcapCall, wait: Wait, name: str, over: asyncio.Event) -> list[Awaitable[None]]:

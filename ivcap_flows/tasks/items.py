@@ -23,16 +23,16 @@ from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.waiting import PlannedError
 
 __all__ = [
-    "afetch_item",
     "alist_items",
     "alock_item",
+    "aread_item",
     "asearch_registry",
     "aunlock_item",
     "aupdate_item",
     "aversion_item",
-    "fetch_item",
     "list_items",
     "lock_item",
+    "read_item",
     "search_registry",
     "unlock_item",
     "update_item",
@@ -42,7 +42,7 @@ __all__ = [
 H = TypeVar("H", RegistryItem, ModelRun, RegistryItem | ModelRun)
 
 
-async def _fetch_item(item: RegistryItem | ModelRun | str, *, credentials: ProvenaCredentialsLike = None) -> Item[Any]:
+async def _read_item(item: RegistryItem | ModelRun | str, *, credentials: ProvenaCredentialsLike = None) -> Item[Any]:
     """Read an item of Provena's registry, whatever its subtype. Its content is in `info`.
 
     Raises NotFoundError for an unknown id, and InputError for a seed, which has no content yet.
@@ -305,7 +305,7 @@ def _decoded(value: Any) -> RegistryItem:
     return kind.model_validate(value)
 
 
-fetch_item, afetch_item = task_pair(_fetch_item, name="Fetch item", run_name="fetch {item}")
+read_item, aread_item = task_pair(_read_item, name="Read item", run_name="read {item}")
 list_items, alist_items = task_pair(_list_items, name="List items", run_name="list items")
 search_registry, asearch_registry = task_pair(_search_registry, name="Search registry", run_name="search {query}")
 update_item, aupdate_item = task_pair(_update_item, name="Update item", run_name="update {item}")

@@ -81,10 +81,10 @@ def test_whatever_is_in_doubt_or_twice_is_listed(own_record, journal):
     assert "also found under its key: urn:ivcap:artifact:twice" in own_record("orders").out
 
 
-def test_an_order_in_doubt_is_adopted_by_the_beginning_of_its_key(own_record):
+def test_an_order_in_doubt_is_resolved_by_the_beginning_of_its_key(own_record):
     """The next run gets the handle that the flow's task would have got."""
     key = in_doubt(own_record)["key"]
-    said = own_record("orders", "adopt", short_id(key)[:8], "urn:ivcap:order:mine")
+    said = own_record("orders", "resolve", short_id(key)[:8], "--urn", "urn:ivcap:order:mine")
     assert said.status == 0 and "urn:ivcap:order:mine" in said.out
     now = row_of(own_record, key)
     decided = (now["state"], now["urn"], now["how"], now["matched_by"])
@@ -99,13 +99,15 @@ def test_a_wrong_decision_changes_nothing(own_record, world):
     doubt, before = in_doubt(own_record)["key"], own_record("orders", "--json").json
     [accepted] = [row["key"] for row in before if row["urn"] == world.made["order"]]
     for words, status, fault in (
-        (("adopt", "ffff-no-key", "urn:ivcap:order:mine"), 2, "'ffff-no-key'"),
+        (("resolve", "ffff-no-key", "--urn", "urn:ivcap:order:mine"), 2, "'ffff-no-key'"),
         (("write-off", "ffff-no-key"), 2, "`ivcap-flows orders`"),
         (("write-off", ""), 2, "k1:"),
-        (("adopt", doubt, "urn:ivcap:artifact:mine"), 2, ""),
+        (("resolve", doubt, "--urn", "urn:ivcap:artifact:mine"), 2, ""),
+        (("adopt", doubt), 1, f"`ivcap-flows orders resolve {short_id(doubt)}`"),
+        (("write-off", doubt), 1, f"`ivcap-flows orders resolve {short_id(doubt)}`"),
         (("resolve", doubt, "--none", "--urn", "urn:ivcap:order:x"), 2, ""),
-        (("adopt", accepted, "urn:ivcap:order:other"), 1, "DurabilityError: "),
-        (("write-off", accepted), 1, "DurabilityError: "),
+        (("resolve", accepted, "--urn", "urn:ivcap:order:other"), 1, "DurabilityError: "),
+        (("resolve", accepted, "--none"), 1, "nothing to decide"),
     ):
         said = own_record("orders", *words)
         assert said.status == status and fault in said.err, words
@@ -125,9 +127,10 @@ def test_a_command_refuses_what_it_cannot_decide(own_record, journal, noun):
             journal.intents.settle(intent, urn="urn:ivcap:artifact:x", outcome=None, how="sent")
         else:
             journal.intents.release(intent, "lost")
-    commands = [["adopt", "done"], ["adopt", "done", "urn:ivcap:artifact:x"], ["write-off", "done"]]
-    commands += [["adopt", "sent"], ["adopt", "sent", "urn:ivcap:artifact:y"]]
-    commands += [[command, state] for command in ("resolve", "why-not") for state in ("done", "sent")]
+    commands = [["resolve", "done", "--urn", "urn:ivcap:artifact:x"], ["resolve", "done", "--none"]]
+    commands += [["resolve", "sent", "--urn", "urn:ivcap:artifact:y"]]
+    for command in ("adopt", "write-off", "resolve", "why-not"):
+        commands += [[command, state] for state in ("done", "sent")]
     before = own_record("orders", "--json").json
     for words in commands:
         said = own_record("orders", *words)
@@ -136,12 +139,10 @@ def test_a_command_refuses_what_it_cannot_decide(own_record, journal, noun):
     assert own_record("orders", "--json").json == before
 
 
-@pytest.mark.parametrize("words", [["write-off"], ["resolve", "--none"]], ids=" ".join)
-def test_an_order_in_doubt_is_written_off(own_record, words):
+def test_an_order_in_doubt_is_resolved_to_none(own_record):
     """It counts as not sent."""
     key = in_doubt(own_record)["key"]
-    command, *options = words
-    assert own_record("orders", command, short_id(key), *options).status == 0
+    assert own_record("orders", "resolve", short_id(key), "--none").status == 0
     now = row_of(own_record, key)
     assert (now["state"], now["urn"]) == ("dropped", None)
 
@@ -202,6 +203,7 @@ def test_an_orphan_that_goes_on_is_not_written_off_nor_claimed(own_record, journ
 def test_an_orphan_that_ended_is_written_off_and_kept(own_record):
     """It is no orphan then, stays on record with its status, and can be written off once."""
     left = orphan(own_record)
+    assert "`adopt` and `write-off`" in own_record("orders", "resolve", short_id(left["key"]), "--none").err
     said = own_record("orders", "write-off", short_id(left["key"]))
     assert said.status == 0 and "ended as succeeded" in said.out
     row = row_of(own_record, left["key"])
@@ -212,7 +214,7 @@ def test_an_orphan_that_ended_is_written_off_and_kept(own_record):
 
 
 def test_an_order_is_taken_over_though_prefect_has_forgotten_its_run(own_record, prefect_server, journal):
-    """`adopt` needs no URN for an orphan, which stays accepted; the doubt is decided, too."""
+    """It stays accepted; the doubt is decided, too."""
     accepted, doubt = [row for row in orphans(own_record) if row["here"]]
     [attempt] = journal.runs.attempts(accepted["run"])
     # Prefect's own client tries again while its server is busy.
@@ -222,7 +224,7 @@ def test_an_order_is_taken_over_though_prefect_has_forgotten_its_run(own_record,
     assert [row["key"] for row in orphans(own_record) if row["here"]] == [accepted["key"], doubt["key"]]
     said = own_record("orders", "adopt", short_id(accepted["key"]))
     assert said.status == 0 and accepted["urn"] in said.out
-    assert own_record("orders", "write-off", doubt["key"]).status == 0
+    assert own_record("orders", "resolve", doubt["key"], "--none").status == 0
     assert [row for row in orphans(own_record) if row["here"]] == []
     row = row_of(own_record, accepted["key"])
     assert (row["state"], row["how"], row["matched_by"]) == ("done", "sent", "user")

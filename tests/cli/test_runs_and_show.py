@@ -115,7 +115,7 @@ def test_a_terminal_shows_outcomes_in_colour_and_tables_that_fit(on_record, monk
 
 
 def test_a_lost_and_a_failed_run_name_their_causes(on_record):
-    """Of the lost one, an order is accepted, the other in doubt, and named by the key that `orders adopt` takes."""
+    """Of the lost one, an order is accepted, the other in doubt, and named by the key that `orders resolve` takes."""
     lost = on_record("show", "latest", "--json").json
     assert (lost["run"]["flow_name"], lost["run"]["outcome"]) == ("interrupted", "lost")
     assert [(a["number"], a["outcome"]) for a in lost["attempts"]] == [(1, "lost")]

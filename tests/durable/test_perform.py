@@ -127,7 +127,7 @@ def test_what_cannot_be_told_stops_with_the_candidates(sqlite_journal, platform)
     platform.matched_by = "guess"
     platform.faults = ["lost"]
     for _ in range(2):
-        with pytest.raises(InDoubtError, match="orders adopt") as caught:
+        with pytest.raises(InDoubtError, match="orders resolve") as caught:
             platform.run(sqlite_journal)
     assert caught.value.candidates == platform.urns
     assert len(platform.sends) == 1

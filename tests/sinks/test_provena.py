@@ -152,7 +152,7 @@ def test_a_registration_that_failed_half_way_is_a_dead_letter(
     for _ in range(2):
         assert drain(ivcap_journal, [sink()], again=True) == [DEAD]
     said = reason(ivcap_journal, "dead")
-    assert said.count("is in doubt") == 1 and "orders adopt" in said and "Out of luck" in said
+    assert said.count("is in doubt") == 1 and "orders resolve" in said and "Out of luck" in said
     assert accepted()[0] == 1
 
 

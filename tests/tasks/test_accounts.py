@@ -27,13 +27,13 @@ from ivcap_flows.tasks import (
     download_artifact,
     get_artifact,
     get_order,
-    linked_person,
     place_order,
     request_job,
     upload_artifact,
     wait_for_jobs,
     wait_for_orders,
 )
+from ivcap_flows.tasks.provena import linked_person
 
 
 def test_two_accounts_in_one_flow(in_script, effects, source, unique, second_account, ivcap_journal):

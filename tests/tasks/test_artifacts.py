@@ -29,7 +29,7 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import run_graph
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
-artifact_for_file = tasks.artifact_for_file.fn
+artifact_for_file = tasks.ivcap.artifact_for_file.fn
 collection_items = tasks.collection_items.fn
 download_artifact = tasks.download_artifact.fn
 get_artifact = tasks.get_artifact.fn

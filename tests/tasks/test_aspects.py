@@ -217,7 +217,7 @@ def test_an_update_that_was_never_sent_is_asked_for_anew(in_flow, effects, entit
 
 
 def test_an_update_in_doubt_is_adopted_by_hand(in_script, effects, entity, monkeypatch, capsys):
-    """`orders adopt` stores the same handle that the task would have returned."""
+    """`orders resolve` stores the same handle that the task would have returned."""
     interrupted(monkeypatch, "aspect update")
     with pytest.raises(RuntimeError, match="cut off"):
         in_script(lambda: update_aspect(entity, Declared(n=1)))
@@ -225,7 +225,7 @@ def test_an_update_in_doubt_is_adopted_by_hand(in_script, effects, entity, monke
     assert row.in_doubt
     for urn, status in (("urn:ivcap:order:o", 2), ("urn:ivcap:aspect:a", 0)):
         with pytest.raises(SystemExit) as ended:
-            main(["orders", "adopt", row.key, urn])
+            main(["orders", "resolve", row.key, "--urn", urn])
         assert ended.value.code == status
     assert "is not the URN of an IVCAP aspect" in capsys.readouterr().err
     [row] = effects.intents("aspect update")

@@ -30,13 +30,14 @@ from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.provena.prov import ProvApi
 
+ALL = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 add_to_collection = tasks.add_to_collection.fn
 attach_aspect = tasks.attach_aspect.fn
 download_artifact = tasks.download_artifact.fn
-fetch_item = tasks.fetch_item.fn
+read_item = tasks.provena.read_item.fn
 get_order = tasks.get_order.fn
-linked_person = tasks.linked_person.fn
+linked_person = tasks.provena.linked_person.fn
 place_order = tasks.place_order.fn
 register_dataset = tasks.register_dataset.fn
 register_item = tasks.register_item.fn
@@ -71,7 +72,7 @@ def test_a_limit_that_is_none(effects):
     for name, arguments in LISTS:
         for limit in (-1, "3"):
             with pytest.raises(InputError, match="`limit` must be a whole number from 0"):
-                getattr(tasks, name).fn(**arguments, limit=limit)
+                ALL[name].fn(**arguments, limit=limit)
 
 
 class Declared(BaseModel):
@@ -127,7 +128,7 @@ NONSENSE = [
     (lambda: download_artifact(FOREIGN, "back"), *FOREIGN_SAID),
     (lambda: wait_for_orders([FOREIGN]), *FOREIGN_SAID),
     (lambda: add_to_collection(Collection(urn="urn:c", platform=FOREIGN.platform), THING), *FOREIGN_SAID),
-    (lambda: fetch_item(RegistryItem(urn="1", platform=FOREIGN.platform, subtype="MODEL")), *FOREIGN_SAID),
+    (lambda: read_item(RegistryItem(urn="1", platform=FOREIGN.platform, subtype="MODEL")), *FOREIGN_SAID),
 ]
 
 
@@ -145,7 +146,7 @@ def test_what_takes_several_texts_takes_none_alone(embedded_platform, ivcap_jour
     """A text would be a list of its characters. Each parameter of a task that takes several says so, whatever stands
     beside it, and so do steps, blocks and clients. A list of other things than texts is none of texts either."""
     assert {("place_order", "tags"), ("a_wait_for_jobs", "jobs")} <= set(SEVERAL)
-    wrong = [(lambda verb=verb, name=name: getattr(tasks, verb).fn(**{name: "survey"})) for verb, name in SEVERAL]
+    wrong = [(lambda verb=verb, name=name: ALL[verb].fn(**{name: "survey"})) for verb, name in SEVERAL]
     for call in (
         *wrong,
         lambda: place_order("echo", {}, tags={"survey": 1}),
@@ -333,8 +334,8 @@ def unfit(verb, name):
 def test_a_text_or_path_that_nothing_can_hold_is_refused_by_every_task(effects):
     """Half a surrogate pair, and a NUL in a path: the error names the argument, and nothing is sent."""
     done, count = len(effects.embedded.requests()), 0
-    for verb in (name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)):
-        function = getattr(tasks, verb).fn
+    for verb in (name for name, task in ALL.items() if isinstance(task, Task)):
+        function = ALL[verb].fn
         is_async = inspect.iscoroutinefunction(function)
         names = inspect.signature(function).parameters
         for name in names:

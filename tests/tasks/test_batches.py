@@ -14,7 +14,8 @@ from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.tasks import linked_person, mint_dataset, register_model_runs
+from ivcap_flows.tasks import mint_dataset, register_model_runs
+from ivcap_flows.tasks.provena import linked_person
 
 REGISTER = "/provena/prov/model_run/register"
 

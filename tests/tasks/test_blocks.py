@@ -11,15 +11,11 @@ from ivcap_flows.cli.platform import ask_ivcap, place_of
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.tasks import (
-    linked_person,
-    place_order,
-    register_model_runs,
-    upload_artifact,
-)
+from ivcap_flows.tasks import place_order, register_model_runs, upload_artifact
 from ivcap_flows.tasks.delivering import deliver_records
 from ivcap_flows.tasks.orphan_report import report_orphans
 from ivcap_flows.tasks.park_watcher import watch_parked_runs
+from ivcap_flows.tasks.provena import linked_person
 
 NAME = "of-these-tests"
 

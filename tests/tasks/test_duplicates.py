@@ -300,7 +300,7 @@ def test_what_others_have_under_the_key_is_not_taken(in_script, other, unique, o
 
     def first():
         item = tasks.register_item(template)
-        tasks.version_item(item, reason="better")
+        tasks.provena.version_item(item, reason="better")
         return item.urn
 
     def second():
@@ -454,8 +454,8 @@ def test_what_others_made_too_is_named_and_what_is_meant_is_not(
         tasks.retract_aspect(gone)
         item = make("registry item")
         dataset = make("dataset")
-        versions = [tasks.version_item(dataset, reason="better")]
-        tasks.update_item(item, Organisation(display_name=unique, name="other"), reason="better")
+        versions = [tasks.provena.version_item(dataset, reason="better")]
+        tasks.provena.update_item(item, Organisation(display_name=unique, name="other"), reason="better")
         uploads = [tasks.upload_artifact(tmp_path / "small", media_type=each) for each in ("text/csv", "text/plain")]
         return make("mint"), [*twice, gone, item, dataset, *versions, *uploads]
 

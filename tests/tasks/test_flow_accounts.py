@@ -13,7 +13,8 @@ from ivcap_flows import recorded
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.tasks import linked_person, place_order, run_order, upload_artifact
+from ivcap_flows.tasks import place_order, run_order, upload_artifact
+from ivcap_flows.tasks.provena import linked_person
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ EFFECTS: dict[str, Callable[[], Any]] = {
     ),
     "dataset by its metadata": lambda: tasks.register_dataset.fn(collection_format(SERIES, TERMS)),
     "dataset of an artifact": lambda: tasks.mint_dataset.fn(SERIES, terms=TERMS),
-    "item version": lambda: tasks.version_item.fn("10378.1/77", reason="better"),
+    "item version": lambda: tasks.provena.version_item.fn("10378.1/77", reason="better"),
     "model run": lambda: tasks.register_model_run.fn(ENDED, workflow_template=TEMPLATE, modeller="10378.1/9"),
 }
 

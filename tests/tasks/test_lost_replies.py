@@ -122,7 +122,7 @@ def test_each_effect_exists_once(
             "dataset": tasks.mint_dataset.submit(artifact, terms=registry.terms),
         }
         made = {noun: future.result() for noun, future in together.items()}
-        made["item version"] = tasks.version_item(made["registry item"], reason="better")
+        made["item version"] = tasks.provena.version_item(made["registry item"], reason="better")
         data = {registry.template: made["dataset"]}
         made["model run"] = tasks.register_model_run(
             ended_order, workflow_template=registry.workflow, inputs=data, outputs=data

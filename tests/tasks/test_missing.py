@@ -26,7 +26,7 @@ download_artifact = tasks.download_artifact.fn
 get_artifact = tasks.get_artifact.fn
 get_order = tasks.get_order.fn
 place_order = tasks.place_order.fn
-fetch_item = tasks.fetch_item.fn
+read_item = tasks.provena.read_item.fn
 read_artifact = tasks.read_artifact.fn
 register_item = tasks.register_item.fn
 upload_artifact = tasks.upload_artifact.fn
@@ -311,7 +311,7 @@ def test_a_handle_that_is_lost_is_not_made_again(effects, embedded_directory, un
         database.execute("PRAGMA foreign_keys = OFF")
         assert database.execute("DELETE FROM items WHERE id = ?", (made.urn,)).rowcount == 1
     with pytest.raises(NotFoundError, match=f"orders forget {short_id(row.key)}"):
-        fetch_item(made)
+        read_item(made)
     assert register_item(DatasetTemplate(display_name=unique)).urn == made.urn
     time.sleep(0.3)
     forget(effects.journal, row)

@@ -146,7 +146,7 @@ def test_a_plan_ends_where_content_is_read_that_is_not_there(in_script, effects,
         for read in (
             lambda: tasks.read_artifact(artifact),
             lambda: tasks.download_artifact(artifact, tmp_path / "there"),
-            lambda: tasks.fetch_item(item),
+            lambda: tasks.provena.read_item(item),
             lambda: tasks.register_model_run(order, workflow_template="1/1", inputs={}, outputs={}),
         ):
             with pytest.raises(PlannedError, match="The plan ends here"):

@@ -10,7 +10,8 @@ import pytest
 from ivcap_flows import local
 from ivcap_flows.errors import InDoubtError
 from ivcap_flows.provena.models import Organisation
-from ivcap_flows.tasks import attach_aspect, list_aspects, list_items, place_order, register_item, request_job
+from ivcap_flows.tasks import attach_aspect, list_aspects, place_order, register_item, request_job
+from ivcap_flows.tasks.provena import list_items
 
 NOTE = "urn:example:schema:clocks.1"
 

@@ -33,22 +33,22 @@ from ivcap_flows.registration.registry import KEY_FIELD, SOFTWARE_FIELD, SUBJECT
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
 explore_lineage = tasks.explore_lineage.fn
-fetch_item = tasks.fetch_item.fn
+read_item = tasks.provena.read_item.fn
 lineage_report = tasks.lineage_report.fn
 link_model_run_to_study = tasks.link_model_run_to_study.fn
-linked_person = tasks.linked_person.fn
-list_items = tasks.list_items.fn
-lock_item = tasks.lock_item.fn
+linked_person = tasks.provena.linked_person.fn
+list_items = tasks.provena.list_items.fn
+lock_item = tasks.provena.lock_item.fn
 mint_dataset = tasks.mint_dataset.fn
 register_dataset = tasks.register_dataset.fn
 register_item = tasks.register_item.fn
 register_model_run = tasks.register_model_run.fn
-search_registry = tasks.search_registry.fn
-unlock_item = tasks.unlock_item.fn
+search_registry = tasks.provena.search_registry.fn
+unlock_item = tasks.provena.unlock_item.fn
 update_dataset = tasks.update_dataset.fn
-update_item = tasks.update_item.fn
+update_item = tasks.provena.update_item.fn
 update_model_run = tasks.update_model_run.fn
-version_item = tasks.version_item.fn
+version_item = tasks.provena.version_item.fn
 
 REGISTER = "/provena/prov/model_run/register"
 MINT = "/register/mint-dataset"
@@ -106,7 +106,7 @@ def test_an_item_is_read_listed_and_found(effects, unique):
     """An item is found by its handle, by its id, in the list of its subtype and by a search. An equal statement is the
     existing item."""
     made = register_item(an_organisation(unique))
-    read = [fetch_item(each) for each in (made, made.urn)]
+    read = [read_item(each) for each in (made, made.urn)]
     assert [item.id for item in read] == [made.urn] * 2
     assert read[0].info.name == unique
     assert list_items("ORGANISATION", limit=1) == search_registry(unique, subtype=Organisation) == [made]
@@ -114,7 +114,7 @@ def test_an_item_is_read_listed_and_found(effects, unique):
     assert templates[0] == templates[1] and register_item(an_organisation(unique)) == made
     assert accepted(effects, "/create") == 2
     with pytest.raises(NotFoundError):
-        fetch_item("102.100.100/0")
+        read_item("102.100.100/0")
 
 
 def test_an_update_is_sent_once(effects, unique):
@@ -126,13 +126,13 @@ def test_an_update_is_sent_once(effects, unique):
     changed = [update_item(made, an_organisation(f"{unique} changed"), reason="a better name") for _ in range(2)]
     assert len(requests(effects, "/organisation/update", "PUT")) == 1
     assert {handle.display_name for handle in changed} == {f"{unique} changed"}
-    item = fetch_item(made)
+    item = read_item(made)
     assert item.history[0].reason == "a better name" and KEY_FIELD in item.info.user_metadata
     assert register_item(an_organisation(unique)).urn == made.urn
 
     effects.embedded.add_fault(method="PUT", path=path, count=1, status=503)
     update_item(made, an_organisation(f"{unique} again"), reason="r")
-    assert fetch_item(made).history[0].item["name"] == f"{unique} again"
+    assert read_item(made).history[0].item["name"] == f"{unique} again"
     assert requests(effects, "/organisation/update", "PUT")[1:] == [503, 200]
     with pytest.raises(InputError, match="naem"):
         update_item(made, Organisation(display_name="o", name="o", naem="o"), reason="r")
@@ -218,7 +218,7 @@ def test_a_dataset_is_minted_once_by_its_metadata(effects, metadata):
     changed = [update_dataset(made[0], better, reason="why") for _ in range(2)]
     assert made[0] == made[1] and isinstance(made[0], Dataset)
     assert len({handle.urn for handle in (*made, *changed)}) == 1
-    item = fetch_item(made[0])
+    item = read_item(made[0])
     stated = item.info.collection_format.dataset_info
     assert (stated.purpose, KEY_FIELD in stated.user_metadata) == ("to test", True)
     assert (len(item.history), item.history[0].reason) == (2, "why")
@@ -328,7 +328,7 @@ def test_a_run_joins_a_study_once_and_its_lineage_is_followed(effects, tmp_path,
     assert [each.urn for each in linked] == [run.urn] * 2
     changed = {"record_sha256": None, "study": study.urn, "annotations": linked[0].annotations}
     assert linked[0] == run.model_copy(update=changed)
-    assert fetch_item(run).info.record.study_id == study.urn
+    assert read_item(run).info.record.study_id == study.urn
     assert len(requests(effects, "/link_to_study")) == 1
 
     dataset = mint_dataset(artifact)
@@ -351,13 +351,13 @@ def test_a_record_is_replaced_once(effects, register):
     """An equal record is not sent again. A job whose reply was lost is found in the list. A replacement may change
     everything but the key, by which the run is found again."""
     run = register()
-    record = fetch_item(run).info.record
+    record = read_item(run).info.record
     better = record.model_copy(update={"description": "better", "annotations": {"a": "b"}})
     effects.embedded.add_fault(method="POST", path="/model_run/update$", count=1, drop_reply_after_effect=True)
     changed = [update_model_run(run, better, reason="typo") for _ in range(2)]
     said = {"record_sha256": None, "description": "better", "annotations": changed[0].annotations}
     assert changed == [run.model_copy(update=said)] * 2 and changed[0].annotations["a"] == "b"
-    item = fetch_item(run)
+    item = read_item(run)
     assert item.info.record.description == "better"
     assert item.info.record.annotations == {"a": "b", KEY_FIELD: run.key, SUBJECT_FIELD: run.subject}
     assert [entry.reason for entry in item.history].count("typo") == 1
@@ -365,7 +365,7 @@ def test_a_record_is_replaced_once(effects, register):
     annotations = {KEY_FIELD: "k1:another", SUBJECT_FIELD: "urn:other", SOFTWARE_FIELD: "mine 1.0"}
     update_model_run(run, record.model_copy(update={"annotations": annotations}), reason="first")
     update_model_run(run, record.model_copy(update={"annotations": None}), reason="second")
-    assert fetch_item(run).info.record.annotations == annotations | {KEY_FIELD: run.key}
+    assert read_item(run).info.record.annotations == annotations | {KEY_FIELD: run.key}
 
 
 def test_a_locked_run_is_not_replaced(effects, register):
@@ -374,7 +374,7 @@ def test_a_locked_run_is_not_replaced(effects, register):
     The error says who holds it, why, and what to do.
     """
     run = register()
-    record = fetch_item(run).info.record
+    record = read_item(run).info.record
     lock_item(run, reason="first")
     unlock_item(run, reason="again")
     lock_item(run, reason="published")

@@ -22,7 +22,6 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.tasks import (
     attach_aspect,
     get_artifact,
-    linked_person,
     mint_dataset,
     place_order,
     register_model_run,
@@ -30,6 +29,7 @@ from ivcap_flows.tasks import (
     upload_artifact,
     wait_for_orders,
 )
+from ivcap_flows.tasks.provena import linked_person
 
 TOKENS = ("IVCAP_JWT", "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED", "PROVENA_OFFLINE_TOKEN", "PROVENA_OFFLINE_TOKEN_UNLINKED")
 

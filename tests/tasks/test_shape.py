@@ -38,7 +38,8 @@ from ivcap_flows.tasks.service_request import ServiceRequest
 
 pytestmark = pytest.mark.canary
 
-TASKS = [name for name in tasks.__all__ if isinstance(getattr(tasks, name), Task)]
+ALL = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
+TASKS = [name for name, task in ALL.items() if isinstance(task, Task)]
 VERBS = [name for name in TASKS if asynchronous_name(name) in TASKS]
 NAMES = {
     "order_log": "Read order log",
@@ -79,7 +80,7 @@ def test_every_verb_is_there_twice():
     itself after cloudpickle, as in another process."""
     assert set(TASKS) == {*VERBS, *map(asynchronous_name, VERBS)}
     for verb in VERBS:
-        one, other = getattr(tasks, verb), getattr(tasks, asynchronous_name(verb))
+        one, other = ALL[verb], ALL[asynchronous_name(verb)]
         assert inspect.getdoc(one.fn) and one.fn.__doc__ == other.fn.__doc__, verb
         assert inspect.signature(one.fn).parameters == inspect.signature(other.fn).parameters, verb
         assert (one.isasync, other.isasync) == (False, True), verb
@@ -94,8 +95,8 @@ def test_every_verb_is_there_twice():
 def test_tasks_have_the_tags_of_their_platforms():
     """By these, Prefect limits how many tasks of a platform run at once."""
     assert tasks.place_order.tags == tasks.wait_for_jobs.tags == {"ivcap"}
-    assert tasks.linked_person.tags == {"provena"} and "provena" in tasks.register_model_run.tags
-    assert {name for name in TASKS if not getattr(tasks, name).tags & {"ivcap", "provena"}} == {
+    assert tasks.provena.linked_person.tags == {"provena"} and "provena" in tasks.register_model_run.tags
+    assert {name for name in TASKS if not ALL[name].tags & {"ivcap", "provena"}} == {
         "fetch_url",
         "afetch_url",
     }
@@ -131,7 +132,7 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
         changed = tasks.update_aspect(done, dict([NOTE], text="two"))
         file = tasks.download_artifact(series, tmp_path / "back.csv")
         dataset = tasks.mint_dataset(series, terms=registry.terms)
-        person = tasks.linked_person()
+        person = tasks.provena.linked_person()
         run = tasks.register_model_run(
             done,
             workflow_template=registry.workflow,

@@ -25,7 +25,6 @@ from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDa
 from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.tasks import (
-    linked_person,
     mint_dataset,
     place_order,
     register_model_run,
@@ -33,6 +32,7 @@ from ivcap_flows.tasks import (
     request_job,
     submission_limit,
 )
+from ivcap_flows.tasks.provena import linked_person
 from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 SUBMISSIONS = ("/1/orders", "/1/services")

@@ -200,11 +200,11 @@ def test_a_job_tells_its_events_and_results_of_any_type(in_script, telling, uniq
         [quiet, *_] = tasks.wait_for_jobs(asked[1:])
         done = tasks.wait_for_jobs(asked, events=True)
         with pytest.raises(InputError, match="has no result yet"):
-            tasks.job_result(tasks.request_job("sleep", {"seconds": 2}))
+            tasks.ivcap.job_result(tasks.request_job("sleep", {"seconds": 2}))
         [failed] = tasks.wait_for_jobs([tasks.request_job("fail", {"message": unique})], raise_on_failure=False)
         with pytest.raises(JobFailedError, match=unique):
-            tasks.job_result(failed)
-        return quiet, done, [tasks.job_result(job) for job in done], tasks.job_result(done[0].urn)
+            tasks.ivcap.job_result(failed)
+        return quiet, done, [tasks.ivcap.job_result(job) for job in done], tasks.ivcap.job_result(done[0].urn)
 
     quiet, (many, *others), results, by_urn = in_script(body)
     assert quiet.succeeded and quiet.events == ()
@@ -251,13 +251,13 @@ def test_an_agent_runs_once_and_is_waited_for(in_script, unique):
 
     def body():
         with pytest.raises(JobFailedError, match=unique):
-            tasks.exec_agent("fail", {"message": unique})
+            tasks.ivcap.exec_agent("fail", {"message": unique})
         with pytest.raises(WaitTimeoutError):
-            tasks.exec_agent("sleep", {"seconds": 3}, timeout=0.1)
+            tasks.ivcap.exec_agent("sleep", {"seconds": 3}, timeout=0.1)
         with pytest.raises(InputError, match="no service named"):
-            tasks.exec_agent(unique, {})
-        first = tasks.exec_agent("echo", {"message": unique})
-        return first, tasks.exec_agent(tasks.find_service("echo"), Message(message=unique), timeout=20)
+            tasks.ivcap.exec_agent(unique, {})
+        first = tasks.ivcap.exec_agent("echo", {"message": unique})
+        return first, tasks.ivcap.exec_agent(tasks.find_service("echo"), Message(message=unique), timeout=20)
 
     first, again = in_script(body)
     assert first.urn == again.urn and first.result == {"message": unique}
