@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from datetime import datetime
@@ -38,13 +39,13 @@ class PlatformControl:
     def requests(self, method: str | None = None, path: str | None = None) -> list[dict[str, Any]]:
         """Return the requests so far, oldest first, with method, path, status and received bytes.
 
-        `method` and `path` select those with this method and this path.
+        `method` and `path`, a regular expression, select requests as they do in `add_fault`.
         """
         log: list[dict[str, Any]] = self._call("GET", "log")["requests"]
         return [
             entry
             for entry in log
-            if (method is None or entry["method"] == method) and (path is None or entry["path"] == path)
+            if (method is None or entry["method"] == method) and (path is None or re.search(path, entry["path"]))
         ]
 
     def forget_requests(self) -> None:

@@ -43,7 +43,7 @@ def ivcap_sink(own_record, monkeypatch, embedded_platform):
 
 def added(embedded):
     """How many aspects were asserted."""
-    return len([r for r in embedded.requests("POST", "/1/aspects") if r["status"] == 200])
+    return len([r for r in embedded.requests("POST", "/1/aspects$") if r["status"] == 200])
 
 
 def delivered(said):

@@ -76,6 +76,7 @@ def test_the_first_flow_says_what_the_readme_promises(folder, capsys, monkeypatc
     assert "Good day" in capsys.readouterr().out
     (folder / "hello.py").write_text(hello.text, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
+    embedded_platform.forget_requests()
     with Journal.open(f"sqlite:///{folder / 'test.sqlite'}") as journal, use_journal(journal):
         run(test, folder)["test_a_lost_reply_costs_nothing"](embedded_platform, journal)
 

@@ -98,7 +98,7 @@ def active(client: IvcapClient, entity: str, schema: str) -> list[dict]:
 
 
 def added(embedded) -> int:
-    return len([r for r in embedded.requests("POST", "/1/aspects") if r["status"] == 200])
+    return len([r for r in embedded.requests("POST", "/1/aspects$") if r["status"] == 200])
 
 
 def test_each_artifact_is_linked_to_the_run(embedded_platform, deliver, client, run, artifacts):

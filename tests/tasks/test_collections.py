@@ -75,9 +75,9 @@ def test_a_collection_from_its_making_to_its_end(in_script, effects, source, uni
     assert urns(left) == [artifact.urn]
     assert in_script(lambda: list_collections(unique)) == [made[0]]
     assert in_script(lambda: get_collection(made[0].urn)) == made[0]
-    posts = len(effects.embedded.requests("POST", "/1/aspects"))
+    posts = len(effects.embedded.requests("POST", "/1/aspects$"))
     assert in_script(lambda: create_collection(unique, description="of a test")) == made[0]
-    assert len(effects.embedded.requests("POST", "/1/aspects")) == posts
+    assert len(effects.embedded.requests("POST", "/1/aspects$")) == posts
     assert in_script(lambda: [retract_collection(made[0]) for _ in range(2)]) == [None, None]
     assert in_script(lambda: list_collections(unique)) == []
     with pytest.raises(NotFoundError):

@@ -259,7 +259,7 @@ def test_a_wait_leaves_the_work_alone(in_script, effects, source, unique, monkey
         raise JournalError("disk full")
 
     def body():
-        order = tasks.place_order("sleep", {"seconds": 0.7})
+        order = tasks.place_order("sleep", {"seconds": 3.0})
         job, series = tasks.request_job("echo", {"message": unique}), tasks.upload_artifact(source)
         with pytest.raises(WaitTimeoutError) as caught:
             tasks.wait_for_orders([order], timeout=0.05)
@@ -288,7 +288,7 @@ def test_many_waits_share_one_poller(in_script, effects, on_platform):
     """More than a few orders are looked up in lists and changes, and read once when they have ended."""
 
     def asked(orders):
-        lists = [*effects.embedded.requests("GET", "/1/orders"), *effects.embedded.requests("GET", "/1/aspects")]
+        lists = [*effects.embedded.requests("GET", "/1/orders$"), *effects.embedded.requests("GET", "/1/aspects$")]
         return len(lists), [len(effects.embedded.requests("GET", f"/1/orders/{order.urn}")) for order in orders]
 
     def statuses(orders):
@@ -360,7 +360,7 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.4)
         ours = tasks.update_aspect.submit(entity, {"n": 3}, schema=schema)
-        while len(effects.embedded.requests("GET", "/1/aspects")) < 2:
+        while len(effects.embedded.requests("GET", "/1/aspects$")) < 2:
             time.sleep(0.01)
         on_platform(by_another)
         with pytest.raises(SupersededError) as caught:
@@ -370,4 +370,4 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
     error, last = in_flow(body)
     assert (error.ours["n"], [their["n"] for their in error.theirs]) == (3, [2**53 + 1])
     assert last.content == {"$schema": schema, "n": 3}
-    assert len(effects.embedded.requests("PUT", "/1/aspects")) == 2
+    assert len(effects.embedded.requests("PUT", "/1/aspects$")) == 2

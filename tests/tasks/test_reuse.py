@@ -54,7 +54,7 @@ def test_what_another_machine_paid_for_is_used(in_script, effects, elsewhere, ta
 
     with use_journal(elsewhere):
         first, first_job = in_script(lambda: body(discriminator="there"))
-    assert not [r for r in effects.embedded.requests("GET", "/1/aspects") if "content-path" in str(r)]
+    assert not [r for r in effects.embedded.requests("GET", "/1/aspects$") if "content-path" in str(r)]
     assert only(elsewhere).reuse is None
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "0")
     with plan() as planned:
