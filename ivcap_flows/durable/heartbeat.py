@@ -121,7 +121,7 @@ def listen(journal: Journal) -> None:
     changed. Return at once if no such process holds anything.
     """
     if (seconds := journal.processes.unheard()) > 0:
-        logger.info("A process that holds something is silent; listening for its heartbeat for %.0f s.", seconds)
+        logger.info("Another process had begun something here. Waiting for %.0f s to see whether it is alive.", seconds)
     end = time.monotonic() + seconds
     while journal.processes.unheard() > 0 and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LISTENING))

@@ -99,7 +99,7 @@ async def _announce_empty(session: Session, target: str) -> None:
     try:
         await patch(session, target, 0)
     except (BadRequestError, ConflictError, InvalidParameterError) as error:
-        _log.info("An upload of no bytes needs no request here: %s", error)
+        _log.debug("An upload of no bytes needs no request here: %s", error)
 
 
 class _ChunkSender:

@@ -191,7 +191,7 @@ class Aspects:
             except (BadRequestError, InvalidParameterError, UnavailableError) as error:
                 if given:
                     raise
-                _log.info("Content paths are refused here, so all aspects are read: %s", error)
+                _log.debug("Content paths are refused here, so all aspects are read: %s", error)
         async for aspect in self.list(**query):
             yield aspect
         if content_path is not None:

@@ -247,7 +247,7 @@ class Collections:
         try:
             await self._aspects.retract(aspect)
         except NotFoundError:
-            _log.info("%s was retracted by another.", aspect)
+            _log.debug("%s was retracted by another.", aspect)
 
     def _unknown(self, urn: str) -> PlatformError:
         return NotFoundError(

@@ -70,7 +70,7 @@ def write_side_car(path: str | os.PathLike[str], urn: str, *, state: FileState |
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        _log.info("%s was not written: %s", marker, error.strerror or type(error).__name__)
+        _log.debug("%s was not written: %s", marker, error.strerror or type(error).__name__)
         return False
     return True
 
