@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["media_type_of"]
+__all__ = ["UNKNOWN", "media_type_of"]
 
-_UNKNOWN: Final = "application/octet-stream"
+UNKNOWN: Final = "application/octet-stream"
 
 _TYPES: Final[Mapping[str, str]] = {
     # Text and markup
@@ -173,4 +173,4 @@ _TYPES: Final[Mapping[str, str]] = {
 def media_type_of(name: str | None) -> str:
     """Return the media type for the last suffix of a name, or `application/octet-stream` if the table has none."""
     _, dot, ending = (name or "").rpartition(".")
-    return _TYPES.get(ending.lower(), _UNKNOWN) if dot else _UNKNOWN
+    return _TYPES.get(ending.lower(), UNKNOWN) if dot else UNKNOWN

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import unescape
@@ -14,7 +15,7 @@ import httpx
 
 from ivcap_flows.errors import MisfitReplyError, ProtocolError
 
-__all__ = ["Reply", "StreamedReply"]
+__all__ = ["Reply", "StreamedReply", "encodings_of"]
 
 
 _UNFINISHED: Final = re.compile(r"\s*|-|[.eE]\d*[eE]?[+-]?|\\?u?[0-9a-fA-F]{0,4}")
@@ -104,6 +105,7 @@ class StreamedReply:
     def __init__(self, response: httpx.Response, mapped: Callable[[Exception], Exception]) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
+        self.encodings = encodings_of(response)
         self._response = response
         self._mapped = mapped
 
@@ -114,3 +116,29 @@ class StreamedReply:
                 yield block
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._mapped(error) from error
+
+    async def unpacked(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield the content of blocks in gzip or deflate. Raises UnreachableError if its end is missing.
+
+        A gzip file may consist of several members, of which httpx decodes the first.
+        """
+        part = None
+        async for packed in blocks:
+            while packed:
+                part = part or zlib.decompressobj(zlib.MAX_WBITS + 32)
+                try:
+                    block = part.decompress(packed)
+                except zlib.error as error:
+                    raise self._mapped(httpx.DecodingError(str(error))) from error
+                if block:
+                    yield block
+                # After a member, zeros are padding.
+                packed, part = (part.unused_data.lstrip(b"\0"), None) if part.eof else (b"", part)
+        if part is not None:
+            raise self._mapped(httpx.RemoteProtocolError("what it compressed has no end"))
+
+
+def encodings_of(response: httpx.Response) -> list[str]:
+    """Return the content encodings of a body, in the order in which they were applied (RFC 9110, section 8.4)."""
+    named = (name.strip().lower() for name in response.headers.get_list("content-encoding", split_commas=True))
+    return [name.removeprefix("x-") for name in named if name not in ("", "identity")]

@@ -18,7 +18,7 @@ from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
 from ivcap_flows.http.confirm_send import confirm_send
 from ivcap_flows.http.pool import Pool
-from ivcap_flows.http.reply import Reply, StreamedReply
+from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
@@ -197,10 +197,12 @@ class Session:
         headers: Mapping[str, str] | None = None,
         expect: Collection[int] | None = None,
         timeout: float | None = None,
+        encoded: bool = False,
     ) -> AsyncIterator[StreamedReply]:
         """Send a request and yield the reply before its body is read.
 
-        Failures until then are retried. If the body breaks off later, the caller must resume.
+        Failures until then are retried. If the body breaks off later, the caller must resume. A body in a content
+        encoding is refused, since that was declined, unless the caller decodes it (`encoded`).
         """
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
@@ -208,7 +210,7 @@ class Session:
             response = await self._send(client, method, path, params, wanted, None, timeout, repeat)
             try:
                 await self._accept(response, method, path, expect)
-                if response.headers.get("content-encoding", "identity") != "identity":
+                if encodings_of(response) and not encoded:
                     raise self._reply(response, method, path, b"").violation("is encoded although that was declined")
             except BaseException:
                 await response.aclose()

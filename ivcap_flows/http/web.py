@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -15,10 +17,13 @@ import httpx
 
 from ivcap_flows.errors import InputError, PlatformError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
+from ivcap_flows.http.body_form import LOOK, essence, form_of, forms_of, is_page, media_type_of_form
 from ivcap_flows.http.download import store
 from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session, StreamedReply
+from ivcap_flows.http.status import detail_of, redact
+from ivcap_flows.media_types import UNKNOWN, media_type_of
 
 __all__ = ["Validators", "check_address", "fetch_if_changed"]
 
@@ -30,7 +35,20 @@ _NAME: Final = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.(?!\Z)|\.?\Z))+", re.IGNORECASE
 )
 """The name of a host (RFC 1123), also with the underscores that some have."""
-_PAGES: Final = (".htm", ".html", ".xhtml")
+_MOST_SAID: Final = 200
+"""The characters of an error's own words that an error repeats."""
+_NO_LOGIN: Final = (
+    "fetch_url does not log in to the server: give a link that needs no login, or download the file yourself."
+)
+_STEPS: Final[Mapping[int, str]] = {
+    204: "It has no file there. Is the address right?",
+    300: "There are several files. Give the address of one of them.",
+    304: "That means unchanged, though it was asked for the whole file. A cache may be wrong: try again later.",
+    401: _NO_LOGIN,
+    403: _NO_LOGIN,
+    407: "The proxy wants a login: state it in HTTPS_PROXY or HTTP_PROXY.",
+}
+"""What to do about a status that brings no file."""
 _ASKS_AGAIN: Final = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 
 
@@ -49,26 +67,35 @@ class Validators:
 
 
 async def fetch_if_changed(
-    url: str, target: str | os.PathLike[str], known: Validators | None = None
+    url: str,
+    target: str | os.PathLike[str],
+    known: Validators | None = None,
+    *,
+    before: LocalFile | None = None,
+    media_type: str | None = None,
 ) -> tuple[LocalFile, Validators] | None:
     """Download an address into a file, which appears whole. Return None if the server still has the `known` version.
 
     Redirects are followed, except from https to http. What can pass is repeated for a minute, from the beginning if the
-    content broke off. Raises InputError if there is no such file at the address, or a web page in its place;
-    UnavailableError and UnreachableError if the server cannot give it now.
+    content broke off. An encoding by the server is undone, but a file that is stored compressed stays so. Raises
+    InputError if there is no such file at the address, or an error in its place: a web page, XML or JSON that is not
+    the `media_type` and not what was there `before`, or nothing. Raises UnavailableError and UnreachableError if the
+    server cannot give it now.
     """
     pool = Pool()
     try:
         breaks = Breaks(_session(url, pool).backoff)
         while True:
             try:
-                async with _reply(url, known.conditions if known is not None else {}, pool) as reply:
+                async with _reply(url, known.conditions if known is not None else {}, pool) as (place, reply):
                     if reply.status == 304:
                         return None
-                    _refuse_page(url, target, reply)
-                    length = reply.headers.get("content-length", "")
-                    size = int(length) if length.isdecimal() else None
-                    file = await store(_pieces(reply), target, size=size, urn=_shown(url))
+                    names = [urlsplit(url).path, urlsplit(place).path, os.fspath(target)]
+                    content, size = await _as_stored(url, reply, names)
+                    head, content = await _look(content, LOOK)
+                    wanted = media_type or _expected(names[::-1])
+                    await asyncio.to_thread(_refuse_error, url, target, reply, head, wanted, before)
+                    file = await store(_pieces(content), target, size=size, urn=_shown(url))
                     return file, Validators(reply.headers.get("etag"), reply.headers.get("last-modified"))
             except UnreachableError as error:
                 await breaks.wait(error, f"download of {_shown(url)}")
@@ -77,32 +104,39 @@ async def fetch_if_changed(
 
 
 @asynccontextmanager
-async def _reply(url: str, conditions: Mapping[str, str], pool: Pool) -> AsyncIterator[StreamedReply]:
-    """Open the reply of an address, or of where it leads: 200, or 304 if there were conditions."""
+async def _reply(url: str, conditions: Mapping[str, str], pool: Pool) -> AsyncIterator[tuple[str, StreamedReply]]:
+    """Open the reply of an address, or of where it leads, with its place: 200, or 304 if there were conditions."""
     place = url
     for _ in range(_MOST_MOVES):
         session = _session(place, pool)
         headers = dict(conditions) or _ASKS_AGAIN
         try:
             async with session.stream(
-                "GET",
-                place,
-                headers=headers,
-                repeat="idempotent",
-                expect=(200, *_MOVED, *([304] if conditions else [])),
+                "GET", place, headers=headers, repeat="idempotent", expect=range(200, 400), encoded=True
             ) as reply:
-                if reply.status not in _MOVED:
-                    yield reply
+                if reply.status == 200 or (reply.status == 304 and conditions):
+                    yield place, reply
                     return
+                if reply.status not in _MOVED:
+                    said, _ = await _look(reply.blocks(), LOOK)
+                    raise _refused(url, place, reply.status, redact(detail_of(said)))
                 there = urljoin(place, reply.headers.get("location", ""))
         except (UnreachableError, UnavailableError):
             raise
         except PlatformError as error:
-            raise InputError(f"{_shown(url)} cannot be fetched: {error.message} Is the address right?") from error
+            if error.data.get("status") is None:
+                raise InputError(f"What {_shown(url)} sends cannot be decoded: {error.detail}.") from error
+            raise _refused(url, place, error.status, error.detail) from error
         if place.startswith("https:") and not there.startswith("https:"):
             raise InputError(f"{_shown(url)} leads to {_shown(there)}, which is not encrypted. Is the address right?")
         place = there
     raise InputError(f"{_shown(url)} leads from one address to the next without an end. Is the address right?")
+
+
+def _refused(url: str, place: str, status: int, said: str) -> InputError:
+    """Return the error for a status that brings no file, with the next step."""
+    answer = f"{urlsplit(place).hostname} answered {status}{f': {said}' if said else ''}".rstrip(".")
+    return InputError(f"{_shown(url)} cannot be fetched: {answer}. {_STEPS.get(status, 'Is the address right?')}")
 
 
 def check_address(url: str) -> None:
@@ -139,18 +173,103 @@ def _session(url: str, pool: Pool) -> Session:
     return Session(f"{parts.scheme}://{parts.netloc}", platform=str(parts.hostname), pool=pool)
 
 
-async def _pieces(reply: StreamedReply) -> AsyncGenerator[tuple[int, bytes], None]:
+async def _as_stored(
+    url: str, reply: StreamedReply, names: Sequence[str]
+) -> tuple[AsyncGenerator[bytes, None], int | None]:
+    """Return the content as the server stores it, and its size where that is known.
+
+    Most encodings say how the server compressed a file now. Some say how the file is stored: Apache's `AddEncoding
+    x-gzip .gz`. Names and type tell them apart, as in wget and Firefox; what is gzip twice was compressed now, too.
+    """
+    content, now = reply.blocks(), reply.encodings
+    kinds = [*map(media_type_of, names), essence(reply.headers.get("content-type", ""))]
+    stored = next((each for each in now[:1] if f"application/{each}" in (k.replace("/x-", "/") for k in kinds)), None)
+    if stored is not None:
+        now = now[1:]
+    if stored == "gzip" and not now:
+        head, content = await _look(content, LOOK)
+        now = ["gzip"] if _twice(head) else []
+    for encoding in reversed(now):
+        if encoding not in ("gzip", "deflate"):
+            raise InputError(
+                f"{_shown(url)} comes in the encoding {encoding!r}, which was declined, and fetch_url cannot decode. "
+                "Download it with `curl --compressed`, and use the file."
+            )
+        content = reply.unpacked(content)
+    length = reply.headers.get("content-length", "")
+    return content, int(length) if length.isdecimal() and not now else None
+
+
+def _twice(head: bytes) -> bool:
+    """Return whether what is compressed by gzip is itself a gzip file."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(head, 2) == b"\x1f\x8b"
+    except zlib.error:
+        return False
+
+
+def _expected(names: Sequence[str]) -> str:
+    """Return the media type of the first name that has a known ending."""
+    return next((kind for kind in map(media_type_of, names) if kind != UNKNOWN), UNKNOWN)
+
+
+async def _look(blocks: AsyncGenerator[bytes, None], size: int) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """Return the first bytes, `size` or all, and the same blocks from the beginning."""
+    head = bytearray()
+    async for block in blocks:
+        head += block
+        if len(head) >= size:
+            break
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield bytes(head)
+        async for block in blocks:
+            yield block
+
+    return bytes(head[:size]), whole()
+
+
+async def _pieces(blocks: AsyncIterator[bytes]) -> AsyncGenerator[tuple[int, bytes], None]:
     position = 0
-    async for block in reply.blocks():
+    async for block in blocks:
         yield position, block
         position += len(block)
 
 
-def _refuse_page(url: str, target: str | os.PathLike[str], reply: StreamedReply) -> None:
-    """Raise InputError for a web page, which servers give in place of a file that moved or needs a login."""
-    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml") and not os.fspath(target).lower().endswith(_PAGES):
-        raise InputError(f"{_shown(url)} answers with a web page ({kind}) instead of a file. Is the address right?")
+def _refuse_error(
+    url: str,
+    target: str | os.PathLike[str],
+    reply: StreamedReply,
+    head: bytes,
+    media_type: str,
+    before: LocalFile | None,
+) -> None:
+    """Raise InputError for a body that is an error in place of the file."""
+    stays = f" {os.fspath(target)} stays as it was." if os.path.exists(target) else ""
+    if not head and before is not None and before.size:
+        raise InputError(
+            f"{_shown(url)} answers with nothing, where {before.size} bytes were before.{stays} "
+            "If nothing is right, delete the file and fetch it again."
+        )
+    kind = reply.headers.get("content-type", "")
+    form, right = form_of(head, kind), forms_of(media_type)
+    if form is None or (right is not None and form in right):
+        return
+    stated = form == "a web page" and is_page(kind)
+    if right is None and not stated and (before is None or form_of(_head_of(before)) == form):
+        return
+    said = redact(detail_of(head, limit=_MOST_SAID))
+    raise InputError(
+        f"{_shown(url)} answers with {form} instead of {media_type if right is not None else 'a file'}"
+        f"{f': {said}' if said else ''}".rstrip(".")
+        + f".{stays} Is the address right, or does the server want a login? "
+        f"If {form} is right, state it: media_type={media_type_of_form(form)!r}."
+    )
+
+
+def _head_of(file: LocalFile) -> bytes:
+    with open(file.path, "rb") as opened:
+        return opened.read(LOOK)
 
 
 def _shown(url: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import urldefrag
 
 from ivcap_flows.capture import journal, note
@@ -22,20 +24,29 @@ from ivcap_flows.tasks.there import state_there
 
 __all__ = ["afetch_url", "fetch_url"]
 
+_MEDIA_TYPE: Final = re.compile(r"\s*[\w.+-]+/[\w.+-]+\s*(;|\Z)")
 
-async def _fetch_url(url: str, target: str | os.PathLike[str]) -> LocalFile:
+
+async def _fetch_url(url: str, target: str | os.PathLike[str], *, media_type: str | None = None) -> LocalFile:
     """Download a file from an address of the web, http or https. It appears only once it is whole. Folders are made.
+
+    Many services answer with an error that looks like a success. So the task looks at the content: a web page, XML or
+    JSON is refused, and a file that was there stays, unless it is what `media_type` says (default: the ending of the
+    target's name, or else of the address); for plain text and unknown endings, unless the address gave the same before.
+    So is an empty file after one that was not. A file that is stored compressed, such as `.csv.gz`, stays compressed.
 
     If the target is what was fetched from the address before, by any run in the journal, the server is asked only for
     another version (ETag, Last-Modified). What can pass is repeated for a minute; redirects are followed. The address
     is recorded as an input of the task. So upload the file and order from it: what did not change is known by its
     content, and `order.how` is then not `sent`.
 
-    Raises InputError if there is no such file at the address, or a web page in its place; UnavailableError and
+    Raises InputError if there is no such file at the address, or an error in its place; UnavailableError and
     UnreachableError, which may pass (`retryable`), if the server cannot give it now.
     """
     if not isinstance(url, str):
         raise InputError(f"`url` must be a text, not {type(url).__name__}.")
+    if media_type is not None and not (isinstance(media_type, str) and _MEDIA_TYPE.match(media_type)):
+        raise InputError(f"`media_type` must be a media type such as text/csv, not {media_type!r}.")
     check_address(url)
     path, known = Path(os.path.abspath(target)), journal()  # noqa: ASYNC240 - reads the working directory only
     address = scrub_text(urldefrag(url).url)
@@ -44,7 +55,7 @@ async def _fetch_url(url: str, target: str | os.PathLike[str]) -> LocalFile:
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder of {path} cannot be made: {error}", path=str(path)) from error
-    fetched = await fetch_if_changed(url, path, validators)
+    fetched = await fetch_if_changed(url, path, validators, before=there, media_type=media_type)
     if fetched is None:
         await asyncio.to_thread(state_there, path, known)
     file, version = fetched or (there, validators)
@@ -55,7 +66,7 @@ async def _fetch_url(url: str, target: str | os.PathLike[str]) -> LocalFile:
 
 
 def _there(path: Path, address: str, journal: Journal) -> tuple[LocalFile | None, Validators | None]:
-    """Return the file and how the server named its version, if it was fetched from the address; else None and None."""
+    """Return the file, if it was fetched from the address, and how the server named its version, if it did."""
     if not path.is_file():
         return None, None
     file, found, after = file_at(path, journal.files), None, 0
@@ -65,7 +76,7 @@ def _there(path: Path, address: str, journal: Journal) -> tuple[LocalFile | None
             if fact.record.type == "used" and said.get("sha256") == file.sha256:
                 found = Validators(said.get("etag"), said.get("last_modified"))
         after = page[-1].seq
-    return (file, found) if found is not None and found.conditions else (None, None)
+    return (file, found if found.conditions else None) if found is not None else (None, None)
 
 
 def _state(address: str, file: LocalFile, version: Validators) -> None:

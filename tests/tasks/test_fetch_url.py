@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,10 +143,14 @@ def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_script, t
 
     def body():
         for reply, words in (
-            (Reply(404, b"no such table"), r"answered 404 .*no such table.*Is the address right\?"),
-            (Reply(403, b""), "answered 403"),
-            (Reply(304), "has the status 304"),
-            (Reply(headers={"Content-Type": "text/html; charset=utf-8"}), "a web page .* instead of a file"),
+            (Reply(404, b"no such table"), r"answered 404: no such table.*Is the address right\?"),
+            (Reply(401, b""), "answered 401.* log in to the server.*a link that needs no login"),
+            (Reply(403, b"members only"), "answered 403.*members only.*a link that needs no login"),
+            (Reply(300, b"table.csv.en, table.csv.de"), "answered 300.*table.csv.en, .*Give the address of one"),
+            (Reply(304), "answered 304.*though it was asked for the whole file.*cache.*later"),
+            (Reply(204, b""), "answered 204.*no file"),
+            (Reply(headers={"Content-Encoding": "br"}), r"in the encoding 'br'.*curl --compressed"),
+            (Reply(headers={"Content-Encoding": "gzip"}), "cannot be decoded"),
         ):
             web.replies = [reply]
             with pytest.raises(InputError, match=words) as caught:
@@ -153,6 +159,127 @@ def test_what_is_no_file_is_an_error_and_leaves_what_was_there(web, in_script, t
             assert "hunter2" not in str(caught.value)
 
     in_script(body)
+
+
+PAGE = b"<!-- 1 -->\n<!DOCTYPE html><html><title>Log in</title></html>"
+XML = b'<?xml version="1.0"?><Error><Code>SlowDown</Code></Error>'
+JSON = b'{"error": "no such table"}'
+
+
+def test_an_error_with_status_200_is_refused(web, in_script, tmp_path):
+    """By a look at it, whatever type the server states; what a name or `media_type` leads to expect is taken."""
+
+    def body():
+        for content, kind, name, given, words in (
+            (PAGE, "text/html", "t.csv", None, r"a web page .*Log in.*Is the address right.*media_type='text/html'"),
+            (PAGE, "text/csv", "t.csv", None, "a web page"),
+            (PAGE, "text/html", "t", None, "a web page"),
+            (b"<h1>Sorry</h1><p>Later</p>", "text/html", "t.txt", None, "a web page"),
+            (XML, "application/xml", "t.csv", None, "XML .*SlowDown.*media_type='application/xml'"),
+            (b"<ServiceException>\n</ServiceException>\n", "text/xml", "t.nc", None, "XML"),
+            (JSON, "application/json", "t.csv", None, "JSON .*no such table.*media_type='application/json'"),
+            (JSON, "application/json", "t.json", "text/csv", "JSON"),
+            (b"[]", "text/csv", "t.csv", None, "JSON"),
+            (JSON, "text/csv", "t.csv.gz", None, "JSON"),
+            (NEW, "text/html; charset=utf-8", "t.csv", None, None),
+            (b"<TICKER>,<B>\n1,2\n", "text/html", "t.csv", None, None),
+            (PAGE, "text/html", "t.html", None, None),
+            (PAGE, "text/html", "t", "text/html", None),
+            (JSON, "application/json", "t.json", None, None),
+            (JSON, "application/json", "t.geojson", None, None),
+            (JSON, "application/json", "t.txt", None, None),
+            (JSON, "application/json", "t.csv", "application/json; charset=utf-8", None),
+            (XML, "application/xml", "t.kml", None, None),
+            (b"", "text/csv", "t.csv", None, None),
+        ):
+            web.replies = [Reply(body=content, headers={"Content-Type": kind})]
+            target = tmp_path / name
+            target.write_bytes(b"mine")
+            if words is None:
+                fetch_url(web.url, target, media_type=given)
+                assert target.read_bytes() == content
+            else:
+                with pytest.raises(InputError, match=words):
+                    fetch_url(web.url, target, media_type=given)
+                assert target.read_bytes() == b"mine"
+
+    in_script(body)
+
+
+@pytest.mark.parametrize("headers", [TAGGED, {}], ids=["with a version", "without"])
+def test_what_was_there_before_says_what_is_expected(web, in_script, tmp_path, headers):
+    """A table in a file whose name says nothing stays, if the address then gives an error or nothing; a newer table
+    replaces it. Where it was JSON before, JSON is right."""
+    target = tmp_path / "table.txt"
+
+    def fetched(content: bytes, url: str = web.url) -> None:
+        web.replies = [Reply(body=content, headers=headers)]
+        in_script(lambda: fetch_url(url, target))
+        assert target.read_bytes() == content
+
+    fetched(NEW)
+    for content, words in ((JSON, "JSON"), (XML, "XML"), (PAGE, "web page"), (b"", "nothing.*delete")):
+        with pytest.raises(InputError, match=words) as caught:
+            fetched(content)
+        assert target.read_bytes() == NEW and "table.txt stays as it was" in str(caught.value)
+    fetched(OLD)
+    for content in (JSON, b'[{"a": 1}]', NEW):
+        fetched(content, f"{web.url}?form=json")
+
+
+MEMBERS = gzip.compress(NEW) + gzip.compress(OLD)
+STORED = gzip.compress(NEW)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
+@pytest.mark.parametrize(
+    ("path", "name", "kind", "sent", "kept"),
+    [
+        ("/table.csv", "table.csv", "text/csv", STORED, NEW),
+        ("/table.csv", "members.csv", "text/csv", MEMBERS, NEW + OLD),
+        ("/table.csv", "empty.csv", "text/csv", b"", b""),
+        ("/table.csv.gz", "table.csv.gz", "text/csv", STORED, STORED),
+        ("/table.csv.gz", "table", "text/csv", STORED, STORED),
+        ("/table.tgz?a=b", "twice.tgz", "application/x-tar", gzip.compress(STORED), STORED),
+        ("/latest", "latest.csv.gz", "application/octet-stream", STORED, STORED),
+        ("/latest", "latest", "application/x-gzip", STORED, STORED),
+        ("/latest", "other", "application/gzip", MEMBERS, MEMBERS),
+    ],
+)
+def test_a_file_is_kept_as_it_is_stored(web, in_script, tmp_path, coding, path, name, kind, sent, kept):
+    """Of a server that compresses although that was declined, what it compressed is undone; a file that is stored
+    compressed is kept so. All members of a gzip file are one content."""
+    web.replies = [Reply(body=sent, headers={"Content-Encoding": coding, "Content-Type": kind})]
+    in_script(lambda: fetch_url(web.url.replace("/table.csv", path), tmp_path / name))
+    assert (tmp_path / name).read_bytes() == kept
+
+
+def test_other_encodings_are_undone(web, in_script, tmp_path):
+    """Several, deflate, and those that change nothing. A gzip stream without its end is asked for again."""
+
+    def body():
+        for coding, sent in (
+            ("deflate", zlib.compress(NEW)),
+            ("gzip, gzip", gzip.compress(STORED)),
+            ("identity", NEW),
+            ("", NEW),
+        ):
+            web.replies = [Reply(body=sent, headers={"Content-Encoding": coding})]
+            fetch_url(web.url, tmp_path / "table.csv")
+            assert (tmp_path / "table.csv").read_bytes() == NEW
+        headers = {"Content-Encoding": "gzip"}
+        web.replies = [Reply(body=STORED[:-9], headers=headers), Reply(body=STORED, headers=headers)]
+        fetch_url(web.url, tmp_path / "again.csv")
+        assert (tmp_path / "again.csv").read_bytes() == NEW
+
+    in_script(body)
+
+
+@pytest.mark.parametrize("media_type", ["", "csv", 3])
+def test_a_media_type_is_checked(media_type, tmp_path):
+    """It has two parts, as in `text/csv`."""
+    with pytest.raises(InputError, match="`media_type` must be .*such as text/csv"):
+        fetch_url.fn("https://example.org/t.csv", tmp_path / "t.csv", media_type=media_type)
 
 
 NO_ADDRESSES = {
