@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -40,7 +41,7 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.identity import canonical, is_utf8
 from ivcap_flows.secrets import is_secret_type
 
-__all__ = ["canonical_form"]
+__all__ = ["canonical_form", "is_path", "upload_first"]
 
 _EXACT: Final = 2**53
 _NUMPY_TIMES: Final = ("datetime64", "timedelta64")
@@ -64,6 +65,16 @@ def canonical_form(value: Any, at: str, *, stand_in: Callable[[Any], Any] | None
         raise InputError(f"`{path}` {unfit.why}", path=path, type=unfit.kind) from unfit
     except RecursionError as error:
         raise InputError(f"`{at}` holds itself, or is nested too deep.", path=at, type=type(value).__name__) from error
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value is a path on this machine. A text is none."""
+    return hasattr(type(value), "__fspath__")
+
+
+def upload_first(path: str | os.PathLike[str]) -> str:
+    """Return the sentence that says how a file gets to the platform."""
+    return f"Upload the file first and pass the artifact: upload_artifact({os.fspath(path)!r})."
 
 
 class _UnfitError(Exception):
@@ -202,10 +213,8 @@ def _refuse_what_stays_here(value: Any) -> None:
     kind: Any = type(value)
     if is_secret_type(kind):
         raise _UnfitError(value, "is a secret, which would be recorded. Pass its name on the platform instead.")
-    if hasattr(kind, "__fspath__"):
-        raise _UnfitError(
-            value, f"is a {kind.__name__}, a path on this machine. Upload the file and pass the artifact, or pass text."
-        )
+    if is_path(value):
+        raise _UnfitError(value, f"is a {kind.__name__}, a path on this machine. {upload_first(value)}")
     if isinstance(value, bytes | bytearray | memoryview):
         raise _UnfitError(value, f"is a {kind.__name__}, which JSON cannot hold. Pass text, such as its base64.")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["CONTROL_CHARACTERS", "in_markdown", "visible"]
+__all__ = ["CONTROL_CHARACTERS", "in_markdown", "near_names", "unknown_name", "visible"]
 
 _DIRECTIONS: Final = (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROL_CHARACTERS: Final = {
@@ -32,3 +33,19 @@ def visible(value: Any) -> Any:
 def in_markdown(text: str) -> str:
     """Return a text on one line that means nothing in Markdown or HTML."""
     return _IN_MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()).translate(CONTROL_CHARACTERS))
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a sentence that says that nothing declares this name, with similar names that are declared."""
+    near = near_names(name, known)
+    return f"There is no {what} {name!r}; {near}" + ("" if near.endswith("?") else ".")
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Return the question whether a similar name was meant, else what there is."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    if close := get_close_matches(str(name), names, n=3):
+        return "did you mean " + " or ".join(map(repr, close)) + "?"
+    return "there are: " + (", ".join(map(repr, names)) or "none")

@@ -24,7 +24,10 @@ _PART_OF_A_PAGE: Final = re.compile(
 _XML: Final = re.compile(
     rb"<\?xml\s|<([a-z_][\w.:-]*)(?:\s[^<>]*)?(?:/>\s*\Z|>(?![,;\t]).*</\1\s*>\s*\Z)", re.DOTALL | re.IGNORECASE
 )
-_JSON: Final = re.compile(rb'\[\s*\]\s*\Z|\{\s*\}\s*\Z|(?:\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:', re.DOTALL)
+# A tab before it may be an empty cell of a table.
+_JSON: Final = re.compile(
+    rb'(?:\xef\xbb\xbf)?[ \r\n]*(?:\[\s*\]\s*\Z|\{\s*\}\s*\Z|(?:\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:)', re.DOTALL
+)
 
 _FORMS: Final[Mapping[str, frozenset[Form]]] = {
     "text/html": frozenset({"a web page", "XML"}),
@@ -56,7 +59,7 @@ def form_of(head: bytes, media_type: str = "") -> Form | None:
         return "a web page"
     if _XML.match(body):
         return "XML"
-    return "JSON" if _JSON.match(body) else None
+    return "JSON" if _JSON.match(head) else None
 
 
 def forms_of(media_type: str) -> frozenset[Form] | None:

@@ -35,6 +35,7 @@ _NAME: Final = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.(?!\Z)|\.?\Z))+", re.IGNORECASE
 )
 """The name of a host (RFC 1123), also with the underscores that some have."""
+_GZIP: Final = b"\x1f\x8b"
 _MOST_SAID: Final = 200
 """The characters of an error's own words that an error repeats."""
 _NO_LOGIN: Final = (
@@ -173,9 +174,7 @@ def _session(url: str, pool: Pool) -> Session:
     return Session(f"{parts.scheme}://{parts.netloc}", platform=str(parts.hostname), pool=pool)
 
 
-async def _as_stored(
-    url: str, reply: StreamedReply, names: Sequence[str]
-) -> tuple[AsyncGenerator[bytes, None], int | None]:
+async def _as_stored(url: str, reply: StreamedReply, names: Sequence[str]) -> tuple[AsyncIterator[bytes], int | None]:
     """Return the content as the server stores it, and its size where that is known.
 
     Most encodings say how the server compressed a file now. Some say how the file is stored: Apache's `AddEncoding
@@ -188,7 +187,7 @@ async def _as_stored(
         now = now[1:]
     if stored == "gzip" and not now:
         head, content = await _look(content, LOOK)
-        now = ["gzip"] if _twice(head) else []
+        now = ["gzip"] if _opened(head).startswith(_GZIP) else []
     for encoding in reversed(now):
         if encoding not in ("gzip", "deflate"):
             raise InputError(
@@ -200,20 +199,21 @@ async def _as_stored(
     return content, int(length) if length.isdecimal() and not now else None
 
 
-def _twice(head: bytes) -> bool:
-    """Return whether what is compressed by gzip is itself a gzip file."""
+def _opened(head: bytes) -> bytes:
+    """Return the beginning of what a gzip file contains; of another file, its own."""
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(head, 2) == b"\x1f\x8b"
+        return zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(head, LOOK) if head.startswith(_GZIP) else head
     except zlib.error:
-        return False
+        return head
 
 
 def _expected(names: Sequence[str]) -> str:
-    """Return the media type of the first name that has a known ending."""
-    return next((kind for kind in map(media_type_of, names) if kind != UNKNOWN), UNKNOWN)
+    """Return the media type of the first name that has a known ending, before `.gz` if it has one."""
+    inner = [name.lower().removesuffix(".gz") for name in names]
+    return next((kind for kind in map(media_type_of, [*inner, *names]) if kind != UNKNOWN), UNKNOWN)
 
 
-async def _look(blocks: AsyncGenerator[bytes, None], size: int) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+async def _look(blocks: AsyncIterator[bytes], size: int) -> tuple[bytes, AsyncIterator[bytes]]:
     """Return the first bytes, `size` or all, and the same blocks from the beginning."""
     head = bytearray()
     async for block in blocks:
@@ -221,7 +221,7 @@ async def _look(blocks: AsyncGenerator[bytes, None], size: int) -> tuple[bytes, 
         if len(head) >= size:
             break
 
-    async def whole() -> AsyncGenerator[bytes, None]:
+    async def whole() -> AsyncIterator[bytes]:
         yield bytes(head)
         async for block in blocks:
             yield block
@@ -252,11 +252,12 @@ def _refuse_error(
             "If nothing is right, delete the file and fetch it again."
         )
     kind = reply.headers.get("content-type", "")
+    head = head if essence(media_type) == "application/gzip" else _opened(head)
     form, right = form_of(head, kind), forms_of(media_type)
     if form is None or (right is not None and form in right):
         return
     stated = form == "a web page" and is_page(kind)
-    if right is None and not stated and (before is None or form_of(_head_of(before)) == form):
+    if right is None and not stated and (before is None or form_of(_opened(_head_of(before))) == form):
         return
     said = redact(detail_of(head, limit=_MOST_SAID))
     raise InputError(

@@ -24,16 +24,16 @@ import operator
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from ivcap_flows.canonical import canonical_form
+from ivcap_flows.canonical import canonical_form, is_path, upload_first
 from ivcap_flows.errors import InputError, ParameterError
-from ivcap_flows.handles import Artifact, Handle, LocalFile
+from ivcap_flows.handles import Artifact, Handle
 from ivcap_flows.ivcap.wire import Text, Wire
+from ivcap_flows.plain_text import unknown_name
 
-__all__ = ["ARTIFACT_PREFIXES", "Declaring", "Option", "ParameterDef", "encode_parameters", "unknown_name"]
+__all__ = ["ARTIFACT_PREFIXES", "Declaring", "Option", "ParameterDef", "encode_parameters"]
 
 ARTIFACT_PREFIXES: Final = ("urn:ivcap:artifact:", "http://", "https://", "urn:http://", "urn:https://")
 """Prefixes that the value of an artifact parameter may have (ivcap-client service.py)."""
@@ -103,7 +103,8 @@ def encode_parameters(service: Declaring, values: Mapping[str, Any]) -> dict[str
         try:
             text = _ENCODERS.get(definition.type.lower(), _any)(value, definition)
         except _UnfitError as unfit:
-            faults.append(f"{name!r} takes {unfit}, not {value!r:.80} ({type(value).__name__}).")
+            fault = f"{name!r} takes {unfit}, not {value!r:.80} ({type(value).__name__})."
+            faults.append(f"{fault} {upload_first(value)}" if _may_be_file(value, definition) else fault)
             continue
         if definition.constant and definition.default is not None and text != definition.default:
             faults.append(f"{name!r} is constant: {definition.default!r}.")
@@ -119,14 +120,11 @@ def encode_parameters(service: Declaring, values: Mapping[str, Any]) -> dict[str
     return encoded
 
 
-def unknown_name(what: str, name: str, known: Mapping[str, Any]) -> str:
-    """Return a sentence that says that nothing declares this name, with similar names that are declared."""
-    close = get_close_matches(str(name), list(known), n=3)
-    if close:
-        hint = "did you mean " + " or ".join(map(repr, close)) + "?"
-    else:
-        hint = "there are: " + (", ".join(map(repr, known)) or "none") + "."
-    return f"There is no {what} {name!r}; {hint}"
+def _may_be_file(value: Any, definition: ParameterDef) -> bool:
+    """Return whether a value that does not fit may be a file of which the parameter takes the artifact."""
+    kind = definition.type.lower()
+    text = isinstance(value, str) and kind == "artifact" and not value.startswith("urn:")
+    return text or (is_path(value) and kind not in ("int", "float", "bool", "option"))
 
 
 def _plain(value: Any) -> Any:
@@ -184,8 +182,6 @@ def _artifact(value: Any, _: ParameterDef) -> str:
         return value.urn
     if isinstance(value, str) and value.startswith(ARTIFACT_PREFIXES):
         return value
-    if isinstance(value, LocalFile):
-        raise _UnfitError("an artifact; upload the file first")
     raise _UnfitError("an artifact or its URN")
 
 

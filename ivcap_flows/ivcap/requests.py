@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ParameterError
-from ivcap_flows.ivcap.parameters import unknown_name
+from ivcap_flows.plain_text import unknown_name
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

@@ -5,7 +5,7 @@ They are owner, publisher, licence and approvals.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from typing import Final
 
@@ -73,6 +73,15 @@ def missing_terms(terms: Terms | None) -> list[str]:
     return [name for name in _REQUIRED if not getattr(terms, name) and name not in owned]
 
 
+def _taught(missing: Sequence[str]) -> str:
+    """Return the names of missing fields as a user would write them: an `owner` is both organisation and publisher."""
+    owner = ["`owner` (or `organisation_id` and `publisher_id`)"] if set(_OWNERS) <= set(missing) else []
+    names = owner + [f"`{name}`" for name in missing if name not in _OWNERS or not owner]
+    if "approvals" in missing:
+        names[-1] += " ({} if none is relevant)"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def collection_format(
     artifact: handles.Artifact,
     terms: Terms | None,
@@ -85,9 +94,10 @@ def collection_format(
     """
     missing = missing_terms(terms)
     if missing or terms is None:
+        name = f" {artifact.name}" if artifact.name else ""
         raise InputError(
-            f"No Provena dataset is minted for {artifact.urn}: nobody has stated {', '.join(missing)}. "
-            "State them in the terms.",
+            f"No Provena dataset is minted for the artifact{name} ({artifact.urn}): its terms lack {_taught(missing)}. "
+            "State them once as `terms`: in the workflow, in a YAML file, or in a block Provena Terms.",
             missing=missing,
         )
     made = terms.created_date or (artifact.created_at.date() if artifact.created_at else None)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.plain_text import near_names
 
 __all__ = ["LATEST_SECONDS", "Wire", "blank", "no_seconds", "not_http"]
 
@@ -51,7 +52,9 @@ def _all_faults(part: Any, place: str, unknown: bool) -> list[str]:
     prefix = f"{place}." if place else ""
     found = [prefix + fault for fault in part.faults()]
     if not unknown:
-        found += [f"{prefix}{name} is no field of {type(part).__name__}" for name in part.model_extra or ()]
+        known = type(part).model_fields
+        of = type(part).__name__
+        found += [f"{prefix}{name} is no field of {of} ({near_names(name, known)})" for name in part.model_extra or ()]
     for name in type(part).model_fields:
         found += _all_faults(getattr(part, name), prefix + name, unknown)
     return found

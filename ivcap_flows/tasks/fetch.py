@@ -30,10 +30,11 @@ _MEDIA_TYPE: Final = re.compile(r"\s*[\w.+-]+/[\w.+-]+\s*(;|\Z)")
 async def _fetch_url(url: str, target: str | os.PathLike[str], *, media_type: str | None = None) -> LocalFile:
     """Download a file from an address of the web, http or https. It appears only once it is whole. Folders are made.
 
-    Many services answer with an error that looks like a success. So the task looks at the content: a web page, XML or
-    JSON is refused, and a file that was there stays, unless it is what `media_type` says (default: the ending of the
-    target's name, or else of the address); for plain text and unknown endings, unless the address gave the same before.
-    So is an empty file after one that was not. A file that is stored compressed, such as `.csv.gz`, stays compressed.
+    Some services answer with an error as if it were the file. So the content is looked at. A web page, XML or JSON is
+    refused where something else is expected, and nothing where the address gave something before; the old file stays.
+    `media_type` says what is expected; by default, the ending of the target's name or else of the address does. If that
+    may be any text, it is what the address gave before, and anything but a web page the first time. A file that is
+    stored compressed, such as `.csv.gz`, stays compressed, and any other encoding by the server is undone.
 
     If the target is what was fetched from the address before, by any run in the journal, the server is asked only for
     another version (ETag, Last-Modified). What can pass is repeated for a minute; redirects are followed. The address

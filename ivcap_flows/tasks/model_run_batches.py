@@ -102,7 +102,7 @@ async def _register_model_runs(
         if report.wrong:
             await tell_faults(batch.faults(), report)
         if report.wrong and not skip_invalid:
-            raise _wrong(report, batch.faults())
+            raise _wrong(report, batch.faults(), in_file=isinstance(source, str | Path))
         if only_planned("model runs", report.source):
             return ModelRuns(platform=call.platform, source=report.source, sha256=report.sha256, rows=report.rows)
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
@@ -190,12 +190,15 @@ def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
     )
 
 
-def _wrong(report: BatchReport, faults: Iterator[Fault]) -> InputError:
+def _wrong(report: BatchReport, faults: Iterator[Fault], *, in_file: bool) -> InputError:
     first = [f"row {each.row}, {each.column}: {each.kind}: {each.words}" for each in islice(faults, _NAMED)]
-    more = f" and {report.faults - len(first)} more" if report.faults > len(first) else ""
+    more = ""
+    if report.faults > len(first):
+        listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
+        more = f"; and {report.faults - len(first)} more. {listed}"
     return InputError(
         f"{report.wrong} of the {report.rows} rows of {report.source} are wrong, so none was sent. "
-        f"{'; '.join(first)}{more}. `ivcap-flows models validate` lists all faults.",
+        f"{'; '.join(first)}{more}. Correct them, or leave them out with `skip_invalid`.",
         faults=first,
     )
 

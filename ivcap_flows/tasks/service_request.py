@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from typing_extensions import Self
+
+from ivcap_flows.canonical import is_path, upload_first
+from ivcap_flows.errors import ParameterError
 
 __all__ = ["ServiceRequest"]
 
@@ -21,6 +25,22 @@ class ServiceRequest(BaseModel):
 
     service: ClassVar[str]
     names: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_how_a_file_is_given(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            paths = {each["loc"][0]: each["input"] for each in error.errors() if each["loc"] and is_path(each["input"])}
+            if not paths:
+                raise
+            faults = [f"{name!r} is a path on this machine. {upload_first(path)}" for name, path in paths.items()]
+            raise ParameterError(
+                f"The service {cls.service!r} does not take these parameters. {' '.join(faults)}",
+                service=cls.service,
+                faults=faults,
+            ) from error
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters that were given. The service's own defaults stand for the others."""

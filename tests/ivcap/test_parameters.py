@@ -1,7 +1,9 @@
 """From Python values to the strings of an order."""
 
 import enum
+import os
 from datetime import date, datetime, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -85,9 +87,22 @@ def test_anything_else_is_refused(kind, value):
 
 
 def test_a_file_is_to_be_uploaded_first():
-    """The commonest mistake has its own next step."""
-    with pytest.raises(ParameterError, match="upload the file first"):
-        encode("artifact", FILE)
+    """The commonest mistake has its own next step, in whatever form the file is given; a number is no file."""
+    for kind, value in (
+        ("artifact", FILE),
+        ("artifact", Path("a.csv")),
+        ("artifact", "a.csv"),
+        ("string", Path("a.csv")),
+        ("else", FILE),
+        ("collection", Path("a.csv")),
+    ):
+        path = value if isinstance(value, str) else os.fspath(value)
+        with pytest.raises(ParameterError, match=rf"Upload the file first .*: upload_artifact\({path!r}\)\."):
+            encode(kind, value)
+    for kind, value in (("int", Path("a.csv")), ("artifact", "urn:ivcap:order:1"), ("string", 7.5)):
+        with pytest.raises(ParameterError) as caught:
+            encode(kind, value)
+        assert "pload" not in str(caught.value)
 
 
 def test_all_faults_are_told_at_once():

@@ -162,7 +162,7 @@ def test_an_artifact_needs_what_only_the_user_can_say(run_items, check, written,
     [fault] = check(file)[1]
     assert all(name in fault.words for name in ("organisation_id", "publisher_id", "license", "approvals"))
     [fault] = check(file, terms=run_items.terms.model_copy(update={"license": None}))[1]
-    assert "nobody has stated license. State" in fault.words
+    assert "its terms lack `license`. " in fault.words
     assert check(file, terms=run_items.terms)[1] == []
     with pytest.raises(InputError, match="publisher_id in the Terms"):
         check(file, terms=Terms(**{**vars(run_items.terms), "publisher_id": run_items.person}))

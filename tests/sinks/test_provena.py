@@ -164,7 +164,7 @@ def test_a_refusal_is_a_dead_letter_until_it_is_put_right(
     some = {name: value for name, value in provena_items.terms.items() if name not in ("license", "approvals")}
     assert drain(ivcap_journal, [sink(terms=some)]) == [DEAD]
     said = reason(ivcap_journal, "dead")
-    assert work.urn in said and "nobody has stated license, approvals" in said and accepted() == (0, 0)
+    assert work.urn in said and "its terms lack `license` and `approvals`" in said and accepted() == (0, 0)
     with failing_jobs():
         assert drain(ivcap_journal, [sink()], again=True) == [DEAD]
     reasons = [row.reason for row in ivcap_journal.deliveries.where("provena", state="dead")]
@@ -257,7 +257,11 @@ def test_a_flow_is_a_model_run(
 @pytest.mark.parametrize(
     ("changes", "given", "words"),
     [
-        ({"terms": None}, "urn", "nobody has stated organisation_id, publisher_id, license, approvals"),
+        (
+            {"terms": None},
+            "urn",
+            "its terms lack `owner` (or `organisation_id` and `publisher_id`), `license` and `approvals`",
+        ),
         ({}, "a file of no artifact", "series of the flow coastal is an artifact, but in the run"),
     ],
 )

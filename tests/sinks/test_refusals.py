@@ -237,8 +237,11 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], dict[str, Any]], str]] = {
         lambda w, i: known(w, i, inputs={"series": {"template": i.source, "resources": {"map": "m"}}}),
         "has no deferred resource 'map'",
     ),
-    "no terms": (lambda w, i: {"terms": None}, "nobody has stated organisation_id, publisher_id, license, approvals"),
-    "no licence": (lambda w, i: stated(w, i, license=None), "nobody has stated license"),
+    "no terms": (
+        lambda w, i: {"terms": None},
+        r"its terms lack `owner` \(or `organisation_id` and `publisher_id`\), `license` and `approvals`",
+    ),
+    "no licence": (lambda w, i: stated(w, i, license=None), "its terms lack `license`"),
     "a licence that is no URL": (lambda w, i: stated(w, i, license="MIT"), "license is no http or https URL"),
     "an approval that was not obtained": (
         lambda w, i: stated(w, i, approvals={"ethics_access": ENDED}),

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.provena.terms import missing_terms
+from ivcap_flows.provena.models import DatasetTemplate
+from ivcap_flows.provena.terms import Terms, missing_terms
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks import Drained, drain
@@ -30,7 +32,11 @@ def test_a_workflow_for_the_flow_goes_first(tmp_path, ended_work):
 
 
 def test_a_wrong_workflow_names_every_fault(tmp_path):
-    """File, line and field of each, at once; neither a guess nor a silent part."""
+    """File, line and field of each, at once, in the order of the lines; what was meant is asked, never guessed."""
+
+    def all_of(kind: type[BaseModel]) -> str:
+        return ", ".join(map(repr, kind.model_fields))
+
     path = tmp_path / "workflows.yaml"
     path.write_text(
         "- {service: echo, workflow_templat: 1/1}\n"
@@ -41,22 +47,37 @@ def test_a_wrong_workflow_names_every_fault(tmp_path):
         "    series: {display_name: Series, colour: blue}\n"
         "    mask: {templat: 1/1}\n"
         "- nothing\n"
+        "- flow: monthly\n"
+        "  terms:\n"
+        "    approval: {}\n"
+        "    elephant: {}\n"
+        "  displayname:\n"
+        "    parameter: 1\n"
+        "  workflow_template:\n"
+        "    modell:\n"
+        "      name: M\n"
+        "    display_name: W\n"
     )
     with pytest.raises(InputError) as caught:
         Workflows.read(path)
     assert str(path) in str(caught.value)
     assert [fault.partition(": ")[::2] for fault in caught.value.faults] == [
         ("line 1", "workflow_template is missing"),
-        ("line 1, workflow_templat", "there is no such field"),
+        ("line 1, workflow_templat", "there is no such field (did you mean 'workflow_template'?)"),
         ("line 2, inputs", "Input should be a valid dictionary"),
-        ("line 2, terms.licence", "there is no such field"),
+        ("line 2, terms.licence", "there is no such field (did you mean 'license'?)"),
         ("line 4, workflow_template.model", "description is missing"),
         ("line 4, workflow_template.model", "documentation_url is missing"),
         ("line 4, workflow_template.model", "source_url is missing"),
-        ("line 6, inputs.series", "colour is no field of DatasetTemplate"),
+        ("line 6, inputs.series", f"colour is no field of DatasetTemplate (there are: {all_of(DatasetTemplate)})"),
         ("line 7, inputs.mask", "template is missing"),
-        ("line 7, inputs.mask.templat", "there is no such field"),
+        ("line 7, inputs.mask.templat", "there is no such field (did you mean 'template'?)"),
         ("line 8", "Input should be a valid dictionary or instance of Workflow"),
+        ("line 11, terms.approval", "there is no such field (did you mean 'approvals'?)"),
+        ("line 12, terms.elephant", f"there is no such field (there are: {all_of(Terms)})"),
+        ("line 13, displayname", "there is no such field (did you mean 'display_name'?)"),
+        ("line 15, workflow_template", "model is missing"),
+        ("line 16, workflow_template.modell", "there is no such field (did you mean 'model'?)"),
     ]
 
 

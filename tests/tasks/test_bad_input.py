@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from prefect import Task
@@ -29,6 +30,7 @@ from ivcap_flows.handles import Artifact, Collection, Job, LocalFile, RegistryIt
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.ivcap.orders import Orders
 from ivcap_flows.provena.prov import ProvApi
+from ivcap_flows.tasks import ServiceRequest
 
 ALL = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
@@ -79,6 +81,12 @@ class Declared(BaseModel):
     jschema: str = Field("urn:example:schema:1", alias="$schema")
 
 
+class Produce(ServiceRequest):
+    service = "tasks-produce"
+    series: Artifact | str
+    base: int
+
+
 THING = "urn:example:thing:1"
 FILE = LocalFile(path=__file__, sha256="0" * 64, size=1)
 FOREIGN = Artifact(urn="urn:ivcap:artifact:1", platform="https://ivcap.example.org")
@@ -94,8 +102,11 @@ NONSENSE = [
         "no parameter 'scael'; did you mean 'scale'?",
     ),
     (lambda: request_job("sleep", {"secnods": 1}), "seconds", "secnods"),
-    (lambda: place_order("tasks-produce", {"series": FILE}), "upload the file first"),
-    (lambda: place_order("tasks-produce", {"series": __file__}), "takes an artifact or its URN"),
+    (lambda: place_order("tasks-produce", {"series": FILE}), "Upload the file first"),
+    (lambda: place_order("echo", {"message": Path("a.csv")}), "takes a string, not", "upload_artifact('a.csv')"),
+    (lambda: request_job("echo", {"nested": [Path("a.csv")]}), "request.nested[0]", "upload_artifact('a.csv')"),
+    (lambda: place_order(Produce(series=Path("a.csv"), base=1)), "'series' is a", "upload_artifact('a.csv')"),
+    (lambda: place_order("tasks-produce", {"series": __file__}), "takes an artifact or its URN", "upload_artifact("),
     (lambda: request_job("echo", ["message"]), "a mapping or a pydantic model, not list"),
     (lambda: place_order("echo", ["message"]), "a mapping of names to values, not list"),
     (lambda: place_order("echo", {"message": "?"}, name=FOREIGN), "The name of an order is a text, not Artifact"),
