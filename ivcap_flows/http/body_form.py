@@ -19,15 +19,12 @@ _LEAD: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*", re.DOTALL)
 # The patterns of WHATWG's "MIME Sniffing", without the header of a table such as <A>,<B>.
 _PAGE: Final = re.compile(rb"<(?:!doctype html|html|head|body)(?:\s|>(?![,;\t]))", re.IGNORECASE)
 _PART_OF_A_PAGE: Final = re.compile(
-    rb"<(?:script|iframe|h1|div|font|table|a|style|title|b|br|p)(?:\s|>(?![,;\t]))", re.IGNORECASE
+    rb"<(?:script|iframe|h1|div|font|table|a|style|title|b|br|p)(?:\s+[\w-]+\s*=|\s*/?>(?![,;\t]))", re.IGNORECASE
 )
 _XML: Final = re.compile(
     rb"<\?xml\s|<([a-z_][\w.:-]*)(?:\s[^<>]*)?(?:/>\s*\Z|>(?![,;\t]).*</\1\s*>\s*\Z)", re.DOTALL | re.IGNORECASE
 )
-# A tab before it may be an empty cell of a table.
-_JSON: Final = re.compile(
-    rb'(?:\xef\xbb\xbf)?[ \r\n]*(?:\[\s*\]\s*\Z|\{\s*\}\s*\Z|(?:\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:)', re.DOTALL
-)
+_JSON: Final = re.compile(rb'\[\s*\]\s*\Z|\{\s*\}\s*\Z|(?:\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:', re.DOTALL)
 
 _FORMS: Final[Mapping[str, frozenset[Form]]] = {
     "text/html": frozenset({"a web page", "XML"}),
@@ -54,12 +51,18 @@ def is_page(media_type: str) -> bool:
 
 def form_of(head: bytes, media_type: str = "") -> Form | None:
     """Return the form of a body by its first `LOOK` bytes; None is any other. The server states the media type."""
-    body = head[_LEAD.match(head).end() :]  # type: ignore[union-attr]  # it matches everywhere
-    if _PAGE.match(body) or (is_page(media_type) and _PART_OF_A_PAGE.match(body)):
+    lead = _LEAD.match(head)
+    assert lead is not None
+    body = head[lead.end() :]
+    if _PAGE.match(body):
+        return "a web page"
+    if b"\t" in lead[0]:
+        return None  # which may be the empty cell of a table
+    if is_page(media_type) and _PART_OF_A_PAGE.match(body):
         return "a web page"
     if _XML.match(body):
         return "XML"
-    return "JSON" if _JSON.match(head) else None
+    return "JSON" if _JSON.match(body) else None
 
 
 def forms_of(media_type: str) -> frozenset[Form] | None:

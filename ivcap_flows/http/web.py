@@ -126,7 +126,10 @@ async def _reply(url: str, conditions: Mapping[str, str], pool: Pool) -> AsyncIt
             raise
         except PlatformError as error:
             if error.data.get("status") is None:
-                raise InputError(f"What {_shown(url)} sends cannot be decoded: {error.detail}.") from error
+                raise InputError(
+                    f"What {_shown(url)} sends cannot be decoded: it is not in the encoding that the server states "
+                    f"({error.detail}). Download it with `curl`, and look at it."
+                ) from error
             raise _refused(url, place, error.status, error.detail) from error
         if place.startswith("https:") and not there.startswith("https:"):
             raise InputError(f"{_shown(url)} leads to {_shown(there)}, which is not encrypted. Is the address right?")
@@ -143,7 +146,7 @@ def _refused(url: str, place: str, status: int, said: str) -> InputError:
 def check_address(url: str) -> None:
     """Raise InputError if no server can be asked for an address."""
     try:
-        address, port = httpx.URL(url), urlsplit(url).port
+        port, address = urlsplit(url).port, httpx.URL(url)
         # An internationalized name is checked by its other form.
         host = address.raw_host.decode("ascii") if address.host else ""
         fault = _fault_of(url, address.scheme, host, port)
