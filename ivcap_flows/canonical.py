@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -72,9 +71,10 @@ def is_path(value: Any) -> bool:
     return hasattr(type(value), "__fspath__")
 
 
-def upload_first(path: str | os.PathLike[str]) -> str:
-    """Return the sentence that says how a file gets to the platform."""
-    return f"Upload the file first and pass the artifact: upload_artifact({os.fspath(path)!r})."
+def upload_first(path: Any) -> str:
+    """Return the sentence that says how a file, named by a path or a text, gets to the platform."""
+    named = path.__fspath__() if is_path(path) else path
+    return f"Upload the file first and pass the artifact: upload_artifact({named!r})."
 
 
 class _UnfitError(Exception):
