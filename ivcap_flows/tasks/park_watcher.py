@@ -81,7 +81,7 @@ class Watcher:
         """Those of them that it has."""
 
     async def watch(self, *, seconds: float | None = None) -> None:
-        """Watch for `seconds`; None means for ever."""
+        """Watch for `seconds`, but no longer than runs are parked; None means for ever."""
         end = None if seconds is None else time.monotonic() + seconds
         start_heartbeat(self._journal)
         self._tell("Watching the parked runs.")
@@ -90,6 +90,8 @@ class Watcher:
                 try:
                     await self._look()
                     self._troubled.pop("parked")
+                    if end is not None and not self._tending:
+                        break
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
                     self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
                 await self._pause()
@@ -257,11 +259,11 @@ class Watcher:
 
 
 @flow(name="watch-parked-runs")
-def watch_parked_runs(minutes: float = 15.0, ivcap: str | None = None) -> None:
-    """Watch the parked runs of this worker's journal. The deployment's schedule starts it again.
+def watch_parked_runs(minutes: float = 5.0, ivcap: str | None = None) -> None:
+    """Watch the parked runs of this worker's journal, and end if none is parked. The schedule starts it again.
 
     Args:
-        minutes: How long to watch.
+        minutes: How long to watch at most: the interval of the schedule.
         ivcap: Name of the block `IvcapCredentials` for runs that named none; by default, the worker's
             environment decides.
     """

@@ -114,6 +114,15 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
     assert most - before <= 40, "what a process may have at most, whatever is parked"
 
 
+def test_a_watch_for_a_time_ends_with_the_last_parked_run(embedded_platform, ivcap_journal, woken, park, monkeypatch):
+    """So that a scheduled watcher keeps a process of its worker only while something is parked."""
+    monkeypatch.setattr(Parks, "left", all_of)
+    parked = park(ivcap_journal, place_order("sleep", {"seconds": 2.0}))
+    begun = time.monotonic()
+    loop.run(Watcher(ivcap_journal).watch(seconds=300))
+    assert woken == [parked.flow_run_id] and time.monotonic() - begun < 150
+
+
 @pytest.fixture
 def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
     """A journal that waits only a moment for other writers."""
