@@ -33,6 +33,7 @@
     │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
     ├── JournalError                the journal cannot be opened, read or written
     │   ├── JournalKeyError         the journal's key file is missing, or has another key
+    │   ├── JournalMovedError       the journal is elsewhere now, or its move here has not ended
     │   └── NewerSchemaError        a newer version of the package made the journal or state folder
     └── EmbeddedPlatformError       the embedded platform could not be started or reached
 
@@ -62,6 +63,7 @@ __all__ = [
     "JobFailedError",
     "JournalError",
     "JournalKeyError",
+    "JournalMovedError",
     "MisfitReplyError",
     "NewerSchemaError",
     "NotAuthorizedError",
@@ -250,6 +252,15 @@ class JournalError(IvcapFlowsError):
 
 class JournalKeyError(JournalError):
     """The key file of the journal is missing, or has another key than before. Data: `url`, `key_file` (its path)."""
+
+    retryable = False
+
+
+class JournalMovedError(JournalError):
+    """The journal was moved to another database, or its move to this one has not ended.
+
+    Data: `url`, and `to` or `source`, the other database (both without password).
+    """
 
     retryable = False
 

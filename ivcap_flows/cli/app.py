@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "watch": "watch",
     "orders": "app",
     "models": "app",
+    "journal": "app",
     "doctor": "doctor",
     "login": "login",
 }

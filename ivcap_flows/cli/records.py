@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -36,9 +35,7 @@ def open_journal(*, new: bool = False) -> Journal:
     Raise InputError if it does not exist, unless `new` allows to create it.
     """
     url = Settings().journal
-    place = url.partition("sqlite:///")[2]
-    is_file = bool(place) and not place.startswith((":memory:", "file:"))
-    if is_file and not new and not Path(place).expanduser().exists():
+    if not new and Journal.is_missing(url):
         raise InputError(f"There is no journal {url}: no flow has run yet, or IVCAP_FLOWS_JOURNAL names another.")
     journal = Journal.open(url)
     journal.observe(emit)

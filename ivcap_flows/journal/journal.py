@@ -108,11 +108,18 @@ class Journal:
         """Open or create the journal at `sqlite:///<path>` or `postgresql://…`, and bring its tables to this version.
 
         Raise ConfigurationError if the URL or place cannot hold a journal, NewerSchemaError if a newer version made it,
-        and JournalError if it cannot be reached, read or written.
+        JournalMovedError if it was moved, and JournalError if it cannot be reached, read or written.
         """
         from ivcap_flows.journal.store import Store
 
         return cls(Store(url))
+
+    @staticmethod
+    def is_missing(url: str) -> bool:
+        """Return whether a URL names an SQLite file that does not exist. Raise ConfigurationError for a wrong one."""
+        from ivcap_flows.journal.store import is_missing
+
+        return is_missing(url)
 
     def now(self) -> datetime:
         """Return the journal's time: this machine's on SQLite, the server's on PostgreSQL."""

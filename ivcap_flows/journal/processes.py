@@ -138,6 +138,12 @@ class Processes:
         life = self.life(process)
         return life == "alive" or (life == "unknown" and not _is_overdue(process, now))
 
+    def living(self, connection: Connection) -> ProcessRow | None:
+        """Return a process that seems to run, the one with the newest heartbeat, or None."""
+        now = self._store.now(connection)
+        rows = connection.execute(sa.select(_T).order_by(_T.c.heartbeat_at.desc())).mappings()
+        return next((process for row in rows if self.alive(process := ProcessRow(**row), now)), None)
+
     def seems_held(self, process: ProcessRow, token: str | None, now: datetime) -> bool:
         """Return what `holds` does, for display only, by the journal's clock where only the heartbeat is known."""
         return token in _tokens if is_this(process) else self.alive(process, now)

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import JournalKeyError
+from ivcap_flows.errors import InputError, JournalKeyError
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import NewIntent
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import HIDDEN, scrub, scrub_alone, scrub_text
 
-__all__ = ["Redaction", "key_file_of"]
+__all__ = ["Redaction", "keep_key", "kept_key", "key_file_of"]
 
 _KEY_BYTES: Final = 32
 _SHOWN: Final = 32
@@ -91,24 +92,58 @@ class Redaction:
         Raise JournalKeyError if the file is missing or has another key than before.
         """
         path = key_file_of(journal)
-        info = schema.journal_info
         with self._store.write() as connection:
             # In a write transaction, so that other processes wait and then find the file.
-            known: str | None = connection.execute(sa.select(info.c.key_check)).scalar_one()
-            key = _read(path) or (b"" if known else _made(path))
-            check = hmac.digest(key, _CHECKED, "sha256").hex()
-            if known is None:
-                connection.execute(sa.update(info).values(key_check=check))
-            elif known != check:
-                raise JournalKeyError(
-                    f"The key file {path} of the journal {self._store.url} is missing or has another key. Without the "
-                    "right key, a request that contains a secret is not recognised and would be sent twice. Restore "
-                    "the file from a backup or from where the journal was copied; or name a new journal in "
-                    "IVCAP_FLOWS_JOURNAL, which looks on the platforms for what was requested before.",
-                    url=self._store.url,
-                    key_file=str(path),
-                )
+            key = kept_key(self._store, connection)
+            if key is None:
+                key = _read(path) or _written(path, secrets.token_bytes(_KEY_BYTES))
+                _note(connection, key)
             return key
+
+
+def kept_key(store: Store, connection: Connection) -> bytes | None:
+    """Return the key of a journal, or None if it never needed one.
+
+    Raise JournalKeyError if its file is missing or has another key than before.
+    """
+    if store.path is None:
+        stored: str | None = connection.execute(sa.select(schema.redaction_keys.c.key)).scalar()
+        return None if stored is None else bytes.fromhex(stored)
+    path = key_file_of(store.path)
+    known: str | None = connection.execute(sa.select(schema.journal_info.c.key_check)).scalar_one()
+    if known is None:
+        return None
+    key = _read(path) or b""
+    if known != _check(key):
+        raise JournalKeyError(
+            f"The key file {path} of the journal {store.url} is missing or has another key. Without the right key, a "
+            "request that contains a secret is not recognised and would be sent twice. Restore the file from a backup "
+            "or from where the journal was copied; or name a new journal in IVCAP_FLOWS_JOURNAL, which looks on the "
+            "platforms for what was requested before.",
+            url=store.url,
+            key_file=str(path),
+        )
+    return key
+
+
+def keep_key(store: Store, connection: Connection, journal_id: str, key: bytes) -> None:
+    """Give a new journal the key of the one whose rows it gets. Raise InputError if its file has another key."""
+    if store.path is None:
+        row = {"journal_id": journal_id, "key": key.hex()}
+        connection.execute(sa.insert(schema.redaction_keys), row)
+        return
+    path = key_file_of(store.path)
+    if (_read(path) or _written(path, key)) != key:
+        raise InputError(f"{path} is the key file of another journal. Move it away, or name another file.")
+    _note(connection, key)
+
+
+def _check(key: bytes) -> str:
+    return hmac.digest(key, _CHECKED, "sha256").hex()
+
+
+def _note(connection: Connection, key: bytes) -> None:
+    connection.execute(sa.update(schema.journal_info).values(key_check=_check(key)))
 
 
 def _read(path: Path) -> bytes | None:
@@ -117,9 +152,8 @@ def _read(path: Path) -> bytes | None:
     return None
 
 
-def _made(path: Path) -> bytes:
-    """Make a new key, and return it once it is on disk. A full disk or a kill leaves no part of a file."""
-    key = secrets.token_bytes(_KEY_BYTES)
+def _written(path: Path, key: bytes) -> bytes:
+    """Return the key once it is on disk. A full disk or a kill leaves no part of a file."""
     file, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     try:
         os.write(file, key.hex().encode("ascii"))

@@ -77,6 +77,9 @@ journal_info = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     # SQLite: a digest that identifies the key in the key file. Without a value, no key was needed yet.
     sa.Column("key_check", sa.Text),
+    # Set while the journal may not be used: `to` says where it was moved, `from` whence it is being moved here, and
+    # both ends of a move have its `id`.
+    sa.Column("move", Json),
 )
 
 # PostgreSQL only. A separate table, so that a role may read the others without this one.

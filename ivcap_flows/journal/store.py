@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ivcap_flows.errors import ConfigurationError, InputError, JournalError, NewerSchemaError
+from ivcap_flows.errors import ConfigurationError, InputError, JournalError, JournalMovedError, NewerSchemaError
 from ivcap_flows.forked import in_forked_child
 from ivcap_flows.journal.filesystems import network_file_system
 from ivcap_flows.journal.inserts import InsertNew, InsertOver
@@ -30,7 +30,7 @@ from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Store"]
+__all__ = ["Store", "is_missing"]
 
 logger = logger_of("ivcap_flows.journal")
 
@@ -38,7 +38,8 @@ BUSY_SECONDS: Final = 30.0
 _COUNTED: Final = {"preserve_rowcount": True}
 _GRANTED: Final = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 """The settings that SQLite must report after they were set; 2 is FULL."""
-_TRANSACTION: Final = sa.text(
+_MOVE: Final = sa.select(journal_info.c.move)
+_SETTINGS: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', :busy, true),"
     " set_config('idle_in_transaction_session_timeout', :idle, true)"
 )
@@ -47,6 +48,9 @@ _TRANSACTION: Final = sa.text(
 A server or role may have switched `synchronous_commit` off for speed, but here the end of a commit must mean "on disk".
 A process that is suspended, or a machine that is lost, in the middle of a transaction would keep its locks for hours.
 """
+_MOVED: Final = "SELECT move FROM journal_info"
+_AND_MOVE: Final = f", ({_MOVED})"
+"""In the same statement, since each is a round trip. It waits for a move that is under way, which locks the table."""
 _GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
 _CREATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
@@ -79,13 +83,7 @@ class Store:
     """Transactions on one journal. It may be shared by threads, and the database by processes."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError as error:
-            raise ConfigurationError(
-                "The journal's URL cannot be read. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` or "
-                "`postgresql://<user>@<host>/<database>`."
-            ) from error
+        parsed = _parsed(url)
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed.render_as_string(hide_password=True)
@@ -93,14 +91,14 @@ class Store:
         self.path: Path | None = _place_of(parsed) if self.is_sqlite else None
         """The file of an SQLite journal, otherwise None."""
         self.observer: Observer | None = None
+        self.journal_id = ""
+        self._in_use = False
         self._noted = threading.local()
         self.engine = _sqlite(parsed) if self.is_sqlite else _postgresql(parsed)
-        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS)
+        self._transactions = Transactions(self.engine, lock_timeout=BUSY_SECONDS, begun=self._check_move)
         _engines.add(self.engine)
         try:
-            self._prepare()
-            with self.read() as connection:
-                self.journal_id: str = connection.execute(sa.select(journal_info.c.id)).scalar_one()
+            self._open()
         except (SQLAlchemyError, OSError) as error:
             self.engine.dispose()
             raise self._failure("opened", error) from error
@@ -175,8 +173,17 @@ class Store:
             # In each transaction, since a pooler may give each another session of the server.
             # Who waits must outlast the holder that stands still.
             limits = {"busy": f"{BUSY_SECONDS * 1000:.0f}ms", "idle": f"{BUSY_SECONDS * 500:.0f}ms"}
-            connection.execute(_TRANSACTION, limits)
+            if not self._in_use:
+                connection.execute(sa.text(_SETTINGS), limits)
+            elif connection.execute(sa.text(_SETTINGS + _AND_MOVE), limits).one()[-1] is not None:
+                self._check_move(connection)
             yield connection
+
+    def _check_move(self, connection: Connection) -> None:
+        """Raise JournalMovedError if the journal was moved, perhaps while this process had it open."""
+        # As text, since the statement of SQLAlchemy takes as long as a small write.
+        if self._in_use and connection.exec_driver_sql(_MOVED).scalar_one() is not None:
+            raise self.moved(connection.execute(_MOVE).scalar_one())
 
     def now(self, connection: Connection) -> datetime:
         """Return the journal's time: the server's on PostgreSQL, so that machines with wrong clocks agree."""
@@ -225,6 +232,18 @@ class Store:
         """Insert a row, or replace these columns of the row with the same primary key."""
         connection.execute(InsertOver(table), row)
 
+    def create_alone(self, connection: Connection) -> None:
+        """Wait until no other process creates the tables, and let none until the end of this transaction."""
+        if not self.is_sqlite:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
+
+    def _open(self) -> None:
+        """Make the journal ready for use."""
+        self._prepare()
+        with self.read() as connection:
+            self.journal_id = connection.execute(sa.select(journal_info.c.id)).scalar_one()
+        self._in_use = True
+
     def _prepare(self) -> None:
         """Create the tables if there are none. If several processes open the journal first, one of them does it."""
         with self.engine.connect() as connection:
@@ -233,15 +252,25 @@ class Store:
             if self._is_prepared(connection):
                 return
         with self.write() as connection:
-            if not self.is_sqlite:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
+            self.create_alone(connection)
             if not self._is_prepared(connection):
                 metadata.create_all(connection)
                 row = {"id": str(uuid.uuid4()), "version": VERSION, "created_at": self.now(connection)}
                 connection.execute(sa.insert(journal_info), row)
 
     def _is_prepared(self, connection: Connection) -> bool:
-        """Return whether the journal has its tables. Raise NewerSchemaError if they are another version's."""
+        """Return whether the journal has its tables.
+
+        Raise NewerSchemaError if they are another version's, and JournalMovedError if the journal is not in use here.
+        """
+        if not self._has_tables(connection):
+            return False
+        if (move := connection.execute(_MOVE).scalar_one()) is not None:
+            raise self.moved(move)
+        return True
+
+    def _has_tables(self, connection: Connection) -> bool:
+        """Return whether there is a journal. Raise NewerSchemaError if another version made it."""
         if not sa.inspect(connection).has_table(journal_info.name):
             return False
         found = connection.execute(sa.select(journal_info.c.version)).scalar()
@@ -254,6 +283,19 @@ class Store:
             url=self.url,
             found=found,
             known=VERSION,
+        )
+
+    def moved(self, move: dict[str, str]) -> JournalMovedError:
+        """Return the error that says where the journal is, from its mark."""
+        if (to := move.get("to")) is not None:
+            return JournalMovedError(
+                f"The journal {self.url} was moved to {to}. Name that in IVCAP_FLOWS_JOURNAL.", url=self.url, to=to
+            )
+        return JournalMovedError(
+            f"The move of a journal from {move['from']} to {self.url} has not ended. Start the same command again: "
+            "`ivcap-flows journal move FROM TO`.",
+            url=self.url,
+            source=move["from"],
         )
 
     def _failure(self, verb: str, error: Exception) -> JournalError | InputError:
@@ -284,6 +326,22 @@ class Store:
             f"The journal {self.url} cannot be {verb}: {cause[0] if cause else type(error).__name__}. {step}",
             url=self.url,
         )
+
+
+def is_missing(url: str) -> bool:
+    """Return whether a journal's URL names a file that does not exist. Raise ConfigurationError for a wrong one."""
+    parsed = _parsed(url)
+    return parsed.get_backend_name() == "sqlite" and not _place_of(parsed).exists()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "The journal's URL cannot be read. Set IVCAP_FLOWS_JOURNAL to `sqlite:///<path>` or "
+            "`postgresql://<user>@<host>/<database>`."
+        ) from error
 
 
 def _place_of(url: URL) -> Path:

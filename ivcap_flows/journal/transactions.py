@@ -17,9 +17,11 @@ __all__ = ["Transactions"]
 class Transactions:
     """Write transactions on SQLite. Each waits for the disk at its end, which is most of the time of a small write."""
 
-    def __init__(self, engine: Engine, *, lock_timeout: float) -> None:
+    def __init__(self, engine: Engine, *, lock_timeout: float, begun: Callable[[Connection], None]) -> None:
+        """`begun` is called at the begin of each transaction, which is rolled back if it raises."""
         self._engine = engine
         self._lock_timeout = lock_timeout
+        self._begun = begun
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -91,6 +93,7 @@ class Transactions:
             with self._engine.connect() as plain:
                 connection = plain.execution_options(writes=True)
                 with connection.begin():
+                    self._begun(connection)
                     yield connection
                     if not _stands(connection):
                         raise _taken_back()

@@ -31,7 +31,7 @@ def test_every_command_has_help(ivcap_flows, command):
     assert said.status == 0 and said.out.startswith(" ".join(["Usage: ivcap-flows", *command]))
     assert "--no-" not in said.out and "--empty-" not in said.out
     words = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", said.out))
-    assert words <= {"IvcapCredentials", "ProvenaCredentials"}, (
+    assert words <= {"IvcapCredentials", "ProvenaCredentials", "PostgreSQL"}, (
         "classes of the code mean nothing to a user, blocks in Prefect do"
     )
 

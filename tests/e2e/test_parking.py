@@ -330,6 +330,58 @@ def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server,
         alone.end()
 
 
+@pytest.fixture
+def both_places(postgresql_server, tmp_path) -> dict[str, str]:
+    """The URLs of a journal that is still to be made, on each kind of database."""
+    with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS parked")
+        connection.execute("CREATE DATABASE parked")
+    return {"sqlite": f"sqlite:///{tmp_path / 'parked.sqlite'}", "postgresql": postgresql_server.format("parked")}
+
+
+@pytest.mark.parametrize(("old", "new"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
+def test_a_parked_run_goes_on_where_its_journal_was_moved(
+    prefect_server, embedded_platform, both_places, tmp_path, old, new
+):
+    """It parks with one database, a watcher wakes it with the other, and it orders nothing again. The test starts its
+    process as a worker would."""
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    alone.environment |= {"IVCAP_FLOWS_JOURNAL": both_places[old], "PARK_FOR_AT_LEAST": "600"}
+    run = alone.run(alone.deployment("parks", f"moved-{new}", work_pool_name=None), f"moved-{new}", 3.0)
+
+    def go() -> None:
+        process = alone.start("worker", sys.executable, "-m", "prefect.engine", PREFECT__FLOW_RUN_ID=run)
+        assert process.wait(120) == 0, alone.log("worker")[-4000:]
+
+    def command(*words: str) -> None:
+        assert alone.start("command", sys.executable, "-m", "ivcap_flows.cli", *words).wait(120) == 0, alone.log(
+            "command"
+        )
+
+    try:
+        go()
+        assert alone.state(run)["name"] == "Parked"
+        command("journal", "move", both_places[old], both_places[new])
+        alone.environment["IVCAP_FLOWS_JOURNAL"] = both_places[new]
+        end = time.monotonic() + 120
+        while alone.state(run)["name"] == "Parked":
+            assert time.monotonic() < end, alone.log("command")
+            command("watch", "--once")
+        go()
+        assert alone.state(run)["name"] == "Completed"
+        with Journal.open(both_places[new]) as journal:
+            [order] = journal.intents.where(run_id=journal.runs.get(run).id)
+            assert (order.noun, order.status) == ("order", "succeeded")
+            assert outcomes(journal, run) == ["parked", "completed"]
+        mark = f"moved-{new}"
+        assert len([line for line in alone.told(mark) if line.startswith("begins")]) == 2
+        assert alone.told(mark).count("side effect") == 1
+        placed = list(embedded_platform.requests("POST", "/1/orders"))
+        assert len(placed) == 1
+    finally:
+        alone.end()
+
+
 @pytest.mark.long
 def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tmp_path):
     """`serve` starts a process for each round, without a worker."""

@@ -1,0 +1,68 @@
+"""`ivcap-flows journal move`: what it prints, and that a run which the journal has continues at the new place."""
+
+import psycopg
+import pytest
+
+from ivcap_flows.journal import Journal, RunIdentity, schema
+
+TABLES = [table.name for table in schema.metadata.sorted_tables if table.name not in ("journal_info", "redaction_keys")]
+
+
+@pytest.fixture
+def new_url(postgresql_server):
+    """The URL of an empty database."""
+    with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS moved_to")
+        connection.execute("CREATE DATABASE moved_to")
+    return postgresql_server.format("moved_to")
+
+
+@pytest.fixture
+def old_url(tmp_path):
+    """The URL of a journal without content."""
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    Journal.open(url).close()
+    return url
+
+
+def test_a_journal_moves_there_and_back(ivcap_flows, old_url, new_url, tmp_path, monkeypatch):
+    """The rows of each table are printed, or are JSON. A command on the old place says where the journal is."""
+    with Journal.open(old_url) as journal:
+        opened = journal.runs.open_attempt(RunIdentity("monthly", "f.py:monthly", {}, "1", "1"))
+        journal.runs.close_attempt(opened.attempt.id, "completed")
+    told = ivcap_flows("journal", "move", old_url, new_url)
+    assert told.status == 0, told
+    lines = [line.split() for line in told.out.splitlines()]
+    assert {line[0]: line[1] for line in lines if line[0] in TABLES} == {
+        name: "1" if name in ("processes", "runs", "attempts") else "0" for name in TABLES
+    }
+    assert f"{old_url} is closed. Name the new place in IVCAP_FLOWS_JOURNAL" in told.out
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", old_url)
+    for command in (("runs",), ("doctor",)):
+        refused = ivcap_flows(*command)
+        assert refused.status == 1 and "was moved to postgresql://" in refused.out + refused.err
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", new_url)
+    assert "monthly" in ivcap_flows("runs").out
+    # Here no lock shows that the process has ended, only a heartbeat that is old.
+    with psycopg.connect(new_url) as connection:
+        connection.execute("UPDATE processes SET heartbeat_at = heartbeat_at - 60000000")
+    back = f"sqlite:///{tmp_path / 'back.sqlite'}"
+    told = ivcap_flows("journal", "move", new_url, back, "--json")
+    assert told.status == 0, told
+    assert told.json["target"] == back and told.json["rows"] | {"runs": 1} == told.json["rows"]
+    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", back)
+    assert "monthly" in ivcap_flows("runs").out
+
+
+def test_what_is_refused_is_told_in_one_line(ivcap_flows, old_url, tmp_path):
+    """With the next step; wrong values have exit status 2."""
+    there, gone = f"sqlite:///{tmp_path / 'there.sqlite'}", f"sqlite:///{tmp_path / 'gone.sqlite'}"
+    Journal.open(there).close()
+    for words, said in (((gone, there), "There is no journal"), ((old_url, there), "is not empty")):
+        refused = ivcap_flows("journal", "move", *words)
+        assert refused.status == 2 and said in refused.err
+    assert not (tmp_path / "gone.sqlite").exists()
+    with Journal.open(old_url) as journal:
+        journal.runs.open_attempt(RunIdentity("monthly", "f.py:monthly", {}, "1", "1"))
+        refused = ivcap_flows("journal", "move", old_url, gone)
+        assert refused.status == 1 and "Start the command again when it has ended" in refused.err
