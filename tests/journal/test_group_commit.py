@@ -151,7 +151,7 @@ def test_threads_take_turns(store):
 
 def test_whoever_waits_too_long_goes_by_the_database(store):
     """A thread that is stuck in its write does not block others for ever: SQLite then reports that it is busy."""
-    transactions = Transactions(store.engine, lock_timeout=0.05)
+    transactions = Transactions(store.engine, lock_timeout=0.05, begun=lambda _: None)
     stuck, go = threading.Event(), threading.Event()
 
     def hold():
