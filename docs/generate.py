@@ -124,8 +124,9 @@ HANDLES: Final = """
 
 The tasks return these handles, from `ivcap_flows.handles`. Handles are frozen pydantic models, contain no secret, and
 survive pickle and JSON. `how` says how the run came by what they name: it requested it (`sent`), an earlier run had
-(`kept`), another journal had (`adopted`), or it is that of an earlier equal request (`reused`). An order or job also has `done`, `succeeded` and `inputs`; its `products` are indexed by
-number, name or URN. A LocalFile can be used wherever a path can.
+(`kept`), another journal had (`adopted`), or it is that of an earlier equal request (`reused`). An order or job also
+has `done`, `succeeded` and `inputs`; its `products` are indexed by number, name or URN. A LocalFile can be used
+wherever a path can.
 
 | handle | fields |
 |---|---|
