@@ -17,7 +17,7 @@ from ivcap_flows.cli.checks.packages import check_packages
 from ivcap_flows.cli.checks.platforms import check_ivcap, check_provena
 from ivcap_flows.cli.checks.runs import check_runs
 from ivcap_flows.cli.output import Json, console, print_json
-from ivcap_flows.errors import IvcapFlowsError, PlatformOffError
+from ivcap_flows.errors import InputError, IvcapFlowsError, PlatformOffError
 
 __all__ = ["doctor"]
 
@@ -33,6 +33,10 @@ _CHECKS: Final[dict[str, Check]] = {
 }
 
 
+_Real = Annotated[bool, Parameter(name="--real")]
+_Full = Annotated[bool, Parameter(name="--full")]
+
+
 @dataclass(frozen=True)
 class _Result:
     check: str
@@ -40,13 +44,34 @@ class _Result:
     notes: list[str]
 
 
-def doctor(*, block: Annotated[str | None, Parameter(name="--block")] = None, as_json: Json = False) -> int:
+def doctor(
+    *,
+    block: Annotated[str | None, Parameter(name="--block")] = None,
+    real: _Real = False,
+    full: _Full = False,
+    as_json: Json = False,
+) -> int:
     """Check packages, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if something is
     wrong.
 
     Args:
         block: Also check the credentials blocks of this name in Prefect. A login that can be renewed is renewed.
+        real: Instead check that the platforms answer as this package expects, without writing anything, and print a
+            text that can be sent to the maintainers. With --block, those of the blocks.
+        full: With --real, also name the platforms' addresses and your account, and quote their messages.
     """
+    if real:
+        # Imported here, since the other checks do not need it.
+        from ivcap_flows.cli.checks.real import check_real, print_findings
+
+        findings = check_real(block, full=full)
+        if as_json:
+            print_json(findings)
+        else:
+            print_findings(findings, full=full)
+        return int(any(finding.wrong for finding in findings))
+    if full:
+        raise InputError("--full belongs to --real.")
     checks = dict(_CHECKS)
     if block is not None:
         checks[f"block {block}"] = lambda: check_block(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from json import JSONEncoder
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -27,7 +28,7 @@ from ivcap_flows.secrets import logger_of
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
+__all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply", "longest_retries"]
 
 _log = logger_of(__name__)
 
@@ -56,6 +57,9 @@ CONFIRMED_FOR: Final = 15.0
 _CONNECT_TIMEOUT: Final = 10.0
 _SAID_AFTER: Final = 3.0
 """Seconds of failures after which the log warns once; retries go on."""
+
+longest_retries: ContextVar[float | None] = ContextVar("ivcap_flows_longest_retries", default=None)
+"""Seconds of retries that the running code allows, if it allows fewer than a session's budget."""
 
 _JSON: Final = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -256,7 +260,7 @@ class Session:
 
         def stop(state: RetryCallState) -> bool:
             failed_at.append(time.monotonic())
-            return self._backoff.exhausted(waited(), state.upcoming_sleep)
+            return self._backoff.within(longest_retries.get()).exhausted(waited(), state.upcoming_sleep)
 
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None

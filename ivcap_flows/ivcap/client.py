@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.http.auth import Auth, claims
@@ -23,6 +23,9 @@ from ivcap_flows.ivcap.queues import Queues
 from ivcap_flows.ivcap.search import search
 from ivcap_flows.ivcap.secrets import Secrets
 from ivcap_flows.ivcap.services import Services
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.authinfo import Provider
 
 __all__ = ["VISIBILITY_DELAY", "IvcapClient"]
 
@@ -148,6 +151,21 @@ class IvcapClient:
                         self.visibility_delay = embedded.visibility_delay
                     self._platform = platform_id(url) if embedded is None else embedded.instance
         return self._platform
+
+    async def api_version(self) -> str | None:
+        """Return the version in the platform's OpenAPI document; None if it has none."""
+        reply = await self._session.request("GET", "/1/openapi/openapi3.json", repeat="idempotent")
+        body = reply.json()
+        info = body.get("info") if isinstance(body, dict) else None
+        version = info.get("version") if isinstance(info, dict) else None
+        return version if isinstance(version, str) and version else None
+
+    async def provider(self) -> Provider:
+        """Return where the platform's users log in. Raises ConfigurationError if it does not say."""
+        # Imported here, since only a login and `doctor` need it.
+        from ivcap_flows.ivcap.authinfo import discover
+
+        return await discover(self._session)
 
     async def account(self) -> str:
         """Return the URN of the account that makes the requests.

@@ -27,7 +27,7 @@ from ivcap_flows.ivcap.parameters import ParameterDef, encode_parameters
 from ivcap_flows.ivcap.request_model import RequestModel, model_of
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment
 
-__all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "tool_schema_of"]
+__all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "name_filter", "tool_schema_of"]
 
 TOOL_SCHEMA: Final = "urn:sd-core:schema.ai-tool.1"
 """The aspect that describes the request of a service."""
@@ -311,9 +311,14 @@ def _tool_aspect(definition: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def name_filter(name: str) -> str:
+    """Return the platform's expression for services of this name, which holds no quote, `%` or backslash."""
+    return f"name~='{name}'"
+
+
 async def _filtered(services: Services, name: str) -> list[ServiceRecord]:
     try:
-        return _matching(name, [service async for service in services.list(filter=f"name~='{name}'")])
+        return _matching(name, [service async for service in services.list(filter=name_filter(name))])
     except (BadRequestError, InvalidParameterError):
         return []  # the platform has another filter language; the caller reads the whole list
 

@@ -24,7 +24,7 @@ from ivcap_flows.provenance.records import Record
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow
 
-__all__ = ["REFUSALS", "TRIAL", "Delivery", "Sink", "is_trial", "shareable"]
+__all__ = ["REFUSALS", "TRIAL", "Delivery", "Sink", "is_trial", "shareable", "without_emails"]
 
 REFUSALS: Final = (BadRequestError, InvalidParameterError, ForbiddenError, InputError, RegistrationFailedError)
 """Errors whose cause a user must remove before another try makes sense. Any other error may be a fault of the code."""
@@ -114,7 +114,12 @@ def _shareable_text(text: str) -> str:
     if (os.path.isabs(text) or PureWindowsPath(text).is_absolute()) and "\n" not in text:
         return _shareable_path(text)
     text = _PATH.sub(lambda found: _shareable_path(found.group()), text)
-    return _PROCESS.sub(r"\1 is gone", _EMAIL.sub("<e-mail>", text))
+    return _PROCESS.sub(r"\1 is gone", without_emails(text))
+
+
+def without_emails(text: str) -> str:
+    """Return a text in which no e-mail address shows."""
+    return _EMAIL.sub("<e-mail>", text)
 
 
 def _shareable_path(path: str) -> str:

@@ -74,12 +74,14 @@ class ScriptedServer:
 
 
 @contextmanager
-def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
-    """The URL, on a random port, of the app that `make` gives for it; a thread serves it."""
+def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off", date: bool = True) -> Iterator[str]:
+    """The URL, on a random port, of the app that `make` gives for it; a thread serves it. Without `date`, replies have
+    only the Date that the app gives them."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(make(url), log_level="critical", log_config=None, lifespan=lifespan))
+        config = uvicorn.Config(make(url), log_level="critical", log_config=None, lifespan=lifespan, date_header=date)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

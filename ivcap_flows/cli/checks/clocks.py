@@ -14,9 +14,9 @@ from ivcap_flows.durable.platform_time import PlatformClock
 from ivcap_flows.durable.wording import duration
 from ivcap_flows.errors import IvcapFlowsError
 
-__all__ = ["check_clocks"]
+__all__ = ["APART", "ahead_of", "check_clocks"]
 
-_APART: Final = 60.0
+APART: Final = 60.0
 """Seconds between two clocks from which on it matters: tokens are renewed half a minute before their end."""
 
 
@@ -24,8 +24,8 @@ def check_clocks() -> list[str]:
     """Compare this machine's clock with the others. A clock that cannot be read is left to the check of its own."""
     ahead: dict[str, float] = {}
     clocks: dict[str, Callable[[], float | None]] = {
-        "IVCAP": lambda: in_time("IVCAP", _ahead_of(ivcap), platforms.TIMEOUT),
-        "Provena": lambda: in_time("Provena", _ahead_of(provena), platforms.TIMEOUT),
+        "IVCAP": lambda: in_time("IVCAP", _ahead_at(ivcap), platforms.TIMEOUT),
+        "Provena": lambda: in_time("Provena", _ahead_at(provena), platforms.TIMEOUT),
         "the journal": _ahead_of_journal,
     }
     for name, read in clocks.items():
@@ -36,7 +36,7 @@ def check_clocks() -> list[str]:
     wrong = [
         f"{duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} that of {name}"
         for name, seconds in ahead.items()
-        if abs(seconds) > _APART
+        if abs(seconds) > APART
     ]
     if wrong:
         return [
@@ -49,12 +49,16 @@ def check_clocks() -> list[str]:
     return [f"this machine's is within a minute of that of {', '.join(ahead)}" if ahead else "no other could be read"]
 
 
-async def _ahead_of(client_of: Callable[[], Awaitable[PlatformClock]]) -> float | None:
+async def _ahead_at(client_of: Callable[[], Awaitable[PlatformClock]]) -> float | None:
+    return await ahead_of(await client_of())
+
+
+async def ahead_of(clock: PlatformClock) -> float | None:
     """Return the seconds by which this machine's clock is surely ahead of a platform's, negative if it is behind.
 
     None if the platform gives no time.
     """
-    platform = await (await client_of()).now()
+    platform = await clock.now()
     own = datetime.now(timezone.utc)
     if platform is None:
         return None
