@@ -12,7 +12,7 @@ from ivcap_flows.errors import ConfigurationError, UnreachableError
 if TYPE_CHECKING:
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 
-__all__ = ["check_block"]
+__all__ = ["check_block", "saved_blocks"]
 
 B = TypeVar("B", "IvcapCredentials", "ProvenaCredentials")
 
@@ -34,7 +34,8 @@ def check_block(name: str) -> list[str]:
         ) from error
 
 
-async def _check(name: str) -> list[str]:
+async def saved_blocks(name: str) -> tuple[IvcapCredentials | None, ProvenaCredentials | None]:
+    """Return the blocks of this name. Raises ConfigurationError if there is none."""
     from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 
     ivcap, provena = await _saved(IvcapCredentials, name), await _saved(ProvenaCredentials, name)
@@ -43,6 +44,11 @@ async def _check(name: str) -> list[str]:
             f"Prefect has no credentials block named {name!r}. Log in by `ivcap-flows login URL --block {name}` or "
             f"`ivcap-flows login --provena {name}`."
         )
+    return ivcap, provena
+
+
+async def _check(name: str) -> list[str]:
+    ivcap, provena = await saved_blocks(name)
     found = [] if ivcap is None else [await _ivcap(ivcap, name)]
     if provena is not None:
         async with provena.get_client() as client:

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
+from ivcap_flows.cli.checks.blocks import saved_blocks
 from ivcap_flows.cli.checks.deployed_ivcap import IVCAP_CHECKS
 from ivcap_flows.cli.checks.deployed_provena import PROVENA_CHECKS
 from ivcap_flows.cli.checks.deployment import Finding, Outcome, check_deployment
 from ivcap_flows.cli.output import console
-from ivcap_flows.durable.wording import counted
 
 __all__ = ["check_real", "print_findings"]
 
@@ -23,14 +23,21 @@ _COLOURS: Final[dict[Outcome, str]] = {"ok": "green", "differs": "red", "no answ
 
 
 def check_real(block: str | None, *, full: bool) -> list[Finding]:
-    """Check both platforms of the environment, or of the blocks of this name."""
+    """Check both platforms of the environment, or of the blocks of this name, of which one may be missing.
+
+    Raises ConfigurationError if there is no block of this name.
+    """
 
     async def both() -> list[Finding]:
-        ivcap, provena = partial(ivcap_client, deployed=False), partial(provena_client, deployed=False)
-        return [
-            *await check_deployment("IVCAP", partial(ivcap, block), IVCAP_CHECKS, full=full),
-            *await check_deployment("Provena", partial(provena, block), PROVENA_CHECKS, full=full),
-        ]
+        ivcap, provena = (None, None) if block is None else await saved_blocks(block)
+        found: list[Finding] = []
+        if block is None or ivcap is not None:
+            of_ivcap = partial(ivcap_client, ivcap, deployed=False)
+            found += await check_deployment("IVCAP", of_ivcap, IVCAP_CHECKS, full=full)
+        if block is None or provena is not None:
+            of_provena = partial(provena_client, provena, deployed=False)
+            found += await check_deployment("Provena", of_provena, PROVENA_CHECKS, full=full)
+        return found
 
     return loop.run(both())
 
@@ -46,10 +53,10 @@ def print_findings(findings: list[Finding], *, full: bool) -> None:
                 console.print(Text.assemble(mark, (finding.check, "bold"), f": {finding.note}"))
                 if finding.means is not None:
                     console.print(f"{'':15}{finding.means}")
-    wrong = counted(sum(finding.wrong for finding in findings), "checks")
+    wrong = sum(finding.wrong for finding in findings)
     left_out = "tokens, e-mail addresses" + ("" if full else ", names, ids, addresses and the platforms' own words")
-    console.print(f"\n{wrong} of {len(findings)} show something wrong. Nothing was written on a platform.")
-    console.print(f"Left out: {left_out}." + ("" if full else " --full leaves out the first two alone."))
+    console.print(f"\n{wrong} of {len(findings)} checks found something wrong. Nothing was written on a platform.")
+    console.print(f"Left out: {left_out}." + ("" if full else " With --full, only the first two are."))
     console.print(f"To send this text to the maintainers, open an issue with it at {_issues()}.")
 
 
