@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
@@ -61,6 +61,7 @@ _timed_out: deque[tuple[str, datetime]] = deque(maxlen=1_000)
 """Waits whose timeout has passed in an attempt: the attempt, and when the wait began."""
 
 
+@overload
 def wait_or_park(
     work: Sequence[W | str],
     *,
@@ -68,7 +69,28 @@ def wait_or_park(
     raise_on_failure: bool = True,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
-) -> list[W]:
+) -> list[W]: ...
+
+
+@overload
+def wait_or_park(  # type: ignore[overload-cannot-match] # mypy finds no W for orders beside jobs
+    work: Sequence[Order | Job | str],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    follow: bool = False,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Order | Job]: ...
+
+
+def wait_or_park(
+    work: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    follow: bool = False,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Any]:
     """Wait for orders, jobs or both, like `wait_for_orders` and `wait_for_jobs`, and free the worker if possible.
 
     Call it in the flow's body. It waits in the process for IVCAP_FLOWS_PARK_AFTER seconds (default 60). Then a deployed
@@ -98,6 +120,7 @@ def wait_or_park(
         ended = wait(some, timeout=decided, raise_on_failure=told, follow=follow, credentials=credentials)
 
 
+@overload
 async def a_wait_or_park(
     work: Sequence[W | str],
     *,
@@ -105,7 +128,28 @@ async def a_wait_or_park(
     raise_on_failure: bool = True,
     follow: bool = False,
     credentials: IvcapCredentialsLike = None,
-) -> list[W]:
+) -> list[W]: ...
+
+
+@overload
+async def a_wait_or_park(  # type: ignore[overload-cannot-match]
+    work: Sequence[Order | Job | str],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    follow: bool = False,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Order | Job]: ...
+
+
+async def a_wait_or_park(
+    work: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    raise_on_failure: bool = True,
+    follow: bool = False,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Any]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
     work = several(work, "work", "a_wait_or_park")
     reads = _reads(work, raise_on_failure)

@@ -47,16 +47,62 @@ plain("text")  # wrong
 main(number="text")  # wrong
 """
 
+WORK = """
+from typing_extensions import assert_type
+
+from prefect.futures import PrefectFuture
+
+from ivcap_flows import flow, wait_or_park
+from ivcap_flows.handles import Artifact, Job, LocalFile, Order
+from ivcap_flows.tasks import (
+    JobStep, OrderStep, ServiceRequest, arun_jobs, download_products, place_order, request_job, run_job, run_jobs,
+    run_order, run_orders, wait_for_jobs,
+)
+
+
+@flow
+def main(request: ServiceRequest) -> None:
+    order, job = place_order(request), request_job("echo", {"a": 1})
+    assert_type(wait_or_park([order]), list[Order])
+    assert_type(wait_or_park([job]), list[Job])
+    assert_type(wait_or_park([order, job, "urn:ivcap:job:1"]), list[Order | Job])
+    assert_type(wait_for_jobs([job], follow=True), list[Job])
+    assert_type(run_orders([OrderStep(request)], at_once=8), list[Order])
+    assert_type(run_orders({1: OrderStep(request)}), dict[int, Order])
+    assert_type(run_jobs({"a": JobStep(request)}, timeout=60), dict[str, Job])
+    assert_type(run_order(request, max_resubmits=1).products["a"], Artifact)
+    assert_type(run_job(request), Job)
+    assert_type(place_order.submit(request), PrefectFuture[Order])
+    assert_type(download_products(order, "results"), dict[str, LocalFile])
+
+
+@flow
+async def awaited(request: ServiceRequest) -> list[Job]:
+    return await arun_jobs([JobStep(request)])
+"""
+
+
+def mypy(*files: str, folder: Path) -> str:
+    """Return what mypy says of files, checked strictly."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(folder / "cache")]
+    return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.long
+def test_orders_and_jobs_have_types(tmp_path: Path) -> None:
+    """What a flow gets of each task, and of those for many, also of orders and jobs together."""
+    (tmp_path / "work.py").write_text(WORK)
+    assert mypy("work.py", folder=tmp_path) == ""
+
 
 @pytest.mark.long
 def test_flows_and_tasks_have_prefects_types(tmp_path: Path) -> None:
     """What is revealed and refused is what mypy says of Prefect's own decorators."""
     (tmp_path / "ours.py").write_text(FLOW)
     (tmp_path / "theirs.py").write_text(FLOW.replace("from ivcap_flows import", "from prefect import"))
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(tmp_path / "cache")]
-    told = subprocess.run([*command, "ours.py", "theirs.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = mypy("ours.py", "theirs.py", folder=tmp_path)
     ours, theirs = (
-        [line.removeprefix(name) for line in told.stdout.splitlines() if line.startswith(name)]
+        [line.removeprefix(name) for line in told.splitlines() if line.startswith(name)]
         for name in ("ours.py", "theirs.py")
     )
     assert ours == theirs
