@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class Effects:
 
     def count(self, path: str, method: str = "POST") -> int:
         """Return how many requests of exactly this path took effect."""
-        return len([r for r in self.embedded.requests(method, path) if r["status"] is not None and r["status"] < 300])
+        exactly = f"^{re.escape(path)}$"
+        return len([r for r in self.embedded.requests(method, exactly) if (r["status"] or 500) < 300])
 
     def posts(self, ending: str) -> int:
         """Return how many POST requests took effect whose path ends so."""

@@ -279,7 +279,7 @@ def test_a_wait_leaves_the_work_alone(in_script, effects, source, unique, monkey
     assert "the next wait does: disk full" in caplog.text
     assert effects.journal.intents.get(order.key).status == "succeeded" and effects.count("/1/orders") == 1
     assert (attached.urn, attached.service_name, attached.key) == (order.urn, "sleep", None)
-    assert attached.parameters["seconds"] == "0.7" and ended.result["message"] == unique
+    assert attached.parameters["seconds"] == "3.0" and ended.result["message"] == unique
     assert (again.urn, again.sha256, again.size) == (series.urn, series.sha256, series.size)
 
 

@@ -107,14 +107,14 @@ def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, cut_off
     assert first.key == again.key != second.key
 
 
-def test_a_message_is_adopted_by_hand(effects, name, cut_off):
-    """A user who knows that the message arrived adopts it by its id, and it is not sent again."""
+def test_a_message_is_resolved_by_hand(effects, name, cut_off):
+    """A user who knows that the message arrived says so by its id, and it is not sent again."""
     queue = create_queue(name)
     with pytest.raises(RuntimeError, match="cut off"):
         enqueue(queue, {"n": 1})
     [row] = effects.intents("message")
     with pytest.raises(SystemExit) as ended:
-        main(["orders", "adopt", row.key, "by-hand"])
+        main(["orders", "resolve", row.key, "--urn", "by-hand"])
     assert ended.value.code == 0
     kept, [there] = enqueue(queue, {"n": 1}), dequeue(queue, limit=5)
     assert (kept.id, kept.content, kept.key) == ("by-hand", {"n": 1}, there.key)

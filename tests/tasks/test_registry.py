@@ -248,7 +248,7 @@ def test_what_cannot_be_registered(effects, register, ended_order, artifact, reg
         (None, ["organisation_id", "publisher_id", "license", "approvals"]),
         (registry.terms.model_copy(update={"license": None}), ["license"]),
     ):
-        with pytest.raises(InputError, match="in the terms") as caught:
+        with pytest.raises(InputError, match="its terms lack") as caught:
             register(terms=terms)
         assert caught.value.missing == missing
         assert all(name in str(caught.value) for name in missing)

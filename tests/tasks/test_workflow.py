@@ -150,7 +150,7 @@ def test_what_cannot_be_registered_is_named(
             (
                 {"workflow": workflow, "terms": Terms(license=LICENCE)},
                 InputError,
-                "organisation_id, publisher_id, approvals",
+                "lack `owner` .* and `approvals`",
             ),
         ):
             with pytest.raises(error, match=words):
