@@ -67,7 +67,9 @@ async def following(call: IvcapCall, waits: Sequence[Wait], *, asked: bool) -> A
     finally:
         for reader in readers:
             reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        for failed in await asyncio.gather(*readers, return_exceptions=True):
+            if isinstance(failed, Exception):
+                logger.warning("The log cannot follow the services: %s: %s", type(failed).__name__, failed)
 
 
 def _called(wait: Wait, alike: int) -> str:
