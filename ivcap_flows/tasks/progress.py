@@ -19,11 +19,11 @@ from ivcap_flows.durable.wording import listed
 from ivcap_flows.handles import TERMINAL, Job, Order
 from ivcap_flows.identity import api_address
 from ivcap_flows.in_prefect.artifacts import PrefectArtifact, ashow, key_for, moment
+from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
-    from ivcap_flows.ivcap.job_records import JobRecord
     from ivcap_flows.ivcap.orders import OrderRecord
 
 __all__ = ["TABLE", "progress_of", "runs_here"]
@@ -116,18 +116,23 @@ class _Shown:
                 "status": "unknown",
                 "requested (UTC)": moment(known.requested_at) if known else None,
                 "ended (UTC)": None,
-                what.removesuffix("s"): _place(urn, known),
+                "place": _place(urn, known),
             }
 
     def hear(self, seen: Mapping[str, OrderRecord | JobRecord | str]) -> None:
         """Store the statuses, and update Prefect in the background if it is time. Times are the platform's."""
         for urn, each in seen.items():
-            status, ended = (each, None) if isinstance(each, str) else (each.status, moment(each.finished_at))
-            self._statuses[urn] = status
             row = self._table.rows[urn]
-            if (row["status"], row["ended (UTC)"]) != (status, ended):
+            if isinstance(each, str):
+                now = {"status": each, "ended (UTC)": None}
+            else:
+                at = each.requested_at if isinstance(each, JobRecord) else each.ordered_at
+                times = {"requested (UTC)": moment(at), "ended (UTC)": moment(each.finished_at)}
+                now = {"status": each.status, **times}
+            self._statuses[urn] = str(now["status"])
+            if row != row | now:
                 self._changed = True
-                row |= {"status": status, "ended (UTC)": ended}
+                row |= now
         if time.monotonic() - self._told_at >= EVERY and (self._telling is None or self._telling.done()):
             self._told_at = time.monotonic()
             self._telling = asyncio.get_running_loop().create_task(self._tell(bar=True))
@@ -166,7 +171,7 @@ class _Shown:
         left = [self._table.rows[urn] for urn, status in self._statuses.items() if status not in TERMINAL]
         ended = len(self._statuses) - len(left)
         said = f"{ended} of {len(self._statuses)} {self._what} have ended"
-        names = listed(str(row["name"] or row["service"] or row[self._what.removesuffix("s")]) for row in left)
+        names = listed(str(row["name"] or row["service"] or row["place"]) for row in left)
         return f"{said}; waiting for {names}." if left else f"{said}."
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -246,9 +246,10 @@ def test_a_run_shows_its_waits_and_all_of_its_work_in_one_table(in_flow, brisk, 
     found = loop.run(shown(run))
     [table] = found["table"]
     rows = json.loads(table.data) if isinstance(table.data, str) else table.data
-    assert [row.get("order") or row["job"] for row in rows] == urns
+    assert [row["place"] for row in rows] == urns and len({tuple(row) for row in rows}) == 1
     assert {row["status"] for row in rows} == {"succeeded"}
     assert [row["ended (UTC)"] for row in rows] == [f"{each.finished_at:%Y-%m-%d %H:%M:%S}" for each in work]
+    assert [row["requested (UTC)"] for row in rows] == [f"{each.requested_at:%Y-%m-%d %H:%M:%S}" for each in work]
     assert [row["name"] for row in rows] == ["nap", "echo", None]
     bars = found["progress"]
     assert {(each.data, each.key) for each in bars} == {(100, None)}
@@ -268,7 +269,7 @@ def test_a_wait_that_ends_with_an_error_is_shown_as_far_as_it_came(in_flow):
     run, urn = in_flow(body)
     [table] = loop.run(shown(run))["table"]
     [row] = json.loads(table.data)
-    assert row["job"].endswith(urn) and row["status"] not in ("unknown", "succeeded")
+    assert row["place"].endswith(urn) and row["status"] not in ("unknown", "succeeded")
 
 
 def test_a_prefect_that_does_not_answer_fails_no_wait(in_flow, in_script, brisk, unique, monkeypatch):
