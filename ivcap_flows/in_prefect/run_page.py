@@ -91,7 +91,8 @@ class RunPage:
                 (_linked(names[row.key], _place(row)), _status(row), self._products(row), self._run_of(row))
                 for row in orders
             ]
-            yield _table(("order", "status", "products", "model run"), rows)
+            kinds = " or ".join(dict.fromkeys(row.noun for row in orders))
+            yield _table((kinds, "status", "products", "model run"), rows)
         of_orders = {self.ends.model_runs.get(row.urn or "") for row in orders}
         if others := [row for row in self.work if row.noun == MODEL_RUN and (not row.urn or row.urn not in of_orders)]:
             shown = [
