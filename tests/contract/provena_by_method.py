@@ -418,7 +418,7 @@ async def general(client: ProvenaClient, study: str, name: str) -> Json:
     models = await client.search.search_registry(name, 20, ItemSubType.MODEL)
     return {
         "health": (await client.registry.get_health_check()).message,
-        "fetched": (await client.registry.general_read_item(study)).item,
+        "fetched": (await client.registry.general_fetch_item(study)).item,
         "listed": listed,
         "counted": await client.registry.list_registry_items_with_count(),
         "found": plain(found)["results"],
