@@ -14,7 +14,6 @@ from typing import Any, Final
 from ivcap_flows.errors import PlatformError
 from ivcap_flows.handles import JobEvent
 from ivcap_flows.identity import ivcap_urn, urn_id
-from ivcap_flows.ivcap.job_events import is_status
 from ivcap_flows.journal.rows import Wait
 from ivcap_flows.lru_cache import LruCache
 from ivcap_flows.plain_text import visible
@@ -131,6 +130,8 @@ async def _read_events(call: IvcapCall, wait: Wait, logged: _Logged, say: Callab
 
 
 def _said(event: JobEvent) -> str:
+    from ivcap_flows.ivcap.job_events import is_status
+
     data: Any = event.data
     if is_status(event) and isinstance(data, Mapping) and "status" in data:
         return str(data["status"])

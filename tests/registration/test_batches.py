@@ -392,7 +392,7 @@ def test_a_job_that_fails_half_way(
     for _ in range(2):
         report = register([row])
         assert (report.doubtful, report.failed) == (1, 0)
-        with pytest.raises(InDoubtError, match=r"orders resolve .* --urn 102\.100\.100/.* --none") as caught:
+        with pytest.raises(InDoubtError, match=r"orders resolve .* --urn 102\.100\.100/.*--none") as caught:
             by_task(row)
     assert len(asked("model_run/register")) == len(lodged(name)) == 1
     journal.decisions.write_off(caught.value.key)

@@ -289,7 +289,7 @@ def test_many_waits_share_one_poller(in_script, effects, on_platform):
 
     def asked(orders):
         lists = [*effects.embedded.requests("GET", "/1/orders$"), *effects.embedded.requests("GET", "/1/aspects$")]
-        return len(lists), [len(effects.embedded.requests("GET", f"/1/orders/{order.urn}")) for order in orders]
+        return len(lists), [len(effects.embedded.requests("GET", f"/1/orders/{order.urn}$")) for order in orders]
 
     def statuses(orders):
         newest = on_platform(lambda client: anext(client.orders.pages()))
