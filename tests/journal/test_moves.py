@@ -193,6 +193,7 @@ def dying_at(number, source, target, verbs):
     return os.WIFEXITED(status)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("source", "target", "verbs"),
     [
