@@ -9,7 +9,7 @@ import time
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ivcap_flows.local.ivcap.errors import Problem
@@ -196,6 +196,8 @@ LEFT_OUT = re.compile(r"\(\?[^:=!<]|\\[0-9cxU]|\[[.=]")
 
 @pytest.mark.long
 @SLOW
+@example(pattern=r"[\D[a-z]", flags="", texts=["", "a", "0", "[", "\n"])
+@example(pattern=r"[^\W0]", flags="", texts=["", "a", "0", "_", " "])
 @given(
     pattern=st.lists(PARTS, max_size=6).map("".join),
     flags=st.sets(st.sampled_from("ismq"), max_size=3).map(lambda found: "".join(sorted(found))),

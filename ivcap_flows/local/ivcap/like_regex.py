@@ -122,9 +122,10 @@ def _translated(pattern: str, flags: str) -> Iterator[str]:
 
 def _escape(escape: str, *, inside: bool = False) -> str:
     """Return an escape as the library spells it; `inside` brackets."""
-    if escape.lower() in _CLASSES and not (inside and escape.isupper()):
+    if escape.lower() in _CLASSES:
         named = _CLASSES[escape.lower()]
-        return named if inside else f"[{'^' if escape.isupper() else ''}{named}]"
+        named = named.replace("[:", "[:^") if escape.isupper() else named
+        return named if inside else f"[{named}]"
     if len(escape) == 5:
         return _literal(chr(int(escape[1:], 16)))
     if escape in _CHARACTERS:
