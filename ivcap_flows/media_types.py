@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["UNKNOWN", "media_type_of"]
+__all__ = ["UNKNOWN", "essence", "media_type_of"]
 
 UNKNOWN: Final = "application/octet-stream"
 
@@ -174,3 +174,8 @@ def media_type_of(name: str | None) -> str:
     """Return the media type for the last suffix of a name, or `application/octet-stream` if the table has none."""
     _, dot, ending = (name or "").rpartition(".")
     return _TYPES.get(ending.lower(), UNKNOWN) if dot else UNKNOWN
+
+
+def essence(media_type: str) -> str:
+    """Return a media type without its parameters, in lower case."""
+    return media_type.partition(";")[0].strip().lower()

@@ -109,7 +109,9 @@ def resolve(journal: Journal, row: IntentRow, urn: str | None) -> str:
         journal.decisions.write_off(row.key)
         return f"{name} is written off."
     if row.noun not in _ADOPTED:
-        raise InputError(f"The next run that asks for the {name} looks for it on the platform. Run again, or --none.")
+        raise InputError(
+            f"The next run that asks for the {name} looks for it on the platform. Run again, or decide with `--none`."
+        )
     listen(journal)
     journal.decisions.resolve(row.key, urn=urn, outcome=_handle(row, urn).model_dump(mode="json"))
     return f"{name} is {urn}."

@@ -33,10 +33,6 @@ _CHECKS: Final[dict[str, Check]] = {
 }
 
 
-_Real = Annotated[bool, Parameter(name="--real")]
-_Full = Annotated[bool, Parameter(name="--full")]
-
-
 @dataclass(frozen=True)
 class _Result:
     check: str
@@ -47,8 +43,8 @@ class _Result:
 def doctor(
     *,
     block: Annotated[str | None, Parameter(name="--block")] = None,
-    real: _Real = False,
-    full: _Full = False,
+    real: Annotated[bool, Parameter(name="--real")] = False,
+    full: Annotated[bool, Parameter(name="--full")] = False,
     as_json: Json = False,
 ) -> int:
     """Check packages, journal, platforms and clocks, and list unfinished runs and work. Exit status 1 if something is

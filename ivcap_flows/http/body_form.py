@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from ivcap_flows.media_types import UNKNOWN
+from ivcap_flows.media_types import UNKNOWN, essence
 
-__all__ = ["LOOK", "Form", "essence", "form_of", "forms_of", "is_page", "media_type_of_form"]
+__all__ = ["LOOK", "Form", "form_of", "forms_of", "is_page", "media_type_of_form"]
 
 Form = Literal["a web page", "XML", "JSON"]
 
@@ -37,11 +37,6 @@ _OF_FORM: Final[Mapping[Form, str]] = {
     "XML": "application/xml",
     "JSON": "application/json",
 }
-
-
-def essence(media_type: str) -> str:
-    """Return a media type without its parameters."""
-    return media_type.partition(";")[0].strip().lower()
 
 
 def is_page(media_type: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 
 from ivcap_flows.errors import MisfitReplyError, ProtocolError
+from ivcap_flows.media_types import essence
 
 __all__ = ["Reply", "StreamedReply", "encodings_of"]
 
@@ -42,7 +43,7 @@ class Reply:
     @property
     def is_json(self) -> bool:
         """Whether the Content-Type of the reply is JSON."""
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = essence(self.headers.get("content-type", ""))
         return kind == "application/json" or kind.endswith("+json")
 
     @property

@@ -17,13 +17,13 @@ import httpx
 
 from ivcap_flows.errors import InputError, PlatformError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.http.body_form import LOOK, essence, form_of, forms_of, is_page, media_type_of_form
+from ivcap_flows.http.body_form import LOOK, form_of, forms_of, is_page, media_type_of_form
 from ivcap_flows.http.download import store
 from ivcap_flows.http.pauses import Breaks
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.http.status import detail_of, redact
-from ivcap_flows.media_types import UNKNOWN, media_type_of
+from ivcap_flows.media_types import UNKNOWN, essence, media_type_of
 
 __all__ = ["Validators", "check_address", "fetch_if_changed"]
 

@@ -14,6 +14,7 @@ from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ProductsRecord
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, replied
+from ivcap_flows.media_types import essence
 
 __all__ = ["JobOutput", "JobRecord", "accepted", "finished", "is_json_type"]
 
@@ -23,7 +24,7 @@ def is_json_type(media_type: str | None) -> bool:
 
     The platform inlines such results.
     """
-    kind = (media_type or "").partition(";")[0].strip().lower()
+    kind = essence(media_type or "")
     return kind == "application/json" or kind.startswith("application/vnd.ivcap.") or kind.endswith("+json")
 
 

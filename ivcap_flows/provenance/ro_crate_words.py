@@ -110,7 +110,7 @@ def name_of(record: Record) -> str:
 
 def media_type_of(record: Record) -> str:
     """Return the media type that the platform reports, without parameters, or else that of the thing's name."""
-    media_type = str(record.attributes.get("media_type") or "").partition(";")[0].strip()
+    media_type = media_types.essence(str(record.attributes.get("media_type") or ""))
     return media_type if _MEDIA_TYPE.fullmatch(media_type) else media_types.media_type_of(name_of(record))
 
 
