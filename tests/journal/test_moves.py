@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
-import signal
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -14,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
 
 from ivcap_flows.errors import InputError, JournalError, JournalKeyError, JournalMovedError, NewerSchemaError
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity, moves, schema
@@ -169,31 +170,23 @@ def test_an_empty_journal_moves(place):
     assert [is_in_use(url) for url in places] == [False, False, False, True]
 
 
-def dying_at(number, source, target, verbs):
-    """Move in a process that is killed before this commit or statement with one of the verbs. Return whether it came to
-    its end."""
-    process = os.fork()
-    if process == 0:
-        left = number
+@pytest.fixture(scope="module")
+def dying_at():
+    """Return `dying_at(number, source, target, verbs)`, which moves in a process that is killed before this commit, or
+    statement with one of the verbs, and returns whether the move came to its end."""
+    program = [sys.executable, str(Path(__file__).with_name("dying_mover.py"))]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mover:
 
-        def reached(_connection, _cursor=None, statement=verbs[0], *_):
-            nonlocal left
-            left -= statement.startswith(verbs)
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+        def die(number, source, target, verbs):
+            print(json.dumps([number, source, target, verbs]), file=mover.stdin, flush=True)
+            status = int(mover.stdout.readline())
+            assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+            return os.WIFEXITED(status)
 
-        sa.event.listen(Engine, "before_cursor_execute", reached)
-        sa.event.listen(Engine, "commit", reached)
-        try:
-            move(source, target)
-        finally:
-            os._exit(0 if left > 0 else 1)
-    _, status = os.waitpid(process, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFEXITED(status)
+        yield die
+        mover.stdin.close()
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("source", "target", "verbs"),
     [
@@ -202,7 +195,7 @@ def dying_at(number, source, target, verbs):
     ],
     ids=lambda value: value if isinstance(value, str) else "every statement" if value == ("",) else "writes",
 )
-def test_a_kill_at_any_step_leaves_one_journal(place, source, target, verbs):
+def test_a_kill_at_any_step_leaves_one_journal(place, dying_at, source, target, verbs):
     """Killed before each step in turn, and started again after each. Until the old place is closed, it can be used and
     written; from then on, the same command opens the new one. Both are never in use."""
     old, new = place(source), place(target)
@@ -340,7 +333,7 @@ def test_what_was_moved_goes_nowhere_else(old, place):
 
 
 @on_both
-def test_a_copy_that_an_earlier_move_left_is_not_opened(old, place):
+def test_a_copy_that_an_earlier_move_left_is_not_opened(old, place, dying_at):
     """Its journal went on where it was, and moved to another place. The copy would be a second one with its id."""
     first, second = place("postgresql"), place("sqlite")
     # Its commit at the target comes first, then the mark of the source.
