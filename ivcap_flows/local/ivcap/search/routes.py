@@ -18,7 +18,6 @@ from ivcap_flows.local.ivcap.replies import compact, link, reply
 from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 from ivcap_flows.local.ivcap.search.program import ProgramError
 from ivcap_flows.local.ivcap.shapes import Body, listed
-from ivcap_flows.media_types import essence
 
 __all__ = ["OPERATIONS"]
 
@@ -29,7 +28,7 @@ _LARGEST: Final = 256 * 1024
 
 def _program(call: Call) -> str:
     """Return the text of the program. A JSON body may contain it as a JSON string. Raises Problem 400, 413, 415."""
-    media = essence(call.header("Content-Type") or "application/json")
+    media = (call.header("Content-Type") or "application/json").partition(";")[0].strip().lower()
     if media not in (_DATALOG, "application/json"):
         raise errors.unsupported(f"A search is of type {_DATALOG}, not {media[:100]}.")
     if len(call.body) > _LARGEST:
