@@ -59,4 +59,4 @@ async def _exec_agent(
     return done
 
 
-exec_agent, aexec_agent = task_pair(_exec_agent, name="Run agent", run_name="agent {agent}")
+exec_agent, aexec_agent = task_pair(_exec_agent, "agent {agent}")

@@ -275,22 +275,13 @@ async def _digest(call: IvcapCall, artifact: Artifact | str) -> str | None:
 
 upload_artifact, aupload_artifact = task_pair(
     _upload_artifact,
-    name="Upload artifact",
-    run_name=lambda given: f"upload {given['name'] or name_of(given['source']) or 'content'}",
+    lambda given: f"upload {given['name'] or name_of(given['source']) or 'content'}",
     writes=("collection",),
 )
-download_artifact, adownload_artifact = task_pair(
-    _download_artifact, name="Download artifact", run_name="download {artifact} to {path}", writes=("path",)
-)
-get_artifact, aget_artifact = task_pair(_get_artifact, name="Get artifact", run_name="get {urn}")
-upload_directory, aupload_directory = task_pair(
-    _upload_directory, name="Upload directory", run_name="upload {path} as {pack}"
-)
-read_artifact, aread_artifact = task_pair(_read_artifact, name="Read artifact", run_name="read {artifact}")
-untar_artifact, auntar_artifact = task_pair(
-    _untar_artifact, name="Untar artifact", run_name="untar {artifact} to {folder}", writes=("folder",)
-)
-list_artifacts, alist_artifacts = task_pair(_list_artifacts, name="List artifacts", run_name="list artifacts")
-artifact_for_file, aartifact_for_file = task_pair(
-    _artifact_for_file, name="Artifact for file", run_name="artifact for {path}"
-)
+download_artifact, adownload_artifact = task_pair(_download_artifact, "download {artifact} to {path}", writes=("path",))
+get_artifact, aget_artifact = task_pair(_get_artifact, "get {urn}")
+upload_directory, aupload_directory = task_pair(_upload_directory, "upload {path} as {pack}")
+read_artifact, aread_artifact = task_pair(_read_artifact, "read {artifact}")
+untar_artifact, auntar_artifact = task_pair(_untar_artifact, "untar {artifact} to {folder}", writes=("folder",))
+list_artifacts, alist_artifacts = task_pair(_list_artifacts)
+artifact_for_file, aartifact_for_file = task_pair(_artifact_for_file, "artifact for {path}")

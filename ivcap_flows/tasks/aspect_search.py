@@ -32,4 +32,4 @@ async def _search(
     return [item async for item in call.client.search(query, at_time=at_time, limit=limit)]
 
 
-search, asearch = task_pair(_search, name="Search", run_name="search")
+search, asearch = task_pair(_search)

@@ -335,14 +335,8 @@ def _run_of(words: str) -> Callable[[dict[str, Any]], str]:
     return name
 
 
-attach_aspect, aattach_aspect = task_pair(
-    _attach_aspect, name="Attach aspect", run_name=_run_of("attach {} to {}"), writes=("entity",)
-)
-update_aspect, aupdate_aspect = task_pair(
-    _update_aspect, name="Update aspect", run_name=_run_of("update {} of {}"), writes=("entity",)
-)
-get_aspect, aget_aspect = task_pair(_get_aspect, name="Get aspect", run_name="get {urn}")
-list_aspects, alist_aspects = task_pair(
-    _list_aspects, name="List aspects", run_name="list aspects of {entity}", writes=("entity",)
-)
-retract_aspect, aretract_aspect = task_pair(_retract_aspect, name="Retract aspect", run_name="retract {aspect}")
+attach_aspect, aattach_aspect = task_pair(_attach_aspect, _run_of("attach {} to {}"), writes=("entity",))
+update_aspect, aupdate_aspect = task_pair(_update_aspect, _run_of("update {} of {}"), writes=("entity",))
+get_aspect, aget_aspect = task_pair(_get_aspect, "get {urn}")
+list_aspects, alist_aspects = task_pair(_list_aspects, "list aspects of {entity}", writes=("entity",))
+retract_aspect, aretract_aspect = task_pair(_retract_aspect, "retract {aspect}")

@@ -172,8 +172,8 @@ def _named(verb: str) -> str:
     return f"{verb} {{collection}}"
 
 
-put_objects, aput_objects = task_pair(_put_objects, name="Put objects", run_name=_named("put into"))
-put_folder, aput_folder = task_pair(_put_folder, name="Put folder", run_name=_named("put into"))
-list_objects, alist_objects = task_pair(_list_objects, name="List objects", run_name=_named("list"))
-get_object, aget_object = task_pair(_get_object, name="Get object", run_name="get {name}", writes=("path",))
-get_folder, aget_folder = task_pair(_get_folder, name="Get folder", run_name="get {folder}", writes=("path",))
+put_objects, aput_objects = task_pair(_put_objects, _named("put into"))
+put_folder, aput_folder = task_pair(_put_folder, _named("put into"))
+list_objects, alist_objects = task_pair(_list_objects, _named("list"))
+get_object, aget_object = task_pair(_get_object, "get {name}", writes=("path",))
+get_folder, aget_folder = task_pair(_get_folder, "get {folder}", writes=("path",))

@@ -171,23 +171,14 @@ def _handle(call: IvcapCall, urn: str) -> Artifact | Handle:
     return kind(urn=urn, platform=call.platform)
 
 
-create_collection, acreate_collection = task_pair(
-    _create_collection, name="Create collection", run_name="create collection {name}"
-)
-get_collection, aget_collection = task_pair(_get_collection, name="Get collection", run_name="get {urn}")
-list_collections, alist_collections = task_pair(_list_collections, name="List collections", run_name="list collections")
-collection_items, acollection_items = task_pair(
-    _collection_items, name="Collection items", run_name="items of {collection}"
-)
-add_to_collection, aadd_to_collection = task_pair(
-    _add_to_collection, name="Add to collection", run_name="add to {collection}", writes=("collection",)
-)
+create_collection, acreate_collection = task_pair(_create_collection, "create collection {name}")
+get_collection, aget_collection = task_pair(_get_collection, "get {urn}")
+list_collections, alist_collections = task_pair(_list_collections)
+collection_items, acollection_items = task_pair(_collection_items, "items of {collection}")
+add_to_collection, aadd_to_collection = task_pair(_add_to_collection, "add to {collection}", writes=("collection",))
 remove_from_collection, aremove_from_collection = task_pair(
     _remove_from_collection,
-    name="Remove from collection",
-    run_name="remove from {collection}",
+    "remove from {collection}",
     writes=("collection", "items"),
 )
-retract_collection, aretract_collection = task_pair(
-    _retract_collection, name="Retract collection", run_name="retract {collection}", writes=("collection",)
-)
+retract_collection, aretract_collection = task_pair(_retract_collection, "retract {collection}", writes=("collection",))

@@ -177,16 +177,12 @@ def _dataset(call: ProvenaCall, there: DatasetFiles) -> Dataset:
 
 upload_dataset_files, aupload_dataset_files = task_pair(
     _upload_dataset_files,
-    name="Upload dataset files",
-    run_name="upload {source} to {dataset}",
+    "upload {source} to {dataset}",
     writes=("dataset", "to"),
 )
 download_dataset_files, adownload_dataset_files = task_pair(
     _download_dataset_files,
-    name="Download dataset files",
-    run_name="download {dataset} to {folder}",
+    "download {dataset} to {folder}",
     writes=("folder", "paths"),
 )
-list_dataset_files, alist_dataset_files = task_pair(
-    _list_dataset_files, name="List dataset files", run_name="list files of {dataset}", writes=("paths",)
-)
+list_dataset_files, alist_dataset_files = task_pair(_list_dataset_files, "list files of {dataset}", writes=("paths",))

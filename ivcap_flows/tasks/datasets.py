@@ -133,7 +133,5 @@ def _unknown(metadata: Any, place: str = "") -> set[str]:
     return names
 
 
-register_dataset, aregister_dataset = task_pair(
-    _register_dataset, name="Register dataset", run_name="register {metadata.dataset_info.name}"
-)
-update_dataset, aupdate_dataset = task_pair(_update_dataset, name="Update dataset", run_name="update {dataset}")
+register_dataset, aregister_dataset = task_pair(_register_dataset, "register {metadata.dataset_info.name}")
+update_dataset, aupdate_dataset = task_pair(_update_dataset, "update {dataset}")

@@ -97,4 +97,4 @@ def _state(address: str, file: LocalFile, version: Validators) -> None:
     note(entity(address, "url"), seen)
 
 
-fetch_url, afetch_url = task_pair(_fetch_url, name="Fetch URL", run_name="fetch {url}", writes=("target",))
+fetch_url, afetch_url = task_pair(_fetch_url, "fetch {url}", writes=("target",))

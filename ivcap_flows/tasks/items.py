@@ -305,10 +305,10 @@ def _decoded(value: Any) -> RegistryItem:
     return kind.model_validate(value)
 
 
-read_item, aread_item = task_pair(_read_item, name="Read item", run_name="read {item}")
-list_items, alist_items = task_pair(_list_items, name="List items", run_name="list items")
-search_registry, asearch_registry = task_pair(_search_registry, name="Search registry", run_name="search {query}")
-update_item, aupdate_item = task_pair(_update_item, name="Update item", run_name="update {item}")
-lock_item, alock_item = task_pair(_lock_item, name="Lock item", run_name="lock {item}")
-unlock_item, aunlock_item = task_pair(_unlock_item, name="Unlock item", run_name="unlock {item}")
-version_item, aversion_item = task_pair(_version_item, name="Version item", run_name="new version of {item}")
+read_item, aread_item = task_pair(_read_item, "read {item}")
+list_items, alist_items = task_pair(_list_items)
+search_registry, asearch_registry = task_pair(_search_registry, "search {query}")
+update_item, aupdate_item = task_pair(_update_item, "update {item}")
+lock_item, alock_item = task_pair(_lock_item, "lock {item}")
+unlock_item, aunlock_item = task_pair(_unlock_item, "unlock {item}")
+version_item, aversion_item = task_pair(_version_item, "new version of {item}")

@@ -390,8 +390,8 @@ def _job_run(parameters: dict[str, Any]) -> str:
     return f"job of {called(parameters['service'])}"
 
 
-request_job, arequest_job = task_pair(_request_job, name="Request job", run_name=_job_run)
-wait_for_jobs, a_wait_for_jobs = task_pair(_wait_for_jobs, name="Wait for jobs", run_name=waiting_for("jobs"))
-get_job, aget_job = task_pair(_get_job, name="Get job", run_name="get {urn}")
-list_jobs, alist_jobs = task_pair(_list_jobs, name="List jobs", run_name="list jobs")
-job_result, ajob_result = task_pair(_job_result, name="Read job result", run_name="result of {job}")
+request_job, arequest_job = task_pair(_request_job, _job_run)
+wait_for_jobs, a_wait_for_jobs = task_pair(_wait_for_jobs, waiting_for("jobs"))
+get_job, aget_job = task_pair(_get_job, "get {urn}")
+list_jobs, alist_jobs = task_pair(_list_jobs)
+job_result, ajob_result = task_pair(_job_result, "result of {job}")

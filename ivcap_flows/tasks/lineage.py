@@ -77,9 +77,5 @@ async def _lineage_report(
     return await call.client.documents.save(row.report_url, path, what=f"the report about {urn}")
 
 
-explore_lineage, aexplore_lineage = task_pair(
-    _explore_lineage, name="Explore lineage", run_name="lineage of {start} {direction}"
-)
-lineage_report, alineage_report = task_pair(
-    _lineage_report, name="Lineage report", run_name="report about {item}", writes=("path",)
-)
+explore_lineage, aexplore_lineage = task_pair(_explore_lineage, "lineage of {start} {direction}")
+lineage_report, alineage_report = task_pair(_lineage_report, "report about {item}", writes=("path",))

@@ -213,6 +213,4 @@ def _failure(report: BatchReport, troubles: Sequence[Outcome]) -> RegistrationFa
     )
 
 
-register_model_runs, aregister_model_runs = task_pair(
-    _register_model_runs, name="Register model runs", run_name="register model runs", writes=("out",)
-)
+register_model_runs, aregister_model_runs = task_pair(_register_model_runs, writes=("out",))

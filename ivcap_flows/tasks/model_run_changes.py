@@ -155,9 +155,5 @@ def _planned(call: ProvenaCall, model_run: ModelRun | str) -> ModelRun:
     return ModelRun(urn=model_run, platform=call.platform, workflow_template="")
 
 
-link_model_run_to_study, alink_model_run_to_study = task_pair(
-    _link_model_run_to_study, name="Link model run to study", run_name="link {model_run} to {study}"
-)
-update_model_run, aupdate_model_run = task_pair(
-    _update_model_run, name="Update model run", run_name="update {model_run}"
-)
+link_model_run_to_study, alink_model_run_to_study = task_pair(_link_model_run_to_study, "link {model_run} to {study}")
+update_model_run, aupdate_model_run = task_pair(_update_model_run, "update {model_run}")

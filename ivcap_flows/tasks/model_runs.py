@@ -199,6 +199,4 @@ def _preparing(call: ProvenaCall, drafts: Drafts, describe: Describe, credential
     return Preparing(requirements, call.journal, registering(credentials), mint)
 
 
-register_model_run, aregister_model_run = task_pair(
-    _register_model_run, name="Register model run", run_name="register {subject}", writes=("outputs",)
-)
+register_model_run, aregister_model_run = task_pair(_register_model_run, "register {subject}", writes=("outputs",))

@@ -335,8 +335,8 @@ def _order_run(parameters: dict[str, Any]) -> str:
     return f"order {parameters['name'] or called(parameters['service'])}"
 
 
-place_order, aplace_order = task_pair(_place_order, name="Place order", run_name=_order_run, writes=("collection",))
-wait_for_orders, a_wait_for_orders = task_pair(_wait_for_orders, name="Wait for orders", run_name=waiting_for("orders"))
-get_order, aget_order = task_pair(_get_order, name="Get order", run_name="get {urn}")
-list_orders, alist_orders = task_pair(_list_orders, name="List orders", run_name="list orders")
-order_log, aorder_log = task_pair(_order_log, name="Read order log", run_name="log of {order}")
+place_order, aplace_order = task_pair(_place_order, _order_run, writes=("collection",))
+wait_for_orders, a_wait_for_orders = task_pair(_wait_for_orders, waiting_for("orders"))
+get_order, aget_order = task_pair(_get_order, "get {urn}")
+list_orders, alist_orders = task_pair(_list_orders)
+order_log, aorder_log = task_pair(_order_log, "log of {order}")

@@ -46,22 +46,22 @@ R = TypeVar("R")
 
 def task_pair(
     body: Callable[P, Coroutine[Any, Any, R]],
+    run_name: str | Callable[[dict[str, Any]], str] | None = None,
     *,
-    name: str,
-    run_name: str | Callable[[dict[str, Any]], str],
     writes: tuple[str, ...] = (),
     persist: bool | None = None,
 ) -> tuple[Task[P, R], Task[P, Coroutine[Any, Any, R]]]:
     """Return the tasks (verb, averb) of a body `_verb`. Both have its signature and docstring.
 
-    `name` is the task's name in Prefect. `run_name` is a template over the arguments, or a function that makes the name
-    from them. `writes` lists the parameters that are no inputs: the task only writes to the files, collections and so
-    on that they name, or states something about them, or their paths are not of this machine. `persist` says whether
-    Prefect stores results; None leaves it to Prefect's settings. The tasks have the tags `ivcap` and `provena`, by the
-    credentials that they take. They neither retry nor cache: requests that are safe to repeat are repeated inside the
-    task, and a cached task would record nothing.
+    The verb in words is the task's name in Prefect, and the name of its runs without a `run_name`: a template over the
+    arguments, or a function that makes the name from them. `writes` lists the parameters that are no inputs: the task
+    only writes to the files, collections and so on that they name, or states something about them, or their paths are
+    not of this machine. `persist` says whether Prefect stores results; None leaves it to Prefect's settings. The tasks
+    have the tags `ivcap` and `provena`, by the credentials that they take. They neither retry nor cache: requests that
+    are safe to repeat are repeated inside the task, and a cached task would record nothing.
     """
     verb = body.__name__.removeprefix("_")
+    words = verb.replace("_", " ")
     check, body = _checker(body), noticing(body)
 
     @functools.wraps(body)
@@ -84,11 +84,11 @@ def task_pair(
     synchronous.__name__ = synchronous.__qualname__ = verb
     asynchronous.__name__ = asynchronous.__qualname__ = asynchronous_name(verb)
     options: dict[str, Any] = {
-        "name": name,
+        "name": words.capitalize(),
         "tags": _platforms(body),
         # The version distinguishes its runs from those of a user's task with the same name.
         "version": f"ivcap-flows {__version__}",
-        "task_run_name": _naming(run_name, name),
+        "task_run_name": _naming(run_name or words, words),
         "retries": 0,
         "cache_policy": NO_CACHE,
         "persist_result": persist,

@@ -194,10 +194,8 @@ async def _delete_queue(queue: Queue | str, *, credentials: IvcapCredentialsLike
         await call.client.queues.delete(urn_of(queue))
 
 
-create_queue, acreate_queue = task_pair(_create_queue, name="Create queue", run_name="create queue {name}")
-list_queues, alist_queues = task_pair(_list_queues, name="List queues", run_name="list queues")
-enqueue, aenqueue = task_pair(_enqueue, name="Enqueue", run_name="enqueue to {queue}", writes=("queue",))
-dequeue, adequeue = task_pair(_dequeue, name="Dequeue", run_name="dequeue from {queue}")
-delete_queue, adelete_queue = task_pair(
-    _delete_queue, name="Delete queue", run_name="delete {queue}", writes=("queue",)
-)
+create_queue, acreate_queue = task_pair(_create_queue, "create queue {name}")
+list_queues, alist_queues = task_pair(_list_queues)
+enqueue, aenqueue = task_pair(_enqueue, "enqueue to {queue}", writes=("queue",))
+dequeue, adequeue = task_pair(_dequeue, "dequeue from {queue}")
+delete_queue, adelete_queue = task_pair(_delete_queue, "delete {queue}", writes=("queue",))

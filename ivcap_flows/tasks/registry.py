@@ -108,6 +108,6 @@ async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> Regis
     return person
 
 
-register_item, aregister_item = task_pair(_register_item, name="Register item", run_name="register {info.display_name}")
-mint_dataset, amint_dataset = task_pair(_mint_dataset, name="Mint dataset", run_name="mint dataset of {artifact}")
-linked_person, alinked_person = task_pair(_linked_person, name="Look up person", run_name="look up the linked person")
+register_item, aregister_item = task_pair(_register_item, "register {info.display_name}")
+mint_dataset, amint_dataset = task_pair(_mint_dataset, "mint dataset of {artifact}")
+linked_person, alinked_person = task_pair(_linked_person, "look up the linked person")

@@ -61,6 +61,6 @@ async def _set_secret(
         await call.client.secrets.set(name, secret, expires_at=moment)
 
 
-list_secrets, alist_secrets = task_pair(_list_secrets, name="List secrets", run_name="list secrets")
-get_secret, aget_secret = task_pair(_get_secret, name="Get secret", run_name="get secret {name}", persist=False)
-set_secret, aset_secret = task_pair(_set_secret, name="Set secret", run_name="set secret {name}", persist=False)
+list_secrets, alist_secrets = task_pair(_list_secrets)
+get_secret, aget_secret = task_pair(_get_secret, "get secret {name}", persist=False)
+set_secret, aset_secret = task_pair(_set_secret, "set secret {name}", persist=False)

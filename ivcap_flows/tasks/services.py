@@ -144,6 +144,6 @@ def _within(said: Any, there: Any) -> bool:
     return bool(said == there)
 
 
-find_service, afind_service = task_pair(_find_service, name="Find service", run_name="find {name}")
-list_services, alist_services = task_pair(_list_services, name="List services", run_name="list services")
-register_service, aregister_service = task_pair(_register_service, name="Register service", run_name="register service")
+find_service, afind_service = task_pair(_find_service, "find {name}")
+list_services, alist_services = task_pair(_list_services)
+register_service, aregister_service = task_pair(_register_service)

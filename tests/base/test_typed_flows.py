@@ -1,5 +1,6 @@
 """A user's flow that is checked by mypy, strictly: `flow` and `task` have the types of Prefect's."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ async def awaited(request: ServiceRequest) -> list[Job]:
     return await arun_jobs([JobStep(request)])
 """
 
+WRONG = """
+from ivcap_flows.tasks import enqueue, place_order, run_job, set_secret
+
+enqueue("urn:ivcap:queue:1")  # wrong: no content
+enqueue("urn:ivcap:queue:1", {}, once="run")  # wrong: once_per
+place_order("echo", {}, credentials=1)  # wrong: no block
+run_job("echo", {}).sha256  # wrong: a job has none
+set_secret("name", "text")  # wrong: no SecretStr
+"""
+
 
 def mypy(*files: str, folder: Path) -> str:
     """Return what mypy says of files, checked strictly."""
@@ -88,11 +99,24 @@ def mypy(*files: str, folder: Path) -> str:
     return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
+def pyright(*files: str, folder: Path) -> str:
+    """Return what pyright says of files, as editors do."""
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--level", "error"]
+    (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    return subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
 @pytest.mark.long
 def test_orders_and_jobs_have_types(tmp_path: Path) -> None:
-    """What a flow gets of each task, and of those for many, also of orders and jobs together."""
+    """What a flow gets of each task, and of those for many, also of orders and jobs together. mypy and pyright say so,
+    and refuse what is wrong in the same lines."""
     (tmp_path / "work.py").write_text(WORK)
     assert mypy("work.py", folder=tmp_path) == ""
+    assert pyright("work.py", folder=tmp_path) == "0 errors, 0 warnings, 0 notes\n"
+    (tmp_path / "wrong.py").write_text(WRONG)
+    lines = {str(number) for number, line in enumerate(WRONG.splitlines(), 1) if "# wrong" in line}
+    for checker in mypy, pyright:
+        assert set(re.findall(r"wrong.py:(\d+).*error", checker("wrong.py", folder=tmp_path))) == lines
 
 
 @pytest.mark.long

@@ -276,7 +276,7 @@ def test_the_traces_of_a_month_as_exact_sets(world):
         for month, published in months.items():
             folder, source = f"{kind}/{month}", [("file", "ersst_nino12_monthly.csv")]
             if kind == "scheduled":
-                source = [("file", "scheduled/table.txt"), ("task-run", "Fetch URL"), ("url", "")]
+                source = [("file", "scheduled/table.txt"), ("task-run", "Fetch url"), ("url", "")]
             index = f"Coastal El Niño index to {month} against {BASE[0]}-{BASE[1]}"
             series = ("artifact", f"Monthly sea surface temperature to {month}")
             order = [series, ("task-run", "Place order"), ("order", index)]

@@ -41,14 +41,6 @@ pytestmark = pytest.mark.canary
 ALL = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
 TASKS = [name for name, task in ALL.items() if isinstance(task, Task)]
 VERBS = [name for name in TASKS if asynchronous_name(name) in TASKS]
-NAMES = {
-    "order_log": "Read order log",
-    "exec_agent": "Run agent",
-    "job_result": "Read job result",
-    "linked_person": "Look up person",
-    "fetch_url": "Fetch URL",
-}
-"""The names in Prefect that are not just the function's."""
 ARTIFACT = Artifact(urn="urn:ivcap:artifact:1", platform="p", name="a.csv", sha256="0" * 64)
 ORDER = Order(urn="urn:ivcap:order:1", platform="p", service="urn:ivcap:service:1", products=Products([ARTIFACT]))
 HANDLES = [
@@ -85,7 +77,7 @@ def test_every_verb_is_there_twice():
         assert inspect.signature(one.fn).parameters == inspect.signature(other.fn).parameters, verb
         assert (one.isasync, other.isasync) == (False, True), verb
         for name, each in ((verb, one), (asynchronous_name(verb), other)):
-            assert type(each) is Task and each.name == NAMES.get(verb, verb.replace("_", " ").capitalize()), name
+            assert type(each) is Task and each.name == verb.replace("_", " ").capitalize(), name
             assert each.retries == 0 and each.cache_policy.compute_key(None, {}, {}) is None, name
             there = cloudpickle.loads(cloudpickle.dumps(each))
             assert (there.name, there.fn.__name__) == (each.name, name)
