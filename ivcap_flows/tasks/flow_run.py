@@ -8,8 +8,6 @@ the wake time a worker starts the run again, in a new process and from the flow'
 from __future__ import annotations
 
 import inspect
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,11 +90,6 @@ class OwnRun:
             return Obstacle("the flow was not started from a deployment, so no worker can start it again")
         if flow_run.parent_task_run_id is not None:
             return Obstacle("another flow waits for the run; start it with run_deployment(..., as_subflow=False)")
-        if not _has_process_of_its_own(flow_run.id):
-            return Obstacle(
-                "the run has no process of its own, as it has with process, Docker and Kubernetes work pools and with "
-                "serve(); let one of these start it"
-            )
         if not _is_in_body_of(context.flow.fn):
             return Obstacle("it was called in a thread or another asyncio task; call it directly in the flow's body")
         return cls(context.flow, flow_run.id, flow_run.deployment_id, flow_run.run_count)
@@ -290,16 +283,6 @@ def _to_come_back(run: FlowRun) -> dict[str, Any]:
     """
     policy = run.empirical_policy.model_copy(update={"resuming": True, "retry_type": None})
     return {"infrastructure_pid": None, "empirical_policy": policy.model_dump(mode="json", exclude_unset=True)}
-
-
-def _has_process_of_its_own(flow_run_id: UUID) -> bool:
-    """Return whether this process was started for the run: by a worker, in a container, or by `serve`."""
-    told = os.environ.get("PREFECT__FLOW_RUN_ID")
-    if told is not None:
-        return told == str(flow_run_id)
-    # A child of `serve` is told no id. This variable says that a runner started it, which handles its end.
-    started = os.environ.get("PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS") == "false"
-    return started and multiprocessing.parent_process() is not None
 
 
 def _is_in_body_of(function: Callable[..., Any]) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, TypeVar, overload
@@ -106,18 +106,19 @@ def wait_or_park(
     the errors of the two tasks.
     """
     work = several(work, "work", "wait_or_park")
-    reads = _reads(work, raise_on_failure)
-    decided = loop.run(_wait(_Asked.of(work, timeout, credentials, follow), OwnRun.here()))
-    if isinstance(decided, State):
-        raise Pause(state=decided)
+    asked = _Asked.of(work, timeout, credentials, follow)
+    orders, jobs = asked.orders, asked.jobs
+    left = _left(loop.run(_wait(asked, OwnRun.here())))
+    given: Any = {"timeout": left, "follow": follow, "credentials": credentials}
     ended: list[Any] = []
-    while True:
-        try:
-            some, told = reads.send(ended) if ended else next(reads)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        wait: Any = wait_for_jobs if _is_job(some[0]) else wait_for_orders
-        ended = wait(some, timeout=decided, raise_on_failure=told, follow=follow, credentials=credentials)
+    if orders:
+        # If there are jobs, too, all must have ended before a failure is raised.
+        ended += wait_for_orders(orders, raise_on_failure=raise_on_failure and not jobs, **given)
+    if jobs:
+        ended += wait_for_jobs(jobs, raise_on_failure=raise_on_failure, **given)
+    if raise_on_failure and (failed := [each for each in ended if not each.succeeded]):
+        wait_for_orders(failed, **given)
+    return _in_order(work, ended)
 
 
 @overload
@@ -152,36 +153,30 @@ async def a_wait_or_park(
 ) -> list[Any]:
     """Like `wait_or_park`, for asynchronous flows. Await it directly in the flow's body, not in `gather` or a group."""
     work = several(work, "work", "a_wait_or_park")
-    reads = _reads(work, raise_on_failure)
-    decided = await loop.arun(_wait(_Asked.of(work, timeout, credentials, follow), OwnRun.here()))
+    asked = _Asked.of(work, timeout, credentials, follow)
+    orders, jobs = asked.orders, asked.jobs
+    left = _left(await loop.arun(_wait(asked, OwnRun.here())))
+    given: Any = {"timeout": left, "follow": follow, "credentials": credentials}
+    ended: list[Any] = []
+    if orders:
+        ended += await a_wait_for_orders(orders, raise_on_failure=raise_on_failure and not jobs, **given)
+    if jobs:
+        ended += await a_wait_for_jobs(jobs, raise_on_failure=raise_on_failure, **given)
+    if raise_on_failure and (failed := [each for each in ended if not each.succeeded]):
+        await a_wait_for_orders(failed, **given)
+    return _in_order(work, ended)
+
+
+def _in_order(work: Sequence[Order | Job | str], ended: Sequence[Any]) -> list[Any]:
+    by_urn = {each.urn: each for each in ended}
+    return [by_urn[urn_of(each)] for each in work]
+
+
+def _left(decided: State[Any] | float | None) -> float | None:
+    """Return the seconds that the wait in the process may take, or leave the process."""
     if isinstance(decided, State):
         raise Pause(state=decided)
-    ended: list[Any] = []
-    while True:
-        try:
-            some, told = reads.send(ended) if ended else next(reads)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        wait: Any = a_wait_for_jobs if _is_job(some[0]) else a_wait_for_orders
-        ended = await wait(some, timeout=decided, raise_on_failure=told, follow=follow, credentials=credentials)
-
-
-def _reads(work: Sequence[Any], raises: bool) -> Generator[tuple[list[Any], bool], list[Any], list[Any]]:
-    """Yield the lists to wait for, one after the other, each with whether its failures raise. Return all handles.
-
-    The caller sends the ended handles of each list.
-    """
-    jobs = [each for each in work if _is_job(each)]
-    orders = [each for each in work if not _is_job(each)]
-    done: dict[str, Any] = {}
-    for some in (orders, jobs):
-        if some:
-            # If there are orders and jobs, all must have ended before a failure is raised.
-            done |= {ended.urn: ended for ended in (yield some, raises and (some is jobs or not jobs))}
-    failed = [done[urn_of(order)] for order in orders if not done[urn_of(order)].succeeded]
-    if failed and raises and jobs:
-        yield failed, True
-    return [done[urn_of(each)] for each in work]
+    return decided
 
 
 def _is_job(each: Order | Job | str) -> bool:
@@ -232,6 +227,14 @@ class _Asked:
         # Who wakes a parked run is in no flow, so the flow's credentials are noted as if they had been given.
         given = credentials_of("ivcap", credentials, attempt_at_hand())
         return cls({urn_of(each): each for each in work}, timeout, given, follow)
+
+    @property
+    def orders(self) -> list[Any]:
+        return [each for each in self.work.values() if not _is_job(each)]
+
+    @property
+    def jobs(self) -> list[Any]:
+        return [each for each in self.work.values() if _is_job(each)]
 
     async def waits(self, call: IvcapCall) -> list[Wait]:
         """Return what to wait for, each with its service; a job can only be read by its service."""

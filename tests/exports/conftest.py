@@ -71,7 +71,7 @@ def world(
             with pytest.raises(RuntimeError):
                 flows.spoiled(sources[0], SECRET)
             run("spoiled", lambda: None)
-            run("parks", lambda: park(flows.parks, patch, folder / "until"))
+            run("parks", lambda: park(flows.parks, folder / "until"))
             for name in RUNS[3:]:
                 run(name, lambda name=name: example(name, folder / name))
         patch.delenv("PROVENA_CLIENT_SECRET")

@@ -58,15 +58,13 @@ def load_flows(folder: Path) -> ModuleType:
     return module
 
 
-def park(function: Any, patch: pytest.MonkeyPatch, until: Path) -> None:
+def park(function: Any, until: Path) -> None:
     """Run a flow as the process of a worker would, up to where it parks."""
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(function), uuid.uuid4().hex)
         run = client.create_flow_run_from_deployment(deployment, parameters={"until": str(until)})
-        patch.setenv("PREFECT__FLOW_RUN_ID", str(run.id))
         with pytest.raises(Pause):
             run_flow(function, flow_run=run, parameters={"until": str(until)})
-        patch.delenv("PREFECT__FLOW_RUN_ID")
 
 
 def example(name: str, output: Path) -> None:

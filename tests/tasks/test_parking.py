@@ -82,18 +82,14 @@ def hasty(monkeypatch):
 class Deployed:
     """A run of a deployment. `go` does what a worker's process would do."""
 
-    def __init__(
-        self, function: Any, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, **options: Any
-    ) -> None:
+    def __init__(self, function: Any, client: SyncPrefectClient, **options: Any) -> None:
         self.flow = function
         self.client = client
-        self.monkeypatch = monkeypatch
         flow_id = self.client.create_flow(function)
         self.deployment = self.client.create_deployment(flow_id, uuid.uuid4().hex, **options)
         self.id = self.client.create_flow_run_from_deployment(self.deployment).id
 
     def go(self) -> Any:
-        self.monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(self.id))
         result = run_flow(self.flow, flow_run=self.run, parameters={})
         return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
@@ -127,10 +123,10 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(monkeypatch, on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
+def deployed(on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[..., Deployed]]:
     """Return `deployed(flow)`, which makes a run of a new deployment of the flow."""
     with get_client(sync_client=True) as client:
-        yield lambda function, **options: Deployed(function, client, monkeypatch, **options)
+        yield lambda function, **options: Deployed(function, client, **options)
 
 
 @pytest.fixture(scope="session")
@@ -468,8 +464,8 @@ def test_what_hinders_a_run(deployed):
 
 
 @pytest.mark.long
-def test_where_a_call_stands_decides(deployed, monkeypatch):
-    """Only a call in the flow itself can park, in a deployed run with its own process.
+def test_where_a_call_stands_decides(deployed):
+    """Only a call in the flow itself can park, in a deployed run.
 
     A call in a task, a subflow, a thread or another asyncio task cannot.
     """
@@ -508,13 +504,6 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
     assert seen.pop("body") == "the flow was not started from a deployment, so no worker can start it again"
     seen |= first
     here("outside")
-    monkeypatch.setattr(Deployed, "go", lambda self: run_flow(self.flow, flow_run=self.run, parameters={}))
-
-    @flow
-    def in_a_notebook() -> None:
-        here("notebook")
-
-    deployed(in_a_notebook).go()
     words = {
         "task": "task",
         "subflow": "subflow",
@@ -522,7 +511,7 @@ def test_where_a_call_stands_decides(deployed, monkeypatch):
         "thread": "in a thread",
         "outside": "outside",
     }
-    assert all(word in seen[where] for where, word in {**words, "notebook": "process of its own"}.items()), seen
+    assert all(word in seen[where] for where, word in words.items()), seen
 
 
 def test_parking_uses_no_retry_of_the_flow(deployed, effects, end):
