@@ -10,8 +10,7 @@ from ivcap_flows.handles import Handle
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Graph
 from ivcap_flows.reading import Lineage
-from ivcap_flows.reading.on_record import on_record
-from ivcap_flows.reading.page import page_of, title_of
+from ivcap_flows.reading.on_record import on_record, page_of, title_of
 from ivcap_flows.settings import Settings
 
 __all__ = ["Trace", "trace"]

@@ -35,7 +35,7 @@ import pytest
 import sqlalchemy as sa
 from botocore.session import get_session
 
-from ivcap_flows.durable import poll_interval
+from ivcap_flows.durable import poller
 from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
@@ -589,7 +589,7 @@ def quick_polls() -> Iterator[None]:
     from ivcap_flows.tasks.poll_sources import ask_later
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poll_interval, "SHORTEST", poll_interval.SHORTEST / 10)
+        patch.setattr(poller, "SHORTEST", poller.SHORTEST / 10)
         patch.setattr(jobs, "ask_later", lambda urn, seconds: ask_later(urn, seconds and seconds / 10))
         patch.setattr("ivcap_flows.provena.jobs.FIRST_INTERVAL", 0.05)
         patch.setitem(JobWatch.__init__.__kwdefaults__, "pauses", (0.05, 0.2))

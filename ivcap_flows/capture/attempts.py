@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from ivcap_flows import __version__
 from ivcap_flows.capture.calls import now
 from ivcap_flows.capture.exits import failure_of_exit, watch_exit
+from ivcap_flows.capture.flow_identity import Project, parameters_sha256
 from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.host import host
 from ivcap_flows.capture.record_writer import Recorder, Statement
 from ivcap_flows.capture.recorder_registry import is_backing_off, journal, recorder
-from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.errors import JournalError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_safe
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_of_what_was_left, tell_what_is_on_record
 from ivcap_flows.in_prefect.reconcile import agree
-from ivcap_flows.in_prefect.run_artifacts import show_in_prefect
+from ivcap_flows.in_prefect.run_page import show_in_prefect
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 from ivcap_flows.secrets import logger_of, scrub_arguments, scrub_text
 

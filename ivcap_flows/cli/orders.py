@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
 
 import cyclopts
 
-from ivcap_flows.cli import deciding, effects, forgetting
+from ivcap_flows.cli import deciding, effects
 from ivcap_flows.cli.deciding import find_intent
-from ivcap_flows.cli.orphans import print_orphans
 from ivcap_flows.cli.output import AtLeastOne, Full, Json, console, moment, print_json, table
-from ivcap_flows.cli.platform import ask_ivcap
+from ivcap_flows.cli.platform import ask_ivcap, ask_ivcap_if_there, in_time, ivcap, provena
 from ivcap_flows.cli.records import open_journal
-from ivcap_flows.cli.why_not import print_why_not
-from ivcap_flows.errors import DurabilityError, InputError
-from ivcap_flows.identity import short_id
+from ivcap_flows.errors import DurabilityError, ForbiddenError, InputError, NotFoundError
+from ivcap_flows.identity import INTENT_SCHEMA, fingerprint_for_reuse, key_entity, short_id, short_run
+from ivcap_flows.in_prefect.flow_run_states import ended_flow_runs
+from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
 from ivcap_flows.journal.states import OPEN
 from ivcap_flows.work.candidates import Candidate, candidates_of
 from ivcap_flows.work.kinds import KINDS
+from ivcap_flows.work.orphans import Orphan, as_rows, elsewhere, orphans_of, seen
+from ivcap_flows.work.reuse import Earlier, earlier_of
+from ivcap_flows.work.why_not import Against, against, earlier_rows
 
-__all__ = ["app"]
+__all__ = ["app", "forget_effect"]
 
 app = cyclopts.App(name="orders", help="List the orders and jobs on record, and decide what is in doubt.")
 
 _URN: Final = "urn:"
+_COLUMNS: Final = ("what", "name", "of", "status", "since", "hours", "placed by", "run", "urn", "key")
+_CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each runs to its end and is paid for."
+_ASPECTS: Final = ("aspect", "aspect update")
+_ON_PROVENA: Final = ("model run", "registry item", "item version", "dataset")
+_DIFFERENCES: Final = 3
 
 
 @app.default
@@ -51,7 +61,7 @@ def orders(
         raise InputError("--orphans cannot be combined with --run, --open-only or --limit.")
     with open_journal() as journal:
         if orphans:
-            print_orphans(journal, as_json=as_json)
+            _print_orphans(journal, as_json=as_json)
             return
         run_id = journal.runs.get(run).id if run else None
         rows = journal.intents.where(run_id=run_id, limit=None)
@@ -96,7 +106,7 @@ def forget(key: str, /) -> None:
         key: Key of the intent or its beginning, as `orders` shows it.
     """
     with open_journal() as journal:
-        console.print(forgetting.forget(journal, find_intent(journal, key)))
+        console.print(forget_effect(journal, find_intent(journal, key)))
 
 
 @app.command
@@ -142,7 +152,7 @@ def why_not(which: str, /, *, as_json: Json = False) -> None:
         row = _placed(journal, which) if which.startswith(_URN) else find_intent(journal, which)
         if row.noun not in KINDS:
             raise InputError(f"{which} is of the kind {row.noun}; only orders and jobs are placed anew or reused.")
-        print_why_not(journal, row, as_json=as_json)
+        _print_why_not(journal, row, as_json=as_json)
 
 
 def _placed(journal: Journal, urn: str) -> IntentRow:
@@ -164,3 +174,175 @@ def _print_candidates(row: IntentRow, found: list[Candidate], *, held: bool) -> 
         console.print(f"It is this one:   {again} --urn {candidate.urn}")
     console.print(f"It is none:       {again} --none")
     console.print("A run that asks for it again looks for it, too, and adopts a certain candidate.", style="dim")
+
+
+def _print_orphans(journal: Journal, *, as_json: bool) -> None:
+    """Find orphans in the journal and, if it answers, on the platform, and print them."""
+    here = orphans_of(journal, ended_flow_runs)
+
+    async def ask(client: IvcapClient) -> tuple[list[Orphan], list[Orphan]]:
+        return await seen(client, here), await elsewhere(client, journal)
+
+    answer, failure = ask_ivcap_if_there(ask)
+    mine, others = answer or (here, [])
+    if as_json:
+        print_json([{**vars(orphan), "hours": orphan.hours} for orphan in (*mine, *others)])
+        return
+    table("Orders and jobs that no live run waits for", _COLUMNS, [_orphan_row(orphan) for orphan in mine])
+    for orphan in mine:
+        console.print(f"{orphan.urn or short_id(orphan.key or '')}: {orphan.then}")
+    if others:
+        table("Of other journals, where a run may wait for them", _COLUMNS, [_orphan_row(orphan) for orphan in others])
+    if failure is not None:
+        console.print(f"The platform could not be asked for their status: {failure}", style="red")
+    if mine or others:
+        console.print(_CANNOT_CANCEL, style="dim")
+
+
+def _orphan_row(orphan: Orphan) -> list[str | datetime | None]:
+    [row] = as_rows([orphan])
+    row["since"] = orphan.since
+    row["hours"] = None if orphan.hours is None else str(orphan.hours)
+    return [row[name] for name in _COLUMNS]
+
+
+def forget_effect(journal: Journal, row: IntentRow) -> str:
+    """Forget an effect that its own account does not find on its platform, and return a message for the user.
+
+    Raise InputError for an effect of another kind or account, and DurabilityError if there is nothing to forget, if the
+    platform has it, and if the platform may not show it yet.
+    """
+    name = f"{row.noun} {short_id(row.key)}"
+    if row.noun == "upload":
+        raise InputError(
+            f"The {name} needs no forgetting: once a request found its artifact missing, the next upload of the same "
+            "content looks for it, and sends it again if the platform has lost it."
+        )
+    if row.noun not in (*KINDS, *_ASPECTS, *_ON_PROVENA):
+        raise InputError(f"A {row.noun} cannot be looked up, so it cannot be forgotten.")
+    if row.state != "done":
+        raise DurabilityError(f"The {name} is {row.standing}: the journal has no effect of it to forget.", key=row.key)
+    on_provena = row.noun in _ON_PROVENA
+    place, delay, there = in_time("Provena", _on_provena(row)) if on_provena else in_time("IVCAP", _on_ivcap(row))
+    if place != (row.platform, row.account):
+        raise InputError(
+            f"The {name} is of the account {row.account} on {row.platform}, and these credentials are of {place[1]} on "
+            f"{place[0]}, which may not see it. Give those credentials."
+        )
+    if there:
+        raise DurabilityError(f"The platform has {row.urn}, so the {name} is not forgotten.", key=row.key)
+    if (journal.now() - row.updated_at).total_seconds() < delay:
+        raise DurabilityError(
+            f"The platform may show {row.urn} only {delay:g} s after it was made. Try again then.", key=row.key
+        )
+    journal.decisions.forget(row.key)
+    paid = " and pays for it" if row.spends else ""
+    return (
+        f"{name} is forgotten: {row.urn} is not on the platform. The next run that asks for it requests it again{paid}."
+    )
+
+
+async def _on_ivcap(row: IntentRow) -> tuple[tuple[str, str], float, bool]:
+    """Return the place that was asked, its visibility delay, and whether it has the effect."""
+    client = await ivcap()
+    place, urn = (await client.platform(), await client.account()), str(row.urn)
+    try:
+        if row.noun in KINDS:
+            await KINDS[row.noun].read(client, urn, row.request["service"])
+        else:
+            await client.aspects.read(urn)
+    except NotFoundError:
+        return place, client.visibility_delay, False
+    return place, client.visibility_delay, True
+
+
+async def _on_provena(row: IntentRow) -> tuple[tuple[str, str], float, bool]:
+    """Return the place that was asked, its visibility delay, and whether it has the handle."""
+    client = await provena()
+    place = await client.platform(), await client.username()
+    try:
+        await client.registry.fetch_any(str(row.urn))
+    except NotFoundError:
+        return place, client.visibility_delay, False
+    return place, client.visibility_delay, True
+
+
+def _print_why_not(journal: Journal, row: IntentRow, *, as_json: bool) -> None:
+    """Print how an intent differs from earlier ones in this journal, and which equal ones of others IVCAP knows."""
+    rows = journal.intents.where(noun=row.noun, limit=None)
+    found = [against(row, other) for other in earlier_rows(row, rows)]
+    known = {other.urn for other in rows}
+
+    async def ask(client: IvcapClient) -> tuple[list[Earlier], str]:
+        return await _elsewhere(client, row, known)
+
+    answer, failure = ask_ivcap_if_there(ask)
+    elsewhere, note = answer or ([], f"The platform was not asked: {failure}")
+    if as_json:
+        print_json(
+            {
+                "key": row.key,
+                "urn": row.urn,
+                "how": row.how,
+                "answer": _why(row),
+                "scope": row.scope,
+                "discriminator": row.discriminator,
+                "generation": row.generation,
+                "definition": row.definition,
+                "earlier": [asdict(one) for one in found],
+                "elsewhere": [asdict(one) for one in elsewhere],
+                "platform": note,
+            }
+        )
+        return
+    console.print(f"{row.noun} {short_id(row.key)} for {row.subject}: {row.urn or row.standing}")
+    console.print(_why(row))
+    for one in found:
+        _print_difference(one)
+    if not found:
+        console.print(f"This journal has no earlier {row.noun} of the service.")
+    for other in elsewhere:
+        by = f", placed by {other.flow}" if other.flow else ""
+        console.print(f"{other.urn} (of another journal{by}): equal, of the same definition of the service.")
+    console.print(note)
+
+
+def _why(row: IntentRow) -> str:
+    if row.how == "reused":
+        return f"It was not placed anew: {row.reuse}."
+    if row.how == "adopted":
+        return f"It was not placed anew but found on the platform (by {row.matched_by})."
+    if row.reuse is None:
+        return "No earlier one was looked for: reuse is off unless the call says reuse=True."
+    return f"It was placed anew in spite of reuse=True, because at that time: {row.reuse}."
+
+
+def _print_difference(one: Against) -> None:
+    name = one.urn or short_id(one.key or "")
+    run = f", run {short_run(one.run)}" if one.run else ""
+    console.print(f"{name} ({one.status}{run}): {'; '.join(one.reasons) or 'reuse=True could use it now'}")
+    for difference in one.differences[:_DIFFERENCES]:
+        console.print(f"    {difference.where or 'request'}")
+        console.print(f"        here:    {difference.here}")
+        console.print(f"        earlier: {difference.there}")
+    if len(one.differences) > _DIFFERENCES:
+        console.print(f"    and {len(one.differences) - _DIFFERENCES} more")
+
+
+async def _elsewhere(client: IvcapClient, row: IntentRow, known: set[Any]) -> tuple[list[Earlier], str]:
+    """Return equal orders or jobs of other journals, and a sentence about this intent's idempotency record."""
+    if row.definition is None:
+        return [], "The definition of its service was not recorded, so nothing on the platform is compared with it."
+    reuse_fingerprint = fingerprint_for_reuse(
+        platform=row.platform, account=row.account, noun=row.noun, definition=row.definition, request=row.request
+    )
+    try:
+        elsewhere = [one for one in await earlier_of(client.aspects, reuse_fingerprint) if one.urn not in known]
+        aspects = [one async for one in client.aspects.list(entity=key_entity(row.key), schema=INTENT_SCHEMA)]
+    except ForbiddenError as error:
+        return [], f"The platform refuses idempotency records, so those of others cannot be found: {error.message}"
+    if not aspects:
+        return elsewhere, (
+            "Its idempotency record is not on the platform: it was refused or retracted, so others cannot find it."
+        )
+    return elsewhere, "Its idempotency record is on the platform, where reuse=True finds it."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import socket
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from ivcap_flows.cli.output import Json, console, print_json
@@ -15,11 +17,12 @@ from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn, path_of, short_run
 from ivcap_flows.journal import RunRow
 from ivcap_flows.journal.rows import AttemptRow
-from ivcap_flows.provenance import Graph
+from ivcap_flows.provenance import Graph, Record
+from ivcap_flows.reading.verification import LOCAL
 from ivcap_flows.secrets import HIDDEN
 from ivcap_flows.sinks import run_graph
 
-__all__ = ["rerun"]
+__all__ = ["Input", "inputs_of", "rerun"]
 
 
 def rerun(run: RunName, /, *, as_json: Json = False) -> int:
@@ -103,7 +106,7 @@ def _code_problems(path: str) -> Iterator[str]:
 
 
 def _input_problems(graph: Graph, hosts: Collection[str]) -> Iterator[str]:
-    from ivcap_flows.reading.inputs import inputs_of
+    from ivcap_flows.cli.rerun import inputs_of
     from ivcap_flows.reading.verification import digest_of
 
     others = sorted(set(hosts) - {socket.gethostname()})
@@ -149,3 +152,44 @@ def _in_memory(value: Mapping[str, Any]) -> bool:
     if value.keys() == {"type", "unhashed"}:
         return True
     return value.keys() == {"type", "content"} and str(value["content"]).startswith("urn:ivcap-flows:")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file or folder that a run read. It has several digests if it was changed between two attempts."""
+
+    path: str
+    digests: frozenset[str]
+
+
+def inputs_of(graph: Graph) -> list[Input]:
+    """Return the files and folders that a run read, without those that it wrote, before or after.
+
+    A folder that the run put something into, and a file in a folder that the run made, are not inputs.
+    """
+    links = graph.relations.values()
+    read = _paths(graph, {link.target for link in links if link.type == "used"})
+    written = _paths(graph, {link.source for link in links if link.type == "wasGeneratedBy"}).keys()
+    new = written - read.keys()
+    changed = {str(folder) for path in written for folder in PurePath(path).parents}
+    inputs = []
+    for path, versions in read.items():
+        made = path in written or any(str(folder) in new for folder in PurePath(path).parents)
+        digests = {_digest(version) for version in versions if version.type == "file" or path not in changed} - {None}
+        if digests and not made:
+            inputs.append(Input(path, frozenset(map(str, digests))))
+    return inputs
+
+
+def _paths(graph: Graph, ids: set[str | None]) -> dict[str, list[Record]]:
+    """Return the files and folders among these, by path."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for node in graph.nodes.values():
+        if node.id in ids and node.type in LOCAL and isinstance(node.attributes.get("path"), str):
+            found[path_of(node.attributes["path"])].append(node)
+    return found
+
+
+def _digest(version: Record) -> str | None:
+    digest = version.attributes.get("sha256" if version.type == "file" else "manifest_sha256")
+    return digest if isinstance(digest, str) else None

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from rich.text import Text
 
 from ivcap_flows.cli import effects
-from ivcap_flows.cli.jobs import jobs_of, print_jobs
-from ivcap_flows.cli.output import Full, Json, brief, coloured, console, print_json, table
+from ivcap_flows.cli.output import Full, Json, brief, coloured, console, moment, print_json, table
 from ivcap_flows.cli.records import RunName, open_journal, unknowns
-from ivcap_flows.journal import RunRow
+from ivcap_flows.journal import IntentRow, RunRow
 from ivcap_flows.journal.rows import AttemptRow
 from ivcap_flows.provenance import Graph, Record
 from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.difference import ends
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
+from ivcap_flows.secrets import scrub
 from ivcap_flows.sinks import run_graph
 
 __all__ = ["show"]
+
+_SHORT: Final = 160
+"""Characters of a result that are printed at most; `--json` prints all of it, as far as the journal has it."""
 
 
 def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
@@ -39,7 +43,7 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
         "attempts": attempts,
         "task_runs": ran,
         "effects": [effects.as_json(row) for row in asked],
-        "jobs": jobs_of(graph, asked),
+        "jobs": _jobs_of(graph, asked),
         "inputs": used,
         "outputs": [thing for thing in made if thing.id in products],
         "intermediates": [thing for thing in made if thing.id not in products],
@@ -52,7 +56,7 @@ def show(run: RunName, /, *, full: Full = False, as_json: Json = False) -> None:
     _print_attempts(attempts, full=full)
     _print_task_runs(ran, graph, full=full)
     effects.print_effects("Requests to the platforms", asked, full=full)
-    print_jobs(record["jobs"])
+    _print_jobs(record["jobs"])
     for title, part in (("Inputs", "inputs"), ("Outputs", "outputs"), ("Intermediate results", "intermediates")):
         table(title, ("type", "name", "sha256", "id"), [_line(thing, full=full) for thing in record[part]], full=full)
     if deliveries:
@@ -145,3 +149,52 @@ def _task_run(node: Record) -> tuple[str | datetime | None, ...]:
 def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:
     name = record.attributes.get("name") or record.attributes.get("path") or ""
     return record.type, str(name), str(record.attributes.get("sha256") or "")[:12], brief(record.id, full=full)
+
+
+def _jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:
+    """Return the jobs in a run's record, oldest first. Only those that the run itself requested have a result."""
+    known = {row.urn: row.outcome for row in asked if row.noun == "job" and isinstance(row.outcome, Mapping)}
+    jobs = sorted((n for n in graph.nodes.values() if n.type == "job"), key=lambda n: (str(n.time or ""), n.id))
+    return [
+        {
+            "urn": job.id,
+            "service": job.attributes.get("service_name"),
+            "status": job.attributes.get("status"),
+            "error": job.attributes.get("cause"),
+            "result": scrub(known.get(job.id, {}).get("result")),
+            "result_sha256": known.get(job.id, {}).get("result_sha256"),
+            "result_type": job.attributes.get("result_type"),
+            "products": [
+                {"urn": product.id, "name": product.attributes.get("name")}
+                for product in graph.sources(job.id, "wasGeneratedBy")
+            ],
+            "events": job.attributes.get("events") or [],
+        }
+        for job in jobs
+    ]
+
+
+def _print_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Print a block for each job, and nothing if there is none."""
+    if jobs:
+        console.print("Jobs", style="italic")
+    for job in jobs:
+        _job_line(job["urn"], job["service"], job["status"], indent=0)
+        if job["error"]:
+            _job_line("error", job["error"])
+        if job["result"] is not None:
+            text = json.dumps(job["result"], ensure_ascii=False)
+            _job_line("result", text if len(text) <= _SHORT else text[: _SHORT - 1] + "…")
+        elif job["result_type"]:
+            _job_line("result", f"of type {job['result_type']}", job["result_sha256"])
+        for product in job["products"]:
+            _job_line("product", product["name"], product["urn"])
+        for event in job["events"]:
+            at = event.get("at")
+            _job_line(
+                "event", moment(datetime.fromisoformat(at)) if at else None, event.get("name"), event.get("message")
+            )
+
+
+def _job_line(*parts: Any, indent: int = 2) -> None:
+    console.print(" " * indent + "  ".join(" ".join(str(part).split()) for part in parts if part))

@@ -22,8 +22,7 @@ from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.provenance.rules import WORDS
 from ivcap_flows.reading import Lineage
-from ivcap_flows.reading.on_record import on_record
-from ivcap_flows.reading.page import page_of
+from ivcap_flows.reading.on_record import on_record, page_of
 
 __all__ = ["trace"]
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from ivcap_flows.durable.poll_interval import SHORTEST, interval
-from ivcap_flows.durable.poll_log import PollLog
 from ivcap_flows.durable.poll_round import ROUND, PollRound, PollSource, crowded
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.rate_limiter import RateLimiter
@@ -26,7 +24,7 @@ from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Poller"]
+__all__ = ["LONGEST", "SHARE", "SHORTEST", "Poller", "interval"]
 
 R = TypeVar("R")
 
@@ -47,6 +45,11 @@ _JITTER: Final = 0.2
 """Share of the interval that is random, so that processes that began together do not ask together."""
 
 logger = logger_of("ivcap_flows.waiting")
+SHORTEST: Final = 1.0
+"""Lower limit of the interval between two looks, in seconds: for new work, which may end at any time."""
+LONGEST: Final = 60.0
+SHARE: Final = 0.05
+"""The interval as a share of the work's age."""
 
 
 @dataclass
@@ -97,7 +100,7 @@ class Poller(Generic[R]):
         self._jitter = 1.0
         self._pages = 0
         """The number of requests of this process's last round."""
-        self._log = PollLog(source.what)
+        self._log = _PollLog(source.what)
         self.rounds = 0
         """The number of rounds so far, of this process and of others for it."""
 
@@ -363,3 +366,43 @@ class Poller(Generic[R]):
         for urn in urns:
             for future in self._take(urn):
                 future.set_exception(error)
+
+
+def interval(age: float) -> float:
+    """Return the seconds until the next look at work that is `age` seconds old."""
+    return min(LONGEST, max(SHORTEST, SHARE * age))
+
+
+class _PollLog:
+    """The log of one poller. `what` is the plural noun of its work."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._silent: set[str] = set()
+        """The lists and records that were asked for last without an answer."""
+        self._silent_since = 0.0
+        self._refused: set[str] = set()
+
+    def answered(self, asked: str, failure: Exception | None, waits: int) -> None:
+        """Note whether the platform answered, and log when it begins and when it ceases to be out of reach."""
+        was = bool(self._silent)
+        (self._silent.discard if failure is None else self._silent.add)(asked)
+        if failure is not None and not was:
+            self._silent_since = time.monotonic()
+            logger.warning("Still waiting for %s: %s", counted(waits, self._what), failure)
+        elif was and not self._silent:
+            away = time.monotonic() - self._silent_since
+            logger.warning("The platform answers again after %.0f s; waiting goes on.", away)
+
+    def forget(self, asked: str) -> None:
+        """Forget a record that is no longer asked for."""
+        self._silent.discard(asked)
+
+    def refused(self, name: str, error: Exception) -> None:
+        """Log once for each list why it cannot be read. A fault of this package is shown with its traceback."""
+        if name not in self._refused:
+            self._refused.add(name)
+            shown = None if isinstance(error, PlatformError) else error
+            why = f"{type(error).__name__}: {error}"
+            listed = f"list of {self._what} {name}".rstrip()
+            logger.warning("The %s cannot be read, so the wait goes on without it. %s", listed, why, exc_info=shown)

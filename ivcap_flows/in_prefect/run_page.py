@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+import contextvars
 import re
+import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from ivcap_flows.identity import EMBEDDED, api_address
-from ivcap_flows.in_prefect.artifacts import moment
+from ivcap_flows.identity import EMBEDDED, api_address, flows_urn, short_run
+from ivcap_flows.in_prefect.artifacts import PrefectArtifact, key_for, moment, show
+from ivcap_flows.in_prefect.end_of_run import counted
 from ivcap_flows.plain_text import in_markdown, visible
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.secrets import logger_of
+from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import AttemptRow, IntentRow, RunRow
+    from ivcap_flows.journal import AttemptRow, IntentRow, Journal, OpenedAttempt, Outcome, RunRow
     from ivcap_flows.journal.lineages import RunEnds
 
-__all__ = ["MODEL_RUN", "MOST", "RunPage"]
+__all__ = ["MODEL_RUN", "RunPage", "show_in_prefect"]
 
 MODEL_RUN: Final = "model run"
 MOST: Final = 200
@@ -28,6 +35,14 @@ _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _ADDRESS: Final = re.compile(r"https?://[\w.:/~+-]+")
 """An address without characters that mean something in Markdown."""
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
+log = logger_of("ivcap_flows.in_prefect")
+
+_ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
+_WORK: Final = ("order", "job", MODEL_RUN)
+_TIMEOUT: Final = 3.0
+"""Seconds for which a process that ends waits for the thread."""
+
+_showing: list[threading.Thread] = []
 
 
 @dataclass(frozen=True)
@@ -198,3 +213,43 @@ def _folded(title: str, lines: Iterable[str]) -> str:
     """Return a list that opens on a click: HTML without an empty line, which both of Prefect's interfaces show."""
     items = "".join(f"<li>{escape(visible(' '.join(line.split())))}</li>" for line in lines)
     return f"<details><summary>{title}</summary><ul>{items}</ul></details>"
+
+
+def show_in_prefect(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    """Begin to show how a flow run ended, unless it runs without Prefect. Never raises, waits or blocks.
+
+    A separate thread does this while Prefect ends the run; a process that ends waits for it for a moment. If Prefect
+    cannot be reached, the record is still in the journal.
+    """
+    if outcome not in _ENDED or opened.run.entry_point.endswith(":") or "prefect.context" not in sys.modules:
+        return
+    context = contextvars.copy_context()
+    thread = threading.Thread(
+        target=lambda: context.run(_show, journal, opened, outcome), name="ivcap-flows-showing", daemon=True
+    )
+    if not _showing:
+        atexit.register(_finish)
+    _showing[:] = [other for other in _showing if other.is_alive()]
+    _showing.append(thread)
+    thread.start()
+
+
+def _finish() -> None:
+    for thread in _showing:
+        thread.join(_TIMEOUT)
+
+
+def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
+    try:
+        if Settings.current().artifacts == "off":
+            return
+        run = opened.run
+        work = [row for noun in _WORK for row in journal.intents.where(run_id=run.id, noun=noun, limit=MOST)]
+        around = list(journal.lineages.around([flows_urn("attempt", opened.attempt.id)], "runs"))
+        ends, said = journal.lineages.ends(run.id, most=MOST), counted(journal, run.id)
+        page = RunPage(run, outcome, journal.runs.attempts(run.id), work, ends, around, said)
+        if not page.empty:
+            about, key = f"The record of run {short_run(run.id)}: {outcome}.", key_for("provenance", run.flow_name)
+            show(PrefectArtifact("markdown", page.markdown(), about, opened.attempt.flow_run_id, key=key))
+    except Exception as error:  # noqa: BLE001 - Prefect's API or the journal may be away; the run has ended well
+        log.debug("The record of run %s could not be shown in Prefect: %s", opened.run.id, error)

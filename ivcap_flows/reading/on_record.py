@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import InputError
@@ -11,12 +12,17 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.reconcile import unended
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Record
+from ivcap_flows.provenance.data_view import first_view
+from ivcap_flows.provenance.html import page
+from ivcap_flows.provenance.labels import title
 from ivcap_flows.reading.lineage import Lineage, lineage
 from ivcap_flows.reading.names import is_path, starts_of
 from ivcap_flows.reading.remote_records import RemoteRecords
 from ivcap_flows.reading.verification import digest_of
 
-__all__ = ["on_record"]
+__all__ = ["on_record", "page_of", "title_of"]
+
+_TITLES: Final = {"up": "Lineage of {}", "down": "What came from {}", "both": "What is connected with {}"}
 
 
 def on_record(
@@ -73,3 +79,15 @@ def _show_lost(journal: Journal, found: Lineage) -> None:
 
 def _is_open(node: Record) -> bool:
     return node.attributes.get("outcome") in (None, "running")
+
+
+def title_of(found: Lineage, direction: Direction) -> str:
+    """Return what a lineage is of, in words."""
+    first, *others = [title(found.graph.nodes[start]) for start in found.starts]
+    return _TITLES[direction].format(f"{first} and {len(others)} more" if others else first)
+
+
+def page_of(found: Lineage, direction: Direction) -> str:
+    """Return an HTML page of a lineage: data and what was ordered at first, who and how by a button."""
+    first = first_view(found.graph, found.starts)
+    return page(found.graph, found.starts, title=title_of(found, direction), first=first)

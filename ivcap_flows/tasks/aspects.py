@@ -28,11 +28,13 @@ __all__ = [
     "aget_aspect",
     "alist_aspects",
     "aretract_aspect",
+    "asearch",
     "attach_aspect",
     "aupdate_aspect",
     "get_aspect",
     "list_aspects",
     "retract_aspect",
+    "search",
     "update_aspect",
 ]
 
@@ -340,3 +342,27 @@ update_aspect, aupdate_aspect = task_pair(_update_aspect, _run_of("update {} of 
 get_aspect, aget_aspect = task_pair(_get_aspect, "get {urn}")
 list_aspects, alist_aspects = task_pair(_list_aspects, "list aspects of {entity}", writes=("entity",))
 retract_aspect, aretract_aspect = task_pair(_retract_aspect, "retract {aspect}")
+
+
+async def _search(
+    query: str,
+    *,
+    at_time: datetime | None = None,
+    limit: int | None = None,
+    credentials: IvcapCredentialsLike = None,
+) -> list[Any]:
+    """Run a Mangle program (a Datalog dialect) and return what it derives for its predicate `query`.
+
+    Returns at most `limit` items. The program names the aspects that it reads; they are read as they were at `at_time`:
+
+        :load_aspect(/reading, "urn:example:schema:reading.1", ["entity", ".station"]).
+        query(Artifact) :- reading(Artifact, "Callao").
+
+    The items are returned as the platform sends them. Raises BadRequestError or InvalidParameterError if the program
+    has an error.
+    """
+    call = await IvcapCall.of(credentials)
+    return [item async for item in call.client.search(query, at_time=at_time, limit=limit)]
+
+
+search, asearch = task_pair(_search)

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from ivcap_flows.canonical import canonical_form
-from ivcap_flows.capture.run_identity import Project, parameters_sha256
+from ivcap_flows.capture.flow_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import canonical, digest, key_of

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, RootModel, SecretStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ivcap_flows import flow, recorded, task
+from ivcap_flows.capture.flow_identity import Project, parameters_sha256
 from ivcap_flows.capture.given import Given
 from ivcap_flows.capture.makers import claimed, makers_of
-from ivcap_flows.capture.run_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
 from ivcap_flows.handles import Artifact
 

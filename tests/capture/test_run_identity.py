@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ivcap_flows import recorded
 from ivcap_flows.capture.context import current_attempt
-from ivcap_flows.capture.run_identity import Project, parameters_sha256
+from ivcap_flows.capture.flow_identity import Project, parameters_sha256
 from ivcap_flows.capture.values import ValueScan
 
 pytestmark = pytest.mark.canary

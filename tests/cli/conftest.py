@@ -25,7 +25,7 @@ from prefect.settings import (
 from ivcap_flows.blocks import resolve
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.durable import poll_interval
+from ivcap_flows.durable import poller
 from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.forked import PerProcess
 from ivcap_flows.http import session
@@ -121,7 +121,7 @@ def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
 def short_backoff(quick_polls):
     """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poll_interval, "SHORTEST", 0.1)
+        patch.setattr(poller, "SHORTEST", 0.1)
         patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))
         patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield

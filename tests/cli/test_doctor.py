@@ -14,7 +14,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
-from ivcap_flows.cli.checks import packages, platforms
+from ivcap_flows.cli import doctor as doctor_module
+from ivcap_flows.cli.checks import platforms
 from ivcap_flows.cli.platform import in_time, ivcap
 from ivcap_flows.errors import UnreachableError
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
@@ -228,8 +229,8 @@ def test_a_platform_that_is_off_or_embedded_is_in_order(ivcap_flows, embedded_pl
 
 def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
     """The package, what was found and what is wanted are named."""
-    real = packages.version
-    monkeypatch.setattr(packages, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
+    real = doctor_module.version
+    monkeypatch.setattr(doctor_module, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
     said = ivcap_flows("doctor", "--json")
     assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
 

@@ -16,7 +16,7 @@ from prefect.settings import temporary_settings
 from ivcap_flows import annotate, loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.capture import use_journal
-from ivcap_flows.in_prefect import run_artifacts
+from ivcap_flows.in_prefect import run_page
 from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 from ivcap_flows.sinks.folder import ENDINGS
@@ -67,7 +67,7 @@ def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch, caplog):
             with pytest.raises(RuntimeError):
                 careless(source, secrets["of Provena"], note, {"Authorization": f"Bearer {note}"})
             [found] = journal.runs.recent()
-        run_artifacts._finish()
+        run_page._finish()
         yield found.id
 
 

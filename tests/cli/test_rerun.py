@@ -16,12 +16,12 @@ from pydantic import SecretStr
 
 from flows.coastal_el_nino import coastal_el_nino
 from ivcap_flows.cli import main
+from ivcap_flows.cli.rerun import Input, inputs_of
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal
 from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provenance import Graph, Record, activity, entity, relation
-from ivcap_flows.reading.inputs import Input, inputs_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

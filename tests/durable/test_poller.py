@@ -12,9 +12,9 @@ import pytest
 from simulated import Clock, run_on
 from waiting_work import Seen, Work, wait_by
 
-from ivcap_flows.durable.poll_interval import LONGEST, SHARE, SHORTEST, interval
 from ivcap_flows.durable.poll_round import PAGES, ROUND, PollRound
 from ivcap_flows.durable.poll_sharing import PollSharing
+from ivcap_flows.durable.poller import LONGEST, SHARE, SHORTEST, interval
 from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.errors import InputError, JournalError, NotFoundError, UnreachableError, WaitTimeoutError
 from ivcap_flows.journal import Journal

@@ -23,7 +23,7 @@ from intent_world import Killed
 from simulated import Clock, Loop
 from waiting_work import Seen, Work, wait_by
 
-from ivcap_flows.durable import poll_interval, poll_round, poll_sharing, poller
+from ivcap_flows.durable import poll_round, poll_sharing, poller
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.poller import Poller
 from ivcap_flows.durable.rate_limiter import RateLimiter
@@ -269,7 +269,7 @@ def in_worlds(patch: pytest.MonkeyPatch, current: Callable[[], World]) -> None:
     wait_by(patch, lambda: current().clock)
     # Thousands of journals that fail are told of; nobody reads it.
     patch.setattr(logging.getLogger("ivcap_flows.waiting"), "disabled", True)
-    patch.setattr(poll_interval, "LONGEST", 4.0)
+    patch.setattr(poller, "LONGEST", 4.0)
     patch.setattr(poll_sharing, "_AWAY", 5.0)
     patch.setattr(poll_round, "SINGLE_READS", 0)
     patch.setattr(poller, "LOST", LOST)

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from ivcap_flows import recorded
 from ivcap_flows.capture import hide, use_journal
 from ivcap_flows.identity import EMBEDDED
-from ivcap_flows.in_prefect import run_artifacts
+from ivcap_flows.in_prefect import run_page
 from ivcap_flows.in_prefect.artifacts import PrefectArtifact, key_for
 from ivcap_flows.in_prefect.run_page import MODEL_RUN, RunPage
 from ivcap_flows.journal import Journal, NewIntent, RunIdentity
@@ -55,7 +55,7 @@ def looking() -> str:
 
 
 def wait_until_shown() -> None:
-    for thread in run_artifacts._showing:
+    for thread in run_page._showing:
         thread.join()
 
 

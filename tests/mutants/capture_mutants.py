@@ -10,6 +10,7 @@ from typing import Any, Final
 from mutant import Mutant, SetAttribute
 
 from ivcap_flows.capture import (
+    call_scope,
     calls,
     contents,
     data,
@@ -19,7 +20,6 @@ from ivcap_flows.capture import (
     likeness,
     makers,
     observing,
-    outcomes,
     parts,
     stand_ins,
     values,
@@ -114,7 +114,7 @@ def extras_not_looked_at(patch: SetAttribute) -> None:
 
 
 def ends_need_words(patch: SetAttribute) -> None:
-    patch(outcomes, "_text_of", str)
+    patch(call_scope, "_text_of", str)
     patch(values, "_digits", str)
     patch(values, "_named", None)
 

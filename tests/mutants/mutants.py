@@ -52,7 +52,7 @@ from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import lineage_rules, lineage_walk
 from ivcap_flows.provenance.lineage_rules import Follow, Step
 from ivcap_flows.provenance.lineage_walk import LineageWalk
-from ivcap_flows.reading import inputs, names, on_record, verification
+from ivcap_flows.reading import names, on_record, verification
 from ivcap_flows.registration.drafts import Items
 from ivcap_flows.registration.lookup import Newest
 from ivcap_flows.secrets import rules, scrubbing
@@ -406,7 +406,7 @@ def a_fault_is_a_refusal(patch: SetAttribute) -> None:
 
 
 def paths_as_displayed(patch: SetAttribute) -> None:
-    for module in (contents, inputs, rerun, verification):
+    for module in (contents, rerun, verification):
         patch(module, "path_of", str)
 
 

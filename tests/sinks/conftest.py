@@ -12,7 +12,7 @@ import pytest
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.durable import poll_interval
+from ivcap_flows.durable import poller
 from ivcap_flows.handles import Artifact, Job, Order, Products
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
@@ -102,7 +102,7 @@ def provena_items(_embedded):
 @pytest.fixture
 def provena(embedded_platform, provena_items, monkeypatch):
     """A client of the embedded Provena that gives up within a second and looks often; the log of requests is empty."""
-    monkeypatch.setattr(poll_interval, "SHORTEST", 0.1)
+    monkeypatch.setattr(poller, "SHORTEST", 0.1)
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
     client = ProvenaCredentials.from_environment().get_client()
     embedded_platform.forget_requests()

@@ -15,7 +15,7 @@ import pytest
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import use_journal
-from ivcap_flows.cli.forgetting import forget
+from ivcap_flows.cli.orders import forget_effect
 from ivcap_flows.errors import DurabilityError, ForbiddenError, InputError, NotFoundError, OrderFailedError
 from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal
@@ -273,10 +273,10 @@ def test_what_is_forgotten_is_requested_again(effects, lose, other_journal, uniq
     first = place()
     [row] = effects.intents("order")
     with pytest.raises(DurabilityError, match=f"The platform has {first.urn}, so"):
-        forget(effects.journal, row)
+        forget_effect(effects.journal, row)
     lose(first.urn)
     time.sleep(0.3)
-    assert "The next run that asks for it requests it again and pays for it." in forget(effects.journal, row)
+    assert "The next run that asks for it requests it again and pays for it." in forget_effect(effects.journal, row)
     with use_journal(other_journal):
         assert place().urn == first.urn
     second = place()
@@ -294,7 +294,7 @@ def test_two_journals_that_forget_it_place_one(effects, lose, other_journal, uni
     urns = set()
     for journal in (effects.journal, other_journal):
         [row] = journal.intents.where(noun="order")
-        forget(journal, row)
+        forget_effect(journal, row)
         with use_journal(journal):
             urns.add(place_order("echo", {"message": unique}, once_per="account").urn)
     assert len(urns - {first.urn}) == len(urns) == 1 and effects.count("/1/orders") == 2
@@ -314,7 +314,7 @@ def test_a_handle_that_is_lost_is_not_made_again(effects, embedded_directory, un
         read_item(made)
     assert register_item(DatasetTemplate(display_name=unique)).urn == made.urn
     time.sleep(0.3)
-    forget(effects.journal, row)
+    forget_effect(effects.journal, row)
     assert register_item(DatasetTemplate(display_name=unique)).urn != made.urn
 
 
@@ -332,5 +332,5 @@ def test_what_is_not_forgotten(effects, monkeypatch, source, lose):
         (replace(order, account="urn:ivcap:account:other"), InputError, "is of the account urn:ivcap:account:other"),
     ]:
         with pytest.raises(error, match=words):
-            forget(effects.journal, row)
+            forget_effect(effects.journal, row)
     assert effects.intents("order") == [order]
