@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.measure import medians, report, rounds, timed
 
-LIMIT = 1.2
+LIMIT = 1.15
 PREFECT = "from prefect import flow, task"
 OURS = """
 from ivcap_flows import flow, task
