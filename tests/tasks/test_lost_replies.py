@@ -222,7 +222,7 @@ def test_a_wait_outlasts_a_platform_that_does_not_show_or_answer(in_script, effe
     """An order that is hidden for a moment is not reported as missing, and an outage is logged once."""
 
     def body():
-        effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=0.4)
+        effects.embedded.add_fault(method="POST", path="^/1/orders$", count=1, late_visibility=1.5)
         order = tasks.place_order("sleep", {"seconds": 0.3 + int(unique[:4], 16) / 1e6})
         if outage:
             effects.embedded.add_fault(method="GET", path="^/1/orders/", count=22, status=503)
