@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ivcap_flows.capture import data as data_versions
 from ivcap_flows.capture import files, makers
 from ivcap_flows.capture.data import DataVersion
-from ivcap_flows.capture.edge_rules import Facts, edges_of
+from ivcap_flows.capture.edge_rules import EdgeFacts, edges_of
 from ivcap_flows.capture.file_activity import FileActivity
 from ivcap_flows.capture.file_edges import Declared, FileEdge, FileEdges
 from ivcap_flows.capture.files import Digests, PathState
@@ -126,7 +126,7 @@ class Call:
         """Return whether a handle among the arguments is an input, as far as is known yet."""
         # What a call only passed on to others that write to it is no input.
         passed_on = isinstance(handle, _RECEIVERS) and handle.urn in self.put_into - self.taken
-        return edges_of(Facts("same", read=not passed_on, declared=self.declared.of(role))).used is not None
+        return edges_of(EdgeFacts("same", read=not passed_on, declared=self.declared.of(role))).used is not None
 
     def tell_outer(self) -> None:
         """Tell the call around this one what it made, and which collections and the like it read or wrote to."""
@@ -390,16 +390,16 @@ def _made(call: Call, known: set[str], digests: Digests | None) -> Iterator[Reco
     yield from _data_left(call, digests)
 
 
-def _facts_of_returned(call: Call, handle: Handle | LocalFile, thing: Record, born: datetime | None) -> Facts:
+def _facts_of_returned(call: Call, handle: Handle | LocalFile, thing: Record, born: datetime | None) -> EdgeFacts:
     """Return what is known of a handle in the result. What a flow returns was made by one of its tasks."""
     if call.kind == "attempt":
-        return Facts("new", writer="another")
+        return EdgeFacts("new", writer="another")
     # The work of a model run was done before it was registered.
     was_there = thing.id in call.found or thing.type == "model-run"
     if was_there or (born is not None and born < call.started - _SKEW):
         # Who finds a collection or a queue has not read what is in it.
-        return Facts("found", read=not isinstance(handle, Collection | Queue))
-    return Facts("new", writer="me")
+        return EdgeFacts("found", read=not isinstance(handle, Collection | Queue))
+    return EdgeFacts("new", writer="me")
 
 
 def _data_left(call: Call, digests: Digests | None) -> Iterator[Record]:
@@ -411,7 +411,7 @@ def _data_left(call: Call, digests: Digests | None) -> Iterator[Record]:
         yield version.record()
         # What a flow gives away, or a call within made, was another's to use.
         taken = call.kind != "attempt" and version.id not in call.data_within
-        edges = edges_of(Facts("new", writer="me") if version.maker == call.id else Facts("found", read=taken))
+        edges = edges_of(EdgeFacts("new", writer="me") if version.maker == call.id else EdgeFacts("found", read=taken))
         if edges.made:
             yield relation("wasGeneratedBy", version.id, call.id, call.ended, role=role)
             yield from _derived(version)

@@ -20,8 +20,8 @@ __all__ = [
     "Basis",
     "Change",
     "Declaration",
+    "EdgeFacts",
     "Edges",
-    "Facts",
     "Writer",
     "edges_of",
     "table",
@@ -37,7 +37,7 @@ WHO_WROTE: Final = "it is not known which of the concurrent calls wrote it"
 WHO_WROTE_WHAT: Final = "it is not known what each of the concurrent calls wrote"
 
 
-class Facts(NamedTuple):
+class EdgeFacts(NamedTuple):
     """What is known of a thing when a call ends.
 
     `change` compares it with the begin of the call; `found` was there before, although nobody had looked. `read`: the
@@ -130,7 +130,7 @@ _BASES: Final[dict[str, Basis]] = {"seen": "seen", "given": "given", "declared":
 
 
 @lru_cache(maxsize=4096)
-def edges_of(facts: Facts) -> Edges:
+def edges_of(facts: EdgeFacts) -> Edges:
     """Decide what a call did with a thing."""
     made = _first(MADE, facts)
     if made != "yes":
@@ -140,7 +140,7 @@ def edges_of(facts: Facts) -> Edges:
     return Edges(_BASES.get(used), made == "yes", made == derived == "yes", unknown)
 
 
-def _first(rows: tuple[Row, ...], facts: Facts) -> str:
+def _first(rows: tuple[Row, ...], facts: EdgeFacts) -> str:
     return next(row.then for row in rows if holds(row[1:], facts))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ivcap_flows.capture import files
-from ivcap_flows.capture.edge_rules import Basis, Change, Declaration, Edges, Facts, Writer, edges_of
+from ivcap_flows.capture.edge_rules import Basis, Change, Declaration, EdgeFacts, Edges, Writer, edges_of
 from ivcap_flows.capture.file_activity import FileActivity, Written, unseen
 from ivcap_flows.capture.files import Digests, PathState
 from ivcap_flows.file_state import FileState
@@ -137,7 +137,7 @@ class FileEdges:
         change = self._change(before, after, writer, declared, was_snapshotted=was_snapshotted)
         moved = change == "gone" and written is not None and written.gone == "renamed"
         decided = edges_of(
-            Facts(
+            EdgeFacts(
                 change,
                 read=moved or self.activity.read(path),
                 writer=writer,
@@ -237,7 +237,7 @@ class FileEdges:
         if after is None or not own:
             return
         others = self.activity.could_be_concurrent(path)
-        facts = Facts(
+        facts = EdgeFacts(
             "new" if before is None else "changed",
             writer="unseen" if self.activity.written(path) is None else "me",
             alone=before is None and self._is_alone(path),
@@ -254,7 +254,7 @@ class FileEdges:
         change: Change = "gone" if after is None else "same" if _stamps(before) == _stamps(after) else "changed"
         given = before.path in self.reachable and not self.is_flow
         writer: Writer = "unseen" if change == "same" else "another"
-        decided = edges_of(Facts(change, writer=writer, declared=declared, given=given))
+        decided = edges_of(EdgeFacts(change, writer=writer, declared=declared, given=given))
         if decided.unknown is not None:
             self.unknown[before.path] = decided.unknown
         return decided
@@ -267,7 +267,7 @@ class FileEdges:
             writer = "me" if concurrent is None else "several"
         old = before if before is not None and (before.members or before.reason is not None) else None
         decided = edges_of(
-            Facts(
+            EdgeFacts(
                 self._change_of_store(path, old, after, writer),
                 # What writes a store reads its metadata first.
                 read=self.activity.read_below(path) and not wrote,

@@ -114,9 +114,11 @@ def parameters(flow: Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:
     try:
         validated(flow, get_call_parameters(flow.fn, (), values))
     except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
-        said = scrub_text(f"{error}" or type(error).__name__)
-        hints = [_hint(name, reader) for name, reader in readers.items() if re.search(rf"^ - {name}[.:]", said, re.M)]
-        faults = said.removeprefix("Flow run received invalid parameters:\n - ").replace("\n - ", "; ")
+        message = scrub_text(f"{error}" or type(error).__name__)
+        hints = [
+            _hint(name, reader) for name, reader in readers.items() if re.search(rf"^ - {name}[.:]", message, re.M)
+        ]
+        faults = message.removeprefix("Flow run received invalid parameters:\n - ").replace("\n - ", "; ")
         text = f"The flow {flow.name} does not accept these parameters: {faults.rstrip('.')}."
         raise InputError(" ".join([text, *hints])) from None
     return values

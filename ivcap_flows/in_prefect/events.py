@@ -124,48 +124,48 @@ def events_of(transition: Transition) -> Iterator[Event]:
     elif isinstance(transition, AttemptEnded):
         attempt = transition.attempt
         if attempt.outcome in COMES_BACK:
-            told = {"run": attempt.run_id, "flow": attempt.flow_name, "attempt": attempt.number}
+            payload = {"run": attempt.run_id, "flow": attempt.flow_name, "attempt": attempt.number}
             yield _of_run(
-                attempt.outcome, attempt.run_id, {**told, "message": attempt.cause}, flow_run=attempt.flow_run_id
+                attempt.outcome, attempt.run_id, {**payload, "message": attempt.cause}, flow_run=attempt.flow_run_id
             )
     elif isinstance(transition, RunWoken) and transition.attempt.park is not None:
         attempt, park = transition.attempt, transition.attempt.park
-        told = {"run": attempt.run_id, "round": park.round, "waits": [each.urn for each in park.waits]}
-        yield _of_run("woken", attempt.run_id, told, flow_run=attempt.flow_run_id)
+        payload = {"run": attempt.run_id, "round": park.round, "waits": [each.urn for each in park.waits]}
+        yield _of_run("woken", attempt.run_id, payload, flow_run=attempt.flow_run_id)
     elif isinstance(transition, LimitReached):
         limit, run = transition.error.data, transition.run_id
-        told = {"run": run, **{name: limit[name] for name in ("service", "limit", "placed")}}
-        yield Event("ivcap-flows.spend.limit", f"ivcap-flows.run.{run}", f"run {run}", told)
+        payload = {"run": run, **{name: limit[name] for name in ("service", "limit", "placed")}}
+        yield Event("ivcap-flows.spend.limit", f"ivcap-flows.run.{run}", f"run {run}", payload)
     elif isinstance(transition, DeliveryRefused):
         run, sink = transition.run_id, transition.sink
-        told = {"run": run, "sink": sink, "reason": transition.reason}
+        payload = {"run": run, "sink": sink, "reason": transition.reason}
         labels = {"ivcap-flows.sink": sink}
-        yield Event("ivcap-flows.delivery.refused", f"ivcap-flows.run.{run}", f"run {run}", told, labels=labels)
+        yield Event("ivcap-flows.delivery.refused", f"ivcap-flows.run.{run}", f"run {run}", payload, labels=labels)
 
 
 def _of_intent(before: IntentRow, row: IntentRow) -> Iterator[Event]:
     work = row.noun in ("order", "job")
     if row.in_doubt and not before.in_doubt:
-        told = {"key": row.key, "noun": row.noun, "subject": row.subject, "run": row.run_id, "reason": row.error}
+        payload = {"key": row.key, "noun": row.noun, "subject": row.subject, "run": row.run_id, "reason": row.error}
         title = row.name or row.subject or row.noun
-        yield Event("ivcap-flows.effect.in-doubt", f"ivcap-flows.effect.{row.key}", title, told)
+        yield Event("ivcap-flows.effect.in-doubt", f"ivcap-flows.effect.{row.key}", title, payload)
     elif row.state == "done" and before.state != "done" and row.how != "reused":
         if work and row.how == "adopted":
             yield _of_row(f"ivcap.{row.noun}.adopted", row, matched_by=row.matched_by)
         elif work:
             yield _of_row(f"ivcap.{row.noun}.{'resubmitted' if row.generation else 'placed'}", row)
         elif row.noun == "model run":
-            told = {"key": row.key, "subject": row.subject, "name": row.name, "run": row.run_id}
-            told["platform"] = row.platform
+            payload = {"key": row.key, "subject": row.subject, "name": row.name, "run": row.run_id}
+            payload["platform"] = row.platform
             title = row.name or row.subject or row.noun
-            yield Event("provena.model-run.registered", f"provena.model-run.{row.urn}", title, told)
+            yield Event("provena.model-run.registered", f"provena.model-run.{row.urn}", title, payload)
     elif row.has_ended and not before.has_ended and work and row.how != "reused":
         ended = "succeeded" if row.status == "succeeded" else "failed"
         yield _of_row(f"ivcap.{row.noun}.{ended}", row, status=row.status)
 
 
 def _of_row(name: str, row: IntentRow, **more: Any) -> Event:
-    told = {
+    payload = {
         "key": row.key,
         "service": row.subject,
         "scope": row.scope,
@@ -176,11 +176,11 @@ def _of_row(name: str, row: IntentRow, **more: Any) -> Event:
     }
     resource = row.urn or f"ivcap-flows.effect.{row.key}"
     labels = {"ivcap.service": row.subject} if row.subject else {}
-    return Event(name, resource, row.name or row.subject or row.noun, told, labels=labels)
+    return Event(name, resource, row.name or row.subject or row.noun, payload, labels=labels)
 
 
-def _of_run(what: str, run: str, told: dict[str, Any], *, flow_run: str) -> Event:
-    return Event(f"ivcap-flows.run.{what}", f"ivcap-flows.run.{run}", f"run {run}", told, flow_run=flow_run)
+def _of_run(what: str, run: str, payload: dict[str, Any], *, flow_run: str) -> Event:
+    return Event(f"ivcap-flows.run.{what}", f"ivcap-flows.run.{run}", f"run {run}", payload, flow_run=flow_run)
 
 
 def _send(event: Event) -> None:

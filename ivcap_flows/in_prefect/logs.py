@@ -54,9 +54,9 @@ def _briefly(record: logging.LogRecord) -> bool:
     if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
         return True
     message = record.getMessage()
-    for said in tuple(_said):
-        for text in (str(said), repr(str(said))[1:-1]):
-            message = message.replace(f"{type(said).__name__}: {text}", f"{type(said).__name__}, see above")
+    for logged in tuple(_said):
+        for text in (str(logged), repr(str(logged))[1:-1]):
+            message = message.replace(f"{type(logged).__name__}: {text}", f"{type(logged).__name__}, see above")
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, IvcapFlowsError):
         kind, of_prefect = type(error).__name__, str(record.msg).partition(":")[0].rstrip(".")

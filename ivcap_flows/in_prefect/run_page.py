@@ -94,9 +94,9 @@ class RunPage:
             (sum(row.status not in ("succeeded", None) for row in self.work), "failed"),
             (sum(row.in_doubt for row in self.work), "in doubt"),
         )
-        told = ", ".join(f"{count or 'nothing'} {what}" for count, what in counts)
+        amounts = ", ".join(f"{count or 'nothing'} {what}" for count, what in counts)
         kept = f"{len(earlier)} kept from an earlier attempt, " if earlier else ""
-        return f"{self.counted or 'Nothing was requested'}{seconds}{tries}. {(kept + told).capitalize()}."
+        return f"{self.counted or 'Nothing was requested'}{seconds}{tries}. {(kept + amounts).capitalize()}."
 
     def _tables(self) -> Iterator[str]:
         orders = [row for row in self.work if row.noun != MODEL_RUN]
@@ -246,8 +246,8 @@ def _show(journal: Journal, opened: OpenedAttempt, outcome: Outcome) -> None:
         run = opened.run
         work = [row for noun in _WORK for row in journal.intents.where(run_id=run.id, noun=noun, limit=MOST)]
         around = list(journal.lineages.around([flows_urn("attempt", opened.attempt.id)], "runs"))
-        ends, said = journal.lineages.ends(run.id, most=MOST), counted(journal, run.id)
-        page = RunPage(run, outcome, journal.runs.attempts(run.id), work, ends, around, said)
+        ends, amounts = journal.lineages.ends(run.id, most=MOST), counted(journal, run.id)
+        page = RunPage(run, outcome, journal.runs.attempts(run.id), work, ends, around, amounts)
         if not page.empty:
             about, key = f"The record of run {short_run(run.id)}: {outcome}.", key_for("provenance", run.flow_name)
             show(PrefectArtifact("markdown", page.markdown(), about, opened.attempt.flow_run_id, key=key))

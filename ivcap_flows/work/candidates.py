@@ -39,15 +39,17 @@ async def candidates_of(client: IvcapClient, intent: IntentRow, redaction: Redac
     only an equal request are left out.
     """
     found = [one async for one in _looking_alike(client, KINDS[intent.noun], intent, redaction)]
-    told = [urn async for urn in _told(client, intent.key, intent.account)]
-    found = [Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in told else c for c in found]
+    named = [urn async for urn in _named_in_records(client, intent.key, intent.account)]
+    found = [
+        Candidate(c.urn, "its idempotency record names it", c.status, c.at) if c.urn in named else c for c in found
+    ]
     known = {candidate.urn for candidate in found}
-    found += [Candidate(urn, "its idempotency record names it", "unknown", None) for urn in told if urn not in known]
+    found += [Candidate(urn, "its idempotency record names it", "unknown", None) for urn in named if urn not in known]
     sure = [candidate for candidate in found if candidate.sign != "equal request"]
     return sorted(sure or found, key=lambda one: (one.at is None, one.at, one.urn))
 
 
-async def _told(client: IvcapClient, key: str, account: str) -> AsyncIterator[str]:
+async def _named_in_records(client: IvcapClient, key: str, account: str) -> AsyncIterator[str]:
     listed = client.aspects.list(entity=key_entity(key), schema=INTENT_SCHEMA, order_direction="ASC")
     for record in await client.aspects.of_account(account, [record async for record in listed]):
         if isinstance(record.content, Mapping) and isinstance(record.content.get("urn"), str):

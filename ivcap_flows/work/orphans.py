@@ -209,7 +209,7 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     They belong to other journals, whose runs may wait for them. Reads the newest `LOOKED_AT` orders, jobs and
     idempotency records of the account.
     """
-    told = await _idempotency_records(client)
+    records = await _idempotency_records(client)
     known = {row.urn for row in journal.intents.where(limit=None) if row.urn is not None}
     known |= {urn for row in journal.intents.where(only="twice", limit=None) for urn in row.duplicates}
     keys = {short_id(row.key) for noun in KINDS for row in journal.intents.where(noun=noun, limit=None)}
@@ -217,22 +217,22 @@ async def elsewhere(client: IvcapClient, journal: Journal) -> list[Orphan]:
     for kind in KINDS.values():
         async for record in kind.newest(client):
             named = kind.key(record)
-            ours = (named is not None or record.urn in told) and record.urn not in known and named not in keys
+            ours = (named is not None or record.urn in records) and record.urn not in known and named not in keys
             if ours and record.status not in TERMINAL:
-                found.append(_foreign(kind, record, told.get(record.urn, {})))
+                found.append(_foreign(kind, record, records.get(record.urn, {})))
     return found
 
 
 async def _idempotency_records(client: IvcapClient) -> dict[str, Mapping[str, Any]]:
     """Return the contents of the newest idempotency records, by the URN that each names."""
-    told: dict[str, Mapping[str, Any]] = {}
+    records: dict[str, Mapping[str, Any]] = {}
     try:
         async for record in client.aspects.list(schema=INTENT_SCHEMA, limit=LOOKED_AT):
             if isinstance(record.content, Mapping) and isinstance(record.content.get("urn"), str):
-                told.setdefault(record.content["urn"], record.content)
+                records.setdefault(record.content["urn"], record.content)
     except ForbiddenError:
         return {}
-    return told
+    return records
 
 
 def _foreign(kind: WorkKind[Any], record: OrderRecord | JobRecord, content: Mapping[str, Any]) -> Orphan:

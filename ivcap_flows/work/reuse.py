@@ -78,8 +78,8 @@ async def earlier_of(aspects: Aspects, reuse_fingerprint: str) -> list[Earlier]:
         content = record.content if isinstance(record.content, Mapping) else {}
         urn = content.get("urn")
         if content.get("reuse_fingerprint") == reuse_fingerprint and isinstance(urn, str) and urn not in known:
-            told = {name: content.get(name) for name in ("key", "run", "flow")}
-            known[urn] = Earlier(urn, record.valid_from, **told)
+            origin = {name: content.get(name) for name in ("key", "run", "flow")}
+            known[urn] = Earlier(urn, record.valid_from, **origin)
             if len(known) == CANDIDATES:
                 break
     return list(known.values())

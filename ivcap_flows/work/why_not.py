@@ -99,8 +99,8 @@ def _of_key(row: IntentRow, other: IntentRow) -> Iterator[str]:
 
 def _scope(scope: str) -> str:
     kind, _, of = scope.partition(":")
-    said: dict[str, str] = {"run": f"run {short_run(of)}", "flow": f"flow {of}", "call": "that call only"}
-    return said.get(kind, kind)
+    words: dict[str, str] = {"run": f"run {short_run(of)}", "flow": f"flow {of}", "call": "that call only"}
+    return words.get(kind, kind)
 
 
 def _service(row: IntentRow) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ivcap_flows.capture import edge_rules
-from ivcap_flows.capture.edge_rules import READ_OR_NOT, WHO_WROTE, WHO_WROTE_WHAT, Edges, Facts, edges_of, table
+from ivcap_flows.capture.edge_rules import READ_OR_NOT, WHO_WROTE, WHO_WROTE_WHAT, EdgeFacts, Edges, edges_of, table
 
 NOTHING = Edges()
 MADE = Edges(made=True)
@@ -79,7 +79,7 @@ TABLE: dict[str, tuple[dict[str, Any], Edges]] = {
 @pytest.mark.parametrize(("facts", "edges"), TABLE.values(), ids=TABLE.keys())
 def test_what_follows_from_what_is_known(facts, edges):
     """Each row of the table."""
-    assert edges_of(Facts(**facts)) == edges
+    assert edges_of(EdgeFacts(**facts)) == edges
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_without_any_row_another_edge_would_follow(name, number, monkeypatch):
 
     def decided(facts: dict[str, Any]) -> Edges | None:
         try:
-            return edges_of.__wrapped__(Facts(**facts))
+            return edges_of.__wrapped__(EdgeFacts(**facts))
         except StopIteration:
             return None
 

@@ -204,10 +204,10 @@ def _failure(error: Exception, *, optional: bool = False, full: bool = False) ->
         return outcome, f"{type(error).__name__}: {error}" if full else f"the client fails with {type(error).__name__}"
     if not isinstance(error, PlatformError):
         return outcome, str(error)
-    said = getattr(error, "detail", None) if isinstance(error, ProtocolError) else None
+    fault = getattr(error, "detail", None) if isinstance(error, ProtocolError) else None
     answer = "no reply" if status is None else str(status)
     request = f" to {error.data['method']} {error.data['path']}" if error.data.get("path") else ""
-    return outcome, f"{answer}{request}: the reply {said}" if said else answer + request
+    return outcome, f"{answer}{request}: the reply {fault}" if fault else answer + request
 
 
 def _sendable(text: str, *, full: bool) -> str:
