@@ -34,7 +34,7 @@ from ivcap_flows.local.likeness import FIGURES
 from ivcap_flows.local.provena.platform import EmbeddedProvena
 from ivcap_flows.local.provena.web import Api
 from ivcap_flows.local.services.built_in import BUILT_IN
-from ivcap_flows.provenance import lineage_rules, mappings, names, rules
+from ivcap_flows.provenance import lineage_rules, names, rules, things
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.pair import asynchronous_name
 
@@ -631,9 +631,9 @@ def commands() -> str:
 
 def provenance() -> str:
     rows = (f"| `{prefix}` | `{namespace}` |" for prefix, namespace in names.NAMESPACES.items())
-    things = THINGS + mappings.things_table() + LINKS + mappings.links_table()
+    forms = THINGS + things.things_table() + LINKS + rules.links_table()
     decided = EDGES + edge_rules.table() + LINEAGE + lineage_rules.table()
-    return PROVENANCE + rules.table() + things + decided + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
+    return PROVENANCE + rules.table() + forms + decided + NAMES + _lines("| prefix | namespace |", "|---|---|", *rows)
 
 
 def errors_page() -> str:

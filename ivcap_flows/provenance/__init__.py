@@ -5,11 +5,10 @@ from __future__ import annotations
 from ivcap_flows.provenance.describe import describe, identify, reference
 from ivcap_flows.provenance.graph import Direction, Graph
 from ivcap_flows.provenance.records import Kind, Record, activity, agent, entity, relation, relation_id
-from ivcap_flows.provenance.rules import RULES, TYPES, faults, validate
+from ivcap_flows.provenance.rules import RULES, faults, validate
 
 __all__ = [
     "RULES",
-    "TYPES",
     "Direction",
     "Graph",
     "Kind",

@@ -8,7 +8,8 @@ from typing import Final
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, relation
-from ivcap_flows.provenance.rules import BEHIND, CONTEXT
+from ivcap_flows.provenance.rules import BEHIND
+from ivcap_flows.provenance.things import CONTEXT
 
 __all__ = ["SHOWN", "data_view", "first_view"]
 

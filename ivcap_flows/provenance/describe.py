@@ -20,12 +20,11 @@ from ivcap_flows.handles import (
     LocalFile,
     ModelRun,
     Order,
-    Queue,
     RegistryItem,
-    Service,
 )
 from ivcap_flows.identity import file_urn, fingerprint, flows_urn
 from ivcap_flows.provenance.records import ANNOTATION, Record, activity, agent, entity, relation
+from ivcap_flows.provenance.things import THINGS
 from ivcap_flows.secrets import HIDDEN, scrub_alone
 
 __all__ = ["MOST", "content_sha256", "describe", "identify", "reference", "shortened"]
@@ -39,32 +38,16 @@ _SHOWN: Final = 200
 _OWN_ANNOTATIONS: Final = "ivcap-"
 """The prefix of the annotations that this package adds to what it registers."""
 
-_NOUNS = {
-    "urn:ivcap:artifact:": ("entity", "artifact"),
-    "urn:ivcap:aspect:": ("entity", "aspect"),
-    "urn:ivcap:service:": ("entity", "service"),
-    "urn:ivcap:queue:": ("entity", "queue"),
-    "urn:ivcap:collection:": ("entity", "collection"),
-    "urn:ivcap:order:": ("activity", "order"),
-    "urn:ivcap:job:": ("activity", "job"),
-    "urn:ivcap-flows:run:": ("activity", "flow-run"),
-    "urn:ivcap-flows:attempt:": ("activity", "attempt"),
-    "urn:ivcap-flows:task-run:": ("activity", "task-run"),
-    "urn:ivcap-flows:call:": ("activity", "call"),
-    "urn:ivcap-flows:file:sha256:": ("entity", "content"),
-    "urn:ivcap-flows:file:": ("entity", "file"),
-    "urn:ivcap-flows:directory:": ("entity", "directory"),
-    "urn:ivcap-flows:frame:": ("entity", "frame"),
-    "urn:ivcap-flows:array:": ("entity", "array"),
-}
+_BY_URN: Final = sorted(
+    ((each.urn, name) for name, each in THINGS.items() if each.urn is not None), key=lambda row: -len(row[0])
+)
+"""The types of things by how their URNs begin, the longest first."""
 
 
 def reference(urn: str) -> Record:
     """Return a record from a URN alone. Its noun gives kind and type; a URN with an unknown noun is an entity."""
-    for prefix, (kind, type_) in _NOUNS.items():
-        if urn.startswith(prefix):
-            return activity(urn, type_) if kind == "activity" else entity(urn, type_)
-    return entity(urn, "entity")
+    type_ = next((type_ for prefix, type_ in _BY_URN if urn.startswith(prefix)), "entity")
+    return activity(urn, type_) if THINGS[type_].kind == "activity" else entity(urn, type_)
 
 
 def identify(value: Handle | LocalFile) -> str:
@@ -88,16 +71,13 @@ def describe(value: object) -> list[Record]:
         return [
             entity(value.urn, "collection", name=value.name, description=value.description, platform=value.platform)
         ]
-    if isinstance(value, Service):
-        return [entity(value.urn, "service", name=value.name, platform=value.platform)]
     if isinstance(value, ModelRun):
         return list(_model_run(value))
     if isinstance(value, RegistryItem):
         return list(_registry_item(value))
-    if isinstance(value, Queue):
-        return [entity(value.urn, "queue", name=value.name, platform=value.platform)]
     if isinstance(value, Handle):
-        return [reference(value.urn)]
+        name = getattr(value, "name", None)
+        return [entity(value.urn, reference(value.urn).type, name=name, platform=value.platform)]
     return []
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 from ivcap_flows.identity import digest
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import BEHIND, CONTEXT
+from ivcap_flows.provenance.rules import BEHIND
+from ivcap_flows.provenance.things import CONTEXT
 
 __all__ = ["Grouping", "Link"]
 

@@ -20,7 +20,8 @@ from ivcap_flows.plain_text import visible
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.picture import AMISS, OUTCOMES, Item, kind_of, picture
 from ivcap_flows.provenance.records import Record
-from ivcap_flows.provenance.rules import RULES, TYPES, WORDS
+from ivcap_flows.provenance.rules import RULES, WORDS
+from ivcap_flows.provenance.things import THINGS
 
 __all__ = ["page"]
 
@@ -69,7 +70,7 @@ def _view(graph: Graph, starts: Collection[str], title: str, size: str) -> dict[
         "size": size,
         "starts": [number[start] for start in shown.starts],
         "types": [{"words": [word.capitalize() for word in WORDS[name]], "kind": kind_of(name)} for name in RULES],
-        "meanings": {name: meaning for of_kind in TYPES.values() for name, meaning in of_kind.items()},
+        "meanings": {name: thing.meaning for name, thing in THINGS.items()},
         "outcomes": OUTCOMES,
         "amiss": AMISS,
         "items": [_item(item, number) for item in shown.items.values()],

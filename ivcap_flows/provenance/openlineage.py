@@ -16,11 +16,11 @@ from ivcap_flows import __version__
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.provenance.activities import Activities
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import validate
+from ivcap_flows.provenance.things import type_of
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import Job, RunEvent
@@ -61,7 +61,7 @@ def events(records: Iterable[Record], *, sources: Mapping[str, bytes] | None = N
     graph = records if isinstance(records, Graph) else Graph(records)
     validate(graph)
     teller = _Teller(Activities(graph), sources or {})
-    runs = [activity for activity in teller.activities.all if mapping_of(activity).lineage == "run"]
+    runs = [activity for activity in teller.activities.all if type_of(activity).lineage == "run"]
     found = [event for activity in runs for event in teller.of(activity)]
     # An activity begins no earlier than the one that started it. What ends last is the whole run.
     return sorted(found, key=lambda event: event.eventTime)
@@ -112,7 +112,7 @@ class _Teller:
         ]
 
     def _given(self, activity: Record) -> list[Record]:
-        return [each for each in self.graph.targets(activity.id, "used") if mapping_of(each).lineage == "dataset"]
+        return [each for each in self.graph.targets(activity.id, "used") if type_of(each).lineage == "dataset"]
 
     def _dataset(self, kind: Any, record: Record) -> Any:
         dataset = kind(*self.names.dataset(record), facets=self.facets.of_dataset(record))

@@ -29,10 +29,10 @@ from openlineage.client.facet_v2 import (
 
 from ivcap_flows import __version__
 from ivcap_flows.provenance.activities import Activities, columns_of
-from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage_names import Names
 from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, LEFT_OUT, Record
+from ivcap_flows.provenance.things import type_of
 
 __all__ = ["Facets"]
 
@@ -240,7 +240,7 @@ class Facets:
 
     def _dependencies(self, activity: Record) -> Any:
         informants = self.graph.targets(activity.id, "wasInformedBy")
-        known = [other for other in informants if mapping_of(other).lineage == "run"]
+        known = [other for other in informants if type_of(other).lineage == "run"]
         if not known:
             return None
         upstream = [

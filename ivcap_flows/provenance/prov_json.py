@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import NAMESPACES, split
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.rules import RULES, validate
+from ivcap_flows.provenance.things import type_of
 
 if TYPE_CHECKING:
     from prov.identifier import QualifiedName
@@ -96,7 +96,7 @@ class _Writer:
         from prov.constants import PROV, PROV_LABEL, PROV_TYPE
 
         found: list[tuple[Any, Any]] = [(PROV_TYPE, self.names["type"][record.type])]
-        special = mapping_of(record).prov
+        special = type_of(record).prov
         if special is not None:
             found.append((PROV_TYPE, PROV[special]))
         if isinstance(record.attributes.get("name"), str):

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 from ivcap_flows.provenance.names import NAMESPACES
 from ivcap_flows.provenance.records import Kind, Record, relation_id
-from ivcap_flows.provenance.rules import RULES, TYPES
+from ivcap_flows.provenance.rules import RULES
+from ivcap_flows.provenance.things import TYPES
 
 __all__ = ["records_of"]
 

@@ -45,7 +45,7 @@ NOT_LOOKED_AT: Final = "not looked at"
 
 
 class Record(BaseModel):
-    """One statement. `type` is one of `rules.TYPES` or, for a relation, a name in `rules.RULES`.
+    """One statement. `type` is one of `things.THINGS` or, for a relation, a name in `rules.RULES`.
 
     `time` is the start of an activity, or the instant of an entity or a relation; `ended` is the end of an activity. A
     relation reads `source type target` as in PROV: `used` goes from an activity to an entity. `attributes` hold JSON

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.plain_text import in_markdown
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.mappings import RELATION_MAPPINGS, mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.provenance.ro_crate_terms import CrateTerms, Institution
@@ -44,7 +43,8 @@ from ivcap_flows.provenance.ro_crate_words import (
     version_of,
     why_left_out,
 )
-from ivcap_flows.provenance.rules import validate
+from ivcap_flows.provenance.rules import RULES, validate
+from ivcap_flows.provenance.things import type_of
 
 __all__ = ["Crate"]
 
@@ -136,7 +136,7 @@ class Crate(Things):
     def _given(self, activity: Record) -> list[str]:
         parts = [activity, *self.activities.attempts(activity.id)] if activity is self.run else [activity]
         used = [each for part in parts for each in self.graph.targets(part.id, "used")]
-        return [self.ref(each) for each in used if mapping_of(each).lineage == "dataset"]
+        return [self.ref(each) for each in used if type_of(each).lineage == "dataset"]
 
     def _products(self) -> list[str]:
         """Return what the run made, without what it used to make something else."""
@@ -145,7 +145,7 @@ class Crate(Things):
             id_ = self.ref(product)
             found.append(id_)
             entity = self.entities.get(id_)
-            if self.code is not None and entity is not None and "File" in mapping_of(product).crate:
+            if self.code is not None and entity is not None and "File" in type_of(product).crate:
                 entity.setdefault("exampleOfWork", ref_to(self._formal("output", name_of(product), "File")))
         return found
 
@@ -199,7 +199,7 @@ class Crate(Things):
 
     def _workflow(self, code: Record) -> Entity:
         attributes = code.attributes
-        types = list(mapping_of(code).crate) if code is self.code else ["File", "SoftwareSourceCode"]
+        types = list(type_of(code).crate) if code is self.code else ["File", "SoftwareSourceCode"]
         self._add(
             {"@id": PYTHON, "@type": "ComputerLanguage", "name": "Python", "url": PYTHON, "version": python_of(code)}
         )
@@ -246,7 +246,7 @@ class Crate(Things):
         for part in (run, *self.activities.attempts(run.id)):
             for use in self.graph.links_from(part.id, "used"):
                 given, role = self.graph.nodes[use.target or ""], use.attributes.get("role")
-                if "File" in mapping_of(given).crate and self.ref(given) in self.entities:
+                if "File" in type_of(given).crate and self.ref(given) in self.entities:
                     for each in role if isinstance(role, list) else [role]:
                         found.setdefault(str(each), []).append(self.ref(given))
         return found
@@ -336,8 +336,8 @@ class Crate(Things):
         """Add the relations between things that are a property of one of them. Those of actions are there already."""
         graph = self.graph
         for link in graph.relations.values():
-            mapping = RELATION_MAPPINGS.get(link.type)
-            if mapping is None or mapping.crate is None or mapping.crate in ("object", "result", "instrument", "agent"):
+            rule = RULES.get(link.type)
+            if rule is None or rule.crate is None or rule.crate in ("object", "result", "instrument", "agent"):
                 continue
             ends = [graph.nodes.get(link.source or ""), graph.nodes.get(link.target or "")]
             if link.type == "actedOnBehalfOf" and (ends[1] is None or ends[1].type != "organisation"):
@@ -346,10 +346,10 @@ class Crate(Things):
             ids = [self.ref(each) for each in ends if each is not None]
             if len(ids) == 2 and all(id_ in self.entities for id_ in ids) and ids[0] != ids[1]:
                 entity = self.entities[ids[0]]
-                there = entity.get(mapping.crate, [])
+                there = entity.get(rule.crate, [])
                 known = [*(there if isinstance(there, list) else [there])]
                 if ref_to(ids[1]) not in known:
-                    entity[mapping.crate] = one_or_all([*known, ref_to(ids[1])])
+                    entity[rule.crate] = one_or_all([*known, ref_to(ids[1])])
 
     # The crate itself
 

@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from ivcap_flows.provenance.activities import Activities, columns_of
 from ivcap_flows.provenance.graph import Graph
-from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.records import ANNOTATION, CONCLUDED, Record
 from ivcap_flows.provenance.ro_crate_words import (
@@ -27,6 +26,7 @@ from ivcap_flows.provenance.ro_crate_words import (
     version_of,
     why_left_out,
 )
+from ivcap_flows.provenance.things import type_of
 
 __all__ = ["Things"]
 
@@ -49,7 +49,7 @@ class Things:
         return quote(place) if place is not None else uri(record.id)
 
     def _thing(self, record: Record) -> None:
-        attributes, form = record.attributes, mapping_of(record)
+        attributes, form = record.attributes, type_of(record)
         types = form.crate
         runs = self.graph.sources(record.id, "hadPlan")
         if runs or TOOL[0] in types:

@@ -1,4 +1,4 @@
-"""The rules for records: the types of things, and one table of relations with their ends and their limits.
+"""The rules for records: one table of relations with their ends, their limits, and what each becomes in each form.
 
 The table validates every graph, tells the graph in which direction lineage runs, and drives the exporters. The
 reference page of the provenance model is generated from it.
@@ -9,66 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from ivcap_flows.provenance.constraints import cycles
 from ivcap_flows.provenance.ordering import SINGLE_BIRTH, disordered
 from ivcap_flows.provenance.records import Kind, Record
+from ivcap_flows.provenance.things import GROUPS, PLANS, TYPES
 
-__all__ = ["BEHIND", "CONTEXT", "GROUPS", "RULES", "TYPES", "WORDS", "WORK", "Rule", "faults", "table", "validate"]
+__all__ = ["BEHIND", "RULES", "WORDS", "WORK", "Rule", "faults", "links_table", "table", "validate"]
 
-TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
-    "activity": {
-        "flow-run": "a logical run, which continues over retries, resumes and restarts",
-        "attempt": "one execution of a logical run, or of a subflow in it",
-        "task-run": "one try of a Prefect task",
-        "call": "a recorded function outside any task",
-        "order": "an IVCAP order",
-        "job": "an IVCAP job",
-        "model-run": "a model run registered with Provena",
-        "study": "a Provena study, which groups model runs",
-        "activity": "an activity of which only the URN is known",
-    },
-    "entity": {
-        "artifact": "an IVCAP artifact",
-        "file": "one version of the file at a path",
-        "content": "the content that files, folders, artifacts, tables and arrays with one sha256 share",
-        "directory": "one version of the folder at a path, with its files",
-        "frame": "one version of a table in memory, with the digest of its content and its columns",
-        "array": "one version of an array or a data set of arrays in memory, with the digest of its content",
-        "unhashed": "a file, folder, table or array whose content was not read, with the reason",
-        "collection": "an IVCAP collection of artifacts, or of other things with a URN",
-        "dataset": "a Provena dataset",
-        "dataset-file": "a file of a Provena dataset",
-        "registry-item": "another item of Provena's registry",
-        "aspect": "an IVCAP aspect",
-        "parameters": "the parameters that a run was given",
-        "code": "a version of a flow's code",
-        "service": "an IVCAP service, the plan of orders and jobs",
-        "queue": "an IVCAP queue of messages",
-        "url": "what an address of the web has",
-        "workflow-template": "a Provena workflow template, the plan of model runs",
-        "entity": "an entity of which only the URN is known",
-    },
-    "agent": {
-        "user": "a person's account",
-        "software": "a program and its version",
-        "organisation": "an organisation",
-    },
-    "relation": {},
-}
-"""The types of each kind, and what they mean. A relation's type is the name of its rule."""
-
-GROUPS: Final = frozenset({"directory", "collection", "dataset"})
-PLANS: Final = frozenset({"code", "service", "workflow-template", "entity"})
 WORK: Final = frozenset({"order", "job"})
-
-CONTEXT: Final = PLANS - {"entity"} | {"parameters"}
-"""The types of entities that say how something was done, and are no data."""
+"""Work of a platform that one of our activities requested."""
 
 BEHIND: Final = frozenset({"hadPlan", "wasAssociatedWith", "wasAttributedTo", "actedOnBehalfOf"})
 """Relations to what stands behind an activity or thing: plans and people."""
-"""Work of a platform that one of our activities requested."""
 PARTS: Final = frozenset({"attempt", "task-run", "call"})
 PEOPLE: Final = frozenset({"user", "organisation"})
 
@@ -80,7 +34,8 @@ class Rule:
     `prov` names the PROV-DM record and its formal attributes for source and target. A `plain` relation takes no
     attributes of its own; a `timed` one takes an instant. `same` says that source and target are two names of one
     content, so that lineage runs both ways; otherwise the target is the origin. `once` limits sources of these types to
-    one target.
+    one target. `crate` is the property of the end `crate_of` that it becomes in an RO-Crate; `lineage` says where
+    OpenLineage has it.
     """
 
     name: str
@@ -94,6 +49,9 @@ class Rule:
     source_types: frozenset[str] | None = None
     target_types: frozenset[str] | None = None
     once: frozenset[str] = frozenset()
+    crate: str | None = None
+    crate_of: Literal["source", "target"] = "source"
+    lineage: str = ""
 
 
 def _rules(*rules: Rule) -> dict[str, Rule]:
@@ -108,6 +66,8 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("Usage", "activity", "entity"),
         "the activity took the entity as input",
         timed=True,
+        crate="object",
+        lineage="`inputs`",
     ),
     Rule(
         "wasGeneratedBy",
@@ -117,6 +77,9 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "the activity made the entity",
         timed=True,
         once=SINGLE_BIRTH,
+        crate="result",
+        crate_of="target",
+        lineage="`outputs`",
     ),
     Rule(
         "wasStartedBy",
@@ -127,6 +90,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         timed=True,
         source_types=WORK | PARTS | {"activity"},
         once=WORK | PARTS,
+        lineage="facet `parent`",
     ),
     Rule(
         "wasInformedBy",
@@ -134,6 +98,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("activity",),
         ("Communication", "informed", "informant"),
         "the first activity knew of the second or waited for it",
+        lineage="facet `jobDependencies`",
     ),
     Rule(
         "wasDerivedFrom",
@@ -141,6 +106,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("Derivation", "generatedEntity", "usedEntity"),
         "the first entity was made from the second",
+        crate="isBasedOn",
     ),
     Rule(
         "wasInfluencedBy",
@@ -157,6 +123,8 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "the first has the content of the second",
         same=True,
         plain=True,
+        crate="sameAs",
+        lineage="facet `symlinks`",
     ),
     Rule(
         "alternateOf",
@@ -166,6 +134,8 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "two descriptions of one thing",
         same=True,
         plain=True,
+        crate="sameAs",
+        lineage="facet `symlinks`",
     ),
     Rule(
         "hadMember",
@@ -175,6 +145,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "the folder, collection or dataset contains the thing",
         plain=True,
         source_types=GROUPS,
+        crate="hasPart",
     ),
     Rule(
         "hadPlan",
@@ -182,7 +153,9 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("entity",),
         ("Association", "activity", "plan"),
         "the activity followed the plan: a service, a template or a flow's code",
-        target_types=PLANS,
+        target_types=PLANS | {"entity"},
+        crate="instrument",
+        lineage="the job",
     ),
     Rule(
         "wasAssociatedWith",
@@ -190,6 +163,8 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("agent",),
         ("Association", "activity", "agent"),
         "the agent is responsible for the activity",
+        crate="agent",
+        lineage="facet `ownership`",
     ),
     Rule(
         "wasAttributedTo",
@@ -198,6 +173,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         ("Attribution", "entity", "agent"),
         "the entity belongs to the agent, as its platform reports",
         target_types=PEOPLE,
+        crate="creator",
     ),
     Rule(
         "actedOnBehalfOf",
@@ -207,6 +183,7 @@ RULES: Final[Mapping[str, Rule]] = _rules(
         "the first agent acted for the second: software for a person, a person for an organisation",
         source_types=frozenset({"software", "user"}),
         target_types=PEOPLE,
+        crate="affiliation",
     ),
 )
 """Every relation that may be recorded, by its PROV name (W3C PROV-DM, 2013; `hadPlan` is an association's plan)."""
@@ -227,6 +204,11 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "actedOnBehalfOf": ("acted for", "represented by"),
 }
 """The words for a relation at its source and at its target, in a trace and in a picture."""
+
+_CRATE_ALONE: Final = {
+    "wasStartedBy": "a `ControlAction` for each step, in the run's `OrganizeAction`",
+    "wasInformedBy": "",
+}
 
 
 def faults(records: Iterable[Record]) -> list[str]:
@@ -290,4 +272,14 @@ def table() -> str:
             for kinds, types in ((rule.source, rule.source_types), (rule.target, rule.target_types))
         )
         lines.append(f"| `{rule.name}` | {source} | {target} | {rule.meaning} | {', '.join(sorted(rule.once))} |")
+    return "\n".join(lines) + "\n"
+
+
+def links_table() -> str:
+    """Return each relation with what it becomes in each format, as Markdown."""
+    lines = ["| relation | PROV | RO-Crate | OpenLineage |", "|---|---|---|---|"]
+    for name, rule in RULES.items():
+        statement, source, target = rule.prov
+        crate = f"`{rule.crate}` of the {rule.crate_of}" if rule.crate else _CRATE_ALONE.get(name, "")
+        lines.append(f"| `{name}` | `{statement}({source}, {target})` | {crate} | {rule.lineage} |")
     return "\n".join(lines) + "\n"

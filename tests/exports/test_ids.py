@@ -12,9 +12,9 @@ from rdflib.compare import isomorphic
 
 from ivcap_flows import loop
 from ivcap_flows.provenance import prov_json, prov_n, turtle
-from ivcap_flows.provenance.mappings import mapping_of
 from ivcap_flows.provenance.names import uri
 from ivcap_flows.provenance.openlineage import dumps, run_id
+from ivcap_flows.provenance.things import type_of
 from ivcap_flows.sinks import FolderSink, shareable
 from ivcap_flows.sinks.contents import Contents
 from ivcap_flows.sinks.folder import ENDINGS
@@ -44,7 +44,7 @@ def test_a_thing_has_one_id_in_every_sink(world, tmp_path, name):
         uri(end or "")
         for link in graph.relations.values()
         for end in ((link.target if link.type == "used" else link.source),)
-        if link.type in ("used", "wasGeneratedBy") and mapping_of(graph.nodes[end or ""]).lineage == "dataset"
+        if link.type in ("used", "wasGeneratedBy") and type_of(graph.nodes[end or ""]).lineage == "dataset"
     }
     assert moved <= datasets <= everything
     assert {e["run"]["runId"] for e in events} == {run_id(n.id) for n in graph.nodes.values() if n.kind == "activity"}
