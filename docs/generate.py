@@ -463,6 +463,7 @@ PROVENA_UNSERVED: Final = {
     "/admin/export": _NO_TABLES,
     "/admin/import": _NO_TABLES,
     "/admin/restore_from_table": _NO_TABLES,
+    "/registry/{type}/user/releases": "No client requests it; `/registry/general/list` takes the reviewer.",
     "/registry/general/delete": "No client requests it; `/registry/{type}/delete` does the same.",
     "/jobs/user/retry": "No client requests it; the real one refuses every request.",
     "/registry/{type}/proxy/create": _NO_PROXY,

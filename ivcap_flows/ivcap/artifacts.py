@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,20 +19,14 @@ from ivcap_flows.file_state import FileState
 from ivcap_flows.handles import Artifact, LocalFile, Products
 from ivcap_flows.http import download, tus
 from ivcap_flows.http.paging import checked_limit
-from ivcap_flows.http.reader import Reader
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap import archive
-from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
-from ivcap_flows.ivcap.data_urls import decode_data_url, encode_data_url, is_data_url
+from ivcap_flows.ivcap.data_urls import decode_data_url, is_data_url
 from ivcap_flows.ivcap.side_car import read_side_car, write_side_car
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
-from ivcap_flows.media_types import media_type_of
 
-__all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord", "Source"]
-
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview
-"""The content to upload: a path, or bytes."""
+__all__ = ["ArtifactRecord", "Artifacts", "ProductsRecord"]
 
 _UNFINISHED: Final = frozenset({"pending", "partial", "error"})
 _MIB: Final = 1024 * 1024
@@ -100,9 +93,8 @@ class Artifacts:
     Methods that read content accept `data:` URLs too. They do not accept web addresses, which are never fetched.
     """
 
-    def __init__(self, session: Session, aspects: Aspects) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._aspects = aspects
 
     async def create(
         self,
@@ -133,7 +125,7 @@ class Artifacts:
     async def send(
         self,
         record: ArtifactRecord | str,
-        source: Source,
+        path: str | os.PathLike[str],
         *,
         offset: int | None = None,
         state: FileState | None = None,
@@ -142,41 +134,17 @@ class Artifacts:
     ) -> int:
         """Send the content of an artifact; return its size when the platform has all of it.
 
-        `source` is the whole content, of as many bytes as the record was created for. Sending starts at the platform's
-        offset, unless `offset` is given (0 for a new record). If a request breaks, the content is read again from
-        there. `state` is the file's state when it was hashed; SourceChangedError is raised if it differs. If `sha256`
-        is given and does not match, IntegrityError is raised before the last bytes are sent. `progress` is called with
-        the number of bytes that arrived.
+        `path` is a file with the whole content, of as many bytes as the record was created for. Sending starts at the
+        platform's offset, unless `offset` is given (0 for a new record). If a request breaks, the file is read again
+        from there. `state` is the file's state when it was hashed; SourceChangedError is raised if it differs. If
+        `sha256` is given and does not match, IntegrityError is raised before the last bytes are sent. `progress` is
+        called with the number of bytes that arrived.
         """
         record = await self._writable(record)
         if record.ready and record.size == 0:
             return 0
         target = self._content_url(record)
-        async with _as_file(source) as path:
-            return await tus.send(
-                self._session, target, path, offset=offset, state=state, sha256=sha256, progress=progress
-            )
-
-    async def upload(
-        self,
-        source: Source,
-        *,
-        name: str,
-        media_type: str | None = None,
-        policy: str | None = None,
-        collection: str | None = None,
-    ) -> ArtifactRecord:
-        """Create an artifact, send its content and read the record back.
-
-        `media_type` is derived from the name by default. Keyed, as `create` is: an interrupted upload cannot be found
-        again.
-        """
-        async with _as_file(source) as path:
-            state = await asyncio.to_thread(FileState.to_send, path)
-            kind, size = media_type or media_type_of(name), state.size
-            record = await self.create(name=name, media_type=kind, size=size, policy=policy, collection=collection)
-            await self.send(record, path, offset=0, state=state)
-        return await self.read(record.urn)
+        return await tus.send(self._session, target, path, offset=offset, state=state, sha256=sha256, progress=progress)
 
     async def offset(self, record: ArtifactRecord | str) -> int:
         """Return the number of bytes that the platform has."""
@@ -233,16 +201,6 @@ class Artifacts:
             async for part in blocks:
                 yield part
 
-    @asynccontextmanager
-    async def open(self, urn: str, *, sha256: str | None = None) -> AsyncIterator[Reader]:
-        """Open the content as an asynchronous binary file.
-
-        For instance `async with artifacts.open(urn) as f: head = await f.read(512)`. The content is verified as in
-        `stream`, when it has been read to the end.
-        """
-        async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
-            yield Reader(blocks)
-
     async def read_bytes(self, urn: str, *, limit: int) -> bytes:
         """Return the whole content. Raises InputError if it has more than `limit` bytes."""
         record = await self._readable(urn)
@@ -258,12 +216,6 @@ class Artifacts:
         raise InputError(
             f"{_short(record)} has more than {limit} bytes. Raise the limit, or stream or download it.", urn=record.urn
         )
-
-    async def data_url(self, urn: str, *, limit: int = _MIB) -> str:
-        """Return the content as a base64 `data:` URL. Raises InputError if the URL has more than `limit` characters."""
-        record = await self._readable(urn)
-        room = limit - len(encode_data_url(record.mime_type, b""))
-        return encode_data_url(record.mime_type, await self.read_bytes(urn, limit=max(0, room // 4 * 3)))
 
     async def untar(
         self,
@@ -283,14 +235,6 @@ class Artifacts:
         """
         async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
             return await archive.unpack_stream(blocks, folder, max_size=max_size, max_members=max_members)
-
-    def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[AspectRecord]:
-        """Yield the active aspects of an artifact, newest first; `limit` is the total."""
-        return self._aspects.list(entity=urn, limit=limit)
-
-    async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect to an artifact and return its URN. Keyed, as `Aspects.add` is."""
-        return await self._aspects.add(urn, schema, content, policy)
 
     async def for_file(self, path: str | os.PathLike[str]) -> ArtifactRecord | None:
         """Return the artifact that an official tool uploaded from a file, as named by the side-car next to the file.
@@ -382,15 +326,3 @@ async def _named(name: str, records: AsyncIterator[ArtifactRecord], limit: int |
         if record.name == name:
             left = None if left is None else left - 1
             yield record
-
-
-@asynccontextmanager
-async def _as_file(source: Source) -> AsyncIterator[str | os.PathLike[str]]:
-    """Yield the path of a file with the content; that of a temporary file for bytes."""
-    if isinstance(source, str | os.PathLike):
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="ivcap-flows-") as folder:
-        path = Path(folder, "content")
-        await asyncio.to_thread(path.write_bytes, source)
-        yield path

@@ -71,12 +71,12 @@ class IvcapClient:
                 rewrite_hosts=in_container,
             )
         self.aspects = Aspects(self._session)
-        self.artifacts = Artifacts(self._session, self.aspects)
+        self.artifacts = Artifacts(self._session)
         self.collections = Collections(self._session, self.aspects)
         self.services = Services(self._session, self.aspects, self.account)
-        self.orders = Orders(self._session, self.aspects)
+        self.orders = Orders(self._session)
         self.jobs = Jobs(self._session, self.aspects)
-        self.agents = Agents(self._session, self.aspects, self.services, self.jobs, lambda: self.visibility_delay)
+        self.agents = Agents(self._session, self.aspects, self.services)
         self._manager = (
             None
             if secret_manager is None

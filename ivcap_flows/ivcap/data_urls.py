@@ -6,12 +6,12 @@ The functions are pure.
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from urllib.parse import unquote_to_bytes
 
 from ivcap_flows.errors import InputError
 
-__all__ = ["decode_data_url", "encode_data_url", "is_data_url"]
+__all__ = ["decode_data_url", "is_data_url"]
 
 
 def is_data_url(urn: str) -> bool:
@@ -36,8 +36,3 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
         return media_type, b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{url[:40]!r} is no data URL: its content is no base64.") from error
-
-
-def encode_data_url(media_type: str | None, content: bytes) -> str:
-    """Return some content as a data URL in base64."""
-    return f"data:{media_type or 'application/octet-stream'};base64,{b64encode(content).decode('ascii')}"

@@ -15,7 +15,6 @@ from ivcap_flows.handles import TERMINAL, Order
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn, without_key
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
-from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.wire import (
     Instant,
     Text,
@@ -28,7 +27,7 @@ from ivcap_flows.ivcap.wire import (
     urn_argument,
 )
 
-__all__ = ["OrderMetadata", "OrderRecord", "Orders", "ParameterValue"]
+__all__ = ["OrderRecord", "Orders", "ParameterValue"]
 
 _LINE: Final = 4096
 """Bytes of a log line to keep; the rest of a longer line is dropped."""
@@ -94,24 +93,11 @@ class OrderRecord(Wire):
         )
 
 
-class OrderMetadata(Wire):
-    """An aspect of an order as its metadata list it, without the content; `aspects.read` returns the content."""
-
-    id: str
-    schema_urn: Text = Field(None, alias="schema")
-    content_type: Text = None
-
-    @property
-    def urn(self) -> str:
-        return ivcap_urn("aspect", self.id)
-
-
 class Orders:
     """`/1/orders`. Methods take URNs or bare ids. The API can neither cancel nor delete an order."""
 
-    def __init__(self, session: Session, aspects: Aspects) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._aspects = aspects
 
     async def place(
         self,
@@ -163,21 +149,9 @@ class Orders:
         params = {"order-by": "ordered-at", "order-desc": True}
         return listed_pages(OrderRecord, self._session, "/1/orders", params)
 
-    async def status(self, urn: str) -> str:
-        """Return the order's current status."""
-        return (await self.read(urn)).status
-
     def products(self, urn: str, *, limit: int | None = None) -> AsyncIterator[ArtifactRecord]:
         """Yield the products of an order, over all pages; `limit` is the total."""
         return listed(ArtifactRecord, self._session, f"/1/orders/{segment(urn)}/products", {}, limit)
-
-    def metadata(self, urn: str, *, limit: int | None = None) -> AsyncIterator[OrderMetadata]:
-        """Yield the aspects of an order, over all pages; `limit` is the total."""
-        return listed(OrderMetadata, self._session, f"/1/orders/{segment(urn)}/metadata", {}, limit)
-
-    async def add_metadata(self, urn: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect to an order and return its URN. Keyed, as `aspects.add` is."""
-        return await self._aspects.add(ivcap_urn("order", urn), schema, content, policy)
 
     async def logs(
         self, urn: str, *, since: datetime | None = None, until: datetime | None = None

@@ -15,7 +15,7 @@ from ivcap_flows.plain_text import unknown_name
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
-__all__ = ["JOB_INPUT", "indirect", "resolved", "validate_request", "violations"]
+__all__ = ["JOB_INPUT", "indirect", "resolved", "validate_request"]
 
 JOB_INPUT: Final = "urn:ivcap:schema:job.input.1"
 """The schema of a request that names an aspect with the real document (ivcap-cli job.go)."""
@@ -88,11 +88,6 @@ def _faults(root: Mapping[str, Any], document: Any) -> Iterator[str]:
             continue
         if whole or error.absolute_path[0] not in told:
             yield _sentence(error)
-
-
-def violations(schema: Mapping[str, Any], document: Any) -> list[str]:
-    """Return one sentence for each fault of a JSON document by its schema; empty if the schema cannot be applied."""
-    return [_sentence(error) for error in _errors(schema, document)]
 
 
 def _errors(schema: Mapping[str, Any], document: Any) -> list[ValidationError]:

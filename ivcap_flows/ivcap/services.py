@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -13,7 +12,6 @@ from typing import Any, Final
 
 from ivcap_flows.errors import (
     BadRequestError,
-    ForbiddenError,
     InputError,
     InvalidParameterError,
     NotFoundError,
@@ -24,7 +22,6 @@ from ivcap_flows.http.session import Session
 from ivcap_flows.identity import fingerprint, is_utf8, ivcap_urn
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.parameters import ParameterDef, encode_parameters
-from ivcap_flows.ivcap.request_model import RequestModel, model_of
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment
 
 __all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "name_filter", "tool_schema_of"]
@@ -121,18 +118,6 @@ class Services:
         reply = await self._session.request("GET", f"/1/services2/{segment(urn)}", repeat="idempotent")
         return replied(ServiceRecord, reply, self._session)
 
-    async def status(self, urn: str) -> str:
-        """Return the service's current status: `active`, `inactive` or `error`."""
-        return (await self.read(urn)).status
-
-    async def parameters(self, urn: str) -> builtins.list[ParameterDef]:
-        """Return the parameters that an order of the service may give."""
-        return (await self.read(urn)).parameters or []
-
-    async def mandatory_parameters(self, urn: str) -> builtins.list[ParameterDef]:
-        """Return the parameters that an order of the service must give."""
-        return [parameter for parameter in await self.parameters(urn) if parameter.mandatory]
-
     async def by_name(self, name: str) -> ServiceRecord:
         """Read the service with exactly this name (or this URN), with its parameters.
 
@@ -195,13 +180,6 @@ class Services:
             sent=True,
         )
 
-    async def request_model(self, urn: str) -> type[RequestModel]:
-        """Return a pydantic model of a service's job request, built from its schema.
-
-        See `ivcap_flows.ivcap.request_model`. Raises NotFoundError for a service that publishes no schema.
-        """
-        return model_of(await self.request_schema(urn))
-
     async def register(self, definition: Mapping[str, Any], *, id: str | None = None) -> ServiceRecord:  # noqa: A002
         """Create or update a service so that it matches a definition. Idempotent.
 
@@ -239,28 +217,6 @@ class Services:
         if named is None:
             named = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{definition['name']}{await self._account()}"))
         return ivcap_urn("service", str(named))
-
-    async def withdraw(self, urn: str) -> None:
-        """Withdraw a service, so that it takes no more work. Idempotent; earlier results stay readable.
-
-        Retracts its aspects too. Raises ForbiddenError for a service of another account.
-        """
-        entity = ivcap_urn("service", urn)
-        refused: PlatformError | None = None
-        try:
-            await self._session.request(
-                "DELETE", f"/1/services2/{segment(entity)}", repeat="idempotent", expect=(200, 204)
-            )
-        except PlatformError as error:
-            if not _has_no_route(error):
-                raise
-            refused = error
-        for schema in (_SERVICE_SCHEMA, TOOL_SCHEMA):
-            async for aspect in self._aspects.list(entity=entity, schema=schema, include_content=False):
-                await self._aspects.retract(aspect.urn)
-                refused = None
-        if isinstance(refused, ForbiddenError):
-            raise refused
 
     async def _put(self, urn: str, schema: str, content: dict[str, Any], says: Iterable[str] | None = None) -> None:
         """Make this the content of the active aspect. Only the keys in `says` are compared; all keys if it is None."""

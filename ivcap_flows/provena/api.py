@@ -55,21 +55,18 @@ class Api:
         repeat: Repeat,
         params: dict[str, Any] | None = None,
         json: Any = UNSET,
-        form: tuple[bytes, str] | None = None,
         status_decides: bool = True,
         creates: str | None = None,
         absent: Collection[int] = (),
         final: Collection[int] = (),
     ) -> dict[str, Any]:
-        """Send one request and return the reply's JSON object. `form` is a body and its Content-Type.
+        """Send one request and return the reply's JSON object.
 
         `creates` is the field of the reply that names what was made. Raises the session's errors; NotAuthorizedError
         with `about` ("token" or "item"); NotFoundError for a status in `absent`; BadRequestError for a 200 whose
         `status.success` is false, unless `status_decides` is off. It has `nothing_made` if that field is null.
         """
-        reply = await self._reply(
-            method, path, repeat=repeat, params=params, json=json, form=form, absent=absent, final=final
-        )
+        reply = await self._reply(method, path, repeat=repeat, params=params, json=json, absent=absent, final=final)
         body = reply.json()
         if not isinstance(body, dict):
             raise reply.violation("is no JSON object")
@@ -81,10 +78,6 @@ class Api:
                 data["nothing_made"] = True
             raise BadRequestError(f"{reply.platform} refused {method} {path}: {_ended(why)}", **data)
         return body
-
-    async def call_any(self, method: str, path: str, *, repeat: Repeat, params: dict[str, Any] | None = None) -> Any:
-        """As `call`, for a route that replies with any JSON value."""
-        return (await self._reply(method, path, repeat=repeat, params=params)).json()
 
     async def call_text(
         self,
@@ -136,20 +129,16 @@ class Api:
         repeat: Repeat,
         params: dict[str, Any] | None = None,
         json: Any = UNSET,
-        form: tuple[bytes, str] | None = None,
         absent: Collection[int] = (),
         final: Collection[int] = (),
     ) -> Reply:
         _need_ids(f"{method} {path}", params, json)
-        content, kind = form or (None, "")
         reply = await self._session.request(
             method,
             path,
             repeat=repeat,
             params=params,
             json=json,
-            content=content,
-            headers={"Content-Type": kind} if kind else None,
             expect=(*_EXPECTED, *absent, *final),
         )
         if reply.status == 401:

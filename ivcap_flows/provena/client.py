@@ -19,11 +19,11 @@ from ivcap_flows.http.embedded import ask_embedded
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.server_clock import ServerClock, ServerTime
 from ivcap_flows.http.session import Session
+from ivcap_flows.provena.api import Api
 from ivcap_flows.provena.auth_api import AuthApi
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.documents import Documents
 from ivcap_flows.provena.files import DatasetFiles, opened
-from ivcap_flows.provena.ids import IdsApi
 from ivcap_flows.provena.jobs import JobsApi
 from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.provena.registry import RegistryApi
@@ -130,7 +130,7 @@ class ProvenaClient:
         self.jobs = JobsApi(self._session(endpoints.jobs))
         self.datastore = DataStoreApi(self._session(endpoints.datastore))
         self._search = SearchApi(self._session(endpoints.search)) if endpoints.search else None
-        self._ids = IdsApi(self._session(endpoints.handles)) if endpoints.handles else None
+        self._ids = Api(self._session(endpoints.handles)) if endpoints.handles else None
         known = filter(None, endpoints.model_dump().values())
         hosts = texts(trusted_hosts, "trusted_hosts", "ProvenaClient")
         self.documents = Documents({*hosts, *(urlsplit(url).hostname or "" for url in known)}, self._pool)
@@ -156,8 +156,8 @@ class ProvenaClient:
         return self._search
 
     @property
-    def ids(self) -> IdsApi:
-        """The id-service. Raises ConfigurationError if its URL is not known."""
+    def ids(self) -> Api:
+        """The id-service, of which only the health is asked. Raises ConfigurationError if its URL is not known."""
         if self._ids is None:
             raise _unknown("id-service", "PROVENA_HANDLE_API")
         return self._ids

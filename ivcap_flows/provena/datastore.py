@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 
 from pydantic import SecretStr
 
-from ivcap_flows.errors import InvalidParameterError
 from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item, Minted, NewVersion
-from ivcap_flows.provena.registry import Sort, order
-from ivcap_flows.provena.releases import ReleasesApi
 from ivcap_flows.provena.wire import Wire
 
 __all__ = ["DataStoreApi", "S3Credentials"]
 
 
 class S3Credentials(Wire):
-    """Keys to the files of one dataset, valid until `expiry`. Keys for writing only give access to its own folder.
-
-    `console_session_url` opens the folder in a browser, for everybody who has the URL.
-    """
+    """Keys to the files of one dataset, valid until `expiry`. Keys for writing only give access to its own folder."""
 
     aws_access_key_id: str
     aws_secret_access_key: SecretStr
     aws_session_token: SecretStr
     expiry: datetime
-    console_session_url: SecretStr | None = None
-
-
-class _Presigned(Wire):
-    presigned_url: SecretStr
 
 
 class DataStoreApi(Api):
     """Datasets. Minting is neither idempotent nor transactional: a late failure leaves a seed item.
 
-    `releases` requests and gives the approval that makes a dataset public. `minting` limits the mints in progress,
-    since each one blocks a worker of the server while it calls Provena's other APIs.
+    `minting` limits the mints in progress, since each one blocks a worker of the server while it calls Provena's other
+    APIs.
     """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.releases = ReleasesApi(session)
         self.minting = ConcurrencyLimit("Mints of datasets with Provena")
 
     async def mint(self, collection: CollectionFormat) -> Minted:
@@ -59,33 +46,11 @@ class DataStoreApi(Api):
         body = await self.call("POST", path, repeat="keyed", json=collection.body(), creates="handle")
         return parse(Minted, body, "answer to a mint")
 
-    async def validate(self, collection: CollectionFormat) -> str | None:
-        """Return the data store's objection to a dataset with this metadata, in its own words, or None."""
-        path = "/metadata/validate-metadata"
-        try:
-            body = await self.call("POST", path, repeat="idempotent", json=collection.plain())
-        except InvalidParameterError as error:
-            return str(error.detail)
-        return None if body.get("success") else " ".join(str(body.get("details") or "no reason given").split())
-
-    async def schema(self) -> dict[str, object]:
-        """Return the platform's JSON Schema for a dataset's metadata."""
-        body = await self.call("GET", "/metadata/dataset-schema", repeat="idempotent")
-        return dict(body.get("json_schema") or {})
-
     async def fetch_dataset(self, id: str) -> Item[DatasetInfo]:  # noqa: A002 - the platform's own word
         """Read one dataset. Raises NotFoundError for an unknown id and for a seed."""
         path = "/registry/items/fetch-dataset"
         body = await self.call("GET", path, repeat="idempotent", params={"handle_id": id}, absent=(200, 400))
         return parse(Item[DatasetInfo], body.get("item"), "dataset")
-
-    async def list(
-        self, *, sort: Sort = "CREATED_TIME", ascending: bool = False, page_size: int = 20, limit: int | None = None
-    ) -> AsyncIterator[Item[DatasetInfo]]:
-        """Yield the datasets that the caller may read, newest first, page by page; `limit` is their total."""
-        request = order(sort, ascending, None, page_size)
-        async for item in self.listed("/registry/items/list", request, "items", limit):
-            yield parse(Item[DatasetInfo], item, "listed dataset")
 
     async def update_metadata(self, id: str, collection: CollectionFormat, *, reason: str) -> None:  # noqa: A002
         """Replace the metadata of a dataset; each update is an entry in its history.
@@ -101,11 +66,6 @@ class DataStoreApi(Api):
             json=collection.body(unknown=True),
         )
 
-    async def revert_metadata(self, id: str, history_id: int, *, reason: str) -> None:  # noqa: A002
-        """Restore the metadata of a dataset from an entry of its history. Raises as `update_metadata` does."""
-        wanted = {"id": id, "history_id": history_id, "reason": reason}
-        await self.call("PUT", "/register/revert-metadata", repeat="keyed", json=wanted)
-
     async def version(self, id: str, *, reason: str) -> NewVersion:  # noqa: A002
         """Create a new version of a dataset, with the same metadata and no files.
 
@@ -116,37 +76,25 @@ class DataStoreApi(Api):
         body = await self.call("POST", "/register/version", repeat="keyed", json={"id": id, "reason": reason})
         return parse(NewVersion, body, f"new version of {id}")
 
-    async def presigned_url(self, id: str, path: str, *, expires_in: int = 10_800) -> SecretStr:  # noqa: A002
-        """Return a URL with which anybody can download one file of a dataset for `expires_in` seconds (at most 86,400).
-
-        `path` is relative. Raises BadRequestError for a path that does not exist, and NotAuthorizedError without the
-        role `dataset-data-read`.
-        """
-        wanted = {"dataset_id": id, "file_path": path, "expires_in": expires_in}
-        body = await self.call("POST", "/registry/items/generate-presigned-url", repeat="idempotent", json=wanted)
-        return parse(_Presigned, body, "presigned URL").presigned_url
-
-    async def read_credentials(self, id: str, *, console: bool = False) -> S3Credentials:  # noqa: A002
-        """Return keys to read the files of a dataset, with the URL of a browser session if `console`.
+    async def read_credentials(self, id: str) -> S3Credentials:  # noqa: A002
+        """Return keys to read the files of a dataset.
 
         Raises NotAuthorizedError without the role `dataset-data-read`, BadRequestError for an unknown dataset.
         """
         path = "/registry/credentials/generate-read-access-credentials"
-        wanted = {"dataset_id": id, "console_session_required": console}
+        wanted = {"dataset_id": id, "console_session_required": False}
         return _keys(await self.call("POST", path, repeat="idempotent", json=wanted))
 
-    async def write_credentials(self, id: str, *, console: bool = False) -> S3Credentials:  # noqa: A002
+    async def write_credentials(self, id: str) -> S3Credentials:  # noqa: A002
         """Return keys to change the files of a dataset.
 
         Raises the same errors as `read_credentials`, for the role `dataset-data-write`; also ForbiddenError for a
         dataset that is released or waits for release, and NotAuthorizedError (about "item") for a locked one.
         """
         path = "/registry/credentials/generate-write-access-credentials"
-        wanted = {"dataset_id": id, "console_session_required": console}
+        wanted = {"dataset_id": id, "console_session_required": False}
         return _keys(await self.call("POST", path, repeat="idempotent", json=wanted))
 
 
 def _keys(body: dict[str, object]) -> S3Credentials:
-    given = body.get("credentials")
-    keys = given if isinstance(given, dict) else {}
-    return parse(S3Credentials, {**keys, "console_session_url": body.get("console_session_url")}, "answer with keys")
+    return parse(S3Credentials, body.get("credentials"), "answer with keys")

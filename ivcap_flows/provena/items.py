@@ -12,7 +12,6 @@ from ivcap_flows.provena.wire import Wire
 
 __all__ = [
     "Created",
-    "Fetched",
     "HistoryEntry",
     "Item",
     "Minted",
@@ -98,18 +97,6 @@ class Item(Seed, Generic[I_co]):
         return handles.RegistryItem(
             urn=self.id, platform=platform, subtype=self.item_subtype, display_name=info.display_name
         )
-
-
-class Fetched(Wire, Generic[I_co]):
-    """An item or a seed as read, the caller's roles on it, and whether it is locked."""
-
-    item: Item[I_co] | Seed
-    roles: list[str] = Field(default_factory=list)
-    locked: bool = False
-
-    @property
-    def is_seed(self) -> bool:
-        return not isinstance(self.item, Item)
 
 
 class NewVersion(Wire):

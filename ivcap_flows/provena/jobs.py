@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
-from ivcap_flows.errors import InputError, NotFoundError, PlatformError, WaitTimeoutError
+from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.http.pauses import Pauses
-from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.models import JobRow
-from ivcap_flows.provena.wire import Wire
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["JobsAdminApi", "JobsApi", "Launched"]
+__all__ = ["JobsApi"]
 
 logger = logger_of(__name__)
 
@@ -27,103 +25,28 @@ SHORTEST_LOOK: Final = 2.0
 """
 
 
-class Launched(Wire):
-    """A launched job, and the batch that it belongs to."""
-
-    session_id: str
-    batch_id: str | None = None
-
-
-class _Rows(Api):
-    async def _row(self, path: str, session_id: str) -> JobRow | None:
-        try:
-            # On these routes 400 always means that the row does not exist, or not yet, whatever its message says.
-            body = await self.call("GET", path, repeat="idempotent", params={"session_id": session_id}, absent=(400,))
-        except NotFoundError as error:
-            if error.status == 400:
-                return None
-            raise
-        return parse(JobRow, body.get("job"), f"job {session_id}")
-
-    async def _rows(self, path: str, request: dict[str, Any], limit: int | None) -> AsyncIterator[JobRow]:
-        async for row in self.listed(path, request, "jobs", limit):
-            yield parse(JobRow, row, "listed job")
-
-
-class JobsAdminApi(_Rows):
-    """Jobs of all users, for callers with the roles of the job service."""
-
-    async def launch(
-        self,
-        job_type: str,
-        job_sub_type: str,
-        payload: dict[str, Any],
-        *,
-        username: str | None = None,
-        batch: str | None = None,
-        new_batch: bool = False,
-    ) -> Launched:
-        """Launch a job, for another user if given, in an existing batch (`batch`) or in a new one.
-
-        Raises BadRequestError for a payload that does not match the sub type. A repeated launch cannot be recognised.
-        """
-        if batch is not None and new_batch:
-            raise InputError("A job is launched in a batch that there is or in a new one, not in both.")
-        wanted = {
-            "job_type": job_type,
-            "job_sub_type": job_sub_type,
-            "job_payload": payload,
-            "username": username,
-            "add_to_batch": batch,
-            "request_batch_id": new_batch,
-        }
-        return parse(Launched, await self.call("POST", "/jobs/admin/launch", repeat="unsafe", json=wanted), "launch")
-
-    async def fetch(self, session_id: str) -> JobRow | None:
-        """Read the row of any user's job; None while it does not exist."""
-        return await self._row("/jobs/admin/fetch", session_id)
-
-    def list(
-        self, *, username: str | None = None, page_size: int = 20, limit: int | None = None
-    ) -> AsyncIterator[JobRow]:
-        """Yield the jobs of a user, or of all users, newest first; `limit` is their total."""
-        return self._rows("/jobs/admin/list", {"limit": page_size, "username_filter": username}, limit)
-
-    def list_batch(
-        self, batch_id: str, *, username: str | None = None, page_size: int = 20, limit: int | None = None
-    ) -> AsyncIterator[JobRow]:
-        """Yield the jobs of a batch, in no useful order; `limit` is their total."""
-        request = {"batch_id": batch_id, "limit": page_size, "username_filter": username}
-        return self._rows("/jobs/admin/list_batch", request, limit)
-
-
-class JobsApi(_Rows):
-    """Jobs of the caller. They cannot be cancelled, and a job whose worker died stays IN_PROGRESS for ever.
-
-    `admin` has the jobs of all users.
-    """
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self.admin = JobsAdminApi(session)
+class JobsApi(Api):
+    """Jobs of the caller. They cannot be cancelled, and a job whose worker died stays IN_PROGRESS for ever."""
 
     async def fetch(self, session_id: str) -> JobRow | None:
         """Read the job's row; None while it does not exist. An unknown id gives None, too.
 
         Raises NotAuthorizedError for another user's job.
         """
-        return await self._row("/jobs/user/fetch", session_id)
+        asked = {"session_id": session_id}
+        try:
+            # On this route 400 always means that the row does not exist, or not yet, whatever its message says.
+            body = await self.call("GET", "/jobs/user/fetch", repeat="idempotent", params=asked, absent=(400,))
+        except NotFoundError as error:
+            if error.status == 400:
+                return None
+            raise
+        return parse(JobRow, body.get("job"), f"job {session_id}")
 
-    def list(self, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
+    async def list(self, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
         """Yield the caller's jobs, newest first (to the second), page by page; `limit` is their total."""
-        return self._rows("/jobs/user/list", {"limit": page_size}, limit)
-
-    def list_batch(self, batch_id: str, *, page_size: int = 20, limit: int | None = None) -> AsyncIterator[JobRow]:
-        """Yield the jobs of a batch, in no useful order.
-
-        They appear late, so an empty list does not mean an empty batch.
-        """
-        return self._rows("/jobs/user/list_batch", {"batch_id": batch_id, "limit": page_size}, limit)
+        async for row in self.listed("/jobs/user/list", {"limit": page_size}, "jobs", limit):
+            yield parse(JobRow, row, "listed job")
 
     async def wait(self, session_id: str, timeout: float) -> JobRow:
         """Wait at most `timeout` seconds for the job to end, successfully or not, and return its row.

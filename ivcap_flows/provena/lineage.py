@@ -48,7 +48,3 @@ class Lineage(Wire):
             return value
         links = value.get("links") or value.get("edges") or []
         return {"nodes": value.get("nodes") or [], "links": links}
-
-    def of_subtype(self, subtype: str) -> list[Node]:
-        """Return the nodes of a subtype of the registry, such as `"DATASET"`."""
-        return [node for node in self.nodes if node.subtype == subtype]

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from ivcap_flows.http.oauth import DeviceLogin, RefreshingToken, Verification
 
-__all__ = ["OFFLINE_SCOPE", "client_credentials", "device_login", "offline_token", "token_url"]
+__all__ = ["OFFLINE_SCOPE", "client_credentials", "device_login", "token_url"]
 
 OFFLINE_SCOPE: Final = "offline_access roles"
 """The scope of a device login for an offline token. Provena's `automated-access` gives roles only if asked for them."""
@@ -18,11 +18,6 @@ OFFLINE_SCOPE: Final = "offline_access roles"
 def token_url(realm: str) -> str:
     """Return the token endpoint of a realm's URL (`…/realms/<realm>`)."""
     return f"{realm.rstrip('/')}/protocol/openid-connect/token"
-
-
-def offline_token(realm: str, client_id: str, token: SecretStr, *, secret: SecretStr | None = None) -> RefreshingToken:
-    """Return access tokens from an offline (or any refresh) token of `client_id`; `secret` is for confidential ones."""
-    return RefreshingToken(token_url(realm), client_id, refresh_token=token, client_secret=secret)
 
 
 def client_credentials(realm: str, client_id: str, secret: SecretStr) -> RefreshingToken:

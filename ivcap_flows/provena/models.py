@@ -22,7 +22,6 @@ from ivcap_flows.provena.infos import (
 )
 from ivcap_flows.provena.items import (
     Created,
-    Fetched,
     HistoryEntry,
     Item,
     Minted,
@@ -43,7 +42,6 @@ __all__ = [
     "DatasetTemplate",
     "Deferred",
     "Defined",
-    "Fetched",
     "HistoryEntry",
     "Info",
     "Item",

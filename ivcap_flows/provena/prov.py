@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from pydantic import Field
-
-from ivcap_flows.arguments import several
-from ivcap_flows.canonical import canonical_form
 from ivcap_flows.errors import InputError
 from ivcap_flows.http.concurrency_limit import ConcurrencyLimit
-from ivcap_flows.http.multipart import file_form
 from ivcap_flows.http.session import Session
 from ivcap_flows.provena.api import Api, parse
 from ivcap_flows.provena.infos import Info
@@ -21,10 +14,10 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.subtypes import kind_of
 from ivcap_flows.provena.wire import Wire
 
-__all__ = ["DEEPEST", "MAX_BATCH_BYTES", "Converted", "Direction", "ProvApi", "batches"]
+__all__ = ["DEEPEST", "MAX_BATCH_BYTES", "Direction", "ProvApi"]
 
 MAX_BATCH_BYTES: Final = 150_000
-"""Maximum encoded bytes of one record, or of those of a batch: each is one queue message of less than 262,144 bytes."""
+"""Maximum encoded bytes of a record, which is in one queue message of less than 262,144 bytes."""
 
 DEEPEST: Final = 10
 """Maximum number of links that a lineage query follows one after the other."""
@@ -37,14 +30,6 @@ Direction = Literal["upstream", "downstream"]
 
 class _Dispatched(Wire):
     session_id: str
-
-
-class Converted(Wire):
-    """Model runs read from a file: new records to register, the jobs of registered ones, and what was ignored."""
-
-    new_records: list[ModelRunRecord] = Field(default_factory=list)
-    existing_records: list[str] = Field(default_factory=list)
-    warnings: list[str] = Field(default_factory=list)
 
 
 class ProvApi(Api):
@@ -65,27 +50,8 @@ class ProvApi(Api):
         Raises InputError before sending, BadRequestError for what the server's own look-ups refuse (unknown ids,
         missing inputs, resources or annotations), and NotAuthorizedError for an item that the caller may not read.
         """
-        return await self._dispatch("/model_run/register", record.body())
-
-    async def register_batch(self, records: Sequence[ModelRunRecord]) -> str:
-        """Register several runs in one job and return its session id.
-
-        The server only checks the shape at once; other faults appear as failed child jobs. Raises InputError for an
-        empty batch and for one above `MAX_BATCH_BYTES`; `batches` splits a longer list.
-        """
-        records = several(records, "records", "prov.register_batch")
-        if not records:
-            raise InputError("A batch of model runs is empty; give at least one record.")
-        bodies = [record.body() for record in records]
-        size = sum(map(_encoded_size, bodies))
-        if size > MAX_BATCH_BYTES and len(bodies) > 1:
-            raise InputError(
-                f"A batch of {len(bodies)} model runs has {size:,} bytes, and Provena takes {MAX_BATCH_BYTES:,}; "
-                "send it in several batches.",
-                size=size,
-                limit=MAX_BATCH_BYTES,
-            )
-        return await self._dispatch("/model_run/register_batch", {"records": bodies})
+        body = await self.call("POST", "/model_run/register", repeat="keyed", json=record.body())
+        return _session(body, "a registration")
 
     async def update(self, run: str, record: ModelRunRecord, *, reason: str) -> str:
         """Replace the record of a model run, in the registry and in the graph, and return the job's session id.
@@ -151,29 +117,6 @@ class ProvApi(Api):
         path = "/bulk/generate_template/csv"
         return await self.call_text("GET", path, repeat="idempotent", params=asked, final=(500,))
 
-    async def convert_csv(self, content: str | bytes) -> Converted:
-        """Return the records of a filled CSV template. Registers nothing; a row with a `_job_id` counts as registered.
-
-        Raises BadRequestError with the first fault: missing columns, no rows, an empty cell, an invalid time.
-        """
-        raw = canonical_form(content, "content").encode() if isinstance(content, str) else content
-        form = file_form("csv_file", "model_runs.csv", raw, "text/csv")
-        body = await self.call("POST", "/bulk/convert_model_runs/csv", repeat="idempotent", form=form)
-        given = {name: body[name] for name in Converted.model_fields if body.get(name) is not None}
-        return parse(Converted, given, "converted model runs")
-
-    async def regenerate_csv(self, batch: str) -> str:
-        """Return the CSV file of a batch, with the job, its status, and the handle or the error of each run.
-
-        Raises BadRequestError unless all runs use one workflow template and fill all its fields, including optional
-        ones; UnavailableError, without a repeat, for an unknown batch.
-        """
-        path = "/bulk/regenerate_from_batch/csv"
-        return await self.call_text("GET", path, repeat="idempotent", params={"batch_id": batch}, final=(500,))
-
-    async def _dispatch(self, path: str, body: dict[str, Any]) -> str:
-        return _session(await self.call("POST", path, repeat="keyed", json=body), "a registration")
-
     async def _explored(self, query: str, start: str, depth: int | None) -> Lineage:
         if depth is not None and not 1 <= depth <= DEEPEST:
             raise InputError(f"Provena follows 1 to {DEEPEST} links, not {depth}.")
@@ -182,23 +125,5 @@ class ProvApi(Api):
         return parse(Lineage, body.get("graph") or {}, "lineage graph")
 
 
-def batches(records: Sequence[ModelRunRecord]) -> list[list[ModelRunRecord]]:
-    """Split records, in their order, into lists that can each be sent as one batch."""
-    parts: list[list[ModelRunRecord]] = []
-    room = 0
-    for record in records:
-        size = _encoded_size(record.body())
-        if not parts or size > room:
-            parts.append([])
-            room = MAX_BATCH_BYTES
-        parts[-1].append(record)
-        room -= size
-    return parts
-
-
 def _session(body: dict[str, Any], what: str) -> str:
     return parse(_Dispatched, body, f"answer to {what}").session_id
-
-
-def _encoded_size(body: dict[str, Any]) -> int:
-    return len(json.dumps(body).encode())

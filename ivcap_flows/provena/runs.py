@@ -123,23 +123,10 @@ class JobRow(Wire):
         return ModelRunRecord.model_validate(sent) if isinstance(sent, dict) else None
 
     @property
-    def records(self) -> list[ModelRunRecord]:
-        """The records of a batch, in the order sent; for a single registration, its one record."""
-        sent = self.payload.get("records")
-        if isinstance(sent, list):
-            return [ModelRunRecord.model_validate(part) for part in sent]
-        return [self.record] if self.record is not None else []
-
-    @property
     def lodged(self) -> Lodged | None:
         """The lodged model run once a registration has succeeded."""
         found = (self.result or {}).get("record")
         return Lodged.model_validate(found) if self.succeeded and isinstance(found, dict) else None
-
-    @property
-    def result_batch_id(self) -> str | None:
-        """For a succeeded batch submission: the batch that its children have as `batch_id`."""
-        return (self.result or {}).get("batch_id")
 
     @property
     def report_url(self) -> SecretStr | None:

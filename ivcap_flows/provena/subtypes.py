@@ -59,11 +59,11 @@ def route(kind: type[Info]) -> str:
     return _ROUTES[kind]
 
 
-def require_writable(subtype: type[Info] | str, info: Info | None = None) -> type[Info]:
+def require_writable(subtype: type[Info] | str, info: Info) -> type[Info]:
     """Return the class of a subtype that the registry writes and `info` belongs to. Raises InputError otherwise."""
     kind = kind_of(subtype)
     if kind not in CREATABLE:
         raise InputError(f"The registry does not write {kind.subtype}; it is made and changed by another API.")
-    if info is not None and not isinstance(info, kind):
+    if not isinstance(info, kind):
         raise InputError(f"{kind.subtype} is described by {kind.__name__}, not by {type(info).__name__}.")
     return kind

@@ -50,11 +50,13 @@ PRIVATE = ("north-2031", "order of ada", "ward", "Example", "Registered by ada",
 """Names that the account's things have."""
 
 
-async def fill_ivcap(client, upper):
+async def fill_ivcap(client, upper, series):
     """An artifact, an order with a product, a job with a result, aspects on two pages, a queue and a secret."""
     for number in range(51):
         await client.aspects.add(key_entity(f"k1:{number}"), INTENT_SCHEMA, {"word": f"ward {number}"})
-    artifact = await client.artifacts.upload(b"year\n2031\n", name="north-2031.csv")
+    series.write_text("year\n2031\n")
+    artifact = await client.artifacts.create(name="north-2031.csv", media_type="text/csv", size=10)
+    await client.artifacts.send(artifact, series)
     order = await client.orders.place(upper, {"series": artifact.urn}, name="order of ada")
     echo = (await client.services.by_name("echo")).urn
     job = await client.jobs.request(echo, {"message": "ward"})
@@ -106,7 +108,7 @@ def deployed(tmp_path_factory):
     async def fill():
         settings = Settings(**embedded.environment)
         async with IvcapCredentials.from_environment(settings).get_client() as client:
-            await fill_ivcap(client, upper)
+            await fill_ivcap(client, upper, folder / "north-2031.csv")
         async with ProvenaCredentials.from_environment(settings).get_client() as client:
             await fill_provena(client)
 

@@ -11,9 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError
+from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.login import offline_token
+from ivcap_flows.provena.login import token_url
 from ivcap_flows.provena.models import Model, Organisation
 
 pytestmark = [pytest.mark.contract]
@@ -34,7 +35,9 @@ def provena(environment: dict[str, str], token: str) -> ProvenaClient:
         datastore=environment["PROVENA_DATA_STORE_API"],
         **{api: environment[f"PROVENA_{api.upper()}_API"] for api in apis},
     )
-    login = offline_token(endpoints.realm, environment["PROVENA_CLIENT_ID"], SecretStr(environment[token]))
+    login = RefreshingToken(
+        token_url(endpoints.realm), environment["PROVENA_CLIENT_ID"], refresh_token=SecretStr(environment[token])
+    )
     return ProvenaClient(endpoints, login)
 
 

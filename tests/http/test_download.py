@@ -20,7 +20,6 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.http import download
-from ivcap_flows.http.reader import Reader
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -171,24 +170,6 @@ async def test_a_full_disk_is_a_clear_error(web, tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     assert error.value.__cause__.errno == errno.EFBIG
     assert left(tmp_path) == []
-
-
-async def test_a_reader_reads_what_it_is_asked_for(web):
-    """Head, middle and rest; nothing behind the end; iteration goes on where reading stopped, in equal blocks."""
-    web.on("GET /blob", Response(CONTENT))
-    async with web.session() as session:
-        reader = Reader(download.stream(session, "/blob", block=1000))
-        assert await reader.read(0) == b""
-        assert await reader.read(10) == CONTENT[:10]
-        assert await reader.read(5000) == CONTENT[10:5010]
-        assert await reader.read() == CONTENT[5010:]
-        assert await reader.read(5) == await reader.read() == b""
-        reader = Reader(download.stream(session, "/blob", block=FIRST))
-        assert await reader.read(7) == CONTENT[:7]
-        blocks = [block async for block in reader]
-        assert [len(block) for block in blocks] == [FIRST - 7, FIRST, FIRST, 72_000]
-        assert b"".join(blocks) == CONTENT[7:]
-        assert await reader.read() == b""
 
 
 async def test_a_cancelled_download_writes_to_no_other_file(web, tmp_path, monkeypatch):

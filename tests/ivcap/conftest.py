@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from scripted_server import ScriptedServer
 
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.http.retry import Backoff
+from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.local import EmbeddedPlatform
 
@@ -20,6 +22,20 @@ async def embedded(_embedded: EmbeddedPlatform) -> AsyncIterator[IvcapClient]:
     token = StaticToken(_embedded.environment["IVCAP_JWT"])
     async with IvcapClient(_embedded.environment["IVCAP_URL"], token, budget=20) as client:
         yield client
+
+
+@pytest.fixture
+def upload(embedded: IvcapClient, tmp_path: Path) -> Callable[..., Awaitable[ArtifactRecord]]:
+    """Makes an artifact of some bytes on the embedded platform."""
+
+    async def made(content: bytes, **stated: Any) -> ArtifactRecord:
+        (tmp_path / "uploaded").write_bytes(content)
+        record = await embedded.artifacts.create(media_type="text/csv", size=len(content), **stated)
+        await embedded.artifacts.send(record, tmp_path / "uploaded", offset=0)
+        (tmp_path / "uploaded").unlink()
+        return await embedded.artifacts.read(record.urn)
+
+    return made
 
 
 @pytest.fixture(autouse=True)

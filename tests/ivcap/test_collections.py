@@ -93,10 +93,10 @@ async def test_collections_are_listed_and_found_by_their_whole_name(embedded):
     assert [each async for each in embedded.collections.list(limit=0)] == []
 
 
-async def test_all_three_conventions_are_read(embedded):
+async def test_all_three_conventions_are_read(embedded, upload):
     """Items of ivcap-client, of ivcap-cli and of uploads; one that all name is there once, as the first says."""
     urn = f"urn:ivcap:collection:{uuid4()}"
-    uploaded = await embedded.artifacts.upload(b"1", name="u", collection=urn)
+    uploaded = await upload(b"1", name="u", collection=urn)
     assert await embedded.collections.read(urn) == CollectionRecord(urn, convention="upload")
     both, cli, common = urns(3)
     await embedded.aspects.add(urn, CLI, {"collection": urn, "artifacts": [cli, both, 7]})

@@ -14,7 +14,7 @@ import ivcap_flows
 
 PACKAGE = Path(ivcap_flows.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "writes.md"
-SENDERS = {"ivcap": {"request"}, "provena": {"call", "call_any", "call_text"}}
+SENDERS = {"ivcap": {"request"}, "provena": {"call", "call_text"}}
 """The methods of a client by which all its requests go out."""
 
 

@@ -9,17 +9,14 @@ import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ivcap_flows.errors import (
-    ForbiddenError,
     InputError,
     NotFoundError,
-    ParameterError,
     ProtocolError,
     UnavailableError,
     UnreachableError,
-    WaitTimeoutError,
 )
 from ivcap_flows.http import sse
-from ivcap_flows.ivcap import agents, job_events
+from ivcap_flows.ivcap import job_events
 from ivcap_flows.ivcap.job_records import JobOutput
 
 S, J, A, O = "urn:ivcap:service:s", "urn:ivcap:job:j", "urn:ivcap:artifact:a", "urn:ivcap:order:o"  # noqa: E741
@@ -34,7 +31,6 @@ def quick(monkeypatch):
     """A job's record is asked for again at once."""
     monkeypatch.setattr(job_events, "PAUSES", (0.01, 0.02, 0.05))
     monkeypatch.setattr(job_events, "GRACE", 0.3)
-    monkeypatch.setattr(agents, "SOONEST", 0.01)
 
 
 def record(status, **more):
@@ -344,18 +340,6 @@ def tool(service=S, key="fn_schema"):
     return {"id": "urn:ivcap:aspect:x", "entity": service, "schema": TOOL, "content": content}
 
 
-@pytest.fixture
-def talker(client, scripted):
-    """Runs an agent, whose requests are accepted."""
-    scripted.on("GET /1/aspects", scripted.page(tool()))
-    scripted.on(REQUEST, JSONResponse({"job-id": J, "location": "x"}, 202))
-
-    async def run(request=None, **options):
-        return await client.agents.exec(await client.agents.read("s"), request or {"message": "x"}, **options)
-
-    return run
-
-
 async def test_agents_are_listed_once_each_and_found_by_their_own_name(client, scripted):
     """Aspects without a schema are none, two of one service are one; the limit is the total."""
     others = [tool(f"{S}{n}", key) for n, key in enumerate(("fn-schema", "fn_schema"))]
@@ -368,45 +352,8 @@ async def test_agents_are_listed_once_each_and_found_by_their_own_name(client, s
     scripted.on("GET /1/aspects", scripted.page(tool()))
     agent = await client.agents.get("talker")
     assert (agent.urn, agent.description) == (S, "Talks.")
-    assert agent.request_model()(message="x").message == "x"
     with pytest.raises(InputError, match="no service named 'other'"):
         await client.agents.get("other")
     scripted.on("GET /1/aspects", scripted.page())
     with pytest.raises(NotFoundError, match=f"{S} is no agent"):
         await client.agents.read("s")
-
-
-async def test_a_request_that_does_not_fit_is_not_sent(talker, scripted):
-    with pytest.raises(ParameterError, match="did you mean 'message'"):
-        await talker({"mesage": 1})
-    assert scripted.to(REQUEST) == []
-
-
-async def test_a_run_is_waited_for_up_to_a_deadline(talker, scripted):
-    """The platform's word on when to ask is heeded, the deadline more; the job goes on."""
-    scripted.on(REQUEST, ACCEPTED)
-    scripted.on(READ, record("executing"))
-    began = time.monotonic()
-    with pytest.raises(WaitTimeoutError) as late:
-        await talker(timeout=0.3)
-    assert late.value.pending == [J] and time.monotonic() - began < 5
-
-
-async def test_a_job_that_shows_late_is_waited_for(talker, scripted):
-    """Within the visibility delay a job that is not found yet is the accepted one, and not asked for again."""
-    scripted.on(READ, JSONResponse(NO, 404), JSONResponse(NO, 404), record("succeeded"))
-    assert (await talker()).urn == J
-    assert len(scripted.to(REQUEST)) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [(JSONResponse(NO, 404), NotFoundError), (JSONResponse(NO, 403), ForbiddenError), ({"id": 3}, ProtocolError)],
-)
-async def test_what_is_raised_after_the_request_names_the_job(client, talker, scripted, answer, error):
-    """The job goes on, and who asks again by mistake would have another."""
-    client.visibility_delay = 0.0
-    scripted.on(READ, answer)
-    with pytest.raises(error, match=f"^{J} was requested and goes on") as raised:
-        await talker()
-    assert raised.value.job == J

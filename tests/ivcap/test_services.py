@@ -1,13 +1,12 @@
-"""Services: found by their name, what they take, and how they are registered and withdrawn."""
+"""Services: found by their name, what they take, and how they are registered."""
 
 import asyncio
 import uuid
 
 import pytest
-from pydantic import ValidationError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
-from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
+from ivcap_flows.errors import InputError, NotFoundError, UnavailableError
 
 S, ACCOUNT = "urn:ivcap:service:s", "urn:ivcap:account:a"
 ROUTE = f"/1/services2/{S}"
@@ -65,25 +64,19 @@ async def test_an_ambiguous_or_unknown_name_lists_the_candidates(client, scripte
 
 
 async def test_what_a_service_takes(client, scripted):
-    """Its parameters, those that must be given, and whether it works."""
+    """The parameters of its record, as an order gives them."""
     parameters = [{"name": "a", "type": "int"}, {"name": "b", "type": "int", "default": "1"}]
     scripted.on(f"GET {ROUTE}", RECORD | {"parameters": parameters})
-    assert [p.name for p in await client.services.parameters(S)] == ["a", "b"]
-    assert [p.name for p in await client.services.mandatory_parameters(S)] == ["a"]
-    assert await client.services.status(S) == "active"
     service = await client.services.by_name(S)
+    assert [parameter.name for parameter in service.parameters] == ["a", "b"]
     assert client.services.encode_parameters(service, {"a": 1}) == {"a": "1"}
 
 
-async def test_the_request_model_is_read_from_aspects(client, scripted):
+async def test_the_request_schema_is_read_from_aspects(client, scripted):
     """The tool's description, else the service's own document, else an error."""
     schema = DEFINITION["request-schema"]
     scripted.on(ASPECTS, scripted.page(aspect(TOOL, {"fn_schema": schema})))
     assert await client.services.request_schema(S) == schema
-    model = await client.services.request_model("s")
-    assert model(a=1).model_dump(by_alias=True) == {"a": 1}
-    with pytest.raises(ValidationError):
-        model(a="1")
     scripted.on(ASPECTS, scripted.page(), scripted.page(aspect(SERVICE, {"request-schema": schema})), scripted.page())
     assert await client.services.request_schema("s") == schema
     with pytest.raises(NotFoundError, match="publishes no request model"):
@@ -136,19 +129,3 @@ async def test_a_definition_that_lacks_something_is_not_sent(client, scripted):
     with pytest.raises(InputError, match="lacks description, controller"):
         await client.services.register({"name": "x", "controller-schema": "y"})
     assert scripted.calls == []
-
-
-async def test_a_service_is_withdrawn_with_its_aspects(client, scripted):
-    """By the API where it can; a service of another's is refused; one that is gone stays so."""
-    scripted.on(f"DELETE {ROUTE}", Response(status_code=204))
-    aspects = [scripted.page(aspect(schema, None, name)) for schema, name in ((SERVICE, "1"), (TOOL, "2"))]
-    scripted.on(ASPECTS, *aspects, scripted.page())
-    for name in "12":
-        scripted.on(f"DELETE /1/aspects/urn:ivcap:aspect:{name}", Response(status_code=204))
-    await client.services.withdraw("s")
-    assert [call.route.rpartition(":")[2] for call in scripted.calls if call.route.startswith("DELETE")] == list("s12")
-
-    scripted.on(f"DELETE {ROUTE}", JSONResponse({"message": "no"}, 404), JSONResponse({"message": "no"}, 403))
-    await client.services.withdraw(S)
-    with pytest.raises(ForbiddenError):
-        await client.services.withdraw(S)

@@ -21,12 +21,13 @@ from starlette.routing import Mount, Route
 
 from ivcap_flows import handles
 from ivcap_flows.http.auth import Auth
+from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.local import provena
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.login import client_credentials, offline_token
+from ivcap_flows.provena.login import client_credentials, token_url
 from ivcap_flows.provena.models import (
     Annotations,
     Associations,
@@ -61,7 +62,8 @@ class ScriptedProvena(ScriptedServer):
 
     @property
     def auth(self) -> Auth:
-        return offline_token(self.endpoints.realm, "automated-access", SecretStr("offline"))
+        url = token_url(self.endpoints.realm)
+        return RefreshingToken(url, "automated-access", refresh_token=SecretStr("offline"))
 
     async def answer(self, request: Request) -> Response:
         if not request.url.path.endswith("/protocol/openid-connect/token"):
@@ -116,10 +118,9 @@ class Embedded:
 
     def client(self, user: str = "PROVENA_OFFLINE_TOKEN") -> ProvenaClient:
         """A client of the user whose offline token has that name."""
+        url, name = token_url(self.endpoints.realm), self.environment["PROVENA_CLIENT_ID"]
         token = SecretStr(self.environment[user])
-        return ProvenaClient(
-            self.endpoints, offline_token(self.endpoints.realm, self.environment["PROVENA_CLIENT_ID"], token)
-        )
+        return ProvenaClient(self.endpoints, RefreshingToken(url, name, refresh_token=token))
 
     def robot(self) -> ProvenaClient:
         """A client of the service account."""

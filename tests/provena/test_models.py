@@ -29,7 +29,6 @@ from ivcap_flows.provena.models import (
     TemplateUse,
     WorkflowTemplate,
 )
-from ivcap_flows.provena.prov import MAX_BATCH_BYTES, batches
 from ivcap_flows.provena.terms import Terms, collection_format
 
 ARTIFACT = handles.Artifact(
@@ -231,16 +230,8 @@ def test_a_row_gives_the_lodged_run_and_what_was_sent():
             "result": {"record": {"id": "R", "prov_json": "{}", "record": record().body()}},
         }
     )
-    assert (row.lodged.id, row.records) == ("R", [row.lodged.record])
+    assert (row.lodged.id, row.record) == ("R", row.lodged.record)
     assert not JobRow(session_id="S", status="THINKING").done
-
-
-def test_a_long_list_of_records_is_cut_into_batches_that_fit():
-    """No part is above the limit, none is empty, the order stays."""
-    parts = batches([record(display_name=f"run {n}", description="x" * 40_000) for n in range(7)])
-    assert [r.display_name for part in parts for r in part] == [f"run {n}" for n in range(7)]
-    assert [len(part) for part in parts] == [3, 3, 1]
-    assert all(sum(len(r.model_dump_json()) for r in part) <= MAX_BATCH_BYTES + 1_000 for part in parts)
 
 
 def test_older_servers_name_their_links_edges():

@@ -267,11 +267,14 @@ def items(_embedded, provena_items) -> Any:
 
     async def make() -> Any:
         async with other.get_client() as client:
-            seed = (await client.registry.seed("ORGANISATION")).id
+            path = "/registry/agent/organisation/seed"
+            seed = (await client.registry.call("POST", path, repeat="unsafe"))["seeded_item"]["id"]
             study = Study(display_name="closed", title="closed", description="d")
             closed = (await client.registry.create(Study, study)).item.id
-            access = await client.registry.access.configuration(Study, closed)
-            await client.registry.access.modify(Study, closed, access.model_copy(update={"general": []}))
+            path, asked = "/registry/activity/study/auth/configuration", {"id": closed}
+            access = await client.registry.call("GET", path, repeat="idempotent", params=asked)
+            access["general"] = []
+            await client.registry.call("PUT", path, repeat="idempotent", params=asked, json=access)
             return SimpleNamespace(**vars(provena_items), seed=seed, closed=closed)
 
     return loop.run(make())

@@ -29,7 +29,6 @@ from ivcap_flows.errors import (
 from ivcap_flows.handles import Artifact, Collection, Job, LocalFile, RegistryItem
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.ivcap.orders import Orders
-from ivcap_flows.provena.prov import ProvApi
 from ivcap_flows.tasks import ServiceRequest
 
 ALL = {name: getattr(place, name) for place in (tasks, tasks.ivcap, tasks.provena) for name in place.__all__}
@@ -167,8 +166,7 @@ def test_what_takes_several_texts_takes_none_alone(embedded_platform, ivcap_jour
         lambda: tasks.run_order("echo", {"message": "m"}, tags="survey"),
         lambda: IvcapService(service="echo", parameters={"message": "m"}).trigger(tags="survey"),
         lambda: BaseUrl("https://example.org", "IVCAP", trusted_hosts="example.org"),
-        lambda: loop.run(Orders(None, None).place("urn:ivcap:service:1", {}, tags="survey")),
-        lambda: loop.run(ProvApi(None).register_batch("survey")),
+        lambda: loop.run(Orders(None).place("urn:ivcap:service:1", {}, tags="survey")),
     ):
         with pytest.raises(InputError, match=r"is a list: pass `\w+=\[…\]`, not .* alone\."):
             result = call()

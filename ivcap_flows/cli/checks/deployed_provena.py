@@ -44,12 +44,12 @@ async def _login(client: ProvenaClient) -> str:
     return f"{private(await client.username())} {await place_of(client)}"
 
 
-async def _healthy(api: Callable[[ProvenaClient], Api], client: ProvenaClient) -> str:
+async def _healthy(api_of: Callable[[ProvenaClient], Api], client: ProvenaClient) -> str:
     try:
-        of = api(client)
+        api = api_of(client)
     except ConfigurationError:
         raise Verdict("not looked at", "its address is not known") from None
-    await of.health()
+    await api.health()
     return "it says that it is healthy"
 
 

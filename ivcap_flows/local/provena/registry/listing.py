@@ -19,10 +19,8 @@ __all__ = [
     "BAD_PAGE",
     "GeneralPage",
     "Page",
-    "ReleasesPage",
     "SubtypePage",
     "general_page",
-    "releases_page",
     "subtype_page",
 ]
 
@@ -104,17 +102,6 @@ class GeneralPage(Page):
     """A page of the items of any subtype."""
 
     filter_by: _GeneralFilter | None = None
-
-
-class _ReleaseFilter(Model):
-    release_reviewer: str
-    release_status: _ReleaseStatus | None = None
-
-
-class ReleasesPage(Page):
-    """A page of the datasets that wait for, or had, the caller's approval."""
-
-    filter_by: _ReleaseFilter
 
 
 def read(
@@ -207,25 +194,6 @@ def general_page(registry: Registry, user: User, wanted: GeneralPage) -> dict[st
         "status": status(True, f"Listed {len(open_)} items."),
         "items": [without_nulls(entry.item) for entry in open_],
         "total_item_count": len(open_),
-        "pagination_key": key,
-    }
-
-
-def releases_page(registry: Registry, user: User, wanted: ReleasesPage) -> dict[str, Any]:
-    """Return the reply of a list of the datasets that wait for, or had, the caller's approval."""
-    reviewer, release_status = wanted.filter_by.release_reviewer, wanted.filter_by.release_status
-    if reviewer != registry.person_of(user):
-        raise HTTPException(403, "Releases can be listed for yourself only.")
-    entries, key = read(registry, wanted, "release_approver", reviewer)
-    if release_status is None:
-        entries = [entry for entry in entries if _is_of(entry, "COMPLETE_ONLY")]
-    else:
-        entries = [entry for entry in entries if entry.item.get("release_status") == release_status]
-    open_, _ = _split(registry, user, entries)
-    return {
-        "status": status(True, f"Listed {len(open_)} datasets."),
-        "dataset_items": [entry.item for entry in open_],
-        "total_dataset_count": len(open_),
         "pagination_key": key,
     }
 

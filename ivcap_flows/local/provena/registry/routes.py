@@ -50,7 +50,6 @@ def api(desk: Desk, registry: Registry) -> Api:
             _writes(site, registry, kind)
         if kind.versioned and kind.direct:
             _versions(site, registry, kind)
-    _releases(site, registry)
     _general(site, registry)
     return site
 
@@ -91,12 +90,6 @@ def _reads(site: Api, registry: Registry, kind: Kind) -> None:
     @site.get(f"{kind.prefix}/ui_schema", description="The hints contain only a title.")
     def ui_schema(user: User = site.read) -> Any:
         return _DONE | {"ui_schema": {"ui:title": kind.subtype}}
-
-
-def _releases(site: Api, registry: Registry) -> None:
-    @site.post(f"{KINDS['DATASET'].prefix}/user/releases", responses=fails(f"sort_by is missing. {listing.BAD_PAGE}"))
-    def releases(wanted: listing.ReleasesPage, user: User = site.read) -> Any:
-        return listing.releases_page(registry, user, wanted)
 
 
 def _access(site: Api, registry: Registry, kind: Kind) -> None:
