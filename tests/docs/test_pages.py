@@ -55,6 +55,23 @@ def test_named_files_exist():
     assert named and sorted(each for each in named if not (ROOT / each[1]).exists()) == []
 
 
+def test_the_recipes_name_what_is_there():
+    """Code in a paragraph of CONTRIBUTING's recipes is a file, a command, or stands in a file of that paragraph."""
+    recipes = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes")[2]
+    wrong = []
+    for part in re.split(r"\n(?:\n|(?= *(?:-|\d\.) ))", recipes):
+        words = {" ".join(word.split()) for word in re.findall(r"`([^`]+)`", part)}
+        paths = {word: ROOT / word for word in words if "/" in word and (ROOT / word).exists()}
+        files = {file for path in paths.values() for file in ([path] if path.is_file() else path.glob("*.py"))}
+        files |= {file for path in files for word in words if (file := path.parent / word).is_file()}
+        code = "".join(file.read_text(encoding="utf-8") for file in files)
+        for word in words - paths.keys() - {file.name for file in files}:
+            text = re.escape(word.partition("(")[0])
+            if not re.match(r"make |-|\.venv/|ivcap-flows ", word) and not re.search(rf"(?<![\w.]){text}(?!\w)", code):
+                wrong.append((part.strip()[:40], word))
+    assert wrong == []
+
+
 def test_commands_parse():
     """Each `ivcap-flows …` that a page shows is a command with these options."""
     faults, typed = [], [(page, words) for page in PAGES if page.name != "cli.md" for words in our_commands(page)]
