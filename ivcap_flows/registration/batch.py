@@ -8,20 +8,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
 
-from ivcap_flows.durable import Caller, Limit, perform
+from ivcap_flows.durable import Caller, Limit
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal, OpenedAttempt
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
-from ivcap_flows.registration.drafts import Drafts, Items
+from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import run_key
+from ivcap_flows.registration.making import Making
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
-from ivcap_flows.registration.preflight import OnProgress, Preflight
+from ivcap_flows.registration.preflight import Preflight
 from ivcap_flows.registration.registering import Options, Registering
-from ivcap_flows.registration.registry import DatasetEffect, item_registering
-from ivcap_flows.registration.requirements import Describe
+from ivcap_flows.registration.registry import Effects
+from ivcap_flows.registration.requirements import Describe, OnProgress, Requirements, silent
 from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RowSource
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled, Standing
@@ -36,10 +37,6 @@ IN_FLIGHT: Final = 200
 """Number of rows that are under way at once. It is large because Provena's queue should never be empty."""
 
 _ALL: Final[tuple[Standing, ...]] = get_args(Standing)
-
-
-def _silent(what: str, done: int, total: int | None) -> None:
-    pass
 
 
 async def _by_urn(urn: str) -> Artifact:
@@ -62,7 +59,7 @@ class Batch:
         drafts: Drafts | None = None,
         describe: Describe = _by_urn,
         stall_timeout: float = STALL_TIMEOUT,
-        progress: OnProgress = _silent,
+        progress: OnProgress = silent,
     ) -> None:
         self._source = source
         self._client = client
@@ -73,6 +70,7 @@ class Batch:
         self._stall_timeout = stall_timeout
         self._progress = progress
         self._spool = Spool()
+        self._requirements: Requirements | None = None
 
     def __enter__(self) -> Batch:
         return self
@@ -114,28 +112,17 @@ class Batch:
         items that Provena lacks. Each request takes a turn of the `limit`. `out` is a CSV file that always shows what
         is known of each row.
         """
-        drafts = self._drafts = self._drafts or await Drafts.of(self._client, journal)
-        register = register or await item_registering(self._client, journal, attempt)
-        items, _ = await Items.after(self._refuse_wrong(journal, skip_invalid), drafts, register)
-        if drafts.infos:
-            await self._fill(items, drafts)
+        requirements = await self._requirements_of(journal)
+        drafts = requirements.drafts
         caller = Caller(journal, attempt, drafts.platform, drafts.account, self._client)
-        terms = await self._terms.registered(drafts.name) if self._terms is not None else None
-
-        async def mint(urn: str) -> str:
-            artifact = Artifact.model_validate_json(self._spool.references.description(urn))
-            stated = await items.filled(terms) if terms is not None else None
-            effect = DatasetEffect.of(
-                artifact, stated, client=self._client, platform=drafts.platform, account=drafts.account
-            )
-            return (await perform(effect, caller)).value.urn
-
+        effects = Effects(caller, self._client)
+        check = self._refuse_wrong(journal, skip_invalid)
+        making = await Making.after(check, requirements, register or effects.item, effects.dataset)
+        if drafts.infos:
+            await self._fill(making, drafts)
         file = OutcomeFile(out, self._spool) if out is not None else None
-        registering = Registering(
-            *(self._client, caller, self._spool, file),
-            mint=mint,
-            options=Options(in_flight, limit, self._stall_timeout, self._progress),
-        )
+        options = Options(in_flight, limit, self._stall_timeout, self._progress)
+        registering = Registering(self._client, caller, self._spool, file, making=making, options=options)
         try:
             await registering.run()
             if file is not None:
@@ -175,26 +162,31 @@ class Batch:
                 faults=report.faults,
             )
 
-    async def _fill(self, items: Items, drafts: Drafts) -> None:
+    async def _fill(self, making: Making, drafts: Drafts) -> None:
         """Register what the rows to send need, and name it by its handles in them."""
         for page in self._spool.pages("ready"):
             renamed = []
             for row in page:
-                record = await items.filled(ModelRunRecord.model_validate(row.body))
+                record = await making.filled(ModelRunRecord.model_validate(row.body))
                 workflow, body = record.workflow_template_id, record.model_dump_json(exclude_none=True)
                 key = run_key(drafts.platform, drafts.account, row.subject, workflow)
                 renamed.append((key, workflow, body, row.number))
             self._spool.rename(renamed)
 
     async def _preflight(self, journal: Journal | None = None) -> Preflight:
-        self._drafts = self._drafts or await Drafts.of(self._client, journal)
+        requirements = await self._requirements_of(journal)
         return Preflight(
-            self._client,
-            self._spool,
-            drafts=self._drafts,
-            terms=self._terms,
-            describe=self._describe,
-            stall_timeout=self._stall_timeout,
-            progress=self._progress,
-            journal=journal,
+            self._spool, requirements, stall_timeout=self._stall_timeout, progress=self._progress, journal=journal
         )
+
+    async def _requirements_of(self, journal: Journal | None) -> Requirements:
+        if self._requirements is None:
+            self._requirements = Requirements(
+                self._drafts or await Drafts.of(self._client, journal),
+                self._spool.references,
+                terms=self._terms,
+                describe=self._describe,
+                stall_timeout=self._stall_timeout,
+                progress=self._progress,
+            )
+        return self._requirements

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from ivcap_flows.identity import key_of
 from ivcap_flows.provena.models import Info
@@ -15,12 +12,8 @@ from ivcap_flows.registration.registry import ItemEffect
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
     from ivcap_flows.provena.client import ProvenaClient
-    from ivcap_flows.registration.workflow import Register
 
-__all__ = ["Drafts", "Items"]
-
-M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
+__all__ = ["Drafts"]
 
 
 @dataclass(frozen=True)
@@ -56,30 +49,3 @@ class Drafts:
         stand_in = effect.placeholder(key).urn
         self.infos[stand_in] = info
         return stand_in
-
-
-class Items:
-    """What may be made for good. Only `after` gives it, and no dataset is minted and no run is sent without it."""
-
-    def __init__(self, drafts: Drafts, register: Register) -> None:
-        self._drafts, self._register = drafts, register
-        self._handles: dict[str, str] = {}
-
-    @classmethod
-    async def after(cls, check: Awaitable[T], drafts: Drafts, register: Register) -> tuple[Items, T]:
-        """Check everything that can be checked, and return what was found out. Then the drafts may be registered."""
-        found = await check
-        return cls(drafts, register), found
-
-    async def filled(self, model: M) -> M:
-        """Return the same with handles in the place of stand-ins, after what they stand for is registered."""
-        text = model.model_dump_json(exclude_none=True)
-        for stand_in in self._drafts.infos:
-            if stand_in in text:
-                text = text.replace(stand_in, await self._handle(stand_in))
-        return type(model).model_validate_json(text)
-
-    async def _handle(self, stand_in: str) -> str:
-        if stand_in not in self._handles:
-            self._handles[stand_in] = await self._register(await self.filled(self._drafts.infos[stand_in]))
-        return self._handles[stand_in]

@@ -105,19 +105,29 @@ class ModelRunEffect(Effect[ModelRun]):
     client: ProvenaClient
     platform: str
     job_watch: JobWatch
-    look: Look | None = None
-    stall_timeout: float = STALL_TIMEOUT
+    look: Look | None
+    stall_timeout: float
 
     @classmethod
     def of(
-        cls, subject: str, record: ModelRunRecord, *, client: ProvenaClient, platform: str, limit: Limit | None = None
+        cls,
+        subject: str,
+        record: ModelRunRecord,
+        *,
+        client: ProvenaClient,
+        platform: str,
+        limit: Limit | None = None,
+        job_watch: JobWatch | None = None,
+        look: Look | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> ModelRunEffect:
         return cls(
             record=record,
             client=client,
             platform=platform,
-            job_watch=JobWatch(client),
-            stall_timeout=STALL_TIMEOUT,
+            job_watch=job_watch or JobWatch(client),
+            look=look,
+            stall_timeout=stall_timeout,
             request={"subject": subject, "workflow-template": record.workflow_template_id},
             visibility_delay=client.visibility_delay,
             subject=record.display_name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ivcap_flows.durable import Caller, Limit, perform
@@ -29,20 +29,17 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import has_own_key
 from ivcap_flows.registration.lookup import Newest, RowLookup
+from ivcap_flows.registration.making import Making, with_datasets
 from ivcap_flows.registration.model_runs import ModelRunEffect, digest_of
 from ivcap_flows.registration.outcome import OutcomeFile
-from ivcap_flows.registration.preflight import OnProgress
 from ivcap_flows.registration.registry import dataset_of
-from ivcap_flows.registration.requirements import artifacts_in
+from ivcap_flows.registration.requirements import OnProgress, artifacts_in
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Mint", "Options", "Registering"]
-
-Mint = Callable[[str], Awaitable[str]]
-"""A function from an artifact's URN to the handle of its dataset, which is found or minted once."""
+__all__ = ["Options", "Registering"]
 
 _LOOKED_AT: Final = 1_000
 """Rows that the journal has not sent are looked for among so many jobs and runs, and two more for each row."""
@@ -78,12 +75,12 @@ class Registering:
         spool: Spool,
         out: OutcomeFile | None,
         *,
-        mint: Mint,
+        making: Making,
         options: Options,
     ) -> None:
         self._client, self._caller, self._spool, self._out = client, caller, spool, out
         self._journal, self._options = caller.journal, options
-        self._datasets = _Datasets(spool, mint, options.stall_timeout)
+        self._datasets = _Datasets(spool, making, options.stall_timeout)
         self._lookup, self._job_watch = RowLookup(client), JobWatch(client)
         counts = spool.counts()
         self._total = sum(counts.values())
@@ -127,13 +124,12 @@ class Registering:
             # What Provena has already needs no dataset, nor does its row say which ones it was registered with.
             mints = () if self._lookup.is_lodged(row.key) else artifacts_in(row.body)
             await all_of(self._datasets.find_or_mint, mints)
-            effect = replace(
-                ModelRunEffect.of(
-                    *(row.subject, self._record(row)),
-                    client=self._client,
-                    platform=self._caller.platform,
-                    limit=self._options.limit,
-                ),
+            effect = ModelRunEffect.of(
+                row.subject,
+                self._record(row),
+                client=self._client,
+                platform=self._caller.platform,
+                limit=self._options.limit,
                 job_watch=self._job_watch,
                 look=self._lookup.look,
                 stall_timeout=self._options.stall_timeout,
@@ -169,7 +165,7 @@ class Registering:
         lacking = [each for each in artifacts_in(row.body) if each not in self._spool.references.datasets([each])]
         for artifact in lacking:
             if (handle := await dataset_of(self._client, artifact)) is not None:
-                self._spool.references.tell_datasets([(handle, artifact)])
+                self._spool.references.note_datasets({artifact: handle})
         return sha256 != digest_of(self._record(row))
 
     async def _unregistered(self, row: Spooled, error: IvcapFlowsError) -> Outcome:
@@ -188,11 +184,7 @@ class Registering:
     def _record(self, row: Spooled) -> ModelRunRecord:
         """Return the record of a row, with the known datasets in place of artifacts."""
         known = self._spool.references.datasets(artifacts_in(row.body))
-        sides = {
-            side: [{**part, "dataset_id": known.get(part["dataset_id"], part["dataset_id"])} for part in row.body[side]]
-            for side in ("inputs", "outputs")
-        }
-        return ModelRunRecord.model_validate({**row.body, **sides})
+        return with_datasets(ModelRunRecord.model_validate(row.body), known)
 
     def _end(self, outcomes: Sequence[Outcome]) -> None:
         """Write the outcomes of ended rows to the spool and the outcome file."""
@@ -208,8 +200,8 @@ class Registering:
 class _Datasets:
     """The datasets of the artifacts in rows. Each is found or minted once, and a refusal counts for all its rows."""
 
-    def __init__(self, spool: Spool, mint: Mint, stall_timeout: float) -> None:
-        self._spool, self._mint, self._stall_timeout = spool, mint, stall_timeout
+    def __init__(self, spool: Spool, making: Making, stall_timeout: float) -> None:
+        self._spool, self._making, self._stall_timeout = spool, making, stall_timeout
         self._minting: dict[str, asyncio.Task[None]] = {}
         self._minted = False
         self._forbidden = 0
@@ -230,7 +222,7 @@ class _Datasets:
 
     async def _find_or_mint(self, artifact: str) -> None:
         try:
-            handle = await through_outages(lambda: self._mint(artifact), self._stall_timeout)
+            await through_outages(lambda: self._making.dataset(artifact), self._stall_timeout)
         except ForbiddenError as error:
             # It may be forbidden for this artifact alone. If many mints and no other are answered, the caller may not.
             self._forbidden += 1
@@ -242,7 +234,6 @@ class _Datasets:
                 raise
             raise InputError(str(error)) from error
         self._minted = True
-        self._spool.references.tell_datasets([(handle, artifact)])
         del self._minting[artifact]
 
 

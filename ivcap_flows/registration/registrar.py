@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ivcap_flows.durable import Caller, Effect, Performed, perform
+from ivcap_flows.durable import Caller, Performed, perform
 from ivcap_flows.handles import Artifact, Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.provena.models import Info, ModelRunRecord
+from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.flow_runs import artifact_on_record, run_record
+from ivcap_flows.registration.making import prepared
 from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended
-from ivcap_flows.registration.preparing import Preparing
-from ivcap_flows.registration.registry import DatasetEffect, ItemEffect, person_of
-from ivcap_flows.registration.requirements import LookedUp, Requirements
+from ivcap_flows.registration.references import References
+from ivcap_flows.registration.registry import Effects, person_of
+from ivcap_flows.registration.requirements import Requirements
 from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.workflow import Workflow
 
@@ -27,20 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Registrar"]
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Registrar:
-    """Registers with one user's client, as part of an attempt. `graph` has what is known of the run."""
+    """Registers with one user's client, as part of an attempt.
+
+    `graph` has what is known of the run. What the registry says of `references` is kept for all that is registered.
+    """
 
     client: ProvenaClient
     journal: Journal
     attempt: OpenedAttempt
     graph: Graph
     drafts: Drafts
-    _looked: dict[str, LookedUp] = field(default_factory=dict)
-    """What the registry said about ids, for all that is registered."""
+    references: References
 
     async def register_work(
         self, work: Order | Job, workflow: Workflow, earlier: Sequence[str] = ()
@@ -71,24 +72,13 @@ class Registrar:
         async def describe(urn: str) -> Artifact:
             return products.get(urn) or artifact_on_record(urn, self.graph, platform)
 
-        requirements = Requirements(self.client, self.drafts, describe, self._looked)
-        preparing = Preparing(requirements, self.journal, self._item, self._mint)
-        whole = await preparing.prepared(subject, record, terms)
-        effect = ModelRunEffect.of(subject, whole, client=self.client, platform=self.drafts.platform)
-        return await self._perform(effect)
+        drafts = self.drafts
+        caller = Caller(self.journal, self.attempt, drafts.platform, drafts.account, self.client)
+        effects = Effects(caller, self.client)
+        requirements = Requirements(drafts, self.references, terms=terms, describe=describe)
+        whole = await prepared(subject, record, requirements, self.journal, register=effects.item, mint=effects.dataset)
+        effect = ModelRunEffect.of(subject, whole, client=self.client, platform=drafts.platform)
+        return await perform(effect, caller)
 
     async def _modeller(self, workflow: Workflow) -> str:
         return workflow.modeller or await person_of(self.client, self.drafts.account)
-
-    async def _item(self, info: Info) -> str:
-        effect = ItemEffect.of(info, client=self.client, platform=self.drafts.platform, account=self.drafts.account)
-        return (await self._perform(effect)).value.urn
-
-    async def _mint(self, artifact: Artifact, terms: Terms | None) -> str:
-        drafts = self.drafts
-        effect = DatasetEffect.of(artifact, terms, client=self.client, platform=drafts.platform, account=drafts.account)
-        return (await self._perform(effect)).value.urn
-
-    async def _perform(self, effect: Effect[T]) -> Performed[T]:
-        drafts = self.drafts
-        return await perform(effect, Caller(self.journal, self.attempt, drafts.platform, drafts.account, self.client))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ivcap_flows.durable import Caller, Effect, Found, Resume, look_since, perform
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, Handle, RegistryItem
 from ivcap_flows.identity import KEY_FIELD, OncePer, made_for_trial
+from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Info, Item, Organisation, Person
 from ivcap_flows.provena.terms import Terms, collection_format
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt
+    from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
@@ -26,12 +27,11 @@ __all__ = [
     "SOFTWARE_FIELD",
     "SUBJECT_FIELD",
     "DatasetEffect",
+    "Effects",
     "ItemEffect",
     "check_caller",
     "dataset_of",
     "is_version",
-    "item_handle",
-    "item_registering",
     "items_of",
     "key_of",
     "moment",
@@ -39,6 +39,8 @@ __all__ = [
     "refuse_trial",
     "trial_of",
 ]
+
+H = TypeVar("H", bound=RegistryItem)
 
 SUBJECT_FIELD: Final = "ivcap-subject"
 """The annotation with the subject of a run, such as an order's URN, if the subject is not only its record."""
@@ -57,21 +59,23 @@ FIRST_LOOK: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemEffect(Effect[RegistryItem]):
-    """Creating an item of the registry, once per content. Its user metadata contain the key."""
+class ItemEffect(Effect[H]):
+    """Creating an item of the registry, or minting a dataset, once per content. Its user metadata contain the key."""
 
-    noun: str = "registry item"
     once_per: OncePer = "account"
     bears_key: bool = True
+    kind: type[H]
     info: Info
     client: ProvenaClient
     platform: str
     account: str
 
     @classmethod
-    def of(cls, info: Info, *, client: ProvenaClient, platform: str, account: str) -> ItemEffect:
+    def of(cls, info: Info, *, client: ProvenaClient, platform: str, account: str) -> ItemEffect[RegistryItem]:
         """Raises InputError that lists what Provena would refuse in the content."""
-        return cls(
+        return ItemEffect(
+            noun="registry item",
+            kind=RegistryItem,
             info=info,
             client=client,
             platform=platform,
@@ -81,25 +85,53 @@ class ItemEffect(Effect[RegistryItem]):
             subject=info.display_name,
         )
 
-    async def send(self, intent: IntentRow, progress: Resume) -> RegistryItem:
+    @classmethod
+    def of_dataset(
+        cls, metadata: CollectionFormat, *, client: ProvenaClient, platform: str, account: str
+    ) -> ItemEffect[Dataset]:
+        """Raises InputError that lists what Provena would refuse in the metadata."""
+        name = metadata.dataset_info.name
+        return ItemEffect(
+            noun="dataset",
+            kind=Dataset,
+            info=DatasetInfo(display_name=name, collection_format=metadata),
+            client=client,
+            platform=platform,
+            account=account,
+            request={"metadata": metadata.body()},
+            visibility_delay=client.visibility_delay,
+            subject=name,
+            limit=client.datastore.minting,
+        )
+
+    async def send(self, intent: IntentRow, progress: Resume) -> H:
+        # Provena answers 500 to a user whom it refuses, which leaves a doubt. So check first.
         await check_caller(self.client, self.account, person=not isinstance(self.info, Organisation | Person))
+        if isinstance(self.info, DatasetInfo):
+            minted = await self.client.datastore.mint(_with_key(self.info.collection_format, intent.key))
+            return self._handle(minted.handle, self.info)
         metadata = {**(self.info.user_metadata or {}), KEY_FIELD: intent.key}
         marked = self.info.model_copy(update={"user_metadata": metadata})
         created = await self.client.registry.create(type(self.info), marked)
-        return item_handle(self.platform, created.item)
+        return self._handle(created.item.id, created.item.info)
 
-    async def find(self, intent: IntentRow) -> list[Found[RegistryItem]]:
+    async def find(self, intent: IntentRow) -> list[Found[H]]:
         return [
-            Found(item_handle(self.platform, item), item.id, moment(item.created_timestamp))
+            Found(self._handle(item.id, item.info), item.id, moment(item.created_timestamp))
             async for item in items_of(self.client, type(self.info), intent, self.account)
         ]
 
-    def decode(self, outcome: Any) -> RegistryItem:
-        return RegistryItem.model_validate(outcome)
+    def decode(self, outcome: Any) -> H:
+        return self.kind.model_validate(outcome)
 
-    def placeholder(self, key: str) -> RegistryItem:
-        urn = f"urn:ivcap-flows:planned:{key}"
-        return RegistryItem(urn=urn, platform=self.platform, subtype=self.info.subtype)
+    def placeholder(self, key: str) -> H:
+        return self._handle(f"urn:ivcap-flows:planned:{key}", self.info)
+
+    def _handle(self, id: str, info: Info) -> H:  # noqa: A002 - the platform's own word
+        more: dict[str, str | None] = {"subtype": info.subtype}
+        if isinstance(info, DatasetInfo):
+            more = {"access_uri": info.collection_format.dataset_info.access_info.uri}
+        return self.kind(urn=id, platform=self.platform, display_name=info.display_name, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +188,26 @@ class DatasetEffect(Effect[Dataset]):
 
     def _handle(self, id: str, name: str | None) -> Dataset:  # noqa: A002 - the platform's own word
         return Dataset(urn=id, platform=self.platform, display_name=name, access_uri=self.artifact.urn)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Makes items and datasets, each once, as part of an attempt or of none."""
+
+    caller: Caller
+    client: ProvenaClient
+
+    async def item(self, info: Info) -> str:
+        """Create an item of the registry and return its handle."""
+        return (await perform(ItemEffect.of(info, **self._whose), self.caller)).value.urn
+
+    async def dataset(self, artifact: Artifact, terms: Terms | None) -> str:
+        """Find or mint the dataset of an artifact and return its handle."""
+        return (await perform(DatasetEffect.of(artifact, terms, **self._whose), self.caller)).value.urn
+
+    @property
+    def _whose(self) -> dict[str, Any]:
+        return {"client": self.client, "platform": self.caller.platform, "account": self.caller.account}
 
 
 async def dataset_of(client: ProvenaClient, artifact: str) -> str | None:
@@ -227,25 +279,6 @@ async def items_of(
             yield item
 
 
-async def item_registering(
-    client: ProvenaClient, journal: Journal, attempt: OpenedAttempt | None = None
-) -> Callable[[Info], Awaitable[str]]:
-    """Return a function that registers content, once, as part of an attempt or of none, and returns its handle."""
-    platform, account = await client.platform(), await client.username()
-
-    async def register(info: Info) -> str:
-        effect = ItemEffect.of(info, client=client, platform=platform, account=account)
-        done = await perform(effect, Caller(journal, attempt, platform, account, client))
-        return done.value.urn
-
-    return register
-
-
-def item_handle(platform: str, item: Item[Any]) -> RegistryItem:
-    """Return the handle of an item that has its content."""
-    return RegistryItem(urn=item.id, platform=platform, subtype=item.info.subtype, display_name=item.info.display_name)
-
-
 def is_version(item: Item[Any]) -> bool:
     """Return whether an item is a new version of another, from which it has its metadata and so the key."""
     return item.versioning_info is not None and item.versioning_info.previous_version is not None
@@ -257,6 +290,12 @@ def key_of(item: Item[Any]) -> str | None:
     if isinstance(info, DatasetInfo):
         return (info.collection_format.dataset_info.user_metadata or {}).get(KEY_FIELD)
     return (info.user_metadata or {}).get(KEY_FIELD)
+
+
+def _with_key(metadata: CollectionFormat, key: str) -> CollectionFormat:
+    stated = metadata.dataset_info
+    marked = stated.model_copy(update={"user_metadata": {**(stated.user_metadata or {}), KEY_FIELD: key}})
+    return metadata.model_copy(update={"dataset_info": marked})
 
 
 def moment(seconds: int | None) -> datetime | None:

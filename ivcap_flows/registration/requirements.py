@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from ivcap_flows.durable import planning
-from ivcap_flows.errors import BadRequestError, ForbiddenError, InputError, NotAuthorizedError, NotFoundError
+from ivcap_flows.durable.outages import through_outages
+from ivcap_flows.errors import BadRequestError, InputError, NotAuthorizedError, NotFoundError, PlatformError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import made_for_trial
 from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import (
     DatasetInfo,
     DatasetTemplate,
-    Info,
     Item,
     Model,
     ModelRunRecord,
@@ -26,58 +26,220 @@ from ivcap_flows.provena.prov import MAX_BATCH_BYTES
 from ivcap_flows.provena.terms import Terms, collection_format, missing_terms
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import marked
-from ivcap_flows.registration.registry import check_caller, dataset_of, trial_of
+from ivcap_flows.registration.references import LookedUp, References
+from ivcap_flows.registration.registry import check_caller, dataset_of, person_of, trial_of
 from ivcap_flows.registration.rows import FaultKind
 
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = [
-    "ARTIFACT",
-    "Describe",
-    "LookedUp",
-    "Requirements",
-    "artifacts_in",
-    "check_terms",
-    "faults_of",
-    "ids_in",
-    "look_up",
-    "needs_of",
-    "no_dataset",
-]
+__all__ = ["ARTIFACT", "Describe", "OnProgress", "Requirements", "artifacts_in", "silent"]
 
 _SIDES: Final = ("inputs", "outputs")
 _AT_ONCE: Final = 16
+"""Maximum number of concurrent requests."""
 ARTIFACT: Final = "urn:ivcap:artifact:"
 """The prefix of a dataset id that is an artifact's URN; it means the artifact's external dataset."""
 
+T = TypeVar("T")
 Describe: TypeAlias = Callable[[str], Awaitable[Artifact]]
 """A function from an artifact's URN to its handle, from which the artifact's dataset is minted."""
+OnProgress: TypeAlias = Callable[[str, int, int | None], None]
+"""A function that is called with what is being done, how much is done, and the total (None if unknown)."""
 Faults: TypeAlias = Iterator[tuple[str, FaultKind, str]]
 """For each fault the place in the record, the kind, and words."""
 
 
-@dataclass(frozen=True)
-class LookedUp:
-    """What the registry says about an id: its content (`info`, None for a seed), or why it cannot be used.
+class Candidate(Protocol):
+    """A record to check: its JSON without the key, and the key and subject of its run."""
 
-    What is `planned` would be made before it is used, so it is taken for what is needed.
+    @property
+    def body(self) -> Mapping[str, Any]: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """Show no progress."""
+
+
+class Requirements:
+    """What Provena requires of one record or of many, in which artifacts may stand for datasets, and drafts for items.
+
+    Name many records with `want`, `look_up` what they name, and read the `faults` of each; `check` does so for one.
+    Each id and artifact is looked up once. `terms` are the user's statements for datasets that are minted.
+    `stall_timeout` is the number of seconds for which a platform may be unreachable.
     """
 
-    subtype: str | None = None
-    info: Any = None
-    trouble: FaultKind | None = None
-    words: str | None = None
-    planned: bool = False
+    def __init__(
+        self,
+        drafts: Drafts,
+        references: References,
+        *,
+        terms: Terms | None,
+        describe: Describe,
+        stall_timeout: float = 0.0,
+        progress: OnProgress = silent,
+    ) -> None:
+        self.drafts = drafts
+        self.references = references
+        self.terms = terms
+        """After `look_up`, with a draft in the place of an owner that Provena does not have."""
+        self._client = drafts.client
+        self._describe = describe
+        self._stall_timeout = stall_timeout
+        self._progress = progress
+        self._useless_terms: str | None = None
+        """Why no dataset can be minted with the terms, if what they name is wrong."""
 
-    def is_of(self, subtype: str) -> bool:
-        """Return whether it can be used as an item of this subtype."""
-        return self.planned or (self.trouble is None and self.subtype == subtype)
+    def want(self, bodies: Iterable[Mapping[str, Any]]) -> None:
+        """Add records, as JSON, to those that are looked up."""
+        bodies = [*bodies]
+        self.references.want(dict.fromkeys(id_ for body in bodies for id_ in ids_in(body)))
+        self.references.want_datasets(dict.fromkeys(urn for body in bodies for urn in artifacts_in(body)))
+
+    async def look_up(self) -> None:
+        """Look up what the records name. Raises InputError, with the next step, for a caller who may not write."""
+        await self._look_up()
+        drafted = bool(self.references.known([*self.drafts.infos]))
+        await self._check_making(drafted=drafted, lacks=self.references.lack_datasets())
+
+    def faults(self, records: Sequence[C]) -> Iterator[tuple[C, str, FaultKind, str]]:
+        """Yield all that Provena would refuse: the record, the place in it, the kind, and words."""
+        needed = [id_ for each in self.references.workflows() for id_ in needs_of(each)]
+        items = self.references.known([*dict.fromkeys(needed + [id_ for each in records for id_ in ids_in(each.body)])])
+        lacking = self.lacking([*dict.fromkeys(urn for each in records for urn in artifacts_in(each.body))])
+        for each in records:
+            for place, kind, words in faults_of(each.body, items, lacking, key=each.key, subject=each.subject):
+                yield each, place, kind, words
+
+    def lacking(self, artifacts: Sequence[str]) -> dict[str, str | None]:
+        """Return why artifacts that have no dataset can get none; None if they can."""
+        return {
+            urn: refusal or (self._no_dataset(Artifact.model_validate_json(description)) if description else None)
+            for urn, (description, refusal) in self.references.lacking(artifacts).items()
+        }
+
+    async def check(self, record: ModelRunRecord, *, key: str, subject: str) -> None:
+        """Check one record. Raises InputError for all its faults at once (`faults`)."""
+        body = record.model_dump(mode="json", exclude_none=True)
+        self.want([body])
+        await self._look_up()
+        lacks = bool(self.references.lacking(artifacts_in(body)))
+        await self._check_making(drafted=any(draft in json.dumps(body) for draft in self.drafts.infos), lacks=lacks)
+        found = self.faults([_Record(body, key, subject)])
+        if faults := [f"{place}: {words}" for _, place, _, words in found]:
+            raise InputError(
+                f"The model run of {subject} would be refused, so nothing was made for it. {'. '.join(faults)}. "
+                "Correct the workflow or the arguments.",
+                faults=faults,
+                **({"missing": missing_terms(self.terms)} if lacks else {}),
+            )
+
+    async def check_artifact(self, urn: str) -> None:
+        """Check an artifact. Raises InputError if it has no dataset and none can be minted."""
+        self.references.want_datasets([urn])
+        await self._look_up()
+        await self._check_making(drafted=False, lacks=bool(self.references.lacking([urn])))
+        if words := self.lacking([urn]).get(urn):
+            raise InputError(f"{words}.", missing=missing_terms(self.terms))
+
+    async def artifact(self, urn: str) -> Artifact:
+        """Return the handle of an artifact."""
+        description, _ = self.references.lacking([urn]).get(urn, (None, None))
+        return await self._describe(urn) if description is None else Artifact.model_validate_json(description)
+
+    async def _look_up(self) -> None:
+        """Ask for each id and artifact that was not asked for yet, and for what workflow templates name."""
+        await check_caller(self._client, self.drafts.account, person=False)
+        if self.terms is not None:
+            self.terms = await self.terms.registered(self.drafts.name)
+        asked = 0
+        while ids := self.references.unasked():
+            found = dict(zip(ids, await all_of(self._item, ids, _AT_ONCE), strict=True))
+            self.references.note(found)
+            workflows = [each.info for each in found.values() if isinstance(each.info, WorkflowTemplate)]
+            self.references.want(id_ for each in workflows for id_ in needs_of(each))
+            asked += len(ids)
+            self._progress("ids", asked, None)
+        while artifacts := self.references.unasked_artifacts():
+            handles = await all_of(self._dataset_of, artifacts, _AT_ONCE)
+            found_there = {urn: handle for urn, handle in zip(artifacts, handles, strict=True) if handle is not None}
+            self.references.note_datasets(found_there)
+            missing = [urn for urn in artifacts if urn not in found_there]
+            self.references.note_lacking(await all_of(self._described, missing, _AT_ONCE))
+
+    async def _check_making(self, *, drafted: bool, lacks: bool) -> None:
+        """Find out whether items that are `drafted`, and datasets that Provena `lacks`, may be made.
+
+        Raises InputError, with the next step, if no person is linked to the caller.
+        """
+        self._useless_terms, mints = None, lacks and not missing_terms(self.terms)
+        if mints:
+            self._useless_terms = await self._wrong_in_terms()
+        if drafted or (mints and self._useless_terms is None):
+            await person_of(self._client, self.drafts.account)
+
+    async def _item(self, id: str) -> LookedUp:  # noqa: A002 - the platform's own word
+        return await self._ask(lambda: look_up(self._client, id, self.drafts))
+
+    async def _dataset_of(self, artifact: str) -> str | None:
+        return await self._ask(lambda: dataset_of(self._client, artifact))
+
+    async def _described(self, urn: str) -> tuple[str, str | None, str | None]:
+        """Return an artifact's URN, and the JSON of its handle, or why IVCAP does not give it."""
+        try:
+            return urn, (await self._ask(lambda: self._describe(urn))).model_dump_json(), None
+        except PlatformError as error:
+            if error.retryable or isinstance(error, NotAuthorizedError):
+                raise
+            return urn, None, str(error).rstrip(".")
+
+    async def _wrong_in_terms(self) -> str | None:
+        """Return why what the terms name may not own datasets; None if nothing is against it."""
+        wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
+        for name, subtype in wanted.items():
+            if not (id_ := getattr(self.terms, name)):
+                continue
+            found = await self._item(id_)
+            if not found.is_of(subtype):
+                return (
+                    f"No dataset can be minted: {name} in the Terms must be the handle of a complete item of "
+                    f"{subtype}. {found.words or f'{id_} is {found.subtype}'}"
+                )
+        return None
+
+    def _no_dataset(self, artifact: Artifact) -> str | None:
+        """Return why no dataset can be minted for an artifact on this Provena; None if nothing is against it."""
+        if made_for_trial(artifact.platform, self.drafts.platform):
+            return trial_of(artifact.urn)
+        try:
+            collection_format(artifact, self.terms).body()
+        except InputError as error:
+            return str(error).rstrip(".")
+        return self._useless_terms
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await through_outages(ask, self._stall_timeout)
 
 
-async def look_up(client: ProvenaClient, id: str, drafts: Mapping[str, Info]) -> LookedUp:  # noqa: A002
+@dataclass(frozen=True)
+class _Record:
+    body: Mapping[str, Any]
+    key: str
+    subject: str
+
+
+async def look_up(client: ProvenaClient, id: str, drafts: Drafts) -> LookedUp:  # noqa: A002
     """Look up an item of the registry, or what will be one. The result says why it cannot be used, if it cannot."""
-    if (draft := drafts.get(id)) is not None:
+    if (draft := drafts.infos.get(id)) is not None:
         return LookedUp(draft.subtype, draft)
     if (plan := planning()) is not None and id in plan.values:
         return LookedUp(planned=True)
@@ -146,103 +308,6 @@ def artifacts_in(body: Mapping[str, Any]) -> list[str]:
 def needs_of(workflow: WorkflowTemplate) -> list[str]:
     """Return the ids that a workflow template names: its dataset templates and its model."""
     return [*(use.template_id for use in _uses(workflow)), workflow.software_id]
-
-
-def no_dataset(artifact: Artifact, terms: Terms | None, platform: str) -> str | None:
-    """Return why no dataset can be minted for an artifact on this Provena; None if nothing is against it."""
-    if made_for_trial(artifact.platform, platform):
-        return trial_of(artifact.urn)
-    try:
-        collection_format(artifact, terms).body()
-    except InputError as error:
-        return str(error).rstrip(".")
-    return None
-
-
-async def check_terms(terms: Terms, ask: Callable[[str], Awaitable[LookedUp]]) -> None:
-    """Raise InputError unless what the terms name may own datasets."""
-    wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
-    for name, subtype in wanted.items():
-        if not (id_ := getattr(terms, name)):
-            continue
-        found = await ask(id_)
-        if not found.is_of(subtype):
-            raise InputError(
-                f"No dataset can be minted: {name} in the Terms must be the handle of a complete item "
-                f"of {subtype}. {found.words or f'{id_} is {found.subtype}'}."
-            )
-
-
-@dataclass
-class Requirements:
-    """Checks single records, with what they would have made. Each id is looked up once, also for many records."""
-
-    client: ProvenaClient
-    drafts: Drafts
-    describe: Describe
-    looked: dict[str, LookedUp] = field(default_factory=dict)
-    _artifacts: dict[str, Artifact] = field(default_factory=dict)
-
-    async def check(self, record: ModelRunRecord, terms: Terms | None, *, key: str, subject: str) -> frozenset[str]:
-        """Return the artifacts for which datasets must be minted. Raise InputError for all faults at once (`faults`).
-
-        The record may name artifacts in place of their datasets, and drafts.
-        """
-        body = record.model_dump(mode="json", exclude_none=True)
-        lacking = await self._lacking(artifacts_in(body), terms)
-        drafted = any(draft in json.dumps(body) for draft in self.drafts.infos)
-        await check_caller(self.client, self.drafts.account, person=drafted or bool(lacking))
-        await self._look_up(ids_in(body))
-        if isinstance(workflow := self.looked[record.workflow_template_id].info, WorkflowTemplate):
-            await self._look_up(needs_of(workflow))
-        found = faults_of(body, self.looked, lacking, key=key, subject=subject)
-        if faults := [f"{place}: {words}" for place, _, words in found]:
-            raise InputError(
-                f"The model run of {subject} would be refused, so nothing was made for it. {'. '.join(faults)}. "
-                "Correct the workflow or the arguments.",
-                faults=faults,
-                **({"missing": missing_terms(terms)} if lacking else {}),
-            )
-        return frozenset(lacking)
-
-    async def check_artifact(self, urn: str, terms: Terms) -> bool:
-        """Return whether a dataset must be minted for an artifact. Raise InputError if none can be."""
-        lacking = await self._lacking([urn], terms)
-        if words := lacking.get(urn):
-            raise InputError(f"{words}.", missing=missing_terms(terms))
-        if lacking:
-            await check_caller(self.client, self.drafts.account, person=True)
-        return bool(lacking)
-
-    async def artifact(self, urn: str) -> Artifact:
-        """Return the handle of an artifact."""
-        if urn not in self._artifacts:
-            self._artifacts[urn] = await self.describe(urn)
-        return self._artifacts[urn]
-
-    async def _lacking(self, artifacts: Sequence[str], terms: Terms | None) -> dict[str, str | None]:
-        found = await all_of(lambda urn: dataset_of(self.client, urn), artifacts, _AT_ONCE)
-        lacking: dict[str, str | None] = {}
-        for urn in (urn for urn, dataset in zip(artifacts, found, strict=True) if dataset is None):
-            try:
-                lacking[urn] = no_dataset(await self.artifact(urn), terms, self.drafts.platform)
-            except ForbiddenError as error:
-                # IVCAP hides it.
-                lacking[urn] = str(error).rstrip(".")
-        if lacking and terms is not None and not missing_terms(terms):
-            try:
-                await check_terms(terms, self._look)
-            except InputError as error:
-                return {urn: why or str(error).rstrip(".") for urn, why in lacking.items()}
-        return lacking
-
-    async def _look_up(self, ids: Sequence[str]) -> None:
-        await all_of(self._look, ids, _AT_ONCE)
-
-    async def _look(self, id: str) -> LookedUp:  # noqa: A002 - the platform's own word
-        if id not in self.looked:
-            self.looked[id] = await look_up(self.client, id, self.drafts.infos)
-        return self.looked[id]
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -55,7 +55,7 @@ FAULT_KINDS: Final[Mapping[FaultKind, str]] = {
     "missing annotation": "an annotation that the workflow template requires is absent",
     "identical rows": "an earlier row is equal and neither has a key of its own",
     "repeated key": "an earlier row has the same key",
-    "no dataset": "an IVCAP artifact has no dataset, and values to mint one are missing in the terms",
+    "no dataset": "an IVCAP artifact has no dataset, and none can be minted for it with the terms",
     "too long": "the record is longer than a whole batch may be",
     "failed job": "the row names the job that registered it, and that job failed",
 }

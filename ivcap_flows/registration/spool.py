@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -32,6 +32,22 @@ CREATE INDEX rows_standing ON rows (standing, number);
 CREATE TABLE faults (row INTEGER, place TEXT, kind TEXT, words TEXT);
 CREATE INDEX faults_row ON faults (row);
 """
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """A row as it is read. Only one with a record has a `body`, its JSON without the key, and what is made of it."""
+
+    number: int
+    standing: Standing
+    own_key: str | None = None
+    key: str | None = None
+    subject: str | None = None
+    workflow: str | None = None
+    name: str | None = None
+    body: dict[str, Any] | None = None
+    handle: str | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +82,11 @@ class Outcome:
 
 
 class Spool:
-    """The rows of one source in a temporary SQLite file, which is deleted at the end of the context. Thread-safe."""
+    """The rows of one source in a temporary file, which is deleted at the end of the context. Thread-safe."""
 
     def __init__(self) -> None:
-        self._file = SpoolFile(_SCHEMA)
+        self._file = SpoolFile()
+        self._file.create(_SCHEMA)
         self.references = References(self._file)
 
     def __enter__(self) -> Spool:
@@ -80,12 +97,12 @@ class Spool:
     ) -> None:
         self._file.close()
 
-    def add_rows(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add rows: `(number, key, own_key, subject, workflow, name, body, standing, handle, job)`, body as JSON."""
+    def add_rows(self, rows: Iterable[NewRow]) -> None:
+        columns = [each.name for each in fields(NewRow)]
+        values = [{**vars(row), "body": None if row.body is None else json.dumps(row.body)} for row in rows]
         self._file.many(
-            "INSERT INTO rows (number, key, own_key, subject, workflow, name, body, standing, handle, job)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
+            f"INSERT INTO rows ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})",  # noqa: S608
+            values,
         )
 
     def add_faults(self, faults: Iterable[Fault]) -> None:

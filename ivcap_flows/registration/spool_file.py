@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 __all__ = ["PAGE", "SpoolFile"]
@@ -16,14 +14,15 @@ PAGE: Final = 500
 
 
 class SpoolFile:
-    """The file with these tables, until it is closed. Thread-safe."""
+    """A database without a name: SQLite keeps it in memory while it is small, and deletes it however the process ends.
 
-    def __init__(self, schema: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="ivcap-flows-rows-")
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.RLock()
-        place = Path(self._folder.name) / "rows.sqlite"
-        self._database = sqlite3.connect(place, check_same_thread=False, isolation_level=None)
-        self.create("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;" + schema)
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self.create("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")
 
     def create(self, schema: str) -> None:
         """Create tables."""
@@ -31,11 +30,9 @@ class SpoolFile:
             self._database.executescript(schema)
 
     def close(self) -> None:
-        """Delete the file."""
         # A thread of a cancelled batch may be in the middle of a query; closing SQLite then would crash.
         with self._lock:
             self._database.close()
-        self._folder.cleanup()
 
     def all(self, query: str, *values: Any) -> list[Any]:
         """Return the rows of a query."""
@@ -48,7 +45,7 @@ class SpoolFile:
             part = values[start : start + PAGE]
             yield from self.all(f"{query} ({','.join('?' * len(part))})", *part)
 
-    def many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+    def many(self, statement: str, values: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
         """Run a statement for each of these values, in one transaction."""
         with self._lock, self._database:
             self._database.execute("BEGIN")

@@ -19,6 +19,7 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.references import References
 from ivcap_flows.registration.registrar import Registrar
 from ivcap_flows.registration.sent_runs import adopt_sent_runs
 from ivcap_flows.registration.workflows import Workflows
@@ -91,13 +92,15 @@ class ProvenaSink:
         newest = max((row for row in attempts if row.leads), key=lambda row: row.number)
         attempt = OpenedAttempt(run, newest, joined=newest.number > 1)
         drafts = await Drafts.of(self._client, self._journal)
-        registrar = Registrar(self._client, self._journal, attempt, graph, drafts)
-        refusals = [
-            await _refusal(each.urn, registrar.register_work(each, workflow, _earlier_failures(intent, intents)))
-            for intent, each, workflow in chosen
-        ]
-        if run_workflow is not None:
-            refusals.append(await _refusal(flows_urn("run", run.id), registrar.register_run(attempts, run_workflow)))
+        with References() as references:
+            registrar = Registrar(self._client, self._journal, attempt, graph, drafts, references)
+            refusals = [
+                await _refusal(each.urn, registrar.register_work(each, workflow, _earlier_failures(intent, intents)))
+                for intent, each, workflow in chosen
+            ]
+            if run_workflow is not None:
+                urn = flows_urn("run", run.id)
+                refusals.append(await _refusal(urn, registrar.register_run(attempts, run_workflow)))
         return [refusal for refusal in refusals if refusal is not None], None
 
     def _work_intents(self, run: RunRow, graph: Graph) -> list[IntentRow]:

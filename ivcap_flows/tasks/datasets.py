@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ivcap_flows.capture import mark_existing
-from ivcap_flows.durable import Effect, Found, Resume
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Dataset
-from ivcap_flows.identity import OncePer
-from ivcap_flows.journal import IntentRow
 from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.models import DatasetInfo, Item
-from ivcap_flows.registration.registry import KEY_FIELD, check_caller, items_of, moment
+from ivcap_flows.registration.registry import ItemEffect
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
 from ivcap_flows.tasks.ensure_state import ensure_state
@@ -37,14 +33,7 @@ async def _register_dataset(metadata: CollectionFormat, *, credentials: ProvenaC
             "Pass a CollectionFormat of ivcap_flows.provena.collection_format, not " + type(metadata).__name__ + "."
         )
     done = await call.perform(
-        DatasetMint(
-            call=call,
-            metadata=metadata,
-            request={"metadata": metadata.body()},
-            visibility_delay=call.client.visibility_delay,
-            subject=metadata.dataset_info.name,
-            limit=call.client.datastore.minting,
-        )
+        ItemEffect.of_dataset(metadata, client=call.client, platform=call.platform, account=call.account)
     )
     note_assets([Version(done.value, "datasets", new=done.how == "sent")])
     return done.value
@@ -77,35 +66,6 @@ async def _update_dataset(
         await ensure_state(lambda: call.client.datastore.update_metadata(urn, wanted, reason=reason), holds)
     mark_existing(urn)
     return _handle(call, urn, wanted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetMint(Effect[Dataset]):
-    """Minting a dataset with these metadata. Its user metadata contain the idempotency key."""
-
-    noun: str = "dataset"
-    once_per: OncePer = "account"
-    bears_key: bool = True
-    call: ProvenaCall
-    metadata: CollectionFormat
-
-    async def send(self, intent: IntentRow, progress: Resume) -> Dataset:
-        # Provena answers 500 to a user whom it refuses, which leaves a doubt. So check first.
-        await check_caller(self.call.client, self.call.account, person=True)
-        minted = await self.call.client.datastore.mint(_keyed(self.metadata, {KEY_FIELD: intent.key}))
-        return _handle(self.call, minted.handle, self.metadata)
-
-    async def find(self, intent: IntentRow) -> list[Found[Dataset]]:
-        return [
-            Found(_handle(self.call, item.id, item.info.collection_format), item.id, moment(item.created_timestamp))
-            async for item in items_of(self.call.client, DatasetInfo, intent, self.call.account)
-        ]
-
-    def decode(self, outcome: Any) -> Dataset:
-        return Dataset.model_validate(outcome)
-
-    def placeholder(self, key: str) -> Dataset:
-        return _handle(self.call, f"urn:ivcap-flows:planned:{key}", self.metadata)
 
 
 def _handle(call: ProvenaCall, urn: str, metadata: CollectionFormat) -> Dataset:

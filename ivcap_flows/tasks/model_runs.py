@@ -13,7 +13,7 @@ from ivcap_flows.handles import Artifact, Dataset, Handle, Job, ModelRun, Order,
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.tasks.accounts import credentials_of
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike, urn_of
-from ivcap_flows.tasks.describing import Describe, describing
+from ivcap_flows.tasks.describing import describing
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.terms import TermsLike, terms_of
 from ivcap_flows.tasks.waiting import PlannedError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ivcap_flows.provena.models import TemplatedDataset
     from ivcap_flows.provena.terms import Terms
     from ivcap_flows.registration.drafts import Drafts
-    from ivcap_flows.registration.preparing import Preparing
     from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 
 __all__ = ["Data", "aregister_model_run", "register_model_run", "workflow_for"]
@@ -69,10 +68,13 @@ async def _register_model_run(
     whose job failed; it is not sent again automatically.
     """
     from ivcap_flows.registration.drafts import Drafts
+    from ivcap_flows.registration.making import prepared
     from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+    from ivcap_flows.registration.references import References
     from ivcap_flows.registration.registry import refuse_trial
+    from ivcap_flows.registration.requirements import Requirements
     from ivcap_flows.registration.work import work_record
-    from ivcap_flows.tasks.registry import alinked_person
+    from ivcap_flows.tasks.registry import alinked_person, minting, registering
 
     if (workflow is None) == (workflow_template is None) or (workflow is not None and (inputs or outputs or resources)):
         raise InputError(
@@ -112,8 +114,18 @@ async def _register_model_run(
     handles = (*subject.products, *(each for _, each in data))
     artifacts = {each.urn: each for each in handles if isinstance(each, Artifact)}
     describe = describing(credentials_of("ivcap", None, call.attempt), alone=alone, known=artifacts)
-    preparing = _preparing(call, drafts, describe, credentials)
-    whole = await preparing.prepared(subject.urn, record, stated if known is None else known.terms)
+    with References() as references:
+        requirements = Requirements(
+            drafts, references, terms=stated if known is None else known.terms, describe=describe
+        )
+        whole = await prepared(
+            subject.urn,
+            record,
+            requirements,
+            call.journal,
+            register=registering(credentials),
+            mint=minting(credentials),
+        )
     effect = ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit)
     records = await _records_of(subject, call, alone=alone)
     return (await call.perform(effect, idempotency_records=records)).value
@@ -185,18 +197,6 @@ def _rows(side: Mapping[RegistryItem | str, Data | Sequence[Data]]) -> list[tupl
         for template, data in side.items()
         for each in ([data] if isinstance(data, Handle | str) else data)
     ]
-
-
-def _preparing(call: ProvenaCall, drafts: Drafts, describe: Describe, credentials: ProvenaCredentialsLike) -> Preparing:
-    from ivcap_flows.registration.preparing import Preparing
-    from ivcap_flows.registration.requirements import Requirements
-    from ivcap_flows.tasks.registry import amint_dataset, registering
-
-    async def mint(artifact: Artifact, terms: Terms | None) -> str:
-        return (await amint_dataset.fn(artifact, terms=terms, credentials=credentials)).urn
-
-    requirements = Requirements(call.client, drafts, describe)
-    return Preparing(requirements, call.journal, registering(credentials), mint)
 
 
 register_model_run, aregister_model_run = task_pair(_register_model_run, "register {subject}", writes=("outputs",))

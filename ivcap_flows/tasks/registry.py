@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from ivcap_flows.capture import mark_existing
 from ivcap_flows.capture.context import outside_call
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact, Dataset, RegistryItem
 from ivcap_flows.provena.models import Info, Person
 from ivcap_flows.provena.terms import Terms
-from ivcap_flows.registration.drafts import Drafts, Items
-from ivcap_flows.registration.registry import DatasetEffect, ItemEffect, item_handle, person_of
+from ivcap_flows.registration.drafts import Drafts
+from ivcap_flows.registration.making import Making, Mint
+from ivcap_flows.registration.references import References
+from ivcap_flows.registration.registry import DatasetEffect, ItemEffect, person_of
 from ivcap_flows.registration.requirements import Requirements
+from ivcap_flows.registration.workflow import Register
 from ivcap_flows.tasks.assets import Version, note_assets
 from ivcap_flows.tasks.call import ProvenaCall, ProvenaCredentialsLike
-from ivcap_flows.tasks.describing import Describe
 from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.terms import TermsLike, terms_of
 
@@ -25,6 +25,7 @@ __all__ = [
     "aregister_item",
     "linked_person",
     "mint_dataset",
+    "minting",
     "register_item",
     "registering",
 ]
@@ -63,8 +64,8 @@ async def _mint_dataset(
     done = await call.perform(
         DatasetEffect.of(artifact, stated, client=call.client, platform=call.platform, account=call.account)
     )
-    told = {"artifact": artifact.urn, "artifact_sha256": artifact.sha256}
-    note_assets([Version(done.value, "datasets", new=done.how == "sent", facts=told)], inputs=[artifact.urn])
+    facts = {"artifact": artifact.urn, "artifact_sha256": artifact.sha256}
+    note_assets([Version(done.value, "datasets", new=done.how == "sent", facts=facts)], inputs=[artifact.urn])
     return done.value
 
 
@@ -72,21 +73,19 @@ async def _owned(
     call: ProvenaCall, artifact: Artifact, terms: Terms, credentials: ProvenaCredentialsLike
 ) -> Terms | None:
     """Return the terms with the handle of the owner, once nothing is against a mint; None if none is needed."""
-    drafts = Drafts(call.client, call.journal, call.platform, call.account)
-    named = await terms.registered(drafts.name)
-    check = Requirements(call.client, drafts, _artifacts_of(artifact)).check_artifact(artifact.urn, named)
-    items, lacks = await Items.after(check, drafts, registering(credentials))
-    return await items.filled(named) if lacks else None
 
-
-def _artifacts_of(artifact: Artifact) -> Describe:
     async def given(urn: str) -> Artifact:
         return artifact
 
-    return given
+    drafts = Drafts(call.client, call.journal, call.platform, call.account)
+    with References() as references:
+        requirements = Requirements(drafts, references, terms=terms, describe=given)
+        check = requirements.check_artifact(artifact.urn)
+        making = await Making.after(check, requirements, registering(credentials), minting(credentials))
+        return await making.terms_for(artifact.urn)
 
 
-def registering(credentials: ProvenaCredentialsLike) -> Callable[[Info], Awaitable[str]]:
+def registering(credentials: ProvenaCredentialsLike) -> Register:
     """Return a function that registers content, once, and returns its handle.
 
     That is a call of the flow in the record. Else a run whose workflow was registered beside another would come of it.
@@ -99,11 +98,22 @@ def registering(credentials: ProvenaCredentialsLike) -> Callable[[Info], Awaitab
     return register
 
 
+def minting(credentials: ProvenaCredentialsLike) -> Mint:
+    """Return a function that finds or mints an artifact's dataset, once, and returns its handle. It is a call in the
+    record."""
+
+    async def mint(artifact: Artifact, terms: Terms | None) -> str:
+        return (await amint_dataset.fn(artifact, terms=terms, credentials=credentials)).urn
+
+    return mint
+
+
 async def _linked_person(*, credentials: ProvenaCredentialsLike = None) -> RegistryItem:
     """Return the Person that is linked to the caller. Raises InputError, with the next step, if there is none."""
     call = await ProvenaCall.of(credentials)
     item = await call.client.registry.fetch(Person, await person_of(call.client, call.account))
-    person = item_handle(call.platform, item)
+    name = item.info.display_name
+    person = RegistryItem(urn=item.id, platform=call.platform, subtype=Person.subtype, display_name=name)
     mark_existing(person.urn)
     return person
 

@@ -53,8 +53,8 @@ from ivcap_flows.provenance import lineage_rules, lineage_walk
 from ivcap_flows.provenance.lineage_rules import Follow, Step
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import names, on_record, verification
-from ivcap_flows.registration.drafts import Items
 from ivcap_flows.registration.lookup import Newest
+from ivcap_flows.registration.making import Making
 from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
@@ -571,9 +571,9 @@ def slots_left_to_their_leases(patch: SetAttribute) -> None:
 def made_before_it_is_checked(patch: SetAttribute) -> None:
     async def unchecked(check: Any, *given: Any) -> Any:
         check.close()
-        return Items(*given), True
+        return Making(*given)
 
-    patch(Items, "after", unchecked)
+    patch(Making, "after", unchecked)
 
 
 def announced_before_its_turn(patch: SetAttribute) -> None:

@@ -1,13 +1,12 @@
 """The outcome file is read by people in a spreadsheet, and may lie in a folder that others write to."""
 
 import csv
-import json
 import os
 
 import pytest
 
 from ivcap_flows.registration.outcome import HEADER, OutcomeFile
-from ivcap_flows.registration.spool import Outcome, Spool
+from ivcap_flows.registration.spool import NewRow, Outcome, Spool
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def spool():
     """Rows that Provena refused in words which a spreadsheet would take for formulas."""
     with Spool() as made:
         said = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "refused: a = b"]
-        made.add_rows((n, f"k{n}", f"k{n}", "s", "w", "n", json.dumps({}), "ready", None, None) for n in range(1, 7))
+        made.add_rows(NewRow(n, "ready", f"k{n}", f"k{n}", "s", "w", "n", {}) for n in range(1, 7))
         made.stand(Outcome(n, None, "failed", words=words) for n, words in enumerate(said, 1))
         yield made
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ivcap_flows.registration.spool import Spool
+from ivcap_flows.registration.spool import NewRow, Spool
 
 SCRIPT = """
 import threading
@@ -40,7 +40,7 @@ def test_what_cannot_be_written_whole_is_not_written(fault):
     """The rows stay as they were, and when the cause is gone, they can be written."""
 
     def row(number):
-        return (number, f"k{number}", None, "s", "w", "n", "x" * 4000, "ready", None, None)
+        return NewRow(number, "ready", None, f"k{number}", "s", "w", "n", {"description": "x" * 4000})
 
     rows = [row(number) for number in range(1, 500)]
     with Spool() as spool:

@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 
 from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
-from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
+from ivcap_flows.provena.models import Associations, ModelRunRecord, Study, TemplatedDataset
 from ivcap_flows.sinks import run_graph
-from ivcap_flows.tasks import mint_dataset, register_model_runs
+from ivcap_flows.tasks import mint_dataset, register_item, register_model_runs
 from ivcap_flows.tasks.provena import linked_person
 
 REGISTER = "/provena/prov/model_run/register"
@@ -124,3 +124,15 @@ def test_an_artifact_that_ivcap_does_not_show_makes_its_row_wrong(
     assert any(f"IVCAP answered {status}" in each["data"] for each in shown("table"))
     effects.embedded.clear_faults()
     assert len(in_script(body).runs) == 3
+
+
+def test_a_plan_takes_what_it_would_make_for_what_the_rows_need(in_flow, effects, records, unique):
+    """Rows that name a study which the flow would register first are checked to the end; nothing is sent."""
+
+    def body():
+        study = register_item(Study(display_name=unique, title=unique, description="A study"))
+        return register_model_runs([each.model_copy(update={"study_id": study.urn}) for each in records])
+
+    with plan() as made:
+        assert in_flow(body).rows == 3
+    assert [each.noun for each in made.effects] == ["registry item", "model runs"] and effects.count(REGISTER) == 0
