@@ -20,6 +20,7 @@ from ivcap_flows.registration.making import Making
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, OutcomeFile
 from ivcap_flows.registration.preflight import Preflight
+from ivcap_flows.registration.references import References
 from ivcap_flows.registration.registering import Options, Registering
 from ivcap_flows.registration.registry import Effects
 from ivcap_flows.registration.requirements import Describe, OnProgress, Requirements, silent
@@ -69,7 +70,7 @@ class Batch:
         self._describe = describe
         self._stall_timeout = stall_timeout
         self._progress = progress
-        self._spool = Spool()
+        self._spool, self._references = Spool(), References()
         self._requirements: Requirements | None = None
 
     def __enter__(self) -> Batch:
@@ -79,6 +80,7 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._spool.__exit__(kind, error, trace)
+        self._references.__exit__(kind, error, trace)
 
     async def read(self) -> BatchReport:
         """Read the rows and check each without asking Provena. Raises InputError if the source cannot be read."""
@@ -183,7 +185,7 @@ class Batch:
         if self._requirements is None:
             self._requirements = Requirements(
                 self._drafts or await Drafts.of(self._client, journal),
-                self._spool.references,
+                self._references,
                 terms=self._terms,
                 describe=self._describe,
                 stall_timeout=self._stall_timeout,

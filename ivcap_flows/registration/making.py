@@ -31,6 +31,7 @@ class Making:
 
     def __init__(self, requirements: Requirements, register: Register, mint: Mint) -> None:
         self._requirements, self._register, self._mint = requirements, register, mint
+        self.references = requirements.references
         self._handles: dict[str, str] = {}
         self._filling = asyncio.Lock()
 
@@ -54,14 +55,14 @@ class Making:
         """Return the dataset of an artifact, found or minted once."""
         terms = await self.terms_for(artifact)
         handle = await self._mint(await self._requirements.artifact(artifact), terms)
-        self._requirements.references.note_datasets({artifact: handle})
+        self.references.note_datasets({artifact: handle})
         return handle
 
     async def terms_for(self, artifact: str) -> Terms | None:
         """Return the terms, with handles in the place of drafts; None if the check has not found that it lacks a
         dataset."""
         terms = self._requirements.terms
-        if terms is None or not self._requirements.references.lacking([artifact]):
+        if terms is None or not self.references.lacking([artifact]):
             return None
         # Many datasets may need the owner, who is registered once.
         async with self._filling:

@@ -112,9 +112,10 @@ class Preflight:
     def _check(self) -> None:
         checked = 0
         for page in self._spool.pages("ready", "wrong"):
-            found = self._requirements.faults(page)
+            found = self._requirements.faults([(row.body, row.key, row.subject) for row in page])
             self._spool.add_faults(
-                Fault(row.number, self._column(place, row.body), kind, words) for row, place, kind, words in found
+                Fault(page[index].number, self._column(place, page[index].body), kind, words)
+                for index, place, kind, words in found
             )
             checked += len(page)
             self._progress("checked", checked, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
 from ivcap_flows.provena.models import DatasetTemplate, WorkflowTemplate
@@ -43,37 +42,28 @@ class LookedUp:
         return self.planned or (self.trouble is None and self.subtype == subtype)
 
 
-class References:
-    """The references of some records, in a temporary file: they may be many. Use it as a context manager."""
+class References(SpoolFile):
+    """The references of some records, of which there may be many."""
 
-    def __init__(self, file: SpoolFile | None = None) -> None:
-        self._file = file or SpoolFile()
-        self._file.create(_SCHEMA)
+    def __init__(self) -> None:
+        super().__init__(_SCHEMA)
         self._templates: dict[str, LookedUp] = {}
         """The templates of workflows and datasets, with their contents. They are few."""
 
-    def __enter__(self) -> References:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
     def want(self, ids: Iterable[str]) -> None:
         """Add ids to look up in the registry; each is stored once."""
-        self._file.many("INSERT OR IGNORE INTO ids (id) VALUES (?)", [(each,) for each in ids])
+        self._many("INSERT OR IGNORE INTO ids (id) VALUES (?)", [(each,) for each in ids])
 
     def unasked(self) -> list[str]:
         """Return some of the ids that were not looked up yet; none if all were."""
-        return [row[0] for row in self._file.all("SELECT id FROM ids WHERE asked = 0 LIMIT ?", PAGE)]
+        return [row[0] for row in self._all("SELECT id FROM ids WHERE asked = 0 LIMIT ?", PAGE)]
 
     def note(self, looked_up: Mapping[str, LookedUp]) -> None:
         """Store what the registry says about ids; of the contents, only those of templates."""
         self._templates |= {
             id_: each for id_, each in looked_up.items() if isinstance(each.info, WorkflowTemplate | DatasetTemplate)
         }
-        self._file.many(
+        self._many(
             "UPDATE ids SET asked = 1, subtype = ?, trouble = ?, words = ?, planned = ? WHERE id = ?",
             [(each.subtype, each.trouble, each.words, each.planned, id_) for id_, each in looked_up.items()],
         )
@@ -83,7 +73,7 @@ class References:
         query = "SELECT id, subtype, trouble, words, planned FROM ids WHERE asked = 1 AND id IN"
         return {
             id_: self._templates.get(id_) or LookedUp(subtype, None, trouble, words, bool(planned))
-            for id_, subtype, trouble, words, planned in self._file.among(query, ids)
+            for id_, subtype, trouble, words, planned in self._among(query, ids)
         }
 
     def workflows(self) -> list[WorkflowTemplate]:
@@ -92,36 +82,34 @@ class References:
 
     def want_datasets(self, artifacts: Iterable[str]) -> None:
         """Add artifacts that records name in place of datasets; each is stored once."""
-        self._file.many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
+        self._many("INSERT OR IGNORE INTO datasets (artifact) VALUES (?)", [(each,) for each in artifacts])
 
     def unasked_artifacts(self) -> list[str]:
         """Return some of the artifacts whose datasets were not looked for yet; none if all were."""
-        return [row[0] for row in self._file.all("SELECT artifact FROM datasets WHERE asked = 0 LIMIT ?", PAGE)]
+        return [row[0] for row in self._all("SELECT artifact FROM datasets WHERE asked = 0 LIMIT ?", PAGE)]
 
     def note_datasets(self, handles: Mapping[str, str]) -> None:
         """Store the handles of datasets by their artifacts."""
-        self._file.many(
+        self._many(
             "UPDATE datasets SET asked = 1, handle = ? WHERE artifact = ?",
             [(handle, artifact) for artifact, handle in handles.items()],
         )
 
     def datasets(self, artifacts: Sequence[str]) -> dict[str, str]:
         """Return the known datasets by their artifacts."""
-        found = self._file.among(
-            "SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts
-        )
+        found = self._among("SELECT artifact, handle FROM datasets WHERE handle IS NOT NULL AND artifact IN", artifacts)
         return {str(artifact): str(handle) for artifact, handle in found}
 
     def note_lacking(self, artifacts: Iterable[tuple[str, str | None, str | None]]) -> None:
         """Store, for artifacts without a dataset, the JSON of their handles, or why IVCAP does not give it."""
-        self._file.many(
+        self._many(
             "UPDATE datasets SET asked = 1, description = ?, refusal = ? WHERE artifact = ?",
             [(description, refusal, artifact) for artifact, description, refusal in artifacts],
         )
 
     def lacking(self, artifacts: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Return, for each artifact that has no dataset, the JSON of its handle, or why IVCAP does not give it."""
-        found = self._file.among(
+        found = self._among(
             "SELECT artifact, description, refusal FROM datasets WHERE asked = 1 AND handle IS NULL AND artifact IN",
             artifacts,
         )
@@ -129,4 +117,4 @@ class References:
 
     def lack_datasets(self) -> bool:
         """Return whether an artifact that was asked for has no dataset."""
-        return bool(self._file.all("SELECT 1 FROM datasets WHERE asked = 1 AND handle IS NULL LIMIT 1"))
+        return bool(self._all("SELECT 1 FROM datasets WHERE asked = 1 AND handle IS NULL LIMIT 1"))

@@ -79,8 +79,8 @@ class Registering:
         options: Options,
     ) -> None:
         self._client, self._caller, self._spool, self._out = client, caller, spool, out
-        self._journal, self._options = caller.journal, options
-        self._datasets = _Datasets(spool, making, options.stall_timeout)
+        self._journal, self._options, self._references = caller.journal, options, making.references
+        self._datasets = _Datasets(making, options.stall_timeout)
         self._lookup, self._job_watch = RowLookup(client), JobWatch(client)
         counts = spool.counts()
         self._total = sum(counts.values())
@@ -162,10 +162,10 @@ class Registering:
         if sha256 is None or sha256 == digest_of(self._record(row)):
             return False
         # Another process that registered the run may have minted its datasets since the row was checked.
-        lacking = [each for each in artifacts_in(row.body) if each not in self._spool.references.datasets([each])]
+        lacking = [each for each in artifacts_in(row.body) if each not in self._references.datasets([each])]
         for artifact in lacking:
             if (handle := await dataset_of(self._client, artifact)) is not None:
-                self._spool.references.note_datasets({artifact: handle})
+                self._references.note_datasets({artifact: handle})
         return sha256 != digest_of(self._record(row))
 
     async def _unregistered(self, row: Spooled, error: IvcapFlowsError) -> Outcome:
@@ -183,7 +183,7 @@ class Registering:
 
     def _record(self, row: Spooled) -> ModelRunRecord:
         """Return the record of a row, with the known datasets in place of artifacts."""
-        known = self._spool.references.datasets(artifacts_in(row.body))
+        known = self._references.datasets(artifacts_in(row.body))
         return with_datasets(ModelRunRecord.model_validate(row.body), known)
 
     def _end(self, outcomes: Sequence[Outcome]) -> None:
@@ -200,15 +200,15 @@ class Registering:
 class _Datasets:
     """The datasets of the artifacts in rows. Each is found or minted once, and a refusal counts for all its rows."""
 
-    def __init__(self, spool: Spool, making: Making, stall_timeout: float) -> None:
-        self._spool, self._making, self._stall_timeout = spool, making, stall_timeout
+    def __init__(self, making: Making, stall_timeout: float) -> None:
+        self._making, self._stall_timeout = making, stall_timeout
         self._minting: dict[str, asyncio.Task[None]] = {}
         self._minted = False
         self._forbidden = 0
 
     async def find_or_mint(self, artifact: str) -> None:
         """Let the spool know the dataset of an artifact. Raises InputError with the reason why there is none."""
-        if self._spool.references.datasets([artifact]):
+        if self._making.references.datasets([artifact]):
             return
         if artifact not in self._minting:
             self._minting[artifact] = asyncio.create_task(self._find_or_mint(artifact))

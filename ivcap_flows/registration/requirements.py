@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.outages import through_outages
@@ -48,22 +47,6 @@ OnProgress: TypeAlias = Callable[[str, int, int | None], None]
 """A function that is called with what is being done, how much is done, and the total (None if unknown)."""
 Faults: TypeAlias = Iterator[tuple[str, FaultKind, str]]
 """For each fault the place in the record, the kind, and words."""
-
-
-class Candidate(Protocol):
-    """A record to check: its JSON without the key, and the key and subject of its run."""
-
-    @property
-    def body(self) -> Mapping[str, Any]: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def subject(self) -> str: ...
-
-
-C = TypeVar("C", bound=Candidate)
 
 
 def silent(what: str, done: int, total: int | None) -> None:
@@ -111,14 +94,20 @@ class Requirements:
         drafted = bool(self.references.known([*self.drafts.infos]))
         await self._check_making(drafted=drafted, lacks=self.references.lack_datasets())
 
-    def faults(self, records: Sequence[C]) -> Iterator[tuple[C, str, FaultKind, str]]:
-        """Yield all that Provena would refuse: the record, the place in it, the kind, and words."""
-        needed = [id_ for each in self.references.workflows() for id_ in needs_of(each)]
-        items = self.references.known([*dict.fromkeys(needed + [id_ for each in records for id_ in ids_in(each.body)])])
-        lacking = self.lacking([*dict.fromkeys(urn for each in records for urn in artifacts_in(each.body))])
-        for each in records:
-            for place, kind, words in faults_of(each.body, items, lacking, key=each.key, subject=each.subject):
-                yield each, place, kind, words
+    def faults(
+        self, records: Sequence[tuple[Mapping[str, Any], str, str]]
+    ) -> Iterator[tuple[int, str, FaultKind, str]]:
+        """Yield all that Provena would refuse of records, each given by its JSON, the key of its run and its subject.
+
+        A fault is the index of the record, the place in it, the kind, and words.
+        """
+        ids = [id_ for workflow in self.references.workflows() for id_ in needs_of(workflow)]
+        ids += [id_ for body, _, _ in records for id_ in ids_in(body)]
+        items = self.references.known([*dict.fromkeys(ids)])
+        lacking = self.lacking([*dict.fromkeys(urn for body, _, _ in records for urn in artifacts_in(body))])
+        for index, (body, key, subject) in enumerate(records):
+            for fault in faults_of(body, items, lacking, key=key, subject=subject):
+                yield index, *fault
 
     def lacking(self, artifacts: Sequence[str]) -> dict[str, str | None]:
         """Return why artifacts that have no dataset can get none; None if they can."""
@@ -134,8 +123,7 @@ class Requirements:
         await self._look_up()
         lacks = bool(self.references.lacking(artifacts_in(body)))
         await self._check_making(drafted=any(draft in json.dumps(body) for draft in self.drafts.infos), lacks=lacks)
-        found = self.faults([_Record(body, key, subject)])
-        if faults := [f"{place}: {words}" for _, place, _, words in found]:
+        if faults := [f"{place}: {words}" for _, place, _, words in self.faults([(body, key, subject)])]:
             raise InputError(
                 f"The model run of {subject} would be refused, so nothing was made for it. {'. '.join(faults)}. "
                 "Correct the workflow or the arguments.",
@@ -161,6 +149,15 @@ class Requirements:
         await check_caller(self._client, self.drafts.account, person=False)
         if self.terms is not None:
             self.terms = await self.terms.registered(self.drafts.name)
+        await self._ask_for_ids()
+        while artifacts := self.references.unasked_artifacts():
+            handles = await all_of(self._dataset_of, artifacts, _AT_ONCE)
+            found_there = {urn: handle for urn, handle in zip(artifacts, handles, strict=True) if handle is not None}
+            self.references.note_datasets(found_there)
+            missing = [urn for urn in artifacts if urn not in found_there]
+            self.references.note_lacking(await all_of(self._described, missing, _AT_ONCE))
+
+    async def _ask_for_ids(self) -> None:
         asked = 0
         while ids := self.references.unasked():
             found = dict(zip(ids, await all_of(self._item, ids, _AT_ONCE), strict=True))
@@ -169,12 +166,6 @@ class Requirements:
             self.references.want(id_ for each in workflows for id_ in needs_of(each))
             asked += len(ids)
             self._progress("ids", asked, None)
-        while artifacts := self.references.unasked_artifacts():
-            handles = await all_of(self._dataset_of, artifacts, _AT_ONCE)
-            found_there = {urn: handle for urn, handle in zip(artifacts, handles, strict=True) if handle is not None}
-            self.references.note_datasets(found_there)
-            missing = [urn for urn in artifacts if urn not in found_there]
-            self.references.note_lacking(await all_of(self._described, missing, _AT_ONCE))
 
     async def _check_making(self, *, drafted: bool, lacks: bool) -> None:
         """Find out whether items that are `drafted`, and datasets that Provena `lacks`, may be made.
@@ -205,14 +196,15 @@ class Requirements:
     async def _wrong_in_terms(self) -> str | None:
         """Return why what the terms name may not own datasets; None if nothing is against it."""
         wanted = {"organisation_id": "ORGANISATION", "publisher_id": "ORGANISATION", "data_custodian_id": "PERSON"}
-        for name, subtype in wanted.items():
-            if not (id_ := getattr(self.terms, name)):
-                continue
-            found = await self._item(id_)
-            if not found.is_of(subtype):
+        named = {name: id_ for name in wanted if (id_ := getattr(self.terms, name))}
+        self.references.want(named.values())
+        await self._ask_for_ids()
+        known = self.references.known([*named.values()])
+        for name, id_ in named.items():
+            if not known[id_].is_of(wanted[name]):
                 return (
                     f"No dataset can be minted: {name} in the Terms must be the handle of a complete item of "
-                    f"{subtype}. {found.words or f'{id_} is {found.subtype}'}"
+                    f"{wanted[name]}. {known[id_].words or f'{id_} is {known[id_].subtype}'}"
                 )
         return None
 
@@ -228,13 +220,6 @@ class Requirements:
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
         return await through_outages(ask, self._stall_timeout)
-
-
-@dataclass(frozen=True)
-class _Record:
-    body: Mapping[str, Any]
-    key: str
-    subject: str
 
 
 async def look_up(client: ProvenaClient, id: str, drafts: Drafts) -> LookedUp:  # noqa: A002

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from types import TracebackType
 from typing import Any, Final, Literal
 
-from ivcap_flows.registration.references import References
 from ivcap_flows.registration.rows import Fault, FaultKind
 from ivcap_flows.registration.spool_file import PAGE, SpoolFile
 
@@ -81,26 +79,16 @@ class Outcome:
     words: str | None = None
 
 
-class Spool:
-    """The rows of one source in a temporary file, which is deleted at the end of the context. Thread-safe."""
+class Spool(SpoolFile):
+    """The rows of one source."""
 
     def __init__(self) -> None:
-        self._file = SpoolFile()
-        self._file.create(_SCHEMA)
-        self.references = References(self._file)
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+        super().__init__(_SCHEMA)
 
     def add_rows(self, rows: Iterable[NewRow]) -> None:
         columns = [each.name for each in fields(NewRow)]
         values = [{**vars(row), "body": None if row.body is None else json.dumps(row.body)} for row in rows]
-        self._file.many(
+        self._many(
             f"INSERT INTO rows ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})",  # noqa: S608
             values,
         )
@@ -108,10 +96,8 @@ class Spool:
     def add_faults(self, faults: Iterable[Fault]) -> None:
         """Add faults and mark their rows as wrong."""
         found = [(fault.row, fault.column, fault.kind, fault.words) for fault in faults]
-        self._file.many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
-        self._file.many(
-            "UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}]
-        )
+        self._many("INSERT INTO faults VALUES (?, ?, ?, ?)", found)
+        self._many("UPDATE rows SET standing = 'wrong' WHERE number = ?", [(row,) for row in {f[0] for f in found}])
 
     def faults(self) -> Iterator[Fault]:
         """Yield all faults, row by row, and within a row in the order in which they were added."""
@@ -119,7 +105,7 @@ class Spool:
         query = (
             "SELECT row, rowid, place, kind, words FROM faults WHERE (row, rowid) > (?, ?) ORDER BY row, rowid LIMIT ?"
         )
-        while page := self._file.all(query, *last, PAGE):
+        while page := self._all(query, *last, PAGE):
             for row, _, place, kind, words in page:
                 fault_kind: FaultKind = kind
                 yield Fault(row, place, fault_kind, words)
@@ -127,24 +113,22 @@ class Spool:
 
     def explain_wrong(self) -> None:
         """Set the words of wrong rows to their faults."""
-        self._file.many(
+        self._many(
             "UPDATE rows SET words = (SELECT group_concat(place || ': ' || words, '; ') FROM faults"
             " WHERE faults.row = rows.number) WHERE standing = ?",
             [("wrong",)],
         )
 
     def count_faults(self) -> int:
-        return int(self._file.all("SELECT count(*) FROM faults")[0][0])
+        return int(self._all("SELECT count(*) FROM faults")[0][0])
 
     def count_differing(self) -> int:
         """Return the number of registered rows with a remark about their run."""
-        return int(
-            self._file.all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0]
-        )
+        return int(self._all("SELECT count(*) FROM rows WHERE standing = 'registered' AND words IS NOT NULL")[0][0])
 
     def repeated(self) -> list[tuple[int, int, str | None]]:
         """Return rows with the key of an earlier row: their number, that of the first row, and the user's own key."""
-        return self._file.all(
+        return self._all(
             "SELECT r.number, f.first, r.own_key FROM rows r JOIN (SELECT key, min(number) AS first FROM rows"
             " WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1) f ON f.key = r.key AND r.number > f.first"
             " ORDER BY r.number"
@@ -153,7 +137,7 @@ class Spool:
     def page(self, *standings: Standing, after: int = 0) -> list[Spooled]:
         """Return the next page of rows after `after` with these standings and a record."""
         marks = ",".join("?" * len(standings))
-        found = self._file.all(
+        found = self._all(
             "SELECT number, key, subject, workflow, name, body, coalesce(own_key, key) FROM rows"  # noqa: S608
             f" WHERE body IS NOT NULL AND {_column(standings)} IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
             *(*standings, after, PAGE),
@@ -172,11 +156,11 @@ class Spool:
 
     def rename(self, rows: Iterable[tuple[str, str, str, int]]) -> None:
         """Store what rows are now called, as `(key, workflow, body, number)`, body as JSON."""
-        self._file.many("UPDATE rows SET key = ?, workflow = ?, body = ? WHERE number = ?", rows)
+        self._many("UPDATE rows SET key = ?, workflow = ?, body = ? WHERE number = ?", rows)
 
     def stand(self, outcomes: Iterable[Outcome]) -> None:
         """Store the outcomes of rows."""
-        self._file.many(
+        self._many(
             "UPDATE rows SET standing = ?, handle = ?, job = ?, since = ?, words = ? WHERE number = ?",
             [(each.standing, each.handle, each.job, each.since, each.words, each.number) for each in outcomes],
         )
@@ -189,14 +173,14 @@ class Spool:
             "SELECT number, coalesce(own_key, key), standing, handle, job, since, words FROM rows"  # noqa: S608
             f" WHERE number > ?{where} ORDER BY number LIMIT ?"
         )
-        while page := self._file.all(query, last, *standings, PAGE):
+        while page := self._all(query, last, *standings, PAGE):
             for row in page:
                 yield Outcome(*row)
             last = page[-1][0]
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by standing."""
-        return dict(self._file.all("SELECT standing, count(*) FROM rows GROUP BY standing"))
+        return dict(self._all("SELECT standing, count(*) FROM rows GROUP BY standing"))
 
 
 def _column(standings: Sequence[Standing]) -> str:

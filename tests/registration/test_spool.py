@@ -14,8 +14,8 @@ from ivcap_flows.registration.spool import Spool
 
 reads, go = threading.Event(), threading.Event()
 spool = Spool()
-spool._file._database.create_function("slow", 0, lambda: reads.set() or go.wait(20))
-reader = threading.Thread(target=lambda: print(spool._file.all("SELECT slow()")))
+spool._database.create_function("slow", 0, lambda: reads.set() or go.wait(20))
+reader = threading.Thread(target=lambda: print(spool._all("SELECT slow()")))
 closer = threading.Thread(target=spool.__exit__, args=(None, None, None))
 reader.start()
 reads.wait(20)
@@ -46,10 +46,10 @@ def test_what_cannot_be_written_whole_is_not_written(fault):
     with Spool() as spool:
         spool.add_rows([row(0)])
         if fault == "a full disk":
-            spool._file._database.execute("PRAGMA max_page_count = 60")
+            spool._database.execute("PRAGMA max_page_count = 60")
         with pytest.raises(sqlite3.Error, match=r"full|UNIQUE"):
             spool.add_rows(rows if fault == "a full disk" else [*rows, row(0)])
         assert spool.counts() == {"ready": 1}
-        spool._file._database.execute("PRAGMA max_page_count = 100000")
+        spool._database.execute("PRAGMA max_page_count = 100000")
         spool.add_rows(rows)
         assert spool.counts() == {"ready": 500}
