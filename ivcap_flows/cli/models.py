@@ -33,11 +33,11 @@ from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of, refuse_trial
 from ivcap_flows.registration.sources import RowSource, open_source
 from ivcap_flows.registration.spool import Spooled
-from ivcap_flows.registration.terms import read_terms
 from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource, succeeded_orders
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
+from ivcap_flows.registration.yaml_file import read_terms
 
 __all__ = ["app"]
 

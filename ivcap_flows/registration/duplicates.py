@@ -66,12 +66,12 @@ async def _model_runs(client: ProvenaClient, seen: ByKey, keys: dict[str, str]) 
     """
     first: dict[tuple[str, str], str] = {}
     for job in [job async for job in client.jobs.list(page_size=_PAGE, limit=JOBS_LOOKED_AT)][::-1]:
-        shown = of_job(job)
-        if shown is None or not shown.handle or job.record is None:
+        entry = of_job(job)
+        if entry is None or not entry.handle or job.record is None:
             continue
         subject, template = (job.record.annotations or {}).get(SUBJECT_FIELD), job.record.workflow_template_id
-        key = shown.key if subject is None else first.setdefault((subject, keys.get(template, template)), shown.key)
-        seen.add(key, shown.handle, NOUN, job.record.display_name)
+        key = entry.key if subject is None else first.setdefault((subject, keys.get(template, template)), entry.key)
+        seen.add(key, entry.handle, NOUN, job.record.display_name)
 
 
 def _noun_of(item: Item[Any]) -> str:

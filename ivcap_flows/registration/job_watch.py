@@ -29,7 +29,7 @@ _READS: Final = 16
 _PAGE: Final = 500
 _OTHERS: Final = 100
 """The list is read as far as the jobs waited for would fill it twice, with so many others among them."""
-_REST: Final = 4
+_PAUSE_FACTOR: Final = 4
 """A pause is at least this many times as long as the look before it, so that long lists are not read all the time."""
 
 
@@ -98,12 +98,12 @@ class JobWatch:
                     self._fail(self._waits, error)
                     self._watching = None
                     return
-                self._say(error)
+                self._note_trouble(error)
             now = time.monotonic()
             self._fail_stalled(now)
             moved = self._moved > before or self._joined.is_set()
             pause = self._first if moved else min(self._longest, 2 * pause)
-            await asyncio.sleep(_REST * (now - began))
+            await asyncio.sleep(_PAUSE_FACTOR * (now - began))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._joined.wait(), pause)
 
@@ -158,7 +158,7 @@ class JobWatch:
             if not wait.future.done():
                 wait.future.set_exception(error)
 
-    def _say(self, error: PlatformError) -> None:
+    def _note_trouble(self, error: PlatformError) -> None:
         if self._trouble is None:
             logger.warning("Provena cannot be asked about jobs and is waited for: %s", error)
         self._trouble = error

@@ -20,7 +20,17 @@ from ivcap_flows.registration.registry import KEY_FIELD, moment
 if TYPE_CHECKING:
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["LODGE", "Newest", "ProvenaState", "RowLookup", "Shown", "half", "look_for", "of_job", "state_of_run"]
+__all__ = [
+    "LODGE",
+    "Entry",
+    "Newest",
+    "ProvenaState",
+    "RowLookup",
+    "job_failed_but_run_exists",
+    "look_for",
+    "of_job",
+    "state_of_run",
+]
 
 LODGE: Final = "MODEL_RUN_PROV_LODGE"
 
@@ -52,8 +62,8 @@ class Newest:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What Provena shows under a key: a job that should lodge the run, or (without a job) the run in the registry.
+class Entry:
+    """What Provena lists under a key: a job that should lodge the run, or (without a job) the run in the registry.
 
     `at` is in Unix seconds. `record` is the JSON of the record with which the run was registered.
     """
@@ -73,10 +83,10 @@ class ProvenaState:
 
     `lodged`: Provena has the run `handle`, lodged by `job` if that is known; `more` are further runs under the key.
     `under way`: `job` may still lodge the run, as `handle` if the registry already has it. `failed`: `words` says why.
-    `half`: the registry has the run `handle`, but the job that should lodge it failed.
+    `in doubt`: the registry has the run `handle`, but the job that should lodge it failed; `words` says why.
     """
 
-    kind: Literal["lodged", "under way", "failed", "half"]
+    kind: Literal["lodged", "under way", "failed", "in doubt"]
     handle: str | None = None
     more: tuple[str, ...] = ()
     job: str | None = None
@@ -87,9 +97,9 @@ class ProvenaState:
     """The JSON of the record with which the lodged run was registered."""
 
 
-def state_of_run(shown: Iterable[Shown]) -> ProvenaState | None:
+def state_of_run(entries: Iterable[Entry]) -> ProvenaState | None:
     """Summarise what Provena shows under a key; None if it shows nothing."""
-    seen = sorted(shown, key=lambda each: (each.at or 0, each.job, each.handle))
+    seen = sorted(entries, key=lambda each: (each.at or 0, each.job, each.handle))
     jobs = [each for each in seen if each.job]
     items = [each for each in seen if not each.job]
     lodged = [each.handle for each in jobs if each.status == "SUCCEEDED" and each.handle]
@@ -114,15 +124,15 @@ def state_of_run(shown: Iterable[Shown]) -> ProvenaState | None:
         return None
     last = failed[-1]
     return ProvenaState(
-        "half" if items else "failed", items[0].handle if items else None, job=last.job, words=last.info
+        "in doubt" if items else "failed", items[0].handle if items else None, job=last.job, words=last.info
     )
 
 
-def half(handle: str | None, words: str | None) -> str:
-    """Return a sentence about a run that the registry has although its job failed."""
+def job_failed_but_run_exists(state: ProvenaState) -> str:
+    """Return a sentence about a run `in doubt`."""
     return (
-        f"Its job failed ({words or 'no reason given'}), but the registry has the run {handle} under its key; looked "
-        "at: the job and the registry"
+        f"Its job failed ({state.words or 'no reason given'}), but the registry has the run {state.handle} under its "
+        "key; looked at: the job and the registry"
     )
 
 
@@ -134,10 +144,10 @@ async def look_for(
     If `since` is None, the pass is over everything. If it is `Newest` and a job under a key has lodged no run, the pass
     is over all model runs since that job, which may have left one.
     """
-    seen: dict[str, dict[str, Shown]] = {}
+    seen: dict[str, dict[str, Entry]] = {}
 
-    async def note(shown: AsyncIterator[Shown]) -> None:
-        async for each in shown:
+    async def note(entries: AsyncIterator[Entry]) -> None:
+        async for each in entries:
             if each.key in keys:
                 # A page may repeat items of the page before.
                 seen.setdefault(each.key, {})[each.job or each.handle] = each
@@ -204,11 +214,11 @@ class RowLookup:
             return await look_for(self._client, asking.keys(), look_since(self._client.time, *asking.values()))
 
 
-def _has_lodged(seen: Iterable[Shown]) -> bool:
+def _has_lodged(seen: Iterable[Entry]) -> bool:
     return any(each.status == "SUCCEEDED" for each in seen)
 
 
-def _lacks_job(seen: Collection[Shown]) -> bool:
+def _lacks_job(seen: Collection[Entry]) -> bool:
     """Return whether only the registry shows the run, and does not say that it is lodged.
 
     Either the run was updated, or its job did not show yet when jobs were listed. If so, the job shows by now, since a
@@ -217,7 +227,7 @@ def _lacks_job(seen: Collection[Shown]) -> bool:
     return bool(seen) and all(not each.job and each.status != "LODGED" for each in seen)
 
 
-async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Shown]:
+async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Entry]:
     since, page = _range(within)
     async for row in client.jobs.list(**page):
         if _older(row.created_timestamp, since):
@@ -226,7 +236,7 @@ async def _jobs(client: ProvenaClient, within: datetime | Newest | None) -> Asyn
             yield seen
 
 
-async def _items(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Shown]:
+async def _items(client: ProvenaClient, within: datetime | Newest | None) -> AsyncIterator[Entry]:
     since, page = _range(within)
     async for item in client.registry.list(ModelRunInfo, sort="CREATED_TIME", **page):
         if _older(item.created_timestamp, since):
@@ -235,16 +245,16 @@ async def _items(client: ProvenaClient, within: datetime | Newest | None) -> Asy
         key = (run.record.annotations or {}).get(KEY_FIELD)
         if key is not None:
             there = json.dumps(run.record.plain())
-            yield Shown(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
+            yield Entry(key, item.id, status=run.record_status, at=item.created_timestamp, record=there)
 
 
-def of_job(row: JobRow) -> Shown | None:
+def of_job(row: JobRow) -> Entry | None:
     """Return what a job shows of the run that it should lodge; None for another job, and for a run without a key."""
     record = row.payload.get("record") if row.job_sub_type == LODGE else None
     key, lodged = key_in(record), row.lodged
     if key is None:
         return None
-    return Shown(
+    return Entry(
         key,
         lodged.id if lodged is not None else "",
         row.session_id,

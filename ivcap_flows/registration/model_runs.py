@@ -1,12 +1,13 @@
-"""Make the model run record of an order or job, and the effect that registers it once."""
+"""Make the model run record of an order or job, register it once, and find out what became of those that were sent."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Limit, Resume, look_since
@@ -14,20 +15,22 @@ from ivcap_flows.durable.wording import decide
 from ivcap_flows.errors import InDoubtError, InputError, NotFoundError, ProtocolError, WaitTimeoutError
 from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import OncePer, digest
+from ivcap_flows.journal import NewIntent
 from ivcap_flows.provena.models import Associations, JobRow, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.runs import Lodged
 from ivcap_flows.provena.wire import Wire
 from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.keys import NOUN, has_own_key, marked
-from ivcap_flows.registration.lookup import Newest, ProvenaState, half, look_for
+from ivcap_flows.registration.lookup import Newest, ProvenaState, job_failed_but_run_exists, look_for
 from ivcap_flows.registration.registry import FIRST_LOOK, PACKAGE_FIELDS
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import IntentRow
+    from ivcap_flows.journal import IntentRow, Journal
     from ivcap_flows.provena.client import ProvenaClient
 
 __all__ = [
     "ModelRunEffect",
+    "adopt_sent_runs",
     "check_ended",
     "digest_of",
     "model_run_handle",
@@ -191,9 +194,9 @@ class ModelRunEffect(Effect[ModelRun]):
                 f"{there}. Looked at: the job, and your jobs and the registry's model runs since then. Wait again.",
                 pending=[state.job],
             )
-        if state.kind == "half":
+        if state.kind == "in doubt":
             raise InDoubtError(
-                f"{about} is in doubt. {half(state.handle, state.words)}. {decide(intent.key, str(state.handle))}",
+                f"{about} is in doubt. {job_failed_but_run_exists(state)}. {decide(intent.key, str(state.handle))}",
                 key=intent.key,
                 candidates=[state.handle],
             )
@@ -237,10 +240,10 @@ def model_run_handle(
     key: str,
 ) -> ModelRun:
     """Return the handle of a lodged run, made from its record and the request of its intent."""
-    said: dict[str, Any] = {"workflow_template": request["workflow-template"]}
+    attributes: dict[str, Any] = {"workflow_template": request["workflow-template"]}
     if record is not None:
-        said = {**record.of_handle(), **said, "record_sha256": digest_of(record)}
-    return ModelRun(urn=id, platform=platform, session_id=session_id, subject=request["subject"], key=key, **said)
+        attributes = {**record.of_handle(), **attributes, "record_sha256": digest_of(record)}
+    return ModelRun(urn=id, platform=platform, session_id=session_id, subject=request["subject"], key=key, **attributes)
 
 
 def run_of_state(
@@ -251,15 +254,71 @@ def run_of_state(
     return model_run_handle(state.handle or "", there, request, session_id=state.job, platform=platform, key=key)
 
 
+async def adopt_sent_runs(client: ProvenaClient, journal: Journal, run_id: str) -> tuple[list[str], dict[str, str]]:
+    """Look for the model runs that a run has sent to this Provena, and settle the intents of those that are lodged.
+
+    Return the keys of those that may still be lodged, and by key the reasons why the others failed.
+    """
+    rows = await journal.ask(journal.intents.where, run_id=run_id, limit=None)
+    rows = [row for row in rows if row.noun == NOUN and row.state == "sent"]
+    platform = await client.platform() if rows else None
+    sent = [row for row in rows if row.platform == platform]
+    if not sent:
+        return [], {}
+    states = await look_for(client, {intent.key for intent in sent}, look_since(client.time, *sent))
+    now = await journal.ask(journal.now)
+    waiting: list[str] = []
+    failed: dict[str, str] = {}
+    for intent in sent:
+        state = states.get(intent.key)
+        # Before the visibility delay is over, a later job under the key of a failed one may still appear.
+        is_old = intent.sent_at is not None and (now - intent.sent_at).total_seconds() > client.visibility_delay
+        if state is not None and state.kind == "in doubt":
+            failed[intent.key] = f"The model run {intent.key} is in doubt. {job_failed_but_run_exists(state)}."
+        elif state is not None and state.kind == "failed" and is_old:
+            failed[intent.key] = f"The model run {intent.key} is not registered. Its job failed: {state.words}"
+        elif state is None or state.kind != "lodged" or not await _adopt(journal, intent, state):
+            waiting.append(intent.key)
+    return waiting, failed
+
+
+async def _adopt(journal: Journal, intent: IntentRow, state: ProvenaState) -> bool:
+    """Settle the intent of a lodged run. Return False if a live process holds it, which will find the same."""
+    shared = {field.name for field in fields(NewIntent)} & vars(intent).keys()
+    wanted = NewIntent(**{name: getattr(intent, name) for name in shared}, attempt_number=intent.asked_attempt)
+    claim = await journal.claim(wanted)
+    if claim.kind in ("new", "doubt"):
+        try:
+            if claim.kind == "doubt":
+                await _settle(journal, claim.intent, state)
+        finally:
+            await journal.ask_surely(journal.intents.release, claim.intent)
+    return claim.kind != "held"
+
+
+async def _settle(journal: Journal, intent: IntentRow, state: ProvenaState) -> None:
+    run = run_of_state(state, intent.request, platform=intent.platform, key=intent.key)
+    settle = partial(
+        journal.intents.settle,
+        intent,
+        urn=run.urn,
+        outcome=run.model_dump(mode="json"),
+        how="adopted",
+        matched_by="key",
+        duplicates=state.more,
+    )
+    await journal.ask(settle)
+
+
 def digest_of(record: ModelRunRecord) -> str:
     """Return the SHA-256 of a record without the annotations and fields that this package or a server adds."""
-    said = _said(record)
-    annotations = said.pop("annotations", {})
+    content = _content(record)
+    annotations = content.pop("annotations", {})
     own = {name: text for name, text in annotations.items() if name not in PACKAGE_FIELDS}
-    return digest(json.dumps({**said, "annotations": own}, sort_keys=True).encode())
+    return digest(json.dumps({**content, "annotations": own}, sort_keys=True).encode())
 
 
-def _said(part: Any) -> Any:
+def _content(part: Any) -> Any:
     if isinstance(part, Wire):
-        return {name: _said(value) for name in type(part).model_fields if (value := getattr(part, name))}
-    return [_said(each) for each in part] if isinstance(part, list) else part
+        return {name: _content(value) for name in type(part).model_fields if (value := getattr(part, name))}
+    return [_content(each) for each in part] if isinstance(part, list) else part

@@ -57,7 +57,7 @@ class ValueFrom(BaseModel):
 
 
 def text_or_more(value: Any) -> Literal["text", "more"]:
-    """Return which alternative a value is meant as, so that the faults of one only are said."""
+    """Return which alternative a value is meant as, so that only the faults of that one are named."""
     return "more" if isinstance(value, Mapping | BaseModel) else "text"
 
 
@@ -186,9 +186,9 @@ def _annotations(record: Record) -> Mapping[str, Any]:
 def _once(values: Iterator[Any]) -> Iterator[Any]:
     seen: set[str] = set()
     for value in values:
-        told = json.dumps(value, sort_keys=True)
-        if told not in seen:
-            seen.add(told)
+        text = json.dumps(value, sort_keys=True)
+        if text not in seen:
+            seen.add(text)
             yield value
 
 

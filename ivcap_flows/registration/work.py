@@ -44,11 +44,12 @@ def work_record(
     check_ended(work)
     stated = workflow.stated
     known = WorkRecord.of_work(work, graph or Graph(describe(work)))
-    said = {SOFTWARE_FIELD: f"{work.service_name or work.service}, asked by {SOFTWARE}"}
+    annotations = {SOFTWARE_FIELD: f"{work.service_name or work.service}, asked by {SOFTWARE}"}
     if earlier:
-        said[ATTEMPTS_FIELD] = "; ".join([*(f"{n}: {each}" for n, each in enumerate(earlier, 1)), "then succeeded"])
+        failures = [f"{n}: {each}" for n, each in enumerate(earlier, 1)]
+        annotations[ATTEMPTS_FIELD] = "; ".join([*failures, "then succeeded"])
     given = {name: value for name, value in more.items() if value is not None}
-    annotations = {**said, **annotations_of(stated.annotations, known), **given.pop("annotations", {})}
+    annotations = {**annotations, **annotations_of(stated.annotations, known), **given.pop("annotations", {})}
     record = model_run_record(
         work,
         workflow_template=workflow.template,
@@ -112,8 +113,8 @@ def _outputs(work: Order | Job, workflow: RegisteredWorkflow, known: WorkRecord)
 def after_failures(outcomes: Iterable[str]) -> str:
     """Return the suffix of a name for attempts without success, such as ` (after 2 failed, 1 lost)`."""
     counts = Counter(outcomes)
-    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    return f" (after {said})" if said else ""
+    failures = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    return f" (after {failures})" if failures else ""
 
 
 def registered(name: str, use: RegisteredUse, known: WorkRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read a YAML file that a user wrote as a pydantic type, and name every fault in it with its line."""
+"""Read YAML files that users wrote, as pydantic types, and name every fault in them with its line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from ivcap_flows.errors import InputError
 from ivcap_flows.ivcap.requests import resolved
 from ivcap_flows.plain_text import near_names
+from ivcap_flows.provena.terms import Terms
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
     from yaml import Node
 
-__all__ = ["read_yaml"]
+__all__ = ["read_terms", "read_yaml"]
 
 T = TypeVar("T")
 
@@ -47,6 +48,11 @@ def read_yaml(path: Path, kind: TypeAdapter[T], what: str) -> T:
         ) from None
 
 
+def read_terms(path: Path) -> Terms:
+    """Read the Terms with which datasets are minted. Raises InputError as `read_yaml`."""
+    return read_yaml(path, TypeAdapter(Terms), "terms")
+
+
 def _fault(tree: Node | None, fault: ErrorDetails, schema: Mapping[str, Any]) -> tuple[tuple[int, int], str]:
     """Return the line and column of a fault, and words with its line; of what is missing, those of what should have it.
 
@@ -66,10 +72,10 @@ def _fault(tree: Node | None, fault: ErrorDetails, schema: Mapping[str, Any]) ->
                     names.append(str(part))
                     break
     line, column = (mark.line + 1, mark.column) if mark is not None else (1, 0)
-    return (line, column), f"line {line}{', ' if names else ''}{'.'.join(names)}: {_said(fault, schema)}"
+    return (line, column), f"line {line}{', ' if names else ''}{'.'.join(names)}: {_message(fault, schema)}"
 
 
-def _said(fault: ErrorDetails, schema: Mapping[str, Any]) -> str:
+def _message(fault: ErrorDetails, schema: Mapping[str, Any]) -> str:
     *place, name = fault["loc"] or ("",)
     if fault["type"] == "missing":
         return f"{name} is missing"

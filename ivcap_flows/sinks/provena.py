@@ -19,9 +19,9 @@ from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import NOUN
+from ivcap_flows.registration.model_runs import adopt_sent_runs
 from ivcap_flows.registration.references import References
 from ivcap_flows.registration.registrar import Registrar
-from ivcap_flows.registration.sent_runs import adopt_sent_runs
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.sinks.base import REFUSALS, TRIAL, Delivery, is_trial
 

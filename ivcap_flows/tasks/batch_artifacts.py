@@ -19,7 +19,7 @@ from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.progress import runs_here
 
-__all__ = ["Shown", "tell_faults", "tell_outcomes"]
+__all__ = ["ProgressArtifact", "show_faults", "show_outcomes"]
 
 logger = logger_of("ivcap_flows.tasks")
 
@@ -29,7 +29,7 @@ _ROWS: Final = 1000
 """Maximum number of rows in a table. The outcome file (`out`) has all rows."""
 
 
-class Shown:
+class ProgressArtifact:
     """The progress artifact of the running task. Outside a task it shows nothing.
 
     Use it as an asynchronous context manager.
@@ -40,16 +40,16 @@ class Shown:
         self._total = 0
         self._task: asyncio.Task[None] | None = None
         self._id: UUID | None = None
-        self._said = -1.0
+        self._percent = -1.0
 
-    def tell(self, what: str, done: int, total: int | None) -> None:
+    def update(self, what: str, done: int, total: int | None) -> None:
         """Set how many of the rows are done; Prefect shows it within seconds. May be called from any thread."""
         if total is not None:
             self._done, self._total = done, total
 
-    async def __aenter__(self) -> Shown:
+    async def __aenter__(self) -> ProgressArtifact:
         if task_context() is not None:
-            self._task = asyncio.create_task(self._keep_telling())
+            self._task = asyncio.create_task(self._keep_showing())
         return self
 
     async def __aexit__(
@@ -59,23 +59,23 @@ class Shown:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-            await self._update()
+            await self._show()
 
-    async def _keep_telling(self) -> None:
+    async def _keep_showing(self) -> None:
         while True:
-            await self._update()
+            await self._show()
             await asyncio.sleep(_EVERY)
 
-    async def _update(self) -> None:
+    async def _show(self) -> None:
         percent = 100.0 * self._done / self._total if self._total else 0.0
-        if percent == self._said:
+        if percent == self._percent:
             return
-        self._said = percent
+        self._percent = percent
         words = f"{self._done} of {self._total} rows have ended"
         self._id = await _shown("progress", percent, words, self._id)
 
 
-async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
+async def show_faults(faults: Iterator[Fault], report: BatchReport) -> None:
     """Show a table of the faults in the rows."""
     some = [
         {"row": each.row, "column": each.column, "kind": each.kind, "what": each.words}
@@ -84,7 +84,7 @@ async def tell_faults(faults: Iterator[Fault], report: BatchReport) -> None:
     await _table(some, report.faults, f"{report.source}: {report.faults} faults in {report.wrong} rows")
 
 
-async def tell_outcomes(outcomes: Iterator[Outcome], report: BatchReport) -> None:
+async def show_outcomes(outcomes: Iterator[Outcome], report: BatchReport) -> None:
     """Show a table of the rows' outcomes."""
     some = [
         {

@@ -26,7 +26,7 @@ from ivcap_flows.registration.work import work_record
 from ivcap_flows.registration.work_source import WorkSource
 from ivcap_flows.registration.workflow import RegisteredWorkflow, Workflow
 from ivcap_flows.tasks.accounts import credentials_of
-from ivcap_flows.tasks.batch_artifacts import Shown, tell_faults, tell_outcomes
+from ivcap_flows.tasks.batch_artifacts import ProgressArtifact, show_faults, show_outcomes
 from ivcap_flows.tasks.call import IvcapCredentialsLike, ProvenaCall, ProvenaCredentialsLike
 from ivcap_flows.tasks.describing import describing
 from ivcap_flows.tasks.model_runs import workflow_for
@@ -85,7 +85,7 @@ async def _register_model_runs(
         await asyncio.to_thread(check_place, Path(out), Path(source))
     drafts = Drafts(call.client, call.journal, call.platform, call.account)
     rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
-    progress = Shown()
+    progress = ProgressArtifact()
     with Batch(
         rows,
         call.client,
@@ -96,11 +96,11 @@ async def _register_model_runs(
             alone=credentials_of("provena", credentials, call.attempt) is not None,
         ),
         stall_timeout=stall_timeout,
-        progress=progress.tell,
+        progress=progress.update,
     ) as batch:
         report = await batch.check(call.journal)
         if report.wrong:
-            await tell_faults(batch.faults(), report)
+            await show_faults(batch.faults(), report)
         if report.wrong and not skip_invalid:
             raise _wrong(report, batch.faults(), in_file=isinstance(source, str | Path))
         if only_planned("model runs", report.source):
@@ -116,7 +116,7 @@ async def _register_model_runs(
                 limit=call.limit,
                 out=file,
             )
-        await tell_outcomes(batch.outcomes(), report)
+        await show_outcomes(batch.outcomes(), report)
         handles = await asyncio.to_thread(_handles, batch, call.journal)
         troubles = list(islice(batch.outcomes("failed", "doubtful"), _NAMED))
     if (report.failed or report.doubtful) and raise_on_failure:

@@ -23,7 +23,7 @@ async def terms_of(given: TermsLike) -> Terms | None:
     from ivcap_flows.blocks.load import load_block
     from ivcap_flows.blocks.provena_terms import ProvenaTerms
     from ivcap_flows.provena.terms import Terms
-    from ivcap_flows.registration.terms import read_terms
+    from ivcap_flows.registration.yaml_file import read_terms
 
     if given is None or isinstance(given, Terms):
         return given
