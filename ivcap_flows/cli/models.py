@@ -30,6 +30,7 @@ from ivcap_flows.registration.batch import IN_FLIGHT, Batch
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT, model_run_handle
 from ivcap_flows.registration.outcome import BatchReport, check_place
+from ivcap_flows.registration.registering import doubtful
 from ivcap_flows.registration.registry import person_of, refuse_trial
 from ivcap_flows.registration.sources import RowSource, open_source
 from ivcap_flows.registration.spool import Spooled
@@ -210,7 +211,7 @@ def resolve(
                 journal.decisions.send_again(intent.key)
             else:
                 journal.decisions.give_up(intent.key)
-        left = [_doubt(each, intent) for each, intent in _sent(journal, batch)]
+        left = [asdict(doubtful(each, intent, intent.error)) for each, intent in _sent(journal, batch)]
     if as_json:
         print_json({"doubtful": left})
     else:
@@ -247,17 +248,6 @@ def _adopt(journal: Journal, row: Spooled, intent: IntentRow, handle: str) -> No
     platform = loop.run(_platform())
     run = model_run_handle(handle, item.record, intent.request, session_id=None, platform=platform, key=intent.key)
     journal.decisions.resolve(intent.key, urn=handle, outcome=run.model_dump(mode="json"))
-
-
-def _doubt(row: Spooled, intent: IntentRow) -> dict[str, Any]:
-    return {
-        "number": row.number,
-        "key": row.called,
-        "standing": "doubtful",
-        "job": (intent.progress or {}).get("session_id"),
-        "since": (intent.sent_at or intent.created_at).isoformat(timespec="seconds"),
-        "words": intent.error,
-    }
 
 
 def _sent(journal: Journal, batch: Batch) -> Iterator[tuple[Spooled, IntentRow]]:

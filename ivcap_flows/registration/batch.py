@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, get_args
@@ -36,6 +37,9 @@ __all__ = ["IN_FLIGHT", "STALL_TIMEOUT", "Batch"]
 
 IN_FLIGHT: Final = 200
 """Number of rows that are under way at once. It is large because Provena's queue should never be empty."""
+
+_NAMED: Final = 20
+"""Maximum number of faults that an error names."""
 
 _ALL: Final[tuple[Standing, ...]] = get_args(Standing)
 
@@ -155,14 +159,21 @@ class Batch:
         """Yield the registered rows, page by page."""
         return self._spool.pages("registered")
 
+    def refusal(self, listed: str = "") -> InputError:
+        """Return the error for wrong rows. It names the first faults; `listed` says where more are listed."""
+        report = self.report()
+        first = [f"row {each.row}, {each.column}: {each.kind}: {each.words}" for each in islice(self.faults(), _NAMED)]
+        more = f"; and {report.faults - len(first)} more{listed}" if report.faults > len(first) else ""
+        return InputError(
+            f"{report.wrong} of the {report.rows} rows of {report.source} are wrong, so none was sent. "
+            f"{'; '.join(first)}{more}. Correct them, or leave them out with `skip_invalid`.",
+            faults=first,
+        )
+
     async def _refuse_wrong(self, journal: Journal, skip_invalid: bool) -> None:
         report = self.report() if self._is_checked else await self.check(journal)
         if report.wrong and not skip_invalid:
-            raise InputError(
-                f"{report.wrong} of the {report.rows} rows of {report.source} are wrong ({report.faults} faults), so "
-                "none was sent. Correct these rows or leave them out.",
-                faults=report.faults,
-            )
+            raise self.refusal()
 
     async def _fill(self, making: Making, drafts: Drafts) -> None:
         """Register what the rows to send need, and name it by its handles in them."""

@@ -13,13 +13,15 @@ from ivcap_flows.loop import all_of
 from ivcap_flows.provena.models import ModelRunRecord, TemplatedDataset
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration.keys import run_key
+from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.requirements import Requirements, artifacts_in
 
 if TYPE_CHECKING:
+    from ivcap_flows.durable import Limit
     from ivcap_flows.journal import Journal
     from ivcap_flows.registration.workflow import Register
 
-__all__ = ["Making", "Mint", "prepared", "with_datasets"]
+__all__ = ["Making", "Mint", "checked_effect", "with_datasets"]
 
 M = TypeVar("M", bound=BaseModel)
 Mint: TypeAlias = Callable[[Artifact, Terms | None], Awaitable[str]]
@@ -93,7 +95,7 @@ def with_datasets(record: ModelRunRecord, datasets: Mapping[str, str]) -> ModelR
     return record.model_copy(update={"inputs": side(record.inputs), "outputs": side(record.outputs)})
 
 
-async def prepared(
+async def checked_effect(
     subject: str,
     record: ModelRunRecord,
     requirements: Requirements,
@@ -101,20 +103,22 @@ async def prepared(
     *,
     register: Register,
     mint: Mint,
-) -> ModelRunRecord:
-    """Return a run's record as it is sent. In the given one, artifacts may stand for datasets, and drafts for items.
+    limit: Limit | None = None,
+) -> ModelRunEffect:
+    """Return the effect that registers one run, after all is checked, and what Provena lacks is made.
 
-    Raises InputError that names all faults, before anything is made. A run that has its end needs nothing.
+    In the record, artifacts may stand for datasets, and drafts for items. Raises InputError that names all faults,
+    before anything is made. A run that has its end needs nothing.
     """
     drafts = requirements.drafts
     key = run_key(drafts.platform, drafts.account, subject, record.workflow_template_id)
     intent = await journal.ask(journal.intents.newest, key)
-    if intent is not None and (intent.state == "done" or intent.given_up):
-        return record
-    # What was sent has been checked, and is looked for whatever has become of its items.
-    is_sent = intent is not None and intent.state == "sent"
-    check = _nothing() if is_sent else requirements.check(record, key=key, subject=subject)
-    return await (await Making.after(check, requirements, register, mint)).whole(record)
+    if intent is None or not (intent.state == "done" or intent.given_up):
+        # What was sent has been checked, and is looked for whatever has become of its items.
+        is_sent = intent is not None and intent.state == "sent"
+        check = _nothing() if is_sent else requirements.check(record, key=key, subject=subject)
+        record = await (await Making.after(check, requirements, register, mint)).whole(record)
+    return ModelRunEffect.of(subject, record, client=drafts.client, platform=drafts.platform, limit=limit)
 
 
 async def _nothing() -> None: ...

@@ -37,9 +37,10 @@ from ivcap_flows.registration.requirements import OnProgress, artifacts_in
 from ivcap_flows.registration.spool import Outcome, Spool, Spooled
 
 if TYPE_CHECKING:
+    from ivcap_flows.journal import IntentRow
     from ivcap_flows.provena.client import ProvenaClient
 
-__all__ = ["Options", "Registering"]
+__all__ = ["Options", "Registering", "doubtful"]
 
 _LOOKED_AT: Final = 1_000
 """Rows that the journal has not sent are looked for among so many jobs and runs, and two more for each row."""
@@ -177,9 +178,7 @@ class Registering:
             why = error.data.get("detail") if isinstance(error, OutcomeError) else None
             job = error.data.get("session_id")
             return Outcome(row.number, row.called, "failed", job=job, words=str(why or error))
-        job = (intent.progress or {}).get("session_id") or next(iter(error.data.get("pending") or ()), None)
-        since = (intent.sent_at or intent.created_at).isoformat(timespec="seconds")
-        return Outcome(row.number, row.called, "doubtful", None, job, since, str(error))
+        return doubtful(row, intent, str(error), next(iter(error.data.get("pending") or ()), None))
 
     def _record(self, row: Spooled) -> ModelRunRecord:
         """Return the record of a row, with the known datasets in place of artifacts."""
@@ -235,6 +234,13 @@ class _Datasets:
             raise InputError(str(error)) from error
         self._minted = True
         del self._minting[artifact]
+
+
+def doubtful(row: Spooled, intent: IntentRow, words: str | None, job: str | None = None) -> Outcome:
+    """Return the outcome of a row that was sent, and of which nobody knows whether Provena has it."""
+    job = (intent.progress or {}).get("session_id") or job
+    since = (intent.sent_at or intent.created_at).isoformat(timespec="seconds")
+    return Outcome(row.number, row.called, "doubtful", job=job, since=since, words=words)
 
 
 def _given_up(row: Spooled) -> Outcome:

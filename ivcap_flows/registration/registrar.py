@@ -13,8 +13,8 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.flow_runs import artifact_on_record, run_record
-from ivcap_flows.registration.making import prepared
-from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended
+from ivcap_flows.registration.making import checked_effect
+from ivcap_flows.registration.model_runs import check_ended
 from ivcap_flows.registration.references import References
 from ivcap_flows.registration.registry import Effects, person_of
 from ivcap_flows.registration.requirements import Requirements
@@ -76,8 +76,9 @@ class Registrar:
         caller = Caller(self.journal, self.attempt, drafts.platform, drafts.account, self.client)
         effects = Effects(caller, self.client)
         requirements = Requirements(drafts, self.references, terms=terms, describe=describe)
-        whole = await prepared(subject, record, requirements, self.journal, register=effects.item, mint=effects.dataset)
-        effect = ModelRunEffect.of(subject, whole, client=self.client, platform=drafts.platform)
+        effect = await checked_effect(
+            subject, record, requirements, self.journal, register=effects.item, mint=effects.dataset
+        )
         return await perform(effect, caller)
 
     async def _modeller(self, workflow: Workflow) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,6 @@ from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registry import person_of, refuse_trial
-from ivcap_flows.registration.rows import Fault
 from ivcap_flows.registration.sources import RecordSource, RowSource, open_source
 from ivcap_flows.registration.spool import Outcome
 from ivcap_flows.registration.work import work_record
@@ -102,7 +101,9 @@ async def _register_model_runs(
         if report.wrong:
             await show_faults(batch.faults(), report)
         if report.wrong and not skip_invalid:
-            raise _wrong(report, batch.faults(), in_file=isinstance(source, str | Path))
+            in_file = isinstance(source, str | Path)
+            listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
+            raise batch.refusal(f". {listed}")
         if only_planned("model runs", report.source):
             return ModelRuns(platform=call.platform, source=report.source, sha256=report.sha256, rows=report.rows)
         file = None if out is None else Path(os.path.abspath(out))  # noqa: ASYNC240 - asks for nothing but the folder
@@ -187,19 +188,6 @@ def _handles(batch: Batch, journal: Journal) -> tuple[ModelRun, ...]:
         for page in batch.registered()
         for intents in [journal.intents.find_many([row.key for row in page])]
         for row in page
-    )
-
-
-def _wrong(report: BatchReport, faults: Iterator[Fault], *, in_file: bool) -> InputError:
-    first = [f"row {each.row}, {each.column}: {each.kind}: {each.words}" for each in islice(faults, _NAMED)]
-    more = ""
-    if report.faults > len(first):
-        listed = "`ivcap-flows models validate` lists all faults" if in_file else "Prefect shows a table of them"
-        more = f"; and {report.faults - len(first)} more. {listed}"
-    return InputError(
-        f"{report.wrong} of the {report.rows} rows of {report.source} are wrong, so none was sent. "
-        f"{'; '.join(first)}{more}. Correct them, or leave them out with `skip_invalid`.",
-        faults=first,
     )
 
 

@@ -68,8 +68,8 @@ async def _register_model_run(
     whose job failed; it is not sent again automatically.
     """
     from ivcap_flows.registration.drafts import Drafts
-    from ivcap_flows.registration.making import prepared
-    from ivcap_flows.registration.model_runs import ModelRunEffect, check_ended, model_run_record
+    from ivcap_flows.registration.making import checked_effect
+    from ivcap_flows.registration.model_runs import check_ended, model_run_record
     from ivcap_flows.registration.references import References
     from ivcap_flows.registration.registry import refuse_trial
     from ivcap_flows.registration.requirements import Requirements
@@ -118,15 +118,15 @@ async def _register_model_run(
         requirements = Requirements(
             drafts, references, terms=stated if known is None else known.terms, describe=describe
         )
-        whole = await prepared(
+        effect = await checked_effect(
             subject.urn,
             record,
             requirements,
             call.journal,
             register=registering(credentials),
             mint=minting(credentials),
+            limit=call.limit,
         )
-    effect = ModelRunEffect.of(subject.urn, whole, client=call.client, platform=call.platform, limit=call.limit)
     records = await _records_of(subject, call, alone=alone)
     return (await call.perform(effect, idempotency_records=records)).value
 
