@@ -62,6 +62,7 @@ FIRST_LOOK: Final = 500
 class ItemEffect(Effect[H]):
     """Creating an item of the registry, or minting a dataset, once per content. Its user metadata contain the key."""
 
+    noun: str = "registry item"
     once_per: OncePer = "account"
     bears_key: bool = True
     kind: type[H]
@@ -74,7 +75,6 @@ class ItemEffect(Effect[H]):
     def of(cls, info: Info, *, client: ProvenaClient, platform: str, account: str) -> ItemEffect[RegistryItem]:
         """Raises InputError that lists what Provena would refuse in the content."""
         return ItemEffect(
-            noun="registry item",
             kind=RegistryItem,
             info=info,
             client=client,

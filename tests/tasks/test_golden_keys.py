@@ -207,9 +207,6 @@ def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
         async def none(*_: Any, **__: Any) -> None: ...
 
-        async def nothing_lacks(*_: Any, **__: Any) -> frozenset[str]:
-            return frozenset()
-
         async def no_runs(self: Effect[Any], intent: Any) -> list[Any]:
             return []
 
@@ -219,7 +216,7 @@ def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         monkeypatch.setattr(model_runs, "_records_of", none)
         monkeypatch.setattr(ModelRunEffect, "find", no_runs)
         # It reads from Provena what the record names.
-        monkeypatch.setattr(Requirements, "check", nothing_lacks)
+        monkeypatch.setattr(Requirements, "check", none)
         yield
 
 
