@@ -14,7 +14,7 @@ from ivcap_flows.provenance.records import Record
 from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD
 from ivcap_flows.registration.requirements import ARTIFACT
 from ivcap_flows.registration.values import WorkRecord
-from ivcap_flows.registration.work import SOFTWARE, after_failures, annotations_of, data_urns, registered, templated
+from ivcap_flows.registration.work import SOFTWARE, after_failures, annotations_of, data_of, data_urns
 from ivcap_flows.registration.workflow import RegisteredWorkflow
 
 if TYPE_CHECKING:
@@ -32,24 +32,14 @@ def _inputs(run: RunRow, workflow: RegisteredWorkflow, known: WorkRecord) -> lis
     """
     graph = known.graph
     named = [node for node in graph.nodes.values() if graph.links_to(node.id, "used")]
-    return [
-        part
-        for name, use in workflow.inputs.items()
-        for part in templated(
-            use, known, registered(name, use, known) or _given(name, run, graph) or _called(name, named)
-        )
-    ]
+    return data_of(workflow.inputs, known, lambda name: _given(name, run, graph) or _called(name, named))
 
 
 def _outputs(workflow: RegisteredWorkflow, known: WorkRecord) -> list[TemplatedDataset]:
     """Return the outputs: the datasets that the workflow names, else artifacts of that name that the run made."""
     graph = known.graph
     named = [node for node in graph.nodes.values() if graph.links_from(node.id, "wasGeneratedBy")]
-    return [
-        part
-        for name, use in workflow.outputs.items()
-        for part in templated(use, known, registered(name, use, known) or _called(name, named))
-    ]
+    return data_of(workflow.outputs, known, lambda name: _called(name, named))
 
 
 def artifact_on_record(urn: str, graph: Graph, platform: str | None = None) -> Artifact:

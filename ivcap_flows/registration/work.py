@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ivcap_flows import __version__
@@ -18,7 +18,7 @@ from ivcap_flows.registration.registry import ATTEMPTS_FIELD, SOFTWARE_FIELD
 from ivcap_flows.registration.values import Stated, WorkRecord
 from ivcap_flows.registration.workflow import RegisteredUse, RegisteredWorkflow
 
-__all__ = ["SOFTWARE", "after_failures", "annotations_of", "data_urns", "registered", "templated", "work_record"]
+__all__ = ["SOFTWARE", "after_failures", "annotations_of", "data_of", "data_urns", "work_record"]
 
 SOFTWARE: Final = f"ivcap-flows {__version__}"
 
@@ -89,11 +89,7 @@ def _inputs(work: Order | Job, workflow: RegisteredWorkflow, known: WorkRecord) 
             f"datasets, but {work.urn} was given something else. Remove them from the inputs of the workflow.",
             urn=work.urn,
         )
-    return [
-        part
-        for name, use in uses.items()
-        for part in templated(use, known, registered(name, use, known) or data_urns(values.get(name)))
-    ]
+    return data_of(uses, known, lambda name: data_urns(values.get(name)))
 
 
 def _outputs(work: Order | Job, workflow: RegisteredWorkflow, known: WorkRecord) -> list[TemplatedDataset]:
@@ -101,13 +97,7 @@ def _outputs(work: Order | Job, workflow: RegisteredWorkflow, known: WorkRecord)
 
     Products that the work did not make are left out; Provena checks whether they are required.
     """
-    return [
-        part
-        for name, use in workflow.outputs.items()
-        for part in templated(
-            use, known, registered(name, use, known) or [each.urn for each in work.products if each.name == name]
-        )
-    ]
+    return data_of(workflow.outputs, known, lambda name: [each.urn for each in work.products if each.name == name])
 
 
 def after_failures(outcomes: Iterable[str]) -> str:
@@ -117,7 +107,18 @@ def after_failures(outcomes: Iterable[str]) -> str:
     return f" (after {failures})" if failures else ""
 
 
-def registered(name: str, use: RegisteredUse, known: WorkRecord) -> list[str]:
+def data_of(
+    uses: Mapping[str, RegisteredUse], known: WorkRecord, found: Callable[[str], list[str]]
+) -> list[TemplatedDataset]:
+    """Return the data of one side of a workflow: the datasets that it names, else those `found` by the datum's name."""
+    return [
+        part
+        for name, use in uses.items()
+        for part in _templated(use, known, _registered(name, use, known) or found(name))
+    ]
+
+
+def _registered(name: str, use: RegisteredUse, known: WorkRecord) -> list[str]:
     """Return the datasets that a workflow names for its data, if any. Raises InputError for one that is not a text."""
     if use.dataset is None:
         return []
@@ -134,9 +135,8 @@ def registered(name: str, use: RegisteredUse, known: WorkRecord) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def templated(use: RegisteredUse, known: WorkRecord, data: Iterable[str]) -> list[TemplatedDataset]:
+def _templated(use: RegisteredUse, known: WorkRecord, found: list[str]) -> list[TemplatedDataset]:
     """Return each datum with its dataset template and the resources that the workflow states."""
-    found = list(data)
     resources = {key: known.text(path) for key, path in use.resources.items()} if found else {}
     return [
         TemplatedDataset(dataset_template_id=use.template, dataset_id=each, resources=resources or None)
