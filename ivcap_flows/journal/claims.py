@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, SpendLimitError
 from ivcap_flows.journal import schema
+from ivcap_flows.journal.known_intents import KnownIntents, row_of
 from ivcap_flows.journal.observer import IntentMoved, LimitReached
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
@@ -23,7 +24,7 @@ from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent, ProcessRow
 from ivcap_flows.journal.states import State, allowed
 from ivcap_flows.journal.store import Store
 
-__all__ = ["LEFT", "Claims", "check_arrow", "fresh_row", "row_of"]
+__all__ = ["LEFT", "Claims", "check_arrow", "fresh_row"]
 
 LEFT: Final[dict[str, Any]] = {"process_id": None, "token": None}
 """The holder's columns in the row of an intent that nobody holds."""
@@ -49,19 +50,14 @@ _ASKED: Final = (
 )
 
 
-_BY_KEY: Final = sa.select(_I).where(_I.c.key == sa.bindparam("wanted"))
-_LOCKED: Final = _BY_KEY.with_for_update()
-
-
-class Claims:
-    """The claims of one journal."""
+class Claims(KnownIntents):
+    """The claiming part of `Intents`."""
 
     def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
-        self._store = store
-        self._processes = processes
+        super().__init__(store, processes)
         self._redaction = redaction
 
-    def take(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
+    def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
         """Request the right to cause an effect.
 
         A claim of kind "new" or "doubt" is held until the intent is done, dropped or released, or the process ends.
@@ -71,7 +67,7 @@ class Claims:
         token = str(uuid.uuid4())
         try:
             with self._processes.taking(wanted.key, token), self._store.write() as connection:
-                claim = self._take(connection, wanted, token, spend_limit)
+                claim = self._claim(connection, wanted, token, spend_limit)
                 if claim.kind in ("new", "doubt"):
                     self._processes.begin(token)
                 return claim
@@ -87,7 +83,7 @@ class Claims:
         if intent.token is not None and self._processes.runs(intent.token):
             self._processes.release(intent.key, intent.token)
 
-    def _take(self, connection: Connection, wanted: NewIntent, token: str, spend_limit: int | None) -> Claim:
+    def _claim(self, connection: Connection, wanted: NewIntent, token: str, spend_limit: int | None) -> Claim:
         # A key without a row has nothing to lock, so callers take turns by name. For the limit, all claims of a run
         # take turns.
         limited = [] if spend_limit is None else [f"run:{wanted.run_id}"]
@@ -176,16 +172,6 @@ def check_arrow(row: IntentRow, after: State, *, known: State | None = None) -> 
     """
     if not allowed(row.state, after) or (row.state == "done" and known != "done" != after):
         raise DurabilityError(f"The {row.noun} {row.key} is {row.state} and cannot become {after}.", key=row.key)
-
-
-def row_of(connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
-    """Return the intent under a key, or None.
-
-    With `lock` nobody else changes it until the transaction ends. SQLite has no row locks and needs none: its writers
-    take turns.
-    """
-    found = connection.execute(_LOCKED if lock else _BY_KEY, {"wanted": key}).mappings().first()
-    return None if found is None else IntentRow(**found)
 
 
 def fresh_row(wanted: NewIntent, now: datetime) -> dict[str, Any]:

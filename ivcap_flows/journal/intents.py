@@ -15,11 +15,11 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, InDoubtError, JournalError
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.claims import LEFT, Claims, row_of
-from ivcap_flows.journal.known_intents import KnownIntents
+from ivcap_flows.journal.claims import LEFT, Claims
+from ivcap_flows.journal.known_intents import row_of
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import Redaction
-from ivcap_flows.journal.rows import Claim, IntentRow, NewIntent
+from ivcap_flows.journal.rows import IntentRow
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.secrets import logger_of
@@ -34,7 +34,7 @@ logger = logger_of("ivcap_flows.journal")
 _I = schema.intents
 
 
-class Intents(KnownIntents):
+class Intents(Claims):
     """The intents of one journal.
 
     A method that writes raises FencedError if another process has taken the intent over, and DurabilityError if the
@@ -42,14 +42,8 @@ class Intents(KnownIntents):
     """
 
     def __init__(self, store: Store, processes: Processes, redaction: Redaction) -> None:
-        super().__init__(store, processes)
-        self._redaction = redaction
-        self._claims = Claims(store, processes, redaction)
+        super().__init__(store, processes, redaction)
         self._transitions = Transitions(store)
-
-    def claim(self, wanted: NewIntent, *, spend_limit: int | None = None) -> Claim:
-        """Request the right to cause an effect, as `Claims.take` does."""
-        return self._claims.take(wanted, spend_limit=spend_limit)
 
     def mark_sent(self, intent: IntentRow, time: ServerTime | None = None) -> IntentRow:
         """Mark an intent as sent: its request leaves now, which is `time` on the platform.
@@ -127,7 +121,7 @@ class Intents(KnownIntents):
         """
         arises = doubt is not None and intent.state == "sent" and not intent.in_doubt
         if not arises or intent.token is None or not self._processes.runs(intent.token):
-            self._claims.release(intent)
+            super().release(intent)
             return
         try:
             with self._store.write() as connection:
@@ -136,7 +130,7 @@ class Intents(KnownIntents):
         except DurabilityError as error:
             # Another process has taken over, or a cancelled write was done after all: nothing is left to change.
             logger.debug("The %s %s was not marked as in doubt: %s", intent.noun, intent.key, error)
-            self._claims.release(intent)
+            super().release(intent)
         except JournalError as error:
             logger.warning(
                 "The %s %s could not be marked as in doubt, so the journal still has it as sent. The next attempt "

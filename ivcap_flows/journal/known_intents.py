@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.claims import row_of
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import IntentRow, ProcessRow
 from ivcap_flows.journal.states import State
 from ivcap_flows.journal.store import Store
 
-__all__ = ["KnownIntents"]
+__all__ = ["KnownIntents", "row_of"]
 
 _I = schema.intents
 _AT_ONCE: Final = 500
 """Keys per statement. Every version of SQLite accepts at least 999 values."""
+_BY_KEY: Final = sa.select(_I).where(_I.c.key == sa.bindparam("wanted"))
+_LOCKED: Final = _BY_KEY.with_for_update()
 # Each effect runs this, and building a statement takes longer than SQLite's work, so build it once.
 _NEWEST = sa.select(_I).where(_I.c.base_key == sa.bindparam("base")).order_by(_I.c.generation.desc()).limit(1)
 
@@ -143,3 +145,13 @@ class KnownIntents:
         with self._store.read() as connection:
             rows = connection.execute(query).mappings()
             return sum(IntentRow(**row).request == intent.request for row in rows)
+
+
+def row_of(connection: Connection, key: str, *, lock: bool = False) -> IntentRow | None:
+    """Return the intent under a key, or None.
+
+    With `lock` nobody else changes it until the transaction ends. SQLite has no row locks and needs none: its writers
+    take turns.
+    """
+    found = connection.execute(_LOCKED if lock else _BY_KEY, {"wanted": key}).mappings().first()
+    return None if found is None else IntentRow(**found)

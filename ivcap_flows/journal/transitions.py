@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 
 from ivcap_flows.errors import DurabilityError, FencedError
 from ivcap_flows.journal import schema
-from ivcap_flows.journal.claims import check_arrow, row_of
+from ivcap_flows.journal.claims import check_arrow
+from ivcap_flows.journal.known_intents import row_of
 from ivcap_flows.journal.observer import IntentMoved
 from ivcap_flows.journal.rows import IntentRow
 from ivcap_flows.journal.states import State
