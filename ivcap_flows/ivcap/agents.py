@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.errors import InputError
 from ivcap_flows.http.paging import checked_limit
-from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.services import TOOL_SCHEMA, Services, tool_schema_of
@@ -36,8 +35,8 @@ class AgentRecord(Wire):
 class Agents:
     """The services that are agents. Methods take the URN of a service, or its bare id."""
 
-    def __init__(self, session: Session, aspects: Aspects, services: Services) -> None:
-        self._session, self._aspects, self._services = session, aspects, services
+    def __init__(self, aspects: Aspects, services: Services) -> None:
+        self._aspects, self._services = aspects, services
 
     async def list(self, *, limit: int | None = None) -> AsyncIterator[AgentRecord]:
         """Yield each agent once; `limit` is the total."""
@@ -57,14 +56,8 @@ class Agents:
         async for aspect in self._aspects.list(entity=entity, schema=TOOL_SCHEMA, limit=1):
             if (agent := _agent(aspect)) is not None:
                 return agent
-        raise NotFoundError(
-            f"The service {entity} is no agent: it has no aspect {TOOL_SCHEMA} with a request schema.",
-            platform=self._session.platform,
-            method="GET",
-            path="/1/aspects",
-            status=None,
-            detail="no agent",
-            sent=True,
+        raise self._aspects.absent(
+            f"The service {entity} is no agent: it has no aspect {TOOL_SCHEMA} with a request schema.", "no agent"
         )
 
     async def get(self, name: str) -> AgentRecord:

@@ -99,6 +99,18 @@ class Aspects:
             return await self._add_and_retract(entity, schema, content, policy, error)
         return self._written(reply)
 
+    def absent(self, message: str, detail: str) -> NotFoundError:
+        """Return the error for something that no aspect states; `detail` says what, in short."""
+        return NotFoundError(
+            message,
+            platform=self._session.platform,
+            method="GET",
+            path="/1/aspects",
+            status=None,
+            detail=detail,
+            sent=True,
+        )
+
     async def _add_and_retract(
         self, entity: str, schema: str, content: Any, policy: str | None, refusal: PlatformError
     ) -> str:

@@ -72,11 +72,11 @@ class IvcapClient:
             )
         self.aspects = Aspects(self._session)
         self.artifacts = Artifacts(self._session)
-        self.collections = Collections(self._session, self.aspects)
+        self.collections = Collections(self.aspects)
         self.services = Services(self._session, self.aspects, self.account)
         self.orders = Orders(self._session)
         self.jobs = Jobs(self._session, self.aspects)
-        self.agents = Agents(self._session, self.aspects, self.services)
+        self.agents = Agents(self.aspects, self.services)
         self._manager = (
             None
             if secret_manager is None

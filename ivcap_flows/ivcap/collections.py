@@ -23,7 +23,6 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import Collection
 from ivcap_flows.http.paging import checked_limit
-from ivcap_flows.http.session import Session
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 from ivcap_flows.ivcap.wire import urn_argument
 from ivcap_flows.loop import all_of
@@ -84,8 +83,7 @@ class Addition:
 class Collections:
     """Collections on `/1/aspects`. Every write reads the state first, so repeating a write changes nothing."""
 
-    def __init__(self, session: Session, aspects: Aspects) -> None:
-        self._session = session
+    def __init__(self, aspects: Aspects) -> None:
         self._aspects = aspects
 
     async def create(
@@ -250,14 +248,8 @@ class Collections:
             _log.debug("%s was retracted by another.", aspect)
 
     def _unknown(self, urn: str) -> PlatformError:
-        return NotFoundError(
-            f"{self._session.platform} has no collection {urn}: nothing defines it and nothing is in it.",
-            platform=self._session.platform,
-            method="GET",
-            path="/1/aspects",
-            status=None,
-            detail="no collection",
-            sent=True,
+        return self._aspects.absent(
+            f"IVCAP has no collection {urn}: nothing defines it and nothing is in it.", "no collection"
         )
 
 

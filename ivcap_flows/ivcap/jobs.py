@@ -184,15 +184,7 @@ class Jobs:
                 service = content.get("service-id") or content.get("service")
                 if isinstance(service, str) and service:
                     return ivcap_urn("service", service)
-        raise NotFoundError(
-            f"The platform does not say of which service {entity} is a job.",
-            platform=self._session.platform,
-            method="GET",
-            path="/1/aspects",
-            status=None,
-            detail="no job.2 aspect",
-            sent=True,
-        )
+        raise self._aspects.absent(f"The platform does not say of which service {entity} is a job.", "no job.2 aspect")
 
     async def output(self, service_urn: str, job_urn: str) -> JobOutput | None:
         """Read the result as the service wrote it, for types other than JSON; None while there is no result."""

@@ -14,7 +14,6 @@ from ivcap_flows.errors import (
     BadRequestError,
     InputError,
     InvalidParameterError,
-    NotFoundError,
     PlatformError,
 )
 from ivcap_flows.handles import Service
@@ -170,14 +169,8 @@ class Services:
                 found = tool_schema_of(aspect.content)
                 if found is not None:
                     return found
-        raise NotFoundError(
-            f"The service {entity} publishes no request model (aspect {TOOL_SCHEMA}).",
-            platform=self._session.platform,
-            method="GET",
-            path="/1/aspects",
-            status=None,
-            detail="no request model",
-            sent=True,
+        raise self._aspects.absent(
+            f"The service {entity} publishes no request model (aspect {TOOL_SCHEMA}).", "no request model"
         )
 
     async def register(self, definition: Mapping[str, Any], *, id: str | None = None) -> ServiceRecord:  # noqa: A002
