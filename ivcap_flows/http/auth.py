@@ -12,6 +12,7 @@ import httpx
 from pydantic import SecretStr
 
 from ivcap_flows.errors import ConfigurationError
+from ivcap_flows.http.pool import abandon
 from ivcap_flows.http.server_clock import date_of
 
 __all__ = ["Auth", "StaticToken", "TokenAuth", "claims", "expiry", "lifetime"]
@@ -57,6 +58,8 @@ class TokenAuth(httpx.Auth):
         if fresh == token:
             fresh = await self._source.header(force=True)
         request.headers["Authorization"] = fresh or token
+        await response.aread()
+        await abandon(response)
         yield request
 
 

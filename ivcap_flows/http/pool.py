@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from http.cookiejar import CookieJar
-from typing import Final
+from typing import Any, Final
 from urllib.request import getproxies
+from weakref import WeakKeyDictionary
 
 import anyio
 import httpx
@@ -18,41 +19,82 @@ import httpx
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.secrets import scrub_text
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "Reuse", "UnansweredError", "abandon"]
 
 AT_ONCE: Final = 16
 STREAMS_AT_ONCE: Final = 128
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+KEPT_FOR: Final = 3.0
+"""Seconds for which a connection is kept between two requests; uvicorn, which closes early, does so after five."""
+_NEW: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+_KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=KEPT_FOR)
 # Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
 
+class UnansweredError(Exception):
+    """What came on a kept connection is no answer to the request, which may be sent again at once on a new one."""
+
+
+class Reuse:
+    """Notes whether a request goes on a connection that was there before. A trace function of httpcore."""
+
+    _opened = False
+
+    async def __call__(self, event: str, _: Any) -> None:
+        if event.endswith("connect_tcp.started"):
+            self._opened = True
+
+    def broke(self, error: Exception) -> bool:
+        """Return whether the failure of a request is that its connection had ended since the request before."""
+        return not self._opened and isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+
+
+async def abandon(response: httpx.Response) -> None:
+    """Close the connection of a reply, so that no request gets what follows on it."""
+    await response.extensions["network_stream"].aclose()
+
+
 class Pool:
-    """A shared client. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
+    """Shared clients. Proxies and CA certificates come from the environment; cookies are kept, redirects not followed.
 
     At most 16 requests whose replies are read whole run at once, and 128 streams. Streams have their own limit because
     their readers may hold them as long as they like. The limits are here and not in httpx, whose queue gets slower the
     more requests wait in it.
 
-    Each request has a connection of its own. An intermediary may send a reply twice, and httpx takes what is left on a
-    kept connection for the reply to the next request.
+    One client keeps its connections, the other has a new one for each request. An intermediary may send a reply twice,
+    and httpx takes what is left on a kept connection for the reply to the next request. So what must not be sent twice,
+    or cannot be judged by `refuse_copy`, needs a new connection.
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
         self._cookies = CookieJar()
+        self._replies: WeakKeyDictionary[Any, set[int]] = WeakKeyDictionary()
+        """What came on each connection."""
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Wait until one more request may run, and yield the client to send it with.
+    async def turn(self, *, kept: bool = False) -> AsyncIterator[httpx.AsyncClient]:
+        """Wait until one more request may run, and yield the client to send it with, on a kept connection or a new one.
 
         The wait has no timeout: the requests before have, so each gets its turn. Raises ConfigurationError for an
         unusable proxy or certificates.
         """
         self._of_this_loop()
         async with self._requests:
-            yield self._opened()
+            yield self._client(kept)
+
+    def refuse_copy(self, response: httpx.Response, body: bytes) -> None:
+        """Raise UnansweredError for a reply that has come on its connection before, head and body alike.
+
+        The first reply that is taken for that to another request is such a copy, also if it comes late. A reply that is
+        equal by chance is requested once more.
+        """
+        came = self._replies.setdefault(response.extensions["network_stream"], set())
+        reply = hash((response.status_code, tuple(response.headers.raw), body))
+        if reply in came:
+            raise UnansweredError("the same reply has come on its connection before")
+        came.add(reply)
 
     @asynccontextmanager
     async def stream(self, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
@@ -68,34 +110,34 @@ class Pool:
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error
         try:
-            yield self._opened()
+            yield self._client(kept=False)
         finally:
             streams.release()
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
 
-    def _opened(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = _client(self._cookies)
-        return self._client
+    def _client(self, kept: bool) -> httpx.AsyncClient:
+        if kept not in self._clients:
+            self._clients[kept] = _client(_KEPT if kept else _NEW, self._cookies)
+        return self._clients[kept]
 
     def _of_this_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # Connections belong to their loop. Do not touch those of another loop, for instance of a forked parent.
-            self._loop, self._client = loop, None
+        owner = os.getpid(), asyncio.get_running_loop()
+        if self._owner != owner:
+            # Connections belong to their loop and process. Do not touch those of another, such as a forked parent.
+            self._owner, self._clients = owner, {}
             self._requests = anyio.Semaphore(AT_ONCE, fast_acquire=True)
             self._streams = anyio.Semaphore(STREAMS_AT_ONCE)
 
 
-def _client(cookies: CookieJar) -> httpx.AsyncClient:
+def _client(limits: httpx.Limits, cookies: CookieJar) -> httpx.AsyncClient:
     trust = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     try:
-        return httpx.AsyncClient(verify=trust, limits=_LIMITS, mounts=_DIRECT, cookies=cookies)
+        return httpx.AsyncClient(verify=trust, limits=limits, mounts=_DIRECT, cookies=cookies)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         proxies = getproxies()
         direct = proxies.pop("no", "")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from json import JSONEncoder
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from ivcap_flows.errors import InputError, MisfitReplyError, PlatformError
+from ivcap_flows.errors import InputError, MisfitReplyError, PlatformError, ProtocolError
 from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
 from ivcap_flows.http.confirm_send import confirm_send
-from ivcap_flows.http.pool import Pool
+from ivcap_flows.http.pool import Pool, Reuse, UnansweredError, abandon
 from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, elapsed
@@ -60,6 +61,15 @@ _SAID_AFTER: Final = 3.0
 
 longest_retries: ContextVar[float | None] = ContextVar("ivcap_flows_longest_retries", default=None)
 """Seconds of retries that the running code allows, if it allows fewer than a session's budget."""
+
+_HEAD: Final = "http11.send_request_headers"
+_BODY: Final = "http11.send_request_body"
+_STEPS: Final = {
+    *("connection.connect_tcp", "connection.start_tls", "connection.retry", "connection.close"),
+    *("proxy.start_tls", "socks.connect_tcp", "socks.setup_socks5_connection", _HEAD, _BODY),
+    *("http11.receive_response_headers", "http11.receive_response_body", "http11.response_closed"),
+}
+"""The steps that httpcore reports of a request."""
 
 _JSON: Final = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -170,25 +180,44 @@ class Session:
         request may have been processed. `discreet` keeps the platform's message out of errors and logs, since it may
         repeat a secret that was sent. A reply that answers another request raises MisfitReplyError. If the request is
         idempotent, that and truncated JSON count as failures that may be retried. Users' content (`raw`) is not judged.
+
+        The first attempt of an idempotent request uses a kept connection. What is no answer there is requested again at
+        once on a new connection, which all else has from the beginning.
         """
         body, type_header = _body(json, content, data)
         wanted = {**type_header, **(headers or {})}
+        kept = repeat == "idempotent" and not raw
 
-        async def once(client: httpx.AsyncClient) -> Reply:
+        async def once(client: httpx.AsyncClient, trace: Reuse | _ConfirmedSend | None) -> Reply:
             with nullcontext() if repeat == "idempotent" else answering():
-                response = await self._send(client, method, path, params, wanted, body, timeout, repeat)
+                response = await self._send(client, method, path, params, wanted, body, timeout, trace)
                 try:
                     await self._accept(response, method, path, expect, discreet=discreet)
                     reply = await self._read(response, method, path)
+                    if repeat == "idempotent" and not raw:
+                        reply.check_whole()
+                    if not raw and (fault := misfit(reply, params or {}, json)):
+                        raise reply.violation(f"{fault}, so it answers another request", MisfitReplyError)
+                except (MisfitReplyError, UnansweredError):
+                    await abandon(response)
+                    raise
                 finally:
                     await response.aclose()
-            if repeat == "idempotent" and not raw:
-                reply.check_whole()
-            if not raw and (fault := misfit(reply, params or {}, json)):
-                raise reply.violation(f"{fault}, so it answers another request", MisfitReplyError)
             return reply
 
-        return await self._tried(once, self._pool.turn, repeat, method, path)
+        async def attempt() -> Reply:
+            nonlocal kept
+            if kept:
+                kept = False
+                try:
+                    async with self._pool.turn(kept=True) as client:
+                        return await once(client, Reuse())
+                except UnansweredError as fault:
+                    _log.debug("%s %s is sent again on a new connection: %s", method, _shown(path), fault)
+            async with self._pool.turn() as client:
+                return await once(client, None if repeat == "idempotent" else _ConfirmedSend())
+
+        return await self._tried(attempt, repeat)
 
     @asynccontextmanager
     async def stream(
@@ -211,7 +240,8 @@ class Session:
         wanted = {"Accept-Encoding": "identity", **(headers or {})}
 
         async def once(client: httpx.AsyncClient) -> httpx.Response:
-            response = await self._send(client, method, path, params, wanted, None, timeout, repeat)
+            trace = None if repeat == "idempotent" else _ConfirmedSend()
+            response = await self._send(client, method, path, params, wanted, None, timeout, trace)
             try:
                 await self._accept(response, method, path, expect)
                 if encodings_of(response) and not encoded:
@@ -226,29 +256,17 @@ class Session:
                 client = await turn.enter_async_context(self._pool.stream(timeout or self._timeout))
             except httpx.PoolTimeout as error:
                 raise self._mapped(error, method, path) from error
-            response = await self._tried(once, lambda: nullcontext(client), repeat, method, path)
+            response = await self._tried(partial(once, client), repeat)
             try:
                 yield StreamedReply(response, lambda error: self._mapped(error, method, path))
             finally:
                 await response.aclose()
 
-    async def _tried(
-        self,
-        once: Callable[[httpx.AsyncClient], Awaitable[T]],
-        turn: Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]],
-        repeat: Repeat,
-        method: str,
-        path: str,
-    ) -> T:
-        """Return the result of `once`, in a turn of its own each time. Repeat it while its failures are transient and
-        the budget allows."""
+    async def _tried(self, attempt: Callable[[], Awaitable[T]], repeat: Repeat) -> T:
+        """Return the result of `attempt`. Repeat it while its failures are transient and the budget allows."""
         from tenacity import AsyncRetrying, retry_if_exception
 
         failed_at: list[float] = []
-
-        async def attempt() -> T:
-            async with turn() as client:
-                return await once(client)
 
         def wait(state: RetryCallState) -> float:
             return self._backoff.delay(state.attempt_number, _asked(state))
@@ -284,9 +302,12 @@ class Session:
         headers: Mapping[str, str],
         content: Content | None,
         timeout: float | None,
-        repeat: Repeat,
+        trace: Reuse | _ConfirmedSend | None,
     ) -> httpx.Response:
-        """Send once, and a second time with a new token if the reply blames the token."""
+        """Send once, and a second time with a new token if the reply blames the token.
+
+        Raises UnansweredError if a kept connection breaks before a reply.
+        """
         own = self._base.owns(path)
         silence = self._timeout if timeout is None else timeout
         timeouts = httpx.Timeout(silence, connect=min(silence, _CONNECT_TIMEOUT))
@@ -298,7 +319,7 @@ class Session:
                 headers={**self._headers, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
                 timeout=timeouts,
-                extensions={} if repeat == "idempotent" else {"trace": _ConfirmedSend()},
+                extensions={} if trace is None else {"trace": trace},
             )
             began = elapsed()
             auth = TokenAuth(self.auth) if self.auth and own else None
@@ -307,6 +328,8 @@ class Session:
             finally:
                 token = request.headers.get("authorization")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            if isinstance(trace, Reuse) and trace.broke(error):
+                raise UnansweredError("the connection had ended") from error
             raise self._mapped(error, method, path, token) from error
         except UnicodeError as error:
             raise InputError(
@@ -333,13 +356,12 @@ class Session:
         body = bytearray()
         try:
             async for block in response.aiter_bytes():
-                if discreet:
-                    break
                 body += block
                 if len(body) >= _MAX_ERROR_BODY:
                     break
         except (httpx.HTTPError, httpx.StreamError) as error:
             _log.debug("The error body of %s %s broke off: %s", method, _shown(path), type(error).__name__)
+        self._pool.refuse_copy(response, bytes(body))
         if response.status_code < 400:
             allowed = ", ".join(map(str, sorted(expect))) if expect is not None else "2xx"
             kind = "redirects, and redirects are not followed" if response.is_redirect else f"is not one of {allowed}"
@@ -350,7 +372,7 @@ class Session:
             path=_shown(path),
             status=response.status_code,
             headers=response.headers,
-            body=bytes(body),
+            body=b"" if discreet else bytes(body),
             secrets=_secrets(response.request.headers.get("authorization")),
             table=self._table,
         )
@@ -364,6 +386,7 @@ class Session:
                     raise self._reply(response, method, path, b"").violation(f"is larger than {MAX_BODY} bytes")
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._mapped(error, method, path, response.request.headers.get("authorization")) from error
+        self._pool.refuse_copy(response, bytes(body))
         return self._reply(response, method, path, bytes(body))
 
     def _reply(self, response: httpx.Response, method: str, path: str, body: bytes) -> Reply:
@@ -385,17 +408,24 @@ class _ConfirmedSend:
 
     A trace function of httpcore. When the head is written the connection is open, so head and body are sent within
     twice the time-out. A process that was suspended before that confirms when it runs again; without its body, a
-    request that has one is not processed.
+    request that has one is not processed. An event that is not known may be a send that nothing confirms.
     """
 
-    _confirmed_at = 0.0
+    _confirmed_at: float | None = None
 
     async def __call__(self, event: str, _: Any) -> None:
-        if event == "http11.send_request_headers.started":
-            await self._confirm()
-        elif event != "http11.send_request_body.started":
+        step, _, moment = event.rpartition(".")
+        if step not in _STEPS:
+            raise ProtocolError(
+                f"httpx sends in a way in which no send can be confirmed ({event}). Install a version of httpcore that "
+                "ivcap-flows was released with.",
+                sent=self._confirmed_at is not None,
+            )
+        if moment != "started" or step not in (_HEAD, _BODY):
             return
-        if elapsed() - self._confirmed_at > CONFIRMED_FOR:
+        if step == _HEAD:
+            await self._confirm()
+        if elapsed() - (self._confirmed_at or 0.0) > CONFIRMED_FOR:
             await self._confirm()
 
     async def _confirm(self) -> None:

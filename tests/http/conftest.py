@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from scripted_server import numbered
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -121,7 +122,9 @@ def http_listener() -> Iterator[Scripted]:
         return await scripted(request)
 
     app = Starlette(routes=[Route("/{path:path}", hand_over, methods=METHODS)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", log_config=None, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(numbered(app), port=0, log_level="critical", log_config=None, lifespan="off")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -34,6 +34,7 @@ from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
 from ivcap_flows.http import pool, session
+from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
 from ivcap_flows.ivcap import archive, idempotency_records
 from ivcap_flows.ivcap.aspects import Aspects
@@ -510,7 +511,39 @@ def descriptions_unchecked(patch: SetAttribute) -> None:
 
 
 def connections_kept(patch: SetAttribute) -> None:
-    patch(pool, "_LIMITS", httpx.Limits(max_connections=None, max_keepalive_connections=16))
+    patch(Pool, "_client", lambda self, kept, client=Pool._client: client(self, True))
+    copies_taken(patch)
+
+
+def a_connection_for_each_read(patch: SetAttribute) -> None:
+    patch(pool, "_KEPT", pool._NEW)
+
+
+def copies_taken(patch: SetAttribute) -> None:
+    patch(Pool, "refuse_copy", lambda *_: None)
+
+
+def misfits_connections_kept(patch: SetAttribute) -> None:
+    async def left(_: httpx.Response) -> None:
+        pass
+
+    patch(session, "abandon", left)
+
+
+def dead_connections_count(patch: SetAttribute) -> None:
+    patch(Reuse, "broke", lambda *_: False)
+
+
+def connections_shared_with_a_fork(patch: SetAttribute) -> None:
+    patch(pool.os, "getpid", lambda: 0)
+
+
+def unknown_events_pass(patch: SetAttribute) -> None:
+    class Every(set[str]):
+        def __contains__(self, _: object) -> bool:
+            return True
+
+    patch(session, "_STEPS", Every())
 
 
 def replies_unjudged(patch: SetAttribute) -> None:
@@ -721,6 +754,12 @@ MUTANTS: Final = {
     "update only adds": Mutant("an update leaves one active aspect", update_only_adds),
     "block not checked": Mutant("no refresh token is spent whose successor cannot be stored", block_not_checked),
     "connections kept": Mutant("a reply that comes twice meets no other request", connections_kept),
+    "a connection for each read": Mutant("reads share connections", a_connection_for_each_read),
+    "copies taken": Mutant("a reply that has come on a connection answers nothing else", copies_taken),
+    "misfits' connections kept": Mutant("a connection with a reply to another request ends", misfits_connections_kept),
+    "dead connections count": Mutant("a kept connection that ends costs nothing", dead_connections_count),
+    "connections shared with a fork": Mutant("a child has its own connections", connections_shared_with_a_fork),
+    "unknown events pass": Mutant("a send that nothing confirms is refused", unknown_events_pass),
     "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
     "descriptions unchecked": Mutant("a service that is reported exists", descriptions_unchecked),

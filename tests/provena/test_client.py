@@ -129,15 +129,6 @@ async def test_the_platform_is_the_realm_or_an_embedded_one(scripted, client):
         assert (await embedded.platform(), embedded.visibility_delay) == ("urn:ivcap-flows:embedded:1", 2.0)
 
 
-async def test_no_api_uses_the_connection_of_another(scripted, client):
-    """A reply that an intermediary sends twice to one API is not read by another."""
-    apis = {name: getattr(client, name) for name in ("registry", "prov", "jobs", "datastore", "search")}
-    for name, api in {**apis, "auth": client.auth_api}.items():
-        scripted.on(f"GET /{name}/", {"message": "well"})
-        assert await api.health() == "well"
-    assert len({call.peer for call in scripted.calls}) == 6
-
-
 # Tokens
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -16,8 +17,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Call", "ScriptedServer", "serving"]
+__all__ = ["Call", "ScriptedServer", "numbered", "serving"]
 
 
 @dataclass
@@ -73,6 +75,22 @@ class ScriptedServer:
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
+def numbered(app: ASGIApp) -> ASGIApp:
+    """The app with a number on each reply, as most gateways give it, so that none is a copy of another."""
+    numbers = itertools.count()
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                number = (b"x-request-id", str(next(numbers)).encode())
+                message = {**message, "headers": [*message.get("headers", ()), number]}
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return served
+
+
 @contextmanager
 def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off", date: bool = True) -> Iterator[str]:
     """The URL, on a random port, of the app that `make` gives for it; a thread serves it. Without `date`, replies have
@@ -80,7 +98,9 @@ def serving(make: Callable[[str], Any], *, lifespan: Literal["on", "off"] = "off
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(make(url), log_level="critical", log_config=None, lifespan=lifespan, date_header=date)
+        config = uvicorn.Config(
+            numbered(make(url)), log_level="critical", log_config=None, lifespan=lifespan, date_header=date
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
