@@ -20,6 +20,7 @@ from ivcap_flows.errors import (
     UnavailableError,
 )
 from ivcap_flows.handles import Aspect
+from ivcap_flows.http.retry import Repeat
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment, urn_argument
@@ -76,27 +77,34 @@ class Aspects:
         self._paths = True
         """Whether the platform accepts content paths; True until it refuses one."""
 
-    async def add(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
-        """Add an aspect beside existing ones and return its URN. Keyed: sent once; its content finds it again."""
+    async def add(
+        self, entity: str, schema: str, content: Any, policy: str | None = None, *, repeat: Repeat = "keyed"
+    ) -> str:
+        """Add an aspect beside existing ones and return its URN. Keyed: sent once; its content finds it again.
+
+        `repeat` is "idempotent" for content of which two equal aspects say no more than one.
+        """
         params = _pair(entity, schema, policy)
         reply = await self._session.request(
-            "POST", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
+            "POST", "/1/aspects", params=params, json=content, repeat=repeat, expect=(200, 201)
         )
         return self._written(reply)
 
-    async def update(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
+    async def update(
+        self, entity: str, schema: str, content: Any, policy: str | None = None, *, repeat: Repeat = "keyed"
+    ) -> str:
         """Replace the one active aspect of this entity and schema; return the URN of the new aspect.
 
         Adds one if there is none. If a deployment does not offer to replace (403, 404), adds one and then retracts the
-        other. Raises NotUniqueError if several are active. Keyed: sent once.
+        other. Raises NotUniqueError if several are active. Keyed, unless `repeat` says otherwise, as for `add`.
         """
         params = _pair(entity, schema, policy)
         try:
             reply = await self._session.request(
-                "PUT", "/1/aspects", params=params, json=content, repeat="keyed", expect=(200, 201)
+                "PUT", "/1/aspects", params=params, json=content, repeat=repeat, expect=(200, 201)
             )
         except (ForbiddenError, NotFoundError) as error:
-            return await self._add_and_retract(entity, schema, content, policy, error)
+            return await self._add_and_retract(entity, schema, content, policy, error, repeat)
         return self._written(reply)
 
     def absent(self, message: str, detail: str) -> NotFoundError:
@@ -112,7 +120,7 @@ class Aspects:
         )
 
     async def _add_and_retract(
-        self, entity: str, schema: str, content: Any, policy: str | None, refusal: PlatformError
+        self, entity: str, schema: str, content: Any, policy: str | None, refusal: PlatformError, repeat: Repeat
     ) -> str:
         before = [record.urn async for record in self.list(entity=entity, schema=schema, include_content=False)]
         if len(before) > 1:
@@ -121,7 +129,7 @@ class Aspects:
                 f"{', '.join(before)}. Retract all but one.",
                 **refusal.data,
             )
-        added = await self.add(entity, schema, content, policy)
+        added = await self.add(entity, schema, content, policy, repeat=repeat)
         for urn in before:
             try:
                 await self.retract(urn)

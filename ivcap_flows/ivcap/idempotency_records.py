@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from ivcap_flows.errors import ForbiddenError, NotUniqueError, PlatformError
+from ivcap_flows.errors import ForbiddenError, NotUniqueError
 from ivcap_flows.http.pauses import Pauses
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, same_claim, same_intent
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
 
 __all__ = ["IdempotencyRecords"]
 
-TRIES: Final = 4
 SHOWS_WITHIN: Final = 5.0
 """Seconds for which a record that was written is looked for before what follows is done without it."""
 
@@ -43,30 +42,13 @@ class IdempotencyRecords:
     async def write(self, key: str, content: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
         """Add a record unless those that are there say as much. Return the contents of all afterwards, oldest first.
 
-        If a reply is lost, the records are read before anything is written again. Set `first` if nothing is known to be
-        there: then they are read only after the write.
+        Set `first` if nothing is known to be there: then the records are read only after the write. A record bears its
+        claim, so two copies of one, after a lost reply, say no more than one: the writes are idempotent.
         """
-        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
         entity = key_entity(key)
         if first:
             self._read[entity] = []
-        again = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
-            wait=wait_random_exponential(multiplier=0.5, max=2.0),
-            stop=stop_after_attempt(TRIES),
-            reraise=True,
-        )
-
-        async def once() -> list[AspectRecord]:
-            try:
-                return await self._write(entity, content)
-            except PlatformError:
-                # What was read before a reply was lost may not hold any more.
-                self._read.pop(entity, None)
-                raise
-
-        return _contents(await again(once))
+        return _contents(await self._write(entity, content))
 
     async def asserted_at(self, key: str) -> datetime | None:
         """Return when the platform accepted the oldest record, by its own clock.
@@ -86,11 +68,12 @@ class IdempotencyRecords:
         if len(there) == 1 and _gives_way(_content(there[0]), content):
             # One request, and the platform itself reports if another journal added a record in between.
             try:
-                return [self._written(await self._aspects.update(entity, INTENT_SCHEMA, content), entity, content)]
+                urn = await self._aspects.update(entity, INTENT_SCHEMA, content, repeat="idempotent")
+                return [self._written(urn, entity, content)]
             except NotUniqueError:
                 there = await self._active(entity)
         if not _says_enough([_content(record) for record in there], content):
-            urn = await self._aspects.add(entity, INTENT_SCHEMA, content)
+            urn = await self._aspects.add(entity, INTENT_SCHEMA, content, repeat="idempotent")
             # Of two journals that write at the same time, at least one sees the other's record.
             there = await self._with(self._written(urn, entity, content))
         # Retract last: if the process ends in between, two records remain rather than none.

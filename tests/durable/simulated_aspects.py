@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ivcap_flows.errors import NotUniqueError, PlatformError, UnavailableError, UnreachableError
 from ivcap_flows.ivcap.aspects import AspectRecord, Aspects
@@ -18,6 +19,8 @@ __all__ = ["ACCOUNT", "RECORD_FAULTS", "records_on"]
 T = TypeVar("T")
 
 ACCOUNT = "urn:acc"
+SENDS = 4
+"""How often a session sends a request within its time."""
 RECORD_FAULTS: dict[str, tuple[bool, Callable[[], PlatformError]]] = {
     "503": (False, lambda: UnavailableError("busy", status=503)),
     "cut": (False, lambda: UnreachableError("the connection was cut", sent=True)),
@@ -35,7 +38,16 @@ class _Aspects:
         self._there = platform.account.records
 
     async def _request(self, said: str, act: Callable[[bool], T], *, reads: bool = False) -> T:
-        """Let `act` happen at the platform. It gets whether what it writes shows later."""
+        """Let `act` happen at the platform, again after a fault: all requests for records are idempotent."""
+        for _ in range(SENDS - 1):
+            try:
+                return await self._once(said, act, reads=reads)
+            except PlatformError:
+                await asyncio.sleep(0.5)
+        return await self._once(said, act, reads=reads)
+
+    async def _once(self, said: str, act: Callable[[bool], T], *, reads: bool) -> T:
+        """Send once. `act` gets whether what it writes shows later."""
         platform = self._platform
         platform.asked.append(said)
         fault = platform.record_faults.pop(0) if platform.record_faults else ""
@@ -69,11 +81,11 @@ class _Aspects:
         self._there.setdefault(entity, []).append((record, account.clock.seconds + (1.0 if hidden else delay)))
         return record.urn
 
-    async def add(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
+    async def add(self, entity: str, schema: str, content: Any, *, repeat: Literal["idempotent"]) -> str:
         said = "claim" if content["urn"] is None else "outcome"
         return await self._request(said, lambda late: self._new(entity, schema, content, hidden=late))
 
-    async def update(self, entity: str, schema: str, content: Any, policy: str | None = None) -> str:
+    async def update(self, entity: str, schema: str, content: Any, *, repeat: Literal["idempotent"]) -> str:
         def replace(late: bool) -> str:
             if len(self._active(entity)) > 1:
                 raise NotUniqueError("several are active", status=424)

@@ -27,20 +27,23 @@ class Write(NamedTuple):
     """With `{}` for what varies; None where it is not told where the request is made."""
 
 
-def sent(client: str, node: ast.AST, where: tuple[str, ...] = ()) -> Iterator[Write]:
-    """Every request below a node that is no plain read."""
+def sent(client: str, node: ast.AST, where: tuple[str, ...] = (), default: str | None = None) -> Iterator[Write]:
+    """Every request below a node that is no plain read. `default` is that of a function's parameter `repeat`."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        given = dict(zip((each.arg for each in node.args.kwonlyargs), node.args.kw_defaults, strict=True))
+        default = literal(value) if (value := given.get("repeat")) is not None else default
     for child in ast.iter_child_nodes(node):
         named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         # What is defined inside of a function belongs to it.
         inner = (*where, child.name) if named and not (where and where[-1][0].islower()) else where
-        yield from sent(client, child, inner)
+        yield from sent(client, child, inner, default)
         if not isinstance(child, ast.Call) or not isinstance(child.func, ast.Attribute):
             continue
         given = {keyword.arg: keyword.value for keyword in child.keywords}
         if child.func.attr not in SENDERS[client] or ("repeat" not in given and not names_a_method(child)):
             continue
         method = literal(child.args[0]) or "?"
-        declared = literal(given["repeat"]) or "?" if "repeat" in given else "nothing"
+        declared = literal(given["repeat"]) or default or "?" if "repeat" in given else "nothing"
         if method not in ("GET", "HEAD") or declared != "idempotent":
             yield Write(client, ".".join(inner), method, declared, path_of(child.args[1]))
 
