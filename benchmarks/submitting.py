@@ -1,10 +1,12 @@
-"""1,000 orders by the task against the bare replay of the very same requests, with 20 ms to the embedded platform.
+"""Orders by the task against the bare replay of the very same requests, over TLS, 20 ms a round trip away.
 
 Ours awaits the tasks together (`asyncio.gather` of `aplace_order` outside of a flow, so that Prefect's own cost is not
 in it): parameters checked, an intent on disk before each order leaves, idempotency records, outcomes, a journal with
-the durability as shipped. The peer sends what ours sent in a run of before, with other keys of as many digits, over as
-many connections, which it keeps where each request of ours has one of its own, by a plain client of httpx that looks at
-nothing but the status. The service runs no jobs. CPU time is that of the process that sends.
+the durability as shipped. The peer sends what ours sent in a run of before, with other keys of as many digits, as many
+at once, on connections that it keeps, by a plain client of httpx that looks at nothing but the status.
+
+1,000 orders at once, and single ones, one after the other (`one_order`). The service runs no jobs. CPU time is that of
+the process that sends.
 """
 
 from __future__ import annotations
@@ -13,31 +15,37 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
+from benchmarks.link import link
 from benchmarks.measure import medians, python, report, rounds, steered_platform
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.mapping import RunnerMapping, write_mapping
 
 COUNT = 1000
 ROUNDS = 5
-LATENCY = 0.02
-LIMIT = 2.5
-MOST_REQUESTS = 5
+ONE_BY_ONE = 10
+ROUND_TRIP = 0.02
+LIMIT = 1.5
+LIMIT_OF_ONE = 1.7
+MOST_REQUESTS = 4.1
 
 OURS = """
 import asyncio, json, sys, time
 from ivcap_flows.capture import journal
 from ivcap_flows.tasks import aplace_order
 
-count, mark = int(sys.argv[1]), sys.argv[2]
+count, mark, at_once = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "at once"
 
 async def main():
     journal()
     await aplace_order.fn("submitted", {"message": f"{mark} first"})
     begin, cpu = time.perf_counter(), time.process_time()
-    orders = await asyncio.gather(*(aplace_order.fn("submitted", {"message": f"{mark} {n}"}) for n in range(count)))
+    calls = (aplace_order.fn("submitted", {"message": f"{mark} {n}"}) for n in range(count))
+    orders = await asyncio.gather(*calls) if at_once else [await call for call in calls]
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     print(json.dumps({"seconds": seconds, "cpu": cpu, "orders": len({order.urn for order in orders})}))
 
@@ -64,7 +72,7 @@ httpx.AsyncHTTPTransport.handle_async_request = recorded
 """
     + OURS
     + """
-with open(sys.argv[3], "w") as file:
+with open(sys.argv[4], "w") as file:
     json.dump({"connections": most, "requests": sent}, file)
 """
 )
@@ -118,45 +126,61 @@ def service(environment: dict[str, str]) -> None:
     write_mapping(Directory(Path(environment["IVCAP_LOCAL_DIR"])), urn, RunnerMapping(("none",), "/", concurrency=0))
 
 
-def main() -> None:
+def compared(
+    environment: dict[str, str], control: PlatformControl, folder: str, count: int, way: str
+) -> dict[str, Any]:
+    """The seconds of so many orders, "at once" or "one by one", of both, with what else they took."""
     cpu: dict[str, list[float]] = {"ours": [], "bare": []}
     asked: list[float] = []
+    replayed = str(Path(folder, "requests.json"))
+
+    def submitted(code: str, *more: str) -> float:
+        control.forget_requests()
+        mark = os.urandom(8).hex()
+        env = {**environment, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/{mark}.sqlite"}
+        one: dict[str, Any] = python(code, str(count), mark, way, *more, env=env)
+        if one["orders"] != count:
+            raise RuntimeError(f"{one['orders']} orders were placed, not {count}.")
+        asked.append(len(control.requests()) / count)
+        cpu["ours"].append(one["cpu"])
+        return float(one["seconds"])
+
+    def sent() -> float:
+        one = python(BARE, replayed, os.urandom(8).hex(), env=environment)
+        cpu["bare"].append(one["cpu"])
+        return float(one["seconds"])
+
+    submitted(RECORDED, replayed)
+    cpu["ours"].clear()
+    seconds = rounds({"ours": lambda: submitted(OURS), "bare": sent}, ROUNDS)
+    middle = medians(seconds)
+    return {
+        "ratio": round(middle["ours"] / middle["bare"], 3),
+        "orders": count,
+        "seconds": middle,
+        "best_seconds": {name: round(min(values), 2) for name, values in seconds.items()},
+        "requests_per_order": round(max(asked), 2),
+        "cpu_ms_per_order": medians({name: [1000 * one / count for one in values] for name, values in cpu.items()}),
+    }
+
+
+def main() -> None:
     with steered_platform() as (environment, control), tempfile.TemporaryDirectory() as folder:
         service(environment)
-        control.add_fault(delay=LATENCY)
-        replayed = str(Path(folder, "requests.json"))
-
-        def submitted(code: str, *more: str) -> float:
-            control.forget_requests()
-            mark = os.urandom(8).hex()
-            env = {**environment, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder}/{mark}.sqlite"}
-            one: dict[str, Any] = python(code, str(COUNT), mark, *more, env=env)
-            if one["orders"] != COUNT:
-                raise RuntimeError(f"{one['orders']} orders were placed, not {COUNT}.")
-            asked.append(len(control.requests()) / COUNT)
-            cpu["ours"].append(one["cpu"])
-            return float(one["seconds"])
-
-        def sent() -> float:
-            one = python(BARE, replayed, os.urandom(8).hex(), env=environment)
-            cpu["bare"].append(one["cpu"])
-            return float(one["seconds"])
-
-        submitted(RECORDED, replayed)
-        cpu["ours"].clear()
-        seconds = rounds({"ours": lambda: submitted(OURS), "bare": sent}, ROUNDS)
-    middle = medians(seconds)
+        port = urlsplit(environment["IVCAP_URL"]).port
+        assert port is not None
+        with link(port, ROUND_TRIP, Path(folder)) as (url, certificate):
+            far = {**environment, "IVCAP_URL": url, "SSL_CERT_FILE": str(certificate)}
+            one = compared(far, control, folder, ONE_BY_ONE, "one by one")
+            many = compared(far, control, folder, COUNT, "at once")
     report(
         "submitting",
-        middle["ours"] / middle["bare"],
+        many.pop("ratio"),
         limit=LIMIT,
-        orders=COUNT,
-        latency_ms=1000 * LATENCY,
-        seconds=middle,
-        best_seconds={name: round(min(values), 2) for name, values in seconds.items()},
-        requests_per_order=round(max(asked), 2),
+        **many,
         most_requests_per_order=MOST_REQUESTS,
-        cpu_ms_per_order=medians({name: [1000 * one / COUNT for one in values] for name, values in cpu.items()}),
+        one_order={**one, "limit": LIMIT_OF_ONE},
+        round_trip_ms=1000 * ROUND_TRIP,
     )
 
 
