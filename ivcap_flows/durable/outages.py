@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
-from ivcap_flows.errors import PlatformError
+from ivcap_flows.errors import IvcapFlowsError
+from ivcap_flows.http.pauses import Retries
+from ivcap_flows.http.retry import Backoff, is_transient
 from ivcap_flows.secrets import logger_of
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 __all__ = ["through_outages"]
 
@@ -29,35 +28,15 @@ _said_at = -math.inf
 async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
     """Return the result of `ask`, repeating the call while the platform cannot answer.
 
-    This ends `stall_timeout` seconds after it first could not.
+    The last call begins within `stall_timeout` seconds after it first could not.
 
     `ask` must be safe to repeat: it only reads, or has its effect once however often it is called.
     """
-    from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+    return await Retries(Backoff(_FIRST, _LONGEST, stall_timeout), _say).run(ask, is_transient)
 
-    failing_since = math.inf
 
-    async def once() -> T:
-        # Tenacity only awaits functions declared with `async def`, not other callables that return an awaitable.
-        return await ask()
-
-    def say(state: RetryCallState) -> None:
-        global _said_at
-        if state.outcome is not None and time.monotonic() - _said_at > _SAID_EVERY:
-            _said_at = time.monotonic()
-            logger.warning("The platform cannot answer; trying again: %s", state.outcome.exception())
-
-    def is_over(state: RetryCallState) -> bool:
-        nonlocal failing_since
-        failed_at = state.outcome_timestamp or state.start_time
-        failing_since = min(failing_since, failed_at)
-        return failed_at - failing_since >= stall_timeout
-
-    again = AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
-        wait=wait_random_exponential(multiplier=_FIRST, max=_LONGEST),
-        stop=is_over,
-        before_sleep=say,
-        reraise=True,
-    )
-    return await again(once)
+def _say(error: IvcapFlowsError, *_: float) -> None:
+    global _said_at
+    if time.monotonic() - _said_at > _SAID_EVERY:
+        _said_at = time.monotonic()
+        logger.warning("The platform cannot answer; trying again: %s", error)

@@ -16,7 +16,7 @@ from typing import Final
 
 from ivcap_flows.errors import ConfigurationError, InputError, IntegrityError, UnavailableError, UnreachableError
 from ivcap_flows.handles import LocalFile
-from ivcap_flows.http.pauses import Breaks
+from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.secrets import logger_of
 
@@ -161,7 +161,8 @@ async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, by
     After a break, continue where the last piece ended. If the server cannot resume there, it starts again: the next
     position is 0, and that piece may be empty.
     """
-    breaks, best, position = Breaks(session.backoff), 0, 0
+    retries = Retries(session.backoff, broke_off(f"download of {source.partition('?')[0]}"))
+    best = position = 0
     validator: str | None = None
     while True:
         headers = {"Range": f"bytes={position}-"} if position else {}
@@ -185,8 +186,8 @@ async def _pieces(session: Session, source: str) -> AsyncGenerator[tuple[int, by
         except (UnreachableError, UnavailableError) as error:
             if position > best:
                 best = position
-                breaks.begin_anew()
-            await breaks.wait(error, f"download of {source.partition('?')[0]}")
+                retries.begin_anew()
+            await retries.wait(error)
 
 
 def _first_byte(reply: StreamedReply) -> int | None:

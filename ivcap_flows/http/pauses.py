@@ -1,18 +1,26 @@
-"""Pauses for loops that tenacity cannot run for their callers: looks at a state, and transfers that break off."""
+"""Waits: between the failures of a thing that is tried again, and between looks at a state."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from ivcap_flows.errors import PlatformError
+from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Breaks", "Pauses"]
+__all__ = ["Pauses", "Retries", "broke_off"]
 
 _log = logger_of("ivcap_flows.http")
+
+T = TypeVar("T")
+
+Say = Callable[[IvcapFlowsError, float, float], None]
+"""Takes a failure, the seconds until the next attempt, and those since the first failure."""
 
 
 class Pauses:
@@ -20,36 +28,57 @@ class Pauses:
     with a jitter of up to a quarter of the first."""
 
     def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest = first, longest
+        self._steps = Backoff(first, longest)
         self._number = 0
 
     async def sleep(self, most: float = math.inf) -> None:
         """Sleep for the next pause, or for `most` seconds where that is less."""
-        from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_random
-
-        looks = RetryCallState(AsyncRetrying(), None, (), {})
         self._number += 1
-        looks.attempt_number = self._number
-        wait = wait_exponential(multiplier=self._first, max=self._longest) + wait_random(0, self._first / 4)
-        await asyncio.sleep(min(wait(looks), max(most, 0.0)))
+        jitter = random.uniform(0, self._steps.first / 4)  # noqa: S311 - no secret
+        await asyncio.sleep(min(self._steps.ceiling(self._number) + jitter, max(most, 0.0)))
 
 
-class Breaks:
-    """The waits of a transfer that breaks off and goes on, by the back-off of its session."""
+class Retries:
+    """The waits after the failures of one thing, by a back-off. `say` tells each to the log."""
 
-    def __init__(self, backoff: Backoff) -> None:
-        self._backoff = backoff
+    def __init__(self, backoff: Backoff, say: Say) -> None:
+        self._backoff, self._say = backoff, say
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget the breaks so far: the transfer has got further."""
-        self._number, self._since = 0, time.monotonic()
+        """Forget the failures so far: the thing has got further."""
+        self._number, self._since = 0, math.inf
 
-    async def wait(self, error: PlatformError, what: str) -> None:
-        """Wait as the failure demands; raise it where that would take longer than the budget."""
+    async def wait(self, error: IvcapFlowsError) -> None:
+        """Wait as the failure demands; raise it where that would take longer than the budget.
+
+        The budget counts from the first failure. Before it, the process may have waited for its own requests, or been
+        suspended: it has found nothing out about the platform.
+        """
         self._number += 1
+        self._since = min(self._since, time.monotonic())
+        waited = time.monotonic() - self._since
         wait = self._backoff.delay(self._number, error.data.get("retry_after"))
-        if self._backoff.exhausted(time.monotonic() - self._since, wait):
+        if self._backoff.exhausted(waited, wait):
             raise error
-        _log.info("The %s broke off: %s Going on in %.1f s.", what, error, wait)
+        self._say(error, wait, waited)
         await asyncio.sleep(wait)
+
+    async def run(self, attempt: Callable[[], Awaitable[T]], may_pass: Callable[[IvcapFlowsError], bool]) -> T:
+        """Return the result of `attempt`, which is repeated after failures that may pass."""
+        while True:
+            try:
+                return await attempt()
+            except IvcapFlowsError as error:
+                if not may_pass(error):
+                    raise
+                await self.wait(error)
+
+
+def broke_off(transfer: str) -> Say:
+    """Return what tells the log that a transfer broke off."""
+
+    def say(error: IvcapFlowsError, wait: float, _: float) -> None:
+        _log.info("The %s broke off: %s Going on in %.1f s.", transfer, error, wait)
+
+    return say

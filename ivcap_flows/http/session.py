@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from json import JSONEncoder
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from ivcap_flows.errors import InputError, MisfitReplyError, PlatformError, ProtocolError
+from ivcap_flows.errors import InputError, IvcapFlowsError, MisfitReplyError, PlatformError, ProtocolError
 from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
 from ivcap_flows.http.confirm_send import confirm_send
+from ivcap_flows.http.pauses import Retries
 from ivcap_flows.http.pool import Pool, Reuse, UnansweredError, abandon
 from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 from ivcap_flows.secrets import logger_of
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply", "longest_retries"]
 
@@ -264,34 +261,17 @@ class Session:
 
     async def _tried(self, attempt: Callable[[], Awaitable[T]], repeat: Repeat) -> T:
         """Return the result of `attempt`. Repeat it while its failures are transient and the budget allows."""
-        from tenacity import AsyncRetrying, retry_if_exception
-
-        failed_at: list[float] = []
-
-        def wait(state: RetryCallState) -> float:
-            return self._backoff.delay(state.attempt_number, _asked(state))
-
-        def waited() -> float:
-            # Before the first failure, the process may have waited for its own requests, or been suspended: it has
-            # found nothing out about the platform.
-            return time.monotonic() - failed_at[0]
-
-        def stop(state: RetryCallState) -> bool:
-            failed_at.append(time.monotonic())
-            return self._backoff.within(longest_retries.get()).exhausted(waited(), state.upcoming_sleep)
-
-        def say(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if waited() + state.upcoming_sleep < _SAID_AFTER or self._said:
-                _log.info("%s Trying again in %.1f s.", error, state.upcoming_sleep)
-            else:
-                self._said = True
-                _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited())
-
-        may_pass = retry_if_exception(lambda error: is_transient(error) and may_repeat(repeat, error))
-        given: T = await AsyncRetrying(retry=may_pass, wait=wait, stop=stop, before_sleep=say, reraise=True)(attempt)
+        retries = Retries(self._backoff.within(longest_retries.get()), self._say)
+        given = await retries.run(attempt, lambda error: is_transient(error) and may_repeat(repeat, error))
         self._said = False
         return given
+
+    def _say(self, error: IvcapFlowsError, wait: float, waited: float) -> None:
+        if waited + wait < _SAID_AFTER or self._said:
+            _log.info("%s Trying again in %.1f s.", error, wait)
+        else:
+            self._said = True
+            _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited)
 
     async def _send(
         self,
@@ -468,12 +448,6 @@ def _with_query(url: str, params: Mapping[str, Any] | None) -> str:
         return url
     told = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
     return f"{url}{'&' if '?' in url else '?'}{urlencode(told, doseq=True)}"
-
-
-def _asked(state: RetryCallState) -> float | None:
-    error = state.outcome.exception() if state.outcome else None
-    asked = getattr(error, "data", {}).get("retry_after")
-    return asked if isinstance(asked, float) else None
 
 
 def _secrets(token: str | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from ivcap_flows.errors import (
     UnreachableError,
 )
 from ivcap_flows.file_state import FileState, reading
-from ivcap_flows.http.pauses import Breaks
+from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.secrets import logger_of
 
@@ -113,9 +113,9 @@ class _ChunkSender:
         self, session: Session, target: str, what: str, *, chunk: int, progress: Callable[[int], None] | None
     ) -> None:
         self._target = target
-        self._session, self._what, self._chunk, self._progress = session, what, chunk, progress
+        self._session, self._chunk, self._progress = session, chunk, progress
         self._length = chunk
-        self._breaks = Breaks(session.backoff)
+        self._retries = Retries(session.backoff, broke_off(f"upload of {what}"))
 
     async def step(self, position: int, left: int, body: Body) -> int:
         """Send the blocks of `body(position, length)`, at most `left` bytes; return the server's offset afterwards.
@@ -128,7 +128,7 @@ class _ChunkSender:
         except (UnreachableError, UnavailableError, ConflictError, BadRequestError) as error:
             if isinstance(error, BadRequestError) and (error.data.get("status") != 413 or length <= _LEAST):
                 raise
-            await self._breaks.wait(error, f"upload of {self._what}")
+            await self._retries.wait(error)
             reached = await server_offset(self._session, self._target)
             if isinstance(error, ConflictError) and reached == position:
                 raise
@@ -137,7 +137,7 @@ class _ChunkSender:
         else:
             self._length = min(self._chunk, 2 * self._length)
         if reached > position:
-            self._breaks.begin_anew()
+            self._retries.begin_anew()
         if self._progress is not None:
             self._progress(reached)
         return reached

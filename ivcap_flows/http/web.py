@@ -19,7 +19,7 @@ from ivcap_flows.errors import InputError, PlatformError, UnavailableError, Unre
 from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.body_form import LOOK, form_of, forms_of, is_page, media_type_of_form
 from ivcap_flows.http.download import store
-from ivcap_flows.http.pauses import Breaks
+from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.pool import Pool
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.http.status import detail_of, redact
@@ -85,7 +85,7 @@ async def fetch_if_changed(
     """
     pool = Pool()
     try:
-        breaks = Breaks(_session(url, pool).backoff)
+        retries = Retries(_session(url, pool).backoff, broke_off(f"download of {_shown(url)}"))
         while True:
             try:
                 async with _reply(url, known.conditions if known is not None else {}, pool) as (place, reply):
@@ -99,7 +99,7 @@ async def fetch_if_changed(
                     file = await store(_pieces(content), target, size=size, urn=_shown(url))
                     return file, Validators(reply.headers.get("etag"), reply.headers.get("last-modified"))
             except UnreachableError as error:
-                await breaks.wait(error, f"download of {_shown(url)}")
+                await retries.wait(error)
     finally:
         await pool.aclose()
 

@@ -18,7 +18,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.http.pauses import Breaks, Pauses
+from ivcap_flows.http.pauses import Pauses, Retries, broke_off
 from ivcap_flows.http.retry import Backoff, is_transient, may_repeat, retry_after
 from ivcap_flows.http.server_clock import date_of
 
@@ -117,11 +117,11 @@ async def test_pauses_double_up_to_the_longest_and_not_beyond_the_time_that_is_l
 
 async def test_a_transfer_that_breaks_off_too_often_fails(slept):
     """The server's word counts, and the budget counts from the last time that it got on."""
-    breaks, error = Breaks(Backoff(budget=10.0)), UnreachableError("gone", retry_after=8.0)
-    await breaks.wait(error, "upload of x")
+    retries, error = Retries(Backoff(budget=10.0), broke_off("upload of x")), UnreachableError("gone", retry_after=8.0)
+    await retries.wait(error)
     assert slept == [8.0]
     with pytest.raises(UnreachableError, match="gone"):
-        await breaks.wait(UnreachableError("gone", retry_after=11.0), "upload of x")
-    breaks.begin_anew()
-    await breaks.wait(error, "upload of x")
+        await retries.wait(UnreachableError("gone", retry_after=11.0))
+    retries.begin_anew()
+    await retries.wait(error)
     assert slept == [8.0, 8.0]
