@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,10 @@ from ivcap_flows.http.session import Reply, Session
 __all__ = ["PAGE_SIZE", "checked_limit", "cursor_of", "next_link", "paged", "pages", "walked"]
 
 T = TypeVar("T")
+
+Ask = Callable[[Mapping[str, Any]], Awaitable[Reply]]
+"""Requests a page by its `limit` and `page`, a cursor."""
+Cursor = Callable[[str], str | None]
 
 _TURNS: Final = 24
 """Turns of the event loop that suffice to connect to an address and to send a request."""
@@ -58,115 +63,92 @@ def next_link(body: Mapping[str, Any]) -> str | None:
 
 
 def paged(
-    session: Session,
-    path: str,
-    *,
-    params: Mapping[str, Any] | None = None,
-    limit: int | None = None,
-    page_size: int = PAGE_SIZE,
+    session: Session, path: str, *, params: Mapping[str, Any] | None = None, limit: int | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the objects of a list. Pages are requested as they are needed.
 
     `limit` is the total number of items, None for all. Raises ProtocolError for a reply that is not a list, for a next
     link to another host (see `Session.own`), and for a cursor that repeats, which would never end.
     """
+    return walked(session, _get(session, path, params), dict, limit=limit)
 
+
+async def walked(
+    session: Session, ask: Ask, kind: type[T], *, cursor_in: Cursor = cursor_of, limit: int | None = None
+) -> AsyncIterator[T]:
+    """Yield the items of any list that comes in pages, each of type `kind`; `cursor_in` finds the cursor in a link.
+
+    A caller that needs a second page probably wants them all, so from then on the next page is requested while the
+    current one is used. Raises as `paged` does.
+    """
+    async with aclosing(_pages(session, ask, kind, cursor_in, limit, ahead=True)) as found:
+        async for page in found:
+            for number, item in enumerate(page):
+                if number % _BREATH == 0:
+                    await asyncio.sleep(0)
+                yield item
+
+
+def pages(
+    session: Session, path: str, *, params: Mapping[str, Any] | None = None
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """Yield the pages of a list. Each is requested only when it is needed. Raises as `paged` does."""
+    return _pages(session, _get(session, path, params), dict, cursor_of, None, ahead=False)
+
+
+def _get(session: Session, path: str, params: Mapping[str, Any] | None) -> Ask:
     async def ask(asked: Mapping[str, Any]) -> Reply:
         # With a `page`, a server needs only `limit`. Send the rest for servers whose cursor does not contain the query.
         return await session.request("GET", path, params={**(params or {}), **asked}, repeat="idempotent")
 
-    return walked(session, ask, dict, limit=limit, page_size=page_size)
+    return ask
 
 
-async def pages(
-    session: Session, path: str, *, params: Mapping[str, Any] | None = None
-) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """Yield the pages of a list. Each is requested only when it is needed. Raises as `paged` does."""
-    seen: set[str] = set()
-    cursor: str | None = None
-    while True:
-        asked = {**(params or {}), "limit": PAGE_SIZE, "page": cursor}
-        reply = await session.request("GET", path, params=asked, repeat="idempotent")
-        page, cursor = _read(reply, session, "items", dict, next_link, cursor_of)
-        yield page
-        if cursor is None:
-            return
-        if cursor in seen:
-            raise reply.violation("names a page as the next that was read before")
-        seen.add(cursor)
-
-
-async def walked(
-    session: Session,
-    ask: Callable[[Mapping[str, Any]], Awaitable[Reply]],
-    kind: type[T],
-    *,
-    items: str = "items",
-    following: Callable[[Mapping[str, Any]], str | None] = next_link,
-    cursor_in: Callable[[str], str | None] = cursor_of,
-    limit: int | None = None,
-    page_size: int = PAGE_SIZE,
-) -> AsyncIterator[T]:
-    """Yield the items of any list that comes in pages. `ask` requests a page by its `limit` and `page` (a cursor).
-
-    `items` is the field of a page that holds the items, each of type `kind`. `following` returns the link to the next
-    page, `cursor_in` the cursor in a link. A caller that needs a second page probably wants them all, so from then on
-    the next page is requested while the current one is used. Raises as `paged` does.
-    """
+async def _pages(
+    session: Session, ask: Ask, kind: type[T], cursor_in: Cursor, limit: int | None, *, ahead: bool
+) -> AsyncGenerator[list[T], None]:
+    """Yield the pages of a list, of no more than `limit` items in all; with `ahead`, from the second page on the next
+    one is requested before the current one is yielded."""
     seen: set[str] = set()
 
     async def read(cursor: str | None, left: int | None) -> tuple[list[T], str | None]:
-        reply = await ask({"limit": page_size if left is None else min(page_size, left), "page": cursor})
-        page, upcoming = _read(reply, session, items, kind, following, cursor_in)
-        if upcoming in seen:
+        reply = await ask({"limit": PAGE_SIZE if left is None else min(PAGE_SIZE, left), "page": cursor})
+        page, following = _read(reply, session, kind, cursor_in)
+        if following in seen:
             raise reply.violation("names a page as the next that was read before")
-        return page, upcoming
+        return page, following
 
-    left = checked_limit(limit)
-    if left == 0:
-        return
-    page, cursor = await read(None, left)
-    ahead: asyncio.Task[tuple[list[T], str | None]] | None = None
+    left, cursor = checked_limit(limit), None
+    reading: asyncio.Task[tuple[list[T], str | None]] | None = None
     try:
-        while True:
+        while left != 0:
+            page, cursor = await (reading or read(cursor, left))
+            reading = None
             page = page[:left]
             left = None if left is None else left - len(page)
-            more = cursor is not None and left != 0
             going_on = bool(seen)
             if cursor is not None:
                 seen.add(cursor)
-            if more and going_on:
-                ahead = asyncio.create_task(read(cursor, left))
+            if cursor is not None and left != 0 and ahead and going_on:
+                reading = asyncio.create_task(read(cursor, left))
                 for _ in range(_TURNS):  # let the server work while the first items are yielded
                     await asyncio.sleep(0)
-            for number, item in enumerate(page):
-                if ahead is not None and number % _BREATH == 0:
-                    await asyncio.sleep(0)
-                yield item
-            if not more:
+            yield page
+            if cursor is None:
                 return
-            page, cursor = await (ahead or read(cursor, left))
-            ahead = None
     finally:
-        if ahead is not None:
-            ahead.cancel()
-            await asyncio.gather(ahead, return_exceptions=True)
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
-def _read(
-    reply: Reply,
-    session: Session,
-    items: str,
-    kind: type[T],
-    following: Callable[[Mapping[str, Any]], str | None],
-    cursor_in: Callable[[str], str | None],
-) -> tuple[list[T], str | None]:
+def _read(reply: Reply, session: Session, kind: type[T], cursor_in: Cursor) -> tuple[list[T], str | None]:
     """Return the items of a page, and the cursor of the next page."""
     body = reply.json()
-    page = _members(body, items, kind)
-    if page is None:
-        raise reply.violation(f"is no page with a list of {kind.__name__} under `{items}`")
-    link = following(body)
+    page = (body.get("items") or []) if isinstance(body, Mapping) else None
+    if not isinstance(page, list) or not all(isinstance(item, kind) for item in page):
+        raise reply.violation(f"is no page with a list of {kind.__name__} under `items`")
+    link = next_link(body)
     if link is not None and _names_host(link):
         session.own(link)
     return page, None if link is None else cursor_in(link)
@@ -175,8 +157,3 @@ def _read(
 def _names_host(link: str) -> bool:
     """Return whether a link names a host, so is more than a cursor or a path."""
     return "://" in link.partition("?")[0] or link.strip().startswith("//")
-
-
-def _members(body: Any, items: str, kind: type[T]) -> list[T] | None:
-    found = (body.get(items) or []) if isinstance(body, Mapping) else None
-    return found if isinstance(found, list) and all(isinstance(item, kind) for item in found) else None

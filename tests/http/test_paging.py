@@ -66,8 +66,8 @@ async def test_pages_are_read_to_the_end(web):
     items does not end the list."""
     empty = {"items": None, "links": page([], "c-5")["links"]}
     web.on("GET /1/x", page([1, 2], f"{web.url}/1/x?page=c-2"), page([3, 4], "?page=http://h/c-4"), empty, page([5]))
-    assert await collect(web, params={"filter": "f", "order-by": None}, page_size=2) == [1, 2, 3, 4, 5]
-    query = {"filter": "f", "limit": "2"}
+    assert await collect(web, params={"filter": "f", "order-by": None}) == [1, 2, 3, 4, 5]
+    query = {"filter": "f", "limit": "50"}
     cursors = ("c-2", "http://h/c-4", "c-5")
     assert [seen.query for seen in web.seen] == [query, *(query | {"page": cursor} for cursor in cursors)]
 
@@ -75,8 +75,8 @@ async def test_pages_are_read_to_the_end(web):
 async def test_a_limit_is_the_total(web):
     """No page beyond it is asked for, none with more than what is left, and what is too much is dropped."""
     web.on("GET /1/x", page([1, 2], "?page=a"), page([3, 4], "?page=b"))
-    assert await collect(web, limit=3, page_size=2) == [1, 2, 3]
-    assert [seen.query["limit"] for seen in web.seen] == ["2", "1"]
+    assert await collect(web, limit=3) == [1, 2, 3]
+    assert [seen.query["limit"] for seen in web.seen] == ["3", "1"]
     assert await collect(web, limit=0) == [] and len(web.seen) == 2
 
 
