@@ -122,7 +122,7 @@ class ModelRunEffect(Effect[ModelRun]):
         limit: Limit | None = None,
         job_watch: JobWatch | None = None,
         look: Look | None = None,
-        stall_timeout: float = STALL_TIMEOUT,
+        stall_timeout: float | None = None,
     ) -> ModelRunEffect:
         return cls(
             record=record,
@@ -130,7 +130,7 @@ class ModelRunEffect(Effect[ModelRun]):
             platform=platform,
             job_watch=job_watch or JobWatch(client),
             look=look,
-            stall_timeout=stall_timeout,
+            stall_timeout=STALL_TIMEOUT if stall_timeout is None else stall_timeout,
             request={"subject": subject, "workflow-template": record.workflow_template_id},
             visibility_delay=client.visibility_delay,
             subject=record.display_name,
