@@ -7,11 +7,14 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.secrets import logger_of
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["Pauses", "Retries", "broke_off"]
 
@@ -64,15 +67,20 @@ class Retries:
         self._say(error, wait, waited)
         await asyncio.sleep(wait)
 
-    async def run(self, attempt: Callable[[], Awaitable[T]], may_pass: Callable[[IvcapFlowsError], bool]) -> T:
+    async def run(self, attempt: Callable[[], Awaitable[T]], may_pass: Callable[[BaseException], bool]) -> T:
         """Return the result of `attempt`, which is repeated after failures that may pass."""
-        while True:
-            try:
-                return await attempt()
-            except IvcapFlowsError as error:
-                if not may_pass(error):
-                    raise
-                await self.wait(error)
+        from tenacity import AsyncRetrying, retry_if_exception
+
+        async def once() -> T:
+            # Tenacity only awaits functions declared with `async def`, not other callables that return an awaitable.
+            return await attempt()
+
+        async def wait(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            assert isinstance(error, IvcapFlowsError)
+            await self.wait(error)
+
+        return await AsyncRetrying(retry=retry_if_exception(may_pass), before_sleep=wait, reraise=True)(once)
 
 
 def broke_off(transfer: str) -> Say:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,6 +19,7 @@ async def ensure_state(send: Callable[[], Awaitable[object]], holds: Callable[[]
     A refusal counts as success if the state holds, since an earlier try may have set it. Raises the error of the last
     try.
     """
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
     async def once() -> None:
         try:
@@ -28,12 +28,10 @@ async def ensure_state(send: Callable[[], Awaitable[object]], holds: Callable[[]
             if not ((error.retryable or isinstance(error, BadRequestError)) and await holds()):
                 raise
 
-    for pause in (*_PAUSES, None):
-        try:
-            await once()
-        except PlatformError as error:
-            if pause is None or not error.retryable:
-                raise
-            await asyncio.sleep(pause)
-        else:
-            return
+    again = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, PlatformError) and error.retryable),
+        wait=wait_chain(*map(wait_fixed, _PAUSES)),
+        stop=stop_after_attempt(len(_PAUSES) + 1),
+        reraise=True,
+    )
+    await again(once)

@@ -203,15 +203,15 @@ async def _shown(
     call: IvcapCall, urn: str, timeout: float, read: Callable[[IvcapCall, str], Awaitable[ArtifactRecord]] = _read
 ) -> ArtifactRecord:
     """Read a record, waiting until the platform shows it. Raises NotFoundError after `timeout` seconds."""
-    loop = asyncio.get_running_loop()
-    end, pauses = loop.time() + timeout, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
-    while True:
-        try:
-            return await read(call, urn)
-        except NotFoundError:
-            if (left := end - loop.time()) <= 0:
-                raise
-        await pauses.sleep(left)
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+    again = AsyncRetrying(
+        retry=retry_if_exception_type(NotFoundError),
+        wait=wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=stop_after_delay(timeout),
+        reraise=True,
+    )
+    return await again(read, call, urn)
 
 
 async def _begun(call: IvcapCall, stored: Any, size: int, *, timeout: float) -> ArtifactRecord | None:
