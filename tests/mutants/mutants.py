@@ -50,7 +50,7 @@ from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.rows import Poll
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local.services import descriptions
-from ivcap_flows.provenance import lineage_rules, lineage_walk
+from ivcap_flows.provenance import html, lineage_rules, lineage_walk
 from ivcap_flows.provenance.lineage_rules import Follow, Step
 from ivcap_flows.provenance.lineage_walk import LineageWalk
 from ivcap_flows.reading import names, on_record, verification
@@ -642,7 +642,33 @@ def sent_again_unannounced(patch: SetAttribute) -> None:
     patch(Submission, "_before_sending", announce_the_first)
 
 
+def one_layout(patch: SetAttribute) -> None:
+    _on_the_page(patch, "page.css", "@media (max-width: 760px)", "@media (max-width: 0)")
+
+
+def a_drag_is_a_click(patch: SetAttribute) -> None:
+    _on_the_page(patch, "page.js", "if (moved) return;", "")
+
+
+def zoom_at_the_corner(patch: SetAttribute) -> None:
+    _on_the_page(patch, "page.js", "view.x = x - (x - view.x) * scale / view.scale;", "")
+
+
+def _on_the_page(patch: SetAttribute, file: str, words: str, others: str) -> None:
+    part = html._part
+
+    def changed(name: str) -> str:
+        assert name != file or words in part(name)
+        return part(name).replace(words, others) if name == file else part(name)
+
+    patch(html, "_part", changed)
+    patch(html, "_script", html._script.__wrapped__)
+
+
 MUTANTS: Final = {
+    "one layout": Mutant("the page has room on a phone", one_layout),
+    "a drag is a click": Mutant("a drag leaves what is chosen", a_drag_is_a_click),
+    "zoom at the corner": Mutant("what one points at stays there", zoom_at_the_corner),
     "any watcher promises": Mutant("a run sleeps long only if its own watcher is there", any_watcher_promises),
     "a run goes on anywhere": Mutant("a run goes on where it has work, or sends nothing", goes_on_anywhere),
     "intent after the effect": Mutant(

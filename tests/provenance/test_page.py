@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
+
 from ivcap_flows.notebook import Trace
 from ivcap_flows.plain_text import visible
 from ivcap_flows.provenance import Graph, activity, entity, relation
@@ -30,6 +32,19 @@ THROUGH = """() => {
     });
 }"""
 
+LOOK = """() => {
+    const box = document.querySelector("#graph").getBoundingClientRect();
+    const matrix = document.querySelector("#world").getScreenCTM();
+    const point = new DOMPoint(box.x + box.width / 2, box.y + box.height / 2).matrixTransform(matrix.inverse());
+    return [matrix.a, point.x, point.y];
+}"""
+"""The scale of the picture, and which of its points lies in the middle of its window."""
+
+MAPPED = """([x, y]) => {
+    const point = new DOMPoint(x, y).matrixTransform(document.querySelector("#map").getScreenCTM().inverse());
+    return [point.x, point.y];
+}"""
+"""The point of the picture that lies here on the small map."""
 
 NASTY = "</script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>{{data}} \u202e\ud800"
 
@@ -154,6 +169,155 @@ def test_the_page_opens_and_draws(chromium, tmp_path, make_survey):
     assert not {"img", "iframe", "a", "b", "i", "object", "foreignObject"} & set(tags)
     assert {"innerHTML", "script text", "connect-src"} <= set(nasty.page.evaluate(TRIES))
     assert nasty.page.evaluate("window.taken") is None
+
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+
+
+@pytest.mark.catches("one layout")
+def test_the_page_on_a_phone(chromium, tmp_path, make_survey):
+    """Nothing lies beside the screen. A tap tells of a thing below the picture, which keeps a third of the screen and
+    more, and a tap on the cross closes that again."""
+    phone = Opened(
+        chromium, tmp_path / "phone.html", page(make_survey(30), ["out"], title="What out.csv came from"), **PHONE
+    )
+
+    def boxes(*places):
+        return [phone.page.locator(place).bounding_box() for place in places]
+
+    def assert_on_the_screen():
+        assert phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+        assert phone.page.evaluate("document.documentElement.scrollHeight") == 844
+        for box in boxes("#search", "#fold", "#unfold", "#out", "#fit", "#in", "#stage"):
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844
+
+    assert_on_the_screen()
+    details = phone.page.locator("#details")
+    assert not details.is_visible()
+    phone.node("out.csv").tap()
+    phone.wait_drawn()
+    assert details.locator("h2").inner_text() == "out.csv"
+    assert_on_the_screen()
+    stage, told = boxes("#stage", "#details")
+    assert stage["height"] > 844 / 3 and told["y"] >= stage["y"] + stage["height"] and told["width"] == 390
+    details.locator(".close").tap()
+    assert not details.is_visible()
+    phone.close()
+
+
+class Fingers:
+    """Fingers on the screen of a page."""
+
+    def __init__(self, page):
+        self._send = page.context.new_cdp_session(page).send
+
+    def draw(self, *paths, steps=20):
+        """Put down a finger for each path (from, to), draw all at once, and lift them."""
+
+        def at(share):
+            return [
+                {"x": x + (to_x - x) * share, "y": y + (to_y - y) * share, "id": number}
+                for number, ((x, y), (to_x, to_y)) in enumerate(paths)
+            ]
+
+        self._touch("touchStart", at(0))
+        for step in range(1, steps + 1):
+            self._touch("touchMove", at(step / steps))
+        self._touch("touchEnd", [])
+
+    def _touch(self, kind, points):
+        self._send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def middle(box):
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.fixture
+def on_both(chromium, tmp_path, make_survey):
+    """One page on a desk and on a phone."""
+    survey = page(make_survey(30), ["out"])
+    opened = (
+        Opened(chromium, tmp_path / "desk.html", survey, viewport={"width": 1200, "height": 800}),
+        Opened(chromium, tmp_path / "phone.html", survey, **PHONE),
+    )
+    yield opened
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.catches("a drag is a click")
+def test_a_mouse_and_a_finger_drag_the_picture(on_both):
+    """The picture goes as far as the pointer, from a node on too, and what is chosen stays so. The small map shows what
+    is in view, and leads there."""
+    desk, phone = on_both
+
+    def by_mouse(begin, end):
+        desk.page.mouse.move(*begin)
+        desk.page.mouse.down()
+        desk.page.mouse.move(*end, steps=20)
+        desk.page.mouse.up()
+
+    fingers = Fingers(phone.page)
+    for opened, draw in ((desk, by_mouse), (phone, lambda *path: fingers.draw(path))):
+        node, details = opened.node("out.csv"), opened.page.locator("#details")
+        for chosen in (False, True):
+            if chosen:
+                node.click()
+                opened.wait_drawn()
+            x, y = middle(node.bounding_box())
+            draw((x, y), (x - 70, y - 60))
+            opened.wait_drawn()
+            assert middle(node.bounding_box()) == pytest.approx((x - 70, y - 60), abs=1.5)
+            assert details.is_visible() == chosen
+            assert opened.page.evaluate("[scrollX, scrollY]") == [0, 0]
+
+    x, y = middle(desk.page.locator("#map").bounding_box())
+    desk.page.mouse.click(x, y - 20)
+    desk.wait_drawn()
+    assert middle(desk.page.locator("#window").bounding_box()) == pytest.approx((x, y - 20), abs=1.5)
+    assert desk.page.evaluate(LOOK)[1:] == pytest.approx(desk.page.evaluate(MAPPED, [x, y - 20]), abs=1)
+
+
+@pytest.mark.catches("zoom at the corner")
+def test_a_wheel_and_two_fingers_zoom_where_they_point(on_both):
+    """What is under them stays there. Buttons and keys zoom into the middle, within limits, and show the whole picture
+    again."""
+    desk, phone = on_both
+
+    def by_wheel(x, y):
+        desk.page.mouse.move(x, y)
+        desk.page.mouse.wheel(0, -400)
+
+    def by_fingers(x, y):
+        Fingers(phone.page).draw(((x - 50, y), (x - 100, y)), ((x + 50, y), (x + 100, y)))
+
+    for opened, zoom in ((desk, by_wheel), (phone, by_fingers)):
+        node = opened.node("out.csv")
+        before = node.bounding_box()
+        zoom(*middle(before))
+        opened.wait_drawn()
+        after = node.bounding_box()
+        assert middle(after) == pytest.approx(middle(before), abs=4)
+        assert 1.8 < after["width"] / before["width"] < 2.1
+
+    click, press = desk.page.click, desk.page.keyboard.press
+    for act, name, factor in ((click, "#in", 1.25), (press, "+", 1.25), (click, "#out", 0.8), (press, "-", 0.8)):
+        scale, *point = desk.page.evaluate(LOOK)
+        act(name)
+        desk.wait_drawn()
+        assert desk.page.evaluate(LOOK) == pytest.approx([scale * factor, *point], abs=0.01)
+    for act, name, key, limit in ((click, "#fit", "+", 3), (press, "0", "-", 0.02)):
+        for _ in range(30):
+            press(key)
+        desk.wait_drawn()
+        assert desk.page.evaluate(LOOK)[0] == pytest.approx(limit)
+        act(name)
+        desk.wait_drawn()
+        whole, window = (desk.page.locator(place).bounding_box() for place in ("#world", "#graph"))
+        for start, size in (("x", "width"), ("y", "height")):
+            assert window[start] <= whole[start]
+            assert whole[start] + whole[size] <= window[start] + window[size]
 
 
 def test_names_are_whole_where_there_is_room(chromium, tmp_path):
