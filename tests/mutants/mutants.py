@@ -38,6 +38,7 @@ from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
 from ivcap_flows.ivcap import archive, idempotency_records
 from ivcap_flows.ivcap.aspects import Aspects
+from ivcap_flows.ivcap.collections import Collections
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Claim, IntentRow, Journal, NewIntent, RunRow, schema, store, transitions
 from ivcap_flows.journal.accounts import Accounts
@@ -642,6 +643,15 @@ def sent_again_unannounced(patch: SetAttribute) -> None:
     patch(Submission, "_before_sending", announce_the_first)
 
 
+def one_membership_an_item(patch: SetAttribute) -> None:
+    present = Collections._present
+
+    async def oldest(self: Collections, urn: str, items: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        return {item: aspects[:1] for item, aspects in (await present(self, urn, items)).items()}
+
+    patch(Collections, "_present", oldest)
+
+
 def one_layout(patch: SetAttribute) -> None:
     _on_the_page(patch, "page.css", "@media (max-width: 760px)", "@media (max-width: 0)")
 
@@ -666,6 +676,7 @@ def _on_the_page(patch: SetAttribute, file: str, words: str, others: str) -> Non
 
 
 MUTANTS: Final = {
+    "one membership an item": Mutant("what two added at once is removed at once", one_membership_an_item),
     "one layout": Mutant("the page has room on a phone", one_layout),
     "a drag is a click": Mutant("a drag leaves what is chosen", a_drag_is_a_click),
     "zoom at the corner": Mutant("what one points at stays there", zoom_at_the_corner),
