@@ -48,7 +48,7 @@ from ivcap_flows.journal.leases import Leases
 from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import Poll
+from ivcap_flows.journal.rows import Poll, RunIdentity
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import html, lineage_rules, lineage_walk
@@ -652,6 +652,10 @@ def one_membership_an_item(patch: SetAttribute) -> None:
     patch(Collections, "_present", oldest)
 
 
+def a_subflow_leads(patch: SetAttribute) -> None:
+    patch(RunIdentity, "is_subflow", property(lambda self: False))
+
+
 def one_layout(patch: SetAttribute) -> None:
     _on_the_page(patch, "page.css", "@media (max-width: 760px)", "@media (max-width: 0)")
 
@@ -677,6 +681,7 @@ def _on_the_page(patch: SetAttribute, file: str, words: str, others: str) -> Non
 
 MUTANTS: Final = {
     "one membership an item": Mutant("what two added at once is removed at once", one_membership_an_item),
+    "a subflow leads": Mutant("a subflow is tried within the attempt of its flow", a_subflow_leads),
     "one layout": Mutant("the page has room on a phone", one_layout),
     "a drag is a click": Mutant("a drag leaves what is chosen", a_drag_is_a_click),
     "zoom at the corner": Mutant("what one points at stays there", zoom_at_the_corner),

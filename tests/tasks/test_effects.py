@@ -19,7 +19,10 @@ from ivcap_flows.errors import (
     SupersededError,
     WaitTimeoutError,
 )
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
+from ivcap_flows.provenance import faults
+from ivcap_flows.sinks import run_graph
 
 
 @pytest.fixture
@@ -150,6 +153,47 @@ def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plai
     [run] = effects.journal.runs.recent()
     attempts = [each for each in effects.journal.runs.attempts(run.id) if each.leads]
     assert [each.outcome for each in attempts] == ["failed", "completed"]
+
+
+@pytest.mark.catches("a subflow leads")
+@pytest.mark.parametrize("again", ["Prefect's retry", "the same command"])
+def test_a_replay_of_what_failed_within_a_subflow(in_flow, effects, unique, again):
+    """A subflow that fails half-way is replayed with its order, whoever runs the flow again. The record has two
+    attempts of both flows; the order is of the first one's subflow, and the second found it."""
+    asked = []
+
+    @flow(name="inner")
+    @recorded
+    def inner():
+        asked.append(tasks.place_order("echo", {"message": unique}).urn)
+        if len(asked) == 1:
+            raise RuntimeError("half-way")
+        asked.append(tasks.place_order("echo", {"message": f"{unique} rest"}).urn)
+
+    def outer():
+        in_flow(inner, name="outer", retries=1 if again == "Prefect's retry" else 0)
+
+    if again == "the same command":
+        with pytest.raises(RuntimeError, match="half-way"):
+            outer()
+    outer()
+    first, kept, rest = asked
+    assert first == kept != rest and effects.count("/1/orders") == 2
+    [run] = effects.journal.runs.recent()
+    attempts = {(each.flow_name, each.number): each for each in effects.journal.runs.attempts(run.id)}
+    assert {name: (each.leads, each.outcome, each.cause) for name, each in attempts.items()} == {
+        ("outer", 1): (True, "failed", "RuntimeError: half-way"),
+        ("inner", 1): (False, "failed", "RuntimeError: half-way"),
+        ("outer", 2): (True, "completed", None),
+        ("inner", 2): (False, "completed", None),
+    }
+    graph = run_graph(effects.journal, run.id)
+    assert faults(graph) == []
+    started = {each.source: each.target for each in graph.relations.values() if each.type == "wasStartedBy"}
+    assert len(started) == sum(each.type == "wasStartedBy" for each in graph.relations.values())
+    for number, order in ((1, first), (2, rest)):
+        inner_one, outer_one = (flows_urn("attempt", attempts[name, number].id) for name in ("inner", "outer"))
+        assert started[started[order]] == inner_one and started[inner_one] == outer_one
 
 
 @pytest.mark.catches("a replay in another order is refused")
