@@ -48,7 +48,7 @@ from ivcap_flows.journal.leases import Leases
 from ivcap_flows.journal.polls import Polls
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.journal.processes import Processes
-from ivcap_flows.journal.rows import Poll, RunIdentity
+from ivcap_flows.journal.rows import AttemptRow, Poll, RunIdentity
 from ivcap_flows.journal.transitions import Transitions
 from ivcap_flows.local.services import descriptions
 from ivcap_flows.provenance import html, lineage_rules, lineage_walk
@@ -61,6 +61,7 @@ from ivcap_flows.secrets import rules, scrubbing
 from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, submission_limit, uploads
+from ivcap_flows.tasks.park_watcher import Watcher
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -652,6 +653,16 @@ def one_membership_an_item(patch: SetAttribute) -> None:
     patch(Collections, "_present", oldest)
 
 
+def wakes_in_turn(patch: SetAttribute) -> None:
+    wake = Watcher._wake
+
+    async def wake_the_first(self: Watcher, attempts: list[AttemptRow]) -> int:
+        [(first, _), *_] = await self._parked()
+        return await wake(self, [attempt for attempt in attempts if attempt.id == first.id])
+
+    patch(Watcher, "_wake", wake_the_first)
+
+
 def a_subflow_leads(patch: SetAttribute) -> None:
     patch(RunIdentity, "is_subflow", property(lambda self: False))
 
@@ -681,6 +692,7 @@ def _on_the_page(patch: SetAttribute, file: str, words: str, others: str) -> Non
 
 MUTANTS: Final = {
     "one membership an item": Mutant("what two added at once is removed at once", one_membership_an_item),
+    "runs wake in turn": Mutant("a run wakes when its own work has ended", wakes_in_turn),
     "a subflow leads": Mutant("a subflow is tried within the attempt of its flow", a_subflow_leads),
     "one layout": Mutant("the page has room on a phone", one_layout),
     "a drag is a click": Mutant("a drag leaves what is chosen", a_drag_is_a_click),

@@ -123,6 +123,33 @@ def test_a_watch_for_a_time_ends_with_the_last_parked_run(embedded_platform, ivc
     assert woken == [parked.flow_run_id] and time.monotonic() - begun < 150
 
 
+@pytest.mark.catches("runs wake in turn")
+def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, tmp_path, monkeypatch):
+    """The first to wake is the one whose work ends first, though it parked last and has the latest wake time. Those
+    whose work has ended when the watcher looks wake together."""
+    monkeypatch.setattr(Parks, "left", all_of)
+    files = [tmp_path / f"{number}" for number in range(4)]
+    orders = [place_order(file_service, {"file": str(file)}) for file in files]
+    now = ivcap_journal.now()
+    runs = [
+        park(ivcap_journal, order, wake_at=now + timedelta(minutes=minute)).flow_run_id
+        for minute, order in enumerate(orders)
+    ]
+
+    async def scenario() -> None:
+        async with watches(ivcap_journal):
+            files[3].touch()
+            await until(lambda: woken == runs[3:], 15)
+            files[2].touch()
+            await until(lambda: woken == runs[:1:-1], 15)
+        for file in files:
+            file.touch()
+        assert await Watcher(ivcap_journal).once() == (2, 0)
+
+    loop.run(scenario())
+    assert sorted(woken[2:]) == sorted(runs[:2])
+
+
 @pytest.fixture
 def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
     """A journal that waits only a moment for other writers."""
