@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from broken_program import on_build
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 
 from ivcap_flows import loop, wait_or_park
+from ivcap_flows.durable import poller
 from ivcap_flows.errors import InputError, JobFailedError, OutcomeError, UnavailableError, WaitTimeoutError
 from ivcap_flows.handles import Order
+from ivcap_flows.journal import Journal
 from ivcap_flows.tasks import (
     collection_items,
     create_collection,
@@ -77,6 +84,45 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_script, effects, unique,
 
     in_script(body)
     assert 1 <= len(polls(effects.embedded)) <= 5 + 2
+
+
+ALONE = "each asks for itself"
+
+
+@pytest.mark.parametrize("build", [None, pytest.param(ALONE, marks=pytest.mark.mutant(ALONE))])
+def test_three_processes_share_their_rounds(in_script, effects, file_service, sqlite_url, tmp_path, build):
+    """Each waits for an order of its own and for three that all wait for, and hears of their end. The platform is asked
+    once a round, whoever's round it is, and no more often than by one process. A build in which each asks for itself is
+    found."""
+    file, numbers = tmp_path / "ended", map(str, range(6))
+    orders = in_script(lambda: [place_order(file_service, {"file": str(file)}, discriminator=each) for each in numbers])
+    watchlist = f"orders {orders[0].account} {orders[0].platform}"
+    effects.embedded.forget_requests()
+
+    def asked() -> int:
+        return len(effects.embedded.requests("GET", "^/1/orders$"))
+
+    program = [sys.executable, *on_build(build), str(Path(__file__).with_name("polling.py"))]
+    environment, begun = {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}, time.monotonic()
+    processes = [
+        subprocess.Popen([*program, *(order.urn for order in orders[:3]), own.urn], env=environment)
+        for own in orders[3:]
+    ]
+    try:
+        with Journal.open(sqlite_url) as journal:
+            while asked() < 3:
+                assert time.monotonic() - begun < 120
+                time.sleep(0.1)
+            requests, rounds = asked(), journal.polls.read(watchlist).begun
+            most = 1 + (time.monotonic() - begun) / ((1 - poller._JITTER) * poller.SHORTEST)
+            assert (requests <= rounds <= most) == (build is None)
+            file.touch()
+            assert [process.wait(60) for process in processes] == [0, 0, 0]
+            assert build or asked() <= journal.polls.read(watchlist).begun
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(5)
 
 
 def test_a_malformed_urn_is_an_error_before_anything_is_asked(in_script, effects):
