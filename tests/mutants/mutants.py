@@ -7,11 +7,12 @@ which.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -62,6 +63,7 @@ from ivcap_flows.secrets.forms import SecretForms
 from ivcap_flows.sinks import contents, outbox
 from ivcap_flows.tasks import missing, pair, park_watcher, parking, registry, submission_limit, uploads
 from ivcap_flows.tasks.park_watcher import Watcher
+from ivcap_flows.tasks.submission_limit import SubmissionLimit
 
 __all__ = ["MUTANTS", "Mutant", "SetAttribute", "mutate"]
 
@@ -690,6 +692,15 @@ def _on_the_page(patch: SetAttribute, file: str, words: str, others: str) -> Non
     patch(html, "_script", html._script.__wrapped__)
 
 
+def each_process_has_its_limit(patch: SetAttribute) -> None:
+    @asynccontextmanager
+    async def turn(self: SubmissionLimit) -> AsyncIterator[None]:
+        async with submission_limit._queues().setdefault(self._name, asyncio.Lock()):
+            yield
+
+    patch(SubmissionLimit, "turn", turn)
+
+
 MUTANTS: Final = {
     "one membership an item": Mutant("what two added at once is removed at once", one_membership_an_item),
     "runs wake in turn": Mutant("a run wakes when its own work has ended", wakes_in_turn),
@@ -697,6 +708,7 @@ MUTANTS: Final = {
     "one layout": Mutant("the page has room on a phone", one_layout),
     "a drag is a click": Mutant("a drag leaves what is chosen", a_drag_is_a_click),
     "zoom at the corner": Mutant("what one points at stays there", zoom_at_the_corner),
+    "each process has its limit": Mutant("all processes together keep the limit", each_process_has_its_limit),
     "any watcher promises": Mutant("a run sleeps long only if its own watcher is there", any_watcher_promises),
     "a run goes on anywhere": Mutant("a run goes on where it has work, or sends nothing", goes_on_anywhere),
     "intent after the effect": Mutant(

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from broken_program import on_build
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -77,18 +78,18 @@ def submitting(
 ) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Return `submitting(word, count)`, which starts a process that submits as many orders and jobs at once.
 
-    Each process has a journal of its own.
+    Each process has a journal of its own. With `build`, it runs on that broken build.
     """
     program = str(Path(__file__).with_name("limited_flow.py"))
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(word: str, count: int) -> subprocess.Popen[bytes]:
+    def start(word: str, count: int, build: str | None = None) -> subprocess.Popen[bytes]:
         ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
         ours["IVCAP_FLOWS_JOURNAL"] = f"sqlite:///{tmp_path / word}.sqlite"
         with open(tmp_path / f"{word}.log", "wb") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, program, word, str(count)],
+                    [sys.executable, *on_build(build), program, word, str(count)],
                     env={**prefect_server, **ours},
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -105,6 +106,10 @@ def submitting(
 def submitted(embedded: Any) -> list[dict[str, Any]]:
     """Return the requests for orders and jobs. One that is under way has no status."""
     return [each for each in embedded.requests("POST") if each["path"].startswith(SUBMISSIONS)]
+
+
+def under_way(embedded: Any) -> int:
+    return sum(each["status"] is None for each in submitted(embedded))
 
 
 def until(said: Callable[[], Any], seconds: float = 120) -> None:
@@ -124,7 +129,7 @@ def test_submissions_take_turns(slots, in_flow, embedded_platform, unique):
         asked = [place_order.submit("echo", message), request_job.submit("echo", message)]
         most = 0
         while not all(each.state.is_final() for each in asked):
-            most = max(most, sum(each["status"] is None for each in submitted(embedded_platform)))
+            most = max(most, under_way(embedded_platform))
             time.sleep(0.05)
         return most
 
@@ -145,6 +150,49 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
     with Journal.open(f"sqlite:///{tmp_path / unique}.sqlite") as journal:
         assert [intent.state for intent in journal.intents.where()] == ["claimed", "claimed"]
     assert submitted(embedded_platform) == []
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("build", "killed"),
+    [
+        (None, False),
+        pytest.param(None, True, marks=pytest.mark.long),
+        pytest.param("each process has its limit", False, marks=pytest.mark.mutant("each process has its limit")),
+    ],
+)
+def test_two_processes_keep_one_limit(slots, submitting, embedded_platform, unique, tmp_path, build, killed):
+    """Two processes wait for the only slot, and never is more than one request of both under way; not even if the one
+    that has the slot is killed, whose request goes on without it. A build in which each process keeps the limit alone
+    is found."""
+    slots.create()
+    slots.take()
+    # With `at_once`, a request goes on though its caller is gone.
+    rule = {"method": "POST", "path": "^/1/(orders|services/.*/jobs)", "at_once": 2}
+    embedded_platform.add_fault(**rule, delay=10.0 if killed else 0.8)
+    journals = {f"{unique}-{name}": tmp_path / f"{unique}-{name}.sqlite" for name in ("one", "two")}
+    processes = {word: submitting(word, 1, build) for word in journals}
+
+    def states(word: str) -> list[str]:
+        with Journal.open(f"sqlite:///{journals[word]}") as journal:
+            return [intent.state for intent in journal.intents.where()]
+
+    until(lambda: all(path.exists() and len(states(word)) == 2 for word, path in journals.items()))
+    if build is not None:
+        until(lambda: submitted(embedded_platform), 20)
+        return
+    assert submitted(embedded_platform) == []
+    slots.update(active_slots=0)
+    most, to_kill = 0, killed
+    while any(process.poll() is None for process in processes.values()):
+        most = max(most, under_way(embedded_platform))
+        if to_kill and most:
+            to_kill = False
+            [holder] = [word for word in processes if "sent" in states(word)]
+            processes[holder].kill()
+        time.sleep(0.05)
+    ends = sorted(process.returncode for process in processes.values())
+    assert most == 1 and ends == [-signal.SIGKILL if killed else 0, 0]
 
 
 @pytest.mark.parametrize("free", ["as the command does", pytest.param("by the command", marks=pytest.mark.long)])
