@@ -34,7 +34,7 @@ from ivcap_flows.durable.platform_time import look_since
 from ivcap_flows.durable.poll_sharing import PollSharing
 from ivcap_flows.durable.submission import Submission
 from ivcap_flows.errors import DurabilityError
-from ivcap_flows.http import pool, session
+from ivcap_flows.http import answers, pool, session
 from ivcap_flows.http.pool import Pool, Reuse
 from ivcap_flows.in_prefect import artifacts, parameters
 from ivcap_flows.ivcap import archive, idempotency_records
@@ -550,6 +550,11 @@ def unknown_events_pass(patch: SetAttribute) -> None:
     patch(session, "_STEPS", Every())
 
 
+def replies_without_the_key_taken(patch: SetAttribute) -> None:
+    keys = answers._keys
+    patch(answers, "_keys", lambda body: {field: found for field, found in keys(body).items() if found})
+
+
 def replies_unjudged(patch: SetAttribute) -> None:
     patch(session, "misfit", lambda *_: None)
 
@@ -826,6 +831,7 @@ MUTANTS: Final = {
     "dead connections count": Mutant("a kept connection that ends costs nothing", dead_connections_count),
     "connections shared with a fork": Mutant("a child has its own connections", connections_shared_with_a_fork),
     "unknown events pass": Mutant("a send that nothing confirms is refused", unknown_events_pass),
+    "replies without the key taken": Mutant("a reply has the key of its request", replies_without_the_key_taken),
     "replies unjudged": Mutant("a reply to another request is refused", replies_unjudged),
     "unknowns untold": Mutant("a trace says what the record does not know", unknowns_untold),
     "descriptions unchecked": Mutant("a service that is reported exists", descriptions_unchecked),
