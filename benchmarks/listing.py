@@ -22,7 +22,7 @@ from benchmarks.measure import medians, peer, python, report, rounds, steered_pl
 COUNT = 10_000
 ROUNDS = 5
 LATENCY = 0.02
-LIMIT = 1.15
+LIMIT = 1.05
 LIMIT_MIB = 30
 
 OURS = """
