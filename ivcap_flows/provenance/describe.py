@@ -44,10 +44,10 @@ _BY_URN: Final = sorted(
 """The types of things by how their URNs begin, the longest first."""
 
 
-def reference(urn: str) -> Record:
+def reference(urn: str, **attributes: Any) -> Record:
     """Return a record from a URN alone. Its noun gives kind and type; a URN with an unknown noun is an entity."""
     type_ = next((type_ for prefix, type_ in _BY_URN if urn.startswith(prefix)), "entity")
-    return activity(urn, type_) if THINGS[type_].kind == "activity" else entity(urn, type_)
+    return (activity if THINGS[type_].kind == "activity" else entity)(urn, type_, **attributes)
 
 
 def identify(value: Handle | LocalFile) -> str:
@@ -76,8 +76,7 @@ def describe(value: object) -> list[Record]:
     if isinstance(value, RegistryItem):
         return list(_registry_item(value))
     if isinstance(value, Handle):
-        name = getattr(value, "name", None)
-        return [entity(value.urn, reference(value.urn).type, name=name, platform=value.platform)]
+        return [reference(value.urn, name=getattr(value, "name", None), platform=value.platform)]
     return []
 
 
