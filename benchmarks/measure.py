@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 import psutil
 
-from ivcap_flows.local import ensure
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl, ensure
 
 _HERE = Path(__file__).parents[1]
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}

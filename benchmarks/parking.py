@@ -21,7 +21,7 @@ import psutil
 from benchmarks.measure import report, steered_platform
 from benchmarks.prefect_server import Prefect, prefect
 from ivcap_flows.durable.parking import rest
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import register
 from ivcap_flows.settings import Settings
 

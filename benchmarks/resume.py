@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.measure import QUIET, report, steered_platform
 from benchmarks.upload import MIB, journal, make_file
 from ivcap_flows.http.tus import CHUNK
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 
 SIZE = 1024 * MIB
 KILLED_AT = SIZE // 2 + CHUNK // 2

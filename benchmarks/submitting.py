@@ -21,8 +21,8 @@ import httpx
 
 from benchmarks.link import link
 from benchmarks.measure import medians, python, report, rounds, steered_platform
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.mapping import RunnerMapping, write_mapping
 
 COUNT = 1000

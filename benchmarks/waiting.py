@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import QUIET, peer, report, steered_platform
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import register
 
 SERVICES, LIVE, FINISHED = 5, 1000, 50_000

@@ -62,7 +62,7 @@ from pathlib import Path
 
 import pytest
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
@@ -84,7 +84,7 @@ def platform(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Plat
 from pathlib import Path
 
 from flow import shout
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 
 
 def test_a_lost_reply_is_not_paid_for_twice(platform: PlatformControl, tmp_path: Path) -> None:

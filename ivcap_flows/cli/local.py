@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ivcap_flows.cli.output import AtLeastOne, console, print_json
-from ivcap_flows.errors import InputError, PlatformError
+from ivcap_flows.errors import InputError
 from ivcap_flows.settings import Settings
 
 __all__ = ["app"]
@@ -54,10 +52,7 @@ def serve(
         speed: With --like: divide its times by this number. Default: 1.
     """
     from ivcap_flows import local
-    from ivcap_flows.local.loopback import is_loopback
 
-    if not is_loopback(host):
-        raise InputError(f"The embedded platforms serve this machine only; {host} is not a loopback address.")
     if speed is not None and like is None:
         raise InputError("--speed needs --like production.")
     times = 1.0 if speed is None else speed
@@ -84,67 +79,11 @@ def register(
         tool: Output of the service with `--print-tool-description`, which describes its requests. Default: as in the
             service description.
     """
-    from ivcap_flows import local
-    from ivcap_flows.local.services.descriptions import is_description, register_description
-    from ivcap_flows.local.services.mapping import RunnerMapping
-    from ivcap_flows.local.services.register import read_definition
-    from ivcap_flows.local.services.register import register as register_with
+    from ivcap_flows.local import PlatformControl, ensure
 
-    read = {definition: read_definition(definition) for definition in definitions}
-    described = [definition for definition, content in read.items() if is_description(content)]
-    _check_options(definitions, described, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
-    mapping = None
-    if run is not None:
-        mapping = RunnerMapping(_words(run), str((cwd or Path()).absolute()), concurrency)
-    requests = read_definition(tool) if tool is not None else None
-    if requests is not None and not isinstance(requests.get("fn_schema"), dict):
-        raise InputError(f"{tool} has no fn_schema, so it is not what --print-tool-description prints.")
-    embedded = local.ensure(_folder(directory))
-    token = embedded.environment["IVCAP_JWT"]
-    urns = []
-    for definition, content in read.items():
-        try:
-            if definition in described:
-                urn = register_description(
-                    embedded.url, token, embedded.directory, content, tool=requests, mapping=mapping
-                )
-            else:
-                urn = register_with(embedded.url, token, content, definition)
-        except InputError as error:
-            raise InputError(f"{definition}: {error}") from error
-        except PlatformError as error:
-            if error.status not in (400, 403, 422):
-                raise
-            fault = "is malformed" if error.status in (400, 422) else "cannot be registered"
-            raise InputError(f"The service definition {definition} {fault}: {error.detail}") from error
-        urns.append(urn)
+    control = PlatformControl(ensure(_folder(directory)))
+    urns = control.register(*definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
     console.print("\n".join(urns))
-
-
-def _check_options(definitions: Sequence[Path], described: Sequence[Path], **options: Any) -> None:
-    """Raise InputError if options do not go with these definitions, or with each other."""
-    if not definitions:
-        raise InputError("Give at least one file that describes a service.")
-    given = any(options.values())
-    if len(definitions) > 1 and given:
-        raise InputError("--run, --cwd, --concurrency and --tool apply to one service; register each service alone.")
-    if not described and given:
-        raise InputError(
-            f"{definitions[0]} already says how the service runs. --run, --cwd, --concurrency and --tool are only for"
-            " what a service prints with --print-service-description."
-        )
-    if options["run"] is None and (options["cwd"] or options["concurrency"]):
-        raise InputError("--cwd and --concurrency need --run.")
-
-
-def _words(command: str) -> tuple[str, ...]:
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as error:
-        raise InputError(f"--run is not a command line ({error}).") from error
-    if not words:
-        raise InputError("--run is empty; name the command that starts the service.")
-    return words
 
 
 @app.command
@@ -155,8 +94,7 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         rule: JSON object such as '{"method": "POST", "path": "/1/orders", "count": 1, "status": 503}'.
         clear: Remove all rules first.
     """
-    from ivcap_flows import local
-    from ivcap_flows.local.remote import PlatformControl
+    from ivcap_flows.local import PlatformControl, ensure
 
     try:
         wanted = json.loads(rule) if rule else None
@@ -164,7 +102,7 @@ def faults(rule: str | None = None, /, *, clear: bool = False, directory: Folder
         raise InputError(f"The fault rule is not JSON: {error}") from error
     if not isinstance(wanted, dict | None):
         raise InputError(f"The fault rule must be a JSON object, not {rule}.")
-    control = PlatformControl(local.ensure(_folder(directory)))
+    control = PlatformControl(ensure(_folder(directory)))
     if clear:
         control.clear_faults()
     if wanted is not None:

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ivcap_flows.errors import InputError
+from ivcap_flows.local.loopback import is_loopback
 from ivcap_flows.local.ondemand import EmbeddedPlatform, ensure
 
-__all__ = ["EmbeddedPlatform", "ensure", "serve"]
+if TYPE_CHECKING:
+    from ivcap_flows.local.remote import PlatformControl
+
+__all__ = ["EmbeddedPlatform", "PlatformControl", "ensure", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    # Every flow imports this package, and few control a platform.
+    if name != "PlatformControl":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ivcap_flows.local.remote import PlatformControl
+
+    return PlatformControl
 
 
 def serve(
@@ -28,9 +43,12 @@ def serve(
     directory give the same ids. Once the server accepts requests, the environment is printed as `KEY=value` lines
     (unless `announce` is False) and written to `env_file`. `s3` names an S3 server for the files of Provena's datasets
     (`http[s]://[key:secret@]host[:port]`). With `like="production"` the platforms have the latencies, limits and delays
-    of the real ones, `speed` times as fast. Raises EmbeddedPlatformError, also if another server uses the directory,
-    NewerSchemaError, and ValueError for an invalid `like` or `speed`.
+    of the real ones, `speed` times as fast. Raises InputError for a host that is no loopback address,
+    EmbeddedPlatformError, also if another server uses the directory, NewerSchemaError, and ValueError for an invalid
+    `like` or `speed`.
     """
+    if not is_loopback(host):
+        raise InputError(f"The embedded platforms serve this machine only; {host} is not a loopback address.")
     # Import Starlette and uvicorn only in the process that serves.
     from ivcap_flows.local.likeness import AS_BUILT, likeness
     from ivcap_flows.local.server import Options, run

@@ -12,7 +12,7 @@ from typing import Any
 
 from ivcap_flows.errors import EmbeddedPlatformError, InputError
 from ivcap_flows.local.ondemand import EmbeddedPlatform
-from ivcap_flows.local.services.register import read_definition, register
+from ivcap_flows.local.services.definition_files import register_files
 
 __all__ = ["PlatformControl"]
 
@@ -52,11 +52,19 @@ class PlatformControl:
         """Empty the log of requests."""
         self._call("DELETE", "log")
 
-    def register(self, *definitions: Path) -> None:
-        """Register the services that these files describe, as `ivcap-flows local register` does."""
-        environment = self._embedded.environment
-        for path in definitions:
-            register(environment["IVCAP_URL"], environment["IVCAP_JWT"], read_definition(path), path)
+    def register(
+        self,
+        *definitions: Path,
+        run: str | None = None,
+        cwd: Path | None = None,
+        concurrency: int | None = None,
+        tool: Path | None = None,
+    ) -> list[str]:
+        """Register the services that these files describe, as `ivcap-flows local register` does. Returns their URNs.
+
+        Raises InputError, which names the file, and PlatformError.
+        """
+        return register_files(self._embedded, definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
 
     def clock(self) -> dict[str, Any]:
         """Return `now` (RFC 3339), `rate` (0 while it is stopped) and `offset` in seconds from the machine's time."""

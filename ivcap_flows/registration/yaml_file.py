@@ -1,7 +1,8 @@
-"""Read YAML files that users wrote, as pydantic types, and name every fault in them with its line."""
+"""Read YAML or JSON files that users wrote, as pydantic types, and name every fault in them with its line."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +32,7 @@ def read_yaml(path: Path, kind: TypeAdapter[T], what: str) -> T:
 
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
-        tree, value = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        value = _value(text)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"The {what} in {path} cannot be read ({reason}).", path=str(path)) from error
@@ -40,7 +41,7 @@ def read_yaml(path: Path, kind: TypeAdapter[T], what: str) -> T:
     try:
         return kind.validate_python(value)
     except ValidationError as error:
-        schema = kind.json_schema()
+        tree, schema = _tree(text), kind.json_schema()
         found = [_fault(tree, each, schema) for each in error.errors(include_url=False, include_context=False)]
         faults = [words for _, words in sorted(found, key=lambda fault: fault[0])]
         raise InputError(
@@ -51,6 +52,26 @@ def read_yaml(path: Path, kind: TypeAdapter[T], what: str) -> T:
 def read_terms(path: Path) -> Terms:
     """Read the Terms with which datasets are minted. Raises InputError as `read_yaml`."""
     return read_yaml(path, TypeAdapter(Terms), "terms")
+
+
+def _value(text: str) -> Any:
+    """Return the value of JSON or YAML. Not all JSON is valid YAML, such as tabs and the escapes of emojis."""
+    import yaml
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def _tree(text: str) -> Node | None:
+    """Return the content with its places; None for JSON that is not YAML."""
+    import yaml
+
+    try:
+        return yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None
 
 
 def _fault(tree: Node | None, fault: ErrorDetails, schema: Mapping[str, Any]) -> tuple[tuple[int, int], str]:

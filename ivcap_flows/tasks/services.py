@@ -7,7 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from ivcap_flows.canonical import canonical_form
 from ivcap_flows.capture import mark_existing
@@ -16,7 +18,7 @@ from ivcap_flows.errors import NotFoundError
 from ivcap_flows.handles import Service
 from ivcap_flows.identity import OncePer
 from ivcap_flows.journal import IntentRow
-from ivcap_flows.local.services.register import read_definition
+from ivcap_flows.registration.yaml_file import read_yaml
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
 from ivcap_flows.tasks.pair import task_pair
 
@@ -28,6 +30,8 @@ __all__ = [
     "list_services",
     "register_service",
 ]
+
+_DEFINITION: Final = TypeAdapter(dict[str, Any])
 
 
 async def _find_service(name: str, *, credentials: IvcapCredentialsLike = None) -> Service:
@@ -77,7 +81,7 @@ async def _register_service(
     if isinstance(definition, Mapping):
         wanted = dict(definition)
     else:
-        wanted = await asyncio.to_thread(read_definition, Path(definition))
+        wanted = await asyncio.to_thread(read_yaml, Path(definition), _DEFINITION, "fields of the service")
     wanted = canonical_form(wanted, "definition")
     urn = await call.client.services.urn_of(wanted)
 

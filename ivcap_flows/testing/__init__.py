@@ -20,8 +20,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Journal
-    from ivcap_flows.local import EmbeddedPlatform
-    from ivcap_flows.local.remote import PlatformControl
+    from ivcap_flows.local import EmbeddedPlatform, PlatformControl
 
 __all__ = ["embedded_platform", "ivcap_journal", "strict_recording"]
 
@@ -52,7 +51,7 @@ def embedded_platform(_embedded: EmbeddedPlatform, monkeypatch: pytest.MonkeyPat
     The control object can inject faults, list the requests of the test, set the platform's clock, and make the platform
     as slow and limited as production (`be_like`). The platform ends with the session.
     """
-    from ivcap_flows.local.remote import PlatformControl
+    from ivcap_flows.local import PlatformControl
 
     control = PlatformControl(_embedded)
     control.clear_faults()

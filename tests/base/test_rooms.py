@@ -72,6 +72,12 @@ def test_the_embedded_platforms_share_no_code_with_the_clients(imports):
     assert [each for each in rooms(imports) if each[0] == "local" and each[1] not in known] == []
 
 
+def test_the_embedded_platforms_have_one_door(imports):
+    """Who starts, controls or serves them imports `ivcap_flows.local` itself, never a module within."""
+    found = {(room, other) for room, other_room, _, other in rooms(imports) if other_room == "local" != room}
+    assert found == {(room, "ivcap_flows.local") for room in ("blocks", "cli", "testing")}
+
+
 def test_the_rooms_between_flow_and_client_know_no_client(imports):
     """What records, submits and stores is the same for every platform and noun."""
     clients = {"ivcap", "provena"}
@@ -80,10 +86,13 @@ def test_the_rooms_between_flow_and_client_know_no_client(imports):
 
 @pytest.mark.parametrize(
     ("package", "known"),
-    [("httpx", {"http"}), ("httptools", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)],
+    [
+        *(("httpx", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)),
+        *((each, {"local"}) for each in ("cryptography", "fastapi", "httptools", "regex", "starlette", "uvicorn")),
+    ],
 )
 def test_a_package_is_known_in_its_rooms_only(imports, package, known):
-    """One room speaks HTTP, another S3; only the upper rooms know Prefect."""
+    """One room speaks HTTP, another S3; only the upper rooms know Prefect, and only the embedded platforms serve."""
     assert {room_of(module) for module, other in imports if other.split(".")[0] == package} <= known
 
 

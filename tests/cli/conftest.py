@@ -31,7 +31,7 @@ from ivcap_flows.forked import PerProcess
 from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import register
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from ivcap_flows import local
 from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.wire import Wire
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.loop import run
 

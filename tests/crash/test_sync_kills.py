@@ -35,9 +35,8 @@ from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
-from ivcap_flows.local import ensure
+from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.provena.models import (
     DatasetTemplate,
     Model,

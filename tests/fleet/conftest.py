@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fleet import Fleet
 from machines import can_be_had
 
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 
 COUNTED = ("orders", "task runs", "other processes", "attempts")
 

@@ -22,7 +22,7 @@ from machines import Machine
 
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.provenance import Graph
 from ivcap_flows.sinks import run_graph
 

@@ -23,7 +23,7 @@ from flows.register_runs import register_runs
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.batch import Batch

@@ -11,8 +11,7 @@ import pytest
 from prefect.settings import temporary_settings
 
 from flows.register_runs import register_runs
-from ivcap_flows.local import ensure
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.services.register import read_definition, register
 
 FLOWS = Path(__file__).parents[2] / "flows"

@@ -7,9 +7,8 @@ import httpx
 import pytest
 
 from ivcap_flows.errors import InputError
-from ivcap_flows.local import EmbeddedPlatform
+from ivcap_flows.local import EmbeddedPlatform, PlatformControl
 from ivcap_flows.local.clock import Clock
-from ivcap_flows.local.remote import PlatformControl
 
 THEN = "2001-05-06T07:08:09Z"
 

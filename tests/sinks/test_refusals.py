@@ -25,7 +25,7 @@ from ivcap_flows.errors import BadRequestError, InputError, IvcapFlowsError
 from ivcap_flows.handles import Artifact, Order
 from ivcap_flows.identity import EMBEDDED
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.remote import PlatformControl
+from ivcap_flows.local import PlatformControl
 from ivcap_flows.provena.client import VISIBILITY_DELAY, ProvenaClient
 from ivcap_flows.provena.models import Study, WorkflowTemplate
 from ivcap_flows.provena.terms import Terms, collection_format

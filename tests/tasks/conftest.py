@@ -26,9 +26,8 @@ from ivcap_flows.http import session
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal
-from ivcap_flows.local import EmbeddedPlatform
+from ivcap_flows.local import EmbeddedPlatform, PlatformControl
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.register import register
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate

@@ -84,13 +84,13 @@ def test_a_registered_service_stays_what_it_is(in_script, effects, unique, tmp_p
     """
     definition = {
         "name": unique,
-        "description": "Does nothing here.",
+        "description": "Does nothing here \U0001f642",
         "controller-schema": "urn:ivcap:schema.service.batch.1",
         "controller": {"$schema": "urn:ivcap:schema.service.batch.1", "image": "none", "command": ["none"]},
         "parameters": [{"name": "a", "type": "int", "description": "A."}],
     }
     path = tmp_path / "service.json"
-    path.write_text(json.dumps(definition))
+    path.write_text(json.dumps(definition, indent="\t"))
     with plan() as planned, pytest.raises(waiting.PlannedError):
         in_script(lambda: tasks.place_order(tasks.register_service(definition), {}))
     assert [effect.noun for effect in planned.new] == ["service"]
@@ -98,7 +98,10 @@ def test_a_registered_service_stays_what_it_is(in_script, effects, unique, tmp_p
     (tmp_path / "list.yaml").write_text("- a\n")
     for given, words in (
         ({"name": "x"}, "lacks description, controller-schema, controller"),
-        (tmp_path / "list.yaml", "must be a mapping"),
+        (
+            tmp_path / "list.yaml",
+            "The fields of the service in .* are wrong. line 1: Input should be a valid dictionary",
+        ),
         (tmp_path / "none.yaml", "cannot be read"),
     ):
         with pytest.raises(InputError, match=words):

@@ -27,9 +27,8 @@ from prefect.workers.process import ProcessWorker
 
 from harness.ledger import provena_of
 from harness.services import DEFINITION
-from ivcap_flows.local import ensure
+from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.remote import PlatformControl
 from ivcap_flows.local.services.register import register
 
 __all__ = ["Database", "Fork", "Forks", "Platform", "PrefectServer", "Stage"]
