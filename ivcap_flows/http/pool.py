@@ -26,7 +26,7 @@ STREAMS_AT_ONCE: Final = 128
 KEPT_FOR: Final = 3.0
 """Seconds for which a connection is kept between two requests; uvicorn, which closes early, does so after five."""
 _NEW: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-_KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=KEPT_FOR)
+_KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT_FOR)
 # Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
@@ -61,14 +61,17 @@ class Pool:
     their readers may hold them as long as they like. The limits are here and not in httpx, whose queue gets slower the
     more requests wait in it.
 
-    One client keeps its connections, the other has a new one for each request. An intermediary may send a reply twice,
-    and httpx takes what is left on a kept connection for the reply to the next request. So what must not be sent twice,
-    or cannot be judged by `refuse_copy`, needs a new connection.
+    One client has a new connection for each request. Each of the others has one request at a time, and keeps a
+    connection to each host: a client that keeps many looks at all of them before and after each request.
+
+    An intermediary may send a reply twice, and httpx takes what is left on a kept connection for the reply to the next
+    request. So what must not be sent twice, or cannot be judged by `refuse_copy`, needs a new connection.
     """
 
     def __init__(self) -> None:
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._idle: list[httpx.AsyncClient] = []
+        """Clients that keep connections; the one that was used last is used next."""
         self._cookies = CookieJar()
         self._replies: WeakKeyDictionary[Any, set[int]] = WeakKeyDictionary()
         """What came on each connection."""
@@ -81,8 +84,16 @@ class Pool:
         unusable proxy or certificates.
         """
         self._of_this_loop()
+        idle = self._idle
         async with self._requests:
-            yield self._client(kept)
+            if not kept:
+                yield self._new
+                return
+            client = idle.pop() if idle else _client(_KEPT, self._cookies)
+            try:
+                yield client
+            finally:
+                idle.append(client)
 
     def refuse_copy(self, response: httpx.Response, body: bytes) -> None:
         """Raise UnansweredError for a reply that has come on its connection before, head and body alike.
@@ -110,26 +121,21 @@ class Pool:
         except TimeoutError as error:
             raise httpx.PoolTimeout("No connection is free.") from error
         try:
-            yield self._client(kept=False)
+            yield self._new
         finally:
             streams.release()
 
     async def aclose(self) -> None:
-        """Close all connections; a later request opens new ones."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
-
-    def _client(self, kept: bool) -> httpx.AsyncClient:
-        if kept not in self._clients:
-            self._clients[kept] = _client(_KEPT if kept else _NEW, self._cookies)
-        return self._clients[kept]
+        """Close all idle connections; a later request opens new ones."""
+        while self._idle:
+            await self._idle.pop().aclose()
 
     def _of_this_loop(self) -> None:
         owner = os.getpid(), asyncio.get_running_loop()
         if self._owner != owner:
             # Connections belong to their loop and process. Do not touch those of another, such as a forked parent.
-            self._owner, self._clients = owner, {}
+            self._new, self._idle = _client(_NEW, self._cookies), []
+            self._owner = owner
             self._requests = anyio.Semaphore(AT_ONCE, fast_acquire=True)
             self._streams = anyio.Semaphore(STREAMS_AT_ONCE)
 

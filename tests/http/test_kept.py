@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from starlette.responses import Response
@@ -73,13 +73,19 @@ class Line:
         )
 
 
-@pytest.fixture
-async def line() -> AsyncIterator[Line]:
+@asynccontextmanager
+async def listening() -> AsyncIterator[Line]:
     scripted = Line()
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
     scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield scripted
     server.close()
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    async with listening() as scripted:
+        yield scripted
 
 
 async def read(session: Session, query: object, **options: object) -> str:
@@ -95,6 +101,18 @@ async def test_reads_share_a_connection(line):
             assert await read(session, number) == str(number)
         await session.request("PUT", LISTS, repeat="idempotent", json={})
     assert line.connections == [6]
+
+
+async def test_each_host_of_a_platform_has_its_connection(line):
+    """Requests to the hosts in turn, as Provena has several, close nothing; those at once have a connection each."""
+    shared = pool.Pool()
+    async with listening() as other, line.session(pool=shared) as first, other.session(pool=shared) as second:
+        for number in range(3):
+            assert (await read(first, number), await read(second, number)) == (str(number), str(number))
+        assert (line.connections, other.connections) == ([3], [3])
+        for begin in (10, 20):
+            await asyncio.gather(*(read(first, begin + number) for number in range(4)))
+        assert sorted(line.connections) == [2, 2, 2, 5]
 
 
 @pytest.mark.catches("connections kept")

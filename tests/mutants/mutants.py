@@ -515,7 +515,7 @@ def descriptions_unchecked(patch: SetAttribute) -> None:
 
 
 def connections_kept(patch: SetAttribute) -> None:
-    patch(Pool, "_client", lambda self, kept, client=Pool._client: client(self, True))
+    patch(pool, "_NEW", pool._KEPT)
     copies_taken(patch)
 
 
