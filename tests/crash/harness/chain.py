@@ -12,6 +12,8 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow, task
@@ -56,12 +58,8 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     with (here / "entered").open("a", encoding="ascii") as told:
         told.write(f"{os.getpid()}\n")
     scenario = Scenario.read(here)
-    try:
+    with told_without_journal(here / "refused"):
         series = upload_artifact(here / f"{scenario.mark}-series.bin")
-    except JournalError:
-        with (here / "refused").open("a", encoding="ascii") as told:
-            told.write(f"{os.getpid()}\n")
-        raise
     if "other effects" in scenario.vary:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]
@@ -69,7 +67,8 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     steps = moody(seconds, series, scenario, here)
     if "any order" in scenario.vary:
         place_in_any_order(steps)
-    done = run_orders(steps, max_resubmits=REPEATS)
+    with told_without_journal(here / "cut off"):
+        done = run_orders(steps, max_resubmits=REPEATS)
     together = here / f"{scenario.mark}-{FAN_IN}"
     # The same bytes again whoever writes them, and whole whenever somebody reads them.
     written = here / f"{FAN_IN}.{os.getpid()}"
@@ -81,6 +80,17 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     for arrive in ending:
         arrive()
     return [order.urn for order in done]
+
+
+@contextmanager
+def told_without_journal(file: Path) -> Iterator[None]:
+    """Write this process down if its journal fails."""
+    try:
+        yield
+    except JournalError:
+        with file.open("a", encoding="ascii") as told:
+            told.write(f"{os.getpid()}\n")
+        raise
 
 
 def cause_others(series: Artifact, wanted: Wanted, scenario: Scenario, here: Path) -> None:

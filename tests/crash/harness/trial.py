@@ -201,11 +201,13 @@ class Trial:
                     if each not in self._living:
                         each.kill()
             told = (self.folder / "result.json").exists() and not (self.scenario.together or self.scenario.asleep)
-            # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile. What
-            # was suspended wakes last, and may complete what the other machine could not.
-            told = told or (self.scenario.asleep and running[0].status == 0)
             succeeded = any(each.status == 0 for each in running)
-            if told or (succeeded and all(each.status == 0 or self._was_refused(each) for each in running)):
+            # Whoever has the result does not ask again, nor does he for whom the journal had no time meanwhile. What
+            # was suspended wakes last, and may complete what the other machine could not. If the other did complete
+            # it, what wakes may find that the server has ended its transaction meanwhile.
+            cut_off = succeeded and self._is_in("cut off", running[0])
+            told = told or (self.scenario.asleep and (running[0].status == 0 or cut_off))
+            if told or (succeeded and all(each.status == 0 or self._is_in("refused", each) for each in running)):
                 return
         raise RuntimeError(f"the flow did not succeed in {_TURNS} turns")
 
@@ -215,9 +217,9 @@ class Trial:
     def _lives_on(self, fork: Fork) -> bool:
         return (self.folder / f"gave-up-{fork.pid}").exists()
 
-    def _was_refused(self, fork: Fork) -> bool:
-        """Whether the journal could not take even its first effect."""
-        told = self.folder / "refused"
+    def _is_in(self, file: str, fork: Fork) -> bool:
+        """Whether the process wrote itself down: that the journal "refused" its first effect, or "cut off" a later."""
+        told = self.folder / file
         return told.exists() and str(fork.pid) in told.read_text(encoding="ascii").split()
 
     def _deployed(self) -> None:
