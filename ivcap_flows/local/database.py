@@ -120,6 +120,11 @@ _MIGRATIONS: Final = (
     ALTER TABLE refresh_tokens ADD COLUMN login TEXT NOT NULL DEFAULT '';
     ALTER TABLE refresh_tokens ADD COLUMN spent INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    DROP TABLE default_projects;
+    DROP TABLE members;
+    DROP TABLE projects;
+    """,
 )
 """The scripts that lead from one version of the file to the next. Never change one: append another."""
 SCHEMA_VERSION: Final = len(_MIGRATIONS)

@@ -77,17 +77,14 @@ def known_ids(caller):
         "/1/artifacts/{id}": [made("/1/artifacts", content=b"0123456789" * n)["id"] for n in range(4)],
         "/1/services2/{id}": services[:2],
         "/1/services2/{service}": services[2:],
-        "/1/services/{id}": services[:2],
     }
     request = {"service": services[2], "parameters": []}
     ids["/1/orders/{id}"] = [made("/1/orders", json=request)["id"] for _ in range(2)]
     jobs = [made(f"/1/services2/{services[2]}/jobs", json={"n": n})["job-id"] for n in range(2)]
     ids["/1/services2/{service}/jobs/{id}"] = jobs
     ids["/1/aspects/{id}"] = [caller.add("urn:t:entity", {"n": n}) for n in range(4)]
-    ids["/1/metadata/{id}"] = ids["/1/aspects/{id}"]
-    for path in ("/1/queues", "/1/project"):
-        found = [caller.http.post(path, json={"name": f"fuzzed{n}"}) for n in range(3)]
-        ids[path + "/{id}"] = [reply.json().get("id") or reply.json()["urn"] for reply in found if reply.is_success]
+    found = [caller.http.post("/1/queues", json={"name": f"fuzzed{n}"}) for n in range(3)]
+    ids["/1/queues/{id}"] = [reply.json()["id"] for reply in found if reply.is_success]
     return {path: found for path, found in ids.items() if found}
 
 

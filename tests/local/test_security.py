@@ -19,6 +19,7 @@ import pytest
 from ivcap_flows import local
 from ivcap_flows.errors import EmbeddedPlatformError
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.ivcap.uncalled import OPERATIONS as UNCALLED
 from ivcap_flows.local.services.job import ServiceJob
 from ivcap_flows.local.services.sidecar import Sidecar
 
@@ -87,7 +88,6 @@ def test_a_name_or_urn_is_never_a_place(first, text):
     for path, body in (
         ("/1/queues", {"name": text}),
         ("/1/secrets", {"secret-name": text, "secret-value": text, "expiry-time": 0}),
-        ("/1/project", {"name": text, "properties": {"details": text}}),
     ):
         assert first.http.post(path, json=body).status_code in (200, 201, 204, 400, 422), path
     for path in ("/1/artifacts", "/1/aspects", "/1/packages/list", "/1/secrets/list"):
@@ -123,13 +123,15 @@ def routes(home):
 
 
 def test_no_path_leads_out(local_platform):
-    """Every disguised path in an id, in each route, is a client error."""
+    """Every disguised path in an id, in each route, is a client error. An operation with one answer gives that."""
+    one_answer = {(operation.method, operation.path) for operation in UNCALLED}
     tried = [(method, path) for method, path, _ in routes(local_platform) if "{" in path]
     assert len(tried) > 30
     for method, path in tried:
         for text in IN_PATHS:
             status = raw(local_platform, method, re.sub("{[a-z]+}", text, path), body=b"{}")
-            assert 400 <= status < 500, (method, path, text, status)
+            known = status == 501 and (method, path) in one_answer
+            assert known or 400 <= status < 500, (method, path, text, status)
     assert [path for path in OUTSIDE if raw(local_platform, "GET", path) not in (401, 403, 404)] == []
 
 
@@ -509,7 +511,6 @@ def belongings(first):
     aspect = first.add(PRIVATE, {"n": 1})
     queue = first.call("POST", "/1/queues", 201, json={"name": f"mine-{uuid.uuid4()}"}).json()["id"]
     first.call("POST", f"/1/queues/{queue}/messages", params={"schema": "urn:t:m"}, json={"n": 1})
-    project = first.call("POST", "/1/project", json={"name": "mine alone"}).json()["urn"]
     name = f"mine-{uuid.uuid4()}"
     first.call("POST", "/1/secrets", 204, json={"secret-name": name, "secret-value": "v", "expiry-time": 0})
 
@@ -520,20 +521,19 @@ def belongings(first):
         return [(method, path) for method in methods]
 
     blob, at_job = f"/1/artifacts/{artifact}/blob", f"/1/services2/{order['service']}/jobs/{job['id']}"
-    at_queue, at_project, at_service = f"/1/queues/{queue}", f"/1/project/{project}", f"/1/services2/{service}"
+    at_queue, at_service = f"/1/queues/{queue}", f"/1/services2/{service}"
     return {
         artifact: ([f"/1/artifacts/{artifact}", blob], changes(blob, "PATCH")),
         order["id"]: (paths(f"/1/orders/{order['id']}", "/products", "/metadata", "/logs", "/top"), []),
         job["id"]: (paths(at_job, "/output", "/events?max-wait-time=1"), []),
-        aspect: ([f"/1/aspects/{aspect}", f"/1/metadata/{aspect}"], changes(f"/1/aspects/{aspect}", "DELETE")),
+        aspect: ([f"/1/aspects/{aspect}"], changes(f"/1/aspects/{aspect}", "DELETE")),
         service: (paths(at_service, "/jobs"), changes(at_service, "PUT", "DELETE")),
         queue: (paths(at_queue, "/messages"), [("POST", f"{at_queue}/messages"), ("DELETE", at_queue)]),
         name: ([f"/1/secrets?secret-name={name}"], []),
-        project: (paths(at_project, "/account", "/members"), changes(at_project, "PUT", "DELETE")),
     }
 
 
-LISTS = ["artifacts", "orders", "aspects", "services2", "services", "queues", "project", "secrets/list", "metadata"]
+LISTS = ["artifacts", "orders", "aspects", "services2", "queues", "secrets/list"]
 NEWEST = {"limit": 50, "order-desc": "true"}
 
 

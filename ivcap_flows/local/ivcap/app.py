@@ -10,15 +10,11 @@ from ivcap_flows import __version__
 from ivcap_flows.local.ivcap import openapi
 from ivcap_flows.local.ivcap.artifacts.routes import OPERATIONS as ARTIFACTS
 from ivcap_flows.local.ivcap.aspects.routes import OPERATIONS as ASPECTS
-from ivcap_flows.local.ivcap.dashboards.routes import OPERATIONS as DASHBOARDS
 from ivcap_flows.local.ivcap.jobs.routes import OPERATIONS as JOBS
-from ivcap_flows.local.ivcap.legacy.metadata import OPERATIONS as METADATA
-from ivcap_flows.local.ivcap.legacy.services import OPERATIONS as OLD_SERVICES
 from ivcap_flows.local.ivcap.login import routes as login
 from ivcap_flows.local.ivcap.orders.routes import OPERATIONS as ORDERS
 from ivcap_flows.local.ivcap.packages.routes import OPERATIONS as PACKAGES
 from ivcap_flows.local.ivcap.platform import Platform
-from ivcap_flows.local.ivcap.projects.routes import OPERATIONS as PROJECTS
 from ivcap_flows.local.ivcap.queues.routes import OPERATIONS as QUEUES
 from ivcap_flows.local.ivcap.replies import reply
 from ivcap_flows.local.ivcap.routing import Call, Operation, on_http_error, on_problem, route
@@ -26,6 +22,7 @@ from ivcap_flows.local.ivcap.search.routes import OPERATIONS as SEARCH
 from ivcap_flows.local.ivcap.secrets.routes import OPERATIONS as SECRETS
 from ivcap_flows.local.ivcap.services.routes import OPERATIONS as SERVICES
 from ivcap_flows.local.ivcap.shapes import Body
+from ivcap_flows.local.ivcap.uncalled import OPERATIONS as UNCALLED
 
 __all__ = ["create_app"]
 
@@ -42,12 +39,9 @@ OPERATIONS = (
     *ASPECTS,
     *SECRETS,
     *QUEUES,
-    *PROJECTS,
     *PACKAGES,
-    *DASHBOARDS,
-    *OLD_SERVICES,
-    *METADATA,
     *SEARCH,
+    *UNCALLED,
     Operation(
         "GET", "/1/openapi/openapi3.json", _description, "This document", public=True, gives=Body({"type": "object"})
     ),

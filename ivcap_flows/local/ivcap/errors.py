@@ -17,6 +17,7 @@ __all__ = [
     "full",
     "not_authorized",
     "not_found",
+    "not_implemented",
     "not_unique",
     "parameter",
     "too_large",
@@ -79,6 +80,10 @@ def parameter(name: str, message: str, value: Any = None) -> Problem:
 
 def not_unique(message: str) -> Problem:
     return Problem(424, "not-unique", {"message": message})
+
+
+def not_implemented(message: str) -> Problem:
+    return Problem(501, "not-implemented", {"message": message})
 
 
 def full(message: str) -> Problem:

@@ -18,7 +18,6 @@ from ivcap_flows.local.ivcap.jobs.state import Jobs
 from ivcap_flows.local.ivcap.login.state import Logins
 from ivcap_flows.local.ivcap.orders.state import Orders
 from ivcap_flows.local.ivcap.packages.state import Packages
-from ivcap_flows.local.ivcap.projects.state import Projects
 from ivcap_flows.local.ivcap.queues.state import Queues
 from ivcap_flows.local.ivcap.search.state import Searches
 from ivcap_flows.local.ivcap.secrets.seal import SealKey
@@ -60,7 +59,6 @@ class Platform:
         self.orders = Orders(store, self.aspects, self.services, self.jobs)
         self.secrets = Secrets(store, SealKey(directory.root, self.instance))
         self.queues = Queues(store)
-        self.projects = Projects(store)
         self.searches = Searches(store, self.thread)
         accounts = {"first": self.first, "second": self.second}
         self.logins = Logins(store, self.tokens, directory.login_key, accounts)

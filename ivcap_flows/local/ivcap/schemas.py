@@ -15,7 +15,6 @@ __all__ = [
     "PRODUCED",
     "PRODUCED_BY",
     "SERVICE",
-    "SERVICE_ARGO",
     "SERVICE_BATCH",
     "SERVICE_LOCAL",
     "SERVICE_REST",
@@ -38,7 +37,6 @@ USED_BY: Final = "urn:ivcap:schema:artifact-usedBy-order.1"
 USES: Final = "urn:ivcap:schema:order-uses-artifact.1"
 SERVICE: Final = "urn:ivcap:schema.service.2"
 """The description of a service as an aspect; the service SDKs register services with it."""
-SERVICE_ARGO: Final = "urn:ivcap:schema.service.argo.1"
 SERVICE_BATCH: Final = "urn:ivcap:schema.service.batch.1"
 SERVICE_REST: Final = "urn:ivcap:schema.service.rest.1"
 SERVICE_LOCAL: Final = "urn:ivcap-flows:schema:service.local.1"

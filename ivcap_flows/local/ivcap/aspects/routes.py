@@ -21,7 +21,7 @@ from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import AT_TIME, Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import ID_REPLY
 
-__all__ = ["OPERATIONS", "added", "page", "record"]
+__all__ = ["OPERATIONS"]
 
 _LONGEST_URN: Final = 2000
 _LONGEST_KEY: Final = 200
@@ -71,14 +71,10 @@ def _urn(call: Call, name: str) -> str:
     return text
 
 
-def added(call: Call) -> str:
-    """Add the record that the query and the body describe; return its URN."""
-    content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
-    return call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
-
-
 def add(call: Call) -> Response:
-    return reply({"id": added(call)})
+    content, policy = call.json(), checked_policy(call.query["policy"], "aspect")
+    urn = call.platform.aspects.add(call.who, _urn(call, "entity"), _urn(call, "schema"), content, policy=policy)
+    return reply({"id": urn})
 
 
 def put(call: Call) -> Response:
@@ -97,8 +93,7 @@ def _common(row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def record(call: Call) -> dict[str, Any]:
-    """Return the record that the path names."""
+def read(call: Call) -> Response:
     row = call.platform.aspects.read(call.who, call.id("aspect"))
     known = _common(row) | {
         "content": json.loads(row["content"]),
@@ -112,11 +107,7 @@ def record(call: Call) -> dict[str, Any]:
         "retracter": row["retracter"],
         "replaces": row["replaces"],
     }
-    return known | without_none(optional)
-
-
-def read(call: Call) -> Response:
-    return reply(record(call))
+    return reply(known | without_none(optional))
 
 
 def retract(call: Call) -> Response:
@@ -124,8 +115,7 @@ def retract(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def page(call: Call) -> dict[str, Any]:
-    """Return the page of records that the query asks for."""
+def list_all(call: Call) -> Response:
     asked: dict[str, Any] = {}
 
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
@@ -156,11 +146,7 @@ def page(call: Call) -> dict[str, Any]:
             told["content"] = json.loads(row["content"])
         return told
 
-    return page_of(call, LISTING, conditions, item) | without_none(asked)
-
-
-def list_all(call: Call) -> Response:
-    return reply(page(call))
+    return reply(page_of(call, LISTING, conditions, item) | without_none(asked))
 
 
 _PAIR: Final = (Param("entity", required=True), Param("schema", required=True), Param("policy"))

@@ -79,28 +79,12 @@ class Aspects:
                 self._store.update("aspects", old, valid_to=clock.now(), retracter=who.subject)
             return self.add(who, entity, schema, content, policy=policy, replaces=old)
 
-    def replace(
-        self,
-        who: Principal,
-        urn: str,
-        content: Any,
-        *,
-        entity: str | None = None,
-        schema: str | None = None,
-        policy: str | None = None,
-    ) -> str:
-        """Append a record in place of a given one, and take from that one what is not given."""
+    def replace(self, who: Principal, urn: str, content: Any, *, policy: str) -> str:
+        """Append a record in place of a given one, with its entity and schema."""
         with self._store.transaction():
             old = to_write(self._find(urn), "aspect", urn, who)
             self.retract(who, urn)
-            return self.add(
-                who,
-                entity or old["entity"],
-                schema or old["schema"],
-                content,
-                policy=policy or old["policy"],
-                replaces=urn,
-            )
+            return self.add(who, old["entity"], old["schema"], content, policy=policy, replaces=urn)
 
     def retract(self, who: Principal, urn: str) -> None:
         """Mark a record as no longer valid. Idempotent."""

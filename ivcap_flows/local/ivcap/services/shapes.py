@@ -20,7 +20,7 @@ from ivcap_flows.local.ivcap.shapes import (
     record,
 )
 
-__all__ = ["DEFINITION", "LIST", "PARAMETERS", "RECORD", "WANTED"]
+__all__ = ["DEFINITION", "LIST", "RECORD"]
 
 _OBJECT: Final = {"type": "object"}
 _PARAMETER: Final = record(
@@ -35,9 +35,9 @@ _PARAMETER: Final = record(
         "options": {"type": "array", "items": record({"value": TEXT}, {"description": TEXT})},
     },
 )
-PARAMETERS: Final = {"type": "array", "items": _PARAMETER}
+_PARAMETERS: Final = {"type": "array", "items": _PARAMETER}
 
-WANTED: Final = record(
+_WANTED: Final = record(
     {"name": {"type": "string", "minLength": 1}, "type": {"enum": list(TYPES)}},
     {
         **{name: maybe(TEXT) for name in ("description", "label", "unit", "default")},
@@ -59,7 +59,7 @@ DEFINITION: Final = Body(
             "name": maybe(TEXT),
             "tags": maybe(TEXTS),
             "policy": maybe(POLICY),
-            "parameters": maybe({"type": "array", "items": WANTED}),
+            "parameters": maybe({"type": "array", "items": _WANTED}),
             "request-schema": maybe(_OBJECT),
         },
     )
@@ -74,7 +74,7 @@ RECORD: Final = Body(
             "controller": _OBJECT,
             "policy": URN,
             "account": URN,
-            "parameters": PARAMETERS,
+            "parameters": _PARAMETERS,
             "links": LINKS,
         },
         {"name": TEXT, "tags": TEXTS, "valid-from": TIME, "valid-to": TIME},

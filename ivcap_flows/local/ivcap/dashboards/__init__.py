@@ -1,1 +1,0 @@
-"""Dashboards; there are none."""

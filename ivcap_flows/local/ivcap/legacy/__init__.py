@@ -1,1 +1,0 @@
-"""Older names of services and aspects."""

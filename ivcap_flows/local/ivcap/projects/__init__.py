@@ -1,1 +1,0 @@
-"""Projects, their members and their accounts."""
