@@ -14,6 +14,7 @@ import pytest
 from ivcap_flows.cli.local import register
 from ivcap_flows.errors import InputError
 from ivcap_flows.local.directory import Directory
+from ivcap_flows.local.services import lambdas
 from ivcap_flows.local.services.descriptions import register_description
 from ivcap_flows.local.services.hosting import HostFiles, HostPlan
 from ivcap_flows.local.services.hosts import Hosts
@@ -91,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(request.get("seconds", 0))
             self.answer(200, {"pid": os.getpid(), "path": self.path, "timeout": self.headers["timeout"]})
 
-time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 0)
+while len(sys.argv) > 1 and not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
 ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -118,7 +120,9 @@ def enrol(home, document, command=None, folder=None, concurrency=None, **more):
 
 @pytest.fixture
 def rest_service(tmp_path):
-    """Return a function that registers the server above with a home, under a name."""
+    """Return a function that registers the server above with a home, under a name. It starts once the file of its
+    argument is there.
+    """
     (tmp_path / "server.py").write_text(SERVER)
 
     def make(home, name="rest", *, arguments=(), **more):
@@ -228,7 +232,7 @@ def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_
     old = job_of_mode(first, service)["result-content"]["pid"]
     running = request(first, service, "now", seconds=4)
     eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
-    rest_service(local_platform, "changing", arguments=("0.1",))
+    rest_service(local_platform, "changing", arguments=("server.py",))
     new = job_of_mode(first, service)["result-content"]["pid"]
     assert first.get(running)["result-content"]["pid"] == old != new
     eventually(lambda: psutil.pid_exists(old), lambda there: not there)
@@ -332,18 +336,23 @@ def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_ho
 
 
 @pytest.mark.long
-def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_service, job_of_mode, eventually):
-    """A service that is slow to start is started once and gets the job once, over a restart of the server."""
+def test_a_job_that_waits_for_its_service_outlives_the_server(
+    local_home, rest_service, job_of_mode, eventually, tmp_path
+):
+    """A service that is slow to start is started once and gets the job once, however long the server is away."""
     caller = local_home.start().caller()
-    service = rest_service(local_home, arguments=("1.5",))
+    service = rest_service(local_home, arguments=("may-start",))
     path = request(caller, service)
-    eventually(lambda: hosts_of(local_home), bool)
+    started = eventually(lambda: hosts_of(local_home), bool)
     local_home.kill()
+    time.sleep(lambdas._ALONE + 1)
     caller = local_home.start().caller()
+    (tmp_path / "may-start").touch()
     job = eventually(lambda: caller.get(path), over)
     assert job["status"] == "succeeded", job
     assert caller.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
     assert job_of_mode(caller, service)["result-content"]["pid"] == job["result-content"]["pid"]
+    assert hosts_of(local_home) == started
 
 
 def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform):

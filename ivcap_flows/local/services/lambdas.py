@@ -41,7 +41,7 @@ _TICK: Final = 0.05
 _IDLE: Final = 300.0
 """Seconds without a job after which a service is stopped."""
 _ALONE: Final = 3.0
-"""Seconds without a server of the platform after which a service without a job is stopped."""
+"""Seconds without a server of the platform after which a service is stopped that has no job, nor one that waits."""
 _READY: Final = 300.0
 """Seconds that a service gets to become ready."""
 _READY_URL: Final = "/_healtz"
@@ -147,7 +147,7 @@ class Host:
                 busy = now
             if _platform_lives(self.directory):
                 with_platform = now
-            alone = now - with_platform > _ALONE
+            alone = now - max(busy, with_platform) > _ALONE
             if not self.flights and (retiring or alone or now - busy > _IDLE):
                 return
             time.sleep(_TICK)
