@@ -152,13 +152,16 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
     assert submitted(embedded_platform) == []
 
 
+APART = "each process has its limit"
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("build", "killed"),
     [
         (None, False),
         pytest.param(None, True, marks=pytest.mark.long),
-        pytest.param("each process has its limit", False, marks=pytest.mark.mutant("each process has its limit")),
+        pytest.param(APART, False, marks=[pytest.mark.mutant(APART), pytest.mark.long]),
     ],
 )
 def test_two_processes_keep_one_limit(slots, submitting, embedded_platform, unique, tmp_path, build, killed):

@@ -89,7 +89,7 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_script, effects, unique,
 ALONE = "each asks for itself"
 
 
-@pytest.mark.parametrize("build", [None, pytest.param(ALONE, marks=pytest.mark.mutant(ALONE))])
+@pytest.mark.parametrize("build", [None, pytest.param(ALONE, marks=[pytest.mark.mutant(ALONE), pytest.mark.long])])
 def test_three_processes_share_their_rounds(in_script, effects, file_service, sqlite_url, tmp_path, build):
     """Each waits for an order of its own and for three that all wait for, and hears of their end. The platform is asked
     once a round, whoever's round it is, and no more often than by one process. A build in which each asks for itself is
