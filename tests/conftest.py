@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -57,10 +58,17 @@ os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("busy")
+# What tests and their processes put into the folder for temporary files goes with the session, also if they are killed.
+# Only pytest's own folders, of which it keeps the last three, stay where they are.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    # A short name, since PostgreSQL's socket lies below it. Run by root, its server has a user of its own.
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="flows-tests-")
+    os.chmod(tempfile.tempdir, 0o711)
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 # Keys of embedded platforms, journals, and Prefect's results and database stay out of the user's own folders.
-os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="ivcap-flows-tests-")
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="data-")
 os.environ["PREFECT_HOME"] = f"{os.environ['XDG_DATA_HOME']}/prefect"
-atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 MIGRATED = Path(sys.prefix) / "prefect.db"
 """A database as Prefect's server makes it. It takes the server longer than anything else at its start."""
 if MIGRATED.exists():
@@ -112,6 +120,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their parameter: they may hold a time, and all processes must collect the same names."""
     return argname if isinstance(val, bytes) else None
+
+
+def processes_of_tests() -> list[psutil.Process]:
+    """Those that live, with the tests' folder for temporary files in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == tempfile.tempdir and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the processes that outlive the tests, fail the session, and name the tests that started them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    # The host of an embedded platform's service ends some seconds after the platform.
+    _, left = psutil.wait_procs(processes_of_tests(), timeout=60)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            test = process.environ().get("PYTEST_CURRENT_TEST", "no test")
+            print(f"\nLeft behind by {test}: process {process.pid}, {shlex.join(process.cmdline())}")
+            process.kill()
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
