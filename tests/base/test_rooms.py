@@ -88,7 +88,7 @@ def test_the_rooms_between_flow_and_client_know_no_client(imports):
     ("package", "known"),
     [
         *(("httpx", {"http"}), ("botocore", {"provena"}), ("prefect", KNOWS_PREFECT)),
-        *((each, {"local"}) for each in ("cryptography", "fastapi", "httptools", "regex", "starlette", "uvicorn")),
+        *((each, {"local"}) for each in ("cryptography", "fastapi", "httptools", "starlette", "uvicorn")),
     ],
 )
 def test_a_package_is_known_in_its_rooms_only(imports, package, known):
