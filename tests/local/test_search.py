@@ -34,11 +34,6 @@ PROGRAMS = {
         {"step": [(n, n + 1) for n in range(6)]},
         [(0,), (2,), (4,), (6,)],
     ),
-    "a negated atom asks what is complete": (
-        'query(X) :- item(X), !bad(X, _). bad(X, "y") :- worse(X). worse(X) :- item(X), X < 3.',
-        {"item": [(1,), (2,), (3,), (4,)]},
-        [(3,), (4,)],
-    ),
     "a variable that is twice in an atom is one value": (
         "query(X) :- p(X, X, _).",
         {"p": [(1, 1, 2), (1, 2, 2), (3, 3, 4)]},
@@ -46,11 +41,11 @@ PROGRAMS = {
     ),
     "each _ is another variable": ("query(X) :- p(X, _, _).", {"p": [(1, 1, 2), (3, 3, 4)]}, [(1,), (3,)]),
     "a text is no number and no name": (
-        'query(X) :- p(X), X = "1".',
-        {"p": [("1",), (1,), ("/a",), (Name("/a"),)]},
-        [("1",)],
+        'query(X) :- p("1", X).',
+        {"p": [("1", "a"), (1, "b"), (Name("1"), "c")]},
+        [("a",)],
     ),
-    "1 and 1.0 are one": ("query(X) :- p(X), X = 1.0.", {"p": [("1",), (1,)]}, [(1,)]),
+    "1 and 1.0 are one": ("query(X) :- p(1.0, X).", {"p": [("1", "a"), (1, "b")]}, [("b",)]),
     "constants": ("query(/a). query('it\\'s'). query(-2.5e1).", {}, [(-25.0,), ("it's",), (Name("/a"),)]),
 }
 
@@ -60,24 +55,6 @@ def test_a_program_means_what_the_language_says(name):
     """A program over loaded rows gives the rows of `query`."""
     text, loaded, expected = PROGRAMS[name]
     assert answer(text, **loaded) == expected
-
-
-@pytest.mark.parametrize(
-    ("test", "expected"),
-    [
-        ("X = 2", [2]),
-        ("X != 2", [1, 3, "a", "b"]),
-        ("X < 2", [1]),
-        ("X >= 2", [2, 3]),
-        (":gt(X, 1), :le(X, 2)", [2]),
-        ('X >= "b"', ["b"]),
-        ("Y = 3, X = Y", [3]),
-        ("3 = X", [3]),
-    ],
-)
-def test_comparisons_take_values_of_one_kind(test, expected):
-    """Numbers are compared with numbers and texts with texts. `=` also gives a variable its value."""
-    assert [row[0] for row in answer(f"query(X) :- p(X), {test}.", p=[(1,), (2,), (3,), ("a",), ("b",)])] == expected
 
 
 @pytest.mark.parametrize(
@@ -118,7 +95,11 @@ def test_a_column_gives_what_its_path_leads_to(column, expected):
     ("text", "said"),
     [
         ("query(X) :- p(X) |> do fn:group_by(X).", "transforms"),
-        ("query(X) :- p(Y), X = fn:plus(Y, 1).", "fn:plus"),
+        ("query(fn:plus(1, 1)).", "fn:plus"),
+        ("query(X) :- p(X), !p(X).", "negation"),
+        ("query(X) :- p(X), X < 1.", "comparisons"),
+        ('query(X) :- p(X), "a" = X.', "comparisons"),
+        ("query(X) :- p(X), :lt(X, 1).", ":lt"),
         ("query([1]).", "lists"),
         ("query({/a: 1}).", "maps"),
         ("Decl query(X).", "declarations"),
@@ -126,14 +107,11 @@ def test_a_column_gives_what_its_path_leads_to(column, expected):
         ("query(X) :- p(X), :match_prefix(X, /a).", ":match_prefix"),
         ("?query(X).", "queries"),
         ("query(X) :- q(X).", "q is not defined"),
-        ("query(X) :- p(X), !p(Y).", "gives Y a value"),
         ("query(X) :- p(_).", "gives X a value"),
-        ("query(X) :- p(X), Y < 1.", "gives Y a value"),
         ("query(X).", "gives X a value"),
         ("query(X) :- p(X, X).", "terms"),
         ("p(1).", "loaded from aspects"),
         ("other(X) :- p(X).", "needs a rule for query"),
-        ("a(X) :- p(X), !query(X). query(X) :- a(X).", "own negation"),
         ("query(X) :- ((", "Line 1"),
         ("query(X) :- p(X)\nquery(Y) :- p(Y).", "Line 2"),
         ('query("\\q").', "escape"),
@@ -154,7 +132,7 @@ def test_no_program_runs_or_grows_for_ever():
     """Steps and rows are limited, and the error says which limit was reached."""
     numbers = [(n,) for n in range(1500)]
     with pytest.raises(ProgramError, match="steps"):
-        answer("query(X) :- p(X), p(Y), X < Y, Y < X.", p=numbers)
+        answer("query(X) :- p(X), p(Y).", p=numbers)
     with pytest.raises(ProgramError, match="rows"):
         answer("query(X, Y) :- p(X), p(Y).", p=numbers)
 

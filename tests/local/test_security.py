@@ -556,7 +556,7 @@ def test_an_account_has_no_sight_of_anothers_things(first, second, belongings):
         assert not [urn for urn in belongings if urn in second.call("GET", path, params=NEWEST).text], path
     listed = " ".join(first.call("GET", path, params=NEWEST).text for path in lists)
     assert [urn for urn in belongings if urn not in listed] == []
-    program = f':load_aspect(/p, "urn:t:schema.1", ["entity"]).\nquery(E) :- p(E), E = "{PRIVATE}".'
+    program = f':load_aspect(/p, "urn:t:schema.1", ["entity"]).\nquery("{PRIVATE}") :- p("{PRIVATE}").'
     for caller, items in ((first, [PRIVATE]), (second, [])):
         reply = caller.call("POST", "/1/search", content=program, headers={"Content-Type": "application/json"})
         assert reply.json()["items"] == items

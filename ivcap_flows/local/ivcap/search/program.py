@@ -4,12 +4,11 @@
     :load_aspect(/order_parameter, "urn:ivcap:schema:order-placed.1", ["entity", ".parameters[*].name|value"]).
     :load_aspect(/collection, "urn:ivcap:schema:artifact-collection.1", [".collection", ".artifacts[*]"]).
 
-    chosen("urn:ivcap:order:1").
-    query(Artifact) :- chosen(Order), order_parameter(Order, "images", C), collection(C, Artifact), !hidden(Artifact).
+    query(Artifact) :- order_parameter("urn:ivcap:order:1", "images", C), collection(C, Artifact).
 
-The directive and the example are from the IVCAP OpenAPI description (0.48), the rest is Mangle's. Terms are variables
-(`X`, `_`), texts, numbers and names (`/true`). Premises are atoms, `!` atoms, and `=`, `!=`, `<`, `<=`, `>`, `>=`; the
-last four can also be written as `:lt`, `:le`, `:gt` and `:ge`.
+These forms are those of the IVCAP OpenAPI description (0.48): aspects are loaded into predicates, and rules combine
+atoms. A rule without a body is a fact. Terms are variables (`X`, `_`), texts, numbers and names (`/true`). The rest of
+Mangle is refused by name, such as negation, comparisons and functions.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from typing import Final
 
 __all__ = [
     "Atom",
-    "Comparison",
     "Load",
     "Name",
-    "Premise",
     "Program",
     "ProgramError",
     "Rule",
@@ -60,10 +57,6 @@ Value = str | int | float | Name | Tree
 class Variable:
     name: str
 
-    @property
-    def shown(self) -> str:
-        return self.name.partition(" ")[0]
-
 
 Term = Value | Variable
 
@@ -75,24 +68,11 @@ class Atom:
 
 
 @dataclass(frozen=True)
-class Premise:
-    atom: Atom
-    negated: bool = False
-
-
-@dataclass(frozen=True)
-class Comparison:
-    operator: str
-    left: Term
-    right: Term
-
-
-@dataclass(frozen=True)
 class Rule:
     """A rule; a fact is a rule without a body."""
 
     head: Atom
-    body: tuple[Premise | Comparison, ...] = ()
+    body: tuple[Atom, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,10 +101,15 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPES: Final = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\"}
-_SPELLED: Final = {":lt": "<", ":le": "<=", ":gt": ">", ":ge": ">="}
-_COMPARE: Final = ("=", "!=", "<", "<=", ">", ">=")
 _DECLARATIONS: Final = ("Decl", "Package", "Use")
 _UNSUPPORTED: Final = {
+    "!": "negation",
+    "!=": "comparisons",
+    "=": "comparisons",
+    "<": "comparisons",
+    "<=": "comparisons",
+    ">": "comparisons",
+    ">=": "comparisons",
     "[": "lists",
     "{": "maps and structs",
     "|>": "transforms (|>)",
@@ -188,7 +173,7 @@ class _Parser:
     def _unsupported(self, construct: str) -> ProgramError:
         return ProgramError(
             f"Line {self._peek()[2]}: the embedded platform does not answer {construct}. It takes :load_aspect, facts,"
-            " and rules of atoms, negated atoms and comparisons."
+            " and rules of atoms, such as query(X) :- collection(C, X)."
         )
 
     def _directive(self) -> Load:
@@ -237,11 +222,11 @@ class _Parser:
         if kind == "word" and found in _DECLARATIONS:
             raise self._unsupported(f"declarations ({found})")
         head = self._atom()
-        body: list[Premise | Comparison] = []
+        body: list[Atom] = []
         if self._take(":-") or self._take("⟸"):
-            body.append(self._premise())
+            body.append(self._atom())
             while self._take(","):
-                body.append(self._premise())
+                body.append(self._atom())
         self._need(".")
         if len(body) > _MOST_TERMS:
             raise ProgramError(f"A rule may have at most {_MOST_TERMS} premises.")
@@ -249,7 +234,12 @@ class _Parser:
 
     def _atom(self) -> Atom:
         kind, predicate, _ = self._peek()
+        if kind == "builtin":
+            raise self._unsupported(f"the built-in predicate {predicate[:40]}")
         if kind != "word" or not predicate[0].islower() or self._peek(1)[:2] != ("sign", "("):
+            if kind in ("word", "string", "number", "name"):
+                # The sign after a term says best what was meant.
+                self._at += 1
             raise self._fault("an atom such as query(X) is expected")
         self._at += 1
         return Atom(predicate, self._terms())
@@ -265,31 +255,6 @@ class _Parser:
         if len(terms) > _MOST_TERMS:
             raise ProgramError(f"An atom may have at most {_MOST_TERMS} terms.")
         return tuple(terms)
-
-    def _premise(self) -> Premise | Comparison:
-        if self._take("!"):
-            return Premise(self._atom(), negated=True)
-        kind, found, line = self._peek()
-        if kind == "builtin":
-            return self._spelled_comparison(found, line)
-        if kind == "word" and self._peek(1)[:2] == ("sign", "("):
-            return Premise(self._atom())
-        left = self._term()
-        kind, operator, _ = self._peek()
-        if kind != "sign" or operator not in _COMPARE:
-            raise self._fault("a comparison such as = is expected")
-        self._at += 1
-        return Comparison(operator, left, self._term())
-
-    def _spelled_comparison(self, found: str, line: int) -> Comparison:
-        operator = _SPELLED.get(found)
-        if operator is None:
-            raise self._unsupported(f"the built-in predicate {found[:40]}")
-        self._at += 1
-        terms = self._terms()
-        if len(terms) != 2:
-            raise ProgramError(f"Line {line}: {found} compares two terms.")
-        return Comparison(operator, *terms)
 
     def _term(self) -> Term:
         kind, found, _ = self._peek()

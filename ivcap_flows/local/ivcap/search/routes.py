@@ -85,7 +85,10 @@ OPERATIONS: Final = (
         (AT_TIME, Param("limit", "integer", 10, least=1, most=50), Param("page")),
         body=True,
         answers=(200, 400, 413, 415, 422),
-        missing="Mangle's functions, transforms (|>), lists, maps, structs and declarations are refused with 422.",
+        missing=(
+            "Of Mangle, :load_aspect, facts and rules of atoms are answered. The rest is refused with 422, such as"
+            " negation, comparisons and functions."
+        ),
         takes=Body({"type": "string"}, (_DATALOG, "application/json")),
         gives=listed({}),
     ),
