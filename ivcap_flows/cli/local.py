@@ -79,10 +79,10 @@ def register(
         tool: Output of the service with `--print-tool-description`, which describes its requests. Default: as in the
             service description.
     """
-    from ivcap_flows.local import PlatformControl, ensure
+    from ivcap_flows.local import ensure, register_files
 
-    control = PlatformControl(ensure(_folder(directory)))
-    urns = control.register(*definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
+    folder = _folder(directory)
+    urns = register_files(lambda: ensure(folder), definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
     console.print("\n".join(urns))
 
 

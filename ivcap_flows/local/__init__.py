@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.local.loopback import is_loopback
@@ -11,17 +12,21 @@ from ivcap_flows.local.ondemand import EmbeddedPlatform, ensure
 
 if TYPE_CHECKING:
     from ivcap_flows.local.remote import PlatformControl
+    from ivcap_flows.local.services.definition_files import register_files
 
-__all__ = ["EmbeddedPlatform", "PlatformControl", "ensure", "serve"]
+__all__ = ["EmbeddedPlatform", "PlatformControl", "ensure", "register_files", "serve"]
+
+_PLACES: Final = {
+    "PlatformControl": "ivcap_flows.local.remote",
+    "register_files": "ivcap_flows.local.services.definition_files",
+}
+"""Imported when they are asked for: every flow imports this package, and few control a platform."""
 
 
 def __getattr__(name: str) -> Any:
-    # Every flow imports this package, and few control a platform.
-    if name != "PlatformControl":
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ivcap_flows.local.remote import PlatformControl
-
-    return PlatformControl
+    return getattr(import_module(_PLACES[name]), name)
 
 
 def serve(

@@ -64,7 +64,7 @@ class PlatformControl:
 
         Raises InputError, which names the file, and PlatformError.
         """
-        return register_files(self._embedded, definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
+        return register_files(lambda: self._embedded, definitions, run=run, cwd=cwd, concurrency=concurrency, tool=tool)
 
     def clock(self) -> dict[str, Any]:
         """Return `now` (RFC 3339), `rate` (0 while it is stopped) and `offset` in seconds from the machine's time."""

@@ -22,7 +22,7 @@ PUBLIC = {
         TERMINAL Artifact Aspect Collection Dataset DatasetFile Handle Job JobEvent LocalFile ModelRun ModelRuns Order
         Products Queue QueueMessage RegistryItem Service
     """,
-    "ivcap_flows.local": "EmbeddedPlatform PlatformControl ensure serve",
+    "ivcap_flows.local": "EmbeddedPlatform PlatformControl ensure register_files serve",
     "ivcap_flows.provena.terms": "Terms collection_format missing_terms",
     "ivcap_flows.registration": "DataUse NewWorkflowTemplate ValueFrom Workflow model_run_record",
     "ivcap_flows.settings": "Settings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ __all__ = ["register_files"]
 
 
 def register_files(
-    embedded: EmbeddedPlatform,
+    platform: Callable[[], EmbeddedPlatform],
     definitions: Sequence[Path],
     *,
     run: str | None = None,
@@ -29,8 +29,8 @@ def register_files(
 
     For one file that a service printed with `--print-service-description`, `run` is the command line that runs it here,
     in the folder `cwd` (default: the current one) and for at most `concurrency` jobs at once, and `tool` is the file
-    that it printed with `--print-tool-description`. All files are read before anything is sent. Raises InputError,
-    which names the file, and PlatformError.
+    that it printed with `--print-tool-description`. All files are read before `platform`, which may start one, is
+    called. Raises InputError, which names the file, and PlatformError.
     """
     read = {definition: read_definition(definition) for definition in definitions}
     described = [definition for definition, content in read.items() if is_description(content)]
@@ -39,6 +39,7 @@ def register_files(
     requests = read_definition(tool) if tool is not None else None
     if requests is not None and not isinstance(requests.get("fn_schema"), dict):
         raise InputError(f"{tool} has no fn_schema, so it is not what --print-tool-description prints.")
+    embedded = platform()
     token = embedded.environment["IVCAP_JWT"]
     urns = []
     for definition, content in read.items():
