@@ -113,6 +113,7 @@ async def test_each_host_of_a_platform_has_its_connection(line):
         for begin in (10, 20):
             await asyncio.gather(*(read(first, begin + number) for number in range(4)))
         assert sorted(line.connections) == [2, 2, 2, 5]
+        await shared.aclose()
 
 
 @pytest.mark.catches("connections kept")
