@@ -400,18 +400,12 @@ JSON_PATHS: Final = """
 `content-path` accepts this part of PostgreSQL's JSON path language, in lax mode, with the same results as PostgreSQL.
 Anything else is answered with 400.
 
-- Steps: `.key`, `."key"`, `.*`, `[*]`, and subscripts, which are positions, ranges and lists of these: `[0]`, `[last]`,
-  `[last - 1]`, `[0 to 2, last]`.
+- Steps: `.key`, `."key"`, `[*]` and `[0]`.
 - Conditions, anywhere after a step: `? (...)` with `==`, `!=`, `<>`, `<`, `<=`, `>`, `>=` between paths from `@` or
-  `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; `like_regex "..." flag "..."`; `exists (...)`;
-  and `&&`, `||`, `!`, `(...)`, `(...) is unknown` of these.
-- Flags of `like_regex`: `i` (ignore case), `s` (`.` matches line feeds), `m` (`^` and `$` match at each line), `q`
-  (plain text, not a regular expression). `x` is refused, as by PostgreSQL.
-- Regular expressions are PostgreSQL's advanced ones, with classes, look-ahead and look-behind; but without back
-  references, options such as `(?i)`, collating elements, and characters by number except `\\uXXXX`. The time that an
-  expression takes is bounded.
+  `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; and `&&`, `||` and `(...)` of these.
 
-There are no methods such as `.size()`, no arithmetic, no `.**`, no variables, and no strict mode.
+There are no regular expressions (`like_regex`), no `!`, `exists` or `is unknown`, no ranges, methods, arithmetic, `.*`,
+`.**` or variables, and no strict mode.
 """
 
 PROVENA: Final = """
