@@ -355,6 +355,19 @@ def test_a_job_that_waits_for_its_service_outlives_the_server(
     assert hosts_of(local_home) == started
 
 
+def test_a_job_that_is_passed_on_twice_runs_once(first, local_platform, rest_service, eventually):
+    """As by a platform that starts while the service takes the job."""
+    service = rest_service(local_platform, name="twice")
+    path = request(first, service, seconds=1)
+    job = eventually(lambda: first.get(path), lambda job: job["status"] == "executing")
+    files = HostFiles.of(Directory(local_platform.root), service)
+    files.hand_over(job["id"])
+    job = eventually(lambda: first.get(path), over)
+    assert job["status"] == "succeeded", job
+    assert first.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
+    assert files.waiting() == []
+
+
 def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform):
     """An aspect with a description is a service while it is valid: listed, read, changed and ended with it, in its own
     account."""

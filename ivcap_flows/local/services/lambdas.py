@@ -162,6 +162,11 @@ class Host:
     def _claim(self, bare: str) -> tuple[dict[str, Any], Path, int] | None:
         """Take a job out of the inbox for good; return its ticket, folder and lock, or None if it was started."""
         folder, entry = self.directory.runs / bare, self.files.inbox / bare
+        if (folder / "started").exists():
+            # A platform that starts passes on again what it sees waiting. Its lock is this process's own, and to wait
+            # for that would be without end.
+            entry.unlink(missing_ok=True)
+            return None
         try:
             ticket = json.loads((folder / "job.json").read_bytes())
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
