@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
-from ivcap_flows.local.directory import Directory, make_private
+from ivcap_flows.local.directory import Directory, is_held, make_private
 from ivcap_flows.local.proof import connected
+from ivcap_flows.local.services.processes import end_process, noted_process
 
 __all__ = ["IDLE", "EmbeddedPlatform", "ensure"]
 
@@ -41,6 +42,21 @@ class EmbeddedPlatform:
         if server is not None and _probe(server):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server["pid"], signal.SIGTERM)
+
+    def end_with_jobs(self) -> None:
+        """End the server and what its jobs run, at the end of a directory that is used no more."""
+        self.end()
+        place = Directory(self.directory)
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            held = [lock for lock in place.runs.glob("*/lock") if is_held(lock)]
+            if not held and not is_held(place.server_lock):
+                return
+            for lock in held:
+                process = noted_process(lock.with_name("started"))
+                if process is not None:
+                    end_process(process)
+            time.sleep(0.05)
 
 
 def _probe(server: dict[str, Any]) -> bool:

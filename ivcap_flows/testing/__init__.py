@@ -39,7 +39,7 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlat
 
     embedded = local.ensure(tmp_path_factory.mktemp("embedded"), idle=_IDLE)
     yield embedded
-    embedded.end()
+    embedded.end_with_jobs()
     # Prefect's temporary server stops later and says so, when pytest has closed what it captured.
     logging.getLogger("prefect").setLevel(logging.WARNING)
 
@@ -49,7 +49,7 @@ def embedded_platform(_embedded: EmbeddedPlatform, monkeypatch: pytest.MonkeyPat
     """Run one embedded platform for all tests of a session, and point the environment to it.
 
     The control object can inject faults, list the requests of the test, set the platform's clock, and make the platform
-    as slow and limited as production (`be_like`). The platform ends with the session.
+    as slow and limited as production (`be_like`). The platform and its jobs end with the session.
     """
     from ivcap_flows.local import PlatformControl
 

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,21 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from ivcap_flows.local import ensure
+
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
 PICTURES = os.environ.get("IVCAP_FLOWS_TEST_PICTURES")
+# A busy machine is long in showing a page.
+expect.set_options(timeout=60_000)
+
 PIPELINE = ["-p", "bases=[1981-2010]", "-p", "seasons=[DJF, MAM]", "-p", "resamples=200"]
 
 
 @pytest.fixture(scope="module")
-def command(web_interface, tmp_path_factory) -> Callable[..., None]:
+def command(web_interface, tmp_path_factory) -> Iterator[Callable[..., None]]:
     """Run a module as a command, as a user of that Prefect server with the embedded platforms."""
     folder = tmp_path_factory.mktemp("pipeline")
     own = {"IVCAP_FLOWS_JOURNAL": f"sqlite:///{folder / 'journal.sqlite'}", "IVCAP_LOCAL_DIR": str(folder / "ivcap")}
@@ -40,7 +45,8 @@ def command(web_interface, tmp_path_factory) -> Callable[..., None]:
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-    return run
+    yield run
+    ensure(own["IVCAP_LOCAL_DIR"]).end_with_jobs()
 
 
 @pytest.fixture(scope="module")

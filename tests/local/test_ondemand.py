@@ -59,6 +59,18 @@ def test_an_idle_server_ends_and_takes_its_address_away(local_home):
     assert not (local_home.root / "server.json").exists()
 
 
+def test_jobs_end_with_the_platform_where_that_is_asked_for(local_home):
+    """As at the end of a session of tests, whose folders nobody uses again. Else a job goes on without a server."""
+    caller = local_home.start().caller()
+    caller.executing(caller.order("sleep", seconds="600"))
+    platform = ensure(local_home.root)
+    platform.end()
+    assert local_home.process.wait(10) == 0 and local_home.runners()
+    platform = ensure(local_home.root)
+    platform.end_with_jobs()
+    assert not local_home.runners() and not (local_home.root / "server.json").exists()
+
+
 def test_a_second_server_of_a_directory_is_refused(local_platform):
     """The error of a second `serve` names the process and URL of the first."""
     with pytest.raises(EmbeddedPlatformError, match=f"process {local_platform.process.pid}") as refused:
