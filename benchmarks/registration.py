@@ -40,9 +40,9 @@ RECORDS = 1000
 LATENCY = 0.02
 ROUNDS = 3
 LIMIT = 0.25
-"""Here ours has no moment without work: some 12 ms of processor time a row, of which the request takes 5 and the journal
-3, beside those of the server on the same two cores. A Provena takes a second and more for each row, so this only tells
-when the package adds to it."""
+"""Here ours has no moment without work: some 12 ms of processor time a row, of which the request takes 5 and the
+journal 3, beside those of the server on the same two cores. A Provena takes a second and more for each row, so this
+only tells when the package adds to it."""
 MOST_SECONDS_A_ROW = 0.05
 OURS = (sys.executable, "-m", "benchmarks.registering")
 FULL = 20_000
