@@ -16,7 +16,6 @@ from typing import Any, Final
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local.directory import Directory, is_held, make_private
 from ivcap_flows.local.proof import connected
-from ivcap_flows.local.services.processes import end_process, noted_process
 
 __all__ = ["IDLE", "EmbeddedPlatform", "ensure"]
 
@@ -45,6 +44,9 @@ class EmbeddedPlatform:
 
     def end_with_jobs(self) -> None:
         """End the server and what its jobs run, at the end of a directory that is used no more."""
+        # Imported late, since each flow imports this module.
+        from ivcap_flows.local.services.processes import end_process, noted_process
+
         self.end()
         place = Directory(self.directory)
         end = time.monotonic() + _PATIENCE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -135,7 +135,13 @@ class Shape:
 
     name: str
     hints: tuple[str, ...]
-    pattern: re.Pattern[str]
+    expression: str
+    flags: int = 0
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when a text has a hint: each flow imports this module, and few have any."""
+        return re.compile(self.expression, self.flags)
 
 
 _START: Final = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=%[\dA-Fa-f]{2}))"
@@ -143,7 +149,7 @@ _START: Final = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=%[\dA-Fa-f]{2}))"
 
 
 def _shape(name: str, hints: str, pattern: str, flags: int = 0) -> Shape:
-    return Shape(name, tuple(hints.split()), re.compile(pattern, flags))
+    return Shape(name, tuple(hints.split()), pattern, flags)
 
 
 SHAPES: Final = [
