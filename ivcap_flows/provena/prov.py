@@ -14,9 +14,9 @@ from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.subtypes import kind_of
 from ivcap_flows.provena.wire import Wire
 
-__all__ = ["DEEPEST", "MAX_BATCH_BYTES", "Direction", "ProvApi"]
+__all__ = ["DEEPEST", "MAX_RECORD_BYTES", "Direction", "ProvApi"]
 
-MAX_BATCH_BYTES: Final = 150_000
+MAX_RECORD_BYTES: Final = 150_000
 """Maximum encoded bytes of a record, which is in one queue message of less than 262,144 bytes."""
 
 DEEPEST: Final = 10

@@ -21,7 +21,7 @@ from ivcap_flows.provena.models import (
     TemplateUse,
     WorkflowTemplate,
 )
-from ivcap_flows.provena.prov import MAX_BATCH_BYTES
+from ivcap_flows.provena.prov import MAX_RECORD_BYTES
 from ivcap_flows.provena.terms import Terms, collection_format, missing_terms
 from ivcap_flows.registration.drafts import Drafts
 from ivcap_flows.registration.keys import marked
@@ -273,8 +273,8 @@ def faults_of(
         yield from _unmet(found.info, body, items)
         yield from _unusable(found.info, items)
     whole = {**body, "annotations": marked(body.get("annotations"), key, subject)}
-    if (size := len(json.dumps(whole).encode())) > MAX_BATCH_BYTES:
-        yield "the row", "too long", f"The record has {size:,} bytes; Provena's limit is {MAX_BATCH_BYTES:,}"
+    if (size := len(json.dumps(whole).encode())) > MAX_RECORD_BYTES:
+        yield "the row", "too long", f"The record has {size:,} bytes; Provena's limit is {MAX_RECORD_BYTES:,}"
 
 
 def ids_in(body: Mapping[str, Any]) -> list[str]:
