@@ -52,7 +52,7 @@ async def test_a_queue_cannot_have_that_name(client, scripted):
 
 async def test_a_message_is_taken_or_sent_once(client, scripted):
     """To take is a GET that removes: neither a lost reply nor a busy platform makes it go out again. An answer that
-    leaves in doubt is for the task to decide on."""
+    leaves in doubt is for the task to decide on. An unknown queue is an error, not one without messages."""
     scripted.on(MESSAGES, Response(status_code=503), Response(b"{", media_type="application/json"))
     scripted.on(f"POST /1/queues/{Q}/messages", Response(status_code=500))
     with pytest.raises(UnavailableError):
@@ -64,7 +64,10 @@ async def test_a_message_is_taken_or_sent_once(client, scripted):
     for wrong in (0, -1, True, "1"):
         with pytest.raises(InputError, match="limit of messages"):
             await client.queues.dequeue(Q, limit=wrong)
-    assert [(call.query, call.body) for call in scripted.calls] == [
+    for attempt in (lambda: client.queues.dequeue("unknown"), lambda: client.queues.enqueue("unknown", {})):
+        with pytest.raises(NotFoundError):
+            await attempt()
+    assert [(call.query, call.body) for call in scripted.calls if "unknown" not in call.route] == [
         ({"limit": "1"}, None),
         ({"limit": "3"}, None),
         ({"schema": "urn:s"}, [1, None]),

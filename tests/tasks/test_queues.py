@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from ivcap_flows import tasks
 from ivcap_flows.cli import main
 from ivcap_flows.durable import plan
-from ivcap_flows.errors import NotFoundError, UnavailableError, UnreachableError
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.tasks.queues import KEY_MEMBER
 from ivcap_flows.tasks.waiting import PlannedError
@@ -94,19 +93,6 @@ def test_a_message_whose_reply_was_lost_is_sent_again(effects, name, on_platform
     assert (row.state, row.how) == ("done", "sent")
 
 
-def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, cut_off):
-    """The next attempt sends a message in doubt again under the same key, and a sent one not."""
-
-    def body():
-        queue = create_queue(name)
-        enqueue(queue, {"n": 1})
-        enqueue(queue, {"n": 2})
-        return queue
-
-    first, again, second = dequeue(in_flow(body, retries=1), limit=5)
-    assert first.key == again.key != second.key
-
-
 def test_a_message_is_resolved_by_hand(effects, name, cut_off):
     """A user who knows that the message arrived says so by its id, and it is not sent again."""
     queue = create_queue(name)
@@ -118,19 +104,6 @@ def test_a_message_is_resolved_by_hand(effects, name, cut_off):
     assert ended.value.code == 0
     kept, [there] = enqueue(queue, {"n": 1}), dequeue(queue, limit=5)
     assert (kept.id, kept.content, kept.key) == ("by-hand", {"n": 1}, there.key)
-
-
-@pytest.mark.parametrize("fault", [{"drop_reply_after_effect": True}, {"truncate": 5}, {"status": 503}])
-def test_messages_are_never_asked_for_twice(effects, name, fault):
-    """A lost reply loses the taken message. The error comes at once, and nothing is requested again."""
-    queue = create_queue(name)
-    enqueue(queue, {"n": 1})
-    effects.embedded.forget_requests()
-    effects.embedded.add_fault(method="GET", path="/messages$", count=1, **fault)
-    with pytest.raises((UnreachableError, UnavailableError)):
-        dequeue(queue)
-    assert len([r for r in effects.embedded.requests("GET") if r["path"].endswith("/messages")]) == 1
-    assert len(dequeue(queue)) == (1 if "status" in fault else 0)
 
 
 def test_a_plan_leaves_queues_alone(effects, name):
@@ -149,12 +122,3 @@ def test_a_plan_leaves_queues_alone(effects, name):
     ]
     assert [r for r in effects.embedded.requests("POST") if r["path"].endswith("/messages")] == []
     assert kept.urn in [queue.urn for queue in list_queues()]
-
-
-def test_an_unknown_queue_is_told(effects):
-    """A message to an unknown queue is an error."""
-    nowhere = "urn:ivcap:queue:00000000-0000-4000-8000-000000000000"
-    for ask in (lambda: enqueue(nowhere, {}), lambda: dequeue(nowhere)):
-        with pytest.raises(NotFoundError):
-            ask()
-    assert [row.state for row in effects.intents("message")] == ["dropped"]
