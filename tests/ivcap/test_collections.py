@@ -180,13 +180,17 @@ async def test_a_lost_reply_is_looked_up(client, scripted, stored):
     assert len(scripted.to(ADD)) == 1
 
 
-async def test_two_who_add_or_remove_the_same_item_are_told(client, scripted):
-    """Whoever looks last sees both aspects. What another has retracted meanwhile is gone, which is no error."""
+@pytest.mark.catches("one membership an item")
+async def test_an_item_that_two_add_at_once_is_reported_and_removed_whole(client, scripted, caplog):
+    """Whoever looks last, after its own addition, sees both aspects. A removal retracts both; that another has
+    retracted one of them meanwhile is no error."""
     twice = memberships(scripted, "urn:x:1", "urn:x:1")
     scripted.on(LIST, memberships(scripted), twice)
     scripted.on(ADD, {"id": "urn:ivcap:aspect:0"})
     done = await client.collections.add(C, ["urn:x:1"])
+    assert [call.route for call in scripted.calls] == [LIST, ADD, LIST]
     assert (done.added, len(done.duplicates["urn:x:1"])) == (("urn:x:1",), 2)
+    assert f"urn:x:1 was added to {C} by another" in caplog.text
     assert await client.collections.remove(C, ["urn:x:1"]) == ("urn:x:1",)
     assert [len(scripted.to(f"DELETE /1/aspects/urn:ivcap:aspect:{at}")) for at in (0, 1)] == [1, 1]
 
