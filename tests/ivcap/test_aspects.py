@@ -15,7 +15,7 @@ ADD, LIST, READ, REPLACE = "POST /1/aspects", "GET /1/aspects", f"GET /1/aspects
 
 
 def aspect(content, **more):
-    return {"id": "x", "entity": "urn:e", "schema": "urn:s", "content": content, **more}
+    return {"id": "x", "entity": "urn:e", "schema": "urn:s", "content": content} | more
 
 
 async def query_of(scripted, listing):
@@ -84,6 +84,23 @@ async def test_any_json_is_content(client, scripted, content):
     assert (scripted.calls[0].body, scripted.calls[0].query) == (content, {"entity": "urn:e", "schema": "urn:s"})
     assert [each.content async for each in client.aspects.list()] == [content]
     assert (await client.aspects.read(X)).content == content
+
+
+@pytest.mark.catches("update only adds")
+@pytest.mark.parametrize("status", [403, 404])
+async def test_where_a_platform_only_adds_an_update_retracts_what_it_replaces(client, scripted, status):
+    """The new aspect is added first, so one is always active. Of several active ones none is touched."""
+    scripted.on(REPLACE, Response(status_code=status))
+    scripted.on(ADD, {"id": "new"})
+    scripted.on(LIST, scripted.page(aspect(1)))
+    scripted.on(f"DELETE /1/aspects/{X}", Response(status_code=204))
+    assert await client.aspects.update("urn:e", "urn:s", {"a": 1}) == "urn:ivcap:aspect:new"
+    assert [call.route for call in scripted.calls] == [REPLACE, LIST, ADD, f"DELETE /1/aspects/{X}"]
+    scripted.calls.clear()
+    scripted.on(LIST, scripted.page(aspect(1), aspect(2, id="y")))
+    with pytest.raises(NotUniqueError, match="2 active aspects"):
+        await client.aspects.update("urn:e", "urn:s", {"a": 1})
+    assert [call.route for call in scripted.calls] == [REPLACE, LIST]
 
 
 async def test_an_update_that_is_refused_is_an_error(client, scripted):
