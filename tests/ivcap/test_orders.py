@@ -76,18 +76,3 @@ async def test_a_log_without_end_is_not_held(client, scripted, block, lines):
     log = client.orders.logs(O)
     assert [await asyncio.wait_for(anext(log), 5) for _ in lines] == lines
     await log.aclose()
-
-
-async def test_an_order_tells_of_itself_on_the_embedded_platform(embedded):
-    """Its status, and its log within a window, by its URN or bare id."""
-    service = await embedded.services.by_name("fail")
-    order = await embedded.orders.place(service.urn, {"message": "one\ntwo"})
-    while (status := (await embedded.orders.read(order.urn)).status) not in ("failed", "error"):
-        assert status != "succeeded"
-        await asyncio.sleep(0.1)
-    bare = order.urn.rpartition(":")[2]
-    assert [each async for each in embedded.orders.products(bare)] == []
-    assert "two" in await embedded.orders.log_tail(order.urn)
-    past = datetime(2020, 1, 1, tzinfo=timezone.utc)
-    assert [line async for line in embedded.orders.logs(order.urn, until=past)] == []
-    assert order.urn in [each.urn async for each in embedded.orders.list()]

@@ -335,18 +335,6 @@ def test_a_long_wait_says_how_far_it_is(in_flow, monkeypatch):
     assert {context.task_run.name for _, context in said} == {"wait for 2 jobs: sleep (2)"}
 
 
-def test_a_platform_without_events_fails_no_wait(in_script, effects, unique):
-    """A platform without event streams does not fail a wait. A 404 may be about one job, so each job is tried."""
-    effects.embedded.add_fault(method="GET", path="/events$", status=404)
-
-    def body():
-        done = tasks.wait_for_jobs([tasks.request_job("echo", {"message": unique})], events=True)
-        return [*done, *tasks.wait_for_jobs(done, events=True)]
-
-    assert [job.events for job in in_script(body)] == [(), ()]
-    assert 2 <= len([each for each in effects.embedded.requests("GET") if each["path"].endswith("/events")]) <= 3
-
-
 async def test_a_list_is_read_no_further_than_asked():
     """A list is read only up to the last record that is wanted, also with a filter by status."""
     read = []
