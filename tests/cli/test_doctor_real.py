@@ -563,12 +563,6 @@ def test_the_platforms_of_a_block_are_checked(doctor, proxy, prefect_server, mon
         assert said.status == 1 and "no credentials block named 'checked-real'" in said.err
 
 
-def test_a_name_for_more_belongs_to_the_real_check(ivcap_flows):
-    """`--full` alone says nothing."""
-    said = ivcap_flows("doctor", "--full")
-    assert said.status == 2 and "--full belongs to --real" in said.err
-
-
 def test_a_failure_is_named_soon_and_not_the_time_of_the_check(proxy, monkeypatch):
     """A request is repeated for seconds, though the client's own budget is a minute; other code keeps that."""
     monkeypatch.setattr(session, "Backoff", Backoff)

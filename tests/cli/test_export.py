@@ -32,20 +32,3 @@ def test_every_format_is_written(on_record, world, tmp_path, format_, words):
     assert world.made["order"] in said.out.replace("\\", "").replace("ivcap:", "urn:ivcap:")
     on_record("export", "harvest", "--format", format_, "-o", tmp_path / "run")
     assert len((tmp_path / "run").read_text(encoding="utf-8")) == len(said.out)
-
-
-def test_what_there_is_not_is_wrong_use(on_record, tmp_path):
-    """An unknown run or format, a crate without a place, terms without a crate, a path that cannot be written."""
-    target = tmp_path / "missing" / "run"
-    unwritable = f"{target} cannot be written: No such file"
-    for arguments, fault in (
-        (["nothing"], ""),
-        (["latest", "--format", "sonnet"], ""),
-        (["latest", "--format", "ro-crate"], ""),
-        (["latest", "--terms", "terms.yaml"], ""),
-        (["latest", "--format", "ro-crate", "-o", "crate", "--terms", "missing.yaml"], ""),
-        (["latest", "-o", target], unwritable),
-        (["latest", "--format", "ro-crate", "-o", target], unwritable),
-    ):
-        said = on_record("export", *arguments)
-        assert said.status == 2 and fault in said.err, arguments

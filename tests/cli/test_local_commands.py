@@ -50,21 +50,6 @@ def test_platforms_are_served_until_a_signal(tmp_path, number):
         server.wait(5)
 
 
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        (["--host", "0.0.0.0"], "not a loopback address"),
-        (["--speed", 2], ""),
-        (["--like", "test"], ""),
-        (["--like", "production", "--speed", 0], ""),
-    ],
-)
-def test_what_cannot_be_served_is_wrong_use(ivcap_flows, tmp_path, options, fault):
-    """An address that others reach, and what the platforms cannot be like."""
-    said = ivcap_flows("local", "serve", "--port", 0, "--dir", tmp_path / "state", *options)
-    assert said.status == 2 and fault in said.err and not (tmp_path / "state").exists()
-
-
 @pytest.mark.long
 def test_platforms_are_served_like_production(tmp_path):
     """The server tells what it is like."""

@@ -151,11 +151,6 @@ def embedded_runs() -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["validate", "rows.txt"], "must end in .csv"),
-        (["validate", "none.csv"], "There is no file"),
-        (["register"], "Give a file, or --orders-of"),
-        (["register", "rows.jsonl", "--orders-of", "x"], "Give either a file"),
-        (["register", "rows.jsonl", "--in-flight", "0"], "Must be >= 1"),
         (["register", "rows.jsonl", "--out", "no/where/out.csv"], "There is no folder"),
         (["register", "rows.jsonl", "--out", "rows.jsonl"], "would replace the rows"),
         (["register", "rows.jsonl", "--out", "link.csv"], "would replace the rows"),

@@ -99,23 +99,3 @@ def test_the_plan_of_a_generator_has_what_all_its_items_request(ivcap_flows, mod
     """A flow or a task may be one, asynchronous or not."""
     said = ivcap_flows("plan", f"{module}:{flow}", "-p", "names=[a, b]", "--json")
     assert [(each["source"], each["name"]) for each in said.json["effects"]] == [("new", "a"), ("new", "b")]
-
-
-@pytest.mark.parametrize(
-    ("entry", "options", "fault"),
-    [
-        ("careless", ["-p", "times=often"], "times"),
-        ("careless", [], "times"),
-        ("careless", ["-p", "times=1", "-p", "colour=red"], "colour"),
-        ("careless", ["-p", "times"], "name=value"),
-        ("careless", ["-p", "times=1:30"], "times=10"),
-        ("plain", [], "is not a flow"),
-        ("missing", [], "missing"),
-        ("no_such_module:f", [], "no_such_module:f"),
-        ("no/such/file.py:f", [], "no/such/file.py:f"),
-    ],
-)
-def test_wrong_parameters_and_flows_are_wrong_use(ivcap_flows, module, entry, options, fault):
-    """Nothing of the flow runs; the error names what is wrong."""
-    said = ivcap_flows("plan", entry if ":" in entry else f"{module}:{entry}", *options)
-    assert said.status == 2 and fault in said.err

@@ -1,7 +1,6 @@
 """`ivcap-flows run`: a flow as the command line's user has it."""
 
 import logging
-import os
 import uuid
 
 import pytest
@@ -114,21 +113,6 @@ def test_an_end_is_told_and_sets_the_status(run, ivcap_flows):
     assert run("stopped").status == 130
     said = ivcap_flows("run")
     assert said.status == 2 and "path/to/file.py:flow" in said.err
-
-
-def test_wrong_parameters_are_wrong_use(run):
-    """The flow does not begin, and the error names what is wrong."""
-    for options, fault in (
-        ([], "month"),
-        (["-p", "month=1", "-p", "times=often"], "times"),
-        (["-p", "month=1", "-p", "time=2"], "has no parameter time. Did you mean times?"),
-        (["-p", "month=1", "-p", "base=["], "The value of base is neither JSON nor YAML"),
-        (["-p", "month=1", "-p", "times=1", "-p", "times=2"], "times is given twice"),
-        (["-p", "month=" + os.fsdecode(b"Mu\xf1oz")], "month has a character that is not UTF-8"),
-        (["-p", "month"], "name=value"),
-    ):
-        said = run("told", *options)
-        assert said.status == 2 and fault in said.err, options
 
 
 @pytest.mark.parametrize("flow", ["counted", "counted_later"])

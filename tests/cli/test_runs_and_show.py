@@ -46,26 +46,6 @@ def test_runs_are_listed_newest_first_and_can_be_narrowed(on_record):
     assert on_record("runs", "--flow", "nothing").out == "Runs: none\n"
 
 
-def test_a_journal_without_runs(ivcap_flows, journal_file):
-    Journal.open(f"sqlite:///{journal_file}").close()
-    assert ivcap_flows("runs", "--json").json == []
-    for command in ("show", "trace"):
-        said = ivcap_flows(command, "latest")
-        assert said.status == 2 and "has no run yet" in said.err, command
-
-
-def test_a_run_is_found_by_each_of_its_names(on_record):
-    run = run_of(on_record, "harvest")
-    flow_run = on_record("show", run["id"], "--json").json["attempts"][0]["flow_run_id"]
-    for name in (run["id"], run["id"][:-4], run["id"][-8:], "harvest", flow_run, run["flow_run_name"]):
-        said = on_record("show", name, "--json")
-        assert said.status == 0 and said.json["run"]["id"] == run["id"]
-        assert on_record("trace", name, "--json").status == 0
-    said = on_record("show", "no-such-run")
-    assert said.status == 2 and said.err.startswith("InputError: ")
-    assert "'no-such-run'" in said.err and "ivcap-flows runs" in said.err
-
-
 @pytest.mark.parametrize(("zone", "shown", "hours"), [("UTC", "UTC", 0), ("Australia/Brisbane", "UTC+10:00", 10)])
 def test_times_have_their_zone(on_record, monkeypatch, zone, shown, hours):
     """It is named once a table, and the times are in it."""

@@ -1,6 +1,5 @@
 """`services`: what can be ordered, what it takes, and a typed module of it."""
 
-import os
 import runpy
 import subprocess
 import sys
@@ -46,8 +45,8 @@ def module(path: Path, record: ServiceRecord = EVERY_KIND) -> dict[str, Any]:
 
 
 def test_services_are_listed_and_shown(ivcap_flows, world):
-    """By name, with what an order takes: types, defaults, and what must be given. One that is not there is named, with
-    names that are near."""
+    """By name, with what an order takes: types, defaults, and what must be given. Of a name that is not there, those
+    that are near are named."""
     said = ivcap_flows("services").out
     assert "cli-upper" in said and "echo" in said
     shown = ivcap_flows("services", "echo").out
@@ -55,13 +54,8 @@ def test_services_are_listed_and_shown(ivcap_flows, world):
     told = ivcap_flows("services", "echo", "--json").json
     assert told["name"] == "echo" and told["request_schema"]["required"] == ["message"]
     assert {each["name"] for each in ivcap_flows("services", "--json").json} >= {"cli-upper", "echo"}
-    for words, fault in (
-        (["ecko"], "'echo'"),
-        (["--python"], "Name the service"),
-        ([os.fsdecode(b"\xff")], "is not UTF-8"),
-    ):
-        said = ivcap_flows("services", *words)
-        assert said.status == 2 and fault in said.err
+    said = ivcap_flows("services", "ecko")
+    assert said.status == 2 and "'echo'" in said.err
 
 
 def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal, prefect_settings):

@@ -36,44 +36,8 @@ def test_every_command_has_help(ivcap_flows, command):
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["bogus"],
-        ["show"],
-        ["show", "a", "b"],
-        ["runs", "--limit", "many"],
-        ["runs", "--limit", "-3"],
-        ["runs", "--bogus"],
-        ["export"],
-        ["plan"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage_is_told_in_one_line(ivcap_flows, arguments):
-    """The line says where the usage is."""
-    said = ivcap_flows(*arguments)
-    assert said.status == 2 and "--help` says how it is used" in said.err
-
-
-def test_a_setting_that_cannot_be_understood_is_named(ivcap_flows, monkeypatch):
-    """Without its value, which may be a secret."""
-    assert ivcap_flows("--version").out.strip() == package.__version__
-    monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "plenty")
-    said = ivcap_flows("runs")
-    assert said.status == 1 and said.err.startswith("ConfigurationError: ") and "IVCAP_FLOWS_MAX_ORDERS" in said.err
-    assert "plenty" not in said.err
-
-
-@pytest.mark.long
-def test_a_journal_that_cannot_be_read_is_named(ivcap_flows, journal_file):
-    """Exit status 1, with the next step."""
-    journal_file.write_bytes(b"no database " * 100)
-    environment = {**os.environ, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{journal_file}"}
-    command = [sys.executable, "-m", "ivcap_flows.cli", "runs"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert re.fullmatch(rf"JournalError: [^\n]*{journal_file}[^\n]+\n", ended.stderr)
+def test_the_version(ivcap_flows):
+    assert ivcap_flows("--version").out == f"{package.__version__}\n"
 
 
 @pytest.mark.long
@@ -148,46 +112,11 @@ def test_output_in_ascii(run_of_an_umlaut, monkeypatch, command):
         assert printed["ascii"] == printed["utf-8"] != b""
 
 
-@pytest.mark.parametrize(
-    "words", ["models validate -rows.csv", "local register --x.yaml", "models register rows.csv --out -out.csv"]
-)
-def test_a_name_with_a_leading_dash_is_no_option(ivcap_flows, tmp_path, monkeypatch, words):
-    """The error says how such a name is written; a plain mistake in an option is told without that."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "--x.yaml").touch()
-    name = words.split()[-1]
-    said = ivcap_flows(*words.split())
-    assert said.status == 2 and f"`./{name}`" in said.err and "`--`" in said.err
-    assert "`./" not in ivcap_flows("runs", "--bogus").err
-
-
 def test_commands_that_do_not_need_prefect_do_not_import_it():
     """It takes longer to import than most of them run."""
     code = "import sys, ivcap_flows.cli; print([m for m in ('prefect', 'pandas', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_what_is_not_there_is_not_made(ivcap_flows, journal_file):
-    """A command that reads says that the journal is not there; another would say that it is empty."""
-    for command in (["runs"], ["verify", "latest"], ["orders"], ["sync"]):
-        said = ivcap_flows(*command)
-        assert said.status == 2 and f"There is no journal sqlite:///{journal_file}" in said.err
-    assert "There is no file nope." in ivcap_flows("verify", "nope").err
-    assert not journal_file.exists()
-
-
-def test_what_is_no_run_and_no_file_is_named_for_what_it_looks_like(on_record):
-    """A path, an id, and a name with a byte that is no UTF-8, as the command line decodes it."""
-    for path in ("data/nope.csv", "nope.csv", "data/nope"):
-        for command in ("verify", "trace"):
-            said = on_record(command, path)
-            assert said.status == 2 and f"There is no file {path}" in said.err
-    said = on_record("trace", "102.100.100/1")
-    assert said.status == 2 and "knows 102.100.100/1" in said.err
-    for command in ("show", "trace", "verify", "rerun"):
-        said = on_record(command, "Mu\udcf1oz")
-        assert said.status == 2 and "half a surrogate pair" in said.err
 
 
 NASTY = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066\u200f\u061c end"
