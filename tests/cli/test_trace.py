@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from checkouts import git
@@ -189,49 +189,132 @@ def test_a_trace_follows_long_chains_and_reads_only_what_is_on_the_way(ivcap_flo
     assert "urn:x:file:0" in ivcap_flows("trace", "urn:x:file:60").out
 
 
-def test_what_others_made_with_equal_bytes_is_one_line(ivcap_flows, journal):
-    """The trace of a file leads to its own maker alone, also after ten runs that each made the same bytes."""
-    for number in range(10):
-        make, series, out = (f"urn:x:{noun}:{number}" for noun in ("make", "series", "out"))
-        records = [
-            *(activity(make, "task-run"), entity(series, "file", path=f"{number}.csv"), relation("used", make, series)),
-            entity(out, "file", path="out.csv", sha256="ab" * 32, size=100),
-            relation("wasGeneratedBy", out, make, journal.now()),
-        ]
-        keep(journal, records, f"r{number}")
-    out = ivcap_flows("trace", "urn:x:out:7").out
-    assert re.findall(r"urn:x:\w+:\d", out) == ["urn:x:out:7", "urn:x:make:7", "urn:x:series:7"]
-    assert "also made by 9 others, with equal bytes" in out
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
-def test_a_trace_says_what_it_concluded(ivcap_flows, journal):
-    """A file that nobody is known to have made comes from one of those with its bytes; which one is not known."""
-    facts = {"sha256": "ab" * 32, "size": 100}
-    records = [
-        *(entity("urn:x:copy", "file", path="copy.csv", **facts), activity("urn:x:plot", "task-run")),
-        relation("used", "urn:x:plot", "urn:x:copy", journal.now() + timedelta(hours=1)),
+def made(step: str, thing: str, **facts: object) -> list[Record]:
+    """A file `out.csv` that a step made at noon."""
+    return [
+        *(activity(step, "task-run"), entity(thing, "file", path="out.csv", **facts)),
+        relation("wasGeneratedBy", thing, step, NOON),
     ]
-    for number in range(3):
-        records += [
-            *(activity(f"urn:x:make:{number}", "task-run"), entity(f"urn:x:{number}", "file", path="out.csv", **facts)),
-            relation("wasGeneratedBy", f"urn:x:{number}", f"urn:x:make:{number}", journal.now()),
-        ]
-        keep(journal, records, f"r{number}")
-        others = ("", "; 1 other had the same before", "; 2 others had the same before")[number]
-        for start in ("urn:x:copy", "urn:x:plot"):
-            out = ivcap_flows("trace", start).out
-            assert out.count(f"concluded from equal bytes{others}\n") == 1 and "also made" not in out
-            assert f"urn:x:make:{number}" in out
 
 
-def test_one_line_says_which_of_many_files(ivcap_flows, journal):
-    """Files of one name by as much of their paths as tells them apart; the versions at one path by their number."""
-    years = [entity(f"urn:x:{year}", "file", path=f"/data/{year}/out/summary.csv") for year in (2023, 2024)]
-    daily = [entity(f"urn:x:daily:{number}", "file", path="/data/daily.csv") for number in range(5)]
-    records = [entity("urn:x:report", "file", path="/data/report.csv"), *years, *daily]
-    keep(journal, [*records, *(relation("wasDerivedFrom", "urn:x:report", each.id) for each in records[1:])])
-    line = "report.csv ← 2023/out/summary.csv, 2024/out/summary.csv, 5 x daily.csv\n"
-    assert ivcap_flows("trace", "urn:x:report", "--brief").out == line
+def derived(made: str, *sources: str) -> list[Record]:
+    return [relation("wasDerivedFrom", made, source) for source in sources]
+
+
+def file(id_: str, path: str) -> Record:
+    return entity(id_, "file", path=path)
+
+
+ORDERED = [
+    *(activity("urn:x:mine", "task-run", name="choose region"), activity("urn:ivcap:order:o", "order", name="o")),
+    *(file("urn:x:regions", "regions.csv"), entity("urn:x:product", "artifact")),
+    *(relation("wasStartedBy", "urn:ivcap:order:o", "urn:x:mine"), relation("used", "urn:x:mine", "urn:x:regions")),
+    relation("wasGeneratedBy", "urn:x:product", "urn:ivcap:order:o"),
+]
+"""A user's own step was given a file, and placed an order."""
+BYTES = {"sha256": "ab" * 32, "size": 100}
+COPIED = [
+    *(entity("urn:x:copy", "file", path="copy.csv", **BYTES), activity("urn:x:plot", "task-run")),
+    relation("used", "urn:x:plot", "urn:x:copy", NOON + timedelta(hours=1)),
+]
+"""A step used a file that nobody is known to have made."""
+
+TRACES = {
+    "what a step was given counts for what it started": (
+        ORDERED,
+        "urn:x:product",
+        """
+artifact  urn:x:product
+└─ made by order  o  urn:ivcap:order:o
+   └─ by choose region used file  regions.csv  urn:x:regions
+4 things, 3 relations
+""",
+    ),
+    "and what it started is told of what it was given": (
+        ORDERED,
+        "urn:x:regions --down",
+        """
+file  regions.csv  urn:x:regions
+└─ used by task-run  choose region  urn:x:mine
+   └─ started order  o  urn:ivcap:order:o
+      └─ made artifact  urn:x:product
+4 things, 3 relations
+""",
+    ),
+    "what is met again is not told again": (
+        [
+            *(file(f"urn:x:{name}", name) for name in ("origin", "root", "a", "b", "end")),
+            *(derived("urn:x:root", "urn:x:origin") + derived("urn:x:end", "urn:x:a", "urn:x:b")),
+            *(derived("urn:x:a", "urn:x:root") + derived("urn:x:b", "urn:x:root")),
+        ],
+        "urn:x:end",
+        """
+file  end  urn:x:end
+├─ derived from file  a  urn:x:a
+│  └─ derived from file  root  urn:x:root
+│     └─ derived from file  origin  urn:x:origin
+└─ derived from file  b  urn:x:b
+   └─ derived from file  root  urn:x:root  (see above)
+5 things, 5 relations
+""",
+    ),
+    "what others made with equal bytes is one line": (
+        [record for number in range(10) for record in made(f"urn:x:make:{number}", f"urn:x:out:{number}", **BYTES)],
+        "urn:x:out:7",
+        """
+file  out.csv  urn:x:out:7  sha256 abababababab
+   also made by 9 others, with equal bytes
+└─ made by task-run  urn:x:make:7
+3 things, 2 relations
+""",
+    ),
+    "what is concluded from equal bytes is told as that": (
+        [*COPIED, *made("urn:x:make", "urn:x:out", **BYTES)],
+        "urn:x:plot",
+        f"""
+task-run  urn:x:plot
+└─ used file  copy.csv  urn:x:copy  sha256 abababababab
+   └─ has the content of content  urn:ivcap-flows:file:sha256:{BYTES["sha256"]}
+         concluded from equal bytes
+      └─ is the content of file  out.csv  urn:x:out  sha256 abababababab
+         └─ made by task-run  urn:x:make
+5 things, 4 relations
+""",
+    ),
+    "and so are others that it may have come from": (
+        [*COPIED, *made("urn:x:make:1", "urn:x:out:1", **BYTES), *made("urn:x:make:2", "urn:x:out:2", **BYTES)],
+        "urn:x:copy",
+        f"""
+file  copy.csv  urn:x:copy  sha256 abababababab
+└─ has the content of content  urn:ivcap-flows:file:sha256:{BYTES["sha256"]}
+      concluded from equal bytes; 1 other had the same before
+   └─ is the content of file  out.csv  urn:x:out:2  sha256 abababababab
+      └─ made by task-run  urn:x:make:2
+4 things, 3 relations
+""",
+    ),
+    "one line says which of many files": (
+        [
+            *(file(f"urn:x:{year}", f"/data/{year}/out/summary.csv") for year in (2023, 2024)),
+            *(file(f"urn:x:daily:{number}", "/data/daily.csv") for number in range(5)),
+            file("urn:x:report", "/data/report.csv"),
+            *derived("urn:x:report", "urn:x:2023", "urn:x:2024", *(f"urn:x:daily:{number}" for number in range(5))),
+        ],
+        "urn:x:report --brief",
+        "\nreport.csv ← 2023/out/summary.csv, 2024/out/summary.csv, 5 x daily.csv\n",
+    ),
+}
+"""What is on record, the words after `trace`, and all that it prints."""
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_trace_as_a_whole(ivcap_flows, journal, name):
+    records, words, text = TRACES[name]
+    keep(journal, records)
+    assert "\n" + ivcap_flows("trace", *words.split()).out == text
 
 
 def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, journal, monkeypatch):
@@ -244,33 +327,6 @@ def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, jou
     short = ivcap_flows("trace", "102.100.100/1").out
     assert "order:…c3d2e1f0" in short and order not in short and "102.100.100/1" in short
     assert order in ivcap_flows("trace", "102.100.100/1", "--full").out
-
-
-def test_what_a_step_was_given_counts_for_what_it_started(ivcap_flows, journal):
-    """An order placed inside a user's own step comes from what that step used, and the words say by whom."""
-    mine, order, regions, product = "urn:x:mine", "urn:ivcap:order:o", "urn:x:regions", "urn:x:product"
-    records = [
-        *(activity(mine, "task-run", name="choose region"), activity(order, "order", name="o")),
-        *(entity(regions, "file", path="regions.csv"), entity(product, "artifact")),
-        *(relation("wasStartedBy", order, mine), relation("used", mine, regions)),
-        relation("wasGeneratedBy", product, order),
-    ]
-    keep(journal, records)
-    assert "by choose region used file  regions.csv" in ivcap_flows("trace", product).out
-    down = ivcap_flows("trace", regions, "--down").out
-    assert "started order" in down and depth_of(down, product) > depth_of(down, "started order")
-
-
-def test_what_is_met_again_is_not_told_again(ivcap_flows, journal):
-    """Two steps of one source: the source's own origin stands once."""
-    records = [entity(f"urn:x:{name}", "file", path=name) for name in ("root", "a", "b", "end", "origin")]
-    for made, sources in {"root": ["origin"], "a": ["root"], "b": ["root"], "end": ["a", "b"]}.items():
-        records += [relation("wasDerivedFrom", f"urn:x:{made}", f"urn:x:{source}") for source in sources]
-    keep(journal, records)
-    out = ivcap_flows("trace", "urn:x:end").out
-    _first, again = [line for line in out.splitlines() if "urn:x:root" in line]
-    assert out.count("urn:x:origin") == 1
-    assert [line for line in out.splitlines() if "(see above)" in line] == [again]
 
 
 def test_a_run_whose_process_is_gone_is_lost(own_record, journal):
