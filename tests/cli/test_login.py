@@ -6,8 +6,6 @@ import json
 import os
 import re
 import stat
-import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -93,14 +91,8 @@ def test_a_login_is_used_by_flows_and_renewed(embedded_platform, ivcap_flows, mo
     """Logged in once, the context serves until its refresh token ends; the file is the user's alone, and no token is
     printed. A second login without a URL renews the active context."""
     url = os.environ["IVCAP_URL"]
-    command = [sys.executable, "-m", "ivcap_flows.cli", "login", url, "--context", "embedded"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env={**os.environ}, **pipes) as process:
-        shown = process.stdout.readline() + process.stdout.readline()
-        answer_of(embedded_platform)(re.search(r"code (\S+) within \d+ minutes", shown)[1])
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    out = shown + out
+    status, out, err = confirm(answer_of(embedded_platform), url, "--context", "embedded")
+    assert (status, err) == (0, "")
     assert f"Open {url}/login?user_code=" in out and f"Logged in to {url}" in out and "IVCAP_CONTEXT=embedded" in out
     made = contexts()["embedded"]
     assert made["account-id"].startswith("urn:ivcap:account:") and made["refresh-token"]
