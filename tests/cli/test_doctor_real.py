@@ -194,9 +194,8 @@ def test_the_text_can_be_sent(doctor, proxy, deployed):
     text = said.out.replace(send, "")
     for word in (*PRIVATE, "embedded-user", "127.0.0.1", "urn:", "102.100.100", *re.findall(r"urn:\S+", str(deployed))):
         assert word not in text
-    account = next(line for line in doctor("--full").out.splitlines() if "account:" in line)
-    assert "urn:ivcap:account:" in account
-    assert "embedded-user" in doctor("--full").out
+    full = doctor("--full").out
+    assert re.search("account:.*urn:ivcap:account:", full) and "embedded-user" in full
 
 
 def json_of(change):
@@ -490,13 +489,13 @@ def test_a_refused_token_is_named_once_for_each_check(doctor, proxy, secrets, mo
     token = os.environ["IVCAP_JWT"]
     proxy.on("GET /1/.*", status(401, f'{{"message": "{token} of ada@example.org"}}'.encode()))
     monkeypatch.setenv("PROVENA_OFFLINE_TOKEN", "made-up-token")
-    for words in ((), ("--full",), ("--json",), ("--json", "--full")):
-        said = doctor(*words)
+    for words in ("--full", "--json"):
+        said = doctor(words)
         assert said.status == 1 and "made-up-token" not in said.out
     found = {each["check"]: each for each in said.json if each["platform"] == "Provena"}
     assert list(found) == ["login", "the other checks"] and found["login"]["outcome"] == "refused"
     assert outcomes(said)["IVCAP: list of orders"] == "refused"
-    assert "ada" not in doctor().out
+    assert "ada" not in said.out
 
 
 def test_an_empty_account_is_said_to_be_one(ivcap_flows, tmp_path, monkeypatch):
