@@ -60,6 +60,11 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     scenario = Scenario.read(here)
     with told_without_journal(here / "refused"):
         series = upload_artifact(here / f"{scenario.mark}-series.bin")
+    with told_without_journal(here / "cut off"):
+        return ordered(series, wanted, scenario, here)
+
+
+def ordered(series: Artifact, wanted: Wanted, scenario: Scenario, here: Path) -> list[str]:
     if "other effects" in scenario.vary:
         cause_others(series, wanted, scenario, here)
     last = scenario.names[-1]
@@ -67,8 +72,7 @@ def chain(folder: str, wanted: Wanted) -> list[str]:
     steps = moody(seconds, series, scenario, here)
     if "any order" in scenario.vary:
         place_in_any_order(steps)
-    with told_without_journal(here / "cut off"):
-        done = run_orders(steps, max_resubmits=REPEATS)
+    done = run_orders(steps, max_resubmits=REPEATS)
     together = here / f"{scenario.mark}-{FAN_IN}"
     # The same bytes again whoever writes them, and whole whenever somebody reads them.
     written = here / f"{FAN_IN}.{os.getpid()}"
