@@ -36,12 +36,10 @@ import pytest
 import sqlalchemy as sa
 from botocore.session import get_session
 
-from ivcap_flows.durable import poller
 from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.secrets import scrubbing
 
 if TYPE_CHECKING:
@@ -89,10 +87,10 @@ def frugal(folder: Path) -> dict[str, str]:
 
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-HELPERS = ("mutants", "checkouts", "scripted", "capture/ordinary")
+HELPERS = ("shared", "mutants", "checkouts", "scripted", "capture/ordinary")
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
 
-pytest_plugins = ["ivcap_flows.testing", "mutant_table", "ordinary_edges"]
+pytest_plugins = ["ivcap_flows.testing", "on_platforms", "mutant_table", "ordinary_edges"]
 
 OURS = ("IVCAP_", "PROVENA_")
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -613,34 +611,3 @@ def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 connection.execute(sa.update(schema.processes).values(heartbeat_at=last))
 
     return take
-
-
-@pytest.fixture(scope="module")
-def quick_polls() -> Iterator[None]:
-    """Who waits for work of the embedded platforms, which end it within a second, looks ten times as often."""
-    from ivcap_flows.tasks import jobs
-    from ivcap_flows.tasks.poll_sources import ask_later
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poller, "SHORTEST", poller.SHORTEST / 10)
-        patch.setattr(jobs, "ask_later", lambda urn, seconds: ask_later(urn, seconds and seconds / 10))
-        patch.setattr("ivcap_flows.provena.jobs.FIRST_INTERVAL", 0.05)
-        patch.setitem(JobWatch.__init__.__kwdefaults__, "pauses", (0.05, 0.2))
-        yield
-
-
-@pytest.fixture
-def fail_job(_embedded: EmbeddedPlatform) -> Callable[[str], None]:
-    """Ends the job that lodges the run of this display name, and that stands still, as failed."""
-
-    def fail(name: str) -> None:
-        place = Directory(_embedded.directory).root / "provena.sqlite"
-        with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
-            changed = connection.execute(
-                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE job_sub_type = "
-                "'MODEL_RUN_PROV_LODGE' AND json_extract(payload, '$.record.display_name') = ?",
-                (name,),
-            )
-            assert changed.rowcount == 1
-
-    return fail

@@ -20,15 +20,12 @@ from typing import Any
 
 import pytest
 
-from ivcap_flows import loop
-from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.settings import Settings
-
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
 from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks
+from provena_items import ask_provena
 from registration_rows import Items, make_items, write_lines
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
@@ -40,12 +37,7 @@ REGISTER = "/provena/prov/model_run/register"
 @pytest.fixture(scope="module")
 def items(_embedded: Any) -> Items:
     """Made once."""
-
-    async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
-            return await make_items(client)
-
-    return loop.run(make())
+    return ask_provena(_embedded, make_items)
 
 
 @pytest.fixture

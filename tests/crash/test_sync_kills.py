@@ -25,6 +25,7 @@ import pytest
 import yaml
 from prefect import flow, task
 from prefect.settings import temporary_settings
+from provena_items import ask_provena, create, make_registry
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import ProvenaCredentials
@@ -37,16 +38,10 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.provena.models import (
-    DatasetTemplate,
-    Model,
-    Organisation,
-    TemplateUse,
-    WorkflowTemplate,
-)
+from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
+from ivcap_flows.provena.models import TemplateUse, WorkflowTemplate
 from ivcap_flows.provenance import activity, entity, relation
-from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -74,24 +69,18 @@ def workflow(home: Path) -> Iterator[dict[str, Any]]:
     """The entry that makes runs of the flow model runs, once the platforms have the templates that it names."""
     embedded = ensure(home, idle=600.0)
 
-    async def made() -> dict[str, Any]:
-        async with ProvenaCredentials.from_environment(Settings(**embedded.environment)).get_client() as client:
+    async def made(client: ProvenaClient) -> dict[str, Any]:
+        items = await make_registry(client)
+        uses = [TemplateUse(template_id=items.template)]
+        work = WorkflowTemplate(display_name="W", software_id=items.model, input_templates=uses)
+        return {
+            "flow": FLOW,
+            "workflow_template": await create(client, work),
+            "inputs": {"series": items.template},
+            "terms": items.terms.model_dump(mode="json", exclude_none=True),
+        }
 
-            async def new(info: Any) -> str:
-                return (await client.registry.create(type(info), info)).item.id
-
-            site = "https://example.org"
-            model = Model(display_name="M", name="M", description="D", documentation_url=site, source_url=site)
-            form = await new(DatasetTemplate(display_name="Anything"))
-            uses = [TemplateUse(template_id=form)]
-            work = WorkflowTemplate(display_name="W", software_id=await new(model), input_templates=uses)
-            owner = await new(Organisation(display_name="Example", name="Example"))
-            licence = "https://creativecommons.org/licenses/by/4.0/"
-            stated = {"organisation_id": owner, "publisher_id": owner, "license": licence, "approvals": {}}
-            template = await new(work)
-            return {"flow": FLOW, "workflow_template": template, "inputs": {"series": form}, "terms": stated}
-
-    yield loop.run(made())
+    yield ask_provena(embedded, made)
     ensure(home).end()
 
 

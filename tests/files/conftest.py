@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from provena_items import Registry, ask_provena, make_registry
 
-from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.handles import Artifact
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.collection_format import AccessInfo, Approvals, CollectionFormat
-from ivcap_flows.provena.models import Organisation
-from ivcap_flows.provena.terms import Terms, collection_format
+from ivcap_flows.provena.collection_format import AccessInfo, CollectionFormat
+from ivcap_flows.provena.terms import collection_format
 from ivcap_flows.settings import Settings
 
 
@@ -28,15 +27,9 @@ def files_environment(s3_platform: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture(scope="session")
-def owner(s3_platform: Any) -> str:
-    """An organisation."""
-
-    async def make() -> str:
-        async with ProvenaCredentials.from_environment(Settings(**s3_platform.environment)).get_client() as client:
-            made = await client.registry.create(Organisation, Organisation(display_name="Example", name="Example"))
-            return made.item.id
-
-    return loop.run(make())
+def registry(s3_platform: Any) -> Registry:
+    """Items of the Provena of these platforms."""
+    return ask_provena(s3_platform, make_registry)
 
 
 @pytest.fixture
@@ -47,19 +40,12 @@ async def provena() -> AsyncIterator[ProvenaClient]:
 
 
 @pytest.fixture
-def stated(owner: str) -> CollectionFormat:
+def stated(registry: Registry) -> CollectionFormat:
     """The metadata of a dataset whose files Provena keeps."""
-    terms = Terms(
-        organisation_id=owner,
-        publisher_id=owner,
-        license="https://creativecommons.org/licenses/by/4.0/",
-        approvals=Approvals(),
-    )
     named = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="p", name=f"set {uuid.uuid4()}")
-    found = collection_format(named, terms)
-    return found.model_copy(
-        update={"dataset_info": found.dataset_info.model_copy(update={"access_info": AccessInfo(reposited=True)})}
-    )
+    found = collection_format(named, registry.terms)
+    kept = found.dataset_info.model_copy(update={"access_info": AccessInfo(reposited=True)})
+    return found.model_copy(update={"dataset_info": kept})
 
 
 @pytest.fixture

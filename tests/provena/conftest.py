@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,28 +20,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ivcap_flows import handles
 from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.local import provena
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.login import client_credentials, token_url
-from ivcap_flows.provena.models import (
-    Annotations,
-    Associations,
-    DatasetTemplate,
-    Deferred,
-    Model,
-    ModelRunRecord,
-    Organisation,
-    TemplatedDataset,
-    TemplateUse,
-    WorkflowTemplate,
-)
-from ivcap_flows.provena.terms import Terms, collection_format
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
+
+from registration_rows import Items, make_items
 
 
 class ScriptedProvena(ScriptedServer):
@@ -104,7 +94,7 @@ class Embedded:
 
     environment: dict[str, str]
     service: tuple[str, str]
-    world: World | None = None
+    items: Items | None = None
 
     @property
     def endpoints(self) -> Endpoints:
@@ -151,50 +141,6 @@ def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
         yield Embedded(environment, provena.service_credentials(directory))
 
 
-@dataclass
-class World:
-    """A workflow with all that a model run of it needs."""
-
-    person: str
-    organisation: str
-    model: str
-    template_in: str
-    template_out: str
-    workflow: str
-
-    @property
-    def terms(self) -> Terms:
-        return Terms(
-            organisation_id=self.organisation,
-            publisher_id=self.organisation,
-            license="https://creativecommons.org/licenses/by/4.0/",
-            approvals=Approvals(),
-        )
-
-    async def minted(self, client: ProvenaClient) -> tuple[str, str]:
-        """A dataset for a new artifact: its handle and the artifact's URN."""
-        urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
-        artifact = handles.Artifact(urn=urn, platform="p", name="series.csv", media_type="text/csv")
-        return (await client.datastore.mint(collection_format(artifact, self.terms))).handle, urn
-
-    def record(self, source: str, result: str, **over: object) -> ModelRunRecord:
-        now = int(time.time())
-        values = {
-            "workflow_template_id": self.workflow,
-            "inputs": [
-                TemplatedDataset(dataset_template_id=self.template_in, dataset_id=source, resources={"forcing": "f.nc"})
-            ],
-            "outputs": [TemplatedDataset(dataset_template_id=self.template_out, dataset_id=result)],
-            "annotations": {"cfg": uuid.uuid4().hex},
-            "display_name": "a run",
-            "description": "of a model",
-            "associations": Associations(modeller_id=self.person, requesting_organisation_id=self.organisation),
-            "start_time": now - 60,
-            "end_time": now,
-        }
-        return ModelRunRecord.model_validate(values | over)
-
-
 @pytest.fixture
 async def user(embedded_provena: Embedded) -> AsyncIterator[ProvenaClient]:
     async with embedded_provena.client() as client:
@@ -202,30 +148,8 @@ async def user(embedded_provena: Embedded) -> AsyncIterator[ProvenaClient]:
 
 
 @pytest.fixture
-async def world(embedded_provena: Embedded, user: ProvenaClient) -> World:
+async def world(embedded_provena: Embedded, user: ProvenaClient) -> Items:
     """What model runs need, made once. No test changes it."""
-    if embedded_provena.world is None:
-        embedded_provena.world = await made_by(user)
-    return embedded_provena.world
-
-
-async def made_by(user: ProvenaClient) -> World:
-    async def create(kind: Any, **stated: Any) -> str:
-        return (await user.registry.create(kind, kind(**stated))).item.id
-
-    person, url = await user.auth_api.linked_person(), "https://example.org/d"
-    assert person is not None
-    organisation = await create(Organisation, display_name="Org", name="Org")
-    model = await create(Model, display_name="M", name="M", description="d", documentation_url=url, source_url=url)
-    forcing = Deferred(key="forcing", description="f", usage_type="FORCING_DATA")
-    template_in = await create(DatasetTemplate, display_name="in", deferred_resources=[forcing])
-    template_out = await create(DatasetTemplate, display_name="out")
-    workflow = await create(
-        WorkflowTemplate,
-        display_name="wf",
-        software_id=model,
-        input_templates=[TemplateUse(template_id=template_in)],
-        output_templates=[TemplateUse(template_id=template_out)],
-        annotations=Annotations(required=["cfg"]),
-    )
-    return World(person, organisation, model, template_in, template_out, workflow)
+    if embedded_provena.items is None:
+        embedded_provena.items = await make_items(user)
+    return embedded_provena.items

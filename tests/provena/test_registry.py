@@ -12,6 +12,7 @@ from ivcap_flows.provena.models import (
     Deferred,
     Model,
     ModelRun,
+    ModelRunRecord,
     Organisation,
     Person,
     Seed,
@@ -41,7 +42,7 @@ async def test_each_subtype_is_created_changed_and_read_back(user, world):
         Model: MODEL,
         DatasetTemplate: DatasetTemplate(display_name="T", deferred_resources=[Deferred(key="k", description="d")]),
         WorkflowTemplate: WorkflowTemplate(
-            display_name="W", software_id=world.model, input_templates=[TemplateUse(template_id=world.template_out)]
+            display_name="W", software_id=world.model, input_templates=[TemplateUse(template_id=world.template)]
         ),
         Study: Study(display_name="S", title="S", description="d", study_alternative_id="a"),
     }
@@ -57,10 +58,15 @@ async def test_each_subtype_is_created_changed_and_read_back(user, world):
         assert made.id in [item.id async for item in user.registry.list(kind)]
 
 
+def run_of(world, source, result) -> ModelRunRecord:
+    """The record of a run that took one dataset and made the other."""
+    return ModelRunRecord(**world.record(0, datasets=(source, result)))
+
+
 async def test_what_other_apis_write_is_read_here(user, world, model):
     """Datasets, model runs, and the activities that jobs make of items and their versions."""
-    source, result = (await world.minted(user))[0], (await world.minted(user))[0]
-    lodged = (await user.jobs.wait(await user.prov.register(world.record(source, result)), WAIT)).checked().lodged
+    source, result = await world.mint(user), await world.mint(user)
+    lodged = (await user.jobs.wait(await user.prov.register(run_of(world, source, result)), WAIT)).checked().lodged
     run = await user.registry.fetch(ModelRun, lodged.id)
     assert run.info.record.workflow_template_id == world.workflow
 
@@ -102,8 +108,8 @@ async def test_any_item_is_fetched_without_knowing_its_subtype(user, world):
 
 async def test_a_run_is_read_back_and_its_lineage_followed_both_ways(user, world):
     """From a result up to its source and back; the special queries end at datasets and at agents."""
-    (source, _), (result, _) = await world.minted(user), await world.minted(user)
-    record = world.record(source, result)
+    source, result = await world.mint(user), await world.mint(user)
+    record = run_of(world, source, result)
     row = (await user.jobs.wait(await user.prov.register(record), WAIT)).checked()
     run, prov = row.lodged.id, user.prov
     assert row.record == record and f'"{run}"' in row.lodged.prov_json
@@ -136,4 +142,4 @@ async def test_a_service_account_can_read(embedded_provena, world):
     """Client credentials give a token with a service account's name."""
     async with embedded_provena.robot() as robot:
         assert (await robot.username()).startswith("service-account-")
-        assert (await robot.registry.fetch(WorkflowTemplate, world.workflow)).display_name == "wf"
+        assert (await robot.registry.fetch(WorkflowTemplate, world.workflow)).display_name == "Work"

@@ -5,57 +5,39 @@ from __future__ import annotations
 import csv
 import io
 import json
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcap_flows.handles import Artifact
+from provena_items import Registry, create, make_registry
+
 from ivcap_flows.provena.client import ProvenaClient
-from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.models import (
-    Annotations,
-    DatasetTemplate,
-    Deferred,
-    Model,
-    Organisation,
-    Study,
-    TemplateUse,
-    WorkflowTemplate,
-)
-from ivcap_flows.provena.terms import Terms, collection_format
+from ivcap_flows.provena.models import Annotations, DatasetTemplate, Deferred, Study, TemplateUse, WorkflowTemplate
 
 REGISTER = "/provena/prov/model_run/register"
 
 
 @dataclass(frozen=True)
-class Items:
-    """Handles on Provena. The template `source` has the resources `forcing` and, optional, `mask`."""
+class Items(Registry):
+    """With a workflow template that requires an annotation and takes a dataset of the template `source`, which has the
+    resources `forcing` and, optional, `mask`, and, optional, one of `extra`; a study, and a dataset for each end."""
 
-    workflow: str
     source: str
     result: str
     extra: str
-    person: str
-    organisation: str
     study: str
-    model: str
-    datasets: tuple[str, ...]
-    terms: Terms
+    datasets: tuple[str, str]
 
-    def record(self, number: int, **changes: Any) -> dict[str, Any]:
+    def record(self, number: int, *, datasets: tuple[str, str] | None = None, **changes: Any) -> dict[str, Any]:
         """The JSON of a record without a fault, another for each number."""
+        taken, made = datasets or self.datasets
         source = {
             "dataset_template_id": self.source,
-            "dataset_id": self.datasets[0],
+            "dataset_id": taken,
             "dataset_type": "DATA_STORE",
             "resources": {"forcing": f"in/{number}.nc"},
         }
-        result = {
-            "dataset_template_id": self.result,
-            "dataset_id": self.datasets[1],
-            "dataset_type": "DATA_STORE",
-        }
+        result = {"dataset_template_id": self.result, "dataset_id": made, "dataset_type": "DATA_STORE"}
         return {
             "workflow_template_id": self.workflow,
             "inputs": [source],
@@ -71,44 +53,29 @@ class Items:
 
 
 async def make_items(client: ProvenaClient) -> Items:
-    """By the client alone."""
-
-    async def new(info: Any) -> str:
-        return (await client.registry.create(type(info), info)).item.id
-
-    person = await client.auth_api.linked_person()
-    assert person is not None
-    owner = await new(Organisation(display_name="Example", name="Example"))
-    model = await new(
-        Model(
-            display_name="Model",
-            name="Model",
-            description="Computes.",
-            documentation_url="https://example.org/docs",
-            source_url="https://example.org/source",
-        )
+    made = await make_registry(client)
+    keys = [
+        Deferred(key="forcing", description="Winds", usage_type="FORCING_DATA"),
+        Deferred(key="mask", description="Land", optional=True),
+    ]
+    source = await create(client, DatasetTemplate(display_name="Source", deferred_resources=keys))
+    result = await create(client, DatasetTemplate(display_name="Result"))
+    extra = await create(client, DatasetTemplate(display_name="Extra"))
+    work = WorkflowTemplate(
+        display_name="Work",
+        software_id=made.model,
+        input_templates=[TemplateUse(template_id=source), TemplateUse(template_id=extra, optional=True)],
+        output_templates=[TemplateUse(template_id=result)],
+        annotations=Annotations(required=["region"], optional=["note"]),
     )
-    keys = [Deferred(key="forcing", description="Winds"), Deferred(key="mask", description="Land", optional=True)]
-    source = await new(DatasetTemplate(display_name="Source", deferred_resources=keys))
-    result = await new(DatasetTemplate(display_name="Result"))
-    extra = await new(DatasetTemplate(display_name="Extra"))
-    workflow = await new(
-        WorkflowTemplate(
-            display_name="Work",
-            software_id=model,
-            input_templates=[TemplateUse(template_id=source), TemplateUse(template_id=extra, optional=True)],
-            output_templates=[TemplateUse(template_id=result)],
-            annotations=Annotations(required=["region"], optional=["note"]),
-        )
+    return Items(
+        **vars(made) | {"workflow": await create(client, work)},
+        source=source,
+        result=result,
+        extra=extra,
+        study=await create(client, Study(display_name="Study", title="Study", description="A study")),
+        datasets=(await made.mint(client), await made.mint(client)),
     )
-    study = await new(Study(display_name="Study", title="Study", description="A study"))
-    licence = "https://creativecommons.org/licenses/by/4.0/"
-    terms = Terms(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
-    datasets = []
-    for name in ("one", "two"):
-        artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name=name)
-        datasets.append((await client.datastore.mint(collection_format(artifact, terms))).handle)
-    return Items(workflow, source, result, extra, person, owner, study, model, tuple(datasets), terms)
 
 
 def spoiled(items: Items) -> tuple[list[dict[str, Any]], set[tuple[int, str, str]]]:

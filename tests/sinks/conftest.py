@@ -1,126 +1,66 @@
 """Items of the embedded Provena that a workflow names, sinks of workflows, and runs whose work has ended."""
 
-import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from provena_items import Registry, ask_provena, create
 
 from ivcap_flows import loop
-from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.durable import poller
 from ivcap_flows.handles import Artifact, Job, Order, Products
-from ivcap_flows.http import session
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Fact, NewIntent, RunIdentity
-from ivcap_flows.local.directory import Directory
+from ivcap_flows.provena.client import ProvenaClient
 from ivcap_flows.provena.models import (
     Annotations,
     DatasetTemplate,
     Deferred,
-    Model,
     ModelRunRecord,
-    Organisation,
     TemplateUse,
     WorkflowTemplate,
 )
 from ivcap_flows.provena.models import ModelRun as ModelRunInfo
-from ivcap_flows.provena.terms import Terms
 from ivcap_flows.provenance import activity, describe
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
-from ivcap_flows.settings import Settings
 from ivcap_flows.sinks import ProvenaSink
-from ivcap_flows.tasks import mint_dataset
 
 
 @dataclass(frozen=True)
-class Registered:
-    """Handles on Provena: a workflow template that requires an annotation, the templates of its input and of its
-    output, which demands a resource, an organisation, and the user's person."""
+class Items(Registry):
+    """With a workflow template that requires an annotation, and whose output is of the template `table`, which demands
+    the resource `index`."""
 
-    workflow: str
-    source: str
     table: str
-    owner: str
-    person: str
-
-    @property
-    def terms(self) -> dict[str, Any]:
-        """What the user states of the datasets."""
-        licence = "https://creativecommons.org/licenses/by/4.0/"
-        return {"organisation_id": self.owner, "publisher_id": self.owner, "license": licence, "approvals": {}}
-
-    def mint(self) -> str:
-        """Return a new dataset."""
-        artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
-        return mint_dataset.fn(artifact, terms=Terms(**self.terms)).urn
 
 
 @pytest.fixture(scope="session")
-def provena_items(_embedded):
-    """Made once by the client alone."""
+def provena_items(_embedded, registry):
+    """Made once."""
 
-    async def make() -> Registered:
-        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
+    async def make(client: ProvenaClient) -> Items:
+        keys = [
+            Deferred(key="index", description="The table"),
+            Deferred(key="notes", description="More", optional=True),
+        ]
+        table = await create(client, DatasetTemplate(display_name="A table", deferred_resources=keys))
+        work = WorkflowTemplate(
+            display_name="Work",
+            software_id=registry.model,
+            input_templates=[TemplateUse(template_id=registry.template)],
+            output_templates=[TemplateUse(template_id=table)],
+            annotations=Annotations(required=["region"]),
+        )
+        return Items(**vars(registry) | {"workflow": await create(client, work)}, table=table)
 
-            async def new(info: Any) -> str:
-                return (await client.registry.create(type(info), info)).item.id
-
-            model = Model(
-                display_name="Model",
-                name="Model",
-                description="Computes.",
-                documentation_url="https://example.org/docs",
-                source_url="https://example.org/source",
-            )
-            keys = [
-                Deferred(key="index", description="The table"),
-                Deferred(key="notes", description="More", optional=True),
-            ]
-            source = await new(DatasetTemplate(display_name="Anything"))
-            table = await new(DatasetTemplate(display_name="A table", deferred_resources=keys))
-            workflow = WorkflowTemplate(
-                display_name="Work",
-                software_id=await new(model),
-                input_templates=[TemplateUse(template_id=source)],
-                output_templates=[TemplateUse(template_id=table)],
-                annotations=Annotations(required=["region"]),
-            )
-            owner = await new(Organisation(display_name="Example", name="Example"))
-            person = await client.auth_api.linked_person()
-            assert person is not None
-            return Registered(await new(workflow), source, table, owner, person)
-
-    return loop.run(make())
+    return ask_provena(_embedded, make)
 
 
 @pytest.fixture
-def provena(embedded_platform, provena_items, monkeypatch):
-    """A client of the embedded Provena that gives up within a second and looks often; the log of requests is empty."""
-    monkeypatch.setattr(poller, "SHORTEST", 0.1)
-    monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 0.5)))
-    client = ProvenaCredentials.from_environment().get_client()
-    embedded_platform.forget_requests()
-    yield client
-    loop.run(client.aclose())
-
-
-@pytest.fixture
-def accepted(embedded_platform):
+def accepted(effects):
     """Counts the registrations and the mints that took effect."""
-
-    def count() -> tuple[int, int]:
-        paths = [each["path"] for each in embedded_platform.requests("POST") if each["status"] == 200]
-        ends = ("/model_run/register", "/mint-dataset")
-        registered, minted = (len([path for path in paths if path.endswith(end)]) for end in ends)
-        return registered, minted
-
-    return count
+    return lambda: (effects.posts("/model_run/register"), effects.posts("/mint-dataset"))
 
 
 @pytest.fixture
@@ -131,11 +71,11 @@ def stated(provena_items):
         fields = {
             "service": "index",
             "workflow_template": provena_items.workflow,
-            "inputs": {"series": provena_items.source, "mask": provena_items.source},
+            "inputs": {"series": provena_items.template, "mask": provena_items.template},
             "outputs": {"index.csv": {"template": provena_items.table, "resources": {"index": "index.csv"}}},
             "annotations": {"region": "Tasman Sea"},
-            "organisation": provena_items.owner,
-            "terms": provena_items.terms,
+            "organisation": provena_items.organisation,
+            "terms": provena_items.terms.model_dump(mode="json", exclude_none=True),
         } | changes
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -217,24 +157,3 @@ def ended_work(ivcap_journal):
         return opened, work
 
     return make
-
-
-@pytest.fixture
-def failing_jobs(_embedded):
-    """While its block runs, the embedded Provena's jobs that lodge a model run fail as soon as they are there."""
-
-    @contextmanager
-    def failing() -> Iterator[None]:
-        database = Directory(_embedded.directory).root / "provena.sqlite"
-        with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as connection:
-            connection.execute(
-                "CREATE TRIGGER unlucky AFTER INSERT ON jobs WHEN NEW.job_sub_type = 'MODEL_RUN_PROV_LODGE' BEGIN "
-                "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL "
-                "WHERE session_id = NEW.session_id; END"
-            )
-            try:
-                yield
-            finally:
-                connection.execute("DROP TRIGGER unlucky")
-
-    return failing

@@ -13,7 +13,6 @@ from ivcap_flows.handles import Job, ModelRun, Order
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, IntentRow, Journal, NewIntent, RunIdentity, schema
 from ivcap_flows.provena.models import DatasetInfo, ModelRunRecord
-from ivcap_flows.provena.terms import Terms
 from ivcap_flows.provenance import activity, describe, entity, relation
 from ivcap_flows.registration.flow_runs import SOFTWARE
 from ivcap_flows.registration.keys import key_in
@@ -61,7 +60,7 @@ def test_what_succeeded_is_registered_once(
     [run], found = model_runs(ivcap_journal), registered()
     assert found.workflow_template_id == provena_items.workflow
     assert found.annotations["region"] == "Tasman Sea"
-    assert found.associations.requesting_organisation_id == provena_items.owner
+    assert found.associations.requesting_organisation_id == provena_items.organisation
     assert (found.start_time, found.end_time) == (int(work.started_at.timestamp()), int(work.finished_at.timestamp()))
     series, index = (
         loop.run(provena.registry.fetch(DatasetInfo, side[0].dataset_id)) for side in (found.inputs, found.outputs)
@@ -76,11 +75,11 @@ def test_what_succeeded_is_registered_once(
     again = register_model_run.fn(
         work,
         workflow_template=provena_items.workflow,
-        inputs={provena_items.source: work.products[0]},
+        inputs={provena_items.template: work.products[0]},
         outputs={provena_items.table: work.products[0]},
         resources={provena_items.table: {"index": "index.csv"}},
         annotations={"region": "anywhere"},
-        terms=Terms(**provena_items.terms),
+        terms=provena_items.terms,
     )
     assert again.urn == run.urn and accepted() == (1, 2)
     [intent] = ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
@@ -161,7 +160,7 @@ def test_a_refusal_is_a_dead_letter_until_it_is_put_right(
 ):
     """What nobody has stated is named and nothing is sent. A job that failed is not tried again by itself."""
     _, work = ended_work()
-    some = {name: value for name, value in provena_items.terms.items() if name not in ("license", "approvals")}
+    some = provena_items.terms.model_dump(include={"organisation_id", "publisher_id"})
     assert drain(ivcap_journal, [sink(terms=some)]) == [DEAD]
     said = reason(ivcap_journal, "dead")
     assert work.urn in said and "its terms lack `license` and `approvals`" in said and accepted() == (0, 0)
@@ -321,8 +320,8 @@ def left_behind(ivcap_journal, provena, provena_items):
     """Makes a run that ended when Provena had accepted so many registrations of it: their intents, still claimed."""
 
     def make(count: int) -> list[IntentRow]:
-        dataset = provena_items.mint()
-        inputs = [{"dataset_template_id": provena_items.source, "dataset_id": dataset}]
+        dataset = loop.run(provena_items.mint(provena))
+        inputs = [{"dataset_template_id": provena_items.template, "dataset_id": dataset}]
         outputs = [
             {"dataset_template_id": provena_items.table, "dataset_id": dataset, "resources": {"index": "index.csv"}}
         ]

@@ -93,19 +93,19 @@ def template(**changes: Any) -> WorkflowTemplate:
 
 def dataset(items: Any, **changes: Any) -> Any:
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="ivcap", name="series.csv")
-    return collection_format(artifact, Terms(**{**items.terms, **changes}))
+    return collection_format(artifact, items.terms.model_copy(update=changes))
 
 
 ONE_REQUEST: dict[str, Callable[[Any], Any]] = {
-    "a model that is none": lambda items: aregister_item.fn(template(software_id=items.owner)),
+    "a model that is none": lambda items: aregister_item.fn(template(software_id=items.organisation)),
     "an unknown model": lambda items: aregister_item.fn(template()),
     "an unknown dataset template": lambda items: aregister_item.fn(template(input_templates=[{"template_id": NONE}])),
     "an unknown organisation": lambda items: aregister_dataset.fn(dataset(items, organisation_id=NONE)),
-    "a publisher that is none": lambda items: aregister_dataset.fn(dataset(items, publisher_id=items.source)),
+    "a publisher that is none": lambda items: aregister_dataset.fn(dataset(items, publisher_id=items.template)),
     "an unknown custodian": lambda items: aregister_dataset.fn(dataset(items, data_custodian_id=NONE)),
     "the terms of an artifact": lambda items: amint_dataset.fn(
         Artifact(urn="urn:ivcap:artifact:0c1d6c3e-98a2-4b4d-9a8e-7b1c5d1f0a11", platform="ivcap", name="a"),
-        terms=Terms(**{**items.terms, "publisher_id": NONE}),
+        terms=items.terms.model_copy(update={"publisher_id": NONE}),
     ),
 }
 
@@ -196,7 +196,7 @@ def used(ways: Any, items: Any, **changes: Any) -> dict[str, Any]:
 def known(ways: Any, items: Any, **changes: Any) -> dict[str, Any]:
     """By the workflow template that Provena has, whose output needs a resource."""
     table = {"index.csv": {"template": items.table, "resources": {"index": "index.csv"}}}
-    return {"workflow_template": items.workflow, "inputs": {"series": items.source}, "outputs": table, **changes}
+    return {"workflow_template": items.workflow, "inputs": {"series": items.template}, "outputs": table, **changes}
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Any], dict[str, Any]], str]] = {
@@ -207,19 +207,25 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], dict[str, Any]], str]] = {
         lambda w, i: new(w, i, model=NONE),
         f"Its model cannot be used: The registry has no item {NONE}",
     ),
-    "a model that is none": (lambda w, i: new(w, i, model=i.owner), "cannot be used: .* is ORGANISATION"),
+    "a model that is none": (lambda w, i: new(w, i, model=i.organisation), "cannot be used: .* is ORGANISATION"),
     "an unknown template": (lambda w, i: {"inputs": {"series": NONE}}, f"cannot read its dataset template {NONE}"),
-    "a template that is none": (lambda w, i: {"inputs": {"series": i.owner}}, "cannot read its dataset template"),
+    "a template that is none": (
+        lambda w, i: {"inputs": {"series": i.organisation}},
+        "cannot read its dataset template",
+    ),
     "an unknown study": (lambda w, i: {"study": NONE}, f"The registry has no item {NONE}"),
-    "a study that is none": (lambda w, i: {"study": i.owner}, "is ORGANISATION, but STUDY is needed"),
+    "a study that is none": (lambda w, i: {"study": i.organisation}, "is ORGANISATION, but STUDY is needed"),
     "an unknown modeller": (lambda w, i: {"modeller": NONE}, f"The registry has no item {NONE}"),
-    "a modeller that is none": (lambda w, i: {"modeller": i.owner}, "is ORGANISATION, but PERSON is needed"),
+    "a modeller that is none": (lambda w, i: {"modeller": i.organisation}, "is ORGANISATION, but PERSON is needed"),
     "an unknown organisation": (lambda w, i: {"organisation": NONE}, f"The registry has no item {NONE}"),
     "an organisation that is none": (lambda w, i: {"organisation": i.person}, "PERSON, but ORGANISATION is needed"),
     "a seed": (lambda w, i: {"organisation": i.seed}, "is a seed"),
     "a closed item": (lambda w, i: {"study": i.closed}, "You may not read"),
     "an unknown dataset": (lambda w, i: used(w, i, dataset=NONE), f"The registry has no item {NONE}"),
-    "a dataset that is none": (lambda w, i: used(w, i, dataset=i.owner), "is ORGANISATION, but DATASET is needed"),
+    "a dataset that is none": (
+        lambda w, i: used(w, i, dataset=i.organisation),
+        "is ORGANISATION, but DATASET is needed",
+    ),
     "a required input": (
         lambda w, i: {"inputs": {"wind": {"display_name": "w"}}},
         r"No dataset for the template .*\(w\)",
@@ -229,12 +235,12 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], dict[str, Any]], str]] = {
         r"No dataset for the template .*\(m\)",
     ),
     "another template": (
-        lambda w, i: known(w, i, inputs={"series": i.table, "mask": i.source}),
+        lambda w, i: known(w, i, inputs={"series": i.table, "mask": i.template}),
         "No dataset for the template",
     ),
     "a required resource": (lambda w, i: known(w, i, outputs={"index.csv": i.table}), "'A table' needs 'index'"),
     "an unknown resource": (
-        lambda w, i: known(w, i, inputs={"series": {"template": i.source, "resources": {"map": "m"}}}),
+        lambda w, i: known(w, i, inputs={"series": {"template": i.template, "resources": {"map": "m"}}}),
         "has no deferred resource 'map'",
     ),
     "no terms": (
@@ -314,8 +320,8 @@ def test_a_trial_stays_a_trial(ways, ended_work, provena_items, sent):
     for say in (ways.by_task, ways.by_batch):
         assert re.search("made on an embedded IVCAP.*Register it with the embedded Provena", say()), say.__name__
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=f"{EMBEDDED}another", name="a")
-    for terms in (provena_items.terms, ways.fields["terms"]):
-        refused = refusal_of(amint_dataset.fn(artifact, terms=Terms(**terms)))
+    for terms in (provena_items.terms, Terms(**ways.fields["terms"])):
+        refused = refusal_of(amint_dataset.fn(artifact, terms=terms))
         assert isinstance(refused, InputError) and "made on an embedded IVCAP" in str(refused)
     assert sent() == []
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from ivcap_flows import loop
 from ivcap_flows.errors import InputError
 from ivcap_flows.provena.models import DatasetTemplate
 from ivcap_flows.provena.terms import Terms, missing_terms
@@ -163,10 +164,10 @@ def test_statements_come_from_the_work(ended_work, deliver, registered, provena_
 
 
 def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
-    accepted, ended_work, deliver, registered, provena_items
+    accepted, ended_work, deliver, registered, provena, provena_items
 ):
     """As an input and as an output, whatever the work was given and made: nothing is minted."""
-    dataset, source = provena_items.mint(), provena_items.source
+    dataset, source = loop.run(provena_items.mint(provena)), provena_items.template
     minted = accepted()[1]
     for given, inputs, made in (
         ({}, {"mask": {"template": source, "dataset": dataset}}, dataset),
@@ -181,11 +182,13 @@ def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
     assert accepted() == (2, minted)
 
 
-def test_what_is_wrong_is_said_before_anything_is_sent(accepted, ivcap_journal, ended_work, deliver, provena_items):
+def test_what_is_wrong_is_said_before_anything_is_sent(
+    accepted, ivcap_journal, ended_work, deliver, provena, provena_items
+):
     """A dead letter that names the thing; no dataset is minted, no model run asked for. What a task has registered is
     not judged: it is not held up by a workflow that could not."""
-    source, table, none = provena_items.source, provena_items.table, "102.100.100/none"
-    dataset = provena_items.mint()
+    source, table, none = provena_items.template, provena_items.table, "102.100.100/none"
+    dataset = loop.run(provena_items.mint(provena))
     _, work = ended_work(series=dataset)
     minted = accepted()
     for changes, words in (

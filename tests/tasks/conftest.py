@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,23 +14,15 @@ from prefect import Task, flow
 from prefect.settings import temporary_settings
 
 from ivcap_flows import loop, recorded
-from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
+from ivcap_flows.blocks import IvcapCredentials
 from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.capture.attempts import close_process
 from ivcap_flows.capture.recorder_registry import recorder
-from ivcap_flows.forked import PerProcess
 from ivcap_flows.handles import Artifact, Order
-from ivcap_flows.http import session
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap.client import IvcapClient
-from ivcap_flows.journal import IntentRow, Journal
+from ivcap_flows.journal import Journal
 from ivcap_flows.local import EmbeddedPlatform, PlatformControl
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.services.register import register
-from ivcap_flows.provena.collection_format import Approvals
-from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation, TemplateUse, WorkflowTemplate
-from ivcap_flows.provena.terms import Terms
-from ivcap_flows.settings import Settings
 
 T = TypeVar("T")
 
@@ -44,18 +34,8 @@ def _prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def on_prefect(_prefect: None) -> None:
-    """Every test's flows report to the session's Prefect server."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_backoff(quick_polls: None) -> Iterator[None]:
-    """Give this module its own clients with a short back-off, since a test repairs what it breaks within a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
-        patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
-        yield
-        resolve._close_all()
+def on_prefect(_prefect: None, short_backoff: None) -> None:
+    """Every test's flows report to the session's Prefect server, and every module has clients with a short back-off."""
 
 
 def run_flow(body: Callable[[], T], *, plain: bool = False, **options: Any) -> T:
@@ -108,34 +88,6 @@ def source(tmp_path: Path, unique: str) -> Path:
     return path
 
 
-@dataclass
-class Effects:
-    """The results of a test: requests on the platform, and intents in the journal."""
-
-    embedded: PlatformControl
-    journal: Journal
-
-    def count(self, path: str, method: str = "POST") -> int:
-        """Return how many requests of exactly this path took effect."""
-        exactly = f"^{re.escape(path)}$"
-        return len([r for r in self.embedded.requests(method, exactly) if (r["status"] or 500) < 300])
-
-    def posts(self, ending: str) -> int:
-        """Return how many POST requests took effect whose path ends so."""
-        posts = self.embedded.requests("POST")
-        return len([r for r in posts if r["path"].endswith(ending) and r["status"] is not None and r["status"] < 300])
-
-    def intents(self, noun: str) -> list[IntentRow]:
-        """Return the intents of a noun, in the order in which they were made."""
-        return self.journal.intents.where(noun=noun)
-
-
-@pytest.fixture
-def effects(embedded_platform: PlatformControl, ivcap_journal: Journal) -> Effects:
-    """The effects of the test's flows."""
-    return Effects(embedded_platform, ivcap_journal)
-
-
 @pytest.fixture
 def on_platform(embedded_platform: PlatformControl) -> Callable[..., Any]:
     """Return `on_platform(ask)`, which returns the result of the coroutine `ask(client)` with a client of its own."""
@@ -177,48 +129,6 @@ def second_account(embedded_platform: PlatformControl) -> IvcapCredentials:
     return IvcapCredentials(url=os.environ["IVCAP_URL"], token=os.environ["IVCAP_JWT_2"])
 
 
-@dataclass(frozen=True)
-class Registry:
-    """Items of the embedded Provena that a registration names."""
-
-    workflow: str
-    template: str
-    terms: Terms
-
-
-@pytest.fixture(scope="session")
-def registry(_embedded: EmbeddedPlatform) -> Registry:
-    """A workflow template with one input and one output, and an organisation, made once by the client alone."""
-
-    async def make() -> Registry:
-        settings = Settings(**_embedded.environment)
-        async with ProvenaCredentials.from_environment(settings).get_client() as client:
-
-            async def new(info: Any) -> str:
-                return (await client.registry.create(type(info), info)).item.id
-
-            owner = await new(Organisation(display_name="Example", name="Example"))
-            model = await new(
-                Model(
-                    display_name="Model",
-                    name="Model",
-                    description="Computes.",
-                    documentation_url="https://example.org/docs",
-                    source_url="https://example.org/source",
-                )
-            )
-            template = await new(DatasetTemplate(display_name="Anything"))
-            uses = [TemplateUse(template_id=template)]
-            workflow = await new(
-                WorkflowTemplate(display_name="Work", software_id=model, input_templates=uses, output_templates=uses)
-            )
-        licence = "https://creativecommons.org/licenses/by/4.0/"
-        terms = Terms(organisation_id=owner, publisher_id=owner, license=licence, approvals=Approvals())
-        return Registry(workflow, template, terms)
-
-    return loop.run(make())
-
-
 @pytest.fixture
 def artifact(_embedded: EmbeddedPlatform, unique: str) -> Artifact:
     """The handle of an artifact of which Provena knows only the URN."""
@@ -243,23 +153,6 @@ def ended_order(_embedded: EmbeddedPlatform, unique: str) -> Order:
         started_at=end - timedelta(seconds=30),
         finished_at=end,
     )
-
-
-@pytest.fixture(scope="session")
-def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Return `serve(name, code, parameters)`, which registers a service, the function `run` of the code, and returns
-    its name."""
-
-    def register_service(name: str, code: str, parameters: Sequence[dict[str, Any]] = (), **more: Any) -> str:
-        folder = tmp_path_factory.mktemp(name)
-        module = f"service_{name.replace('-', '_')}"
-        (folder / "setup.cfg").touch()
-        (folder / f"{module}.py").write_text(code)
-        definition = {"name": name, "entry": f"{module}:run", "parameters": list(parameters), **more}
-        register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-        return name
-
-    return register_service
 
 
 PRODUCES = """
