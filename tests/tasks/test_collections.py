@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -86,6 +88,27 @@ def test_a_collection_from_its_making_to_its_end(in_script, effects, source, uni
     same, better, listed, left = in_script(the_end)
     assert same == got and len(effects.embedded.requests("POST", "/1/aspects$")) == posts
     assert listed == [better] and better.description == "better" and urns(left) == [artifact.urn]
+
+
+@pytest.mark.long
+def test_two_processes_add_at_once(in_script, embedded_platform, sqlite_url, unique):
+    """Two processes add while neither can know of the other. All items are in the collection, and one that both added
+    is in it once; who looks last says so. A removal removes it."""
+    made = in_script(lambda: create_collection(unique))
+    both, *own = [f"urn:example:{unique}:{number}" for number in range(3)]
+    program = [sys.executable, Path(__file__).with_name("adding.py"), made.urn, both]
+    options = {"env": {**os.environ, "IVCAP_FLOWS_JOURNAL": sqlite_url}, "text": True}
+    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*program, own[0]], **options) as one, subprocess.Popen([*program, own[1]], **options) as two:
+        ready = [process.stdout.readline() for process in (one, two)]
+        for process in (one, two):
+            process.stdin.close()
+        said = [process.stderr.read() for process in (one, two)]
+    assert ready == ["ready\n"] * 2 and (one.returncode, two.returncode) == (0, 0), said
+    assert f"{both} was added to {made.urn} by another" in "".join(said)
+    assert sorted(urns(in_script(lambda: collection_items(made)))) == [both, *own]
+    in_script(lambda: remove_from_collection(made, both))
+    assert sorted(urns(in_script(lambda: collection_items(made)))) == own
 
 
 def test_a_definition_whose_reply_was_lost_is_there_once(in_script, effects, unique):

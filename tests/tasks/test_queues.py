@@ -93,6 +93,19 @@ def test_a_message_whose_reply_was_lost_is_sent_again(effects, name, on_platform
     assert (row.state, row.how) == ("done", "sent")
 
 
+def test_a_message_that_an_attempt_left_in_doubt(in_flow, effects, name, cut_off):
+    """The next attempt sends a message in doubt again under the same key, and a sent one not."""
+
+    def body():
+        queue = create_queue(name)
+        enqueue(queue, {"n": 1})
+        enqueue(queue, {"n": 2})
+        return queue
+
+    first, again, second = dequeue(in_flow(body, retries=1), limit=5)
+    assert first.key == again.key != second.key
+
+
 def test_a_message_is_resolved_by_hand(effects, name, cut_off):
     """A user who knows that the message arrived says so by its id, and it is not sent again."""
     queue = create_queue(name)
