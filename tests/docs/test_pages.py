@@ -69,7 +69,7 @@ def test_the_recipes_name_what_is_there():
             text = re.escape(word.partition("(")[0])
             if not re.match(r"make |-|\.venv/|ivcap-flows ", word) and not re.search(rf"(?<![\w.]){text}(?!\w)", code):
                 wrong.append((part.strip()[:40], word))
-    assert wrong == []
+    assert wrong == [], "name the file that has it in the same paragraph"
 
 
 def test_commands_parse():

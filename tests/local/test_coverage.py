@@ -36,7 +36,7 @@ def test_the_embedded_provena_has_no_route_that_provena_lacks(pages, apis):
     assert set(routes) == set(apis)
     for name, api in apis.items():
         served = {(method.upper(), path) for path, methods in api.openapi()["paths"].items() for method in methods}
-        assert served <= routes[name], "docs/provena-routes.txt names all routes of the real one"
+        assert served <= routes[name], "docs/provena-routes.txt lacks it: add it if the real server has it"
 
 
 def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
