@@ -42,11 +42,8 @@ _PARSED: Final = 2**20
 """Above this many characters, Python is searched as other text is, since its syntax tree would fill the memory."""
 _FIELD: Final = Assignment(
     # `password: x` as YAML has it, also in a block of lines
-    re.compile(
-        rf"(?:^|[{{,])[ \t]*(?:-[ \t]+)?{NAME}[ \t]*:[ \t]+(?:[|>][-+]?[ \t]*\n[ \t]+)?"
-        r"(?P<secret>[^\s,#{}\[\]\"'|>][^\s,}]*)[ \t]*(?=$|[,}#])",
-        re.IGNORECASE | re.MULTILINE,
-    )
+    rf"(?im)(?:^|[{{,])[ \t]*(?:-[ \t]+)?{NAME}[ \t]*:[ \t]+(?:[|>][-+]?[ \t]*\n[ \t]+)?"
+    r"(?P<secret>[^\s,#{}\[\]\"'|>][^\s,}]*)[ \t]*(?=$|[,}#])"
 )
 _PASSWORD: Final = re.compile(r"password|passwd|passphrase|passcode|pwd|pass$", re.IGNORECASE)
 """In a name: people choose its values, so a word or a phrase may be one."""

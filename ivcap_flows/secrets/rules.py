@@ -126,30 +126,35 @@ def signs(name: str) -> bool:
     return _SPLIT.split(name)[-1].lower() in _SIGNATURES
 
 
+class _Rule:
+    """An expression for `re`."""
+
+    expression: str
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when a text has a hint: each flow imports this module, and few need one of its patterns."""
+        return re.compile(self.expression)
+
+
 # Tokens
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(_Rule):
     """Tokens that are recognised by themselves. A text without any of `hints` has none."""
 
     name: str
     hints: tuple[str, ...]
     expression: str
-    flags: int = 0
-
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """Compiled when a text has a hint: each flow imports this module, and few have any."""
-        return re.compile(self.expression, self.flags)
 
 
 _START: Final = r"(?:(?<!\w)|(?<=\\[nrt])|(?<=%[\dA-Fa-f]{2}))"
 """The start of a word. The text may be written as a `repr` or JSON writes it, or as a URL does."""
 
 
-def _shape(name: str, hints: str, pattern: str, flags: int = 0) -> Shape:
-    return Shape(name, tuple(hints.split()), pattern, flags)
+def _shape(name: str, hints: str, expression: str) -> Shape:
+    return Shape(name, tuple(hints.split()), expression)
 
 
 SHAPES: Final = [
@@ -179,9 +184,8 @@ SHAPES: Final = [
     _shape(
         "private key",
         "PRIVATE PuTTY-User-Key-File",
-        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
+        r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"
         r"|PuTTY-User-Key-File-\d:.*?(?:Private-MAC: \w+|\Z)",
-        re.DOTALL,
     ),
     _shape("PyPI", "pypi-", rf"{_START}pypi-A[\w-]{{70,}}"),
     _shape("npm", "npm_", rf"{_START}npm_[A-Za-z0-9]{{36}}\b"),
@@ -260,10 +264,10 @@ def _stated(match: re.Match[str], secret: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class Assignment(_Rule):
     """A way in which a text gives a secret to a name. The name is in the group `name` of the pattern, or is `name`."""
 
-    pattern: re.Pattern[str]
+    expression: str
     name: str = ""
     hints: tuple[str, ...] = _NAME_HINTS
     """Lower-case signs, one of which is in the text."""
@@ -285,73 +289,57 @@ class Assignment:
 
 ASSIGNMENTS: Final = [
     Assignment(
-        re.compile(
-            r"(?i:\bbearer)(?:\s|%20)+(?P<secret>(?=\S*[\d=+/_])[A-Za-z0-9._~+/=-]{12,})"
-            r"|(?i:\bbasic)(?:\s|%20)+(?P<basic>(?=\S*(?:\d|=|[a-z][A-Z]))[A-Za-z0-9+/]{12,}={0,2})(?![\w-])"
-        ),
+        r"(?i:\bbearer)(?:\s|%20)+(?P<secret>(?=\S*[\d=+/_])[A-Za-z0-9._~+/=-]{12,})"
+        r"|(?i:\bbasic)(?:\s|%20)+(?P<basic>(?=\S*(?:\d|=|[a-z][A-Z]))[A-Za-z0-9+/]{12,}={0,2})(?![\w-])",
         "authorization",
         ("bearer", "basic"),
     ),
     Assignment(
-        re.compile(r"(?<=[?&])(?P<name>[^=&#\s]+)=(?P<secret>[^&#\s'\"<>]+)"),
+        r"(?<=[?&])(?P<name>[^=&#\s]+)=(?P<secret>[^&#\s'\"<>]+)",
         hints=("sig", *_NAME_HINTS),
         is_name=lambda name: signs(name) or is_secret_name(name),
     ),
     Assignment(
-        re.compile(r"(?i:\b(?:set-)?cookie[\"']?\s*[:=,]\s*[\"']?)(?P<secret>[\w.-]+=[^\r\n\"']+)"),
+        r"(?i:\b(?:set-)?cookie[\"']?\s*[:=,]\s*[\"']?)(?P<secret>[\w.-]+=[^\r\n\"']+)",
         "cookie",
         ("cookie",),
     ),
     # A field that pydantic refuses
     Assignment(
-        re.compile(
-            rf"^{NAME}\n[ \t]+[^\n]*\binput_value=(?:{_LITERAL}|(?P<secret>[^\s,]+))",
-            re.IGNORECASE | re.MULTILINE,
-        ),
+        rf"(?im)^{NAME}\n[ \t]+[^\n]*\binput_value=(?:{_LITERAL}|(?P<secret>[^\s,]+))",
         hints=("input_value=",),
     ),
     # `password=x`, `password = "x"`, `os.environ["PASSWORD"] = "x"`, `password: str = "x"`, `"password": "x"`. A colon
     # between bare words is prose, or a URN.
     Assignment(
-        re.compile(
-            rf"{_BEGIN}{NAME}[\\\"'`\])]*"
-            r"(?:(?P<given>(?:\s*:\s*[a-z_][\w.\[\]]*(?:\s*\|\s*[\w.\[\]]+)*)?\s*(?:===?|!=|:=|=>|<-|=))|\s*:)"
-            rf"(?:\s*(?:(?:[\w.]*Secret\w*)?\(\s*)?{_LITERAL}"
-            rf"|(?(given)[ \t]*\(?(?P<secret>[^\s;\"'<>(]+?{_END})|(?!)))",
-            re.IGNORECASE,
-        ),
+        rf"(?i){_BEGIN}{NAME}[\\\"'`\])]*"
+        r"(?:(?P<given>(?:\s*:\s*[a-z_][\w.\[\]]*(?:\s*\|\s*[\w.\[\]]+)*)?\s*(?:===?|!=|:=|=>|<-|=))|\s*:)"
+        rf"(?:\s*(?:(?:[\w.]*Secret\w*)?\(\s*)?{_LITERAL}"
+        rf"|(?(given)[ \t]*\(?(?P<secret>[^\s;\"'<>(]+?{_END})|(?!)))",
         accepts=_stated,
     ),
     # An entry of a list, or an element: `name: PASSWORD, value: x`, `<add key="Password" value="x"/>`
     Assignment(
-        re.compile(
-            rf"\b(?:name|key)[\"']?\s*[:=]\s*[\"']?{NAME}[\"']?,?\s+[\"']?value[\"']?\s*[:=]\s*"
-            rf"(?:{_LITERAL}|(?P<secret>[^\s,}}]+))",
-            re.IGNORECASE,
-        ),
+        rf"(?i)\b(?:name|key)[\"']?\s*[:=]\s*[\"']?{NAME}[\"']?,?\s+[\"']?value[\"']?\s*[:=]\s*"
+        rf"(?:{_LITERAL}|(?P<secret>[^\s,}}]+))",
     ),
     Assignment(
-        re.compile(
-            r"(?i:\b(?:(?:proxy-)?authorization|x-api-key|api-key|x-auth-token))[\"']?:[ \t]*"
-            rf"(?:(?i:bearer|basic|token)[ \t]+(?P<secret>[^\s\"',]+?{_END})|(?P<bare>[^\s\"',]*\d[^\s\"',]*?{_END}))"
-        ),
+        r"(?i:\b(?:(?:proxy-)?authorization|x-api-key|api-key|x-auth-token))[\"']?:[ \t]*"
+        rf"(?:(?i:bearer|basic|token)[ \t]+(?P<secret>[^\s\"',]+?{_END})|(?P<bare>[^\s\"',]*\d[^\s\"',]*?{_END}))",
         "authorization",
     ),
     # `password: x1` or `password 'x1'`, if `x1` is no word
     Assignment(
-        re.compile(
-            rf"{_BEGIN}(?<![/:]){NAME}(?::[ \t]+|[ \t]+[\"'])"
-            rf"(?P<secret>(?=\S*\d)(?=\S*[a-z])[^\s;,\"'<>(]{{6,}}?{_END})",
-            re.IGNORECASE,
-        ),
+        rf"(?i){_BEGIN}(?<![/:]){NAME}(?::[ \t]+|[ \t]+[\"'])"
+        rf"(?P<secret>(?=\S*\d)(?=\S*[a-z])[^\s;,\"'<>(]{{6,}}?{_END})",
         accepts=_not_ordinary,
     ),
     # An argument and its value, or a header: `setenv("PASSWORD", "x")`, `(b"X-Api-Key", b"x")`
     Assignment(
-        re.compile(rf"\(\s*[bru]?(?P<closed>[\"']){NAME}(?P=closed)\s*,\s*{_LITERAL}\s*\)", re.IGNORECASE),
+        rf"(?i)\(\s*[bru]?(?P<closed>[\"']){NAME}(?P=closed)\s*,\s*{_LITERAL}\s*\)",
         accepts=_not_ordinary,
     ),
-    Assignment(re.compile(rf"<{NAME}(?:\s[^<>]*)?>(?P<secret>[^<>\s][^<>]*)</", re.IGNORECASE)),
+    Assignment(rf"(?i)<{NAME}(?:\s[^<>]*)?>(?P<secret>[^<>\s][^<>]*)</"),
 ]
 
 # What a command gets
@@ -378,29 +366,24 @@ def _no_port(match: re.Match[str], secret: str) -> bool:
 def _of_command(names: str, option: str, between: str, hints: str) -> Assignment:
     """Return the rule that an option of these commands takes a password."""
     command = rf"(?:\A|(?<=[\s\"'\0/`(]))(?:{names})(?=[\s\"'\\\0])[^\n|;&]{{0,400}}?"
-    pattern = rf"{command}{_OPTION}{option}{between}{_VALUE}"
-    return Assignment(re.compile(pattern), "password", tuple(hints.split()), accepts=_no_port)
+    expression = rf"{command}{_OPTION}{option}{between}{_VALUE}"
+    return Assignment(expression, "password", tuple(hints.split()), accepts=_no_port)
 
 
 COMMANDS: Final = [
     # `--password x`
     Assignment(
-        re.compile(rf"{_OPTION}(?=(?P<name>--?[\w.-]{{1,120}}))(?P=name){_NEXT}(?!-){_VALUE}", re.IGNORECASE),
+        rf"(?i){_OPTION}(?=(?P<name>--?[\w.-]{{1,120}}))(?P=name){_NEXT}(?!-){_VALUE}",
         accepts=_not_prose,
     ),
     # `--password=x`, and in a list also `PGPASSWORD=x`: the secret ends where the argument does.
     Assignment(
-        re.compile(
-            rf"(?:(?P<list>(?<=\0))|(?<![\w\0\\-]){_QUOTE}(?=-))(?=(?P<name>[\w.-]{{1,120}}))(?P=name)={_VALUE}",
-            re.IGNORECASE,
-        ),
+        rf"(?i)(?:(?P<list>(?<=\0))|(?<![\w\0\\-]){_QUOTE}(?=-))(?=(?P<name>[\w.-]{{1,120}}))(?P=name)={_VALUE}",
         accepts=_stated,
     ),
     # A user and a password
     Assignment(
-        re.compile(
-            rf"{_OPTION}(?:-[uU]|--user|--proxy-user)(?:=|{_NEXT_OR_ATTACHED})[^\s:\"'\0-][^\s:\"'\0]*:{_VALUE}",
-        ),
+        rf"{_OPTION}(?:-[uU]|--user|--proxy-user)(?:=|{_NEXT_OR_ATTACHED})[^\s:\"'\0-][^\s:\"'\0]*:{_VALUE}",
         "password",
         ("curl",),
     ),
