@@ -45,7 +45,7 @@ def forms_of(value):
     return [value.encode(), *(text[4:-4] for text in whole)]
 
 
-def test_a_value_is_written_down_nowhere(in_script, effects, unique, tmp_path, caplog, prefect_server):
+def test_a_value_is_written_down_nowhere(in_flow, effects, unique, tmp_path, caplog, prefect_server):
     """The value is in no log, journal, error, Prefect database or persisted result."""
     assert get_secret.persist_result is aget_secret.persist_result is set_secret.persist_result is False
     secret, careless = f"s3cret-{unique}", f"careless-{unique}"
@@ -65,7 +65,7 @@ def test_a_value_is_written_down_nowhere(in_script, effects, unique, tmp_path, c
         everything.enter_context(temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}))
         for name in ("", "ivcap_flows", "prefect", "httpx", "httpcore"):
             everything.enter_context(caplog.at_level(logging.DEBUG, name))
-        in_script(body)
+        in_flow(body)
     assert seen == [secret] and recorder().flush()
 
     texts = {"the log": caplog.text.encode()}

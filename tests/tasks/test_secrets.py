@@ -66,7 +66,7 @@ def everything_of(error: BaseException) -> bytes:
 
 @pytest.mark.long
 def test_no_token_anywhere(
-    in_script,
+    in_flow,
     effects,
     source,
     tmp_path,
@@ -126,10 +126,10 @@ def test_no_token_anywhere(
     with ExitStack() as everything:
         for name in ("", "ivcap_flows", "prefect", "httpx", "httpcore"):
             everything.enter_context(caplog.at_level(logging.DEBUG, name))
-        results += in_script(well)
+        results += in_flow(well)
         for trouble in troubles:
             with pytest.raises(Exception) as caught:
-                in_script(trouble)
+                in_flow(trouble)
             errors.append(caught.value)
     assert recorder().flush()
 
