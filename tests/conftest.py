@@ -403,6 +403,25 @@ def prefect_settings(prefect_server: dict[str, str]) -> dict[Any, Any]:
 
 
 @pytest.fixture(scope="session")
+def _context_of_prefect(prefect_settings: dict[Any, Any]) -> object:
+    """Made once: Prefect takes a tenth of a second for it."""
+    from prefect.context import get_settings_context
+    from prefect.settings import temporary_settings
+
+    with temporary_settings(prefect_settings):
+        return get_settings_context()
+
+
+@pytest.fixture
+def prefect_api(_context_of_prefect: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows and blocks of the test's own process are on that server by these settings.
+
+    So are Prefect's own threads, which would start a server of their own without its address.
+    """
+    monkeypatch.setattr("prefect.context.GLOBAL_SETTINGS_CONTEXT", _context_of_prefect)
+
+
+@pytest.fixture(scope="session")
 def work_pool(prefect_server: dict[str, str]) -> str:
     """A pool for process workers."""
     subprocess.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from prefect.settings import temporary_settings
 
 from ivcap_flows.blocks import IvcapCredentials
 
@@ -13,11 +12,10 @@ pytestmark = pytest.mark.canary
 PAGE = {"Origin": "http://evil.example"}
 
 
-def test_any_page_reads_blocks_from_a_server_without_a_login(prefect_server, prefect_settings):
+def test_any_page_reads_blocks_from_a_server_without_a_login(prefect_server, prefect_api):
     """Neither asks it who calls, nor does it keep a browser from giving the answer to the page of another site."""
     token = "s3cret-of-a-block-0123456789"
-    with temporary_settings(prefect_settings):
-        IvcapCredentials(url="https://ivcap.example", token=token).save("open-to-all", overwrite=True)
+    IvcapCredentials(url="https://ivcap.example", token=token).save("open-to-all", overwrite=True)
     url = f"{prefect_server['PREFECT_API_URL']}/block_documents/filter"
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     asked = httpx.options(url, headers=PAGE | wanted)

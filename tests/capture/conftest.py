@@ -1,28 +1,10 @@
-"""A Prefect API for flows that run in the test's own process."""
+"""The graph that flows of the test's own process leave on record."""
 
-import prefect.context
 import pytest
-from prefect.settings import temporary_settings
 
 from ivcap_flows.capture import journal, recorder
 from ivcap_flows.provenance import Graph, faults
 from ivcap_flows.provenance.prov_json import document, dumps
-
-
-@pytest.fixture(scope="session")
-def settings_of_prefect(prefect_settings):
-    """Made once: Prefect takes a tenth of a second for it."""
-    with temporary_settings(prefect_settings):
-        return prefect.context.get_settings_context()
-
-
-@pytest.fixture
-def prefect_api(settings_of_prefect, monkeypatch):
-    """Flows of this process report to the test server, without heartbeats, which cost a second a flow.
-
-    Threads of Prefect's own, too; without an address they would start a server for themselves.
-    """
-    monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", settings_of_prefect)
 
 
 @pytest.fixture

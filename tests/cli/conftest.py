@@ -22,14 +22,9 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from ivcap_flows.blocks import resolve
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.durable import poller
 from ivcap_flows.errors import OrderFailedError
-from ivcap_flows.forked import PerProcess
-from ivcap_flows.http import session
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import register
@@ -117,15 +112,9 @@ def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
     return World(path, journal_file, source, folder / "upper.csv", made)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_backoff(quick_polls):
-    """Clients of this module's own, with a short back-off: what a test breaks stays so, or is mended at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poller, "SHORTEST", 0.1)
-        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.1, budget=min(budget, 0.3)))
-        patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
-        yield
-        resolve._close_all()
+@pytest.fixture(autouse=True)
+def quick_clients(short_backoff):
+    """What a test breaks is mended at once, or stays so."""
 
 
 def contents(journal: Path) -> list[str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from changing_proxy import ChangingProxy
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from ivcap_flows import local, loop
@@ -526,20 +525,19 @@ def test_a_platform_that_is_off_or_unknown_is_said_so(doctor, proxy, monkeypatch
     assert said.status == 1 and outcomes(said, "ok") == {"Provena: settings": "differs"}
 
 
-def test_the_platforms_of_a_block_are_checked(doctor, proxy, prefect_server, monkeypatch):
+def test_the_platforms_of_a_block_are_checked(doctor, proxy, prefect_api, monkeypatch):
     """And not those of the environment. One of the two may have no such block."""
-    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        IvcapCredentials.from_environment().save("checked-real", overwrite=True)
-        ProvenaCredentials.from_environment().save("checked-real", overwrite=True)
-        monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
-        said = doctor("--block", "checked-real", "--json")
-        assert said.status == 0 and outcomes(said, "ok") == {}
-        IvcapCredentials.delete("checked-real")
-        found = doctor("--block", "checked-real", "--json").json
-        assert {each["platform"] for each in found} == {"Provena"}
-        ProvenaCredentials.delete("checked-real")
-        said = doctor("--block", "checked-real")
-        assert said.status == 1 and "no credentials block named 'checked-real'" in said.err
+    IvcapCredentials.from_environment().save("checked-real", overwrite=True)
+    ProvenaCredentials.from_environment().save("checked-real", overwrite=True)
+    monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
+    said = doctor("--block", "checked-real", "--json")
+    assert said.status == 0 and outcomes(said, "ok") == {}
+    IvcapCredentials.delete("checked-real")
+    found = doctor("--block", "checked-real", "--json").json
+    assert {each["platform"] for each in found} == {"Provena"}
+    ProvenaCredentials.delete("checked-real")
+    said = doctor("--block", "checked-real")
+    assert said.status == 1 and "no credentials block named 'checked-real'" in said.err
 
 
 def test_a_failure_is_named_soon_and_not_the_time_of_the_check(proxy, monkeypatch):

@@ -35,12 +35,6 @@ def own_configuration(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-@pytest.fixture
-def on_prefect(prefect_server):
-    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        yield
-
-
 class Shown(io.StringIO):
     """What a command prints; the code that it shows is answered at once."""
 
@@ -164,7 +158,7 @@ def test_a_token_in_the_place_of_the_contexts_own(monkeypatch, embedded_platform
     assert config_file().read_text() == before
 
 
-def test_a_login_to_ivcap_is_kept_in_a_block(embedded_platform, ivcap_flows, on_prefect):
+def test_a_login_to_ivcap_is_kept_in_a_block(embedded_platform, ivcap_flows, prefect_api):
     """With a refresh token, and the rest of an existing block stays; another deployment under its name is refused."""
     url = os.environ["IVCAP_URL"]
     status, out, err = confirm(answer_of(embedded_platform), url, "--block", "kept-login")
@@ -202,7 +196,7 @@ def allow(embedded_platform, monkeypatch):
     return confirm_code
 
 
-def test_a_token_that_prefect_does_not_take_is_kept(allow, ivcap_flows, on_prefect, monkeypatch):
+def test_a_token_that_prefect_does_not_take_is_kept(allow, ivcap_flows, prefect_api, monkeypatch):
     """In a file of the user alone, which the next login of that name stores in the block and removes, without asking
     again."""
     save = ProvenaCredentials.asave
@@ -233,7 +227,7 @@ def test_a_token_that_prefect_does_not_take_is_kept(allow, ivcap_flows, on_prefe
     ProvenaCredentials.delete("kept")
 
 
-def test_a_login_whose_process_is_killed_while_it_saves_is_kept(allow, ivcap_flows, on_prefect, monkeypatch, tmp_path):
+def test_a_login_whose_process_is_killed_while_it_saves_is_kept(allow, ivcap_flows, prefect_api, monkeypatch, tmp_path):
     """The token is in the file before Prefect is asked. Where Prefect cannot be reached at all, no code is shown."""
     with temporary_settings(NO_PREFECT):
         said = ivcap_flows("login", "--provena", "killed")

@@ -10,7 +10,6 @@ from zipfile import ZipFile
 
 import pytest
 from prefect import flow
-from prefect.settings import temporary_settings
 
 from ivcap_flows import annotate, loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
@@ -47,7 +46,7 @@ def secrets(embedded_platform, monkeypatch):
 
 
 @pytest.fixture
-def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch):
+def run(prefect_api, secrets, journal_file, tmp_path, monkeypatch):
     """The id of a run that failed, with all sinks switched on that need no other program."""
     source = tmp_path / "in" / "series.csv"
     source.parent.mkdir()
@@ -58,7 +57,7 @@ def run(prefect_settings, secrets, journal_file, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(tmp_path / "events"))
     url = f"sqlite:///{journal_file}"
     note = f"{secrets['of Provena']} {secrets['by its shape']}"
-    with temporary_settings(prefect_settings), Journal.open(url) as journal, use_journal(journal):
+    with Journal.open(url) as journal, use_journal(journal):
         with pytest.raises(RuntimeError):
             careless(source, secrets["of Provena"], note, {"Authorization": f"Bearer {note}"})
         [found] = journal.runs.recent()

@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from prefect.settings import temporary_settings
 from pydantic import SecretStr
 
 from flows.coastal_el_nino import coastal_el_nino
@@ -35,9 +34,8 @@ def load(file: Path) -> object:
 
 
 @pytest.fixture
-def flows(world, prefect_settings, ivcap_journal, embedded_platform):
-    with temporary_settings(prefect_settings):
-        yield load(HERE / "rerun_flows.py")
+def flows(world, prefect_api, ivcap_journal, embedded_platform):
+    return load(HERE / "rerun_flows.py")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import logging
 import uuid
 
 import pytest
-from prefect.settings import temporary_settings
 
 from ivcap_flows.capture import journal, use_journal
 from ivcap_flows.journal import Journal
@@ -68,17 +67,13 @@ def ended_as(kind: str):
 
 
 @pytest.fixture
-def run(ivcap_flows, prefect_settings, journal_file, tmp_path, monkeypatch):
+def run(ivcap_flows, prefect_api, journal_file, tmp_path, monkeypatch):
     """`run("told", …)` runs a flow of a module in the working directory, without Prefect's log."""
     name = f"told_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     logging.disable(logging.CRITICAL)
-    with (
-        temporary_settings(prefect_settings),
-        Journal.open(f"sqlite:///{journal_file}") as opened,
-        use_journal(opened),
-    ):
+    with Journal.open(f"sqlite:///{journal_file}") as opened, use_journal(opened):
         yield lambda flow, *options: ivcap_flows("run", f"{name}:{flow}", *options)
     logging.disable(logging.NOTSET)
 

@@ -182,15 +182,15 @@ def asking(message):
     return wait_for_jobs(jobs, raise_on_failure=False, events=True)
 
 
-def test_a_run_shows_what_its_jobs_came_to(_embedded, ivcap_flows, prefect_settings, journal_file, tmp_path):  # noqa: PT019
+def test_a_run_shows_what_its_jobs_came_to(_embedded, ivcap_flows, prefect_api, journal_file, tmp_path):  # noqa: PT019
     """Result, products and events of each; the error of the one that failed. As JSON the result is whole."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_show_jobs.py").write_text(SERVICE)
     parameters = [{"name": "message", "type": "string"}]
     definition = {"name": "cli-told", "entry": "services_of_show_jobs:told", "parameters": parameters}
     register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
-    settings, said = temporary_settings(prefect_settings), uuid.uuid4().hex
-    with settings, Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
+    said = uuid.uuid4().hex
+    with Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
         told, failed = asking(said)
 
     shown = {job["urn"]: job for job in ivcap_flows("show", "latest", "--json").json["jobs"]}
@@ -243,9 +243,9 @@ def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(own_record, monkeypatch
     assert run not in [each["id"] for each in own_record("runs", "--json").json]
 
 
-def test_a_parked_run_is_given_up_only_with_consent(own_record, journal_file, prefect_settings, monkeypatch):
+def test_a_parked_run_is_given_up_only_with_consent(own_record, journal_file, prefect_api, monkeypatch):
     """What will happen is said first; without a terminal to ask on, `--yes` is needed. Then it does not wake."""
-    with temporary_settings(prefect_settings), get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(asking, name="swift-owl", state=Scheduled(name="Parked"))
         with Journal.open(f"sqlite:///{journal_file}") as journal:
             identity = RunIdentity("harvest", "f.py:harvest", {}, str(flow_run.id), str(flow_run.id), deployed=True)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefect.settings import temporary_settings
 
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
@@ -58,18 +57,17 @@ def test_services_are_listed_and_shown(ivcap_flows, world):
     assert said.status == 2 and "'echo'" in said.err
 
 
-def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal, prefect_settings):
+def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal, prefect_api):
     """The module's class has the service and its parameters; those that were not given are left to the service."""
     path = tmp_path / "services.py"
     path.write_text(ivcap_flows("services", "echo", "--python").out, encoding="utf-8")
     made = runpy.run_path(str(path))["Echo"](message="typed")
-    with temporary_settings(prefect_settings):
-        order = place_order(made)
-        assert order.service_name == "echo" and order.parameters == {"message": "typed"}
-        [done] = run_orders([OrderStep(made)])
-        assert done.urn == order.urn
-        with pytest.raises(InputError, match="Echo has the parameters"):
-            place_order(made, {"message": "more"})
+    order = place_order(made)
+    assert order.service_name == "echo" and order.parameters == {"message": "typed"}
+    [done] = run_orders([OrderStep(made)])
+    assert done.urn == order.urn
+    with pytest.raises(InputError, match="Echo has the parameters"):
+        place_order(made, {"message": "more"})
 
 
 def test_a_class_has_the_parameters_by_their_types(tmp_path):

@@ -12,7 +12,6 @@ import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.settings import temporary_settings
 
 from ivcap_flows import recorded
 from ivcap_flows.sinks import synchronise
@@ -74,13 +73,12 @@ def outer(fails: bool = False) -> int:
     return inner()
 
 
-def test_a_run_that_ends_is_delivered_by_itself(prefect_settings, ivcap_journal, monkeypatch, tmp_path):
+def test_a_run_that_ends_is_delivered_by_itself(prefect_api, ivcap_journal, monkeypatch, tmp_path):
     """The flow does not wait for it; the process that delivers is another one, and outlives nothing it is part of."""
     folder = tmp_path / "prov"
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"prov-json:{folder}")
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")
-    with temporary_settings(prefect_settings):
-        outer()
+    outer()
     [run] = ivcap_journal.runs.recent()
     end = time.monotonic() + 60
     while not ivcap_journal.deliveries.where(state="delivered"):
@@ -90,7 +88,7 @@ def test_a_run_that_ends_is_delivered_by_itself(prefect_settings, ivcap_journal,
 
 
 @pytest.mark.long
-def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, tmp_path, caplog):
+def test_each_run_begins_one_sync(prefect_api, ivcap_journal, monkeypatch, tmp_path, caplog):
     """One that failed too, a subflow none; only where it is asked for and there is a sink. What cannot be started is
     told and raises nothing."""
     commands: list[list[str]] = []
@@ -111,26 +109,23 @@ def test_each_run_begins_one_sync(prefect_settings, ivcap_journal, monkeypatch, 
     begun = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=Process)
     monkeypatch.setattr(synchronise, "subprocess", begun)
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")
-    with temporary_settings(prefect_settings):
-        outer()
-        assert commands == []
-        monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"prov-json:{tmp_path}")
-        outer()
-        with pytest.raises(ValueError, match="spoiled"):
-            outer(fails=True)
-        assert [command[1:] for command in commands] == [["-m", "ivcap_flows.cli", "sync"]] * 2
-        begun.Popen = refused
-        synchronise.begin_sync()
-        assert "no more processes" in caplog.text
-        begun.Popen = Process
-        monkeypatch.delenv("IVCAP_FLOWS_SYNC_AT_END")
-        outer()
+    outer()
+    assert commands == []
+    monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"prov-json:{tmp_path}")
+    outer()
+    with pytest.raises(ValueError, match="spoiled"):
+        outer(fails=True)
+    assert [command[1:] for command in commands] == [["-m", "ivcap_flows.cli", "sync"]] * 2
+    begun.Popen = refused
+    synchronise.begin_sync()
+    assert "no more processes" in caplog.text
+    begun.Popen = Process
+    monkeypatch.delenv("IVCAP_FLOWS_SYNC_AT_END")
+    outer()
     assert len(commands) == 2
 
 
-def test_the_deployed_flow_delivers_and_shows_what_is_left(
-    prefect_settings, own_record, monkeypatch, tmp_path, journal
-):
+def test_the_deployed_flow_delivers_and_shows_what_is_left(prefect_api, own_record, monkeypatch, tmp_path, journal):
     """It closes the run that lost its process; what is refused is in Prefect's table with its reason, then no more. The
     shipped deployment has a schedule, one at a time."""
     blocked = tmp_path / "blocked"
@@ -143,15 +138,14 @@ def test_the_deployed_flow_delivers_and_shows_what_is_left(
             [artifact] = client.read_artifacts(artifact_filter=named, limit=1, sort="CREATED_DESC")
         return json.loads(artifact.data)
 
-    with temporary_settings(prefect_settings):
-        state = deliver_records(return_state=True)
-        assert (state.name, state.type.value, state.result()) == ("DeliveriesPending", "COMPLETED", 2)
-        rows = shown()
-        assert {(row["sink"], row["state"]) for row in rows} == {(f"prov-json:{blocked}", "pending")}
-        assert len(rows) == 2 and all("blocked" in row["reason"] for row in rows)
-        blocked.unlink()
-        assert deliver_records(again=True) == 0
-        assert shown() == [{"sink": "nothing is left"}]
+    state = deliver_records(return_state=True)
+    assert (state.name, state.type.value, state.result()) == ("DeliveriesPending", "COMPLETED", 2)
+    rows = shown()
+    assert {(row["sink"], row["state"]) for row in rows} == {(f"prov-json:{blocked}", "pending")}
+    assert len(rows) == 2 and all("blocked" in row["reason"] for row in rows)
+    blocked.unlink()
+    assert deliver_records(again=True) == 0
+    assert shown() == [{"sink": "nothing is left"}]
     assert len(list(blocked.iterdir())) == 3
     assert [run.outcome for run in journal.runs.recent()] == ["lost", "failed", "completed"]
 

@@ -24,7 +24,6 @@ from typing import Any
 import pytest
 import yaml
 from prefect import flow, task
-from prefect.settings import temporary_settings
 from provena_items import ask_provena, create, make_registry
 
 from ivcap_flows import loop, recorded
@@ -255,15 +254,9 @@ def away(series: Artifact, target: Path, spoiled: bool = False) -> float:
     return float(made.read_text().split(",")[1])
 
 
-@pytest.fixture
-def in_prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
-    with temporary_settings(prefect_settings):
-        yield
-
-
 @pytest.mark.long
 def test_platforms_that_are_away_for_a_run_and_an_hour_get_all_of_it(
-    home, environment, in_prefect, tmp_path, monkeypatch, caplog, capsys
+    home, environment, prefect_api, tmp_path, monkeypatch, caplog, capsys
 ):
     """The flow does not notice. `sync` says what it cannot reach, waits longer each time, and delivers once."""
     monkeypatch.setattr(session, "Backoff", lambda budget: Backoff(first=0.02, cap=0.05, budget=min(budget, 0.1)))

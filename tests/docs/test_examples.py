@@ -40,7 +40,7 @@ pytestmark = pytest.mark.xdist_group("docs")
 
 @pytest.fixture(autouse=True)
 def folder(
-    docs_prefect: None,
+    prefect_api: None,
     quick_polls: None,
     embedded_platform: Any,
     ivcap_journal: Any,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import temporary_settings
 
 from flows.coastal_el_nino import coastal_el_nino
 from flows.order_pipeline import order_pipeline
@@ -39,15 +38,14 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares 
 
 @pytest.fixture
 def production(
-    request: pytest.FixtureRequest, prefect_settings: dict[Any, Any], embedded_platform: PlatformControl
+    request: pytest.FixtureRequest, prefect_api: None, embedded_platform: PlatformControl
 ) -> Iterator[PlatformControl]:
     """Platforms that are like production, with the services of the examples."""
     for path in (ROOT / "flows/services").glob("*.yaml"):
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     embedded_platform.forget_requests()
     embedded_platform.be_like("production", speed=request.config.getoption("--production-speed"))
-    with temporary_settings(prefect_settings):
-        yield embedded_platform
+    yield embedded_platform
     assert [each["path"] for each in embedded_platform.requests() if each["dropped"]] == []
 
 

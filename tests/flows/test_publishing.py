@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from platform_books import Books
-from prefect.settings import temporary_settings
 from table_server import measured, noaa_text
 
 from flows.coastal_el_nino import coastal_el_nino
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
 
 
 @pytest.fixture
-def published(platforms, prefect_settings, noaa, tmp_path):
+def published(platforms, prefect_api, noaa, tmp_path):
     """Return `published(worker)`, which runs the flow on the served table as a worker with a journal of its own."""
 
     def run(worker: str = "first", **parameters: Any) -> Any:
@@ -30,8 +29,7 @@ def published(platforms, prefect_settings, noaa, tmp_path):
         with Journal.open(f"sqlite:///{tmp_path / worker}.sqlite") as journal, use_journal(journal):
             return coastal_el_nino(**{**common, **parameters}, return_state=True)
 
-    with temporary_settings(prefect_settings):
-        yield run
+    return run
 
 
 @pytest.mark.long

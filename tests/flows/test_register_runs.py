@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from prefect.settings import temporary_settings
 
 from flows.register_runs import register_runs
 from ivcap_flows.local import PlatformControl, ensure
@@ -19,14 +18,13 @@ FLOWS = Path(__file__).parents[2] / "flows"
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares the Prefect server
 
 
-def test_runs_are_registered_and_explored(prefect_settings, embedded_platform, ivcap_journal, own_series, tmp_path):
+def test_runs_are_registered_and_explored(prefect_api, embedded_platform, ivcap_journal, own_series, tmp_path):
     """A small grid becomes as many model runs; a second start makes nothing anew."""
     service = FLOWS / "services/coastal_el_nino_index.yaml"
     register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     def start():
-        with temporary_settings(prefect_settings):
-            return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
+        return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
 
     made, origins = start()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from prefect import Task, flow
-from prefect.settings import temporary_settings
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
@@ -27,14 +26,8 @@ from ivcap_flows.local.directory import Directory
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="session")
-def _prefect(prefect_settings: dict[Any, Any]) -> Iterator[None]:
-    with temporary_settings(prefect_settings):
-        yield
-
-
 @pytest.fixture(autouse=True)
-def on_prefect(_prefect: None, short_backoff: None) -> None:
+def on_prefect(prefect_api: None, short_backoff: None) -> None:
     """Every test's flows report to the session's Prefect server, and every module has clients with a short back-off."""
 
 
