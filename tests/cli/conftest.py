@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -25,6 +26,7 @@ from prefect.settings import (
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
 from ivcap_flows.errors import OrderFailedError
+from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import PlatformControl
 from ivcap_flows.local.services.register import register
@@ -115,6 +117,49 @@ def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick_clients(short_backoff):
     """What a test breaks is mended at once, or stays so."""
+
+
+@pytest.fixture(scope="session")
+def names(world):
+    """What the runs on record left, by its name in a transcript.
+
+    `accepted` and `doubt` are the keys of the lost run's orders. A run is its flow's name, or its short id.
+    """
+    with Journal.open(f"sqlite:///{world.journal}") as journal:
+        runs = {run.flow_name: run.id for run in journal.runs.recent()}
+        accepted, doubt = journal.intents.where(run_id=runs["interrupted"])
+    keys = {"accepted": short_id(accepted.key), "doubt": short_id(doubt.key), "echo": accepted.urn}
+    return {**world.made, **keys, **{name: short_run(run) for name, run in runs.items()}}
+
+
+def pattern(text: str) -> str:
+    """The regular expression of what a command says: `…` is anything in a line, a line `…` any lines, and a space any
+    number of them."""
+    lines = []
+    for line in text.splitlines():
+        words = re.sub(r"( [+])?…( [+])?", ".*", " +".join(map(re.escape, line.split())))
+        lines.append(r"(?:.*\n)*" if line == "…" else f" *{words} *\n")
+    return "".join(lines)
+
+
+@pytest.fixture
+def transcript(names):
+    """`transcript(on_record, text)` runs each command of a text, and compares what it says with the lines below it.
+
+    A command is a line such as `$ runs --limit 2`. Below it are its output, its error and, unless that is 0, its exit
+    status, as `[1]`. `{doubt}` is one of `names` or of those that are given.
+    """
+
+    def compare(command, text: str, **more: object) -> None:
+        known = {**names, **more}
+        text = re.sub(r"\{(\w+)\}", lambda found: str(known[found[1]]), text.strip("\n") + "\n")
+        for words, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            said = command(*shlex.split(words))
+            heard = said.out + said.err + (f"[{said.status}]\n" if said.status else "")
+            if not re.fullmatch(pattern(expected), heard):
+                pytest.fail(f"$ {words}\n{heard}\nThis was to come:\n{expected}")
+
+    return compare
 
 
 def contents(journal: Path) -> list[str]:
