@@ -3,14 +3,14 @@
 import asyncio
 import os
 import socket
-import threading
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from scripted_server import serving
+from starlette.responses import Response
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials, resolve
@@ -18,164 +18,252 @@ from ivcap_flows.cli import doctor as doctor_module
 from ivcap_flows.cli.checks import platforms
 from ivcap_flows.cli.platform import in_time, ivcap
 from ivcap_flows.errors import UnreachableError
-from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
+from ivcap_flows.identity import INTENT_SCHEMA, key_entity
 from ivcap_flows.journal import NewIntent, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
 from ivcap_flows.journal.store import Store
 from ivcap_flows.sinks.outbox import FAULT
 
-CHECKS = ["packages", "journal", "runs", "IVCAP", "Provena", "clocks"]
+
+def test_all_is_well(ivcap_flows, transcript, journal_file):
+    """A token in a variable is for trying out: the note says what to do for deployments."""
+    well = """
+$ doctor
+ok packages ivcap-flows …, prefect 3.…, Python …
+ok journal sqlite:///{journal}
+ok runs none is lost, parked or paused, and none has left an order or job behind
+ok IVCAP urn:ivcap-flows:embedded:… as urn:ivcap:account:…
+IVCAP_JWT ends at … and is not renewed, which is for trying out; log in by `ivcap-flows login {url} --block NAME`
+searched for what was made twice among …
+ok Provena urn:ivcap-flows:embedded:… as embedded-user, linked to person …
+searched for what was made twice among …
+ok clocks this machine's is within a minute of that of IVCAP, Provena, the journal
+"""
+    transcript(ivcap_flows, well, journal=journal_file, url=os.environ["IVCAP_URL"])
+    found = ivcap_flows("doctor", "--json").json
+    assert {each["check"]: each["ok"] for each in found} == dict.fromkeys(
+        ("packages", "journal", "runs", "IVCAP", "Provena", "clocks"), True
+    )
 
 
-def finding(said, check):
-    return next(found for found in said.json if found["check"] == check)
-
-
-def wrong(said):
-    return [found["check"] for found in said.json if not found["ok"]]
-
-
-def test_all_is_well(ivcap_flows, journal_file):
-    """Versions, the journal's place, both platforms and who one is there. A token in a variable is for trying out: the
-    note says what to do for deployments."""
-    said = ivcap_flows("doctor", "--json")
-    assert (said.status, wrong(said)) == (0, [])
-    assert [found["check"] for found in said.json] == CHECKS
-    assert "prefect 3." in finding(said, "packages")["notes"][0]
-    assert finding(said, "journal")["notes"] == [f"sqlite:///{journal_file}"]
-    assert finding(said, "runs")["notes"] == [
-        "none is lost, parked or paused, and none has left an order or job behind"
-    ]
-    assert "urn:ivcap:account:" in finding(said, "IVCAP")["notes"][0]
-    [note] = [note for note in finding(said, "IVCAP")["notes"] if "IVCAP_JWT" in note]
-    assert "trying out" in note and f"login {os.environ['IVCAP_URL']} --block NAME" in note
-    assert "linked to person" in finding(said, "Provena")["notes"][0]
-    [clocks] = finding(said, "clocks")["notes"]
-    assert clocks == "this machine's is within a minute of that of IVCAP, Provena, the journal"
-    lines = ivcap_flows("doctor").out.splitlines()
-    assert [line.split()[:2] for line in lines if line[0] != " "] == [["ok", name] for name in CHECKS]
+ENVIRONMENTS = {
+    "a platform that is off is in order": (
+        {"PROVENA_": None},
+        """
+$ doctor
+…
+ok Provena Provena is off…
+ok clocks …
+""",
+    ),
+    "embedded platforms have a folder": (
+        {"IVCAP_URL": None, "IVCAP_JWT": None, "PROVENA_": None, "IVCAP_LOCAL_DIR": "{folder}"},
+        """
+$ doctor
+…
+ok IVCAP …, embedded in {folder}, as …
+…
+ok Provena …, embedded in {folder}, as …
+…
+""",
+    ),
+    "tokens that are refused are not shown": (
+        {"IVCAP_JWT": "{expired}", "PROVENA_OFFLINE_TOKEN": "made-up-token"},
+        """
+$ doctor
+ok packages …
+ok journal …
+ok runs …
+wrong IVCAP …
+wrong Provena …
+ok clocks this machine's is within a minute of that of …
+[1]
+""",
+    ),
+    "where nobody answers, the address is named": (
+        {"IVCAP_URL": "{away}"},
+        """
+$ doctor
+ok packages …
+ok journal …
+ok runs …
+wrong IVCAP … {away} …
+ok Provena …
+…
+[1]
+""",
+    ),
+    "and where nobody answers in time": (
+        {"IVCAP_URL": "{silent}"},
+        """
+$ doctor
+…
+wrong IVCAP IVCAP at {silent} did not answer within 0.5 s (…
+ok Provena …
+…
+[1]
+""",
+    ),
+    "where the journal cannot be read, the rest is looked at": (
+        {"IVCAP_FLOWS_JOURNAL": "sqlite:////dev/null/journal.sqlite"},
+        """
+$ doctor
+ok packages …
+wrong journal … /dev/null/journal.sqlite …
+wrong runs …
+ok IVCAP …
+…
+ok Provena …
+…
+ok clocks … that of IVCAP, Provena
+[1]
+""",
+    ),
+}
 
 
 @pytest.fixture
-def refusing():
-    """The address of a server that answers each request with 401."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.send_response(401)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_POST
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/api"
-    server.shutdown()
-    server.server_close()
+def places(embedded_platform):
+    """Addresses where nobody answers, the folder of the platforms, and a token that has expired."""
+    with socket.socket() as away, socket.create_server(("127.0.0.1", 0)) as silent:
+        away.bind(("127.0.0.1", 0))
+        urls = {name: f"http://127.0.0.1:{at.getsockname()[1]}" for name, at in (("away", away), ("silent", silent))}
+        expired = os.environ["IVCAP_JWT_EXPIRED"]
+        yield {**urls, "folder": embedded_platform._embedded.directory, "expired": expired}
 
 
-@pytest.mark.parametrize(
-    ("away", "words"),
-    [(True, "did not answer (ConnectError)"), (False, "refused the request (401)")],
-    ids=["away", "refused"],
-)
-def test_without_prefect_the_other_checks_go_on(ivcap_flows, refusing, monkeypatch, away, words):
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_environment_is_checked(ivcap_flows, transcript, monkeypatch, places, environment):
+    changes, text = ENVIRONMENTS[environment]
+    monkeypatch.setattr(platforms, "TIMEOUT", 0.5 if "{silent}" in text else platforms.TIMEOUT)
+    for name, value in changes.items():
+        if value is None:
+            for variable in [each for each in os.environ if each.startswith(name)]:
+                monkeypatch.delenv(variable)
+        else:
+            monkeypatch.setenv(name, value.format(**places))
+    transcript(ivcap_flows, text, **places)
+
+
+def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, transcript, monkeypatch):
+    """The package, what was found and what is wanted are named."""
+    real = doctor_module.version
+    monkeypatch.setattr(doctor_module, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
+    transcript(ivcap_flows, "$ doctor\nwrong packages prefect 4.0.0 is outside …\nok journal …\n…\n[1]")
+
+
+CLOCKS = {
+    "behind the platforms": (7250, 0, "2 hours behind that of IVCAP, and 2 hours behind that of Provena."),
+    "ahead of the platforms": (-630, 0, "10 minutes ahead of that of IVCAP, and 10 minutes ahead of that of Provena."),
+    "ahead of the journal": (0, -3 * 3600, "3 hours ahead of that of the journal."),
+}
+"""The seconds by which the clocks of the platforms and of the journal are ahead, and what is said of ours."""
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_clock_that_is_wrong_is_named(ivcap_flows, transcript, embedded_platform, monkeypatch, clock):
+    """As the platforms' own replies and the database give their time."""
+    platforms_ahead, journal_ahead, note = CLOCKS[clock]
+    now = Store.now
+    embedded_platform.set_clock(datetime.now(timezone.utc) + timedelta(seconds=platforms_ahead))
+    monkeypatch.setattr(Store, "now", lambda *given: now(*given) + timedelta(seconds=journal_ahead))
+    transcript(ivcap_flows, f"$ doctor\n…\nok Provena …\n…\nwrong clocks This machine's clock is {note} … NTP …\n[1]")
+
+
+AWAY = "http://127.0.0.1:9/api"
+
+
+@pytest.fixture(params=["away", "refuses"])
+def prefect_without_answers(request):
+    """The address of a Prefect that is not there, or that answers each request with 401; and what is said of it."""
+    if request.param == "away":
+        yield AWAY, "did not answer (ConnectError)", "PREFECT_API_URL"
+    else:
+        with serving(lambda url: Response(status_code=401)) as url:
+            yield f"{url}/api", "refused the request (401)", "PREFECT_API_AUTH_STRING"
+
+
+def test_without_prefect_the_other_checks_go_on(ivcap_flows, transcript, monkeypatch, prefect_without_answers):
     """A block cannot be loaded then. One line says so, with the setting, in other commands as well."""
-    address = "http://127.0.0.1:9/api" if away else refusing
+    address, answer, setting = prefect_without_answers
     for name in ("IVCAP_URL", "IVCAP_JWT"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("IVCAP_FLOWS_IVCAP_BLOCK", "prod")
+    said = """
+$ doctor
+ok packages …
+ok journal …
+ok runs …
+wrong IVCAP … Prefect at {address} {answer} … {setting} …
+ok Provena …
+searched …
+ok clocks …
+[1]
+$ services
+… Prefect at {address} {answer} …
+[1]
+"""
     with temporary_settings({PREFECT_API_URL: address}):
-        said = ivcap_flows("doctor", "--json")
-        assert [found["check"] for found in said.json] == CHECKS
-        [note] = finding(said, "IVCAP")["notes"]
-        assert f"Prefect at {address} {words}" in note
-        assert ("PREFECT_API_URL" if away else "PREFECT_API_AUTH_STRING") in note
-        told = ivcap_flows("services")
-        assert told.status == 1 and words in told.err and len(told.err.splitlines()) <= 5
+        transcript(ivcap_flows, said, address=address, answer=answer, setting=setting)
 
 
-def test_a_block_is_checked(ivcap_flows, embedded_platform, prefect_server):
-    """Both platforms' blocks of one name: where, as whom, and how long the login lasts. One that is wrong, or not
-    there, is named with the next step."""
+BLOCKS = {
+    "both platforms, as whom, and how long the login lasts": (
+        {"ivcap": {}, "provena": True},
+        """
+ok block checked IVCAP: … as urn:ivcap:account:…, its token ends at … and is not renewed, which is for trying out; …
+Provena: … as embedded-user, linked to person …
+""",
+    ),
+    "a login that is over": (
+        {"ivcap": {"refresh_token": "s3cret-revoked"}},
+        """
+wrong block checked … has ended … login --block checked…
+[1]
+""",
+    ),
+    "a login without a token": (
+        {"ivcap": {"token": None}},
+        """
+wrong block checked … There is no token …
+[1]
+""",
+    ),
+    "no such block": (
+        {},
+        """
+wrong block checked Prefect has no credentials block named 'checked'. … `ivcap-flows login URL --block checked` …
+[1]
+""",
+    ),
+    "a Prefect that is away": (
+        {"prefect": AWAY},
+        """
+wrong block checked Prefect at {away} …
+[1]
+""",
+    ),
+}
+"""What is saved as blocks of one name, and what `--block` says of that."""
 
-    def checked(name, ok=False):
-        said = ivcap_flows("doctor", "--block", name, "--json")
-        assert (said.status, wrong(said)) == ((0, []) if ok else (1, [f"block {name}"]))
-        assert "s3cret" not in said.out
-        return finding(said, f"block {name}")["notes"]
 
-    with temporary_settings({PREFECT_API_URL: prefect_server["PREFECT_API_URL"]}):
-        IvcapCredentials.from_environment().save("checked", overwrite=True)
-        ProvenaCredentials.from_environment().save("checked", overwrite=True)
-        ivcap, provena = checked("checked", ok=True)
-        assert "is not renewed, which is for trying out" in ivcap and "linked to person" in provena
-        ProvenaCredentials.delete("checked")
-        token = IvcapCredentials.from_environment().token
-        block = IvcapCredentials(url=os.environ["IVCAP_URL"], token=token, refresh_token="s3cret-revoked")
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_a_block_is_checked(ivcap_flows, transcript, prefect_api, blocks):
+    """What is wrong is named with the next step."""
+    saved, text = BLOCKS[blocks]
+    made = []
+    if "ivcap" in saved:
+        made.append(IvcapCredentials.from_environment().model_copy(update=saved["ivcap"]))
+    if "provena" in saved:
+        made.append(ProvenaCredentials.from_environment())
+    for block in made:
         block.save("checked", overwrite=True)
-        [note] = checked("checked")
-        assert "has ended" in note and "login --block checked" in note
-        block = IvcapCredentials(url=os.environ["IVCAP_URL"], token="s3cret")
-        block.token = None
-        block.save("checked", overwrite=True)
-        assert "There is no token" in checked("checked")[0]
-        IvcapCredentials.delete("checked")
-        assert "login URL --block nowhere" in checked("nowhere")[0]
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert "Prefect at http://127.0.0.1:9/api" in checked("checked")[0]
-
-
-def test_a_clock_that_is_wrong_is_named(ivcap_flows, embedded_platform, monkeypatch):
-    """By how much and from whose, as the platforms' own replies and the database tell it."""
-
-    def note():
-        said = ivcap_flows("doctor", "--json")
-        assert (said.status, wrong(said)) == (1, ["clocks"])
-        [told] = finding(said, "clocks")["notes"]
-        return told
-
-    for ahead, words in ((7250, "2 hours behind"), (-630, "10 minutes ahead of")):
-        embedded_platform.set_clock(datetime.now(timezone.utc) + timedelta(seconds=ahead))
-        told = note()
-        assert told.startswith(f"This machine's clock is {words} that of IVCAP, and {words} that of Provena.")
-        assert "journal" not in told and "NTP" in told
-    embedded_platform.set_clock(datetime.now(timezone.utc))
-    now = Store.now
-    monkeypatch.setattr(Store, "now", lambda self, connection: now(self, connection) - timedelta(hours=3))
-    assert note().startswith("This machine's clock is 3 hours ahead of that of the journal.")
-
-
-def test_a_journal_that_cannot_be_read_is_wrong(ivcap_flows, monkeypatch, tmp_path):
-    """The rest is looked at all the same."""
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", f"sqlite:///{tmp_path}/file/journal.sqlite")
-    said = ivcap_flows("doctor", "--json")
-    assert (said.status, wrong(said)) == (1, ["journal", "runs"])
-    assert "wrong  journal" in ivcap_flows("doctor").out
-
-
-def test_a_platform_that_cannot_be_used_is_wrong(ivcap_flows, monkeypatch):
-    """With a bad token, which is not shown; where nobody answers, or nothing in time, its address is named."""
-    with monkeypatch.context() as patch:
-        patch.setenv("IVCAP_JWT", os.environ["IVCAP_JWT_EXPIRED"])
-        patch.setenv("PROVENA_OFFLINE_TOKEN", "made-up-token")
-        said = ivcap_flows("doctor", "--json")
-        assert (said.status, wrong(said)) == (1, ["IVCAP", "Provena"])
-        assert "made-up-token" not in said.out + said.err
-    monkeypatch.setattr(platforms, "TIMEOUT", 0.5)
-    with socket.socket() as away, socket.create_server(("127.0.0.1", 0)) as silent:
-        away.bind(("127.0.0.1", 0))
-        for server, note in ((away, ""), (silent, " within 0.5 s (")):
-            url = f"http://127.0.0.1:{server.getsockname()[1]}"
-            monkeypatch.setenv("IVCAP_URL", url)
-            said = ivcap_flows("doctor", "--json")
-            [told] = finding(said, "IVCAP")["notes"]
-            assert (said.status, wrong(said)) == (1, ["IVCAP"]) and url in told and note in told
+    try:
+        with temporary_settings({PREFECT_API_URL: saved["prefect"]} if "prefect" in saved else {}):
+            transcript(ivcap_flows, f"$ doctor --block checked\n…\nok clocks …\n{text.strip()}", away=AWAY)
+    finally:
+        for block in made:
+            type(block).delete("checked")
 
 
 async def busy():
@@ -211,31 +299,7 @@ def test_what_took_too_long_is_named(monkeypatch, request_, told):
         in_time("IVCAP", request_(), 1.0)
 
 
-def test_a_platform_that_is_off_or_embedded_is_in_order(ivcap_flows, embedded_platform, monkeypatch):
-    """Who uses IVCAP alone is not told to mend Provena; where the environment names none, the embedded one's folder
-    is."""
-    for name in [name for name in os.environ if name.startswith("PROVENA_")]:
-        monkeypatch.delenv(name)
-    said = ivcap_flows("doctor", "--json")
-    assert said.status == 0 and "Provena is off" in finding(said, "Provena")["notes"][0]
-    for name in ("IVCAP_URL", "IVCAP_JWT"):
-        monkeypatch.delenv(name)
-    folder = embedded_platform._embedded.directory
-    monkeypatch.setenv("IVCAP_LOCAL_DIR", str(folder))
-    said = ivcap_flows("doctor", "--json")
-    for platform in ("IVCAP", "Provena"):
-        assert f"embedded in {folder}," in finding(said, platform)["notes"][0]
-
-
-def test_a_version_that_is_known_to_break_is_wrong(ivcap_flows, monkeypatch):
-    """The package, what was found and what is wanted are named."""
-    real = doctor_module.version
-    monkeypatch.setattr(doctor_module, "version", lambda name: "4.0.0" if name == "prefect" else real(name))
-    said = ivcap_flows("doctor", "--json")
-    assert wrong(said) == ["packages"] and "prefect 4.0.0 is outside" in finding(said, "packages")["notes"][0]
-
-
-def test_runs_that_need_a_look_are_named(own_record, journal):
+def test_runs_that_need_a_look_are_named(own_record, transcript, journal):
     """The lost one and its orphans with the next step, the parked one with what it waits for, and one that nobody
     woke."""
     waits = (Wait("urn:ivcap:order:1", "order", "urn:ivcap:service:1", "north"),)
@@ -246,18 +310,20 @@ def test_runs_that_need_a_look_are_named(own_record, journal):
         journal.runs.close_attempt(opened.attempt.id, "parked")
     opened = journal.runs.open_attempt(RunIdentity("asks", "f.py:f", {}, "asks", "asks", deployed=True))
     journal.runs.close_attempt(opened.attempt.id, "paused")
-    lost = journal.runs.get("interrupted")
-    said = own_record("doctor", "--json")
-    counts, *notes = finding(said, "runs")["notes"]
-    assert counts == "1 lost run, 2 parked runs, 1 paused run, 2 orphans" and "runs" not in wrong(said)
-    told = {note.partition(":")[0]: note for note in notes}
-    assert told["lost"].startswith(f"lost: the run {lost.id[-8:]} of interrupted, begun ")
-    assert "start the same command again" in told["lost"] and f"runs abandon {lost.id[-8:]}" in told["lost"]
-    assert told["parked"].startswith("parked: the run nightly of nightly waits for 1 order (north) and wakes at ")
-    assert told["paused"].startswith("paused: the run asks of asks, since ") and "abandon asks" in told["paused"]
-    assert told["overslept"].startswith("overslept: the run late of late is parked and should")
-    orphans = [note for note in notes if note.startswith("orphan: order echo (")]
-    assert len(orphans) == 2 and all("of interrupted, lost: the next" in note for note in orphans)
+    named = """
+$ doctor
+…
+ok runs 1 lost run, 2 parked runs, 1 paused run, 2 orphans
+lost: the run {interrupted} of interrupted, begun …; start the same command … runs abandon {interrupted}
+overslept: the run late of late is parked and should have woken at …
+parked: the run nightly of nightly waits for 1 order (north) and wakes at …
+paused: the run asks of asks, since …; resume its flow run in Prefect, or give it up: ivcap-flows runs abandon asks
+orphan: order echo ({accepted}) of interrupted, lost: the next …
+orphan: order echo ({doubt}) of interrupted, lost: the next …
+ok IVCAP …
+…
+"""
+    transcript(own_record, named)
 
 
 def begin(name, size=10):
@@ -277,17 +343,19 @@ def upload(journal, progress):
     return journal.intents.progress(journal.intents.mark_sent(journal.intents.claim(wanted).intent), progress)
 
 
-def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, embedded_platform, journal):
+def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, transcript, embedded_platform, journal):
     """With size, age, and what to do. What an open upload names goes on, and so may what was begun since."""
     embedded_platform.set_clock(datetime.now(timezone.utc) - timedelta(seconds=5))
-    before = {begin("left-behind.csv", size): of for size, of in ((10, "10 bytes"), (-1, "an unknown number of bytes"))}
+    first, second = begin("left-behind.csv"), begin("left-behind.csv", -1)
     embedded_platform.reset_clock()
-    said = ivcap_flows("doctor")
-    for urn, of in before.items():
-        line = next(line for line in said.out.splitlines() if urn in line)
-        assert said.status == 0 and "unfinished upload" in line and "left-behind.csv" in line
-        assert f"0 of {of}" in line and " s old" in line and f"ivcap artifact upload {urn} -f" in line
-    first, *_ = before
+    left = """
+$ doctor
+…
+unfinished upload: {second} (left-behind.csv), … 0 of an unknown number of bytes, … upload {second} -f …
+unfinished upload: {first} (left-behind.csv), … 0 of 10 bytes, … s old; … `ivcap artifact upload {first} -f …
+…
+"""
+    transcript(ivcap_flows, left, first=first, second=second)
     row = upload(journal, None)
     after = begin("just-begun.csv")
     said = ivcap_flows("doctor").out
@@ -299,7 +367,7 @@ def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, embedded_pl
     assert first not in ivcap_flows("doctor").out
 
 
-def test_what_was_made_twice_is_named(ivcap_flows, journal):
+def test_what_was_made_twice_is_named(ivcap_flows, transcript, journal):
     """By the journal that found it out, and by the idempotency records of journals that know nothing of each other."""
     key = key_entity(f"k1:{uuid.uuid4().hex}")
     row = upload(journal, {"urn": "urn:ivcap:artifact:one"})
@@ -313,34 +381,40 @@ def test_what_was_made_twice_is_named(ivcap_flows, journal):
                 await client.aspects.add(key, INTENT_SCHEMA, content)
 
     loop.run(state())
-    said = ivcap_flows("doctor")
-    assert said.status == 1
-    assert not [line for line in said.out.splitlines() if line.startswith("ok") and "made twice: " in line]
-    assert "upload for series.csv" in said.out
-    assert "one is kept; the platform also has urn:ivcap:artifact:two" in said.out
-    assert f"order for x.csv ({key[-32:-16]}): urn:a:3 (by journal 3), urn:a:4 (by journal 4)." in said.out
+    made_twice = """
+$ doctor
+…
+wrong journal …
+made twice: upload for series.csv (…): urn:ivcap:artifact:one is kept; the platform also has urn:ivcap:artifact:two
+…
+wrong IVCAP …
+…
+made twice: order for x.csv ({key}): urn:a:3 (by journal 3), urn:a:4 (by journal 4).…
+…
+[1]
+"""
+    transcript(ivcap_flows, made_twice, key=key[-32:-16])
     journal.intents.miss(journal.intents.get(row.key), "404")
-    assert "missing on the platform: upload for series.csv" in ivcap_flows("doctor").out
+    transcript(ivcap_flows, "$ doctor\n…\nmissing on the platform: upload for series.csv …\n…\n[1]")
 
 
-def test_what_has_no_reply_and_what_was_refused_is_named(own_record, journal):
-    """The order in doubt by its key, the dead letter and the fault of a sink with their reasons; not what waits."""
-    [row] = journal.intents.where(state="sent")
+def test_what_needs_a_look_in_the_journal_is_named(own_record, transcript, journal, journal_file):
+    """The order in doubt by its key, the dead letter and the fault of a sink with their reasons, and not what waits;
+    and that others may read the journal. Nothing of this is wrong."""
     run = journal.runs.recent(1)[0]
     journal.deliveries.record("ivcap", "k", "dead", run_id=run.id, reason="licence is missing")
     journal.deliveries.record("turtle", "k", "pending", run_id=run.id, reason=f"{FAULT} (KeyError: 'x').")
     journal.deliveries.record("provena", "k", "pending", run_id=run.id, reason="no route")
-    found = finding(own_record("doctor", "--json"), "journal")
-    notes = "\n".join(found["notes"])
-    assert f"not delivered to turtle: run {run.id}: {FAULT}" in notes and "no route" not in notes
-    assert f"order for echo ({short_id(row.key)})" in notes and "licence is missing" in notes
-    assert found["ok"]
-
-
-@pytest.mark.parametrize(("mode", "named"), [(0o600, False), (0o640, True)])
-def test_a_journal_that_others_may_read_is_named(own_record, journal_file, mode, named):
-    """As a note: a group may share it on purpose."""
-    journal_file.chmod(mode)
-    found = finding(own_record("doctor", "--json"), "journal")
-    notes = [note for note in found["notes"] if f"mode {mode:03o}" in note and "chmod 600" in note]
-    assert bool(notes) == named and found["ok"]
+    journal_file.chmod(0o640)
+    named = """
+$ doctor
+ok packages …
+ok journal sqlite:///{journal}
+Other users … (mode 640). … `chmod 600 {journal}`.
+no reply known: order for echo ({doubt}), sent …
+refused by ivcap: run {run}: licence is missing
+not delivered to turtle: run {run}: {fault} (KeyError: 'x').
+ok runs …
+…
+"""
+    transcript(own_record, named, journal=journal_file, run=run.id, fault=FAULT)
