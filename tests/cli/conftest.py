@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shlex
@@ -189,6 +190,7 @@ def ivcap_flows(capsys, embedded_platform):
     Only `run`, `sync`, `models`, `doctor` and what decides, moves or prunes write to the journal, and none prints a
     token, or a value with `s3cret` in it.
     """
+
     def run(*arguments: object) -> Said:
         words = [str(argument) for argument in arguments]
         journal = Path(os.environ["IVCAP_FLOWS_JOURNAL"].removeprefix("sqlite:///"))
@@ -212,6 +214,14 @@ def ivcap_flows(capsys, embedded_platform):
         return said
 
     return run
+
+
+@pytest.fixture
+def without_logs():
+    """Of a flow that a command runs in this process, the output is its own, without Prefect's log."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

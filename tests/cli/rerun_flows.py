@@ -50,12 +50,6 @@ def stamped(target: str) -> str:
 
 @flow
 @recorded
-def confidential(word: SecretStr, data: bytes) -> None:
-    """Takes what no record holds."""
-
-
-@flow
-@recorded
 def confided(word: SecretStr, dsn: str, options: dict[str, str]) -> int:
     return len(word.get_secret_value() + dsn + options["password"])
 
@@ -88,9 +82,9 @@ def prepared(source: Path, target: Path) -> Artifact:
 
 @flow
 @recorded
-def handed(one: Artifact | None, many: list[Artifact], named: dict[str, Artifact | Path], urn: str) -> str:
-    """Takes handles, also within other values, and the name of a thing as a text."""
-    return f"{one} {many} {named} {urn}"
+def handed(one: Artifact | None, many: list[Artifact], named: dict[str, Artifact | Path], urn: str, data: bytes) -> str:
+    """Takes handles, also within other values, the name of a thing as a text, and what no record holds."""
+    return f"{one} {many} {named} {urn} {data!r}"
 
 
 @task

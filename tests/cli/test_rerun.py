@@ -1,7 +1,6 @@
 """`rerun`: whether a run can be repeated, and the commands that repeat it and compare both runs."""
 
 import importlib.util
-import json
 import os
 import random
 import shutil
@@ -14,7 +13,6 @@ import pytest
 from pydantic import SecretStr
 
 from flows.coastal_el_nino import coastal_el_nino
-from ivcap_flows.cli import main
 from ivcap_flows.cli.rerun import Input, inputs_of
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import digest, flows_urn
@@ -39,46 +37,22 @@ def flows(world, prefect_api, ivcap_journal, embedded_platform):
 
 
 @pytest.fixture
-def command(capsys):
-    def run(*words: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = capsys.readouterr()
-        return ended.value.code, out + err
-
-    return run
-
-
-@pytest.fixture
-def rerun(command):
-    """What `rerun` says of a run, and its exit status."""
-
-    def run(name: str = "latest") -> tuple[int, dict]:
-        status, out = command("rerun", name, "--json")
-        return status, json.loads(out)
-
-    return run
-
-
-@pytest.fixture
-def repeat(command, rerun, monkeypatch):
+def repeat(ivcap_flows, without_logs, monkeypatch):
     """Do what `rerun` prints: the difference between the two runs."""
 
     def run(name: str = "latest", *more: str, **environment: str) -> dict:
-        status, said = rerun(name)
-        assert bool(said["problems"]) == bool(status) == bool(more), said
+        said = ivcap_flows("rerun", name, "--json")
+        again = said.json
+        assert bool(again["problems"]) == bool(said.status) == bool(more), again
         with monkeypatch.context() as patch:
-            patch.chdir(said["folder"])
-            for variable, value in {**said["environment"], **environment}.items():
+            patch.chdir(again["folder"])
+            for variable, value in {**again["environment"], **environment}.items():
                 patch.setenv(variable, value)
-            _, *words = said["command"]
-            status, out = command(*words, *more)
-            assert status == 0, out
-            _, *words = said["compare"]
-            status, out = command(*words, "--json")
-        found = json.loads(out)
-        assert found["first"] != found["second"] and status == (not found["same_results"])
+            repeated = ivcap_flows(*again["command"][1:], *more)
+            assert repeated.status == 0, repeated
+            compared = ivcap_flows(*again["compare"][1:], "--json")
+        found = compared.json
+        assert found["first"] != found["second"] and compared.status == (not found["same_results"])
         return found
 
     return run
@@ -101,8 +75,18 @@ def runs() -> list[str]:
         return [run.id for run in journal.runs.recent(50)]
 
 
+CHANGED = """
+$ rerun {run}
+The input {path} has changed: its sha256 was … and is …. Restore it; `ivcap-flows trace … --down` lists …
+cd …
+IVCAP_FLOWS_REUSE=1 ivcap-flows run …
+ivcap-flows diff …
+[1]
+"""
+
+
 def test_a_repeated_run_uses_the_orders_of_before_and_makes_the_same(
-    flows, rerun, repeat, command, tmp_path, journal_file
+    flows, ivcap_flows, transcript, repeat, tmp_path, journal_file
 ):
     """As a new run with the same bytes. An input that was changed is named, and nothing is run by `rerun` itself."""
     source, target = tmp_path / "source.csv", tmp_path / "out" / "upper.csv"
@@ -112,20 +96,22 @@ def test_a_repeated_run_uses_the_orders_of_before_and_makes_the_same(
     content = target.read_bytes()
     target.unlink()
     [first] = runs()
-    status, out = command("rerun", "latest")
-    assert status == 0 and runs() == [first] and not target.exists()
-    unchanged, folder, again, compare = out.splitlines()
-    assert first in unchanged and folder == f"cd {os.getcwd()}"
-    assert again.startswith("IVCAP_FLOWS_REUSE=1 ivcap-flows run ") and "rerun_flows.py:shouted --fresh" in again
-    assert f"-p source={source} -p target={target}" in again
-    assert compare == f"ivcap-flows diff {first[-8:]} latest"
+    unchanged = """
+$ rerun latest
+The inputs of run {run} are unchanged. To repeat it and compare the two runs:
+cd {folder}
+IVCAP_FLOWS_REUSE=1 ivcap-flows run …/rerun_flows.py:shouted --fresh -p source={source} -p target={target}
+ivcap-flows diff {short} latest
+"""
+    named = {"run": first, "short": first[-8:], "folder": os.getcwd(), "source": source, "target": target}
+    transcript(ivcap_flows, unchanged, **named)
+    assert runs() == [first] and not target.exists()
     assert repeat()["same_results"] and target.read_bytes() == content
     assert orders(journal_file) == [("sent", urn), ("reused", urn)]
     source.write_text("other\n")
-    status, said = rerun(first)
-    assert status == 1 and len(said["problems"]) == 1 and f"The input {source} has changed" in said["problems"][0]
+    transcript(ivcap_flows, CHANGED, run=first, path=source)
     source.unlink()
-    assert f"The input {source} cannot be read" in rerun(first)[1]["problems"][0]
+    transcript(ivcap_flows, f"$ rerun {first}\nThe input {source} cannot be read: …\n…\n[1]")
 
 
 def test_paying_again_overrides_what_runs_share(flows, repeat, journal_file, monkeypatch):
@@ -156,40 +142,45 @@ def test_a_repeated_example_makes_the_same_index(flows, repeat, own_series, tmp_
         assert digest(index.read_bytes()) == made
 
 
-def test_what_came_out_otherwise_is_named(flows, repeat, command, tmp_path, monkeypatch):
+def test_what_came_out_otherwise_is_named(flows, ivcap_flows, transcript, repeat, tmp_path, monkeypatch):
     """And that nothing on record explains it."""
     monkeypatch.setenv("STAMP", "one")
     flows.stamped(str(tmp_path / "stamp.txt"))
     (tmp_path / "stamp.txt").unlink()
     found = repeat(STAMP="two")
     assert not found["same_results"]
-    status, out = command("diff", found["first"], found["second"])
-    assert status == 1 and "stamp.txt: " in out and "nothing on record explains it" in out
+    said = ivcap_flows("diff", found["first"], found["second"])
+    assert said.status == 1 and "stamp.txt: " in said.out and "nothing on record explains it" in said.out
 
 
-def test_what_no_command_can_give_is_named(flows, rerun, world, monkeypatch):
-    """Secrets and data in memory, which no record holds; handles, also within lists and mappings; code that is gone."""
-    flows.confidential(SecretStr("hush"), b"bytes")
-    status, said = rerun()
-    [problem] = said["problems"]
-    assert status == 1 and "word (a secret" in problem and "data (a bytes" in problem and "hush" not in str(said)
-    assert "-p" not in said["command"]
+def test_what_no_command_can_give_is_named(flows, ivcap_flows, transcript, world, monkeypatch):
+    """Data in memory, which no record holds; handles, also within lists and mappings; code that is gone."""
     given = Artifact(urn=world.made["series"], platform="urn:x", name="series")
-    flows.handed(given, [given], {"series": given}, given.urn)
-    [problem] = rerun()[1]["problems"]
-    assert all(f"{name} (a handle, of which the URN is recorded: {given.urn})" in problem for name in ("one", "many"))
-    assert "named (a handle" in problem
+    flows.handed(given, [given], {"series": given}, given.urn, b"bytes")
     monkeypatch.setattr("ivcap_flows.cli.rerun.Path.is_file", lambda path: False)
-    assert any("The code is gone" in problem for problem in rerun()[1]["problems"])
+    named = """
+$ rerun latest
+The code is gone: there is no file …/rerun_flows.py. Its commit is on record; check it out to the same path.
+Add these parameters, …: one ({handle}); many ({handle}); named ({handle}); urn ({handle}); data (a bytes, …).
+cd …
+IVCAP_FLOWS_REUSE=1 ivcap-flows run …/rerun_flows.py:handed --fresh
+ivcap-flows diff … latest
+[1]
+"""
+    transcript(ivcap_flows, named, handle=f"a handle, of which the URN is recorded: {given.urn}")
 
 
-def test_what_was_secret_is_added(flows, repeat, rerun):
+def test_what_was_secret_is_added(flows, ivcap_flows, transcript, repeat):
     """Whole parameters, to the printed command. None of it is in what is printed."""
-    flows.confided(SecretStr("hush-hush-1"), "host=x password=other-1", {"password": "third-1"})
-    _, said = rerun()
-    assert all(f"{name} (a secret" in said["problems"][0] for name in ("word", "dsn", "options"))
-    assert not [secret for secret in ("hush-hush-1", "other-1", "third-1") if secret in str(said)]
-    given = ("word=hush-hush-1", "dsn=host=x password=other-1", 'options={"password": "third-1"}')
+    flows.confided(SecretStr("s3cret-1"), "host=x password=s3cret-2", {"password": "s3cret-3"})
+    added = """
+$ rerun latest
+Add these parameters, …: word (a secret, …); dsn (a secret, …); options (a secret, …).
+…
+[1]
+"""
+    transcript(ivcap_flows, added)
+    given = ("word=s3cret-1", "dsn=host=x password=s3cret-2", 'options={"password": "s3cret-3"}')
     assert repeat("latest", *(word for each in given for word in ("-p", each)))["same_results"]
 
 
@@ -220,7 +211,7 @@ def test_inputs_do_not_depend_on_the_order_of_facts():
 
 
 @pytest.mark.long
-def test_what_a_run_made_is_no_input(flows, repeat, rerun, tmp_path):
+def test_what_a_run_made_is_no_input(flows, ivcap_flows, transcript, repeat, tmp_path):
     """A file that it overwrote, whether that is still there or is made anew, and one that it left with the content of
     its input; that which it read is one. Each run finds the artifact of before."""
     source, target = tmp_path / "raw.csv", tmp_path / "clean.csv"
@@ -233,8 +224,7 @@ def test_what_a_run_made_is_no_input(flows, repeat, rerun, tmp_path):
         before()
         found = repeat()
         assert found["same_results"] and not found["inputs"]
-    status, said = rerun(first)
-    assert status == 1 and f"The input {source} has changed" in said["problems"][0]
+    transcript(ivcap_flows, CHANGED, run=first, path=source)
     source.write_text(f"{tmp_path}\n1,2\n")
     assert repeat(first)["same_results"]
 
@@ -252,15 +242,14 @@ def test_what_a_body_wrote_into_a_folder_is_no_input(flows, repeat, tmp_path):
         assert repeat()["same_results"], name
 
 
-def test_a_changed_folder_is_named(flows, rerun, tmp_path):
+def test_a_changed_folder_is_named(flows, ivcap_flows, transcript, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.csv").write_text("a")
     flows.counting(folder)
-    assert rerun()[0] == 0
+    assert ivcap_flows("rerun", "latest").status == 0
     (folder / "b.csv").write_text("b")
-    status, said = rerun()
-    assert status == 1 and f"The input {folder} has changed" in said["problems"][0]
+    transcript(ivcap_flows, CHANGED, run="latest", path=folder)
 
 
 @pytest.mark.long
@@ -287,7 +276,7 @@ def small(n: int) -> str:
 """
 
 
-def test_code_in_a_package_is_named_by_its_module(flows, repeat, rerun, tmp_path, monkeypatch):
+def test_code_in_a_package_is_named_by_its_module(flows, ivcap_flows, transcript, tmp_path, monkeypatch):
     """With the folder to import it from, whatever lies in the current one; nothing of it is loaded by `rerun`."""
     package = f"rerun_{uuid.uuid4().hex}"
     for place in ("here", "there"):
@@ -297,9 +286,14 @@ def test_code_in_a_package_is_named_by_its_module(flows, repeat, rerun, tmp_path
     monkeypatch.setattr(sys, "path", [*sys.path])
     load(tmp_path / "here" / package / "flows.py").small(1)
     monkeypatch.chdir(tmp_path / "there")
-    status, said = rerun()
-    assert status == 0 and said["environment"]["PYTHONPATH"] == str(tmp_path / "here")
-    assert said["command"][2:] == [f"{package}.flows:small", "--fresh", "-p", "n=1"]
+    named = """
+$ rerun latest
+The inputs of run … are unchanged. …
+cd …
+IVCAP_FLOWS_REUSE=1 PYTHONPATH={folder} ivcap-flows run {package}.flows:small --fresh -p n=1
+ivcap-flows diff … latest
+"""
+    transcript(ivcap_flows, named, folder=tmp_path / "here", package=package)
     assert package not in sys.modules
 
 

@@ -1,6 +1,5 @@
 """`ivcap-flows run`: a flow as the command line's user has it."""
 
-import logging
 import uuid
 
 import pytest
@@ -67,15 +66,13 @@ def ended_as(kind: str):
 
 
 @pytest.fixture
-def run(ivcap_flows, prefect_api, journal_file, tmp_path, monkeypatch):
-    """`run("told", …)` runs a flow of a module in the working directory, without Prefect's log."""
+def run(ivcap_flows, prefect_api, without_logs, journal_file, tmp_path, monkeypatch):
+    """`run("told", …)` runs a flow of a module in the working directory."""
     name = f"told_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
-    logging.disable(logging.CRITICAL)
     with Journal.open(f"sqlite:///{journal_file}") as opened, use_journal(opened):
         yield lambda flow, *options: ivcap_flows("run", f"{name}:{flow}", *options)
-    logging.disable(logging.NOTSET)
 
 
 def test_parameters_are_read_as_the_flow_takes_them(run):
