@@ -18,9 +18,18 @@ RUN, DATASET = "102.100.100/11", "102.100.100/12"
 
 @pytest.fixture
 def names(journal_file):
-    """The ids of a run with one of each thing that has one. Beside it is another run of other code."""
+    """The names of a run, and the ids of one of each thing that has one. Beside it is an older run of other code."""
     with Journal.open(f"sqlite:///{journal_file}") as journal:
-        opened = journal.runs.open_attempt(RunIdentity("whole", "/a.py:whole", {}, "11111111-aa", "11111111-aa"))
+        other = journal.runs.open_attempt(RunIdentity("other", "/a.py:other", {}, "33333333-cc", "33333333-cc"))
+        elsewhere = [
+            *(activity(flows_urn("run", other.run.id), "flow-run"), activity("urn:x:elsewhere", "task-run"), USER),
+            relation("wasStartedBy", "urn:x:elsewhere", flows_urn("run", other.run.id)),
+            relation("wasAssociatedWith", "urn:x:elsewhere", USER.id),
+        ]
+        journal.facts.append([Fact(record, other.run.id, other.attempt.id) for record in elsewhere])
+        journal.runs.close_attempt(other.attempt.id, "completed")
+        identity = RunIdentity("whole", "/a.py:whole", {}, "11111111-aa", "11111111-aa", flow_run_name="swift-owl")
+        opened = journal.runs.open_attempt(identity)
         run, attempt = flows_urn("run", opened.run.id), flows_urn("attempt", opened.attempt.id)
         task, code = flows_urn("task-run", "22222222-aa"), flows_urn("code", "x")
         records = [
@@ -42,16 +51,17 @@ def names(journal_file):
         ]
         journal.facts.append([Fact(record, opened.run.id, opened.attempt.id) for record in records])
         journal.runs.close_attempt(opened.attempt.id, "completed")
-        other = journal.runs.open_attempt(RunIdentity("other", "/a.py:other", {}, "33333333-aa", "33333333-aa"))
-        elsewhere = [
-            *(activity(flows_urn("run", other.run.id), "flow-run"), activity("urn:x:elsewhere", "task-run"), USER),
-            relation("wasStartedBy", "urn:x:elsewhere", flows_urn("run", other.run.id)),
-            relation("wasAssociatedWith", "urn:x:elsewhere", USER.id),
-        ]
-        journal.facts.append([Fact(record, other.run.id, other.attempt.id) for record in elsewhere])
-        journal.runs.close_attempt(other.attempt.id, "completed")
     platforms = {"artifact": PRODUCT, "order": ORDER, "job": JOB, "model run": RUN, "dataset": DATASET}
-    runs = {"flow run": opened.run.id, "beginning of a run": "11111111", "run's URN": run, "task run": "22222222-aa"}
+    runs = {
+        "run": opened.run.id,
+        "beginning of a run": "11111111",
+        "end of a run": "1111-aa",
+        "run's URN": run,
+        "newest run": "latest",
+        "flow": "whole",
+        "name of a flow run": "swift-owl",
+        "task run": "22222222-aa",
+    }
     contents = {"sha256": SHA, "sha256 of an input": "b2" * 32, "commit": COMMIT, "beginning of a commit": COMMIT[:8]}
     return platforms | runs | contents
 
@@ -70,7 +80,7 @@ def test_each_kind_of_id_leads_into_the_same_graph(ivcap_flows, names, journal):
 
 def test_a_run_comes_from_all_that_it_used_and_leads_to_all_that_it_made(ivcap_flows, names):
     """Whether it is named by itself or by the commit of its code; as text and as JSON."""
-    for id_ in (names["flow run"], names["commit"], names["run's URN"]):
+    for id_ in (names["run"], names["commit"], names["run's URN"]):
         up, down = (graph_of(ivcap_flows("trace", id_, way, "--json")) for way in ("--up", "--down"))
         assert {SOURCE, SERIES} <= set(up.nodes) and RUN not in up.nodes
         assert {PRODUCT, DATASET, RUN} <= set(down.nodes) and SOURCE not in down.nodes

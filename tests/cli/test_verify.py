@@ -38,45 +38,99 @@ def flipped(path: Path) -> Iterator[None]:
         path.write_bytes(content)
 
 
-def test_a_run_is_as_recorded(on_record, world):
-    """Files, artifacts, the order and the dataset are read again, and nothing is wrong."""
-    said = on_record("verify", "harvest", "--json")
-    assert said.status == 0, said.out
-    found = states(said)
-    assert all(found[world.made[name]] == "ok" for name in ("series", "order", "product", "dataset"))
-    paths = {f["name"] for f in said.json["findings"] if f["type"] == "file" and f["state"] == "ok"}
-    assert {str(world.source), str(world.downloaded)} <= paths
-    out = on_record("verify", "harvest").out
-    assert out.startswith("As recorded: ") and "none" not in out
-
-
-def test_a_flipped_byte_of_a_product_is_found(on_record, world, _embedded):  # noqa: PT019
-    """In the file that was downloaded, and in what the platform itself keeps."""
-    with flipped(world.downloaded):
-        said = on_record("verify", "harvest", "--json")
-    [wrong] = [f for f in said.json["findings"] if f["state"] == "altered"]
-    assert said.status == 1 and wrong["name"] == str(world.downloaded)
-    content = world.downloaded.read_bytes()
-    [blob] = [
-        f
-        for f in Path(_embedded.directory).rglob("*")
-        if f.is_file() and f.stat().st_size == len(content) and f.read_bytes() == content
-    ]
-    with flipped(blob):
-        said = on_record("verify", "harvest", "--json")
-    assert said.status == 1 and states(said)[world.made["product"]] == "altered"
-
-
-def test_a_file_that_is_gone_is_missing_unless_its_content_is_elsewhere(on_record, world):
-    """The source was uploaded, and its artifact is read; where IVCAP cannot be asked, it is missing."""
-    moved = world.source.with_suffix(".moved")
-    world.source.rename(moved)
+@contextlib.contextmanager
+def moved(path: Path) -> Iterator[None]:
+    """A file is not at its place while the block runs."""
+    elsewhere = path.rename(path.with_suffix(".moved"))
     try:
-        said = on_record("verify", "harvest", "--json")
+        yield
     finally:
-        moved.rename(world.source)
-    [found] = [f for f in said.json["findings"] if f["name"] == str(world.source)]
-    assert said.status == 0 and found["state"] == "elsewhere" and world.made["series"] in found["note"]
+        elsewhere.rename(path)
+
+
+@contextlib.contextmanager
+def away() -> Iterator[None]:
+    """Nobody answers for IVCAP while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IVCAP_URL", "http://127.0.0.1:9")
+        yield
+
+
+RUNS = {
+    "is as it was": (
+        lambda world, kept: contextlib.nullcontext(),
+        """
+$ verify harvest
+As recorded: harvest
+7 ok
+""",
+    ),
+    "whose product has another byte": (
+        lambda world, kept: flipped(world.downloaded),
+        """
+$ verify harvest
+Not found as recorded: harvest
+state what name note id
+altered file {downloaded} …
+1 altered, 6 ok
+[1]
+""",
+    ),
+    "whose product has another byte on the platform": (
+        lambda world, kept: flipped(kept),
+        """
+$ verify harvest
+Not found as recorded: harvest
+state what name note id
+altered artifact upper.csv … {product}
+1 altered, 6 ok
+[1]
+""",
+    ),
+    "whose input is gone, and is an artifact as well": (
+        lambda world, kept: moved(world.source),
+        """
+$ verify harvest
+As recorded: harvest
+state what name note id
+elsewhere file {source} … {series} …
+1 elsewhere, 6 ok
+""",
+    ),
+    "whose platform is away": (
+        lambda world, kept: away(),
+        """
+$ verify harvest
+Not found as recorded: harvest
+state what name note id
+unreachable …
+unreachable …
+unreachable …
+4 ok, 3 unreachable
+[1]
+""",
+    ),
+}
+"""What has become of the things of a run, and what is said of it."""
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run(on_record, transcript, world, _embedded, run):  # noqa: PT019
+    """Files, artifacts, the order and the dataset are read again."""
+    content = world.downloaded.read_bytes()
+    files = (file for file in Path(_embedded.directory).rglob("*") if file.is_file())
+    [kept] = [file for file in files if file.stat().st_size == len(content) and file.read_bytes() == content]
+    becomes, text = RUNS[run]
+    with becomes(world, kept):
+        transcript(on_record, text, source=world.source, downloaded=world.downloaded)
+
+
+def test_programs_get_every_finding(on_record, world):
+    """As JSON, also what is as it was."""
+    found = on_record("verify", "harvest", "--json").json
+    things = [*world.made.values(), str(world.source), str(world.downloaded)]
+    states = {of: each["state"] for each in found["findings"] for of in (each["id"], each["name"])}
+    assert not found["wrong"] and {states[thing] for thing in things} == {"ok"}
 
 
 def test_a_changed_aspect_is_found(own_record, world, journal):
@@ -101,25 +155,23 @@ def test_a_changed_aspect_is_found(own_record, world, journal):
     assert "was replaced or retracted" in own_record("verify", run).out
 
 
-def test_what_cannot_be_reached_is_said(on_record, world, monkeypatch):
-    """The platforms being away, their things are unreachable and the files are looked at all the same."""
-    monkeypatch.setenv("IVCAP_URL", "http://127.0.0.1:9")
-    said = on_record("verify", "harvest", "--json")
-    assert said.status == 1 and states(said)[world.made["product"]] == "unreachable"
-    assert any(f["name"] == str(world.downloaded) and f["state"] == "ok" for f in said.json["findings"])
-
-
-def test_a_file_is_known_by_its_content(on_record, world, tmp_path):
+@pytest.mark.parametrize("name", ["copies", "copies/copy.csv"])
+def test_a_file_is_known_by_its_content(on_record, transcript, world, tmp_path, name):
     """A copy is on record; with another byte it is unknown, not altered. A folder is known by its files."""
-    folder = tmp_path / "copies"
-    folder.mkdir()
-    shutil.copy(world.downloaded, folder / "copy.csv")
-    for path in (folder, folder / "copy.csv"):
-        assert on_record("verify", path).status == 0
-        with flipped(folder / "copy.csv"):
-            said = on_record("verify", path, "--json")
-        [found] = said.json["findings"]
-        assert said.status == 1 and (found["state"], found["name"]) == ("unknown", str(folder / "copy.csv"))
+    copy = tmp_path / "copies" / "copy.csv"
+    copy.parent.mkdir()
+    shutil.copy(world.downloaded, copy)
+    transcript(on_record, "$ verify {path}\nAs recorded: {path}\n1 ok", path=tmp_path / name)
+    unknown = """
+$ verify {path}
+Not found as recorded: {path}
+state what name note id
+unknown file {copy} …
+1 unknown
+[1]
+"""
+    with flipped(copy):
+        transcript(on_record, unknown, path=tmp_path / name, copy=copy)
 
 
 @pytest.mark.catches("the last fact is the last version")
