@@ -18,12 +18,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
 from ivcap_flows import recorded
-from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import output
-from ivcap_flows.identity import short_id
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
-from ivcap_flows.local.services.register import register
 from ivcap_flows.tasks import request_job, wait_for_jobs
 
 
@@ -31,19 +28,42 @@ def run_of(command, flow_name):
     return next(run for run in command("runs", "--json").json if run["flow_name"] == flow_name)
 
 
-def test_runs_are_listed_newest_first_and_can_be_narrowed(on_record):
-    """A killed one is lost though nobody has written that down. The column that names them has the end of their ids,
-    since the beginnings are the same minute."""
-    runs = on_record("runs", "--json").json
-    listed = [("interrupted", "lost", 1), ("spoiled", "failed", 1), ("harvest", "completed", 1)]
-    assert [(run["flow_name"], run["outcome"], run["attempts"]) for run in runs] == listed
-    _title, columns, *rows = on_record("runs").out.splitlines()
-    assert columns.split()[:3] == ["run", "flow", "outcome"]
-    assert [row.split()[:3] for row in rows] == [[run["id"][-8:], run["flow_name"], run["outcome"]] for run in runs]
-    assert all(run["flow_run_name"] in row for run, row in zip(runs, rows, strict=True))
-    assert on_record("runs", "--limit", 2, "--json").json == runs[:2]
-    assert on_record("runs", "--flow", "spoiled", "--json").json == runs[1:2]
-    assert on_record("runs", "--flow", "nothing").out == "Runs: none\n"
+LISTED = {
+    "newest first, by the end of their ids": """
+$ runs
+Runs
+run flow outcome attempts begun (…) flow run
+{interrupted} interrupted lost 1 …
+{spoiled} spoiled failed 1 …
+{harvest} harvest completed 1 …
+""",
+    "only the newest": """
+$ runs --limit 2
+Runs
+run …
+{interrupted} …
+{spoiled} …
+""",
+    "only those of a flow": """
+$ runs --flow spoiled
+Runs
+run …
+{spoiled} …
+$ runs --flow nothing
+Runs: none
+""",
+}
+"""A killed run is lost though nobody has written that down. The beginnings of the ids are the same minute."""
+
+
+@pytest.mark.parametrize("runs", LISTED)
+def test_runs_are_listed(on_record, transcript, runs):
+    transcript(on_record, LISTED[runs])
+
+
+def test_a_list_of_runs_names_their_flow_runs(on_record):
+    runs, out = on_record("runs", "--json").json, on_record("runs").out
+    assert [run["attempts"] for run in runs] == [1, 1, 1] and all(run["flow_run_name"] in out for run in runs)
 
 
 @pytest.mark.parametrize(("zone", "shown", "hours"), [("UTC", "UTC", 0), ("Australia/Brisbane", "UTC+10:00", 10)])
@@ -94,53 +114,96 @@ def test_a_terminal_shows_outcomes_in_colour_and_tables_that_fit(on_record, monk
     assert len(on_record("orders", "--full").out.splitlines()) < len(on_record("orders").out.splitlines())
 
 
-def test_a_lost_and_a_failed_run_name_their_causes(on_record):
-    """Of the lost one, an order is accepted, the other in doubt, and named by the key that `orders resolve` takes."""
-    lost = on_record("show", "latest", "--json").json
-    assert (lost["run"]["flow_name"], lost["run"]["outcome"]) == ("interrupted", "lost")
-    assert [(a["number"], a["outcome"]) for a in lost["attempts"]] == [(1, "lost")]
-    requests = [(e["noun"], e["subject"], e["state"]) for e in lost["effects"]]
-    assert requests == [("order", "echo", "done"), ("order", "echo", "sent")]
-    doubt = lost["effects"][1]
-    assert doubt["urn"] is None and "UnreachableError" in doubt["error"]
-    assert short_id(doubt["key"]) in on_record("show", "latest").out
+SHOWN = {
+    "lost, with an order that is accepted and one in doubt": """
+$ show latest
+run …{interrupted} interrupted lost (…/recorded_flows.py:interrupted)
+message = '…'
+…
+Attempts
+no. outcome begun (…) flow run id process
+1 lost …
+Task runs
+…
+Requests to the platforms
+what of state how urn asked (…) key given
+order echo done sent {echo} … {accepted} message=…
+order echo in doubt UnreachableError: … {doubt} message=… again
+Inputs: none
+Outputs: none
+Intermediate results: none
+""",
+    "failed, with the cause": """
+$ show spoiled
+run …{spoiled} spoiled failed (…)
+…
+Attempts
+no. outcome begun (…) ended (…) flow run id process cause
+1 failed … OrderFailedError: …
+Task runs
+…
+Requests to the platforms
+what of state how urn asked (…) key given
+order fail failed sent …
+…
+""",
+    "whole, without the folder among the inputs": """
+$ show harvest
+run …{harvest} harvest completed (…/recorded_flows.py:harvest)
+note = '[bold]x[/y] :fire:'
+source = '{source}'
+folder = …
+software ivcap-flows
+…
+code recorded_flows.py, commit …, Python 3.… on …, … packages
+…
+Attempts
+no. outcome begun (…) ended (…) flow run id process
+1 completed …
+Task runs
+name outcome begun (…) ended (…)
+upload series.csv completed …
+…
+Requests to the platforms
+what of state how urn account asked (…) key given
+upload series.csv done sent {series} …
+order cli-upper succeeded sent {order} … series={series}
+registry item Example done sent …
+dataset upper.csv done sent {dataset} …
+Inputs
+type name sha256 id
+file {source} …
+Outputs
+type name sha256 id
+file {downloaded} …
+…
+dataset upper.csv {dataset}
+…
+Intermediate results
+type name sha256 id
+artifact series.csv … {series}
+artifact upper.csv {product}
+""",
+}
+"""What is shown of a run, in words. No line is cut, and brackets in a parameter are no markup."""
 
-    failed = on_record("show", "spoiled", "--json").json
-    causes = [(a["outcome"], a["cause"].partition(":")[0]) for a in failed["attempts"]]
-    assert causes == [("failed", "OrderFailedError")]
-    assert [(e["state"], e["status"]) for e in failed["effects"]] == [("done", "failed")]
-    row = next(line for line in on_record("show", "spoiled").out.splitlines() if "OrderFailedError" in line)
-    assert row.split()[:2] == ["1", "failed"] and failed["run"]["parameters"]["message"] in row
+
+@pytest.mark.parametrize("run", SHOWN)
+def test_a_run_is_shown(on_record, transcript, world, run):
+    transcript(on_record, SHOWN[run], source=world.source, downloaded=world.downloaded)
 
 
-def test_the_whole_of_a_run_is_shown(on_record, world):
-    """Parameters, process, code, requests, URNs, inputs and outputs with their sha256; nothing of the journal's own
-    guard. As text no line is cut, and brackets in a parameter are no markup."""
+def test_programs_get_all_but_what_is_the_journals_own(on_record, world):
+    """As JSON."""
     shown = on_record("show", "harvest", "--json").json
     assert shown.keys() == {
         *("run", "attempts", "task_runs", "effects", "jobs", "inputs", "outputs", "intermediates", "deliveries")
     }
-    assert shown["run"]["parameters"]["source"] == str(world.source)
-    assert shown["attempts"][0]["process"]["pid"] > 0 and shown["attempts"][0]["ended_at"]
-    effects = {effect["noun"]: effect for effect in shown["effects"]}
-    assert effects.keys() == {"upload", "order", "registry item", "dataset"}
-    order = effects["order"]
-    assert (order["urn"], order["status"]) == (world.made["order"], "succeeded")
+    [attempt] = shown["attempts"]
+    assert attempt["process"]["pid"] > 0 and attempt["ended_at"]
+    order = next(effect for effect in shown["effects"] if effect["noun"] == "order")
     assert order["request"]["parameters"] and order["outcome"]["urn"] == world.made["order"]
     assert not order.keys() & {"token", "fence", "process_id"}
-    # The folder that it writes into is no input.
-    [source] = shown["inputs"]
-    assert source["attributes"]["path"] == str(world.source) and len(source["attributes"]["sha256"]) == 64
-    outputs, between = ({record["id"] for record in shown[name]} for name in ("outputs", "intermediates"))
-    assert {world.made["series"], world.made["product"]} <= between and world.made["dataset"] in outputs
-    assert str(world.downloaded) in [record["attributes"].get("path") for record in shown["outputs"]]
-
-    out = on_record("show", "harvest").out
-    assert all(urn in out for urn in world.made.values()) and "note = '[bold]x[/y] :fire:'" in out
-    assert {"Attempts", "Requests to the platforms", "Inputs", "Outputs"} <= set(out.splitlines())
-    code = next(line for line in out.splitlines() if line.startswith("  code "))
-    assert "commit " in code and "Python 3." in code and " packages" in code
-    assert "\n  software ivcap-flows" in out
 
 
 @pytest.mark.long
@@ -160,15 +223,23 @@ def test_a_run_with_thousands_of_effects_is_shown_whole(own_record, journal_file
     assert len(own_record("orders", "--run", run, "--json").json) == 1201
 
 
-def test_missing_facts_are_told(own_record, journal):
-    run = run_of(own_record, "spoiled")["id"]
-    journal.runs.count_missing(run, 3)
-    assert "3 facts missing" in own_record("runs").out
-    assert "3 facts could not be written" in own_record("show", run).out
+def test_missing_facts_are_told(own_record, transcript, journal):
+    journal.runs.count_missing(journal.runs.get("spoiled").id, 3)
+    told = """
+$ runs --flow spoiled
+Runs
+run flow outcome attempts begun (…) flow run record
+{spoiled} … 3 facts missing
+$ show spoiled
+run …
+The record is incomplete: 3 facts could not be written.
+…
+"""
+    transcript(own_record, told)
 
 
 SERVICE = """
-def told(request, job):
+def run(request, job):
     job.event("step", message="half [way]\\nthere")
     job.add_product("told.txt", request["message"].encode(), "text/plain")
     return {"said": request["message"], "more": "x" * 500}
@@ -182,47 +253,65 @@ def asking(message):
     return wait_for_jobs(jobs, raise_on_failure=False, events=True)
 
 
-def test_a_run_shows_what_its_jobs_came_to(_embedded, ivcap_flows, prefect_api, journal_file, tmp_path):  # noqa: PT019
+def test_a_run_shows_what_its_jobs_came_to(serve, ivcap_flows, transcript, prefect_api, ivcap_journal):
     """Result, products and events of each; the error of the one that failed. As JSON the result is whole."""
-    (tmp_path / "setup.cfg").touch()
-    (tmp_path / "services_of_show_jobs.py").write_text(SERVICE)
-    parameters = [{"name": "message", "type": "string"}]
-    definition = {"name": "cli-told", "entry": "services_of_show_jobs:told", "parameters": parameters}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, tmp_path / "services.yaml")
+    serve("cli-told", SERVICE, [{"name": "message", "type": "string"}])
     said = uuid.uuid4().hex
-    with Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):
-        told, failed = asking(said)
-
-    shown = {job["urn"]: job for job in ivcap_flows("show", "latest", "--json").json["jobs"]}
-    assert shown.keys() == {told.urn, failed.urn}
-    whole = shown[told.urn]
-    assert whole["result"] == told.result and (whole["service"], whole["status"]) == ("cli-told", "succeeded")
-    assert whole["products"] == [{"urn": told.products[0].urn, "name": "told.txt"}]
-    [event] = whole["events"]
-    assert (event["name"], event["message"]) == ("step", "half [way]\nthere")
-    assert said in shown[failed.urn]["error"] and shown[failed.urn]["result"] is None
-
-    lines = ivcap_flows("show", "latest").out.splitlines()
-    start = lines.index(f"{told.urn}  cli-told  succeeded")
-    result, product, event_line = lines[start + 1 : start + 4]
-    assert result.startswith(f'  result  {{"said": "{said}"') and result.endswith("…") and len(result) < 200
-    assert product == f"  product  told.txt  {told.products[0].urn}"
-    assert event_line.startswith("  event  20") and event_line.endswith("  step  half [way] there")
-    assert any(line.startswith("  error  ") and said in line for line in lines)
+    told, failed = asking(said)
+    shown = """
+$ show latest
+…
+{told} cli-told succeeded
+result {"said": "{said}", "more": "xx…x…
+product told.txt {product}
+event 20… step half [way] there
+…
+error …{said}…
+…
+"""
+    transcript(ivcap_flows, shown, told=told.urn, said=said, product=told.products[0].urn)
+    assert all(len(line) < 200 for line in ivcap_flows("show", "latest").out.splitlines() if "  result  " in line)
+    jobs = {job["urn"]: job for job in ivcap_flows("show", "latest", "--json").json["jobs"]}
+    assert jobs.keys() == {told.urn, failed.urn} and jobs[failed.urn]["result"] is None
+    assert jobs[told.urn]["result"] == told.result and jobs[told.urn]["events"][0]["message"] == "half [way]\nthere"
 
 
-@pytest.mark.parametrize(("flow_name", "left"), [("interrupted", 1), ("spoiled", 0)])
-def test_a_run_is_given_up(own_record, flow_name, left, journal):
-    """It is listed and delivered so, and may be pruned, unless something of it is in doubt: that is named."""
-    run = run_of(own_record, flow_name)["id"]
-    said = own_record("runs", "abandon", run[-8:])
-    assert said.status == 0 and said.out.startswith(f"The run {run[-8:]} of {flow_name} is given up")
-    assert said.out.count("orders --orphans") == left
-    assert run_of(own_record, flow_name)["outcome"] == "abandoned"
-    *_, told = (f.record for f in journal.facts.of_run(run) if f.record.type == "flow-run")
-    assert told.attributes["outcome"] == "abandoned"
-    own_record("runs", "prune", "--older-than-days", 0)
-    assert [each["id"] for each in own_record("runs", "--json").json].count(run) == left
+GIVEN_UP = {
+    "with an order in doubt, which keeps it on record": """
+$ runs abandon {interrupted}
+The run {interrupted} of interrupted is given up: … order {accepted}, order {doubt}; see `ivcap-flows orders --orphans`.
+$ runs prune --older-than-days 0
+…
+$ runs --flow interrupted
+Runs
+run …
+{interrupted} interrupted abandoned …
+""",
+    "with nothing in doubt, and pruned": """
+$ runs abandon {spoiled}
+The run {spoiled} of spoiled is given up: it is not continued, and may be pruned.
+$ runs --flow spoiled
+Runs
+run …
+{spoiled} spoiled abandoned …
+$ runs prune --older-than-days 0
+…
+$ runs --flow spoiled
+Runs: none
+""",
+}
+
+
+@pytest.mark.parametrize("run", GIVEN_UP)
+def test_a_run_is_given_up(own_record, transcript, run):
+    transcript(own_record, GIVEN_UP[run])
+
+
+def test_that_a_run_is_given_up_is_in_its_record(own_record, journal):
+    """So that sinks deliver it."""
+    own_record("runs", "abandon", "spoiled")
+    facts = journal.facts.of_run(journal.runs.get("spoiled").id)
+    assert [fact.record for fact in facts if fact.record.type == "flow-run"][-1].attributes["outcome"] == "abandoned"
 
 
 def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(own_record, monkeypatch, journal):
@@ -275,15 +364,21 @@ def test_a_parked_run_is_given_up_only_with_consent(own_record, journal_file, pr
         assert standing() == ("Cancelled", "abandoned")
 
 
-def test_a_running_run_is_given_up_only_with_consent_and_a_completed_one_not_at_all(own_record, journal):
+def test_a_running_run_is_given_up_only_with_consent_and_a_completed_one_not_at_all(own_record, transcript, journal):
     """The process goes on, and nothing continues the run after it."""
     opened = journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "r", "r"))
-    said = own_record("runs", "abandon", "r")
-    assert said.status == 2 and f"is running in process {os.getpid()}" in said.err and "--yes" in said.err
-    assert own_record("runs", "abandon", "r", "--yes").status == 0
+    given_up = """
+$ runs abandon r
+InputError: … is running in process {process}… --yes.
+[2]
+$ runs abandon r --yes
+…
+The run r of harvest is given up: …
+$ runs abandon {harvest}
+… {harvest} … completed …
+[1]
+"""
+    transcript(own_record, given_up, process=os.getpid())
     journal.runs.close_attempt(opened.attempt.id, "failed")
     assert journal.runs.get("r").outcome == "abandoned"
     assert journal.runs.open_attempt(RunIdentity("harvest", "f.py:harvest", {}, "s", "s")).run.id == "s"
-    completed = next(run["id"] for run in own_record("runs", "--json").json if run["outcome"] == "completed")
-    said = own_record("runs", "abandon", completed)
-    assert said.status != 0 and completed in said.err and "completed" in said.err
