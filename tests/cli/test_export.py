@@ -1,5 +1,7 @@
 """`export`: the provenance of a run for other tools."""
 
+import json
+
 import pytest
 
 
@@ -21,3 +23,12 @@ def test_a_form_is_printed_or_written(on_record, world, tmp_path, form, words):
         written = on_record("export", "harvest", "--format", form, option, tmp_path / option)
         assert (written.status, written.out) == (0, "")
         assert len((tmp_path / option).read_text(encoding="utf-8")) == len(said.out)
+
+
+def test_a_crate_has_the_terms_that_the_user_states(on_record, transcript, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "terms.yaml").write_text("license: https://spdx.org/licenses/CC-BY-4.0\n")
+    transcript(on_record, "$ export harvest --format ro-crate -o crate --terms terms.yaml")
+    graph = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text(encoding="utf-8"))["@graph"]
+    [root] = [each for each in graph if each["@id"] == "./"]
+    assert root["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}

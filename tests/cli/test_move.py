@@ -54,15 +54,22 @@ def test_a_journal_moves_there_and_back(ivcap_flows, old_url, new_url, tmp_path,
     assert "monthly" in ivcap_flows("runs").out
 
 
-def test_what_is_refused_is_told_in_one_line(ivcap_flows, old_url, tmp_path):
-    """With the next step; wrong values have exit status 2."""
+REFUSED = """
+$ journal move {gone} {there}
+InputError: There is no journal …
+[2]
+$ journal move {old} {there}
+InputError: … is not empty…
+[2]
+"""
+
+
+def test_what_is_refused(ivcap_flows, transcript, old_url, tmp_path):
+    """In one line with the next step; wrong values have exit status 2."""
     there, gone = f"sqlite:///{tmp_path / 'there.sqlite'}", f"sqlite:///{tmp_path / 'gone.sqlite'}"
     Journal.open(there).close()
-    for words, said in (((gone, there), "There is no journal"), ((old_url, there), "is not empty")):
-        refused = ivcap_flows("journal", "move", *words)
-        assert refused.status == 2 and said in refused.err
+    transcript(ivcap_flows, REFUSED, gone=gone, there=there, old=old_url)
     assert not (tmp_path / "gone.sqlite").exists()
     with Journal.open(old_url) as journal:
         journal.runs.open_attempt(RunIdentity("monthly", "f.py:monthly", {}, "1", "1"))
-        refused = ivcap_flows("journal", "move", old_url, gone)
-        assert refused.status == 1 and "Start the command again when it has ended" in refused.err
+        transcript(ivcap_flows, f"$ journal move {old_url} {gone}\n… Start the command again when it has ended…\n[1]")

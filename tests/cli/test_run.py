@@ -95,16 +95,28 @@ def test_the_docstring_of_the_flow_is_its_help(run):
     assert "Args:" not in said.out
 
 
-def test_an_end_is_told_and_sets_the_status(run, ivcap_flows):
-    """Another name of an end, of an asynchronous flow too; an error in one line, without a traceback; Ctrl-C as a shell
-    expects it. Without a flow the command says what it does."""
-    said = run("same")
-    assert (said.status, said.out) == (0, "Unchanged: all as it was\n")
-    said = run("told", "-p", "month=1", "-p", "fails=true")
-    assert (said.status, said.out, said.err) == (1, "", "ValueError: of its own\n")
-    assert run("stopped").status == 130
-    said = ivcap_flows("run")
-    assert said.status == 2 and "path/to/file.py:flow" in said.err
+ENDS = {
+    "another name of an end, of an asynchronous flow": ("same", 0, "Unchanged: all as it was\n", ""),
+    "an error, in one line": ("told -p month=1 -p fails=true", 1, "", "ValueError: of its own\n"),
+    "Ctrl-C, as a shell expects it": ("stopped", 130, "", ""),
+    **{
+        f"the state {kind}": (f"ended_as -p kind={kind}", 1, "", "as it was told\n")
+        for kind in ("Failed", "Cancelled", "Crashed", "Paused")
+    },
+}
+"""What is run; the status, the output, and the end of the error."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_is_named_and_sets_the_status(run, end):
+    """However it came about."""
+    words, status, out, err = ENDS[end]
+    said = run(*words.split())
+    assert (said.status, said.out) == (status, out) and said.err.endswith(err) and bool(said.err) == bool(err)
+
+
+def test_without_a_flow_the_command_says_what_it_takes(ivcap_flows, transcript):
+    transcript(ivcap_flows, "$ run\n… path/to/file.py:flow…\n[2]")
 
 
 @pytest.mark.parametrize("flow", ["counted", "counted_later"])
@@ -115,11 +127,3 @@ def test_a_flow_that_is_a_generator_runs_to_its_end(run, flow):
     failed = run(flow, "-p", "to=3")
     assert (failed.status, failed.out, failed.err) == (1, "0\n1\n2\n", "ValueError: too many\n")
     assert [each.outcome for each in journal().runs.recent()] == ["failed", "completed"]
-
-
-@pytest.mark.parametrize("kind", ["Failed", "Cancelled", "Crashed", "Paused"])
-def test_a_flow_that_does_not_complete_is_told(run, kind):
-    """However it came to its state: in one line, and by the status."""
-    ended = run("ended_as", "-p", f"kind={kind}")
-    assert (ended.status, ended.out) == (1, "")
-    assert ended.err.endswith("as it was told\n")

@@ -43,18 +43,35 @@ def module(path: Path, record: ServiceRecord = EVERY_KIND) -> dict[str, Any]:
     return runpy.run_path(str(path))
 
 
-def test_services_are_listed_and_shown(ivcap_flows, world):
+def test_services_are_listed_and_shown(ivcap_flows, transcript):
     """By name, with what an order takes: types, defaults, and what must be given. Of a name that is not there, those
     that are near are named."""
-    said = ivcap_flows("services").out
-    assert "cli-upper" in said and "echo" in said
-    shown = ivcap_flows("services", "echo").out
-    assert "message  string  required" in shown and "Parameters of an order" in shown and "Request of a job" in shown
-    told = ivcap_flows("services", "echo", "--json").json
-    assert told["name"] == "echo" and told["request_schema"]["required"] == ["message"]
+    shown = """
+$ services
+Services
+name urn description
+…
+cli-upper urn:ivcap:service:… cli-upper
+…
+echo urn:ivcap:service:… Returns its message, at once.
+…
+$ services echo
+echo urn:ivcap:service:…
+Returns its message, at once.
+Parameters of an order
+name type default description
+message string required What to return.
+Request of a job
+name type default description
+message string required What to return.
+$ services ecko
+… 'echo'…
+[2]
+"""
+    transcript(ivcap_flows, shown)
+    echo = ivcap_flows("services", "echo", "--json").json
+    assert echo["name"] == "echo" and echo["request_schema"]["required"] == ["message"]
     assert {each["name"] for each in ivcap_flows("services", "--json").json} >= {"cli-upper", "echo"}
-    said = ivcap_flows("services", "ecko")
-    assert said.status == 2 and "'echo'" in said.err
 
 
 def test_a_typed_request_is_ordered(ivcap_flows, world, tmp_path, ivcap_journal, prefect_api):

@@ -20,19 +20,29 @@ from ivcap_flows.tasks.delivering import KEY, deliver_records
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_lost_attempt_is_written_down(own_record, monkeypatch):
+LOST = """
+$ sync
+attempt 1 of run … (interrupted): lost…
+No sink is configured; name sinks in IVCAP_FLOWS_SINKS (…).
+Sinks: none
+$ show latest
+…
+no. outcome begun (…) ended (…) flow run id process cause
+1 lost … is gone …
+…
+$ sync
+No sink is configured; …
+Sinks: none
+"""
+
+
+def test_a_lost_attempt_is_written_down(own_record, transcript, monkeypatch):
     """Once: the record then has the outcome, since when, and why. Without sinks nothing is delivered: that is no error,
-    and the next step is told. An unknown sink is an error before anything is done."""
+    and the next step is named. An unknown sink is an error before anything is done."""
     with monkeypatch.context() as patch:
         patch.setenv("IVCAP_FLOWS_SINKS", "ivcap,carrier-pigeon")
-        said = own_record("sync")
-    assert said.status == 1 and "'carrier-pigeon'" in said.err and "prov-json:<folder>" in said.err
-    said = own_record("sync")
-    assert said.status == 0 and "IVCAP_FLOWS_SINKS" in said.out
-    assert "attempt 1 of run" in said.out and "(interrupted): lost" in said.out
-    [attempt] = own_record("show", "latest", "--json").json["attempts"]
-    assert attempt["outcome"] == "lost" and "is gone" in attempt["cause"] and attempt["ended_at"]
-    assert own_record("sync", "--json").json["ended"] == []
+        transcript(own_record, "$ sync\nConfigurationError: … 'carrier-pigeon'… prov-json:<folder>…\n[1]")
+    transcript(own_record, LOST)
 
 
 def test_a_platform_that_is_away_holds_up_no_other_sink(own_record, monkeypatch, tmp_path):
