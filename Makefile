@@ -114,8 +114,8 @@ scale: install ## Run the benchmarks of fleets and of large journals; each takes
 fleet: install .venvs/ray/.installed ## Run flows on several machines with PostgreSQL, Dask and Ray, kill some; print a table
 	$(BIN)/python -m pytest -m fleet -q tests/fleet $(ARGS)
 
-crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1
-	CRASH_SEED=$(SEED) $(BIN)/python -m pytest tests/crash/test_scenarios.py -m long -q -k drawn --crash-rounds $(or $(N),200)
+crash: install ## Kill and disturb a pipeline in drawn scenarios, print what came of it: make crash N=200 SEED=1 ONLY=s1-7
+	CRASH_SEED=$(SEED) CRASH_ONLY=$(ONLY) $(BIN)/python -m pytest tests/crash/test_scenarios.py -m long -q -k drawn --crash-rounds $(or $(N),200)
 
 rehearse: install ## Run the example flows on platforms that are as slow as production
 	$(BIN)/python -m pytest tests/flows/test_like_production.py -m long --production-speed 1 --timeout 3600 --durations 0

@@ -222,7 +222,8 @@ def test_scenarios_drawn(request, stage, capfd):
     trials: list[Trial] = []
     with capfd.disabled(), ThreadPoolExecutor(AT_ONCE) as lanes:
         print(f"\n{count} scenarios, seed {seed}", flush=True)
-        playing = [lanes.submit(Trial(stage, scenario).play) for scenario in drawn(count, seed)]
+        asked = [each for each in drawn(count, seed) if os.environ.get("CRASH_ONLY") in (None, "", each.mark)]
+        playing = [lanes.submit(Trial(stage, scenario).play) for scenario in asked]
         for done in as_completed(playing):
             trials.append(done.result())
             trial = trials[-1]

@@ -18,6 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
 from mutants import mutate
 
@@ -315,7 +316,11 @@ def _watch_the_disk(folder: Path) -> None:
 
     def look(question: str) -> Callable[[Any], None]:
         def at_commit(connection: Any) -> None:
-            [found] = connection.connection.dbapi_connection.execute(question).fetchone()
+            try:
+                [found] = connection.connection.dbapi_connection.execute(question).fetchone()
+            except psycopg.OperationalError:
+                # Ended by PostgreSQL while the process slept: the commit itself is to find it.
+                return
             if str(found) not in seen:
                 seen.add(str(found))
                 with (folder / "commits").open("a", encoding="ascii") as told:
