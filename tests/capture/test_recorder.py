@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from eventually import until
 
 from ivcap_flows.capture import (
     annotate,
@@ -130,9 +131,7 @@ def test_a_recorder_that_ended_is_followed_by_another():
     ended.join(10)
     writer.put(states(run, "urn:x:1"))
     assert writer._thread is not ended
-    deadline = time.monotonic() + 10
-    while not written(run) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: written(run), seconds=10)
     assert (written(run), missing(run)) == (["urn:x:1"], 1)
 
 
@@ -167,10 +166,7 @@ def test_what_is_put_during_a_commit_waits_for_the_next_group(monkeypatch):
 
     monkeypatch.setattr(writer.journal.facts, "append", appended)
     writer.put(states(run, flows_urn("entity", "0")))
-    deadline = time.monotonic() + 30
-    while len(written(run)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-
+    until(lambda: len(written(run)) >= 3, seconds=30)
     assert written(run) == [flows_urn("entity", str(number)) for number in range(3)]
     assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(begun))
 

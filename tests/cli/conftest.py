@@ -30,7 +30,6 @@ from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.identity import short_id, short_run
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import PlatformControl
-from ivcap_flows.local.services.register import register
 
 HERE = Path(__file__).parent
 
@@ -67,25 +66,21 @@ class Said:
         return json.loads(self.out)
 
 
+UPPER = """
+def run(request, job):
+    job.add_product("upper.csv", job.read_artifact(request["series"]).upper(), "text/csv")
+"""
+
+
 @pytest.fixture(scope="session")
-def world(_embedded, prefect_server, prefect_settings, tmp_path_factory):
+def world(_embedded, serve, prefect_server, prefect_settings, tmp_path_factory):
     """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
     path = tmp_path_factory.mktemp("project") / "recorded_flows.py"
     shutil.copy(HERE / path.name, path)
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "flows"]):
         git(path.parent, *arguments)
     folder = tmp_path_factory.mktemp("world")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_cli_tests.py").write_text(
-        "def upper(request, job):\n"
-        "    job.add_product('upper.csv', job.read_artifact(request['series']).upper(), 'text/csv')\n"
-    )
-    definition = {
-        "name": "cli-upper",
-        "entry": "services_of_cli_tests:upper",
-        "parameters": [{"name": "series", "type": "artifact"}],
-    }
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
+    serve("cli-upper", UPPER, [{"name": "series", "type": "artifact"}])
     source, unique = folder / "series.csv", uuid.uuid4().hex
     source.write_text(f"year,jan\n1950,{unique}\n", encoding="utf-8")
     # Beside the folder that a flow is given: what lies in that is recorded.

@@ -17,7 +17,6 @@ from ivcap_flows.cli.rerun import Input, inputs_of
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import digest, flows_urn
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provenance import Graph, Record, activity, entity, relation
 
 HERE = Path(__file__).parent
@@ -127,10 +126,8 @@ def test_paying_again_overrides_what_runs_share(flows, repeat, journal_file, mon
 
 
 @pytest.mark.long
-def test_a_repeated_example_makes_the_same_index(flows, repeat, own_series, tmp_path):
+def test_a_repeated_example_makes_the_same_index(flows, example_services, repeat, own_series, tmp_path):
     """With the order of before, the sha256 of the index is the same. Another file may lie beside, or all be gone."""
-    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
-    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
     index = tmp_path / "results/2010-12/index.csv"
     # A range is published again whatever was published before.
     coastal_el_nino(str(own_series), "2010-12", output=tmp_path / "results")

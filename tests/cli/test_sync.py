@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from eventually import until
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -90,10 +90,7 @@ def test_a_run_that_ends_is_delivered_by_itself(prefect_api, ivcap_journal, monk
     monkeypatch.setenv("IVCAP_FLOWS_SYNC_AT_END", "1")
     outer()
     [run] = ivcap_journal.runs.recent()
-    end = time.monotonic() + 60
-    while not ivcap_journal.deliveries.where(state="delivered"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: ivcap_journal.deliveries.where(state="delivered"))
     assert [file.name for file in folder.glob("*.json")] == [f"{run.id}.{run.journal}.prov.json"]
 
 

@@ -17,7 +17,6 @@ from ivcap_flows.http.auth import StaticToken
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.ivcap.wire import Wire
 from ivcap_flows.local import PlatformControl
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.loop import run
 
 pytestmark = [
@@ -63,9 +62,7 @@ def uploaded(ours: IvcapClient, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def told(served: Any, official: Any, folder: Path, uploaded: str) -> dict[str, Any]:
     """What the official client did and read."""
-    url, token = served.environment["IVCAP_URL"], served.environment["IVCAP_JWT"]
-    for definition in (HERE / "survey.yaml", HERE / "note.yaml"):
-        register(url, token, read_definition(definition), definition)
+    PlatformControl(local.ensure(served.directory)).register(HERE / "survey.yaml", HERE / "note.yaml")
     found: dict[str, Any] = official("ivcap-client", "ivcap_official.py", folder)
     return found
 

@@ -13,12 +13,13 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import until
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
@@ -195,10 +196,8 @@ def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     """Killed while Provena may or may not have the batch: it is looked for, and what is not there is sent again."""
     embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, **fault)
     process = command.start()
-    end = time.monotonic() + 120
-    while not any(rule["hits"] for rule in embedded_platform.faults() if "model_run/register" in rule["path"]):
-        assert process.status is None and time.monotonic() < end, command.said
-        time.sleep(0.02)
+    until(lambda: process.status is not None or embedded_platform.faults()[0]["hits"], seconds=120)
+    assert process.status is None, command.said
     kill(process)
     embedded_platform.clear_faults()
     command.again()
@@ -230,15 +229,15 @@ def test_a_bad_day(command, embedded_platform, request):
     be_bad()
     embedded_platform.add_fault(method="POST", path="model_run/register$", count=3, drop_reply_after_effect=True)
     process = command.start("--stall-timeout", patience)
-    end = time.monotonic() + 120
-    while not any(each["status"] == 200 for each in embedded_platform.requests("POST", REGISTER)):
-        assert process.status is None and time.monotonic() < end, command.said
-        time.sleep(0.02)
+
+    def goes_on_until(happened: Callable[[], bool]) -> None:
+        until(lambda: process.status is not None or happened(), seconds=120)
+        assert process.status is None, command.said
+
+    goes_on_until(lambda: any(each["status"] == 200 for each in embedded_platform.requests("POST", REGISTER)))
     embedded_platform.clear_faults()
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=deaths, kill_worker="before")
-    while embedded_platform.faults()[0]["hits"] < deaths:
-        assert process.status is None and time.monotonic() < end, command.said
-        time.sleep(0.02)
+    goes_on_until(lambda: embedded_platform.faults()[0]["hits"] >= deaths)
     embedded_platform.add_fault(path="^/provena/", reset=True)
     time.sleep(away)
     be_bad()

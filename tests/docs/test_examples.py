@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import runpy
 import sys
@@ -15,7 +14,6 @@ from docs_pages import PAGES, ROOT, Block, blocks
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.tasks import place_order
 
 README = ROOT / "README.md"
@@ -86,7 +84,7 @@ def test_the_readme_is_short():
     assert len(README.read_text(encoding="utf-8").split()) <= 600
 
 
-def test_the_service_of_the_how_to_works(folder):
+def test_the_service_of_the_how_to_works(folder, embedded_platform):
     """The definition, the function and the flow of that page fit together."""
     code, flow = blocks(SERVICE, "python")
     definition = blocks(SERVICE, "yaml")[0]
@@ -95,7 +93,7 @@ def test_the_service_of_the_how_to_works(folder):
     (folder / "services" / "upper.py").write_text(code.text, encoding="utf-8")
     path = folder / "services" / "upper.yaml"
     path.write_text(definition.text, encoding="utf-8")
-    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
+    embedded_platform.register(path)
     (folder / "words.txt").write_text("quiet ", encoding="utf-8")
     shout = run(flow, folder)["shout"]
     done = shout(folder / "words.txt", folder / "loud.txt")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from ivcap_flows.cli import main
-from ivcap_flows.local.services.register import read_definition, register
 
 ROOT = Path(__file__).parents[2]
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 
+@pytest.mark.usefixtures("example_services")
 @pytest.mark.parametrize(
     ("flow", "collections", "uploads", "orders"),
     [("coastal_el_nino", 1, 1, 1), ("register_runs", 0, 9, 8), ("order_pipeline", 0, 1, 4)],
@@ -23,11 +22,8 @@ def test_an_example_is_planned(
     embedded_platform, ivcap_journal, tmp_path, monkeypatch, capsys, flow, collections, uploads, orders
 ):
     """With all that it would place before it waits, in seconds and without a Prefect server. Nothing is sent."""
-    for path in (ROOT / "flows/services").glob("*.yaml"):
-        register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
     monkeypatch.setenv("IVCAP_FLOWS_JOURNAL", ivcap_journal.url)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    embedded_platform.forget_requests()
     with pytest.raises(SystemExit) as ended:
         main(["plan", f"{ROOT / 'flows' / flow}.py:{flow}", "-p", f"output={tmp_path}", "--json"])
     said = json.loads(capsys.readouterr().out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -186,14 +185,6 @@ class Platform:
     def records(self) -> RecordStore:
         """Return the idempotency records as one call uses them."""
         return records_on(self)
-
-
-def soon(true: Callable[[], bool]) -> None:
-    """Wait until something is true that another thread does."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 async def _give_up() -> None:

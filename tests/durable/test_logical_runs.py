@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from durable_platform import soon
+from eventually import until
 
 from ivcap_flows.durable import LogicalRun, heartbeat
 from ivcap_flows.errors import JournalError
@@ -90,12 +90,12 @@ def test_one_thread_sends_the_heartbeat_while_anything_runs(sqlite_journal, monk
         runs = [begin(sqlite_journal, str(n)) for n in range(3)]
         assert [thread.daemon for thread in threads()] == [True]
         first = last()
-        soon(lambda: last() > first)
+        until(lambda: last() > first)
     finally:
         logging.getLogger("ivcap_flows.durable").removeHandler(handler)
     for run in runs:
         run.close("completed")
-    soon(lambda: threads() == [])
+    until(lambda: threads() == [])
     ended = last()
     time.sleep(0.1)
     assert last() == ended
@@ -117,7 +117,7 @@ def test_a_heartbeat_that_could_not_begin_begins_with_the_next_run(sqlite_journa
         pass
     sqlite_journal.processes.owe("x", "a token")
     heartbeat.stop_heartbeat(sqlite_journal)
-    soon(lambda: threads() == [])
+    until(lambda: threads() == [])
     assert not sqlite_journal.untold
 
 
@@ -140,8 +140,8 @@ def test_an_end_that_the_journal_cannot_take_is_written_soon(sqlite_journal, mon
     refuse(sqlite_journal, monkeypatch, times=3)
     run.close("failed", "boom")
     assert f"run {run.run.id} ended as failed is told to the journal later: database is locked" in caplog.text
-    soon(lambda: sqlite_journal.runs.get(run.run.id).outcome == "failed")
-    soon(lambda: threads() == [])
+    until(lambda: sqlite_journal.runs.get(run.run.id).outcome == "failed")
+    until(lambda: threads() == [])
     second = begin(sqlite_journal, "2")
     refuse(sqlite_journal, monkeypatch, times=1)
     second.close("failed", "boom")

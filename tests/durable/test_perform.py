@@ -11,7 +11,8 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from durable_platform import LOST, VISIBILITY_DELAY, Platform, soon
+from durable_platform import LOST, VISIBILITY_DELAY, Platform
+from eventually import until
 from simulated import run_on
 
 from ivcap_flows.errors import (
@@ -185,7 +186,7 @@ def test_outcome_that_cannot_be_written_is_written_later(durable_journal, platfo
     monkeypatch.setattr(durable_journal.intents, "settle", fail)
     first = platform.run(durable_journal)
     assert first.how == "sent"
-    soon(lambda: not fails and only(durable_journal).state == "done" and not durable_journal.untold)
+    until(lambda: not fails and only(durable_journal).state == "done" and not durable_journal.untold)
     second = platform.run(durable_journal)
     assert (second.how, second.value) == ("kept", first.value)
     assert len(platform.urns) == 1
@@ -209,7 +210,7 @@ def test_an_end_that_could_not_be_written_is_written_as_soon_as_it_can(durable_j
         platform.run(durable_journal, on_send=fail)
     assert only(durable_journal).token is not None
     full.clear()
-    soon(lambda: only(durable_journal).token is None and not durable_journal.untold)
+    until(lambda: only(durable_journal).token is None and not durable_journal.untold)
     assert platform.run(durable_journal).how == "sent"
 
 

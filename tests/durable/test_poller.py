@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 
 import pytest
+from eventually import auntil
 from simulated import Clock, run_on
 from waiting_work import Seen, Work, wait_by
 
@@ -38,13 +39,6 @@ def seconds() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def until(true, most: float = 600.0) -> None:
-    end = seconds() + most
-    while not true() and seconds() < end:
-        await asyncio.sleep(0.01)
-    assert true()
-
-
 def later(pause: float, do, *args) -> None:
     asyncio.get_running_loop().call_later(pause, do, *args)
 
@@ -60,7 +54,7 @@ async def test_many_are_looked_for_in_the_list_and_read_once_when_done():
     work = Work(**{f"o{i}": "executing" for i in range(40)})
     poller = work.poller()
     waits = begin(poller, *work.status)
-    await until(lambda: work.asked["page"] >= 2)
+    await auntil(lambda: work.asked["page"] >= 2)
     work.end(*work.status)
     await waits
     assert work.asked["read"] == 40 and 2 <= work.asked["page"] <= poller.rounds
@@ -94,7 +88,7 @@ async def test_an_unreachable_platform_is_waited_out(caplog):
     work = Work(a="succeeded")
     work.down = True
     waits = begin(work.poller(), "a")
-    await until(lambda: "Still waiting" in caplog.text)
+    await auntil(lambda: "Still waiting" in caplog.text)
     work.down = False
     assert await waits == [("a", "succeeded")]
     assert [sum(each in said for said in caplog.messages) for each in ("Still waiting", "answers again")] == [1, 1]
@@ -107,11 +101,11 @@ async def test_a_record_that_cannot_be_read_ends_no_other_wait():
     work = Work(unreadable="unreadable", slow="executing", malformed="malformed", good="executing")
     poller = work.poller()
     vain, slow = begin(poller, "unreadable"), begin(poller, "slow")
-    await until(lambda: work.reads["slow"])
+    await auntil(lambda: work.reads["slow"])
     work.status["slow"] = "tried for long"
     with pytest.raises(InputError):
         await poller.wait(["malformed"], timeout=60)
-    await until(lambda: work.reads["slow"] >= 2)
+    await auntil(lambda: work.reads["slow"] >= 2)
     later(5, work.end, "good")
     later(3, work.end, "late")
     assert await poller.wait(["good", "late"], timeout=60) == [("good", "succeeded"), ("late", "succeeded")]
@@ -129,7 +123,7 @@ async def test_many_ends_delay_no_round():
     work.lists_down = {"c": UnreachableError("no reply", platform="p")}
     poller, failing = work.poller(), ["a1"] * 3
     waits = begin(poller, *work.status, services=work.service)
-    await until(lambda: poller.rounds >= 2)
+    await auntil(lambda: poller.rounds >= 2)
     before, read = poller.rounds, work.read
 
     async def fails_at_first(urn, service):
@@ -143,7 +137,7 @@ async def test_many_ends_delay_no_round():
     for number in range(30):
         work.end(f"a{number}")
         await asyncio.sleep(2)
-    await until(lambda: poller.watched == {f"c{i}" for i in range(30)})
+    await auntil(lambda: poller.watched == {f"c{i}" for i in range(30)})
     assert not failing and poller.rounds - before >= 5
     waits.cancel()
 
@@ -161,7 +155,7 @@ async def test_work_is_looked_at_by_its_own_age():
     reads = work.reads.copy()
     begin(poller, *(f"young{i}" for i in range(5)), services=work.service)
     rounds, began = poller.rounds, seconds()
-    await until(lambda: poller.rounds >= rounds + 6)
+    await auntil(lambda: poller.rounds >= rounds + 6)
     assert seconds() - began < 10
     assert work.reads["old"] <= reads["old"] + 1 and work.reads["hidden"] <= reads["hidden"] + 2
 
@@ -212,9 +206,9 @@ async def test_a_round_has_a_bound_and_nobody_starves():
         work.status.update(fresh)
         begin(poller, *fresh)
         rounds, before = poller.rounds, work.requests
-        await until(lambda rounds=rounds: poller.rounds > rounds)
+        await auntil(lambda rounds=rounds: poller.rounds > rounds)
         assert work.requests - before <= 2 * ROUND
-    await until(lambda: min(work.reads[urn] for urn in old) >= 1)
+    await auntil(lambda: min(work.reads[urn] for urn in old) >= 1)
 
 
 async def three_rounds(work, wanted):
@@ -279,7 +273,7 @@ async def test_a_list_that_cannot_be_read_is_named_once(caplog):
     work.lists_down = {"b": KeyError("items"), "c": NotFoundError("withdrawn", platform="p")}
     poller = work.poller()
     begin(poller, *work.status, services=work.service)
-    await until(lambda: poller.rounds >= 4 and work.reads.keys() >= {u for u, s in work.service.items() if s != "a"})
+    await auntil(lambda: poller.rounds >= 4 and work.reads.keys() >= {u for u, s in work.service.items() if s != "a"})
     b, c = sorted(said for said in caplog.messages if "cannot be read" in said)
     assert "list of orders b" in b and "KeyError: 'items'" in b
     assert "list of orders c" in c and "NotFoundError: withdrawn" in c
@@ -292,12 +286,12 @@ async def test_work_that_no_page_shows_is_read_singly_and_looked_for_on():
     work.hidden = set(work.status)
     poller = work.poller()
     begin(poller, *work.status)
-    await until(lambda: poller.rounds > MISSED_ROUNDS + 2)
+    await auntil(lambda: poller.rounds > MISSED_ROUNDS + 2)
     assert min(work.reads[urn] for urn in work.status) > MISSED_ROUNDS / 2
     work.hidden = set()
-    await until(lambda: {each.status for each in poller._sharing.poll.wanted.values()} == {"executing"})
+    await auntil(lambda: {each.status for each in poller._sharing.poll.wanted.values()} == {"executing"})
     work.end("o3")
-    await until(lambda: "o3" not in poller.watched)
+    await auntil(lambda: "o3" not in poller.watched)
 
 
 @pytest.mark.long
@@ -308,7 +302,7 @@ async def test_a_thousand_waits_take_no_thread_and_little_memory():
     poller, threads = work.poller(), threading.active_count()
     tracemalloc.start()
     waits = [begin(poller, urn) for urn in work.status]
-    await until(lambda: poller.rounds >= 2)
+    await auntil(lambda: poller.rounds >= 2)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert threading.active_count() == threads
@@ -352,7 +346,7 @@ async def test_who_waits_alone_hardly_uses_the_journal(sqlite_journal: Journal, 
     work = Work(a="executing")
     poller = work.poller(PollSharing(sqlite_journal, "a"))
     waits = begin(poller, "a")
-    await until(lambda: poller.rounds >= 8)
+    await auntil(lambda: poller.rounds >= 8)
     work.end("a")
     await waits
     await poller._ticker

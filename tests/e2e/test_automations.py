@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from eventually import until
 
 from ivcap_flows.in_prefect import events
 from ivcap_flows.journal import Journal
@@ -58,14 +59,6 @@ def asked(environment: dict[str, str], path: str, body: Any = None, *, method: s
         time.sleep(0.5)
     assert reply.is_success, reply.text
     return reply.json() if reply.content else None
-
-
-def until(holds: Callable[[], Any], seconds: float = 120.0, told: Callable[[], Any] = str) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, told()
-        time.sleep(0.2)
-    return found
 
 
 @pytest.mark.long
@@ -154,11 +147,11 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     try:
         killed = start_worker()
         with Journal.open(ours["IVCAP_FLOWS_JOURNAL"]) as journal:
-            until(lambda: journal.intents.where(noun="order", state="done"), told=log)
+            until(lambda: journal.intents.where(noun="order", state="done"), seconds=120, said=log)
             kill(killed)
             assert state() == "RUNNING"
             start_worker()
-            until(lambda: state() == "COMPLETED", 240, log)
+            until(lambda: state() == "COMPLETED", seconds=240, pause=0.2, said=log)
             found = journal.runs.get(run)
             assert [attempt.outcome for attempt in journal.runs.attempts(found.id)] == ["lost", "completed"]
             [order] = journal.intents.where(noun="order")
@@ -166,7 +159,12 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
             # A retry of a run that has completed already, as by an automation that is late.
             again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
             assert asked(automated_server, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
-            until(lambda: len(journal.runs.attempts(found.id)) == 3 and state() == "COMPLETED", 120, log)
+            until(
+                lambda: len(journal.runs.attempts(found.id)) == 3 and state() == "COMPLETED",
+                seconds=120,
+                pause=0.2,
+                said=log,
+            )
             assert [order.key] == [each.key for each in journal.intents.where(noun="order")]
     finally:
         for worker in workers:
@@ -213,7 +211,7 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
         return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
 
     try:
-        until(lambda: names()[-1] in ("Completed", "Crashed"), 200, names)
+        until(names, lambda names: names[-1] in ("Completed", "Crashed"), 200, pause=0.2)
     finally:
         kill(worker)
         automations = asked(automated_server, "/automations/filter", {"limit": 200})
@@ -286,7 +284,7 @@ print(made.save("ops", overwrite=True))
     create(automated_server, file)
     environment = {**automated_server, "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / 'notified.sqlite'}"}
     subprocess.run([sys.executable, "-c", EMIT], **{**run, "env": environment})
-    until(lambda: len(got) >= 3, told=lambda: got)
+    until(lambda: got, lambda got: len(got) >= 3, 120)
     bodies = {each["subject"]: each["body"] for each in got}
     orphan, refused, report = (bodies[automation["actions"][0]["subject"]] for automation in shipped()[2:])
     assert "Run r1 ended as crashed and left urn:ivcap:order:o" in orphan

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from eventually import until
 
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.services.register import read_definition, register
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -52,19 +52,17 @@ def wait_for(
     environment: dict[str, str], condition: Callable[[dict[str, Any]], bool], seconds: float, log: Path
 ) -> Any:
     """The newest flow run of the server for which this holds."""
-    end = time.monotonic() + seconds
-    while True:
+
+    def held() -> list[Any]:
         runs = asked(environment, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 200})
-        found = [run for run in runs if condition(run)]
-        if found:
-            return found[0]
-        assert time.monotonic() < end, f"{runs}\n{log.read_text()[-6000:] if log.exists() else ''}"
-        time.sleep(0.2)
+        return [run for run in runs if condition(run)]
+
+    return until(held, seconds=seconds, pause=0.2, said=lambda: log.exists() and log.read_text())[0]
 
 
 @pytest.mark.long
 def test_a_scheduled_run_of_the_shipped_deployment_completes(
-    prefect_server, worker, embedded_platform, own_series, tmp_path
+    prefect_server, worker, example_services, embedded_platform, own_series, tmp_path
 ):
     """The shipped file deploys with its cron schedule, and a run that the scheduler made does the whole job."""
     shipped = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text(encoding="utf-8"))
@@ -76,8 +74,6 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
     # NOAA's server is none of a test's.
     shipped["deployments"][0]["parameters"]["source"] = str(own_series)
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(shipped), encoding="utf-8")
-    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
-    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     process = worker(**ours())
     prefect(prefect_server, "--no-prompt", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
@@ -110,10 +106,9 @@ def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, em
     prefect(prefect_server, "--no-prompt", "deploy", entry, "--name", "killed", "--pool", "local")
     parameters = json.dumps({"source": str(tmp_path / "series.csv"), "seconds": 4})
     prefect(prefect_server, "deployment", "run", "pipeline/killed", "--params", parameters)
-    end = time.monotonic() + 90
-    while not embedded_platform.requests("POST", "/1/orders"):
-        assert time.monotonic() < end, (tmp_path / "worker-0.log").read_text()[-6000:]
-        time.sleep(0.05)
+    until(
+        lambda: embedded_platform.requests("POST", "/1/orders"), seconds=90, said=(tmp_path / "worker-0.log").read_text
+    )
     with Journal.open(os.environ["IVCAP_FLOWS_JOURNAL"]) as journal:
         [attempt] = journal.runs.attempts(journal.runs.recent(1)[0].id)
         os.kill(attempt.process.pid, signal.SIGKILL)

@@ -20,6 +20,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from eventually import until
 
 from ivcap_flows.journal import Journal
 
@@ -311,10 +312,12 @@ def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server,
     try:
         with Journal.open(alone.environment["IVCAP_FLOWS_JOURNAL"]) as journal:
             process = go()
-            deadline = time.monotonic() + 200
-            while not any(attempt.flow_run_id == run for attempt, _ in journal.parks.open()):
-                assert time.monotonic() < deadline, alone.log("worker")[-4000:]
-                time.sleep(0.01)
+            until(
+                lambda: any(attempt.flow_run_id == run for attempt, _ in journal.parks.open()),
+                seconds=200,
+                pause=0.01,
+                said=lambda: alone.log("worker"),
+            )
             process.kill()
             process.wait(30)
             # The next process mostly finds that the order has ended.
@@ -389,10 +392,12 @@ def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tm
     try:
         program = str(Path(__file__).with_name("serving.py"))
         alone.start("worker", sys.executable, program, PREFECT_RUNNER_POLL_FREQUENCY="1")
-        end = time.monotonic() + 120
-        while not (found := httpx.get(f"{alone.api}/deployments/name/parks/served", timeout=60)).is_success:
-            assert time.monotonic() < end, alone.log("worker")
-            time.sleep(0.2)
+        found = until(
+            lambda: httpx.get(f"{alone.api}/deployments/name/parks/served", timeout=60),
+            lambda reply: reply.is_success,
+            120,
+            said=lambda: alone.log("worker"),
+        )
         run = alone.run(found.json()["id"], "served", 3.0)
         alone.until(run, {"Parked"})
         alone.until(run, {"Completed"})

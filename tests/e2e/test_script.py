@@ -7,18 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ivcap_flows.local.services.register import read_definition, register
-
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def script(prefect_server, embedded_platform, own_series, tmp_path):
+def script(prefect_server, example_services, embedded_platform, own_series, tmp_path):
     """Runs the flow on a series of the test's own; the value is its exit status, its output, and its errors."""
-    service = ROOT / "flows/services/coastal_el_nino_index.yaml"
-    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
     ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:

@@ -16,35 +16,26 @@ from prefect.settings import (
 from ivcap_flows.capture import use_journal
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import EmbeddedPlatform
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.tasks import parking
 
 # Test modules are imported one by one, so what they share has to be found.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from exports_standards import Validator
-from exports_worlds import ROOT, RUNS, SECRET, World, example, load_flows, park
+from exports_worlds import RUNS, SECRET, World, example, load_flows, park
 
 
 @pytest.fixture(scope="session")
 def world(
-    _embedded: EmbeddedPlatform, prefect_settings: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory
+    _embedded: EmbeddedPlatform,
+    example_services: None,
+    file_service: str,
+    prefect_settings: dict[Any, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     """All runs: with a subflow and mapped tasks, failed, parked, and the examples."""
     folder = tmp_path_factory.mktemp("exports")
     flows = load_flows(folder)
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_export_tests.py").write_text(
-        "import time\nfrom pathlib import Path\n\n"
-        "def until(request, job):\n"
-        "    while not Path(request['until']).exists():\n"
-        "        time.sleep(0.05)\n"
-    )
-    definition = {
-        "name": "exports-until",
-        "entry": "services_of_export_tests:until",
-        "parameters": [{"name": "until", "type": "string"}],
-    }
     parts = folder / "parts"
     parts.mkdir()
     sources = [parts / f"{letter}.txt" for letter in "ab"]
@@ -58,9 +49,6 @@ def world(
         patch.setenv("PROVENA_CLIENT_SECRET", SECRET)
         patch.setenv("IVCAP_FLOWS_PARK_AFTER", "0")
         patch.setattr(parking, "LEAST", 0.3)
-        register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-        for path in (ROOT / "flows/services").glob("*.yaml"):
-            register(_embedded.url, _embedded.environment["IVCAP_JWT"], read_definition(path), path)
 
         def run(name: str, flow: Callable[[], Any]) -> None:
             flow()

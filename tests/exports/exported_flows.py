@@ -48,5 +48,5 @@ def spoiled(source: Path, message: str) -> None:
 @flow(name="parks")
 @recorded
 def parks(until: str) -> list[str]:
-    order = place_order("exports-until", {"until": until})
+    order = place_order("ends-with-a-file", {"file": until})
     return [done.status for done in wait_or_park([order])]

@@ -98,7 +98,7 @@ def test_a_failed_run_has_its_error_and_a_parked_one_goes_on(world):
     assert tags(named(parked, "parks.attempt", "COMPLETE"))["outcome"] == "parked"
     order = next(e for e in parked if e["run"]["facets"]["tags"] and tags(e)["type"] == "order" and e["outputs"] == [])
     assert order["job"]["namespace"].startswith("ivcap://urn:ivcap-flows:embedded:")
-    assert order["job"]["name"] == "exports-until"
+    assert order["job"]["name"] == "ends-with-a-file"
     assert {tag["value"] for tag in order["job"]["facets"]["tags"]["tags"]} == {
         link.target for link in world.graph("parks").relations.values() if "urn:ivcap:service:" in (link.target or "")
     }

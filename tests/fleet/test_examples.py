@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import ROOT, Fleet
+from fleet import Fleet
 from layouts import LAYOUTS, lay_out
 
 from flows.register_runs import grid
-from ivcap_flows.local.services.register import read_definition, register
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
 PIPELINE: dict[str, Any] = {"bases": ["1961-1990", "1981-2010"], "seasons": ["DJF", "JJA"], "resamples": 500}
 GRID: dict[str, Any] = {"window_years": [60], "base_years": [40]}
-
-
-@pytest.fixture
-def services(embedded_platform: object) -> None:
-    for file in sorted((ROOT / "flows/services").glob("*.yaml")):
-        register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(file), file)
 
 
 def wanted(example: str) -> tuple[dict[str, Any], int, int]:
@@ -37,7 +29,7 @@ def wanted(example: str) -> tuple[dict[str, Any], int, int]:
     return GRID, len(grid(1950, 2010, GRID["window_years"], GRID["base_years"])), 0
 
 
-@pytest.mark.usefixtures("services")
+@pytest.mark.usefixtures("example_services")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("example", ["coastal", "pipeline", "register"])
 def test_an_example(fleet: Fleet, layout: str, example: str, own_series: Path) -> None:

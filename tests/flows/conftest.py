@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from on_platforms import register_examples
 
 from ivcap_flows import local
 from ivcap_flows.local import EmbeddedPlatform
-from ivcap_flows.local.services.register import read_definition, register
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from table_server import TableServer, table_server
-
-INDEX = Path(__file__).parents[2] / "flows/services/coastal_el_nino_index.yaml"
 
 
 @pytest.fixture
@@ -28,10 +26,10 @@ def noaa() -> Iterator[TableServer]:
 
 @pytest.fixture
 def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedPlatform]:
-    """Embedded platforms of the test's own, with the service of the index."""
+    """Embedded platforms of the test's own, with the services of the examples."""
     embedded = local.ensure(tmp_path / "embedded", idle=600)
     for name, value in embedded.environment.items():
         monkeypatch.setenv(name, value)
-    register(embedded.url, embedded.environment["IVCAP_JWT"], read_definition(INDEX), INDEX)
+    register_examples(embedded)
     yield embedded
     embedded.end()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.journal import Journal
 from ivcap_flows.local import PlatformControl
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provena.models import ModelRun
 from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.sources import open_source
@@ -33,7 +31,11 @@ sys.path.insert(0, str(ROOT / "tests/registration"))
 
 from registration_rows import Items, make_items  # noqa: E402
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares the Prefect server
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.usefixtures("example_services"),
+    pytest.mark.xdist_group("e2e"),  # which shares the Prefect server
+]
 
 
 @pytest.fixture
@@ -41,9 +43,6 @@ def production(
     request: pytest.FixtureRequest, prefect_api: None, embedded_platform: PlatformControl
 ) -> Iterator[PlatformControl]:
     """Platforms that are like production, with the services of the examples."""
-    for path in (ROOT / "flows/services").glob("*.yaml"):
-        register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(path), path)
-    embedded_platform.forget_requests()
     embedded_platform.be_like("production", speed=request.config.getoption("--production-speed"))
     yield embedded_platform
     assert [each["path"] for each in embedded_platform.requests() if each["dropped"]] == []

@@ -1,7 +1,6 @@
 """Many runs of the coastal El Niño index, from the grid to the lineage on the embedded Provena."""
 
 import csv
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,17 +10,18 @@ import pytest
 
 from flows.register_runs import register_runs
 from ivcap_flows.local import PlatformControl, ensure
-from ivcap_flows.local.services.register import read_definition, register
 
 FLOWS = Path(__file__).parents[2] / "flows"
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("e2e")]  # which shares the Prefect server
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.usefixtures("example_services"),
+    pytest.mark.xdist_group("e2e"),  # which shares the Prefect server
+]
 
 
 def test_runs_are_registered_and_explored(prefect_api, embedded_platform, ivcap_journal, own_series, tmp_path):
     """A small grid becomes as many model runs; a second start makes nothing anew."""
-    service = FLOWS / "services/coastal_el_nino_index.yaml"
-    register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], read_definition(service), service)
 
     def start():
         return register_runs(str(own_series), window_years=(55,), base_years=(50,), output=tmp_path / "results")
@@ -47,10 +47,7 @@ def test_two_first_starts(prefect_server, tmp_path):
     """Two processes that find Provena without any template register each once, and end with the same runs."""
     embedded = ensure(tmp_path / "platforms", idle=600)
     try:
-        service = FLOWS / "services/coastal_el_nino_index.yaml"
-        register(
-            embedded.environment["IVCAP_URL"], embedded.environment["IVCAP_JWT"], read_definition(service), service
-        )
+        register_examples(embedded)
         environment = {
             **prefect_server,
             **embedded.environment,

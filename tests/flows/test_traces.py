@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from on_platforms import register_examples
 from platform_books import Contents
 from prefect.settings import temporary_settings
 from prov.model import ProvDocument, ProvRelation
@@ -33,7 +34,6 @@ from ivcap_flows.cli import main
 from ivcap_flows.handles import ModelRun
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.services.register import read_definition, register
 from ivcap_flows.provenance import Direction, Graph
 from ivcap_flows.provenance.names import NAMESPACES
 from ivcap_flows.reading import lineage
@@ -128,9 +128,7 @@ def world(
     months, runs = request.param
     folder = tmp_path_factory.mktemp("traces")
     embedded = local.ensure(folder / "embedded", idle=600)
-    token = embedded.environment["IVCAP_JWT"]
-    for path in (ROOT / "flows/services").glob("*.yaml"):
-        register(embedded.url, token, read_definition(path), path)
+    register_examples(embedded)
     with pytest.MonkeyPatch.context() as patch, Journal.open(f"sqlite:///{folder / 'journal.sqlite'}") as journal:
         for name, value in embedded.environment.items():
             patch.setenv(name, value)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from eventually import until
 from psycopg.conninfo import conninfo_to_dict
 
 from ivcap_flows.errors import JournalError, SpendLimitError
@@ -34,13 +35,6 @@ def ordered(journal, key):
     """Return an order that has passed through all its states."""
     row = journal.intents.mark_sent(journal.intents.claim(wanted(key)).intent)
     return journal.intents.settle(row, urn=f"urn:{key}", outcome={}, how="sent")
-
-
-def within(seconds, seen):
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def execute(url, statement):
@@ -117,7 +111,7 @@ def pooler(empty_url):
                 return []
 
     try:
-        within(15, answers)
+        until(answers, seconds=15)
         yield url
     finally:
         process.kill()
@@ -152,8 +146,8 @@ def standby(postgresql_server, empty_url):
         serve = [programs / "postgres", "-D", data, "-k", str(folder), "-c", "listen_addresses=", "-p", "5432"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         started.append(subprocess.Popen(serve, user=USER, **quiet))
-        within(60, lambda: (folder / ".s.PGSQL.5432").exists())
-        within(60, lambda: execute(place, "SELECT 1 FROM pg_stat_replication"))
+        until(lambda: (folder / ".s.PGSQL.5432").exists(), seconds=60)
+        until(lambda: execute(place, "SELECT 1 FROM pg_stat_replication"), seconds=60)
         return f"postgresql://postgres@/{conninfo_to_dict(empty_url)['dbname']}?host={folder}"
 
     yield start
@@ -171,7 +165,7 @@ def test_a_standby(empty_url, standby):
         copy = standby()
         with pytest.raises(JournalError, match=r"cannot be written: the server is read-only.*target_session_attrs"):
             Journal.open(copy)
-        within(30, lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'done'"))
+        until(lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'done'"), seconds=30)
 
 
 def test_a_standby_that_no_commit_waits_for_is_named(journal, postgresql_url):
@@ -191,7 +185,7 @@ def test_a_server_that_does_not_sync_is_named(postgresql_server, journal, settin
     def set_to(value):
         execute(place, f"ALTER SYSTEM SET {setting} = {value}")
         execute(place, "SELECT pg_reload_conf()")
-        within(10, lambda: execute(place, f"SHOW {setting}") == [(value,)])
+        until(lambda: execute(place, f"SHOW {setting}") == [(value,)], seconds=10)
 
     try:
         for value in ("on", "off"):
@@ -274,7 +268,7 @@ def test_an_isolation_level_of_the_database_is_not_used(empty_url, at_statement,
         def until_another_waits():
             held.set()
             waits = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted"
-            within(20, lambda: execute(empty_url, f"{waits} AND d.datname = current_database()"))
+            until(lambda: execute(empty_url, f"{waits} AND d.datname = current_database()"), seconds=20)
 
         at_statement(journal, "INSERT INTO intents", until_another_waits)
         asked = (wanted(key, run_id="1", spends=True) for key in ("k1:a", "k1:b"))

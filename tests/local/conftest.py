@@ -11,6 +11,7 @@ from contextlib import suppress
 import httpx
 import psutil
 import pytest
+from eventually import until
 
 from ivcap_flows.local.services.register import register
 
@@ -264,20 +265,6 @@ def collection(organisation):
             "license": "https://creativecommons.org/licenses/by/4.0/",
         },
     }
-
-
-def until(read, done, seconds=60):
-    end = time.monotonic() + seconds
-    while not done(value := read()):
-        assert time.monotonic() < end, f"gave up; last: {str(value)[:300]}"
-        time.sleep(0.03)
-    return value
-
-
-@pytest.fixture
-def eventually():
-    """Read until a condition holds."""
-    return until
 
 
 @pytest.fixture(scope="session")

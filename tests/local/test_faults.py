@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from eventually import until
 
 from ivcap_flows.local.likeness import AS_BUILT, FIGURES, likeness
 
@@ -148,7 +149,7 @@ def test_so_many_are_worked_on_at_once(first, fault):
     assert all(0.3 * turn <= each for turn, each in zip((1, 1, 2, 2, 3, 3), took, strict=True))
 
 
-def test_a_reply_that_takes_too_long_is_lost(first, fault, logged, eventually):
+def test_a_reply_that_takes_too_long_is_lost(first, fault, logged):
     """A gateway answers instead, and the request still takes effect, even if the caller has left."""
 
     def add(number, **more):
@@ -160,7 +161,7 @@ def test_a_reply_that_takes_too_long_is_lost(first, fault, logged, eventually):
         assert sorted(callers.map(add, range(2))) == [200, 504]
     with pytest.raises(httpx.TimeoutException):
         add(2, timeout=0.1)
-    eventually(lambda: len(first.aspects(entity="urn:t:slow")), lambda count: count == 3)
+    until(lambda: len(first.aspects(entity="urn:t:slow")), lambda count: count == 3)
     assert [entry["dropped"] for entry in logged("POST", "/1/aspects")][:2].count(True) == 1
 
 
@@ -283,7 +284,7 @@ def runs_of(user, name):
         pytest.param("MODEL_RUN_BATCH_SUBMIT", "amid", ["LODGED"] * 3, marks=pytest.mark.long),
     ],
 )
-def test_a_dead_worker_leaves_its_job_in_progress(ada, record, fault, control, eventually, sub_type, when, statuses):
+def test_a_dead_worker_leaves_its_job_in_progress(ada, record, fault, control, sub_type, when, statuses):
     """The job stays in progress, whether the worker had done nothing, only a part, or all of it. The next one works."""
     run = record | {"display_name": f"killed {when} {sub_type}"}
     fault(path=f"^{sub_type}$", kill_worker=when, count=1)
@@ -292,13 +293,13 @@ def test_a_dead_worker_leaves_its_job_in_progress(ada, record, fault, control, e
     else:
         reply = ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [run] * 6})
         session = reply.json()["session_id"]
-    eventually(lambda: control.get("/faults").json()["faults"][0]["hits"], lambda hits: hits == 1)
+    until(lambda: control.get("/faults").json()["faults"][0]["hits"], lambda hits: hits == 1)
     # Some steps of the queue later.
     time.sleep(0.4)
     job = ada.row(session).json()["job"]
     assert (job["status"], job["result"]) == ("IN_PROGRESS", None)
-    found = eventually(lambda: runs_of(ada, run["display_name"]), lambda found: len(found) >= len(statuses))
-    eventually(lambda: [item["record_status"] for item in runs_of(ada, run["display_name"])], statuses.__eq__)
+    found = until(lambda: runs_of(ada, run["display_name"]), lambda found: len(found) >= len(statuses))
+    until(lambda: [item["record_status"] for item in runs_of(ada, run["display_name"])], statuses.__eq__)
     if found:
         graph = ada.ask("prov", "GET", "/explore/upstream", params={"starting_id": found[0]["id"]}).json()
         assert (graph["record_count"] > 0) == (statuses[0] == "LODGED")
@@ -333,7 +334,6 @@ def test_like_production_it_is_slow_and_then_itself_again(first, control):
     control.post("/like", json={"like": "production", "speed": 3})
     begin = time.monotonic()
     order = first.order("echo", message="late")
-    while first.get(f"/1/orders/{order['id']}")["status"] == "pending":
-        time.sleep(0.02)
+    until(lambda: first.get(f"/1/orders/{order['id']}")["status"] != "pending")
     assert time.monotonic() - begin >= 0.9
     assert control.delete("/like").json()["like"] is None

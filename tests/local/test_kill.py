@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx
+from eventually import until
 
 SECRET = {"secret-name": "token", "secret-value": "S3CRET-value-that-nobody-else-has", "expiry-time": 0}
 NAME = {"secret-name": "token"}
@@ -29,7 +30,7 @@ def refreshed(home, token):
     return httpx.post(f"{home.url}/login/token", data=form)
 
 
-def test_what_was_acknowledged_outlives_a_kill(local_home, eventually):
+def test_what_was_acknowledged_outlives_a_kill(local_home):
     """Bytes, records, messages, secrets and logins are there. A running job goes on, and each job that waited gives one
     result. No file has a secret.
     """
@@ -93,7 +94,7 @@ def test_what_was_acknowledged_outlives_a_kill(local_home, eventually):
     page = ada.ask("registry", "POST", "/registry/agent/organisation/list", json={}).json()
     assert [each["name"] for each in page["items"]].count("Embedded organisation") == 1
     wanted = {"batch_id": ada.job(batch)["result"]["batch_id"], "limit": 50}
-    jobs = eventually(
+    jobs = until(
         lambda: ada.ask("job", "POST", "/jobs/user/list_batch", json=wanted).json()["jobs"],
         lambda found: len(found) == 4 and all(job["status"] == "SUCCEEDED" for job in found),
     )

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from eventually import until
 
 from ivcap_flows.cli.local import register
 from ivcap_flows.errors import InputError
@@ -141,17 +142,13 @@ def over(job):
     return job["status"] in ("succeeded", "failed", "error")
 
 
-@pytest.fixture
-def job_of_mode(eventually):
-    def run(caller, service, mode="now", **more):
-        path = request(caller, service, mode, **more)
-        return eventually(lambda: caller.get(path), over)
-
-    return run
+def job_of_mode(caller, service, mode="now", **more):
+    path = request(caller, service, mode, **more)
+    return until(lambda: caller.get(path), over)
 
 
 @pytest.mark.long
-def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_service, job_of_mode):
+def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_service):
     """A result may be in the reply, at the place that a 204 names, or posted to the sidecar.
 
     The log is the job's own.
@@ -168,7 +165,7 @@ def test_a_result_counts_whichever_way_it_comes(first, local_platform, rest_serv
 
 
 @pytest.mark.long
-def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service, job_of_mode):
+def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service):
     """A refusal fails the job with its message. A job that the service forgot, or that ended it, is an error."""
     service = rest_service(local_platform)
     refused = job_of_mode(first, service, "refused")
@@ -187,14 +184,14 @@ def test_what_goes_wrong_is_told_as_it_went(first, local_platform, rest_service,
         (["/no/such/program"], "cannot be started"),
     ],
 )
-def test_a_service_that_does_not_start_says_why(first, local_platform, job_of_mode, command, said):
+def test_a_service_that_does_not_start_says_why(first, local_platform, command, said):
     """Jobs of a service that does not start are errors with its last output."""
     service = enrol(local_platform, description(f"broken-{said[:2]}"), command)
     job = job_of_mode(first, service)
     assert job["status"] == "error" and said in job["error-message"]
 
 
-def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_platform, job_of_mode):
+def test_a_service_without_a_command_here_names_the_command_to_register_one(first, local_platform):
     """The error of a service with an image only says how to register a command.
 
     Other controllers are refused at once.
@@ -208,37 +205,37 @@ def test_a_service_without_a_command_here_names_the_command_to_register_one(firs
         enrol(local_platform, other, ["true"])
 
 
-def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service, eventually):
+def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service):
     """With a limit of one, jobs of a service run in the order in which they came.
 
     Another service's job does not wait.
     """
     service = rest_service(local_platform, "narrow", concurrency=1)
     paths = [request(first, service, "now", seconds=seconds) for seconds in (1, 0, 0)]
-    eventually(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
+    until(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
     assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
     aside = first.finished(first.order("echo", message="aside"))
     assert aside["status"] == "succeeded" and not over(first.get(paths[2]))
-    jobs = [eventually(lambda path=path: first.get(path), over) for path in paths]
+    jobs = [until(lambda path=path: first.get(path), over) for path in paths]
     assert len({job["result-content"]["pid"] for job in jobs}) == 1
     text = [first.call("GET", f"/1/orders/{job['order']}/logs").text for job in jobs]
     assert text == [f"began {job['id'].rsplit(':', 1)[-1]}\n" for job in jobs], "two of them ran at once"
 
 
 @pytest.mark.long
-def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_service, job_of_mode, eventually):
+def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_service):
     """Running jobs end with the old process, and later ones get a new process."""
     service = rest_service(local_platform, "changing")
     old = job_of_mode(first, service)["result-content"]["pid"]
     running = request(first, service, "now", seconds=4)
-    eventually(lambda: first.get(running)["status"], lambda status: status == "executing")
+    until(lambda: first.get(running)["status"], lambda status: status == "executing")
     rest_service(local_platform, "changing", arguments=("server.py",))
     new = job_of_mode(first, service)["result-content"]["pid"]
     assert first.get(running)["result-content"]["pid"] == old != new
-    eventually(lambda: psutil.pid_exists(old), lambda there: not there)
+    until(lambda: psutil.pid_exists(old), lambda there: not there)
 
 
-def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service, job_of_mode, eventually):
+def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service):
     """A call without a job id belongs to the only running job.
 
     With two jobs it is refused. Calls to other hosts are not forwarded.
@@ -247,7 +244,7 @@ def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, re
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
     beside = request(first, service, "now", seconds=1)
-    eventually(lambda: first.get(beside)["status"], lambda status: status == "executing")
+    until(lambda: first.get(beside)["status"], lambda status: status == "executing")
     assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
 
 
@@ -259,19 +256,17 @@ def hosts_of(home):
     ]
 
 
-def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(
-    local_platform, first, rest_service, job_of_mode, eventually
-):
+def test_a_killed_host_loses_its_jobs_but_leaves_nothing_behind(local_platform, first, rest_service):
     """The job becomes an error, the service's process is ended, and the next job gets a new one."""
     service = rest_service(local_platform, "killed")
     pid = job_of_mode(first, service)["result-content"]["pid"]
     path = request(first, service, "now", seconds=30)
-    eventually(lambda: first.get(path)["status"], lambda status: status == "executing")
+    until(lambda: first.get(path)["status"], lambda status: status == "executing")
     (host,) = [one for one in hosts_of(local_platform) if pid in [child.pid for child in one.children()]]
     os.kill(host.pid, signal.SIGKILL)
-    job = eventually(lambda: first.get(path), over)
+    job = until(lambda: first.get(path), over)
     assert job["status"] == "error" and "killed" in job["error-message"]
-    eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
+    until(lambda: psutil.pid_exists(pid), lambda there: not there)
     assert job_of_mode(first, service)["status"] == "succeeded"
 
 
@@ -289,10 +284,7 @@ def test_a_host_that_never_gets_to_a_job_is_given_up(tmp_path, monkeypatch, endi
     for job in ("urn:ivcap:job:1", "urn:ivcap:job:2"):
         started.clear()
         hosts.hand_over(job, plan)
-        deadline = time.monotonic() + 20
-        while (reason := hosts.look(job)) is None:
-            assert time.monotonic() < deadline and len(started) <= 3
-            time.sleep(0.01)
+        reason = until(lambda job=job: hosts.look(job), lambda reason: reason is not None or len(started) > 3, 20)
         hosts.begun(job)
         assert said in reason and len(started) == 3
 
@@ -316,7 +308,7 @@ def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service, eventually):
+def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_home, rest_service):
     """A job that began before a kill of the server is collected afterwards.
 
     Without server and jobs the service is stopped.
@@ -324,45 +316,43 @@ def test_jobs_in_flight_outlive_the_server_and_the_host_ends_after_them(local_ho
     caller = local_home.start().caller()
     service = rest_service(local_home)
     path = request(caller, service, "now", seconds=1)
-    eventually(lambda: caller.get(path)["status"], lambda status: status == "executing")
+    until(lambda: caller.get(path)["status"], lambda status: status == "executing")
     local_home.kill()
     time.sleep(0.2)
     caller = local_home.start().caller()
-    job = eventually(lambda: caller.get(path), over)
+    job = until(lambda: caller.get(path), over)
     assert job["status"] == "succeeded", job
     local_home.stop()
-    eventually(lambda: hosts_of(local_home), lambda hosts: hosts == [], 20)
+    until(lambda: hosts_of(local_home), lambda hosts: hosts == [], 20)
     assert not psutil.pid_exists(job["result-content"]["pid"])
 
 
 @pytest.mark.long
-def test_a_job_that_waits_for_its_service_outlives_the_server(
-    local_home, rest_service, job_of_mode, eventually, tmp_path
-):
+def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_service, tmp_path):
     """A service that is slow to start is started once and gets the job once, however long the server is away."""
     caller = local_home.start().caller()
     service = rest_service(local_home, arguments=("may-start",))
     path = request(caller, service)
-    started = eventually(lambda: hosts_of(local_home), bool)
+    started = until(lambda: hosts_of(local_home))
     local_home.kill()
     time.sleep(lambdas._ALONE + 1)
     caller = local_home.start().caller()
     (tmp_path / "may-start").touch()
-    job = eventually(lambda: caller.get(path), over)
+    job = until(lambda: caller.get(path), over)
     assert job["status"] == "succeeded", job
     assert caller.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
     assert job_of_mode(caller, service)["result-content"]["pid"] == job["result-content"]["pid"]
     assert hosts_of(local_home) == started
 
 
-def test_a_job_that_is_passed_on_twice_runs_once(first, local_platform, rest_service, eventually):
+def test_a_job_that_is_passed_on_twice_runs_once(first, local_platform, rest_service):
     """As by a platform that starts while the service takes the job."""
     service = rest_service(local_platform, name="twice")
     path = request(first, service, seconds=1)
-    job = eventually(lambda: first.get(path), lambda job: job["status"] == "executing")
+    job = until(lambda: first.get(path), lambda job: job["status"] == "executing")
     files = HostFiles.of(Directory(local_platform.root), service)
     files.hand_over(job["id"])
-    job = eventually(lambda: first.get(path), over)
+    job = until(lambda: first.get(path), over)
     assert job["status"] == "succeeded", job
     assert first.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
     assert files.waiting() == []

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import httpx
 import psutil
 import pytest
+from eventually import until
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.directory import Directory
@@ -177,11 +178,11 @@ def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, c
     assert log(to=int(float(early)) - 1) == log(**{"from": second + 60}) == ""
 
 
-def test_what_a_running_job_uses_is_told_in_texts(first, eventually):
+def test_what_a_running_job_uses_is_told_in_texts(first):
     """A running job has one container with its usage. Before and after there is none."""
     order = first.order("sleep", seconds="1.5")
     path = f"/1/orders/{order['id']}/top"
-    (container,) = eventually(lambda: first.get(path), bool)
+    (container,) = until(lambda: first.get(path))
     assert container["container"].startswith("sleep-")
     assert int(container["memory"].removesuffix("Mi")) > 5 and container["cpu"].endswith("m")
     assert container["storage"] == container["ephemeral-storage"] == "0Ki"
@@ -189,20 +190,20 @@ def test_what_a_running_job_uses_is_told_in_texts(first, eventually):
     assert first.get(path) == []
 
 
-def test_a_killed_runner_is_an_error_and_its_command_ends(local_platform, first, command_of, eventually):
+def test_a_killed_runner_is_an_error_and_its_command_ends(local_platform, first, command_of):
     """If a runner leaves no result, its order ends as `error`, with a message on the job, and no process stays."""
     service = command_of(local_platform, "stays", "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     order = first.order(service)
-    pid = int(eventually(lambda: first.log_of(order).strip(), bool))
-    (runner,) = eventually(local_platform.runners, lambda living: len(living) == 1)
+    pid = int(until(lambda: first.log_of(order).strip()))
+    (runner,) = until(local_platform.runners, lambda living: len(living) == 1)
     os.kill(runner, signal.SIGKILL)
     done = first.finished(order)
     assert done["status"] == "error" and "killed" in first.job_of(done)["error-message"]
-    eventually(lambda: psutil.pid_exists(pid), lambda there: not there)
+    until(lambda: psutil.pid_exists(pid), lambda there: not there)
 
 
 @pytest.mark.long
-def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, eventually):
+def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home):
     """The server may be killed before products are moved, before they are recorded, or before the cleanup."""
     caller = local_home.start().caller()
     order = caller.order("sleep", seconds="1")
@@ -210,7 +211,7 @@ def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, ev
     job = caller.job_of(order)["id"].rsplit(":", 1)[-1]
     local_home.kill()
     left = local_home.root / "outbox" / f"{job}.json"
-    eventually(left.exists, bool)
+    until(left.exists)
     bare = "11111111-0000-4000-8000-000000000000"
     product = {"id": bare, "name": "p", "media_type": "text/plain", "size": 1, "sha256": "0" * 64, "is_result": False}
     left.write_text(json.dumps(json.loads(left.read_text()) | {"products": [product]}))
@@ -226,7 +227,7 @@ def test_a_result_is_taken_in_once_wherever_the_server_was_killed(local_home, ev
     # As if it had recorded everything and not cleaned up.
     shutil.copy(kept, left)
     caller = local_home.start().caller()
-    eventually(left.exists, lambda there: not there)
+    until(left.exists, lambda there: not there)
     again = caller.get(f"/1/orders/{order['id']}")
     assert [one["id"] for one in again["products"]["items"]] == [product["id"]] and again["status"] == "succeeded"
     (made,) = caller.aspects(entity=order["id"], schema="urn:ivcap:schema:order-produced-artifact.1")

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import psutil
 import pytest
+from eventually import until
 
 from ivcap_flows import local
 from ivcap_flows.errors import EmbeddedPlatformError
@@ -361,7 +362,7 @@ HALF_SENT = [
 ]
 
 
-def test_a_caller_that_disconnects_while_it_sends_is_no_fault_of_the_server(local_platform, control, eventually):
+def test_a_caller_that_disconnects_while_it_sends_is_no_fault_of_the_server(local_platform, control):
     """Whatever was requested, nothing is written to the server's log, and no answer counts as a failure."""
     home, before = local_platform, local_platform.log.read_text()
     address = urlsplit(home.url)
@@ -372,7 +373,7 @@ def test_a_caller_that_disconnects_while_it_sends_is_no_fault_of_the_server(loca
         head = [target, f"Host: {address.netloc}", "Content-Length: 100", *credentials, known, "", "{"]
         with closing(socket.create_connection((address.hostname, address.port), 5)) as connection:
             connection.sendall("\r\n".join(head).encode())
-    asked = eventually(
+    asked = until(
         lambda: [one for one in control.get("/log").json()["requests"] if one["method"] == "POST"],
         lambda found: len(found) == len(HALF_SENT) - 1 and all(one["status"] is not None for one in found),
     )

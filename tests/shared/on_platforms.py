@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,20 @@ def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[..., contextlib.Abstra
 
 @pytest.fixture(scope="session")
 def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+EXAMPLES = sorted((Path(__file__).parents[2] / "flows/services").glob("*.yaml"))
+
+
+def register_examples(embedded: EmbeddedPlatform) -> None:
+    """Register the services of the example flows."""
+    PlatformControl(embedded).register(*EXAMPLES)
+
+
+@pytest.fixture(scope="session")
+def example_services(_embedded: EmbeddedPlatform) -> None:
+    """The services of the example flows are on the session's platforms."""
+    register_examples(_embedded)
+
+
     """Return `serve(name, code, parameters)`, which registers a service, the function `run` of the code, and returns
     its name."""
 
@@ -151,3 +166,19 @@ def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory)
         return name
 
     return register_service
+
+
+ENDS_WITH_A_FILE = """
+import time
+from pathlib import Path
+
+def run(request, job):
+    while not Path(request["file"]).exists():
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="session")
+def file_service(serve: Callable[..., str]) -> str:
+    """The name of a service whose orders end when the file exists that they name."""
+    return serve("ends-with-a-file", ENDS_WITH_A_FILE, [{"name": "file", "type": "string"}])

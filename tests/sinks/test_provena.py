@@ -1,11 +1,11 @@
 """Orders, jobs and flows become model runs on Provena: those that a workflow names, once, late rather than never."""
 
-import time
 import uuid
 from typing import Any
 
 import pytest
 import yaml
+from eventually import until
 
 from ivcap_flows import loop
 from ivcap_flows.cli.sync import sync
@@ -42,10 +42,7 @@ def wait_for_jobs(provena: Any, *keys: str) -> None:
         known = {key_in(row.payload.get("record")) for row in rows}
         return known.issuperset(keys) and all(row.done for row in rows)
 
-    deadline = time.monotonic() + 60
-    while not loop.run(ended()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: loop.run(ended()))
 
 
 @pytest.mark.parametrize("kind", [Order, Job])
@@ -398,8 +395,5 @@ def test_registrations_of_a_killed_flow_whose_jobs_failed(ivcap_journal, provena
         assert sum(intent.key in said for intent in sent) == 5 and "and 7 more" in said
         wait_for_jobs(provena, *(intent.key for intent in sent))
     provena.visibility_delay = 0.5
-    deadline = time.monotonic() + 60
-    while (done := drain(ivcap_journal, [sink], again=True)) != [DEAD]:
-        assert done == [PENDING] and time.monotonic() < deadline
-        time.sleep(0.2)
+    assert until(lambda: drain(ivcap_journal, [sink], again=True), lambda done: done != [PENDING]) == [DEAD]
     assert reason(ivcap_journal).count("Out of luck.") == 5 and "and 7 more" in reason(ivcap_journal)

@@ -167,19 +167,3 @@ def tasks_service(serve: Callable[..., str]) -> str:
         {"name": "scale", "type": "float", "optional": True},
     ]
     return serve("tasks-produce", PRODUCES, parameters)
-
-
-ENDS_WITH_A_FILE = """
-import time
-from pathlib import Path
-
-def run(request, job):
-    while not Path(request["file"]).exists():
-        time.sleep(0.05)
-"""
-
-
-@pytest.fixture(scope="session")
-def file_service(serve: Callable[..., str]) -> str:
-    """The name of a service whose orders end when the file exists that they name."""
-    return serve("tasks-end-with-a-file", ENDS_WITH_A_FILE, [{"name": "file", "type": "string"}])

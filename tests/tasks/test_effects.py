@@ -7,6 +7,7 @@ import logging
 import time
 
 import pytest
+from eventually import until
 from prefect import flow, task
 
 from ivcap_flows import once, recorded, tasks
@@ -345,8 +346,7 @@ def test_many_waits_share_one_poller(in_script, effects, on_platform):
         with pytest.raises(WaitTimeoutError):
             tasks.wait_for_orders(orders, timeout=2)
         meanwhile = asked(orders)
-        while statuses(orders) != {"succeeded"}:
-            time.sleep(0.2)
+        until(lambda: statuses(orders), {"succeeded"}.__eq__)
         effects.embedded.forget_requests()
         return orders, meanwhile, tasks.wait_for_orders(orders, timeout=60), asked(orders)
 
@@ -404,8 +404,7 @@ def test_update_aspect_does_not_replace_what_it_has_not_read(in_flow, effects, u
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.0)
         effects.embedded.add_fault(method="GET", path="^/1/aspects$", count=1, delay=0.4)
         ours = tasks.update_aspect.submit(entity, {"n": 3}, schema=schema)
-        while len(effects.embedded.requests("GET", "/1/aspects$")) < 2:
-            time.sleep(0.01)
+        until(lambda: len(effects.embedded.requests("GET", "/1/aspects$")) >= 2, pause=0.01)
         on_platform(by_another)
         with pytest.raises(SupersededError) as caught:
             ours.result()

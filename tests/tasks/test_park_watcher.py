@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from eventually import auntil
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
@@ -72,13 +73,6 @@ def all_of(_: object, attempts: list[AttemptRow]) -> set[str]:
     return {attempt.id for attempt in attempts}
 
 
-async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        await asyncio.sleep(0.05)
-    assert true()
-
-
 @contextlib.asynccontextmanager
 async def watches(journal: Journal) -> Any:
     said: list[str] = []
@@ -106,7 +100,7 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
             for _ in range(20):
                 await asyncio.sleep(0.1)
                 most = max(most, threading.active_count())
-            await until(lambda: bool(woken))
+            await auntil(lambda: bool(woken))
             most = max(most, threading.active_count())
 
     loop.run(watch())
@@ -139,9 +133,9 @@ def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, 
     async def scenario() -> None:
         async with watches(ivcap_journal):
             files[3].touch()
-            await until(lambda: woken == runs[3:], 15)
+            await auntil(lambda: woken == runs[3:], 15)
             files[2].touch()
-            await until(lambda: woken == runs[:1:-1], 15)
+            await auntil(lambda: woken == runs[:1:-1], 15)
         for file in files:
             file.touch()
         assert await Watcher(ivcap_journal).once() == (2, 0)
@@ -184,10 +178,10 @@ def test_a_watcher_outlives_what_its_journal_does(
 
     async def scenario() -> None:
         async with watches(hasty_journal) as said:
-            await until(lambda: bool(said))
+            await auntil(lambda: bool(said))
             await asyncio.to_thread(fail, journal_url)
             parked = park(hasty_journal, order)
-            await until(lambda: parked.flow_run_id in woken)
+            await auntil(lambda: parked.flow_run_id in woken)
 
     loop.run(scenario())
     assert sum("Cannot read parked runs" in record.message for record in caplog.records) <= 1
@@ -221,14 +215,14 @@ def test_a_watcher_promises_for_those_whose_work_it_can_poll(
         async with watches(ivcap_journal):
             for other in ({"waits": (refused,)}, *others):
                 park(ivcap_journal, order, **other)
-            await until(lambda: sum("The watcher cannot" in record.message for record in caplog.records) == 4)
+            await auntil(lambda: sum("The watcher cannot" in record.message for record in caplog.records) == 4)
             assert not any(promised(**each) for each in ({}, *others))
             park(ivcap_journal, order)
-            await until(promised)
+            await auntil(promised)
             assert not any(promised(**other) for other in others)
             async with watches(ivcap_journal):
                 await asyncio.sleep(0.5)
-        await until(lambda: not promised())
+        await auntil(lambda: not promised())
 
     loop.run(scenario())
 

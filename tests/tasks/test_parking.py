@@ -60,15 +60,6 @@ from ivcap_flows.tasks import (
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.park_watcher import Watcher
 
-SERVICE = """
-import time
-from pathlib import Path
-
-def run(request, job):
-    while not Path(request["until"]).exists():
-        time.sleep(0.05)
-"""
-
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
@@ -129,14 +120,8 @@ def deployed(on_prefect, embedded_platform, ivcap_journal) -> Iterator[Callable[
         yield lambda function, **options: Deployed(function, client, **options)
 
 
-@pytest.fixture(scope="session")
-def until_service(serve) -> str:
-    """The name of a service whose work ends when a file exists."""
-    return serve("parking-until", SERVICE, [{"name": "until", "type": "string"}])
-
-
 @pytest.fixture
-def end(until_service, tmp_path) -> Iterator[Path]:
+def end(file_service, tmp_path) -> Iterator[Path]:
     """The file that ends the test's work. It exists once a run has said why it does not park at all."""
     path = tmp_path / "end"
 
@@ -154,7 +139,7 @@ def end(until_service, tmp_path) -> Iterator[Path]:
 
 def ordering(end: Path, discriminator: str | None = None, **options: Any) -> list[str]:
     """Place an order and wait for it."""
-    order = place_order("parking-until", {"until": str(end)}, discriminator=discriminator)
+    order = place_order("ends-with-a-file", {"file": str(end)}, discriminator=discriminator)
     return [done.status for done in wait_or_park([order], **options)]
 
 
@@ -212,7 +197,7 @@ def test_a_run_leaves_its_process_and_goes_on_where_it_was(deployed, ivcap_journ
     run_id = ivcap_journal.runs.recent(1)[0].id
     [attempt] = ivcap_journal.runs.attempts(run_id)
     assert attempt.outcome == "parked"
-    assert attempt.cause.startswith("Parked: waits for 1 order (parking-until); wakes at")
+    assert attempt.cause.startswith("Parked: waits for 1 order (ends-with-a-file); wakes at")
     assert re.search(r"When it wakes, 'harmless-\w+' runs again\.$", attempt.cause)
     with ivcap_journal.leases.hold(times.watcher_of(park.platform, park.account, park.credentials)):
         run.parks(run.wake)
@@ -269,7 +254,7 @@ def test_many_orders_park_together(deployed, effects, tmp_path, end, form):
 
     Also if the journal was replaced meanwhile: the idempotency records name them, and no others are placed.
     """
-    steps = [OrderStep("parking-until", {"until": str(end)}, discriminator=str(number)) for number in range(3)]
+    steps = [OrderStep("ends-with-a-file", {"file": str(end)}, discriminator=str(number)) for number in range(3)]
 
     @flow
     def synchronous() -> list[str]:
@@ -351,7 +336,7 @@ def test_no_wait_counts_the_time_of_another(in_script, ivcap_journal, end, tmp_p
     early.touch()
 
     def body() -> list[str]:
-        orders = [place_order("parking-until", {"until": str(path)}) for path in (early, end)]
+        orders = [place_order("ends-with-a-file", {"file": str(path)}) for path in (early, end)]
         wait_for_orders(orders[:1])
         [attempt] = ivcap_journal.runs.attempts(ivcap_journal.runs.recent(1)[0].id)
 
@@ -553,7 +538,7 @@ def test_a_run_that_may_not_park_waits_and_says_why_once(deployed, ivcap_journal
     @flow
     def stays() -> list[str]:
         unkept()
-        order = place_order("parking-until", {"until": str(end)})
+        order = place_order("ends-with-a-file", {"file": str(end)})
         with monkeypatch.context() as patch:
             patch.setattr(Runs, "attempts", broken)
             [done] = wait_or_park([order], timeout=300)
@@ -627,7 +612,7 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
     @flow
     async def parks() -> list[str]:
         order = await aplace_order("echo", {"message": unique})
-        job = await arequest_job("parking-until", {"until": str(end)})
+        job = await arequest_job("ends-with-a-file", {"file": str(end)})
         wrong = await aplace_order("fail", {"message": unique})
         done = await a_wait_or_park([job, order])
         assert [each.kind for each in done] == ["job", "order"] and all(each.succeeded for each in done)

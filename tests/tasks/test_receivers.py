@@ -11,7 +11,6 @@ from ivcap_flows import flow, task
 from ivcap_flows.capture import use_journal
 from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.journal import Journal
-from ivcap_flows.local.services.register import register
 from ivcap_flows.provenance import Graph
 from ivcap_flows.reading import lineage
 from ivcap_flows.sinks import run_graph
@@ -40,21 +39,15 @@ from ivcap_flows.tasks import (
 )
 
 SERVICE = """
-def joined(request, job):
+def run(request, job):
     job.add_product("joined.txt", f"joined {request['parts']}".encode(), "text/plain")
 """
 
 
 @pytest.fixture(scope="session")
-def joining(_embedded, tmp_path_factory) -> str:
+def joining(serve) -> str:
     """The name of a service whose parameter `parts` is a collection."""
-    folder = tmp_path_factory.mktemp("joining")
-    (folder / "setup.cfg").touch()
-    (folder / "services_of_receiver_tests.py").write_text(SERVICE)
-    parameters = [{"name": "parts", "type": "collection"}]
-    definition = {"name": "joining", "entry": "services_of_receiver_tests:joined", "parameters": parameters}
-    register(_embedded.url, _embedded.environment["IVCAP_JWT"], definition, folder / "services.yaml")
-    return "joining"
+    return serve("joining", SERVICE, [{"name": "parts", "type": "collection"}])
 
 
 def last_graph(journal: Journal) -> Graph:

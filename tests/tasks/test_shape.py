@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import cloudpickle
 import pytest
+from eventually import until
 from prefect import Task, flow, unmapped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -153,11 +154,10 @@ def test_the_synchronous_tasks_do_the_whole_job(in_flow, source, tmp_path, effec
     names |= {f"attach shape.1 to {done.name}", f"update shape.1 of {done.name}"}
     of_flow = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     with get_client(sync_client=True) as client:
-        end = time.monotonic() + 60
         # Prefect writes task runs in the background, and their names after them.
-        while not names <= {*(said := [run.name for run in client.read_task_runs(flow_run_filter=of_flow)])}:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        said = until(
+            lambda: [run.name for run in client.read_task_runs(flow_run_filter=of_flow)], lambda said: names <= {*said}
+        )
         assert said.count("order echo") == 2
 
 

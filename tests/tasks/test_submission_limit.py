@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from broken_program import on_build
+from eventually import auntil, until
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -112,13 +113,6 @@ def under_way(embedded: Any) -> int:
     return sum(each["status"] is None for each in submitted(embedded))
 
 
-def until(said: Callable[[], Any], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not said():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def test_submissions_take_turns(slots, in_flow, embedded_platform, unique):
     """With one slot, no two submissions are under way together."""
     slots.create()
@@ -182,7 +176,7 @@ def test_two_processes_keep_one_limit(slots, submitting, embedded_platform, uniq
 
     until(lambda: all(path.exists() and len(states(word)) == 2 for word, path in journals.items()))
     if build is not None:
-        until(lambda: submitted(embedded_platform), 20)
+        until(lambda: submitted(embedded_platform), seconds=20)
         return
     assert submitted(embedded_platform) == []
     slots.update(active_slots=0)
@@ -207,8 +201,8 @@ def test_a_slot_that_is_lost_is_named_with_the_command_that_frees_it(slots, pref
 
     async def submit():
         entered = asyncio.create_task(SubmissionLimit(slots.name).turn().__aenter__())
-        while not (found := re.search("`prefect (.*)`", caplog.text)):
-            await asyncio.sleep(0.05)
+        await auntil(lambda: "`prefect " in caplog.text)
+        found = re.search("`prefect (.*)`", caplog.text)
         assert found[1] == f"gcl update {slots.name} --active-slots 0"
         if free == "by the command":
             command = [sys.executable, "-m", "prefect", *found[1].split()]
@@ -334,7 +328,7 @@ def test_a_slot_is_given_back_whatever_happens_to_the_server(slots, forget, monk
         return time.monotonic() - ended
 
     assert loop.run(submit()) < 5
-    until(lambda: slots.taken == 0, 20)
+    until(lambda: slots.taken == 0, seconds=20)
     assert ("is given back when Prefect answers again" in caplog.text) == ("away" in case)
 
 
@@ -357,7 +351,7 @@ def test_a_server_that_restarts_while_it_is_told_is_told_again(slots, forget, mo
 
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 5}):
         loop.run(submit())
-        until(lambda: lost and not submission_limit._owed(), 20)
+        until(lambda: lost and not submission_limit._owed(), seconds=20)
     assert slots.taken == 0
 
 
@@ -388,8 +382,8 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     loop.run(submit())
     submission_limit._finish()
     assert f"prefect gcl update {slots.name} --active-slots 0" in caplog.text
-    until(lambda: slots.taken == 0, 30)
-    until(lambda: not submission_limit._owed(), 5)
+    until(lambda: slots.taken == 0, seconds=30)
+    until(lambda: not submission_limit._owed(), seconds=5)
     caplog.clear()
     submission_limit._finish()
     assert caplog.text == ""
@@ -415,7 +409,7 @@ def test_the_slot_of_a_server_that_restarts_is_free_again(restarting_server, uni
 
     with temporary_settings({PREFECT_API_URL: api}):
         loop.run(submit())
-        until(lambda: slots.taken == 0, 30)
+        until(lambda: slots.taken == 0, seconds=30)
 
 
 def test_a_limit_that_is_not_there_is_an_error(slots, in_script, effects, unique):

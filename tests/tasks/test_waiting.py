@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from broken_program import on_build
+from eventually import until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
@@ -110,9 +111,7 @@ def test_three_processes_share_their_rounds(in_script, effects, file_service, sq
     ]
     try:
         with Journal.open(sqlite_url) as journal:
-            while asked() < 3:
-                assert time.monotonic() - begun < 120
-                time.sleep(0.1)
+            until(asked, lambda count: count >= 3, 120)
             requests, rounds = asked(), journal.polls.read(watchlist).begun
             most = 1 + (time.monotonic() - begun) / ((1 - poller._JITTER) * poller.SHORTEST)
             assert (requests <= rounds <= most) == (build is None)
@@ -241,8 +240,7 @@ def test_a_failure_that_is_not_raised_is_in_the_log_and_on_the_page(in_flow, eff
                 each.data for each in await client.read_artifacts(artifact_filter=of_run) if each.type == "markdown"
             ]
 
-    while not (pages := loop.run(page())):
-        time.sleep(0.1)
+    pages = until(lambda: loop.run(page()))
     assert f"| {failed.status}: " in pages[0] and "no more memory |" in pages[0]
 
 

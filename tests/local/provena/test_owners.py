@@ -1,6 +1,7 @@
 """What users do with items, datasets and handles of their own, and what others are denied."""
 
 import pytest
+from eventually import until
 
 
 def ok(reply):
@@ -200,12 +201,12 @@ def test_administrators_see_the_jobs_of_all(ada, admin):
     assert reply.status_code == 401 and "www-authenticate" in reply.headers
 
 
-def test_a_batch_has_a_child_for_each_record(ada, record, eventually):
+def test_a_batch_has_a_child_for_each_record(ada, record):
     """One bad record fails alone, with its own reason."""
     bad = record | {"outputs": [record["outputs"][0] | {"dataset_id": "no-such-dataset"}]}
     session = ok(ada.ask("prov", "POST", "/model_run/register_batch", json={"records": [record, bad]}))["session_id"]
     wanted = {"batch_id": ada.job(session)["result"]["batch_id"], "limit": 10}
-    rows = eventually(
+    rows = until(
         lambda: ok(ada.ask("job", "POST", "/jobs/user/list_batch", json=wanted))["jobs"],
         lambda rows: [row["status"] in ("SUCCEEDED", "FAILED") for row in rows] == [True, True],
     )
