@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.blocks.abstract import JobBlock, JobRun
 
 from ivcap_flows.blocks import IvcapCredentials, IvcapOrder, IvcapService
-from ivcap_flows.errors import InputError, JobFailedError, NotFoundError, OrderFailedError, WaitTimeoutError
+from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
 from ivcap_flows.sinks import run_graph
 
@@ -95,11 +95,3 @@ def test_attaching(in_script, embedded_platform, unique):
             service.attach("urn:ivcap:order:00000000-0000-0000-0000-000000000000")
 
     in_script(body)
-
-
-@pytest.mark.parametrize(("kind", "error"), [("order", OrderFailedError), ("job", JobFailedError)])
-def test_work_that_fails(in_script, embedded_platform, unique, kind, error):
-    """Waiting raises what the tasks raise."""
-    service = IvcapService(service="fail", kind=kind, parameters={"message": "no"})
-    with pytest.raises(error):
-        in_script(lambda: service.trigger(discriminator=unique).wait_for_completion())
