@@ -42,10 +42,12 @@ def quick_polls() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def short_backoff(quick_polls: None) -> Iterator[None]:
-    """Clients of this module's own, with a short back-off: a test repairs what it breaks within a second, or never."""
+def short_backoff(quick_polls: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Clients of this module's own, with a short back-off: a test repairs what it breaks within a second, or within the
+    `BUDGET` of its module, or never."""
+    most = getattr(request.module, "BUDGET", 1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, 1.0)))
+        patch.setattr(session, "Backoff", lambda budget: Backoff(first=0.05, cap=0.2, budget=min(budget, most)))
         patch.setattr(resolve, "_clients", PerProcess(resolve._Clients))
         yield
         resolve._close_all()
