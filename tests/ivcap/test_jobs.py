@@ -313,24 +313,6 @@ async def test_the_services_own_events_of_an_ended_job(client, scripted):
     assert [event.data["n"] for event in await client.jobs.told(S, J, limit=3)] == [5, 6, 7]
 
 
-async def test_a_job_on_the_embedded_platform(embedded):
-    """Held until its result is there, or followed by its events as they happen, and from any of them on."""
-    echo, sleep = [await embedded.services.by_name(name) for name in ("echo", "sleep")]
-    held = await embedded.jobs.request(echo.urn, {"message": "x"}, hold=20)
-    assert (held.status, held.result_content) == ("succeeded", {"message": "x"})
-    assert b'"x"' in (await embedded.jobs.output(echo.urn, held.urn)).content
-    assert held.urn in [each.urn async for each in embedded.jobs.list(echo.urn)]
-
-    job = await embedded.jobs.request(sleep.urn, {"seconds": 0.5})
-    events = [event async for event in embedded.jobs.events(sleep.urn, job.urn)]
-    assert [event.data["status"] for event in events][-2:] == ["executing", "succeeded"]
-    assert (await embedded.jobs.find(job.urn)).done and await embedded.jobs.told(sleep.urn, job.urn) == []
-    for at, event in enumerate(events, 1):
-        after = [each.id async for each in embedded.jobs.events(sleep.urn, job.urn, last_id=event.id)]
-        assert after == [each.id for each in events[at:]]
-    assert job.urn in [each.urn async for each in embedded.jobs.list_all(status="succeeded", limit=20)]
-
-
 TOOL = "urn:sd-core:schema.ai-tool.1"
 SCHEMA = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
 

@@ -1,6 +1,6 @@
 """Credentials as a block, by a block's name or from the environment.
 
-Two accounts in one flow. Handles of other platforms.
+Two accounts in one flow.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from ivcap_flows.errors import (
     ForbiddenError,
     ForeignHandleError,
     NotFoundError,
-    PlatformOffError,
 )
-from ivcap_flows.handles import Artifact
 from ivcap_flows.provenance import Graph
 from ivcap_flows.tasks import (
-    attach_aspect,
     download_artifact,
     get_artifact,
     get_order,
@@ -33,7 +30,6 @@ from ivcap_flows.tasks import (
     wait_for_jobs,
     wait_for_orders,
 )
-from ivcap_flows.tasks.provena import linked_person
 
 
 def test_two_accounts_in_one_flow(in_script, effects, source, unique, second_account, ivcap_journal):
@@ -95,34 +91,6 @@ def test_a_stored_block_by_its_name(in_script, unique, second_account):
     assert one.urn == same.urn
     with pytest.raises(ConfigurationError, match=r"named 'no-such-block'. Save one by"):
         in_script(lambda: place_order("echo", {"message": unique}, credentials="no-such-block"))
-
-
-def test_a_handle_of_another_platform(in_script, effects, tmp_path):
-    """A handle used with another platform's credentials is refused before anything is sent."""
-    foreign = Artifact(urn="urn:ivcap:artifact:1", platform="https://ivcap.example.org")
-
-    def body():
-        for use in (
-            lambda: place_order("echo", {"message": foreign}),
-            lambda: request_job("echo", {"nested": [{"message": foreign}]}),
-            lambda: attach_aspect(foreign, {"$schema": "urn:example:schema:foreign.1"}),
-            lambda: download_artifact(foreign, tmp_path / "back"),
-            lambda: wait_for_orders([foreign]),
-        ):
-            with pytest.raises(ForeignHandleError, match=r"belongs to https://ivcap\.example\.org.*Pass credentials"):
-                use()
-
-    in_script(body)
-    assert [r for r in effects.embedded.requests() if r["method"] not in ("GET", "HEAD")] == []
-
-
-def test_one_platform_alone(in_script, monkeypatch):
-    """If the environment names only IVCAP, Provena's tasks say that Provena is off and what to set."""
-    for name in list(os.environ):
-        if name.startswith("PROVENA"):
-            monkeypatch.delenv(name)
-    with pytest.raises(PlatformOffError, match="Provena is off.*PROVENA_DOMAIN"):
-        in_script(linked_person)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
