@@ -617,6 +617,13 @@ def journal_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def other_journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journal that knows nothing of the test's own, as on another machine."""
+    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
+        yield journal
+
+
+@pytest.fixture
 def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function after which this process knows of those that a journal has had only what it would know of
     processes of another machine: their heartbeats, of which the last was `silent` seconds ago, if that is given."""

@@ -17,7 +17,6 @@ from ivcap_flows import loop
 from ivcap_flows.durable import Caller, perform
 from ivcap_flows.errors import ForbiddenError, InDoubtError, InputError, WaitTimeoutError
 from ivcap_flows.handles import ModelRun
-from ivcap_flows.journal import Journal
 from ivcap_flows.journal.store import Store
 from ivcap_flows.local.directory import Directory
 from ivcap_flows.provena.jobs import JobsApi
@@ -69,13 +68,6 @@ def outcomes(tmp_path):
 
 
 @pytest.fixture
-def elsewhere(tmp_path):
-    """The journal of another machine."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as opened:
-        yield opened
-
-
-@pytest.fixture
 def asked(embedded_platform):
     """The requests to the platform, or those whose path ends so."""
     return lambda end="": [each for each in embedded_platform.requests() if each["path"].endswith(end)]
@@ -111,9 +103,11 @@ def set_clock(monkeypatch):
     return set_to
 
 
-def test_each_row_is_one_model_run(register, rows_of, elsewhere, lodged, outcomes, asked, embedded_platform, tmp_path):
+def test_each_row_is_one_model_run(
+    register, rows_of, other_journal, lodged, outcomes, asked, embedded_platform, tmp_path
+):
     """Every row has its handle in the outcome file as soon as it has come to its end. A second start asks for nothing
-    more and says the same; elsewhere, without the journal, every run is found by its key in one pass."""
+    more and says the same; without the journal, every run is found by its key in one pass."""
     name, rows = rows_of(30)
     embedded_platform.add_fault(**SENDS, delay=0.05)
     seen = []
@@ -137,7 +131,7 @@ def test_each_row_is_one_model_run(register, rows_of, elsewhere, lodged, outcome
     again = register(rows)
     assert (again.registered, outcomes()) == (30, before)
     embedded_platform.forget_requests()
-    assert register(rows, elsewhere).registered == 30
+    assert register(rows, other_journal).registered == 30
     assert len(asked("list")) <= 6
     assert [each["model_run"] for each in outcomes()] == [each["model_run"] for each in before]
     assert not asked("model_run/register") and len(lodged(name)) == 30
@@ -219,7 +213,7 @@ def test_a_clock_that_is_set_between_two_starts(
 @pytest.mark.long
 @pytest.mark.parametrize("death", ["before", "amid"])
 def test_a_worker_that_dies_leaves_a_doubt(
-    register, rows_of, elsewhere, lodged, outcomes, asked, embedded_platform, death
+    register, rows_of, other_journal, lodged, outcomes, asked, embedded_platform, death
 ):
     """A job that never ends is told with its id, since when, and what was looked at; it is not sent again."""
     name, rows = rows_of(5)
@@ -236,13 +230,13 @@ def test_a_worker_that_dies_leaves_a_doubt(
     there = [run.record_status for run in lodged(name)]
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
     assert ("the registry has its run" in doubt["reason"]) == (death == "amid")
-    other = register(rows, elsewhere, stall_timeout=1.5)
+    other = register(rows, other_journal, stall_timeout=1.5)
     assert [(each.registered, each.doubtful) for each in (again, other)] == [(4, 1)] * 2
     assert not asked("model_run/register")
 
 
 @pytest.mark.parametrize("journals", ["one journal", pytest.param("two journals", marks=pytest.mark.long)])
-def test_two_at_once(registering, rows_of, journal, elsewhere, lodged, outcomes, asked, journals):
+def test_two_at_once(registering, rows_of, journal, other_journal, lodged, outcomes, asked, journals):
     """Two starts share the rows, or one follows to its end what another machine has just sent: both tell the handles of
     all, and none is there twice."""
     name, rows = rows_of(30)
@@ -257,7 +251,7 @@ def test_two_at_once(registering, rows_of, journal, elsewhere, lodged, outcomes,
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.3)
 
-        return await asyncio.gather(first, registering(rows, elsewhere, before=all_are_sent, out="two.csv"))
+        return await asyncio.gather(first, registering(rows, other_journal, before=all_are_sent, out="two.csv"))
 
     assert [report.registered for report in loop.run(both())] == [30, 30]
     assert len(asked("model_run/register")) == 30 == len(lodged(name))
@@ -424,7 +418,7 @@ def late_job(provena, asked, monkeypatch):
 
 @pytest.mark.long
 def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
-    register, rows_of, elsewhere, lodged, embedded_platform, by_task, no_job_left, monkeypatch, late_job
+    register, rows_of, other_journal, lodged, embedded_platform, by_task, no_job_left, monkeypatch, late_job
 ):
     """The registry has the run, and its job, which may still fail, did not show when jobs were looked at."""
     name, [row] = rows_of(1, orders=True)
@@ -436,14 +430,14 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
     with pytest.raises(WaitTimeoutError):
         by_task(row)
     late_job(name)
-    report = register([row], elsewhere, stall_timeout=1.0)
+    report = register([row], other_journal, stall_timeout=1.0)
     assert (report.doubtful, report.registered, len(lodged(name))) == (1, 0, 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("known_by", ["the journal", "Provena"])
 def test_another_record_under_a_key_is_told(
-    register, rows_of, run_items, journal, elsewhere, lodged, outcomes, known_by
+    register, rows_of, run_items, journal, other_journal, lodged, outcomes, known_by
 ):
     """A row that was changed after it was registered under its own key is not sent, and not taken for the run either:
     its outcome says that the run has another record, and the handle has what the run was registered with."""
@@ -453,7 +447,7 @@ def test_another_record_under_a_key_is_told(
     assert register(rows).differing == 0
     rows[1]["end_time"] += 1
     rows[1]["inputs"][0]["dataset_id"] = run_items.datasets[1]
-    kept = journal if known_by == "the journal" else elsewhere
+    kept = journal if known_by == "the journal" else other_journal
     for _ in range(2):
         report = register(rows, kept)
         assert str(report) == "3 rows: 3 registered (1 with another record)" and report.is_whole
@@ -465,7 +459,7 @@ def test_another_record_under_a_key_is_told(
 
 
 @pytest.mark.long
-def test_an_artifact_gets_one_dataset(registering, rows_of, elsewhere, lodged, asked):
+def test_an_artifact_gets_one_dataset(registering, rows_of, other_journal, lodged, asked):
     """Artifacts in the place of datasets are minted once each, with what the user has stated, and found again, also by
     a start that was checked before another one minted them."""
     name, rows = rows_of(12)
@@ -477,7 +471,7 @@ def test_an_artifact_gets_one_dataset(registering, rows_of, elsewhere, lodged, a
     async def another(batch):
         assert (await registering(rows)).is_whole
 
-    report = loop.run(registering(rows, elsewhere, before=another))
+    report = loop.run(registering(rows, other_journal, before=another))
     assert (report.registered, report.differing, len(asked("mint-dataset"))) == (12, 0, 3)
     runs = lodged(name)
     assert len(runs) == 12 and len({run.record.outputs[0].dataset_id for run in runs}) == 3

@@ -86,6 +86,11 @@ class Effects:
     def _took_effect(self, method: str, path: str) -> int:
         return len([each for each in self.embedded.requests(method, path) if (each["status"] or 500) < 300])
 
+    def flow_run(self) -> str:
+        """Return the id of the newest run at Prefect."""
+        [run, *_] = self.journal.runs.recent(1)
+        return str(self.journal.runs.attempts(run.id)[0].flow_run_id)
+
     def intents(self, noun: str) -> list[IntentRow]:
         """Return the intents of a noun, in the order in which they were made."""
         return self.journal.intents.where(noun=noun)
@@ -139,8 +144,6 @@ def failing_jobs(_embedded: EmbeddedPlatform) -> Callable[..., contextlib.Abstra
     return failing
 
 
-@pytest.fixture(scope="session")
-def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 EXAMPLES = sorted((Path(__file__).parents[2] / "flows/services").glob("*.yaml"))
 
 
@@ -155,6 +158,8 @@ def example_services(_embedded: EmbeddedPlatform) -> None:
     register_examples(_embedded)
 
 
+@pytest.fixture(scope="session")
+def serve(_embedded: EmbeddedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Return `serve(name, code, parameters)`, which registers a service, the function `run` of the code, and returns
     its name."""
 

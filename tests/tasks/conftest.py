@@ -9,7 +9,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
+from eventually import until
 from prefect import Task, flow
 
 from ivcap_flows import loop, recorded
@@ -166,6 +168,23 @@ def not_run(_embedded: EmbeddedPlatform) -> str:
 
     loop.run(register())
     return "tasks-not-run"
+
+
+@pytest.fixture
+def prefect_events(prefect_server: dict[str, str]) -> Callable[..., list[dict[str, Any]]]:
+    """Return `prefect_events(count, **chosen)`: the events that a filter chooses, the oldest first, once there are so
+    many."""
+
+    def listed(count: int, **chosen: Any) -> list[dict[str, Any]]:
+        def found() -> list[dict[str, Any]]:
+            asked = {"filter": {**chosen, "order": "ASC"}, "limit": 50}
+            reply = httpx.post(f"{prefect_server['PREFECT_API_URL']}/events/filter", json=asked, timeout=60)
+            events: list[dict[str, Any]] = reply.raise_for_status().json()["events"]
+            return events
+
+        return until(found, lambda events: len(events) >= count, pause=0.1)
+
+    return listed
 
 
 PRODUCES = """

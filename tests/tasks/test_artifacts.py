@@ -25,7 +25,6 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.http import tus
 from ivcap_flows.identity import digest
 from ivcap_flows.ivcap.artifacts import Artifacts
-from ivcap_flows.journal import Journal
 from ivcap_flows.sinks import run_graph
 
 # The bodies of the tasks: a flow run around each would take most of the time, and change nothing.
@@ -56,13 +55,6 @@ def big(tmp_path: Path) -> Path:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 1 MiB, so that a file of a few has several."""
     monkeypatch.setitem(tus.send.__kwdefaults__, "chunk", MIB)
-
-
-@pytest.fixture
-def other_journal(tmp_path: Path) -> Iterator[Journal]:
-    """A journal that knows nothing of the first."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
-        yield journal
 
 
 def sent(effects) -> int:

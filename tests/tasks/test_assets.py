@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from prefect import task
 from prefect.assets import materialize
@@ -30,27 +28,18 @@ MATERIALIZED = "prefect.asset.materialization.succeeded"
 
 
 @pytest.fixture
-def listed(prefect_server: dict[str, str], effects: Any) -> Callable[..., list[dict[str, Any]]]:
+def listed(prefect_events, effects: Any) -> Callable[..., list[dict[str, Any]]]:
     """Return the events of these assets in the newest run, the oldest first, once there are so many."""
 
     def of_run(keys: set[str], count: int, *, event: str = MATERIALIZED) -> list[dict[str, Any]]:
-        [run, *_] = effects.journal.runs.recent(1)
-        flow_run = effects.journal.runs.attempts(run.id)[0].flow_run_id
-        chosen = {
-            "event": {"name": [event]},
-            "resource": {"id": sorted(keys)},
-            "related": {"id": [f"prefect.flow-run.{flow_run}"]},
-        }
-        end = time.monotonic() + 60
-        while True:
-            asked = {"filter": {**chosen, "order": "ASC"}, "limit": 50}
-            reply = httpx.post(f"{prefect_server['PREFECT_API_URL']}/events/filter", json=asked, timeout=60)
-            found: list[dict[str, Any]] = reply.raise_for_status().json()["events"]
-            if len(found) >= count:
-                assert len(found) == count, found
-                return found
-            assert time.monotonic() < end, found
-            time.sleep(0.2)
+        found = prefect_events(
+            count,
+            event={"name": [event]},
+            resource={"id": sorted(keys)},
+            related={"id": [f"prefect.flow-run.{effects.flow_run()}"]},
+        )
+        assert len(found) == count, found
+        return found
 
     return of_run
 

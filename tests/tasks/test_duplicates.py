@@ -50,13 +50,6 @@ NOUNS = {
 
 
 @pytest.fixture
-def other(tmp_path):
-    """A journal that knows nothing of the test's own journal."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
-        yield journal
-
-
-@pytest.fixture
 def make(in_script, tmp_path, unique, artifact, ended_order, registry):
     """Return a function that makes a thing of some kind, equal for every journal."""
     used, described = (artifact.model_copy(update={"urn": f"{artifact.urn}-{n}"}) for n in range(2))
@@ -132,13 +125,13 @@ def late(embedded):
         embedded.add_fault(method=method, path=path, late_in_lists=60)
 
 
-def test_what_two_journals_made_at_once_is_named(in_script, effects, make, other, doctor):
+def test_what_two_journals_made_at_once_is_named(in_script, effects, make, other_journal, doctor):
     """Both URNs, the key, the journals and the next step are named. The journal that asked stores the other's URN.
 
     It is said how many things were looked at.
     """
     late(effects.embedded)
-    with use_journal(other):
+    with use_journal(other_journal):
         first = in_script(lambda: {kind: make(kind).urn for kind in NOUNS})
     second = in_script(lambda: {kind: make(kind).urn for kind in NOUNS})
     effects.embedded.clear_faults()
@@ -153,7 +146,7 @@ def test_what_two_journals_made_at_once_is_named(in_script, effects, make, other
         assert said.startswith("may have been made twice: " if kind == "aspect" else "made twice: "), kind
         assert short_id(row.key) in said and said.endswith(".")
         if kind in ("order", "job", "small upload", "large upload"):
-            assert f"{first[kind]} (by journal {other.id})" in said
+            assert f"{first[kind]} (by journal {other_journal.id})" in said
         assert f"{second[kind]} (by this journal)" in said
         assert row.duplicates == [] and effects.journal.intents.get(row.key).duplicates == [first[kind]]
         assert naming(later, first[kind], "made twice: ", "is kept")
@@ -186,7 +179,7 @@ def test_what_a_deleted_journal_made_is_named(in_script, effects, make, tmp_path
 
 
 @pytest.mark.catches("no look before the first send")
-def test_a_new_journal_finds_what_is_there(in_script, effects, make, other, tmp_path):
+def test_a_new_journal_finds_what_is_there(in_script, effects, make, other_journal, tmp_path):
     """It is found before anything is sent: by its idempotency record, or by the address of its artifact; and on Provena
     by its key, in one list of each kind and without records. Of two journals at once, the second could hear of it."""
     sent = {}
@@ -199,7 +192,7 @@ def test_a_new_journal_finds_what_is_there(in_script, effects, make, other, tmp_
             sent[kind] = [(each["method"], each["path"]) for each in effects.embedded.requests()]
         return made
 
-    with use_journal(other):
+    with use_journal(other_journal):
         made = in_script(first)
     for kind, path in (("order", "/1/orders"), ("model run", "/provena/prov/model_run/register")):
         recorded = [n for n, (method, at) in enumerate(sent[kind]) if at == "/1/aspects" and method in ("POST", "PUT")]
@@ -294,7 +287,7 @@ def test_a_new_journal_waits_for_what_another_may_have_sent(
     assert effects.posts("/model_run/register") == 1
 
 
-def test_what_others_have_under_the_key_is_not_taken(in_script, other, unique, on_provena):
+def test_what_others_have_under_the_key_is_not_taken(in_script, other_journal, unique, on_provena):
     """A new version has the item's key, too, and anybody may copy it from the item's metadata."""
     template, organisation = DatasetTemplate(display_name=unique), Organisation(display_name=unique, name=unique)
 
@@ -309,7 +302,7 @@ def test_what_others_have_under_the_key_is_not_taken(in_script, other, unique, o
         theirs = on_provena(lambda client: client.registry.create(Organisation, copied), "_2").item.id
         return tasks.register_item(template).urn, theirs, tasks.register_item(organisation).urn
 
-    with use_journal(other):
+    with use_journal(other_journal):
         item = in_script(first)
     found, theirs, ours = in_script(second)
     assert found == item and ours != theirs
@@ -405,7 +398,7 @@ def test_what_shows_too_late_is_named(in_flow, soon_missing, effects, make, lose
 
 
 def test_a_job_that_another_key_claims_is_no_late_one(
-    effects, in_script, soon_missing, lose, unique, other, doctor, on_platform
+    effects, in_script, soon_missing, lose, unique, other_journal, doctor, on_platform
 ):
     """Of jobs of one request, those are not named that another key of this journal or of another one has made, nor one
     from before the intent; and none as long as an equal request is in doubt, which may have made it."""
@@ -422,7 +415,7 @@ def test_a_job_that_another_key_claims_is_no_late_one(
     lose("job")
     kept, ours = in_script(lambda: (ask(), ask(discriminator="b")))
     effects.embedded.clear_faults()
-    with use_journal(other):
+    with use_journal(other_journal):
         theirs = in_script(ask)
     effects.embedded.advance_clock(120)
     intents = effects.journal.intents

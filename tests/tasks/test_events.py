@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import prefect.events
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -20,20 +18,12 @@ SECRET = "hunter2-and-more-of-it"
 
 
 @pytest.fixture
-def listed(prefect_server: dict[str, str]) -> Callable[..., list[dict[str, Any]]]:
+def listed(prefect_events) -> Callable[..., list[dict[str, Any]]]:
     """Return the events of this package about a resource, or with a related one, once so many are listed."""
 
     def about(count: int, **chosen: str) -> list[dict[str, Any]]:
-        filtered = {kind: {"id": [id_]} for kind, id_ in chosen.items()} | {"event": {"prefix": ["ivcap", "provena"]}}
-        end = time.monotonic() + 60
-        while True:
-            asked = {"filter": filtered | {"order": "ASC"}, "limit": 50}
-            reply = httpx.post(f"{prefect_server['PREFECT_API_URL']}/events/filter", json=asked, timeout=60)
-            found: list[dict[str, Any]] = reply.raise_for_status().json()["events"]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < end, found
-            time.sleep(0.1)
+        ids = {kind: {"id": [id_]} for kind, id_ in chosen.items()}
+        return prefect_events(count, event={"prefix": ["ivcap", "provena"]}, **ids)
 
     return about
 
@@ -41,12 +31,7 @@ def listed(prefect_server: dict[str, str]) -> Callable[..., list[dict[str, Any]]
 @pytest.fixture
 def of_run(listed, effects) -> Callable[[int], list[dict[str, Any]]]:
     """Return `of_run(count)`: so many events of the newest run."""
-
-    def newest(count: int) -> list[dict[str, Any]]:
-        [run, *_] = effects.journal.runs.recent(1)
-        return listed(count, related=f"prefect.flow-run.{effects.journal.runs.attempts(run.id)[0].flow_run_id}")
-
-    return newest
+    return lambda count: listed(count, related=f"prefect.flow-run.{effects.flow_run()}")
 
 
 def test_what_happens_to_effects_is_emitted_once(in_flow, effects, of_run, unique, ended_order, artifact, registry):

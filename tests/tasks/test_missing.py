@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,6 @@ from ivcap_flows.capture import use_journal
 from ivcap_flows.cli.orders import forget_effect
 from ivcap_flows.errors import DurabilityError, ForbiddenError, InputError, NotFoundError, OrderFailedError
 from ivcap_flows.identity import short_id
-from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import DatasetTemplate
 
 collection_items = tasks.collection_items.fn
@@ -40,13 +38,6 @@ def run(request, job):
     for urn in request["members"].split():
         job.read_artifact(urn)
 """
-
-
-@pytest.fixture
-def other_journal(tmp_path: Path):
-    """A journal that knows nothing of the first."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
-        yield journal
 
 
 @pytest.fixture

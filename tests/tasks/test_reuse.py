@@ -22,19 +22,12 @@ def ordered(unique, **options):
     return wait_for_orders([place_order("echo", {"message": unique}, reuse=True, **options)])[0]
 
 
-@pytest.fixture
-def elsewhere(tmp_path):
-    """The journal of another machine."""
-    with Journal.open(f"sqlite:///{tmp_path / 'elsewhere.sqlite'}") as journal:
-        yield journal
-
-
 def only(journal):
     [row] = journal.intents.where(noun="order")
     return row
 
 
-def test_what_another_machine_paid_for_is_used(in_script, effects, elsewhere, tasks_service, source, monkeypatch):
+def test_what_another_machine_paid_for_is_used(in_script, effects, other_journal, tasks_service, source, monkeypatch):
     """A run with another journal and discriminator gets the same order and products, and the same job and result, even
     with a limit of none. A plan names them. The record says that the task did not start them.
 
@@ -52,10 +45,10 @@ def test_what_another_machine_paid_for_is_used(in_script, effects, elsewhere, ta
         place_order(tasks_service, {"series": series}, reuse=True)
         request_job("echo", {"message": series.urn}, reuse=True)
 
-    with use_journal(elsewhere):
+    with use_journal(other_journal):
         first, first_job = in_script(lambda: body(discriminator="there"))
     assert not [r for r in effects.embedded.requests("GET", "/1/aspects$") if "content-path" in str(r)]
-    assert only(elsewhere).reuse is None
+    assert only(other_journal).reuse is None
     monkeypatch.setenv("IVCAP_FLOWS_MAX_ORDERS", "0")
     with plan() as planned:
         in_script(asked)
@@ -79,7 +72,9 @@ def test_what_another_machine_paid_for_is_used(in_script, effects, elsewhere, ta
 
 
 @pytest.mark.long
-def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_script, effects, elsewhere, unique, caplog):
+def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(
+    in_script, effects, other_journal, unique, caplog
+):
     """An order with another parameter or policy is not reused, nor failed and running work. The reason is recorded.
 
     Running work is also logged, since the second is paid for too.
@@ -97,7 +92,7 @@ def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_script
         with_policy = place_order("echo", {"message": unique}, reuse=True, policy=policy)
         return [other.urn, with_policy.urn, failed(), slow()]
 
-    with use_journal(elsewhere):
+    with use_journal(other_journal):
         made = in_script(lambda: [ordered(unique).urn, failed(), slow()])
     with caplog.at_level(logging.INFO, "ivcap_flows.durable"):
         anew = in_script(others)
@@ -110,7 +105,7 @@ def test_what_asks_for_something_else_failed_or_still_runs_is_not_used(in_script
 
 
 @pytest.mark.long
-def test_a_changed_service_is_not_reused(in_script, effects, elsewhere, tmp_path, unique):
+def test_a_changed_service_is_not_reused(in_script, effects, other_journal, tmp_path, unique):
     """Work is reused only for the same service definition, also if that is restored later."""
     (tmp_path / "setup.cfg").touch()
     (tmp_path / "services_of_reuse.py").write_text("def f(request, job):\n    return 1\n")
@@ -127,7 +122,7 @@ def test_a_changed_service_is_not_reused(in_script, effects, elsewhere, tmp_path
         register(os.environ["IVCAP_URL"], os.environ["IVCAP_JWT"], definition, tmp_path / "services.yaml")
 
     defined()
-    with use_journal(elsewhere):
+    with use_journal(other_journal):
         first = in_script(body)
     defined()
     assert in_script(body).urn == first.urn
@@ -137,14 +132,14 @@ def test_a_changed_service_is_not_reused(in_script, effects, elsewhere, tmp_path
 
 
 @pytest.mark.long
-def test_products_that_cannot_be_read_are_not_used(in_script, effects, elsewhere, tasks_service, source):
+def test_products_that_cannot_be_read_are_not_used(in_script, effects, other_journal, tasks_service, source):
     """If its products cannot be read, the order is placed again, and the journal says why."""
 
     def body(**options):
         order = place_order(tasks_service, {"series": upload_artifact(source)}, reuse=True, **options)
         return wait_for_orders([order])[0]
 
-    with use_journal(elsewhere):
+    with use_journal(other_journal):
         first = in_script(body)
     gone = first.products[0].urn
     effects.embedded.add_fault(method="GET", path=f"^/1/artifacts/{gone}$", count=1, status=404)
@@ -154,9 +149,9 @@ def test_products_that_cannot_be_read_are_not_used(in_script, effects, elsewhere
 
 
 @pytest.mark.long
-def test_a_forged_aspect_is_not_believed(in_script, effects, elsewhere, on_platform, unique):
+def test_a_forged_aspect_is_not_believed(in_script, effects, other_journal, on_platform, unique):
     """An aspect that assigns another order's URN to a request is ignored, since the order itself shows its request."""
-    with use_journal(elsewhere):
+    with use_journal(other_journal):
         other, first = in_script(lambda: (ordered(unique + "other"), ordered(unique)))
 
     async def forge(client):
