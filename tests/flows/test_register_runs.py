@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from on_platforms import register_examples
 
 from flows.register_runs import register_runs
 from ivcap_flows.local import PlatformControl, ensure
