@@ -26,12 +26,6 @@ from ivcap_flows.provenance import activity, entity, faults, relation
 from ivcap_flows.provenance.records import Record
 
 
-def depth_of(out, text):
-    """How deep in the tree the first line with a text stands."""
-    line = next(line for line in out.splitlines() if text in line)
-    return len(line) - len(line.lstrip(" │├└─"))
-
-
 def keep(journal, records, name="r"):
     """Put records on record as those of a new run."""
     opened = journal.runs.open_attempt(RunIdentity("f", "/a.py:f", {}, name, name))
@@ -39,49 +33,95 @@ def keep(journal, records, name="r"):
     journal.runs.close_attempt(opened.attempt.id, "completed")
 
 
-def test_a_product_is_traced_to_the_input_file_and_the_commit(on_record, world, tmp_path):
-    """Product, order, artifact, upload, file: each one step further; then the run with its code, once. A file is known
-    by its content, wherever it lies; a Provena handle is an id like another."""
-    said = on_record("trace", world.made["product"])
-    assert said.status == 0
-    chain = [world.made["product"], world.made["order"], world.made["series"], "Upload artifact", str(world.source)]
-    assert [depth_of(said.out, text) for text in chain] == sorted({depth_of(said.out, text) for text in chain})
-    lines = said.out.splitlines()
-    assert lines[0].startswith("artifact  upper.csv") and said.out.count(world.made["order"]) == 1
-    [run] = [number for number, line in enumerate(lines) if "flow-run" in line]
-    commit = lines[run + 1].split("commit ")[1].split()[0]
-    assert git(world.flows.parent, "rev-parse", "HEAD").startswith(commit)
-    # A dataset made of the product is another name of it and none of its origins; the download came later.
-    assert f"also known as dataset  upper.csv  {world.made['dataset']}" in said.out
-    for later in ("Mint dataset", "Download artifact", "Place order", "Wait for orders"):
-        assert later not in said.out
-    shutil.copy(world.downloaded, tmp_path / "copy.csv")
-    for start in (world.downloaded, tmp_path / "copy.csv", world.made["dataset"]):
-        out = on_record("trace", start).out
-        assert depth_of(out, str(world.source)) > depth_of(out, world.made["order"]) > 0 and "commit" in out
+WHOLE = {
+    "a product comes from the input file and the commit": """
+$ trace {product}
+artifact upper.csv {product}
+├─ made by order cli-upper {order} completed …
+│ ├─ used artifact series.csv {series} sha256 …
+│ │ └─ made by task-run Upload artifact … completed …
+│ │ └─ used file {source} … sha256 …
+│ │ └─ has the content of content urn:ivcap-flows:file:sha256:…
+│ └─ plan service cli-upper …
+└─ also known as dataset upper.csv {dataset}
+in flow-run harvest …{harvest} completed …
+code harvest … commit {commit}
+by ivcap-flows …, embedded-user
+… things, … relations
+""",
+    "a file is known by its content, wherever it lies": """
+$ trace {copy}
+file {downloaded} …
+└─ made by task-run Download artifact …
+└─ used artifact upper.csv {product}
+└─ made by order cli-upper {order} …
+├─ used artifact series.csv {series} …
+│ └─ made by task-run Upload artifact …
+│ └─ used file {source} …
+…
+code harvest … commit {commit}
+…
+""",
+    "a handle of Provena is an id like another": """
+$ trace {dataset}
+dataset upper.csv {dataset}
+…
+… made by order cli-upper {order} …
+…
+… used file {source} …
+…
+code harvest … commit {commit}
+…
+""",
+    "an input leads to the product, its download and its dataset": """
+$ trace {source} --down
+file {source} …
+└─ used by task-run Upload artifact …
+└─ made artifact series.csv {series} …
+├─ used by order cli-upper {order} …
+│ ├─ made artifact upper.csv {product}
+│ │ ├─ used by task-run Download artifact …
+│ │ │ └─ made file {downloaded} …
+│ │ └─ used by task-run Mint dataset …
+│ │ └─ made dataset upper.csv {dataset}
+│ └─ informed task-run Wait for orders …
+└─ has the content of content …
+in flow-run harvest …
+…
+""",
+    "a dataset leads to what came from its artifact": """
+$ trace {dataset} --down
+dataset upper.csv {dataset}
+└─ also known as artifact upper.csv {product}
+├─ used by task-run Download artifact …
+│ └─ made file {downloaded} …
+└─ used by task-run Mint dataset …
+in flow-run harvest …
+…
+""",
+    "data and what was ordered are one line": """
+$ trace {downloaded} --brief
+upper.csv ← cli-upper ← series.csv
+$ trace {source} --down --brief
+series.csv → cli-upper → upper.csv
+""",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_run_is_traced(on_record, transcript, world, tmp_path, name):
+    """Each thing is one step further, then comes the run with its code, once. What came later is no origin."""
+    commit = git(world.flows.parent, "rev-parse", "HEAD")[:12]
+    copy = shutil.copy(world.downloaded, tmp_path / "copy.csv")
+    places = {"source": world.source, "downloaded": world.downloaded, "copy": copy}
+    transcript(on_record, WHOLE[name], commit=commit, **places)
+
+
+def test_programs_get_records_that_the_rules_allow(on_record, world):
     records = [Record.model_validate(record) for record in on_record("trace", world.made["product"], "--json").json]
     assert faults(records) == []
     assert {world.made["product"], world.made["order"], world.made["series"]} <= {record.id for record in records}
     assert [record.attributes["commit"] for record in records if record.type == "code"]
-
-
-def test_a_trace_down_leads_to_what_was_made(on_record, world):
-    """From the input file over the artifact and the order to the product, its download and its dataset."""
-    out = on_record("trace", world.source, "--down").out
-    chain = ["Upload artifact", world.made["series"], world.made["order"], world.made["product"], str(world.downloaded)]
-    depths = [depth_of(out, text) for text in chain]
-    assert depths == sorted(depths) and depths[0] > 0
-    assert world.made["dataset"] in out
-    assert on_record("trace", world.made["dataset"], "--down").out.count("\n") < out.count("\n")
-
-
-def test_a_trace_in_one_line(on_record, world):
-    """Data and what was ordered, nearest first; each name once."""
-    up = on_record("trace", world.downloaded, "--brief").out.strip()
-    assert up.split(" ← ")[0] == world.downloaded.name
-    assert up.endswith(world.source.name) and up.count(world.source.name) == 1
-    down = on_record("trace", world.source, "--down", "--brief").out.strip()
-    assert down.startswith(world.source.name) and " → " in down and "upper.csv" in down
 
 
 @pytest.mark.parametrize("options", [[], ["--down"], ["--up", "--down"]])
@@ -122,17 +162,16 @@ def test_a_trace_is_printed_as_text_to_draw(on_record, world):
     assert all(name in plain for name in ("harvest", "Upload artifact", "upper.csv", "cli-upper", "series.csv"))
 
 
-def test_a_page_is_opened(on_record, world, monkeypatch, tmp_path):
+def test_a_page_is_opened(on_record, transcript, monkeypatch, tmp_path):
     """In the user's browser, from a file of its own or the one that was named; without a browser it is named."""
     opened = []
     monkeypatch.setattr(trace.webbrowser, "open", lambda address: opened.append(address) or True)
-    assert on_record("trace", world.made["product"], "--open").status == 0
-    assert on_record("trace", world.made["product"], "--open", "--html", tmp_path / "page.html").status == 0
+    page = tmp_path / "page.html"
+    transcript(on_record, f"$ trace {{product}} --open\n…\n$ trace {{product}} --open --html {page}\n{page}: …")
     assert [address.startswith("file:///") for address in opened] == [True, True]
-    assert opened[1] == (tmp_path / "page.html").as_uri() and (tmp_path / "page.html").exists()
+    assert opened[1] == page.as_uri() and page.exists()
     monkeypatch.setattr(trace.webbrowser, "open", lambda address: False)
-    said = on_record("trace", world.made["product"], "--open")
-    assert said.status == 0 and "trace.html: " in said.out
+    transcript(on_record, "$ trace {product} --open\n…trace.html: …")
 
 
 def test_an_unknown_file_is_named_by_its_path(on_record, tmp_path):
@@ -317,16 +356,17 @@ def test_a_trace_as_a_whole(ivcap_flows, journal, name):
     assert "\n" + ivcap_flows("trace", *words.split()).out == text
 
 
-def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, journal, monkeypatch):
+def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, transcript, journal, monkeypatch):
     """A file or another program gets them whole."""
     order = "urn:ivcap:order:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
     records = [activity(order, "order", name="o"), entity("102.100.100/1", "dataset")]
     keep(journal, [*records, relation("wasGeneratedBy", "102.100.100/1", order)])
-    assert order in ivcap_flows("trace", "102.100.100/1").out
+    whole = "dataset 102.100.100/1\n└─ made by order o {order}\n2 things, 1 relations"
+    transcript(ivcap_flows, f"$ trace 102.100.100/1\n{whole}", order=order)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    transcript(ivcap_flows, f"$ trace 102.100.100/1 --full\n{whole}", order=order)
     short = ivcap_flows("trace", "102.100.100/1").out
     assert "order:…c3d2e1f0" in short and order not in short and "102.100.100/1" in short
-    assert order in ivcap_flows("trace", "102.100.100/1", "--full").out
 
 
 def test_a_run_whose_process_is_gone_is_lost(own_record, journal):
