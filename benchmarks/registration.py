@@ -54,7 +54,7 @@ SPARE = 150
 MAKE_ITEMS = """
 import asyncio, json, sys
 from ivcap_flows.blocks import ProvenaCredentials
-sys.path[:0] = ["tests/registration", "tests/shared"]
+sys.path.insert(0, "tests/shared")
 from registration_rows import make_items
 
 async def make():

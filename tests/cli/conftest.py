@@ -34,6 +34,12 @@ from ivcap_flows.local import PlatformControl
 HERE = Path(__file__).parent
 
 
+UPPER = """
+def run(request, job):
+    job.add_product("upper.csv", job.read_artifact(request["series"]).upper(), "text/csv")
+"""
+
+
 def load_flows(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("recorded_flows", path)
     assert spec is not None and spec.loader is not None

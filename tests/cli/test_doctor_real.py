@@ -6,15 +6,14 @@ import os
 import re
 import socket
 import sqlite3
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from pathlib import Path
 
 import pytest
 from changing_proxy import ChangingProxy
 from pydantic import SecretStr
+from registration_rows import make_items
 
 from ivcap_flows import local, loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
@@ -31,10 +30,6 @@ from ivcap_flows.local.services.register import register
 from ivcap_flows.provena.collection_format import AccessInfo
 from ivcap_flows.provena.models import Model, ModelRunRecord, Version
 from ivcap_flows.settings import Settings
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
-
-from registration_rows import make_items
 
 READS = re.compile(
     r"(GET|HEAD) .*"

@@ -2,20 +2,15 @@
 
 import csv
 import json
-import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
 import pytest
+from registration_rows import Items, make_items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.settings import Settings
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
-
-from registration_rows import Items, make_items, sheet, sheet_header, spoiled, write_lines
 
 REGISTER = "/provena/prov/model_run/register"
 

@@ -22,7 +22,6 @@ import pytest
 from eventually import until
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
 
 from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks

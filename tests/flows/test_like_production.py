@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from registration_rows import Items, make_items
 
 from flows.coastal_el_nino import coastal_el_nino
 from flows.order_pipeline import order_pipeline
@@ -27,9 +27,6 @@ from ivcap_flows.registration.batch import Batch
 from ivcap_flows.registration.sources import open_source
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests/registration"))
-
-from registration_rows import Items, make_items  # noqa: E402
 
 pytestmark = [
     pytest.mark.long,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import jwt
 import pytest
 from pydantic import SecretStr
+from registration_rows import Items, make_items
 from scripted_server import ScriptedServer, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,10 +26,6 @@ from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import client_credentials, token_url
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "registration"))
-
-from registration_rows import Items, make_items
 
 
 class ScriptedProvena(ScriptedServer):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from provena_items import ask_provena
+from registration_rows import make_items
 
 from ivcap_flows import loop
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from provena_items import ask_provena
-from registration_rows import make_items
 
 
 @pytest.fixture(scope="session")
