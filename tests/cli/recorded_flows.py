@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import flow
 
 from ivcap_flows import recorded
+from ivcap_flows.capture import recorder
 from ivcap_flows.journal.intents import Intents
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.models import Organisation
@@ -69,6 +70,7 @@ def spoiled(message: str) -> None:
 def interrupted(message: str) -> None:
     """One order is accepted, of the other no reply comes, and the process is gone before it is looked for."""
     place_order("echo", {"message": message})
+    assert recorder().flush()
     mark_in_doubt = Intents.mark_in_doubt
 
     def die(self, *doubt):
