@@ -346,16 +346,17 @@ def upload(journal, progress):
 def test_unfinished_uploads_are_named_unless_they_go_on(ivcap_flows, transcript, embedded_platform, journal):
     """With size, age, and what to do. What an open upload names goes on, and so may what was begun since."""
     embedded_platform.set_clock(datetime.now(timezone.utc) - timedelta(seconds=5))
-    first, second = begin("left-behind.csv"), begin("left-behind.csv", -1)
+    left = {size: begin("left-behind.csv", size) for size in (10, -1)}
     embedded_platform.reset_clock()
-    left = """
+    for size, artifact in left.items():
+        named = """
 $ doctor
 …
-unfinished upload: {second} (left-behind.csv), … 0 of an unknown number of bytes, … upload {second} -f …
-unfinished upload: {first} (left-behind.csv), … 0 of 10 bytes, … s old; … `ivcap artifact upload {first} -f …
+unfinished upload: {artifact} (left-behind.csv), … 0 of {size} bytes, … s old; … artifact upload {artifact} -f …
 …
 """
-    transcript(ivcap_flows, left, first=first, second=second)
+        transcript(ivcap_flows, named, artifact=artifact, size="an unknown number of" if size < 0 else size)
+    first = left[10]
     row = upload(journal, None)
     after = begin("just-begun.csv")
     said = ivcap_flows("doctor").out
