@@ -72,12 +72,6 @@ class Said:
         return json.loads(self.out)
 
 
-UPPER = """
-def run(request, job):
-    job.add_product("upper.csv", job.read_artifact(request["series"]).upper(), "text/csv")
-"""
-
-
 @pytest.fixture(scope="session")
 def world(_embedded, serve, prefect_server, prefect_settings, tmp_path_factory):
     """A run that completed, one whose order failed, and one whose process was killed with an order in doubt."""
