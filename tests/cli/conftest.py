@@ -129,8 +129,8 @@ def names(world):
 
 
 def pattern(text: str) -> str:
-    """The regular expression of what a command says: `…` is anything in a line, a line `…` any lines, and a space any
-    number of them."""
+    """The regular expression of what a command says. `…` stands for anything in a line, and alone for any lines. A
+    space stands for any number of them."""
     lines = []
     for line in text.splitlines():
         words = re.sub(r"( [+])?…( [+])?", ".*", " +".join(map(re.escape, line.split())))
@@ -139,16 +139,19 @@ def pattern(text: str) -> str:
 
 
 @pytest.fixture
-def transcript(names):
+def transcript(request):
     """`transcript(on_record, text)` runs each command of a text, and compares what it says with the lines below it.
 
     A command is a line such as `$ runs --limit 2`. Below it are its output, its error and, unless that is 0, its exit
-    status, as `[1]`. `{doubt}` is one of `names` or of those that are given.
+    status, as `[1]`. `{doubt}` is one of the names that are given, or else of `names`.
     """
 
-    def compare(command, text: str, **more: object) -> None:
-        known = {**names, **more}
-        text = re.sub(r"\{(\w+)\}", lambda found: str(known[found[1]]), text.strip("\n") + "\n")
+    def value(name: str, given: dict[str, object]) -> str:
+        return str(given[name] if name in given else request.getfixturevalue("names")[name])
+
+    def compare(command, text: str, **given: object) -> None:
+        text = re.sub(r"\{(\w+)\}", lambda found: value(found[1], given), text.strip("\n") + "\n")
+        assert text.startswith("$ ")
         for words, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
             said = command(*shlex.split(words))
             heard = said.out + said.err + (f"[{said.status}]\n" if said.status else "")
