@@ -87,10 +87,14 @@ def recheck(journal: Journal, identity: RunIdentity) -> None:
 
 
 def abandon(journal: Journal, run: RunRow, *, running: bool = False) -> None:
-    """Give up a run, and record that. Raises DurabilityError if it completed, or is running and not meant to be."""
+    """Give up a run, and record that. It ended when it was last seen.
+
+    Raises DurabilityError if it completed, or is running and not meant to be.
+    """
     from ivcap_flows.journal import Fact
 
-    end = activity(flows_urn("run", run.id), "flow-run", run.created_at, outcome="abandoned", cause=_GIVEN_UP)
+    ended = max((_last_seen(journal, attempt) for attempt in journal.runs.attempts(run.id)), default=run.created_at)
+    end = activity(flows_urn("run", run.id), "flow-run", run.created_at, ended, outcome="abandoned", cause=_GIVEN_UP)
     journal.runs.abandon(run.id, running=running, told=[Fact(end, run.id)])
 
 

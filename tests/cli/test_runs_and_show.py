@@ -19,8 +19,10 @@ from prefect.states import Scheduled
 
 from ivcap_flows import recorded
 from ivcap_flows.cli import output
+from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
+from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import request_job, wait_for_jobs
 
 
@@ -311,10 +313,18 @@ def test_a_run_is_given_up(own_record, transcript, run):
 
 
 def test_that_a_run_is_given_up_is_in_its_record(own_record, journal):
-    """So that sinks deliver it."""
+    """So that traces show it and sinks deliver it. The run failed when it did."""
+    run = journal.runs.get("spoiled").id
+
+    def in_record():
+        return run_graph(journal, run).nodes[flows_urn("run", run)]
+
+    failed = in_record()
     own_record("runs", "abandon", "spoiled")
-    facts = journal.facts.of_run(journal.runs.get("spoiled").id)
-    assert [fact.record for fact in facts if fact.record.type == "flow-run"][-1].attributes["outcome"] == "abandoned"
+    now = in_record()
+    assert (failed.attributes["outcome"], now.attributes["outcome"]) == ("failed", "abandoned")
+    assert now.attributes["cause"] == "Given up by the user."
+    assert timedelta() <= now.ended - failed.ended < timedelta(seconds=1)
 
 
 def test_prune_keeps_what_a_sink_that_was_set_anew_lacks(own_record, monkeypatch, journal):
