@@ -19,9 +19,12 @@ from pathlib import Path
 import httpx
 import jwt
 import schemathesis
-from conftest import Home
 from schemathesis.checks import CHECKS
 from schemathesis.cli import schemathesis as command
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
+from conftest import Home
 
 from ivcap_flows.local.provena.keycloak.state import Key
 
