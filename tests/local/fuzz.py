@@ -24,7 +24,7 @@ from schemathesis.cli import schemathesis as command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
-from conftest import Home
+from served_home import Home
 
 from ivcap_flows.local.provena.keycloak.state import Key
 
