@@ -31,8 +31,8 @@ from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
     Ended,
+    Patience,
     PlannedError,
-    ReadUntil,
     failure,
     first_of,
     log_tail,
@@ -258,7 +258,7 @@ async def _wait_for_jobs(
     message and the end of its order's log. With `events`, each job also has the last hundred events that its service
     sent, if the platform stores them, which takes two more requests a job. A job that failed always has them.
     """
-    patience = ReadUntil.of(timeout)
+    patience = Patience.of(jobs, timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
     call.check(jobs)
     PlannedError.refuse(jobs)
@@ -267,7 +267,7 @@ async def _wait_for_jobs(
     services = dict(zip(asked, of, strict=True))
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with following(call, waits, asked=follow), progress_of("jobs", asked) as told:
-        records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=timeout, told=told)
+        records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=patience.left, told=told)
     ended = await all_of(
         lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn], events=events), records
     )
@@ -293,7 +293,7 @@ async def _service_of(call: IvcapCall, job: Job | str) -> str:
 
 
 async def _ended(
-    call: IvcapCall, patience: ReadUntil, record: JobRecord, service: str, before: Job | str, *, events: bool
+    call: IvcapCall, patience: Patience, record: JobRecord, service: str, before: Job | str, *, events: bool
 ) -> Ended[Job]:
     """Write a job's end to the journal. Return its handle, with all its products or the reason of its failure."""
     known = before if isinstance(before, Job) else None

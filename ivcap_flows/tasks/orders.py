@@ -24,8 +24,8 @@ from ivcap_flows.tasks.progress import progress_of
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import (
     Ended,
+    Patience,
     PlannedError,
-    ReadUntil,
     failure,
     first_of,
     log_tail,
@@ -227,14 +227,14 @@ async def _wait_for_orders(
 
     With `follow`, the flow's log shows the lines of the orders' logs as they come, of the first eight orders.
     """
-    patience = ReadUntil.of(timeout)
+    patience = Patience.of(orders, timeout)
     call = await patience.read(lambda: IvcapCall.of(credentials))
     call.check(orders)
     PlannedError.refuse(orders)
     asked = {urn_of(order): order for order in orders}
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
     async with following(call, waits, asked=follow), progress_of("orders", asked) as told:
-        records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=timeout, told=told)
+        records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=patience.left, told=told)
     ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
     failed = [each for each in ended if not each.work.succeeded]
     if failed and raise_on_failure:
@@ -252,7 +252,7 @@ async def _wait_for_orders(
     return [known[urn_of(order)] for order in orders]
 
 
-async def _ended(call: IvcapCall, patience: ReadUntil, record: OrderRecord, before: Order | str) -> Ended[Order]:
+async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, before: Order | str) -> Ended[Order]:
     """Write an order's end to the journal. Return its handle, with all its products or the reason of its failure."""
     handle = record.handle(call.platform)
     if isinstance(before, Order):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +37,7 @@ from ivcap_flows.tasks.jobs import a_wait_for_jobs, wait_for_jobs
 from ivcap_flows.tasks.missing import noticing
 from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
-from ivcap_flows.tasks.waiting import ReadUntil, wait_of
+from ivcap_flows.tasks.waiting import Patience, wait_of
 
 __all__ = ["a_wait_or_park", "pending_of", "wait_or_park"]
 
@@ -255,12 +254,12 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     """
     if planning() is not None or not asked.work:
         return asked.timeout
-    patience = ReadUntil.of(asked.timeout)
+    patience = Patience.of(asked.work, asked.timeout)
     call = await patience.read(lambda: IvcapCall.of(asked.credentials))
     call.check(list(asked.work.values()))
     waits = await patience.read(lambda: asked.waits(call))
     async with following(call, waits, asked=asked.follow):
-        stay = await _Stay.begin(call, asked, waits)
+        stay = await _Stay.begin(call, waits, patience.until)
         left = await _parked(stay, asked, own)
     if left is not None:
         return left
@@ -308,13 +307,12 @@ class _Stay:
     pending: set[str] = field(default_factory=set)
 
     @classmethod
-    async def begin(cls, call: IvcapCall, asked: _Asked, waits: list[Wait]) -> _Stay:
+    async def begin(cls, call: IvcapCall, waits: list[Wait], until: float) -> _Stay:
         """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
         park_after = max(LEAST, Settings.current().park_after)
-        timeout = math.inf if asked.timeout is None else asked.timeout
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        until, urns = time.monotonic() + timeout, {wait.urn for wait in waits}
+        timeout, urns = until - time.monotonic(), {wait.urn for wait in waits}
         try:
             now = await journal.ask(journal.now)
             attempts = await journal.ask(journal.runs.attempts, run_id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ivcap_flows.capture import mark_existing
 from ivcap_flows.durable import planning
 from ivcap_flows.durable.outages import through_outages
 from ivcap_flows.durable.wording import counted, listed
-from ivcap_flows.errors import JournalError, PlatformError
+from ivcap_flows.errors import JournalError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.http.paging import checked_limit
 from ivcap_flows.identity import KEY_TAG, short_id
@@ -33,8 +34,8 @@ from ivcap_flows.tasks.missing import missing_inputs
 
 __all__ = [
     "Ended",
+    "Patience",
     "PlannedError",
-    "ReadUntil",
     "failure",
     "first_of",
     "log_tail",
@@ -82,18 +83,35 @@ class PlannedError(BaseException):
 
 
 @dataclass(frozen=True)
-class ReadUntil:
-    """Repeats what a wait asks of a platform that cannot answer, until the caller's timeout."""
+class Patience:
+    """The time that a wait for some work may take, counted from its call. All that it asks and awaits shares it."""
 
+    work: Collection[Handle | str]
+    timeout: float | None
     until: float
 
     @classmethod
-    def of(cls, timeout: float | None) -> ReadUntil:
-        return cls(math.inf if timeout is None else time.monotonic() + timeout)
+    def of(cls, work: Collection[Handle | str], timeout: float | None) -> Patience:
+        return cls(work, timeout, math.inf if timeout is None else time.monotonic() + timeout)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the caller's timeout; None if it has none."""
+        return None if self.timeout is None else max(0.0, self.until - time.monotonic())
 
     async def read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `ask`, which must be safe to repeat."""
-        return await through_outages(ask, max(0.0, self.until - time.monotonic()))
+        """Return the result of `ask`, repeated while the platform cannot answer. `ask` must be safe to repeat.
+
+        Raises WaitTimeoutError if there is no answer in time.
+        """
+        try:
+            return await asyncio.wait_for(through_outages(ask, math.inf), self.left)
+        except asyncio.TimeoutError:
+            raise WaitTimeoutError(
+                f"The platform does not answer, and the wait for {listed(map(str, self.work))} was to end after "
+                f"{self.timeout:g} s; waiting again continues.",
+                pending=[urn_of(each) for each in self.work],
+            ) from None
 
 
 async def first_of(
