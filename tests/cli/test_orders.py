@@ -148,6 +148,95 @@ model run in doubt …
     transcript(own_record, listed)
 
 
+HOW = {
+    "reused": (
+        {"how": "reused"},
+        "It was not placed anew: the order of run other is equal.",
+    ),
+    "found by its key": (
+        {"how": "adopted", "matched_by": "key"},
+        "It was not placed anew but found on the platform (by key).",
+    ),
+    "placed though one was looked for": (
+        {"how": "sent"},
+        "It was placed anew in spite of reuse=True, because at that time: the order of run other is equal.",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_why_one_is_what_it_is(own_record, transcript, journal, how):
+    settled, said = HOW[how]
+    ask(journal, "new", reuse="the order of run other is equal", **settled)
+    transcript(
+        own_record,
+        f"""
+$ orders why-not new
+order new for tides: urn:ivcap:order:new
+{said}
+This journal has no earlier order of the service.
+The definition of its service was not recorded, so nothing on the platform is compared with it.
+""",
+    )
+
+
+EARLIER = """
+$ orders why-not new
+order new for tides: claimed
+No earlier one was looked for: reuse is off unless the call says reuse=True.
+urn:ivcap:order:first (succeeded): it is generation 0 of this request, resubmitted as generation 1
+urn:ivcap:order:running (done): this journal does not know its end: it is still running, or no task waited for it; …
+urn:ivcap:order:failed (failed): the definition of the service has changed since; it ended as failed
+off (dropped): the definition of its service was not recorded; it was written off
+doubt (in doubt): it is not known whether the platform has it; its discriminator differs ('2', here None)
+Its idempotency record is not on the platform: it was refused or retracted, so others cannot find it.
+"""
+
+
+def test_each_earlier_one_has_the_reason_why_it_is_no_replacement(own_record, transcript, journal):
+    of = {"definition": "as now"}
+    journal.intents.release(journal.intents.mark_sent(ask(journal, "doubt", discriminator="2", **of)), "lost")
+    journal.intents.release(journal.intents.mark_sent(ask(journal, "off")), "lost")
+    journal.decisions.write_off("off")
+    ask(journal, "failed", how="sent", definition="as then")
+    journal.intents.finish("failed", "failed")
+    ask(journal, "running", how="sent", scope="run:0123456789abcdef", **of)
+    ask(journal, "first", base_key="new", how="sent", **of)
+    journal.intents.finish("first", "succeeded")
+    ask(journal, "new", generation=1, **of)
+    transcript(own_record, EARLIER)
+
+
+def test_nobody_decides_for_a_process_that_is_at_work(own_record, transcript, journal):
+    journal.intents.mark_sent(ask(journal, "held"))
+    told = """
+$ orders resolve held --none
+DurabilityError: Process … is working on the order held. Wait until it ends or end it, then try again. …
+[1]
+$ orders resolve held --urn urn:ivcap:order:mine
+DurabilityError: Process … is working on the order held. …
+[1]
+$ orders resolve held
+…
+A live process is working on it and will decide.
+[1]
+"""
+    transcript(own_record, told)
+    assert journal.intents.get("held").state == "sent"
+
+
+def ask(journal, key, *, how=None, matched_by=None, **given):
+    """Record an order of a service; with `how` it is done."""
+    request = {"service": "urn:ivcap:service:tides", "parameters": {"days": "3"}}
+    known = {"platform": "p", "account": "a", "scope": "account", "request": request, "subject": "tides"}
+    intent = journal.intents.claim(NewIntent(**{"key": key, "base_key": key, "noun": "order", **known, **given})).intent
+    if how is None:
+        return intent
+    if how == "sent":
+        intent = journal.intents.mark_sent(intent)
+    return journal.intents.settle(intent, urn=f"urn:ivcap:order:{key}", outcome=None, how=how, matched_by=matched_by)
+
+
 DECIDED = {
     "a doubt is the order that the user names": """
 $ orders resolve {doubt} --urn urn:ivcap:order:mine
