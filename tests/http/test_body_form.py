@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ivcap_flows.http.body_form import form_of, forms_of
 
-_CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+# Before Python 3.11, csv writes no NUL.
+_CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(
     ["{}", "[", '{"a": 1}', "<TICKER>", "<A>", "<0.5", "<?", "NaN", "\ufeff"]
 )
 
