@@ -151,10 +151,9 @@ def _close(journal: Journal, attempt: AttemptRow, state: PrefectState | None) ->
 
 
 def _decides(journal: Journal, attempt: AttemptRow, outcome: Outcome) -> bool:
-    """Whether the run ends with this attempt and this outcome, not with a later attempt, nor as given up."""
+    """Whether the run ends with this attempt and this outcome, and not with a later attempt."""
     later = any(row.leads and row.number > attempt.number for row in journal.runs.attempts(attempt.run_id))
-    given_up = journal.runs.get(attempt.run_id).outcome == "abandoned"
-    return not later and not given_up and journal.runs.decides(attempt, outcome)
+    return not later and journal.runs.decides(attempt, outcome)
 
 
 def _last_seen(journal: Journal, attempt: AttemptRow) -> datetime:

@@ -36,11 +36,16 @@ class KnownRuns:
         self._store, self._processes = store, processes
 
     def decides(self, attempt: AttemptRow, outcome: Outcome) -> bool:
-        """Return whether the run would have this outcome, too, if the attempt ended with it."""
+        """Return whether the run would have this outcome, too, if the attempt ended with it.
+
+        A run that was given up has ended already.
+        """
         with self._store.read() as connection:
             rows = self._attempts(connection, attempt.run_id)
             ended = replace(attempt, outcome=outcome, newest_at_end=max(row.number for row in rows))
-            return attempt.leads and outcome_of([ended if row.id == ended.id else row for row in rows]) == outcome
+            if not attempt.leads or self._run(connection, attempt.run_id).outcome == "abandoned":
+                return False
+            return outcome_of([ended if row.id == ended.id else row for row in rows]) == outcome
 
     def standing(self, run: RunRow) -> tuple[RunRow, Sequence[AttemptRow]]:
         """Return a run and its attempts as they are now.

@@ -191,15 +191,19 @@ def test_a_subflow_belongs_to_the_run_of_its_root(journal):
         ("1 begins, clock -3, 1 completed", "completed"),
         ("clock 3, 1 begins, clock 0, 1 killed", "lost"),
         *((f"clock 3, 1 begins, 1 {end}, clock 0, 2 begins, 2 crashed", "crashed") for end in ("failed", "completed")),
+        *((f"1 begins, user abandons, 1 {end}", "abandoned") for end in ("failed", "completed")),
     ],
 )
 def test_the_attempts_of_a_run_decide_its_outcome(journal, elsewhere, set_clock, steps, outcome):
     """The newest does, and any that ran at the same time and completed, whatever the order in which they end and
-    whatever the clock says. What a run is shown as is what it will be once that is written."""
+    whatever the clock says. A run that was given up stays that. What a run is shown as is what it will be once that is
+    written."""
     runs, kills, attempts = journal.runs, {}, {}
     for who, what in (step.split() for step in steps.split(", ")):
         if who == "clock":
             set_clock(float(what))
+        elif who == "user":
+            runs.abandon("r", running=True)
         elif what == "begins":
             kills[who], attempts[who] = elsewhere(command("r", deployed=True))
         else:
