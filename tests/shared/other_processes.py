@@ -1,0 +1,52 @@
+"""Ports, turns and ends of the processes that tests start."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:
+    """Ask a process to end, and end it where it does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        seen = psutil.Process(process.pid)
+        for ask in (seen.terminate, seen.kill):
+            ask()
+            end = time.monotonic() + 15
+            # A zombie has ended; whoever started it, perhaps another process of the session, has not looked yet.
+            while seen.is_running() and seen.status() != psutil.STATUS_ZOMBIE:
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.05)
+            else:
+                break
+    if isinstance(process, subprocess.Popen):
+        process.wait(5)
+
+
+def end_at_once(process: psutil.Process) -> None:
+    """Kill a process of ours and all that it started."""
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+@contextlib.contextmanager
+def turn(lock: Path) -> Iterator[None]:
+    """Only one process of the session is in the block at a time."""
+    with open(lock, "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
