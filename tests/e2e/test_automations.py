@@ -8,17 +8,16 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import yaml
 from eventually import until
+from prefect_api import ask_prefect
 
 from ivcap_flows.in_prefect import events
 from ivcap_flows.journal import Journal
@@ -49,28 +48,16 @@ def create(environment: dict[str, str], file: Path) -> None:
     assert done.returncode == 0 and "Failed" not in done.stdout, done.stdout + done.stderr
 
 
-def asked(environment: dict[str, str], path: str, body: Any = None, *, method: str = "POST") -> Any:
-    """What a Prefect server answers. On SQLite, it is now and then too busy."""
-    end = time.monotonic() + 60
-    while True:
-        reply = httpx.request(method, f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=180)
-        if reply.status_code != 503 or time.monotonic() > end:
-            break
-        time.sleep(0.5)
-    assert reply.is_success, reply.text
-    return reply.json() if reply.content else None
-
-
 @pytest.mark.long
 def test_each_automation_is_created(prefect_server: dict[str, str], tmp_path: Path) -> None:
     """All of the file, enabled, with their triggers, and the example of the page."""
     create(prefect_server, FILE)
     (tmp_path / "example.yaml").write_text(example(), encoding="utf-8")
     create(prefect_server, tmp_path / "example.yaml")
-    made = {each["name"]: each for each in asked(prefect_server, "/automations/filter", {"limit": 200})}
+    made = {each["name"]: each for each in ask_prefect(prefect_server, "/automations/filter", {"limit": 200})}
     for automation in (*shipped(), yaml.safe_load(example())):
         found = made[automation["name"]]
-        asked(prefect_server, f"/automations/{found['id']}", method="DELETE")
+        ask_prefect(prefect_server, f"/automations/{found['id']}", method="DELETE")
         assert found["enabled"] and found["description"] == automation.get("description", "")
         assert set(found["trigger"]["expect"]) == set(automation["trigger"]["expect"])
         assert found["trigger"]["within"] == automation["trigger"]["within"]
@@ -122,13 +109,13 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
     environment = {**automated_server, **ours, "COUNTED": str(counted)}
     pool = f"killed-{os.getpid()}"
-    asked(automated_server, "/work_pools/", {"name": pool, "type": "process"})
-    flow = asked(automated_server, "/flows/", {"name": "waits-long"})
+    ask_prefect(automated_server, "/work_pools/", {"name": pool, "type": "process"})
+    flow = ask_prefect(automated_server, "/flows/", {"name": "waits-long"})
     place = {"path": str(Path(__file__).parent), "entrypoint": "automated_flow.py:waits_long", "pull_steps": []}
     made = {"name": "killed", "flow_id": flow["id"], "work_pool_name": pool, "tags": ["ivcap-flows"], **place}
-    deployment = asked(automated_server, "/deployments/", made)["id"]
+    deployment = ask_prefect(automated_server, "/deployments/", made)["id"]
     begin = {"parameters": {"seconds": 20.0}, "state": {"type": "SCHEDULED"}}
-    run = asked(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
+    run = ask_prefect(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
 
     workers: list[subprocess.Popen[bytes]] = []
 
@@ -139,7 +126,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
         return workers[-1]
 
     def state() -> str:
-        return str(asked(automated_server, f"/flow_runs/{run}", method="GET")["state"]["type"])
+        return str(ask_prefect(automated_server, f"/flow_runs/{run}", method="GET")["state"]["type"])
 
     def log() -> str:
         return (tmp_path / "worker.log").read_text(encoding="utf-8")[-6000:]
@@ -158,7 +145,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
             assert (order.run_id, order.status) == (found.id, "succeeded")
             # A retry of a run that has completed already, as by an automation that is late.
             again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
-            assert asked(automated_server, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
+            assert ask_prefect(automated_server, f"/flow_runs/{run}/set_state", again)["status"] == "ACCEPT"
             until(
                 lambda: len(journal.runs.attempts(found.id)) == 3 and state() == "COMPLETED",
                 seconds=120,
@@ -172,7 +159,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     placed = [each for each in embedded_platform.requests("POST", "/1/orders") if (each["status"] or 500) < 300]
     assert len(placed) == 1
     assert len(counted.read_text(encoding="utf-8").splitlines()) == 1
-    states = asked(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
+    states = ask_prefect(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
     names = [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
     assert names.count("Crashed") == 1
     assert names[names.index("Crashed") + 1] == "AwaitingRetry"
@@ -193,13 +180,13 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
     (tmp_path / "counted").touch()
     parking = {"COUNTED": str(tmp_path / "counted"), "IVCAP_FLOWS_PARK_AFTER": "0", "PARK_FOR_AT_LEAST": "45"}
     pool = f"parked-{os.getpid()}"
-    asked(automated_server, "/work_pools/", {"name": pool, "type": "process"})
-    flow = asked(automated_server, "/flows/", {"name": "parks"})
+    ask_prefect(automated_server, "/work_pools/", {"name": pool, "type": "process"})
+    flow = ask_prefect(automated_server, "/flows/", {"name": "parks"})
     place = {"path": str(Path(__file__).parent), "entrypoint": "parking_flows.py:parks", "pull_steps": []}
     made = {"name": "parked", "flow_id": flow["id"], "work_pool_name": pool, "tags": ["ivcap-flows"], **place}
-    deployment = asked(automated_server, "/deployments/", made)["id"]
+    deployment = ask_prefect(automated_server, "/deployments/", made)["id"]
     begin = {"parameters": {"mark": "parked", "seconds": 30.0}, "state": {"type": "SCHEDULED"}}
-    run = asked(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
+    run = ask_prefect(automated_server, f"/deployments/{deployment}/create_flow_run", begin)["id"]
     with open(tmp_path / "worker.log", "wb") as log:
         command = [*PREFECT, "worker", "start", "--pool", pool]
         worker = subprocess.Popen(
@@ -207,16 +194,16 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
         )
 
     def names() -> list[str]:
-        states = asked(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
+        states = ask_prefect(automated_server, f"/flow_run_states/?flow_run_id={run}", method="GET")
         return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
 
     try:
         until(names, lambda names: names[-1] in ("Completed", "Crashed"), 200, pause=0.2)
     finally:
         kill(worker)
-        automations = asked(automated_server, "/automations/filter", {"limit": 200})
+        automations = ask_prefect(automated_server, "/automations/filter", {"limit": 200})
         [impatient] = [each["id"] for each in automations if each["name"] == "impatient"]
-        asked(automated_server, f"/automations/{impatient}", method="DELETE")
+        ask_prefect(automated_server, f"/automations/{impatient}", method="DELETE")
     assert "Parked" in names() and "Crashed" not in names()
 
 

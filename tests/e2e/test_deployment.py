@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from eventually import until
+from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
 
@@ -37,24 +37,13 @@ def prefect(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def asked(environment: dict[str, str], path: str, body: object) -> Any:
-    """What the Prefect server answers to a POST; it may be busy for a while."""
-    for _ in range(30):
-        reply = httpx.post(f"{environment['PREFECT_API_URL']}{path}", json=body, timeout=30)
-        if not reply.is_server_error:
-            break
-        time.sleep(1)
-    assert reply.is_success, reply.text
-    return reply.json()
-
-
 def wait_for(
     environment: dict[str, str], condition: Callable[[dict[str, Any]], bool], seconds: float, log: Path
 ) -> Any:
     """The newest flow run of the server for which this holds."""
 
     def held() -> list[Any]:
-        runs = asked(environment, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 200})
+        runs = ask_prefect(environment, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 200})
         return [run for run in runs if condition(run)]
 
     return until(held, seconds=seconds, pause=0.2, said=lambda: log.exists() and log.read_text())[0]
@@ -82,7 +71,7 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
     assert "cron" in json.dumps(shipped["deployments"][0]["schedules"])
     # It is due next month, which the test does not wait for.
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": datetime.now(timezone.utc).isoformat()}}
-    asked(prefect_server, f"/flow_runs/{made['id']}/set_state", {"state": state, "force": True})
+    ask_prefect(prefect_server, f"/flow_runs/{made['id']}/set_state", {"state": state, "force": True})
     run = wait_for(prefect_server, lambda r: r["id"] == made["id"] and r["state_type"] == "COMPLETED", 150, log)
     assert process.poll() is None
     assert (tmp_path / "results" / "2010-12" / "plot.png").stat().st_size > 10_000
@@ -116,7 +105,7 @@ def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, em
         log = tmp_path / "worker-0.log"
         wait_for(prefect_server, lambda r: r["id"] == run_id and r["state_type"] == "CRASHED", 60, log)
         retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}
-        asked(prefect_server, f"/flow_runs/{run_id}/set_state", {"state": retry})
+        ask_prefect(prefect_server, f"/flow_runs/{run_id}/set_state", {"state": retry})
         wait_for(prefect_server, lambda r: r["id"] == run_id and r["state_type"] == "COMPLETED", 90, log)
         run = journal.runs.get(run_id)
         outcomes = [a.outcome for a in journal.runs.attempts(run.id)]

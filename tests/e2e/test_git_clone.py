@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from checkouts import git
+from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
 
@@ -58,22 +57,12 @@ def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedd
     settings = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
     worker(**settings)
 
-    def ask(method: str, path: str, body: Any = None) -> Any:
-        for _ in range(60):
-            reply = httpx.request(method, f"{prefect_server['PREFECT_API_URL']}{path}", json=body, timeout=60)
-            # A server on SQLite is now and then too busy.
-            if not reply.is_server_error:
-                break
-            time.sleep(1)
-        assert reply.is_success, reply.text
-        return reply.json()
-
-    deployment = ask(
-        "POST",
+    deployment = ask_prefect(
+        prefect_server,
         "/deployments/",
         {
             "name": "cloned",
-            "flow_id": ask("POST", "/flows/", {"name": "cloned"})["id"],
+            "flow_id": ask_prefect(prefect_server, "/flows/", {"name": "cloned"})["id"],
             "work_pool_name": "local",
             "entrypoint": "cloned.py:cloned",
             "parameters": {"mark": str(tmp_path), "told": str(told)},
@@ -89,9 +78,13 @@ def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedd
     )
 
     def run() -> None:
-        made = ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        made = ask_prefect(
+            prefect_server, f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}}
+        )
         end = time.monotonic() + 180
-        while (found := ask("GET", f"/flow_runs/{made['id']}"))["state_type"] != "COMPLETED":
+        while (found := ask_prefect(prefect_server, f"/flow_runs/{made['id']}", method="GET"))[
+            "state_type"
+        ] != "COMPLETED":
             log = (tmp_path / "worker-0.log").read_text()
             assert found["state_type"] not in ("FAILED", "CRASHED"), f"{found['state']}\n{log[-6000:]}"
             assert time.monotonic() < end, log[-6000:]

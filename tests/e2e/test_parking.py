@@ -20,6 +20,7 @@ import psutil
 import psycopg
 import pytest
 from eventually import until
+from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
 
@@ -46,7 +47,6 @@ class Fleet:
             "PARK_FOR_AT_LEAST": str(FOR_AT_LEAST),
             "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         }
-        self.api = prefect["PREFECT_API_URL"]
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, *command: str, **variables: str) -> subprocess.Popen[bytes]:
@@ -63,16 +63,8 @@ class Fleet:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(encoding="utf-8")
 
-    def asked(self, path: str, body: Any, *, method: str = "POST") -> Any:
-        end = time.monotonic() + 60
-        while True:
-            reply = httpx.request(method, f"{self.api}{path}", json=body, timeout=60)
-            # A server on SQLite is now and then too busy.
-            if reply.status_code != 503 or time.monotonic() > end:
-                break
-            time.sleep(0.5)
-        assert reply.is_success, reply.text
-        return reply.json() if reply.content else None
+    def asked(self, path: str, body: object, *, method: str = "POST") -> Any:
+        return ask_prefect(self.environment, path, body, method=method)
 
     def deployment(self, function: str, name: str, **options: Any) -> str:
         flow = self.asked("/flows/", {"name": function.replace("_", "-")})
@@ -359,7 +351,7 @@ def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tm
         program = str(Path(__file__).with_name("serving.py"))
         alone.start("worker", sys.executable, program, PREFECT_RUNNER_POLL_FREQUENCY="1")
         found = until(
-            lambda: httpx.get(f"{alone.api}/deployments/name/parks/served", timeout=60),
+            lambda: httpx.get(f"{alone.environment['PREFECT_API_URL']}/deployments/name/parks/served", timeout=60),
             lambda reply: reply.is_success,
             120,
             said=lambda: alone.log("worker"),

@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx
 from machines import Machine
 from other_processes import free_port
+from prefect_api import ask_prefect
 
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Journal
@@ -39,7 +40,6 @@ class Fleet:
 
     def __init__(self, folder: Path, prefect: Mapping[str, str], journal: str, platform: PlatformControl) -> None:
         self.folder, self.journal, self.platform = folder, journal, platform
-        self.api = prefect["PREFECT_API_URL"]
         ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
         self.environment = {
             **prefect,
@@ -140,7 +140,7 @@ class Fleet:
         self.ask(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
 
     def state(self, run: str) -> str:
-        return str(httpx.get(f"{self.api}/flow_runs/{run}", timeout=60).raise_for_status().json()["state"]["type"])
+        return str(self.ask(f"/flow_runs/{run}", method="GET")["state"]["type"])
 
     def until(self, what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         end = time.monotonic() + seconds
@@ -219,19 +219,12 @@ class Fleet:
             runs += [each["id"] for each in self.ask("/flow_runs/filter", children) if each["id"] not in seen]
         return found
 
-    def ask(self, path: str, body: object) -> Any:
-        """What Prefect's server answers to a POST."""
-        for _ in range(30):
-            reply = httpx.post(f"{self.api}{path}", json=body, timeout=60)
-            if not reply.is_server_error:
-                break
-            time.sleep(1)
-        assert reply.is_success, reply.text
-        return reply.json()
+    def ask(self, path: str, body: object = None, *, method: str = "POST") -> Any:
+        return ask_prefect(self.environment, path, body, method=method)
 
     def _make(self, path: str, body: object) -> None:
         """Create a thing on Prefect's server, unless it exists."""
-        reply = httpx.post(f"{self.api}{path}", json=body, timeout=60)
+        reply = httpx.post(f"{self.environment['PREFECT_API_URL']}{path}", json=body, timeout=60)
         assert reply.is_success or reply.status_code == 409, reply.text
 
     def graph(self, run: str) -> Graph:

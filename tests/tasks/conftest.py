@@ -9,10 +9,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 import pytest
 from eventually import until
 from prefect import Task, flow
+from prefect_api import ask_prefect
 
 from ivcap_flows import loop, recorded
 from ivcap_flows.blocks import IvcapCredentials
@@ -178,8 +178,7 @@ def prefect_events(prefect_server: dict[str, str]) -> Callable[..., list[dict[st
     def listed(count: int, **chosen: Any) -> list[dict[str, Any]]:
         def found() -> list[dict[str, Any]]:
             asked = {"filter": {**chosen, "order": "ASC"}, "limit": 50}
-            reply = httpx.post(f"{prefect_server['PREFECT_API_URL']}/events/filter", json=asked, timeout=60)
-            events: list[dict[str, Any]] = reply.raise_for_status().json()["events"]
+            events: list[dict[str, Any]] = ask_prefect(prefect_server, "/events/filter", asked)["events"]
             return events
 
         return until(found, lambda events: len(events) >= count, pause=0.1)

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import httpx
 import psutil
 import psycopg
 from other_processes import free_port
 from prefect.workers.process import ProcessWorker
+from prefect_api import ask_prefect
 
 from harness.ledger import provena_of
 from harness.services import DEFINITION
@@ -333,19 +333,7 @@ class Stage:
         return made
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """What the Prefect server answers, which may be busy for a while."""
-        for left in reversed(range(60)):
-            try:
-                reply = httpx.request(method, f"{self.prefect['PREFECT_API_URL']}{path}", json=body, timeout=60)
-                if reply.status_code < 500:
-                    break
-            except httpx.TransportError:
-                if not left:
-                    raise
-            time.sleep(1)
-        if not reply.is_success:
-            raise RuntimeError(f"{method} {path}: {reply.text[:500]}")
-        return reply.json()
+        return ask_prefect(self.prefect, path, body, method=method)
 
     def reschedule(self, flow_run_id: str) -> None:
         """As "Retry" does in Prefect's interface, also for a run whose process is thought to live."""
