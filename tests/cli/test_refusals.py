@@ -21,7 +21,7 @@ REFUSED = {
     "show a b": USAGE,
     "runs --limit many": USAGE,
     "runs --limit -3": USAGE,
-    "runs --bogus": "Unknown option: --bogus. `ivcap-flows runs --help` says how it is used.",
+    "runs --bogus": "`ivcap-flows runs --help` says how it is used.",
     "orders --limit 0": USAGE,
     "export": USAGE,
     "export latest --format sonnet": USAGE,
