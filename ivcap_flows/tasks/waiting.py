@@ -108,8 +108,8 @@ class Patience:
             return await asyncio.wait_for(through_outages(ask, math.inf), self.left)
         except asyncio.TimeoutError:
             raise WaitTimeoutError(
-                f"The platform does not answer, and the wait for {listed(map(str, self.work))} was to end after "
-                f"{self.timeout:g} s; waiting again continues.",
+                f"The platform did not answer within {self.timeout:g} s, the timeout of the wait for "
+                f"{listed(map(str, self.work))}. They go on remotely, and waiting again continues.",
                 pending=[urn_of(each) for each in self.work],
             ) from None
 
