@@ -254,6 +254,7 @@ class Store:
         with self.write() as connection:
             self.create_alone(connection)
             if not self._is_prepared(connection):
+                self._check_is_free(connection)
                 metadata.create_all(connection)
                 row = {"id": str(uuid.uuid4()), "version": VERSION, "created_at": self.now(connection)}
                 connection.execute(sa.insert(journal_info), row)
@@ -268,6 +269,15 @@ class Store:
         if (move := connection.execute(_MOVE).scalar_one()) is not None:
             raise self.moved(move)
         return True
+
+    def _check_is_free(self, connection: Connection) -> None:
+        """Raise ConfigurationError if another program has tables here that are named as those of a journal."""
+        taken = sorted(metadata.tables.keys() & set(sa.inspect(connection).get_table_names()))
+        if taken:
+            raise ConfigurationError(
+                f"The database {self.url} is another program's: it has no journal, but tables named as those of one "
+                f"({', '.join(taken)}). Name another database in IVCAP_FLOWS_JOURNAL."
+            )
 
     def _has_tables(self, connection: Connection) -> bool:
         """Return whether there is a journal. Raise NewerSchemaError if another version made it."""

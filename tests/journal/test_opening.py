@@ -77,6 +77,19 @@ def test_tables_of_another_version_are_named_as_the_cause(empty_url, change, sta
     store.close()
 
 
+def test_the_tables_of_another_program_are_left_alone(empty_url):
+    """Such as those of a program that has a table `runs`, too."""
+    engine = sa.create_engine(empty_url.replace("postgresql://", "postgresql+psycopg://"))
+    if engine.dialect.name == "sqlite":
+        Path(engine.url.database).parent.mkdir()
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE runs (number INTEGER)"))
+    with pytest.raises(ConfigurationError, match=r"another program's: .* \(runs\)"):
+        Journal.open(empty_url)
+    assert sa.inspect(engine).get_table_names() == ["runs"]
+    engine.dispose()
+
+
 def test_each_change_of_the_tables_is_another_version(monkeypatch):
     """A column that is added, or that may be empty, makes another version; on every machine it is the same."""
     code = "from ivcap_flows.journal.schema import VERSION; print(VERSION)"
