@@ -1,7 +1,6 @@
 """Runs on record: flows are run once, on the session's platforms. Commands that read share their journal."""
 
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -15,11 +14,11 @@ import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from checkouts import git
+from modules import load
 from prefect.settings import (
     temporary_settings,
 )
@@ -38,14 +37,6 @@ UPPER = """
 def run(request, job):
     job.add_product("upper.csv", job.read_artifact(request["series"]).upper(), "text/csv")
 """
-
-
-def load_flows(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recorded_flows", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def world(_embedded, serve, prefect_server, prefect_settings, tmp_path_factory):
     # Beside the folder that a flow is given: what lies in that is recorded.
     journal_file = tmp_path_factory.mktemp("journal") / "world.sqlite"
     url = f"sqlite:///{journal_file}"
-    flows, control = load_flows(path), PlatformControl(_embedded)
+    flows, control = load(path), PlatformControl(_embedded)
     with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings), Journal.open(url) as journal:
         for name, value in _embedded.environment.items():
             patch.setenv(name, value)

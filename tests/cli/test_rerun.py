@@ -1,6 +1,5 @@
 """`rerun`: whether a run can be repeated, and the commands that repeat it and compare both runs."""
 
-import importlib.util
 import os
 import random
 import shutil
@@ -10,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from modules import load
 from pydantic import SecretStr
 
 from flows.coastal_el_nino import coastal_el_nino
@@ -21,13 +21,6 @@ from ivcap_flows.provenance import Graph, Record, activity, entity, relation
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-
-
-def load(file: Path) -> object:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import time
 import uuid
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from modules import load
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -51,11 +51,7 @@ def load_flows(folder: Path) -> ModuleType:
     """The flows, from a copy of their file that tests may change."""
     copy = folder / "exported_flows.py"
     copy.write_text((HERE / "exported_flows.py").read_text())
-    spec = importlib.util.spec_from_file_location("exported_flows", copy)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(copy)
 
 
 def park(function: Any, until: Path) -> None:

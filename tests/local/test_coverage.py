@@ -1,11 +1,11 @@
 """The reference page says of each route whether the embedded platform has it, and each route has a description."""
 
 import asyncio
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from modules import load
 
 from ivcap_flows.local.ivcap.app import OPERATIONS
 from ivcap_flows.local.ivcap.openapi import document
@@ -17,10 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def pages():
     """Return docs/generate.py as a module."""
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "docs" / "generate.py")
 
 
 @pytest.fixture(scope="module")

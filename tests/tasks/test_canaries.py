@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.util
 import json
 import logging
 import random
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from modules import load
 from mutants import mutate
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -89,10 +89,7 @@ def run_script(secret: Mapping[str, str], folder: Path) -> str:
     (folder / "config.yaml").write_text(f"db:\n  password: {secret['configuration']}\n")
     cells = json.dumps({"cells": [CELL]}).replace("{notebook}", secret["notebook"])
     (folder / "notes.ipynb").write_text(cells)
-    spec = importlib.util.spec_from_file_location("careless_script", folder / "careless.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.scripted(folder / "config.yaml", folder / "notes.ipynb")
+    load(folder / "careless.py").scripted(folder / "config.yaml", folder / "notes.ipynb")
     assert recorder().flush()
     [run] = [run for run in recorder().journal.runs.recent(1) if run.flow_name == "scripted"]
     return run.id
