@@ -178,12 +178,15 @@ def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, c
     assert log(to=int(float(early)) - 1) == log(**{"from": second + 60}) == ""
 
 
-def test_what_a_running_job_uses_is_told_in_texts(first):
+def test_what_a_running_job_uses_is_told_in_texts(local_platform, first, command_of, tmp_path):
     """A running job has one container with its usage. Before and after there is none."""
-    order = first.order("sleep", seconds="1.5")
+    enough = tmp_path / "enough"
+    program = POST + f"while not os.path.exists({str(enough)!r}): time.sleep(0.05)\npost(b'{{}}')\n"
+    order = first.order(command_of(local_platform, "lasts", program))
     path = f"/1/orders/{order['id']}/top"
     (container,) = until(lambda: first.get(path))
-    assert container["container"].startswith("sleep-")
+    enough.touch()
+    assert container["container"].startswith("lasts-")
     assert int(container["memory"].removesuffix("Mi")) > 5 and container["cpu"].endswith("m")
     assert container["storage"] == container["ephemeral-storage"] == "0Ki"
     first.finished(order)
