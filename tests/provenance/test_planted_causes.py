@@ -122,6 +122,12 @@ def write(target: Path, flow: Any) -> Path:
     return target
 
 
+@pytest.fixture(autouse=True)
+def without_prefect(monkeypatch):
+    """No flow of these runs is Prefect's, which would start a server to show its work."""
+    monkeypatch.setattr(attempts, "show_in_prefect", lambda *_: None)
+
+
 @pytest.mark.parametrize(
     ("body", "changed", "result", "cause"),
     [
