@@ -42,22 +42,24 @@ class Pauses:
 
 
 class Retries:
-    """The waits after the failures of one thing, by a back-off. `say` tells each to the log."""
+    """The waits after the failures of one thing, by a back-off. `say` tells each to the log.
 
-    def __init__(self, backoff: Backoff, say: Say) -> None:
+    The budget counts from the first failure. Before it, the process may have waited for its own requests, or been
+    suspended: it has found nothing out about the platform. A caller who waits no longer gives the monotonic time
+    `since` when it counts.
+    """
+
+    def __init__(self, backoff: Backoff, say: Say, *, since: float = math.inf) -> None:
         self._backoff, self._say = backoff, say
         self.begin_anew()
+        self._since = since
 
     def begin_anew(self) -> None:
         """Forget the failures so far: the thing has got further."""
         self._number, self._since = 0, math.inf
 
     async def wait(self, error: IvcapFlowsError) -> None:
-        """Wait as the failure demands; raise it where that would take longer than the budget.
-
-        The budget counts from the first failure. Before it, the process may have waited for its own requests, or been
-        suspended: it has found nothing out about the platform.
-        """
+        """Wait as the failure demands; raise it where that would take longer than the budget."""
         self._number += 1
         self._since = min(self._since, time.monotonic())
         waited = time.monotonic() - self._since

@@ -259,7 +259,7 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
     call.check(list(asked.work.values()))
     waits = await patience.read(lambda: asked.waits(call))
     async with following(call, waits, asked=asked.follow):
-        stay = await _Stay.begin(call, waits, patience.until)
+        stay = await _Stay.begin(call, waits, patience.left)
         left = await _parked(stay, asked, own)
     if left is not None:
         return left
@@ -307,12 +307,12 @@ class _Stay:
     pending: set[str] = field(default_factory=set)
 
     @classmethod
-    async def begin(cls, call: IvcapCall, waits: list[Wait], until: float) -> _Stay:
+    async def begin(cls, call: IvcapCall, waits: list[Wait], timeout: float) -> _Stay:
         """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
         park_after = max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        timeout, urns = until - time.monotonic(), {wait.urn for wait in waits}
+        until, urns = time.monotonic() + timeout, {wait.urn for wait in waits}
         try:
             now = await journal.ask(journal.now)
             attempts = await journal.ask(journal.runs.attempts, run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
@@ -21,6 +20,8 @@ from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import JournalError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.http.paging import checked_limit
+from ivcap_flows.http.retry import is_transient
+from ivcap_flows.http.session import longest_retries
 from ivcap_flows.identity import KEY_TAG, short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -87,31 +88,41 @@ class Patience:
     """The time that a wait for some work may take, counted from its call. All that it asks and awaits shares it."""
 
     work: Collection[Handle | str]
-    timeout: float | None
-    until: float
+    timeout: float
+    began: float
 
     @classmethod
     def of(cls, work: Collection[Handle | str], timeout: float | None) -> Patience:
-        return cls(work, timeout, math.inf if timeout is None else time.monotonic() + timeout)
+        return cls(work, math.inf if timeout is None else timeout, time.monotonic())
 
     @property
-    def left(self) -> float | None:
-        """Seconds until the caller's timeout; None if it has none."""
-        return None if self.timeout is None else max(0.0, self.until - time.monotonic())
+    def left(self) -> float:
+        """Seconds until the caller's timeout; infinite if there is none."""
+        return max(0.0, self.began + self.timeout - time.monotonic())
 
     async def read(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `ask`, repeated while the platform cannot answer. `ask` must be safe to repeat.
 
-        Raises WaitTimeoutError if there is no answer in time.
+        Raises WaitTimeoutError once it would have to be repeated after the end. A platform that answers is read on.
         """
+
+        async def once() -> T:
+            allowed = longest_retries.set(self.left)
+            try:
+                return await ask()
+            finally:
+                longest_retries.reset(allowed)
+
         try:
-            return await asyncio.wait_for(through_outages(ask, math.inf), self.left)
-        except asyncio.TimeoutError:
+            return await through_outages(once, self.timeout, since=self.began)
+        except PlatformError as error:
+            if not is_transient(error):
+                raise
             raise WaitTimeoutError(
-                f"The platform did not answer within {self.timeout:g} s, the timeout of the wait for "
-                f"{listed(map(str, self.work))}. They go on remotely, and waiting again continues.",
+                f"The {self.timeout:g} s of the wait for {listed(map(str, self.work))} are over, and the platform "
+                f"cannot answer. They go on remotely, and waiting again continues. {error}",
                 pending=[urn_of(each) for each in self.work],
-            ) from None
+            ) from error
 
 
 async def first_of(
