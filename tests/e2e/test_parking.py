@@ -298,9 +298,8 @@ def both_places(postgresql_server, tmp_path) -> dict[str, str]:
     return {"sqlite": f"sqlite:///{tmp_path / 'parked.sqlite'}", "postgresql": postgresql_server.format("parked")}
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("sqlite", "postgresql"), pytest.param("postgresql", "sqlite", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("old", "new"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_a_parked_run_goes_on_where_its_journal_was_moved(
     prefect_server, embedded_platform, both_places, tmp_path, old, new
 ):
