@@ -108,9 +108,9 @@ def in_time(name: Literal["IVCAP", "Provena"], request: Coroutine[Any, Any, T], 
     async def measured() -> T:
         _spent.set(spent)
         measuring = asyncio.ensure_future(_measure_busy(spent))
-        # So that it measures from the beginning: from Python 3.12 on, `wait_for` goes on with the request at once.
-        await asyncio.sleep(0)
         try:
+            # So that it measures from the beginning: from Python 3.12 on, `wait_for` goes on with the request at once.
+            await asyncio.sleep(0)
             return await asyncio.wait_for(request, timeout)
         finally:
             measuring.cancel()

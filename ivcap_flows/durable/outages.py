@@ -25,14 +25,14 @@ _SAID_EVERY: Final = 60.0
 _said_at = -math.inf
 
 
-async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float, *, since: float = math.inf) -> T:
+async def through_outages(ask: Callable[[], Awaitable[T]], stall_timeout: float) -> T:
     """Return the result of `ask`, repeating the call while the platform cannot answer.
 
-    The last call begins within `stall_timeout` seconds after it first could not, or after the monotonic time `since`.
+    The last call begins within `stall_timeout` seconds after it first could not.
 
     `ask` must be safe to repeat: it only reads, or has its effect once however often it is called.
     """
-    return await Retries(Backoff(_FIRST, _LONGEST, stall_timeout), _say, since=since).run(ask, is_transient)
+    return await Retries(Backoff(_FIRST, _LONGEST, stall_timeout), _say).run(ask, is_transient)
 
 
 def _say(error: IvcapFlowsError, *_: float) -> None:

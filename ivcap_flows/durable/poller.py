@@ -182,7 +182,7 @@ class Poller(Generic[R]):
             if timeout is not None and now - began >= timeout:
                 late = [urn for urn, future in futures.items() if not future.done()]
                 raise WaitTimeoutError(
-                    f"{len(late)} of {len(futures)} {self._source.what} not finished after {round(timeout, 1):g} s "
+                    f"{len(late)} of {len(futures)} {self._source.what} have not ended within the timeout of the wait "
                     f"({_called(late, names)}); they go on remotely, and waiting again continues.",
                     pending=late,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError, WaitTimeoutError
 from ivcap_flows.http.auth import StaticToken, expiry, lifetime
+from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.http.status import detail_of, redact
 
@@ -120,6 +122,7 @@ class RefreshingToken:
         return self._access is None or (self._expires_at is not None and self._expires_at - self._skew <= time.time())
 
     async def _renew(self) -> None:
+        retry_until.set(math.inf)  # whoever asked first, others wait for it, too
         began = time.time()
         granted = await renewed(
             self._token_url,

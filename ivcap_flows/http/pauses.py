@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from ivcap_flows.errors import IvcapFlowsError
@@ -16,7 +17,7 @@ from ivcap_flows.secrets import logger_of
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Pauses", "Retries", "broke_off"]
+__all__ = ["Pauses", "Retries", "broke_off", "retry_until"]
 
 _log = logger_of("ivcap_flows.http")
 
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 Say = Callable[[IvcapFlowsError, float, float], None]
 """Takes a failure, the seconds until the next attempt, and those since the first failure."""
+
+retry_until: ContextVar[float] = ContextVar("ivcap_flows_retry_until", default=math.inf)
+"""The monotonic time of the last attempt at anything that the running code tries again, whatever its budget."""
 
 
 class Pauses:
@@ -45,14 +49,12 @@ class Retries:
     """The waits after the failures of one thing, by a back-off. `say` tells each to the log.
 
     The budget counts from the first failure. Before it, the process may have waited for its own requests, or been
-    suspended: it has found nothing out about the platform. A caller who waits no longer gives the monotonic time
-    `since` when it counts.
+    suspended: it has found nothing out about the platform. After `retry_until`, there is no wait.
     """
 
-    def __init__(self, backoff: Backoff, say: Say, *, since: float = math.inf) -> None:
+    def __init__(self, backoff: Backoff, say: Say) -> None:
         self._backoff, self._say = backoff, say
         self.begin_anew()
-        self._since = since
 
     def begin_anew(self) -> None:
         """Forget the failures so far: the thing has got further."""
@@ -60,12 +62,14 @@ class Retries:
 
     async def wait(self, error: IvcapFlowsError) -> None:
         """Wait as the failure demands; raise it where that would take longer than the budget."""
+        now = time.monotonic()
         self._number += 1
-        self._since = min(self._since, time.monotonic())
-        waited = time.monotonic() - self._since
+        self._since = min(self._since, now)
+        waited, left = now - self._since, retry_until.get() - now
         wait = self._backoff.delay(self._number, error.data.get("retry_after"))
-        if self._backoff.exhausted(waited, wait):
+        if left <= 0 or self._backoff.exhausted(waited, wait):
             raise error
+        wait = min(wait, left)
         self._say(error, wait, waited)
         await asyncio.sleep(wait)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -82,10 +82,6 @@ class Backoff:
         if asked is not None and asked >= self.first:
             return asked
         return max(asked or 0.0, uniform(0.0, self.ceiling(attempt)))
-
-    def within(self, budget: float | None) -> Backoff:
-        """Return these waits with a smaller budget; None leaves it."""
-        return self if budget is None else replace(self, budget=min(budget, self.budget))
 
     def exhausted(self, elapsed: float, wait: float) -> bool:
         """Return whether another attempt after this wait would start beyond the budget."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from contextvars import ContextVar
 from functools import partial
 from json import JSONEncoder
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
 from ivcap_flows.http.confirm_send import confirm_send
-from ivcap_flows.http.pauses import Retries
+from ivcap_flows.http.pauses import Retries, retry_until
 from ivcap_flows.http.pool import Pool, Reuse, UnansweredError, abandon
 from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
@@ -26,7 +26,7 @@ from ivcap_flows.http.server_clock import ServerClock, elapsed
 from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply", "longest_retries"]
+__all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
 
 _log = logger_of(__name__)
 
@@ -55,9 +55,6 @@ CONFIRMED_FOR: Final = 15.0
 _CONNECT_TIMEOUT: Final = 10.0
 _SAID_AFTER: Final = 3.0
 """Seconds of failures after which the log warns once; retries go on."""
-
-longest_retries: ContextVar[float | None] = ContextVar("ivcap_flows_longest_retries", default=None)
-"""Seconds of retries that the running code allows, if it allows fewer than a session's budget."""
 
 _HEAD: Final = "http11.send_request_headers"
 _BODY: Final = "http11.send_request_body"
@@ -261,7 +258,7 @@ class Session:
 
     async def _tried(self, attempt: Callable[[], Awaitable[T]], repeat: Repeat) -> T:
         """Return the result of `attempt`. Repeat it while its failures are transient and the budget allows."""
-        retries = Retries(self._backoff.within(longest_retries.get()), self._say)
+        retries = Retries(self._backoff, self._say)
         given = await retries.run(attempt, lambda error: is_transient(error) and may_repeat(repeat, error))
         self._said = False
         return given
@@ -271,7 +268,8 @@ class Session:
             _log.info("%s Trying again in %.1f s.", error, wait)
         else:
             self._said = True
-            _log.warning("%s Trying again for up to %.0f s.", error, self._backoff.budget - waited)
+            left = min(self._backoff.budget - waited, retry_until.get() - time.monotonic())
+            _log.warning("%s Trying again for up to %.0f s.", error, left)
 
     async def _send(
         self,

@@ -272,7 +272,8 @@ class Store:
 
     def _check_is_free(self, connection: Connection) -> None:
         """Raise ConfigurationError if another program has tables here that are named as those of a journal."""
-        taken = sorted(metadata.tables.keys() & set(sa.inspect(connection).get_table_names()))
+        found = sa.inspect(connection)  # a view or, in SQLite, a name in other case is in the way, too
+        taken = sorted(name for name in metadata.tables if found.has_table(name))
         if taken:
             raise ConfigurationError(
                 f"The database {self.url} is another program's: it has no journal, but tables named as those of one "

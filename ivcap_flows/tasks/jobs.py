@@ -268,6 +268,7 @@ async def _wait_for_jobs(
     waits = [wait_of(job, "job", services[urn]) for urn, job in asked.items()]
     async with following(call, waits, asked=follow), progress_of("jobs", asked) as told:
         records = await wait_for(call, JobSource(call.client.jobs), waits, timeout=patience.left, told=told)
+    patience.has_ended = True
     ended = await all_of(
         lambda record: _ended(call, patience, record, services[record.urn], asked[record.urn], events=events), records
     )

@@ -235,6 +235,7 @@ async def _wait_for_orders(
     waits = [wait_of(order, "order", order.service if isinstance(order, Order) else "") for order in asked.values()]
     async with following(call, waits, asked=follow), progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=patience.left, told=told)
+    patience.has_ended = True
     ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
     failed = [each for each in ended if not each.work.succeeded]
     if failed and raise_on_failure:

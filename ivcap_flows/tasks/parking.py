@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -49,6 +50,8 @@ LEAST: Final = 2.0
 """Minimum number of seconds in the process before parking. Prefect's API may take so long to show a new task run."""
 WOKEN: Final = 5.0
 """Seconds that a woken run waits in its process before it parks again for the same work."""
+_READING: Final = 30.0
+"""Seconds in which work that has ended is read, also after the timeout."""
 AGAIN: Final = 10.0
 """Seconds until the next try to park after a passing obstacle."""
 _FLUSH: Final = 60.0
@@ -107,16 +110,17 @@ def wait_or_park(
     work = several(work, "work", "wait_or_park")
     asked = _Asked.of(work, timeout, credentials, follow)
     orders, jobs = asked.orders, asked.jobs
-    left = _left(loop.run(_wait(asked, OwnRun.here())))
-    given: Any = {"timeout": left, "follow": follow, "credentials": credentials}
+    until = _until(loop.run(_wait(asked, OwnRun.here())))
+    given: Any = {"follow": follow, "credentials": credentials}
     ended: list[Any] = []
     if orders:
         # If there are jobs, too, all must have ended before a failure is raised.
-        ended += wait_for_orders(orders, raise_on_failure=raise_on_failure and not jobs, **given)
+        raises = raise_on_failure and not jobs
+        ended += wait_for_orders(orders, timeout=_left(until), raise_on_failure=raises, **given)
     if jobs:
-        ended += wait_for_jobs(jobs, raise_on_failure=raise_on_failure, **given)
+        ended += wait_for_jobs(jobs, timeout=_left(until), raise_on_failure=raise_on_failure, **given)
     if raise_on_failure and (failed := [each for each in ended if not each.succeeded]):
-        wait_for_orders(failed, **given)
+        wait_for_orders(failed, timeout=_left(_to_read(until)), **given)
     return _in_order(work, ended)
 
 
@@ -154,15 +158,16 @@ async def a_wait_or_park(
     work = several(work, "work", "a_wait_or_park")
     asked = _Asked.of(work, timeout, credentials, follow)
     orders, jobs = asked.orders, asked.jobs
-    left = _left(await loop.arun(_wait(asked, OwnRun.here())))
-    given: Any = {"timeout": left, "follow": follow, "credentials": credentials}
+    until = _until(await loop.arun(_wait(asked, OwnRun.here())))
+    given: Any = {"follow": follow, "credentials": credentials}
     ended: list[Any] = []
     if orders:
-        ended += await a_wait_for_orders(orders, raise_on_failure=raise_on_failure and not jobs, **given)
+        raises = raise_on_failure and not jobs
+        ended += await a_wait_for_orders(orders, timeout=_left(until), raise_on_failure=raises, **given)
     if jobs:
-        ended += await a_wait_for_jobs(jobs, raise_on_failure=raise_on_failure, **given)
+        ended += await a_wait_for_jobs(jobs, timeout=_left(until), raise_on_failure=raise_on_failure, **given)
     if raise_on_failure and (failed := [each for each in ended if not each.succeeded]):
-        await a_wait_for_orders(failed, **given)
+        await a_wait_for_orders(failed, timeout=_left(_to_read(until)), **given)
     return _in_order(work, ended)
 
 
@@ -171,11 +176,20 @@ def _in_order(work: Sequence[Order | Job | str], ended: Sequence[Any]) -> list[A
     return [by_urn[urn_of(each)] for each in work]
 
 
-def _left(decided: State[Any] | float | None) -> float | None:
-    """Return the seconds that the wait in the process may take, or leave the process."""
+def _until(decided: State[Any] | float) -> float:
+    """Return the monotonic time until which the wait in the process may last, or leave the process."""
     if isinstance(decided, State):
         raise Pause(state=decided)
     return decided
+
+
+def _left(until: float) -> float | None:
+    return None if until == math.inf else max(0.0, until - time.monotonic())
+
+
+def _to_read(until: float) -> float:
+    """Return until when work that has ended may be read."""
+    return max(until, time.monotonic() + _READING)
 
 
 def _is_job(each: Order | Job | str) -> bool:
@@ -247,19 +261,19 @@ class _Asked:
 
 
 @noticing
-async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | None:
+async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float:
     """Wait, and try to park after a while.
 
-    Returns the state to leave the process with, or the seconds that the wait in the process may still take (None: any).
+    Returns the state to leave the process with, or the monotonic time until which the wait in the process may last.
     """
-    if planning() is not None or not asked.work:
-        return asked.timeout
     patience = Patience.of(asked.work, asked.timeout)
+    if planning() is not None or not asked.work:
+        return patience.until
     call = await patience.read(lambda: IvcapCall.of(asked.credentials))
     call.check(list(asked.work.values()))
     waits = await patience.read(lambda: asked.waits(call))
     async with following(call, waits, asked=asked.follow):
-        stay = await _Stay.begin(call, waits, patience.left)
+        stay = await _Stay.begin(call, waits, patience)
         left = await _parked(stay, asked, own)
     if left is not None:
         return left
@@ -271,8 +285,7 @@ async def _wait(asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | float | N
             f"{in_words(late)}. They continue on the platform; call again to wait longer.",
             pending=[wait.urn for wait in late],
         )
-    # What has ended is only read, which may take longer than what is left of the timeout.
-    return None if asked.timeout is None or not stay.pending else stay.left
+    return stay.until if stay.pending else _to_read(stay.until)
 
 
 async def _parked(stay: _Stay, asked: _Asked, own: OwnRun | Obstacle) -> State[Any] | None:
@@ -307,23 +320,24 @@ class _Stay:
     pending: set[str] = field(default_factory=set)
 
     @classmethod
-    async def begin(cls, call: IvcapCall, waits: list[Wait], timeout: float) -> _Stay:
+    async def begin(cls, call: IvcapCall, waits: list[Wait], patience: Patience) -> _Stay:
         """Wait for the time before parking; a run that has woken, for a moment, even if its timeout has passed."""
         park_after = max(LEAST, Settings.current().park_after)
         assert call.attempt is not None
         journal, run_id = call.journal, call.attempt.run.id
-        until, urns = time.monotonic() + timeout, {wait.urn for wait in waits}
+        urns = {wait.urn for wait in waits}
         try:
             now = await journal.ask(journal.now)
             attempts = await journal.ask(journal.runs.attempts, run_id)
         except JournalError as error:
             logger.warning("The earlier rounds of this wait cannot be read; its time counts from now: %s", error)
             now, attempts = datetime.now(timezone.utc), []
-        stay = cls(call, waits, now, until)
+        began_at = now - timedelta(seconds=time.monotonic() - patience.began)
+        stay = cls(call, waits, began_at, patience.until)
         woken = any(each.park is not None and each.park.urns <= urns for each in attempts)
-        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else park_after, timeout))
+        stay.pending = await pending_of(call, waits, timeout=min(WOKEN if woken else park_after, patience.left))
         # A shorter wait never parks, so the rounds are of another wait for the same work.
-        if stay.pending and timeout > park_after + SHORTEST:
+        if stay.pending and patience.timeout > park_after + SHORTEST:
             stay._go_on(attempts)
         return stay
 

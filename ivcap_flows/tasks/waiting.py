@@ -20,8 +20,8 @@ from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import JournalError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import Handle, Job, Order
 from ivcap_flows.http.paging import checked_limit
+from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.http.retry import is_transient
-from ivcap_flows.http.session import longest_retries
 from ivcap_flows.identity import KEY_TAG, short_id
 from ivcap_flows.ivcap.job_records import JobRecord
 from ivcap_flows.ivcap.orders import OrderRecord
@@ -83,46 +83,50 @@ class PlannedError(BaseException):
             raise cls(f"The plan ends here: the flow needs the results of {requests}, and a plan sends nothing.")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Patience:
-    """The time that a wait for some work may take, counted from its call. All that it asks and awaits shares it."""
+    """The time that a wait for some work may take, counted from its call. The wait itself and its `read`s share it."""
 
     work: Collection[Handle | str]
     timeout: float
+    """Seconds; infinite if the caller gives none."""
     began: float
+    """The monotonic time of the call."""
+    has_ended: bool = False
+    """Whether all of the work has ended, and is only read."""
 
     @classmethod
     def of(cls, work: Collection[Handle | str], timeout: float | None) -> Patience:
         return cls(work, math.inf if timeout is None else timeout, time.monotonic())
 
     @property
+    def until(self) -> float:
+        """The monotonic time at which it ends."""
+        return self.began + self.timeout
+
+    @property
     def left(self) -> float:
-        """Seconds until the caller's timeout; infinite if there is none."""
-        return max(0.0, self.began + self.timeout - time.monotonic())
+        """Seconds until it ends."""
+        return max(0.0, self.until - time.monotonic())
 
     async def read(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `ask`, repeated while the platform cannot answer. `ask` must be safe to repeat.
 
         Raises WaitTimeoutError once it would have to be repeated after the end. A platform that answers is read on.
         """
-
-        async def once() -> T:
-            allowed = longest_retries.set(self.left)
-            try:
-                return await ask()
-            finally:
-                longest_retries.reset(allowed)
-
+        before = retry_until.set(self.until)
         try:
-            return await through_outages(once, self.timeout, since=self.began)
+            return await through_outages(ask, math.inf)
         except PlatformError as error:
             if not is_transient(error):
                 raise
             raise WaitTimeoutError(
-                f"The {self.timeout:g} s of the wait for {listed(map(str, self.work))} are over, and the platform "
-                f"cannot answer. They go on remotely, and waiting again continues. {error}",
-                pending=[urn_of(each) for each in self.work],
+                f"The timeout of the wait for {listed(map(name_of, self.work))} is over, and the platform cannot "
+                f"answer. Waiting again continues. {error}",
+                pending=[] if self.has_ended else [urn_of(each) for each in self.work],
             ) from error
+        finally:
+            retry_until.reset(before)
 
 
 async def first_of(

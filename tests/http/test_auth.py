@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError, WaitTimeoutError
 from ivcap_flows.http.auth import StaticToken, claims
 from ivcap_flows.http.oauth import DeviceLogin, RefreshingToken
+from ivcap_flows.http.pauses import retry_until
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
@@ -63,6 +64,14 @@ async def test_a_token_is_renewed_once_for_all_who_wait_though_one_is_cancelled(
     assert forms(web) == [{"client_id": "client-1", "grant_type": "refresh_token", "refresh_token": "r-s3cr3t"}]
     await auth.header(force=True)
     assert [form["refresh_token"] for form in forms(web)] == ["r-s3cr3t", "r-2"]
+
+
+async def test_a_renewal_is_tried_again_for_all_though_the_first_who_asks_has_no_time(web):
+    web.on("POST /token", Response(status_code=503), granted())
+    auth = refreshing(web)
+    before = retry_until.set(time.monotonic())
+    assert await auth.header() == "Bearer a-1"
+    retry_until.reset(before)
 
 
 async def test_a_refresh_token_that_rotates_is_told_once(web):

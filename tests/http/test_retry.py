@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -18,7 +19,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.http.pauses import Pauses, Retries, broke_off
+from ivcap_flows.http.pauses import Pauses, Retries, broke_off, retry_until
 from ivcap_flows.http.retry import Backoff, is_transient, may_repeat, retry_after
 from ivcap_flows.http.server_clock import date_of
 
@@ -125,3 +126,17 @@ async def test_a_transfer_that_breaks_off_too_often_fails(slept):
     retries.begin_anew()
     await retries.wait(error)
     assert slept == [8.0, 8.0]
+
+
+async def test_the_last_attempt_is_at_the_time_that_the_code_allows(slept):
+    """Whatever the server asks for and the budget allows."""
+    retries, error = Retries(Backoff(), broke_off("upload of x")), UnreachableError("gone", retry_after=8.0)
+    allowed = retry_until.set(time.monotonic() + 5.0)
+    await retries.wait(error)
+    assert 4.0 < slept[0] <= 5.0
+    retry_until.set(time.monotonic())
+    with pytest.raises(UnreachableError, match="gone"):
+        await retries.wait(error)
+    retry_until.reset(allowed)
+    await retries.wait(error)
+    assert slept[1:] == [8.0]

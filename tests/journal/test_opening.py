@@ -77,16 +77,20 @@ def test_tables_of_another_version_are_named_as_the_cause(empty_url, change, sta
     store.close()
 
 
-def test_the_tables_of_another_program_are_left_alone(empty_url):
-    """Such as those of a program that has a table `runs`, too."""
+@pytest.mark.parametrize(
+    "made", ["TABLE runs (number INTEGER)", "TABLE Runs (number INTEGER)", "VIEW runs AS SELECT 1 AS n"]
+)
+def test_what_another_program_keeps_in_a_database_is_left_alone(empty_url, made):
+    """Such as that of a program that has `runs`, too, in whatever case."""
     engine = sa.create_engine(empty_url.replace("postgresql://", "postgresql+psycopg://"))
     if engine.dialect.name == "sqlite":
         Path(engine.url.database).parent.mkdir()
     with engine.begin() as connection:
-        connection.execute(sa.text("CREATE TABLE runs (number INTEGER)"))
+        connection.execute(sa.text(f"CREATE {made}"))
     with pytest.raises(ConfigurationError, match=r"another program's: .* \(runs\)"):
         Journal.open(empty_url)
-    assert sa.inspect(engine).get_table_names() == ["runs"]
+    found = sa.inspect(engine)
+    assert [name.lower() for name in (*found.get_table_names(), *found.get_view_names())] == ["runs"]
     engine.dispose()
 
 

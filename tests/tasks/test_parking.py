@@ -59,6 +59,7 @@ from ivcap_flows.tasks import (
 )
 from ivcap_flows.tasks.flow_run import Obstacle, OwnRun
 from ivcap_flows.tasks.park_watcher import Watcher
+from ivcap_flows.tasks.waiting import Patience
 
 
 @pytest.fixture(autouse=True)
@@ -328,6 +329,22 @@ def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, ahead, mo
     ahead(9)
     end.touch()
     assert run.wake() == ["succeeded"] and len(late) == rounds - 1
+
+
+def test_what_a_woken_run_reads_before_it_waits_counts_once(deployed, ahead, monkeypatch, end):
+    """All the time since the first call was spent on that, for instance since the platform was away."""
+
+    @flow
+    def parks() -> list[str]:
+        return ordering(end, timeout=1000)
+
+    run = deployed(parks)
+    run.parks()
+    ahead(600 / 3600)
+    begun = [Patience(["urn:ivcap:order:1"], 1000, time.monotonic() - 600)]
+    monkeypatch.setattr(Patience, "of", lambda *_: begun.pop())
+    run.parks(run.wake)
+    assert not begun
 
 
 def test_no_wait_counts_the_time_of_another(in_script, ivcap_journal, end, tmp_path):

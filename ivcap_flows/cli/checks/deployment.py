@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,7 +32,7 @@ from ivcap_flows.errors import (
     UnavailableError,
     UnreachableError,
 )
-from ivcap_flows.http.session import longest_retries
+from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.identity import EMBEDDED
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.sinks.base import without_emails
@@ -63,7 +64,7 @@ Outcome = Literal["ok", "differs", "refused", "not there", "no answer", "not loo
 TIMEOUT: Final = 15.0
 """Seconds for all requests of a check."""
 _RETRIES: Final = 3.0
-"""Seconds for which a request is repeated, so that its own failure is named and not the time-out of the check."""
+"""Seconds of a check in which requests are repeated, so that their failure is named and not its own time-out."""
 
 _NO_ROUTE: Final = frozenset({404, 405, 410, 501})
 _NO_USE: Final = frozenset({"href", "links", "gsi_status"})
@@ -125,7 +126,6 @@ async def check_deployment(
     platform: str, client_of: Callable[[], Awaitable[C]], checks: Sequence[Check[C]], *, full: bool
 ) -> list[Finding]:
     """Return what each check finds. If the first one gets no answer or is refused, the others are not made."""
-    longest_retries.set(_RETRIES)
     client: C | None = None
 
     async def begin(_: object) -> str:
@@ -145,6 +145,7 @@ async def check_deployment(
 
 
 async def _finding(platform: str, client: C, check: Check[C], full: bool) -> Finding:
+    retry_until.set(time.monotonic() + _RETRIES)
     try:
         read = await asyncio.wait_for(check.read(client), TIMEOUT)
         note = read if isinstance(read, str) else _judged(read, check.needs)
