@@ -151,12 +151,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def stage(
     prefect_server: dict[str, str],
-    journal_file: Path,
+    made_journal: Path,
     postgresql_server: str,
     own_prefect: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, journal_file, postgresql_server, own_prefect)
+    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, made_journal, postgresql_server, own_prefect)
     yield made
     made.close()
 

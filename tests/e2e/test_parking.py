@@ -228,6 +228,7 @@ def own_server(postgresql_server, own_prefect, tmp_path):
         known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
         if known is None:
             pytest.skip("this PostgreSQL has no pg_trgm, without which Prefect makes no tables")
+        connection.execute("DROP DATABASE IF EXISTS prefect_parking WITH (FORCE)")
         connection.execute("CREATE DATABASE prefect_parking")
     asynchronous = postgresql_server.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
     settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": asynchronous, "PREFECT_WORKER_QUERY_SECONDS": "1"}

@@ -28,8 +28,10 @@ def noaa() -> Iterator[TableServer]:
 def platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedPlatform]:
     """Embedded platforms of the test's own, with the services of the examples."""
     embedded = local.ensure(tmp_path / "embedded", idle=600)
-    for name, value in embedded.environment.items():
-        monkeypatch.setenv(name, value)
-    register_examples(embedded)
-    yield embedded
-    embedded.end()
+    try:
+        for name, value in embedded.environment.items():
+            monkeypatch.setenv(name, value)
+        register_examples(embedded)
+        yield embedded
+    finally:
+        embedded.end()

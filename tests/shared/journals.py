@@ -68,7 +68,7 @@ def durable_postgresql() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal's file with its tables made, to be copied."""
     path = tmp_path_factory.mktemp("journal") / "made.sqlite"
     Journal.open(f"sqlite:///{path}").close()
@@ -76,10 +76,10 @@ def journal_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sqlite_url(journal_file: Path, tmp_path: Path) -> str:
+def sqlite_url(made_journal: Path, tmp_path: Path) -> str:
     """The URL of a journal without content, on SQLite."""
     path = tmp_path / "made.sqlite"
-    shutil.copy(journal_file, path)
+    shutil.copy(made_journal, path)
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         # Copies of one journal, used side by side, would take each other's records for rows that they have lost.
         connection.execute("UPDATE journal_info SET id = ?", (str(uuid.uuid4()),))
