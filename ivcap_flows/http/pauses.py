@@ -61,7 +61,7 @@ class Retries:
         self._number, self._since = 0, math.inf
 
     async def wait(self, error: IvcapFlowsError) -> None:
-        """Wait as the failure demands; raise it where that would take longer than the budget."""
+        """Wait as the failure demands. Raise it if that would take longer than the budget, or the time is over."""
         now = time.monotonic()
         self._number += 1
         self._since = min(self._since, now)

@@ -50,10 +50,10 @@ LEAST: Final = 2.0
 """Minimum number of seconds in the process before parking. Prefect's API may take so long to show a new task run."""
 WOKEN: Final = 5.0
 """Seconds that a woken run waits in its process before it parks again for the same work."""
-_READING: Final = 30.0
-"""Seconds in which work that has ended is read, also after the timeout."""
 AGAIN: Final = 10.0
 """Seconds until the next try to park after a passing obstacle."""
+_READING: Final = 30.0
+"""Seconds in which work that has ended is read, also after the timeout."""
 _FLUSH: Final = 60.0
 """Maximum number of seconds to write a run's facts before it leaves."""
 
