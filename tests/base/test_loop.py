@@ -51,21 +51,22 @@ async def test_an_asynchronous_caller_is_not_held():
 
 async def test_cancelling_the_caller_cancels_the_work():
     """A cancelled await does not leave its work running."""
-    seen = threading.Event()
+    begun, seen = threading.Event(), threading.Event()
 
     async def work() -> None:
+        begun.set()
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(60)
         except asyncio.CancelledError:
             seen.set()
             raise
 
     task = asyncio.create_task(loop.arun(work()))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(begun.wait, 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(seen.wait, 2)
+    assert await asyncio.to_thread(seen.wait, 20)
 
 
 async def test_work_whose_caller_was_cancelled_at_once_never_begins():
