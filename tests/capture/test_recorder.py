@@ -255,7 +255,6 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
 
 def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeypatch, caplog):
     """What is queued and what is in hand counts for each run, once, however often it is waited for."""
-    monkeypatch.setattr(record_writer, "STALL_TIMEOUT", 0.2)
     runs, held = [opened("f1").run, opened("f2").run], threading.Event()
 
     def stuck():
@@ -266,9 +265,11 @@ def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeyp
     writer.put(Statement(runs[0].id, None, stuck))
     for run in (*runs, runs[1]):
         writer.put(states(run, "urn:x:2"))
-    for _ in range(2):
-        assert not writer.flush()
-        assert [missing(run) for run in runs] == [2, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(record_writer, "STALL_TIMEOUT", 0.2)
+        for _ in range(2):
+            assert not writer.flush()
+            assert [missing(run) for run in runs] == [2, 2]
     assert "4 calls are not written" in caplog.text
     held.set()
     assert writer.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from statistics import median
 from urllib.parse import urlsplit
 
 import httpx
@@ -84,7 +83,8 @@ def test_replies_are_not_held_back(served):
     headers = {"Authorization": f"Bearer {served.environment['IVCAP_JWT']}"}
     with httpx.Client(base_url=served.environment["IVCAP_URL"], headers=headers) as client:
         taken = [client.get("/1/services2").elapsed.total_seconds() for _ in range(15)]
-    assert median(taken) < 0.03
+    # Held back is every reply but the first; a busy machine delays some.
+    assert min(taken[1:]) < 0.03
 
 
 def test_a_client_that_is_not_installed_is_a_failure_with_the_next_step(find_interpreter):
