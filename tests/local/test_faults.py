@@ -156,11 +156,11 @@ def test_a_reply_that_takes_too_long_is_lost(first, fault, logged):
         params = {"entity": "urn:t:slow", "schema": f"urn:t:s:{number}"}
         return first.http.post("/1/aspects", params=params, json={"n": number}, **more).status_code
 
-    fault(method="POST", path="/1/aspects", at_once=1, delay=0.5, lost_after=0.9)
+    fault(method="POST", path="/1/aspects", at_once=1, delay=2.0, lost_after=3.0)
     with ThreadPoolExecutor(2) as callers:
         assert sorted(callers.map(add, range(2))) == [200, 504]
     with pytest.raises(httpx.TimeoutException):
-        add(2, timeout=0.1)
+        add(2, timeout=1.0)
     until(lambda: len(first.aspects(entity="urn:t:slow")), lambda count: count == 3)
     assert [entry["dropped"] for entry in logged("POST", "/1/aspects")][:2].count(True) == 1
 

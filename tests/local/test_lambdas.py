@@ -91,6 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"said": said, "forward": forward})
         else:
             time.sleep(request.get("seconds", 0))
+            while not os.path.exists(request.get("file", "/")):
+                time.sleep(0.05)
             self.answer(200, {"pid": os.getpid(), "path": self.path, "timeout": self.headers["timeout"]})
 
 while len(sys.argv) > 1 and not os.path.exists(sys.argv[1]):
@@ -122,7 +124,7 @@ def enrol(home, document, command=None, folder=None, concurrency=None, **more):
 @pytest.fixture
 def rest_service(tmp_path):
     """Return a function that registers the server above with a home, under a name. It starts once the file of its
-    argument is there.
+    argument is there, and answers a request once the file is there that the request names.
     """
     (tmp_path / "server.py").write_text(SERVER)
 
@@ -205,17 +207,20 @@ def test_a_service_without_a_command_here_names_the_command_to_register_one(firs
         enrol(local_platform, other, ["true"])
 
 
-def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service):
+def test_jobs_share_a_process_and_wait_for_their_turn(first, local_platform, rest_service, tmp_path):
     """With a limit of one, jobs of a service run in the order in which they came.
 
     Another service's job does not wait.
     """
     service = rest_service(local_platform, "narrow", concurrency=1)
-    paths = [request(first, service, "now", seconds=seconds) for seconds in (1, 0, 0)]
-    until(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
-    assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
-    aside = first.finished(first.order("echo", message="aside"))
-    assert aside["status"] == "succeeded" and not over(first.get(paths[2]))
+    paths = [request(first, service, "now", file=str(tmp_path / "end")) for _ in range(3)]
+    try:
+        until(lambda: first.get(paths[0])["status"], lambda status: status == "executing")
+        aside = first.finished(first.order("echo", message="aside"))
+        assert aside["status"] == "succeeded"
+        assert first.get(paths[1])["status"] == first.get(paths[2])["status"] == "pending"
+    finally:
+        (tmp_path / "end").touch()
     jobs = [until(lambda path=path: first.get(path), over) for path in paths]
     assert len({job["result-content"]["pid"] for job in jobs}) == 1
     text = [first.call("GET", f"/1/orders/{job['order']}/logs").text for job in jobs]
@@ -235,7 +240,7 @@ def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_
     until(lambda: psutil.pid_exists(old), lambda there: not there)
 
 
-def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service):
+def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service, tmp_path):
     """A call without a job id belongs to the only running job.
 
     With two jobs it is refused. Calls to other hosts are not forwarded.
@@ -243,9 +248,13 @@ def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, re
     service = rest_service(local_platform, "anonymous")
     alone = job_of_mode(first, service, "unnamed")
     assert alone["result-content"] == {"said": 200, "forward": 501}
-    beside = request(first, service, "now", seconds=1)
-    until(lambda: first.get(beside)["status"], lambda status: status == "executing")
-    assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
+    beside = request(first, service, "now", file=str(tmp_path / "end"))
+    try:
+        until(lambda: first.get(beside)["status"], lambda status: status == "executing")
+        assert job_of_mode(first, service, "unnamed")["result-content"]["said"] == 403
+    finally:
+        # Without an end of its jobs, the service would outlive the platform.
+        (tmp_path / "end").touch()
 
 
 def hosts_of(home):
@@ -345,17 +354,20 @@ def test_a_job_that_waits_for_its_service_outlives_the_server(local_home, rest_s
     assert hosts_of(local_home) == started
 
 
-def test_a_job_that_is_passed_on_twice_runs_once(first, local_platform, rest_service):
+def test_a_job_that_is_passed_on_twice_runs_once(first, local_platform, rest_service, tmp_path):
     """As by a platform that starts while the service takes the job."""
     service = rest_service(local_platform, name="twice")
-    path = request(first, service, seconds=1)
-    job = until(lambda: first.get(path), lambda job: job["status"] == "executing")
-    files = HostFiles.of(Directory(local_platform.root), service)
-    files.hand_over(job["id"])
+    path = request(first, service, file=str(tmp_path / "end"))
+    try:
+        job = until(lambda: first.get(path), lambda job: job["status"] == "executing")
+        files = HostFiles.of(Directory(local_platform.root), service)
+        files.hand_over(job["id"])
+        until(files.waiting, lambda waiting: waiting == [])
+    finally:
+        (tmp_path / "end").touch()
     job = until(lambda: first.get(path), over)
     assert job["status"] == "succeeded", job
     assert first.call("GET", f"/1/orders/{job['order']}/logs").text.count("began") == 1
-    assert files.waiting() == []
 
 
 def test_an_aspect_that_describes_a_service_is_one(first, second, local_platform):
