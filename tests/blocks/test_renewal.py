@@ -248,7 +248,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(prefect_api):
 
     async def wait():
         nonlocal inside, most
-        async with prefect_lock(name, gone=0.4):
+        async with prefect_lock(name, gone=2.0):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0.1)
@@ -261,4 +261,4 @@ def test_the_lock_of_a_killed_process_is_taken_over(prefect_api):
             return await client.read_variable_by_name(name)
 
     assert loop.run(all_wait()) is None
-    assert most == 1 and time.monotonic() - began >= 0.4
+    assert most == 1 and time.monotonic() - began >= 2.0
