@@ -468,15 +468,15 @@ def test_a_platform_that_is_away_is_one_line(doctor, proxy, monkeypatch):
 
 def test_a_slow_route_does_not_hold_up_the_others(doctor, proxy, monkeypatch):
     """It has no answer in time, and each check has its own time."""
-    monkeypatch.setattr(deployment, "TIMEOUT", 2.0)
-    proxy.on("GET /1/secrets/list.*", lambda given: setattr(given, "slow", 4.0))
+    monkeypatch.setattr(deployment, "TIMEOUT", 5.0)
+    proxy.on("GET /1/secrets/list.*", lambda given: setattr(given, "slow", 8.0))
     began = time.monotonic()
     said = doctor("--json")
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 120
     assert outcomes(said, "ok") == {"IVCAP: list of secrets": "no answer"}
     assert said.status == 0, "the package does without secrets"
     [found] = [found for found in said.json if found["outcome"] == "no answer"]
-    assert found["note"] == "no reply within 2 s"
+    assert found["note"] == "no reply within 5 s"
 
 
 def test_a_refused_token_is_named_once_for_each_check(doctor, proxy, secrets, monkeypatch):

@@ -133,9 +133,9 @@ def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, 
     async def scenario() -> None:
         async with watches(ivcap_journal):
             files[3].touch()
-            await auntil(lambda: woken == runs[3:], 15)
+            await auntil(lambda: woken == runs[3:])
             files[2].touch()
-            await auntil(lambda: woken == runs[:1:-1], 15)
+            await auntil(lambda: woken == runs[:1:-1])
         for file in files:
             file.touch()
         assert await Watcher(ivcap_journal).once() == (2, 0)

@@ -353,7 +353,7 @@ def test_a_wait_that_ends_with_an_error_is_shown_as_far_as_it_came(in_flow):
     def body():
         job = request_job("sleep", {"seconds": 30.0})
         with pytest.raises(WaitTimeoutError):
-            wait_for_jobs([job], timeout=0.3)
+            wait_for_jobs([job], timeout=3.0)
         return flow_run.id, job.urn
 
     run, urn = in_flow(body)
