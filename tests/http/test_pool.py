@@ -54,11 +54,11 @@ async def test_a_wait_for_a_turn_is_no_failure(web, one_place):
         return answers.pop(0)
 
     web.on("GET /1/x", slow)
-    async with web.session(timeout=5.0, budget=1.0) as session:
+    async with web.session(timeout=60, budget=1.0) as session:
         first = asyncio.create_task(whole(session, "?first"))
         await asyncio.sleep(0.05)
-        second = asyncio.create_task(whole(session, timeout=0.5))
-        await asyncio.sleep(1.2)
+        second = asyncio.create_task(whole(session, timeout=3.0))
+        await asyncio.sleep(3.5)
         waited.set()
         assert await first == b"first"
         assert await second == b"x"
@@ -66,11 +66,11 @@ async def test_a_wait_for_a_turn_is_no_failure(web, one_place):
 
 async def test_a_wait_for_a_turn_is_no_late_reply(web, one_place, monkeypatch):
     """The limit of concurrent effects goes by the platform's replies, not by this client's own queue."""
-    monkeypatch.setattr(concurrency_limit, "LATE", 1.0)
+    monkeypatch.setattr(concurrency_limit, "LATE", 3.0)
     limit = concurrency_limit.ConcurrencyLimit("Tests")
 
     async def slow(request):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.9)
         return Response(b"x")
 
     web.on("POST /1/x", slow)

@@ -50,7 +50,7 @@ def watching(provena):
     return JobWatch(provena, pauses=(0.01, 0.02))
 
 
-async def wait_for(provena, jobs="", stall_timeout=0.5):
+async def wait_for(provena, jobs="", stall_timeout=60.0):
     watch = watching(provena)
     waits = (watch.wait(job, stall_timeout) for job in jobs or provena.all)
     return await asyncio.gather(*waits, return_exceptions=True)
@@ -79,7 +79,7 @@ async def test_an_old_job_has_to_move_itself_and_soon():
     """Where it is older than the stall timeout, its worker is probably dead: a start again does not wait as long."""
     provena = Provena("abcde", stuck="abcde")
     provena.made -= 3600
-    ended = await asyncio.wait_for(wait_for(provena, stall_timeout=600.0), 5)
+    ended = await asyncio.wait_for(wait_for(provena, stall_timeout=600.0), 60)
     assert all(isinstance(each, WaitTimeoutError) for each in ended)
 
 
@@ -103,9 +103,9 @@ async def test_waits_come_and_go_on_their_own():
     watch = watching(Provena("ab"))
 
     async def both():
-        return [await watch.wait("a", 5.0), await watch.wait("b", 5.0)]
+        return [await watch.wait("a", 60.0), await watch.wait("b", 60.0)]
 
-    assert [row.session_id for row in await asyncio.wait_for(both(), 5)] == ["a", "b"]
+    assert [row.session_id for row in await asyncio.wait_for(both(), 60)] == ["a", "b"]
     watch = watching(Provena("ab", stuck="ab"))
     first, second = (asyncio.ensure_future(watch.wait(job, 600.0)) for job in "ab")
     await asyncio.sleep(0.05)
