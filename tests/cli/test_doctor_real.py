@@ -542,7 +542,7 @@ def test_a_failure_is_named_soon_and_not_the_time_of_the_check(proxy, monkeypatc
     proxy.on("GET /1/search.*|POST /1/search.*", status(503))
     began = time.monotonic()
     found = found_by(IVCAP_CHECKS, "search", IvcapCredentials.from_environment())
-    assert "503" in found.note and time.monotonic() - began < 10
+    assert "503" in found.note and time.monotonic() - began < 40
     assert retry_until.get() == math.inf
 
 
