@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from eventually import auntil
+from eventually import auntil, until
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
@@ -24,6 +24,7 @@ from ivcap_flows.durable.parking import watcher_of
 from ivcap_flows.errors import ForbiddenError
 from ivcap_flows.handles import Order
 from ivcap_flows.journal import Journal, RunIdentity, store
+from ivcap_flows.journal.leases import Leases
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.tasks import park_watcher, place_order
@@ -145,10 +146,12 @@ def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, 
 
 
 @pytest.fixture
-def hasty_journal(journal_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
-    """A journal that waits only a moment for other writers."""
-    monkeypatch.setattr(store, "BUSY_SECONDS", 0.2)
-    with Journal.open(journal_url) as journal:
+def hasty_journal(journal_url: str) -> Iterator[Journal]:
+    """A journal that waits only a moment for other writers, where the database is SQLite."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "BUSY_SECONDS", 0.2)
+        journal = Journal.open(journal_url)
+    with journal:
         yield journal
 
 
@@ -180,8 +183,10 @@ def test_a_watcher_outlives_what_its_journal_does(
         async with watches(hasty_journal) as said:
             await auntil(lambda: bool(said))
             await asyncio.to_thread(fail, journal_url)
-            parked = park(hasty_journal, order)
-            await auntil(lambda: parked.flow_run_id in woken)
+            # By a journal that waits: while the watcher writes, the hasty one might not come to its turn.
+            with Journal.open(journal_url) as patient:
+                parked = park(patient, order)
+                await auntil(lambda: parked.flow_run_id in woken)
 
     loop.run(scenario())
     assert sum("Cannot read parked runs" in record.message for record in caplog.records) <= 1
@@ -231,8 +236,20 @@ def test_no_two_wake_a_run_at_once(embedded_platform, ivcap_journal, woken, park
     """Of two commands that look once at the same time, one wakes the run."""
     parked = park(ivcap_journal, place_order("echo", {"message": "at once"}))
     monkeypatch.setattr(Parks, "left", lambda _, some: {each.id for each in some if each.run_id == parked.run_id})
-    wake = park_watcher.wake
-    monkeypatch.setattr(park_watcher, "wake", lambda flow_run_id: time.sleep(0.4) or wake(flow_run_id))
+    wake, hold, asked = park_watcher.wake, Leases.hold, []
+
+    @contextlib.contextmanager
+    def held(leases: Leases, name: str) -> Iterator[bool]:
+        with hold(leases, name) as mine:
+            asked.append(name)
+            yield mine
+
+    def when_both_have_asked(flow_run_id: str) -> str:
+        until(lambda: asked.count(park_watcher._WAKING) == 2)
+        return wake(flow_run_id)
+
+    monkeypatch.setattr(Leases, "hold", held)
+    monkeypatch.setattr(park_watcher, "wake", when_both_have_asked)
 
     async def both() -> list[tuple[int, int]]:
         return await asyncio.gather(*(Watcher(ivcap_journal).once() for _ in range(2)))
