@@ -1,13 +1,13 @@
 """What a run took and made stands beside it in Prefect's UI."""
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import until
 from markdown_it import MarkdownIt
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -61,13 +61,8 @@ def wait_until_shown() -> None:
 
 def shown(flow_run: str, count: int) -> list[Any]:
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
-    end = time.monotonic() + 20
     with get_client(sync_client=True) as client:
-        while True:
-            found = client.read_artifacts(artifact_filter=chosen)
-            if len(found) >= count or time.monotonic() > end:
-                return found
-            time.sleep(0.05)
+        return until(lambda: client.read_artifacts(artifact_filter=chosen), lambda found: len(found) >= count)
 
 
 def test_a_run_shows_what_it_was(prefect_server, tmp_path):

@@ -328,7 +328,7 @@ def test_a_slot_is_given_back_whatever_happens_to_the_server(slots, forget, monk
         return time.monotonic() - ended
 
     assert loop.run(submit()) < 5
-    until(lambda: slots.taken == 0, seconds=20)
+    until(lambda: slots.taken == 0)
     assert ("is given back when Prefect answers again" in caplog.text) == ("away" in case)
 
 
@@ -351,7 +351,7 @@ def test_a_server_that_restarts_while_it_is_told_is_told_again(slots, forget, mo
 
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 5}):
         loop.run(submit())
-        until(lambda: lost and not submission_limit._owed(), seconds=20)
+        until(lambda: lost and not submission_limit._owed())
     assert slots.taken == 0
 
 
@@ -382,8 +382,8 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     loop.run(submit())
     submission_limit._finish()
     assert f"prefect gcl update {slots.name} --active-slots 0" in caplog.text
-    until(lambda: slots.taken == 0, seconds=30)
-    until(lambda: not submission_limit._owed(), seconds=5)
+    until(lambda: slots.taken == 0)
+    until(lambda: not submission_limit._owed())
     caplog.clear()
     submission_limit._finish()
     assert caplog.text == ""
