@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with (folder / "printed").open("wb") as printed:
         server = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=foreign({}))
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not written.exists():
             assert server.poll() is None and time.monotonic() < deadline, (folder / "printed").read_text()
             time.sleep(0.02)
@@ -52,7 +52,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(dict(line.split("=", 1) for line in lines), written, said, folder / "state")
     finally:
         server.terminate()
-        assert server.wait(20) in (0, -signal.SIGTERM), (folder / "printed").read_text()
+        assert server.wait(60) in (0, -signal.SIGTERM), (folder / "printed").read_text()
 
 
 def foreign(variables: Mapping[str, str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ def plain(value: Any) -> Any:
 
 def finished(thing: Job | Order) -> str:
     """Polls until the end; the last status."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while True:
         status = thing.status()
         status = status.value if isinstance(status, Enum) else str(status)

@@ -87,7 +87,7 @@ def administrator(control: str) -> ProvenaClient:
 
 async def ended(client: ProvenaClient, session: str) -> JobStatusTable:
     """The row of a job that has ended well, looked at more often than the client's own waiting does."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while True:
         try:
             job = (await client.job_api.fetch_job(session)).job

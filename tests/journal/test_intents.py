@@ -316,7 +316,7 @@ def test_callers_at_once_get_each_key_once(journal_url):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
     assert sorted(got) == keys
 
 

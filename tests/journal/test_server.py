@@ -111,7 +111,7 @@ def pooler(empty_url):
                 return []
 
     try:
-        until(answers, seconds=15)
+        until(answers)
         yield url
     finally:
         process.kill()
@@ -146,8 +146,8 @@ def standby(postgresql_server, empty_url):
         serve = [programs / "postgres", "-D", data, "-k", str(folder), "-c", "listen_addresses=", "-p", "5432"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         started.append(subprocess.Popen(serve, user=USER, **quiet))
-        until(lambda: (folder / ".s.PGSQL.5432").exists(), seconds=60)
-        until(lambda: execute(place, "SELECT 1 FROM pg_stat_replication"), seconds=60)
+        until(lambda: (folder / ".s.PGSQL.5432").exists())
+        until(lambda: execute(place, "SELECT 1 FROM pg_stat_replication"))
         return f"postgresql://postgres@/{conninfo_to_dict(empty_url)['dbname']}?host={folder}"
 
     yield start
@@ -165,7 +165,7 @@ def test_a_standby(empty_url, standby):
         copy = standby()
         with pytest.raises(JournalError, match=r"cannot be written: the server is read-only.*target_session_attrs"):
             Journal.open(copy)
-        until(lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'done'"), seconds=30)
+        until(lambda: execute(copy, "SELECT 1 FROM intents WHERE key = 'k1:first' AND state = 'done'"))
 
 
 def test_a_standby_that_no_commit_waits_for_is_named(journal, postgresql_url):
@@ -185,7 +185,7 @@ def test_a_server_that_does_not_sync_is_named(postgresql_server, journal, settin
     def set_to(value):
         execute(place, f"ALTER SYSTEM SET {setting} = {value}")
         execute(place, "SELECT pg_reload_conf()")
-        until(lambda: execute(place, f"SHOW {setting}") == [(value,)], seconds=10)
+        until(lambda: execute(place, f"SHOW {setting}") == [(value,)])
 
     try:
         for value in ("on", "off"):
