@@ -240,10 +240,10 @@ def test_who_flushes_waits_while_the_recorder_gets_on(tmp_path, monkeypatch):
         files.settle(seen, None)
         return files.records_of(seen)
 
-    monkeypatch.setattr(record_writer, "STALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(record_writer, "STALL_TIMEOUT", 1.0)
     monkeypatch.setattr(files, "AT_ONCE", 10)
     monkeypatch.setattr(files, "hashlib", SimpleNamespace(sha256=Slow))
-    (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 6)
+    (tmp_path / "large").write_bytes(b"x" * files._CHUNK * 12)
     seen = files.snapshot(str(tmp_path / "large"), "", None)
     run, writer = opened().run, Recorder(journal())
     for number in range(6):
