@@ -169,7 +169,7 @@ def test_a_fault_costs_no_row_and_makes_none_twice(
     name, rows = rows_of(count)
     for fault in faults:
         embedded_platform.add_fault(**fault)
-    patience = 1.5 if "kill_worker" in faults[0] else 40.0
+    patience = 5.0 if "kill_worker" in faults[0] else 40.0
     assert register(rows, stall_timeout=patience).registered == count == len(lodged(name))
     assert len(asked("model_run/register")) == sent
 
@@ -218,19 +218,19 @@ def test_a_worker_that_dies_leaves_a_doubt(
     """A job that never ends is told with its id, since when, and what was looked at; it is not sent again."""
     name, rows = rows_of(5)
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker=death)
-    report = register(rows, stall_timeout=1.5)
+    report = register(rows, stall_timeout=5.0)
     assert (report.registered, report.doubtful) == (4, 1)
     [doubt] = outcomes("doubtful")
     assert uuid.UUID(doubt["job_id"]) and doubt["since"] and "registry" in doubt["reason"]
     embedded_platform.forget_requests()
-    again = register(rows, stall_timeout=1.5)
+    again = register(rows, stall_timeout=5.0)
     [still] = outcomes("doubtful")
     assert (still["job_id"], still["since"]) == (doubt["job_id"], doubt["since"])
     # Halfway, the registry has the run, and lineage does not.
     there = [run.record_status for run in lodged(name)]
     assert (there.count("LODGED"), len(there)) == (4, 5 if death == "amid" else 4)
     assert ("the registry has its run" in doubt["reason"]) == (death == "amid")
-    other = register(rows, other_journal, stall_timeout=1.5)
+    other = register(rows, other_journal, stall_timeout=5.0)
     assert [(each.registered, each.doubtful) for each in (again, other)] == [(4, 1)] * 2
     assert not asked("model_run/register")
 

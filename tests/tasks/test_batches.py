@@ -99,8 +99,8 @@ def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
     """Rows without a model run raise an error when all have ended, or are only counted."""
     effects.embedded.add_fault(path="MODEL_RUN_PROV_LODGE", count=1, kill_worker="before")
     with pytest.raises(RegistrationFailedError, match=r"2 registered, 1 doubtful.*models resolve"):
-        in_script(lambda: register_model_runs(records, stall_timeout=1.0))
-    left = in_script(lambda: register_model_runs(records, stall_timeout=1.0, raise_on_failure=False))
+        in_script(lambda: register_model_runs(records, stall_timeout=5.0))
+    left = in_script(lambda: register_model_runs(records, stall_timeout=5.0, raise_on_failure=False))
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(REGISTER) == 3
 
 
