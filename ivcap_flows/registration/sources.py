@@ -66,8 +66,8 @@ def open_source(path: Path) -> RowSource:
 class _Hashing(io.RawIOBase):
     """A file whose bytes are hashed as they are read."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
         self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -106,7 +106,7 @@ class _File(ABC):
 
 class _Text(_File):
     def _rows(self) -> Iterator[Row]:
-        hashing = _Hashing(self.path)
+        hashing = _Hashing(self.path.open("rb", buffering=0))
         # Windows writes a byte-order mark; "utf-8-sig" reads past it.
         with io.BufferedReader(hashing, _BLOCK) as blocks, io.TextIOWrapper(blocks, "utf-8-sig", newline="") as text:
             try:
