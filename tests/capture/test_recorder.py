@@ -279,7 +279,7 @@ def test_what_is_not_written_when_nobody_waits_on_is_missing_until_it_is(monkeyp
 
 def test_facts_outlast_an_outage_of_the_journal(postgresql_server, postgresql_url):
     """The server ends every connection and refuses new ones for a while, as when another takes over."""
-    allow = "ALTER DATABASE journal_made ALLOW_CONNECTIONS"
+    allow = "ALTER DATABASE journal ALLOW_CONNECTIONS"
     with (
         psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as server,
         Journal.open(postgresql_url) as shared,
@@ -288,7 +288,7 @@ def test_facts_outlast_an_outage_of_the_journal(postgresql_server, postgresql_ur
         run = opened().run
         server.execute(f"{allow} false")
         try:
-            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'journal_made'")
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'journal'")
             writer.put(states(run, "urn:x:1"))
             assert not writer.flush(timeout=0.5)
         finally:

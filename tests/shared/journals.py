@@ -47,14 +47,18 @@ def own_postgresql(name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a server, with `{}` for the database: one for the process, whichever tests ask first."""
+    """The URL of a server, with `{}` for the database: one for the process, whichever tests ask first.
+
+    It has a journal without content to be copied, `journal_made`, and one that tests use one after the other.
+    """
     with own_postgresql("postgresql") as url:
         with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
             # No test cuts the power, so the server need not wait for the disk.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
             connection.execute("CREATE DATABASE journal_made")
-        Journal.open(url.format("journal_made")).close()
+            Journal.open(url.format("journal_made")).close()
+            connection.execute("CREATE DATABASE journal TEMPLATE journal_made")
         yield url
 
 
@@ -89,7 +93,7 @@ def sqlite_url(made_journal: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> str:
     """The URL of a journal without content, on PostgreSQL."""
-    url = postgresql_server.format("journal_made")
+    url = postgresql_server.format("journal")
     with psycopg.connect(url) as connection:
         for table in reversed(schema.metadata.sorted_tables):
             if table is not schema.journal_info:
