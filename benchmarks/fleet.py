@@ -120,26 +120,31 @@ def finish_runs(server: Prefect, folder: Path, count: int) -> dict[str, Any]:
     """Runs a minute by number of workers, and what they used of the machine's processor."""
     (folder / "flows").mkdir()
     deployment = server.deploy(FLOWS, "waits", folder / "flows")
-    rates: dict[str, float] = {}
-    busy: dict[str, float] = {}
-    cpu: dict[str, float] = {}
-    for workers in PROCESS_WORKERS:
+    busy: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
+
+    def finished(workers: int) -> float:
         started = [server.worker("--limit", str(RUNS_AT_ONCE)) for _ in range(workers)]
         # The first run shows that the workers are there.
         until_completed(server, [server.run(deployment, {"message": uuid.uuid4().hex}) for _ in started])
         used, begin = Busy(), time.perf_counter()
         runs = [server.run(deployment, {"message": uuid.uuid4().hex}) for _ in range(count * workers)]
         until_completed(server, runs)
-        rates[str(workers)] = 60 * len(runs) / (time.perf_counter() - begin)
-        busy[str(workers)] = round(used.share(), 2)
-        cpu[str(workers)] = round(used.seconds() / len(runs), 2)
-        print(f"{workers} process workers: {rates[str(workers)]:.1f} runs a minute", file=sys.stderr)
+        seconds = time.perf_counter() - begin
+        busy.setdefault(str(workers), []).append(used.share())
+        cpu.setdefault(str(workers), []).append(used.seconds() / len(runs))
         for worker in started:
             end(worker)
+        return seconds
+
+    subjects = {str(workers): lambda workers=workers: finished(workers) for workers in PROCESS_WORKERS}
+    print("runs by process workers", file=sys.stderr)
+    taken = rounds(subjects, ROUNDS)
+    rates = {name: 60 * count * int(name) / seconds for name, seconds in medians(taken).items()}
     return {
         "a_minute": {name: round(rate, 1) for name, rate in rates.items()},
-        **compared(rates, busy),
-        "cpu_seconds_per_run": cpu,
+        **compared(rates, medians(busy)),
+        "cpu_seconds_per_run": medians(cpu),
     }
 
 
