@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -18,6 +20,8 @@ import sqlalchemy as sa
 from ivcap_flows.journal import Journal, RunIdentity
 
 FORK = multiprocessing.get_context("fork")
+LONGEST = 120
+"""Seconds that a child may work before it says something."""
 
 
 @pytest.fixture
@@ -70,8 +74,11 @@ class Child:
         self._pipe, theirs = FORK.Pipe()
 
         def work():
+            # A child that waits for ever, as for a lock that was held when it was forked, says where.
+            faulthandler.dump_traceback_later(LONGEST / 2, file=sys.__stderr__)
             told = body()
             theirs.send(next(told))
+            faulthandler.cancel_dump_traceback_later()
             time.sleep(600)
 
         self._process = FORK.Process(target=work, daemon=True)
@@ -81,7 +88,7 @@ class Child:
 
     def said(self):
         """What it yielded."""
-        assert self._pipe.poll(30)
+        assert self._pipe.poll(LONGEST)
         return self._pipe.recv()
 
     def has_said(self):
