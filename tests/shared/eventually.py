@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,12 +17,16 @@ def until(
     seconds: float = 60,
     *,
     pause: float = 0.03,
-    said: Callable[[], object] | None = None,
+    said: Callable[[], object] = str,
+    alive: subprocess.Popen[Any] | None = None,
 ) -> T:
-    """Read until `done` holds of what was read, and return that. Fails with the last value, or with `said()`."""
+    """Read until `done` holds of what was read, and return that. Fails with the last value and with `said()`, at once
+    when the process has ended that is to be `alive`."""
     end = time.monotonic() + seconds
     while not done(found := read()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {str(said() if said else found)[-6000:]}"
+        status = alive and alive.poll()
+        why = f"not within {seconds:g} s" if status is None else f"the process has ended with {status}"
+        assert status is None and time.monotonic() < end, f"{why}: {str(found)[-6000:]}\n{str(said())[-30_000:]}"
         time.sleep(pause)
     return found
 

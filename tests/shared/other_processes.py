@@ -7,16 +7,29 @@ import fcntl
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+from eventually import until
+
+T = TypeVar("T")
 
 
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def come_up(process: subprocess.Popen[bytes], ready: Callable[[], T], log: Path, seconds: float = 60) -> T:
+    """Wait until a process that was just started is ready. One that is not is ended, and its log told."""
+    try:
+        return until(ready, seconds=seconds, alive=process, said=log.read_text)
+    except BaseException:
+        stop(process)
+        raise
 
 
 def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from other_processes import end_at_once, free_port, stop, turn
+from other_processes import come_up, end_at_once, free_port, stop, turn
 from prefect_home import MIGRATED, frugal, keep_migrated
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -31,23 +30,23 @@ def start_prefect_server(
     if on_sqlite and MIGRATED.exists() and not database.exists():
         shutil.copy(MIGRATED, database)
     host, port = environment["PREFECT_API_URL"].removeprefix("http://").removesuffix("/api").split(":")
-    with open(home / "server.log", "wb") as log:
+    log = home / "server.log"
+    with log.open("wb") as said:
         program = str(Path(__file__).with_name("prefect_server.py"))
         command = [sys.executable, program, "server", "start", "--host", host, "--port", port]
         command += ["--ui" if interface else "--no-ui"]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    end = time.monotonic() + 150
-    while True:
-        try:
-            with urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=2):
-                if on_sqlite and not MIGRATED.exists():
-                    keep_migrated(database)
-                return server
-        except OSError:
-            if server.poll() is not None or time.monotonic() > end:
-                stop(server)
-                raise RuntimeError((home / "server.log").read_text()[-4000:]) from None
-            time.sleep(0.2)
+        server = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
+    health = f"{environment['PREFECT_API_URL']}/health"
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=2):
+            return True
+        return False
+
+    come_up(server, answers, log, 150)
+    if on_sqlite and not MIGRATED.exists():
+        keep_migrated(database)
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from other_processes import stop
+from other_processes import come_up, stop
 
 from ivcap_flows.local import EmbeddedPlatform, ensure
 from ivcap_flows.local.directory import Directory
@@ -39,14 +39,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with log.open("wb") as said:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
         server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + 60
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
-            assert server.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.02)
-        yield S3Server(found[0])
-    finally:
-        stop(server)
+    [url, *_] = come_up(server, lambda: re.findall(r"http://127\.0\.0\.1:\d+", log.read_text()), log)
+    yield S3Server(url)
+    stop(server)
 
 
 @pytest.fixture(scope="session")
