@@ -161,10 +161,8 @@ def test_killed_at_random_moments(command, embedded_platform, request, database)
         process = command.start()
         if span is None:
             # The first is killed just when Provena has the batch.
-            end = time.monotonic() + 120
             begun = time.monotonic()
-            while not embedded_platform.requests("POST", REGISTER) and time.monotonic() < end:
-                time.sleep(0.02)
+            until(lambda: embedded_platform.requests("POST", REGISTER), seconds=120, said=lambda: command.said)
             span = 3 * (time.monotonic() - begun)
         else:
             time.sleep(random.uniform(0.3, 1.0) * span)

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import yaml
+from eventually import until
 from prefect import flow, task
 from provena_items import ask_provena, create, make_registry
 
@@ -231,10 +232,7 @@ def test_a_sync_that_is_killed_delivers_each_record_once(home, environment, fork
         for kind in draw.sample([ivcap, ivcap, provena, provena, draw.choice([ivcap, provena])], kills)
     ]
     assert killed.count(-signal.SIGKILL) >= 1, syncing.said
-    end = time.monotonic() + 90
-    while syncing.run() != 0:
-        assert time.monotonic() < end, syncing.said
-        time.sleep(0.2)
+    until(syncing.run, lambda status: status == 0, 90, pause=0.2, said=lambda: syncing.said)
     judge(home, runs, runs.keys() - {failed})
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 from checkouts import git
+from eventually import until
 from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
@@ -53,7 +53,7 @@ def commit(copy: Path, code: str) -> None:
 @pytest.mark.long
 def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedded_platform, repository, tmp_path):
     """With once_per="flow", two runs from two clones, of two commits, place one order."""
-    told = tmp_path / "told"
+    told, log = tmp_path / "told", tmp_path / "worker-0.log"
     settings = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
     worker(**settings)
 
@@ -81,14 +81,14 @@ def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedd
         made = ask_prefect(
             prefect_server, f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}}
         )
-        end = time.monotonic() + 180
-        while (found := ask_prefect(prefect_server, f"/flow_runs/{made['id']}", method="GET"))[
-            "state_type"
-        ] != "COMPLETED":
-            log = (tmp_path / "worker-0.log").read_text()
-            assert found["state_type"] not in ("FAILED", "CRASHED"), f"{found['state']}\n{log[-6000:]}"
-            assert time.monotonic() < end, log[-6000:]
-            time.sleep(0.2)
+        ended = until(
+            lambda: ask_prefect(prefect_server, f"/flow_runs/{made['id']}", method="GET"),
+            lambda found: found["state_type"] in ("COMPLETED", "FAILED", "CRASHED"),
+            180,
+            pause=0.2,
+            said=log.read_text,
+        )
+        assert ended["state_type"] == "COMPLETED", f"{ended['state']}\n{log.read_text()[-6000:]}"
 
     run()
     commit(repository, f"{FLOW}\n# Another commit.\n")

@@ -95,14 +95,12 @@ class Fleet:
         return found
 
     def until(self, run: str, names: set[str], seconds: float = 200) -> dict[str, Any]:
-        end = time.monotonic() + seconds
-        while True:
-            state = self.state(run)
-            if state["name"] in names:
-                return state
-            assert state["name"] not in ("Failed", "Crashed", "Cancelled"), f"{state}\n{self.log('worker')[-6000:]}"
-            assert time.monotonic() < end, f"{state}\n{self.log('worker')[-6000:]}"
-            time.sleep(0.2)
+        ends = names | {"Failed", "Crashed", "Cancelled"}
+        state = until(
+            lambda: self.state(run), lambda s: s["name"] in ends, seconds, pause=0.2, said=lambda: self.log("worker")
+        )
+        assert state["name"] in names, f"{state}\n{self.log('worker')[-6000:]}"
+        return state
 
     def told(self, mark: str) -> list[str]:
         """What the bodies of a run's attempts did, in order."""
@@ -151,12 +149,10 @@ def journal(fleet) -> Iterator[Journal]:
 
 def outcomes(journal: Journal, run: str) -> list[str]:
     """Return how the attempts ended. Prefect hears of the last end a moment before the journal does."""
-    end = time.monotonic() + 30
-    while True:
-        found = [attempt.outcome for attempt in journal.runs.attempts(journal.runs.get(run).id)]
-        if found[-1] != "running" or time.monotonic() > end:
-            return found
-        time.sleep(0.1)
+    runs = journal.runs
+    return until(
+        lambda: [attempt.outcome for attempt in runs.attempts(runs.get(run).id)], lambda found: found[-1] != "running"
+    )
 
 
 @pytest.mark.long
@@ -202,8 +198,7 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     """Two waits in one run, a round each, each woken as soon as its work has ended, though the run would sleep for an
     hour once a watcher has polled for its account. One of two watchers is killed in between."""
     killed, lives = fleet.watcher("killed"), fleet.watcher("lives")
-    while not all("Watching" in fleet.log(name) for name in ("killed", "lives")):
-        time.sleep(0.1)
+    until(lambda: all("Watching" in fleet.log(name) for name in ("killed", "lives")), said=lambda: fleet.log("lives"))
     run = fleet.run(fleet.deployment("parks_twice", "watched"), "watched", 5.0)
     fleet.until(run, {"Parked"})
     fleet.until(run, {"Running"})

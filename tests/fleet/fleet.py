@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from eventually import until
 from machines import Machine
 from other_processes import free_port
 from prefect_api import ask_prefect
@@ -143,13 +144,7 @@ class Fleet:
         return str(self.ask(f"/flow_runs/{run}", method="GET")["state"]["type"])
 
     def until(self, what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-        end = time.monotonic() + seconds
-        while True:
-            found = holds()
-            if found:
-                return found
-            assert time.monotonic() < end, f"waited for: {what}\n{self.said()}"
-            time.sleep(0.1)
+        return until(holds, seconds=seconds, pause=0.1, said=lambda: f"waited for: {what}\n{self.said()}")
 
     def reaches(self, run: str, what: str, holds: Callable[[], Any]) -> None:
         """Until it holds of a run."""

@@ -10,10 +10,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from eventually import until
 
 __all__ = ["Machine", "can_be_had"]
 
@@ -89,10 +90,7 @@ class Machine:
         ready.unlink(missing_ok=True)
         script = f"hostname {self.name} && touch {ready} && exec sleep infinity"
         self._init = subprocess.Popen([*APART, "sh", "-c", script], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 30
-        while not ready.exists():
-            assert self._init.poll() is None and time.monotonic() < end, f"{self.name} did not start"
-            time.sleep(0.01)
+        until(ready.exists, seconds=30, said=lambda: f"{self.name} did not start", alive=self._init)
 
 
 def _children(pid: int) -> list[int]:

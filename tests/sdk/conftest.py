@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from eventually import until
 
 from ivcap_flows import local
 
@@ -74,10 +74,8 @@ class Bench:
         return f"{path}/{reply.json()['job-id']}"
 
     def until(self, path, *statuses, seconds=60):
-        end = time.monotonic() + seconds
-        while (job := self.get(path))["status"] not in (statuses or TERMINAL):
-            assert time.monotonic() < end and (not statuses or job["status"] not in TERMINAL), job
-            time.sleep(0.05)
+        job = until(lambda: self.get(path), lambda job: job["status"] in TERMINAL.union(statuses), seconds)
+        assert job["status"] in (statuses or TERMINAL), job
         return job
 
     def aspects(self, **query):
@@ -89,10 +87,8 @@ def sdk_bench(tmp_path_factory):
     bench = Bench(tmp_path_factory.mktemp("sdk") / "embedded")
     yield bench
     bench.end()
-    end = time.monotonic() + 20
-    while any(str(bench.root) in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < end, "the host of a service outlived the server"
-        time.sleep(0.1)
+    # The host of a service does not outlive the server.
+    until(lambda: not any(str(bench.root) in str(one.info["cmdline"]) for one in psutil.process_iter(["cmdline"])))
 
 
 @pytest.fixture(params=[pytest.param("batch", marks=pytest.mark.long), "lambda"])
