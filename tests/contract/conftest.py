@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import until
+from served_home import Home
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / ".venvs"
@@ -34,25 +34,12 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`ivcap-flows local serve`, which serves until the tests of this folder are done."""
-    folder = tmp_path_factory.mktemp("served")
-    written = folder / "environment"
-    options = ["--port", "0", "--dir", folder / "state", "--env-file", written]
-    command = [Path(sys.executable).with_name("ivcap-flows"), "local", "serve", *options]
-    with (folder / "printed").open("wb") as printed:
-        server = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=foreign({}))
-    try:
-        deadline = time.monotonic() + 120
-        while not written.exists():
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "printed").read_text()
-            time.sleep(0.02)
-        lines = written.read_text().splitlines()
-        while not (said := (folder / "printed").read_text()).endswith("\n"):
-            assert server.poll() is None and time.monotonic() < deadline, "nothing is printed"
-            time.sleep(0.02)
-        yield Served(dict(line.split("=", 1) for line in lines), written, said, folder / "state")
-    finally:
-        server.terminate()
-        assert server.wait(60) in (0, -signal.SIGTERM), (folder / "printed").read_text()
+    command = ("ivcap_flows.cli", "local", "serve", "--port", "0")
+    home = Home(tmp_path_factory.mktemp("served") / "state", command).start()
+    printed = until(home.log.read_text, lambda said: said.endswith("\n"), alive=home.process)
+    yield Served(home.environment, home.env_file, printed, home.root)
+    home.close()
+    assert home.process.returncode in (0, -signal.SIGTERM), home.log.read_text()
 
 
 def foreign(variables: Mapping[str, str]) -> dict[str, str]:

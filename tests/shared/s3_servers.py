@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 from other_processes import come_up, stop
+from served_home import Home
 
 from ivcap_flows.local import EmbeddedPlatform, ensure
-from ivcap_flows.local.directory import Directory
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3_platform(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlatform]:
     """Embedded platforms that keep the files of datasets on the S3 server."""
-    folder = tmp_path_factory.mktemp("s3-embedded")
-    options = ["--port", "0", "--dir", str(folder / "state"), "--s3-endpoint", s3_server.url, "--quiet"]
-    server = subprocess.Popen([sys.executable, "-m", "ivcap_flows.local", "serve", *options])
-    try:
-        end = time.monotonic() + 60
-        while Directory(folder / "state").server() is None:
-            assert server.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-        yield ensure(folder / "state")
-    finally:
-        stop(server)
+    home = Home(tmp_path_factory.mktemp("s3-embedded") / "state").start("--s3-endpoint", s3_server.url)
+    yield ensure(home.root)
+    home.close()

@@ -11,6 +11,7 @@ from contextlib import suppress
 import httpx
 import psutil
 from eventually import until
+from other_processes import come_up, stop
 
 from ivcap_flows.local.services.register import register
 
@@ -18,32 +19,29 @@ TERMINAL = {"succeeded", "failed", "error"}
 
 
 class Home:
-    """A directory and the server on it, which a test can start and kill."""
+    """A directory and the server on it, which a test can start and kill. `command` is what starts it by `python -m`."""
 
-    def __init__(self, root):
-        self.root, self.process, self.limit = root, None, None
+    def __init__(self, root, command=("ivcap_flows.local", "serve", "--quiet")):
+        self.root, self.process, self.limit, self._command = root, None, None, command
         self.variables = {"XDG_DATA_HOME": str(root.parent / "data")}
-        self.log = root.parent / f"{root.name}.log"
+        self.env_file, self.log = (root.parent / f"{root.name}.{ending}" for ending in ("env", "log"))
         self.http = httpx.Client(timeout=60)
         self.callers = [self.http]
 
     def start(self, *options):
-        env_file = self.root.parent / f"{self.root.name}.env"
-        env_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--dir", str(self.root), "--quiet"]
+        self.env_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", *self._command, "--dir", str(self.root), "--env-file", str(self.env_file)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--env-file", str(env_file), *options],
+                [*command, *options],
                 preexec_fn=self.limit,
+                stdout=log,
                 stderr=log,
                 env={**os.environ, **self.variables},
             )
-        end = time.monotonic() + 90
-        while not env_file.exists() or not (self.root / "server.json").exists():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, "the server did not start"
-            time.sleep(0.02)
-        self.environment = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
+        # This is the last file that it writes as it starts.
+        come_up(self.process, self.env_file.exists, self.log, 120)
+        self.environment = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
         self.url = self.environment["IVCAP_URL"]
         self.realm = f"{self.environment['PROVENA_KEYCLOAK']}/realms/{self.environment['PROVENA_REALM']}"
         return self
@@ -57,11 +55,7 @@ class Home:
 
     def stop(self):
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
+            stop(self.process)
 
     def caller(self, token="IVCAP_JWT"):
         """The IVCAP of this server as one account sees it."""

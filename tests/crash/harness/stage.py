@@ -24,12 +24,12 @@ import psycopg
 from other_processes import free_port
 from prefect.workers.process import ProcessWorker
 from prefect_api import ask_prefect
+from served_home import Home
 
 from harness.ledger import provena_of
 from harness.services import DEFINITION
 from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.directory import Directory
-from ivcap_flows.local.services.register import register
 
 __all__ = ["Database", "Fork", "Forks", "Platform", "PrefectServer", "Stage"]
 
@@ -137,17 +137,12 @@ class Platform:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._port = free_port()
+        self._port = str(free_port())
         self.deaths = 0
         self._log: list[dict[str, Any]] = []
-        self._start()
-        self.environment = ensure(self.directory).environment
-        register(
-            self.environment["IVCAP_URL"],
-            self.environment["IVCAP_JWT"],
-            {**DEFINITION, "path": [str(HERE.parent)]},
-            HERE / "services.py",
-        )
+        self._home = Home(directory).start("--port", self._port)
+        self.environment: dict[str, str] = self._home.environment
+        self._home.register({**DEFINITION, "path": [str(HERE.parent)]}, HERE)
 
     @property
     def control(self) -> PlatformControl:
@@ -175,11 +170,10 @@ class Platform:
         """`kill -9`, and back after so many seconds; the faults that were left go on."""
         rules = self.control.faults()
         self._log = self.sent()
-        self._process.kill()
-        self._process.wait(10)
+        self._home.kill()
         self.deaths += 1
         time.sleep(away)
-        self._start()
+        self._home.start("--port", self._port)
         for rule in rules:
             hits, count = rule.pop("hits"), rule.get("count")
             if count is None or count > hits:
@@ -189,26 +183,7 @@ class Platform:
                 self.control.add_fault(**kept | ({} if count is None else {"count": count - hits}))
 
     def end(self) -> None:
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        self._process.kill()
-
-    def _start(self) -> None:
-        options = ["--port", str(self._port), "--dir", str(self.directory), "--quiet"]
-        with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
-            # With an environment of its own: another thread may be changing that of this process.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ivcap_flows.local", "serve", *options],
-                stdout=log,
-                stderr=log,
-                env={**os.environ},
-            )
-        end = time.monotonic() + _PATIENCE
-        while (Directory(self.directory).server() or {}).get("pid") != self._process.pid:
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the embedded platform in {self.directory} does not start")
-            time.sleep(0.02)
+        self._home.close()
 
 
 class Database:
