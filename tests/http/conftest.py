@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvicorn
-from scripted_server import numbered
-from starlette.applications import Starlette
+from scripted_server import ScriptedServer
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from ivcap_flows.http.retry import Backoff
 from ivcap_flows.http.session import Session
-
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-
-
-@dataclass
-class Seen:
-    """A request that arrived whole."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-
-Answer = Callable[[Request], Awaitable[Response]] | Response | dict
 
 
 @dataclass
@@ -77,69 +56,35 @@ class Upload:
         return Response(status_code=204, headers=headers)
 
 
-class Scripted:
-    """Answers by method and path; a list is used up to its last. What arrived whole is in `seen`."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.seen: list[Seen] = []
-        self._answers: dict[str, list[Answer]] = {}
-
-    def on(self, route: str, *answers: Answer) -> None:
-        self._answers[route] = list(answers)
+class Scripted(ScriptedServer):
+    """Takes uploads, too, which are not in `calls`."""
 
     def upload(self, path: str) -> Upload:
         endpoint = Upload()
         self.on(f"* {path}", endpoint)
         return endpoint
 
-    def sent(self, route: str) -> list[Seen]:
-        return [seen for seen in self.seen if f"{seen.method} {seen.path}" == route]
-
     def session(self, **options: Any) -> Session:
         return Session(self.url, platform="IVCAP", **options)
 
-    async def __call__(self, request: Request) -> Response:
-        route = f"{request.method} {request.url.path}"
-        answers = self._answers.get(route) or self._answers.get(f"* {request.url.path}")
-        if not answers:
-            return JSONResponse({"message": f"nothing at {route}"}, 404)
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if not isinstance(answer, Upload):
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            body = await request.body()
-            self.seen.append(Seen(request.method, request.url.path, dict(request.query_params), headers, body))
-        if isinstance(answer, dict):
-            return JSONResponse(answer)
-        return answer if isinstance(answer, Response) else await answer(request)
+    async def answer(self, request: Request) -> Response:
+        for answer in self._answers.get(f"* {request.url.path}", ()):
+            if isinstance(answer, Upload):
+                return await answer(request)
+        return await super().answer(request)
 
 
 @pytest.fixture(scope="session")
 def http_listener() -> Iterator[Scripted]:
     scripted = Scripted()
-
-    async def hand_over(request: Request) -> Response:
-        return await scripted(request)
-
-    app = Starlette(routes=[Route("/{path:path}", hand_over, methods=METHODS)])
-    server = uvicorn.Server(
-        uvicorn.Config(numbered(app), port=0, log_level="critical", log_config=None, lifespan="off")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    scripted.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield scripted
-    server.should_exit = True
-    thread.join(5)
+    with scripted.running():
+        yield scripted
 
 
 @pytest.fixture
 def web(http_listener: Scripted) -> Scripted:
     """The server of scripted replies, with nothing scripted."""
-    http_listener.seen.clear()
-    http_listener._answers.clear()
+    http_listener.forget()
     return http_listener
 
 

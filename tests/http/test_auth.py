@@ -31,7 +31,7 @@ def granted(access="a-1", **more):
 
 
 def forms(web, path="/token"):
-    return [dict(parse_qsl(seen.body.decode())) for seen in web.sent(f"POST {path}")]
+    return [dict(parse_qsl(call.body)) for call in web.to(f"POST {path}")]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a b", "a\nb", "Bearer ", "toké"])
@@ -98,7 +98,7 @@ async def test_a_token_is_renewed_shortly_before_it_expires_and_not_for_each_req
     auth = refreshing(web, access_token=access)
     for _ in range(3):
         await auth.header()
-    assert len(web.seen) == renewals
+    assert len(web.calls) == renewals
 
 
 async def test_without_a_refresh_token_the_clients_own_secret_is_used(web):
@@ -142,7 +142,7 @@ async def test_requests_that_are_rejected_together_share_one_renewal_and_are_sen
     async with web.session(auth=refreshing(web)) as session:
         await asyncio.gather(*(session.request("POST", "/1/x", json=n, repeat="keyed") for n in range(20)))
     assert len(forms(web)) == 2
-    assert max(Counter(seen.body for seen in web.sent("POST /1/x")).values()) == 2
+    assert max(Counter(call.content for call in web.to("POST /1/x")).values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_a_401_that_no_renewal_can_mend_is_an_error(web, renews, headers, 
     async with web.session(auth=refreshing(web) if renews else StaticToken("x")) as session:
         with pytest.raises(NotAuthorizedError, match="Check that the token is set"):
             await session.request("GET", "/1/x", repeat="idempotent")
-    assert (len(forms(web)), len(web.sent("GET /1/x"))) == (renewals, sends)
+    assert (len(forms(web)), len(web.to("GET /1/x"))) == (renewals, sends)
 
 
 def device(web, shown, **begun):

@@ -22,13 +22,13 @@ async def test_each_send_is_confirmed(web, quick, repeat):
     asked = []
 
     async def ask():
-        asked.append(len(web.seen))
+        asked.append(len(web.calls))
 
     async with web.session() as session:
         with confirming_sends(ask):
             await session.request("POST", "/1/x", repeat=repeat, json=1)
         await session.request("POST", "/1/x", repeat=repeat, json=1)
-    assert asked == [0, 1, 2] and len(web.seen) == 4
+    assert asked == [0, 1, 2] and len(web.calls) == 4
 
 
 async def test_what_may_be_repeated_is_not_confirmed(web):
@@ -56,10 +56,10 @@ async def test_what_is_not_confirmed_is_not_sent(web, quick):
         with confirming_sends(ask):
             with pytest.raises(FencedError):
                 await session.request("POST", "/1/x", repeat="keyed", json=1)
-            assert len(web.seen) == 1
+            assert len(web.calls) == 1
             with pytest.raises(JournalError):
                 await asyncio.create_task(session.request("POST", "/1/x", repeat="keyed", json=1))
-    assert len(web.seen) == 1
+    assert len(web.calls) == 1
 
 
 class SleepsAfterTheHead(logging.Handler):
@@ -82,7 +82,7 @@ async def test_what_was_confirmed_before_a_sleep_is_not_sent_after_it(web, caplo
     asked = []
 
     async def confirm():
-        asked.append(len(web.seen))
+        asked.append(len(web.calls))
         if len(asked) > 1:
             raise FencedError("taken over", key="k")
         if sleep == "before the head":
@@ -91,4 +91,4 @@ async def test_what_was_confirmed_before_a_sleep_is_not_sent_after_it(web, caplo
     async with web.session() as session:
         with confirming_sends(confirm), contextlib.suppress(FencedError):
             await session.request("POST", "/1/x", repeat="keyed", json=1)
-    assert asked == [0, 0] and not web.seen
+    assert asked == [0, 0] and not web.calls

@@ -153,7 +153,7 @@ async def test_a_target_that_cannot_be_written_is_named_before_a_request(web, tm
     ):
         with pytest.raises(InputError, match=words):
             await fetch(web, target)
-    assert web.seen == []
+    assert web.calls == []
 
 
 async def test_a_full_disk_is_a_clear_error(web, tmp_path):

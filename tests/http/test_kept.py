@@ -234,7 +234,7 @@ async def test_a_send_by_another_protocol_is_refused(web, monkeypatch):
     async with web.session(budget=0) as session:
         with suppress(ProtocolError):
             await session.request("POST", "/1/x", repeat="keyed", json=1)
-        assert not web.seen
+        assert not web.calls
         with pytest.raises(ProtocolError, match="no send can be confirmed") as error:
             await session.request("POST", "/1/x", repeat="keyed", json=1)
     assert error.value.sent is False

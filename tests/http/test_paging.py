@@ -69,15 +69,15 @@ async def test_pages_are_read_to_the_end(web):
     assert await collect(web, params={"filter": "f", "order-by": None}) == [1, 2, 3, 4, 5]
     query = {"filter": "f", "limit": "50"}
     cursors = ("c-2", "http://h/c-4", "c-5")
-    assert [seen.query for seen in web.seen] == [query, *(query | {"page": cursor} for cursor in cursors)]
+    assert [call.query for call in web.calls] == [query, *(query | {"page": cursor} for cursor in cursors)]
 
 
 async def test_a_limit_is_the_total(web):
     """No page beyond it is asked for, none with more than what is left, and what is too much is dropped."""
     web.on("GET /1/x", page([1, 2], "?page=a"), page([3, 4], "?page=b"))
     assert await collect(web, limit=3) == [1, 2, 3]
-    assert [seen.query["limit"] for seen in web.seen] == ["3", "1"]
-    assert await collect(web, limit=0) == [] and len(web.seen) == 2
+    assert [call.query["limit"] for call in web.calls] == ["3", "1"]
+    assert await collect(web, limit=0) == [] and len(web.calls) == 2
 
 
 async def test_one_page_is_read_ahead_and_given_up_with_the_list(web):
@@ -85,12 +85,12 @@ async def test_one_page_is_read_ahead_and_given_up_with_the_list(web):
     web.on("GET /1/x", page([0, 1], "?page=a"), page([2], "?page=b"), page([3], "?page=c"), page([4], "?page=d"))
     async with web.session() as session:
         pages = paged(session, "/1/x")
-        assert await first(pages, 2) == [0, 1] and len(web.seen) == 1
+        assert await first(pages, 2) == [0, 1] and len(web.calls) == 1
         assert await first(pages, 1) == [2]
-        while len(web.seen) < 3:
+        while len(web.calls) < 3:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert len(web.seen) == 3
+        assert len(web.calls) == 3
         await pages.aclose()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -110,7 +110,7 @@ async def test_a_user_who_never_waits_has_the_rest_read_ahead_too(web):
         other = asyncio.create_task(count())
         async for item in paged(session, "/1/x"):
             if item["n"] == 0:
-                until(lambda: len(web.seen) == 3)  # it holds the loop; the server has a thread of its own
+                until(lambda: len(web.calls) == 3)  # it holds the loop; the server has a thread of its own
                 turns = 0
             if item["n"] == 45:
                 assert turns >= 4
@@ -139,14 +139,14 @@ async def test_a_next_link_to_another_host_is_refused(web, link):
     web.on("GET /1/x", page([1], link), page([2]))
     with pytest.raises(ProtocolError, match="it is not followed"):
         await collect(web)
-    assert len(web.seen) == 1
+    assert len(web.calls) == 1
 
 
 async def test_inside_a_container_links_of_any_host_are_the_sidecars(web):
     """The platform names itself as it is known outside."""
     web.on("GET /1/x", page([1], "https://api.example.org/1/x?page=c&limit=9"), page([2]))
     assert await collect(web, {"rewrite_hosts": True}) == [1, 2]
-    assert web.seen[1].query == {"limit": "50", "page": "c"}
+    assert web.calls[1].query == {"limit": "50", "page": "c"}
 
 
 async def test_a_cursor_that_comes_again_would_page_for_ever_and_is_refused(web):

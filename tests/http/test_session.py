@@ -40,7 +40,7 @@ async def test_paths_and_parameters_are_joined_below_the_prefix_of_the_base_url(
         web.on(f"GET {base.rstrip('/')}/1/x", {})
         async with Session(web.url + base, platform="IVCAP") as session:
             await get(session, "/1/x?sig=a%2Bb", params={"a": True, "b": None, "c": 3})
-    assert [seen.query for seen in web.seen] == [{"sig": "a+b", "a": "true", "c": "3"}] * 4
+    assert [call.query for call in web.calls] == [{"sig": "a+b", "a": "true", "c": "3"}] * 4
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_the_token_never_goes_to_another_host(web, wire):
     async with web.session(auth=StaticToken("s3cr3t"), trusted_hosts=["127.0.0.1"]) as session:
         await get(session)
         await get(session, session.own(f"{wire.url}/b?sig=a%2Bb%20c%3D&x=1"))
-    assert web.seen[0].headers["authorization"] == "Bearer s3cr3t"
+    assert web.calls[0].headers["authorization"] == "Bearer s3cr3t"
     assert wire.requests[0].startswith(b"GET /b?sig=a%2Bb%20c%3D&x=1 HTTP/1.1")
     assert b"authorization" not in wire.requests[0].lower()
 
@@ -110,7 +110,7 @@ async def test_a_write_that_was_refused_unprocessed_is_sent_again_with_its_whole
         for body in ({"json": {"a": 1}}, {"content": blocks}):
             web.on("POST /1/x", Response(status_code=429, headers={"Retry-After": "0"}), {})
             await session.request("POST", "/1/x", repeat="keyed", **body)
-    assert [seen.body for seen in web.seen] == [b'{"a":1}'] * 4
+    assert [call.content for call in web.calls] == [b'{"a":1}'] * 4
 
 
 async def test_a_retry_after_beyond_the_budget_ends_at_once(web):
@@ -135,7 +135,7 @@ async def test_a_first_attempt_that_took_longer_than_the_budget_is_repeated(web,
     web.on("GET /1/x", never, {})
     async with web.session(timeout=2.0, budget=0.4) as session:
         assert (await get(session)).json() == {}
-    assert len(web.seen) == 2
+    assert len(web.calls) == 2
 
 
 async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, caplog, monkeypatch):
@@ -198,7 +198,7 @@ async def test_what_is_no_answer_is_named_and_not_asked_for_again(web, answer, e
     async with web.session() as session:
         with pytest.raises(error, match=words) as caught:
             (await get(session, "/1/x?sig=s3cr3t", expect=(200, 202))).json()
-    assert len(web.seen) == 1 and "s3cr3t" not in str(caught.value) + repr(caught.value.data)
+    assert len(web.calls) == 1 and "s3cr3t" not in str(caught.value) + repr(caught.value.data)
 
 
 WHOLE = '{"a": [1.5e3, "\u00f1 \\"x\\"", true, null], "b": {"c": false}, "d": "Niño"}'.encode()
@@ -211,7 +211,7 @@ async def test_json_that_breaks_off_is_asked_for_again_where_that_may_be(web, qu
             half = Response(WHOLE[:cut], media_type="application/json")
             web.on("GET /1/x", half, Response(WHOLE, media_type="text/x+json"))
             assert (await get(session)).json()["d"] == "Niño", WHOLE[:cut]
-        assert len(web.seen) == 2 * (len(WHOLE) - 1)
+        assert len(web.calls) == 2 * (len(WHOLE) - 1)
     web.on("* /1/x", Response(WHOLE[:-5], media_type="application/json"))
     web.on("GET /1/x")
     async with web.session(budget=0.2) as session:
@@ -223,7 +223,7 @@ async def test_json_that_breaks_off_is_asked_for_again_where_that_may_be(web, qu
             reply = await session.request("POST", "/1/x", json={}, repeat=repeat)
             with pytest.raises(ProtocolError, match="is no JSON"):
                 reply.json()
-    assert len(web.sent("POST /1/x")) == 2
+    assert len(web.to("POST /1/x")) == 2
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ async def test_what_cannot_be_sent_is_refused_before_a_byte_leaves(web, options,
     async with web.session() as session:
         with pytest.raises(InputError, match=words) as caught:
             await session.request("POST", "/1/x", repeat="keyed", **options)
-    assert web.seen == []
+    assert web.calls == []
     cause = caught.value.__cause__
     assert "params" in options or "quiet" not in f"{caught.value}{cause and cause.args}"
 

@@ -124,7 +124,7 @@ async def test_what_no_other_try_can_mend_is_final(web, source, quick, answer, o
     web.on("* /blob", answer)
     with pytest.raises(error, match=words):
         await send(web, source, offset=offset)
-    assert len(web.sent("PATCH /blob")) <= 1
+    assert len(web.to("PATCH /blob")) <= 1
 
 
 @pytest.mark.parametrize("status", [423, 503])
@@ -190,7 +190,7 @@ async def test_an_empty_file_is_announced_by_one_request(web, tmp_path):
     assert endpoint.patches == [(0, 0)]
     web.on("* /blob", Response(status_code=409))
     await send(web, empty, offset=0)
-    assert len(web.sent("PATCH /blob")) == 1
+    assert len(web.to("PATCH /blob")) == 1
 
 
 async def test_what_is_no_file_is_named_and_not_sent_as_empty(web, tmp_path):
@@ -201,7 +201,7 @@ async def test_what_is_no_file_is_named_and_not_sent_as_empty(web, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             await send(web, path, offset=0)
-    assert web.seen == []
+    assert web.calls == []
 
 
 SENDER = """

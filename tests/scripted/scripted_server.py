@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import socket
@@ -19,23 +20,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Call", "ScriptedServer", "numbered", "serving"]
+__all__ = ["Call", "ScriptedServer", "serving"]
 
 
 @dataclass
 class Call:
-    """A request that arrived. `route` is as in `GET /1/orders`, `body` is read if it is JSON."""
+    """A request that arrived whole. `route` is as in `GET /1/orders`."""
 
     route: str
     query: dict[str, str]
     headers: dict[str, str]
-    body: Any
+    content: bytes
     peer: str
+
+    @property
+    def body(self) -> Any:
+        """The content as a text, or what it holds as JSON."""
+        if self.content and "json" in self.headers.get("content-type", "json"):
+            return json.loads(self.content)
+        return self.content.decode() or None
 
 
 class ScriptedServer:
-    """Answers by route: JSON, a response, or what a function makes of the call. Several are used up to the last, an
-    unknown route is 404. Every request is in `calls`."""
+    """Answers by route: JSON, a response, or what a function makes of the call, or a coroutine of the request. Several
+    are used up to the last. `* /1/orders` is for methods without answers of their own; an unknown route is 404. Every
+    request is in `calls`."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -59,18 +68,17 @@ class ScriptedServer:
             yield
 
     async def answer(self, request: Request) -> Response:
-        body = await request.body()
+        route, path = f"{request.method} {request.url.path}", request.url.path
         headers = {name.lower(): value for name, value in request.headers.items()}
-        value = json.loads(body) if body and "json" in headers.get("content-type", "json") else body.decode() or None
-        call = Call(
-            f"{request.method} {request.url.path}", dict(request.query_params), headers, value, str(request.client)
-        )
+        call = Call(route, dict(request.query_params), headers, await request.body(), str(request.client))
         self.calls.append(call)
-        answers = self._answers.get(call.route)
+        answers = self._answers.get(route) or self._answers.get(f"* {path}")
         if not answers:
-            return JSONResponse({"message": "not found"}, 404)
+            return JSONResponse({"message": f"nothing at {route}"}, 404)
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if callable(answer) and not isinstance(answer, Response):
+        if inspect.iscoroutinefunction(answer):
+            answer = await answer(request)
+        elif callable(answer) and not isinstance(answer, Response):
             answer = answer(call)
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
