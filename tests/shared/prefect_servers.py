@@ -49,6 +49,18 @@ def start_prefect_server(
     return server
 
 
+def environment_of_clients(home: Path, **settings: str) -> dict[str, str]:
+    """That of a server with this home."""
+    others = ("PREFECT_", "IVCAP", "PROVENA")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(others)},
+        **frugal(home),
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **settings,
+    }
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server on SQLite; the value is the environment in which its clients run.
@@ -60,23 +72,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     home, told, users = folder / "prefect", folder / "prefect.json", folder / "prefect-users"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "IVCAP", "PROVENA"))},
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        # Events are listed once they are written, by default every 5 s.
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.3",
-        "DO_NOT_TRACK": "1",
-        # No test has automations, whose triggers are else held against each event.
-        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
-    }
     server: subprocess.Popen[bytes] | None = None
     with turn(folder / "prefect.lock"):
-        environment |= frugal(folder)
         home.mkdir(exist_ok=True)
         users.mkdir(exist_ok=True)
+        environment = environment_of_clients(
+            home,
+            PREFECT_WORKER_QUERY_SECONDS="1",
+            PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
+            # Events are listed once they are written, by default every 5 s.
+            PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL="0.3",
+            # No test has automations, whose triggers are else held against each event.
+            PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED="false",
+        )
         if not told.exists():
             environment["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
             server = start_prefect_server(home, environment)
@@ -102,17 +110,9 @@ class OwnPrefect:
     which its clients run; it keeps its port and what it knows when it ends and starts again."""
 
     def __init__(self, home: Path, *, interface: bool = False, **settings: str) -> None:
-        others = ("PREFECT_", "IVCAP", "PROVENA")
         self._home, self._interface = home, interface
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(others)},
-            **frugal(home),
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            **settings,
-        }
+        url = f"http://127.0.0.1:{free_port()}/api"
+        self.environment = environment_of_clients(home, PREFECT_API_URL=url, **settings)
         self.start()
 
     def start(self) -> None:
