@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks
+from other_processes import settings_of_platforms
 from provena_items import ask_provena
 from registration_rows import Items, make_items, write_lines
 
@@ -62,9 +63,8 @@ class Command:
 
     def start(self, *options: str, **variables: str) -> Fork:
         words = ["models", "register", str(self.file), "--out", str(self.out), "--json", *options]
-        environment = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
         return self.forks.start(
-            {**environment, **variables}, folder=self.folder, out=self.log, log=self.log, words=words
+            {**settings_of_platforms(), **variables}, folder=self.folder, out=self.log, log=self.log, words=words
         )
 
     def again(self, **variables: str) -> None:

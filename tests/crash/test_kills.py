@@ -5,7 +5,6 @@ kills orders at each moment.
 """
 
 import json
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from eventually import until
+from other_processes import settings_of_platforms
 
 from ivcap_flows.cli import main
 
@@ -42,9 +42,9 @@ class Flow:
         self.source.write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
 
     def start(self, **variables: str) -> Fork:
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+        ours = {**settings_of_platforms(), **variables}
         words = ["run", f"{PIPELINE}:pipeline", "-p", f"source={self.source}"]
-        return self.forks.start({**ours, **variables}, folder=self.folder, out=self.log, log=self.log, words=words)
+        return self.forks.start(ours, folder=self.folder, out=self.log, log=self.log, words=words)
 
     def again(self) -> str:
         """The same once more; it must succeed."""

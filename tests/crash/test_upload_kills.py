@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from other_processes import settings_of_platforms
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials
@@ -57,8 +58,7 @@ class Uploader:
 
     def run(self, source: str, step: str | None, journal: str | None = None) -> int:
         """How the process ended."""
-        ours = {name: value for name, value in os.environ.items() if name.startswith("IVCAP")}
-        ours["IVCAP_FLOWS_JOURNAL"] = journal or self.journal
+        ours = {**settings_of_platforms(), "IVCAP_FLOWS_JOURNAL": journal or self.journal}
         asked = {"source": source, "path": str(self.path), "step": step, "environment": ours}
         assert self.server.stdin is not None and self.server.stdout is not None
         self.server.stdin.write(json.dumps(asked) + "\n")

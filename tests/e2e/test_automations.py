@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 from eventually import until
+from other_processes import settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.in_prefect import events
@@ -106,7 +107,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
     create(automated_server, file)
     counted = tmp_path / "counted"
     counted.touch()
-    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+    ours = settings_of_platforms()
     environment = {**automated_server, **ours, "COUNTED": str(counted)}
     pool = f"killed-{os.getpid()}"
     ask_prefect(automated_server, "/work_pools/", {"name": pool, "type": "process"})
@@ -176,7 +177,7 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
     file = tmp_path / "impatient.yaml"
     file.write_text(yaml.safe_dump(crash), encoding="utf-8")
     create(automated_server, file)
-    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
+    ours = settings_of_platforms()
     (tmp_path / "counted").touch()
     parking = {"COUNTED": str(tmp_path / "counted"), "IVCAP_FLOWS_PARK_AFTER": "0", "PARK_FOR_AT_LEAST": "45"}
     pool = f"parked-{os.getpid()}"

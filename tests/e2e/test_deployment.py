@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from eventually import until
+from other_processes import settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
@@ -22,11 +23,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PREFECT = [sys.executable, "-m", "prefect"]
 ROOT = Path(__file__).parents[2]
-
-
-def ours() -> dict[str, str]:
-    """What the test's environment says of the platforms and the journal; the worker gets the same."""
-    return {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> str:
@@ -64,7 +60,7 @@ def test_a_scheduled_run_of_the_shipped_deployment_completes(
     shipped["deployments"][0]["parameters"]["source"] = str(own_series)
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(shipped), encoding="utf-8")
 
-    process = worker(**ours())
+    process = worker(**settings_of_platforms())
     prefect(prefect_server, "--no-prompt", "deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
     log = tmp_path / "worker-0.log"
     made = wait_for(prefect_server, lambda r: r["auto_scheduled"], 60, log)
@@ -88,7 +84,7 @@ def test_a_killed_deployed_run_goes_on_with_its_order(prefect_server, worker, em
     """`kill -9` of the flow's process under a worker, its order just sent: the retried run has one order, and one
     model run."""
     (tmp_path / "series.csv").write_text(f"YEAR,JAN\n1950,{time.time_ns()}\n", encoding="utf-8")
-    worker(**ours())
+    worker(**settings_of_platforms())
     embedded_platform.add_fault(method="POST", path="^/1/orders$", count=1, drop_reply_after_effect=True)
     embedded_platform.add_fault(method="GET", path="^/1/(orders|aspects)$", count=2, delay=3.0)
     entry = "tests/crash/pipeline.py:pipeline"

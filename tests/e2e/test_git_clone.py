@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from checkouts import git
 from eventually import until
+from other_processes import settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
@@ -54,8 +55,7 @@ def commit(copy: Path, code: str) -> None:
 def test_two_runs_of_a_cloned_flow_share_an_order(prefect_server, worker, embedded_platform, repository, tmp_path):
     """With once_per="flow", two runs from two clones, of two commits, place one order."""
     told, log = tmp_path / "told", tmp_path / "worker-0.log"
-    settings = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
-    worker(**settings)
+    worker(**settings_of_platforms())
 
     deployment = ask_prefect(
         prefect_server,

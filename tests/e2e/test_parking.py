@@ -20,6 +20,7 @@ import psutil
 import psycopg
 import pytest
 from eventually import until
+from other_processes import settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
@@ -113,10 +114,6 @@ class Fleet:
                 for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
                     one.kill()
             process.wait(5)
-
-
-def settings_of_platforms(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(("IVCAP", "PROVENA"))}
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +232,7 @@ def own_server(postgresql_server, own_prefect, tmp_path):
 @pytest.mark.long
 def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_platform, tmp_path):
     """The Prefect server and the worker are killed while a run is parked; both start anew and it completes."""
-    fleet = Fleet(tmp_path, own_server.environment, settings_of_platforms(dict(os.environ)))
+    fleet = Fleet(tmp_path, own_server.environment, settings_of_platforms())
     try:
         fleet.asked("/work_pools/", {"name": POOL, "type": "process"})
         worker = fleet.start("worker", *PREFECT, "worker", "start", "--pool", POOL)
@@ -255,7 +252,7 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
 
 def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):
     """Without a worker: the test starts the run's process as one would, and starts it again."""
-    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
     run = alone.run(alone.deployment("parks", "alone", work_pool_name=None), "alone", 3.0)
 
     def go() -> subprocess.Popen[bytes]:
@@ -301,7 +298,7 @@ def test_a_parked_run_goes_on_where_its_journal_was_moved(
 ):
     """It parks with one database, a watcher wakes it with the other, and it orders nothing again. The test starts its
     process as a worker would."""
-    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
     alone.environment |= {"IVCAP_FLOWS_JOURNAL": both_places[old], "PARK_FOR_AT_LEAST": "600"}
     run = alone.run(alone.deployment("parks", f"moved-{new}", work_pool_name=None), f"moved-{new}", 3.0)
 
@@ -341,7 +338,7 @@ def test_a_parked_run_goes_on_where_its_journal_was_moved(
 @pytest.mark.long
 def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tmp_path):
     """`serve` starts a process for each round, without a worker."""
-    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
     try:
         program = str(Path(__file__).with_name("serving.py"))
         alone.start("worker", sys.executable, program, PREFECT_RUNNER_POLL_FREQUENCY="1")
@@ -367,7 +364,7 @@ def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tm
 def test_a_run_in_a_container_parks_and_comes_back(prefect_server, embedded_platform, tmp_path):
     """The command that Docker and Kubernetes workers give their containers ends well when the run parks, and begins the
     next round when it is given again."""
-    alone = Fleet(tmp_path, prefect_server, settings_of_platforms(dict(os.environ)))
+    alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
     run = alone.run(alone.deployment("parks", "contained", work_pool_name=None), "contained", 3.0)
     try:
         rounds = 0

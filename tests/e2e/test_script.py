@@ -1,11 +1,11 @@
 """The example flow as a plain script, as `make demo` runs it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from other_processes import settings_of_platforms
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def script(prefect_server, example_services, embedded_platform, own_series, tmp_path):
     """Runs the flow on a series of the test's own; the value is its exit status, its output, and its errors."""
-    ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         given = [f"source={own_series}", f"output={tmp_path / 'results'}", *options]
@@ -28,7 +27,7 @@ def script(prefect_server, example_services, embedded_platform, own_series, tmp_
             flow,
             *(word for each in given for word in ("-p", each)),
         ]
-        environment = {**prefect_server, **ours}
+        environment = {**prefect_server, **settings_of_platforms()}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     return run

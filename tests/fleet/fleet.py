@@ -4,7 +4,6 @@ PostgreSQL, and an account on the embedded platforms.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any, Final
 import httpx
 from eventually import until
 from machines import Machine
-from other_processes import free_port
+from other_processes import free_port, settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.identity import flows_urn
@@ -41,10 +40,9 @@ class Fleet:
 
     def __init__(self, folder: Path, prefect: Mapping[str, str], journal: str, platform: PlatformControl) -> None:
         self.folder, self.journal, self.platform = folder, journal, platform
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
         self.environment = {
             **prefect,
-            **ours,
+            **settings_of_platforms(),
             "IVCAP_FLOWS_JOURNAL": journal,
             "PREFECT_LOGGING_LEVEL": "WARNING",
             # It may stop a worker for ever on Python 3.11: python/cpython issue 106883.

@@ -1,13 +1,14 @@
-"""Ports, turns and ends of the processes that tests start."""
+"""Settings, ports, turns and ends of the processes that tests start."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,11 @@ import psutil
 from eventually import until
 
 T = TypeVar("T")
+
+
+def settings_of_platforms(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What an environment says of the platforms and of the journal."""
+    return {name: value for name, value in environment.items() if name.startswith(("IVCAP", "PROVENA"))}
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from other_processes import settings_of_platforms
 
 from ivcap_flows.journal import Journal
 
@@ -59,8 +60,7 @@ def start(prefect_server, embedded_platform, tmp_path) -> Callable[..., subproce
     def run(folder: Path, scope: str, host: int, **more: str) -> subprocess.CompletedProcess[str]:
         table = tmp_path / f"mime-{host}.types"
         table.write_text(HOSTS[host]["MIME_TYPES"])
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
-        environment = {**prefect_server, **ours, **HOSTS[host], "MIME_TYPES": str(table), **more}
+        environment = {**prefect_server, **settings_of_platforms(), **HOSTS[host], "MIME_TYPES": str(table), **more}
         # Beside the code, or elsewhere and by its relative path.
         place = [folder / "flows", folder, tmp_path][host]
         command = [sys.executable, os.path.relpath(folder / "flows/keyed_flow.py", place), scope]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from broken_program import on_build
 from eventually import auntil, until
+from other_processes import settings_of_platforms
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -85,8 +85,7 @@ def submitting(
     started: list[subprocess.Popen[bytes]] = []
 
     def start(word: str, count: int, build: str | None = None) -> subprocess.Popen[bytes]:
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("IVCAP", "PROVENA"))}
-        ours["IVCAP_FLOWS_JOURNAL"] = f"sqlite:///{tmp_path / word}.sqlite"
+        ours = {**settings_of_platforms(), "IVCAP_FLOWS_JOURNAL": f"sqlite:///{tmp_path / word}.sqlite"}
         with open(tmp_path / f"{word}.log", "wb") as log:
             started.append(
                 subprocess.Popen(
