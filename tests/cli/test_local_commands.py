@@ -9,6 +9,7 @@ import sys
 import urllib.request
 
 import pytest
+from other_processes import end_at_once
 
 NAMES = {
     *("IVCAP_URL", "IVCAP_JWT", "IVCAP_JWT_2", "IVCAP_JWT_EXPIRED"),
@@ -46,8 +47,7 @@ def test_platforms_are_served_until_a_signal(tmp_path, number):
         assert (server.returncode, out, err) == (0, "", "")
         assert not (folder / "server.json").exists()
     finally:
-        server.kill()
-        server.wait(5)
+        end_at_once(server)
 
 
 @pytest.mark.long
@@ -60,8 +60,7 @@ def test_platforms_are_served_like_production(tmp_path):
             said = json.loads(reply.read())
         assert (said["like"], said["speed"], said["visibility_delay"]) == ("production", 50, 12)
     finally:
-        server.kill()
-        server.wait(5)
+        end_at_once(server)
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from eventually import until
-from other_processes import settings_of_platforms
+from other_processes import end_at_once, settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.in_prefect import events
@@ -85,14 +84,6 @@ def test_automations_name_events_and_states_that_there_are() -> None:
             assert all(used <= each for each in known), automation["name"]
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all that it started."""
-    if process.poll() is None:
-        for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
-            one.kill()
-    process.wait(10)
-
-
 @pytest.mark.long
 def test_a_run_whose_worker_was_killed_completes_untouched(
     automated_server: dict[str, str], embedded_platform: Any, tmp_path: Path
@@ -136,7 +127,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
         killed = start_worker()
         with Journal.open(ours["IVCAP_FLOWS_JOURNAL"]) as journal:
             until(lambda: journal.intents.where(noun="order", state="done"), seconds=120, said=log)
-            kill(killed)
+            end_at_once(killed)
             assert state() == "RUNNING"
             start_worker()
             until(lambda: state() == "COMPLETED", seconds=240, pause=0.2, said=log)
@@ -156,7 +147,7 @@ def test_a_run_whose_worker_was_killed_completes_untouched(
             assert [order.key] == [each.key for each in journal.intents.where(noun="order")]
     finally:
         for worker in workers:
-            kill(worker)
+            end_at_once(worker)
     placed = [each for each in embedded_platform.requests("POST", "/1/orders") if (each["status"] or 500) < 300]
     assert len(placed) == 1
     assert len(counted.read_text(encoding="utf-8").splitlines()) == 1
@@ -201,7 +192,7 @@ def test_a_parked_run_is_not_taken_for_a_dead_one(
     try:
         until(names, lambda names: names[-1] in ("Completed", "Crashed"), 200, pause=0.2)
     finally:
-        kill(worker)
+        end_at_once(worker)
         automations = ask_prefect(automated_server, "/automations/filter", {"limit": 200})
         [impatient] = [each["id"] for each in automations if each["name"] == "impatient"]
         ask_prefect(automated_server, f"/automations/{impatient}", method="DELETE")

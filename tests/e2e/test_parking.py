@@ -6,7 +6,6 @@ One worker runs them all.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import psycopg
 import pytest
 from eventually import until
-from other_processes import settings_of_platforms
+from other_processes import end_at_once, settings_of_platforms
 from prefect_api import ask_prefect
 
 from ivcap_flows.journal import Journal
@@ -110,10 +108,7 @@ class Fleet:
 
     def end(self) -> None:
         for process in self.processes:
-            if process.poll() is None:
-                for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
-                    one.kill()
-            process.wait(5)
+            end_at_once(process)
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +194,7 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
     run = fleet.run(fleet.deployment("parks_twice", "watched"), "watched", 5.0)
     fleet.until(run, {"Parked"})
     fleet.until(run, {"Running"})
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(5)
+    end_at_once(killed)
     fleet.until(run, {"Completed"})
     attempts = journal.runs.attempts(journal.runs.get(run).id)
     assert [each.park and each.park.round for each in attempts] == [1, 2, None]
@@ -267,8 +261,7 @@ def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server,
                 pause=0.01,
                 said=lambda: alone.log("worker"),
             )
-            process.kill()
-            process.wait(30)
+            end_at_once(process)
             # The next process mostly finds that the order has ended.
             time.sleep(1)
             while alone.state(run)["name"] != "Completed":

@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 from eventually import until
+from other_processes import stop
 
 from ivcap_flows import local
 
@@ -28,9 +29,7 @@ class Bench:
 
     def end(self):
         self.http.close()
-        server = psutil.Process(json.loads((self.root / "server.json").read_text())["pid"])
-        server.terminate()
-        server.wait(20)
+        stop(psutil.Process(json.loads((self.root / "server.json").read_text())["pid"]))
 
     def register(self, kind):
         """Have the service describe itself, and register what it printed."""

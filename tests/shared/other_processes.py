@@ -56,11 +56,14 @@ def stop(process: subprocess.Popen[bytes] | psutil.Process) -> None:
         process.wait(5)
 
 
-def end_at_once(process: psutil.Process) -> None:
-    """Kill a process of ours and all that it started."""
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
+def end_at_once(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it started."""
+    if process.poll() is None:
+        seen = psutil.Process(process.pid)
+        for one in (seen, *seen.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait(10)
 
 
 @contextlib.contextmanager

@@ -122,9 +122,7 @@ class OwnPrefect:
         stop(self._server)
 
     def kill(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            end_at_once(psutil.Process(self._server.pid))
-        self._server.wait(10)
+        end_at_once(self._server)
 
 
 @contextlib.contextmanager
@@ -258,5 +256,4 @@ def worker(
     yield start
     for process in started:
         # Asked to end, a worker takes its time, and what it ran has ended.
-        end_at_once(psutil.Process(process.pid))
-        process.wait(5)
+        end_at_once(process)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from broken_program import on_build
 from eventually import auntil, until
-from other_processes import settings_of_platforms
+from other_processes import end_at_once, settings_of_platforms
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -99,8 +99,7 @@ def submitting(
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(5)
+        end_at_once(process)
 
 
 def submitted(embedded: Any) -> list[dict[str, Any]]:
@@ -138,8 +137,7 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
     slots.take()
     waiting, log = submitting(unique, 1), tmp_path / f"{unique}.log"
     until(lambda: f"Waiting for a slot of Prefect's concurrency limit {slots.name!r}" in log.read_text())
-    waiting.kill()
-    waiting.wait(10)
+    end_at_once(waiting)
     with Journal.open(f"sqlite:///{tmp_path / unique}.sqlite") as journal:
         assert [intent.state for intent in journal.intents.where()] == ["claimed", "claimed"]
     assert submitted(embedded_platform) == []

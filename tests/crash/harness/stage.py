@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import psutil
 import psycopg
-from other_processes import free_port
+from other_processes import end_at_once, free_port
 from prefect.workers.process import ProcessWorker
 from prefect_api import ask_prefect
 from served_home import Home
@@ -317,11 +317,7 @@ class Stage:
 
     def close(self) -> None:
         if self._worker is not None:
-            family = [psutil.Process(self._worker.pid), *psutil.Process(self._worker.pid).children(recursive=True)]
-            for one in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-            self._worker.wait(5)
+            end_at_once(self._worker)
         for forks in self._forks.values():
             forks.close()
         for platform in self._all:
