@@ -18,6 +18,7 @@ import yaml
 from eventually import until
 from other_processes import end_at_once, settings_of_platforms
 from prefect_api import ask_prefect
+from prefect_servers import own_prefect_server
 
 from ivcap_flows.in_prefect import events
 from ivcap_flows.journal import Journal
@@ -82,6 +83,17 @@ def test_automations_name_events_and_states_that_there_are() -> None:
                 set(events.KINDS[name].payload.split()) for name in automation["trigger"]["expect"] if name in ours
             ]
             assert all(used <= each for each in known), automation["name"]
+
+
+@pytest.fixture(scope="session")
+def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server whose automations act; the value is the environment in which its clients run."""
+    home = tmp_path_factory.mktemp("automated")
+    # 30 s are the shortest heartbeat that Prefect takes.
+    with own_prefect_server(
+        home, PREFECT_WORKER_QUERY_SECONDS="1", PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30"
+    ) as environment:
+        yield environment
 
 
 @pytest.mark.long

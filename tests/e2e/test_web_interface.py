@@ -18,6 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
+from prefect_servers import own_prefect_server
 
 from ivcap_flows.local import ensure
 
@@ -30,6 +31,13 @@ PICTURES = os.environ.get("IVCAP_FLOWS_TEST_PICTURES")
 expect.set_options(timeout=60_000)
 
 PIPELINE = ["-p", "bases=[1981-2010]", "-p", "seasons=[DJF, MAM]", "-p", "resamples=200"]
+
+
+@pytest.fixture(scope="module")
+def web_interface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server with its web interface; the value is the environment in which its clients run."""
+    with own_prefect_server(tmp_path_factory.mktemp("interface"), interface=True) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")

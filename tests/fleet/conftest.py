@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from journals import own_postgresql
+from prefect_servers import own_prefect_server
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -17,6 +19,33 @@ from machines import can_be_had
 from ivcap_flows.local import PlatformControl
 
 COUNTED = ("orders", "task runs", "other processes", "attempts")
+
+
+@pytest.fixture(scope="session")
+def durable_postgresql() -> Iterator[str]:
+    """The URL of a server that waits for the disk, as shipped, with `{}` for the database."""
+    with own_postgresql("durable") as url:
+        with psycopg.connect(url.format("postgres")) as connection:
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def prefect_on_postgresql(
+    durable_postgresql: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """A Prefect server on PostgreSQL; the value is the environment in which its clients run."""
+    with psycopg.connect(durable_postgresql.format("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE prefect")
+    url = durable_postgresql.format("prefect").replace("postgresql://", "postgresql+asyncpg://")
+    with own_prefect_server(
+        tmp_path_factory.mktemp("prefect"),
+        PREFECT_SERVER_DATABASE_CONNECTION_URL=url,
+        PREFECT_WORKER_QUERY_SECONDS="1",
+    ) as environment:
+        # The server's clients are on machines of their own and have no password of its database.
+        environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+        yield environment
 
 
 @pytest.fixture

@@ -63,15 +63,6 @@ def postgresql_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def durable_postgresql() -> Iterator[str]:
-    """The URL of a server that waits for the disk, as shipped, with `{}` for the database."""
-    with own_postgresql("durable") as url:
-        with psycopg.connect(url.format("postgres")) as connection:
-            assert connection.execute("SHOW fsync").fetchone() == ("on",)
-        yield url
-
-
-@pytest.fixture(scope="session")
 def made_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal's file with its tables made, to be copied."""
     path = tmp_path_factory.mktemp("journal") / "made.sqlite"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 import pytest
 from other_processes import come_up, end_at_once, free_port, stop, turn
 from prefect_home import MIGRATED, frugal, keep_migrated
@@ -139,50 +138,6 @@ def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) 
 def own_prefect() -> type[OwnPrefect]:
     """What makes Prefect servers; who makes one ends it."""
     return OwnPrefect
-
-
-@pytest.fixture
-def restarting_server(tmp_path: Path) -> Iterator[OwnPrefect]:
-    """A Prefect server that may end and start again."""
-    server = OwnPrefect(tmp_path)
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="session")
-def automated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server whose automations act; the value is the environment in which its clients run."""
-    home = tmp_path_factory.mktemp("automated")
-    # 30 s are the shortest heartbeat that Prefect takes.
-    with own_prefect_server(
-        home, PREFECT_WORKER_QUERY_SECONDS="1", PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30"
-    ) as environment:
-        yield environment
-
-
-@pytest.fixture(scope="module")
-def web_interface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Prefect server with its web interface; the value is the environment in which its clients run."""
-    with own_prefect_server(tmp_path_factory.mktemp("interface"), interface=True) as environment:
-        yield environment
-
-
-@pytest.fixture(scope="session")
-def prefect_on_postgresql(
-    durable_postgresql: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """A Prefect server on PostgreSQL; the value is the environment in which its clients run."""
-    with psycopg.connect(durable_postgresql.format("postgres"), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE prefect")
-    url = durable_postgresql.format("prefect").replace("postgresql://", "postgresql+asyncpg://")
-    with own_prefect_server(
-        tmp_path_factory.mktemp("prefect"),
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=url,
-        PREFECT_WORKER_QUERY_SECONDS="1",
-    ) as environment:
-        # The server's clients are on machines of their own and have no password of its database.
-        environment.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL")
-        yield environment
 
 
 @pytest.fixture(scope="session")

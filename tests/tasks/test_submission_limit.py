@@ -19,6 +19,7 @@ from eventually import auntil, until
 from other_processes import end_at_once, settings_of_platforms
 from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect_servers import OwnPrefect
 
 from ivcap_flows import loop
 from ivcap_flows.errors import ConfigurationError
@@ -384,6 +385,14 @@ def test_a_process_that_ends_says_which_slot_it_keeps(slots, forget, monkeypatch
     caplog.clear()
     submission_limit._finish()
     assert caplog.text == ""
+
+
+@pytest.fixture
+def restarting_server(tmp_path: Path) -> Iterator[OwnPrefect]:
+    """A Prefect server that may end and start again."""
+    server = OwnPrefect(tmp_path)
+    yield server
+    server.end()
 
 
 @pytest.mark.catches("slots left to their leases")
