@@ -153,10 +153,9 @@ def stage(
     prefect_server: dict[str, str],
     made_journal: Path,
     postgresql_server: str,
-    own_prefect: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, made_journal, postgresql_server, own_prefect)
+    made = Stage(tmp_path_factory.mktemp("stage"), prefect_server, made_journal, postgresql_server)
     yield made
     made.close()
 

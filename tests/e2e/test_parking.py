@@ -20,6 +20,7 @@ import pytest
 from eventually import until
 from other_processes import end_at_once, settings_of_platforms
 from prefect_api import ask_prefect
+from prefect_servers import OwnPrefect
 
 from ivcap_flows.journal import Journal
 
@@ -208,7 +209,7 @@ def test_a_watcher_wakes_each_round_and_another_takes_over(fleet, journal):
 
 
 @pytest.fixture
-def own_server(postgresql_server, own_prefect, tmp_path):
+def own_server(postgresql_server, tmp_path):
     """A Prefect server of the test's own, on PostgreSQL."""
     with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
         known = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
@@ -218,7 +219,7 @@ def own_server(postgresql_server, own_prefect, tmp_path):
         connection.execute("CREATE DATABASE prefect_parking")
     asynchronous = postgresql_server.format("prefect_parking").replace("postgresql://", "postgresql+asyncpg://")
     settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": asynchronous, "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    server = own_prefect(tmp_path, **settings)
+    server = OwnPrefect(tmp_path, **settings)
     yield server
     server.end()
 

@@ -135,12 +135,6 @@ def own_prefect_server(home: Path, *, interface: bool = False, **settings: str) 
 
 
 @pytest.fixture(scope="session")
-def own_prefect() -> type[OwnPrefect]:
-    """What makes Prefect servers; who makes one ends it."""
-    return OwnPrefect
-
-
-@pytest.fixture(scope="session")
 def prefect_settings(prefect_server: dict[str, str]) -> dict[Any, Any]:
     """The settings by which flows of a test's own process run by that server, without heartbeat and logs to the API."""
     # Imported late: most tests need no Prefect.

@@ -6,8 +6,9 @@ import threading
 from typing import Any, Final
 
 import httpx
+from prefect_servers import OwnPrefect
 
-from harness.stage import Forks, PrefectServer
+from harness.stage import Forks
 
 __all__ = ["LimitingPrefect"]
 
@@ -17,7 +18,7 @@ _LIMIT: Final = "submissions"
 class LimitingPrefect:
     """`forks` starts processes that use it and keep its limit."""
 
-    def __init__(self, server: PrefectServer) -> None:
+    def __init__(self, server: OwnPrefect) -> None:
         self._server = server
         self._limits = f"{server.environment['PREFECT_API_URL']}/v2/concurrency_limits/"
         self._coming = threading.Thread()

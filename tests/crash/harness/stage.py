@@ -15,9 +15,9 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import psutil
 import psycopg
@@ -31,7 +31,7 @@ from harness.services import DEFINITION
 from ivcap_flows.local import PlatformControl, ensure
 from ivcap_flows.local.directory import Directory
 
-__all__ = ["Database", "Fork", "Forks", "Platform", "PrefectServer", "Stage"]
+__all__ = ["Database", "Fork", "Forks", "Platform", "Stage"]
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
@@ -224,29 +224,12 @@ class Database:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class PrefectServer(Protocol):
-    """It keeps its port and its database when it is killed and started again; `environment` is its clients'."""
-
-    environment: dict[str, str]
-
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-
-
 class Stage:
     """`prefect` is the environment of the Prefect server's clients, `postgresql` a server's URL with `{}` for the
-    database, `journal` an empty journal's file to be copied; `own_prefect` starts a Prefect server in a folder."""
+    database, and `journal` an empty journal's file to be copied."""
 
-    def __init__(
-        self,
-        home: Path,
-        prefect: Mapping[str, str],
-        journal: Path,
-        postgresql: str,
-        own_prefect: Callable[[Path], PrefectServer],
-    ) -> None:
+    def __init__(self, home: Path, prefect: Mapping[str, str], journal: Path, postgresql: str) -> None:
         self.home, self.prefect, self._journal, self._postgresql = home, dict(prefect), journal, postgresql
-        self.own_prefect = own_prefect
         self._forks: dict[int, Forks] = {}
         self._starting = threading.Lock()
         self._free: list[Platform] = []

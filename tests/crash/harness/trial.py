@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+from prefect_servers import OwnPrefect
 
 from harness.books import Books, Verdict
 from harness.incidents import INCIDENTS, Incident
@@ -111,7 +112,7 @@ class Trial:
             "XDG_DATA_HOME": str(self.home),
         }
         if self.scenario.limited:
-            self.prefect = LimitingPrefect(self.stage.own_prefect(self._own_folder("prefect")))
+            self.prefect = LimitingPrefect(OwnPrefect(self._own_folder("prefect")))
         self.platform.forget()
         control = self.platform.control
         for rule in self.scenario.all_rules:
