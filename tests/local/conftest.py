@@ -3,12 +3,7 @@
 import sys
 
 import pytest
-from served_home import Home, User, collection
-
-
-@pytest.fixture(scope="session")
-def a_collection():
-    return collection
+from served_home import Home, User
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 from eventually import until
+from served_home import collection
 
 
 def ok(reply):
@@ -89,16 +90,16 @@ def test_the_registry_says_what_it_would_refuse(registry):
     assert ok(registry("GET", f"{workflow}/ui_schema"))["ui_schema"]
 
 
-def test_metadata_of_a_dataset_are_checked_and_taken_back(ada, a_collection):
+def test_metadata_of_a_dataset_are_checked_and_taken_back(ada):
     """The data store says what it would refuse; a revert is an entry of the dataset's history."""
 
     def store(method, path, **more):
         return ada.ask("data_store", method, path, **more)
 
-    good = a_collection(ada.organisation())
+    good = collection(ada.organisation())
     better = good | {"dataset_info": good["dataset_info"] | {"name": "better"}}
     assert ok(store("POST", "/metadata/validate-metadata", json=good))
-    refused = store("POST", "/metadata/validate-metadata", json=a_collection("nobody")).json()
+    refused = store("POST", "/metadata/validate-metadata", json=collection("nobody")).json()
     assert refused["success"] is False and "nobody" in refused["details"]
     assert "associations" in ok(store("GET", "/metadata/dataset-schema"))["json_schema"]["properties"]
     dataset = ok(store("POST", "/register/mint-dataset", json=good))["handle"]

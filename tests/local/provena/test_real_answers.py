@@ -5,6 +5,7 @@ import csv
 import io
 
 import pytest
+from served_home import collection
 
 URL = "https://example.org/"
 PREFIXES = {
@@ -281,13 +282,13 @@ def test_references_in_a_sheet_are_checked_unless_its_row_has_a_job(sheet, recor
     assert (body["new_records"], body["existing_records"]) == ([], [job])
 
 
-def test_a_refusal_says_by_its_form_whether_anything_was_made(ada, local_platform, record, a_collection):
+def test_a_refusal_says_by_its_form_whether_anything_was_made(ada, local_platform, record):
     """A create that is refused names nothing: 200 without success, 400, or 401 with a challenge. Only for a mint by a
     user without a person is the answer one of a server that failed."""
     unlinked = local_platform.user("PROVENA_OFFLINE_TOKEN_UNLINKED")
     reader = local_platform.user("PROVENA_OFFLINE_TOKEN_READER")
     owner, person, model = ada.organisation(), ada.person(), {"display_name": "w", "software_id": "no-such-model"}
-    good, mint, create = a_collection(owner), "/register/mint-dataset", "/create"
+    good, mint, create = collection(owner), "/register/mint-dataset", "/create"
     described, approved = good["dataset_info"], good["approvals"]
     late = {"created_date": {"relevant": True, "value": "2001-01-01"}}
     late["published_date"] = {"relevant": True, "value": "2000-01-01"}
@@ -295,7 +296,7 @@ def test_a_refusal_says_by_its_form_whether_anything_was_made(ada, local_platfor
         (ada, "registry", PREFIXES["workflow"] + create, model, 200, False),
         (unlinked, "registry", PREFIXES["template"] + create, {"display_name": "t"}, 400, None),
         (reader, "registry", PREFIXES["organisation"] + create, {"display_name": "o", "name": "o"}, 401, None),
-        (ada, "data_store", mint, a_collection("no-such-organisation"), 200, False),
+        (ada, "data_store", mint, collection("no-such-organisation"), 200, False),
         (ada, "data_store", mint, good | {"dataset_info": described | {"publisher_id": person}}, 200, False),
         (ada, "data_store", mint, good | {"dataset_info": described | late}, 200, False),
         (ada, "data_store", mint, good | {"approvals": approved | {"ethics_access": {"relevant": True}}}, 200, False),

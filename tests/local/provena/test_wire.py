@@ -4,6 +4,7 @@ import time
 
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from served_home import collection
 
 
 def fetched(ada, kind, item):
@@ -87,7 +88,7 @@ def test_a_direction_alone_sorts_by_the_last_change(ada):
     assert [each[: len(items[0])] for each in items] == [items[0]] * 3
 
 
-def test_a_request_that_fails_half_way_leaves_nothing_behind(local_platform, ada, record, a_collection):
+def test_a_request_that_fails_half_way_leaves_nothing_behind(local_platform, ada, record):
     """If the job of a study link cannot be made, the change of the registry is undone. If a user without a person mints
     a dataset, the data store returns the registry's reason, and leaves no seed.
     """
@@ -101,7 +102,7 @@ def test_a_request_that_fails_half_way_leaves_nothing_behind(local_platform, ada
     assert fetched(ada, "activity/model_run", run).json()["item"]["record"]["study_id"] is None
     assert ada.ask("prov", "POST", link, params=query).status_code == 200
     assert fetched(ada, "activity/model_run", run).json()["item"]["record"]["study_id"] == study
-    una, body = local_platform.user("PROVENA_OFFLINE_TOKEN_UNLINKED"), a_collection(ada.organisation())
+    una, body = local_platform.user("PROVENA_OFFLINE_TOKEN_UNLINKED"), collection(ada.organisation())
     reply = una.ask("data_store", "POST", "/register/mint-dataset", json=body)
     assert reply.status_code == 500 and "400" in reply.json()["detail"]
     seeds = {"filter_by": {"record_type": "SEED_ONLY"}}
