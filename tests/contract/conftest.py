@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from eventually import until
+from peers import interpreter
 from served_home import Home
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = HERE.parents[1] / ".venvs"
 
 Run = Callable[..., dict[str, Any]]
 
@@ -47,20 +47,6 @@ def foreign(variables: Mapping[str, str]) -> dict[str, str]:
     ours = ("IVCAP", "PROVENA", "PYTHON", "PREFECT", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, **variables}
-
-
-def interpreter(client: str) -> Path:
-    """The interpreter that has an official client; fails with the next step where there is none."""
-    found = ENVIRONMENTS / client / "bin" / "python"
-    if not (ENVIRONMENTS / client / ".installed").exists():
-        pytest.fail(f"The official client {client} is not installed in {found.parents[1]}. Run `make peers`.")
-    return found
-
-
-@pytest.fixture(scope="session")
-def find_interpreter() -> Callable[[str], Path]:
-    """As `interpreter`."""
-    return interpreter
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from peers import interpreter
 from pydantic import SecretStr
 
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError
@@ -87,7 +88,7 @@ def test_replies_are_not_held_back(served):
     assert min(taken[1:]) < 0.03
 
 
-def test_a_client_that_is_not_installed_is_a_failure_with_the_next_step(find_interpreter):
+def test_a_client_that_is_not_installed_is_a_failure_with_the_next_step():
     """No test of this folder is skipped for want of its peer."""
     with pytest.raises(pytest.fail.Exception, match="make peers"):
-        find_interpreter("no-such-client")
+        interpreter("no-such-client")

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peers import interpreter
 
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.handles import Artifact, LocalFile
@@ -51,9 +51,7 @@ async def minted(client: Any) -> str:
     return (await client.datastore.mint(found.model_copy(update={"dataset_info": info}))).handle
 
 
-async def test_files_are_moved_alike(
-    s3_platform: Any, s3_server: Any, find_interpreter: Callable[[str], Path], tmp_path: Path
-) -> None:
+async def test_files_are_moved_alike(s3_platform: Any, s3_server: Any, tmp_path: Path) -> None:
     """Byte for byte: what ours uploads the official client lists and downloads, and the other way round."""
     written(tmp_path / "theirs", THEIRS)
     async with ProvenaCredentials.from_environment(Settings(**s3_platform.environment)).get_client() as client:
@@ -63,7 +61,7 @@ async def test_files_are_moved_alike(
 
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PROVENA", "PYTHON", "AWS"))}
         ended = subprocess.run(
-            [find_interpreter("provenaclient"), SCRIPT, dataset, tmp_path / "theirs", tmp_path / "got"],
+            [interpreter("provenaclient"), SCRIPT, dataset, tmp_path / "theirs", tmp_path / "got"],
             env={**kept, **s3_platform.environment, "S3_URL": s3_server.url},
             cwd=tmp_path,
             capture_output=True,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peers import interpreter
 
 import ivcap_flows
 from ivcap_flows.local.ivcap.app import OPERATIONS
@@ -17,7 +18,6 @@ from ivcap_flows.local.provena.platform import EmbeddedProvena
 
 pytestmark = [pytest.mark.contract, pytest.mark.long]
 
-ENVIRONMENTS = Path(__file__).parents[2] / ".venvs"
 PACKAGE = Path(ivcap_flows.__file__).parent
 REFUSES = "who is refused here is checked by the conformance cases"
 NO_CALLER = {
@@ -32,8 +32,8 @@ STEP = "name each path in ivcap_flows/ivcap or ivcap_flows/provena (an f-string 
 def named(client: str) -> set[str]:
     """Return every path, or part of one, in the sources of an official client and of this package's own."""
     package = client.replace("-", "_")
-    official = list((ENVIRONMENTS / client / "lib").glob(f"python3*/site-packages/{package}/**/*.py"))
-    assert official, "make peers"
+    official = list(interpreter(client).parents[1].glob(f"lib/python3*/site-packages/{package}/**/*.py"))
+    assert official
     ours = [file for file in PACKAGE.rglob("*.py") if PACKAGE / "local" not in file.parents]
     trees = (ast.parse(file.read_text(encoding="utf-8")) for file in (*official, *ours))
     return {re.sub("{[^}]*}", "{}", text).partition("?")[0] for tree in trees for text in texts(tree)}

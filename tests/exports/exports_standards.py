@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
+from peers import interpreter
 from referencing import Registry, Resource
 
 STANDARDS = os.environ.get("IVCAP_FLOWS_STANDARDS")
 HERE = Path(__file__).parent
-PYTHON = HERE.parents[1] / ".venvs" / "roc-validator" / "bin" / "python"
 IDS_OF_SOFTWARE = "process-run-crate-0.5_5.1"
 """The check that every id of software begins with `http`. A main workflow is to be a file in the crate, whose id is its
 path, and so none passes (crs4/rocrate-validator, issue 51)."""
@@ -38,9 +38,7 @@ class Validator:
     @classmethod
     @contextmanager
     def start(cls, cache: Path) -> Iterator[Validator]:
-        if not PYTHON.exists():
-            pytest.fail(f"roc-validator is not installed in {PYTHON.parents[1]}. Run `make peers`.")
-        command = [str(PYTHON), "-W", "ignore", str(HERE / "validating.py"), str(cache / "http")]
+        command = [str(interpreter("roc-validator")), "-W", "ignore", str(HERE / "validating.py"), str(cache / "http")]
         process = subprocess.Popen(
             [*command, *([STANDARDS] if STANDARDS else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

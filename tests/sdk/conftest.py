@@ -10,6 +10,7 @@ import psutil
 import pytest
 from eventually import until
 from other_processes import stop
+from peers import interpreter
 
 from ivcap_flows import local
 
@@ -34,9 +35,7 @@ class Bench:
     def register(self, kind):
         """Have the service describe itself, and register what it printed."""
         peer, source = KINDS[kind]
-        python = HERE.parents[1] / ".venvs" / peer / "bin" / "python"
-        if not python.exists():
-            pytest.fail(f"{peer} is not installed in {python.parents[1]}. Run `make peers`.")
+        python = interpreter(peer)
         files = {}
         for what in ("service", "tool"):
             command = [str(python), "-W", "ignore", source, f"--print-{what}-description"]
