@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from traceback import format_exception
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from botocore.endpoint import Endpoint
@@ -38,6 +41,8 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.embedded import Embedded
 from ivcap_flows.identity import EMBEDDED
 from ivcap_flows.provena import client, files, s3, s3_upload
+from ivcap_flows.provena.client import ProvenaClient
+from ivcap_flows.provena.collection_format import CollectionFormat
 from ivcap_flows.provena.datastore import DataStoreApi
 from ivcap_flows.provena.s3 import Bucket
 from ivcap_flows.settings import Settings
@@ -50,6 +55,62 @@ def file(path: Path, content: bytes) -> LocalFile:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return LocalFile(path=str(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+@pytest.fixture
+async def provena() -> AsyncIterator[ProvenaClient]:
+    """A client of the user."""
+    async with ProvenaCredentials.from_environment(Settings()).get_client() as client:
+        yield client
+
+
+@pytest.fixture
+async def dataset(provena: ProvenaClient, stated: CollectionFormat) -> str:
+    """A new dataset's handle."""
+    return (await provena.datastore.mint(stated)).handle
+
+
+@dataclass
+class Place:
+    """The folder of a dataset in the bucket, as others may write to it."""
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    def put(self, name: str, content: bytes, *, sha256: str | None = None) -> None:
+        stated = {"sha256": sha256} if sha256 else {}
+        self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content, Metadata=stated)
+
+    def remove(self, name: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
+    def has(self, name: str) -> bool:
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + name).get("Contents", [])
+        return self.prefix + name in [each["Key"] for each in found]
+
+    def unfinished(self, name: str) -> list[str]:
+        """The ids of uploads in parts that nobody completed."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix + name)
+        return [each["UploadId"] for each in found.get("Uploads", [])]
+
+    def parts(self, name: str, upload: str) -> list[int]:
+        found = self.client.list_parts(Bucket=self.bucket, Key=self.prefix + name, UploadId=upload)
+        return [each["PartNumber"] for each in found.get("Parts", [])]
+
+
+@pytest.fixture(scope="session")
+def bucket_client(s3_server: Any) -> Any:
+    """A client of the S3 server beside ours."""
+    return s3_server.client()
+
+
+@pytest.fixture
+async def place(provena: ProvenaClient, dataset: str, bucket_client: Any) -> Place:
+    """Where the files of the dataset are."""
+    found = (await provena.datastore.fetch_dataset(dataset)).info.s3
+    assert found is not None
+    return Place(bucket_client, found.bucket_name, found.path)
 
 
 async def test_what_is_uploaded_is_downloaded(provena, dataset, tmp_path, monkeypatch):

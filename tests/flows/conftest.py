@@ -1,4 +1,4 @@
-"""The server of a monthly table, and platforms on which nothing was published yet."""
+"""Platforms on which nothing was published yet."""
 
 from __future__ import annotations
 
@@ -13,15 +13,6 @@ from ivcap_flows import local
 from ivcap_flows.local import EmbeddedPlatform
 
 sys.path.insert(0, str(Path(__file__).parent))
-
-from table_server import TableServer, table_server
-
-
-@pytest.fixture
-def noaa() -> Iterator[TableServer]:
-    """A real server on this machine, with the real series to the end of 2009."""
-    with table_server() as server:
-        yield server
 
 
 @pytest.fixture

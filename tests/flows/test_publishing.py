@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from platform_books import Books
-from table_server import measured, noaa_text
+from table_server import TableServer, measured, noaa_text, table_server
 
 from flows.coastal_el_nino import coastal_el_nino
 from flows.services.months import Month
@@ -18,6 +19,13 @@ from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.journal import Journal
 
 pytestmark = pytest.mark.xdist_group("e2e")  # which shares the Prefect server
+
+
+@pytest.fixture
+def noaa() -> Iterator[TableServer]:
+    """A real server on this machine, with the real series to the end of 2009."""
+    with table_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.parse import parse_qsl
 
+import jwt
 import pytest
 from pydantic import SecretStr
-from starlette.responses import JSONResponse, PlainTextResponse
+from scripted_server import ScriptedServer
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
@@ -22,6 +27,7 @@ from ivcap_flows.errors import (
     WaitTimeoutError,
 )
 from ivcap_flows.handles import Artifact
+from ivcap_flows.http.auth import Auth
 from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
@@ -58,6 +64,61 @@ AGENT = "/registry/registry/agent/organisation"
 MINT = "POST /datastore/register/mint-dataset"
 TERMS = Terms(organisation_id="O", publisher_id="O", license="https://example.org/l", approvals=Approvals())
 COLLECTION = collection_format(Artifact(urn="urn:ivcap:artifact:1", platform="ivcap", name="a"), TERMS)
+
+
+class ScriptedProvena(ScriptedServer):
+    """Its realm gives a token for each grant, which is kept in `grants`."""
+
+    def forget(self) -> None:
+        super().forget()
+        self.grants: list[dict[str, str]] = []
+
+    @staticmethod
+    def refusal(detail: Any, status: int, *, challenge: bool = False) -> Response:
+        """An error reply of an API; with `challenge` it concerns the token."""
+        return JSONResponse({"detail": detail}, status, {"WWW-Authenticate": "Bearer"} if challenge else None)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        apis = {name: f"{self.url}/{name}/" for name in ("auth", "registry", "prov", "jobs", "datastore", "search")}
+        return Endpoints.of(realm="test", keycloak=f"{self.url}/keycloak", **apis)
+
+    @property
+    def auth(self) -> Auth:
+        url = token_url(self.endpoints.realm)
+        return RefreshingToken(url, "automated-access", refresh_token=SecretStr("offline"))
+
+    async def answer(self, request: Request) -> Response:
+        if not request.url.path.endswith("/protocol/openid-connect/token"):
+            return await super().answer(request)
+        form = dict(parse_qsl((await request.body()).decode()))
+        self.grants.append(form)
+        if form.get("refresh_token") == "revoked":
+            return JSONResponse({"error": "invalid_grant", "error_description": "Offline session not active"}, 400)
+        claims = {"preferred_username": "ada", "exp": time.time() + 300, "n": len(self.grants)}
+        token = jwt.encode(claims, "a-key-of-this-test-and-of-nothing-else", "HS256")
+        return JSONResponse({"access_token": token, "expires_in": 300})
+
+
+@pytest.fixture(scope="session")
+def scripted_provena() -> Iterator[ScriptedProvena]:
+    server = ScriptedProvena()
+    with server.running():
+        yield server
+
+
+@pytest.fixture
+def scripted(scripted_provena: ScriptedProvena) -> ScriptedProvena:
+    """The scripted Provena, with nothing scripted."""
+    scripted_provena.forget()
+    return scripted_provena
+
+
+@pytest.fixture
+async def client(scripted: ScriptedProvena) -> AsyncIterator[ProvenaClient]:
+    """A client of the scripted Provena, logged in by an offline token."""
+    async with ProvenaClient(scripted.endpoints, scripted.auth) as made:
+        yield made
 
 
 def row(status: str, **over: object) -> dict[str, object]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from importlib.resources import files
 from typing import get_args
@@ -13,12 +15,13 @@ import pytest
 
 from ivcap_flows.journal import Outcome
 from ivcap_flows.plain_text import CONTROL_CHARACTERS, visible
-from ivcap_flows.provenance import RULES, Graph, activity, entity, relation
+from ivcap_flows.provenance import RULES, Graph, Record, activity, agent, entity, relation
 from ivcap_flows.provenance.html import page
 from ivcap_flows.provenance.mermaid import mermaid
 from ivcap_flows.provenance.picture import OUTCOMES, as_opened, outcome_of, picture
 from ivcap_flows.provenance.rules import WORDS
 
+NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 NASTY = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -95,6 +98,75 @@ def test_a_picture_begins_with_little(make_survey, orders):
     assert len(shown.items) <= 200 and "out" in shown.items and shown.links
 
 
+def neighbours(others: int) -> Graph:
+    """A run with n others that used what it made and share its input, code and user.
+
+    Its tasks pass tables and arrays, and one had three tries.
+    """
+    records = [
+        entity("in", "file", path="/data/stations.csv", size=5508),
+        entity("code", "code", name="stations", commit="0123456789abcdef"),
+        agent("me", "user", name="me"),
+    ]
+    for number in range(others):
+        records += [*_stations(f"other{number}", NOON - timedelta(days=others - number), f"amber-fox-{number}")]
+    columns = [{"name": name, "type": "float64"} for name in ("year", "temperature", "rain")]
+    variables = [
+        {"name": "anomaly", "dimensions": ["time", "place"], "shape": [20, 5], "type": "float64"},
+        {"name": "time", "dimensions": ["time"], "shape": [20], "type": "int64"},
+    ]
+    records += [
+        *_stations("own", NOON, "tidy-owl"),
+        entity("table", "frame", library="pandas", rows=100, columns=columns),
+        relation("wasGeneratedBy", "table", "own:load", role="result"),
+        activity("own:clean", "task-run", NOON, name="clean", run_name="clean perth", outcome="completed"),
+        relation("wasStartedBy", "own:clean", "own:attempt"),
+        relation("used", "own:clean", "table", role="weather"),
+        entity("grid", "array", library="xarray", variables=variables),
+        relation("wasGeneratedBy", "grid", "own:clean", role="result"),
+        entity("fitted", "array", library="numpy", shape=[2, 3], data_type="float64"),
+    ]
+    for number in (1, 2, 3):
+        fit = "own:fit" if number == 1 else f"own:fit.{number}"
+        tried = {"try": number} if number > 1 else {}
+        outcome = "completed" if number == 3 else "retried"
+        records += [
+            activity(fit, "task-run", NOON, name="fit", run_name="fit-3f2", outcome=outcome, **tried),
+            relation("wasStartedBy", fit, "own:attempt"),
+            relation("used", fit, "grid", role="grid"),
+        ]
+    records += [
+        relation("wasGeneratedBy", "fitted", "own:fit.3", role="result"),
+        relation("wasInformedBy", "own:fit.2", "own:fit"),
+        relation("wasInformedBy", "own:fit.3", "own:fit.2"),
+    ]
+    if others:
+        records.append(relation("used", "own:load", "other0:report", role="earlier"))
+    return Graph(records)
+
+
+def _stations(run: str, begun: datetime, name: str) -> Iterator[Record]:
+    """A run that loads the stations and reports on them."""
+    load, write = f"{run}:load", f"{run}:write"
+    yield activity(run, "flow-run", begun, begun + timedelta(seconds=9), name="stations", outcome="completed")
+    yield activity(
+        f"{run}:attempt", "attempt", begun, name="stations", flow_run_name=name, number=1, outcome="completed"
+    )
+    yield relation("wasStartedBy", f"{run}:attempt", run)
+    yield relation("hadPlan", f"{run}:attempt", "code")
+    yield relation("wasAssociatedWith", f"{run}:attempt", "me")
+    yield activity(load, "task-run", begun, name="load", run_name="load-1a2", outcome="completed")
+    yield activity(write, "task-run", begun, name="write", run_name="write-1a2", outcome="completed")
+    yield entity(f"{run}:places", "file", path=f"/data/{run}/places.csv")
+    yield entity(f"{run}:report", "file", path=f"/data/{run}/report.md", size=1200, sha256="ab" * 32)
+    yield relation("wasStartedBy", load, f"{run}:attempt")
+    yield relation("wasStartedBy", write, f"{run}:attempt")
+    yield relation("wasInformedBy", write, load)
+    yield relation("used", load, "in")
+    yield relation("used", load, f"{run}:places")
+    yield relation("wasGeneratedBy", f"{run}:report", write)
+
+
 def called(graph: Graph, *starts: str) -> list[str]:
     """The names and notes of what a page begins with, with the outcomes of what ended otherwise than well."""
     items = as_opened(picture(graph, starts)).items.values()
@@ -102,7 +174,7 @@ def called(graph: Graph, *starts: str) -> list[str]:
     return [f"{item.title}, {item.note}{end}" for item, end in zip(items, ended, strict=True)]
 
 
-def test_things_are_called_as_the_user_knows_them(make_neighbours):
+def test_things_are_called_as_the_user_knows_them():
     """Tables and arrays by parameter, or else "result", with size, columns, variables or type. Task runs by Prefect's
     names, and each of several tries by its number; a group of them by their task."""
     assert {
@@ -114,7 +186,7 @@ def test_things_are_called_as_the_user_knows_them(make_neighbours):
         "fit-3f2, task run · try 1 of 3, retried",
         "fit-3f2, task run · try 2 of 3, retried",
         "fit-3f2, task run · try 3 of 3",
-    } <= set(called(make_neighbours(2), "own"))
+    } <= set(called(neighbours(2), "own"))
     runs = [activity(f"t{n}", "task-run", name="clean", run_name=f"station {n}") for n in range(5)]
     started = [relation("wasStartedBy", each.id, "run") for each in runs]
     graph = Graph([activity("run", "flow-run", name="flow"), *runs, *started])
@@ -124,14 +196,14 @@ def test_things_are_called_as_the_user_knows_them(make_neighbours):
 
 
 @pytest.mark.parametrize("others", [3, 6])
-def test_each_other_run_is_one_folded_thing(make_neighbours, others):
+def test_each_other_run_is_one_folded_thing(others):
     """On the page of a run; its own things and inputs are open. On the page of a file, all of the way to it is."""
-    names = [name.partition(" · 9 s")[0] for name in called(make_neighbours(others), "own")]
+    names = [name.partition(" · 9 s")[0] for name in called(neighbours(others), "own")]
     assert {f"stations, flow run · amber-fox-{number}" for number in range(others)} <= set(names)
     # Of the others' things only the report that this run took is seen.
     files_ = sorted(name.partition(",")[0] for name in names if ", file" in name)
     assert files_ == ["places.csv", "report.md", "report.md", "stations.csv"]
-    names = called(make_neighbours(2), "other0:report")
+    names = called(neighbours(2), "other0:report")
     assert sum(name.startswith("places.csv, file") for name in names) == 3
 
 

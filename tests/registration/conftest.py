@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from provena_items import ask_provena
 from registration_rows import make_items
@@ -33,29 +31,6 @@ def done_run(_embedded, run_items):
 def journal(sqlite_url):
     with Journal.open(sqlite_url) as opened:
         yield opened
-
-
-@pytest.fixture
-def no_job_left(provena):
-    """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
-
-    A job whose worker was killed stands still for ever, and meets none.
-    """
-
-    async def statuses():
-        return [row.status async for row in provena.jobs.list(limit=40)]
-
-    def wait():
-        before = []
-        for _ in range(100):
-            now = loop.run(statuses())
-            if not {"PENDING", "DEQUEUED"} & set(now) and before[-3:] == [now] * 3:
-                return
-            before.append(now)
-            time.sleep(0.2)
-        raise AssertionError(before[-1])
-
-    return wait
 
 
 @pytest.fixture

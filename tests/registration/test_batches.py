@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import itertools
 import sqlite3
 import time
@@ -11,7 +12,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
-from registration_rows import read_outcomes, write_lines
+from registration_rows import write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.durable import Caller, perform
@@ -63,9 +64,12 @@ def register(registering):
 @pytest.fixture
 def outcomes(tmp_path):
     """The rows of the outcome file, of those with this outcome if one is given."""
-    return lambda which=None, out="out.csv": [
-        each for each in read_outcomes(tmp_path / out) if which in (None, each["outcome"])
-    ]
+
+    def read(which=None, out="out.csv"):
+        with (tmp_path / out).open(encoding="utf-8", newline="") as file:
+            return [each for each in csv.DictReader(file) if which in (None, each["outcome"])]
+
+    return read
 
 
 @pytest.fixture
@@ -361,6 +365,29 @@ def test_what_is_written_off_meanwhile_is_not_sent(register, rows_of, journal, l
     assert asked("model_run/register") == lodged(name) == []
     journal.decisions.send_again(keys[0])
     assert by_task(row).subject == row["key"]
+
+
+@pytest.fixture
+def no_job_left(provena):
+    """Waits until no job of an earlier test is on its way, which a fault of this one's would meet.
+
+    A job whose worker was killed stands still for ever, and meets none.
+    """
+
+    async def statuses():
+        return [row.status async for row in provena.jobs.list(limit=40)]
+
+    def wait():
+        before = []
+        for _ in range(100):
+            now = loop.run(statuses())
+            if not {"PENDING", "DEQUEUED"} & set(now) and before[-3:] == [now] * 3:
+                return
+            before.append(now)
+            time.sleep(0.2)
+        raise AssertionError(before[-1])
+
+    return wait
 
 
 @pytest.mark.long

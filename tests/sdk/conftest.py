@@ -87,8 +87,3 @@ def sdk_bench(tmp_path_factory):
     bench.end()
     # The host of a service does not outlive the server.
     until(lambda: not any(str(bench.root) in str(one.info["cmdline"]) for one in psutil.process_iter(["cmdline"])))
-
-
-@pytest.fixture(params=[pytest.param("batch", marks=pytest.mark.long), "lambda"])
-def sdk_kind(request):
-    return request.param

@@ -8,6 +8,11 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the service SDKs need Python 3.11")
 
 
+@pytest.fixture(params=[pytest.param("batch", marks=pytest.mark.long), "lambda"])
+def sdk_kind(request):
+    return request.param
+
+
 def test_a_service_reads_writes_and_tells_through_the_official_client(sdk_bench, sdk_kind):
     """Result, product, aspects, events and log of a job are where IVCAP has them."""
     text = sdk_bench.upload(b"one two three")

@@ -160,9 +160,3 @@ def sheet(header: list[str], rows: list[dict[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def read_outcomes(path: Path) -> list[dict[str, str]]:
-    """The rows of an outcome file."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

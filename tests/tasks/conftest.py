@@ -150,26 +150,6 @@ def ended_order(_embedded: EmbeddedPlatform, unique: str) -> Order:
     )
 
 
-@pytest.fixture(scope="session")
-def not_run(_embedded: EmbeddedPlatform) -> str:
-    """The name of a service that cannot run here: its orders and jobs end as errors at once, without a process."""
-    definition = {
-        "name": "tasks-not-run",
-        "description": "Runs elsewhere.",
-        "controller-schema": "urn:ivcap:schema.service.nextflow.1",
-        "controller": {"$schema": "urn:ivcap:schema.service.nextflow.1"},
-        "parameters": [{"name": "message", "type": "string"}],
-    }
-
-    async def register() -> None:
-        credentials = IvcapCredentials(url=_embedded.url, token=_embedded.environment["IVCAP_JWT"])
-        async with credentials.get_client() as client:
-            await client.services.register(definition)
-
-    loop.run(register())
-    return "tasks-not-run"
-
-
 @pytest.fixture
 def prefect_events(prefect_server: dict[str, str]) -> Callable[..., list[dict[str, Any]]]:
     """Return `prefect_events(count, **chosen)`: the events that a filter chooses, the oldest first, once there are so

@@ -13,12 +13,13 @@ import pytest
 from eventually import auntil
 from prefect import flow
 
-from ivcap_flows import wait_or_park
-from ivcap_flows.blocks import IvcapService
+from ivcap_flows import loop, wait_or_park
+from ivcap_flows.blocks import IvcapCredentials, IvcapService
 from ivcap_flows.durable import plan
 from ivcap_flows.errors import InputError, JobFailedError, OrderFailedError, WaitTimeoutError
 from ivcap_flows.handles import Artifact, Order, Products
 from ivcap_flows.ivcap.orders import Orders
+from ivcap_flows.local import EmbeddedPlatform
 from ivcap_flows.tasks import (
     JobStep,
     OrderStep,
@@ -62,6 +63,26 @@ def stumbling(serve) -> str:
         {"name": "products", "type": "string", "optional": True},
     ]
     return serve("run-orders-stumbles", SERVICE, parameters)
+
+
+@pytest.fixture(scope="session")
+def not_run(_embedded: EmbeddedPlatform) -> str:
+    """The name of a service that cannot run here: its orders and jobs end as errors at once, without a process."""
+    definition = {
+        "name": "tasks-not-run",
+        "description": "Runs elsewhere.",
+        "controller-schema": "urn:ivcap:schema.service.nextflow.1",
+        "controller": {"$schema": "urn:ivcap:schema.service.nextflow.1"},
+        "parameters": [{"name": "message", "type": "string"}],
+    }
+
+    async def register() -> None:
+        credentials = IvcapCredentials(url=_embedded.url, token=_embedded.environment["IVCAP_JWT"])
+        async with credentials.get_client() as client:
+            await client.services.register(definition)
+
+    loop.run(register())
+    return "tasks-not-run"
 
 
 @pytest.fixture
