@@ -1,4 +1,4 @@
-"""A journal on SQLite and one on PostgreSQL, and a platform that misbehaves on demand."""
+"""A journal on either database, and a platform that misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ def durable_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def durable_journal(durable_url: str) -> Iterator[Journal]:
     with Journal.open(durable_url) as journal:
-        yield journal
-
-
-@pytest.fixture
-def sqlite_journal(sqlite_url: str) -> Iterator[Journal]:
-    """A journal on SQLite, for tests that do not depend on the kind of database."""
-    with Journal.open(sqlite_url) as journal:
         yield journal
 
 

@@ -10,11 +10,6 @@ from ivcap_flows.journal import IntentRow, Journal, NewIntent, OpenedAttempt, Ru
 from ivcap_flows.work.orphans import is_orphan, orphans_of
 
 
-@pytest.fixture
-def journal(sqlite_journal: Journal) -> Journal:
-    return sqlite_journal
-
-
 def began(journal: Journal, name: str = "f", *, deployed: bool = False) -> OpenedAttempt:
     identity = RunIdentity(name, f"f.py:{name}", {}, f"flow-run-{name}", f"flow-run-{name}", deployed=deployed)
     return journal.runs.open_attempt(identity)
@@ -36,15 +31,15 @@ def keys(journal: Journal, **options: Any) -> list[str | None]:
 
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "crashed", "lost", "abandoned", "completed"])
-def test_a_run_that_ended_leaves_orphans(journal, outcome):
+def test_a_run_that_ended_leaves_orphans(sqlite_journal, outcome):
     """Orders that were accepted or are in doubt become orphans, with the name of their flow and how its run ended. A
     completed run left those that were accepted on purpose."""
-    opened = began(journal)
-    placed(journal, opened)
-    journal.intents.release(asked(journal, opened, "k1:b", "job"))
-    assert keys(journal) == []
-    journal.runs.close_attempt(opened.attempt.id, outcome)
-    found = orphans_of(journal)
+    opened = began(sqlite_journal)
+    placed(sqlite_journal, opened)
+    sqlite_journal.intents.release(asked(sqlite_journal, opened, "k1:b", "job"))
+    assert keys(sqlite_journal) == []
+    sqlite_journal.runs.close_attempt(opened.attempt.id, outcome)
+    found = orphans_of(sqlite_journal)
     left = {("k1:a", "order", "unknown")} if outcome != "completed" else set()
     assert {(one.key, one.noun, one.status) for one in found} == {("k1:b", "job", "in doubt"), *left}
     assert {(one.flow, one.left) for one in found} == {("f", outcome)}
@@ -52,35 +47,35 @@ def test_a_run_that_ended_leaves_orphans(journal, outcome):
     assert all(again in one.then for one in found)
 
 
-def test_what_has_an_owner_or_an_end_is_no_orphan(journal):
+def test_what_has_an_owner_or_an_end_is_no_orphan(sqlite_journal):
     """Of a live run, also of one that is tried again; ended, reused, taken over by the user, an upload, being sent."""
-    live, ended = began(journal, "live"), began(journal, "ended")
-    placed(journal, live, "k1:live")
-    placed(journal, ended, "k1:terminal")
-    journal.intents.finish("k1:terminal", "succeeded")
-    placed(journal, ended, "k1:reused", how="reused")
-    row = placed(journal, ended, "k1:mine")
-    journal.intents.release(asked(journal, ended, "k1:upload", "upload"))
-    asked(journal, ended, "k1:held")
-    journal.runs.close_attempt(ended.attempt.id, "failed")
-    assert keys(journal) == ["k1:mine"] and is_orphan(journal, row)
-    again = began(journal, "ended")
-    assert again.run.id == ended.run.id and not is_orphan(journal, row)
-    journal.runs.close_attempt(again.attempt.id, "failed")
-    journal.decisions.take_over("k1:mine")
-    assert keys(journal) == []
-    placed(journal, None)
-    [orphan] = orphans_of(journal)
+    live, ended = began(sqlite_journal, "live"), began(sqlite_journal, "ended")
+    placed(sqlite_journal, live, "k1:live")
+    placed(sqlite_journal, ended, "k1:terminal")
+    sqlite_journal.intents.finish("k1:terminal", "succeeded")
+    placed(sqlite_journal, ended, "k1:reused", how="reused")
+    row = placed(sqlite_journal, ended, "k1:mine")
+    sqlite_journal.intents.release(asked(sqlite_journal, ended, "k1:upload", "upload"))
+    asked(sqlite_journal, ended, "k1:held")
+    sqlite_journal.runs.close_attempt(ended.attempt.id, "failed")
+    assert keys(sqlite_journal) == ["k1:mine"] and is_orphan(sqlite_journal, row)
+    again = began(sqlite_journal, "ended")
+    assert again.run.id == ended.run.id and not is_orphan(sqlite_journal, row)
+    sqlite_journal.runs.close_attempt(again.attempt.id, "failed")
+    sqlite_journal.decisions.take_over("k1:mine")
+    assert keys(sqlite_journal) == []
+    placed(sqlite_journal, None)
+    [orphan] = orphans_of(sqlite_journal)
     assert (orphan.run, orphan.left) == (None, "no run on record"), "pruned, or of a journal that was rebuilt"
 
 
-def test_a_parked_run_owns_what_it_waits_for(journal):
+def test_a_parked_run_owns_what_it_waits_for(sqlite_journal):
     """A parked run owns its orders until Prefect says that its flow run was deleted, or how it ended."""
-    opened = began(journal, deployed=True)
-    placed(journal, opened)
-    journal.runs.close_attempt(opened.attempt.id, "parked")
-    assert keys(journal) == [] and keys(journal, ended=lambda ids: set()) == []
-    [orphan] = orphans_of(journal, ended=set)
+    opened = began(sqlite_journal, deployed=True)
+    placed(sqlite_journal, opened)
+    sqlite_journal.runs.close_attempt(opened.attempt.id, "parked")
+    assert keys(sqlite_journal) == [] and keys(sqlite_journal, ended=lambda ids: set()) == []
+    [orphan] = orphans_of(sqlite_journal, ended=set)
     assert orphan.left == "parked" and "retry flow run flow-run-f in Prefect" in orphan.then
-    journal.runs.end(opened.run.id, "cancelled")
-    assert keys(journal) == ["k1:a"]
+    sqlite_journal.runs.end(opened.run.id, "cancelled")
+    assert keys(sqlite_journal) == ["k1:a"]

@@ -52,12 +52,6 @@ def journal(journal_url):
 
 
 @pytest.fixture
-def on_sqlite(sqlite_url):
-    with Journal.open(sqlite_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 def begin(journal):
     """Opens an attempt of a run whose id is this name."""
 

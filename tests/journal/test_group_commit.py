@@ -169,16 +169,16 @@ def test_whoever_waits_too_long_goes_by_the_database(store):
     assert words(store) == {"through"}
 
 
-async def test_a_commit_that_fails_is_told_to_all_in_it(on_sqlite, failing_commits):
+async def test_a_commit_that_fails_is_told_to_all_in_it(sqlite_journal, failing_commits):
     """A claim that was not committed can be made again, also as the first of a process. One whose outcome was not has
     not ended: its caller can release it, and others get the key."""
-    intents, store = on_sqlite.intents, on_sqlite._store
+    intents, store = sqlite_journal.intents, sqlite_journal._store
 
     def wanted(number):
         return NewIntent(f"k{number}", f"k{number}", "order", "p", "a", "account", {"n": number})
 
     async def ask(call, some, **more):
-        return await asyncio.gather(*(on_sqlite.ask(call, each, **more) for each in some), return_exceptions=True)
+        return await asyncio.gather(*(sqlite_journal.ask(call, each, **more) for each in some), return_exceptions=True)
 
     some = [wanted(number) for number in range(3)]
     with failing_commits(store):

@@ -52,20 +52,20 @@ def test_each_change_of_an_intent_is_told_once(journal, told):
     assert told[2].intent == intent and told[3].intent.status == "succeeded"
 
 
-def test_what_shares_a_commit_is_told_after_it(on_sqlite, failing_commits):
+def test_what_shares_a_commit_is_told_after_it(sqlite_journal, failing_commits):
     """If the shared commit fails, nothing of it is told; otherwise each in the context of the call that asked."""
-    intents = {name: on_sqlite.intents.claim(wanted(f"k1:{name}")).intent for name in "abcd"}
+    intents = {name: sqlite_journal.intents.claim(wanted(f"k1:{name}")).intent for name in "abcd"}
     told = []
-    on_sqlite.observe(lambda transition: told.append((HERE.get(), transition.intent.key)))
+    sqlite_journal.observe(lambda transition: told.append((HERE.get(), transition.intent.key)))
 
     async def sent(name):
         HERE.set(name)
-        await on_sqlite.ask(on_sqlite.intents.mark_sent, intents[name])
+        await sqlite_journal.ask(sqlite_journal.intents.mark_sent, intents[name])
 
     async def all_at_once():
         return await asyncio.gather(*map(sent, intents), return_exceptions=True)
 
-    with failing_commits(on_sqlite._store):
+    with failing_commits(sqlite_journal._store):
         failed = asyncio.run(all_at_once())
     assert all(isinstance(error, JournalError) for error in failed), failed
     assert told == []

@@ -205,18 +205,18 @@ def test_bad_places_are_named(tmp_path, monkeypatch):
         assert str(place) in caught.value.message
 
 
-def test_a_full_disk_is_an_error_with_a_next_step(on_sqlite):
+def test_a_full_disk_is_an_error_with_a_next_step(sqlite_journal):
     """Earlier facts stay."""
-    run = on_sqlite.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run
-    on_sqlite.facts.append([Fact(entity("small", "file"), run.id)])
+    run = sqlite_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "1", "1")).run
+    sqlite_journal.facts.append([Fact(entity("small", "file"), run.id)])
 
-    @sa.event.listens_for(on_sqlite._store.engine, "checkout")
+    @sa.event.listens_for(sqlite_journal._store.engine, "checkout")
     def _full(connection, *_):
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
 
     with pytest.raises(JournalError, match="full.* free space"):
-        on_sqlite.facts.append([Fact(entity("large", "file", note="x" * 1_000_000), run.id)])
-    assert [fact.record.id for fact in on_sqlite.facts.of_run(run.id)] == ["small"]
+        sqlite_journal.facts.append([Fact(entity("large", "file", note="x" * 1_000_000), run.id)])
+    assert [fact.record.id for fact in sqlite_journal.facts.of_run(run.id)] == ["small"]
 
 
 def test_network_file_systems_are_refused(file, file_url, monkeypatch):

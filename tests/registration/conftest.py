@@ -7,7 +7,6 @@ from provena_items import ask_provena
 from registration_rows import make_items
 
 from ivcap_flows import loop
-from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
 
 
@@ -25,12 +24,6 @@ def done_run(_embedded, run_items):
         return (await client.jobs.wait(job, 30)).lodged.id, job
 
     return ask_provena(_embedded, register)
-
-
-@pytest.fixture
-def journal(sqlite_url):
-    with Journal.open(sqlite_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -36,10 +36,12 @@ LOST = {"drop_reply_after_effect": True}
 
 
 @pytest.fixture
-def registering(provena, run_items, journal, tmp_path):
+def registering(provena, run_items, sqlite_journal, tmp_path):
     """Checks rows and registers them, in a coroutine; the outcome is in `out.csv`. `before` is awaited in between."""
 
-    async def run(rows, into=journal, *, stall_timeout=20.0, progress=None, before=None, out="out.csv", **options):
+    async def run(
+        rows, into=sqlite_journal, *, stall_timeout=20.0, progress=None, before=None, out="out.csv", **options
+    ):
         file = write_lines(tmp_path / f"{uuid.uuid4().hex}.jsonl", rows)
         minting = any(
             row["outputs"] and row["outputs"][0]["dataset_id"].startswith("urn:ivcap:artifact") for row in rows
@@ -196,7 +198,7 @@ def test_a_clock_that_is_wrong(register, rows_of, lodged, embedded_platform, set
 @pytest.mark.long
 @pytest.mark.parametrize("hours", [3, -3])
 def test_a_clock_that_is_set_between_two_starts(
-    register, registering, rows_of, journal, lodged, embedded_platform, set_clock, hours
+    register, registering, rows_of, sqlite_journal, lodged, embedded_platform, set_clock, hours
 ):
     """A start ends while its rows do not show yet; the next one, by another clock, waits until they must."""
     name, rows = rows_of(10)
@@ -204,7 +206,7 @@ def test_a_clock_that_is_set_between_two_starts(
 
     async def cut_off():
         first = asyncio.create_task(registering(rows))
-        while not journal.intents.where(state="sent"):
+        while not sqlite_journal.intents.where(state="sent"):
             await asyncio.sleep(0.01)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -240,7 +242,7 @@ def test_a_worker_that_dies_leaves_a_doubt(
 
 
 @pytest.mark.parametrize("journals", ["one journal", pytest.param("two journals", marks=pytest.mark.long)])
-def test_two_at_once(registering, rows_of, journal, other_journal, lodged, outcomes, asked, journals):
+def test_two_at_once(registering, rows_of, sqlite_journal, other_journal, lodged, outcomes, asked, journals):
     """Two starts share the rows, or one follows to its end what another machine has just sent: both tell the handles of
     all, and none is there twice."""
     name, rows = rows_of(30)
@@ -288,10 +290,10 @@ def test_only_what_was_refused_is_sent_again(
 
 @pytest.mark.long
 @pytest.mark.timeout(60)
-def test_a_refusal_while_rows_are_claimed(register, rows_of, journal, lodged, embedded_platform, monkeypatch):
+def test_a_refusal_while_rows_are_claimed(register, rows_of, sqlite_journal, lodged, embedded_platform, monkeypatch):
     """What a start that ends so has claimed meanwhile is free for the next one in the same process."""
     name, rows = rows_of(20)
-    claim = journal.intents.claim
+    claim = sqlite_journal.intents.claim
 
     def slowly(wanted, **limit):
         claimed = claim(wanted, **limit)
@@ -300,7 +302,7 @@ def test_a_refusal_while_rows_are_claimed(register, rows_of, journal, lodged, em
 
     embedded_platform.add_fault(**SENDS, count=1, status=403)
     with monkeypatch.context() as slow, pytest.raises(ForbiddenError):
-        slow.setattr(journal.intents, "claim", slowly)
+        slow.setattr(sqlite_journal.intents, "claim", slowly)
         register(rows)
     assert register(rows).is_whole and len(lodged(name)) == 20
 
@@ -323,14 +325,14 @@ def test_rows_that_are_wrong_or_done_are_not_sent(register, rows_of, run_items, 
 
 
 @pytest.fixture
-def by_task(provena, journal):
+def by_task(provena, sqlite_journal):
     """Registers a row with a key as the task and the sink do."""
 
     async def register(row):
         record = ModelRunRecord(**{name: value for name, value in row.items() if name != "key"})
         platform, account = await provena.platform(), await provena.username()
         effect = ModelRunEffect.of(row["key"], record, client=provena, platform=platform)
-        return (await perform(effect, Caller(journal, None, platform, account))).value
+        return (await perform(effect, Caller(sqlite_journal, None, platform, account))).value
 
     return lambda row: loop.run(register(row))
 
@@ -344,26 +346,28 @@ def test_the_task_the_sink_and_a_batch_meet(register, rows_of, lodged, outcomes,
     assert len(lodged(name)) == 3
 
 
-def test_what_is_written_off_meanwhile_is_not_sent(register, rows_of, journal, lodged, asked, by_task, monkeypatch):
+def test_what_is_written_off_meanwhile_is_not_sent(
+    register, rows_of, sqlite_journal, lodged, asked, by_task, monkeypatch
+):
     """The user writes a row off after a start has begun: it is not sent by that start, nor by the task or the sink,
     until the user says so."""
     name, [row] = rows_of(1, orders=True)
-    claim, keys = journal.intents.claim, []
+    claim, keys = sqlite_journal.intents.claim, []
 
     def once_decided(wanted, **limit):
         keys.append(wanted.key)
-        journal.intents.release(journal.intents.mark_in_doubt(claim(wanted).intent, "the reply was lost"))
-        journal.decisions.give_up(wanted.key)
+        sqlite_journal.intents.release(sqlite_journal.intents.mark_in_doubt(claim(wanted).intent, "the reply was lost"))
+        sqlite_journal.decisions.give_up(wanted.key)
         return claim(wanted, **limit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.intents, "claim", once_decided)
+        patch.setattr(sqlite_journal.intents, "claim", once_decided)
         report = register([row])
     assert (report.failed, report.registered) == (1, 0)
     with pytest.raises(InDoubtError, match="models resolve --resend"):
         by_task(row)
     assert asked("model_run/register") == lodged(name) == []
-    journal.decisions.send_again(keys[0])
+    sqlite_journal.decisions.send_again(keys[0])
     assert by_task(row).subject == row["key"]
 
 
@@ -393,7 +397,17 @@ def no_job_left(provena):
 @pytest.mark.long
 @pytest.mark.parametrize("sent_by", ["a task", "a task whose reply is lost", "a batch"])
 def test_a_job_that_fails_half_way(
-    register, rows_of, journal, lodged, asked, embedded_platform, by_task, fail_job, no_job_left, monkeypatch, sent_by
+    register,
+    rows_of,
+    sqlite_journal,
+    lodged,
+    asked,
+    embedded_platform,
+    by_task,
+    fail_job,
+    no_job_left,
+    monkeypatch,
+    sent_by,
 ):
     """The registry has the run and lineage does not: neither the task nor a batch makes a second one, until the user
     says so."""
@@ -416,7 +430,7 @@ def test_a_job_that_fails_half_way(
         with pytest.raises(InDoubtError, match=r"orders resolve .* --urn 102\.100\.100/.*--none") as caught:
             by_task(row)
     assert len(asked("model_run/register")) == len(lodged(name)) == 1
-    journal.decisions.write_off(caught.value.key)
+    sqlite_journal.decisions.write_off(caught.value.key)
     assert by_task(row).subject == row["key"]
     assert len(lodged(name)) == 2
 
@@ -464,7 +478,7 @@ def test_a_run_whose_job_shows_later_is_not_taken_for_lodged(
 @pytest.mark.long
 @pytest.mark.parametrize("known_by", ["the journal", "Provena"])
 def test_another_record_under_a_key_is_told(
-    register, rows_of, run_items, journal, other_journal, lodged, outcomes, known_by
+    register, rows_of, run_items, sqlite_journal, other_journal, lodged, outcomes, known_by
 ):
     """A row that was changed after it was registered under its own key is not sent, and not taken for the run either:
     its outcome says that the run has another record, and the handle has what the run was registered with."""
@@ -474,7 +488,7 @@ def test_another_record_under_a_key_is_told(
     assert register(rows).differing == 0
     rows[1]["end_time"] += 1
     rows[1]["inputs"][0]["dataset_id"] = run_items.datasets[1]
-    kept = journal if known_by == "the journal" else other_journal
+    kept = sqlite_journal if known_by == "the journal" else other_journal
     for _ in range(2):
         report = register(rows, kept)
         assert str(report) == "3 rows: 3 registered (1 with another record)" and report.is_whole

@@ -331,16 +331,16 @@ def test_a_row_whose_job_failed_by_provenas_word_is_not_left_out(run_items, prov
     assert (fault.column, fault.kind, report.done) == ("_job_id", "failed job", 0) and "Out of luck" in fault.words
 
 
-def test_what_the_journal_knows_is_done(run_items, check, journal, written):
+def test_what_the_journal_knows_is_done(run_items, check, sqlite_journal, written):
     """Provena may forget a job; a row that this journal has registered is not registered again."""
     handle, job = "102.100.100/gone", str(uuid.uuid4())
     key = run_key("https://x", "someone", "urn:x:1", run_items.workflow)
     request = {"subject": "urn:x:1", "workflow-template": run_items.workflow}
     wanted = NewIntent(key, key, "model run", "https://x", "someone", "account", request)
-    intent = journal.intents.mark_sent(journal.intents.claim(wanted).intent)
-    journal.intents.settle(intent, urn=handle, outcome={"session_id": job}, how="sent")
+    intent = sqlite_journal.intents.mark_sent(sqlite_journal.intents.claim(wanted).intent)
+    sqlite_journal.intents.settle(intent, urn=handle, outcome={"session_id": job}, how="sent")
     rows = [run_items.record(1, _model_run_record_id=handle), run_items.record(2, _job_id=job)]
-    assert check(written("jsonl", rows), journal)[0].done == 2
+    assert check(written("jsonl", rows), sqlite_journal)[0].done == 2
 
 
 @pytest.mark.parametrize("form", ["jsonl", "records", "parquet"])

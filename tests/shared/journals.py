@@ -82,6 +82,13 @@ def sqlite_url(made_journal: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def sqlite_journal(sqlite_url: str) -> Iterator[Journal]:
+    """A journal on SQLite, for tests that do not depend on the kind of database."""
+    with Journal.open(sqlite_url) as journal:
+        yield journal
+
+
+@pytest.fixture
 def postgresql_url(postgresql_server: str) -> str:
     """The URL of a journal without content, on PostgreSQL."""
     url = postgresql_server.format("journal")
