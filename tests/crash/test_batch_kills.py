@@ -10,7 +10,6 @@ import csv
 import os
 import random
 import sqlite3
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,9 +19,6 @@ from typing import Any
 
 import pytest
 from eventually import until
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks
 from other_processes import settings_of_platforms

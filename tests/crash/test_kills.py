@@ -6,31 +6,23 @@ kills orders at each moment.
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from eventually import until
+from harness.ledger import Ledger
+from harness.stage import Fork, Forks
 from other_processes import settings_of_platforms
 
 from ivcap_flows.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness.ledger import Ledger
-from harness.stage import Fork, Forks
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
 ITEMS = ("ORGANISATION", "MODEL", "DATASET_TEMPLATE", "MODEL_RUN_WORKFLOW_TEMPLATE")
 REGISTER = "/provena/prov/model_run/register"
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
 
 
 class Flow:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -16,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from harness.incidents import INCIDENTS
 from harness.scenario import FAULTS, LARGE, OTHER_STEPS, RANDOM, STEPS, VARIATIONS, Kill, Scenario, drawn
 from harness.stage import Stage

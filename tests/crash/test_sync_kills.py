@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import sqlite3
-import sys
 import time
 import uuid
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 from eventually import until
+from harness.stage import Forks
 from prefect import flow, task
 from provena_items import ask_provena, create, make_registry
 
@@ -44,18 +44,9 @@ from ivcap_flows.provena.models import TemplateUse, WorkflowTemplate
 from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.sinks import LINK_SCHEMA, RUN_SCHEMA
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness.stage import Forks
-
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
 FLOW = "away"
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "round_" in metafunc.fixturenames:
-        metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
 
 
 @pytest.fixture(scope="module")

@@ -45,11 +45,6 @@ LEFT_BEHIND = "before its name is in the journal"
 FINISHED = STEPS[-2:]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "round_" in metafunc.fixturenames:
-        metafunc.parametrize("round_", range(metafunc.config.getoption("--crash-rounds")))
-
-
 class Uploader:
     """Uploads of one file by processes of their own."""
 
