@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from listings import all_of
 
 from ivcap_flows import local
 from ivcap_flows.http.auth import StaticToken
@@ -88,10 +89,6 @@ def agree(theirs: dict[str, Any], record: Wire, *, unread: tuple[str, ...] = ())
     assert plain(found) == {name: own.get(name) for name in found}
 
 
-async def gather(records: AsyncIterator[Any]) -> list[Any]:
-    return [record async for record in records]
-
-
 def known(records: list[Any], listed: list[dict[str, Any]]) -> list[Any]:
     """Of our records those that were there when the official client listed its own."""
     ids = {item["id"] for item in listed}
@@ -108,12 +105,12 @@ def test_each_method_of_the_client_is_used(told, record_property):
 def test_services_are_listed_and_read_alike(told, ours):
     """The same list, each field of a service with parameters of all types, and the classes made of request schemas."""
     theirs = told["services"]
-    listed = known(run(gather(ours.services.list(order_desc=False))), theirs["listed"])
+    listed = known(run(all_of(ours.services.list(order_desc=False))), theirs["listed"])
     assert {"echo", "sleep", "fail"} < {service.name for service in listed}
     assert len(listed) == len(theirs["listed"])
     for item, service in zip(theirs["listed"], listed, strict=True):
         agree(item, service)
-    ordered = known(run(gather(ours.services.list(order_by="name", order_desc=True))), theirs["listed"])[:2]
+    ordered = known(run(all_of(ours.services.list(order_by="name", order_desc=True))), theirs["listed"])[:2]
     assert theirs["newest"] == [service.urn for service in ordered]
     survey = run(ours.services.by_name("contract-survey"))
     assert plain(theirs["raw"]) == plain(survey)
@@ -172,7 +169,7 @@ def test_jobs_end_as_they_were_asked_to(told, ours):
     [product] = jobs["survey"]["raw"]["products"]["items"]
     assert product["id"] == jobs["survey"]["result"]["titles"]
     echo = run(ours.services.by_name("echo")).urn
-    listed = known(run(gather(ours.jobs.list(echo))), told["jobs"]["listed"])
+    listed = known(run(all_of(ours.jobs.list(echo))), told["jobs"]["listed"])
     assert plain(told["jobs"]["listed"]) == plain(listed)
     assert {told["jobs"][how]["raw"]["id"] for how in ("deferred", "direct", "awaited")} == {job.urn for job in listed}
 
@@ -206,7 +203,7 @@ def test_artifacts_are_listed_and_downloaded_alike(told, ours, uploaded, folder,
     """The same list in the same order, with the artifact that our client uploaded; the same bytes and aspects."""
     theirs = told["artifacts"]
     at_that_time = set(theirs["listed"])
-    listed = [each for each in run(gather(ours.artifacts.list(order_desc=False))) if each.urn in at_that_time]
+    listed = [each for each in run(all_of(ours.artifacts.list(order_desc=False))) if each.urn in at_that_time]
     assert list(theirs["listed"]) == [record.urn for record in listed]
     assert uploaded in at_that_time
     for urn, item in theirs["listed"].items():
@@ -221,7 +218,7 @@ def test_artifacts_are_listed_and_downloaded_alike(told, ours, uploaded, folder,
     assert theirs["missing"] == 404
     [content] = theirs["metadata"]
     found = ours.aspects.list(entity=theirs["read"]["whole"]["id"], schema="urn:contract:schema:note.1")
-    assert [each.content["text"] for each in run(gather(found))] == [content["text"]] == ["of the whole"]
+    assert [each.content["text"] for each in run(all_of(found))] == [content["text"]] == ["of the whole"]
 
 
 def test_orders_are_placed_and_read_alike(told, ours):
@@ -235,10 +232,10 @@ def test_orders_are_placed_and_read_alike(told, ours):
     assert theirs["status"] == order.status == "succeeded"
     own = {name.replace("-", "_"): value for name, value in order.values().items() if not name.startswith("cayp-")}
     assert theirs["parameters"] == own == {"title": "south", "sea_level": "0.5", "count": "2"}
-    products = run(gather(ours.orders.products(order.urn)))
+    products = run(all_of(ours.orders.products(order.urn)))
     assert plain(theirs["products"]) == plain(products)
     assert [(each.name, each.size) for each in products] == [("titles.txt", 12)]
-    listed = known(run(gather(ours.orders.list(order_desc=False))), theirs["listed"])
+    listed = known(run(all_of(ours.orders.list(order_desc=False))), theirs["listed"])
     for item, record in zip(theirs["listed"], listed, strict=True):
         agree(item, record, unread=never)
     assert order.urn in {record.urn for record in listed}
@@ -258,7 +255,7 @@ def test_aspects_are_written_and_read_alike(told, ours):
     for fields, content, record in zip(theirs["fields"], theirs["contents"], records, strict=True):
         agree(fields, record)
         assert content == record.content
-    listed = run(gather(ours.aspects.list(entity=theirs["entity"])))
+    listed = run(all_of(ours.aspects.list(entity=theirs["entity"])))
     for item, record in zip(theirs["listed"], listed, strict=True):
         agree(item, record)
     assert theirs["wildcard"] == [second.urn]
@@ -267,14 +264,14 @@ def test_aspects_are_written_and_read_alike(told, ours):
     assert theirs["at"] == expected
     for name, moment in theirs["moments"].items():
         at_time = None if moment is None else datetime.fromisoformat(moment)
-        listed = run(gather(ours.aspects.list(entity=theirs["entity"], at_time=at_time)))
+        listed = run(all_of(ours.aspects.list(entity=theirs["entity"], at_time=at_time)))
         assert [each.urn for each in listed] == expected[name], name
     many = theirs["entity"] + ":many"
-    assert theirs["many"] == [each.content["n"] for each in run(gather(ours.aspects.list(entity=many)))]
+    assert theirs["many"] == [each.content["n"] for each in run(all_of(ours.aspects.list(entity=many)))]
     assert theirs["many"] == list(range(54, -1, -1))
-    oldest = run(gather(ours.aspects.list(entity=many, order_direction="ASC", limit=52)))
+    oldest = run(all_of(ours.aspects.list(entity=many, order_direction="ASC", limit=52)))
     assert theirs["oldest"] == [each.content["n"] for each in oldest] == list(range(52))
-    matching = run(gather(ours.aspects.list(entity=many, content_path="$.n ? (@ >= 53)")))
+    matching = run(all_of(ours.aspects.list(entity=many, content_path="$.n ? (@ >= 53)")))
     assert theirs["matching"] == [each.content["n"] for each in matching] == [54, 53]
 
 
@@ -282,17 +279,17 @@ def test_collections_are_aspects_that_both_read(told, ours):
     """Made, renamed, filled, one item removed, another retracted with all; its past is kept."""
     theirs, schema = told["collections"], "urn:ivcap:schema:collection"
     assert (theirs["added"], theirs["removed"]) == ([True, True, True, False], [True, False])
-    items = run(gather(ours.aspects.list(entity=theirs["urn"], schema=f"{schema}-item.1")))
+    items = run(all_of(ours.aspects.list(entity=theirs["urn"], schema=f"{schema}-item.1")))
     assert theirs["items"] == [[each.urn, each.content["item"]] for each in items]
     assert [item for _, item in theirs["items"]] == ["urn:contract:item:2", "urn:contract:item:0"]
     assert theirs["items_before"] == [f"urn:contract:item:{n}" for n in (2, 1, 0)]
-    [definition] = run(gather(ours.aspects.list(entity=theirs["urn"], schema=f"{schema}.1")))
+    [definition] = run(all_of(ours.aspects.list(entity=theirs["urn"], schema=f"{schema}.1")))
     before = run(ours.aspects.read(run(ours.aspects.read(definition.urn)).replaces))
     assert theirs["name"] == definition.content["name"] == "Ocean survey, second"
     assert theirs["name_before"] == before.content["name"] == "Ocean survey"
     assert theirs["found"] == [theirs["urn"]]
     assert theirs["retracted"] == 2
-    assert run(gather(ours.aspects.list(entity=theirs["gone"]))) == []
+    assert run(all_of(ours.aspects.list(entity=theirs["gone"]))) == []
     assert theirs["of_file"] == [{"artifact": theirs["file"], "collection": theirs["urn"]}]
 
 
@@ -313,6 +310,6 @@ def test_agents_search_and_secrets_work(told, ours):
     """An agent is a service that answers; a search finds by content; secrets are listed over pages."""
     theirs = told["others"]
     assert (theirs["agent"], theirs["inline"]) == ({"message": "agent"}, "inline")
-    assert theirs["found"] == ["urn:contract:place:10"] == run(gather(ours.search(theirs["program"])))
+    assert theirs["found"] == ["urn:contract:place:10"] == run(all_of(ours.search(theirs["program"])))
     assert set(theirs["secrets"]) <= set(theirs["listed"])
-    assert theirs["listed"] == [each.secret_name for each in run(gather(ours.secrets.list()))]
+    assert theirs["listed"] == [each.secret_name for each in run(all_of(ours.secrets.list()))]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from listings import all_of
 from pydantic import SecretStr
 
 from ivcap_flows.http.oauth import RefreshingToken
@@ -94,10 +95,6 @@ def plain(record: Any) -> Any:
     return found | found.pop("info") if isinstance(record, Item) else found
 
 
-async def gather(records: AsyncIterator[Any]) -> list[Any]:
-    return [record async for record in records]
-
-
 def test_each_method_of_the_client_is_used(told, record_property):
     """What users can do with the official client works here, but for what is broken in it."""
     record_property("official provenaclient", told["calls"])
@@ -116,7 +113,7 @@ def test_a_subtype_is_read_alike(told, ours, subtype):
     assert theirs["configuration"]["general"] == ["metadata-read", "metadata-write"]
     assert [plain(event) for event in run(registry.locks.history(subtype, id))] == theirs["locks"]
     assert [event["action_type"] for event in theirs["locks"]] == ["LOCK", "UNLOCK"]
-    listed = [item.id for item in run(gather(registry.list(subtype, sort="DISPLAY_NAME", ascending=True)))]
+    listed = [item.id for item in run(all_of(registry.list(subtype, sort="DISPLAY_NAME", ascending=True)))]
     assert [item for item in listed if item in theirs["listed"]] == theirs["listed"]
     assert id in theirs["listed"]
 
@@ -139,7 +136,7 @@ def test_what_users_write_changes_alike(told, ours, subtype):
 def test_datasets_are_read_alike(told, ours):
     """Listed, found, changed and versioned."""
     theirs = told["datastore"]
-    everything = [item.id for item in run(gather(ours.registry.list("DATASET")))]
+    everything = [item.id for item in run(all_of(ours.registry.list("DATASET")))]
     assert set(theirs["whole"]) <= set(everything)
     assert theirs["whole"][: len(theirs["listed"])] == theirs["listed"]
     assert len(theirs["each"]) == 3
@@ -202,7 +199,7 @@ def test_jobs_are_read_alike(told, ours):
     assert sorted(theirs["each_child"]) == sorted(children)
     assert set(theirs["admin"]["whole_batch"]) == children
     assert theirs["admin"]["row"] == theirs["rows"][0]
-    mine = {row.session_id for row in run(gather(ours.jobs.list()))}
+    mine = {row.session_id for row in run(all_of(ours.jobs.list()))}
     for name in ("page", "all", "each"):
         assert theirs[name]
         assert set(theirs[name]) | set(theirs["admin"][name]) <= mine

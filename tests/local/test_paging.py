@@ -79,7 +79,7 @@ def next_of(page):
     return None
 
 
-def all_of(caller, path, limits, between=lambda: None, **params):
+def page_by_page(caller, path, limits, between=lambda: None, **params):
     """Return the ids in the order of their pages. `limits` are the page sizes in turn."""
     seen, page, sizes = [], None, itertools.cycle(limits)
     while True:
@@ -152,7 +152,7 @@ def test_orders_by_several_columns_in_directions_of_their_own(first):
         made[kind, n] = first.add(entity, {"requested-at": f"2026-01-0{n + 1}T00:00:00Z"}, schema=f"urn:t:{kind}")
 
     def order(**params):
-        ids = all_of(first, "/1/aspects", [2], entity=entity, **params)
+        ids = page_by_page(first, "/1/aspects", [2], entity=entity, **params)
         return [next(key for key, urn in made.items() if urn == one) for one in ids]
 
     newest = [(kind, n) for n in (2, 1, 0) for kind in ("b", "a")]
@@ -171,9 +171,9 @@ def test_rows_without_a_value_have_their_place_in_an_order(first):
         headers = {"X-Policy": policy, **({"X-Name": name} if name else {})}
         made[first.create(1, **headers)["id"]] = name
     asked = {"filter": f"policy == '{policy}'", "order-by": "name"}
-    up = all_of(first, "/1/artifacts", [1, 2], **asked, **{"order-desc": "false"})
+    up = page_by_page(first, "/1/artifacts", [1, 2], **asked, **{"order-desc": "false"})
     assert [made[one] for one in up] == [None, None, None, "a", "b"]
-    assert all_of(first, "/1/artifacts", [2, 1], **asked) == up[::-1]
+    assert page_by_page(first, "/1/artifacts", [2, 1], **asked) == up[::-1]
 
 
 def test_beside_a_cursor_only_the_limit_counts(first):
@@ -222,7 +222,7 @@ def test_every_list_takes_a_time(first):
         page = first.get("/1/aspects", params={"page": next_of(page), "limit": 1})
         seen += [item["id"] for item in page["items"]]
     assert seen == old[::-1]
-    assert all_of(first, "/1/aspects", [2], entity=entity) == new[::-1]
+    assert page_by_page(first, "/1/aspects", [2], entity=entity) == new[::-1]
     first.create(1)
     for path in ("/1/artifacts", "/1/services2", "/1/orders", "/1/aspects", f"/1/services2/{order['service']}/jobs"):
         assert first.get(path, params={"at-time": "1999-01-01T00:00:00+10:00"})["items"] == []
@@ -276,7 +276,7 @@ def test_pages_have_each_earlier_item_once(lists, path, data):
     order = data.draw(st.sampled_from(LISTS[path]))
     limits = data.draw(st.lists(st.integers(5, 60), min_size=1, max_size=4))
     more = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=3))
-    before = all_of(caller, path, [50], **order)
+    before = page_by_page(caller, path, [50], **order)
     adding = itertools.cycle(more)
-    seen = all_of(caller, path, limits, lambda: [add(path) for _ in range(next(adding))], **order)
+    seen = page_by_page(caller, path, limits, lambda: [add(path) for _ in range(next(adding))], **order)
     assert [one for one in seen if one in set(before)] == before

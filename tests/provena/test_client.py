@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import jwt
 import pytest
+from listings import all_of
 from pydantic import SecretStr
 from scripted_server import ScriptedServer
 from starlette.requests import Request
@@ -328,10 +329,6 @@ async def test_a_500_that_is_an_answer_is_not_asked_for_again(scripted, client):
             await ask
     assert await client.prov.explore("x", "downstream") == Lineage()
     assert [len(scripted.to(f"GET /prov{route}")) for route in (*routes, "/explore/downstream")] == [1, 1, 2]
-
-
-async def all_of(listing):
-    return [item async for item in listing]
 
 
 @pytest.mark.parametrize(

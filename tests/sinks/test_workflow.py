@@ -35,7 +35,7 @@ def test_a_workflow_for_the_flow_goes_first(tmp_path, ended_work):
 def test_a_wrong_workflow_names_every_fault(tmp_path):
     """File, line and field of each, at once, in the order of the lines; what was meant is asked, never guessed."""
 
-    def all_of(kind: type[BaseModel]) -> str:
+    def fields_of(kind: type[BaseModel]) -> str:
         return ", ".join(map(repr, kind.model_fields))
 
     path = tmp_path / "workflows.yaml"
@@ -70,12 +70,12 @@ def test_a_wrong_workflow_names_every_fault(tmp_path):
         ("line 4, workflow_template.model", "description is missing"),
         ("line 4, workflow_template.model", "documentation_url is missing"),
         ("line 4, workflow_template.model", "source_url is missing"),
-        ("line 6, inputs.series", f"colour is no field of DatasetTemplate (there are: {all_of(DatasetTemplate)})"),
+        ("line 6, inputs.series", f"colour is no field of DatasetTemplate (there are: {fields_of(DatasetTemplate)})"),
         ("line 7, inputs.mask", "template is missing"),
         ("line 7, inputs.mask.templat", "there is no such field (did you mean 'template'?)"),
         ("line 8", "Input should be a valid dictionary or instance of Workflow"),
         ("line 11, terms.approval", "there is no such field (did you mean 'approvals'?)"),
-        ("line 12, terms.elephant", f"there is no such field (there are: {all_of(Terms)})"),
+        ("line 12, terms.elephant", f"there is no such field (there are: {fields_of(Terms)})"),
         ("line 13, displayname", "there is no such field (did you mean 'display_name'?)"),
         ("line 15, workflow_template", "model is missing"),
         ("line 16, workflow_template.modell", "there is no such field (did you mean 'model'?)"),

@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from listings import all_of
 from pydantic import BaseModel, ConfigDict, Field
 
 from ivcap_flows.cli import main
@@ -31,10 +32,6 @@ class Beside(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"$id": SCHEMA})
     n: int
-
-
-async def listed(records):
-    return [record async for record in records]
 
 
 @pytest.fixture
@@ -228,5 +225,5 @@ def test_an_update_that_was_cut_off_after_it_added_is_completed(in_script, effec
         return update_aspect(entity, Declared(n=2))
 
     updated = in_script(body)
-    active = on_platform(lambda client: listed(client.aspects.list(entity=entity, schema=SCHEMA)))
+    active = on_platform(lambda client: all_of(client.aspects.list(entity=entity, schema=SCHEMA)))
     assert [record.urn for record in active] == [updated.urn]

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from listings import all_of
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import use_journal
@@ -55,10 +56,6 @@ def lose(embedded_platform):
         )
 
     return rule
-
-
-async def listed(records):
-    return [record async for record in records]
 
 
 POSTS = {
@@ -130,7 +127,7 @@ def test_each_effect_exists_once(
         return aspect, made
 
     aspect, made = in_flow(body)
-    found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
+    found = on_platform(lambda client: all_of(client.aspects.list(entity=entity)))
     assert [record.urn for record in found] == [aspect.urn]
     assert {noun: effects.posts(path) for noun, path in POSTS.items()} == dict.fromkeys(POSTS, 1)
     intents = {noun: effects.intents(noun) for noun in POSTS}
@@ -159,7 +156,7 @@ def test_what_has_no_key_is_told_from_what_was_there_before(
         return aspect, tasks.request_job("echo", {"message": unique})
 
     aspect, job = in_script(body)
-    found = on_platform(lambda client: listed(client.aspects.list(entity=entity)))
+    found = on_platform(lambda client: all_of(client.aspects.list(entity=entity)))
     assert {record.urn for record in found} == {before, aspect.urn} and before != aspect.urn
     [intent] = effects.intents("job")
     assert (intent.urn, intent.how, intent.matched_by) == (job.urn, "adopted", "content")
@@ -204,9 +201,9 @@ def test_each_request_around_an_effect_may_be_lost(in_script, effects, lose, on_
     assert sorted(dropped) == ["PATCH", "POST", "POST", "POST", "PUT", "PUT"]
 
     async def read(client):
-        records = [await listed(client.aspects.list(entity=key_entity(o.key), schema=INTENT_SCHEMA)) for o in orders]
-        artifacts = await listed(client.artifacts.list(limit=20))
-        return records, await listed(client.aspects.list(entity=entity)), artifacts
+        records = [await all_of(client.aspects.list(entity=key_entity(o.key), schema=INTENT_SCHEMA)) for o in orders]
+        artifacts = await all_of(client.artifacts.list(limit=20))
+        return records, await all_of(client.aspects.list(entity=entity)), artifacts
 
     records, active, artifacts = on_platform(read)
     assert [[record.content["urn"] for record in some] for some in records] == [[order.urn] for order in orders]
