@@ -17,7 +17,7 @@ PIPELINE: dict[str, Any] = {"bases": ["1961-1990", "1981-2010"], "seasons": ["DJ
 GRID: dict[str, Any] = {"window_years": [60], "base_years": [40]}
 
 
-def wanted(example: str) -> tuple[dict[str, Any], int, int]:
+def expected(example: str) -> tuple[dict[str, Any], int, int]:
     """The parameters of an example, the orders of its first run, and those of an equal run beside it."""
     if example == "coastal":
         # One for each content, whichever run comes to it first.
@@ -35,7 +35,7 @@ def wanted(example: str) -> tuple[dict[str, Any], int, int]:
 def test_an_example(fleet: Fleet, layout: str, example: str, own_series: Path) -> None:
     """Two equal runs at once, on two machines: what they share is ordered once, and both are recorded to the end."""
     lay_out(fleet, layout)
-    parameters, orders, more = wanted(example)
+    parameters, orders, more = expected(example)
     parameters = {"source": str(own_series), **parameters}
     runs = [fleet.run(example, on=on, **parameters, output=str(fleet.shared / on)) for on in ("flows", "spare")]
     assert [fleet.ended(run) for run in runs] == ["COMPLETED", "COMPLETED"], fleet.said()

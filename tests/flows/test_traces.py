@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from on_platforms import register_examples
+from on_record import last_graph
 from platform_books import Contents
 from prefect.settings import temporary_settings
 from prov.model import ProvDocument, ProvRelation
@@ -325,7 +326,7 @@ def test_the_trace_of_the_pipelines_report_as_an_exact_set(recording):
     made = asyncio.run(
         order_pipeline(bases=bases, seasons=("DJF",), resamples=100, output=recording.output / "pipeline")
     )
-    graph = run_graph(recording.journal, recording.journal.runs.recent(1)[0].id)
+    graph = last_graph(recording.journal)
     [report] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "Report on all seasons"]
     made_by = {link.source: link.target for link in graph.relations.values() if link.type == "wasGeneratedBy"}
     [plot] = [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from on_record import last_graph
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -111,10 +112,6 @@ def left(killed, tmp_path):
         yield there
 
 
-def graph_of(there: Journal) -> Graph:
-    return run_graph(there, there.runs.recent()[0].id)
-
-
 def task_of(graph: Graph):
     [task] = [node for node in graph if node.type == "task-run"]
     return task
@@ -132,7 +129,7 @@ def test_a_killed_attempt_is_lost_and_last_seen_at_its_beat(left):
     """The lease tells that the process is gone; the task it was in was written when it began, and ended with it."""
     [(attempt, outcome)] = reconcile(left, silent)
     assert outcome == left.runs.recent()[0].outcome == "lost"
-    graph = graph_of(left)
+    graph = last_graph(left)
     lost, task = graph.nodes[flows_urn("attempt", attempt.id)], task_of(graph)
     assert lost.attributes["outcome"] == "lost"
     assert "last seen" in lost.attributes["cause"]
@@ -148,7 +145,7 @@ def test_what_a_killed_attempt_was_at_ends_though_its_run_goes_on(left):
     assert (opened.run.id, opened.attempt.number) == (before.run_id, 2)
     [(attempt, outcome)] = reconcile(left, silent)
     assert (attempt.id, outcome) == (before.id, "lost")
-    task = task_of(graph_of(left))
+    task = task_of(last_graph(left))
     assert task.attributes["outcome"] == "lost" and task.ended is not None
     assert left.runs.get(before.run_id).outcome == "running"
     assert reconcile(left, silent) == []
@@ -165,7 +162,7 @@ def test_a_killed_attempt_stays_lost_when_its_retry_succeeds(left):
     told, last = left.runs.attempts(before.run_id)
     assert (told.outcome, told.cause, told.newest_at_end) == ("lost", lost.cause, 1)
     assert last == completed and left.runs.get(before.run_id).outcome == "completed"
-    graph = graph_of(left)
+    graph = last_graph(left)
     node, task = graph.nodes[flows_urn("attempt", before.id)], task_of(graph)
     assert (node.attributes["outcome"], node.ended) == ("lost", told.ended_at)
     assert task.time <= task.ended == node.ended < completed.started_at
@@ -185,7 +182,7 @@ def test_what_a_killed_attempt_ordered_is_its_own(left):
     known = relation("wasStartedBy", "urn:ivcap:order:2", flows_urn("call", "x"))
     left.facts.append([Fact(known, run.id, attempt.id)])
     reconcile(left, silent)
-    links = {(link.source, link.target) for link in graph_of(left).whole().relations.values()}
+    links = {(link.source, link.target) for link in last_graph(left).whole().relations.values()}
     own = flows_urn("attempt", attempt.id)
     assert ("urn:ivcap:order:1", own) in links and ("urn:ivcap:order:2", own) not in links
     assert (own, flows_urn("run", run.id)) in links
@@ -197,7 +194,7 @@ def test_prefects_word_goes_before_the_lease(left):
     word = says("crashed", since, "killed at https://ada:t0ken-t0ken@example.org")
     [(attempt, outcome)] = reconcile(left, word)
     assert outcome == left.runs.recent()[0].outcome == "crashed"
-    graph = graph_of(left)
+    graph = last_graph(left)
     node, run = (graph.nodes[flows_urn(*of)] for of in (("attempt", attempt.id), ("run", attempt.run_id)))
     assert node.attributes["cause"] == run.attributes["cause"] == f"killed at https://{HIDDEN}@example.org"
     told = left.runs.attempt(attempt.id)
@@ -262,7 +259,7 @@ def test_a_run_that_prefect_has_not_heard_to_end_is_continued(prefect_server, tm
     with copy_of(place, tmp_path / "second.sqlite") as there:
         [again] = there.runs.recent()
         assert [each.outcome for each in there.runs.attempts(again.id)] == ["lost", "completed"]
-        attempts = [node.attributes for node in graph_of(there) if node.type == "attempt"]
+        attempts = [node.attributes for node in last_graph(there) if node.type == "attempt"]
         [cause] = [each["cause"] for each in attempts if each["number"] == 1]
         assert cause == "Its process ended before it reported its end to Prefect."
     assert run() == 0

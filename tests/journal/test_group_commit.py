@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from on_record import wanted
 
 from ivcap_flows.errors import JournalError
-from ivcap_flows.journal import NewIntent
 from ivcap_flows.journal.group_commit import GroupCommit
 from ivcap_flows.journal.store import Store
 from ivcap_flows.journal.transactions import Transactions
@@ -174,13 +174,10 @@ async def test_a_commit_that_fails_is_told_to_all_in_it(sqlite_journal, failing_
     not ended: its caller can release it, and others get the key."""
     intents, store = sqlite_journal.intents, sqlite_journal._store
 
-    def wanted(number):
-        return NewIntent(f"k{number}", f"k{number}", "order", "p", "a", "account", {"n": number})
-
     async def ask(call, some, **more):
         return await asyncio.gather(*(sqlite_journal.ask(call, each, **more) for each in some), return_exceptions=True)
 
-    some = [wanted(number) for number in range(3)]
+    some = [wanted(f"k{number}") for number in range(3)]
     with failing_commits(store):
         assert all(isinstance(error, JournalError) for error in await ask(intents.claim, some))
     claims = await ask(intents.claim, some)

@@ -8,16 +8,13 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from on_record import wanted
 
 from ivcap_flows.errors import DurabilityError, FencedError, InDoubtError, JournalError, SpendLimitError
 from ivcap_flows.http.server_clock import ServerTime
-from ivcap_flows.journal import Journal, NewIntent, schema
+from ivcap_flows.journal import Journal, schema
 from ivcap_flows.journal.rows import GIVEN_UP, RESEND, WRITTEN_OFF
 from ivcap_flows.journal.states import ARROWS
-
-
-def wanted(key="k1:a", **more):
-    return NewIntent(key, key, "order", "https://x", "ada", "account", {"n": key}, subject="service", **more)
 
 
 @pytest.fixture

@@ -7,17 +7,13 @@ from contextvars import ContextVar
 from datetime import timedelta
 
 import pytest
+from on_record import wanted
 
 from ivcap_flows.errors import FencedError, JournalError, SpendLimitError
-from ivcap_flows.journal import NewIntent
 from ivcap_flows.journal.observer import AttemptEnded, DeliveryRefused, LimitReached, RunWoken
 from ivcap_flows.journal.rows import Park, Wait
 
 HERE = ContextVar("here", default="nowhere")
-
-
-def wanted(key="k1:a", **changed):
-    return NewIntent(key, key, "order", "https://x", "urn:acc", "account", {"n": key}, subject="service", **changed)
 
 
 @pytest.fixture

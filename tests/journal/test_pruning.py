@@ -14,7 +14,7 @@ from ivcap_flows.provenance import entity
 FILES, AWAY = "prov-json:/x", "ivcap:https://p"
 
 
-def wanted(key, run_id=None, scope=None, **more):
+def an_order(key, run_id=None, scope=None, **more):
     return NewIntent(key, key, "order", "p", "a", scope or f"run:{run_id}", {}, run_id=run_id, **more)
 
 
@@ -36,7 +36,7 @@ def test_keys_that_last_and_unfinished_runs_are_kept(journal, begin, bring):
     """Completed runs go with their run-scoped intents. Keys of scope flow and account stay for ever."""
     attempt = begin("1").attempt
     for scope in ("run:1", "flow:f", "account"):
-        bring("claimed", wanted(f"k1:{scope}", "1", scope))
+        bring("claimed", an_order(f"k1:{scope}", "1", scope))
     begin("2")
     journal.runs.close_attempt(attempt.id, "completed")
     assert [journal.prune(older_than_days=days) for days in (1, 0)] == [0, 1]
@@ -62,7 +62,7 @@ def test_what_is_open_or_not_delivered_is_kept(journal, begin, bring):
     for name, (state, end, deliveries) in RUNS.items():
         attempt = begin(name).attempt
         if state is not None:
-            bring(state, wanted(name, name))
+            bring(state, an_order(name, name))
         journal.runs.close_attempt(attempt.id, "failed" if end == "abandoned" else end)
         if end == "abandoned":
             journal.runs.abandon(name)
@@ -86,12 +86,12 @@ def test_what_a_deployed_run_has_paid_for_is_kept(journal, begin, bring):
     """Prefect may run it again. Other intents are deleted."""
     opened = begin("1", deployed=True)
     for key, spends in (("order", True), ("aspect", False)):
-        bring("done", wanted(key, "1", spends=spends))
+        bring("done", an_order(key, "1", spends=spends))
         journal.intents.finish(key, "succeeded", {})
     journal.runs.close_attempt(opened.attempt.id, "completed")
     assert journal.prune(older_than_days=0) == 1
     assert begin("1", deployed=True).run.id == opened.run.id
-    assert journal.intents.claim(wanted("order", "1")).kind == "kept"
+    assert journal.intents.claim(an_order("order", "1")).kind == "kept"
     assert [row.key for row in journal.intents.where()] == ["order"]
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_a_process_is_still_at_is_kept(journal, begin):
 def test_a_run_is_pruned_with_its_intents_or_not_at_all(journal, journal_url, begin, bring, at_statement, moment):
     """An attempt that begins during pruning finds either the whole run or nothing of it."""
     opened = begin("1", deployed=True)
-    bring("done", wanted("k", "1"))
+    bring("done", an_order("k", "1"))
     journal.runs.close_attempt(opened.attempt.id, "completed")
     joined = []
 
@@ -153,7 +153,7 @@ def test_processes_and_digests_that_nothing_needs_are_deleted(journal_url):
         for journal, end in ((continued, "failed"), (done, "completed")):
             attempt = journal.runs.open_attempt(RunIdentity("f", "f.py:f", {"end": end}, end, end)).attempt
             journal.runs.close_attempt(attempt.id, end)
-        working.intents.claim(wanted("k", scope="account"))
+        working.intents.claim(an_order("k", scope="account"))
         for number in range(5):
             done.files.remember_sha256(f"/{number}", state, "a")
             # A `sync` every hour takes a lease in a process of its own.
@@ -163,6 +163,6 @@ def test_processes_and_digests_that_nothing_needs_are_deleted(journal_url):
         # The process of the run that may be continued, and that of the claim.
         assert done.prune(-1) == 1 and rows(done) == (2, 0)
         # A process that lives takes part as before.
-        assert done.intents.claim(wanted("k", scope="account")).kind == "held"
+        assert done.intents.claim(an_order("k", scope="account")).kind == "held"
         done.files.remember_sha256("/1", state, "b")
         assert done.files.known_sha256("/1", state) == "b"

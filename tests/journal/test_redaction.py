@@ -20,7 +20,7 @@ from ivcap_flows.secrets import HIDDEN, hide
 REQUEST = {"service": "s", "parameters": {"password": "pw1!", "dsn": "host=x password=pw2!", "n": "1"}}
 
 
-def wanted(request):
+def asking(request):
     return NewIntent("k1:a", "k1:a", "order", "p", "a", "account", request, discriminator="token=pw3!", subject="s")
 
 
@@ -37,7 +37,7 @@ def key(tmp_path):
 def test_a_request_is_known_again_without_its_secrets(url, tmp_path):
     """Equal requests are stored equal by every process. Neither a secret nor its plain digest is on disk."""
     with Journal.open(url) as journal:
-        kept = journal.intents.claim(wanted(REQUEST)).intent
+        kept = journal.intents.claim(asking(REQUEST)).intent
         outcome = {"parameters": REQUEST["parameters"]}
         done = journal.intents.settle(journal.intents.mark_sent(kept), urn="urn:o", outcome=outcome, how="sent")
     with Journal.open(url) as again:
@@ -96,7 +96,7 @@ def test_two_calls_that_need_the_first_key_do_not_wait_for_each_other(url):
             inside.set()
             # The other thread is at the key by now, and waits for the turn that this one has.
             other.join(0.5)
-            journal.intents.claim(wanted(REQUEST))
+            journal.intents.claim(asking(REQUEST))
 
         async def together():
             # What is asked while another call runs shares one transaction.
@@ -119,10 +119,10 @@ def test_a_key_that_is_gone_is_no_new_one(url, key):
     known = key.read_text()
     key.unlink()
     with Journal.open(url) as journal, pytest.raises(JournalKeyError, match="key file .* of the journal"):
-        journal.intents.claim(wanted(REQUEST))
+        journal.intents.claim(asking(REQUEST))
     key.write_text("00" * 32)
     with Journal.open(url) as journal, pytest.raises(JournalKeyError):
         journal.redaction.of(REQUEST)
     key.write_text(known)
     with Journal.open(url) as journal:
-        journal.intents.claim(wanted(REQUEST))
+        journal.intents.claim(asking(REQUEST))

@@ -18,17 +18,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from eventually import until
+from on_record import wanted
 from psycopg.conninfo import conninfo_to_dict
 
 from ivcap_flows.errors import JournalError, SpendLimitError
-from ivcap_flows.journal import Journal, NewIntent, RunIdentity, store
+from ivcap_flows.journal import Journal, RunIdentity, store
 from ivcap_flows.journal.store import Store
 
 USER = "embedded_postgres" if os.geteuid() == 0 else None
-
-
-def wanted(key, **more):
-    return NewIntent(key, key, "order", "https://x", "ada", "account", {"n": key}, subject="service", **more)
 
 
 def ordered(journal, key):

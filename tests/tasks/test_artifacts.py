@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from on_record import last_graph
 
 from ivcap_flows import task, tasks
 from ivcap_flows.capture import files, use_journal
@@ -369,7 +370,7 @@ def test_the_record_of_downloads_over_a_file(in_flow, source, ivcap_journal, tmp
 
     for options in ({}, {"media_type": "text/plain"}):
         series = in_flow(lambda options=options: body(**options))
-        graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+        graph = last_graph(ivcap_journal)
         [reading] = [node.id for node in graph.nodes.values() if node.attributes.get("name") == "Read"]
         assert series.urn in graph.lineage(reading).nodes and old not in graph.nodes
 

@@ -8,12 +8,12 @@ import uuid
 from typing import Any
 
 import pytest
+from on_record import last_graph
 from prefect.client.orchestration import get_client
 
 from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, Study, TemplatedDataset
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import mint_dataset, register_item, register_model_runs
 from ivcap_flows.tasks.provena import linked_person
 
@@ -64,7 +64,7 @@ def test_records_of_a_flow(in_flow, in_script, effects, records, tmp_path, ivcap
     assert first == again and effects.count(REGISTER) == 3
     assert [run.display_name for run in first.runs] == [record.display_name for record in records]
     assert (first.rows, first.failed, first.doubtful) == (3, 0, 0)
-    graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+    graph = last_graph(ivcap_journal)
     assert {run.urn for run in first.runs} <= graph.nodes.keys()
     table = next(each for each in shown("table") if "3 registered" in each["description"])
     assert [row["model run"] for row in json.loads(table["data"])] == [run.urn for run in first.runs]

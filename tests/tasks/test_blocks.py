@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from on_record import last_graph
 
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.cli.platform import ask_ivcap, place_of
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import place_order, register_model_runs, upload_artifact
 from ivcap_flows.tasks.delivering import deliver_records
 from ivcap_flows.tasks.orphan_report import report_orphans
@@ -92,7 +92,7 @@ def test_shipped_deployments(in_script, loads, unique, ivcap_journal, monkeypatc
     assert deliver_records.fn(ivcap=NAME, provena=NAME) == 0
     monkeypatch.setattr("ivcap_flows.tasks.park_watcher.EVERY", 0.05)
     watch_parked_runs.fn(minutes=0.001, ivcap=NAME)
-    assert order.urn in run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes
+    assert order.urn in last_graph(ivcap_journal).nodes
     for each in (report_orphans, deliver_records, watch_parked_runs):
         properties = each.parameters.properties
         assert all(shown.get("description") for shown in properties.values()), properties

@@ -5,12 +5,12 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
+from on_record import last_graph
 from prefect import flow
 from prefect.blocks.abstract import ObjectStorageBlock
 
 from ivcap_flows.blocks import IvcapCollection
 from ivcap_flows.errors import InputError, NotFoundError
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import create_collection, upload_artifact
 
 
@@ -38,7 +38,7 @@ def test_files_and_streams(in_script, collection, effects, source, unique, tmp_p
 
     urn = in_script(body)
     assert effects.count("/1/artifacts") == 2
-    assert urn in run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes
+    assert urn in last_graph(ivcap_journal).nodes
 
 
 def test_other_content_under_a_name(in_script, collection, tmp_path, unique):

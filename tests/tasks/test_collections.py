@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from on_record import last_graph
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
@@ -17,7 +18,6 @@ from ivcap_flows.errors import InputError, NotFoundError, UnavailableError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import prov_json
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
     add_to_collection,
     collection_items,
@@ -47,10 +47,6 @@ def folder(tmp_path: Path, unique: str) -> Path:
 
 def links(graph, name: str) -> set[tuple[str, str]]:
     return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
-
-
-def last_graph(journal: Journal):
-    return run_graph(journal, journal.runs.recent(1)[0].id)
 
 
 def urns(things) -> list[str]:

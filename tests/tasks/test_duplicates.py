@@ -11,6 +11,7 @@ import os
 import threading
 
 import pytest
+from on_record import key_of
 from prefect import task
 from pydantic import SecretStr
 
@@ -18,7 +19,6 @@ from ivcap_flows import loop, tasks
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.durable import plan
 from ivcap_flows.identity import short_id
 from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
@@ -214,12 +214,6 @@ def test_a_new_journal_finds_what_is_there(in_script, effects, make, other_journ
 
 MAKES = ("/1/orders", "/1/artifacts", "/create", "/mint-dataset", "/model_run/register")
 """How the paths end of requests that make a thing."""
-
-
-def key_of(work):
-    """Return the idempotency key of what a function would make."""
-    with plan():
-        return work().urn.removeprefix("urn:ivcap-flows:planned:")
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from on_record import key_of
 
 from ivcap_flows import loop, tasks
 from ivcap_flows.capture import use_journal
-from ivcap_flows.durable import plan
 from ivcap_flows.identity import INTENT_SCHEMA, key_entity, short_id
 from ivcap_flows.journal import Journal
 from ivcap_flows.tasks.orders import OrderEffect
@@ -34,12 +34,6 @@ def forge(second_account):
         loop.run(told())
 
     return assert_it
-
-
-def key_of(work):
-    """Return the idempotency key of what a function would make; anybody could work it out."""
-    with plan():
-        return work().urn.removeprefix("urn:ivcap-flows:planned:")
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mutants import mutate
+from on_record import last_graph
 
 from ivcap_flows import flow, task
 from ivcap_flows.capture import use_journal
@@ -13,7 +14,6 @@ from ivcap_flows.handles import Artifact, Collection
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Graph
 from ivcap_flows.reading import lineage
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import (
     add_to_collection,
     collection_items,
@@ -48,10 +48,6 @@ def run(request, job):
 def joining(serve) -> str:
     """The name of a service whose parameter `parts` is a collection."""
     return serve("joining", SERVICE, [{"name": "parts", "type": "collection"}])
-
-
-def last_graph(journal: Journal) -> Graph:
-    return run_graph(journal, journal.runs.recent(1)[0].id)
 
 
 def users(graph: Graph, thing: str) -> set[str]:

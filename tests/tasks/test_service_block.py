@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from on_record import last_graph
 from prefect import flow
 from prefect.blocks.abstract import JobBlock, JobRun
 
 from ivcap_flows.blocks import IvcapCredentials, IvcapOrder, IvcapService
 from ivcap_flows.errors import InputError, NotFoundError, WaitTimeoutError
 from ivcap_flows.handles import Job, Order
-from ivcap_flows.sinks import run_graph
 
 NAME = "service-of-this-test"
 
@@ -46,7 +46,7 @@ def test_an_order_by_a_block(in_script, saved, effects, unique, ivcap_journal):
 
     urns = set(in_script(body))
     assert len(urns) == 1 == effects.count("/1/orders")
-    assert urns <= run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).nodes.keys()
+    assert urns <= last_graph(ivcap_journal).nodes.keys()
 
 
 def test_a_job_by_a_block(in_script, saved, embedded_platform, unique):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from eventually import auntil, until
+from on_record import last_graph
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
@@ -163,7 +164,7 @@ def test_products_of_an_order_go_into_its_collection(in_script, effects, on_plat
 
     products = [product.urn for product in order.products]
     assert on_platform(members) == products and order.collection == urn and effects.count("/1/orders") == 1
-    relations = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id).relations.values()
+    relations = last_graph(ivcap_journal).relations.values()
     assert [(r.source, r.target) for r in relations if r.type == "hadMember"] == [(urn, each) for each in products]
 
 

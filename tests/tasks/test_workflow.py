@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from on_record import last_graph
 
 from ivcap_flows.blocks import ProvenaTerms
 from ivcap_flows.capture import use_journal
@@ -17,7 +18,6 @@ from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import DatasetTemplate, Model, Organisation
 from ivcap_flows.provena.terms import Terms
 from ivcap_flows.registration import DataUse, NewWorkflowTemplate, ValueFrom, Workflow
-from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import OrderStep, register_model_run, register_model_runs, run_orders, upload_artifact
 
 CREATE, MINT, REGISTER = "/create", "/mint-dataset", "/model_run/register"
@@ -97,7 +97,7 @@ def test_a_run_does_not_come_of_the_order_beside_which_its_template_was_register
 ):
     """The template has no origin but the flow."""
     runs: list[ModelRun] = in_script(lambda: [register_model_run(each, workflow=workflow) for each in ordered])
-    graph = run_graph(ivcap_journal, ivcap_journal.runs.recent(1)[0].id)
+    graph = last_graph(ivcap_journal)
     for run, own, other in zip(runs, ordered, reversed(ordered), strict=True):
         origins = graph.lineage(run.urn, "up").nodes
         assert own.urn in origins and run.workflow_template in origins
