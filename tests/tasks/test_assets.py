@@ -28,7 +28,7 @@ MATERIALIZED = "prefect.asset.materialization.succeeded"
 
 
 @pytest.fixture
-def listed(prefect_events, effects: Any) -> Callable[..., list[dict[str, Any]]]:
+def asset_events(prefect_events, effects: Any) -> Callable[..., list[dict[str, Any]]]:
     """Return the events of these assets in the newest run, the oldest first, once there are so many."""
 
     def of_run(keys: set[str], count: int, *, event: str = MATERIALIZED) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def host(handle: Handle) -> str:
     return handle.platform.rpartition(":")[2]
 
 
-def test_products_depend_on_the_inputs_of_their_order(in_flow, tasks_service, source, tmp_path, listed):
+def test_products_depend_on_the_inputs_of_their_order(in_flow, tasks_service, source, tmp_path, asset_events):
     """The key of each has the platform, the service or the kind, and the name; the rest is metadata.
 
     Not on other uploads, although all handles share texts; and what a task of the user's made stays a dependency. A
@@ -83,22 +83,22 @@ def test_products_depend_on_the_inputs_of_their_order(in_flow, tasks_service, so
     series, done, again = in_flow(body)
     uploaded = f"ivcap://{host(series)}/artifacts/series.csv"
     upper, lower = (f"ivcap://{host(series)}/services/{tasks_service}/{name}.csv" for name in ("upper", "lower"))
-    [made] = listed({uploaded}, 1)
+    [made] = asset_events({uploaded}, 1)
     assert made["payload"] == {"urn": series.urn, "sha256": series.sha256} and upstream(made) == {users}
     assert made["resource"]["prefect.resource.name"] == "series.csv"
     for key in (upper, lower):
-        first, second = listed({key}, 2)
+        first, second = asset_events({key}, 2)
         for event, order in ((first, done), (second, again)):
             assert event["payload"] == {"urn": order.products[key.rpartition("/")[2]].urn, "order": order.urn}
             by = [each for each in event["related"] if each["prefect.resource.role"] == "asset-materialized-by"]
             assert [each["prefect.resource.id"] for each in by] == ["ivcap"]
         assert upstream(first) - {users} == {uploaded}
         assert upstream(second) - {users} == {upper}
-    assert {upper, lower} <= upstream(listed({after}, 1)[0])
-    listed({uploaded}, 2, event="prefect.asset.referenced")
+    assert {upper, lower} <= upstream(asset_events({after}, 1)[0])
+    asset_events({uploaded}, 2, event="prefect.asset.referenced")
 
 
-def test_many_orders_of_a_service_make_one_version_each(in_flow, tasks_service, source, unique, listed):
+def test_many_orders_of_a_service_make_one_version_each(in_flow, tasks_service, source, unique, asset_events):
     """One asset, whose metadata name the versions. A wait that fails makes nothing: Prefect would say of the products
     of the other orders that they could not be made."""
 
@@ -115,14 +115,14 @@ def test_many_orders_of_a_service_make_one_version_each(in_flow, tasks_service, 
 
     done = in_flow(body)
     key = f"ivcap://{host(done[0].products[0])}/services/{tasks_service}/upper.csv"
-    [made] = listed({key}, 1)
+    [made] = asset_events({key}, 1)
     assert made["payload"]["count"] == 3
     assert {each["order"] for each in made["payload"]["versions"]} == {order.urn for order in done}
-    assert listed({key}, 0, event="prefect.asset.materialization.failed") == []
+    assert asset_events({key}, 0, event="prefect.asset.materialization.failed") == []
 
 
 def test_jobs_folders_collections_datasets_and_model_runs(
-    in_flow, tasks_service, source, ended_order, registry, listed, unique
+    in_flow, tasks_service, source, ended_order, registry, asset_events, unique
 ):
     """Products of jobs like those of orders, a folder as one asset, an upload in the place of its collection. A
     registration makes the datasets of all artifacts, and what is made of the model run depends on all of them."""
@@ -160,7 +160,7 @@ def test_jobs_folders_collections_datasets_and_model_runs(
     product = f"{place}/services/{tasks_service}/upper.csv"
     found = {
         each["resource"]["prefect.resource.id"]: each
-        for each in listed({uploaded, minted, product, f"{place}/collections/two-{unique}"}, 4)
+        for each in asset_events({uploaded, minted, product, f"{place}/collections/two-{unique}"}, 4)
     }
     assert found[f"{place}/collections/two-{unique}"]["payload"]["urn"] == folder.urn
     assert found[product]["payload"]["job"] == job.urn
@@ -172,12 +172,12 @@ def test_jobs_folders_collections_datasets_and_model_runs(
     }
     registered = {f"{provena}/{unique}-{name}" for name in names}
     of_artifacts = {f"{place}/artifacts/{unique}-{name}" for name in names}
-    assert [upstream(each) for each in listed(registered, 2)] == [of_artifacts] * 2
+    assert [upstream(each) for each in asset_events(registered, 2)] == [of_artifacts] * 2
     # For a user's own task, Prefect may take an object in the place of one that is gone for that one.
-    assert upstream(listed({after}, 1)[0]) >= registered
+    assert upstream(asset_events({after}, 1)[0]) >= registered
 
 
-def test_a_reused_order_makes_nothing(in_flow, effects, tasks_service, source, listed):
+def test_a_reused_order_makes_nothing(in_flow, effects, tasks_service, source, asset_events):
     """Its products were made by the run that placed it."""
     after = "test://what-comes-after"
 
@@ -191,10 +191,10 @@ def test_a_reused_order_makes_nothing(in_flow, effects, tasks_service, source, l
 
     first = in_flow(body)
     key = f"ivcap://{host(first)}/services/{tasks_service}/upper.csv"
-    listed({key}, 1)
+    asset_events({key}, 1)
     assert in_flow(body, name="another") == first
-    assert key in upstream(listed({after}, 1)[0])
-    assert listed({key}, 0) == []
+    assert key in upstream(asset_events({after}, 1)[0])
+    assert asset_events({key}, 0) == []
 
 
 def test_keys_are_what_prefect_takes():
@@ -216,7 +216,7 @@ def test_a_task_outside_of_a_flow_makes_assets_too(embedded_platform, ivcap_jour
     assert upload_artifact(source).urn == upload_artifact.fn(source).urn
 
 
-def test_dependencies_are_as_many_as_an_event_takes(in_flow, effects, listed, unique):
+def test_dependencies_are_as_many_as_an_event_takes(in_flow, effects, asset_events, unique):
     """An event of Prefect takes a hundred related resources and would be refused with more."""
 
     def version(name: str) -> Version:
@@ -232,4 +232,4 @@ def test_dependencies_are_as_many_as_an_event_takes(in_flow, effects, listed, un
         note_assets([version("one")], inputs=[version(str(number)).handle.urn for number in range(101)])
 
     in_flow(lambda: (many(), one()))
-    assert 50 < len(upstream(listed({f"ivcap://x/artifacts/{unique}-one"}, 1)[0])) < 100
+    assert 50 < len(upstream(asset_events({f"ivcap://x/artifacts/{unique}-one"}, 1)[0])) < 100
