@@ -12,7 +12,6 @@ from scripted_server import ScriptedServer
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.http.session import Session
 
 
@@ -135,9 +134,3 @@ async def wire() -> AsyncIterator[Wire]:
     scripted.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield scripted
     server.close()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits between attempts are a hundredth of a second at most."""
-    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)

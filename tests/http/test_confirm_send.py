@@ -16,7 +16,7 @@ BUSY = Response(status_code=429, headers={"Retry-After": "0"})
 
 
 @pytest.mark.parametrize("repeat", ["keyed", "unsafe"])
-async def test_each_send_is_confirmed(web, quick, repeat):
+async def test_each_send_is_confirmed(web, quick_retries, repeat):
     """Also that which follows one that surely was not processed."""
     web.on("POST /1/x", BUSY, BUSY, {})
     asked = []
@@ -42,7 +42,7 @@ async def test_what_may_be_repeated_is_not_confirmed(web):
             await session.request("GET", "/1/x", repeat="idempotent")
 
 
-async def test_what_is_not_confirmed_is_not_sent(web, quick):
+async def test_what_is_not_confirmed_is_not_sent(web, quick_retries):
     """Nor a second time, nor by a task of its own: the error of whoever confirms is raised."""
     web.on("POST /1/x", BUSY, {})
     answers = [None, FencedError("taken over", key="k"), JournalError("locked")]

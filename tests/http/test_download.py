@@ -83,7 +83,7 @@ async def test_wrong_bytes_do_not_replace_right_ones(web, tmp_path, wrong):
         await read(web, **wrong)
 
 
-async def test_a_broken_transfer_is_resumed_where_it_broke(wire, tmp_path, quick):
+async def test_a_broken_transfer_is_resumed_where_it_broke(wire, tmp_path, quick_retries):
     """Cut twice: the next requests ask for the rest only, on the condition that it is the same content."""
     answers = [whole(CONTENT[:FIRST], etag='ETag: "v1"\r\n'), part(FIRST, 2 * FIRST), part(2 * FIRST)]
     wire.answers = [*answers]
@@ -106,7 +106,9 @@ async def test_a_broken_transfer_is_resumed_where_it_broke(wire, tmp_path, quick
     ],
     ids=["no ranges", "no ranges, and another break", "another range", "no such range"],
 )
-async def test_a_server_that_cannot_resume_begins_anew_and_nothing_is_glued_together(wire, tmp_path, quick, answers):
+async def test_a_server_that_cannot_resume_begins_anew_and_nothing_is_glued_together(
+    wire, tmp_path, quick_retries, answers
+):
     wire.answers = [whole(CONTENT[:FIRST]), *answers]
     await fetch(wire, tmp_path / "out", sha256=SHA)
     assert (tmp_path / "out").read_bytes() == CONTENT
@@ -119,7 +121,7 @@ async def test_a_server_that_cannot_resume_begins_anew_and_nothing_is_glued_toge
     [b"\1" + CONTENT[1:], CONTENT[: FIRST - 1] + b"\1" + CONTENT[FIRST:], CONTENT[:10]],
     ids=["another first byte", "another last byte", "fewer"],
 )
-async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quick, again):
+async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quick_retries, again):
     """What was given can't be taken back, so it must be what the server still says: no other byte, and none less."""
     wire.answers = [whole(CONTENT[:FIRST]), whole(again, length=len(again))]
     with pytest.raises(IntegrityError, match="changed while it was read"):
@@ -136,7 +138,7 @@ async def test_a_stream_that_begins_again_with_other_bytes_is_refused(wire, quic
     ],
     ids=["too few without a length", "always broken off", "gone", "busy"],
 )
-async def test_a_failure_leaves_nothing(wire, tmp_path, quick, answer, budget, error):
+async def test_a_failure_leaves_nothing(wire, tmp_path, quick_retries, answer, budget, error):
     """Without progress within the budget it ends in the error of the connection."""
     wire.answers = [answer]
     with pytest.raises(error):

@@ -92,7 +92,7 @@ async def test_the_token_never_goes_to_another_host(web, wire):
     assert b"authorization" not in wire.requests[0].lower()
 
 
-async def test_an_idempotent_request_outlives_failures(wire, quick):
+async def test_an_idempotent_request_outlives_failures(wire, quick_retries):
     """A reset, half a reply and a 503."""
     busy, half = wire.reply("503 Busy", Retry_After=0), wire.reply(body=b"{}", Content_Length=10)
     wire.answers = [None, half, busy, busy, wire.reply(body=b"{}")]
@@ -101,7 +101,7 @@ async def test_an_idempotent_request_outlives_failures(wire, quick):
     assert len(wire.requests) == 5
 
 
-async def test_a_write_that_was_refused_unprocessed_is_sent_again_with_its_whole_body(web, quick):
+async def test_a_write_that_was_refused_unprocessed_is_sent_again_with_its_whole_body(web, quick_retries):
     async def blocks():
         yield b'{"a":'
         yield b"1}"
@@ -124,7 +124,7 @@ async def test_a_retry_after_beyond_the_budget_ends_at_once(web):
     assert time.monotonic() - began < 30
 
 
-async def test_a_first_attempt_that_took_longer_than_the_budget_is_repeated(web, quick):
+async def test_a_first_attempt_that_took_longer_than_the_budget_is_repeated(web, quick_retries):
     """As that of a process that was suspended in it, and has found nothing out about the platform."""
 
     async def never(request):
@@ -138,7 +138,7 @@ async def test_a_first_attempt_that_took_longer_than_the_budget_is_repeated(web,
     assert len(web.calls) == 2
 
 
-async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, caplog, monkeypatch):
+async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick_retries, caplog, monkeypatch):
     """By its own address and not by what happened to be asked; the retries go on, and a later outage is said again."""
     monkeypatch.setattr(session_module, "_SAID_AFTER", 0.0)
     monkeypatch.setattr(pool, "AT_ONCE", 1)  # a failure leaves its place
@@ -159,7 +159,7 @@ async def test_an_unreachable_platform_is_said_once_after_seconds(web, quick, ca
     assert len(caplog.messages) == 2
 
 
-async def test_no_log_repr_or_error_shows_the_token(web, quick, caplog):
+async def test_no_log_repr_or_error_shows_the_token(web, quick_retries, caplog):
     """Neither on retries, nor on a 401 that echoes it, nor in the cause of an error, which Dask pickles, too."""
     caplog.set_level(logging.DEBUG)
     busy = Response(status_code=503, headers={"Retry-After": "0"})
@@ -204,7 +204,7 @@ async def test_what_is_no_answer_is_named_and_not_asked_for_again(web, answer, e
 WHOLE = '{"a": [1.5e3, "\u00f1 \\"x\\"", true, null], "b": {"c": false}, "d": "Niño"}'.encode()
 
 
-async def test_json_that_breaks_off_is_asked_for_again_where_that_may_be(web, quick):
+async def test_json_that_breaks_off_is_asked_for_again_where_that_may_be(web, quick_retries):
     """A gateway may frame what it has got as if it were whole. What may not be repeated took effect."""
     async with web.session() as session:
         for cut in range(1, len(WHOLE)):

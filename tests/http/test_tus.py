@@ -48,7 +48,7 @@ async def send(web, source, **options):
     ids=["anew", "where the server stands", "a stale offset", "whole already"],
 )
 async def test_a_file_is_sent_in_bounded_requests_from_where_the_server_stands(
-    web, source, quick, there, options, patches
+    web, source, quick_retries, there, options, patches
 ):
     upload, told = web.upload("/blob"), []
     upload.data += source.read_bytes()[:there]
@@ -59,7 +59,7 @@ async def test_a_file_is_sent_in_bounded_requests_from_where_the_server_stands(
 
 
 @pytest.mark.parametrize("fault", ["busy", "half", "lost", "silent"])
-async def test_a_broken_upload_goes_on_and_its_bytes_are_hashed_once_and_in_order(web, quick, tmp_path, fault):
+async def test_a_broken_upload_goes_on_and_its_bytes_are_hashed_once_and_in_order(web, quick_retries, tmp_path, fault):
     """Refused, broken off half-way, stored with the reply lost, or answered without an offset; whoever sent the
     beginning. Bytes of another sha256 never arrive whole."""
     path, content = tmp_path / "source.bin", os.urandom(5_000_000)
@@ -79,7 +79,7 @@ async def test_a_broken_upload_goes_on_and_its_bytes_are_hashed_once_and_in_orde
             assert upload.data == content[: len(upload.data)] != content
 
 
-async def test_an_upload_that_is_locked_is_tried_again(web, source, quick):
+async def test_an_upload_that_is_locked_is_tried_again(web, source, quick_retries):
     """A server keeps the lock of a connection that died for a while; the bytes wait for it, and arrive once."""
     upload, left = web.upload("/blob"), {"PATCH": 3, "HEAD": 3}
 
@@ -120,7 +120,7 @@ async def longer(request):
     ],
     ids=["gone", "too long though short", "a conflict that explains nothing", "more than was sent", "another upload"],
 )
-async def test_what_no_other_try_can_mend_is_final(web, source, quick, answer, offset, error, words):
+async def test_what_no_other_try_can_mend_is_final(web, source, quick_retries, answer, offset, error, words):
     web.on("* /blob", answer)
     with pytest.raises(error, match=words):
         await send(web, source, offset=offset)
@@ -128,7 +128,7 @@ async def test_what_no_other_try_can_mend_is_final(web, source, quick, answer, o
 
 
 @pytest.mark.parametrize("status", [423, 503])
-async def test_an_upload_that_gets_nowhere_is_given_up_within_the_budget(web, source, quick, status):
+async def test_an_upload_that_gets_nowhere_is_given_up_within_the_budget(web, source, quick_retries, status):
     web.on("* /blob", Response(status_code=status))
     web.on("HEAD /blob", Response(headers={"Upload-Offset": "0"}))
     with pytest.raises(UnavailableError):
@@ -248,7 +248,7 @@ async def test_memory_does_not_grow_with_the_file(tmp_path):
     assert int(output) < 32 * 1024
 
 
-async def test_a_request_that_is_too_long_is_followed_by_shorter_ones(web, tmp_path, quick):
+async def test_a_request_that_is_too_long_is_followed_by_shorter_ones(web, tmp_path, quick_retries):
     """A gateway that takes 1 MiB at once (413) gets no more; one that takes any keeps whole chunks."""
     big = tmp_path / "big.bin"
     big.write_bytes(os.urandom(5_000_000))

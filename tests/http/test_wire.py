@@ -44,7 +44,7 @@ async def test_leave_is_asked_for_when_the_connection_is_there(wire):
         pytest.param(OK + b"X: " + b"x" * 300_000 + b"\r\n\r\n", id="a large head"),
     ],
 )
-async def test_a_write_that_may_have_been_processed_is_sent_once(wire, quick, answer, repeat):
+async def test_a_write_that_may_have_been_processed_is_sent_once(wire, quick_retries, answer, repeat):
     wire.answers = [answer]
     # Only silence is to end by the timeout.
     async with wire.session(timeout=0.5 if answer == "silence" else 60) as session:

@@ -10,7 +10,6 @@ import pytest
 from scripted_server import ScriptedServer
 
 from ivcap_flows.http.auth import StaticToken
-from ivcap_flows.http.retry import Backoff
 from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.local import EmbeddedPlatform
@@ -39,9 +38,8 @@ def upload(embedded: IvcapClient, tmp_path: Path) -> Callable[..., Awaitable[Art
 
 
 @pytest.fixture(autouse=True)
-def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+def asks_again_at_once(quick_retries: None) -> None:
     """Clients ask again at once."""
-    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)
 
 
 class ScriptedIvcap(ScriptedServer):

@@ -53,6 +53,12 @@ def short_backoff(quick_polls: None, request: pytest.FixtureRequest) -> Iterator
         resolve._close_all()
 
 
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts are a hundredth of a second at most."""
+    monkeypatch.setattr(Backoff, "ceiling", lambda self, attempt: 0.01)
+
+
 @pytest.fixture(scope="session")
 def registry(_embedded: EmbeddedPlatform) -> Registry:
     """The items of the embedded Provena that a registration names. No test changes them."""
