@@ -54,7 +54,7 @@ class Embedded:
 
 @pytest.fixture(scope="session")
 def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """One embedded Provena for all tests; they make their own items, but for those of the `world`."""
+    """One embedded Provena for all tests; they make their own items, but for the `run_items`."""
     directory = tmp_path_factory.mktemp("provena")
     told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "visibility_delay": 2.0}
 
@@ -82,7 +82,7 @@ async def user(embedded_provena: Embedded) -> AsyncIterator[ProvenaClient]:
 
 
 @pytest.fixture
-async def world(embedded_provena: Embedded, user: ProvenaClient) -> Items:
+async def run_items(embedded_provena: Embedded, user: ProvenaClient) -> Items:
     """What model runs need, made once. No test changes it."""
     if embedded_provena.items is None:
         embedded_provena.items = await make_items(user)

@@ -25,22 +25,23 @@ AREA = SpatialInfo(coverage="SRID=4326;POINT (0 0)", resolution="0.25")
 PERIOD = TemporalInfo(duration=Duration(begin_date=date(1981, 1, 1), end_date=date(2010, 12, 31)), resolution="P1M")
 
 
-def stated(world, **over):
+def stated(run_items, **over):
     artifact = handles.Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform="p", name="series.csv")
-    found = collection_format(artifact, world.terms)
+    found = collection_format(artifact, run_items.terms)
     return found.model_copy(update={"dataset_info": found.dataset_info.model_copy(update=over)})
 
 
-async def test_metadata_are_minted_and_changed(user, world):
+async def test_metadata_are_minted_and_changed(user, run_items):
     """What was minted, with area and time, is read back typed; an update is an entry of its history. What the data
     store would refuse is refused before it is sent."""
-    first, second = stated(world, spatial_info=AREA), stated(world, temporal_info=PERIOD)
+    first, second = stated(run_items, spatial_info=AREA), stated(run_items, temporal_info=PERIOD)
     minted = await user.datastore.mint(first)
     await user.datastore.update_metadata(minted.handle, second, reason="more")
     after = await user.datastore.fetch_dataset(minted.handle)
     assert (after.info.collection_format, after.info.s3) == (second, minted.s3_location)
     assert [entry.id for entry in after.history] == [1, 0]
-    faulty = stated(world, temporal_info=TemporalInfo(resolution="monthly"), spatial_info=SpatialInfo(extent="here"))
+    here, monthly = SpatialInfo(extent="here"), TemporalInfo(resolution="monthly")
+    faulty = stated(run_items, temporal_info=monthly, spatial_info=here)
     with pytest.raises(InputError, match=r"extent is no EWKT .*resolution is no ISO 8601 duration"):
         await user.datastore.mint(faulty)
     with pytest.raises(BadRequestError):
@@ -49,10 +50,10 @@ async def test_metadata_are_minted_and_changed(user, world):
         await user.datastore.fetch_dataset("nothing")
 
 
-async def test_files_and_keys_are_given_to_those_who_may_have_them(embedded_provena, user, world, tmp_path):
+async def test_files_and_keys_are_given_to_those_who_may_have_them(embedded_provena, user, run_items, tmp_path):
     """A file by a presigned URL, without the token. Reading is open to others, writing is not. No repr or dump shows a
     secret."""
-    statement = stated(world)
+    statement = stated(run_items)
     minted = await user.datastore.mint(statement)
     path = "/registry/items/generate-presigned-url"
 
