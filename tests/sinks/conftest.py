@@ -28,7 +28,7 @@ from ivcap_flows.sinks import ProvenaSink
 
 
 @dataclass(frozen=True)
-class Items(Registry):
+class TableItems(Registry):
     """With a workflow template that requires an annotation, and whose output is of the template `table`, which demands
     the resource `index`."""
 
@@ -39,7 +39,7 @@ class Items(Registry):
 def provena_items(_embedded, registry):
     """Made once."""
 
-    async def make(client: ProvenaClient) -> Items:
+    async def make(client: ProvenaClient) -> TableItems:
         keys = [
             Deferred(key="index", description="The table"),
             Deferred(key="notes", description="More", optional=True),
@@ -52,7 +52,7 @@ def provena_items(_embedded, registry):
             output_templates=[TemplateUse(template_id=table)],
             annotations=Annotations(required=["region"]),
         )
-        return Items(**vars(registry) | {"workflow": await create(client, work)}, table=table)
+        return TableItems(**vars(registry) | {"workflow": await create(client, work)}, table=table)
 
     return ask_provena(_embedded, make)
 
@@ -64,7 +64,7 @@ def accepted(effects):
 
 
 @pytest.fixture
-def stated(provena_items):
+def workflow_fields(provena_items):
     """The fields of a workflow of the service `index`, changed as told; a field given as None is left out."""
 
     def state(**changes: Any) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def stated(provena_items):
 
 
 @pytest.fixture
-def sink(provena, ivcap_journal, stated):
+def sink(provena, ivcap_journal, workflow_fields):
     """Makes the sink with that workflow, or with that of the runs of a `flow`."""
 
     def make(name: str = "provena", flow: str | None = None, **changes: Any) -> ProvenaSink:
-        of_flow = {"service": None, "inputs": {"series": stated()["inputs"]["series"]}} if flow else {}
-        workflow = Workflow.model_validate(stated(**{"flow": flow} | of_flow | changes))
+        of_flow = {"service": None, "inputs": {"series": workflow_fields()["inputs"]["series"]}} if flow else {}
+        workflow = Workflow.model_validate(workflow_fields(**{"flow": flow} | of_flow | changes))
         return ProvenaSink(provena, ivcap_journal, name, Workflows((workflow,)))
 
     return make

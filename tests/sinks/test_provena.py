@@ -289,7 +289,7 @@ def test_an_order_that_took_a_second_one_says_so(ivcap_journal, ended_work, sink
 
 
 def test_sync_delivers_by_the_workflow_in_the_settings(
-    accepted, ivcap_journal, ended_work, stated, tmp_path, monkeypatch, capsys
+    accepted, ivcap_journal, ended_work, workflow_fields, tmp_path, monkeypatch, capsys
 ):
     """A wrong file holds no other sink and is named; once it is right, the model run follows. A trial on another
     embedded platform counts as delivered; the rule is printed, and kept for `show`."""
@@ -299,12 +299,12 @@ def test_sync_delivers_by_the_workflow_in_the_settings(
     ivcap_journal.facts.append([Fact(elsewhere, trial.run.id)])
     prov, workflows = tmp_path / "prov", tmp_path / "workflows.yaml"
     monkeypatch.setenv("IVCAP_FLOWS_SINKS", f"provena:{workflows},prov-json:{prov}")
-    workflows.write_text(yaml.safe_dump([stated(workflow_template=None)]))
+    workflows.write_text(yaml.safe_dump([workflow_fields(workflow_template=None)]))
     assert sync() == 1
     assert "workflow_template is missing" in " ".join(capsys.readouterr().err.split())
     ids = {opened.run.id, trial.run.id}
     assert {file.name for file in prov.iterdir()} == {f"{run_id}.{ivcap_journal.id}.prov.json" for run_id in ids}
-    workflows.write_text(yaml.safe_dump([stated()]))
+    workflows.write_text(yaml.safe_dump([workflow_fields()]))
     assert sync() == 0
     assert "of 1 delivered run, nothing was sent: the run is a trial" in capsys.readouterr().out
     assert accepted()[0] == len(model_runs(ivcap_journal)) == 1
