@@ -17,7 +17,7 @@ ORGANISATION = "/registry/agent/organisation"
 
 
 @pytest.fixture
-def registry(ada):
+def ask_registry(ada):
     """Asks the registry as the first user."""
 
     def ask(method, path, **more):
@@ -26,35 +26,35 @@ def registry(ada):
     return ask
 
 
-def test_a_seed_waits_for_its_content(registry):
+def test_a_seed_waits_for_its_content(ask_registry):
     """A seed has an id and no content; its first update makes it an item, without a reason."""
 
     def seeds():
         wanted = {"filter_by": {"record_type": "SEED_ONLY"}, "page_size": 50}
-        return [item["id"] for item in ok(registry("POST", f"{ORGANISATION}/list", json=wanted))["seed_items"]]
+        return [item["id"] for item in ok(ask_registry("POST", f"{ORGANISATION}/list", json=wanted))["seed_items"]]
 
-    seed = ok(registry("POST", f"{ORGANISATION}/seed"))["seeded_item"]["id"]
+    seed = ok(ask_registry("POST", f"{ORGANISATION}/seed"))["seeded_item"]["id"]
     asked = {"id": seed, "seed_allowed": True}
-    read = ok(registry("GET", f"{ORGANISATION}/fetch", params=asked))
+    read = ok(ask_registry("GET", f"{ORGANISATION}/fetch", params=asked))
     assert (read["item"]["record_type"], read["item_is_seed"], read["locked"]) == ("SEED_ITEM", True, False)
     assert read["roles"] == ["metadata-read", "metadata-write", "admin"]
-    assert registry("GET", f"{ORGANISATION}/fetch", params={"id": seed}).json()["status"]["success"] is False
-    assert registry("GET", "/registry/agent/person/fetch", params=asked).status_code == 400
+    assert ask_registry("GET", f"{ORGANISATION}/fetch", params={"id": seed}).json()["status"]["success"] is False
+    assert ask_registry("GET", "/registry/agent/person/fetch", params=asked).status_code == 400
     assert seed in seeds()
     content = {"display_name": "o", "name": "o"}
-    ok(registry("PUT", f"{ORGANISATION}/update", params={"id": seed}, json=content))
-    whole = ok(registry("GET", f"{ORGANISATION}/fetch", params=asked))
+    ok(ask_registry("PUT", f"{ORGANISATION}/update", params={"id": seed}, json=content))
+    whole = ok(ask_registry("GET", f"{ORGANISATION}/fetch", params=asked))
     assert (whole["item"]["name"], whole["item_is_seed"]) == ("o", False)
     assert seed not in seeds()
 
 
-def test_an_item_goes_back_to_an_entry_of_its_history(ada, registry):
+def test_an_item_goes_back_to_an_entry_of_its_history(ada, ask_registry):
     """A revert is an entry of its own, with the content of the first."""
     item = ada.organisation("first")
     asked = {"id": item, "reason": "because"}
-    ok(registry("PUT", f"{ORGANISATION}/update", params=asked, json={"display_name": "o", "name": "second"}))
-    ok(registry("PUT", f"{ORGANISATION}/revert", json={"id": item, "history_id": 0, "reason": "back"}))
-    back = ok(registry("GET", f"{ORGANISATION}/fetch", params={"id": item}))["item"]
+    ok(ask_registry("PUT", f"{ORGANISATION}/update", params=asked, json={"display_name": "o", "name": "second"}))
+    ok(ask_registry("PUT", f"{ORGANISATION}/revert", json={"id": item, "history_id": 0, "reason": "back"}))
+    back = ok(ask_registry("GET", f"{ORGANISATION}/fetch", params={"id": item}))["item"]
     assert [entry["item"]["name"] for entry in back["history"]] == ["first", "second", "first"]
     assert (back["name"], [entry["reason"] for entry in back["history"][:2]]) == (
         "first",
@@ -62,32 +62,32 @@ def test_an_item_goes_back_to_an_entry_of_its_history(ada, registry):
     )
 
 
-def test_an_item_can_be_closed_to_others(ada, ben, registry):
+def test_an_item_can_be_closed_to_others(ada, ben, ask_registry):
     """The other user is denied it and does not find it in lists. Its owner stays its owner."""
     item, path = ada.organisation(), f"{ORGANISATION}/auth/configuration"
-    access = ok(registry("GET", path, params={"id": item}))
+    access = ok(ask_registry("GET", path, params={"id": item}))
     assert access["general"] == ["metadata-read"]
-    ok(registry("PUT", path, params={"id": item}, json=access | {"general": []}))
+    ok(ask_registry("PUT", path, params={"id": item}, json=access | {"general": []}))
     reply = ben.ask("registry", "GET", f"{ORGANISATION}/fetch", params={"id": item})
     assert reply.status_code == 401 and "www-authenticate" not in reply.headers
     listed = ok(ben.ask("registry", "POST", f"{ORGANISATION}/list", json={"page_size": 50}))
     assert item not in [each["id"] for each in listed["items"]]
     for user, roles in ((ben, []), (ada, ["metadata-read", "metadata-write", "admin"])):
         assert ok(user.ask("registry", "GET", f"{ORGANISATION}/auth/evaluate", params={"id": item}))["roles"] == roles
-    assert registry("PUT", path, params={"id": item}, json=access | {"owner": "somebody"}).status_code == 400
+    assert ask_registry("PUT", path, params={"id": item}, json=access | {"owner": "somebody"}).status_code == 400
 
 
-def test_the_registry_says_what_it_would_refuse(registry):
+def test_the_registry_says_what_it_would_refuse(ask_registry):
     """By its status or by a 422. It publishes the schema and the form of each subtype."""
     workflow, template = "/registry/entity/model_run_workflow", "/registry/entity/dataset_template"
-    ok(registry("POST", f"{template}/validate", json={"display_name": "t"}))
-    unknown = registry("POST", f"{workflow}/validate", json={"display_name": "w", "software_id": "nothing"})
+    ok(ask_registry("POST", f"{template}/validate", json={"display_name": "t"}))
+    unknown = ask_registry("POST", f"{workflow}/validate", json={"display_name": "w", "software_id": "nothing"})
     status = unknown.json()["status"]
     assert status["success"] is False and "nothing" in status["details"]
     twice = {"display_name": "t", "deferred_resources": [{"key": "k", "description": "d"}] * 2}
-    assert registry("POST", f"{template}/validate", json=twice).status_code == 422
-    assert "software_id" in ok(registry("GET", f"{workflow}/schema"))["json_schema"]["properties"]
-    assert ok(registry("GET", f"{workflow}/ui_schema"))["ui_schema"]
+    assert ask_registry("POST", f"{template}/validate", json=twice).status_code == 422
+    assert "software_id" in ok(ask_registry("GET", f"{workflow}/schema"))["json_schema"]["properties"]
+    assert ok(ask_registry("GET", f"{workflow}/ui_schema"))["ui_schema"]
 
 
 def test_metadata_of_a_dataset_are_checked_and_taken_back(ada):
