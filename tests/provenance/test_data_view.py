@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from surveys import make_survey
+
 from ivcap_flows.identity import file_urn
 from ivcap_flows.provenance import Graph, activity, agent, entity, relation
 from ivcap_flows.provenance.data_view import data_view, first_view
@@ -16,7 +18,7 @@ def steps(graph: Graph) -> set[tuple[str, str, str]]:
     return {(link.source or "", link.type, link.target or "") for link in graph.relations.values()}
 
 
-def test_tasks_code_and_people_are_left_out(make_survey):
+def test_tasks_code_and_people_are_left_out():
     """A file comes from the artifact that its task downloaded, a joined table from its parts."""
     whole = make_survey(2)
     seen = data_view(whole, ["out"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+from surveys import make_survey
 
 from ivcap_flows.notebook import Trace
 from ivcap_flows.plain_text import visible
@@ -104,7 +105,7 @@ class Opened:
         self.page.close()
 
 
-def test_the_page_opens_and_draws(chromium, tmp_path, make_survey):
+def test_the_page_opens_and_draws(chromium, tmp_path):
     """A shape for each kind, a ring for what was traced, an arrow for each link, nothing over anything else. A click
     tells all that is on record, in the reader's time, and a search finds what is folded away. Groups fold and unfold by
     their sign, which stays under the pointer, by keys, or all at once. No name becomes markup, and markup, scripts and
@@ -175,7 +176,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "i
 
 
 @pytest.mark.catches("one layout")
-def test_the_page_on_a_phone(chromium, tmp_path, make_survey):
+def test_the_page_on_a_phone(chromium, tmp_path):
     """Nothing lies beside the screen. A tap tells of a thing below the picture, which keeps a third of the screen and
     more, and a tap on the cross closes that again."""
     phone = Opened(
@@ -234,7 +235,7 @@ def middle(box):
 
 
 @pytest.fixture
-def on_both(chromium, tmp_path, make_survey):
+def on_both(chromium, tmp_path):
     """One page on a desk and on a phone."""
     survey = page(make_survey(30), ["out"])
     opened = (
@@ -338,7 +339,7 @@ def test_names_are_whole_where_there_is_room(chromium, tmp_path):
     wide.close()
 
 
-def test_a_notebook_shows_the_page_in_a_frame_of_its_own(make_survey):
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own():
     """Its script has no way to the notebook."""
     graph = make_survey(3)
     assert (

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import get_args
 
 import pytest
+from surveys import make_survey
 
 from ivcap_flows.journal import Outcome
 from ivcap_flows.plain_text import CONTROL_CHARACTERS, visible
@@ -36,7 +37,7 @@ NASTY = [
 ]
 
 
-def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet(make_survey):
+def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet():
     """Orders are in their tasks, and tasks in their attempt.
 
     A product is between its maker and its reader. Inputs and traced things are outside.
@@ -54,7 +55,7 @@ def test_what_an_activity_started_is_in_it_and_data_is_where_its_steps_meet(make
     }
 
 
-def test_many_alike_are_a_group(make_survey):
+def test_many_alike_are_a_group():
     """Tasks of one name at one stage form a group, and so does what they pass on.
 
     The group shows its gravest outcome.
@@ -82,7 +83,7 @@ def test_steps_of_different_stages_are_not_alike():
     assert all(item.record is not None for item in picture(Graph(records)).items.values())
 
 
-def test_what_nesting_tells_is_not_drawn_again(make_survey):
+def test_what_nesting_tells_is_not_drawn_again():
     """No link is drawn from starter to started, nor to a task if its order has the same link."""
     shown = picture(make_survey(2), ["out"])
     drawn = {(link.origin, link.result, link.type) for link in shown.links}
@@ -92,7 +93,7 @@ def test_what_nesting_tells_is_not_drawn_again(make_survey):
 
 
 @pytest.mark.parametrize("orders", [1, 20, 400])
-def test_a_picture_begins_with_little(make_survey, orders):
+def test_a_picture_begins_with_little(orders):
     """At most 200 things are shown at first, however large the graph is."""
     shown = as_opened(picture(make_survey(orders), ["out"]))
     assert len(shown.items) <= 200 and "out" in shown.items and shown.links
@@ -248,7 +249,7 @@ def test_a_page_can_be_read_in_either_theme(scheme):
 
 
 @pytest.mark.long
-def test_two_thousand_nodes_are_written_in_two_seconds(make_survey):
+def test_two_thousand_nodes_are_written_in_two_seconds():
     """2,000 nodes take less than two seconds of processor time, and give the same page each time."""
     graph = make_survey(430)
     assert len(graph.nodes) > 2000
@@ -309,7 +310,7 @@ def test_no_name_is_markup_in_mermaid():
     assert sum(line.strip() == "end" for line in lines) == sum("subgraph" in line for line in lines) == len(NASTY)
 
 
-def test_mermaid_folds_what_is_many(make_survey):
+def test_mermaid_folds_what_is_many():
     """The flowchart has at most 500 links, the limit of sites that draw Mermaid."""
     text = mermaid(make_survey(400), ["out"])
     assert "400 task runs" in text and text.count("-->") < 30

@@ -1,18 +1,15 @@
-"""Graphs to draw."""
+"""A graph to draw, as large as is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-
-import pytest
 
 from ivcap_flows.provenance import Graph, activity, agent, entity, relation
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
 
-def survey(orders: int) -> Graph:
+def make_survey(orders: int) -> Graph:
     """A run that orders the given number of seasons and joins them into `out.csv`. Every tenth order fails."""
     records = [
         activity("run", "flow-run", NOON, name="survey", outcome="completed"),
@@ -62,9 +59,3 @@ def survey(orders: int) -> Graph:
                 relation("used", "join", file),
             ]
     return Graph(records)
-
-
-@pytest.fixture
-def make_survey() -> Callable[[int], Graph]:
-    """Return `make_survey(n)`: a run with n orders."""
-    return survey
