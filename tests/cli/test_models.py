@@ -6,24 +6,12 @@ import uuid
 from typing import Any
 
 import pytest
-from registration_rows import Items, make_items, sheet, sheet_header, spoiled, write_lines
+from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
-from ivcap_flows.settings import Settings
 
 REGISTER = "/provena/prov/model_run/register"
-
-
-@pytest.fixture(scope="module")
-def items(_embedded):
-    """Made once."""
-
-    async def make() -> Items:
-        async with ProvenaCredentials.from_environment(Settings(**_embedded.environment)).get_client() as client:
-            return await make_items(client)
-
-    return loop.run(make())
 
 
 def named(items: Items, count: int) -> list[dict[str, Any]]:
@@ -31,29 +19,29 @@ def named(items: Items, count: int) -> list[dict[str, Any]]:
     return [items.record(n, display_name=f"{name} {n}") for n in range(count)]
 
 
-def test_the_template_is_written_to_be_filled_in(ivcap_flows, items, tmp_path):
+def test_the_template_is_written_to_be_filled_in(ivcap_flows, run_items, tmp_path):
     """To standard output or a file, which is not overwritten; what is no workflow template is named. Filled in, it is
     valid; a column without meaning is told of."""
-    header, file = sheet_header(items), tmp_path / "runs.csv"
-    said = ivcap_flows("models", "template", items.workflow)
+    header, file = sheet_header(run_items), tmp_path / "runs.csv"
+    said = ivcap_flows("models", "template", run_items.workflow)
     assert next(csv.reader([said.out])) == header
-    written = ivcap_flows("models", "template", items.workflow, "-o", file)
+    written = ivcap_flows("models", "template", run_items.workflow, "-o", file)
     assert written.status == 0 and f"models validate {file}" in written.out
     assert file.read_bytes().decode() == said.out
-    again = ivcap_flows("models", "template", items.workflow, "-o", file)
+    again = ivcap_flows("models", "template", run_items.workflow, "-o", file)
     assert again.status == 2 and f"{file} exists" in again.err and file.read_bytes().decode() == said.out
-    wrong = ivcap_flows("models", "template", items.person)
-    assert wrong.status == 2 and f"{items.person} is not a workflow template" in wrong.err
-    assert ivcap_flows("models", "template", items.workflow, "-o", tmp_path / "none" / "runs.csv").status == 2
+    wrong = ivcap_flows("models", "template", run_items.person)
+    assert wrong.status == 2 and f"{run_items.person} is not a workflow template" in wrong.err
+    assert ivcap_flows("models", "template", run_items.workflow, "-o", tmp_path / "none" / "runs.csv").status == 2
     row = {
         "display name": "Run",
         "description": "A run",
-        "agent id": items.person,
+        "agent id": run_items.person,
         header[6]: "2020-01-01 00:00:00+10:00",
         header[7]: "2020-01-01 01:00:00+10:00",
-        header[8]: items.datasets[0],
+        header[8]: run_items.datasets[0],
         "Input resource: forcing": "in.nc",
-        header[12]: items.datasets[1],
+        header[12]: run_items.datasets[1],
         "annotation: region": "coral",
     }
     file.write_text(sheet([*header, "colour"], [row | {"colour": "red"}]), newline="")
@@ -62,10 +50,10 @@ def test_the_template_is_written_to_be_filled_in(ivcap_flows, items, tmp_path):
     assert said.out == "The column 'colour' is unknown and is ignored.\nruns.csv: 1 rows, all of them correct.\n"
 
 
-def test_validate_names_every_fault(ivcap_flows, items, tmp_path, embedded_platform):
+def test_validate_names_every_fault(ivcap_flows, run_items, tmp_path, embedded_platform):
     """500 rows with 17 faults of 9 kinds: all in one table, row by row and column by column; status 1; nothing is
     minted, neither by `validate` nor by `register`."""
-    rows, faults = spoiled(items)
+    rows, faults = spoiled(run_items)
     file = write_lines(tmp_path / "rows.jsonl", rows)
     embedded_platform.forget_requests()
     said = ivcap_flows("models", "validate", file)
@@ -83,26 +71,26 @@ def test_validate_names_every_fault(ivcap_flows, items, tmp_path, embedded_platf
     assert all(path.endswith("/token") for path in sent)
 
 
-def test_register_and_again(ivcap_flows, items, tmp_path, embedded_platform):
+def test_register_and_again(ivcap_flows, run_items, tmp_path, embedded_platform):
     """Rows get their handles in the outcome file; the same command again sends nothing. With `--skip-invalid` the
     correct rows are sent, and the status is 1, since one row is no model run."""
-    file, out = write_lines(tmp_path / "rows.jsonl", rows := named(items, 3)), tmp_path / "out.csv"
+    file, out = write_lines(tmp_path / "rows.jsonl", rows := named(run_items, 3)), tmp_path / "out.csv"
     first = ivcap_flows("models", "register", file, "--out", out)
     assert (first.status, first.out) == (0, "rows.jsonl: 3 rows: 3 registered.\n")
     text = out.read_text()
     assert [row["outcome"] for row in csv.DictReader(text.splitlines())] == ["registered"] * 3
     again = ivcap_flows("models", "register", file, "--out", out)
     assert again == first and out.read_text() == text and len(embedded_platform.requests("POST", REGISTER)) == 3
-    rows[0]["study_id"] = items.person
+    rows[0]["study_id"] = run_items.person
     said = ivcap_flows("models", "register", write_lines(tmp_path / "more.jsonl", rows), "--skip-invalid", "--json")
     assert said.status == 1
     assert (said.json["registered"], said.json["wrong"], len(said.json["faults"])) == (2, 1, 1)
 
 
 @pytest.mark.long
-def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, embedded_platform):
+def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path, embedded_platform):
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
-    file = write_lines(tmp_path / "rows.jsonl", named(items, 4))
+    file = write_lines(tmp_path / "rows.jsonl", named(run_items, 4))
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
     said = ivcap_flows("models", "register", file, "--stall-timeout", 1)
     assert said.status == 1 and "4 rows: 1 registered, 3 doubtful." in said.out and "models resolve" in said.out
@@ -112,7 +100,7 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, items, tmp_path, emb
 
     listed = ivcap_flows("models", "register", file, "--stall-timeout", 1, "--json")
     assert [each["number"] for each in listed.json["troubles"]] == numbers
-    elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(items, 1)), "--json")
+    elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(run_items, 1)), "--json")
     assert elsewhere.status == 0
     [handle] = [row for row in embedded_runs() if row]
     ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
@@ -156,10 +144,10 @@ def embedded_runs() -> list[str]:
         (["resolve", "rows.jsonl", "--row", "1", "--resend"], "never sent row 1"),
     ],
 )
-def test_what_is_used_wrongly(ivcap_flows, items, tmp_path, monkeypatch, arguments, said):
+def test_what_is_used_wrongly(ivcap_flows, run_items, tmp_path, monkeypatch, arguments, said):
     """Status 2 and one line that names the next step."""
     monkeypatch.chdir(tmp_path)
-    file = write_lines(tmp_path / "rows.jsonl", named(items, 1))
+    file = write_lines(tmp_path / "rows.jsonl", named(run_items, 1))
     (tmp_path / "link.csv").symlink_to(file)
     rows = file.read_bytes()
     ended = ivcap_flows("models", *arguments)
@@ -178,16 +166,16 @@ def test_orders_are_not_taken_for_those_of_one_flow(ivcap_flows, tmp_path, embed
     assert embedded_platform.requests() == []
 
 
-def test_orders_of_a_service(ivcap_flows, items, tmp_path, embedded_platform, world):
+def test_orders_of_a_service(ivcap_flows, run_items, tmp_path, embedded_platform, world):
     """The successful orders since a time become runs by the workflow, and the same ones once."""
     stated = [
         {
             "service": "cli-upper",
-            "workflow_template": items.workflow,
-            "inputs": {"series": items.source},
-            "outputs": {"upper.csv": items.result},
+            "workflow_template": run_items.workflow,
+            "inputs": {"series": run_items.source},
+            "outputs": {"upper.csv": run_items.result},
             "annotations": {"region": "all"},
-            "terms": json.loads(items.terms.model_dump_json()),
+            "terms": json.loads(run_items.terms.model_dump_json()),
         }
     ]
     (tmp_path / "workflows.yaml").write_text(json.dumps(stated), encoding="utf-8")
@@ -195,8 +183,8 @@ def test_orders_of_a_service(ivcap_flows, items, tmp_path, embedded_platform, wo
     said = ivcap_flows(*words, tmp_path / "workflows.yaml", "--json")
     faults = said.json["faults"]
     assert said.status == 1 and {each["kind"] for each in faults} == {"missing resource"}
-    stated[0]["inputs"] = {"series": items.extra}
-    stated[0]["workflow_template"] = plain_workflow(items)
+    stated[0]["inputs"] = {"series": run_items.extra}
+    stated[0]["workflow_template"] = plain_workflow(run_items)
     (tmp_path / "workflows.yaml").write_text(json.dumps(stated), encoding="utf-8")
     first = ivcap_flows(*words, tmp_path / "workflows.yaml", "--json")
     assert first.status == 0 and first.json["registered"] == first.json["rows"] == len(faults) > 0

@@ -22,19 +22,12 @@ from eventually import until
 from harness.ledger import provena_of, rows_of
 from harness.stage import Fork, Forks
 from other_processes import settings_of_platforms
-from provena_items import ask_provena
-from registration_rows import Items, make_items, write_lines
+from registration_rows import Items, write_lines
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
 OURS = ("IVCAP", "PROVENA")
 REGISTER = "/provena/prov/model_run/register"
-
-
-@pytest.fixture(scope="module")
-def items(_embedded: Any) -> Items:
-    """Made once."""
-    return ask_provena(_embedded, make_items)
 
 
 @pytest.fixture
@@ -140,11 +133,16 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture
 def command(
-    request: pytest.FixtureRequest, forks: Forks, tmp_path: Path, embedded_platform: Any, items: Items, database: Path
+    request: pytest.FixtureRequest,
+    forks: Forks,
+    tmp_path: Path,
+    embedded_platform: Any,
+    run_items: Items,
+    database: Path,
 ) -> Command:
     """A small batch, or the long form's, of as many rows as a test says."""
     count = getattr(request, "param", 2000) if request.config.getoption("--crash-rounds") > 1 else 40
-    return Command(forks, tmp_path, items, count, database)
+    return Command(forks, tmp_path, run_items, count, database)
 
 
 @pytest.mark.long

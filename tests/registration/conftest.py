@@ -1,18 +1,12 @@
-"""What rows name on the session's embedded Provena, and the model runs that it has."""
+"""The model runs on the session's embedded Provena."""
 
 from __future__ import annotations
 
 import pytest
 from provena_items import ask_provena
-from registration_rows import make_items
 
 from ivcap_flows import loop
 from ivcap_flows.provena.models import ModelRun, ModelRunRecord
-
-
-@pytest.fixture(scope="session")
-def run_items(_embedded):
-    return ask_provena(_embedded, make_items)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from provena_items import Registry, ask_provena, make_registry
+from registration_rows import Items, make_items
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials, resolve
@@ -63,6 +64,12 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def registry(_embedded: EmbeddedPlatform) -> Registry:
     """The items of the embedded Provena that a registration names. No test changes them."""
     return ask_provena(_embedded, make_registry)
+
+
+@pytest.fixture(scope="session")
+def run_items(_embedded: EmbeddedPlatform) -> Items:
+    """What rows of model runs name on the embedded Provena. No test changes it."""
+    return ask_provena(_embedded, make_items)
 
 
 @pytest.fixture
