@@ -36,7 +36,7 @@ class TableItems(Registry):
 
 
 @pytest.fixture(scope="session")
-def provena_items(_embedded, registry):
+def table_items(_embedded, registry):
     """Made once."""
 
     async def make(client: ProvenaClient) -> TableItems:
@@ -64,18 +64,18 @@ def accepted(effects):
 
 
 @pytest.fixture
-def workflow_fields(provena_items):
+def workflow_fields(table_items):
     """The fields of a workflow of the service `index`, changed as told; a field given as None is left out."""
 
     def state(**changes: Any) -> dict[str, Any]:
         fields = {
             "service": "index",
-            "workflow_template": provena_items.workflow,
-            "inputs": {"series": provena_items.template, "mask": provena_items.template},
-            "outputs": {"index.csv": {"template": provena_items.table, "resources": {"index": "index.csv"}}},
+            "workflow_template": table_items.workflow,
+            "inputs": {"series": table_items.template, "mask": table_items.template},
+            "outputs": {"index.csv": {"template": table_items.table, "resources": {"index": "index.csv"}}},
             "annotations": {"region": "Tasman Sea"},
-            "organisation": provena_items.organisation,
-            "terms": provena_items.terms.model_dump(mode="json", exclude_none=True),
+            "organisation": table_items.organisation,
+            "terms": table_items.terms.model_dump(mode="json", exclude_none=True),
         } | changes
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -47,7 +47,7 @@ def wait_for_jobs(provena: Any, *keys: str) -> None:
 
 @pytest.mark.parametrize("kind", [Order, Job])
 def test_what_succeeded_is_registered_once(
-    accepted, ivcap_journal, provena, ended_work, sink, registered, provena_items, tmp_path, kind
+    accepted, ivcap_journal, provena, ended_work, sink, registered, table_items, tmp_path, kind
 ):
     """One model run, with the workflow's statements and the work's times; a second sync, sink or task sends nothing.
     The record of the run tells of it: lineage leads to the work and the artifacts, and the other sinks get it, once."""
@@ -55,9 +55,9 @@ def test_what_succeeded_is_registered_once(
     folder = FolderSink(tmp_path / "prov")
     assert drain(ivcap_journal, [folder, sink()]) == [Drained(folder.name, delivered=2), DELIVERED]
     [run], found = model_runs(ivcap_journal), registered()
-    assert found.workflow_template_id == provena_items.workflow
+    assert found.workflow_template_id == table_items.workflow
     assert found.annotations["region"] == "Tasman Sea"
-    assert found.associations.requesting_organisation_id == provena_items.organisation
+    assert found.associations.requesting_organisation_id == table_items.organisation
     assert (found.start_time, found.end_time) == (int(work.started_at.timestamp()), int(work.finished_at.timestamp()))
     series, index = (
         loop.run(provena.registry.fetch(DatasetInfo, side[0].dataset_id)) for side in (found.inputs, found.outputs)
@@ -71,12 +71,12 @@ def test_what_succeeded_is_registered_once(
     assert ivcap_journal.facts.last_seq(opened.run.id) == told
     again = register_model_run.fn(
         work,
-        workflow_template=provena_items.workflow,
-        inputs={provena_items.template: work.products[0]},
-        outputs={provena_items.table: work.products[0]},
-        resources={provena_items.table: {"index": "index.csv"}},
+        workflow_template=table_items.workflow,
+        inputs={table_items.template: work.products[0]},
+        outputs={table_items.table: work.products[0]},
+        resources={table_items.table: {"index": "index.csv"}},
         annotations={"region": "anywhere"},
-        terms=provena_items.terms,
+        terms=table_items.terms,
     )
     assert again.urn == run.urn and accepted() == (1, 2)
     [intent] = ivcap_journal.intents.where(run_id=opened.run.id, noun="model run")
@@ -153,11 +153,11 @@ def test_a_registration_that_failed_half_way_is_a_dead_letter(
 
 
 def test_a_refusal_is_a_dead_letter_until_it_is_put_right(
-    accepted, ivcap_journal, ended_work, sink, failing_jobs, provena_items
+    accepted, ivcap_journal, ended_work, sink, failing_jobs, table_items
 ):
     """What nobody has stated is named and nothing is sent. A job that failed is not tried again by itself."""
     _, work = ended_work()
-    some = provena_items.terms.model_dump(include={"organisation_id", "publisher_id"})
+    some = table_items.terms.model_dump(include={"organisation_id", "publisher_id"})
     assert drain(ivcap_journal, [sink(terms=some)]) == [DEAD]
     said = reason(ivcap_journal, "dead")
     assert work.urn in said and "its terms lack `license` and `approvals`" in said and accepted() == (0, 0)
@@ -313,14 +313,14 @@ def test_sync_delivers_by_the_workflow_in_the_settings(
 
 
 @pytest.fixture
-def left_behind(ivcap_journal, provena, provena_items):
+def left_behind(ivcap_journal, provena, table_items):
     """Makes a run that ended when Provena had accepted so many registrations of it: their intents, still claimed."""
 
     def make(count: int) -> list[IntentRow]:
-        dataset = loop.run(provena_items.mint(provena))
-        inputs = [{"dataset_template_id": provena_items.template, "dataset_id": dataset}]
+        dataset = loop.run(table_items.mint(provena))
+        inputs = [{"dataset_template_id": table_items.template, "dataset_id": dataset}]
         outputs = [
-            {"dataset_template_id": provena_items.table, "dataset_id": dataset, "resources": {"index": "index.csv"}}
+            {"dataset_template_id": table_items.table, "dataset_id": dataset, "resources": {"index": "index.csv"}}
         ]
         name, intents = uuid.uuid4().hex, ivcap_journal.intents
         opened = ivcap_journal.runs.open_attempt(RunIdentity("coastal", "/a.py:f", {}, name, name))
@@ -333,18 +333,18 @@ def left_behind(ivcap_journal, provena, provena_items):
                 platform=await provena.platform(),
                 account="zora",
                 scope="account",
-                request={"subject": f"urn:x:{key}", "workflow-template": provena_items.workflow},
+                request={"subject": f"urn:x:{key}", "workflow-template": table_items.workflow},
                 run_id=opened.run.id,
                 attempt_id=opened.attempt.id,
             )
             record = ModelRunRecord(
-                workflow_template_id=provena_items.workflow,
+                workflow_template_id=table_items.workflow,
                 inputs=inputs,
                 outputs=outputs,
                 annotations={"region": "Tasman Sea", KEY_FIELD: key},
                 display_name=key,
                 description="A run",
-                associations={"modeller_id": provena_items.person},
+                associations={"modeller_id": table_items.person},
                 start_time=1_600_000_000,
                 end_time=1_600_000_100,
             )

@@ -111,9 +111,9 @@ ONE_REQUEST: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", ONE_REQUEST)
-def test_a_create_that_provena_refuses_is_an_error_at_once(production, provena_items, ivcap_journal, sent, name):
+def test_a_create_that_provena_refuses_is_an_error_at_once(production, table_items, ivcap_journal, sent, name):
     """It is sent once, and the error has Provena's reason. Nothing is in doubt, so the same may be asked for again."""
-    calls = [ONE_REQUEST[name](provena_items)]
+    calls = [ONE_REQUEST[name](table_items)]
     error = refusal_of(calls[0])
     assert isinstance(error, BadRequestError) and error.status == 200
     assert [(row.state, row.in_doubt) for row in ivcap_journal.intents.where()] == [("dropped", False)]
@@ -164,7 +164,7 @@ class Ways:
 
 
 @pytest.fixture
-def ways(production, ivcap_journal, ended_work, provena_items) -> Ways:
+def ways(production, ivcap_journal, ended_work, table_items) -> Ways:
     """By a workflow of which Provena has nothing yet but a model, and that requires an annotation."""
     opened, work = ended_work()
     unique, page = uuid.uuid4().hex, "https://example.org"
@@ -175,7 +175,7 @@ def ways(production, ivcap_journal, ended_work, provena_items) -> Ways:
         "inputs": {"series": {"display_name": f"Series {unique}"}},
         "outputs": {"index.csv": {"display_name": f"Index {unique}"}},
         "annotations": {"region": "Tasman Sea"},
-        "modeller": provena_items.person,
+        "modeller": table_items.person,
         "terms": {"owner": {"display_name": unique, "name": unique}, "license": page, "approvals": {}},
     }
     return Ways(ivcap_journal, production, opened.run.id, work, fields)
@@ -265,7 +265,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], dict[str, Any]], str]] = {
 
 
 @pytest.fixture(scope="session")
-def items(_embedded, provena_items) -> Any:
+def items(_embedded, table_items) -> Any:
     """The items, with a seed, and a study that is closed to the user."""
     settings = Settings(**_embedded.environment)
     theirs = SecretStr(_embedded.environment["PROVENA_OFFLINE_TOKEN_2"])
@@ -281,7 +281,7 @@ def items(_embedded, provena_items) -> Any:
             access = await client.registry.call("GET", path, repeat="idempotent", params=asked)
             access["general"] = []
             await client.registry.call("PUT", path, repeat="idempotent", params=asked, json=access)
-            return SimpleNamespace(**vars(provena_items), seed=seed, closed=closed)
+            return SimpleNamespace(**vars(table_items), seed=seed, closed=closed)
 
     return loop.run(make())
 
@@ -314,13 +314,13 @@ async def provena_client_of(credentials: ProvenaCredentials) -> ProvenaClient:
     return await provena_client(credentials, deployed=False)
 
 
-def test_a_trial_stays_a_trial(ways, ended_work, provena_items, sent):
+def test_a_trial_stays_a_trial(ways, ended_work, table_items, sent):
     """What an embedded IVCAP made is not registered with another Provena, which would keep it for ever."""
     ways.work = ways.work.model_copy(update={"platform": f"{EMBEDDED}another"})
     for say in (ways.by_task, ways.by_batch):
         assert re.search("made on an embedded IVCAP.*Register it with the embedded Provena", say()), say.__name__
     artifact = Artifact(urn=f"urn:ivcap:artifact:{uuid.uuid4()}", platform=f"{EMBEDDED}another", name="a")
-    for terms in (provena_items.terms, Terms(**ways.fields["terms"])):
+    for terms in (table_items.terms, Terms(**ways.fields["terms"])):
         refused = refusal_of(amint_dataset.fn(artifact, terms=terms))
         assert isinstance(refused, InputError) and "made on an embedded IVCAP" in str(refused)
     assert sent() == []

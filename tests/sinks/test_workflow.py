@@ -147,10 +147,10 @@ def deliver(ivcap_journal, sink):
     return drained
 
 
-def test_statements_come_from_the_work(ended_work, deliver, registered, provena_items):
+def test_statements_come_from_the_work(ended_work, deliver, registered, table_items):
     """From its parameters, its record, and what annotate() said of it."""
     ended_work()
-    outputs = {"index.csv": {"template": provena_items.table, "resources": {"index": {"parameter": "path"}}}}
+    outputs = {"index.csv": {"template": table_items.table, "resources": {"index": {"parameter": "path"}}}}
     stated = {
         "display_name": {"parameter": "base"},
         "model_version": {"record": "service_version"},
@@ -164,10 +164,10 @@ def test_statements_come_from_the_work(ended_work, deliver, registered, provena_
 
 
 def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
-    accepted, ended_work, deliver, registered, provena, provena_items
+    accepted, ended_work, deliver, registered, provena, table_items
 ):
     """As an input and as an output, whatever the work was given and made: nothing is minted."""
-    dataset, source = loop.run(provena_items.mint(provena)), provena_items.template
+    dataset, source = loop.run(table_items.mint(provena)), table_items.template
     minted = accepted()[1]
     for given, inputs, made in (
         ({}, {"mask": {"template": source, "dataset": dataset}}, dataset),
@@ -175,7 +175,7 @@ def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
     ):
         ended_work(**given)
         resources = {"index": "index.csv"}
-        outputs = {"any": {"template": provena_items.table, "dataset": made, "resources": resources}}
+        outputs = {"any": {"template": table_items.table, "dataset": made, "resources": resources}}
         assert deliver(inputs=inputs, outputs=outputs) == DELIVERED
         record = registered()
         assert [part.dataset_id for part in (*record.inputs, *record.outputs)] == [dataset] * 2
@@ -183,12 +183,12 @@ def test_a_dataset_may_stand_in_the_workflow_or_be_what_the_work_was_given(
 
 
 def test_what_is_wrong_is_said_before_anything_is_sent(
-    accepted, ivcap_journal, ended_work, deliver, provena, provena_items
+    accepted, ivcap_journal, ended_work, deliver, provena, table_items
 ):
     """A dead letter that names the thing; no dataset is minted, no model run asked for. What a task has registered is
     not judged: it is not held up by a workflow that could not."""
-    source, table, none = provena_items.template, provena_items.table, "102.100.100/none"
-    dataset = loop.run(provena_items.mint(provena))
+    source, table, none = table_items.template, table_items.table, "102.100.100/none"
+    dataset = loop.run(table_items.mint(provena))
     _, work = ended_work(series=dataset)
     minted = accepted()
     for changes, words in (
@@ -212,7 +212,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     assert accepted() == minted
     register_model_run.fn(
         work,
-        workflow_template=provena_items.workflow,
+        workflow_template=table_items.workflow,
         inputs={source: dataset},
         outputs={table: dataset},
         resources={table: {"index": "index.csv"}},
