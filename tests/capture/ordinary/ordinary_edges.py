@@ -37,11 +37,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from ivcap_flows.provenance.records import IN_MEMORY, content_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "exports"))
 
@@ -153,6 +156,20 @@ def the(graph: Any, kind: str, name: str | None = None) -> Any:
     """The only node of a kind, or of a kind and a name."""
     [found] = [node for node in graph if node.type == kind and name in (None, node.attributes.get("name"))]
     return found
+
+
+def informed(makers: dict[str, str | tuple[str, ...]]) -> set[tuple[str, str, str]]:
+    """Each task is informed by the one beside it, or by several."""
+    several = {activity: (makers,) if isinstance(makers, str) else makers for activity, makers in makers.items()}
+    return {("informed", activity, maker) for activity, makers in several.items() for maker in makers}
+
+
+def measured(count: int = 60, factor: float = 1.0) -> np.ndarray:
+    """Numbers that no other task comes by by chance."""
+    # Imported late: most tests need none.
+    import numpy as np
+
+    return np.sin(np.arange(count) * factor)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
-from ordinary_edges import the
+from ordinary_edges import measured, the
 from packaging.version import Version
 from prefect.cache_policies import INPUTS
 from pydantic import BaseModel, ConfigDict
@@ -25,11 +25,6 @@ from pydantic import BaseModel, ConfigDict
 from ivcap_flows import flow, recorded, task
 
 NEEDS_ZARR_3 = pytest.mark.skipif(Version(version("zarr")) < Version("3"), reason="zarr 2 writes no stores of format 3")
-
-
-def measured(count: int = 60, factor: float = 1.0) -> np.ndarray:
-    """Numbers that no other task comes by by chance."""
-    return np.sin(np.arange(count) * factor)
 
 
 def cube() -> xr.Dataset:

@@ -13,6 +13,7 @@ from typing import Any
 
 import prefect
 import pytest
+from ordinary_edges import informed
 from prefect import allow_failure, unmapped
 from prefect.cache_policies import INPUTS
 from prefect.context import FlowRunContext
@@ -61,11 +62,6 @@ def report(name: str, *values: Any, **named: Any) -> None:
 @task
 def _report(*values: Any, **named: Any) -> str:
     return f"{values} {named}"
-
-
-def informed(makers: dict[str, str]) -> set[tuple[str, str, str]]:
-    """Each task is informed by the one beside it."""
-    return {("informed", activity, maker) for activity, maker in makers.items()}
 
 
 @pytest.mark.catches("constants are values")

@@ -6,23 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from ordinary_edges import informed, measured
 
 from ivcap_flows import flow, recorded, task
-
-
-def measured(count: int = 60, factor: float = 1.0) -> np.ndarray:
-    """Numbers that no other task comes by by chance."""
-    return np.sin(np.arange(count) * factor)
-
-
-def informed(makers: dict[str, str | tuple[str, ...]]) -> set[tuple[str, str, str]]:
-    """Each task is informed by the one beside it, or by several."""
-    several = {activity: (makers,) if isinstance(makers, str) else makers for activity, makers in makers.items()}
-    return {("informed", activity, maker) for activity, makers in several.items() for maker in makers}
 
 
 class Model:
