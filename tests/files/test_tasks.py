@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from on_record import pairs
 
 from ivcap_flows import tasks
 from ivcap_flows.capture import files, recorder, use_journal
@@ -48,10 +49,6 @@ def recorded(journal: Journal) -> Graph:
     assert recorder().flush()
     [row] = journal.runs.recent()
     return run_graph(journal, row.id)
-
-
-def pairs(graph: Graph, name: str) -> set[tuple[str | None, str | None]]:
-    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
 
 
 def test_files_go_there_and_come_back_on_record(journal, stated, series, tmp_path):

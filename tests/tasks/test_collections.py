@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from on_record import last_graph
+from on_record import last_graph, pairs
 
 from ivcap_flows.capture import use_journal
 from ivcap_flows.capture.files import urn_at
@@ -43,10 +43,6 @@ def folder(tmp_path: Path, unique: str) -> Path:
     for name, text in (("a.csv", unique), ("b.txt", "b" + unique), ("deep/a.csv", unique), (f"deep/er/{unique}", "")):
         (root / name).write_text(text, encoding="utf-8")
     return root
-
-
-def links(graph, name: str) -> set[tuple[str, str]]:
-    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
 
 
 def urns(things) -> list[str]:
@@ -123,10 +119,10 @@ def test_collections_in_the_record(in_script, ivcap_journal, source, unique):
 
     artifact, made = in_script(body)
     graph = last_graph(ivcap_journal)
-    assert links(graph, "hadMember") == {(made.urn, artifact.urn)}
+    assert pairs(graph, "hadMember") == {(made.urn, artifact.urn)}
     assert graph.nodes[made.urn].type == "collection" and graph.nodes[made.urn].attributes["name"] == unique
     makers = {
-        graph.nodes[maker].attributes["name"] for thing, maker in links(graph, "wasGeneratedBy") if thing == made.urn
+        graph.nodes[maker].attributes["name"] for thing, maker in pairs(graph, "wasGeneratedBy") if thing == made.urn
     }
     assert makers == {"create_collection"}
     assert urn_at(source) in graph.lineage(made.urn).nodes
@@ -140,8 +136,8 @@ def test_a_collection_that_was_there_is_not_made(in_script, ivcap_journal, uniqu
     """The second run finds the collection. It is recorded neither as its maker nor as a user of what is in it."""
     _, made = [in_script(lambda: create_collection(unique)) for _ in range(2)]
     graph = last_graph(ivcap_journal)
-    assert made.urn in graph.nodes and links(graph, "wasGeneratedBy") == set()
-    assert made.urn not in {thing for _, thing in links(graph, "used")}
+    assert made.urn in graph.nodes and pairs(graph, "wasGeneratedBy") == set()
+    assert made.urn not in {thing for _, thing in pairs(graph, "used")}
 
 
 @pytest.mark.long
@@ -177,12 +173,12 @@ def test_a_folder_in_the_record(in_script, ivcap_journal, folder):
     """The task made the artifacts, the collection contains them, and they have the files' contents."""
     made = in_script(lambda: upload_directory(folder, pack="collection"))
     graph = last_graph(ivcap_journal)
-    members = {member for holder, member in links(graph, "hadMember") if holder == made.urn}
+    members = {member for holder, member in pairs(graph, "hadMember") if holder == made.urn}
     assert len(members) == 4
-    assert {thing for thing, _ in links(graph, "wasGeneratedBy")} == {made.urn, *members}
+    assert {thing for thing, _ in pairs(graph, "wasGeneratedBy")} == {made.urn, *members}
     # Of an empty file nothing is read.
     files = {urn_at(path) for path in folder.rglob("*.*")}
-    assert len(files) == 3 and files <= {thing for _, thing in links(graph, "used")}
+    assert len(files) == 3 and files <= {thing for _, thing in pairs(graph, "used")}
     assert files <= graph.lineage(made.urn).nodes.keys()
 
 
@@ -259,7 +255,7 @@ def test_a_folder_as_a_tar(in_script, effects, ivcap_journal, folder, tmp_path):
     assert {p.relative_to(back).as_posix(): p.read_bytes() for p in back.rglob("*") if p.is_file()} == files
     graph = last_graph(ivcap_journal)
     [made] = [node for node in graph.nodes.values() if node.type == "directory"]
-    assert made.id in {thing for thing, _ in links(graph, "wasGeneratedBy")}
+    assert made.id in {thing for thing, _ in pairs(graph, "wasGeneratedBy")}
     assert packed.urn in graph.lineage(made.id).nodes
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from eventually import auntil, until
+from on_record import all_have_left
 from prefect.states import Scheduled
 
 from ivcap_flows import loop
@@ -70,10 +71,6 @@ def park(account: str) -> Callable[..., AttemptRow]:
     return note
 
 
-def all_left(_: object, attempts: list[AttemptRow]) -> set[str]:
-    return {attempt.id for attempt in attempts}
-
-
 @contextlib.asynccontextmanager
 async def watches(journal: Journal) -> Any:
     said: list[str] = []
@@ -111,7 +108,7 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
 
 def test_a_watch_for_a_time_ends_with_the_last_parked_run(embedded_platform, ivcap_journal, woken, park, monkeypatch):
     """So that a scheduled watcher keeps a process of its worker only while something is parked."""
-    monkeypatch.setattr(Parks, "left", all_left)
+    monkeypatch.setattr(Parks, "left", all_have_left)
     parked = park(ivcap_journal, place_order("sleep", {"seconds": 2.0}))
     begun = time.monotonic()
     loop.run(Watcher(ivcap_journal).watch(seconds=300))
@@ -122,7 +119,7 @@ def test_a_watch_for_a_time_ends_with_the_last_parked_run(embedded_platform, ivc
 def test_runs_wake_as_their_work_ends(ivcap_journal, woken, park, file_service, tmp_path, monkeypatch):
     """The first to wake is the one whose work ends first, though it parked last and has the latest wake time. Those
     whose work has ended when the watcher looks wake together."""
-    monkeypatch.setattr(Parks, "left", all_left)
+    monkeypatch.setattr(Parks, "left", all_have_left)
     files = [tmp_path / f"{number}" for number in range(4)]
     orders = [place_order(file_service, {"file": str(file)}) for file in files]
     now = ivcap_journal.now()
@@ -177,7 +174,7 @@ def test_a_watcher_outlives_what_its_journal_does(
 ):
     """A watcher survives a failing journal, says so at most once, and wakes runs afterwards."""
     order = place_order("echo", {"message": "outlives"})
-    monkeypatch.setattr(Parks, "left", all_left)
+    monkeypatch.setattr(Parks, "left", all_have_left)
 
     async def scenario() -> None:
         async with watches(hasty_journal) as said:

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from on_record import all_have_left
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -642,10 +643,6 @@ def test_orders_and_jobs_come_back_in_their_order(deployed, ivcap_journal, uniqu
         run.go()
     assert "job" in [wait.noun for wait in ivcap_journal.parks.open()[0][1].waits]
     assert finish(run, end) == ["succeeded"] * 2
-
-
-def all_have_left(_: object, attempts: list[AttemptRow]) -> set[str]:
-    return {attempt.id for attempt in attempts}
 
 
 def watched(watcher: Watcher) -> int:

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from on_record import pairs
 from ordinary_edges import the
 from prefect import flow, task
 from pydantic import BaseModel, SecretStr
@@ -12,17 +13,12 @@ from ivcap_flows import flow as drop_in_flow
 from ivcap_flows import recorded
 from ivcap_flows.handles import Artifact, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn
-from ivcap_flows.provenance import Graph
 
 EMBEDDED = "urn:ivcap-flows:embedded:1"
 # A crate does not take along code in which a secret is written out.
 TOKEN = uuid.uuid4().hex
 SERIES = Artifact(urn="urn:ivcap:artifact:series", platform=EMBEDDED, name="series")
 PRODUCT = Artifact(urn="urn:ivcap:artifact:product", platform=EMBEDDED, name="p.csv")
-
-
-def ends(graph: Graph, name: str) -> set[tuple[str, str]]:
-    return {(link.source, link.target) for link in graph.relations.values() if link.type == name}
 
 
 @dataclass
@@ -69,10 +65,10 @@ def test_handles_are_found_in_lists_dataclasses_and_models(prefect_api, recorded
     graph = recorded_graph()
     place_run, finish_run = the(graph, "task-run", "place"), the(graph, "task-run", "finish")
     order = the(graph, "order")
-    assert (place_run.id, SERIES.urn) in ends(graph, "used")
-    assert (order.id, place_run.id) in ends(graph, "wasStartedBy")
-    assert (finish_run.id, order.id) in ends(graph, "wasInformedBy")
-    assert ends(graph, "wasGeneratedBy") == {(PRODUCT.urn, order.id)}
+    assert (place_run.id, SERIES.urn) in pairs(graph, "used")
+    assert (order.id, place_run.id) in pairs(graph, "wasStartedBy")
+    assert (finish_run.id, order.id) in pairs(graph, "wasInformedBy")
+    assert pairs(graph, "wasGeneratedBy") == {(PRODUCT.urn, order.id)}
     assert order.attributes["status"] == "succeeded"
     assert SERIES.urn in graph.lineage(PRODUCT.urn)
     assert "s3cret" not in str([record.attributes for record in graph])
@@ -95,9 +91,9 @@ def test_what_existed_before_is_used_not_made(prefect_api, recorded_graph):
     attaching()
     graph = recorded_graph()
     run = the(graph, "task-run", "attach").id
-    assert (run, "urn:ivcap:order:1") in ends(graph, "wasInformedBy")
-    assert (run, SERIES.urn) in ends(graph, "used")
-    assert ends(graph, "wasGeneratedBy") == set()
+    assert (run, "urn:ivcap:order:1") in pairs(graph, "wasInformedBy")
+    assert (run, SERIES.urn) in pairs(graph, "used")
+    assert pairs(graph, "wasGeneratedBy") == set()
 
 
 def test_a_download_leads_back_to_the_artifact(tmp_path, edges, recorded_graph):
