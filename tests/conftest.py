@@ -37,7 +37,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # On Python 3.11 before 3.11.12 it may stop a process for ever (docs/how-to/run-on-dask-or-ray.md).
 os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
-# Threads of Prefect's outlive a test. Where they find no address of a server, as between two tests, they would start one.
+# Threads of Prefect's outlive a test, and would start a server where none has an address, as between two tests.
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"
 # On a busy machine Prefect's temporary server is long in coming up, and examples are long in being made up.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
