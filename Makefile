@@ -38,8 +38,11 @@ $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 PEERS := ivcap-client provenaclient ivcap-service ivcap-ai-tool roc-validator
 vpath %.txt tests tests/contract tests/sdk tests/exports docs
 
+.venvs/%/.installed: INTERPRETER = $(PYTHON)
+# The newest provenaclient asks for a Python that need not be the one the package is tested on.
+.venvs/provenaclient/.installed: INTERPRETER = $(lastword $(PYTHON) $(shell $(PYTHON) tests/interpreters.py))
 .venvs/%/.installed: %.txt
-	$(PYTHON) -m venv .venvs/$*
+	$(INTERPRETER) -m venv .venvs/$*
 	PIP_CONSTRAINT= .venvs/$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 

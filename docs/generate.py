@@ -402,10 +402,12 @@ Anything else is answered with 400.
 
 - Steps: `.key`, `."key"`, `[*]` and `[0]`.
 - Conditions, anywhere after a step: `? (...)` with `==`, `!=`, `<>`, `<`, `<=`, `>`, `>=` between paths from `@` or
-  `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; and `&&`, `||` and `(...)` of these.
+  `$` and texts, numbers, `true`, `false`, `null`; `starts with "..."`; `like_regex "..."`, also with `flag "i"`; and
+  `&&`, `||` and `(...)` of these.
+- Expressions of characters, `.`, `*`, `+`, `?`, `|`, a first `^`, a last `$`, and signs after `\\`.
 
-There are no regular expressions (`like_regex`), no `!`, `exists` or `is unknown`, no ranges, methods, arithmetic, `.*`,
-`.**` or variables, and no strict mode.
+There are no groups, classes or counts in an expression, no `!`, `exists` or `is unknown`, no ranges, methods,
+arithmetic, `.*`, `.**` or variables, and no strict mode.
 """
 
 PROVENA: Final = """

@@ -16,23 +16,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Final
 
+from interpreters import interpreters
 from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).parents[1]
-MINORS: Final = range(10, 15)
 SAYS_WHICH: Final = (
     "import sys; from importlib.metadata import version; print(sys.version.split()[0], version('prefect'))"
 )
@@ -58,18 +56,6 @@ class Outcome:
 
 def run(command: list[str], **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **options)
-
-
-def interpreters() -> Iterator[str]:
-    """Yield one Python of each minor version that the path or pyenv offers, oldest first."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    for minor in MINORS:
-        found = [shutil.which(f"python3.{minor}"), *sorted(map(str, pyenv.glob(f"3.{minor}.*/bin/python")))]
-        # A shim of pyenv is on the path for versions that are not switched on, too.
-        works = (each for each in found if each is not None and run([each, "-c", ""]).returncode == 0)
-        one = next(works, None)
-        if one is not None:
-            yield one
 
 
 def constraints(cell: Cell) -> str:

@@ -259,7 +259,10 @@ def collections(iv: IVCAP) -> Json:
         "removed": removed,
         "name": iv.get_collection(urn).name,
         "name_before": iv.get_collection(urn, at_time=before).name,
-        "found": [each.urn for each in iv.list_collections(name_filter='starts with "Ocean"', limit=50)],
+        "found": [
+            [each.urn for each in iv.list_collections(name_filter=name, limit=50)]
+            for name in ('starts with "Ocean"', 'like_regex ".*ocean.*" flag "i"')
+        ],
         "items": [(each.id, each.item) for each in made.items(limit=50)],
         "items_before": [each.item for each in made.items(limit=50, at_time=before)],
     }

@@ -287,7 +287,7 @@ def test_collections_are_aspects_that_both_read(told, ours):
     before = run(ours.aspects.read(run(ours.aspects.read(definition.urn)).replaces))
     assert theirs["name"] == definition.content["name"] == "Ocean survey, second"
     assert theirs["name_before"] == before.content["name"] == "Ocean survey"
-    assert theirs["found"] == [theirs["urn"]]
+    assert theirs["found"] == [[theirs["urn"]]] * 2
     assert theirs["retracted"] == 2
     assert run(all_of(ours.aspects.list(entity=theirs["gone"]))) == []
     assert theirs["of_file"] == [{"artifact": theirs["file"], "collection": theirs["urn"]}]

@@ -56,6 +56,12 @@ DOCUMENT = (
         ('$.n ? (@ == "1")', False),
         ("$.n ? (@ == true)", False),
         ('$.name ? (@ starts with "A")', True),
+        ('$.name ? (@ like_regex ".*a B.*" flag "i")', True),
+        ('$.name ? (@ like_regex "a B")', False),
+        ('$ ? (@.text like_regex "o.*t" || @.n like_regex "1")', False),
+        ('$.text ? (@ like_regex "^ONE$" flag "i")', False),
+        ('$.text ? (@ like_regex "e\\nt|x$")', True),
+        ('$."a-b" ? (@ like_regex "1")', False),
         ("$.images[*] ? (@.size > 10000)", True),
         ("$.images ? (@.size > 30000)", False),
         ("$.images[0].size ? (@ > 5)", False),
@@ -84,7 +90,16 @@ def test_a_json_path_selects_as_in_postgresql(postgresql, path, found):
     [
         *("$.[[ ? (", "n == 1", "$.n ? (@ == )", "$.n == 1", "$n", "$.n ? (@ == 01)", '$ ? (@ == "\\u12")'),
         *("$.n.type()", "strict $.n", "$[-1]", "$.**", "$ ? (@.n + 1 == 2)", "$[0.5]", "$" + "[0]" * 2000),
-        *('$ ? (@ like_regex "a")', "$ ? (!(@.n == 1))", "$ ? (exists(@.n))", '$ ? ((@.n == "1") is unknown)'),
+        *('$ ? (@ like_regex "(a)")', '$ ? (@ like_regex "[a-z]")', '$ ? (@ like_regex "a\\\\d")'),
+        *('$ ? (@ like_regex "a$b")', '$ ? (@ like_regex "a" flag "x")', "$ ? (@ like_regex 1)"),
+        *(
+            '$ ? (@ like_regex "a**")',
+            '$ ? (@ like_regex "a{2}")',
+            "$ ? (@ like_regex)",
+            "$ ? (!(@.n == 1))",
+            "$ ? (exists(@.n))",
+            '$ ? ((@.n == "1") is unknown)',
+        ),
         *(
             "$.*",
             "$[last]",
@@ -113,6 +128,10 @@ DOCUMENTS = st.recursive(
 LITERALS = st.sampled_from(
     ["0", "1", "-1", "1.5", "0.10", "1e0", "true", "false", "null", '""', '"a"', '"1"', '"ab"', '"A"', '"\\u0061"']
 )
+ATOMS = st.tuples(st.sampled_from([*"aAb1é .-", "\\\\.", "\\\\^", "\\n"]), st.sampled_from(["", *"*+?"])).map("".join)
+EXPRESSIONS = st.tuples(
+    st.sampled_from(["", "^"]), st.lists(ATOMS | st.just("|"), max_size=4).map("".join), st.sampled_from(["", "$"])
+).map(lambda parts: f'"{"".join(parts)}"')
 STEPS = st.sampled_from([".a", ".b", '."c"', "[*]", "[0]", "[1]"])
 
 
@@ -125,6 +144,7 @@ def comparisons(steps):
     return st.one_of(
         st.tuples(side, st.sampled_from(["==", "!=", "<>", "<", "<=", ">", ">="]), side).map(" ".join),
         st.tuples(side, st.just("starts with"), st.sampled_from(['"a"', '""', '"é"'])).map(" ".join),
+        st.tuples(side, st.just("like_regex"), EXPRESSIONS, st.sampled_from(["", 'flag "i"', 'flag ""'])).map(" ".join),
     )
 
 

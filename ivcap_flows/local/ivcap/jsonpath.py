@@ -4,7 +4,9 @@
 
 A path has steps `.key`, `."key"`, `[*]`, `[0]` and conditions `? (...)`. A condition compares (`==`, `!=`, `<>`, `<`,
 `<=`, `>`, `>=`) the values of paths from `@` or `$` with each other or with a text, a number, `true`, `false` or
-`null`, or asks with which text a value `starts with`; `&&` and `||` combine conditions.
+`null`, or asks whether a text `starts with "..."` or is `like_regex "..."`, with `flag "i"` for either case; `&&` and
+`||` combine conditions. A regular expression has what Python and PostgreSQL read alike: characters, `\\` before a sign,
+`.`, `*`, `+`, `?`, `|`, `^` at its begin and `$` at its end. Without groups, none can be slow beyond measure.
 
 The mode is lax: a key is applied to the elements of an array, and a comparison uses the elements of an array. An aspect
 is selected if the path returns any value. Values of different kinds do not compare. PostgreSQL calls that unknown, the
@@ -39,6 +41,7 @@ _TOKEN: Final = re.compile(
 )
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}
 _COMPARE: Final = {"==", "!=", "<>", "<", "<=", ">", ">="}
+_REGEX: Final = re.compile(r"(?P<body>\^?(?:(?:[^\\()\[\]{}.*+?^$|]|\.|\\[^\w\s])[*+?]?|\|)*)(?P<end>\$?)")
 _LONGEST: Final = 4000
 _DEEPEST: Final = 40
 
@@ -62,6 +65,15 @@ def _all_elements(whole: Any, value: Any) -> Iterator[Any]:
 
 def _element(number: int) -> Step:
     return lambda whole, value: iter(_elements(value)[number : number + 1])
+
+
+def _expression(text: str, flags: str) -> re.Pattern[str] | None:
+    """Return a regular expression; None for one that PostgreSQL may read otherwise."""
+    found = _REGEX.fullmatch(text)
+    if found is None or flags not in ("", "i"):
+        return None
+    # Python's `$` is also before a last line feed.
+    return re.compile(found["body"] + (r"\Z" if found["end"] else ""), re.IGNORECASE if flags else 0)
 
 
 def _kind(value: Any) -> str:
@@ -240,6 +252,16 @@ class _Parser:
             raise self._unsupported(repr(text[:60]))
         return lambda whole, value: [constant]
 
+    def _regex(self) -> re.Pattern[str]:
+        given = [self._next()]
+        if self._take("flag"):
+            given.append(self._next())
+        texts = [_unescaped(text) for kind, text in given if kind == "string"]
+        found = _expression(*texts, *[""] * (2 - len(given))) if len(texts) == len(given) else None
+        if found is None:
+            raise self._unsupported(f"like_regex {' flag '.join(text[:60] for _, text in given)}")
+        return found
+
     def _comparison(self) -> Test:
         left = self._operand()
         if self._take("starts", "with"):
@@ -249,6 +271,11 @@ class _Parser:
             start = _unescaped(text)
             return lambda whole, value: any(
                 isinstance(one, str) and one.startswith(start) for one in _flat(left(whole, value))
+            )
+        if self._take("like_regex"):
+            expression = self._regex()
+            return lambda whole, value: any(
+                isinstance(one, str) and expression.search(one) for one in _flat(left(whole, value))
             )
         kind, operator = self._next()
         if kind != "sign" or operator not in _COMPARE:

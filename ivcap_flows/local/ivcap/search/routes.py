@@ -58,7 +58,7 @@ async def search(call: Call) -> Response:
     try:
         items = await call.platform.searches.answer(call.who, text, question["at"])
     except ProgramError as error:
-        raise errors.parameter("body", str(error)) from None
+        raise errors.bad_request(str(error)) from None
     return reply(_page(call, items, question))
 
 
@@ -86,7 +86,7 @@ OPERATIONS: Final = (
         body=True,
         answers=(200, 400, 413, 415, 422),
         missing=(
-            "Of Mangle, :load_aspect, facts and rules of atoms are answered. The rest is refused with 422, such as"
+            "Of Mangle, :load_aspect, facts and rules of atoms are answered. The rest is refused with 400, such as"
             " negation, comparisons and functions."
         ),
         takes=Body({"type": "string"}, (_DATALOG, "application/json")),
