@@ -42,7 +42,7 @@ def test_its_files_have_types(ivcap_flows, tmp_path):
 
 
 @pytest.mark.long
-def test_its_flow_runs(ivcap_flows, tmp_path, monkeypatch, embedded_platform, ivcap_journal):
+def test_its_flow_runs(ivcap_flows, tmp_path, monkeypatch, embedded_platform, ivcap_journal, prefect_api):
     """As its test runs it: an order whose reply is lost is placed once."""
     ivcap_flows("init", tmp_path)
     monkeypatch.chdir(tmp_path)

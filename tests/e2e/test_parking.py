@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.canary, pytest.mark.e2e, pytest.mark.timeout(400)]
 
 PREFECT = [sys.executable, "-m", "prefect"]
 FOR_AT_LEAST = 8.0
+WAITED_FOR = 10.0
+"""Seconds that an order takes. Where it ends before its run waits for it, nothing parks."""
 POOL = f"parking-{os.getpid()}"
 
 
@@ -248,7 +250,7 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
 def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):
     """Without a worker: the test starts the run's process as one would, and starts it again."""
     alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
-    run = alone.run(alone.deployment("parks", "alone", work_pool_name=None), "alone", 3.0)
+    run = alone.run(alone.deployment("parks", "alone", work_pool_name=None), "alone", WAITED_FOR)
 
     def go() -> subprocess.Popen[bytes]:
         return alone.start("worker", sys.executable, "-m", "prefect.engine", PREFECT__FLOW_RUN_ID=run)
@@ -294,7 +296,7 @@ def test_a_parked_run_goes_on_where_its_journal_was_moved(
     process as a worker would."""
     alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
     alone.environment |= {"IVCAP_FLOWS_JOURNAL": both_places[old], "PARK_FOR_AT_LEAST": "600"}
-    run = alone.run(alone.deployment("parks", f"moved-{new}", work_pool_name=None), f"moved-{new}", 3.0)
+    run = alone.run(alone.deployment("parks", f"moved-{new}", work_pool_name=None), f"moved-{new}", WAITED_FOR)
 
     def go() -> None:
         process = alone.start("worker", sys.executable, "-m", "prefect.engine", PREFECT__FLOW_RUN_ID=run)
@@ -342,7 +344,7 @@ def test_a_served_run_parks_and_comes_back(prefect_server, embedded_platform, tm
             120,
             said=lambda: alone.log("worker"),
         )
-        run = alone.run(found.json()["id"], "served", 3.0)
+        run = alone.run(found.json()["id"], "served", WAITED_FOR)
         alone.until(run, {"Parked"})
         alone.until(run, {"Completed"})
         begins = [line for line in alone.told("served") if line.startswith("begins")]
@@ -359,7 +361,7 @@ def test_a_run_in_a_container_parks_and_comes_back(prefect_server, embedded_plat
     """The command that Docker and Kubernetes workers give their containers ends well when the run parks, and begins the
     next round when it is given again."""
     alone = Fleet(tmp_path, prefect_server, settings_of_platforms())
-    run = alone.run(alone.deployment("parks", "contained", work_pool_name=None), "contained", 3.0)
+    run = alone.run(alone.deployment("parks", "contained", work_pool_name=None), "contained", WAITED_FOR)
     try:
         rounds = 0
         while alone.state(run)["name"] != "Completed":
