@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from docs_pages import PAGES, ROOT, Block, blocks, name
+
+from ivcap_flows.local import ensure
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.xdist_group("console")]
 
@@ -53,8 +55,9 @@ def commands(block: Block) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def typed(prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Return a function that runs a script of commands in a copy of the repository, and returns what it printed."""
+def typed(prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A function that runs a script of commands in a copy of the repository, and returns what it printed. The
+    embedded platforms that this started end with it."""
     folder = tmp_path_factory.mktemp("repository")
     for each in ("flows", "deployments"):
         shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,7 +80,8 @@ def typed(prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
-    return run
+    yield run
+    ensure(folder / "ivcap-artifacts").end_with_jobs()
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if commands(block)], ids=str)

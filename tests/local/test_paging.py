@@ -121,7 +121,7 @@ BAD_REQUEST = [
     ("/1/artifacts", {"page": "bm90IG91cnM"}),
     ("/1/aspects", {"order-direction": "up"}),
     ("/1/aspects", {"content-path": "$.a ? ("}),
-    ("/1/aspects", {"content-path": '$.a ? (@ like_regex "x")'}),
+    ("/1/aspects", {"content-path": '$.a ? (@ like_regex "(x)")'}),
     ("/1/aspects", {"filter": 'a"b == x'}),
     ("/1/aspects", {"order-by": "a\x00b"}),
 ]

@@ -168,14 +168,20 @@ async def test_the_state_thread_is_left_to_requests(tmp_path, caplog):
 
 
 @pytest.mark.long
-def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, command_of):
+def test_a_log_is_cut_to_the_seconds_that_are_asked_for(first, local_platform, command_of, tmp_path):
     """`from` and `to` are whole seconds, both included. The text is as the service wrote it."""
-    program = POST + "print(time.time(), flush=True)\ntime.sleep(3)\nprint(time.time(), flush=True)\npost(b'{}')\n"
-    order = first.finished(first.order(command_of(local_platform, "writes", program)))
+    later = tmp_path / "later"
+    wait = f"while not os.path.exists({str(later)!r}): time.sleep(0.05)\n"
+    program = f"{POST}print(time.time(), flush=True)\n{wait}print(time.time(), flush=True)\npost(b'{{}}')\n"
+    order = first.order(command_of(local_platform, "writes", program))
 
     def log(**window):
         return first.call("GET", f"/1/orders/{order['id']}/logs", params=window).text
 
+    until(log)
+    time.sleep(2)
+    later.touch()
+    first.finished(order)
     early, late = log().splitlines(keepends=True)
     second = int(float(late))
     assert log(**{"from": second}) == late and log(to=second - 1) == early
