@@ -453,7 +453,7 @@ attempt does with them, and [settle a doubt](../how-to/settle-a-doubt.md) what y
 
 """
 
-PROVENA_UNSERVED: Final = {
+UNSERVED_OF_PROVENA: Final = {
     "/docs": _NO_PAGES,
     "/redoc": _NO_PAGES,
     "/admin/export": _NO_TABLES,
@@ -471,8 +471,8 @@ PROVENA_UNSERVED: Final = {
 }
 """Why a path of Provena has no operation."""
 
-UNSERVED: Final[dict[tuple[str, str], str]] = {}
-"""Why a route of a platform has no operation in its embedded form, by method and path."""
+UNSERVED_OF_IVCAP: Final[dict[tuple[str, str], str]] = {}
+"""Why a route of IVCAP has no operation, by method and path."""
 
 
 def pages() -> dict[str, str]:
@@ -658,9 +658,9 @@ def coverage(operations: Iterable[Operation], routes: str) -> str:
             f"| `{operation.method} {operation.path}` | {operation.summary} | {_cell(state)} |"
         )
     for method, path in wanted.values():
-        if (method, path) not in UNSERVED:
+        if (method, path) not in UNSERVED_OF_IVCAP:
             raise ValueError(f"Neither served nor told why not: {method} {path}")
-        rows[path, method] = f"| `{method} {path}` | | not: {_cell(UNSERVED[method, path])} |"
+        rows[path, method] = f"| `{method} {path}` | | not: {_cell(UNSERVED_OF_IVCAP[method, path])} |"
     return _lines("| operation | what it does | state |", "|---|---|---|", *(rows[key] for key in sorted(rows)))
 
 
@@ -705,9 +705,9 @@ def provena_coverage(api: Api, wanted: set[tuple[str, str]]) -> str:
         rows.setdefault((path, method, told, state), []).append(type_)
     for method, path in sorted(wanted - served.keys()):
         path, type_ = _of_type(path)
-        if path not in PROVENA_UNSERVED:
+        if path not in UNSERVED_OF_PROVENA:
             raise ValueError(f"Neither served nor told why not: {method} {path}")
-        rows.setdefault((path, method, "", f"not: {PROVENA_UNSERVED[path]}"), []).append(type_)
+        rows.setdefault((path, method, "", f"not: {UNSERVED_OF_PROVENA[path]}"), []).append(type_)
     lines = []
     for (path, method, told, state), types in sorted(rows.items()):
         few = "" if len(types) in (1, len(PROVENA_TYPES["{all}"])) else f"; for {', '.join(types)}"

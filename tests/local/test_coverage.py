@@ -53,7 +53,7 @@ def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
         pages.coverage(without, pages.ROUTES_OF_IVCAP)
     with pytest.raises(ValueError, match="GET /search/everything"):
         pages.provena_coverage(apis["search"], {("GET", "/search/everything")})
-    monkeypatch.setitem(pages.UNSERVED, ("POST", "/1/search"), "It is a reason.")
+    monkeypatch.setitem(pages.UNSERVED_OF_IVCAP, ("POST", "/1/search"), "It is a reason.")
     assert "| `POST /1/search` | | not: It is a reason. |" in pages.coverage(without, pages.ROUTES_OF_IVCAP)
     refusing = [type(OPERATIONS[0])("GET", "/1/x", lambda call: None, "X", answers=(501,), missing="No x here.")]
     assert pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
