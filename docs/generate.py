@@ -710,8 +710,9 @@ def provena_coverage(api: Api, wanted: set[tuple[str, str]]) -> str:
         rows.setdefault((path, method, "", f"not: {UNSERVED_OF_PROVENA[path]}"), []).append(type_)
     lines = []
     for (path, method, told, state), types in sorted(rows.items()):
-        few = "" if len(types) in (1, len(PROVENA_TYPES["{all}"])) else f"; for {', '.join(types)}"
-        lines.append(f"| `{method} {path}` | {_cell(told.rstrip('.'))}{few} | {_cell(state)} |")
+        some = [] if types == [""] or len(types) == len(PROVENA_TYPES["{all}"]) else [f"for {', '.join(types)}"]
+        who = "; ".join([*filter(None, [told.rstrip(".")]), *some])
+        lines.append(f"| `{method} {path}` | {_cell(who)} | {_cell(state)} |")
     return _lines("| operation | who may | state |", "|---|---|---|", *lines)
 
 

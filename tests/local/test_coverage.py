@@ -46,7 +46,7 @@ def test_the_embedded_provena_has_no_route_that_provena_lacks(pages, apis):
 def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
     """The page cannot be written if a missing route has no reason. With a reason it has a row.
 
-    An operation that only refuses does not count as implemented.
+    An operation that only refuses does not count as implemented. A route that one type of item has names it.
     """
     without = [operation for operation in OPERATIONS if operation.path != "/1/search"]
     with pytest.raises(ValueError, match="POST /1/search"):
@@ -55,6 +55,9 @@ def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
         pages.provena_coverage(apis["search"], {("GET", "/search/everything")})
     monkeypatch.setitem(pages.UNSERVED_OF_IVCAP, ("POST", "/1/search"), "It is a reason.")
     assert "| `POST /1/search` | | not: It is a reason. |" in pages.coverage(without, pages.ROUTES_OF_IVCAP)
+    monkeypatch.setitem(pages.UNSERVED_OF_PROVENA, "/registry/{type}/x", "It is one, too.")
+    lacking = pages.provena_coverage(apis["registry"], {("GET", "/registry/entity/dataset/x")})
+    assert "| `GET /registry/{type}/x` | for entity/dataset | not: It is one, too. |" in lacking
     refusing = [type(OPERATIONS[0])("GET", "/1/x", lambda call: None, "X", answers=(501,), missing="No x here.")]
     assert pages.coverage(refusing, "").endswith("| `GET /1/x` | X | not: No x here. |\n")
     assert not [operation for operation in OPERATIONS if set(operation.answers) == {501} and not operation.missing]
