@@ -63,6 +63,17 @@ def test_a_route_that_nobody_serves_needs_a_reason(pages, apis, monkeypatch):
     assert not [operation for operation in OPERATIONS if set(operation.answers) == {501} and not operation.missing]
 
 
+def test_no_reason_is_left_over(pages, apis):
+    """Each path with a reason is one that the platform has and the embedded one lacks."""
+    served = {(operation.method, operation.path) for operation in OPERATIONS}
+    assert pages.UNSERVED_OF_IVCAP.keys() <= set(pages.routes_of(pages.ROUTES_OF_IVCAP)) - served
+    routes, lacking = pages.provena_routes(pages.PROVENA_ROUTES.read_text(encoding="utf-8")), set()
+    for name, api in apis.items():
+        served = {(method.upper(), path) for path, methods in api.openapi()["paths"].items() for method in methods}
+        lacking |= {pages._of_type(path)[0] for _, path in routes[name] - served}
+    assert pages.UNSERVED_OF_PROVENA.keys() <= lacking
+
+
 def test_each_document_describes_what_is_asked_and_answered(apis):
     """Every operation describes its path parameters, who may request it, and its replies unless they have no body."""
     for path, operations in document(OPERATIONS, "http://127.0.0.1:1", "1")["paths"].items():
