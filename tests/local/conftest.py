@@ -66,7 +66,7 @@ def ben(local_platform):
 
 @pytest.fixture(scope="session")
 def admin(local_platform):
-    """The account of Provena with every role. It gets its token by the device grant."""
+    """The account of Provena with every role, linked to no person. It gets its token by the device grant."""
     client, base = {"client_id": "admin-tools"}, f"{local_platform.realm}/protocol/openid-connect"
     code = local_platform.http.post(f"{base}/auth/device", data=client).json()
     answer = {"user_code": code["user_code"], "account": "embedded-admin", "answer": "allow"}

@@ -186,7 +186,8 @@ def some_known(schema, ids, name=""):
         return {"anyOf": [{"type": "string", "enum": ids[name]}, schema]}
     if "in" in schema and "schema" in schema:
         return schema | {"schema": some_known(schema["schema"], ids, schema["name"])}
-    return {key: some_known(value, ids, key) for key, value in schema.items()}
+    # A field that may be null has its type in `anyOf`.
+    return {key: some_known(value, ids, name if key == "anyOf" else key) for key, value in schema.items()}
 
 
 PLATFORMS = {

@@ -16,6 +16,7 @@ from ivcap_flows.local.provena.users import User
 from ivcap_flows.local.provena.web import invalid, status
 
 __all__ = [
+    "BAD_GENERAL_PAGE",
     "BAD_PAGE",
     "GeneralPage",
     "Page",
@@ -51,6 +52,7 @@ _ReleaseStatus = Literal["NOT_RELEASED", "PENDING", "RELEASED"]
 _SortType = Literal["CREATED_TIME", "UPDATED_TIME", "DISPLAY_NAME", "RELEASE_TIMESTAMP", "ACCESS_INFO_URI_BEGINS_WITH"]
 
 BAD_PAGE: Final = "The page size is below 1, or the key is malformed."
+BAD_GENERAL_PAGE: Final = "The page size is below 1, the key is malformed, or a reviewer is given without a sort."
 
 
 class _SortBy(Model):

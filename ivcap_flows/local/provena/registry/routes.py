@@ -191,7 +191,7 @@ def _general(site: Api, registry: Registry) -> None:
         found = registry.fetch(user, entry.kind, item, seed_allowed=True)
         return _DONE | {"item": without_nulls(found.item) | {"universal_partition_key": "OK"}}
 
-    @site.post("/registry/general/list", responses=fails(listing.BAD_PAGE))
+    @site.post("/registry/general/list", responses=fails(listing.BAD_GENERAL_PAGE))
     def items(wanted: listing.GeneralPage, user: User = site.read) -> Any:
         return listing.general_page(registry, user, wanted)
 
