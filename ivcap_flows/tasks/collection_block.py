@@ -32,8 +32,8 @@ __all__ = ["IvcapCollection"]
 class IvcapCollection(ObjectStorageBlock):
     """A collection of IVCAP, whose artifacts are objects with names. Nothing can be deleted: IVCAP keeps artifacts.
 
-    An object that is uploaded again with other content is a new artifact. Downloads by name give the newest one, and
-    downloads by URN the one with that URN.
+    Under one name, each content is an artifact. Downloads by name give the one that was uploaded last, and downloads by
+    URN the one with that URN.
 
     Example:
         Load a stored collection, and upload and download a file:
@@ -72,7 +72,7 @@ class IvcapCollection(ObjectStorageBlock):
     __get_pydantic_json_schema__ = form("collection")
 
     def list_objects(self, folder: str = "") -> list[Artifact]:
-        """Return the objects, or those below a folder, by name. The newest of each name counts."""
+        """Return the objects, or those below a folder, by name. What was uploaded last under a name counts."""
         return list_objects(self.collection, folder, credentials=self.credentials)
 
     async def alist_objects(self, folder: str = "") -> list[Artifact]:

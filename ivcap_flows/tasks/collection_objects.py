@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from ivcap_flows.durable import Performed
 from ivcap_flows.errors import InputError, NotFoundError
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import is_utf8
@@ -39,10 +41,10 @@ async def _put_objects(
     urn = _urn(call, collection)
     names = {name: _checked(name) for name in objects}
 
-    async def put(name: str) -> Artifact:
+    async def put(name: str) -> Performed[Artifact]:
         async with opened(objects[name], call.journal.files) as source:
             # The name is part of the key: equal contents under two names are two objects.
-            done = await upload(
+            return await upload(
                 call,
                 source,
                 name=names[name],
@@ -50,11 +52,13 @@ async def _put_objects(
                 policy=policy,
                 discriminator=f"{urn} {names[name]}",
             )
-        return done.value
 
-    put_all = await all_of(put, names, SMALL_AT_ONCE)
+    done = await all_of(put, names, SMALL_AT_ONCE)
+    put_all = [each.value for each in done]
     if not only_planned("collection items", urn):
         known = await defined(call, urn, collection, policy=policy) if urn != collection else urn
+        if known_before := [each.value for each in done if each.how != "sent"]:
+            await _make_room(call, urn, known_before)
         await call.client.collections.add(urn, [artifact.urn for artifact in put_all], policy=policy)
         holding(call, known, put_all)
     return put_all
@@ -63,7 +67,7 @@ async def _put_objects(
 async def _list_objects(
     collection: str, folder: str = "", *, credentials: IvcapCredentialsLike = None
 ) -> list[Artifact]:
-    """Return the objects of a collection, or those below a folder, by name. The newest of each name counts."""
+    """Return the objects of a collection, or those below a folder, by name. What was put last under a name counts."""
     call = await IvcapCall.of(credentials)
     return list((await _objects(call, collection, folder)).values())
 
@@ -71,7 +75,7 @@ async def _list_objects(
 async def _get_object(
     collection: str, name: str, path: str | os.PathLike[str], *, credentials: IvcapCredentialsLike = None
 ) -> LocalFile:
-    """Download the newest object of a name, or the one with a URN, into a file. Raises NotFoundError."""
+    """Download the object that was put last under a name, or the one with a URN, into a file. Raises NotFoundError."""
     call = await IvcapCall.of(credentials)
     artifact = await _object(call, collection, name)
     return await adownload_artifact.fn(artifact, path, credentials=credentials)
@@ -92,7 +96,6 @@ async def _get_folder(
     places = {name: Path(path, _checked(name.removeprefix(prefix))) for name in objects}
 
     async def get(name: str) -> LocalFile:
-        await asyncio.to_thread(places[name].parent.mkdir, parents=True, exist_ok=True)
         return await adownload_artifact.fn(objects[name], places[name], credentials=credentials)
 
     return await all_of(get, objects)
@@ -117,18 +120,21 @@ async def _put_folder(
 
 
 async def _objects(call: IvcapCall, collection: str, folder: str) -> dict[str, Artifact]:
-    """Return the newest object of each name below a folder, sorted by name."""
+    """Return the object of each name below a folder that was put last, sorted by name."""
     urn, prefix = _urn(call, collection), _prefix(folder)
-    items = [item.urn async for item in call.client.collections.items(urn) if reference(item.urn).type == "artifact"]
-    records = await all_of(call.client.artifacts.read, items)
-    found: dict[str, Artifact] = {}
-    for artifact in sorted(
-        (record.handle(call.platform) for record in records),
-        key=lambda each: (each.created_at is not None, each.created_at),
-    ):
-        if artifact.name and artifact.name.startswith(prefix):
-            found[artifact.name] = artifact
-    return dict(sorted(found.items()))
+    items = [each async for each in call.client.collections.items(urn) if reference(each.urn).type == "artifact"]
+    # What was added at one moment stays in the order in which the platform lists it.
+    items.sort(key=lambda each: (each.valid_from is not None, each.valid_from))
+    records = await all_of(call.client.artifacts.read, [each.urn for each in items])
+    found = {record.name: record.handle(call.platform) for record in records if (record.name or "").startswith(prefix)}
+    return {name: found[name] for name in sorted(filter(None, found))}
+
+
+async def _make_room(call: IvcapCall, urn: str, put: Sequence[Artifact]) -> None:
+    """Take those out of a collection that another object of their name has followed: they are put last once more."""
+    last = await _objects(call, urn, "")
+    followed = [each.urn for each in put if each.name in last and last[each.name].urn != each.urn]
+    await call.client.collections.remove(urn, followed)
 
 
 async def _object(call: IvcapCall, collection: str, name: str) -> Artifact:

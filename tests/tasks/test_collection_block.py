@@ -54,6 +54,38 @@ def test_other_content_under_a_name(in_script, collection, tmp_path, unique):
     assert newest.startswith(b"two") and first.startswith(b"one")
 
 
+def test_earlier_content_again_under_a_name(in_script, collection, effects, tmp_path, unique):
+    """Is what downloads by name give from then on, and no new artifact. What is last already is not written again."""
+
+    def put(name: str, *contents: str) -> list[str]:
+        return [collection.upload_from_file_object(BytesIO(f"{each} {unique}".encode()), name) for each in contents]
+
+    def body():
+        first, second, again = put("x", "one", "two", "one")
+        put("y", "one")
+        assert again == first != second
+        members = effects.count("/1/aspects")
+        assert put("x", "one") == [first]
+        assert effects.count("/1/aspects") == members
+        assert [each.urn for each in collection.list_objects()][:1] == [first]
+        return collection.download_object_to_path("x", tmp_path / "x").read_bytes()
+
+    assert in_script(body).startswith(b"one")
+    assert effects.count("/1/artifacts") == 3
+
+
+def test_a_file_in_the_place_of_a_folder(in_script, collection, tmp_path, unique):
+    """Is not replaced: the error names it."""
+    (tmp_path / "a").touch()
+
+    def body():
+        collection.upload_from_file_object(BytesIO(unique.encode()), "a/b")
+        with pytest.raises(InputError, match=f"{tmp_path}/a/b cannot be made"):
+            collection.download_folder_to_path("", tmp_path)
+
+    in_script(body)
+
+
 def test_folders(in_script, collection, tmp_path, unique):
     """Relative names are kept in both directions."""
     (tmp_path / "in" / "deep").mkdir(parents=True)
