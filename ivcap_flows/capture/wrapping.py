@@ -127,15 +127,15 @@ def _generator(function: Callable[..., Any], enter: Enter) -> Callable[..., Any]
                     value = step(given)
             except StopIteration as stop:
                 return _finished(scope, stop.value)
+            except GeneratorExit:
+                # Its caller takes no more of it.
+                _finished(scope, None)
+                raise
             except BaseException as error:
                 _failed(scope, error)
                 raise
             try:
                 step, given = inner.send, (yield scope.yielded(value))
-            except GeneratorExit:
-                inner.close()
-                _finished(scope, None)
-                raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.throw, error
 
@@ -161,17 +161,16 @@ def _asynchronous_generator(function: Callable[..., Any], enter: Enter) -> Calla
                 if scope is not None:
                     _finished(scope, None)
                 return
+            except GeneratorExit:
+                if scope is not None:
+                    _finished(scope, None)
+                raise
             except BaseException as error:
                 if scope is not None:
                     _failed(scope, error)
                 raise
             try:
                 step, given = inner.asend, (yield value if scope is None else scope.yielded(value))
-            except GeneratorExit:
-                await inner.aclose()
-                if scope is not None:
-                    _finished(scope, None)
-                raise
             except BaseException as error:  # noqa: BLE001 - thrown into the generator by its caller
                 step, given = inner.athrow, error
 

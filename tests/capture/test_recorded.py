@@ -7,6 +7,7 @@ import logging
 import pickle
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import ParseResult, urlparse
 
@@ -602,3 +603,54 @@ def test_a_recorded_generator_is_a_generator(recorded_graph):
     calls = [node for node in recorded_graph() if node.type == "call"]
     assert [call.attributes["outcome"] for call in calls] == ["completed", "completed"]
     assert inspect.isgeneratorfunction(echo)
+
+
+@recorded
+def tidy(place: Path) -> None:
+    place.write_text("tidy")
+
+
+@recorded
+def each_until_closed(place: Path, fails: bool):
+    try:
+        yield 1
+    finally:
+        place.write_text("the end")
+        tidy(place.with_suffix(".tidy"))
+        if fails:
+            raise OSError("no room")
+
+
+@recorded
+async def each_later_until_closed(place: Path, fails: bool):
+    try:
+        yield 1
+    finally:
+        place.write_text("the end")
+        tidy(place.with_suffix(".tidy"))
+        if fails:
+            raise OSError("no room")
+
+
+async def one_of(items) -> None:
+    async with contextlib.aclosing(items):
+        await anext(items)
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_generator_does_when_it_is_closed_early_is_part_of_its_call(recorded_graph, tmp_path, kind, fails):
+    """What it writes to clean up is its file, what it calls is called by it, and an error that it raises is its end."""
+    place = tmp_path / "place"
+    with pytest.raises(OSError, match="no room") if fails else contextlib.nullcontext():
+        if kind == "plain":
+            with contextlib.closing(each_until_closed(place, fails)) as items:
+                next(items)
+        else:
+            asyncio.run(one_of(each_later_until_closed(place, fails)))
+    graph = recorded_graph()
+    [call] = [each for each in graph if each.type == "call" and each.attributes["name"] != "tidy"]
+    assert call.attributes["outcome"] == ("failed" if fails else "completed")
+    made = [graph.nodes[link.source].attributes["path"] for link in graph.links_to(call.id, "wasGeneratedBy")]
+    called = [graph.nodes[link.source].attributes["name"] for link in graph.links_to(call.id, "wasStartedBy")]
+    assert (made, called) == ([str(place)], ["tidy"])
