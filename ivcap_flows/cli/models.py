@@ -131,9 +131,7 @@ def register(
         stall_timeout: Seconds without progress after which a row is left in doubt, and for which Provena may be
             unreachable.
     """
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"There is no folder {out.absolute().parent} for the outcome file.")
-    if out is not None and file is not None:
+    if out is not None:
         check_place(out, file)
     chosen = _chosen(file, orders_of, since, workflow)
     with ExitStack() as stack:
@@ -204,7 +202,8 @@ def resolve(
         loop.run(batch.read())
         if row:
             listen(journal)
-        for chosen, intent in _chosen_rows(journal, batch, row or []):
+        # All are found before the first is decided on.
+        for chosen, intent in list(_chosen_rows(journal, batch, row or [])):
             if adopt:
                 _adopt(journal, chosen, intent, adopt)
             elif resend:

@@ -73,10 +73,16 @@ class BatchReport:
         return f"{self.rows} rows: {', '.join(parts)}"
 
 
-def check_place(out: Path, source: Path) -> None:
-    """Raise InputError if the outcome file would replace the file of the rows."""
-    if out.exists() and source.exists() and out.samefile(source):
+def check_place(out: Path, source: Path | None = None) -> None:
+    """Raise InputError if the outcome file would replace the file of the rows, or cannot be written."""
+    if source is not None and out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"The outcome file {out} would replace the rows. Name another file.")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder} for the outcome file.")
+    if out.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "is a folder" if out.is_dir() else f"cannot be written, since {folder} may not be changed"
+        raise InputError(f"The outcome file {out} {what}. Name another file.")
 
 
 class OutcomeFile:

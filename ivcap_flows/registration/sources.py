@@ -211,9 +211,17 @@ class RecordSource:
 
     def rows(self) -> Iterator[Row]:
         for number, given in enumerate(self._records, 1):
-            key, record = given if isinstance(given, tuple) else (None, given)
+            key, record = given if isinstance(given, tuple) and len(given) == 2 else (None, given)
             if not isinstance(record, ModelRunRecord):
-                raise InputError(f"Row {number} must be a ModelRunRecord, not a {type(record).__name__}.")
+                raise InputError(
+                    f"Row {number} must be a ModelRunRecord or a pair (key, ModelRunRecord), not a "
+                    f"{type(record).__name__}."
+                )
+            if key is not None and not (isinstance(key, str) and key.strip()):
+                raise InputError(
+                    f"The key of row {number} must be a text that is not empty, such as an order's URN, not "
+                    f"{key!r:.100}."
+                )
             row = Row(number, record.model_dump(exclude_none=True), key)
             if unstorable(row):
                 # JSON cannot say it. The check of the rows names the faults.

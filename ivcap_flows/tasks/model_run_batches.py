@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import InputError, RegistrationFailedError
-from ivcap_flows.handles import Job, ModelRun, ModelRuns, Order
+from ivcap_flows.handles import Handle, Job, ModelRun, ModelRuns, Order
 from ivcap_flows.journal import Journal
 from ivcap_flows.provena.models import ModelRunRecord
 from ivcap_flows.provena.terms import Terms
@@ -80,8 +80,9 @@ async def _register_model_runs(
     call = await ProvenaCall.of(credentials)
     if in_flight < 1:
         raise InputError(f"The argument in_flight must be at least 1, not {in_flight}.")
-    if out is not None and isinstance(source, str | Path):
-        await asyncio.to_thread(check_place, Path(out), Path(source))
+    if out is not None:
+        rows_file = Path(source) if isinstance(source, str | Path) else None
+        await asyncio.to_thread(check_place, Path(out), rows_file)
     drafts = Drafts(call.client, call.journal, call.platform, call.account)
     rows, stated = await _rows(source, workflow, await terms_of(terms), call, drafts)
     progress = ProgressArtifact()
@@ -147,6 +148,8 @@ async def _rows(
         if workflow is not None:
             raise InputError("A workflow is for orders and jobs; the rows of a file say all of a run themselves.")
         return open_source(Path(source)), stated
+    if isinstance(source, ModelRunRecord | Handle):
+        raise InputError(f"`source` is a list: pass `source=[…]`, not {type(source).__name__} alone.")
     if workflow is not None:
         return await _work_source([*source], workflow, stated, call, drafts)
     return RecordSource(source), stated

@@ -103,6 +103,8 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path,
     elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(run_items, 1)), "--json")
     assert elsewhere.status == 0
     [handle] = [row for row in embedded_runs() if row]
+    wrong = ivcap_flows("models", "resolve", file, "--row", numbers[0], "--row", 9, "--give-up")
+    assert (wrong.status, ivcap_flows("models", "resolve", file, "--json").json["doubtful"]) == (2, doubts)
     ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
     ivcap_flows("models", "resolve", file, "--row", numbers[1], "--give-up")
     last = ivcap_flows("models", "resolve", file, "--row", numbers[2], "--resend")

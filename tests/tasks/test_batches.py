@@ -94,6 +94,27 @@ def test_wrong_records_and_a_plan_send_nothing(in_flow, in_script, effects, reco
     assert in_script(lambda: register_model_runs(records, skip_invalid=True)).wrong == 1
 
 
+def test_what_cannot_be_a_row_or_the_outcome_file_is_refused_before_anything_is_made(
+    in_script, effects, records, ended_order, tmp_path
+):
+    """A key that is no text, a row that is none, one alone, and a place where no outcomes can be written."""
+    (tmp_path / "file").touch()
+    wrong = [
+        ([*enumerate(records, 1)], {}, r"key of row 1 must be a text.*order's URN, not 1"),
+        ([(ended_order, records[0])], {}, "key of row 1 must be a text"),
+        ([("", records[0])], {}, "key of row 1 must be a text"),
+        ([("key", records[0], 1)], {}, r"Row 1 must be .* pair \(key, ModelRunRecord\), not a tuple"),
+        (records[0], {}, r"is a list: .* not ModelRunRecord alone"),
+        (records, {"out": tmp_path / "none" / "out.csv"}, f"no folder {tmp_path}/none for the outcome file"),
+        (records, {"out": tmp_path}, "is a folder"),
+        (records, {"out": tmp_path / "file" / "out.csv"}, "no folder"),
+    ]
+    for rows, options, said in wrong:
+        with pytest.raises(InputError, match=said):
+            in_script(lambda rows=rows, options=options: register_model_runs(rows, **options))
+    assert effects.count(REGISTER) == 0
+
+
 @pytest.mark.long
 def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
     """Rows without a model run raise an error when all have ended, or are only counted."""
