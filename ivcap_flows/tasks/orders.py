@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.durable import Effect, Found, Resume, Reusable, planning
@@ -236,7 +237,10 @@ async def _wait_for_orders(
     async with following(call, waits, asked=follow), progress_of("orders", asked) as told:
         records = await wait_for(call, OrderSource(call.client.orders), waits, timeout=patience.left, told=told)
     patience.has_ended = True
-    ended = await all_of(lambda record: _ended(call, patience, record, asked[record.urn]), records)
+    into = _collections(orders)
+    ended = await all_of(
+        lambda record: _ended(call, patience, record, asked[record.urn], into.get(record.urn, ())), records
+    )
     failed = [each for each in ended if not each.work.succeeded]
     if failed and raise_on_failure:
         lines = [*failure(failed, len(ended), "order", logs=True), *await what_helps(call, failed, "place_order")]
@@ -250,11 +254,32 @@ async def _wait_for_orders(
         lines = failure(failed, len(ended), "order", logs=False)
         logger.warning("\n".join([*lines, *await missing_inputs(call, [each.work for each in failed])]))
     known = {each.work.urn: each.work for each in ended}
-    return [known[urn_of(order)] for order in orders]
+    return [_as_asked(known[urn_of(order)], order) for order in orders]
 
 
-async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, before: Order | str) -> Ended[Order]:
-    """Write an order's end to the journal. Return its handle, with all its products or the reason of its failure."""
+def _as_asked(ended: Order, order: Order | str) -> Order:
+    """Return the handle with the collection of its own: equal requests share an order, and each may name another."""
+    own = order.collection if isinstance(order, Order) else None
+    return ended if own == ended.collection else ended.model_copy(update={"collection": own})
+
+
+def _collections(orders: Sequence[Order | str]) -> dict[str, list[str]]:
+    """Return the collections that are to get the products of each order, by its URN."""
+    found: dict[str, list[str]] = {}
+    for order in orders:
+        if isinstance(order, Order) and order.collection is not None:
+            named = found.setdefault(order.urn, [])
+            named += [order.collection] if order.collection not in named else []
+    return found
+
+
+async def _ended(
+    call: IvcapCall, patience: Patience, record: OrderRecord, before: Order | str, collections: Sequence[str]
+) -> Ended[Order]:
+    """Write an order's end to the journal. Return its handle, with all its products or the reason of its failure.
+
+    The collections get the products.
+    """
     handle = record.handle(call.platform)
     if isinstance(before, Order):
         # Lineage reads the requested parameters, so keep those of the given handle if it has them.
@@ -272,10 +297,9 @@ async def _ended(call: IvcapCall, patience: Patience, record: OrderRecord, befor
         log = await log_tail(call, ended.urn)
         ended = with_reason(ended, log)
     is_news = await note_end(call.journal, ended)
-    into = ended.collection
-    if into is not None and ended.succeeded and ended.products and planning() is None:
+    for into in collections if ended.succeeded and ended.products and planning() is None else ():
         # Adding reads what is there first, so it is safe to repeat.
-        await patience.read(lambda: call.client.collections.add(into, [product.urn for product in ended.products]))
+        await patience.read(partial(call.client.collections.add, into, [product.urn for product in ended.products]))
         holding(call, into, ended.products)
     return Ended(ended, is_news, log)
 

@@ -252,6 +252,24 @@ def test_an_outage_keeps_no_product_from_its_collection(in_flow, effects, source
         assert sorted(each.urn for each in items) == sorted(each.urn for each in done.products) and len(items) == 2
 
 
+def test_equal_orders_fill_the_collection_of_each(in_script, effects, source, tasks_service, unique):
+    """Two equal requests of a run share one order. What it makes gets into both collections, and each handle has its
+    own."""
+
+    def body():
+        given = {"series": upload_artifact(source)}
+        collections = [create_collection(f"{unique} {number}") for number in range(2)]
+        orders = [place_order(tasks_service, given, collection=each) for each in collections]
+        done = wait_for_orders([*orders, orders[0].urn])
+        return collections, orders, done, [collection_items(each) for each in collections]
+
+    collections, orders, done, items = in_script(body)
+    assert effects.count("/1/orders") == 1 and orders[0].urn == orders[1].urn
+    assert [each.collection for each in done[:2]] == [each.urn for each in collections]
+    made = sorted(product.urn for product in done[0].products)
+    assert len(made) == 2 and [sorted(each.urn for each in some) for some in items] == [made, made]
+
+
 FAILS = """
 def run(request, job):
     job.log("nearly there")
