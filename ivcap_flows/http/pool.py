@@ -17,7 +17,7 @@ import anyio
 import httpx
 
 from ivcap_flows.errors import ConfigurationError
-from ivcap_flows.secrets import scrub_text
+from ivcap_flows.secrets import logger_of, scrub_text
 
 __all__ = ["Pool", "Reuse", "UnansweredError", "abandon"]
 
@@ -29,6 +29,10 @@ _NEW: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 _KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT_FOR)
 # Requests to this machine, where the embedded platforms listen, do not use the environment's proxy.
 _DIRECT: Final = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
+
+for _logs in ("httpx", "httpcore.http11"):
+    # Whole addresses, whose queries may be signed or have a key, and the headers of replies.
+    logger_of(_logs)
 
 
 class UnansweredError(Exception):

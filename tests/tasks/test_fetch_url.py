@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import threading
 import zlib
 from collections.abc import Iterator
@@ -101,6 +102,17 @@ def test_the_address_is_on_record(web, ivcap_journal, tmp_path):
         assert graph.nodes[web.url].type == "url" and used.attributes["etag"] == '"v1"'
     [file] = [node.id for node in graph.nodes.values() if node.type == "file"]
     assert web.url in graph.lineage(file, "up").nodes
+
+
+def test_no_log_shows_what_an_address_hides(web, in_script, tmp_path, caplog):
+    """Nor what it leads to: httpx logs whole addresses, as soon as a script asks for its messages."""
+    key, signature = "kq7Vx2mB9pLs4TzR", "c29tZS1zaWduYXR1cmU9"
+    web.replies = [Reply(302, headers={"Location": f"{web.url}?expires=9&sig={signature}"}), Reply()]
+    with caplog.at_level(logging.DEBUG):
+        in_script(lambda: fetch_url(f"{web.url}?api_key={key}", tmp_path / "table.csv"))
+    assert [each[":path"].partition("=")[2] for each in web.asked] == [key, f"9&sig={signature}"]
+    assert len([each for each in caplog.records if each.name == "httpx"]) == 2
+    assert key not in caplog.text and signature not in caplog.text
 
 
 def test_what_may_pass_is_tried_again(web, in_script, tmp_path):
