@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ivcap_flows.errors import InputError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.identity import artifact_urns, file_urn, flows_urn, short_run
+from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.provena.models import Associations, ModelRunRecord, TemplatedDataset
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record
@@ -71,7 +72,8 @@ def run_record(
     """
     stated, known = workflow.stated, WorkRecord.of_run(run, attempts, graph)
     leading = [attempt for attempt in attempts if attempt.leads]
-    failed = [attempt.outcome for attempt in leading[:-1]]
+    # One that parked or was paused has not failed: the next one goes on with it.
+    failed = [attempt.outcome for attempt in leading[:-1] if attempt.outcome not in COMES_BACK]
     name = known.text_if(stated.display_name)
     if name is None:
         title = f"{run.flow_name} {short_run(run.id)}{after_failures(failed)}, run by {SOFTWARE}"

@@ -220,11 +220,12 @@ def ended_run(ivcap_journal):
     ("given", "outcomes", "name", "attempts"),
     [
         ("urn", ["completed"], "", None),
+        ("urn", ["parked", "paused", "completed"], "", None),
         (
             "an uploaded file",
-            ["failed", "crashed", "failed", "completed"],
+            ["failed", "crashed", "parked", "failed", "completed"],
             " (after 2 failed, 1 crashed)",
-            "1: failed; 2: crashed; 3: failed; 4: completed",
+            "1: failed; 2: crashed; 3: parked; 4: failed; 5: completed",
         ),
     ],
 )
@@ -232,7 +233,8 @@ def test_a_flow_is_a_model_run(
     accepted, ivcap_journal, provena, ended_run, sink, registered, given, outcomes, name, attempts
 ):
     """Once, with the artifact that a parameter names, or that holds the file it was given, and the one it made.
-    Attempts that failed are told by their outcomes alone: no host, no path, no user."""
+    Attempts that failed are told by their outcomes alone: no host, no path, no user. A run that went
+    away and came back is no failure."""
     run_id, source, product = ended_run(*outcomes, given=given)
     assert drain(ivcap_journal, [sink(flow="coastal")]) == [DELIVERED]
     [run], found = model_runs(ivcap_journal), registered()
