@@ -37,6 +37,8 @@ MAX_SIZE: Final = 16 * 1024**3
 MAX_MEMBERS: Final = 100_000
 """Default maximum of the members that an archive may have."""
 
+_ANOTHER: Final = "Name a folder that does not exist, or an empty one."
+
 _MAX_DEPTH: Final = 200
 """Maximum depth of nested folders, so that removing them again needs no deep recursion."""
 
@@ -220,15 +222,16 @@ def unpack(
 ) -> Path:
     """Unpack a tar archive into a folder that does not exist or is empty. It may be compressed by gzip, bzip2 or xz.
 
-    The folder appears once the source is read to its end and everything is unpacked. Raises InputError for members that
-    could leave the folder (absolute names, `..`, links that lead out, anything reached through a link), for devices,
-    for data that is not an archive, and for more than `max_size` bytes or `max_members` members. Times and owners are
-    ignored.
+    The folder appears once the source is read to its end and everything is unpacked. One that has the same content
+    already, as after an earlier run, stays. Raises InputError for members that could leave the folder (absolute names,
+    `..`, links that lead out, anything reached through a link), for devices, for data that is not an archive, for more
+    than `max_size` bytes or `max_members` members, and for a folder with another content. Times and owners are ignored.
     """
     target = Path(os.path.abspath(folder))
     with explained(target):
-        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-            raise InputError(f"{target} exists. Name a folder that does not, or an empty one.", path=str(target))
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise InputError(f"{target} exists and is no folder. {_ANOTHER}", path=str(target))
+        taken = target.exists() and any(target.iterdir())
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent))
     try:
         with explained(target):
@@ -236,11 +239,36 @@ def unpack(
                 _Unpacking(staging, max_size, max_members).run(source)
             except (tarfile.TarError, EOFError, RecursionError, ValueError) as error:  # ValueError: bad numbers
                 raise InputError(f"The archive cannot be unpacked: {error}.") from error
+            if taken:
+                if not _equal(staging, target):
+                    raise InputError(f"{target} exists, with another content. {_ANOTHER}", path=str(target))
+                return target
             os.chmod(staging, 0o777 & ~_umask())
             os.replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _equal(one: Path, other: Path) -> bool:
+    """Return whether two folders have members of the same names and contents."""
+    names = sorted(os.listdir(one))
+    return names == sorted(os.listdir(other)) and all(_equal_member(one / name, other / name) for name in names)
+
+
+def _equal_member(one: Path, other: Path) -> bool:
+    kind = stat.S_IFMT(one.lstat().st_mode)
+    if kind != stat.S_IFMT(other.lstat().st_mode):
+        return False
+    if kind == stat.S_IFDIR:
+        return _equal(one, other)
+    if kind == stat.S_IFLNK:
+        return os.readlink(one) == os.readlink(other)
+    with open(one, "rb") as first, open(other, "rb") as second:
+        while (block := first.read(BLOCK)) == second.read(BLOCK):
+            if not block:
+                return True
+    return False
 
 
 def _umask() -> int:

@@ -228,10 +228,10 @@ class Artifacts:
     ) -> Path:
         """Unpack an archive (.tar, .tar.gz, .tar.bz2, .tar.xz) into a folder that does not exist yet or is empty.
 
-        The folder appears once everything is in it and the archive's size, and its `sha256` if given, are verified.
-        Nothing is ever written outside of the folder. Raises InputError for an archive with members that would be
-        written there (absolute names, `..`, links that leave the folder) or with devices, and for an archive of more
-        than `max_size` bytes or `max_members` members.
+        The folder appears once everything is in it and the archive's size, and its `sha256` if given, are verified. One
+        that has the same content already stays. Nothing is ever written outside of the folder. Raises InputError for an
+        archive with members that would be written there (absolute names, `..`, links that leave the folder) or with
+        devices, for one of more than `max_size` bytes or `max_members` members, and for a folder with another content.
         """
         async with aclosing(self.stream(urn, sha256=sha256)) as blocks:
             return await archive.unpack_stream(blocks, folder, max_size=max_size, max_members=max_members)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from ivcap_flows.capture import mark_existing
 from ivcap_flows.capture.files import file_at
 from ivcap_flows.errors import ForbiddenError, InputError, IntegrityError, NotFoundError
+from ivcap_flows.file_state import reading
 from ivcap_flows.handles import Artifact, Collection, LocalFile
 from ivcap_flows.identity import digest
 from ivcap_flows.media_types import media_type_of
@@ -209,13 +210,24 @@ async def _untar_artifact(
 ) -> Path:
     """Unpack an artifact that is a tar archive, plain or compressed, into a new or empty folder. Return its path.
 
-    The folder appears when it is complete and the archive is verified as in `download_artifact`. Raises InputError for
-    an archive with a member outside the folder, and for one that unpacks to more than 16 GiB or 100,000 members.
+    The folder appears when it is complete and the archive is verified as in `download_artifact`. One that has the same
+    content already stays as it is. Raises InputError for a folder with another content, for an archive with a member
+    outside the folder, and for one that unpacks to more than 16 GiB or 100,000 members.
     """
     call = await IvcapCall.of(credentials)
     call.check(artifact)
     sha256 = await _digest(call, artifact)
-    return await call.client.artifacts.untar(urn_of(artifact), folder, sha256=sha256)
+    was_there = await asyncio.to_thread(_is_filled, folder)
+    path = await call.client.artifacts.untar(urn_of(artifact), folder, sha256=sha256)
+    if was_there:
+        await asyncio.to_thread(state_there, path, call.journal)
+    return path
+
+
+def _is_filled(folder: str | os.PathLike[str]) -> bool:
+    """Return whether there is a folder with something in it."""
+    with reading(folder):
+        return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 async def _list_artifacts(

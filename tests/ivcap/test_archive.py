@@ -365,6 +365,29 @@ def test_an_existing_folder_is_not_mixed_with(archive, folder, tmp_path):
         unpack(io.BytesIO(archive), tmp_path / "no" / "where")
 
 
+def test_what_is_unpacked_already_stays(archive, folder, tmp_path):
+    """A flow that goes on unpacks again: the folder is left as it is. One that differs in any way is refused."""
+    out = unpack(io.BytesIO(archive), tmp_path / "out")
+    there = {path: path.lstat().st_ino for path in out.rglob("*")}
+    assert unpack(io.BytesIO(archive), out) == out
+    assert {path: path.lstat().st_ino for path in out.rglob("*")} == there
+    more, none, down = out / "a" / "more", out / "none", out / "down"
+    for change, undo in (
+        (more.touch, more.unlink),
+        (more.mkdir, more.rmdir),
+        (lambda: none.write_bytes(b"1"), lambda: none.write_bytes(b"")),
+        (none.unlink, none.touch),
+        (lambda: (down.unlink(), down.symlink_to("a")), lambda: (down.unlink(), down.symlink_to("a/deep"))),
+    ):
+        change()
+        before = tree(tmp_path)
+        with pytest.raises(InputError, match=rf"{out} exists, with another content\. Name a folder that"):
+            unpack(io.BytesIO(archive), out)
+        assert tree(tmp_path) == before
+        undo()
+    assert unpack(io.BytesIO(archive), out) == out
+
+
 def test_a_full_disk_is_a_clear_error(archive, tmp_path):
     """The process's limit for files stands for the disk's: the folder is named and nothing lies about."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -259,6 +259,19 @@ def test_a_folder_as_a_tar(in_script, effects, ivcap_journal, folder, tmp_path):
     assert packed.urn in graph.lineage(made.id).nodes
 
 
+def test_a_folder_that_is_unpacked_already(in_script, ivcap_journal, folder, tmp_path):
+    """Stays when the same command goes on, or runs again, which has met it and not made it. Another one is refused."""
+    packed = in_script(lambda: upload_directory(folder, pack="tar"))
+    there = [in_script(lambda: untar_artifact(packed, tmp_path / "back")).stat().st_ino for _ in range(2)]
+    assert there[0] == there[1]
+    graph = last_graph(ivcap_journal)
+    [met] = [node for node in graph.nodes.values() if node.type == "directory"]
+    assert met.id in {thing for _, thing in pairs(graph, "used")} and not pairs(graph, "wasGeneratedBy")
+    (tmp_path / "back" / "more").touch()
+    with pytest.raises(InputError, match=f"{tmp_path}/back exists, with another content"):
+        in_script(lambda: untar_artifact(packed, tmp_path / "back"))
+
+
 def test_an_archive_that_leaves_its_folder(in_script, tmp_path, unique):
     """An archive with a member outside of its folder is refused as a whole."""
     archive = io.BytesIO()
