@@ -23,6 +23,8 @@ SourceLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview 
 """A path, bytes, a binary stream, or an iterable of blocks of bytes."""
 
 _BLOCK: Final = 1024 * 1024
+_DECOMPRESS: Final = frozenset({"bz2", "compression", "gzip", "lzma"})
+"""The modules of Python whose streams decompress a file."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,16 @@ class UploadSource:
 
 
 def name_of(source: SourceLike) -> str | None:
-    """Return the name of a source's file; None for bytes and for streams without a name."""
+    """Return the name of a source's file; None for bytes, for streams without a name, and for those that decompress.
+
+    Such a stream has another content than its file, and only from Python 3.13 on has each of them the file's name.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return None
     if isinstance(source, str | os.PathLike):
         return Path(source).name
+    if type(source).__module__.partition(".")[0] in _DECOMPRESS:
+        return None
     named = getattr(source, "name", None)
     return os.path.basename(named) or None if isinstance(named, str) else None
 

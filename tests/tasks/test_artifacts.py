@@ -4,9 +4,12 @@ taken for complete."""
 from __future__ import annotations
 
 import asyncio
+import bz2
+import gzip
 import hashlib
 import io
 import logging
+import lzma
 import os
 import time
 from collections import Counter
@@ -221,6 +224,18 @@ def test_a_stream_that_can_is_put_back(effects, source):
         assert stream.tell() == 5
     assert uploaded[0] == uploaded[1]
     assert (uploaded[0].sha256, uploaded[0].name) == (digest(source.read_bytes()[5:]), "series.csv")
+
+
+@pytest.mark.parametrize("module", [bz2, gzip, lzma])
+def test_a_stream_that_decompresses_has_not_the_name_of_its_file(effects, source, module):
+    """Nor its media type, in each Python: what is sent is not what the file has."""
+    packed = source.with_name("series.csv.gz")
+    with module.open(packed, "wb") as stream:
+        stream.write(source.read_bytes())
+    with module.open(packed) as stream:
+        uploaded = upload_artifact(stream)
+    assert (uploaded.name, uploaded.media_type) == (None, "application/octet-stream")
+    assert read_artifact(uploaded) == source.read_bytes()
 
 
 def test_a_stream_is_not_held_in_memory(effects, tmp_path, monkeypatch):
