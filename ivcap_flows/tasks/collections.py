@@ -106,12 +106,11 @@ async def _add_to_collection(
     Idempotent: the items are read first, and again after a lost reply. If two clients add the same item at the same
     moment, both may write it; it counts once, and a warning is logged. Raises NotFoundError for an unknown collection.
     """
-    call, handle, urns = await _asked(collection, items, credentials)
-    given = _given(call, items)
+    call, handle, given = await _asked(collection, items, credentials)
     if only_planned("collection items", handle.urn):
         planned_members(handle.urn, *given)
         return handle
-    await call.client.collections.add(handle.urn, urns, policy=policy)
+    await call.client.collections.add(handle.urn, [item.urn for item in given], policy=policy)
     holding(call, handle, given)
     return handle
 
@@ -124,9 +123,9 @@ async def _remove_from_collection(
     Idempotent. Items that ivcap-cli or an upload added stay, since this package does not retract what other tools
     wrote. Raises NotFoundError for an unknown collection.
     """
-    call, handle, urns = await _asked(collection, items, credentials)
+    call, handle, given = await _asked(collection, items, credentials)
     if not only_planned("collection items", handle.urn):
-        gone = await call.client.collections.remove(handle.urn, urns)
+        gone = await call.client.collections.remove(handle.urn, [item.urn for item in given])
         holding(call, handle, [_handle(call, urn) for urn in gone], until=now())
     return handle
 
@@ -148,22 +147,18 @@ async def _retract_collection(collection: Collection | str, *, credentials: Ivca
 
 async def _asked(
     collection: Collection | str, items: Items, credentials: IvcapCredentialsLike
-) -> tuple[IvcapCall, Collection, list[str]]:
+) -> tuple[IvcapCall, Collection, list[Handle]]:
+    """Return the handles of the collection and of the items; given handles are returned unchanged."""
     call = await IvcapCall.of(credentials)
-    given = [items] if isinstance(items, Handle | str) else list(items)
-    call.check(collection, given)
-    urns = [urn_of(item) for item in given]
+    # Taken once: they may be those of a generator.
+    several = [items] if isinstance(items, Handle | str) else list(items)
+    call.check(collection, several)
+    given = [item if isinstance(item, Handle) else _handle(call, urn_of(item)) for item in several]
     if isinstance(collection, Collection):
-        return call, collection, urns
+        return call, collection, given
     handle = await known(call, collection)
     mark_existing(handle.urn)
-    return call, handle, urns
-
-
-def _given(call: IvcapCall, items: Items) -> list[Handle]:
-    """Return the items as handles; given handles are returned unchanged."""
-    several = [items] if isinstance(items, Handle | str) else items
-    return [item if isinstance(item, Handle) else _handle(call, item) for item in several]
+    return call, handle, given
 
 
 def _handle(call: IvcapCall, urn: str) -> Artifact | Handle:

@@ -115,7 +115,8 @@ def test_collections_in_the_record(in_script, ivcap_journal, source, unique):
 
     def body():
         artifact = upload_artifact(source)
-        return artifact, add_to_collection(create_collection(unique), [artifact, "urn:ivcap:order:1"])
+        things = (each for each in [artifact, "urn:ivcap:order:1"])
+        return artifact, add_to_collection(create_collection(unique), things)
 
     artifact, made = in_script(body)
     graph = last_graph(ivcap_journal)
