@@ -122,18 +122,31 @@ async def _put_folder(
 async def _objects(call: IvcapCall, collection: str, folder: str) -> dict[str, Artifact]:
     """Return the object of each name below a folder that was put last, sorted by name."""
     urn, prefix = _urn(call, collection), _prefix(folder)
+    found = await _by_name(call, await _members(call, urn))
+    return {name: found[name] for name in sorted(found) if name.startswith(prefix)}
+
+
+async def _members(call: IvcapCall, urn: str) -> list[str]:
+    """Return the artifacts of a collection in the order in which they were put into it."""
     items = [each async for each in call.client.collections.items(urn) if reference(each.urn).type == "artifact"]
     # What was added at one moment stays in the order in which the platform lists it.
     items.sort(key=lambda each: (each.valid_from is not None, each.valid_from))
-    records = await all_of(call.client.artifacts.read, [each.urn for each in items])
-    found = {record.name: record.handle(call.platform) for record in records if (record.name or "").startswith(prefix)}
-    return {name: found[name] for name in sorted(filter(None, found))}
+    return [each.urn for each in items]
+
+
+async def _by_name(call: IvcapCall, members: Sequence[str]) -> dict[str, Artifact]:
+    """Return the last artifact of each name."""
+    records = await all_of(call.client.artifacts.read, members)
+    return {record.name: record.handle(call.platform) for record in records if record.name}
 
 
 async def _make_room(call: IvcapCall, urn: str, put: Sequence[Artifact]) -> None:
     """Take those out of a collection that another object of their name has followed: they are put last once more."""
-    last = await _objects(call, urn, "")
-    followed = [each.urn for each in put if each.name in last and last[each.name].urn != each.urn]
+    members, known = await _members(call, urn), {artifact.urn for artifact in put}
+    # Each member is read for its name, and only later ones can have followed.
+    first = next((place for place, member in enumerate(members) if member in known), len(members))
+    last = await _by_name(call, members[first:])
+    followed = [artifact.urn for artifact in put if artifact.name in last and last[artifact.name].urn != artifact.urn]
     await call.client.collections.remove(urn, followed)
 
 
