@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.http.download import explained
 from ivcap_flows.registration.spool import Outcome, Spool
 
 __all__ = ["HEADER", "BatchReport", "OutcomeFile", "check_place"]
@@ -89,7 +90,8 @@ class OutcomeFile:
     """The CSV file with the outcomes.
 
     It is replaced atomically when sending begins and when all rows have ended. In between, each ended row is appended,
-    so that the file is complete even if the process is killed.
+    so that the file is complete even if the process is killed. If the file cannot be written, raises InputError, or
+    ConfigurationError for a full disk.
     """
 
     def __init__(self, path: Path, spool: Spool) -> None:
@@ -98,14 +100,16 @@ class OutcomeFile:
         self._file: int | None = None
 
     def begin(self) -> None:
-        """Write the outcomes that are known now. Raises OSError if the file cannot be written."""
+        """Write the outcomes that are known now."""
         self._write(known_only=True)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        with explained(self._path):
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Append ended rows in one write, so that no line is cut."""
         if self._file is not None:
-            os.write(self._file, _lines(outcomes))
+            with explained(self._path):
+                os.write(self._file, _lines(outcomes))
 
     def finish(self) -> None:
         """Write all rows in their order."""
@@ -124,7 +128,7 @@ class OutcomeFile:
         # A new file under a name that nobody can foresee: in a shared folder, others could plant a link there.
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.part")
         try:
-            with temporary.open("xb") as file:
+            with explained(self._path), temporary.open("xb") as file:
                 file.write(_text([HEADER]))
                 some: list[Outcome] = []
                 for each in self._spool.outcomes():
@@ -137,7 +141,8 @@ class OutcomeFile:
                 file.write(_lines(some))
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self._path)
+            with explained(self._path):
+                temporary.replace(self._path)
         finally:
             temporary.unlink(missing_ok=True)
 

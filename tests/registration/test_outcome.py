@@ -2,9 +2,11 @@
 
 import csv
 import os
+import resource
 
 import pytest
 
+from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.registration.outcome import HEADER, OutcomeFile
 from ivcap_flows.registration.spool import NewRow, Outcome, Spool
 
@@ -40,3 +42,18 @@ def test_no_link_that_others_plant_is_followed(spool, tmp_path):
     out.finish()
     assert mine.read_text() == "mine" and not (tmp_path / "out.csv").is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "out.csv", f".out.csv.{os.getpid()}"}
+
+
+def test_a_full_disk_is_a_clear_error(spool, tmp_path):
+    """Whenever it is full: the file is named, and the next step. A process's limit stands for the disk's."""
+    out = OutcomeFile(tmp_path / "out.csv", spool)
+    out.begin()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        for write in (lambda: out.add(spool.outcomes()), out.finish, out.begin):
+            with pytest.raises(ConfigurationError, match=f"no room for {tmp_path}/out.csv"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
