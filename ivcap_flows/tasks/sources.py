@@ -134,6 +134,9 @@ def _of_file(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 
 def _read(stream: BinaryIO) -> Iterator[bytes]:
+    if getattr(stream, "closed", False):
+        # As after `with open(…) as stream: upload_artifact.submit(stream)`.
+        raise InputError("The stream is closed. Keep it open until the task has ended, or pass the path of the file.")
     begin = stream.tell() if getattr(stream, "seekable", bool)() else None
     try:
         while block := stream.read(_BLOCK):

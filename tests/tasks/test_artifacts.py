@@ -226,6 +226,14 @@ def test_a_stream_that_can_is_put_back(effects, source):
     assert (uploaded[0].sha256, uploaded[0].name) == (digest(source.read_bytes()[5:]), "series.csv")
 
 
+def test_a_stream_that_is_closed_is_refused(effects, source):
+    """As one that was opened around `submit`, whose task runs later."""
+    with source.open("rb") as stream:
+        pass
+    with pytest.raises(InputError, match="stream is closed. Keep it open"):
+        upload_artifact(stream)
+
+
 @pytest.mark.parametrize("module", [bz2, gzip, lzma])
 def test_a_stream_that_decompresses_has_not_the_name_of_its_file(effects, source, module):
     """Nor its media type, in each Python: what is sent is not what the file has."""
