@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import cyclopts
 from cyclopts import Parameter
@@ -17,6 +17,9 @@ from ivcap_flows.settings import Settings
 from ivcap_flows.sinks.sink_registry import Clients, open_sinks
 
 __all__ = ["app"]
+
+_OLDEST: Final = 36_500
+"""Days; Python has no dates long before."""
 
 app = cyclopts.App(name="runs", help="List the runs on record, give one up, or delete old ones.")
 
@@ -83,7 +86,7 @@ def abandon(run: RunName, /, *, yes: bool = False) -> int:
 
 
 @app.command
-def prune(*, older_than_days: Annotated[float, Parameter(validator=Number(gte=0))]) -> None:
+def prune(*, older_than_days: Annotated[float, Parameter(validator=Number(gte=0, lte=_OLDEST))]) -> None:
     """Delete old records: of runs that completed, or were given up, more than `--older-than-days` ago.
 
     A run is kept if something of it is in doubt, if it failed and may be continued, or if a sink in IVCAP_FLOWS_SINKS

@@ -23,6 +23,7 @@ REFUSED = {
     "runs --limit -3": USAGE,
     "runs --bogus": "`ivcap-flows runs --help` says how it is used.",
     "orders --limit 0": USAGE,
+    "runs prune --older-than-days 1e9": USAGE,
     "export": USAGE,
     "export latest --format sonnet": USAGE,
     "plan": USAGE,
