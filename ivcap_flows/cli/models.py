@@ -315,11 +315,11 @@ async def _template(workflow: str) -> str:
 
 
 async def _artifact(urn: str) -> Artifact:
-    """Return the artifact as IVCAP knows it, or with its URN only if IVCAP is switched off or does not have it."""
+    """Return the artifact as IVCAP knows it, or with its URN only if IVCAP is switched off."""
     try:
         client = await ivcap()
         return (await client.artifacts.read(urn)).handle(await client.platform())
-    except (PlatformOffError, NotFoundError):
+    except PlatformOffError:
         return Artifact(urn=urn, platform="IVCAP")
 
 

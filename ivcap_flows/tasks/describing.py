@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
-from ivcap_flows.errors import NotFoundError, PlatformOffError
+from ivcap_flows.errors import PlatformOffError
 from ivcap_flows.handles import Artifact
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall, IvcapCredentialsLike
@@ -21,8 +21,9 @@ def describing(
 ) -> Describe:
     """Return a function that returns an artifact's handle: the one that is `known` by the URN, else that from IVCAP.
 
-    If IVCAP is off or does not know the artifact, the handle has only its URN. IVCAP is off, too, if Provena was given
-    `alone` and the environment names no platform: the embedded one knows nothing of it.
+    If IVCAP is off, the handle has only the URN. IVCAP is off, too, if Provena was given `alone` and the environment
+    names no platform: the embedded one knows nothing of it. Raises NotFoundError for an artifact that IVCAP does not
+    have, since Provena would keep a dataset of it for ever.
     """
 
     async def described(urn: str) -> Artifact:
@@ -34,7 +35,7 @@ def describing(
         try:
             call = await IvcapCall.of(credentials)
             return (await call.client.artifacts.read(urn)).handle(call.platform)
-        except (PlatformOffError, NotFoundError):
+        except PlatformOffError:
             return bare
 
     return described

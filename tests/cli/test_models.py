@@ -71,6 +71,22 @@ def test_validate_names_every_fault(ivcap_flows, run_items, tmp_path, embedded_p
     assert all(path.endswith("/token") for path in sent)
 
 
+def test_an_artifact_that_ivcap_does_not_have_is_a_fault(ivcap_flows, run_items, tmp_path, embedded_platform):
+    """Whatever the terms: Provena would keep a dataset of a mistyped URN for ever. IVCAP's reason is in the table."""
+    urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    [row] = named(run_items, 1)
+    row["outputs"][0]["dataset_id"] = urn
+    file, terms = write_lines(tmp_path / "rows.jsonl", [row]), tmp_path / "terms.yaml"
+    terms.write_text(
+        f"organisation_id: {run_items.organisation}\npublisher_id: {run_items.organisation}\n"
+        "license: https://creativecommons.org/licenses/by/4.0/\napprovals: {}\n"
+    )
+    said = ivcap_flows("models", "validate", file, "--terms", terms)
+    assert said.status == 1 and f"IVCAP answered 404 to GET /1/artifacts/{urn}: There is no such artifact" in said.out
+    assert ivcap_flows("models", "register", file, "--terms", terms).status == 1
+    assert embedded_platform.requests("POST", "/mint-dataset") == []
+
+
 def test_register_and_again(ivcap_flows, run_items, tmp_path, embedded_platform):
     """Rows get their handles in the outcome file; the same command again sends nothing. With `--skip-invalid` the
     correct rows are sent, and the status is 1, since one row is no model run."""

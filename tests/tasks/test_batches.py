@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from prefect.client.orchestration import get_client
 from ivcap_flows.durable.plan import plan
 from ivcap_flows.errors import InputError, RegistrationFailedError
 from ivcap_flows.provena.models import Associations, ModelRunRecord, Study, TemplatedDataset
-from ivcap_flows.tasks import mint_dataset, register_item, register_model_runs
+from ivcap_flows.tasks import mint_dataset, register_item, register_model_runs, upload_artifact
 from ivcap_flows.tasks.provena import linked_person
 
 REGISTER = "/provena/prov/model_run/register"
@@ -125,12 +124,12 @@ def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(REGISTER) == 3
 
 
-@pytest.mark.parametrize("status", [403, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
+@pytest.mark.parametrize("status", [403, 404, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
 def test_an_artifact_that_ivcap_does_not_show_makes_its_row_wrong(
-    in_flow, in_script, effects, records, registry, status
+    in_flow, in_script, effects, records, registry, unique, status
 ):
     """With IVCAP's reason, before anything is made. Left out, the others are registered; the next call registers it."""
-    urn = f"urn:ivcap:artifact:{uuid.uuid4()}"
+    urn = in_script(lambda: upload_artifact(unique.encode(), name="series.csv")).urn
     records[0].outputs = [TemplatedDataset(dataset_template_id=registry.template, dataset_id=urn)]
 
     def body(**options):
