@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
@@ -163,10 +164,14 @@ def read_record(
             looks = "looks like milliseconds" if value > 0 else "is negative"
             fault(name, "time", f"A time must be in Unix seconds, but {value} {looks}")
     if in_range and record.end_time < record.start_time and not {"start_time", "end_time"} & faulty:
-        fault(
-            "end_time", "times out of order", f"The run ends ({record.end_time}) before it starts ({record.start_time})"
-        )
+        ends, starts = _moment(record.end_time), _moment(record.start_time)
+        fault("end_time", "times out of order", f"The run ends at {ends}, before it starts at {starts}")
     return record, found
+
+
+def _moment(seconds: int) -> str:
+    """Return a time as a sheet has it, and as a record has it."""
+    return f"{datetime.fromtimestamp(seconds, timezone.utc)} ({seconds})"
 
 
 def _unstorable(place: str, value: Any) -> Iterator[str]:

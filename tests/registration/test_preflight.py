@@ -137,6 +137,16 @@ def test_own_keys_tell_equal_rows_apart(run_items, check, written):
     assert places(check(written("jsonl", rows))[1]) == [(3, "key", "repeated key")]
 
 
+def test_times_out_of_order_are_named_as_they_are_written(check, cells, written):
+    """As times, and as the seconds of a record."""
+    [late] = [name for name in cells(1) if "end time" in name]
+    _, [fault] = check(written("csv", [cells(1, **{late: "2019-12-31 23:00:00+10:00"})]))
+    assert fault.words == (
+        "The run ends at 2019-12-31 13:00:00+00:00 (1577797200), "
+        "before it starts at 2019-12-31 14:00:00+00:00 (1577800800)"
+    )
+
+
 def test_items_that_are_closed_to_the_user(run_items, check, written):
     """An id that the caller may not read is told as that, not as unknown."""
     owner = ProvenaCredentials.from_environment().model_copy(
