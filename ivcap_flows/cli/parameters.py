@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prefect import Flow
 
 
-__all__ = ["Params", "parameters"]
+__all__ = ["Params", "how_written", "parameters"]
 
 Params = Annotated[
     list[str] | None,
@@ -64,6 +64,10 @@ _NUMBERS: Final = {
 _TEXTS: Final = ("str", "bytes", "url", "multi-host-url", "json", "secret")
 _CODE: Final = ("text", "is-instance", "function-plain")
 """Only code knows what these take."""
+_MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""The kinds of parameters that stand for any number of values."""
+_FEW: Final = 6
+"""How many values a type may have for its help to name them all."""
 _LISTS: Final[Mapping[str, Callable[[Iterable[Any]], Any]]] = {
     "list": list,
     "set": set,
@@ -111,6 +115,7 @@ def parameters(flow: Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:
         _learn(name, text)
         readers[name] = _reader(flow, name, types)
         values[name] = _value(readers[name], name, text, is_json=is_json)
+    _refuse_missing(flow, types, values)
     try:
         validated(flow, get_call_parameters(flow.fn, (), values))
     except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything
@@ -122,6 +127,23 @@ def parameters(flow: Flow[..., Any], given: Iterable[str]) -> dict[str, Any]:
         text = f"The flow {flow.name} does not accept these parameters: {faults.rstrip('.')}."
         raise InputError(" ".join([text, *hints])) from None
     return values
+
+
+def how_written(flow: Flow[..., Any]) -> dict[str, str]:
+    """Return for each parameter how its value is written: the few values that it may have, or an example."""
+    types = _annotations(flow)
+    return {name: _reader(flow, name, types).written for name, each in types.items() if each.kind not in _MANY}
+
+
+def _refuse_missing(flow: Flow[..., Any], types: Mapping[str, inspect.Parameter], values: Mapping[str, Any]) -> None:
+    """Raise InputError, which says how each is written, if parameters without a default are not given."""
+    needed = [name for name, each in types.items() if each.kind not in _MANY and each.default is each.empty]
+    if missing := [name for name in needed if name not in values]:
+        examples = [shlex.quote(f"{name}={_reader(flow, name, types).example}") for name in missing]
+        raise InputError(
+            f"The flow {flow.name} needs a value of {', '.join(missing)}, which is written like this: "
+            f"{' '.join(f'-p {each}' for each in examples)}"
+        )
 
 
 def _learn(name: str, text: str) -> None:
@@ -157,7 +179,7 @@ def _annotations(flow: Flow[..., Any]) -> Mapping[str, inspect.Parameter]:
 def _reader(flow: Flow[..., Any], name: str, types: Mapping[str, inspect.Parameter]) -> _TypedReader:
     from ivcap_flows.cli.parameters import _TypedReader
 
-    known = [each for each in types.values() if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    known = [each for each in types.values() if each.kind not in _MANY]
     found = next((each for each in known if each.name == name), None)
     found = found or next((each for each in types.values() if each.kind is each.VAR_KEYWORD), None)
     if found is None:
@@ -217,6 +239,18 @@ class _TypedReader:
     def example(self) -> str:
         """A text that the type takes, if no validator refuses it."""
         return self._example(self._options, 0)
+
+    @property
+    def written(self) -> str:
+        """The few texts that the type takes, or an example."""
+        options = [each for each in self._options if each["type"] != "none"]
+        if (
+            len(options) == 1
+            and options[0]["type"] in ("literal", "enum")
+            and len(values := _values(options[0])) <= _FEW
+        ):
+            return " or ".join(str(written) for written, _ in values)
+        return self.example
 
     def _tree(self, text: str) -> Tree:
         kinds = {option["type"] for option in self._options}

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from ivcap_flows.cli.entry_point import end_of, load
 from ivcap_flows.cli.output import console, print_error, table
-from ivcap_flows.cli.parameters import Params, parameters
+from ivcap_flows.cli.parameters import Params, how_written, parameters
 from ivcap_flows.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,15 +82,20 @@ def _fresh_run() -> Iterator[None]:
 
 
 def _describe(flow: Flow[..., Any]) -> None:
-    """Print the docstring of a flow, and its parameters as a table."""
+    """Print the docstring of a flow, and its parameters as a table, with how each is written."""
     description = (inspect.getdoc(flow.fn) or flow.name).partition("\n\nArgs:")[0]
     console.print(description, end="\n\n")
-    needed = flow.parameters.required or []
+    needed, written = flow.parameters.required or [], how_written(flow)
     table(
         "Parameters",
-        ("name", "default", "about"),
+        ("name", "written like", "default", "about"),
         [
-            (name, "" if name in needed else str(about.get("default")), about.get("description", ""))
+            (
+                name,
+                written.get(name, ""),
+                "" if name in needed else str(about.get("default")),
+                about.get("description", ""),
+            )
             for name, about in flow.parameters.properties.items()
         ],
     )

@@ -36,6 +36,10 @@ def told(
     print([month, times, base, until, Settings.current().fresh])
 
 @flow
+def chosen(method: Literal["mean", "median"], base: tuple[int, int], times: int = 1, *rest: int, **others: int):
+    pass
+
+@flow
 async def same():
     """Find nothing new."""
     return Completed(name="Unchanged", message="all as it was")
@@ -85,13 +89,25 @@ def test_parameters_are_read_as_the_flow_takes_them(run):
         assert (ended.status, ended.out) == (0, f"{said}\n")
 
 
+def test_each_missing_parameter_is_named_with_how_it_is_written(run):
+    """Without Prefect's words on Python's signatures, whatever else is given."""
+    said = run("chosen", "-p", "times=2")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == (
+        "InputError: The flow chosen needs a value of method, base, which is written like this: "
+        "-p method=mean -p 'base=[10, 10]'\n"
+    )
+
+
 def test_the_docstring_of_the_flow_is_its_help(run):
-    """With its parameters, their defaults, and what is said of them; nothing runs."""
+    """With its parameters, how each is written, their defaults, and what is said of them; nothing runs."""
     said = run("told", "--help")
     assert said.status == 0 and said.out.startswith("Tell of a month.\n\nSays it as often as it is asked to.\n\n")
     rows = [line.split() for line in said.out.splitlines()]
-    assert ["month", "The", "month,", "such", "as", "1997-03."] in rows
-    assert ["times", "1", "How", "often", "to", "tell."] in rows
+    assert ["month", "text", "The", "month,", "such", "as", "1997-03."] in rows
+    assert ["times", "10", "1", "How", "often", "to", "tell."] in rows
+    chosen = [line.split() for line in run("chosen", "--help").out.splitlines()]
+    assert ["method", "mean", "or", "median"] in chosen and ["base", "[10,", "10]"] in chosen
     assert "Args:" not in said.out
 
 
