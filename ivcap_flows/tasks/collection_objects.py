@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ivcap_flows.durable import Performed
-from ivcap_flows.errors import InputError, NotFoundError
+from ivcap_flows.errors import ForbiddenError, InputError, NotFoundError
 from ivcap_flows.handles import Artifact, LocalFile
 from ivcap_flows.identity import is_utf8
 from ivcap_flows.loop import all_of
@@ -22,6 +23,9 @@ from ivcap_flows.tasks.pair import task_pair
 from ivcap_flows.tasks.planned import only_planned
 from ivcap_flows.tasks.sources import SourceLike, opened
 from ivcap_flows.tasks.uploads import SMALL_AT_ONCE, upload
+
+if TYPE_CHECKING:
+    from ivcap_flows.ivcap.artifacts import ArtifactRecord
 
 __all__: list[str] = []
 
@@ -122,7 +126,7 @@ async def _put_folder(
 async def _objects(call: IvcapCall, collection: str, folder: str) -> dict[str, Artifact]:
     """Return the object of each name below a folder that was put last, sorted by name."""
     urn, prefix = _urn(call, collection), _prefix(folder)
-    found = await _by_name(call, await _members(call, urn))
+    found = _by_name(call, await all_of(call.client.artifacts.read, await _members(call, urn)))
     return {name: found[name] for name in sorted(found) if name.startswith(prefix)}
 
 
@@ -134,18 +138,25 @@ async def _members(call: IvcapCall, urn: str) -> list[str]:
     return [each.urn for each in items]
 
 
-async def _by_name(call: IvcapCall, members: Sequence[str]) -> dict[str, Artifact]:
+def _by_name(call: IvcapCall, records: Iterable[ArtifactRecord | None]) -> dict[str, Artifact]:
     """Return the last artifact of each name."""
-    records = await all_of(call.client.artifacts.read, members)
-    return {record.name: record.handle(call.platform) for record in records if record.name}
+    return {record.name: record.handle(call.platform) for record in records if record is not None and record.name}
 
 
 async def _make_room(call: IvcapCall, urn: str, put: Sequence[Artifact]) -> None:
     """Take those out of a collection that another object of their name has followed: they are put last once more."""
+
+    async def read(urn: str) -> ArtifactRecord | None:
+        try:
+            return await call.client.artifacts.read(urn)
+        except (ForbiddenError, NotFoundError):
+            # What others put there, and this account may not read, has no name here.
+            return None
+
     members, known = await _members(call, urn), {artifact.urn for artifact in put}
     # Each member is read for its name, and only later ones can have followed.
     first = next((place for place, member in enumerate(members) if member in known), len(members))
-    last = await _by_name(call, members[first:])
+    last = _by_name(call, await all_of(read, members[first:]))
     followed = [artifact.urn for artifact in put if artifact.name in last and last[artifact.name].urn != artifact.urn]
     await call.client.collections.remove(urn, followed)
 
