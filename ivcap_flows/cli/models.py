@@ -39,6 +39,7 @@ from ivcap_flows.registration.work_source import WorkSource, succeeded_orders
 from ivcap_flows.registration.workflow import Workflow
 from ivcap_flows.registration.workflows import Workflows
 from ivcap_flows.registration.yaml_file import read_terms
+from ivcap_flows.settings import Settings
 
 __all__ = ["app"]
 
@@ -87,8 +88,12 @@ def validate(
         terms: YAML file with your statements about the datasets that are minted for IVCAP artifacts.
         stall_timeout: Seconds for which Provena may be unreachable.
     """
-    with _bar() as progress, _batch(open_source(file), terms, stall_timeout, progress) as batch:
-        report = loop.run(batch.check())
+    with ExitStack() as stack:
+        progress = stack.enter_context(_bar())
+        # Without a journal nothing was registered, and none is made to check a file.
+        journal = None if Journal.is_missing(Settings().journal) else stack.enter_context(open_journal())
+        batch = stack.enter_context(_batch(open_source(file), terms, stall_timeout, progress))
+        report = loop.run(batch.check(journal))
         faults = [asdict(fault) for fault in batch.faults()]
     if as_json:
         print_json({**asdict(report), "faults": faults})

@@ -10,6 +10,7 @@ from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
+from ivcap_flows.journal import NewIntent
 
 REGISTER = "/provena/prov/model_run/register"
 
@@ -85,6 +86,18 @@ def test_an_artifact_that_ivcap_does_not_have_is_a_fault(ivcap_flows, run_items,
     assert said.status == 1 and f"IVCAP answered 404 to GET /1/artifacts/{urn}: There is no such artifact" in said.out
     assert ivcap_flows("models", "register", file, "--terms", terms).status == 1
     assert embedded_platform.requests("POST", "/mint-dataset") == []
+
+
+def test_validate_knows_what_the_journal_knows(ivcap_flows, run_items, tmp_path, journal, embedded_platform):
+    """As `register` does: Provena may have forgotten a job."""
+    job, key = str(uuid.uuid4()), str(uuid.uuid4())
+    intent = journal.intents.claim(NewIntent(key, key, "model run", "https://x", "someone", "account", {})).intent
+    intent = journal.intents.mark_sent(intent)
+    journal.intents.settle(intent, urn="102.100.100/gone", outcome={"session_id": job}, how="sent")
+    file = write_lines(tmp_path / "rows.jsonl", [run_items.record(1, _job_id=job)])
+    for command in ("validate", "register"):
+        said = ivcap_flows("models", command, file, "--json")
+        assert (said.status, said.json["done"], said.json["faults"]) == (0, 1, [])
 
 
 def test_register_and_again(ivcap_flows, run_items, tmp_path, embedded_platform):
