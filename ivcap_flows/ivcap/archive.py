@@ -28,8 +28,9 @@ from ivcap_flows.file_state import FileState, reading
 from ivcap_flows.http.download import explained
 from ivcap_flows.http.tus import BLOCK
 from ivcap_flows.ivcap.inflate import inflated
+from ivcap_flows.ivcap.side_car import side_car_of
 
-__all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "pack", "unpack", "unpack_stream"]
+__all__ = ["MAX_MEMBERS", "MAX_SIZE", "linked_within", "members", "pack", "unpack", "unpack_stream"]
 
 MAX_SIZE: Final = 16 * 1024**3
 """Default maximum of the bytes that an archive may unpack to."""
@@ -73,11 +74,19 @@ def pack(folder: str | os.PathLike[str]) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
 
 
+def members(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, sorted by name, without the side-cars of its files.
+
+    They are no content: a folder is the same before and after its files were uploaded.
+    """
+    with reading(folder), os.scandir(folder) as found:
+        entries = {entry.name: entry for entry in found}
+    return [entries[name] for name in sorted(entries.keys() - {side_car_of(name).name for name in entries})]
+
+
 def _below(folder: Path) -> Iterator[Path]:
     """Yield everything in a folder, sorted by name, each folder before its members."""
-    with reading(folder), os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+    for entry in members(folder):
         path = folder / entry.name
         yield path
         if entry.is_dir(follow_symlinks=False):

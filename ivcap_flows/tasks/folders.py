@@ -103,9 +103,7 @@ def files_in(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
     A link to a file counts as the file. Raises InputError for a link that leads out of the folder, as for a tar
     archive, for anything that is neither a file nor a folder, and for a name that is no UTF-8.
     """
-    with reading(folder), os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+    for entry in archive.members(folder):
         path = Path(entry.path)
         with reading(path):
             is_file = entry.is_file()

@@ -241,6 +241,19 @@ def test_a_link_within_the_folder_is_its_file(in_script, effects, folder):
     assert len(in_script(lambda: collection_items(made))) == 5
 
 
+def test_a_side_car_is_no_content_of_its_folder(in_script, folder):
+    """So what is sent of the folder, and ordered from that, is the same once a file of it was uploaded."""
+
+    def whole():
+        return [upload_directory(folder, pack=pack).urn for pack in ("collection", "tar")]
+
+    before = in_script(whole)
+    in_script(lambda: upload_artifact(folder / "a.csv", side_car=True))
+    assert (folder / ".ivcap-a.csv.txt").exists() and in_script(whole) == before
+    (folder / ".ivcap-of-no-file.txt").touch()
+    assert not set(in_script(whole)) & set(before)
+
+
 def test_a_folder_as_a_tar(in_script, effects, ivcap_journal, folder, tmp_path):
     """The archive has the same bytes each time, and is unpacked to the same folder, which is recorded as generated."""
     packed = in_script(lambda: upload_directory(folder, pack="tar"))
