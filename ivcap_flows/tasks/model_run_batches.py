@@ -58,7 +58,7 @@ async def _register_model_runs(
 
     All are checked before one is sent. `workflow` is a Workflow, or the path of a YAML file, for orders and jobs: it
     says which of their parameters and products are data, and what is stated of the runs. What it names without a handle
-    is registered once.
+    is registered once. An order that is given twice, as equal steps share one, is one run.
 
     A file is Provena's CSV template filled in, JSON Lines (a ModelRunRecord per line, optionally with `key`), or
     Parquet. Records of a flow may be pairs `(key, record)`. A key is your own name for a run, such as an order's URN;
@@ -167,6 +167,8 @@ async def _work_source(
         raise InputError(f"By a workflow, orders and jobs are registered, not {type(strange).__name__}.")
     PlannedError.refuse(work)
     refuse_trial(call.platform, *work)
+    # Equal steps share an order, which is one run.
+    work = list({each.urn: each for each in work}.values())
     known: dict[str, RegisteredWorkflow] = {}
     for each in work:
         if each.service not in known:
