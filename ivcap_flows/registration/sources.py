@@ -214,8 +214,8 @@ class RecordSource:
             key, record = given if isinstance(given, tuple) and len(given) == 2 else (None, given)
             if not isinstance(record, ModelRunRecord):
                 raise InputError(
-                    f"Row {number} must be a ModelRunRecord or a pair (key, ModelRunRecord), not a "
-                    f"{type(record).__name__}."
+                    f"Row {number} must be a ModelRunRecord or a pair (key, ModelRunRecord), not "
+                    f"{type(record).__name__}. Orders and jobs need the argument `workflow`."
                 )
             if key is not None and not (isinstance(key, str) and key.strip()):
                 raise InputError(

@@ -102,7 +102,7 @@ def test_what_cannot_be_a_row_or_the_outcome_file_is_refused_before_anything_is_
         ([*enumerate(records, 1)], {}, r"key of row 1 must be a text.*order's URN, not 1"),
         ([(ended_order, records[0])], {}, "key of row 1 must be a text"),
         ([("", records[0])], {}, "key of row 1 must be a text"),
-        ([("key", records[0], 1)], {}, r"Row 1 must be .* pair \(key, ModelRunRecord\), not a tuple"),
+        ([("key", records[0], 1)], {}, r"Row 1 must be .* pair \(key, ModelRunRecord\), not tuple"),
         (records[0], {}, r"is a list: .* not ModelRunRecord alone"),
         (records, {"out": tmp_path / "none" / "out.csv"}, f"no folder {tmp_path}/none for the outcome file"),
         (records, {"out": tmp_path}, "is a folder"),

@@ -159,7 +159,7 @@ def test_what_cannot_be_registered_is_named(
         for many, given, words in (
             (rows, {"workflow": workflow}, "the rows of a file say all"),
             ([ordered, "urn:ivcap:order:1"], {"workflow": workflow}, "orders and jobs are registered, not str"),
-            ([ordered], {}, "must be a ModelRunRecord, not a Order"),
+            ([ordered], {}, r"must be a ModelRunRecord .*, not Order\. Orders and jobs need the argument `workflow`"),
         ):
             with pytest.raises(InputError, match=words):
                 register_model_runs(many, **given)
