@@ -62,13 +62,14 @@ def on_record(
 def _show_lost(journal: Journal, found: Lineage) -> None:
     """Show runs and attempts whose process is gone, and their unfinished activities, as lost.
 
-    The journal does not say so until `sync` runs or the run is continued.
+    The journal does not say so until `sync` runs, or of the run and its attempts until the run is continued.
     """
-    unended_runs = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and _is_open(node)]
-    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in unended_runs)):
+    within = any(node.type in ("task-run", "call") and _is_open(node) for node in found.around.nodes.values())
+    runs = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and (within or _is_open(node))]
+    for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in runs)):
         now, attempts = journal.runs.standing(run)
         outcomes = {flows_urn("run", run.id): now.outcome} | {flows_urn("attempt", a.id): a.outcome for a in attempts}
-        dead = (attempt for attempt in attempts if attempt.outcome == "lost" and attempt.ended_at is None)
+        dead = (attempt for attempt in attempts if attempt.outcome == "lost")
         outcomes |= {record.id: "lost" for attempt in dead for record in unended(journal, attempt)}
         for nodes in (found.graph.nodes, found.around.nodes):
             for id_ in outcomes.keys() & nodes.keys():

@@ -21,6 +21,7 @@ from ivcap_flows.errors import (
     WaitTimeoutError,
 )
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.reconcile import unended
 from ivcap_flows.journal import Cursor, Fact
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
@@ -80,13 +81,19 @@ def run_graph(journal: Journal, run_id: str) -> Graph:
 
 
 def run_records(journal: Journal, run_id: str) -> list[Record]:
-    """Return a run's facts, oldest first, then the ends of its attempts, which a killed attempt could not record."""
+    """Return a run's facts, oldest first, then the ends that a killed attempt could not record: its own, and those of
+    what it was at."""
     records = [fact.record for fact in journal.facts.all_of_run(run_id)]
-    for row in journal.runs.attempts(run_id):
+    run, attempts = journal.runs.standing(journal.runs.get(run_id))
+    for row in attempts:
         if row.outcome != "running":
             urn = flows_urn("attempt", row.id)
             ended = max(row.ended_at, row.started_at) if row.ended_at else None
             records.append(activity(urn, "attempt", row.started_at, ended, outcome=row.outcome, cause=row.cause))
+        if row.outcome == "lost":
+            records += [activity(at.id, at.type, at.time, ended, outcome="lost") for at in unended(journal, row)]
+    if run.outcome == "lost":
+        records.append(activity(flows_urn("run", run_id), "flow-run", run.created_at, outcome="lost"))
     return records
 
 

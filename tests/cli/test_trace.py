@@ -24,6 +24,7 @@ from ivcap_flows.identity import flows_urn
 from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, faults, relation
 from ivcap_flows.provenance.records import Record
+from ivcap_flows.sinks import run_graph
 
 
 def keep(journal, records, name="r"):
@@ -370,7 +371,7 @@ def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, tra
 
 
 def test_a_run_whose_process_is_gone_is_lost(own_record, journal):
-    """As `show` and `runs` say, before anyone has written it down; what it was at is lost with it."""
+    """As `show`, `runs` and exports say, before anyone has written it down; what it was at is lost with it."""
     [run] = own_record("runs", "--flow", "interrupted", "--json").json
     [attempt] = journal.runs.attempts(run["id"])
     name, began = flows_urn("attempt", attempt.id), flows_urn("run", run["id"])
@@ -387,6 +388,16 @@ def test_a_run_whose_process_is_gone_is_lost(own_record, journal):
     nodes, over = own_record("trace", run["id"], "--json").json, ("flow-run", "attempt", "call")
     told = {node["type"]: node["attributes"]["outcome"] for node in nodes if node["type"] in over}
     assert told == dict.fromkeys(over, "lost")
+    # The next attempt of the run writes down how this one ended, but not what it was at.
+    for _ in ("now", "when another attempt has completed the run"):
+        for command in ("trace", "export"):
+            said = own_record(command, run["id"]).out
+            assert "running" not in said and "lost" in said
+        graph = run_graph(journal, run["id"])
+        assert graph.nodes[at].attributes["outcome"] == graph.nodes[name].attributes["outcome"] == "lost"
+        journal.runs.reap()
+        again = activity(began, "flow-run", attempt.started_at, attempt.started_at, outcome="completed")
+        journal.facts.append([Fact(again, run["id"])])
 
 
 def record_call(journal_file, call, path):
