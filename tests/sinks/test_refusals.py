@@ -43,6 +43,7 @@ from ivcap_flows.tasks import (
     aregister_item,
     aregister_model_run,
     aregister_model_runs,
+    aupload_artifact,
 )
 
 NONE = "102.100.100/none"
@@ -166,8 +167,8 @@ class Ways:
 @pytest.fixture
 def ways(production, ivcap_journal, ended_work, table_items) -> Ways:
     """By a workflow of which Provena has nothing yet but a model, and that requires an annotation."""
-    opened, work = ended_work()
     unique, page = uuid.uuid4().hex, "https://example.org"
+    opened, work = ended_work(series=at_once(aupload_artifact.fn(unique.encode())).urn)
     model = {"display_name": unique, "name": unique, "description": "d", "documentation_url": page, "source_url": page}
     fields = {
         "service": "index",
@@ -297,7 +298,7 @@ def test_nothing_is_made_for_what_would_be_refused(ways, items, sent, name):
     for say in (ways.by_task, ways.by_batch, ways.by_sink):
         assert re.search(words, say(**changes)), (say.__name__, say(**changes))
     assert sent() == []
-    assert [row for row in ways.journal.intents.where(limit=None) if row.noun != "order"] == []
+    assert [row for row in ways.journal.intents.where(limit=None) if row.noun not in ("order", "upload")] == []
 
 
 def test_who_may_not_write_is_told_so_first(ways, items, sent, embedded_platform):
