@@ -50,7 +50,7 @@ async def following(call: IvcapCall, waits: Sequence[Wait], *, asked: bool) -> A
     """While the block runs, log what orders and jobs say, if that is asked. What cannot be read is left out."""
     over = asyncio.Event()
     followed = waits[:MOST] if asked else ()
-    if asked and len(waits) > MOST:
+    if len(followed) < len(waits) and any(_logged.get(wait.urn) is None for wait in followed):
         logger.info("The log follows the first %d of %d.", MOST, len(waits))
     alike = Counter(wait.name for wait in followed)
     readers = [

@@ -40,7 +40,7 @@ from ivcap_flows.tasks.orders import a_wait_for_orders, wait_for_orders
 from ivcap_flows.tasks.poll_sources import JobSource, OrderSource, wait_for
 from ivcap_flows.tasks.waiting import Patience, wait_of
 
-__all__ = ["a_wait_or_park", "pending_of", "wait_or_park"]
+__all__ = ["READING", "a_wait_or_park", "pending_of", "wait_or_park"]
 
 logger = logger_of("ivcap_flows.waiting")
 
@@ -52,7 +52,7 @@ WOKEN: Final = 5.0
 """Seconds that a woken run waits in its process before it parks again for the same work."""
 AGAIN: Final = 10.0
 """Seconds until the next try to park after a passing obstacle."""
-_READING: Final = 30.0
+READING: Final = 30.0
 """Seconds in which work that has ended is read, also after the timeout."""
 _FLUSH: Final = 60.0
 """Maximum number of seconds to write a run's facts before it leaves."""
@@ -189,7 +189,7 @@ def _left(until: float) -> float | None:
 
 def _to_read(until: float) -> float:
     """Return until when work that has ended may be read."""
-    return max(until, time.monotonic() + _READING)
+    return max(until, time.monotonic() + READING)
 
 
 def _is_job(each: Order | Job | str) -> bool:

@@ -18,10 +18,10 @@ from ivcap_flows.handles import Aspect, Collection, Job, Order, Service
 from ivcap_flows.identity import OncePer
 from ivcap_flows.loop import AT_ONCE, all_in_threads, all_of
 from ivcap_flows.tasks.call import IvcapCredentialsLike
-from ivcap_flows.tasks.jobs import arequest_job, request_job
-from ivcap_flows.tasks.orders import aplace_order, place_order
+from ivcap_flows.tasks.jobs import a_wait_for_jobs, arequest_job, request_job, wait_for_jobs
+from ivcap_flows.tasks.orders import a_wait_for_orders, aplace_order, place_order, wait_for_orders
 from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
-from ivcap_flows.tasks.parking import a_wait_or_park, wait_or_park
+from ivcap_flows.tasks.parking import READING, a_wait_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
 from ivcap_flows.tasks.waiting import requested_with
 
@@ -350,16 +350,18 @@ async def arun_job(
 
 @dataclass(frozen=True)
 class _Kind(Generic[W]):
-    """What differs between orders and jobs: the class of a step, the function for many, and the tasks that request."""
+    """What differs between orders and jobs: the class of a step, the function for many, and the tasks."""
 
     step: type[OrderStep | JobStep]
     many: str
     request: Callable[..., W]
     arequest: Callable[..., Awaitable[W]]
+    wait: Callable[..., list[W]]
+    await_: Callable[..., Awaitable[list[W]]]
 
 
-_ORDERS: Final = _Kind[Order](OrderStep, "run_orders", place_order, aplace_order)
-_JOBS: Final = _Kind[Job](JobStep, "run_jobs", request_job, arequest_job)
+_ORDERS: Final = _Kind[Order](OrderStep, "run_orders", place_order, aplace_order, wait_for_orders, a_wait_for_orders)
+_JOBS: Final = _Kind[Job](JobStep, "run_jobs", request_job, arequest_job, wait_for_jobs, a_wait_for_jobs)
 
 
 @dataclass(frozen=True)
@@ -386,6 +388,12 @@ class _Options:
     def wait(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "follow": self.follow, "credentials": self.credentials}
 
+    @property
+    def read(self) -> dict[str, Any]:
+        """The arguments with which work that has ended is read."""
+        timeout = None if self.timeout is None else max(self.timeout, READING)
+        return {"timeout": timeout, "credentials": self.credentials}
+
 
 def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
     refuse_in_asynchronous_flow(kind.many)
@@ -397,7 +405,7 @@ def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W
     result = {key: done[key] for key in asked}
     if options.raise_on_failure and _without_success(asked, done):
         with requested_with(kind.many):
-            wait_or_park([*result.values()], **options.wait)  # All have ended: it does not wait, it raises.
+            kind.wait([*result.values()], **options.read)  # All have ended: it does not wait, it raises.
     return result if isinstance(steps, Mapping) else [*result.values()]
 
 
@@ -414,7 +422,7 @@ async def _arun(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] |
     result = {key: done[key] for key in asked}
     if options.raise_on_failure and _without_success(asked, done):
         with requested_with(f"a{kind.many}"):
-            await a_wait_or_park([*result.values()], **options.wait)
+            await kind.await_([*result.values()], **options.read)
     return result if isinstance(steps, Mapping) else [*result.values()]
 
 

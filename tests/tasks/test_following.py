@@ -8,8 +8,9 @@ import pytest
 from eventually import until
 
 from ivcap_flows.capture import hide
+from ivcap_flows.errors import OrderFailedError
 from ivcap_flows.identity import urn_id
-from ivcap_flows.tasks import OrderStep, following, request_job, run_job, run_orders, wait_for_jobs
+from ivcap_flows.tasks import OrderStep, following, parking, request_job, run_job, run_orders, running, wait_for_jobs
 
 SLOW = """
 import time
@@ -26,6 +27,10 @@ def run(request, job):
 QUICK = """
 def run(request, job):
     job.log(f"begins {request['message']}")
+"""
+FAILS = """
+def run(request, job):
+    raise ValueError(request["message"])
 """
 MESSAGE = [{"name": "message", "type": "string"}]
 
@@ -79,7 +84,29 @@ def test_of_many_orders_the_first_are_followed(in_flow, quick, unique, said, cap
     steps = {number: OrderStep(quick, {"message": f"{unique} {number}"}) for number in range(3)}
     done = in_flow(lambda: run_orders(steps, follow=True, raise_on_failure=False))
     assert [bool(said(order)) for order in done.values()] == [True, True, False]
-    assert "The log follows the first 2 of 3." in {each.getMessage() for each in caplog.records}
+    assert caplog.messages.count("The log follows the first 2 of 3.") == 1
+
+
+def test_work_that_has_ended_is_not_waited_for_again_to_raise_its_failure(in_flow, serve, unique, caplog, monkeypatch):
+    """What failed is read with its log; the flow's log says once what is followed."""
+    fails = serve("following-fails", FAILS, MESSAGE)
+    waits = []
+
+    def wait_or_park(work, **options):
+        waits.append(len(work))
+        return parking.wait_or_park(work, **options)
+
+    monkeypatch.setattr(following, "MOST", 2)
+    monkeypatch.setattr(running, "wait_or_park", wait_or_park)
+
+    def body():
+        with pytest.raises(OrderFailedError, match="3 of 3 orders") as caught:
+            run_orders([OrderStep(fails, {"message": f"{unique} {number}"}) for number in range(3)], follow=True)
+        return caught.value
+
+    error = in_flow(body)
+    assert waits == [3] and caplog.messages.count("The log follows the first 2 of 3.") == 1
+    assert [f"{unique} {number}" in error.logs[order.urn] for number, order in enumerate(error.orders)] == [True] * 3
 
 
 def test_what_cannot_be_read_does_not_end_the_wait(in_flow, effects, quick, unique, said):
