@@ -12,8 +12,10 @@ from ivcap_flows.journal import IntentRow
 from ivcap_flows.secrets import scrub
 from ivcap_flows.work.kinds import KINDS
 
-__all__ = ["as_json", "given", "print_effects"]
+__all__ = ["ASPECTS", "ON_PROVENA", "as_json", "given", "print_effects", "subject"]
 
+ASPECTS: Final = ("aspect", "aspect update")
+ON_PROVENA: Final = ("model run", "registry item", "item version", "dataset")
 _INNER: Final = frozenset({"token", "fence", "process_id", "base_key", "progress"})
 """Columns that only the journal itself uses."""
 _SHOWN: Final = 100
@@ -27,10 +29,12 @@ def as_json(row: IntentRow) -> dict[str, Any]:
 
 
 def given(noun: str, request: Any) -> str:
-    """Return the parameters of an order, or the request of a job, as one short text."""
+    """Return the parameters of an order, the request of a job, or the entity of an aspect, as one short text."""
     if not isinstance(request, Mapping):
         return ""
     values = request.get(KINDS[noun].request_field) if noun in KINDS else None
+    if noun in ASPECTS:
+        values = {"entity": request.get("entity")}
     if not isinstance(values, Mapping):
         return ""
     words = ", ".join(
@@ -40,13 +44,21 @@ def given(noun: str, request: Any) -> str:
     return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…"
 
 
+def subject(noun: str, known: str | None, request: Any) -> str:
+    """Return what an effect is of: the journal's subject, or the schema of an aspect."""
+    if not known and noun in ASPECTS and isinstance(request, Mapping):
+        return str(request.get("schema") or "")
+    return known or ""
+
+
 def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
     """Print a table of effects, then a line for each that was found twice on its platform.
 
     There is a column for the account only if one platform was used with several accounts, and one for the run only if
-    there are several.
+    there are several. The embedded IVCAP and Provena, which have one name, are two platforms.
     """
-    accounts = len({(row.platform, row.account) for row in rows}) > len({row.platform for row in rows})
+    places = {(row.platform, row.noun in ON_PROVENA, row.account) for row in rows}
+    accounts = len(places) > len({place[:2] for place in places})
     runs = len({row.run_id for row in rows}) > 1
     table(
         title,
@@ -55,7 +67,7 @@ def print_effects(title: str, rows: Sequence[IntentRow], *, full: bool) -> None:
             (
                 row.noun,
                 row.name,
-                row.subject,
+                subject(row.noun, row.subject, row.request),
                 row.standing,
                 row.how,
                 brief(row.urn, full=full) if row.urn else row.error,

@@ -10,6 +10,7 @@ import cyclopts
 
 from ivcap_flows.cli import deciding, effects
 from ivcap_flows.cli.deciding import find_intent
+from ivcap_flows.cli.effects import ASPECTS, ON_PROVENA
 from ivcap_flows.cli.output import AtLeastOne, Full, Json, console, moment, print_json, table
 from ivcap_flows.cli.platform import ask_ivcap, ask_ivcap_if_there, in_time, ivcap, provena
 from ivcap_flows.cli.records import open_journal
@@ -32,8 +33,6 @@ app = cyclopts.App(name="orders", help="List the orders and jobs on record, and 
 _URN: Final = "urn:"
 _COLUMNS: Final = ("what", "name", "of", "status", "since", "hours", "placed by", "run", "urn", "key")
 _CANNOT_CANCEL: Final = "IVCAP has no call to cancel an order or a job: each runs to its end and is paid for."
-_ASPECTS: Final = ("aspect", "aspect update")
-_ON_PROVENA: Final = ("model run", "registry item", "item version", "dataset")
 _DIFFERENCES: Final = 3
 
 
@@ -218,11 +217,11 @@ def forget_effect(journal: Journal, row: IntentRow) -> str:
             f"The {name} needs no forgetting: once a request found its artifact missing, the next upload of the same "
             "content looks for it, and sends it again if the platform has lost it."
         )
-    if row.noun not in (*KINDS, *_ASPECTS, *_ON_PROVENA):
+    if row.noun not in (*KINDS, *ASPECTS, *ON_PROVENA):
         raise InputError(f"A {row.noun} cannot be looked up, so it cannot be forgotten.")
     if row.state != "done":
         raise DurabilityError(f"The {name} is {row.standing}: the journal has no effect of it to forget.", key=row.key)
-    on_provena = row.noun in _ON_PROVENA
+    on_provena = row.noun in ON_PROVENA
     place, delay, there = in_time("Provena", _on_provena(row)) if on_provena else in_time("IVCAP", _on_ivcap(row))
     if place != (row.platform, row.account):
         raise InputError(

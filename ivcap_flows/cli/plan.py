@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.capture.observing import observe_tasks
-from ivcap_flows.cli.effects import given
+from ivcap_flows.cli.effects import given, subject
 from ivcap_flows.cli.entry_point import call, load
 from ivcap_flows.cli.output import Json, console, print_error, print_json, table
 from ivcap_flows.cli.parameters import Params, parameters
@@ -46,7 +46,15 @@ def plan(
             f"Plan of {flow}",
             ("from", "what", "name", "of", "urn", "origin", "given"),
             [
-                (e.source, e.noun, e.name or "", e.subject or "", e.urn or "", e.origin or "", given(e.noun, e.request))
+                (
+                    e.source,
+                    e.noun,
+                    e.name or "",
+                    subject(e.noun, e.subject, e.request),
+                    e.urn or "",
+                    e.origin or "",
+                    given(e.noun, e.request),
+                )
                 for e in found.effects
             ],
         )

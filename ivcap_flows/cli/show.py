@@ -74,7 +74,7 @@ def _print_heading(run: RunRow, graph: Graph) -> None:
         console.print(f"The record is incomplete: {run.missing_facts} facts could not be written.", style="red")
     for name, value in run.parameters.items():
         console.print(f"  {name} = {value!r}", style="dim")
-    for line in _ran(graph):
+    for line in dict.fromkeys(_ran(graph)):  # a flow and a subflow of one file have one code each
         console.print(f"  {line}", style="dim")
 
 

@@ -148,6 +148,24 @@ model run in doubt …
     transcript(own_record, listed)
 
 
+def test_an_aspect_is_named_by_its_schema_and_its_entity(own_record, transcript, journal):
+    """The journal has no subject of it. That Provena knows the user by another account, under one name, is no news."""
+    about = {"schema": "urn:example:schema:reviewed.1", "entity": "urn:ivcap:artifact:a", "content": {}}
+    for noun, account, request in (("aspect", "mine", about), ("model run", "known as", {})):
+        key = f"k1:{noun}"
+        wanted = NewIntent(key, key, noun, "p", account, "s", request)
+        journal.intents.release(journal.intents.mark_sent(journal.intents.claim(wanted).intent))
+    listed = """
+$ orders --open-only
+Orders and jobs
+what of state urn asked (…) run key given
+…
+aspect urn:example:schema:reviewed.1 … entity=urn:ivcap:artifact:a
+model run …
+"""
+    transcript(own_record, listed)
+
+
 HOW = {
     "reused": (
         {"how": "reused"},

@@ -20,8 +20,9 @@ from prefect.states import Scheduled
 from ivcap_flows import recorded
 from ivcap_flows.cli import output
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.journal import Journal, RunIdentity
+from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.journal.rows import Park, Wait
+from ivcap_flows.provenance import entity
 from ivcap_flows.sinks import run_graph
 from ivcap_flows.tasks import request_job, wait_for_jobs
 
@@ -167,7 +168,7 @@ name outcome begun (…) ended (…)
 upload series.csv completed …
 …
 Requests to the platforms
-what of state how urn account asked (…) key given
+what of state how urn asked (…) key given
 upload series.csv done sent {series} …
 order cli-upper succeeded sent {order} … series={series}
 registry item Example done sent …
@@ -193,6 +194,13 @@ artifact upper.csv {product}
 @pytest.mark.parametrize("run", SHOWN)
 def test_a_run_is_shown(on_record, transcript, world, run):
     transcript(on_record, SHOWN[run], source=world.source, downloaded=world.downloaded)
+
+
+def test_code_of_a_flow_and_a_subflow_in_one_file_is_told_once(own_record, journal):
+    run = journal.runs.get("spoiled").id
+    codes = [entity(f"urn:ivcap-flows:code:{name}", "code", name=name, file="both.py") for name in ("outer", "inner")]
+    journal.facts.append([Fact(code, run) for code in codes])
+    assert own_record("show", run).out.count("code both.py, under no version control") == 1
 
 
 def test_programs_get_all_but_what_is_the_journals_own(on_record, world):
