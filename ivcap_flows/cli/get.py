@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
+from pydantic import BaseModel
 
 from ivcap_flows import loop
 from ivcap_flows.cli.output import console, json_document, print_json, writing
@@ -18,12 +19,24 @@ from ivcap_flows.secrets import scrub
 
 __all__ = ["get"]
 
-_RECORDS: Final[dict[str, Callable[[IvcapClient, str], Awaitable[Any]]]] = {
-    "order": lambda client, urn: client.orders.read(urn),
-    "job": lambda client, urn: client.jobs.find(urn),
-    "aspect": lambda client, urn: client.aspects.read(urn),
-    "service": lambda client, urn: client.services.read(urn),
-    "collection": lambda client, urn: client.collections.read(urn),
+
+async def _collection(client: IvcapClient, urn: str) -> dict[str, Any]:
+    """Read a collection, which IVCAP has as aspects: its definition, and the items in the order of their addition."""
+    record = await client.collections.read(urn)
+    items = [item.urn async for item in client.collections.items(urn)]
+    return {"id": record.urn, "name": record.name, "description": record.description, "items": items}
+
+
+async def _record(read: Awaitable[BaseModel]) -> dict[str, Any]:
+    return (await read).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+_RECORDS: Final[dict[str, Callable[[IvcapClient, str], Awaitable[dict[str, Any]]]]] = {
+    "order": lambda client, urn: _record(client.orders.read(urn)),
+    "job": lambda client, urn: _record(client.jobs.find(urn)),
+    "aspect": lambda client, urn: _record(client.aspects.read(urn)),
+    "service": lambda client, urn: _record(client.services.read(urn)),
+    "collection": _collection,
 }
 """How to read the things that are printed, by the noun in their URNs."""
 
@@ -44,7 +57,7 @@ def get(urn: str, /, *, output: Annotated[Path | None, Parameter(name=("--output
     if noun not in _RECORDS:
         raise InputError(f"{urn} is no URN of IVCAP that can be read: urn:ivcap:{{artifact,{','.join(_RECORDS)}}}:…")
     record = ask_ivcap(lambda client: _RECORDS[noun](client, urn))
-    found = scrub(record.model_dump(mode="json", by_alias=True, exclude_none=True))
+    found = scrub({name: value for name, value in record.items() if value is not None})
     if output is None:
         print_json(found)
         return
