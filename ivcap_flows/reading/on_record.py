@@ -54,7 +54,8 @@ def on_record(
         begin = f"Nothing is on record of {name}. No" if is_here else "No"
         if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):
             begin = f"There is no file {name}, and no"
-        raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.")
+        files = f" `ivcap-flows verify {name}` looks up each file in it." if is_here and Path(name).is_dir() else ""
+        raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.{files}")
     _show_lost(journal, found)
     return found
 

@@ -431,6 +431,7 @@ def test_a_trace_starts_from_a_folder_or_a_store(ivcap_flows, journal_file, tmp_
     (tmp_path / name / "more.csv").write_text("of nobody")
     said = ivcap_flows("trace", tmp_path / name)
     assert said.status == 2 and f"Nothing is on record of {tmp_path / name}" in said.err
+    assert f"`ivcap-flows verify {tmp_path / name}` looks up each file in it." in said.err
 
 
 @recorded
