@@ -23,7 +23,7 @@ from ivcap_flows.tasks.orders import a_wait_for_orders, aplace_order, place_orde
 from ivcap_flows.tasks.pair import refuse_in_asynchronous_flow
 from ivcap_flows.tasks.parking import READING, a_wait_or_park, wait_or_park
 from ivcap_flows.tasks.service_request import ServiceRequest
-from ivcap_flows.tasks.waiting import requested_with
+from ivcap_flows.tasks.waiting import function_called, requested_with
 
 __all__ = [
     "JobStep",
@@ -396,7 +396,7 @@ class _Options:
 
 
 def _run(kind: _Kind[W], steps: Any, options: _Options) -> dict[Any, W] | list[W]:
-    refuse_in_asynchronous_flow(kind.many)
+    refuse_in_asynchronous_flow(function_called(kind.many))
     asked, done = _checked(kind, steps), dict[Any, W]()
     for wanted in _rounds(asked, done, options):
         work = all_in_threads(lambda key: kind.request(**options.arguments(asked[key])), wanted, _requested_at_once())

@@ -39,6 +39,7 @@ __all__ = [
     "PlannedError",
     "failure",
     "first_of",
+    "function_called",
     "log_tail",
     "name_of",
     "note_end",
@@ -238,6 +239,11 @@ def requested_with(function: str) -> Iterator[None]:
         _requested_with.reset(before)
 
 
+def function_called(function: str) -> str:
+    """Return the name of the function that the user called, by `requested_with`, else this one."""
+    return _requested_with.get() or function
+
+
 async def what_helps(call: IvcapCall, failed: Sequence[Ended[Any]], task: str) -> list[str]:
     """Return a line with the next step after work that failed; none if it was not requested with this package.
 
@@ -252,7 +258,7 @@ async def what_helps(call: IvcapCall, failed: Sequence[Ended[Any]], task: str) -
             rows += await call.journal.ask(partial(call.journal.intents.where, urn=each.work.urn))
     if not rows:
         return []
-    function, again = _requested_with.get() or task, "IVCAP_FLOWS_FRESH=1"
+    function, again = function_called(task), "IVCAP_FLOWS_FRESH=1"
     if not all(row.scope.startswith(("run:", "call:")) for row in rows):
         again += " IVCAP_FLOWS_PAY_AGAIN=1"
     return [

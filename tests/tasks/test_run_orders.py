@@ -236,12 +236,15 @@ async def test_eight_are_placed_at_a_time(embedded_platform, effects, not_run, u
 
 
 async def test_the_synchronous_form_is_refused_in_an_asynchronous_flow(embedded_platform, effects, unique):
-    """It would block the flow's loop. Nothing is placed."""
+    """It would block the flow's loop. The function that the user called is named. Nothing is placed."""
 
     @flow
     async def wrong():
         with pytest.raises(InputError, match="awaits `arun_orders`"):
             run_orders([OrderStep("echo", {"message": unique})])
+        for function in (run_order, run_job):
+            with pytest.raises(InputError, match=f"awaits `a{function.__name__}`: `{function.__name__}` would"):
+                function("echo", {"message": unique})
         with pytest.raises(InputError, match="awaits `adownload_products`"):
             download_products(products("a"), "folder")
 
