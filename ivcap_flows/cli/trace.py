@@ -22,7 +22,7 @@ from ivcap_flows.provenance.mermaid import mermaid as as_mermaid
 from ivcap_flows.provenance.records import NOT_LOOKED_AT
 from ivcap_flows.provenance.rules import WORDS
 from ivcap_flows.reading import Lineage
-from ivcap_flows.reading.on_record import on_record, page_of
+from ivcap_flows.reading.on_record import on_record, page_of, title_of
 
 __all__ = ["trace"]
 
@@ -87,7 +87,8 @@ def trace(
     ways: tuple[Direction, ...] = ("up", "down") if direction == "both" else (direction,)
     if brief_:
         for way in ways:
-            console.print((" ← " if way == "up" else " → ").join(_chain(_Tree(found, way, set(), full=False), found)))
+            line = (" ← " if way == "up" else " → ").join(_chain(_Tree(found, way, set(), full=False), found))
+            console.print(line or f"{title_of(found, way)}: no data, and nothing that was ordered")
         return
     if mermaid:
         write(as_mermaid(found.graph, found.starts))

@@ -346,6 +346,12 @@ file  copy.csv  urn:x:copy  sha256 abababababab
         "urn:x:report --brief",
         "\nreport.csv ← 2023/out/summary.csv, 2024/out/summary.csv, 5 x daily.csv\n",
     ),
+    "and that there is nothing to name": (
+        [activity("urn:x:sum", "task-run", name="sum")],
+        "urn:x:sum --up --down --brief",
+        "\nLineage of sum: no data, and nothing that was ordered\n"
+        "What came from sum: no data, and nothing that was ordered\n",
+    ),
 }
 """What is on record, the words after `trace`, and all that it prints."""
 
