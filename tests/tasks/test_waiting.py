@@ -212,7 +212,7 @@ def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, monkeyp
         effects.embedded.add_fault(method="GET", path="/products$|^/1/(services|aspects)", status=503)
         with pytest.raises(WaitTimeoutError, match=r"The timeout .* is over, .* 503"):
             wait_for_orders([order], timeout=2 * BUDGET)
-        monkeypatch.setattr(parking, "_READING", BUDGET)
+        monkeypatch.setattr(parking, "READING", BUDGET)
         with pytest.raises(WaitTimeoutError, match=r"The timeout .* is over, .* 503"):
             wait_or_park([order], timeout=0.1)
         threading.Timer(2 * BUDGET, effects.embedded.clear_faults).start()
