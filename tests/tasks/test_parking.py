@@ -409,6 +409,7 @@ def obstacle_here(*, patient: bool = True) -> Obstacle | None:
         # A server under load shows late what the tasks of a run did; a wait asks again, too.
         if not found.passing or not patient:
             return found
+        time.sleep(0.1)
     return own
 
 
