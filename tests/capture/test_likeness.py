@@ -43,6 +43,7 @@ def said(text: str, folder: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("prefect_api")
 @pytest.mark.catches("tasks share their bytecode")
 def test_a_script_says_the_same_with_prefects_decorators_and_with_ours(tmp_path, prefect_server):

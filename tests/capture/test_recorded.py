@@ -122,9 +122,7 @@ def state_of(flow_run_id: str) -> str:
     "kind",
     [
         "recorded",
-        "without recorded",
-        pytest.param("asynchronous", marks=pytest.mark.long),
-        pytest.param("a generator", marks=pytest.mark.long),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("without recorded", "asynchronous", "a generator")),
     ],
 )
 def test_the_record_says_of_an_end_what_prefect_says(kind, recorded_graph):

@@ -466,6 +466,7 @@ def test_a_platform_that_is_away_is_one_line(doctor, proxy, monkeypatch):
     assert len(said.json) == len(PROVENA_CHECKS) + 2 and "127.0.0.1" not in said.out
 
 
+@pytest.mark.long
 def test_a_slow_route_does_not_hold_up_the_others(doctor, proxy, monkeypatch):
     """It has no answer in time, and each check has its own time."""
     monkeypatch.setattr(deployment, "TIMEOUT", 5.0)
@@ -493,6 +494,7 @@ def test_a_refused_token_is_named_once_for_each_check(doctor, proxy, secrets, mo
     assert "ada" not in said.out
 
 
+@pytest.mark.long
 def test_an_empty_account_is_said_to_be_one(ivcap_flows, tmp_path, monkeypatch):
     """And nothing is wrong with it."""
     embedded = local.ensure(tmp_path / "empty", idle=60)
@@ -510,6 +512,7 @@ def test_an_empty_account_is_said_to_be_one(ivcap_flows, tmp_path, monkeypatch):
     assert note == "there is nothing to look at"
 
 
+@pytest.mark.long
 def test_a_platform_that_is_off_or_unknown_is_said_so(doctor, proxy, monkeypatch):
     """Off is in order; settings that are wrong are not."""
     for name in [name for name in os.environ if name.startswith("PROVENA_")]:
@@ -521,6 +524,7 @@ def test_a_platform_that_is_off_or_unknown_is_said_so(doctor, proxy, monkeypatch
     assert said.status == 1 and outcomes(said, "ok") == {"Provena: settings": "differs"}
 
 
+@pytest.mark.long
 def test_the_platforms_of_a_block_are_checked(doctor, proxy, prefect_api, monkeypatch):
     """And not those of the environment. One of the two may have no such block."""
     IvcapCredentials.from_environment().save("checked-real", overwrite=True)

@@ -195,6 +195,7 @@ def test_killed_with_a_batch_on_its_way(command, embedded_platform, fault):
     command.check()
 
 
+@pytest.mark.long
 def test_two_commands_at_once(command, embedded_platform):
     """The same command in two terminals: both end well, and no row is there twice."""
     first, second = command.start(), command.start()

@@ -247,6 +247,7 @@ def test_parked_runs_outlast_a_killed_server_and_worker(own_server, embedded_pla
         fleet.end()
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_as_it_parks_goes_on_with_its_order(prefect_server, embedded_platform, tmp_path):
     """Without a worker: the test starts the run's process as one would, and starts it again."""
     alone = Fleet(tmp_path, prefect_server, settings_of_platforms())

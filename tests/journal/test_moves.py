@@ -11,7 +11,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise, permutations, product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -116,8 +116,13 @@ class Drawn:
         return self._random.choice(self.TEXTS)
 
 
-@pytest.mark.parametrize("source", KINDS)
-@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        *(pair for pair in product(KINDS, KINDS) if "sqlite" in pair),
+        pytest.param("postgresql", "postgresql", marks=pytest.mark.long),
+    ],
+)
 def test_every_row_of_every_table_arrives(place, source, target):
     """With the journal's id. The old place says where it is, and nothing opens it any more."""
     old, new = place(source), place(target)
@@ -190,7 +195,7 @@ def dying_at():
 @pytest.mark.parametrize(
     ("source", "target", "verbs"),
     [
-        *((*pair, ("INSERT", "UPDATE")) for pair in permutations(KINDS)),
+        ("sqlite", "postgresql", ("INSERT", "UPDATE")),
         *(pytest.param(*pair, ("",), marks=pytest.mark.long) for pair in product(KINDS, KINDS)),
     ],
     ids=lambda value: value if isinstance(value, str) else "every statement" if value == ("",) else "writes",

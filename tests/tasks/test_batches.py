@@ -124,7 +124,7 @@ def test_what_is_left_in_doubt_is_raised(in_script, effects, records):
     assert (len(left.runs), left.doubtful) == (2, 1) and effects.count(REGISTER) == 3
 
 
-@pytest.mark.parametrize("status", [403, 404, *(pytest.param(each, marks=pytest.mark.long) for each in (409, 422))])
+@pytest.mark.parametrize("status", [404, *(pytest.param(each, marks=pytest.mark.long) for each in (403, 409, 422))])
 def test_an_artifact_that_ivcap_does_not_show_makes_its_row_wrong(
     in_flow, in_script, effects, records, registry, unique, status
 ):

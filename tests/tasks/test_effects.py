@@ -111,7 +111,9 @@ def test_a_platform_that_refuses_key_aspects(in_script, effects, unique, caplog)
     assert len([text for text in said if "refuses idempotency records" in text]) == 1
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["recorded", "plain"])
+@pytest.mark.parametrize(
+    "plain", [pytest.param(False, id="recorded"), pytest.param(True, marks=pytest.mark.long, id="plain")]
+)
 def test_a_retried_flow_keeps_what_it_has(in_flow, effects, source, unique, plain, caplog, shared):
     """A Prefect retry runs the body again and gets the order, job, aspect and upload of the first attempt; each of two
     calls of a subflow keeps its own.

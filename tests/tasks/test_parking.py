@@ -298,7 +298,8 @@ def ahead(ivcap_journal, monkeypatch) -> Callable[[float], None]:
     return set_clock
 
 
-@pytest.mark.parametrize("again", ["a second call", pytest.param("a retry of the flow", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("again", ["a second call", "a retry of the flow"])
 def test_after_its_timeout_a_wait_begins_anew(deployed, ivcap_journal, ahead, monkeypatch, end, again):
     """The timeout of a wait counts over all rounds, and the run wakes in time for it. A wait after a WaitTimeoutError
     has the whole timeout again: when the run wakes from that, the first is over at once, and the second goes on. Work
@@ -518,6 +519,7 @@ def test_where_a_call_stands_decides(deployed):
     assert all(word in seen[where] for where, word in words.items()), seen
 
 
+@pytest.mark.long
 def test_parking_uses_no_retry_of_the_flow(deployed, effects, end):
     """A flow with `retries=` parks before and after a retry, wakes each time, and still has its retries.
 
@@ -582,10 +584,10 @@ def test_without_prefects_word_a_run_waits_in_its_process(run, caplog, monkeypat
     assert "Prefect's API cannot be asked" in caplog.text
 
 
-LOST = ["obeyed", "obeyed, and started", "not obeyed", pytest.param("answered after the start", marks=pytest.mark.long)]
+LOST = ("obeyed", "obeyed, and started", "answered after the start")
 
 
-@pytest.mark.parametrize("what", LOST)
+@pytest.mark.parametrize("what", ["not obeyed", *(pytest.param(each, marks=pytest.mark.long) for each in LOST)])
 def test_a_lost_reply_to_the_parking_is_asked_after(run, ivcap_journal, monkeypatch, end, what):
     """After a lost reply Prefect is asked whether the run was parked.
 

@@ -204,7 +204,7 @@ async def test_the_asynchronous_forms_do_the_same(embedded_platform, ivcap_journ
     assert statuses == ["succeeded"] * 2 and tries(tmp_path) == [2, 1]
 
 
-@pytest.mark.parametrize("form", ["run_orders", "arun_orders"])
+@pytest.mark.parametrize("form", ["run_orders", pytest.param("arun_orders", marks=pytest.mark.long)])
 async def test_eight_are_placed_at_a_time(embedded_platform, effects, not_run, unique, monkeypatch, form):
     """In both forms alike, however many the steps are."""
     steps = [OrderStep(not_run, {"message": f"{unique} {number}"}) for number in range(12)]

@@ -147,14 +147,10 @@ def test_a_process_that_waits_for_a_slot_has_sent_nothing(slots, submitting, emb
 APART = "each process has its limit"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("build", "killed"),
-    [
-        (None, False),
-        pytest.param(None, True, marks=pytest.mark.long),
-        pytest.param(APART, False, marks=[pytest.mark.mutant(APART), pytest.mark.long]),
-    ],
+    ("build", "killed"), [(None, False), (None, True), pytest.param(APART, False, marks=pytest.mark.mutant(APART))]
 )
 def test_two_processes_keep_one_limit(slots, submitting, embedded_platform, unique, tmp_path, build, killed):
     """Two processes wait for the only slot, and never is more than one request of both under way; not even if the one
@@ -308,7 +304,13 @@ def away(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
     monkeypatch.setattr(PrefectClient, name, maybe)
 
 
-@pytest.mark.parametrize("case", ["as ever", "restarted", "away", "away while it ends the lease", "away and restarted"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("as ever", "restarted", "away and restarted"),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("away", "away while it ends the lease")),
+    ],
+)
 def test_a_slot_is_given_back_whatever_happens_to_the_server(slots, forget, monkeypatch, caplog, case):
     """At once if Prefect answers, else when it does, without holding up the submission; and although a server that has
     restarted knows nothing of it."""

@@ -99,7 +99,8 @@ def test_the_setting_bounds_the_requests_of_a_minute(in_script, effects, unique,
 ALONE = "each asks for itself"
 
 
-@pytest.mark.parametrize("build", [None, pytest.param(ALONE, marks=[pytest.mark.mutant(ALONE), pytest.mark.long])])
+@pytest.mark.long
+@pytest.mark.parametrize("build", [None, pytest.param(ALONE, marks=pytest.mark.mutant(ALONE))])
 def test_three_processes_share_their_rounds(in_script, effects, file_service, sqlite_url, tmp_path, build):
     """Each waits for an order of its own and for three that all wait for, and hears of their end. The platform is asked
     once a round, whoever's round it is, and no more often than by one process. A build in which each asks for itself is
@@ -225,8 +226,11 @@ def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, monkeyp
 
 @pytest.mark.parametrize(
     "fault",
-    [{"status": 503}, {"status": 503, "method": "GET"}, {"drop_reply_after_effect": True}],
-    ids=["refused", "unread", "lost replies"],
+    [
+        pytest.param({"drop_reply_after_effect": True}, id="lost replies"),
+        pytest.param({"status": 503}, marks=pytest.mark.long, id="refused"),
+        pytest.param({"status": 503, "method": "GET"}, marks=pytest.mark.long, id="unread"),
+    ],
 )
 def test_an_outage_keeps_no_product_from_its_collection(in_flow, effects, source, tasks_service, unique, fault):
     """Whichever wait it is, it adds the products when the platform answers again, each once, or until its timeout."""
