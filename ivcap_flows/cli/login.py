@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,6 +20,7 @@ from ivcap_flows.errors import ConfigurationError, InputError
 from ivcap_flows.identity import digest, platform_id
 from ivcap_flows.secrets import hide
 from ivcap_flows.settings import Settings
+from ivcap_flows.whole_file import write_private
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -267,18 +266,9 @@ def _read_kept(path: Path) -> Secrets | None:
 
 
 def _keep(path: Path, secrets: Secrets) -> None:
-    """Write tokens to a file, durably and readable by their owner only. Raise OSError if that fails."""
+    """Write tokens to a file that their owner alone can read. Raise OSError if that fails."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".login.")  # of mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({field: token.get_secret_value() for field, token in secrets.items()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_private(path, json.dumps({field: token.get_secret_value() for field, token in secrets.items()}))
 
 
 async def _confirmed(url: str, host: str | None) -> tuple[Tokens, dict[str, str]]:

@@ -19,6 +19,7 @@ from ivcap_flows.handles import LocalFile
 from ivcap_flows.http.pauses import Retries, broke_off
 from ivcap_flows.http.session import Session, StreamedReply
 from ivcap_flows.secrets import logger_of
+from ivcap_flows.whole_file import sync_folder
 
 __all__ = ["BLOCK", "explained", "fetch", "save", "store", "stream", "verify"]
 
@@ -281,12 +282,7 @@ class _Partial:
                 return
             os.fsync(self._descriptor)
             os.replace(self._temporary, self.target)
-        with suppress(OSError):  # some file systems cannot sync a folder
-            folder = os.open(self.target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.target.parent)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,6 +27,7 @@ from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login, login_ended
 from ivcap_flows.ivcap.authinfo import provider_at
 from ivcap_flows.secrets import hide, logger_of
+from ivcap_flows.whole_file import write_private
 
 __all__ = ["ACTIVE", "Context", "ContextFile", "ContextLogin", "config_file"]
 
@@ -185,19 +185,10 @@ class ContextFile:
         return document
 
     def _replace(self, text: str) -> None:
-        temporary: str | None = None
         try:
             # If the file is a symbolic link, replace its target and keep the link.
-            target = self.path.resolve()
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config.")  # of mode 0600
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+            write_private(self.path.resolve(), text)
         except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> ConfigurationError:

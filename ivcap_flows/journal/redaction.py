@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ivcap_flows.journal import schema
 from ivcap_flows.journal.rows import NewIntent
 from ivcap_flows.journal.store import Store
 from ivcap_flows.secrets import HIDDEN, scrub, scrub_alone, scrub_text
+from ivcap_flows.whole_file import write_private
 
 __all__ = ["Redaction", "keep_key", "kept_key", "key_file_of"]
 
@@ -153,15 +153,6 @@ def _read(path: Path) -> bytes | None:
 
 
 def _written(path: Path, key: bytes) -> bytes:
-    """Return the key once it is on disk. A full disk or a kill leaves no part of a file."""
-    file, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
-    try:
-        os.write(file, key.hex().encode("ascii"))
-        os.fsync(file)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(file)
+    """Return the key once it is on disk."""
+    write_private(path, key.hex())
     return key

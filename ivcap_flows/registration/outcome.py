@@ -106,10 +106,12 @@ class OutcomeFile:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Append ended rows in one write, so that no line is cut."""
+        """Append ended rows, in one write unless the file system takes less, so that a kill cuts no line."""
         if self._file is not None:
+            lines = _lines(outcomes)
             with explained(self._path):
-                os.write(self._file, _lines(outcomes))
+                while lines:
+                    lines = lines[os.write(self._file, lines) :]
 
     def finish(self) -> None:
         """Write all rows in their order."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.sinks.base import Delivery
-from ivcap_flows.sinks.whole_file import ensure_folder, whole_file
+from ivcap_flows.whole_file import ensure_folder, whole_file
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import RunRow

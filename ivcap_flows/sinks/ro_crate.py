@@ -24,7 +24,7 @@ from ivcap_flows.provenance.ro_crate_terms import CrateTerms
 from ivcap_flows.provenance.ro_crate_words import CONTEXT, PACKAGES, PROV, README, VERSION, Entity
 from ivcap_flows.sinks.base import shareable
 from ivcap_flows.sinks.contents import Contents
-from ivcap_flows.sinks.whole_file import whole_file
+from ivcap_flows.whole_file import whole_file
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

@@ -15,12 +15,12 @@ from ivcap_flows.journal import Fact, Journal, RunIdentity
 from ivcap_flows.provenance import activity, entity, relation
 from ivcap_flows.sinks import Drained, FolderSink, drain, run_graph
 from ivcap_flows.sinks.folder import ENDINGS
-from ivcap_flows.sinks.whole_file import whole_file
+from ivcap_flows.whole_file import whole_file
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from ivcap_flows.sinks.whole_file import whole_file
+from ivcap_flows.whole_file import whole_file
 
 with whole_file(Path(sys.argv[1])) as file:
     file.write_text("half of it")

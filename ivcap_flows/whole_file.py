@@ -6,11 +6,12 @@ import errno
 import glob
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ensure_folder", "whole_file"]
+__all__ = ["ensure_folder", "sync_folder", "whole_file", "write_private"]
 
 
 @contextmanager
@@ -32,7 +33,25 @@ def whole_file(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
+
+
+def write_private(target: Path, text: str) -> None:
+    """Let a file with this text replace `target`; its owner alone can read it. Raise OSError if that fails.
+
+    Once it returns, text and name are on disk. A full disk or a kill leaves no part of a file under this name.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # of mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
 
 
 def ensure_folder(folder: Path) -> None:
@@ -40,12 +59,15 @@ def ensure_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
-        _sync_folder(each.parent)
+        sync_folder(each.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk, if the file system has a call for that."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk, if it may be read and the file system has a call for that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
