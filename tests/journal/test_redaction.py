@@ -73,7 +73,7 @@ def test_the_key_is_made_when_needed_for_its_owner_alone(url, key, tmp_path, mon
         journal.intents.claim(NewIntent("k1:b", "k1:b", "order", "p", "a", "account", {"n": 1}))
         assert not key.exists()
         with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
-            disk.setattr(os, "write", full)
+            disk.setattr(os, "fsync", full)
             journal.redaction.of(REQUEST)
         assert [path.name for path in tmp_path.iterdir() if "key" in path.name] == []
         key.touch()
