@@ -212,10 +212,10 @@ def test_an_outage_ends_no_wait(in_flow, effects, source, tasks_service, monkeyp
         wait_for_jobs([job])
         effects.embedded.add_fault(method="GET", path="/products$|^/1/(services|aspects)", status=503)
         with pytest.raises(WaitTimeoutError, match=r"The timeout .* is over, .* 503"):
-            wait_for_orders([order], timeout=2 * BUDGET)
+            wait_for_orders([order], timeout=5 * BUDGET)
         monkeypatch.setattr(parking, "READING", BUDGET)
         with pytest.raises(WaitTimeoutError, match=r"The timeout .* is over, .* 503"):
-            wait_or_park([order], timeout=0.1)
+            wait_or_park([order], timeout=5 * BUDGET)
         threading.Timer(2 * BUDGET, effects.embedded.clear_faults).start()
         waits = wait_for_orders.submit([order.urn]), wait_for_jobs.submit([job.urn])
         return [*wait_or_park([order.urn, job.urn]), *(ended for wait in waits for ended in wait.result())]
@@ -245,7 +245,7 @@ def test_an_outage_keeps_no_product_from_its_collection(in_flow, effects, source
         effects.embedded.add_fault(**{"method": "POST", **fault}, path="^/1/aspects")
         if "status" in fault:
             with pytest.raises(WaitTimeoutError) as caught:
-                wait_for_orders(orders[:1], timeout=2 * BUDGET)
+                wait_for_orders(orders[:1], timeout=5 * BUDGET)
             assert caught.value.pending == []
         threading.Timer(2 * BUDGET, effects.embedded.clear_faults).start()
         waits = wait_for_orders.submit(orders[:1])
