@@ -20,12 +20,12 @@ def diff(first: RunName, second: RunName, /, *, as_json: Json = False) -> int:
     Parameters, code, environment, packages, inputs and requests to services are compared, and outputs by content.
     """
     with open_journal() as journal:
-        runs = journal.runs.get(first), journal.runs.get(second)
-        found = difference(journal, *runs)
+        before, after = (journal.runs.standing(journal.runs.get(name))[0] for name in (first, second))
+        found = difference(journal, before, after)
     if as_json:
-        print_json(in_json(*runs, found))
+        print_json(in_json(before, after, found))
     else:
-        print_difference(*runs, found)
+        print_difference(before, after, found)
     return int(not found.same_results)
 
 

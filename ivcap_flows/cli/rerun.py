@@ -66,7 +66,7 @@ def _repeat(run: RunRow, graph: Graph, attempts: Sequence[AttemptRow]) -> dict[s
             missing.append(f"{name} ({', '.join(reasons)})")
         else:
             given += ["-p", parameter(name, value)]
-    problems = [*_code_problems(path), *_input_problems(graph, {attempt.process.host for attempt in attempts})]
+    problems = [*_code_problems(path, graph), *_input_problems(graph, {attempt.process.host for attempt in attempts})]
     if missing:
         problems.append(f"Add these parameters, which are not on record for a command line: {'; '.join(missing)}.")
     return {
@@ -100,9 +100,11 @@ def _module_of(path: Path) -> tuple[str | None, Path]:
     return (".".join(parts) if len(parts) > 1 else None), root
 
 
-def _code_problems(path: str) -> Iterator[str]:
+def _code_problems(path: str, graph: Graph) -> Iterator[str]:
     if not Path(path).is_file():
-        yield f"The code is gone: there is no file {path}. Its commit is on record; check it out to the same path."
+        committed = any(node.attributes.get("commit") for node in graph.nodes.values() if node.type == "code")
+        step = "Its commit is on record; check it out to the same path" if committed else "Put it back"
+        yield f"The code is gone: there is no file {path}. {step}."
 
 
 def _input_problems(graph: Graph, hosts: Collection[str]) -> Iterator[str]:
@@ -114,14 +116,15 @@ def _input_problems(graph: Graph, hosts: Collection[str]) -> Iterator[str]:
     for each in inputs_of(graph):
         try:
             now = digest_of(each.path)
+            trouble = (
+                f"The input {each.path} has changed: its sha256 was {' or '.join(sorted(each.digests))} and is {now}."
+            )
         except InputError as error:
-            yield f"The input {each.path} cannot be read: {error}{where}"
-            continue
+            now, trouble = "", f"The input {error}{where}"
         if now not in each.digests:
-            before = " or ".join(sorted(each.digests))
             yield (
-                f"The input {each.path} has changed: its sha256 was {before} and is {now}. Restore it; `ivcap-flows "
-                f"trace {min(each.digests)} --down` lists things with the content of then."
+                f"{trouble} Restore it; `ivcap-flows trace {min(each.digests)} --down` lists things with the content "
+                "of then."
             )
 
 

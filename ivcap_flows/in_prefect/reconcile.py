@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ __all__ = [
     "abandon",
     "agree",
     "end_parked",
+    "gone_on",
     "recheck",
     "reconcile",
     "unended",
@@ -248,6 +249,13 @@ def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
         elif record.time is not None:
             begun[record.id] = record
     return list(begun.values())
+
+
+def gone_on(record: Record, run: RunRow, attempts: Sequence[AttemptRow]) -> Record:
+    """Return a run's record without its end, if that is of an attempt after which the run went on."""
+    if record.ended is None or all(attempt.started_at <= record.ended for attempt in attempts):
+        return record
+    return record.model_copy(update={"ended": None, "attributes": {**record.attributes, "outcome": run.outcome}})
 
 
 def _within(journal: Journal, attempt: AttemptRow) -> Iterator[Record]:

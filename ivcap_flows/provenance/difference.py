@@ -340,6 +340,8 @@ class _Own:
         self._span = (min(times) - _BEFORE, max(times)) if times else None
 
     def __contains__(self, value: object) -> bool:
+        if isinstance(value, list | tuple):
+            return bool(value) and all(each in self for each in value)
         if not isinstance(value, str):
             return False
         return value.startswith(_OWN) or _UUID.fullmatch(value) is not None or self._is_within(value)

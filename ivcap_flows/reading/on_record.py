@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
 from ivcap_flows.capture.files import urn_at
 from ivcap_flows.errors import InputError
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.in_prefect.reconcile import unended
+from ivcap_flows.in_prefect.reconcile import gone_on, unended
 from ivcap_flows.journal import Journal
 from ivcap_flows.provenance import Direction, Record
 from ivcap_flows.provenance.data_view import first_view
@@ -54,18 +55,25 @@ def on_record(
         begin = f"Nothing is on record of {name}. No" if is_here else "No"
         if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):
             begin = f"There is no file {name}, and no"
-        files = f" `ivcap-flows verify {name}` looks up each file in it." if is_here and Path(name).is_dir() else ""
+        files = (
+            f" `ivcap-flows verify {shlex.quote(name)}` looks up each file in it."
+            if is_here and Path(name).is_dir()
+            else ""
+        )
         raise InputError(f"{begin} run in the journal {journal.url} knows {known_as}.{files}")
     _show_lost(journal, found)
     return found
 
 
 def _show_lost(journal: Journal, found: Lineage) -> None:
-    """Show runs and attempts whose process is gone, and their unfinished activities, as lost.
+    """Show runs and attempts whose process is gone, and their unfinished activities, as lost; runs that go on, as that.
 
-    The journal does not say so until `sync` runs, or of the run and its attempts until the run is continued.
+    The journal does not say so until `sync` runs, or of the run and its attempts until the run is continued. Of a run
+    that goes on it has the end of an earlier attempt.
     """
-    within = any(node.type in ("task-run", "call") and _is_open(node) for node in found.around.nodes.values())
+    within = any(
+        node.type in ("attempt", "task-run", "call") and _is_open(node) for node in found.around.nodes.values()
+    )
     runs = [id_ for id_, node in found.around.nodes.items() if node.type == "flow-run" and (within or _is_open(node))]
     for run in filter(None, (journal.runs.find(id_.rpartition(":")[2]) for id_ in runs)):
         now, attempts = journal.runs.standing(run)
@@ -77,6 +85,8 @@ def _show_lost(journal: Journal, found: Lineage) -> None:
                 node = nodes[id_]
                 if outcomes[id_] == "lost" and _is_open(node):
                     nodes[id_] = node.model_copy(update={"attributes": {**node.attributes, "outcome": "lost"}})
+                elif node.type == "flow-run":
+                    nodes[id_] = gone_on(node, now, attempts)
 
 
 def _is_open(node: Record) -> bool:

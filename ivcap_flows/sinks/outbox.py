@@ -21,7 +21,7 @@ from ivcap_flows.errors import (
     WaitTimeoutError,
 )
 from ivcap_flows.identity import flows_urn
-from ivcap_flows.in_prefect.reconcile import unended
+from ivcap_flows.in_prefect.reconcile import gone_on, unended
 from ivcap_flows.journal import Cursor, Fact
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
@@ -82,9 +82,10 @@ def run_graph(journal: Journal, run_id: str) -> Graph:
 
 def run_records(journal: Journal, run_id: str) -> list[Record]:
     """Return a run's facts, oldest first, then the ends that a killed attempt could not record: its own, and those of
-    what it was at."""
-    records = [fact.record for fact in journal.facts.all_of_run(run_id)]
+    what it was at. A run that went on has no end before that of its last attempt."""
     run, attempts = journal.runs.standing(journal.runs.get(run_id))
+    facts = (fact.record for fact in journal.facts.all_of_run(run_id))
+    records = [gone_on(each, run, attempts) if each.id == flows_urn("run", run_id) else each for each in facts]
     for row in attempts:
         if row.outcome != "running":
             urn = flows_urn("attempt", row.id)

@@ -59,6 +59,12 @@ def test_a_run_does_not_differ_from_itself(on_record, transcript):
     transcript(on_record, "$ diff harvest harvest\n…\nThe outputs are the same, and so is everything else.")
 
 
+def test_a_run_whose_process_is_gone_is_lost(own_record):
+    [run] = own_record("runs", "--flow", "interrupted", "--json").json
+    said = own_record("diff", run["id"], run["id"]).out
+    assert said.count("interrupted  lost") == 2 and "running" not in said
+
+
 def test_where_nothing_was_compared_that_is_said(ivcap_flows, transcript, journal):
     """Runs that made nothing have no equal outputs."""
     for name in ("aaaa", "bbbb"):

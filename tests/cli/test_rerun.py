@@ -103,7 +103,8 @@ ivcap-flows diff {short} latest
     source.write_text("other\n")
     transcript(ivcap_flows, CHANGED, run=first, path=source)
     source.unlink()
-    transcript(ivcap_flows, f"$ rerun {first}\nThe input {source} cannot be read: …\n…\n[1]")
+    gone = "The input {source} cannot be read: No such file or directory. Restore it; `ivcap-flows trace … --down` …"
+    transcript(ivcap_flows, f"$ rerun {{first}}\n{gone}\n…\n[1]", first=first, source=source)
 
 
 def test_paying_again_overrides_what_runs_share(flows, repeat, journal_file, monkeypatch):

@@ -406,6 +406,25 @@ def test_a_run_whose_process_is_gone_is_lost(own_record, journal):
         journal.facts.append([Fact(again, run["id"])])
 
 
+def test_a_run_that_goes_on_has_no_end_of_an_earlier_attempt(ivcap_flows, journal):
+    """A trace and an export say that it is running, also if it is only continued later."""
+    identity = RunIdentity("icen", "/icen.py:icen", {}, "goes-on", "goes-on")
+    first = journal.runs.open_attempt(identity)
+    urn, run = flows_urn("run", first.run.id), first.run.id
+    journal.runs.close_attempt(first.attempt.id, "failed")
+    [ended] = journal.runs.attempts(run)
+    over = activity(urn, "flow-run", ended.started_at, ended.ended_at, name="icen", outcome="failed")
+    journal.facts.append([Fact(over, run)])
+    assert run_graph(journal, run).nodes[urn].ended is not None
+    again = journal.runs.open_attempt(identity).attempt
+    attempt = flows_urn("attempt", again.id)
+    begun = [activity(attempt, "attempt", again.started_at, outcome="running"), relation("wasStartedBy", attempt, urn)]
+    journal.facts.append([Fact(each, run, again.id) for each in begun])
+    nodes = [run_graph(journal, run).nodes[urn], *map(Record.model_validate, ivcap_flows("trace", run, "--json").json)]
+    told = [(node.ended, node.attributes["outcome"]) for node in nodes if node.id == urn]
+    assert told == [(None, "running")] * 2
+
+
 def record_call(journal_file, call, path):
     """Make a recorded call outside of any flow."""
     with Journal.open(f"sqlite:///{journal_file}") as journal, use_journal(journal):

@@ -68,6 +68,18 @@ def test_calls_of_one_name_are_compared_by_their_number_and_their_values() -> No
     assert gone.outcome == Change("outcome", "completed", "failed")
 
 
+def test_lists_of_what_each_run_names_anew_are_no_difference() -> None:
+    """Such as the orders that a task waits for. A list that also has another value is compared."""
+
+    def waits(run: str, *more: str) -> Side:
+        given = {"orders": [f"urn:ivcap:order:{run}1", f"urn:ivcap:order:{run}2", *more]}
+        return Side(run, "completed", {}, Graph([activity(flows_urn("task-run", run), "task-run", parameters=given)]))
+
+    assert compare(waits("a"), waits("b")).work == ()
+    [change] = compare(waits("a", "x"), waits("b", "y")).work
+    assert change.name.endswith("orders")
+
+
 def test_a_parameter_that_only_another_result_was_given_is_no_reason() -> None:
     """A parameter of the run that nothing was given may be the reason of everything."""
     before, after = steps("a", 1.0, 2.0), steps("b", 1.0, 5.0)
