@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -84,14 +84,15 @@ class FileEdges:
     def decide(self) -> FileEdges:
         """Fill `edges` and `unknown`. `unknown` says of a path what could not be decided about it."""
         paths = {**self.entry, **self.exit}
-        plain = {path for path, seen in paths.items() if not seen.folder}
-        for path in paths:
+        # Files first: what the call did with one says something of a folder around it that has a path here, too.
+        files_here: dict[str, Edges] = {}
+        for path in sorted(paths, key=lambda path: paths[path].folder):
             before, after = self.entry.get(path), self.exit.get(path)
             before = before if before is not None and before.stamp is not None else None
-            if path in plain:
-                self._file(path, before, after)
+            if not paths[path].folder:
+                files_here[path] = self._file(path, before, after)
             elif before is not None or after is not None:
-                self._folder(path, before, after, plain)
+                self._folder(path, before, after, files_here)
         if self.activity.lost:
             self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
         self._made = [each for each in self._made if not self._is_made_within(each[0])]
@@ -116,12 +117,14 @@ class FileEdges:
 
     # What is known of a path
 
-    def _file(self, path: str, before: PathState | None, after: PathState | None) -> None:
+    def _file(self, path: str, before: PathState | None, after: PathState | None) -> Edges:
         seen = after or before
-        if seen is not None:
-            decided = self._decide(path, before, after, self.declared.of(seen.role), was_snapshotted=path in self.entry)
-            if decided.used is not None:
-                self._use(before or seen, decided.used)
+        if seen is None:
+            return Edges()
+        decided = self._decide(path, before, after, self.declared.of(seen.role), was_snapshotted=path in self.entry)
+        if decided.used is not None:
+            self._use(before or seen, decided.used)
+        return decided
 
     def _decide(
         self,
@@ -196,7 +199,9 @@ class FileEdges:
 
     # A folder
 
-    def _folder(self, path: str, before: PathState | None, after: PathState | None, plain: Set[str]) -> None:
+    def _folder(
+        self, path: str, before: PathState | None, after: PathState | None, files_here: Mapping[str, Edges]
+    ) -> None:
         found = after or before
         assert found is not None
         declared = self.declared.of(found.role)
@@ -206,22 +211,24 @@ class FileEdges:
         old = before.members if before is not None else {}
         new = after.members if after is not None else {}
         used: list[tuple[PathState, Basis]] = []
-        made_before = len(self._made)
+        made, met = 0, False
         for name in {**old, **new}:
             member = os.path.join(path, *name.split("/"))
-            if member in plain:
+            if (alone := files_here.get(member)) is not None:
+                made += alone.made and name in new
+                met = met or alone.unknown is not None or alone.used in ("seen", "declared")
                 continue
             first, last = old.get(name), new.get(name)
             # What is declared of a folder holds for a file in it that changed, if nobody else can have changed it.
             changed = first is not None and last is not None and first.stamp != last.stamp and self._is_alone(member)
             of_member = declared if changed and declared != "read" else "nothing"
             decided = self._decide(member, first, last, of_member, was_snapshotted=path in self.entry)
+            made += decided.made and name in new
             if decided.used is not None and declared != "written":
                 used.append((first or new[name], decided.used))
-        made = len(self._made) - made_before
         if made:
             self._whole_if_own(path, before, after, own=made == len(new))
-        decided = self._decide_whole(before, after, declared) if not used and not made else Edges()
+        decided = self._decide_whole(before, after, declared) if not (used or made or met) else Edges()
         if before is not None and (decided.used is not None or len(used) > _TOLD):
             self._use(before, decided.used or "seen")
         else:

@@ -256,6 +256,50 @@ def test_an_output_folder_of_a_flow(tmp_path, edges):
     assert len(stated) == 2
 
 
+def test_a_file_in_a_folder_that_a_call_has_too(tmp_path, edges):
+    """A path in the result or among the arguments says of the folder around it what one that is only found there says:
+    a new folder is made, in an old one only that file counts, and nothing is unknown.
+    """
+    inputs, out = lay(tmp_path / "inputs", "a.csv", "b.csv"), tmp_path / "out"
+
+    @task
+    def pick(folder: Path, file: Path) -> str:
+        return file.read_text()
+
+    @task
+    def leave(folder: Path, file: Path) -> None:
+        pass
+
+    @task
+    def save(folder: Path, number: int) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / "all.csv").write_text(f"the rows of the time with the number {number}")
+        return folder / "all.csv"
+
+    @flow
+    def main() -> None:
+        pick(inputs, inputs / "a.csv")
+        leave(inputs, inputs / "b.csv")
+        for number in range(2):
+            save(out, number)
+
+    main()
+    unknown = edges(
+        {
+            ("used", "pick", "inputs/a.csv"),
+            ("given", "leave", "inputs/"),
+            ("given", "leave", "inputs/b.csv"),
+            ("member", "inputs/", "inputs/a.csv"),
+            ("member", "inputs/", "inputs/b.csv"),
+            ("made", "save[0]", "out/"),
+            ("made", "save[0]", "out/all.csv"),
+            ("member", "out/", "out/all.csv"),
+            ("made", "save[1]", "out/all.csv#2"),
+        }
+    )
+    assert unknown == []
+
+
 def test_folders_that_a_text_names(tmp_path, edges, monkeypatch):
     """With a separator in it, unless it holds the working directory."""
     (tmp_path / "work").mkdir()
