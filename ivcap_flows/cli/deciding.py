@@ -60,8 +60,10 @@ def abandon(journal: Journal, run: RunRow) -> str:
     reconcile.abandon(journal, run, running=True)
     work = [f"{row.noun} {short_id(row.key)}" for row in live_of(journal, run.id)]
     orders = f" It requested {', '.join(work)}; see `ivcap-flows orders --orphans`." if work else ""
+    again = " A retry of its flow run in Prefect would continue it all the same." if run.deployed else ""
     return (
-        f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned.{orders}"
+        f"The run {short_run(run.id)} of {run.flow_name} is given up: it is not continued, and may be pruned."
+        f"{orders}{again}"
     )
 
 
@@ -147,7 +149,10 @@ def _check_is_orphan(journal: Journal, row: IntentRow) -> None:
     if _is_orphan_at_work(journal, row):
         return
     key = short_id(row.key)
-    instead = f" `ivcap-flows orders resolve {key}` decides on a doubt." if row.state in OPEN else ""
+    instead = {
+        "sent": f" `ivcap-flows orders resolve {key}` decides on a doubt.",
+        "claimed": " Nothing was sent, so there is nothing to decide.",
+    }.get(row.state, "")
     raise DurabilityError(f"The {row.noun} {key} is {row.standing} and no orphan.{instead}", key=row.key)
 
 

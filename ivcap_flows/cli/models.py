@@ -28,6 +28,7 @@ from ivcap_flows.provena.models import ModelRun as ModelRunInfo
 from ivcap_flows.provena.terms import Terms as StatedTerms
 from ivcap_flows.registration.batch import IN_FLIGHT, Batch
 from ivcap_flows.registration.drafts import Drafts
+from ivcap_flows.registration.keys import key_in
 from ivcap_flows.registration.model_runs import STALL_TIMEOUT, model_run_handle
 from ivcap_flows.registration.outcome import BatchReport, check_place
 from ivcap_flows.registration.registering import doubtful
@@ -249,6 +250,9 @@ def _adopt(journal: Journal, row: Spooled, intent: IntentRow, handle: str) -> No
             f"{handle} is a run of the workflow template {item.record.workflow_template_id}, and row {row.number} is "
             f"one of {row.workflow}."
         )
+    theirs = key_in(item.record.model_dump(mode="json"))
+    if theirs not in (None, intent.key):
+        raise InputError(f"{handle} is the model run of another row, order or job, not that of row {row.number}.")
     platform = loop.run(_platform())
     run = model_run_handle(handle, item.record, intent.request, session_id=None, platform=platform, key=intent.key)
     journal.decisions.resolve(intent.key, urn=handle, outcome=run.model_dump(mode="json"))

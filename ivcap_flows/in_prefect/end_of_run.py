@@ -12,7 +12,7 @@ from ivcap_flows.journal.rows import COMES_BACK
 from ivcap_flows.secrets import logger_of
 
 if TYPE_CHECKING:
-    from ivcap_flows.journal import Journal, OpenedAttempt, Outcome
+    from ivcap_flows.journal import IntentRow, Journal, OpenedAttempt, Outcome
 
 __all__ = ["counted", "tell_of_live_orders", "tell_of_what_was_left", "tell_what_is_on_record"]
 
@@ -37,7 +37,7 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         return
     if not (outcome == "failed" and _is_tried_again()):
         emit_orphans(rows, outcome)
-    names = [f"{row.urn or f'{row.noun} {short_id(row.key)}, in doubt'} ({row.subject})" for row in rows[:_NAMED]]
+    names = [f"{row.urn or _without_urn(journal, row)} ({row.subject})" for row in rows[:_NAMED]]
     more = [f"and {len(rows) - _NAMED} more"] if len(rows) > _NAMED else []
     log.warning(
         "Run %s %s. The platform cannot cancel its orders and jobs, so these continue and are paid for: %s. The next "
@@ -46,6 +46,10 @@ def tell_of_live_orders(journal: Journal, run_id: str, outcome: str) -> None:
         _ENDS[outcome],
         "; ".join([*names, *more]),
     )
+
+
+def _without_urn(journal: Journal, row: IntentRow) -> str:
+    return f"{row.noun} {short_id(row.key)}, {'being requested' if journal.intents.held(row) else 'in doubt'}"
 
 
 def tell_of_what_was_left(journal: Journal, opened: OpenedAttempt, outcome: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ivcap_flows.errors import DurabilityError
+from ivcap_flows.errors import DurabilityError, InputError
+from ivcap_flows.identity import short_id
 from ivcap_flows.journal import schema
 from ivcap_flows.journal.claims import LEFT
 from ivcap_flows.journal.processes import SILENT_SECONDS, Processes
@@ -32,7 +33,8 @@ class Decisions:
     def resolve(self, key: str, *, urn: str, outcome: Any) -> IntentRow:
         """Settle an intent in doubt as the user decides: its effect is `urn`, and `outcome` is its JSON form.
 
-        Raise DurabilityError while a live process holds the intent, and if it is done or dropped.
+        Raise DurabilityError while a live process holds the intent, and if it is done or dropped, and InputError if
+        another request made the effect.
         """
         found = {"urn": urn, "outcome": self._redaction.of(outcome), "how": "adopted", "matched_by": "user"}
         return self._decide(key, "done", found)
@@ -115,4 +117,17 @@ class Decisions:
                         f"{SILENT_SECONDS:.0f} s after its last heartbeat.",
                         key=key,
                     )
+            if "urn" in values:
+                self._check_is_of_no_other(connection, row, values["urn"])
             return self._transitions.move(connection, row, after, {**values, "fence": row.fence + 1, **LEFT})
+
+    @staticmethod
+    def _check_is_of_no_other(connection: Connection, row: IntentRow, urn: str) -> None:
+        made = sa.select(_I.c.key).where(_I.c.urn == urn, _I.c.platform == row.platform, _I.c.key != row.key)
+        other = connection.execute(made.where(_I.c.how.is_distinct_from("reused")).limit(1)).scalar()
+        if other is not None:
+            raise InputError(
+                f"{urn} is what the {row.noun} {short_id(other)} became, so the {row.noun} {short_id(row.key)} is "
+                "another one, or none.",
+                key=row.key,
+            )

@@ -97,6 +97,11 @@ class Processes:
             _mine.discard(id_)
             self._locks.release(id_)
 
+    def announce(self) -> None:
+        """Be known as a process that uses the journal, before it takes anything."""
+        with self._store.write() as connection:
+            self.register_and_beat(connection, self._store.now(connection))
+
     def heartbeat(self) -> None:
         """Write this process's heartbeat.
 

@@ -70,8 +70,8 @@ class Sheet:
             faults.insert(0, f"one column must be named `{_WORKFLOW}<handle>`, but {len(workflows) or 'none'} is")
         if faults:
             raise InputError(
-                f"The header of {what} is not that of Provena's template for model runs: {'; '.join(faults)}. Get the "
-                "template for your workflow template from Provena's web interface.",
+                f"The header of {what} is not that of Provena's template for model runs: {'; '.join(faults)}. "
+                "`ivcap-flows models template <handle>` writes that of your workflow template.",
                 faults=faults,
             )
         sheet = cls(workflows[0], _header=columns)

@@ -84,8 +84,10 @@ class Watcher:
         """Watch for `seconds`, but no longer than runs are parked; None means for ever."""
         end = None if seconds is None else time.monotonic() + seconds
         start_heartbeat(self._journal)
-        self._tell("Watching the parked runs.")
         try:
+            # It may hold nothing for days, and the journal must not be moved away from it meanwhile.
+            await asyncio.to_thread(self._journal.processes.announce)
+            self._tell("Watching the parked runs.")
             while end is None or time.monotonic() < end:
                 try:
                     await self._look()

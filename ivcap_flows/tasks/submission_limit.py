@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import shlex
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -96,7 +97,8 @@ class SubmissionLimit:
             if isinstance(error, PrefectHTTPStatusError) and error.response.is_client_error:
                 raise ConfigurationError(
                     f"IVCAP_FLOWS_CONCURRENCY_LIMIT names the global concurrency limit {self._name!r}, of which "
-                    f"Prefect gives no slot: {error.response.text[:200]}"
+                    f"Prefect gives no slot: {error.response.text[:200]} `prefect gcl update "
+                    f"{shlex.quote(self._name)} --limit N` changes how many it has."
                 ) from error
             logger.warning("The limit %r is not kept, since Prefect cannot be asked for a slot: %s", self._name, error)
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ForbiddenError, PlatformError
 from ivcap_flows.handles import TERMINAL
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Orphan", "as_rows", "elsewhere", "is_orphan", "live_of", "orphans_of", "seen"]
 
+
+UNKNOWN: Final = "unknown"
+"""The status of work that exists, when the platform was not asked."""
 
 Ended = Callable[[list[str]], set[str]]
 """Return those of these Prefect flow runs that are known not to continue."""
@@ -56,8 +59,8 @@ class Orphan:
 
     @property
     def hours(self) -> float | None:
-        """Hours from the request to the work's end, or to now if it has not ended."""
-        if self.since is None or self.urn is None:
+        """Hours from the request to the work's end, or to now if it has not ended; None if neither is known."""
+        if self.since is None or self.urn is None or (self.ended_at is None and self.status == UNKNOWN):
             return None
         return round(((self.ended_at or datetime.now(timezone.utc)) - self.since).total_seconds() / 3600, 2)
 
@@ -133,7 +136,7 @@ def _orphan(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | No
         name=row.name,
         service=row.subject,
         service_urn=str(request.get("service") or ""),
-        status="unknown" if row.state == "done" else "in doubt",
+        status=UNKNOWN if row.state == "done" else "in doubt",
         since=row.sent_at or row.created_at,
         ended_at=None,
         run=row.run_id,

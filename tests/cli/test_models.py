@@ -11,6 +11,7 @@ from registration_rows import Items, sheet, sheet_header, spoiled, write_lines
 from ivcap_flows import loop
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.journal import NewIntent
+from ivcap_flows.provena.models import ModelRun, ModelRunRecord
 
 REGISTER = "/provena/prov/model_run/register"
 
@@ -119,7 +120,7 @@ def test_register_and_again(ivcap_flows, run_items, tmp_path, embedded_platform)
 @pytest.mark.long
 def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path, embedded_platform):
     """A doubt stays one until the user adopts a run, has it sent again, or writes it off."""
-    file = write_lines(tmp_path / "rows.jsonl", named(run_items, 4))
+    file = write_lines(tmp_path / "rows.jsonl", rows := named(run_items, 4))
     embedded_platform.add_fault(path="MODEL_RUN_PROV_LODGE", kill_worker="before", count=3)
     said = ivcap_flows("models", "register", file, "--stall-timeout", 1)
     assert said.status == 1 and "4 rows: 1 registered, 3 doubtful." in said.out and "models resolve" in said.out
@@ -131,7 +132,9 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path,
     assert [each["number"] for each in listed.json["troubles"]] == numbers
     elsewhere = ivcap_flows("models", "register", write_lines(tmp_path / "other.jsonl", named(run_items, 1)), "--json")
     assert elsewhere.status == 0
-    [handle] = [row for row in embedded_runs() if row]
+    others = ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", newest_run())
+    assert others.status == 2 and "is the model run of another row" in others.err
+    handle = by_hand(rows[numbers[0] - 1])
     wrong = ivcap_flows("models", "resolve", file, "--row", numbers[0], "--row", 9, "--give-up")
     assert (wrong.status, ivcap_flows("models", "resolve", file, "--json").json["doubtful"]) == (2, doubts)
     ivcap_flows("models", "resolve", file, "--row", numbers[0], "--adopt", handle)
@@ -142,24 +145,34 @@ def test_doubtful_rows_are_decided_by_the_user(ivcap_flows, run_items, tmp_path,
     done = ivcap_flows("models", "register", file, "--json", "--out", tmp_path / "out.csv")
     assert (done.json["registered"], done.json["failed"], done.json["doubtful"]) == (3, 1, 0)
     assert len(embedded_platform.requests("POST", REGISTER)) == 1
-    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
-    assert rows[numbers[0] - 1]["model_run"] == handle
-    assert rows[numbers[1] - 1]["reason"] == "given up by the user"
+    outcomes = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert outcomes[numbers[0] - 1]["model_run"] == handle
+    assert outcomes[numbers[1] - 1]["reason"] == "given up by the user"
     assert ivcap_flows("models", "resolve", file, "--row", numbers[1], "--resend").status == 0
     assert ivcap_flows("models", "register", file).status == 0
 
 
-def embedded_runs() -> list[str]:
+def newest_run() -> str:
     """The newest model run on the embedded Provena."""
-    from ivcap_flows.provena.models import ModelRun
 
-    async def newest() -> list[str]:
+    async def newest() -> str:
         async with ProvenaCredentials.from_environment().get_client() as client:
             async for item in client.registry.list(ModelRun, page_size=1):
-                return [item.id]
-        return []
+                return item.id
+        raise LookupError("no model run")
 
     return loop.run(newest())
+
+
+def by_hand(record: dict[str, Any]) -> str:
+    """Register a model run as another program does, without a key."""
+
+    async def register() -> None:
+        async with ProvenaCredentials.from_environment().get_client() as client:
+            await client.jobs.wait(await client.prov.register(ModelRunRecord(**record)), 60)
+
+    loop.run(register())
+    return newest_run()
 
 
 @pytest.mark.parametrize(

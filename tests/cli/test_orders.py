@@ -90,8 +90,20 @@ def test_programs_get_all_but_what_is_the_journals_own(on_record, names):
     assert difference["where"] == "parameters.message" and difference["here"] == f"{difference['there']} again"
 
 
+def test_what_was_never_sent_is_no_orphan(own_record, transcript, journal):
+    ask(journal, "claimed")
+    refused = """
+$ orders write-off claimed
+DurabilityError: The order claimed is claimed and no orphan. Nothing was sent, so there is nothing to decide.
+[1]
+"""
+    transcript(own_record, refused)
+
+
 def test_orphans_are_listed_while_the_platform_is_away(on_record, transcript, embedded_platform):
+    """How long each took is not known then."""
     embedded_platform.add_fault(path="^/1/", status=503)
+    assert {row["hours"] for row in on_record("orders", "--orphans", "--json").json} == {None}
     listed = """
 $ orders --orphans
 …
@@ -296,6 +308,9 @@ DurabilityError: The order {accepted} is succeeded and no orphan.
     "a wrong word changes nothing": """
 $ orders resolve {doubt} --urn urn:ivcap:artifact:mine
 InputError: urn:ivcap:artifact:mine is not the URN of an IVCAP order.
+[2]
+$ orders resolve {doubt} --urn {echo}
+InputError: {echo} is what the order {accepted} became, so the order {doubt} is another one, or none.
 [2]
 $ orders resolve {doubt} --none --urn urn:ivcap:order:x
 InputError: Give either --urn or --none.

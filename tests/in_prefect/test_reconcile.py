@@ -25,6 +25,7 @@ from ivcap_flows.capture.attempts import open_attempt
 from ivcap_flows.capture.calls import Call
 from ivcap_flows.handles import Order
 from ivcap_flows.identity import flows_urn
+from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders
 from ivcap_flows.in_prefect.flow_run_states import PrefectState, prefect_state
 from ivcap_flows.in_prefect.reconcile import abandon, reconcile
 from ivcap_flows.journal import Fact, Journal, NewIntent, RunIdentity
@@ -380,3 +381,15 @@ def test_an_end_is_recorded_whenever_who_records_it_is_killed(tmp_path, before, 
     if what == "abandon":
         with Journal.open(f"sqlite:///{place}") as journal:
             assert told(journal) == "abandoned"
+
+
+def test_what_a_failed_run_is_still_requesting_is_in_no_doubt(ivcap_journal, caplog):
+    """The log says so, as long as the process that sends it lives."""
+    opened = ivcap_journal.runs.open_attempt(RunIdentity("f", "f.py:f", {}, "r", "r"))
+    new = NewIntent("k1:a", "k1:a", "order", "p", "a", "account", {}, run_id=opened.run.id, subject="tides")
+    sent = ivcap_journal.intents.mark_sent(ivcap_journal.intents.claim(new).intent)
+    tell_of_live_orders(ivcap_journal, opened.run.id, "failed")
+    assert "being requested (tides)" in caplog.text and "in doubt" not in caplog.text
+    ivcap_journal.intents.release(sent, "lost")
+    tell_of_live_orders(ivcap_journal, opened.run.id, "failed")
+    assert "in doubt (tides)" in caplog.text

@@ -22,10 +22,11 @@ from prefect.states import Scheduled
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
 from ivcap_flows.durable.parking import watcher_of
-from ivcap_flows.errors import ForbiddenError
+from ivcap_flows.errors import ForbiddenError, JournalError
 from ivcap_flows.handles import Order
 from ivcap_flows.journal import Journal, RunIdentity, store
 from ivcap_flows.journal.leases import Leases
+from ivcap_flows.journal.moves import move
 from ivcap_flows.journal.parks import Parks
 from ivcap_flows.journal.rows import AttemptRow, Park, Wait
 from ivcap_flows.tasks import park_watcher, place_order
@@ -104,6 +105,18 @@ def test_many_parked_runs_take_no_thread_each(embedded_platform, ivcap_journal, 
     loop.run(watch())
     assert woken == [parks[-1].flow_run_id]
     assert most - before <= 40, "what a process may have at most, whatever is parked"
+
+
+def test_a_journal_that_is_watched_is_not_moved(ivcap_journal, woken, tmp_path):
+    """Also while nothing is parked: the watcher would read what nobody writes any more."""
+
+    async def watch() -> None:
+        async with watches(ivcap_journal) as said:
+            await auntil(lambda: bool(said))
+            with pytest.raises(JournalError, match=r"uses the journal .* when it has ended"):
+                await asyncio.to_thread(move, ivcap_journal.url, f"sqlite:///{tmp_path}/new.sqlite")
+
+    loop.run(watch())
 
 
 def test_a_watch_for_a_time_ends_with_the_last_parked_run(embedded_platform, ivcap_journal, woken, park, monkeypatch):
