@@ -425,7 +425,7 @@ def test_what_hinders_a_run(deployed):
 
     @task(persist_result=True)
     def slow() -> None:
-        let_go.wait(20)
+        let_go.wait(150)
 
     @task(persist_result=True)
     def fails() -> None:
