@@ -23,7 +23,7 @@ from ivcap_flows.capture.data import is_data, place_of
 from ivcap_flows.capture.given import Given
 from ivcap_flows.capture.objects import Objects
 from ivcap_flows.capture.parts import MAX_DEPTH, MAX_GIVEN, counted, may_be_path, parts_of, within
-from ivcap_flows.handles import Handle, LocalFile
+from ivcap_flows.handles import Handle, Job, LocalFile
 
 __all__ = ["carry", "claimed", "makers_of", "note_changed", "raised", "release"]
 
@@ -51,8 +51,13 @@ def claimed(value: Any, maker: str, given: Given, wrote: Wrote, *, of_flow: bool
     """Note what the call `maker` has made of a value that it returns. Return the value, or an equal text or number.
 
     `wrote` says whether the call made the file at a path: such a path leads to its maker by the file. A flow made only
-    what no other call has: its tasks do the work.
+    what no other call has: its tasks do the work. What the result of a job holds was made by the job.
     """
+    if type(value) not in _OWNED:
+        for part in (value, *(part for part, _ in within(value, MAX_PARTS))):
+            # The only texts and numbers that a handle holds and a flow takes out of it.
+            if isinstance(part, Job) and parts_of(part.result) is not None:
+                _claim(part.result, part.urn, given, wrote, of_flow=False)
     if _is_followed(value, wrote):
         if type(value) not in _OWNED:
             _claim(value, maker, given, wrote, of_flow=of_flow)

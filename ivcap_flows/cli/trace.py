@@ -71,9 +71,16 @@ def trace(
     if sum((as_json, html is not None or open_, mermaid, brief_)) > 1:
         raise InputError("Give only one of --html, --open, --mermaid, --brief and --json.")
     direction: Direction = "both" if up and down else "down" if down else "up"
+    ways: tuple[Direction, ...] = ("up", "down") if direction == "both" else (direction,)
     # If nothing was run on this machine, the platforms may still know the thing.
     with open_journal(new=True) as journal:
         found = on_record(journal, id, direction, configured_platforms(), runs=not as_json)
+        if brief_:
+            # What is connected with a thing in other ways stands in neither line.
+            for way in ways:
+                alone = found if way == direction else on_record(journal, id, way, configured_platforms())
+                console.print(_line(alone, way))
+            return
     if as_json:
         print_json([record.model_dump(mode="json", exclude_none=True) for record in found.graph])
         return
@@ -83,12 +90,6 @@ def trace(
         if open_:
             # Where there is no browser, the line that names the page is there.
             webbrowser.open(page.resolve().as_uri())
-        return
-    ways: tuple[Direction, ...] = ("up", "down") if direction == "both" else (direction,)
-    if brief_:
-        for way in ways:
-            line = (" ← " if way == "up" else " → ").join(_chain(_Tree(found, way, set(), full=False), found))
-            console.print(line or f"{title_of(found, way)}: no data, and nothing that was ordered")
         return
     if mermaid:
         write(as_mermaid(found.graph, found.starts))
@@ -124,6 +125,14 @@ def _write_page(path: Path, found: Lineage, direction: Direction) -> None:
     console.print(f"{path}: {found.graph.size}")
     for trouble in found.unasked:
         console.print(trouble, style="red")
+
+
+def _line(found: Lineage, way: Direction) -> str:
+    """Return the line of `--brief`. What a run used and made is listed: nothing of it comes from what stands next."""
+    is_run = any(found.graph.nodes[start].type in _FRAMES for start in found.starts)
+    arrow = ", " if is_run else " ← " if way == "up" else " → "
+    line = arrow.join(_chain(_Tree(found, way, set(), full=False), found))
+    return line or f"{title_of(found, way)}: no data, and nothing that was ordered"
 
 
 def _chain(tree: _Tree, found: Lineage) -> Iterator[str]:

@@ -216,6 +216,16 @@ class Lineages:
             records = map(Record.model_validate_json, texts)
             return next((each.id for each in records if each.attributes.get("path") == path_text(path)), None)
 
+    def last_at(self, path: str) -> str | None:
+        """Return the sha256 of the file or folder that was last recorded at a path, or None. All records are read."""
+        text = path_text(path)
+        named = _F.c.record.contains(f'"path":{json.dumps(text, ensure_ascii=False)}', autoescape=True)
+        query = sa.select(_F.c.record).where(_F.c.type.in_(("file", "directory")), named).order_by(_F.c.seq.desc())
+        with self._store.read() as connection:
+            records = map(Record.model_validate_json, connection.execute(query).scalars())
+            found = (each.attributes for each in records if each.attributes.get("path") == text)
+            return next((each.get("sha256") or each.get("manifest_sha256") for each in found), None)
+
     def followed(self, codes: Sequence[str]) -> list[str]:
         """Return the ids of the runs with an attempt that ran one of these versions of code."""
         attempt, run = _F.alias(), _F.alias()

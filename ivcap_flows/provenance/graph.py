@@ -155,7 +155,8 @@ class Graph:
     @property
     def size(self) -> str:
         """How many things and relations there are, in words."""
-        return f"{len(self.nodes)} things, {len(self.relations)} relations"
+        counts = {"thing": len(self.nodes), "relation": len(self.relations)}
+        return ", ".join(f"{count} {word}" + ("" if count == 1 else "s") for word, count in counts.items())
 
     def digest(self) -> str:
         """Return the sha256 of all records, whatever their order. Equal graphs have equal digests."""

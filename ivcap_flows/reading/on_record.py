@@ -54,6 +54,12 @@ def on_record(
     if found is None:
         begin = f"Nothing is on record of {name}. No" if is_here else "No"
         if not is_here and not name.startswith("urn:") and (Path(name).suffix or Path(name).name != name):
+            before = journal.lineages.last_at(os.path.abspath(name))
+            if before is not None:
+                raise InputError(
+                    f"There is no file {name} any more. What a run last had there is sha256 {before}: "
+                    f"`ivcap-flows trace {before}`."
+                )
             begin = f"There is no file {name}, and no"
         files = (
             f" `ivcap-flows verify {shlex.quote(name)}` looks up each file in it."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ivcap_flows.errors import ForbiddenError, IntegrityError, IvcapFlowsError, NotFoundError
-from ivcap_flows.identity import canonical, digest, fingerprint, flows_urn
+from ivcap_flows.identity import EMBEDDED, canonical, digest, fingerprint, flows_urn
 from ivcap_flows.journal import Journal, RunRow
 from ivcap_flows.loop import all_of
 from ivcap_flows.provenance import Graph, Record
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Platforms", "verify_remote"]
 
 _DOWNLOAD: Final = "Download artifact"
+_WHERE_EMBEDDED: Final = (
+    " Start the command in the folder where the run was started, or set IVCAP_LOCAL_DIR to its platforms."
+)
 _ENDED: Final = frozenset({"succeeded", "failed", "error"})
 
 
@@ -126,12 +129,13 @@ class _Reader:
         return client
 
     async def _client(self, node: Record, name: str, make: Callable[[], Awaitable[Any]] | None) -> Any:
-        if make is None:
-            raise IvcapFlowsError(f"{name} is off: the environment names none.")
-        client = await make()
         platform = node.attributes.get("platform")
+        step = _WHERE_EMBEDDED if str(platform).startswith(EMBEDDED) else ""
+        if make is None:
+            raise IvcapFlowsError(f"{name} is off: the environment names none.{step}")
+        client = await make()
         if platform is not None and platform != await client.platform():
-            raise IvcapFlowsError(f"It is on {platform}, which is not the {name} that the environment names.")
+            raise IvcapFlowsError(f"It is on {platform}, which is not the {name} that the environment names.{step}")
         return client
 
     async def _artifact(self, node: Record) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -34,7 +35,7 @@ class FolderSink:
     """
 
     def __init__(self, folder: Path, format: ExportFormat = "prov-json") -> None:  # noqa: A002 - as in `export`
-        self.folder = folder.absolute()
+        self.folder = Path(os.path.abspath(folder))
         self.format = format
 
     @property

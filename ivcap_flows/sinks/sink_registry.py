@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,8 @@ def _folder(format: ExportFormat) -> Callable[[str, Journal, Clients], Sink]:  #
 
 
 def _absolute(place: str) -> Path:
-    return Path(place).expanduser().absolute()
+    # As `absolute` does, but without `..`: a sink is known by its name.
+    return Path(os.path.abspath(Path(place).expanduser()))
 
 
 def _openlineage(place: str, journal: Journal, clients: Clients) -> Sink:

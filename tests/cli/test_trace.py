@@ -137,7 +137,8 @@ def test_a_page_is_what_the_trace_holds_here_and_in_a_notebook(on_record, world,
     whole = json.loads(data)[-1]
     records = on_record("trace", world.downloaded, *options, "--json").json
     nodes = {record["id"] for record in records if record["kind"] != "relation"}
-    size = f"{len(nodes)} things, {len(records) - len(nodes)} relations"
+    counts = ((len(nodes), "thing"), (len(records) - len(nodes), "relation"))
+    size = ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
     assert {view["size"] for view in json.loads(data)} == {size} and told.out == f"{page}: {size}\n"
     assert on_record("trace", world.downloaded, *options).out.splitlines()[-1].partition(";")[0] == size
     assert {item["id"] for item in whole["items"] if "id" in item} == nodes
@@ -363,12 +364,38 @@ def test_a_trace_as_a_whole(ivcap_flows, journal, name):
     assert "\n" + ivcap_flows("trace", *words.split()).out == text
 
 
+def test_a_short_trace_of_a_run_lists_what_it_used_and_made(on_record):
+    """Of which nothing comes from what stands next to it."""
+    out = on_record("trace", "harvest", "--brief").out
+    assert "upper.csv" in out and out.count(", ") > 1 and "←" not in out
+
+
+def test_each_way_of_a_short_trace_is_the_way_alone(ivcap_flows, journal):
+    """What has the same content as what comes from a thing is not where the thing comes from."""
+    made, again = (file(f"urn:x:{name}", f"/data/{name}.csv") for name in ("made", "again"))
+    records = [activity("urn:x:load", "task-run"), made, again, entity("urn:x:content", "content")]
+    records += [relation("specializationOf", each.id, "urn:x:content") for each in (made, again)]
+    records += [relation("used", "urn:x:load", "urn:x:made"), relation("wasGeneratedBy", "urn:x:again", "urn:x:load")]
+    keep(journal, records)
+    assert ivcap_flows("trace", "urn:x:made", "--up", "--down", "--brief").out == "made.csv\nmade.csv → again.csv\n"
+
+
+def test_a_path_where_nothing_is_any_more_leads_to_what_was_there(ivcap_flows, journal, tmp_path):
+    """By its sha256, the newest of those that runs had there."""
+    path = str(tmp_path / "gone and 'away'.csv")
+    keep(journal, [entity(f"urn:x:{n}", "file", sha256=f"{n}" * 64, path=path) for n in (1, 2)])
+    said = ivcap_flows("trace", path)
+    assert said.status == 2 and f"`ivcap-flows trace {'2' * 64}`" in said.err
+    said = ivcap_flows("trace", f"{path}.csv")
+    assert said.status == 2 and "There is no file" in said.err and "any more" not in said.err
+
+
 def test_a_terminal_shows_short_ids_unless_they_are_to_be_whole(ivcap_flows, transcript, journal, monkeypatch):
     """A file or another program gets them whole."""
     order = "urn:ivcap:order:0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
     records = [activity(order, "order", name="o"), entity("102.100.100/1", "dataset")]
     keep(journal, [*records, relation("wasGeneratedBy", "102.100.100/1", order)])
-    whole = "dataset 102.100.100/1\n└─ made by order o {order}\n2 things, 1 relations"
+    whole = "dataset 102.100.100/1\n└─ made by order o {order}\n2 things, 1 relation"
     transcript(ivcap_flows, f"$ trace 102.100.100/1\n{whole}", order=order)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     transcript(ivcap_flows, f"$ trace 102.100.100/1 --full\n{whole}", order=order)

@@ -104,6 +104,12 @@ def test_what_is_delivered_is_on_disk(ivcap_journal, run, tmp_path, monkeypatch,
     assert steps[named + 1 :] == [("sync", target.parent)]
 
 
+def test_a_folder_has_one_name_however_it_is_written(folder, monkeypatch):
+    """Else all runs would be delivered there again."""
+    monkeypatch.chdir(folder)
+    assert FolderSink(Path("../x/../delivered")).name == FolderSink(folder).name == f"prov-json:{folder}"
+
+
 def test_what_a_killed_writer_left_is_removed(ivcap_journal, run, folder):
     """By the next delivery of the run, which comes since that one was not made. What is of others stays."""
     target = deliver(ivcap_journal, run, folder)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from ivcap_flows import flow as drop_in_flow
 from ivcap_flows import recorded
-from ivcap_flows.handles import Artifact, LocalFile, Order, Products
+from ivcap_flows.handles import Artifact, Job, LocalFile, Order, Products
 from ivcap_flows.identity import digest, file_urn
 
 EMBEDDED = "urn:ivcap-flows:embedded:1"
@@ -111,3 +111,38 @@ def test_a_download_leads_back_to_the_artifact(tmp_path, edges, recorded_graph):
     edges({("used", "download", "series")})
     graph = recorded_graph()
     assert SERIES.urn in graph.lineage(file_urn(digest(b"bytes")))
+
+
+def test_what_is_taken_out_of_the_result_of_a_job_comes_from_the_job(edges):
+    """A text, a number, or all of it; a number that all of Python shares says nothing."""
+
+    @task
+    @recorded
+    def run(number: int) -> list[Job]:
+        found = {"message": f"the words of job {number}", "rows": [{"mean": number + 0.5, "count": 1}]}
+        return [Job(urn=f"urn:ivcap:job:{number}", platform=EMBEDDED, service="urn:ivcap:service:s", result=found)]
+
+    @task
+    @recorded
+    def use(value: object) -> None:
+        pass
+
+    @drop_in_flow
+    def main() -> None:
+        [first], [second] = run(1), run(2)
+        use(first.result["message"])
+        use(first.result["rows"][0]["mean"])
+        use(first.result["rows"][0]["count"])
+        use([second.result, first.result["message"]])
+        use(second)
+
+    main()
+    edges(
+        {
+            ("informed", "use[0]", "urn:ivcap:job:1"),
+            ("informed", "use[1]", "urn:ivcap:job:1"),
+            ("informed", "use[3]", "urn:ivcap:job:1"),
+            ("informed", "use[3]", "urn:ivcap:job:2"),
+            ("informed", "use[4]", "urn:ivcap:job:2"),
+        }
+    )
