@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +42,7 @@ _WITH_PROCESS: Final = "Its process ended before it did."
 _UNHEARD: Final = "Its process ended before it reported its end to Prefect."
 _GIVEN_UP: Final = "Given up by the user."
 _LATEST: Final = 50
+_WITHOUT_END: Final = frozenset({"running", "lost"})
 
 
 def reconcile(
@@ -251,9 +252,9 @@ def unended(journal: Journal, attempt: AttemptRow) -> list[Record]:
     return list(begun.values())
 
 
-def gone_on(record: Record, run: RunRow, attempts: Sequence[AttemptRow]) -> Record:
-    """Return a run's record without its end, if that is of an attempt after which the run went on."""
-    if record.ended is None or all(attempt.started_at <= record.ended for attempt in attempts):
+def gone_on(record: Record, run: RunRow) -> Record:
+    """Return a run's record without its end, if that is of an attempt after which the run (as it stands) went on."""
+    if record.ended is None or record.attributes.get("outcome") == run.outcome or run.outcome not in _WITHOUT_END:
         return record
     return record.model_copy(update={"ended": None, "attributes": {**record.attributes, "outcome": run.outcome}})
 

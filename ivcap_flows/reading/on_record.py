@@ -92,7 +92,7 @@ def _show_lost(journal: Journal, found: Lineage) -> None:
                 if outcomes[id_] == "lost" and _is_open(node):
                     nodes[id_] = node.model_copy(update={"attributes": {**node.attributes, "outcome": "lost"}})
                 elif node.type == "flow-run":
-                    nodes[id_] = gone_on(node, now, attempts)
+                    nodes[id_] = gone_on(node, now)
 
 
 def _is_open(node: Record) -> bool:

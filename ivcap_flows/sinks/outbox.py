@@ -85,7 +85,7 @@ def run_records(journal: Journal, run_id: str) -> list[Record]:
     what it was at. A run that went on has no end before that of its last attempt."""
     run, attempts = journal.runs.standing(journal.runs.get(run_id))
     facts = (fact.record for fact in journal.facts.all_of_run(run_id))
-    records = [gone_on(each, run, attempts) if each.id == flows_urn("run", run_id) else each for each in facts]
+    records = [gone_on(each, run) if each.id == flows_urn("run", run_id) else each for each in facts]
     for row in attempts:
         if row.outcome != "running":
             urn = flows_urn("attempt", row.id)
