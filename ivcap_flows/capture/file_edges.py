@@ -215,7 +215,8 @@ class FileEdges:
         for name in {**old, **new}:
             member = os.path.join(path, *name.split("/"))
             if (alone := files_here.get(member)) is not None:
-                made += alone.made and name in new
+                # What a flow returns, its tasks have made.
+                made += alone.made and name in new and not self.is_flow
                 met = met or alone.unknown is not None or alone.used in ("seen", "declared")
                 continue
             first, last = old.get(name), new.get(name)
