@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["CONTROL_CHARACTERS", "in_markdown", "near_names", "unknown_name", "visible"]
+__all__ = ["CONTROL_CHARACTERS", "described", "in_markdown", "near_names", "unknown_name", "visible"]
 
 _DIRECTIONS: Final = (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROL_CHARACTERS: Final = {
@@ -28,6 +28,15 @@ def visible(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [visible(inner) for inner in value]
     return value
+
+
+def described(error: BaseException) -> str:
+    """Return an error's class and message; only the class if it has no message, as many a TimeoutError."""
+    try:
+        message = str(error)
+    except Exception as other:  # noqa: BLE001 - whatever a user's type does
+        message = f"its text cannot be shown, which raises {type(other).__name__}"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def in_markdown(text: str) -> str:

@@ -26,6 +26,7 @@ from ivcap_flows.identity import canonical, digest, flows_urn, path_text, utf8_s
 from ivcap_flows.in_prefect.end_of_run import tell_of_live_orders, tell_of_what_was_left, tell_what_is_on_record
 from ivcap_flows.in_prefect.reconcile import agree
 from ivcap_flows.in_prefect.run_page import show_in_prefect
+from ivcap_flows.plain_text import described
 from ivcap_flows.provenance.records import Record, activity, agent, entity, relation
 from ivcap_flows.secrets import logger_of, scrub_arguments, scrub_text
 
@@ -136,7 +137,7 @@ def close_process(journal_id: str, writer: Recorder) -> None:
         return
     _attempts().of_flows[logical.attempt.id] = logical
     error = getattr(sys, "last_value", None)
-    failure = f"{type(error).__name__}: {error}" if error is not None else failure_of_exit()
+    failure = described(error) if error is not None else failure_of_exit()
     with log_and_count(
         lambda: writer.miss(logical.run.id), "The end of %s could not be recorded.", logical.run.flow_name
     ):

@@ -15,6 +15,7 @@ from ivcap_flows.capture.guard import log_and_count
 from ivcap_flows.capture.prefect_context import passed_timeout
 from ivcap_flows.in_prefect.flow_run_states import PARKED
 from ivcap_flows.in_prefect.flow_run_states import outcome_of as outcome_of_state
+from ivcap_flows.plain_text import described
 
 if TYPE_CHECKING:
     from ivcap_flows.journal import Outcome
@@ -158,21 +159,13 @@ def _outcome_of_error(error: BaseException, *, of_call: bool = False) -> tuple[O
     To Prefect, whose runs end as it says, a flow or task that is cancelled by its event loop has crashed, and one that
     passes on the cancellation of another has failed. A call of a plain function was cancelled.
     """
-    kind = type(error)
-    names = {base.__name__ for base in kind.__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
+    names = {base.__name__ for base in type(error).__mro__ if base.__module__.startswith(("prefect", "asyncio"))}
     if "Pause" in names:
         state = getattr(error, "state", None)
         return "parked" if getattr(state, "name", None) == PARKED else "paused", getattr(state, "message", None)
-    cause = f"{kind.__name__}: {_text_of(error)}"
+    cause = described(error)
     if "CancelledError" in names and (timeout := passed_timeout()) is not None:
         return "failed", f"Exceeded its timeout of {timeout:g} s"
     if of_call and names & {"CancelledError", "CancelledRun"}:
         return "cancelled", cause
     return ("failed" if isinstance(error, Exception) else "crashed"), cause
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as other:  # noqa: BLE001 - whatever a user's type does, its call has ended
-        return f"its text cannot be shown, which raises {type(other).__name__}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivcap_flows.errors import InputError
+from ivcap_flows.plain_text import described
 
 if TYPE_CHECKING:
     from prefect import Flow, State
@@ -37,7 +38,7 @@ def load(entry: str) -> Flow[..., Any]:
             return load_flow_from_entrypoint(entry)
         found = getattr(importlib.import_module(place), name)
     except Exception as error:
-        raise InputError(f"The flow {entry} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise InputError(f"The flow {entry} cannot be loaded: {described(error)}") from error
     if not isinstance(found, Flow):
         raise InputError(f"{entry} is not a flow; decorate it with `@flow`.")
     return found

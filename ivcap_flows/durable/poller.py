@@ -22,6 +22,7 @@ from ivcap_flows.durable.rate_limiter import RateLimiter
 from ivcap_flows.durable.wording import counted, listed
 from ivcap_flows.errors import NotFoundError, PlatformError, WaitTimeoutError
 from ivcap_flows.handles import TERMINAL
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["LONGEST", "SHARE", "SHORTEST", "Poller", "interval"]
@@ -403,6 +404,6 @@ class _PollLog:
         if name not in self._refused:
             self._refused.add(name)
             shown = None if isinstance(error, PlatformError) else error
-            why = f"{type(error).__name__}: {error}"
+            why = described(error)
             listed = f"list of {self._what} {name}".rstrip()
             logger.warning("The %s cannot be read, so the wait goes on without it. %s", listed, why, exc_info=shown)

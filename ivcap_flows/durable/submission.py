@@ -36,6 +36,7 @@ from ivcap_flows.http.server_clock import ServerTime
 from ivcap_flows.identity import How
 from ivcap_flows.journal import Claim, IntentRow, Journal
 from ivcap_flows.journal.rows import LEAVES_WITHIN
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["Submission", "in_run", "may_have_taken_effect"]
@@ -387,7 +388,7 @@ def shows_within(effect: Effect[Any], intent: IntentRow) -> float:
 
 
 def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:2000]
+    return described(error)[:2000]
 
 
 def _unless_settled(settle: Callable[[], object]) -> None:

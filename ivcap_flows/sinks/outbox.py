@@ -23,6 +23,7 @@ from ivcap_flows.errors import (
 from ivcap_flows.identity import flows_urn
 from ivcap_flows.in_prefect.reconcile import gone_on, unended
 from ivcap_flows.journal import Cursor, Fact
+from ivcap_flows.plain_text import described
 from ivcap_flows.provenance.graph import Graph
 from ivcap_flows.provenance.records import Record, activity
 from ivcap_flows.secrets import logger_of
@@ -259,7 +260,7 @@ def _try(journal: Journal, sink: Sink, run: RunRow) -> tuple[Delivery, bool]:
         return Delivery("pending", str(error) or type(error).__name__), not _is_away(error)
     except Exception as error:
         log.warning("The sink %s failed on run %s. It is tried again later.", sink.name, run.id, exc_info=True)
-        reason = f"{FAULT} ({type(error).__name__}: {error}). It is tried again later. Report it: {_ISSUES}."
+        reason = f"{FAULT} ({described(error)}). It is tried again later. Report it: {_ISSUES}."
         return Delivery("pending", reason), True
 
 

@@ -28,6 +28,7 @@ from ivcap_flows.capture.observing import runs_again
 from ivcap_flows.capture.task_runs import newest
 from ivcap_flows.in_prefect.flow_run_states import PARKED, outcome_of
 from ivcap_flows.journal.rows import COMES_BACK
+from ivcap_flows.plain_text import described
 
 __all__ = [
     "REPLAY_SAFE",
@@ -104,7 +105,7 @@ class OwnRun:
                 run = client.read_flow_run(self.id)
                 return self._deployment(client) or self._lag(client) or self._tasks(client, run)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the API, the wait continues in the process
-            return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
+            return Obstacle(f"Prefect's API cannot be asked ({described(error)})", passing=True)
 
     def now(self) -> datetime | Obstacle:
         """Return the time of Prefect's clock, by which Prefect starts runs. Asks Prefect's API and blocks."""
@@ -112,7 +113,7 @@ class OwnRun:
             with get_client(sync_client=True) as client:
                 return _now(client, self.id)
         except Exception as error:  # noqa: BLE001 - as for any obstacle
-            return Obstacle(f"Prefect's API cannot be asked ({type(error).__name__}: {error})", passing=True)
+            return Obstacle(f"Prefect's API cannot be asked ({described(error)})", passing=True)
 
     def park(self, wake_at: datetime, message: str) -> State[Any] | Obstacle:
         """Schedule the run to start again at `wake_at`. Blocks.
@@ -128,7 +129,7 @@ class OwnRun:
                 client.request("PATCH", "/flow_runs/{id}", path_params={"id": self.id}, json=_to_come_back(run))
                 client.set_flow_run_state(self.id, state)
         except Exception as error:  # noqa: BLE001 - Prefect may still have carried out the request
-            failed = f"{type(error).__name__}: {error}"
+            failed = described(error)
         else:
             failed = ""
         # If the run continued here while a worker starts it again, there would be two of it. So ask the server whether

@@ -28,6 +28,7 @@ from ivcap_flows.in_prefect.reconcile import end_parked
 from ivcap_flows.journal import Journal
 from ivcap_flows.journal.rows import COMES_BACK, AttemptRow, Park
 from ivcap_flows.lru_cache import LruCache
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import logger_of
 from ivcap_flows.settings import Settings
 from ivcap_flows.tasks.call import IvcapCall
@@ -95,7 +96,7 @@ class Watcher:
                     if end is not None and not self._tending:
                         break
                 except Exception as error:  # noqa: BLE001 - a server that restarts, a journal that is busy
-                    self._trouble("parked", f"Cannot read parked runs; trying again: {type(error).__name__}: {error}")
+                    self._trouble("parked", f"Cannot read parked runs; trying again: {described(error)}")
                 await self._pause()
         finally:
             for task in self._tending.values():
@@ -235,7 +236,7 @@ class Watcher:
             if wake(attempt.flow_run_id) != "woken":
                 return False
         except Exception as error:  # noqa: BLE001 - the next look tries again, and the other runs are woken anyway
-            self._trouble(about, f"Cannot wake run {run}; trying again: {type(error).__name__}: {error}")
+            self._trouble(about, f"Cannot wake run {run}; trying again: {described(error)}")
             return False
         self._troubled.pop(about)
         self._tell(f"Woke run {run} (flow run {attempt.flow_run_id}).")

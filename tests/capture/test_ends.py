@@ -49,6 +49,8 @@ def test_a_call_ends_as_what_it_raised_says(recorded_graph):
     told = {call.attributes["parameters"]["kind"]: call.attributes["outcome"] for call in calls}
     assert told == {kind: kind.split()[0] for kind in ENDS}
     assert all(call.ended is not None for call in calls)
+    causes = {call.attributes["parameters"]["kind"]: call.attributes.get("cause") for call in calls}
+    assert (causes["crashed"], causes["failed"]) == ("TerminationSignal", "ValueError: no")
 
 
 def test_a_name_that_is_no_utf8_is_recorded(tmp_path, recorded_graph):

@@ -34,6 +34,7 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.identity import EMBEDDED
+from ivcap_flows.plain_text import described
 from ivcap_flows.secrets import scrub_text
 from ivcap_flows.sinks.base import without_emails
 
@@ -202,7 +203,7 @@ def _failure(error: Exception, *, optional: bool = False, full: bool = False) ->
     elif isinstance(error, UnreachableError | UnavailableError):
         outcome = "no answer"
     if full or not isinstance(error, IvcapFlowsError):
-        return outcome, f"{type(error).__name__}: {error}" if full else f"the client fails with {type(error).__name__}"
+        return outcome, described(error) if full else f"the client fails with {type(error).__name__}"
     if not isinstance(error, PlatformError):
         return outcome, str(error)
     fault = getattr(error, "detail", None) if isinstance(error, ProtocolError) else None
