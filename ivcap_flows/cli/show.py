@@ -148,7 +148,8 @@ def _task_run(node: Record) -> tuple[str | datetime | None, ...]:
 
 def _line(record: Record, *, full: bool) -> tuple[str, str, str, str]:
     name = record.attributes.get("name") or record.attributes.get("path") or ""
-    return record.type, str(name), str(record.attributes.get("sha256") or "")[:12], brief(record.id, full=full)
+    sha256 = str(record.attributes.get("sha256") or "")
+    return record.type, str(name), brief(sha256, full=full), brief(record.id, full=full)
 
 
 def _jobs_of(graph: Graph, asked: Sequence[IntentRow]) -> list[dict[str, Any]]:

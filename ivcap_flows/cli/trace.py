@@ -311,7 +311,7 @@ def _label(record: Record, *, full: bool) -> str:
         brief(record.id, full=full),
         f"commit {str(attributes['commit'])[:12]}" if attributes.get("commit") else "",
         "with uncommitted changes" if attributes.get("dirty") else "",
-        f"sha256 {str(attributes['sha256'])[:12]}"
+        f"sha256 {brief(str(attributes['sha256']), full=full)}"
         if attributes.get("sha256") and str(attributes["sha256"]) not in record.id
         else "",
         str(attributes.get("outcome") or attributes.get("status") or ""),

@@ -305,8 +305,8 @@ file  end  urn:x:end
     "what others made with equal bytes is one line": (
         [record for number in range(10) for record in made(f"urn:x:make:{number}", f"urn:x:out:{number}", **BYTES)],
         "urn:x:out:7",
-        """
-file  out.csv  urn:x:out:7  sha256 abababababab
+        f"""
+file  out.csv  urn:x:out:7  sha256 {BYTES["sha256"]}
    also made by 9 others, with equal bytes
 └─ made by task-run  urn:x:make:7
 3 things, 2 relations
@@ -317,10 +317,10 @@ file  out.csv  urn:x:out:7  sha256 abababababab
         "urn:x:plot",
         f"""
 task-run  urn:x:plot
-└─ used file  copy.csv  urn:x:copy  sha256 abababababab
+└─ used file  copy.csv  urn:x:copy  sha256 {BYTES["sha256"]}
    └─ has the content of content  urn:ivcap-flows:file:sha256:{BYTES["sha256"]}
          concluded from equal bytes
-      └─ is the content of file  out.csv  urn:x:out  sha256 abababababab
+      └─ is the content of file  out.csv  urn:x:out  sha256 {BYTES["sha256"]}
          └─ made by task-run  urn:x:make
 5 things, 4 relations
 """,
@@ -329,10 +329,10 @@ task-run  urn:x:plot
         [*COPIED, *made("urn:x:make:1", "urn:x:out:1", **BYTES), *made("urn:x:make:2", "urn:x:out:2", **BYTES)],
         "urn:x:copy",
         f"""
-file  copy.csv  urn:x:copy  sha256 abababababab
+file  copy.csv  urn:x:copy  sha256 {BYTES["sha256"]}
 └─ has the content of content  urn:ivcap-flows:file:sha256:{BYTES["sha256"]}
       concluded from equal bytes; 1 other had the same before
-   └─ is the content of file  out.csv  urn:x:out:2  sha256 abababababab
+   └─ is the content of file  out.csv  urn:x:out:2  sha256 {BYTES["sha256"]}
       └─ made by task-run  urn:x:make:2
 4 things, 3 relations
 """,
