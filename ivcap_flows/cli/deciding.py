@@ -16,6 +16,7 @@ from ivcap_flows.ivcap.client import IvcapClient
 from ivcap_flows.journal import IntentRow, Journal, RunRow
 from ivcap_flows.journal.rows import COMES_BACK, AttemptRow
 from ivcap_flows.journal.states import OPEN
+from ivcap_flows.plain_text import described
 from ivcap_flows.work.kinds import KINDS
 from ivcap_flows.work.orphans import is_orphan, live_of
 
@@ -90,7 +91,7 @@ def _cancel(flow_run_id: str) -> None:
         cancel_waiting(flow_run_id)
     except Exception as error:
         raise DurabilityError(
-            f"Prefect cannot be asked to cancel the flow run {flow_run_id} ({type(error).__name__}: {error}), so the "
+            f"Prefect cannot be asked to cancel the flow run {flow_run_id} ({described(error)}), so the "
             "run would come back. Nothing was changed. Check PREFECT_API_URL, then try again."
         ) from error
 
@@ -109,7 +110,8 @@ def resolve(journal: Journal, row: IntentRow, urn: str | None) -> str:
     if urn is None:
         listen(journal)
         journal.decisions.write_off(row.key)
-        return f"{name} is written off."
+        never = "" if row.state == "sent" else " Nothing had been sent."
+        return f"{name} is written off.{never}"
     if row.noun not in _ADOPTED:
         raise InputError(
             f"The next run that asks for the {name} looks for it on the platform. Run again, or decide with `--none`."

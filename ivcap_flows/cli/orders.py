@@ -64,7 +64,10 @@ def orders(
             return
         run_id = journal.runs.get(run).id if run else None
         rows = journal.intents.where(run_id=run_id, limit=None)
-    rows = [row for row in rows if row.state in OPEN or (not open_only and (row.noun in KINDS or row.duplicates))]
+    if open_only:
+        rows = [row for row in rows if row.state == "sent"]
+    else:
+        rows = [row for row in rows if row.state in OPEN or row.noun in KINDS or row.duplicates]
     rows = rows[-limit:] if limit else rows
     if as_json:
         print_json([effects.as_json(row) for row in rows])

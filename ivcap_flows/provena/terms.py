@@ -97,7 +97,7 @@ def collection_format(
         name = f" {artifact.name}" if artifact.name else ""
         raise InputError(
             f"No Provena dataset is minted for the artifact{name} ({artifact.urn}): its terms lack {_taught(missing)}. "
-            "State them once as `terms`: in the workflow, in a YAML file, or in a block Provena Terms.",
+            "State them once as `terms`: in the workflow, in a YAML file (`--terms`), or in a block Provena Terms.",
             missing=missing,
         )
     made = terms.created_date or (artifact.created_at.date() if artifact.created_at else None)

@@ -152,7 +152,9 @@ def _then(row: IntentRow, run: RunRow | None, left: str, flow_run_id: str | None
     if row.state == "done":
         by_hand = f"`ivcap-flows orders adopt {key}`, or when it has ended `ivcap-flows orders write-off {key}`"
     if run is None or left in ("abandoned", "completed"):
-        return f"no run will request it again: use {by_hand}"
+        retried = left == "abandoned" and run is not None and run.deployed
+        unless = f", unless flow run {flow_run_id} is retried in Prefect" if retried else ""
+        return f"no run will request it again{unless}: use {by_hand}"
     if run.deployed:
         again = f"retry flow run {flow_run_id} in Prefect; if that was deleted, use {by_hand}"
     else:

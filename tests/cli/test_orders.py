@@ -91,11 +91,18 @@ def test_programs_get_all_but_what_is_the_journals_own(on_record, names):
 
 
 def test_what_was_never_sent_is_no_orphan(own_record, transcript, journal):
-    ask(journal, "claimed")
+    """Nor is it in doubt."""
+    journal.intents.release(ask(journal, "claimed"))
     refused = """
+$ orders --open-only
+Orders and jobs
+what …
+order echo in doubt …
 $ orders write-off claimed
 DurabilityError: The order claimed is claimed and no orphan. Nothing was sent, so there is nothing to decide.
 [1]
+$ orders resolve claimed --none
+order claimed is written off. Nothing had been sent.
 """
     transcript(own_record, refused)
 

@@ -79,3 +79,11 @@ def test_a_parked_run_owns_what_it_waits_for(sqlite_journal):
     assert orphan.left == "parked" and "retry flow run flow-run-f in Prefect" in orphan.then
     sqlite_journal.runs.end(opened.run.id, "cancelled")
     assert keys(sqlite_journal) == ["k1:a"]
+
+
+def test_a_run_that_was_given_up_may_be_retried_in_prefect(sqlite_journal):
+    opened = began(sqlite_journal, deployed=True)
+    placed(sqlite_journal, opened)
+    sqlite_journal.runs.close_attempt(opened.attempt.id, "abandoned")
+    [orphan] = orphans_of(sqlite_journal)
+    assert "no run will request it again, unless flow run flow-run-f is retried in Prefect: use" in orphan.then
