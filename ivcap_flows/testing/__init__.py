@@ -29,6 +29,16 @@ _RECORDING: Final = "ivcap_flows.capture"
 """The logger of what could not be recorded."""
 _LONGEST: Final = 10.0
 """Seconds to wait for the recorder."""
+_OTHER_LOGINS: Final = (
+    "IVCAP_ACCESS_TOKEN",
+    "IVCAP_BASE_URL",
+    "IVCAP_CONTEXT",
+    "IVCAP_FLOWS_IVCAP_BLOCK",
+    "IVCAP_FLOWS_PROVENA_BLOCK",
+    "PROVENA_CLIENT_SECRET",
+    "PROVENA_DOMAIN",
+)
+"""The settings of real platforms that those of the embedded ones do not replace."""
 _IDLE: Final = 3600.0
 """Seconds that a session may spend on tests that do not use the platforms, before these end."""
 
@@ -46,7 +56,7 @@ def _embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPlat
 
 @pytest.fixture
 def embedded_platform(_embedded: EmbeddedPlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformControl]:
-    """Run one embedded platform for all tests of a session, and point the environment to it.
+    """Run one embedded platform for all tests of a session, and point the environment to it, whatever that named.
 
     The control object can inject faults, list the requests of the test, set the platform's clock, and make the platform
     as slow and limited as production (`be_like`). The platform and its jobs end with the session.
@@ -56,6 +66,8 @@ def embedded_platform(_embedded: EmbeddedPlatform, monkeypatch: pytest.MonkeyPat
     control = PlatformControl(_embedded)
     control.clear_faults()
     control.forget_requests()
+    for name in _OTHER_LOGINS:
+        monkeypatch.delenv(name, raising=False)
     for name, value in _embedded.environment.items():
         monkeypatch.setenv(name, value)
     yield control

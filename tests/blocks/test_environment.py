@@ -108,3 +108,15 @@ def test_nothing_named_means_the_embedded_platforms(tmp_path):
     finally:
         if (server := Directory(tmp_path / "ivcap-artifacts").server()) is not None:
             os.kill(server["pid"], signal.SIGTERM)
+
+
+def test_tests_reach_the_embedded_platforms_whatever_is_set(monkeypatch, request):
+    """The fixture for users' tests takes away the logins that their shell names."""
+    for name in ("IVCAP_FLOWS_IVCAP_BLOCK", "IVCAP_FLOWS_PROVENA_BLOCK", "IVCAP_CONTEXT", *SIDECAR, *PROVENA):
+        monkeypatch.setenv(name, "prod")
+    monkeypatch.setenv("PROVENA_CLIENT_SECRET", "prod")
+    request.getfixturevalue("embedded_platform")
+    url = os.environ["IVCAP_URL"]
+    assert IvcapCredentials.from_environment().url == url
+    endpoints = ProvenaCredentials.from_environment().endpoints()
+    assert all(value.startswith(url) for value in vars(endpoints).values())
