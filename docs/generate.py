@@ -20,8 +20,9 @@ from prefect import Task
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
+import ivcap_flows
 from ivcap_flows import errors, tasks
-from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials
+from ivcap_flows.blocks import IvcapCollection, IvcapCredentials, IvcapService, ProvenaCredentials, ProvenaTerms
 from ivcap_flows.blocks.ivcap_credentials import Connection
 from ivcap_flows.capture import edge_rules
 from ivcap_flows.cli.app import app
@@ -96,7 +97,8 @@ blocks the flow's loop.
 
 The tasks have `retries=0` and no cache: what is safe to repeat is repeated inside a task. Each task records itself.
 `run_orders`, `run_jobs`, `run_order` and `run_job` are no tasks but functions for the flow's body, which call tasks and
-may park the run; `download_products` calls a task for each product.
+may park the run; `download_products` calls a task for each product. `once`, `wait_or_park`, `recorded`, `annotate` and
+`trace` are [at the end](#in-a-flows-body).
 
 | synchronous | asynchronous | Prefect's name | returns |
 |---|---|---|---|
@@ -131,6 +133,15 @@ wherever a path can.
 | handle | fields |
 |---|---|
 """
+
+IN_FLOWS: Final = """
+## In a flow's body
+
+These are in `ivcap_flows` itself, beside `flow` and `task`, which have the arguments of Prefect's own. `aonce` and
+`a_wait_or_park` are for asynchronous flows.
+"""
+
+IN_BODY: Final = ("once", "wait_or_park", "recorded", "annotate", "trace")
 
 EVENTS: Final = """# Events
 
@@ -551,7 +562,9 @@ def settings() -> str:
         f"| `{field.alias}` | {_default(Settings, name)} | {_cell(field.description)} |"
         for name, field in Settings.model_fields.items()
     )
-    blocks = "".join(map(_block, (IvcapCredentials, Connection, ProvenaCredentials, IvcapService, IvcapCollection)))
+    blocks = "".join(
+        map(_block, (IvcapCredentials, Connection, ProvenaCredentials, IvcapService, IvcapCollection, ProvenaTerms))
+    )
     return SETTINGS + _lines("| variable | default | meaning |", "|---|---|---|", *rows) + PLATFORMS + blocks
 
 
@@ -593,7 +606,14 @@ def tasks_page() -> str:
             text += f"\n\nImport it from `{place.__name__}`."
         sections.append(f"\n## {verb}\n\n```text\n{_signature(verb, signature)}\n```\n\n{text}\n")
     order, job = (", ".join(f"`{field.name}`" for field in fields(step)) for step in (tasks.OrderStep, tasks.JobStep))
-    return TASKS + _lines(*rows) + TYPES.format(order=order, job=job) + _handles() + "".join(sections)
+    types = TYPES.format(order=order, job=job)
+    return TASKS + _lines(*rows) + types + _handles() + "".join(sections) + IN_FLOWS + "".join(map(_in_flows, IN_BODY))
+
+
+def _in_flows(name: str) -> str:
+    function = getattr(ivcap_flows, name)
+    text = "\n\n".join(_paragraphs(function))
+    return f"\n### {name}\n\n```text\n{_signature(name, inspect.signature(function))}\n```\n\n{text}\n"
 
 
 def _signature(name: str, signature: inspect.Signature) -> str:
@@ -603,7 +623,8 @@ def _signature(name: str, signature: inspect.Signature) -> str:
             parts.append("*")
             starred = True
         default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        parts.append(f"{parameter.name}: {parameter.annotation}{default}")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        parts.append(f"{stars}{parameter.name}: {parameter.annotation}{default}")
     return f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {signature.return_annotation}"
 
 
