@@ -26,15 +26,15 @@
     │   ├── JobFailedError
     │   └── RegistrationFailedError
     ├── WaitTimeoutError            the caller's time-out passed; the remote work continues
-    ├── DurabilityError             a guarantee could not be kept, so nothing was sent
-    │   ├── InDoubtError            several effects on the platform could be ours
+    ├── DurabilityError             a guarantee could not be kept, so nothing more is sent
+    │   ├── InDoubtError            it cannot be told which effect on the platform is ours
     │   ├── FencedError             another process has taken the effect over
     │   ├── SupersededError         somebody else changed an aspect since it was read
-    │   └── SpendLimitError         the flow would place more orders than `max_orders` allows
+    │   └── SpendLimitError         the run would ask for more orders and jobs than it may
     ├── JournalError                the journal cannot be opened, read or written
     │   ├── JournalKeyError         the journal's key file is missing, or has another key
     │   ├── JournalMovedError       the journal is elsewhere now, or its move here has not ended
-    │   └── NewerSchemaError        a newer version of the package made the journal or state folder
+    │   └── NewerSchemaError        another version of the package made the journal, or a newer one the state folder
     └── EmbeddedPlatformError       the embedded platform could not be started or reached
 
 Each error carries its data as attributes and survives pickling. `retryable` says whether repeating the same call can
@@ -241,7 +241,8 @@ class SupersededError(DurabilityError):
 
 
 class SpendLimitError(DurabilityError):
-    """The flow would place more orders than `max_orders` allows. Data: `limit`, `placed`, `service`."""
+    """The run would ask for more orders and jobs than IVCAP_FLOWS_MAX_ORDERS allows. Data: `limit`, `placed`,
+    `service`."""
 
 
 class JournalError(IvcapFlowsError):
@@ -266,7 +267,8 @@ class JournalMovedError(JournalError):
 
 
 class NewerSchemaError(JournalError):
-    """A newer version of the package made the journal, or the embedded platforms' folder. Data: `found`, `known`."""
+    """Another version of the package made the journal, or a newer one the embedded platforms' folder. Data: `found`,
+    `known`."""
 
     retryable = False
 

@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         description="URL of the secret manager inside an IVCAP container.",
     )
     ivcap_local_dir: Path = Field(
-        Path("ivcap-artifacts"), alias="IVCAP_LOCAL_DIR", description="State folder of the embedded platforms."
+        Path("ivcap-artifacts"),
+        alias="IVCAP_LOCAL_DIR",
+        description="State folder of the embedded platforms, below the folder in which the process works. An absolute "
+        "path is one for all of them.",
     )
 
     provena_domain: str | None = Field(

@@ -49,7 +49,7 @@ def login(
 
     Tokens of IVCAP go into a context in the file of the `ivcap` command, so both commands share one login. Flows use
     a context if IVCAP_CONTEXT or their credentials name it. With --block, they go into a Prefect block instead, which
-    flows on all machines can use and renew. The token of Provena goes into a Prefect block.
+    all flows on this Prefect server can use and renew. The token of Provena goes into a Prefect block.
 
     If Prefect could not store an earlier login, its tokens are stored now, without another confirmation.
 

@@ -150,8 +150,8 @@ class Claims(KnownIntents):
         placed = connection.execute(sa.select(sa.func.count()).select_from(_I).where(*spending)).scalar_one()
         if placed >= limit:
             raise SpendLimitError(
-                f"The run already has {placed} orders and jobs, and max_orders allows {limit}, so the {wanted.noun} "
-                f"for {wanted.subject} was not sent. If you want more, increase IVCAP_FLOWS_MAX_ORDERS.",
+                f"The run already has {placed} orders and jobs, and IVCAP_FLOWS_MAX_ORDERS allows {limit}, so the "
+                f"{wanted.noun} for {wanted.subject} was not sent. If you want more, increase it.",
                 limit=limit,
                 placed=placed,
                 service=wanted.subject,
