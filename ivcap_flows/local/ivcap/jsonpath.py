@@ -6,7 +6,8 @@ A path has steps `.key`, `."key"`, `[*]`, `[0]` and conditions `? (...)`. A cond
 `<=`, `>`, `>=`) the values of paths from `@` or `$` with each other or with a text, a number, `true`, `false` or
 `null`, or asks whether a text `starts with "..."` or is `like_regex "..."`, with `flag "i"` for either case; `&&` and
 `||` combine conditions. A regular expression has what Python and PostgreSQL read alike: characters, `\\` before a sign,
-`.`, `*`, `+`, `?`, `|`, `^` at its begin and `$` at its end. Without groups, none can be slow beyond measure.
+`.`, `*`, `+`, `?`, `|`, `^` at its begin and `$` at its end. It is matched in one pass over the text, since Python's `re`
+would go back for each `*`, and hold up all requests meanwhile.
 
 The mode is lax: a key is applied to the elements of an array, and a comparison uses the elements of an array. An aspect
 is selected if the path returns any value. Values of different kinds do not compare. PostgreSQL calls that unknown, the
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -41,7 +43,8 @@ _TOKEN: Final = re.compile(
 )
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}
 _COMPARE: Final = {"==", "!=", "<>", "<", "<=", ">", ">="}
-_REGEX: Final = re.compile(r"(?P<body>\^?(?:(?:[^\\()\[\]{}.*+?^$|]|\.|\\[^\w\s])[*+?]?|\|)*)(?P<end>\$?)")
+_ATOM: Final = r"([^\\()\[\]{}.*+?^$|]|\.|\\[^\w\s])([*+?]?)"
+_REGEX: Final = re.compile(rf"(?P<begin>\^?)(?P<body>(?:{_ATOM}|\|)*)(?P<end>\$?)")
 _LONGEST: Final = 4000
 _DEEPEST: Final = 40
 
@@ -67,13 +70,60 @@ def _element(number: int) -> Step:
     return lambda whole, value: iter(_elements(value)[number : number + 1])
 
 
-def _expression(text: str, flags: str) -> re.Pattern[str] | None:
-    """Return a regular expression; None for one that PostgreSQL may read otherwise."""
+@dataclass(frozen=True)
+class _Alternative:
+    """One of the texts that a regular expression finds: characters, None for any but a line feed, each with its `*`,
+    `+` or `?`."""
+
+    atoms: list[tuple[str | None, str]]
+    at_begin: bool
+    at_end: bool
+    any_case: bool
+
+    def is_in(self, text: str) -> bool:
+        """Return whether it is found. The time is that of the text's length, times that of the atoms'."""
+        end = len(self.atoms)
+        reached = self._reach({0})
+        for character in text:
+            if end in reached and not self.at_end:
+                return True
+            further = set() if self.at_begin else {0}
+            for number in reached - {end}:
+                if self._fits(number, character):
+                    further |= {number, number + 1} if self.atoms[number][1] in ("*", "+") else {number + 1}
+            reached = self._reach(further)
+        return end in reached
+
+    def _reach(self, numbers: set[int]) -> set[int]:
+        """Return the atoms that may be next, if these may be: also what follows one that may be left out."""
+        for number, (_, often) in enumerate(self.atoms):
+            if number in numbers and often in ("*", "?"):
+                numbers.add(number + 1)
+        return numbers
+
+    def _fits(self, number: int, character: str) -> bool:
+        wanted = self.atoms[number][0]
+        if wanted is None:
+            return character != "\n"
+        return character == wanted or (self.any_case and character.lower() == wanted.lower())
+
+
+def _expression(text: str, flags: str) -> list[_Alternative] | None:
+    """Return the alternatives of a regular expression; None for one that PostgreSQL may read otherwise."""
     found = _REGEX.fullmatch(text)
     if found is None or flags not in ("", "i"):
         return None
-    # Python's `$` is also before a last line feed.
-    return re.compile(found["body"] + (r"\Z" if found["end"] else ""), re.IGNORECASE if flags else 0)
+    bodies: list[list[tuple[str | None, str]]] = [[]]
+    for atom, often in re.findall(rf"{_ATOM}|\|", found["body"]):
+        if atom:
+            bodies[-1].append((None if atom == "." else atom[-1], often))
+        else:
+            bodies.append([])
+    last = len(bodies) - 1
+    return [
+        _Alternative(atoms, bool(found["begin"]) and not number, bool(found["end"]) and number == last, bool(flags))
+        for number, atoms in enumerate(bodies)
+    ]
 
 
 def _kind(value: Any) -> str:
@@ -252,7 +302,7 @@ class _Parser:
             raise self._unsupported(repr(text[:60]))
         return lambda whole, value: [constant]
 
-    def _regex(self) -> re.Pattern[str]:
+    def _regex(self) -> list[_Alternative]:
         given = [self._next()]
         if self._take("flag"):
             given.append(self._next())
@@ -273,9 +323,10 @@ class _Parser:
                 isinstance(one, str) and one.startswith(start) for one in _flat(left(whole, value))
             )
         if self._take("like_regex"):
-            expression = self._regex()
+            alternatives = self._regex()
             return lambda whole, value: any(
-                isinstance(one, str) and expression.search(one) for one in _flat(left(whole, value))
+                isinstance(one, str) and any(each.is_in(one) for each in alternatives)
+                for one in _flat(left(whole, value))
             )
         kind, operator = self._next()
         if kind != "sign" or operator not in _COMPARE:
