@@ -108,9 +108,9 @@ def visible_from() -> int:
     A negative value hides it from lists only, until the moment of its absolute value; a read by id finds it at once.
     """
     late, in_lists = LATE.get(), LATE_IN_LISTS.get()
-    if in_lists:
-        return -(now() + round(in_lists * 1000))
-    return now() + round(late * 1000) if late else 0
+    if late:
+        return now() + round(late * 1000)
+    return -(now() + round(in_lists * 1000)) if in_lists else 0
 
 
 def stamp(moment: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
+from contextlib import closing
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from ivcap_flows.errors import EmbeddedPlatformError, InputError
 from ivcap_flows.local.ondemand import EmbeddedPlatform
+from ivcap_flows.local.proof import connected
 from ivcap_flows.local.services.definition_files import register_files
 
 __all__ = ["PlatformControl"]
@@ -104,19 +105,22 @@ class PlatformControl:
         self._call("DELETE", "like")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the embedded platform's own URL
-            f"{self._embedded.url}/_embedded/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"X-Embedded-Control": self._embedded.control, "Content-Type": "application/json"},
-        )
+        embedded = self._embedded
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"X-Embedded-Control": embedded.control, "Content-Type": "application/json"}
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
-                return json.loads(reply.read() or b"null")
-        except urllib.error.HTTPError as error:
-            raise InputError(str(json.loads(error.read() or b"{}").get("message", error))) from error
-        except OSError as error:
+            connection = connected({"url": embedded.url, "control": embedded.control})
+            if connection is None:
+                raise ConnectionError("no server of this folder is at its address")
+            with closing(connection):
+                connection.request(method, f"/_embedded/{path}", data, headers)
+                reply = connection.getresponse()
+                answer = json.loads(reply.read() or b"null")
+        except (OSError, ValueError, HTTPException) as error:
             raise EmbeddedPlatformError(
-                f"The embedded platform of {self._embedded.directory} does not answer: {error}.",
-                directory=str(self._embedded.directory),
+                f"The embedded platform of {embedded.directory} does not answer: {error}.",
+                directory=str(embedded.directory),
             ) from error
+        if reply.status >= 400:
+            raise InputError(str(answer["message"]))
+        return answer

@@ -113,8 +113,17 @@ def test_a_clock_that_is_set_back_holds_no_order(clock, first):
     assert first.finished(waiting)["status"] == "succeeded"
 
 
-def test_the_control_object_sets_the_clock(local_platform, clock):
-    """The control object of the fixture `embedded_platform` can set the clock."""
+def test_a_clock_that_stands_holds_no_order(clock, first):
+    """How long an order waits for its start goes by the machine's time."""
+    said(clock.post("/like", json={"like": "production", "speed": 100}))
+    said(clock.post("/clock", json={"freeze": True}))
+    assert first.finished(first.order("echo", message="a"))["status"] == "succeeded"
+    clock.delete("/like")
+
+
+def test_the_control_object_sets_the_clock(local_platform, clock, monkeypatch):
+    """The control object of the fixture `embedded_platform` can set the clock, whatever proxy the shell names."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     known = local_platform.known()
     place = (local_platform.url, local_platform.root, known["instance"], local_platform.environment, known["control"])
     control = PlatformControl(EmbeddedPlatform(*place))

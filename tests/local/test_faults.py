@@ -78,6 +78,16 @@ def test_an_expired_token_is_401_with_a_challenge(first, fault):
     first.get("/1/services2")
 
 
+def test_a_fault_counts_on_a_platform_like_production(ada, fault, control):
+    """There, items of Provena come late into lists anyway; one that a rule hides cannot be read either."""
+    control.post("/like", json={"like": "production", "speed": 100})
+    fault(method="POST", path="/dataset_template/create$", late_visibility=60)
+    create, fetch = "/registry/entity/dataset_template/create", "/registry/entity/dataset_template/fetch"
+    made = ada.ask("registry", "POST", create, json={"display_name": "late"}).json()["created_item"]["id"]
+    control.delete("/like")
+    assert ada.ask("registry", "GET", fetch, params={"id": made}).json()["item"] is None
+
+
 @pytest.mark.parametrize(("effect", "readable"), [("late_visibility", False), ("late_in_lists", True)])
 def test_what_is_made_may_show_late(first, ada, fault, control, effect, readable):
     """With `late_visibility` a new thing is neither read nor listed until its time has come, also after the visibility

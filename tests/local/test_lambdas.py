@@ -240,6 +240,15 @@ def test_a_service_registered_otherwise_starts_anew(first, local_platform, rest_
     until(lambda: psutil.pid_exists(old), lambda there: not there)
 
 
+def test_a_job_that_waits_begins_as_its_service_is_registered_by_then(first, local_platform, rest_service, tmp_path):
+    """One whose command never gets ready can be corrected while jobs wait for it."""
+    service = rest_service(local_platform, "corrected", arguments=(str(tmp_path / "never"),))
+    waiting = request(first, service)
+    until(lambda: hosts_of(local_platform), bool)
+    rest_service(local_platform, "corrected")
+    assert until(lambda: first.get(waiting), over)["status"] == "succeeded"
+
+
 def test_calls_that_name_no_job_belong_to_the_only_one(first, local_platform, rest_service, tmp_path):
     """A call without a job id belongs to the only running job.
 
@@ -293,7 +302,7 @@ def test_a_host_that_never_gets_to_a_job_is_given_up(tmp_path, monkeypatch, endi
     for job in ("urn:ivcap:job:1", "urn:ivcap:job:2"):
         started.clear()
         hosts.hand_over(job, plan)
-        reason = until(lambda job=job: hosts.look(job), lambda reason: reason is not None or len(started) > 3, 20)
+        reason = until(lambda job=job: hosts.look(job, plan), lambda reason: reason is not None or len(started) > 3, 20)
         hosts.begun(job)
         assert said in reason and len(started) == 3
 
@@ -308,7 +317,7 @@ def test_a_host_that_lingers_holds_up_nobody(tmp_path, monkeypatch):
     ending.start()
     try:
         began = time.monotonic()
-        assert hosts.look("urn:ivcap:job:1") is hosts.look("urn:ivcap:job:1") is None
+        assert hosts.look("urn:ivcap:job:1", plan) is hosts.look("urn:ivcap:job:1", plan) is None
         assert time.monotonic() - began < 4
     finally:
         ending.cancel()

@@ -23,7 +23,6 @@ class Hosts:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._plans: dict[str, HostPlan] = {}
         self._starts: Counter[str] = Counter()
         self.waiting: dict[str, str] = {}
 
@@ -45,11 +44,12 @@ class Hosts:
     def hand_over(self, job: str, plan: HostPlan) -> None:
         """Pass a job, whose ticket is already written, to the host of its service."""
         HostFiles.of(self._directory, plan.service).hand_over(job)
-        self._plans[plan.service] = plan
         self.waiting[job] = plan.service
 
-    def look(self, job: str) -> str | None:
-        """Make sure that a waiting job has a host; return the reason if it cannot have one. Never blocks."""
+    def look(self, job: str, plan: HostPlan) -> str | None:
+        """Make sure that a waiting job has a host, as its service is registered now; return the reason if it cannot
+        have one. Never blocks.
+        """
         service = self.waiting[job]
         files = HostFiles.of(self._directory, service)
         if files.runs():
@@ -64,7 +64,7 @@ class Hosts:
                 how = f"with exit status {code}" if code >= 0 else f"by {_signal(-code)}"
                 times = f", {self._starts[service]} times before a job began" if code <= 0 else ""
                 return f"The host of the service ended {how}{times}. Its last output: {files.last_words()}"
-        self._children[service] = files.start(self._plans[service])
+        self._children[service] = files.start(plan)
         self._starts[service] += 1
         return None
 

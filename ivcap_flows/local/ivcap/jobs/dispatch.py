@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ivcap_flows.local import clock
-from ivcap_flows.local.directory import is_held, write_atomically
+from ivcap_flows.local.directory import is_held, sync_folder, write_atomically
 from ivcap_flows.local.ivcap.jobs.logs import LogTimes
 from ivcap_flows.local.ivcap.jobs.state import Outcome
 from ivcap_flows.local.ivcap.platform import Platform
@@ -55,6 +55,8 @@ class Dispatcher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._hosts = Hosts(platform.directory)
         self._log_times = LogTimes()
+        self._seen: dict[str, float] = {}
+        """When each waiting job was first seen."""
         self._swept = False
         self._took = 0.0
         self.active = 0
@@ -86,12 +88,12 @@ class Dispatcher:
             elif not self._care(row):
                 running[row["service"]] += 1
         plans: dict[str, Plan | NoPlan] = {}
-        now, delay = clock.now(), round(1000 * self._platform.likeness.start)
+        # A delay is paced by the machine's time, whatever the platforms' clock is set to.
+        self._seen = {row["id"]: self._seen.get(row["id"], begun) for row in waiting}
         for row in waiting:
             if running.total() >= _MOST_RUNNERS:
                 break
-            # A job from a time that is still to come was requested before the clock was set back.
-            if now - delay < row["requested_at"] <= now:
+            if begun - self._seen[row["id"]] < self._platform.likeness.start:
                 continue
             service = row["service"]
             if service not in plans:
@@ -199,18 +201,24 @@ class Dispatcher:
             message = "The process of this job ended without leaving a result; it was killed or the machine went down."
             self._platform.jobs.finish(job, Outcome("error", error_message=message))
             self._end_strays(row, folder)
-        elif not started and (reason := self._cannot_begin(job, folder, alive=alive)) is not None:
+        elif not started and (reason := self._cannot_begin(row, folder, alive=alive)) is not None:
             self._platform.jobs.finish(job, Outcome("error", error_message=reason))
             self._hosts.begun(job)
         else:
             return False
         return True
 
-    def _cannot_begin(self, job: str, folder: Path, *, alive: bool) -> str | None:
+    def _cannot_begin(self, row: sqlite3.Row, folder: Path, *, alive: bool) -> str | None:
         """Return why a job that has a runner or host cannot start; None if it can."""
-        if job in self._hosts.waiting:
-            return self._hosts.look(job)
-        return _last_words(folder) if not alive and self._children[job].poll() is not None else None
+        job = row["id"]
+        if job not in self._hosts.waiting:
+            return _last_words(folder) if not alive and self._children[job].poll() is not None else None
+        plan = self._plan(row["service"])
+        if isinstance(plan, NoPlan):
+            return plan.reason
+        if plan.host is None:
+            return "The service was registered as one that runs a process for each job, while this one waited."
+        return self._hosts.look(job, plan.host)
 
     def _end_strays(self, row: sqlite3.Row, folder: Path) -> None:
         """End processes of a runner or host that no longer exists."""
@@ -249,6 +257,8 @@ class Dispatcher:
         target.parent.mkdir(mode=0o700, exist_ok=True)
         if source.exists():
             os.replace(source, target)
+            sync_folder(target.parent)
+            sync_folder(target.parent.parent)
 
 
 def _outcome(found: dict[str, Any]) -> Outcome:
