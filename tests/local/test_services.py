@@ -45,6 +45,15 @@ def test_a_function_sees_values_of_the_declared_types(first, register_service):
     assert [item["id"] for item in first.get("/1/orders", params={"limit": 1})["items"]] == newest
 
 
+def test_a_job_of_its_own_tells_what_it_uses_as_an_order_does(first, register_service):
+    service, artifact = register_service("shows", *PARAMETERS), first.upload(b"of a job")["id"]
+    job = first.call("POST", f"/1/services2/{service}/jobs", 202, json={"n": 7, "series": artifact}).json()
+    order = first.get(f"/1/services2/{service}/jobs/{job['job-id']}")["order"]
+    for entity, schema in ((artifact, "artifact-usedBy-order.1"), (order, "order-uses-artifact.1")):
+        (told,) = first.aspects(entity=entity, schema=f"urn:ivcap:schema:{schema}")
+        assert told["content"] == {"order": order, "artifact": artifact}
+
+
 def test_products_come_from_the_service_with_their_bytes(first, register_service):
     """Products are listed on order and job, can be read as artifacts, and aspects link them to their order."""
     order = first.finished(first.order(register_service("produces", {"name": "text", "type": "string"}), text="bytes"))

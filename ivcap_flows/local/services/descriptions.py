@@ -76,29 +76,14 @@ def register_description(
     if mapping is not None:
         write_mapping(Directory(directory), urn, mapping)
     _assert(url, token, urn, _SERVICE, {**document, "$id": urn})
-    model = tool if tool is not None else _tool_of(name, document)
-    if model is not None:
-        _assert(url, token, urn, _TOOL, {**model, "service-id": urn})
+    if tool is not None:
+        _assert(url, token, urn, _TOOL, {**tool, "service-id": urn})
     return urn
 
 
 def _stated(controller: Any) -> str:
     schema = controller.get("$schema") if isinstance(controller, dict) else None
     return f" Its controller is of schema {schema}." if schema else ""
-
-
-def _tool_of(name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
-    shape = document.get("request-schema")
-    if not isinstance(shape, dict):
-        return None
-    return {
-        "$schema": _TOOL,
-        "id": f"urn:sd-core:ai-tool.{name}",
-        "name": name,
-        "description": document.get("description") or name,
-        "fn_signature": f"{name}({', '.join(shape.get('properties', {}))})",
-        "fn_schema": shape,
-    }
 
 
 def _assert(url: str, token: str, urn: str, schema: str, content: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from ivcap_flows.local.ivcap.replies import link, reply, without_none
 from ivcap_flows.local.ivcap.routing import LIST, Call, Operation, Param
 from ivcap_flows.local.ivcap.shapes import BYTES, CONTENT, Body
 
-__all__ = ["OPERATIONS", "data_href"]
+__all__ = ["OPERATIONS", "data_href", "product"]
 
 _TUS: Final = {"Tus-Resumable": "1.0.0"}
 _CHUNK_TYPE: Final = "application/offset+octet-stream"
@@ -57,6 +57,21 @@ def _bare(row: sqlite3.Row) -> str:
 
 def data_href(base: str, urn: str) -> str:
     return f"{base}/1/artifacts/{urn.rsplit(':', 1)[-1]}/blob"
+
+
+def product(base: str, row: sqlite3.Row) -> dict[str, Any]:
+    """Return what an order or a job shows of an artifact that it made."""
+    return without_none(
+        {
+            "id": row["id"],
+            "name": row["name"],
+            "status": row["status"],
+            "mime-type": row["mime"],
+            "size": row["size"],
+            "href": _href(base, row),
+            "data-href": data_href(base, row["id"]),
+        }
+    )
 
 
 def _href(base: str, row: sqlite3.Row) -> str:

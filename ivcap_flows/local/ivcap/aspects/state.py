@@ -108,12 +108,5 @@ class Aspects:
             raise errors.not_found("aspect", urn)
         return row
 
-    def valid(self, entity: str, *, limit: int, after: int = 0) -> list[sqlite3.Row]:
-        """Return the records valid now for an entity, in the order they were added."""
-        return self._store.all(
-            "SELECT * FROM aspects WHERE entity = ? AND valid_to IS NULL AND seq > ? ORDER BY seq LIMIT ?",
-            (entity, after, limit),
-        )
-
     def _find(self, urn: str) -> sqlite3.Row | None:
         return self._store.one("SELECT * FROM aspects WHERE id = ?", (urn,))

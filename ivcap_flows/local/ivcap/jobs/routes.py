@@ -15,7 +15,7 @@ from ivcap_flows.local import clock, ids
 from ivcap_flows.local.ivcap import errors, schemas
 from ivcap_flows.local.ivcap.access import checked_policy, readable
 from ivcap_flows.local.ivcap.artifacts.blobs import BlobResponse
-from ivcap_flows.local.ivcap.artifacts.routes import data_href
+from ivcap_flows.local.ivcap.artifacts.routes import product
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.jobs import shapes
 from ivcap_flows.local.ivcap.jobs.state import TERMINAL
@@ -157,20 +157,7 @@ def _row(call: Call) -> sqlite3.Row:
 def read(call: Call) -> Response:
     row = _row(call)
     times = {"requested-at": "requested_at", "started-at": "started_at", "finished-at": "finished_at"}
-    products = [
-        without_none(
-            {
-                "id": one["id"],
-                "name": one["name"],
-                "status": one["status"],
-                "mime-type": one["mime"],
-                "size": one["size"],
-                "href": f"{call.base}/1/artifacts/{one['id'].rsplit(':', 1)[-1]}",
-                "data-href": data_href(call.base, one["id"]),
-            }
-        )
-        for one in call.platform.jobs.products(row["id"])
-    ]
+    products = [product(call.base, one) for one in call.platform.jobs.products(row["id"])]
     record = {
         "id": row["id"],
         "status": row["status"],

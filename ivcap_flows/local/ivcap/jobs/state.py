@@ -76,16 +76,12 @@ class Jobs:
             self._tell(urn, "pending")
             if isinstance(request, dict) and isinstance(request.get("$schema"), str):
                 self._aspects.add(who, urn, request["$schema"], request)
-            if not json.loads(order["parameters"]) or not leads:
-                self._use(who, order["id"], request)
+            for artifact in artifact_urns(request):
+                used = {"order": order["id"], "artifact": artifact}
+                self._aspects.add(who, order["id"], schemas.USES, used)
+                self._aspects.add(who, artifact, schemas.USED_BY, used)
         self._changes.publish(urn)
         return urn
-
-    def _use(self, who: Principal, order: str, request: Any) -> None:
-        for artifact in artifact_urns(request):
-            content = {"order": order, "artifact": artifact}
-            self._aspects.add(who, order, schemas.USES, content)
-            self._aspects.add(who, artifact, schemas.USED_BY, content)
 
     def advance(self, urn: str, status: str) -> None:
         """Move a job forward; a step back or sideways changes nothing."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ivcap_flows.local import clock
 from ivcap_flows.local.ivcap.access import readable
-from ivcap_flows.local.ivcap.artifacts.routes import data_href
+from ivcap_flows.local.ivcap.artifacts.routes import product
 from ivcap_flows.local.ivcap.filters import Column
 from ivcap_flows.local.ivcap.jobs.usage import usage
 from ivcap_flows.local.ivcap.orders import shapes
@@ -82,20 +82,6 @@ def _times(row: sqlite3.Row) -> dict[str, Any]:
     return {name: None if row[column] is None else clock.stamp(row[column]) for name, column in names.items()}
 
 
-def _product(call: Call, row: sqlite3.Row) -> dict[str, Any]:
-    return without_none(
-        {
-            "id": row["id"],
-            "name": row["name"],
-            "status": row["status"],
-            "mime-type": row["mime"],
-            "size": row["size"],
-            "href": f"{call.base}/1/artifacts/{_bare(row['id'])}",
-            "data-href": data_href(call.base, row["id"]),
-        }
-    )
-
-
 def product_list(call: Call, order: str) -> dict[str, Any]:
     """Return the products inside a record: the first page, and a link to the rest."""
     rows = call.platform.orders.products(order, limit=LIST[0].default + 1)
@@ -106,7 +92,7 @@ def product_list(call: Call, order: str) -> dict[str, Any]:
         path = f"/1/orders/{_bare(order)}/products"
         cursor = cursor_after(call, PRODUCTS, path, question, [rows[-1]["seq"], rows[-1]["seq"]])
         links = [link("next", f"{call.base}{path}?page={cursor}")]
-    return {"items": [_product(call, row) for row in rows], "links": links}
+    return {"items": [product(call.base, row) for row in rows], "links": links}
 
 
 def record(call: Call, row: sqlite3.Row) -> dict[str, Any]:
@@ -152,7 +138,7 @@ def products(call: Call) -> Response:
     def conditions(question: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         return ["order_id = ?", "visible_from <= ?"], [order, clock.now()]
 
-    page = page_of(call, PRODUCTS, conditions, lambda row, question: _product(call, row))
+    page = page_of(call, PRODUCTS, conditions, lambda row, question: product(call.base, row))
     del page["at-time"]
     return reply(page)
 

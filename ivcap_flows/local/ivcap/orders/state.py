@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from ivcap_flows.identity import artifact_urns
 from ivcap_flows.local import clock, ids
 from ivcap_flows.local.database import Store
 from ivcap_flows.local.ivcap import errors, schemas
@@ -94,10 +93,6 @@ class Orders:
         )
         placed = {"service": service, "parameters": stored, "submitter": who.subject}
         self._aspects.add(who, urn, schemas.ORDER_PLACED, placed)
-        for artifact in artifact_urns(values):
-            content = {"order": urn, "artifact": artifact}
-            self._aspects.add(who, urn, schemas.USES, content)
-            self._aspects.add(who, artifact, schemas.USED_BY, content)
         row = self._find(urn)
         assert row is not None
         return row
