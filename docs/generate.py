@@ -688,7 +688,7 @@ def coverage(operations: Iterable[Operation], routes: str) -> str:
 def provena_page() -> str:
     """Return the tables of the seven APIs."""
     with TemporaryDirectory() as folder:
-        embedded = EmbeddedProvena(Path(folder), "http://127.0.0.1", 0, None)
+        embedded = EmbeddedProvena(Path(folder), "http://127.0.0.1")
         asyncio.run(embedded.stop())
     routes = provena_routes(PROVENA_ROUTES.read_text(encoding="utf-8"))
     apis = {name: make() for name, make in embedded.apis.items()}

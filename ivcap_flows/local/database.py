@@ -15,7 +15,7 @@ from typing import Any, Final
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local.directory import make_private, need_space
 
-__all__ = ["SCHEMA_VERSION", "Store", "open_reader"]
+__all__ = ["Store", "need_rows_space", "open_reader", "open_state"]
 
 _MIGRATIONS: Final = (
     """
@@ -127,38 +127,14 @@ _MIGRATIONS: Final = (
     """,
 )
 """The scripts that lead from one version of the file to the next. Never change one: append another."""
-SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 class Store:
     """One connection, used by one thread at a time. Opening it migrates the file; a newer version is refused."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            # It has the secret that tokens are signed with. SQLite gives its other files the mode of this one.
-            make_private(path)
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                self._connection.execute(f"PRAGMA {pragma}")
-            found = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-        except (OSError, sqlite3.Error) as error:
-            raise EmbeddedPlatformError(
-                f"The state of the embedded platform in {path} cannot be opened ({error}). Check that the folder is"
-                " readable, writable and has free space, or set IVCAP_LOCAL_DIR to another folder.",
-                directory=str(path.parent),
-            ) from error
-        if found > SCHEMA_VERSION:
-            self.close()
-            raise NewerSchemaError(
-                f"{path} was made by a newer version of ivcap-flows (schema {found}, this one knows {SCHEMA_VERSION})."
-                " Upgrade ivcap-flows, or set IVCAP_LOCAL_DIR to another folder.",
-                found=found,
-                known=SCHEMA_VERSION,
-            )
-        for version in range(found, SCHEMA_VERSION):
-            script = f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version={version + 1}; COMMIT;"
-            self._connection.executescript(script)
+        self._connection = open_state(path, _MIGRATIONS)
+        self._connection.execute("PRAGMA foreign_keys=ON")
         self._depth = 0
 
     def close(self) -> None:
@@ -178,13 +154,13 @@ class Store:
         return self._connection.execute(sql, values).fetchall()
 
     def insert(self, table: str, **values: Any) -> None:
-        _need_space()
+        need_rows_space()
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
         self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608 - names come from the code only
 
     def update(self, table: str, id: str, **values: Any) -> None:  # noqa: A002 - the column's name
-        _need_space()
+        need_rows_space()
         marks = ", ".join(f"{name} = ?" for name in values)
         self._connection.execute(f"UPDATE {table} SET {marks} WHERE id = ?", (*values.values(), id))  # noqa: S608
 
@@ -236,11 +212,46 @@ class Store:
             return number
 
 
-def _need_space() -> None:
+def open_state(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    """Open or create a file of state, and bring it to its newest version, of which each script makes the next.
+
+    Raises EmbeddedPlatformError if it cannot be used, and NewerSchemaError for a file of a newer version.
+    """
+    connection = None
+    try:
+        # It has the secret that tokens are signed with. SQLite gives its other files the mode of this one.
+        make_private(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        for version in range(found, len(migrations)):
+            connection.executescript(f"BEGIN; {migrations[version]} PRAGMA user_version={version + 1}; COMMIT;")
+    except (OSError, sqlite3.Error) as error:
+        if connection is not None:
+            connection.close()
+        raise EmbeddedPlatformError(
+            f"The state of the embedded platform in {path} cannot be opened ({error}). Check that the folder is"
+            " readable, writable and has free space, or set IVCAP_LOCAL_DIR to another folder.",
+            directory=str(path.parent),
+        ) from error
+    if found > len(migrations):
+        connection.close()
+        raise NewerSchemaError(
+            f"{path} was made by a newer version of ivcap-flows (schema {found}, this one knows {len(migrations)})."
+            " Upgrade ivcap-flows, or set IVCAP_LOCAL_DIR to another folder.",
+            found=found,
+            known=len(migrations),
+        )
+    return connection
+
+
+def need_rows_space() -> None:
+    """Raise SQLite's own error for a full disk, so that the code behaves as on one, if a test says that it is full."""
     try:
         need_space()
     except OSError as error:
-        # Use SQLite's own message, so that the code behaves as on a full disk.
         raise sqlite3.OperationalError("database or disk is full") from error
 
 

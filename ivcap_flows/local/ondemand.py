@@ -94,6 +94,12 @@ def ensure(directory: Path | str, *, idle: float = IDLE) -> EmbeddedPlatform:
 
 
 def _start(place: Directory, idle: float) -> EmbeddedPlatform:
+    end = time.monotonic() + _PATIENCE
+    # A server that is about to end answers no more, but still holds the folder.
+    while is_held(place.server_lock) and time.monotonic() < end:
+        if (found := _running(place)) is not None:
+            return found
+        time.sleep(0.02)
     command = [sys.executable, "-m", "ivcap_flows.local", "serve", "--port", "0", "--dir", str(place.root)]
     make_private(place.server_log)
     with place.server_log.open("wb") as log:
@@ -105,7 +111,6 @@ def _start(place: Directory, idle: float) -> EmbeddedPlatform:
             cwd="/",
             start_new_session=True,
         )
-    end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         # If another process has started a server meanwhile, ours ends and that one serves as well.
         found = _running(place)
@@ -114,7 +119,7 @@ def _start(place: Directory, idle: float) -> EmbeddedPlatform:
         status = process.poll()
         if status == _NEWER_STATUS:
             raise _newer(place)
-        if status is not None and place.server() is None:
+        if status is not None and not is_held(place.server_lock):
             break
         time.sleep(0.02)
     said = ""

@@ -180,7 +180,9 @@ class _Platforms:
         self.ivcap = Platform(place, seed)
         try:
             self.ivcap.changes.bind()
-            self.provena = provena.create_app(place.root, url, VISIBILITY_DELAY, self.ivcap.seed, self._death_of, s3)
+            self.provena = provena.EmbeddedProvena(
+                place.root, url, VISIBILITY_DELAY, self.ivcap.seed, self._death_of, s3
+            )
             self.environment = _environment(url, self.ivcap) | provena.environment(place.root, url, s3)
         except BaseException:
             self.ivcap.close()
@@ -229,7 +231,7 @@ async def _serve(listener: socket.socket, host: str, place: Directory, options: 
         await platforms.provena.start()
         dispatcher = Dispatcher(platforms.ivcap)
         config = uvicorn.Config(
-            Dated(Gate(platforms.layer, host)),
+            Dated(Gate(platforms.layer)),
             http=_Connection,
             loop="asyncio",
             ws="none",

@@ -59,7 +59,7 @@ def test_each_route_of_ivcap_has_a_caller():
 def test_each_route_of_provena_has_a_caller(tmp_path):
     """A client names each path, or its beginning and its end."""
     known = named("provenaclient")
-    embedded = EmbeddedProvena(tmp_path, "http://127.0.0.1:1", 0, None)
+    embedded = EmbeddedProvena(tmp_path, "http://127.0.0.1:1")
     asyncio.run(embedded.stop())
     paths = {path for make in embedded.apis.values() for path in make().openapi()["paths"]}
 

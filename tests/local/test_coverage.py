@@ -22,7 +22,7 @@ def pages():
 
 @pytest.fixture(scope="module")
 def apis(tmp_path_factory):
-    embedded = EmbeddedProvena(tmp_path_factory.mktemp("apis"), "http://127.0.0.1:1", 0, None)
+    embedded = EmbeddedProvena(tmp_path_factory.mktemp("apis"), "http://127.0.0.1:1")
     asyncio.run(embedded.stop())
     return {name: make() for name, make in embedded.apis.items()}
 

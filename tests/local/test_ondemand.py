@@ -109,6 +109,18 @@ def test_a_damaged_database_is_an_error_with_the_next_step(tmp_path):
     assert (root / "ivcap.sqlite").read_bytes().startswith(b"not a database")
 
 
+def test_a_server_that_cannot_start_after_a_killed_one_says_so_at_once(local_home):
+    """What the killed one wrote about itself is no reason to wait for it."""
+    local_home.start().kill()
+    (local_home.root / "provena.sqlite").write_bytes(b"not a database" * 100)
+    for beside in ("-wal", "-shm"):
+        (local_home.root / f"provena.sqlite{beside}").unlink(missing_ok=True)
+    begun = time.monotonic()
+    with pytest.raises(EmbeddedPlatformError, match=r"provena\.sqlite cannot be opened"):
+        ensure(local_home.root)
+    assert time.monotonic() - begun < 20
+
+
 def test_importing_the_package_loads_no_server():
     """A flow that finds a running server does not load Starlette and uvicorn."""
     heavy = "{'starlette', 'uvicorn', 'jwt', 'httpx', 'pydantic'}"

@@ -59,7 +59,7 @@ def embedded_provena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embed
     told = {"instance": "urn:ivcap-flows:embedded:of-this-test", "visibility_delay": 2.0}
 
     def make(url: str) -> Starlette:
-        embedded = provena.create_app(directory, url, 2.0)
+        embedded = provena.EmbeddedProvena(directory, url)
 
         @asynccontextmanager
         async def running(app: Starlette) -> AsyncIterator[None]:

@@ -39,14 +39,20 @@ from ivcap_flows.local.provena.users import OTHER, READER, SERVICE_CLIENT, UNLIN
 from ivcap_flows.local.provena.web import Api, Desk
 from ivcap_flows.local.refusals import caller_gone
 
-__all__ = ["EmbeddedProvena", "create_app", "environment", "service_credentials"]
+__all__ = ["EmbeddedProvena", "environment", "service_credentials"]
 
 _STORE_FILE: Final = "provena.sqlite"
 _MOUNT: Final = "provena"
 
 
 class EmbeddedProvena:
-    """Keycloak and the seven APIs over one directory. Start it on the event loop that serves the app.
+    """Keycloak and the seven APIs over one directory, to be mounted at `/provena` of `base_url`. Start it on the event
+    loop that serves the app.
+
+    The job of an accepted request is visible after `visibility_delay` seconds at the latest. With a `seed`, the ids of
+    jobs and batches are derived from it. `dies` decides whether the worker of a job dies. `s3` is the address of a
+    server for the files of datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and
+    EmbeddedPlatformError for one that cannot be read. Only one process at a time may have a directory open.
 
     `apis` makes each API, by the last part of its path, when it is first requested: hundreds of routes would take more
     time than the rest of the start. `jobs` has the job queue.
@@ -56,8 +62,8 @@ class EmbeddedProvena:
         self,
         directory: Path,
         base_url: str,
-        visibility_delay: float,
-        seed: int | None,
+        visibility_delay: float = 2.0,
+        seed: int | None = None,
         dies: Dies = lambda sub_type: None,
         s3: str | None = None,
     ) -> None:
@@ -116,24 +122,6 @@ class EmbeddedProvena:
         """Stop after the current step and close the state; unfinished jobs continue at the next start."""
         await self._runner.stop()
         self._store.close()
-
-
-def create_app(
-    directory: Path,
-    base_url: str,
-    visibility_delay: float = 2.0,
-    seed: int | None = None,
-    dies: Dies = lambda sub_type: None,
-    s3: str | None = None,
-) -> EmbeddedProvena:
-    """Return the embedded Provena of a directory, to be mounted at `/provena` of `base_url`.
-
-    The job of an accepted request is visible after `visibility_delay` seconds at the latest. With a `seed`, the ids of
-    jobs and batches are derived from it. `dies` decides whether the worker of a job dies. `s3` is the address of a
-    server for the files of datasets (Bucket). Raises NewerSchemaError for a directory made by a newer version, and
-    EmbeddedPlatformError for one that cannot be read. Only one process at a time may have a directory open.
-    """
-    return EmbeddedProvena(directory, base_url, visibility_delay, seed, dies, s3)
 
 
 def environment(directory: Path, base_url: str, s3: str | None = None) -> dict[str, str]:

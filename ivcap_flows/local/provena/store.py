@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
 from ivcap_flows.local import ids
-from ivcap_flows.local.directory import make_private, need_space
+from ivcap_flows.local.database import need_rows_space, open_state
 
-__all__ = ["SCHEMA_VERSION", "Store", "dumps", "handle_of", "number_of", "without_nulls"]
+__all__ = ["Store", "dumps", "handle_of", "number_of", "without_nulls"]
 
 _MIGRATIONS: Final = (
     """
@@ -103,7 +102,6 @@ CREATE INDEX graph_links_by_ends ON graph_links (source, target);
 """,
 )
 _PREFIX: Final = "102.100.100/"
-SCHEMA_VERSION: Final = len(_MIGRATIONS)
 
 
 def dumps(value: Any) -> str:
@@ -122,37 +120,10 @@ class Store:
     """All state of the embedded Provena. Thread-safe; the server's lock keeps other processes out."""
 
     def __init__(self, path: Path, seed: int | None = None) -> None:
-        """Open or create the file. With a `seed`, the ids of jobs and batches are derived from it.
-
-        Raises NewerSchemaError for a file of a newer version, and EmbeddedPlatformError for one that cannot be read.
-        """
+        """Open the file by `open_state`. With a `seed`, the ids of jobs and batches are derived from it."""
         self._seed = seed
         self._lock = threading.RLock()
-        make_private(path)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            for version in range(found, SCHEMA_VERSION):
-                self._db.executescript(f"BEGIN;{_MIGRATIONS[version]}PRAGMA user_version={version + 1};COMMIT;")
-        except sqlite3.Error as error:
-            self._db.close()
-            raise EmbeddedPlatformError(
-                f"{path} cannot be opened as the state of the embedded Provena: {error}. "
-                "Restore it, or name another directory.",
-                directory=str(path.parent),
-            ) from error
-        if found > SCHEMA_VERSION:
-            self._db.close()
-            raise NewerSchemaError(
-                f"{path} was made by a newer version (schema {found}, known {SCHEMA_VERSION}). "
-                "Upgrade ivcap-flows, or name another directory.",
-                found=found,
-                known=SCHEMA_VERSION,
-                url=str(path),
-            )
+        self._db = open_state(path, _MIGRATIONS)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -198,11 +169,7 @@ class Store:
 
     def run(self, sql: str, *values: Any) -> int:
         """Change rows; return how many."""
-        try:
-            need_space()
-        except OSError as error:
-            # Use SQLite's own message, so that the code behaves as on a full disk.
-            raise sqlite3.OperationalError("database or disk is full") from error
+        need_rows_space()
         with self._lock:
             return self._db.execute(sql, values).rowcount
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from ivcap_flows.errors import EmbeddedPlatformError, NewerSchemaError
-from ivcap_flows.local.provena import create_app, environment, store
+from ivcap_flows.local.provena import EmbeddedProvena, environment, store
 from ivcap_flows.local.provena.prov.graph import Graph
 from ivcap_flows.local.provena.search.state import search
 
@@ -17,7 +17,7 @@ def test_a_directory_of_a_newer_version_is_refused(tmp_path):
     with closing(sqlite3.connect(tmp_path / "provena.sqlite")) as db:
         db.execute("PRAGMA user_version=99")
     with pytest.raises(NewerSchemaError, match="newer version") as caught:
-        create_app(tmp_path, "http://127.0.0.1:1")
+        EmbeddedProvena(tmp_path, "http://127.0.0.1:1")
     assert caught.value.found == 99
 
 
@@ -26,7 +26,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
     """A damaged database or key is an error with the file's name, and no traceback."""
     (tmp_path / name).write_bytes(b"not what it should be" * 400)
     with pytest.raises(EmbeddedPlatformError, match=name):
-        create_app(tmp_path, "http://127.0.0.1:1")
+        EmbeddedProvena(tmp_path, "http://127.0.0.1:1")
 
 
 def test_the_key_is_its_owners_alone(tmp_path):

@@ -31,10 +31,6 @@ class Handles:
         values = [{"type": row["type"], "value": row["value"], "index": row["position"]} for row in rows]
         return {"id": id, "properties": values}
 
-    def every(self) -> list[str]:
-        """Return all handles."""
-        return [row["id"] for row in self._store.rows("SELECT DISTINCT id FROM handle_values ORDER BY id")]
-
     def add(self, id: str, type: str, value: str, index: int | None = None) -> dict[str, Any]:  # noqa: A002
         """Add a value, at the next index or a given one."""
         taken = {part["index"] for part in self.get(id)["properties"]}
