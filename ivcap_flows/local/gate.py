@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ivcap_flows.local.faults import reply
-from ivcap_flows.local.loopback import is_loopback, refused_page
+from ivcap_flows.local.loopback import refused_page
 from ivcap_flows.local.refusals import refusal
 
 __all__ = ["MOST_HEAD", "Gate"]
@@ -25,11 +25,10 @@ MB.
 
 
 class Gate:
-    """The outermost layer. A server that the user lets listen beyond this machine does not check host names."""
+    """The outermost layer."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._guarded = is_loopback(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,8 +49,6 @@ class Gate:
             return 414, f"The path and query of a request may have at most {_MOST_TARGET} bytes."
         if target + sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
             return 431, f"The headers of a request may have at most {MOST_HEAD} bytes."
-        if not self._guarded:
-            return None
         named = (_headers(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
         return refused_page(*named)
 

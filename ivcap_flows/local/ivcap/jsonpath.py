@@ -6,8 +6,8 @@ A path has steps `.key`, `."key"`, `[*]`, `[0]` and conditions `? (...)`. A cond
 `<=`, `>`, `>=`) the values of paths from `@` or `$` with each other or with a text, a number, `true`, `false` or
 `null`, or asks whether a text `starts with "..."` or is `like_regex "..."`, with `flag "i"` for either case; `&&` and
 `||` combine conditions. A regular expression has what Python and PostgreSQL read alike: characters, `\\` before a sign,
-`.`, `*`, `+`, `?`, `|`, `^` at its begin and `$` at its end. It is matched in one pass over the text, since Python's `re`
-would go back for each `*`, and hold up all requests meanwhile.
+`.`, `*`, `+`, `?`, `|`, `^` at its begin and `$` at its end. It is matched in one pass over the text: `re` goes back
+for each `*`, and would hold up all requests meanwhile.
 
 The mode is lax: a key is applied to the elements of an array, and a comparison uses the elements of an array. An aspect
 is selected if the path returns any value. Values of different kinds do not compare. PostgreSQL calls that unknown, the
