@@ -187,7 +187,7 @@ class Submission(Generic[T]):
     async def _try(self, turn: AsyncExitStack) -> T | _Doubt:
         """Send once. Return what was made, or the doubt that the error leaves. Raise what refuses it."""
         try:
-            with confirming_sends(self._mark_sent):
+            with confirming_sends(self._mark_sent) as sends:
                 return await self.effect.send(self.intent, _Progress(self, turn))
         except SupersededError as error:
             await self._drop(error)
@@ -200,7 +200,9 @@ class Submission(Generic[T]):
                 await self._drop(error)
             raise
         except (PlatformError, InputError, ConfigurationError, OutcomeError) as error:
-            if not may_have_taken_effect(error):
+            # What fails after a request was accepted, such as a read of what it made, undoes nothing.
+            undone = isinstance(error, OutcomeError) or error.data.get("nothing_made") or not sends.accepted
+            if not may_have_taken_effect(error) and (undone or self._has_begun):
                 # A refused step of a resumable effect leaves its beginning as it is: the next call resumes it,
                 # unless it is gone or has failed. A refusal does not end the doubt about an earlier request.
                 over = isinstance(error, NotFoundError | OutcomeError) if self._has_begun else not self._looked

@@ -17,7 +17,7 @@ from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
 from ivcap_flows.http.concurrency_limit import answering
-from ivcap_flows.http.confirm_send import confirm_send
+from ivcap_flows.http.confirm_send import confirm_send, note_accepted
 from ivcap_flows.http.pauses import Retries, retry_until
 from ivcap_flows.http.pool import Pool, Reuse, UnansweredError, abandon
 from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
@@ -211,7 +211,10 @@ class Session:
             async with self._pool.turn() as client:
                 return await once(client, None if repeat == "idempotent" else _ConfirmedSend())
 
-        return await self._tried(attempt, repeat)
+        reply = await self._tried(attempt, repeat)
+        if repeat != "idempotent":
+            note_accepted()
+        return reply
 
     @asynccontextmanager
     async def stream(

@@ -593,6 +593,10 @@ def a_refusal_is_a_lost_reply(patch: SetAttribute) -> None:
     patch(submission, "may_have_taken_effect", may_have_taken_effect)
 
 
+def an_accepted_request_is_forgotten(patch: SetAttribute) -> None:
+    patch(session, "note_accepted", lambda: None)
+
+
 def any_watcher_promises(patch: SetAttribute) -> None:
     patch(park_watcher, "watcher_of", lambda *_: "watcher")
     patch(parking, "watcher_of", lambda *_: "watcher")
@@ -728,6 +732,9 @@ MUTANTS: Final = {
     ),
     "sent again unannounced": Mutant("who sends again waits for who came meanwhile", sent_again_unannounced),
     "a refusal is a lost reply": Mutant("what was surely refused is an error at once", a_refusal_is_a_lost_reply),
+    "an accepted request is forgotten": Mutant(
+        "what fails after it leaves a doubt, and no refusal", an_accepted_request_is_forgotten
+    ),
     "slots left to their leases": Mutant(
         "a slot is given back also if Prefect has restarted", slots_left_to_their_leases
     ),

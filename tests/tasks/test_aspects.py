@@ -227,3 +227,17 @@ def test_an_update_that_was_cut_off_after_it_added_is_completed(in_script, effec
     updated = in_script(body)
     active = on_platform(lambda client: all_of(client.aspects.list(entity=entity, schema=SCHEMA)))
     assert [record.urn for record in active] == [updated.urn]
+
+
+def test_an_update_whose_other_aspect_is_not_retracted_is_completed(in_script, effects, entity, on_platform):
+    """Where the platform only adds, and refuses for now to retract: the update was made, so it is not made again."""
+    effects.embedded.add_fault(method="PUT", path="^/1/aspects$", status=403)
+
+    def body():
+        update_aspect(entity, Declared(n=1))
+        effects.embedded.add_fault(method="DELETE", path="^/1/aspects/", count=1, status=401)
+        return update_aspect(entity, Declared(n=2))
+
+    updated = in_script(body)
+    active = on_platform(lambda client: all_of(client.aspects.list(entity=entity, schema=SCHEMA)))
+    assert [record.urn for record in active] == [updated.urn]

@@ -189,6 +189,15 @@ def test_a_version_is_made_once(effects, metadata, unique):
     assert [intent.how for intent in effects.intents("item version")] == ["adopted", "sent"]
 
 
+@pytest.mark.catches("an accepted request is forgotten")
+def test_a_version_that_cannot_be_read_yet_is_not_lost(effects, unique):
+    """It was made, so the call finds it; it was not refused."""
+    made = register_item(a_model(unique))
+    effects.embedded.add_fault(method="GET", path="/fetch$", count=1, status=403)
+    assert version_item(made, reason="better").urn != made.urn
+    assert accepted(effects, "/version") == 1 and effects.intents("item version")[0].state == "done"
+
+
 @pytest.mark.parametrize(
     "in_doubt", [pytest.param(False, id="told"), pytest.param(True, id="in doubt", marks=pytest.mark.long)]
 )
