@@ -144,8 +144,8 @@ def _settings_for(platform: Platform, settings: Settings, *, deployed: bool) -> 
         )
     if deployed and not settings.embedded:
         raise ConfigurationError(
-            "This deployed run has no platform: neither IVCAP_FLOWS_IVCAP_BLOCK nor IVCAP_URL is set on this worker. "
-            "Pass the name of a credentials block, or set IVCAP_FLOWS_IVCAP_BLOCK in the environment of the work pool "
-            "or of the worker; set IVCAP_FLOWS_EMBEDDED=1 if the embedded platforms are meant."
+            f"This deployed run has no platform: nothing in the environment of this worker names one. "
+            f"{_NEXT_STEP[platform]} The environment of the work pool counts, too. Set IVCAP_FLOWS_EMBEDDED=1 if the "
+            "embedded platforms are meant."
         )
     return Settings(**local.ensure(settings.ivcap_local_dir).environment)

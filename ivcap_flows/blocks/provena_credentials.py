@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from ivcap_flows.blocks.appearance import PROVENA_LOGO, documentation, form
 from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.blocks.credentials import PlatformCredentials, refuse
-from ivcap_flows.http.auth import Auth
+from ivcap_flows.http.auth import Auth, claims
 from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login
 from ivcap_flows.settings import Settings
@@ -137,6 +137,12 @@ class ProvenaCredentials(PlatformCredentials):
         else:
             auth = BlockLogin(self).token()
         return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
+
+    def _when_renewed(self) -> dict[str, object]:
+        if self._block_document_id is None or self.offline_token is None:
+            return {}
+        user = claims(self.offline_token.get_secret_value()).get("sub")
+        return {"offline_token": (str(self._block_document_id), user)}
 
     def _login(self) -> Login:
         return Login(url=self.endpoints().realm, refresh=self.offline_token)

@@ -8,7 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -121,7 +121,10 @@ async def _reply(url: str, conditions: Mapping[str, str], pool: Pool) -> AsyncIt
                 if reply.status not in _MOVED:
                     said, _ = await _look(reply.blocks(), LOOK)
                     raise _refused(url, place, reply.status, redact(detail_of(said)))
-                there = urljoin(place, reply.headers.get("location", ""))
+                there = reply.headers.get("location", "")
+                # What cannot be joined is no address either.
+                with suppress(ValueError):
+                    there = urljoin(place, there)
         except (UnreachableError, UnavailableError):
             raise
         except PlatformError as error:

@@ -83,10 +83,12 @@ def test_where_one_platform_is_real_the_other_is_off(credentials, variables, ste
     assert caught.value.platform == step.partition("_")[0].replace("PROVENA", "Provena")
 
 
-@pytest.mark.parametrize("credentials", [IvcapCredentials, ProvenaCredentials])
-def test_a_deployed_run_without_platform_stops(credentials, tmp_path):
+@pytest.mark.parametrize(
+    ("credentials", "step"), [(IvcapCredentials, "IVCAP_URL"), (ProvenaCredentials, "PROVENA_DOMAIN")]
+)
+def test_a_deployed_run_without_platform_stops(credentials, step, tmp_path):
     """A lost variable does not let a production flow succeed on the embedded platforms."""
-    with pytest.raises(ConfigurationError, match="(?s)nor IVCAP_URL is set on this worker.*IVCAP_FLOWS_EMBEDDED=1"):
+    with pytest.raises(ConfigurationError, match=f"of this worker names one.*{step}.*IVCAP_FLOWS_EMBEDDED=1"):
         credentials.from_environment(Settings(), deployed=True)
     assert not (tmp_path / "ivcap-artifacts").exists()
 

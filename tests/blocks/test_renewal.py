@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from ivcap_flows import loop
 from ivcap_flows.blocks import IvcapCredentials, ProvenaCredentials
 from ivcap_flows.blocks.prefect_lock import prefect_lock
-from ivcap_flows.blocks.resolve import ivcap_client
+from ivcap_flows.blocks.resolve import ivcap_client, provena_client
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, UnreachableError
 from ivcap_flows.ivcap.authinfo import provider_at
 
@@ -225,13 +225,16 @@ def test_without_prefect_nothing_is_spent(saved, embedded_platform):
 
 
 def test_an_offline_token_that_rotates_is_stored(embedded_platform, prefect_api):
-    """Keycloak replaces it at each renewal, and the new one is stored, since a realm may revoke the old one."""
+    """Keycloak replaces it at each renewal, and the new one is stored, since a realm may revoke the old one. The client
+    stays the same, and with it its limits."""
     ProvenaCredentials.from_environment().save(NAME, overwrite=True)
+    client = loop.run(provena_client(ProvenaCredentials.load(NAME), deployed=False))
     tokens = {ProvenaCredentials.load(NAME).offline_token}
     for _ in range(2):
         loop.run(ProvenaCredentials.load(NAME).get_client()._auth.header())
         tokens.add(ProvenaCredentials.load(NAME).offline_token)
     assert len(tokens) == 3
+    assert loop.run(provena_client(ProvenaCredentials.load(NAME), deployed=False)) is client
     ProvenaCredentials.delete(NAME)
 
 

@@ -340,7 +340,7 @@ def test_what_is_no_address_is_refused(url, tmp_path):
 
 def test_a_redirect_to_no_address_is_refused(web, in_script, tmp_path):
     """As an address that the user wrote."""
-    for location in ("http://h:99999/x", "http://a b/x", "ftp://h/x"):
+    for location in ("http://h:99999/x", "http://a b/x", "ftp://h/x", "http://[x/"):
         web.replies = [Reply(302, b"", {"Location": location})]
         with pytest.raises(InputError, match="is no address of the web"):
             in_script(lambda: fetch_url(web.url, tmp_path / "table.csv"))
