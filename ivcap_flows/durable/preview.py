@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ivcap_flows.durable.effects import Effect, Found, Performed, RecordStore
 from ivcap_flows.durable.intent_record import IntentRecord
 from ivcap_flows.durable.plan import Plan, Planned, Source
 from ivcap_flows.journal import IntentRow, Journal, NewIntent
+from ivcap_flows.journal.claims import LEFT, fresh_row
 
 __all__ = ["preview"]
 
@@ -75,17 +76,4 @@ async def preview(
 
 async def _unwritten(wanted: NewIntent, journal: Journal) -> IntentRow:
     """Return the intent as it would be written, to look for its effect on the platform."""
-    now = await journal.ask(journal.now)
-    given = {name: value for name, value in vars(wanted).items() if name != "attempt_number"}
-    unknown = ("process_id", "token", "sent_at", "progress", "urn", "outcome", "how", "matched_by", "status", "error")
-    nothing: dict[str, Any] = dict.fromkeys(unknown)
-    return IntentRow(
-        **given,
-        **nothing,
-        asked_attempt=wanted.attempt_number,
-        state="claimed",
-        fence=0,
-        created_at=now,
-        updated_at=now,
-        duplicates=[],
-    )
+    return IntentRow(**fresh_row(wanted, await journal.ask(journal.now)), **LEFT)

@@ -25,7 +25,6 @@ PAGE: Final = 1000
 _F = schema.facts
 _WRITTEN: Final = ("run_id", "attempt_id", "recorded_at", "record_id", "source", "target", "record", "type", "version")
 _SELECT = sa.select(_F.c.seq, _F.c.run_id, _F.c.attempt_id, _F.c.recorded_at, _F.c.record)
-_APPENDING: Final = 0x6976_6361_7061
 _LONE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -51,9 +50,8 @@ class Facts:
             self._append(connection, facts, _kept(facts))
 
     def _append(self, connection: Connection, facts: Sequence[Fact], attributes: Sequence[dict[str, Any]]) -> None:
-        if not self._store.is_sqlite:
-            # A `seq` is assigned before the commit. Without turns, a reader that pages by `seq` could miss one.
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _APPENDING})
+        # A `seq` is assigned before the commit. Without turns, a reader that pages by `seq` could miss one.
+        self._store.take_turns(connection, "facts")
         now = schema.Instant.stored(self._store.now(connection))
         # SQLAlchemy's processing of a row takes longer than SQLite's write.
         connection.exec_driver_sql(

@@ -29,7 +29,7 @@ from ivcap_flows.errors import InputError, JournalError
 from ivcap_flows.journal.processes import Processes
 from ivcap_flows.journal.redaction import keep_key, kept_key
 from ivcap_flows.journal.schema import journal_info, metadata, redaction_keys
-from ivcap_flows.journal.store import Store, is_missing
+from ivcap_flows.journal.store import CREATION, Store, is_missing
 from ivcap_flows.journal.untold import Untold
 from ivcap_flows.secrets import scrub_text
 
@@ -178,7 +178,7 @@ def _copied(old: _End, reading: Connection, new: _End) -> dict[str, str] | None:
     name = str(uuid.uuid4())
     arriving = {"id": name, "from": old.place}
     with new.write() as writing:
-        new.create_alone(writing)
+        new.take_turns(writing, CREATION)
         _empty(new, writing, info["id"])
         metadata.create_all(writing)
         row = {**info, "key_check": None, "move": arriving}

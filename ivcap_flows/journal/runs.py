@@ -238,12 +238,9 @@ class Runs(KnownRuns):
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(missing_facts=_R.c.missing_facts + facts))
 
     def _serialise(self, connection: Connection, identity: RunIdentity) -> None:
-        # SQLite's writers take turns anyway. On PostgreSQL, two attempts that open at once with one root or identity
-        # would both find no run.
-        if not self._store.is_sqlite:
-            alike = f"identity:{identity.flow_name}:{identity.code}:{identity.parameters_sha256}"
-            for name in sorted((f"root:{identity.root_flow_run_id}", alike)):
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+        # Two attempts that open at once with one root or identity would both find no run.
+        alike = f"identity:{identity.flow_name}:{identity.code}:{identity.parameters_sha256}"
+        self._store.take_turns(connection, *sorted((f"root:{identity.root_flow_run_id}", alike)))
 
     def _continued(self, connection: Connection, identity: RunIdentity, *, fresh: bool) -> str | None:
         found = self._by_root(connection, identity)

@@ -30,7 +30,7 @@ from ivcap_flows.journal.server import READ_ONLY, reads_only, weaknesses
 from ivcap_flows.journal.transactions import Transactions
 from ivcap_flows.secrets import logger_of
 
-__all__ = ["Store", "is_missing"]
+__all__ = ["CREATION", "Store", "is_missing"]
 
 logger = logger_of("ivcap_flows.journal")
 
@@ -53,7 +53,8 @@ _AND_MOVE: Final = f", ({_MOVED})"
 """In the same statement, since each is a round trip. It waits for a move that is under way, which locks the table."""
 _GONE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 """When a server that vanished counts as gone (libpq): after a minute. The system's own values are hours."""
-_CREATION_LOCK: Final = 0x6976_6361_7066  # any constant that no other program is likely to lock in the same database
+CREATION: Final = "ivcap-flows:tables"
+"""The name under which processes take turns to create the tables."""
 _OTHER_TABLES_ON_SERVER: Final = ("42703", "42P01", "23502")
 """PostgreSQL's codes for a column and a table that do not exist, and for one that a row must fill; Appendix A."""
 _OTHER_TABLES_IN_SQLITE: Final = (
@@ -232,11 +233,6 @@ class Store:
         """Insert a row, or replace these columns of the row with the same primary key."""
         connection.execute(InsertOver(table), row)
 
-    def create_alone(self, connection: Connection) -> None:
-        """Wait until no other process creates the tables, and let none until the end of this transaction."""
-        if not self.is_sqlite:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
-
     def _open(self) -> None:
         """Make the journal ready for use."""
         self._prepare()
@@ -252,7 +248,7 @@ class Store:
             if self._is_prepared(connection):
                 return
         with self.write() as connection:
-            self.create_alone(connection)
+            self.take_turns(connection, CREATION)
             if not self._is_prepared(connection):
                 self._check_is_free(connection)
                 metadata.create_all(connection)
