@@ -13,16 +13,38 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from ivcap_flows.forked import PerProcess
 
-__all__ = ["all_in_threads", "all_of", "arun", "run", "submit"]
+__all__ = ["all_in_threads", "all_of", "arun", "asked_once", "run", "submit"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 AT_ONCE: Final = 8
 """How many things are done at a time, unless a caller says otherwise."""
+
+
+_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
+
+
+async def asked_once(question: Any, answer: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the answer to a question. Those who ask the same meanwhile, on this loop, share it."""
+    running = asyncio.get_running_loop()
+    asked = _asked.setdefault(running, {})
+    answering = asked.get(question)
+    if answering is None:
+        answering = asked[question] = running.create_task(answer())
+        answering.add_done_callback(lambda task: _answered(asked, question, task))
+    found: T = await asyncio.shield(answering)
+    return found
+
+
+def _answered(asked: dict[Any, asyncio.Task[Any]], question: Any, task: asyncio.Task[Any]) -> None:
+    del asked[question]
+    if not task.cancelled():
+        task.exception()  # read the error, since every caller may have been cancelled
 
 
 @dataclass

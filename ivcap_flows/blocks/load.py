@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
 
 from prefect.blocks.core import Block
 from pydantic import ValidationError
@@ -14,12 +11,12 @@ from ivcap_flows.blocks.prefect_lock import prefect_unreachable
 from ivcap_flows.capture.prefect_context import flow_context
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
+from ivcap_flows.loop import asked_once
 from ivcap_flows.lru_cache import LruCache
 
-__all__ = ["asked_once", "load_block"]
+__all__ = ["load_block"]
 
 B = TypeVar("B", bound=Block)
-T = TypeVar("T")
 
 _LOGINS: Final = {
     "IvcapCredentials": "`ivcap-flows login URL --block {name}` or ",
@@ -29,19 +26,6 @@ _LOGINS: Final = {
 _MOST: Final = 100
 _loaded: PerProcess[LruCache[tuple[str, int, type, str], Any]] = PerProcess(lambda: LruCache(_MOST))
 """The blocks that runs have loaded, by flow run and its attempt, so that a retry sees a block that was corrected."""
-_asked: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, asyncio.Task[Any]]] = WeakKeyDictionary()
-
-
-async def asked_once(question: Any, answer: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the answer to a question. Those who ask the same meanwhile, on this loop, share it."""
-    loop = asyncio.get_running_loop()
-    asked = _asked.setdefault(loop, {})
-    answering = asked.get(question)
-    if answering is None:
-        answering = asked[question] = loop.create_task(answer())
-        answering.add_done_callback(lambda _: asked.pop(question))
-    found: T = await asyncio.shield(answering)
-    return found
 
 
 async def load_block(cls: type[B], name: str) -> B:

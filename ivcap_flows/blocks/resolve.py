@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from ivcap_flows import identity
 from ivcap_flows.blocks.credentials import PlatformCredentials, block_named
 from ivcap_flows.blocks.ivcap_credentials import IvcapCredentials
-from ivcap_flows.blocks.load import asked_once, load_block
+from ivcap_flows.blocks.load import load_block
 from ivcap_flows.blocks.provena_credentials import ProvenaCredentials
 from ivcap_flows.errors import ConfigurationError
 from ivcap_flows.forked import PerProcess
+from ivcap_flows.loop import asked_once
 from ivcap_flows.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ivcap_flows.errors import BadRequestError, NotFoundError, PlatformError, ProtocolError
 from ivcap_flows.handles import JobEvent
-from ivcap_flows.http.paging import checked_limit
+from ivcap_flows.http.paging import checked_limit, next_link
 from ivcap_flows.http.session import Session
 from ivcap_flows.identity import ivcap_urn
 from ivcap_flows.ivcap.artifacts import ArtifactRecord, ProductsRecord
@@ -149,7 +149,7 @@ class Jobs:
         while page is not None:
             for product in page.items or ():
                 yield product
-            href = _next(page.links)
+            href = next_link({"links": page.links})
             if href is None:
                 return
             if href in followed:
@@ -293,11 +293,3 @@ class Jobs:
 
 class _NoRoute(Exception):  # noqa: N818 - it never leaves this module
     """The platform has no events."""
-
-
-def _next(links: Any) -> str | None:
-    """Return the address of the page after this one, or None."""
-    for link in links if isinstance(links, list) else ():
-        if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
-            return str(link["href"])
-    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -22,6 +21,7 @@ from ivcap_flows.identity import fingerprint, is_utf8, ivcap_urn
 from ivcap_flows.ivcap.aspects import Aspects
 from ivcap_flows.ivcap.parameters import ParameterDef, encode_parameters
 from ivcap_flows.ivcap.wire import Instant, Text, Wire, instant, listed, replied, segment
+from ivcap_flows.loop import asked_once
 
 __all__ = ["TOOL_SCHEMA", "ServiceRecord", "Services", "name_filter", "tool_schema_of"]
 
@@ -90,7 +90,6 @@ class Services:
         self._session = session
         self._aspects = aspects
         self._account = account
-        self._asked: dict[str, asyncio.Task[ServiceRecord]] = {}
 
     def list(
         self,
@@ -123,18 +122,7 @@ class Services:
         Searches all pages. Raises InputError, with the candidates, if no service or several services have the name.
         Calls for the same name at the same time share one look-up, so a thousand orders at once cost a single one.
         """
-        loop = asyncio.get_running_loop()
-        asked = self._asked.get(name)
-        if asked is None or asked.get_loop() is not loop:
-            asked = self._asked[name] = loop.create_task(self._by_name(name))
-            asked.add_done_callback(lambda task: self._answered(name, task))
-        return await asyncio.shield(asked)
-
-    def _answered(self, name: str, task: asyncio.Task[ServiceRecord]) -> None:
-        if self._asked.get(name) is task:
-            del self._asked[name]
-        if not task.cancelled():
-            task.exception()  # read the error, since every caller may have been cancelled
+        return await asked_once((self, name), lambda: self._by_name(name))
 
     async def _by_name(self, name: str) -> ServiceRecord:
         if not is_utf8(name):
