@@ -124,14 +124,13 @@ def key_of(
     noun: str,
     request: Any,
     discriminator: str | None = None,
-    generation: int = 0,
 ) -> str:
-    """Return the key of an effect: `k1:<64 hex>`, followed by `.<generation>` if the generation is not 0.
+    """Return the key of an effect, in its first generation: `k1:<64 hex>`.
 
     `scope` is the expanded scope, for example `run:<logical run id>`; `request` holds the encoded values to be sent.
     """
     parts = [KEY_VERSION, platform, account, scope, noun, request, discriminator]
-    return key_of_generation(f"{KEY_VERSION}:{digest(canonical(parts))}", generation)
+    return f"{KEY_VERSION}:{digest(canonical(parts))}"
 
 
 def key_of_generation(base_key: str, generation: int) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from ivcap_flows.errors import InputError, IvcapFlowsError, MisfitReplyError, PlatformError, ProtocolError
+from ivcap_flows.errors import InputError, IvcapFlowsError, MisfitReplyError, ProtocolError
 from ivcap_flows.http.answers import misfit
 from ivcap_flows.http.auth import Auth, TokenAuth
 from ivcap_flows.http.base import BaseUrl
@@ -23,7 +23,7 @@ from ivcap_flows.http.pool import Pool, Reuse, UnansweredError, abandon
 from ivcap_flows.http.reply import Reply, StreamedReply, encodings_of
 from ivcap_flows.http.retry import Backoff, Repeat, is_transient, may_repeat
 from ivcap_flows.http.server_clock import ServerClock, elapsed
-from ivcap_flows.http.status import STATUS_ERRORS, foreign_error, status_error
+from ivcap_flows.http.status import foreign_error, status_error
 from ivcap_flows.secrets import logger_of
 
 __all__ = ["UNSET", "Content", "Reply", "Session", "StreamedReply"]
@@ -56,6 +56,7 @@ _CONNECT_TIMEOUT: Final = 10.0
 _SAID_AFTER: Final = 3.0
 """Seconds of failures after which the log warns once; retries go on."""
 
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": "ivcap-flows"}
 _HEAD: Final = "http11.send_request_headers"
 _BODY: Final = "http11.send_request_body"
 _STEPS: Final = {
@@ -83,8 +84,6 @@ class Session:
         *,
         platform: str,
         auth: Auth | None = None,
-        headers: Mapping[str, str] | None = None,
-        error_map: Mapping[int, type[PlatformError]] = STATUS_ERRORS,
         timeout: float = 30.0,
         budget: float = 60.0,
         trusted_hosts: Collection[str] = (),
@@ -106,13 +105,6 @@ class Session:
         self.base_url = self._base.url
         self.platform = platform
         self.auth = auth
-        self._headers = {
-            "Accept": "*/*",
-            "Accept-Encoding": "gzip, deflate",
-            "User-Agent": "ivcap-flows",
-            **(headers or {}),
-        }
-        self._table = error_map
         self._timeout = timeout
         self._backoff = Backoff(budget=budget)
         self._said = False
@@ -297,7 +289,7 @@ class Session:
             request = client.build_request(
                 method,
                 _with_query(self._base.join(path), params),
-                headers={**self._headers, **headers, **(self._host if own else {})},
+                headers={**_HEADERS, **headers, **(self._host if own else {})},
                 content=_Anew(content) if callable(content) else content,
                 timeout=timeouts,
                 extensions={} if trace is None else {"trace": trace},
@@ -355,7 +347,6 @@ class Session:
             headers=response.headers,
             body=b"" if discreet else bytes(body),
             secrets=_secrets(response.request.headers.get("authorization")),
-            table=self._table,
         )
 
     async def _read(self, response: httpx.Response, method: str, path: str) -> Reply:

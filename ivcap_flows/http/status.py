@@ -33,12 +33,12 @@ from ivcap_flows.secrets import scrub_text
 from ivcap_flows.secrets.forms import SecretForms, replaced
 from ivcap_flows.secrets.scrubbing import hidden
 
-__all__ = ["FOREIGN", "STATUS_ERRORS", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
+__all__ = ["FOREIGN", "detail_of", "error_class", "foreign_error", "redact", "status_error"]
 
 DETAIL_LIMIT: Final = 500
 """Maximum characters of the platform's message in an error."""
 
-STATUS_ERRORS: Final[Mapping[int, type[PlatformError]]] = MappingProxyType(
+_STATUS_ERRORS: Final[Mapping[int, type[PlatformError]]] = MappingProxyType(
     {
         401: NotAuthorizedError,
         403: ForbiddenError,
@@ -100,10 +100,10 @@ FOREIGN: Final[Mapping[type[Exception], _Foreign]] = {
 """The most specific class of an httpx exception decides. `sent` is False if no byte of the request can have left."""
 
 
-def error_class(status: int, table: Mapping[int, type[PlatformError]] = STATUS_ERRORS) -> type[PlatformError]:
+def error_class(status: int) -> type[PlatformError]:
     """Return the error class of a status."""
-    if status in table:
-        return table[status]
+    if status in _STATUS_ERRORS:
+        return _STATUS_ERRORS[status]
     if status >= 500:
         return UnavailableError
     return BadRequestError if status >= 400 else ProtocolError
@@ -155,13 +155,12 @@ def status_error(
     headers: Mapping[str, str],
     body: bytes,
     secrets: Iterable[str] = (),
-    table: Mapping[int, type[PlatformError]] = STATUS_ERRORS,
 ) -> PlatformError:
     """Return the error for a refused reply.
 
     Besides PlatformError's data it has `code` (goa-error), `retry_after`, `sent`.
     """
-    cls = error_class(status, table)
+    cls = error_class(status)
     detail = redact(detail_of(body), secrets)
     message = f"{platform} answered {status} to {method} {path}" + (f": {detail.rstrip('.')}." if detail else ".")
     if step := _NEXT_STEP.get(cls):

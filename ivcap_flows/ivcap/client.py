@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +52,6 @@ class IvcapClient:
         auth: Auth | None = None,
         *,
         in_container: bool = False,
-        headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         budget: float = 60.0,
         secret_manager: str | None = None,
@@ -65,7 +64,6 @@ class IvcapClient:
                 url,
                 platform="IVCAP",
                 auth=auth,
-                headers=headers,
                 timeout=timeout,
                 budget=budget,
                 rewrite_hosts=in_container,

@@ -41,13 +41,13 @@ def test_every_part_of_a_key_counts():
     for part in BASE:
         keys.add(identity.key_of(**BASE | {part: "other"}))
     keys.add(identity.key_of(**BASE, discriminator="d"))
-    keys.add(identity.key_of(**BASE, generation=1))
+    keys.add(identity.key_of_generation(identity.key_of(**BASE), 1))
     assert len(keys) == len(BASE) + 3
 
 
 def test_the_next_generation_keeps_the_first_ones_hash():
     """A resubmission is `<key>.<n>`, so that the first is found from it."""
-    assert identity.key_of(**BASE, generation=2) == identity.key_of(**BASE) + ".2"
+    assert identity.key_of_generation(identity.key_of(**BASE), 2) == identity.key_of(**BASE) + ".2"
 
 
 def test_a_platform_is_its_normalised_url():
