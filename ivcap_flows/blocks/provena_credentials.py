@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from ivcap_flows.blocks.appearance import PROVENA_LOGO, documentation, form
 from ivcap_flows.blocks.block_login import BlockLogin
 from ivcap_flows.blocks.credentials import PlatformCredentials, refuse
-from ivcap_flows.http.auth import Auth, claims
+from ivcap_flows.http.auth import claims
 from ivcap_flows.http.oauth import Tokens, renewed
 from ivcap_flows.http.shared_login import Login
 from ivcap_flows.settings import Settings
@@ -128,15 +128,8 @@ class ProvenaCredentials(PlatformCredentials):
     def get_client(self) -> ProvenaClient:
         """Return a new client. Raises ConfigurationError if a URL is missing."""
         from ivcap_flows.provena.client import ProvenaClient
-        from ivcap_flows.provena.login import client_credentials
 
-        endpoints = self.endpoints()
-        auth: Auth
-        if self.offline_token is None and self.client_secret is not None:
-            auth = client_credentials(endpoints.realm, self.client_id, self.client_secret)
-        else:
-            auth = BlockLogin(self).token()
-        return ProvenaClient(endpoints, auth, trusted_hosts=self.trusted_hosts)
+        return ProvenaClient(self.endpoints(), BlockLogin(self).token(), trusted_hosts=self.trusted_hosts)
 
     def _when_renewed(self) -> dict[str, object]:
         if self._block_document_id is None or self.offline_token is None:

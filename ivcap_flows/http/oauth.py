@@ -1,9 +1,8 @@
-"""Tokens that renew themselves, and the device login of RFC 8628. No repr shows a secret."""
+"""Tokens of an identity provider (RFC 6749), and the device login of RFC 8628. No repr shows a secret."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,16 +11,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from ivcap_flows.errors import ConfigurationError, NotAuthorizedError, ProtocolError, WaitTimeoutError
-from ivcap_flows.http.auth import StaticToken, expiry, lifetime
-from ivcap_flows.http.pauses import retry_until
+from ivcap_flows.errors import NotAuthorizedError, ProtocolError, WaitTimeoutError
+from ivcap_flows.http.auth import expiry, lifetime
 from ivcap_flows.http.session import Reply, Session
 from ivcap_flows.http.status import detail_of, redact
 
-__all__ = ["DeviceLogin", "RefreshingToken", "Tokens", "Verification", "renewed"]
-
-_SKEW: Final = 30.0
-"""Seconds before its expiry at which a token is renewed, since clocks differ and requests take time."""
+__all__ = ["DeviceLogin", "Tokens", "Verification", "renewed"]
 
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -42,7 +37,6 @@ async def renewed(
     *,
     refresh_token: SecretStr | None = None,
     client_secret: SecretStr | None = None,
-    scope: str | None = None,
     audience: str | None = None,
 ) -> Tokens:
     """Return new tokens for a refresh token, else for client credentials (RFC 6749, sections 6 and 4.4).
@@ -54,93 +48,9 @@ async def renewed(
         form |= {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
     if client_secret is not None:
         form["client_secret"] = client_secret.get_secret_value()
-    if scope is not None:
-        form["scope"] = scope
     if audience is not None:
         form["audience"] = audience
     return await _Endpoint(token_url).grant(form)
-
-
-class RefreshingToken:
-    """An access token that renews itself at an OpenID Connect token endpoint (RFC 6749, sections 4.4 and 6).
-
-    With a `refresh_token` (or offline token) it uses the refresh grant, otherwise client credentials, which need a
-    `client_secret`. It renews `skew` seconds before expiry; concurrent callers share one renewal. A new refresh token
-    replaces the old one, and `on_rotate` is called with it.
-    """
-
-    refreshable = True
-
-    def __init__(
-        self,
-        token_url: str,
-        client_id: str,
-        *,
-        refresh_token: SecretStr | None = None,
-        client_secret: SecretStr | None = None,
-        scope: str | None = None,
-        audience: str | None = None,
-        access_token: SecretStr | None = None,
-        expires_at: float | None = None,
-        skew: float = _SKEW,
-        on_rotate: Callable[[SecretStr], None] | None = None,
-    ) -> None:
-        """`expires_at` is in seconds since the epoch; by default it is read from the access token."""
-        if refresh_token is None and client_secret is None:
-            raise ConfigurationError("A token that renews itself needs a refresh token or a client secret.")
-        self._token_url = _Endpoint(token_url).url  # checks the URL now, not at the first renewal
-        self._client_id = client_id
-        self._refresh_token = refresh_token
-        self._client_secret = client_secret
-        self._scope = scope
-        self._audience = audience
-        self._skew = skew
-        self._on_rotate = on_rotate
-        self._access = access_token
-        self._expires_at = expires_at
-        if access_token is not None and expires_at is None:
-            self._expires_at = expiry(access_token.get_secret_value())
-        self._renewal: asyncio.Future[None] | None = None
-
-    def __repr__(self) -> str:
-        return f"RefreshingToken({self._token_url!r}, client_id={self._client_id!r}, token=***)"
-
-    def expired_at(self, moment: float) -> bool:
-        return self._expires_at is not None and self._expires_at <= moment
-
-    async def header(self, *, force: bool = False) -> str | None:
-        """Return the header's value. Raises NotAuthorizedError if the endpoint refuses to renew."""
-        if force or self._due():
-            if self._renewal is None or self._renewal.done():
-                self._renewal = asyncio.ensure_future(self._renew())
-            # Do not cancel the renewal with its caller: a refresh token may be valid for a single use.
-            await asyncio.shield(self._renewal)
-        assert self._access is not None
-        return f"Bearer {self._access.get_secret_value()}"
-
-    def _due(self) -> bool:
-        return self._access is None or (self._expires_at is not None and self._expires_at - self._skew <= time.time())
-
-    async def _renew(self) -> None:
-        retry_until.set(math.inf)  # whoever asked first, others wait for it, too
-        began = time.time()
-        granted = await renewed(
-            self._token_url,
-            self._client_id,
-            refresh_token=self._refresh_token,
-            client_secret=self._client_secret,
-            scope=self._scope,
-            audience=self._audience,
-        )
-        self._access, self._expires_at = granted.access, granted.expires_at
-        # Without this, a token that lives less than twice the skew would be renewed too often.
-        if self._expires_at is not None:
-            self._skew = min(self._skew, max(0.0, (self._expires_at - began) / 2))
-        if self._refresh_token is not None and granted.refresh is not None:
-            changed = granted.refresh != self._refresh_token
-            self._refresh_token = granted.refresh
-            if changed and self._on_rotate is not None:
-                self._on_rotate(self._refresh_token)
 
 
 @dataclass(frozen=True)
@@ -156,9 +66,8 @@ class Verification:
 class DeviceLogin:
     """A login by the device authorization grant (RFC 8628).
 
-    `show` is called with the address where the user confirms it. The first request that needs a token starts it;
-    `login()` starts it explicitly. A pending reply may be a 400 (the RFC) or a 403 (IVCAP's provider). Raises
-    WaitTimeoutError if nobody confirms in time, NotAuthorizedError if the user refuses.
+    `show` is called with the address where the user confirms it. A pending reply may be a 400 (the RFC) or a 403
+    (IVCAP's provider).
     """
 
     def __init__(
@@ -170,7 +79,6 @@ class DeviceLogin:
         show: Callable[[Verification], None],
         audience: str | None = None,
         scope: str = "openid profile email offline_access",
-        on_rotate: Callable[[SecretStr], None] | None = None,
     ) -> None:
         self._code = _Endpoint(code_url)
         self._token = _Endpoint(token_url)
@@ -178,42 +86,15 @@ class DeviceLogin:
         self._show = show
         self._audience = audience
         self._scope = scope
-        self._on_rotate = on_rotate
-        self._granted: RefreshingToken | StaticToken | None = None
-        self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"DeviceLogin({self._token.url!r}, client_id={self._client_id!r})"
 
-    @property
-    def refreshable(self) -> bool:
-        return self._granted is not None and self._granted.refreshable
-
-    def expired_at(self, moment: float) -> bool:
-        return self._granted is not None and self._granted.expired_at(moment)
-
-    async def header(self, *, force: bool = False) -> str | None:
-        async with self._lock:
-            if self._granted is None:
-                self._granted = await self.login()
-        return await self._granted.header(force=force)
-
-    async def login(self) -> RefreshingToken | StaticToken:
-        """As `tokens`, but return a token for a session: a RefreshingToken if the provider gives a refresh token."""
-        granted = await self.tokens()
-        if granted.refresh is None:
-            return StaticToken(granted.access)
-        return RefreshingToken(
-            self._token.url,
-            self._client_id,
-            refresh_token=granted.refresh,
-            access_token=granted.access,
-            expires_at=granted.expires_at,
-            on_rotate=self._on_rotate,
-        )
-
     async def tokens(self) -> Tokens:
-        """Ask the user to confirm, wait for it, and return the granted tokens."""
+        """Ask the user to confirm, wait for it, and return the granted tokens.
+
+        Raises WaitTimeoutError if nobody confirms in time, NotAuthorizedError if the user refuses.
+        """
         form = {"client_id": self._client_id, "scope": self._scope}
         if self._audience is not None:
             form["audience"] = self._audience

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from ivcap_flows.errors import ConfigurationError, NotAuthorizedError
 from ivcap_flows.http.auth import lifetime
 from ivcap_flows.http.oauth import Tokens
+from ivcap_flows.http.pauses import retry_until
 from ivcap_flows.secrets import hide, logger_of
 
 __all__ = ["Login", "LoginStore", "SharedToken", "login_ended"]
@@ -111,6 +113,8 @@ class SharedToken:
         return f"Bearer {self._login.access.get_secret_value()}"
 
     async def _renew(self, seen: SecretStr | None) -> None:
+        # In a task of its own: whoever asked first, others wait for it, too.
+        retry_until.set(math.inf)
         async with self._store.locked():
             login = await self._store.read()
             if not login.same_owner(self._login):

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from own_login import renewing
 from peers import interpreter
 from pydantic import SecretStr
 
 from ivcap_flows.errors import BadRequestError, NotAuthorizedError
-from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import token_url
@@ -35,9 +35,7 @@ def provena(environment: dict[str, str], token: str) -> ProvenaClient:
         datastore=environment["PROVENA_DATA_STORE_API"],
         **{api: environment[f"PROVENA_{api.upper()}_API"] for api in apis},
     )
-    login = RefreshingToken(
-        token_url(endpoints.realm), environment["PROVENA_CLIENT_ID"], refresh_token=SecretStr(environment[token])
-    )
+    login = renewing(token_url(endpoints.realm), environment["PROVENA_CLIENT_ID"], SecretStr(environment[token]))
     return ProvenaClient(endpoints, login)
 
 

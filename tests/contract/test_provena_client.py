@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from listings import all_of
+from own_login import renewing
 from pydantic import SecretStr
 
-from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.loop import run
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.login import token_url
@@ -63,7 +63,7 @@ def ours(served: Any) -> Iterator[ProvenaClient]:
         search=given["PROVENA_SEARCH_API"],
     )
     token = SecretStr(given["PROVENA_OFFLINE_TOKEN"])
-    login = RefreshingToken(token_url(endpoints.realm), given["PROVENA_CLIENT_ID"], refresh_token=token)
+    login = renewing(token_url(endpoints.realm), given["PROVENA_CLIENT_ID"], token)
     client = ProvenaClient(endpoints, login)
     yield client
     run(client.aclose())

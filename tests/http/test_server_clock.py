@@ -6,11 +6,11 @@ from email.utils import format_datetime
 
 import jwt
 import pytest
+from own_login import renewing
 from pydantic import SecretStr
 
 from ivcap_flows.errors import UnavailableError, UnreachableError
 from ivcap_flows.http import server_clock
-from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.http.server_clock import ServerClock
 
 THEN = datetime(2001, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
@@ -66,7 +66,7 @@ async def test_a_token_that_has_expired_by_the_platforms_clock_is_renewed(wire, 
     ahead = date(3600, datetime.now(timezone.utc))
     web.on("POST /token", {"access_token": "a-2", "expires_in": 300})
     old = SecretStr(jwt.encode({"sub": "u", "exp": time.time() + 1800}, "k" * 32, algorithm="HS256"))
-    auth = RefreshingToken(f"{web.url}/token", "c", refresh_token=SecretStr("r"), access_token=old)
+    auth = renewing(f"{web.url}/token", "c", SecretStr("r"), old)
     wire.answers = [wire.reply("401 Unauthorized", Date=ahead), wire.reply(Date=ahead)]
     async with wire.session(auth=auth) as session:
         await session.request("GET", "/1/x", repeat="idempotent")

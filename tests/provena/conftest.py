@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from own_login import renewing
 from pydantic import SecretStr
 from registration_rows import Items, make_items
 from scripted_server import serving
@@ -14,12 +15,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.local import provena
 from ivcap_flows.local.provena.keycloak.state import Key
 from ivcap_flows.local.provena.users import ADMIN
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
-from ivcap_flows.provena.login import client_credentials, token_url
+from ivcap_flows.provena.login import token_url
 
 
 @dataclass
@@ -44,12 +44,14 @@ class Embedded:
         """A client of the user whose offline token has that name."""
         url, name = token_url(self.endpoints.realm), self.environment["PROVENA_CLIENT_ID"]
         token = SecretStr(self.environment[user])
-        return ProvenaClient(self.endpoints, RefreshingToken(url, name, refresh_token=token))
+        return ProvenaClient(self.endpoints, renewing(url, name, token))
 
     def robot(self) -> ProvenaClient:
         """A client of the service account."""
         name, secret = self.service
-        return ProvenaClient(self.endpoints, client_credentials(self.endpoints.realm, name, SecretStr(secret)))
+        return ProvenaClient(
+            self.endpoints, renewing(token_url(self.endpoints.realm), name, client_secret=SecretStr(secret))
+        )
 
 
 @pytest.fixture(scope="session")

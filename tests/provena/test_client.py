@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl
 import jwt
 import pytest
 from listings import all_of
+from own_login import renewing
 from pydantic import SecretStr
 from scripted_server import ScriptedServer
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.durable.submission import may_have_taken_effect
 from ivcap_flows.errors import (
     BadRequestError,
@@ -29,11 +31,10 @@ from ivcap_flows.errors import (
 )
 from ivcap_flows.handles import Artifact
 from ivcap_flows.http.auth import Auth
-from ivcap_flows.http.oauth import RefreshingToken
 from ivcap_flows.provena.client import Endpoints, ProvenaClient
 from ivcap_flows.provena.collection_format import Approvals
 from ivcap_flows.provena.lineage import Lineage
-from ivcap_flows.provena.login import client_credentials, device_login, token_url
+from ivcap_flows.provena.login import device_login, token_url
 from ivcap_flows.provena.models import (
     Associations,
     Creation,
@@ -87,14 +88,14 @@ class ScriptedProvena(ScriptedServer):
     @property
     def auth(self) -> Auth:
         url = token_url(self.endpoints.realm)
-        return RefreshingToken(url, "automated-access", refresh_token=SecretStr("offline"))
+        return renewing(url, "automated-access", SecretStr("offline"))
 
     async def answer(self, request: Request) -> Response:
         if not request.url.path.endswith("/protocol/openid-connect/token"):
             return await super().answer(request)
         form = dict(parse_qsl((await request.body()).decode()))
         self.grants.append(form)
-        if form.get("refresh_token") == "revoked":
+        if "revoked" in (form.get("refresh_token"), form.get("client_secret")):
             return JSONResponse({"error": "invalid_grant", "error_description": "Offline session not active"}, 400)
         claims = {"preferred_username": "ada", "exp": time.time() + 300, "n": len(self.grants)}
         token = jwt.encode(claims, "a-key-of-this-test-and-of-nothing-else", "HS256")
@@ -205,23 +206,27 @@ async def test_an_offline_token_gives_access_tokens(scripted, client):
     assert len(scripted.to(LOOKUP)) == 2
 
 
-async def test_a_service_account_and_a_device_log_in(scripted):
-    """The one by its secret, the other at the realm's two endpoints, asking for what an offline token needs."""
+async def test_a_service_account_logs_in_by_its_secret(scripted):
+    """One that is refused says what to correct, and is not shown."""
+    names = ("auth", "registry", "prov", "jobs", "datastore")
+    addresses = {name: f"{scripted.url}/{name}/" for name in names} | {"keycloak": f"{scripted.url}/keycloak"}
+    robot = ProvenaCredentials(realm="test", addresses=addresses, client_id="robot", client_secret="s3cret")
+    async with robot.get_client() as client:
+        assert await client.username() == "ada"
+    assert scripted.grants[0] == {"grant_type": "client_credentials", "client_id": "robot", "client_secret": "s3cret"}
+    wrong = robot.model_copy(update={"client_secret": SecretStr("revoked")})
+    async with wrong.get_client() as client:
+        with pytest.raises(NotAuthorizedError, match="Correct the client id and the client secret") as caught:
+            await client.username()
+    assert "revoked" not in str(caught.value)
+
+
+async def test_a_device_logs_in(scripted):
+    """At the realm's two endpoints, asking for what an offline token needs."""
     asked, shown = "POST /keycloak/realms/test/protocol/openid-connect/auth/device", []
     begun = {"device_code": "d", "user_code": "ABCD", "verification_uri": "https://v", "interval": 0, "expires_in": 5}
     scripted.on(asked, begun)
-    realm = scripted.endpoints.realm
-    for login in (
-        client_credentials(realm, "robot", SecretStr("s3cret")),
-        device_login(realm, "automated-access", show=shown.append),
-    ):
-        async with ProvenaClient(scripted.endpoints, login) as client:
-            assert await client.username() == "ada"
-    assert scripted.grants[0] == {
-        "grant_type": "client_credentials",
-        "client_id": "robot",
-        "client_secret": "s3cret",
-    }
+    assert (await device_login(scripted.endpoints.realm, "automated-access", show=shown.append).tokens()).access
     assert [v.code for v in shown] == ["ABCD"]
     [call] = scripted.to(asked)
     assert dict(parse_qsl(call.body)) == {"client_id": "automated-access", "scope": "offline_access roles"}
@@ -229,7 +234,7 @@ async def test_a_service_account_and_a_device_log_in(scripted):
 
 async def test_a_revoked_offline_token_is_said_without_the_token(scripted):
     """The error names the next step and never the token."""
-    login = RefreshingToken(token_url(scripted.endpoints.realm), "c", refresh_token=SecretStr("revoked"))
+    login = renewing(token_url(scripted.endpoints.realm), "c", SecretStr("revoked"))
     async with ProvenaClient(scripted.endpoints, login) as client:
         with pytest.raises(NotAuthorizedError, match="Offline session not active") as caught:
             await client.username()
