@@ -292,7 +292,7 @@ def _pandas_values(content: _Content, column: Any) -> None:
         _arrow_table(content, sys.modules["pyarrow"].table([column.array.__arrow_array__()], [""]))
     elif hasattr(dtype, "numpy_dtype"):
         # Values, and a mask of those that are missing.
-        content.array(column.isna().to_numpy())
+        content.array(numpy.asarray(column.isna()))
         content.array(column.to_numpy(dtype.numpy_dtype, na_value=0))
     else:
         content.objects(column.to_numpy(object).tolist())
