@@ -32,7 +32,8 @@ _SOURCES: Final = (
     "*.yml",
 )
 _SECONDS: Final = 20.0
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
+_CREDENTIALS: Final = re.compile(r"(?<=://)(?!git@[^/@]*/)[^/]*@")
+"""What stands before a host: a name, perhaps with a password. `git` is the name that everybody has."""
 
 
 @dataclass(frozen=True)

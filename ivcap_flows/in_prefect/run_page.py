@@ -34,7 +34,7 @@ _HIDDEN: Final = frozenset({"parameters", "code", "service", "workflow-template"
 _HANDLE: Final = re.compile(r"[0-9.]+/[0-9A-Za-z._-]+")
 _ADDRESS: Final = re.compile(r"https?://[\w.:/~+-]+")
 """An address without characters that mean something in Markdown."""
-_SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)")
+_SSH: Final = re.compile(r"(?:ssh://git@([^:/]+)(?::\d+)?/|git@([^:/]+):)(.+)")
 log = logger_of("ivcap_flows.in_prefect")
 
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "crashed"})
@@ -131,7 +131,7 @@ class RunPage:
             commit, remote = record.attributes.get("commit"), record.attributes.get("remote")
             if record.type != "code" or not isinstance(commit, str):
                 continue
-            place = _SSH.sub(r"https://\1/\2", str(remote)).removesuffix("/").removesuffix(".git")
+            place = _SSH.sub(r"https://\1\2/\3", str(remote)).removesuffix("/").removesuffix(".git")
             address = f"{place}/commit/{commit}" if re.fullmatch("[0-9a-f]{7,64}", commit) else None
             dirty = ", with uncommitted changes" if record.attributes.get("dirty") else ""
             words.append(f"commit {_linked(commit[:12], address)}{dirty}")

@@ -32,6 +32,24 @@ def test_the_code_is_its_commit_its_file_and_the_packages(repository):
     assert facts["packages"].items() >= installed.items()
 
 
+@pytest.mark.parametrize(
+    ("remote", "bare"),
+    [
+        ("https://ada:p@ss4word@example.org/x", "https://example.org/x"),
+        ("https://ada@example.org:p@ss4word@example.org/x", "https://example.org/x"),
+        ("https://git@example.org:ss4word@example.org/x", "https://example.org/x"),
+        ("https://git:ss4word@example.org/x", "https://example.org/x"),
+        ("https://example.org/x@1/y", "https://example.org/x@1/y"),
+        ("ssh://git@example.org/o/r", "ssh://git@example.org/o/r"),
+        ("git@example.org:o/r", "git@example.org:o/r"),
+    ],
+)
+def test_a_remote_has_no_credentials(repository, remote, bare):
+    """Whatever signs a name or a password has; `git`, which all share, stays."""
+    git(repository, "remote", "set-url", "origin", remote)
+    assert checkout(str(repository)).remote == bare
+
+
 def test_each_reading_is_of_its_own_moment(repository, monkeypatch, tmp_path):
     """A process that lives on, as one that serves flows, meets another commit and other packages."""
     first = code_record(str(repository / "flows" / "a.py"), "main")

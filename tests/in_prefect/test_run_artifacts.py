@@ -147,6 +147,9 @@ def test_an_order_has_its_products_and_its_model_run_in_its_row(page_of):
     ("remote", "link"),
     [
         ("git@github.com:o/r.git", f"https://github.com/o/r/commit/{'a' * 40}"),
+        ("git@github.com:22/r.git", f"https://github.com/22/r/commit/{'a' * 40}"),
+        ("ssh://git@github.com/o/r.git", f"https://github.com/o/r/commit/{'a' * 40}"),
+        ("ssh://git@g.example:22/o/r.git", f"https://g.example/o/r/commit/{'a' * 40}"),
         ("https://g.example/o/r", f"https://g.example/o/r/commit/{'a' * 40}"),
         ("/srv/git/r", None),
         ("https://x.example/](javascript:1)", None),
