@@ -59,6 +59,11 @@ class ArtifactRecord(Wire):
         return self.status == "ready"
 
     @property
+    def complete(self) -> bool:
+        """Whether the platform has all bytes. It may leave an artifact without bytes pending for ever."""
+        return self.status not in _UNFINISHED or (self.status == "pending" and self.size == 0)
+
+    @property
     def known_size(self) -> int | None:
         """The size in bytes; None while the platform does not know it, in which case it sends -1 or no size."""
         return self.size if self.size is not None and self.size >= 0 else None
@@ -239,7 +244,7 @@ class Artifacts:
     async def for_file(self, path: str | os.PathLike[str]) -> ArtifactRecord | None:
         """Return the artifact that an official tool uploaded from a file, as named by the side-car next to the file.
 
-        None if the file has changed since, or if the artifact is not ready in this deployment.
+        None if the file has changed since, or if the artifact is not complete in this deployment.
         """
         urn = await asyncio.to_thread(read_side_car, path)
         if urn is None:
@@ -248,7 +253,7 @@ class Artifacts:
             record = await self.read(urn)
         except (NotFoundError, ForbiddenError, BadRequestError, InputError):
             return None
-        return record if record.ready else None
+        return record if record.complete else None
 
     async def write_side_car(self, path: str | os.PathLike[str], urn: str, *, state: FileState | None = None) -> bool:
         """Write the side-car by which `for_file` and the official tools recognise a file; False if not possible.
@@ -267,7 +272,7 @@ class Artifacts:
     async def _readable(self, urn: str) -> ArtifactRecord:
         """Read the record of an artifact. Raises InputError if its content is not complete."""
         record = await self.read(urn)
-        if record.status in _UNFINISHED and not (record.status == "pending" and record.size == 0):
+        if not record.complete:
             raise InputError(f"{record.urn} cannot be downloaded: its status is {record.status}.", urn=record.urn)
         return record
 

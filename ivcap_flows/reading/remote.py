@@ -141,7 +141,7 @@ class _Reader:
     async def _artifact(self, node: Record) -> Finding:
         client = await self._ivcap(node)
         record = await client.artifacts.read(node.id)
-        if not record.ready:
+        if not record.complete:
             return _finding(node, "altered", f"it is {record.status}")
         expected = node.attributes.get("sha256") or self._downloads.get(node.id)
         size = node.attributes.get("size")

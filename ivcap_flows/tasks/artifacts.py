@@ -267,7 +267,7 @@ async def _artifact_for_file(
         async for urn in uploaded(call, source, media_type_of(name_of(path))):
             with contextlib.suppress(NotFoundError, ForbiddenError):
                 record = await call.client.artifacts.read(urn)
-                if record.ready or record.size == 0:
+                if record.complete:
                     return _known(call, record, source)
         told = await call.client.artifacts.for_file(path)
         return None if told is None else _known(call, told, source)

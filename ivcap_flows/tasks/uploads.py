@@ -190,7 +190,7 @@ async def _send_rest(call: IvcapCall, record: ArtifactRecord, source: UploadSour
 async def read_whole(call: IvcapCall, urn: str) -> ArtifactRecord:
     """Read the record of an artifact that was complete. Raises NotFoundError if it is not there, or not any more."""
     record = await call.client.artifacts.read(urn)
-    if record.ready or record.size == 0:
+    if record.complete:
         return record
     raise NotFoundError(f"{urn} is not complete on {call.platform}: its status is {record.status}.", path=urn)
 
@@ -231,8 +231,7 @@ async def _until_ready(call: IvcapCall, urn: str) -> ArtifactRecord:
     end, pauses = loop.time() + _READY_WAIT, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         record = await _shown(call, urn, call.client.visibility_delay)
-        # A platform may leave an artifact without bytes pending for ever, so do not wait for it.
-        if record.ready or record.size == 0:
+        if record.complete:
             return record
         if record.status == "error" or loop.time() > end:
             raise IntegrityError(

@@ -152,7 +152,7 @@ async def _uploads(client: IvcapClient, seen: ByKey) -> None:
             # platform has lost.
             whole = False
             with suppress(NotFoundError):
-                whole = (await client.artifacts.read(urn)).ready
+                whole = (await client.artifacts.read(urn)).complete
             if not whole:
                 del group.urns[urn]
 

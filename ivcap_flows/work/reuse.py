@@ -178,7 +178,7 @@ async def _usable(
             found = await client.artifacts.read(product.urn)
         except PlatformError as error:
             raise Refused(f"the product {product.urn} of {urn} cannot be read: {error.message}") from error
-        if found.status in ("pending", "partial", "error"):
+        if not found.complete:
             raise Refused(f"the product {product.urn} of {urn} is {found.status}")
 
     await all_of(ready, products)

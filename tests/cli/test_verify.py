@@ -15,7 +15,7 @@ import pytest
 
 from ivcap_flows import loop
 from ivcap_flows.blocks.resolve import ivcap_client
-from ivcap_flows.handles import Aspect
+from ivcap_flows.handles import Artifact, Aspect
 from ivcap_flows.identity import digest
 from ivcap_flows.journal import Fact, RunIdentity
 from ivcap_flows.provenance import activity, describe, entity, relation
@@ -153,6 +153,21 @@ def test_a_changed_aspect_is_found(own_record, world, journal):
     assert said.status == 1
     assert (states(said)[aspect.urn], states(said)[lost.urn]) == ("altered", "missing")
     assert "was replaced or retracted" in own_record("verify", run).out
+
+
+def test_an_artifact_without_bytes_may_be_pending(own_record, world, journal, leave_pending):
+    """It lacks nothing: its content is read, and compared."""
+
+    async def created() -> Artifact:
+        client = await ivcap_client(None, deployed=False)
+        record = await client.artifacts.create(name="nothing.csv", media_type="text/csv", size=0)
+        return record.handle(await client.platform(), sha256=digest(b""))
+
+    empty = loop.run(created())
+    leave_pending(empty.urn)
+    run = next(run.id for run in journal.runs.recent() if run.flow_name == "harvest")
+    journal.facts.append([Fact(record, run) for record in describe(empty)])
+    assert states(own_record("verify", run, "--json"))[empty.urn] == "ok"
 
 
 @pytest.mark.parametrize("name", ["copies", "copies/copy.csv"])

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from ivcap_flows.errors import InputError, IntegrityError, ProtocolError, SourceChangedError
 from ivcap_flows.file_state import FileState
+from ivcap_flows.ivcap.artifacts import ArtifactRecord
 from ivcap_flows.ivcap.data_urls import decode_data_url
 from ivcap_flows.ivcap.side_car import read_side_car, side_car_of, write_side_car
 
@@ -80,6 +81,19 @@ async def test_a_platform_that_leaves_an_empty_artifact_pending_is_understood(cl
     assert await client.artifacts.read_bytes(A, limit=0) == b""
     assert (await client.artifacts.download(A, tmp_path / "out")).size == 0
     assert scripted.to(BLOB) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "complete"),
+    [
+        *((status, size, True) for status in ("ready", "unknown", "a newer word") for size in (None, 0, 7)),
+        *((status, size, False) for status in ("partial", "error") for size in (None, 0, 7)),
+        *(("pending", size, size == 0) for size in (None, -1, 0, 7)),
+    ],
+)
+def test_what_is_complete(status, size, complete):
+    """What the platform does not say lacks bytes, and what has none to lack."""
+    assert ArtifactRecord(id="a", status=status, size=size).complete == complete
 
 
 async def test_content_is_streamed_and_verified(embedded, upload):

@@ -122,6 +122,19 @@ def _provena_database(embedded: EmbeddedPlatform) -> Iterator[sqlite3.Connection
         yield connection
 
 
+@pytest.fixture
+def leave_pending(_embedded: EmbeddedPlatform) -> Callable[[str], None]:
+    """Leaves an artifact without bytes pending, as a platform may for ever."""
+
+    def leave(urn: str) -> None:
+        place = Directory(_embedded.directory).root / "ivcap.sqlite"
+        with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as connection:
+            changed = connection.execute("UPDATE artifacts SET status = 'pending' WHERE id = ? AND size = 0", (urn,))
+            assert changed.rowcount == 1
+
+    return leave
+
+
 FAIL = "UPDATE jobs SET status = 'FAILED', info = 'Out of luck.', due = NULL WHERE "
 
 

@@ -19,7 +19,7 @@ from ivcap_flows import loop, tasks
 from ivcap_flows.blocks import ProvenaCredentials
 from ivcap_flows.capture import use_journal
 from ivcap_flows.cli import main
-from ivcap_flows.identity import short_id
+from ivcap_flows.identity import CONTENT_SCHEMA, short_id
 from ivcap_flows.ivcap import idempotency_records
 from ivcap_flows.ivcap.idempotency_records import IdempotencyRecords
 from ivcap_flows.journal import Journal, NewIntent
@@ -456,6 +456,21 @@ def test_what_others_made_too_is_named_and_what_is_meant_is_not(
     [said] = naming(notes, ours.urn, theirs)
     assert f"{ours.urn} (by this journal)" in said and f"{theirs} (by" not in said
     assert not [note for note in notes if "made twice" in note and any(each.urn in note for each in meant)]
+
+
+def test_uploads_without_bytes_may_be_pending(effects, on_platform, unique, leave_pending):
+    """They lack nothing: two under one key are named."""
+
+    async def upload(client):
+        urn = (await client.artifacts.create(name=unique, media_type="text/csv", size=0)).urn
+        content = {"$schema": CONTENT_SCHEMA, "$entity": urn, "key": f"k1:{unique}"}
+        await client.aspects.add(urn, CONTENT_SCHEMA, content)
+        leave_pending(urn)
+        return urn
+
+    urns = {on_platform(upload) for _ in range(2)}
+    found, _ = on_platform(lambda client: duplicates.duplicates_on_ivcap(client, effects.journal))
+    assert urns in [set(each.urns) for each in found]
 
 
 def test_what_is_looked_at_may_grow_meanwhile(ivcap_journal):

@@ -148,6 +148,21 @@ def test_products_that_cannot_be_read_are_not_used(in_script, effects, other_jou
     assert gone in only(effects.journal).reuse and "cannot be read" in only(effects.journal).reuse
 
 
+def test_products_without_bytes_may_be_pending(in_script, other_journal, tasks_service, source, leave_pending):
+    """They lack nothing, and the order is used."""
+    source.write_bytes(b"")
+
+    def body():
+        order = place_order(tasks_service, {"series": upload_artifact(source)}, reuse=True)
+        return wait_for_orders([order])[0]
+
+    with use_journal(other_journal):
+        first = in_script(body)
+    for product in first.products:
+        leave_pending(product.urn)
+    assert in_script(body).urn == first.urn
+
+
 @pytest.mark.long
 def test_a_forged_aspect_is_not_believed(in_script, effects, other_journal, on_platform, unique):
     """An aspect that assigns another order's URN to a request is ignored, since the order itself shows its request."""
