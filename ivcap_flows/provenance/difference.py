@@ -348,11 +348,12 @@ class _Own:
 
     def _is_within(self, text: str) -> bool:
         """Whether a text is a moment during the run."""
-        try:
-            time = datetime.fromisoformat(text) if ":" in text else None
-        except ValueError:
+        if self._span is None or ":" not in text:
             return False
-        return time is not None and self._span is not None and self._span[0] <= time.astimezone() <= self._span[1]
+        try:
+            return self._span[0] <= datetime.fromisoformat(text).astimezone() <= self._span[1]
+        except (ValueError, OverflowError):
+            return False
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
 
 from ivcap_flows.identity import digest, file_urn, flows_urn
 from ivcap_flows.provenance import Graph, activity, entity, relation
@@ -78,6 +81,19 @@ def test_lists_of_what_each_run_names_anew_are_no_difference() -> None:
     assert compare(waits("a"), waits("b")).work == ()
     [change] = compare(waits("a", "x"), waits("b", "y")).work
     assert change.name.endswith("orders")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00", "9999-12-31T23:59:59+00:00", "1:2"])
+def test_a_text_that_is_no_moment_of_the_run_is_compared(text: str) -> None:
+    """Also one that other zones cannot tell, as the first and the last day of all."""
+    noon = datetime(2026, 7, 4, 12, tzinfo=timezone.utc)
+
+    def since(run: str, text: str) -> Side:
+        step = activity(flows_urn("task-run", run), "task-run", noon, noon, parameters={"since": text})
+        return Side(run, "completed", {}, Graph([step]))
+
+    assert compare(since("a", text), since("b", "never")).work == (Change("task-run, since", text, "never"),)
+    assert compare(since("a", noon.isoformat()), since("b", noon.isoformat(" "))).work == ()
 
 
 def test_a_parameter_that_only_another_result_was_given_is_no_reason() -> None:
