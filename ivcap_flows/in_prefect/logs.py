@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Final
-from weakref import WeakSet
+from weakref import ref
 
 from ivcap_flows.errors import IvcapFlowsError
 from ivcap_flows.secrets import scrub_text
@@ -17,7 +17,8 @@ _TELL_ERRORS: Final = ("prefect.task_runs", "prefect.flow_runs", "prefect.engine
 
 _PARKED: Final = "Finished in state Parked("
 
-_said: WeakSet[IvcapFlowsError] = WeakSet()
+_said: list[ref[IvcapFlowsError]] = []
+"""The errors that a log has, as long as they live. Threads add to a list, and copy it, without a lock."""
 
 
 class _ToRun(logging.Handler):
@@ -54,15 +55,19 @@ def _briefly(record: logging.LogRecord) -> bool:
     if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
         return True
     message = record.getMessage()
-    for logged in tuple(_said):
-        for text in (str(logged), repr(str(logged))[1:-1]):
-            message = message.replace(f"{type(logged).__name__}: {text}", f"{type(logged).__name__}, see above")
+    said = [each() for each in tuple(_said)]
+    for logged in said:
+        name = type(logged).__name__
+        if name in message:
+            for text in (str(logged), repr(str(logged))[1:-1]):
+                message = message.replace(f"{name}: {text}", f"{name}, see above")
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, IvcapFlowsError):
         kind, of_prefect = type(error).__name__, str(record.msg).partition(":")[0].rstrip(".")
-        message = f"{of_prefect}: {kind}, see above." if error in _said else f"{kind}: {scrub_text(str(error))}"
+        message = f"{of_prefect}: {kind}, see above." if error in said else f"{kind}: {scrub_text(str(error))}"
         record.exc_info = None
-        _said.add(error)
+        if error not in said:
+            _said.append(ref(error, _said.remove))
     if message != record.getMessage():
         record.msg, record.args = message, ()
     return True

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -111,6 +112,26 @@ def test_a_run_that_parks_is_no_error(caplog):
         run.error("Finished in state Parked('Parked: waits for 1 order (north).', type=SCHEDULED)")
         run.error("Finished in state Failed('Parked(')")
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+
+
+def test_threads_may_fail_at_once(monkeypatch):
+    """Each error is told by its message, and then known, while others are told."""
+    monkeypatch.setattr(logs, "_said", type(logs._said)())
+    errors = [InputError(f"The year {number} is none.") for number in range(2000)]
+
+    def told(error):
+        record = logging.makeLogRecord({"name": "prefect.flow_runs", "msg": "Ended:", "exc_info": (None, error, None)})
+        return logs._briefly(record) and record.getMessage()
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            first, again = ([*threads.map(told, errors)] for _ in range(2))
+    finally:
+        sys.setswitchinterval(switch)
+    assert first == [f"InputError: {error}" for error in errors]
+    assert set(again) == {"Ended: InputError, see above."}
 
 
 def test_at_level_debug_an_error_keeps_its_traceback(caplog):
