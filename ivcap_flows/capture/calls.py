@@ -39,6 +39,7 @@ Held = tuple[str, DataVersion]
 _SKEW: Final = timedelta(seconds=60)
 """If a platform made a thing this long before the call, the call found it. Clocks may differ by less than this."""
 _MAX_PATHS: Final = 256
+"""The maximum number of paths that are looked at, of the arguments of a call and of its result."""
 _MOST_MADE: Final = 20_000
 """The number of files beyond which a flow may state again what calls within it made, since not all are kept in mind."""
 _MAX_CAUSE: Final = 2_000
@@ -61,7 +62,7 @@ class Call:
     `declared` are the parameters that it declares as read or written; `file_activity` is what it was seen to do to
     files. `entry` are the given paths in their state at the beginning; `files` are the files that it used and made,
     `made` those that it made, by their paths, and `made_within` those that calls within it made; `unknown` is what
-    could not be decided about them.
+    could not be decided about them. `left_out` is the number of paths that were not looked at.
 
     `tries` are the task runs that the call is part of. `outer` is the call around it. Of collections, datasets and
     queues, calls within it only wrote to those in `put_into`, and read those in `taken`.
@@ -98,6 +99,7 @@ class Call:
     made: dict[str, PathState] = field(default_factory=dict)
     made_within: dict[str, PathState] = field(default_factory=dict)
     unknown: dict[str, str] | None = None
+    left_out: int = 0
     data: list[Held] = field(default_factory=list)
     data_left: dict[str, Held] = field(default_factory=dict)
     data_within: set[str] = field(default_factory=set)
@@ -146,7 +148,8 @@ class Call:
         """Read the files and the data among the arguments as they are before the call."""
         self.data += digest_values(self.arguments, self.outer)
         self.arguments.paths += _sources(self.data)
-        for role, path in self.arguments.paths[:_MAX_PATHS]:
+        given, self.left_out = _looked_at(self.arguments.paths)
+        for role, path in given:
             if os.path.abspath(path) in self.entry:
                 continue
             # A file that the call only writes is not hashed: its old content is not recorded.
@@ -165,12 +168,15 @@ class Call:
             makers.note_changed(value, self.id, self.given, self.wrote)
         if not self.arguments.paths and not self.returned.paths:
             return
-        given = self.arguments.paths[:_MAX_PATHS]
+        # What a text names may be there only now.
+        given, left_out = _looked_at(self.arguments.paths)
+        returned, not_returned = _looked_at(self.returned.paths)
+        self.left_out = max(self.left_out, left_out) + not_returned
         folders = {os.path.abspath(path) for _, path in given if path.endswith(os.sep)}
         folders |= {path for path, seen in self.entry.items() if seen.folder}
         again = [(seen.role, path + os.sep if path in folders else path) for path, seen in self.entry.items()]
         found: dict[str, PathState] = {}
-        for role, path in (*again, *self.returned.paths[:_MAX_PATHS]):
+        for role, path in (*again, *given, *returned):
             if os.path.abspath(path) in found:
                 continue
             # In a folder, hash only the files that the call made: other calls may be writing the rest.
@@ -182,13 +188,14 @@ class Call:
             self.entry,
             found,
             named,
-            _may_have_read(given, named),
+            _may_have_read(self.arguments.paths, named),
             self.declared,
             self.file_activity,
             digests,
             self.made_within,
             is_flow=self.kind == "attempt",
             other_process=other_process,
+            left_out=self.left_out,
         ).decide()
         self.files, self.unknown = decided.edges, decided.shown_unknown()
         self.made = {edge.seen.path: edge.seen for edge in decided.edges if edge.verb == "made"}
@@ -239,6 +246,15 @@ def _sources(held: Iterable[Held]) -> list[tuple[str, str]]:
     # The trailing separator says that it may be a folder.
     lazy = ((role, each.source) for role, each in held if each.sha256 is None)
     return [(role, os.path.join(source, "")) for role, source in lazy if source is not None]
+
+
+def _looked_at(paths: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
+    """Return the paths to look at, and the number of those left out: `Path`s, and texts that name what is there."""
+    if len(paths) <= _MAX_PATHS:
+        return paths, 0
+    there = {each: each[1].endswith(os.sep) or os.path.exists(each[1]) for each in paths}
+    first = sorted(there, key=there.__getitem__, reverse=True)[:_MAX_PATHS]
+    return first, max(0, sum(there.values()) - _MAX_PATHS)
 
 
 def _may_have_read(given: Sequence[tuple[str, str]], named: Set[str]) -> frozenset[str]:

@@ -62,7 +62,8 @@ class FileEdges:
 
     `named` are the paths in its result; `reachable` are those of its arguments that it may have read unseen. `is_flow`
     marks a flow, whose tasks do the work. `within` is what calls within this one made: each thing has one maker.
-    `other_process` marks a call in a separate process, where other calls are not seen.
+    `other_process` marks a call in a separate process, where other calls are not seen. `left_out` is the number of
+    paths that were not looked at.
     """
 
     entry: Mapping[str, PathState]
@@ -75,6 +76,7 @@ class FileEdges:
     within: Mapping[str, PathState] = field(default_factory=dict)
     is_flow: bool = False
     other_process: bool = False
+    left_out: int = 0
     edges: list[FileEdge] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     _used: dict[str, FileEdge] = field(default_factory=dict)
@@ -93,8 +95,6 @@ class FileEdges:
                 files_here[path] = self._file(path, before, after)
             elif before is not None or after is not None:
                 self._folder(path, before, after, files_here)
-        if self.activity.lost:
-            self.unknown["…"] = f"{self.activity.lost} more files were not looked at: the call opened too many"
         self._made = [each for each in self._made if not self._is_made_within(each[0])]
         files.hash_all((after for after, _ in self._made if not after.folder), self.digests)
         contents = {edge.seen.sha256: edge.seen for edge in self._used.values() if not edge.seen.folder}
@@ -103,13 +103,14 @@ class FileEdges:
         return self
 
     def shown_unknown(self) -> dict[str, str] | None:
-        """Return the unknowns for the record: some of the paths, and how many there are."""
-        if not self.unknown:
-            return None
-        shown = dict(list(self.unknown.items())[:_SAID])
-        if len(self.unknown) > len(shown):
-            shown["…"] = f"{len(self.unknown)} files in all"
-        return shown
+        """Return the unknowns for the record: some of the paths, how many there are, and what was not looked at."""
+        more = [f"{len(self.unknown)} files in all"] if len(self.unknown) > _SAID else []
+        if self.activity.lost:
+            more.append(f"{self.activity.lost} more files were not looked at: the call opened too many")
+        if self.left_out:
+            more.append(f"{self.left_out} more paths were not looked at: the call was given or returned too many")
+        shown = dict(list(self.unknown.items())[:_SAID]) | ({"…": "; ".join(more)} if more else {})
+        return shown or None
 
     def _is_made_within(self, after: PathState) -> bool:
         inner = self.within.get(after.path)

@@ -389,6 +389,28 @@ def test_a_text_that_happens_to_be_the_name_of_a_file(tmp_path, edges, monkeypat
     edges({("used", "label", "data.csv"), ("given", "label", "path.nc"), ("given", "label", "text.nc")})
 
 
+def test_texts_that_might_be_paths_are_not_counted(tmp_path, edges):
+    """However many there are: a `Path`, and what a text names before the call or after it, is seen."""
+    [source] = lay(tmp_path, "raw.csv")
+    stations = [f"St. {number}" for number in range(300)]
+
+    @task
+    def select(names: list[str], source: Path, target: str, copy: str) -> list[str]:
+        Path(target).write_text(source.read_text().upper())
+        program(CONVERT, source, Path(copy))
+        return [*names, copy]
+
+    @flow
+    def main() -> None:
+        count(Path(select(stations, source, f"{tmp_path}/some.csv", f"{tmp_path}/copy.csv")[-1]))
+
+    main()
+    assert not edges(
+        {("used", "select", "raw.csv"), ("made", "select", "some.csv"), ("made", "select", "copy.csv")}
+        | {("used", "count", "copy.csv")}
+    )
+
+
 def test_a_text_of_two_lines_that_is_the_name_of_a_file(tmp_path, edges):
     """What was seen counts, whatever characters the name has; a text that names no file is none."""
     name = str(tmp_path / "two\nlines.csv")

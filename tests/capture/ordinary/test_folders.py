@@ -388,7 +388,7 @@ def test_a_folder_is_walked_once_before_and_once_after(tmp_path, walked):
 
 
 def test_paths_beyond_a_limit_are_not_looked_at(tmp_path, walked):
-    """Neither before the call nor after it."""
+    """Neither before the call nor after it. The record has their number."""
     folders = [tmp_path / str(number) for number in range(300)]
     call = Call("c", "call", "c", "r", "a", None)
     call.arguments.at("folders", folders)
@@ -397,3 +397,4 @@ def test_paths_beyond_a_limit_are_not_looked_at(tmp_path, walked):
         folder.mkdir()
     call.snapshot_exit(None, other_process=False)
     assert len(walked) == 256
+    assert call.unknown["…"].startswith("44 more paths were not looked at")
